@@ -1,2 +1,22 @@
-//! xtask.
-fn main() {}
+//! The tasks of the steer workspace: `cargo xtask <task>`.
+
+mod run;
+mod setup;
+mod toolchain;
+
+use anyhow::Result;
+use clap::Parser;
+
+/// The tasks of the steer workspace.
+#[derive(Parser)]
+#[command(name = "cargo xtask")]
+enum Task {
+    /// Install what building and testing need; safe to run again.
+    Setup,
+}
+
+fn main() -> Result<()> {
+    match Task::parse() {
+        Task::Setup => setup::run(),
+    }
+}
