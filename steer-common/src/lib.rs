@@ -1,1 +1,2 @@
 //! Shared.
+#![no_std]

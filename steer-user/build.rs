@@ -1,0 +1,127 @@
+//! Builds the XDP programs of `../steer-ebpf` into `OUT_DIR/steer.o`.
+//!
+//! What to build them with is in `.toolchain/env.json`, which `cargo xtask setup` writes.
+
+use std::{
+    env,
+    ffi::OsString,
+    fs,
+    path::{Path, PathBuf},
+    process::Command,
+};
+
+use serde::Deserialize;
+
+const TARGET: &str = "bpfel-unknown-none";
+
+/// The compiler, Cargo and linker `cargo xtask setup` chose.
+#[derive(Deserialize)]
+struct Toolchain {
+    /// "debian" has `core` for BPF built already; "nightly" builds it from rust-src.
+    way: String,
+    rustc: PathBuf,
+    cargo: PathBuf,
+    linker: PathBuf,
+}
+
+fn main() {
+    if let Err(reason) = run() {
+        println!("cargo::error={reason}");
+        std::process::exit(1);
+    }
+}
+
+fn run() -> Result<(), String> {
+    let workspace = PathBuf::from(var("CARGO_MANIFEST_DIR")?).join("..");
+    let out = PathBuf::from(var("OUT_DIR")?);
+    let ebpf = workspace.join("steer-ebpf");
+    let env_json = workspace.join(".toolchain/env.json");
+    for path in [
+        &ebpf.join("src"),
+        &ebpf.join("Cargo.toml"),
+        &ebpf.join("Cargo.lock"),
+        &workspace.join("steer-common/src"),
+        &workspace.join("steer-common/Cargo.toml"),
+        &env_json,
+    ] {
+        println!("cargo::rerun-if-changed={}", path.display());
+    }
+
+    let toolchain = read_toolchain(&env_json)?;
+    let target_dir = out.join("ebpf");
+    let status = cargo(&toolchain, &ebpf, &target_dir)
+        .status()
+        .map_err(|e| {
+            format!(
+                "{}: {e}; run `cargo xtask setup`",
+                toolchain.cargo.display()
+            )
+        })?;
+    if !status.success() {
+        return Err(format!("steer-ebpf did not build ({status})"));
+    }
+    let built = target_dir.join(TARGET).join("release/steer");
+    fs::copy(&built, out.join("steer.o")).map_err(|e| format!("{}: {e}", built.display()))?;
+    Ok(())
+}
+
+fn var(name: &str) -> Result<OsString, String> {
+    env::var_os(name).ok_or_else(|| format!("{name} is not set"))
+}
+
+fn read_toolchain(path: &Path) -> Result<Toolchain, String> {
+    let text = fs::read_to_string(path)
+        .map_err(|e| format!("{}: {e}; run `cargo xtask setup`", path.display()))?;
+    serde_json::from_str(&text)
+        .map_err(|e| format!("{}: {e}; run `cargo xtask setup`", path.display()))
+}
+
+/// The command that builds the programs, free of what the outer Cargo put in the environment.
+fn cargo(toolchain: &Toolchain, ebpf: &Path, target_dir: &Path) -> Command {
+    let mut command = Command::new(&toolchain.cargo);
+    for (name, _) in env::vars_os() {
+        if name.to_str().is_some_and(is_inherited) {
+            command.env_remove(&name);
+        }
+    }
+    let flags = [
+        format!("-Clinker={}", toolchain.linker.display()),
+        "-Cdebuginfo=2".to_owned(),
+        "-Clink-arg=--btf".to_owned(),
+    ];
+    command
+        .current_dir(ebpf)
+        .env("RUSTC", &toolchain.rustc)
+        // The BPF target and the features aya-ebpf uses are unstable.
+        .env("RUSTC_BOOTSTRAP", "1")
+        .env("CARGO_ENCODED_RUSTFLAGS", flags.join("\x1f"))
+        .args(["build", "--release", "--locked", "--target", TARGET])
+        .arg("--target-dir")
+        .arg(target_dir);
+    if toolchain.way == "nightly" {
+        command.arg("-Zbuild-std=core");
+    }
+    command
+}
+
+/// Whether a variable describes the outer build (or its compiler) and would mislead the inner one.
+/// Cargo's own settings, such as its home, registries and proxies, stay.
+fn is_inherited(name: &str) -> bool {
+    const KEPT: [&str; 6] = [
+        "CARGO_HOME",
+        "CARGO_HTTP_",
+        "CARGO_NET_",
+        "CARGO_REGISTR",
+        "CARGO_SOURCE_",
+        "CARGO_TERM_",
+    ];
+    let cargos = name == "CARGO" || name.starts_with("CARGO_");
+    (cargos && !KEPT.iter().any(|kept| name.starts_with(kept)))
+        || name.starts_with("RUSTC")
+        || name.starts_with("RUSTDOC")
+        || name.starts_with("DEP_")
+        || matches!(
+            name,
+            "RUSTFLAGS" | "RUSTUP_TOOLCHAIN" | "LD_LIBRARY_PATH" | "CLIPPY_ARGS"
+        )
+}
