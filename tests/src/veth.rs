@@ -1,0 +1,86 @@
+//! Links between namespaces.
+
+use anyhow::Result;
+
+use crate::netns::Namespace;
+
+/// One end of a link.
+#[derive(Clone, Copy, Debug)]
+pub struct End<'a> {
+    /// The namespace the end is in.
+    pub namespace: &'a Namespace,
+    /// The interface's name there.
+    pub name: &'a str,
+    /// The interface's hardware address.
+    pub mac: &'a str,
+    /// Its addresses with prefix lengths, IPv4 and IPv6.
+    pub addresses: &'a [&'a str],
+    /// Whether to switch GRO on: wanted on the peer of a port that XDP redirects to.
+    pub gro: bool,
+}
+
+impl End<'_> {
+    /// Gives the interface its addresses, without duplicate detection, and sets it up.
+    pub(crate) fn configure(&self) -> Result<()> {
+        let run = |command: &[&str]| self.namespace.run(command);
+        run(&["ip", "link", "set", self.name, "address", self.mac, "up"])?;
+        for address in self.addresses {
+            let mut command = vec!["ip", "addr", "add", address, "dev", self.name];
+            command.extend(address.contains(':').then_some("nodad"));
+            run(&command)?;
+        }
+        Ok(())
+    }
+
+    /// Makes the other end's addresses permanent neighbours.
+    pub(crate) fn resolve(&self, other: &Self) -> Result<()> {
+        for address in other.addresses {
+            let address = address.split('/').next().unwrap_or(address);
+            self.namespace.run(&[
+                "ip",
+                "neigh",
+                "replace",
+                address,
+                "lladdr",
+                other.mac,
+                "dev",
+                self.name,
+                "nud",
+                "permanent",
+            ])?;
+        }
+        Ok(())
+    }
+}
+
+/// A pair of virtual Ethernet devices; it goes with either namespace.
+#[derive(Debug)]
+pub struct Veth;
+
+impl Veth {
+    /// Joins two namespaces, resolves each end's neighbour and switches checksum offload off:
+    /// native XDP forgets that a local stack left a checksum to the device.
+    pub fn between(a: End<'_>, b: End<'_>) -> Result<()> {
+        a.namespace.run(&[
+            "ip",
+            "link",
+            "add",
+            a.name,
+            "type",
+            "veth",
+            "peer",
+            "name",
+            b.name,
+            "netns",
+            b.namespace.name(),
+        ])?;
+        for (end, other) in [(a, b), (b, a)] {
+            let gro = if end.gro { "on" } else { "off" };
+            end.namespace
+                .run(&["ethtool", "-K", end.name, "tx", "off", "gro", gro])?;
+            end.configure()?;
+            end.resolve(&other)?;
+        }
+        Ok(())
+    }
+}
