@@ -1,0 +1,199 @@
+//! The usual topology: a client, a node that balances load, and backends behind it.
+
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::time::Duration;
+
+use anyhow::{Result, ensure};
+
+use crate::delay::DelayLine;
+use crate::netns::Namespace;
+use crate::veth::{End, Veth};
+
+/// The virtual IPv4 address, which the client routes to the node.
+pub const VIP_V4: Ipv4Addr = Ipv4Addr::new(10, 99, 0, 1);
+/// The virtual IPv6 address, which the client routes to the node.
+pub const VIP_V6: Ipv6Addr = Ipv6Addr::new(0xfd99, 0, 0, 0, 0, 0, 0, 1);
+/// The node's interface towards the client.
+pub const NODE_CLIENT_PORT: &str = "client";
+/// The only interface of the client and of each backend.
+pub const PORT: &str = "eth0";
+
+/// Namespaces joined as client — node — backends; each link has a network of its own, in which
+/// the node is host 1 and the other end host 2.
+#[derive(Debug)]
+pub struct Site {
+    /// The backends.
+    // Before the node, so that delay lines end before either of their devices is gone.
+    pub backends: Vec<Backend>,
+    /// The node, which forwards both protocols.
+    pub node: Namespace,
+    /// The client.
+    pub client: Namespace,
+}
+
+/// A backend and its link.
+#[derive(Debug)]
+pub struct Backend {
+    // Before the namespace, so that its devices are gone first.
+    line: Option<DelayLine>,
+    /// Its namespace.
+    pub namespace: Namespace,
+    /// Its IPv4 address.
+    pub v4: Ipv4Addr,
+    /// Its IPv6 address.
+    pub v6: Ipv6Addr,
+    /// Its hardware address.
+    pub mac: String,
+    /// The node's interface towards it.
+    pub node_port: String,
+}
+
+impl Site {
+    /// Makes a site with one backend for each item; with a duration its link delays each frame
+    /// by that much each way.
+    pub fn new(delays: &[Option<Duration>]) -> Result<Self> {
+        ensure!(delays.len() < 250, "too many backends");
+        let [client, node] = [Namespace::create("client")?, Namespace::create("node")?];
+        for namespace in [&client, &node] {
+            open_up(namespace)?;
+        }
+        node.sysctl("net.ipv4.ip_forward", "1")?;
+        node.sysctl("net.ipv6.conf.all.forwarding", "1")?;
+        connect(&node, NODE_CLIENT_PORT, &client, 0, None)?;
+        for vip in [IpAddr::from(VIP_V4), VIP_V6.into()] {
+            let (family, gateway) = gateway(vip, 0);
+            client.run(&[
+                "ip",
+                family,
+                "route",
+                "add",
+                &vip.to_string(),
+                "via",
+                &gateway,
+            ])?;
+        }
+        // Reconnecting fast would otherwise run into the client's own old connections.
+        client.sysctl("net.ipv4.tcp_max_tw_buckets", "4")?;
+        client.sysctl("net.ipv4.ip_local_port_range", "1024 65000")?;
+        let backends = (1..)
+            .zip(delays)
+            .map(|(link, delay)| Backend::new(&node, link, *delay));
+        let backends = backends.collect::<Result<_>>()?;
+        Ok(Self {
+            client,
+            node,
+            backends,
+        })
+    }
+
+    /// The client's IPv4 address.
+    pub const fn client_v4(&self) -> Ipv4Addr {
+        Ipv4Addr::new(10, 77, 0, 2)
+    }
+
+    /// The client's IPv6 address.
+    pub const fn client_v6(&self) -> Ipv6Addr {
+        v6(0, 2)
+    }
+}
+
+impl Backend {
+    fn new(node: &Namespace, link: u8, delay: Option<Duration>) -> Result<Self> {
+        let namespace = Namespace::create(&format!("backend{}", link - 1))?;
+        open_up(&namespace)?;
+        let node_port = format!("backend{}", link - 1);
+        let line = connect(node, &node_port, &namespace, link, delay)?;
+        let v4 = Ipv4Addr::new(10, 77, link, 2);
+        Ok(Self {
+            line,
+            namespace,
+            v4,
+            v6: v6(link, 2),
+            mac: mac(link, 2),
+            node_port,
+        })
+    }
+
+    /// Gives the backend's loopback the virtual addresses, for direct server return.
+    pub fn add_vips(&self) -> Result<()> {
+        let (v4, v6) = (format!("{VIP_V4}/32"), format!("{VIP_V6}/128"));
+        self.namespace
+            .run(&["ip", "addr", "add", &v4, "dev", "lo"])?;
+        self.namespace
+            .run(&["ip", "addr", "add", &v6, "dev", "lo", "nodad"])?;
+        Ok(())
+    }
+
+    /// Frames the backend's delay line has lost.
+    pub fn line_drops(&self) -> u64 {
+        self.line.as_ref().map_or(0, DelayLine::dropped)
+    }
+}
+
+const fn v6(link: u8, host: u16) -> Ipv6Addr {
+    Ipv6Addr::new(0xfd77, 0, 0, link as u16, 0, 0, 0, host)
+}
+
+fn mac(link: u8, host: u8) -> String {
+    format!("02:77:00:00:{link:02x}:{host:02x}")
+}
+
+/// The option of `ip` for an address's family, and the node's address of that family on a link.
+fn gateway(address: IpAddr, link: u8) -> (&'static str, String) {
+    match address {
+        IpAddr::V4(_) => ("-4", Ipv4Addr::new(10, 77, link, 1).to_string()),
+        IpAddr::V6(_) => ("-6", v6(link, 1).to_string()),
+    }
+}
+
+/// Lets a namespace take packets whatever way the answers go.
+fn open_up(namespace: &Namespace) -> Result<()> {
+    namespace.sysctl("net.ipv4.conf.all.rp_filter", "0")?;
+    namespace.sysctl("net.ipv4.conf.default.rp_filter", "0")
+}
+
+/// Joins the node and another namespace, whose default routes go to the node.
+fn connect(
+    node: &Namespace,
+    node_port: &str,
+    other: &Namespace,
+    link: u8,
+    delay: Option<Duration>,
+) -> Result<Option<DelayLine>> {
+    let addresses = [1, 2].map(|host| {
+        [
+            format!("10.77.{link}.{host}/24"),
+            format!("{}/64", v6(link, host)),
+        ]
+    });
+    let addresses = addresses
+        .each_ref()
+        .map(|both| both.each_ref().map(String::as_str));
+    let macs = [1, 2].map(|host| mac(link, host));
+    let near = End {
+        namespace: node,
+        name: node_port,
+        mac: &macs[0],
+        addresses: &addresses[0],
+        gro: false,
+    };
+    let far = End {
+        namespace: other,
+        name: PORT,
+        mac: &macs[1],
+        addresses: &addresses[1],
+        gro: true,
+    };
+    let line = match delay {
+        Some(delay) => Some(DelayLine::between(near, far, delay)?),
+        None => Veth::between(near, far).map(|()| None)?,
+    };
+    for any in [
+        IpAddr::from(Ipv4Addr::UNSPECIFIED),
+        Ipv6Addr::UNSPECIFIED.into(),
+    ] {
+        let (family, gateway) = gateway(any, link);
+        other.run(&["ip", family, "route", "add", "default", "via", &gateway])?;
+    }
+    Ok(line)
+}
