@@ -1,1 +1,3 @@
 //! steer.
+
+pub mod pki;
