@@ -1,3 +1,4 @@
 //! steer.
 
 pub mod pki;
+pub mod probe;
