@@ -1,4 +1,5 @@
 //! steer.
 
+pub mod beacon;
 pub mod pki;
 pub mod probe;

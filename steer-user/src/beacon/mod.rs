@@ -1,0 +1,199 @@
+//! The beacon: answers a node's probes beside a backend, with the load it sees.
+
+mod backend;
+mod load;
+pub(crate) mod tls;
+
+use std::future::Future;
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use quinn::{Connection, Endpoint, Incoming};
+use tokio::sync::watch;
+
+use crate::pki::PkiError;
+use crate::probe::{BACKEND_UP, DRAINING, OrcaLoadReport, wire};
+
+/// More connections than any fleet of nodes needs; the rest is refused.
+const MAX_CONNECTIONS: usize = 1024;
+/// Above so many, a client must first prove its address.
+const UNPROVED_CONNECTIONS: usize = 64;
+/// How long the last packets may take on shutdown.
+const LINGER: Duration = Duration::from_secs(1);
+
+/// What a beacon needs to know.
+#[derive(Clone, Debug)]
+pub struct BeaconConfig {
+    /// UDP address to answer probes at.
+    pub listen: SocketAddr,
+    /// The CA that nodes' certificates must come from.
+    pub ca: PathBuf,
+    /// The beacon's certificate.
+    pub cert: PathBuf,
+    /// Its key.
+    pub key: PathBuf,
+    /// The backend's TCP address on this machine; while it refuses, probes fail.
+    pub backend_check: Option<SocketAddr>,
+}
+
+/// Why a beacon can't start.
+#[derive(Debug, thiserror::Error)]
+pub enum BeaconError {
+    /// Certificates can't be read.
+    #[error(transparent)]
+    Pki(#[from] PkiError),
+    /// Certificates can't be used.
+    #[error("beacon: TLS can't be set up: {0}; check its certificate, key and CA")]
+    Tls(String),
+    /// The address can't be had.
+    #[error(
+        "beacon: can't listen at {address} (UDP): {source}; check that the address is free and local"
+    )]
+    Listen {
+        /// The address.
+        address: SocketAddr,
+        /// What the system said.
+        source: std::io::Error,
+    },
+    /// The backend isn't on this machine.
+    #[error("beacon: backend {0} is not on this machine; a beacon guards only what runs beside it")]
+    Remote(SocketAddr),
+    /// The load can't be read.
+    #[error("beacon: {path}: {reason}; mount /proc")]
+    Load {
+        /// The file.
+        path: &'static str,
+        /// What is wrong.
+        reason: String,
+    },
+}
+
+/// A beacon that listens.
+#[derive(Debug)]
+pub struct Beacon {
+    endpoint: Endpoint,
+    address: SocketAddr,
+    state: State,
+}
+
+#[derive(Clone, Debug)]
+struct State {
+    load: Arc<load::Sampler>,
+    backend: Option<Arc<backend::Check>>,
+    draining: Arc<watch::Sender<bool>>,
+}
+
+/// Runs a beacon until `shutdown` is ready.
+pub async fn run(
+    config: BeaconConfig,
+    shutdown: impl Future<Output = ()>,
+) -> Result<(), BeaconError> {
+    Beacon::bind(&config).await?.serve(shutdown).await;
+    Ok(())
+}
+
+impl Beacon {
+    /// Listens, and checks the backend a first time. Answers come with [`Beacon::serve`].
+    pub async fn bind(config: &BeaconConfig) -> Result<Self, BeaconError> {
+        let tls = tls::server(config)?;
+        let load = Arc::new(load::Sampler::start()?);
+        let backend = match config.backend_check {
+            Some(address) => Some(Arc::new(backend::Check::start(address).await?)),
+            None => None,
+        };
+        let listen = |source| BeaconError::Listen {
+            address: config.listen,
+            source,
+        };
+        let endpoint = Endpoint::server(tls, config.listen).map_err(listen)?;
+        let address = endpoint.local_addr().map_err(listen)?;
+        let draining = Arc::new(watch::Sender::new(false));
+        Ok(Self {
+            endpoint,
+            address,
+            state: State {
+                load,
+                backend,
+                draining,
+            },
+        })
+    }
+
+    /// Where it listens.
+    pub fn local_addr(&self) -> SocketAddr {
+        self.address
+    }
+
+    /// The switch by which the operator says that the backend shall get no new work.
+    pub fn drain_switch(&self) -> Arc<watch::Sender<bool>> {
+        Arc::clone(&self.state.draining)
+    }
+
+    /// Answers until `shutdown` is ready, then tells every node that it goes.
+    pub async fn serve(self, shutdown: impl Future<Output = ()>) {
+        tokio::pin!(shutdown);
+        loop {
+            let incoming = tokio::select! {
+                () = &mut shutdown => break,
+                incoming = self.endpoint.accept() => incoming,
+            };
+            let Some(incoming) = incoming else { break };
+            let open = self.endpoint.open_connections();
+            if open >= MAX_CONNECTIONS {
+                incoming.refuse();
+            } else if open >= UNPROVED_CONNECTIONS && incoming.may_retry() {
+                // Can't fail: it may be retried.
+                let _ = incoming.retry();
+            } else {
+                tokio::spawn(welcome(incoming, self.state.clone()));
+            }
+        }
+        self.endpoint.close(0_u8.into(), b"beacon shuts down");
+        let _ = tokio::time::timeout(LINGER, self.endpoint.wait_idle()).await;
+    }
+}
+
+async fn welcome(incoming: Incoming, state: State) {
+    let peer = incoming.remote_address();
+    match incoming.await {
+        Ok(connection) => answer(connection, &state).await,
+        Err(error) => tracing::warn!(%peer, %error, "probe connection refused"),
+    }
+}
+
+/// Answers pings until the connection ends.
+async fn answer(connection: Connection, state: &State) {
+    while let Ok(datagram) = connection.read_datagram().await {
+        let peer = connection.remote_address();
+        let reply = wire::decode_ping(&datagram).and_then(|sequence| {
+            let limit = connection.max_datagram_size().unwrap_or(0);
+            wire::encode_reply(sequence, &state.report(), limit)
+        });
+        let sent = match reply {
+            Ok(reply) => connection.send_datagram(reply).map_err(|e| e.to_string()),
+            Err(e) => Err(e.to_string()),
+        };
+        if let Err(error) = sent {
+            tracing::warn!(%peer, error, "probe not answered");
+            connection.close(1_u8.into(), error.as_bytes());
+        }
+    }
+}
+
+impl State {
+    fn report(&self) -> OrcaLoadReport {
+        let mut report = self.load.report();
+        let draining = u8::from(*self.draining.borrow());
+        report
+            .named_metrics
+            .insert(DRAINING.to_owned(), draining.into());
+        if let Some(backend) = &self.backend {
+            report
+                .named_metrics
+                .insert(BACKEND_UP.to_owned(), u8::from(backend.up()).into());
+        }
+        report
+    }
+}
