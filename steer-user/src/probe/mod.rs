@@ -1,9 +1,19 @@
 //! Probes: what a node asks of a backend's beacon, and how.
 
+mod client;
+mod link;
+mod measurement;
 mod orca;
+mod socket;
+#[cfg(test)]
+mod tests;
+mod tls;
 pub mod wire;
 
+pub use self::client::{ProbeSettings, ProbeTarget, spawn};
+pub use self::measurement::{Measurement, ProbeFailure, Sample};
 pub use self::orca::{BACKEND_UP, DRAINING, OrcaLoadReport, ReportError};
+pub use self::tls::ProbeTls;
 
 /// The ALPN protocol between a node and a beacon.
 pub const ALPN: &[u8] = b"steer-probe/1";

@@ -1,0 +1,53 @@
+//! What a probe finds out.
+
+use std::time::{Duration, Instant};
+
+use super::OrcaLoadReport;
+
+/// The outcome of one probe of one backend.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Measurement {
+    /// The backend's name.
+    pub backend: String,
+    /// When the outcome was known.
+    pub at: Instant,
+    /// What came of it.
+    pub outcome: Result<Sample, ProbeFailure>,
+}
+
+/// A probe that was answered.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Sample {
+    /// Round trip of one datagram.
+    pub rtt: Duration,
+    /// How long the handshake took, in the first sample of a fresh connection.
+    pub handshake: Option<Duration>,
+    /// The load that the beacon reports; its numbers are finite and not negative.
+    pub report: OrcaLoadReport,
+}
+
+/// Why a probe wasn't answered as it should be.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum ProbeFailure {
+    /// Nothing came back in time.
+    #[error("no answer within the probe's timeout; check the path, UDP filters and the beacon")]
+    Timeout,
+    /// The machine, the network or the beacon said no, or the beacon went away.
+    #[error("refused: {0}; check that the beacon runs and listens at this address")]
+    Refused(String),
+    /// A trusted certificate, but of someone else.
+    #[error("wrong identity: {0}; check the backend's address, name and region")]
+    Identity(String),
+    /// A certificate that isn't trusted on one of the sides, or another TLS failure.
+    #[error("TLS failed: {0}; check CA, validity and the certificates of both sides")]
+    Tls(String),
+    /// The beacon lives and says that its backend does not.
+    #[error("the beacon reports that its backend refuses connections; check the engine")]
+    BackendDown,
+    /// The beacon doesn't keep to the protocol.
+    #[error("malformed answer: {0}; do both sides run the same version?")]
+    Malformed(String),
+    /// This node can't probe; says nothing about the backend.
+    #[error("this node can't probe: {0}")]
+    Local(String),
+}

@@ -1,0 +1,153 @@
+//! A connected UDP socket for QUIC that notices ICMP errors.
+//!
+//! quinn ignores them by design, so that a dead port costs it a whole timeout. On a connected
+//! socket the kernel reports them only for packets of this very 4-tuple.
+
+use std::future::Future;
+use std::io::{self, ErrorKind, IoSliceMut};
+use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll, ready};
+
+use quinn::udp::{RecvMeta, Transmit, UdpSocketState};
+use quinn::{AsyncUdpSocket, UdpPoller};
+use tokio::io::Interest;
+use tokio::net::UdpSocket;
+use tokio::sync::watch;
+
+/// Set once the network has said that the peer can't be reached.
+pub(super) type Unreachable = watch::Receiver<Option<ErrorKind>>;
+
+#[derive(Debug)]
+struct Connected {
+    io: UdpSocket,
+    state: UdpSocketState,
+    unreachable: watch::Sender<Option<ErrorKind>>,
+}
+
+/// A socket to `peer` from a port of its own.
+pub(super) fn connect(peer: SocketAddr) -> io::Result<(Arc<dyn AsyncUdpSocket>, Unreachable)> {
+    let any: SocketAddr = match peer {
+        SocketAddr::V4(_) => (Ipv4Addr::UNSPECIFIED, 0).into(),
+        SocketAddr::V6(_) => (Ipv6Addr::UNSPECIFIED, 0).into(),
+    };
+    let socket = std::net::UdpSocket::bind(any)?;
+    socket.connect(peer)?;
+    socket.set_nonblocking(true)?;
+    let state = UdpSocketState::new((&socket).into())?;
+    let (unreachable, seen) = watch::channel(None);
+    Ok((
+        Arc::new(Connected {
+            io: UdpSocket::from_std(socket)?,
+            state,
+            unreachable,
+        }),
+        seen,
+    ))
+}
+
+impl Connected {
+    fn note(&self, error: &io::Error) {
+        let kind = error.kind();
+        if is_unreachable(kind) {
+            self.unreachable.send_replace(Some(kind));
+        } else {
+            tracing::debug!(%error, "probe socket");
+        }
+    }
+}
+
+/// Whether an error of this kind is about the way to the peer and not about this machine.
+pub(super) fn is_unreachable(kind: ErrorKind) -> bool {
+    matches!(
+        kind,
+        ErrorKind::ConnectionRefused | ErrorKind::HostUnreachable | ErrorKind::NetworkUnreachable
+    )
+}
+
+impl AsyncUdpSocket for Connected {
+    fn create_io_poller(self: Arc<Self>) -> Pin<Box<dyn UdpPoller>> {
+        Box::pin(Poller {
+            socket: self,
+            waiting: None,
+        })
+    }
+
+    fn try_send(&self, transmit: &Transmit<'_>) -> io::Result<()> {
+        let sent = self.io.try_io(Interest::WRITABLE, || {
+            self.state.try_send((&self.io).into(), transmit)
+        });
+        match sent {
+            Err(e) if e.kind() != ErrorKind::WouldBlock => {
+                // To QUIC it is one lost packet.
+                self.note(&e);
+                Ok(())
+            }
+            sent => sent,
+        }
+    }
+
+    fn poll_recv(
+        &self,
+        cx: &mut Context<'_>,
+        bufs: &mut [IoSliceMut<'_>],
+        meta: &mut [RecvMeta],
+    ) -> Poll<io::Result<usize>> {
+        loop {
+            ready!(self.io.poll_recv_ready(cx))?;
+            let received = self.io.try_io(Interest::READABLE, || {
+                self.state.recv((&self.io).into(), bufs, meta)
+            });
+            match received {
+                Ok(count) => return Poll::Ready(Ok(count)),
+                Err(e) if e.kind() == ErrorKind::WouldBlock => {}
+                Err(e) => self.note(&e),
+            }
+        }
+    }
+
+    fn local_addr(&self) -> io::Result<SocketAddr> {
+        self.io.local_addr()
+    }
+
+    fn may_fragment(&self) -> bool {
+        self.state.may_fragment()
+    }
+
+    fn max_transmit_segments(&self) -> usize {
+        self.state.max_gso_segments()
+    }
+
+    fn max_receive_segments(&self) -> usize {
+        self.state.gro_segments()
+    }
+}
+
+/// One task's wait for the socket to take another packet.
+struct Poller {
+    socket: Arc<Connected>,
+    waiting: Option<Pin<Box<dyn Future<Output = io::Result<()>> + Send + Sync>>>,
+}
+
+impl std::fmt::Debug for Poller {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Poller")
+            .field("socket", &self.socket)
+            .finish_non_exhaustive()
+    }
+}
+
+impl UdpPoller for Poller {
+    fn poll_writable(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        let this = &mut *self;
+        let socket = &this.socket;
+        let waiting = this.waiting.get_or_insert_with(|| {
+            let socket = Arc::clone(socket);
+            Box::pin(async move { socket.io.writable().await })
+        });
+        let done = ready!(waiting.as_mut().poll(cx));
+        this.waiting = None;
+        Poll::Ready(done)
+    }
+}
