@@ -1,8 +1,11 @@
 //! What the tests of steer stand on: network namespaces, topologies of them, links with a real
+//! delay, chat and echo servers and a load client.
 
+pub mod chat;
 pub mod delay;
 pub mod netns;
 pub mod ping;
 pub mod process;
+pub mod tls;
 pub mod topology;
 pub mod veth;

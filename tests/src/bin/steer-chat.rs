@@ -1,0 +1,66 @@
+//! A chat completion server as a process, for tests that kill it.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::{Context, Result, ensure};
+use clap::Parser;
+use steer_tests::chat::Chat;
+use steer_tests::tls;
+use tokio::net::TcpListener;
+use tokio::task::JoinSet;
+
+#[derive(Parser)]
+struct Arguments {
+    /// Address for plain HTTP; may be given several times.
+    #[arg(long)]
+    listen: Vec<SocketAddr>,
+    /// Address for HTTP over TLS; may be given several times.
+    #[arg(long)]
+    tls_listen: Vec<SocketAddr>,
+    /// The server's name, in every answer's x-backend.
+    #[arg(long)]
+    name: String,
+    /// Milliseconds to the first token.
+    #[arg(long, default_value_t = 10)]
+    ttft: u64,
+    /// Milliseconds between two tokens.
+    #[arg(long, default_value_t = 5)]
+    gap: u64,
+    /// Tokens in an answer.
+    #[arg(long, default_value_t = 8)]
+    tokens: u32,
+}
+
+#[tokio::main(flavor = "current_thread")]
+async fn main() -> Result<()> {
+    let arguments = Arguments::parse();
+    let chat = Arc::new(Chat {
+        name: arguments.name,
+        first_token: Duration::from_millis(arguments.ttft),
+        gap: Duration::from_millis(arguments.gap),
+        tokens: arguments.tokens,
+    });
+    let secure = tls::server()?;
+    let plain = arguments.listen.iter().map(|address| (address, None));
+    let secure = arguments
+        .tls_listen
+        .iter()
+        .map(|address| (address, Some(secure.clone())));
+    let mut servers = JoinSet::new();
+    for (address, tls) in plain.chain(secure) {
+        let listener = TcpListener::bind(address).await;
+        let listener = listener.with_context(|| format!("listen on {address}"))?;
+        servers.spawn(chat.clone().serve(listener, tls));
+    }
+    ensure!(
+        !servers.is_empty(),
+        "nothing to listen on: give --listen or --tls-listen"
+    );
+    println!("ready");
+    while let Some(result) = servers.join_next().await {
+        result??;
+    }
+    Ok(())
+}

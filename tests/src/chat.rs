@@ -1,0 +1,171 @@
+//! A chat completion endpoint in OpenAI's style that streams made-up tokens at a set pace.
+
+use std::convert::Infallible;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use anyhow::Result;
+use bytes::Bytes;
+use http_body_util::BodyExt;
+use hyper::body::{Body, Frame, Incoming};
+use hyper::header::CONTENT_TYPE;
+use hyper::server::conn::http1;
+use hyper::service::service_fn;
+use hyper::{Method, Request, Response, StatusCode};
+use hyper_util::rt::TokioIo;
+use rustls::ServerConfig;
+use serde_json::{Value, json};
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::net::TcpListener;
+use tokio::sync::mpsc;
+use tokio::time::sleep;
+use tokio_rustls::TlsAcceptor;
+
+/// What a chat server says, and how fast.
+#[derive(Clone, Debug)]
+pub struct Chat {
+    /// The server's name, in the header `x-backend` of every answer.
+    pub name: String,
+    /// The time to the first token.
+    pub first_token: Duration,
+    /// The time between two tokens.
+    pub gap: Duration,
+    /// Tokens in an answer.
+    pub tokens: u32,
+}
+
+impl Chat {
+    /// Serves connections of a listener, over TLS if there is a configuration for it, for ever.
+    pub async fn serve(
+        self: Arc<Self>,
+        listener: TcpListener,
+        tls: Option<Arc<ServerConfig>>,
+    ) -> Result<Infallible> {
+        let tls = tls.map(TlsAcceptor::from);
+        loop {
+            let (stream, _) = listener.accept().await?;
+            stream.set_nodelay(true)?;
+            let (chat, tls) = (self.clone(), tls.clone());
+            tokio::spawn(async move {
+                match tls {
+                    None => chat.connection(stream).await,
+                    Some(tls) => {
+                        // What the client gets wrong, or leaves unfinished, is its own concern.
+                        let Ok(stream) = tls.accept(stream).await else {
+                            return;
+                        };
+                        chat.connection(stream).await;
+                    }
+                }
+            });
+        }
+    }
+
+    async fn connection(self: Arc<Self>, io: impl AsyncRead + AsyncWrite + Unpin) {
+        let service = service_fn(|request| {
+            let chat = self.clone();
+            async move { chat.answer(request).await }
+        });
+        drop(
+            http1::Builder::new()
+                .serve_connection(TokioIo::new(io), service)
+                .await,
+        );
+    }
+
+    async fn answer(self: Arc<Self>, request: Request<Incoming>) -> Result<Response<Chunks>> {
+        let name = self.name.clone();
+        let (status, kind, body) = match (request.method(), request.uri().path()) {
+            (&Method::GET, "/health") => (StatusCode::OK, "text/plain", Chunks::one("ok\n")),
+            (&Method::POST, "/v1/chat/completions") => {
+                let body = request.into_body().collect().await?.to_bytes();
+                match serde_json::from_slice::<Value>(&body) {
+                    Ok(body) if body["stream"] == true => {
+                        (StatusCode::OK, "text/event-stream", self.stream())
+                    }
+                    Ok(_) => (StatusCode::OK, "application/json", self.whole().await),
+                    Err(_) => (
+                        StatusCode::BAD_REQUEST,
+                        "text/plain",
+                        Chunks::one("not JSON\n"),
+                    ),
+                }
+            }
+            _ => (
+                StatusCode::NOT_FOUND,
+                "text/plain",
+                Chunks::one("no such thing\n"),
+            ),
+        };
+        let response = Response::builder()
+            .status(status)
+            .header(CONTENT_TYPE, kind);
+        Ok(response.header("x-backend", name).body(body)?)
+    }
+
+    fn stream(self: Arc<Self>) -> Chunks {
+        let (sender, receiver) = mpsc::channel(16);
+        tokio::spawn(async move {
+            for token in 0..self.tokens {
+                sleep(if token == 0 {
+                    self.first_token
+                } else {
+                    self.gap
+                })
+                .await;
+                let choice = json!({"index": 0, "delta": {"content": format!("t{token} ")}});
+                let chunk = self.object("chat.completion.chunk", &choice);
+                if sender
+                    .send(format!("data: {chunk}\n\n").into())
+                    .await
+                    .is_err()
+                {
+                    return;
+                }
+            }
+            // Fails only if the client is gone.
+            drop(sender.send("data: [DONE]\n\n".into()).await);
+        });
+        Chunks(receiver)
+    }
+
+    async fn whole(&self) -> Chunks {
+        sleep(self.first_token + self.gap * self.tokens.saturating_sub(1)).await;
+        let content: String = (0..self.tokens).map(|token| format!("t{token} ")).collect();
+        let message = json!({"role": "assistant", "content": content});
+        let choice = json!({"index": 0, "message": message, "finish_reason": "stop"});
+        Chunks::one(self.object("chat.completion", &choice).to_string())
+    }
+
+    fn object(&self, kind: &str, choice: &Value) -> Value {
+        json!({"id": "chatcmpl-0", "object": kind, "model": self.name, "choices": [choice]})
+    }
+}
+
+/// A body that is sent as its chunks come up.
+struct Chunks(mpsc::Receiver<Bytes>);
+
+impl Chunks {
+    fn one(chunk: impl Into<Bytes>) -> Self {
+        let (sender, receiver) = mpsc::channel(1);
+        // There is room for one.
+        drop(sender.try_send(chunk.into()));
+        Self(receiver)
+    }
+}
+
+impl Body for Chunks {
+    type Data = Bytes;
+    type Error = Infallible;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, Infallible>>> {
+        self.0
+            .poll_recv(context)
+            .map(|chunk| chunk.map(|chunk| Ok(Frame::data(chunk))))
+    }
+}
