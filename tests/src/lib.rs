@@ -3,9 +3,12 @@
 
 pub mod chat;
 pub mod delay;
+pub mod echo;
+pub mod load;
 pub mod netns;
 pub mod ping;
 pub mod process;
+pub mod summary;
 pub mod tls;
 pub mod topology;
 pub mod veth;

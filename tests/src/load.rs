@@ -1,0 +1,205 @@
+//! A closed-loop load client: each worker makes one request after the other, each on a new
+//! connection.
+
+use std::net::SocketAddr;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, anyhow, ensure};
+use http_body_util::{BodyExt, Full};
+use hyper::client::conn::http1;
+use hyper::{Request, body::Bytes, header};
+use hyper_util::rt::TokioIo;
+use rustls::ClientConfig;
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::net::TcpStream;
+use tokio::runtime;
+use tokio::task::JoinSet;
+use tokio::time::{sleep, timeout};
+use tokio_rustls::TlsConnector;
+
+use crate::netns::Namespace;
+use crate::tls;
+
+/// A load to put on a chat endpoint.
+#[derive(Clone, Debug)]
+pub struct Load {
+    /// Where to connect to.
+    pub target: SocketAddr,
+    /// Whether to speak TLS.
+    pub tls: bool,
+    /// Requests under way at a time.
+    pub concurrency: usize,
+    /// When to stop making requests.
+    pub duration: Duration,
+    /// What a request may take from connecting to its answer's end.
+    pub timeout: Duration,
+}
+
+/// What became of a request.
+#[derive(Clone, Debug)]
+pub struct Sample {
+    /// When it started to connect.
+    pub start: Instant,
+    /// The backend that answered, as far as known.
+    pub backend: Option<String>,
+    /// The time to the answer's first byte of content, if there was one.
+    pub first: Option<Duration>,
+    /// The time to the end, good or bad.
+    pub total: Duration,
+    /// Why it failed, if it did.
+    pub error: Option<String>,
+}
+
+/// A load under way.
+#[derive(Debug)]
+pub struct Running(JoinHandle<Result<Result<Vec<Sample>>>>);
+
+impl Running {
+    /// Waits for the load to end and returns its samples by start.
+    pub fn finish(self) -> Result<Vec<Sample>> {
+        self.0
+            .join()
+            .map_err(|_| anyhow!("the load client panicked"))??
+    }
+}
+
+impl Load {
+    /// A load of four plain requests at a time for a second, each with a second to end.
+    pub const fn new(target: SocketAddr) -> Self {
+        let second = Duration::from_secs(1);
+        Self {
+            target,
+            tls: false,
+            concurrency: 4,
+            duration: second,
+            timeout: second,
+        }
+    }
+
+    /// Runs the load in a namespace to its end.
+    pub fn run_in(&self, namespace: &Namespace) -> Result<Vec<Sample>> {
+        self.start_in(namespace)?.finish()
+    }
+
+    /// Starts the load on a thread in a namespace.
+    pub fn start_in(&self, namespace: &Namespace) -> Result<Running> {
+        let load = self.clone();
+        let thread = namespace.thread(move || {
+            let runtime = runtime::Builder::new_current_thread()
+                .enable_all()
+                .build()?;
+            runtime.block_on(load.run())
+        })?;
+        Ok(Running(thread))
+    }
+
+    /// Runs the load to its end and returns its samples by start.
+    pub async fn run(&self) -> Result<Vec<Sample>> {
+        let end = Instant::now() + self.duration;
+        let tls = if self.tls { Some(tls::client()?) } else { None };
+        let mut workers = JoinSet::new();
+        for _ in 0..self.concurrency {
+            let (load, tls) = (self.clone(), tls.clone());
+            workers.spawn(async move {
+                let mut samples = Vec::new();
+                while Instant::now() < end {
+                    let sample = load.request(tls.clone()).await;
+                    // A refused connection costs nothing: don't spin on it.
+                    sleep(Duration::from_millis(if sample.error.is_some() {
+                        5
+                    } else {
+                        0
+                    }))
+                    .await;
+                    samples.push(sample);
+                }
+                samples
+            });
+        }
+        let mut samples: Vec<Sample> = workers.join_all().await.into_iter().flatten().collect();
+        samples.sort_by_key(|sample| sample.start);
+        Ok(samples)
+    }
+
+    async fn request(&self, tls: Option<Arc<ClientConfig>>) -> Sample {
+        let start = Instant::now();
+        let seen = Mutex::new((None, None));
+        let error = match timeout(self.timeout, self.exchange(tls, start, &seen)).await {
+            Ok(result) => result.err().map(|error| format!("{error:#}")),
+            Err(_) => Some("timed out".to_owned()),
+        };
+        let (backend, first) = seen.into_inner().unwrap_or_else(PoisonError::into_inner);
+        Sample {
+            start,
+            backend,
+            first,
+            total: start.elapsed(),
+            error,
+        }
+    }
+
+    async fn exchange(
+        &self,
+        tls: Option<Arc<ClientConfig>>,
+        start: Instant,
+        seen: &Seen,
+    ) -> Result<()> {
+        let stream = TcpStream::connect(self.target).await.context("connect")?;
+        stream.set_nodelay(true)?;
+        match tls {
+            None => self.ask(stream, start, seen).await,
+            Some(tls) => {
+                let name = self.target.ip().into();
+                let stream = TlsConnector::from(tls).connect(name, stream).await;
+                self.ask(stream.context("shake hands")?, start, seen).await
+            }
+        }
+    }
+
+    async fn ask<S>(&self, stream: S, start: Instant, seen: &Seen) -> Result<()>
+    where
+        S: AsyncRead + AsyncWrite + Unpin,
+    {
+        let (mut sender, connection) = http1::handshake(TokioIo::new(stream)).await?;
+        let request = Request::post("/v1/chat/completions")
+            .header(header::HOST, self.target.to_string())
+            .header(header::CONNECTION, "close")
+            .header(header::CONTENT_TYPE, "application/json");
+        let content = r#"{"model":"m","stream":true,"messages":[{"role":"user","content":"?"}]}"#;
+        let request = request.body(Full::new(Bytes::from_static(content.as_bytes())))?;
+        let note = |backend: Option<String>, first| {
+            let mut seen = seen.lock().unwrap_or_else(PoisonError::into_inner);
+            seen.0 = backend.or(seen.0.take());
+            seen.1 = seen.1.or(first);
+        };
+        let answer = async {
+            let mut response = sender.send_request(request).await.context("send")?;
+            let backend = response
+                .headers()
+                .get("x-backend")
+                .and_then(|name| name.to_str().ok());
+            note(backend.map(str::to_owned), None);
+            ensure!(
+                response.status().is_success(),
+                "status {}",
+                response.status()
+            );
+            let mut tail = Vec::new();
+            while let Some(frame) = response.frame().await {
+                let frame = frame.context("receive")?;
+                note(None, Some(start.elapsed()));
+                tail.extend_from_slice(frame.data_ref().map_or(&[], |data| data));
+                tail.drain(..tail.len().saturating_sub(14));
+            }
+            ensure!(tail == b"data: [DONE]\n\n", "the answer was cut short");
+            Ok(())
+        };
+        // Polled in this task, so that a timeout closes the connection too.
+        let (answer, connection) = tokio::join!(answer, connection);
+        answer.and(connection.context("connection"))
+    }
+}
+
+type Seen = Mutex<(Option<String>, Option<Duration>)>;

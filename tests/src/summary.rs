@@ -1,0 +1,103 @@
+//! What the samples of a load come to.
+
+use std::collections::BTreeMap;
+use std::time::{Duration, Instant};
+
+use crate::load::Sample;
+
+/// A load's figures.
+#[derive(Clone, Debug)]
+pub struct Summary {
+    /// Requests made.
+    pub requests: usize,
+    /// Requests that failed.
+    pub failures: usize,
+    /// When the last request that failed had started.
+    pub last_failure: Option<Instant>,
+    /// Good answers by backend.
+    pub answers: BTreeMap<String, usize>,
+    /// Median and 95th percentile of the time to the first byte of good answers.
+    pub first: [Duration; 2],
+    /// Median and 95th percentile of the time to the last byte of good answers.
+    pub total: [Duration; 2],
+}
+
+impl Summary {
+    /// Sums up samples.
+    pub fn of<'a>(samples: impl IntoIterator<Item = &'a Sample>) -> Self {
+        let all: Vec<&Sample> = samples.into_iter().collect();
+        let (good, bad): (Vec<&Sample>, Vec<&Sample>) =
+            all.iter().partition(|sample| sample.error.is_none());
+        let mut answers = BTreeMap::new();
+        for sample in &good {
+            *answers
+                .entry(sample.backend.clone().unwrap_or_default())
+                .or_default() += 1;
+        }
+        let first: Vec<_> = good.iter().filter_map(|sample| sample.first).collect();
+        let total: Vec<_> = good.iter().map(|sample| sample.total).collect();
+        Self {
+            requests: all.len(),
+            failures: bad.len(),
+            last_failure: bad.iter().map(|sample| sample.start).max(),
+            answers,
+            first: [50, 95].map(|percent| percentile(&first, percent)),
+            total: [50, 95].map(|percent| percentile(&total, percent)),
+        }
+    }
+
+    /// A backend's share of the good answers.
+    #[expect(clippy::cast_precision_loss, reason = "counts of requests are small")]
+    pub fn share(&self, backend: &str) -> f64 {
+        let all: usize = self.answers.values().sum();
+        let own = self.answers.get(backend).copied().unwrap_or_default();
+        own as f64 / all.max(1) as f64
+    }
+}
+
+/// The smallest of the times that at least `percent` % of them don't exceed; zero of none.
+pub fn percentile(times: &[Duration], percent: usize) -> Duration {
+    let mut times = times.to_vec();
+    times.sort_unstable();
+    let rank = (times.len() * percent).div_ceil(100).max(1);
+    times.get(rank - 1).copied().unwrap_or_default()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn percentiles_are_nearest_ranks() {
+        let times: Vec<_> = (1..=20).rev().map(Duration::from_millis).collect();
+        assert_eq!(percentile(&times, 50), Duration::from_millis(10));
+        assert_eq!(percentile(&times, 95), Duration::from_millis(19));
+        assert_eq!(percentile(&times[..1], 95), Duration::from_millis(20));
+        assert_eq!(percentile(&[], 50), Duration::ZERO);
+    }
+
+    #[test]
+    fn only_good_answers_count_towards_shares() {
+        let start = Instant::now();
+        let sample = |backend: &str, millis, error: Option<&str>| Sample {
+            start: start + Duration::from_millis(millis),
+            backend: Some(backend.to_owned()),
+            first: None,
+            total: Duration::from_millis(millis),
+            error: error.map(str::to_owned),
+        };
+        let bad = Some("cut short");
+        let samples = [
+            sample("a", 1, None),
+            sample("b", 2, bad),
+            sample("b", 3, None),
+            sample("a", 4, bad),
+        ];
+        let summary = Summary::of(&samples);
+        assert_eq!((summary.requests, summary.failures), (4, 2));
+        assert_eq!(summary.last_failure, Some(samples[3].start));
+        assert_eq!(summary.share("a"), 0.5);
+        assert_eq!(summary.share("c"), 0.0);
+        assert_eq!(summary.total, [1, 3].map(Duration::from_millis));
+    }
+}
