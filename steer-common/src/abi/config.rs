@@ -1,0 +1,52 @@
+//! What the program needs to know of the node.
+
+use super::Address;
+
+/// One of the two perfect hashes. Packets use the active one while the daemon writes the other.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[repr(C)]
+pub struct Bank {
+    /// Seed of the hash of a service key.
+    pub seed: u64,
+    /// Number of displacements in use, minus one; the number is a power of two.
+    pub displacement_mask: u32,
+    /// Number of entries in use, minus one; the number is a power of two.
+    pub service_mask: u32,
+    /// 1 if there is a service with any port, so that a second look-up is worth it.
+    pub any_port: u32,
+    #[doc(hidden)]
+    pub _pad: u32,
+}
+
+/// The node's settings in the kernel.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[repr(C)]
+pub struct Config {
+    /// Which of `banks` is in use: 0 or 1. The daemon writes it last.
+    pub active: u32,
+    /// Addresses that `nat` uses as sources towards IPv4 backends.
+    pub nat_v4: u16,
+    /// Addresses that `nat` uses as sources towards IPv6 backends.
+    pub nat_v6: u16,
+    /// The two banks of the perfect hash.
+    pub banks: [Bank; 2],
+    /// Seed of the hash of flows. Nodes that shall send a flow to the same slot share it.
+    pub flow_seed: u64,
+    /// Outer source of `ipip` towards IPv4 backends.
+    pub ipip_v4: Address,
+    /// Outer source of `ipip` towards IPv6 backends.
+    pub ipip_v6: Address,
+    /// First port that `nat` gives out.
+    pub nat_port_first: u16,
+    /// How many ports `nat` gives out, from `nat_port_first` on.
+    pub nat_port_count: u16,
+    /// How long a nat entry with nothing to say is kept, in milliseconds, once a port is short.
+    pub nat_idle_ms: u32,
+    /// How long a closed flow keeps its port, in milliseconds.
+    pub nat_closed_ms: u32,
+    /// How long a SYN is left unanswered before its retransmission tries the other choice, in
+    /// milliseconds.
+    pub nat_retry_ms: u32,
+    #[doc(hidden)]
+    pub _pad: [u64; 2],
+}

@@ -1,0 +1,37 @@
+//! The flow table.
+
+use super::Address;
+
+/// A 5-tuple. Ports in host byte order.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+#[repr(C)]
+pub struct FlowKey {
+    /// Source address.
+    pub source: Address,
+    /// Destination address.
+    pub destination: Address,
+    /// Source port.
+    pub source_port: u16,
+    /// Destination port.
+    pub destination_port: u16,
+    /// IP protocol number.
+    pub protocol: u8,
+    /// Version of IP: 4 or 6.
+    pub family: u8,
+    #[doc(hidden)]
+    pub _pad: u16,
+}
+
+/// Where a remembered flow goes.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[repr(C)]
+pub struct FlowEntry {
+    /// When a packet of it was last seen: milliseconds of the monotonic clock, cut to 32 bits.
+    pub last_ms: u32,
+    /// Its slot, an index into the arena.
+    pub slot: u32,
+    /// The member it goes to.
+    pub member: u16,
+    #[doc(hidden)]
+    pub _pad: [u16; 3],
+}

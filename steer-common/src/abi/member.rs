@@ -1,0 +1,95 @@
+//! Members.
+
+use super::{Address, Mac};
+
+/// A backend as one service sees it.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[repr(C)]
+pub struct Member {
+    /// The backend's address.
+    pub address: Address,
+    /// MAC address of the next hop.
+    pub next_hop: Mac,
+    /// MAC address of our interface.
+    pub own_mac: Mac,
+    /// Our interface towards the backend.
+    pub interface: u32,
+    /// A [`MemberState`]. A byte of its own: one store takes a member out of every slot.
+    pub state: u8,
+    /// [`member_flags`].
+    pub flags: u8,
+    /// A [`Mode`].
+    pub mode: u8,
+    /// Version of IP that the backend is reached by: 4 or 6.
+    pub family: u8,
+    /// The backend's port under `nat`; 0 keeps the port of the service.
+    pub port: u16,
+    /// The service's number.
+    pub service: u16,
+    /// The backend's number, the same for all its members.
+    pub backend: u16,
+    /// The backend's region.
+    pub region: u8,
+    #[doc(hidden)]
+    pub _pad: [u8; 17],
+}
+
+/// Bits of [`Member::flags`].
+pub mod member_flags {
+    /// `next_hop`, `own_mac` and `interface` hold. Cleared before they change; while it is clear the
+    /// kernel's own routing is asked for every packet.
+    pub const RESOLVED: u8 = 1;
+    /// Its load is past the threshold: new flows try the second choice.
+    pub const HOT: u8 = 2;
+}
+
+/// What the kernel may send a member.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[repr(u8)]
+pub enum MemberState {
+    /// There is no such member.
+    #[default]
+    Absent = 0,
+    /// Everything.
+    Up = 1,
+    /// Open flows only.
+    Draining = 2,
+    /// Nothing.
+    Down = 3,
+}
+
+impl MemberState {
+    /// From the byte in a map; what is unknown counts as absent.
+    pub const fn from_byte(byte: u8) -> Self {
+        match byte {
+            1 => Self::Up,
+            2 => Self::Draining,
+            3 => Self::Down,
+            _ => Self::Absent,
+        }
+    }
+}
+
+/// How a member is reached.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u8)]
+pub enum Mode {
+    /// Addresses and ports are rewritten both ways.
+    Nat = 1,
+    /// The packet is wrapped in an IP header (RFC 2003, RFC 2473); the backend answers directly.
+    Ipip = 2,
+}
+
+impl Member {
+    /// Whether new flows may go to it.
+    #[inline(always)]
+    pub const fn takes_new(&self) -> bool {
+        self.state == MemberState::Up as u8
+    }
+
+    /// Whether open flows may go on.
+    #[inline(always)]
+    pub const fn keeps_open(&self) -> bool {
+        self.state == MemberState::Up as u8 || self.state == MemberState::Draining as u8
+    }
+}

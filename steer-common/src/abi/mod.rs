@@ -1,0 +1,96 @@
+//! Keys and values of the maps that kernel and daemon share.
+//!
+//! Every type here is `repr(C)`, without padding bytes that are not fields, and of a size that is
+//! asserted. A change of any of them is a change of [`ABI_VERSION`].
+
+mod address;
+mod config;
+mod counters;
+mod flow;
+mod member;
+mod nat;
+mod service;
+mod slot;
+
+pub use address::{Address, Family, MAC_LEN, Mac};
+pub use config::{Bank, Config};
+pub use counters::MemberCounters;
+pub use flow::{FlowEntry, FlowKey};
+pub use member::{Member, MemberState, Mode, member_flags};
+pub use nat::{NatForward, NatReverse, NatState};
+pub use service::{Service, ServiceKey, service_flags};
+pub use slot::{Slot, Track};
+
+/// Version of the maps' layout. Part of the pin path, so that programs of two versions never share
+/// a map.
+pub const ABI_VERSION: u32 = 1;
+
+/// Slots in the arena that all tables share.
+pub const SLOTS: u32 = 1 << 21;
+/// Members, of which number 0 is "none".
+pub const MEMBERS: u32 = 1 << 14;
+/// Entries of the perfect hash in one bank. At most half of them are used.
+pub const SERVICES: u32 = 1 << 13;
+/// Displacements of the perfect hash in one bank.
+pub const DISPLACEMENTS: u32 = 1 << 12;
+/// Flows that the flow table remembers.
+pub const FLOWS: u32 = 1 << 18;
+/// Flows with rewritten addresses, in each direction.
+pub const NAT_FLOWS: u32 = 1 << 18;
+/// Source addresses for `nat` of one family. IPv4 addresses come first in the map, then IPv6.
+pub const NAT_ADDRESSES: u32 = 64;
+/// Interfaces that packets can be redirected to.
+pub const PORTS: u32 = 64;
+
+/// Names of the maps, which the kernel cuts at 15 bytes.
+pub mod maps {
+    /// Array of one [`Config`](super::Config), mapped.
+    pub const CONFIG: &str = "CONFIG";
+    /// Array of [`Service`](super::Service), two banks, mapped.
+    pub const SERVICES: &str = "SERVICES";
+    /// Array of `u32` displacements, two banks, mapped.
+    pub const DISPLACEMENTS: &str = "DISPLACEMENTS";
+    /// Array of [`Slot`](super::Slot), mapped.
+    pub const SLOTS: &str = "SLOTS";
+    /// Array of [`Member`](super::Member), mapped.
+    pub const MEMBERS: &str = "MEMBERS";
+    /// Array of [`Address`](super::Address), mapped.
+    pub const NAT_SOURCES: &str = "NAT_SOURCES";
+    /// LRU hash of [`FlowKey`](super::FlowKey) to [`FlowEntry`](super::FlowEntry).
+    pub const FLOWS: &str = "FLOWS";
+    /// LRU hash of [`FlowKey`](super::FlowKey) (client to VIP) to [`NatForward`](super::NatForward).
+    pub const NAT_FORWARD: &str = "NAT_FORWARD";
+    /// LRU hash of [`FlowKey`](super::FlowKey) (backend to node) to [`NatReverse`](super::NatReverse).
+    pub const NAT_REVERSE: &str = "NAT_REVERSE";
+    /// Per-CPU array of [`MemberCounters`](super::MemberCounters), by member.
+    pub const MEMBER_COUNTS: &str = "MEMBER_COUNTS";
+    /// Per-CPU array of `u64`, by drop reason.
+    pub const DROP_COUNTS: &str = "DROP_COUNTS";
+    /// Devmap hash of interfaces, by index.
+    pub const PORTS: &str = "PORTS";
+    /// Hash of outer source [`Address`](super::Address)es that the decap program accepts.
+    pub const DECAP_SOURCES: &str = "DECAP_SOURCES";
+}
+
+/// Asserts the size of each type, and lets aya read and write it as bytes.
+macro_rules! abi {
+    ($($type:ty: $size:literal,)*) => {$(
+        const _: () = assert!(size_of::<$type>() == $size);
+        // SAFETY: `repr(C)`, `Copy`, and made of integers only, without implicit padding.
+        #[cfg(feature = "user")]
+        unsafe impl aya::Pod for $type {}
+    )*};
+}
+
+abi! {
+    Address: 16,
+    Config: 128,
+    FlowKey: 40,
+    FlowEntry: 16,
+    Member: 64,
+    MemberCounters: 32,
+    NatForward: 48,
+    NatReverse: 72,
+    Service: 64,
+    Slot: 8,
+}

@@ -1,0 +1,53 @@
+//! Services.
+
+use super::Address;
+
+/// What a packet's destination is compared with.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+#[repr(C)]
+pub struct ServiceKey {
+    /// The VIP.
+    pub address: Address,
+    /// The port, in host byte order; 0 means any.
+    pub port: u16,
+    /// IP protocol number: 6 or 17.
+    pub protocol: u8,
+    /// Version of IP: 4 or 6. 0 marks an entry that is not in use.
+    pub family: u8,
+    #[doc(hidden)]
+    pub _pad: u32,
+}
+
+/// A service, as the perfect hash holds it.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[repr(C)]
+pub struct Service {
+    /// What it is found by.
+    pub key: ServiceKey,
+    /// Where its table begins in the arena of slots.
+    pub slots_start: u32,
+    /// Length of its table; 0 means that there is no backend.
+    pub slots_len: u32,
+    /// [`service_flags`].
+    pub flags: u32,
+    /// The service's number.
+    pub id: u16,
+    #[doc(hidden)]
+    pub _pad: u16,
+    #[doc(hidden)]
+    pub _reserved: [u64; 3],
+}
+
+/// Bits of [`Service::flags`].
+pub mod service_flags {
+    /// Open flows of a member that is down are reset. Otherwise they go to another member.
+    pub const RESET_OPEN: u32 = 1;
+    /// What finds no backend is refused with a reset where there is one. Otherwise it is dropped.
+    pub const REJECT: u32 = 2;
+    /// At least one member has mode `nat`.
+    pub const HAS_NAT: u32 = 4;
+    /// UDP: each flow stays with its member.
+    pub const AFFINITY: u32 = 8;
+    /// Not a service but an address that `nat` uses as source, so that replies are recognised.
+    pub const NAT_SOURCE: u32 = 16;
+}

@@ -1,0 +1,112 @@
+//! What the control loop asks of the data path.
+
+use std::{net::IpAddr, ops::Range};
+
+use anyhow::Result;
+use steer_common::abi::{
+    Address, Bank, Config, Member, MemberCounters, MemberState, Service, Slot,
+};
+
+/// The data path as the control loop sees it. Nothing here waits for a packet.
+pub trait Dataplane: Send {
+    /// The settings as the kernel has them, without the banks' fields.
+    fn config(&self) -> Config;
+
+    /// Writes the settings. `active` and `banks` are left as they are: [`Self::publish`] owns them.
+    fn set_config(&mut self, config: &Config);
+
+    /// Replaces the source addresses of `nat`, IPv4 and IPv6, at most
+    /// [`NAT_ADDRESSES`](steer_common::abi::NAT_ADDRESSES) each.
+    fn set_nat_sources(&mut self, sources: &[IpAddr]) -> Result<()>;
+
+    /// The services that packets see now.
+    fn services(&self) -> Vec<Service>;
+
+    /// Makes exactly these services the ones that packets see, at once: they are written to the
+    /// bank that is not in use, which then becomes the active one.
+    fn publish(&mut self, services: &[Service]) -> Result<()>;
+
+    /// Member `id`, below [`MEMBERS`](steer_common::abi::MEMBERS).
+    fn member(&self, id: u16) -> Member;
+
+    /// Writes a member that no packet uses yet, or whose next hop changes: what concerns the next
+    /// hop is written while [`RESOLVED`](steer_common::abi::member_flags::RESOLVED) is clear.
+    fn set_member(&mut self, id: u16, member: &Member);
+
+    /// Writes the one byte that all slots honour in the next packet.
+    fn set_member_state(&mut self, id: u16, state: MemberState);
+
+    /// The slots of a range of the arena.
+    fn slots(&self, range: Range<u32>) -> Vec<Slot>;
+
+    /// Writes slots that no service names yet.
+    fn write_slots(&mut self, start: u32, slots: &[Slot]);
+
+    /// Replaces a slot that packets use, if it still is `old`; returns what it is otherwise.
+    fn swap_slot(&mut self, index: u32, old: Slot, new: Slot) -> Result<(), Slot>;
+
+    /// What was counted since the maps were made.
+    fn counters(&self) -> Result<Counters>;
+
+    /// Removes flows of the flow table and nat entries that were idle for longer than the limits,
+    /// and says which slots and members are still named.
+    fn sweep(&mut self, limits: &SweepLimits) -> Result<Sweep>;
+
+    /// Allows packets to be redirected to an interface.
+    fn add_port(&mut self, interface: u32) -> Result<()>;
+}
+
+/// Counters of all CPUs together.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Counters {
+    /// By member.
+    pub members: Vec<MemberCounters>,
+    /// Packets dropped, by the number of the reason.
+    pub drops: Vec<u64>,
+}
+
+/// How long flows are kept without a packet.
+#[derive(Clone, Copy, Debug)]
+pub struct SweepLimits {
+    /// Flows of the flow table, in milliseconds.
+    pub flow_idle_ms: u32,
+    /// Nat entries of open flows, in milliseconds.
+    pub nat_idle_ms: u32,
+    /// Nat entries of closed flows, in milliseconds.
+    pub nat_closed_ms: u32,
+}
+
+/// What a sweep left.
+#[derive(Clone, Debug, Default)]
+pub struct Sweep {
+    /// Slots of the arena that the flow table still holds flows of, with their member.
+    pub tracked: Vec<(u32, u16)>,
+    /// Open nat flows by member.
+    pub nat_flows: Vec<u32>,
+    /// Entries removed.
+    pub removed: usize,
+}
+
+/// All that the decision depends on, copied at one time: what `steer explain` decides over.
+#[derive(Clone, Debug)]
+pub struct Snapshot {
+    /// Settings, with both banks.
+    pub config: Config,
+    /// Displacements of the active bank.
+    pub displacements: Vec<u32>,
+    /// Services of the active bank, by their index.
+    pub services: Vec<Service>,
+    /// Members by number.
+    pub members: Vec<Member>,
+    /// Slots by index.
+    pub slots: Vec<Slot>,
+    /// Source addresses of `nat`.
+    pub nat_sources: Vec<Address>,
+}
+
+impl Snapshot {
+    /// The active bank.
+    pub fn bank(&self) -> &Bank {
+        &self.config.banks[(self.config.active & 1) as usize]
+    }
+}
