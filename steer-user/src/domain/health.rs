@@ -1,0 +1,135 @@
+//! From single probe results to a backend's health.
+
+use std::time::Instant;
+
+/// What the probes say about a backend.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum State {
+    /// Not enough has been observed yet.
+    #[default]
+    Unknown,
+    /// The backend answers.
+    Up,
+    /// The backend does not answer.
+    Down,
+}
+
+/// A change of a backend's state.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Transition {
+    /// The state before.
+    pub from: State,
+    /// The state now.
+    pub to: State,
+    /// When it changed.
+    pub at: Instant,
+}
+
+/// A backend's state machine: `fall` failures in a row take it down, `rise` successes in a row
+/// bring it up.
+#[derive(Debug, Clone)]
+pub struct Health {
+    rise: u32,
+    fall: u32,
+    state: State,
+    /// The last result, and how many like it came in a row.
+    streak: (bool, u32),
+    since: Option<Instant>,
+}
+
+impl Health {
+    /// A backend of which nothing is known. A `rise` or `fall` of 0 counts as 1.
+    #[must_use]
+    pub fn new(rise: u32, fall: u32) -> Self {
+        Self {
+            rise: rise.max(1),
+            fall: fall.max(1),
+            state: State::Unknown,
+            streak: (false, 0),
+            since: None,
+        }
+    }
+
+    /// The state now.
+    #[must_use]
+    pub fn state(&self) -> State {
+        self.state
+    }
+
+    /// When the state last changed; `None` while it is unknown.
+    #[must_use]
+    pub fn since(&self) -> Option<Instant> {
+        self.since
+    }
+
+    /// Takes in one probe result, and says whether the state changed by it.
+    pub fn observe(&mut self, ok: bool, now: Instant) -> Option<Transition> {
+        let length = if self.streak.0 == ok {
+            self.streak.1
+        } else {
+            0
+        };
+        self.streak = (ok, length.saturating_add(1));
+        let (to, needed) = if ok {
+            (State::Up, self.rise)
+        } else {
+            (State::Down, self.fall)
+        };
+        if self.state == to || self.streak.1 < needed {
+            return None;
+        }
+        let from = std::mem::replace(&mut self.state, to);
+        self.since = Some(now);
+        Some(Transition { from, to, at: now })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn run(rise: u32, fall: u32, results: &str) -> String {
+        let now = Instant::now();
+        let mut health = Health::new(rise, fall);
+        let step = |c| match health.observe(c == '+', now).map(|t| t.to) {
+            None => '.',
+            Some(State::Up) => 'U',
+            Some(State::Down) => 'D',
+            Some(State::Unknown) => '?',
+        };
+        results.chars().map(step).collect()
+    }
+
+    #[test]
+    fn results_in_a_row_change_the_state() {
+        for (rise, fall, results, want) in [
+            (2, 2, "+", "."),
+            (2, 2, "++", ".U"),
+            (2, 2, "-+-+", "...."),
+            (2, 2, "--", ".D"),
+            (2, 2, "+++-+-+--", ".U......D"),
+            (2, 2, "--+-++", ".D...U"),
+            (3, 1, "++-+++", "..D..U"),
+            (1, 3, "+--+---", "U.....D"),
+            (0, 0, "-+-", "DUD"),
+        ] {
+            assert_eq!(run(rise, fall, results), want, "{rise} {fall} {results}");
+        }
+    }
+
+    #[test]
+    fn a_transition_carries_its_time() {
+        let now = Instant::now();
+        let mut health = Health::new(1, 1);
+        assert_eq!(health.since(), None);
+        let transition = health.observe(true, now);
+        let want = Transition {
+            from: State::Unknown,
+            to: State::Up,
+            at: now,
+        };
+        assert_eq!(transition, Some(want));
+        assert_eq!(health.since(), Some(now));
+        assert_eq!(health.state(), State::Up);
+    }
+}

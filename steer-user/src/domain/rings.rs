@@ -1,0 +1,155 @@
+//! Nearness: backends sorted into rings by smoothed round-trip time, and the choice of the nearest.
+
+use std::collections::VecDeque;
+use std::time::Duration;
+
+/// The upper bounds of the rings; what is beyond the last is in ring [`BOUNDS`]`.len()`.
+pub const BOUNDS: [Duration; 5] = [
+    Duration::from_millis(2),
+    Duration::from_millis(10),
+    Duration::from_millis(30),
+    Duration::from_millis(80),
+    Duration::from_millis(200),
+];
+
+/// How much a new sample counts in the smoothed round-trip time.
+const ALPHA: f64 = 0.2;
+/// How far past a bound, relative to it, the smoothed time has to be before the ring changes.
+const HYSTERESIS: f64 = 0.2;
+/// A sample counts as the least of this many last ones, so that a lone outlier counts for nothing.
+const WINDOW: usize = 3;
+
+/// One backend's nearness.
+#[derive(Debug, Clone, Default)]
+pub struct Nearness {
+    recent: VecDeque<f64>,
+    smoothed: Option<f64>,
+    ring: usize,
+}
+
+impl Nearness {
+    /// Takes in one round-trip time, and returns the new ring if it changed by it.
+    pub fn observe(&mut self, rtt: Duration) -> Option<usize> {
+        if self.recent.len() == WINDOW {
+            self.recent.pop_front();
+        }
+        self.recent.push_back(rtt.as_secs_f64());
+        let sample = self.recent.iter().copied().fold(f64::INFINITY, f64::min);
+        let Some(before) = self.smoothed else {
+            self.smoothed = Some(sample);
+            self.ring = BOUNDS.iter().take_while(|b| rtt > **b).count();
+            return Some(self.ring);
+        };
+        let smoothed = before + ALPHA * (sample - before);
+        self.smoothed = Some(smoothed);
+        let mut ring = self.ring;
+        while ring < BOUNDS.len() && smoothed > BOUNDS[ring].as_secs_f64() * (1.0 + HYSTERESIS) {
+            ring += 1;
+        }
+        while ring > 0 && smoothed < BOUNDS[ring - 1].as_secs_f64() * (1.0 - HYSTERESIS) {
+            ring -= 1;
+        }
+        (std::mem::replace(&mut self.ring, ring) != ring).then_some(ring)
+    }
+
+    /// The ring, 0 being the nearest; `None` before the first sample.
+    #[must_use]
+    pub fn ring(&self) -> Option<usize> {
+        self.smoothed.map(|_| self.ring)
+    }
+
+    /// The smoothed round-trip time; `None` before the first sample.
+    #[must_use]
+    pub fn smoothed(&self) -> Option<Duration> {
+        self.smoothed.map(Duration::from_secs_f64)
+    }
+}
+
+/// A backend to choose from.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Candidate {
+    /// The member's id.
+    pub id: u16,
+    /// Its ring, 0 being the nearest.
+    pub ring: usize,
+    /// Whether new flows may go to it.
+    pub healthy: bool,
+    /// Its capacity, which becomes its weight; 0 means never.
+    pub capacity: u32,
+}
+
+/// The healthy candidates of the lowest ring that has any, with their weights.
+///
+/// The result is empty if none is healthy: the caller then goes on to the next pool of the chain.
+/// There is no panic rule in here that would ignore health below some healthy share.
+#[must_use]
+pub fn choose(candidates: &[Candidate]) -> Vec<(u16, u32)> {
+    let usable = || candidates.iter().filter(|c| c.healthy && c.capacity > 0);
+    let nearest = usable().map(|c| c.ring).min();
+    usable()
+        .filter(|c| Some(c.ring) == nearest)
+        .map(|c| (c.id, c.capacity))
+        .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn settle(nearness: &mut Nearness, micros: u64) -> Option<usize> {
+        for _ in 0..60 {
+            nearness.observe(Duration::from_micros(micros));
+        }
+        nearness.ring()
+    }
+
+    #[test]
+    fn a_ring_changes_only_well_past_its_bound() {
+        let mut nearness = Nearness::default();
+        assert_eq!(nearness.ring(), None);
+        assert_eq!(nearness.observe(Duration::from_millis(1)), Some(0));
+        for (micros, ring) in [
+            (2_300, 0),
+            (2_500, 1),
+            (1_700, 1),
+            (1_500, 0),
+            (300_000, 5),
+            (170_000, 5),
+            (150_000, 4),
+            (90_000, 4),
+            (500, 0),
+        ] {
+            assert_eq!(settle(&mut nearness, micros), Some(ring), "{micros} us");
+        }
+    }
+
+    #[test]
+    fn a_lone_outlier_counts_for_nothing() {
+        let mut nearness = Nearness::default();
+        settle(&mut nearness, 1_000);
+        assert_eq!(nearness.observe(Duration::from_secs(1)), None);
+        let off = nearness.smoothed().unwrap().as_secs_f64() - 0.001;
+        assert!(off.abs() < 1e-9);
+    }
+
+    #[test]
+    fn only_the_nearest_healthy_ring_is_chosen() {
+        let c = |id, ring, healthy, capacity| Candidate {
+            id,
+            ring,
+            healthy,
+            capacity,
+        };
+        let all = [
+            c(1, 0, false, 9),
+            c(2, 1, true, 5),
+            c(3, 1, true, 7),
+            c(4, 2, true, 1),
+            c(5, 0, true, 0),
+        ];
+        assert_eq!(choose(&all), [(2, 5), (3, 7)]);
+        assert_eq!(choose(&all[3..]), [(4, 1)]);
+        assert_eq!(choose(&all[..1]), []);
+        assert_eq!(choose(&[]), []);
+    }
+}
