@@ -2,6 +2,7 @@
 
 mod run;
 mod setup;
+mod test;
 mod toolchain;
 
 use anyhow::Result;
@@ -13,10 +14,13 @@ use clap::Parser;
 enum Task {
     /// Install what building and testing need; safe to run again.
     Setup,
+    /// Set up, then check formatting, lints, documentation and dependencies, and run the tests.
+    Test,
 }
 
 fn main() -> Result<()> {
     match Task::parse() {
         Task::Setup => setup::run(),
+        Task::Test => test::run(),
     }
 }
