@@ -1,7 +1,9 @@
 //! steer.
 
 pub mod beacon;
+pub mod cli;
 pub mod dataplane;
 pub mod domain;
 pub mod pki;
 pub mod probe;
+pub mod telemetry;

@@ -1,2 +1,7 @@
-//! steer.
-fn main() {}
+//! The one binary of steer: daemon, beacon and command line.
+
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    steer_user::cli::main()
+}

@@ -1,0 +1,58 @@
+//! The command line.
+
+mod beacon;
+mod error;
+mod pki;
+
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+
+pub use self::error::Exit;
+use crate::telemetry::LogFormat;
+
+const EXIT_CODES: &str = "\
+Exit codes:
+  0  done
+  1  failed; the reason is on standard error
+  2  the command line is wrong
+  3  the configuration is wrong
+  4  the daemon does not answer
+  5  the daemon refused";
+
+/// Steers inference traffic to the nearest healthy backend.
+#[derive(Debug, Parser)]
+#[command(name = "steer", version, after_help = EXIT_CODES)]
+struct Cli {
+    /// How logs are written: text or json. What is logged is in the variable STEER_LOG.
+    #[arg(long, global = true, default_value = "text", value_name = "FORMAT")]
+    log_format: LogFormat,
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Answers a node's probes beside a backend.
+    Beacon(beacon::Beacon),
+    /// Makes the certificates of nodes and beacons.
+    #[command(subcommand)]
+    Pki(pki::Pki),
+}
+
+/// Runs the command that the process was started with, and says how it ended.
+#[must_use]
+pub fn main() -> ExitCode {
+    let cli = Cli::parse();
+    let done = match cli.command {
+        Command::Beacon(command) => command.run(cli.log_format),
+        Command::Pki(command) => command.run(),
+    };
+    match done {
+        Ok(()) => Exit::Done.into(),
+        Err(failure) => {
+            eprintln!("steer: {failure}");
+            failure.exit().into()
+        }
+    }
+}

@@ -1,0 +1,79 @@
+//! `steer pki`.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use clap::{Args, Subcommand, ValueEnum};
+
+use super::error::{Exit, Failure};
+use crate::pki::{self, Identity, IdentityKind, Validity};
+
+const DAY: Duration = Duration::from_secs(86_400);
+
+#[derive(Debug, Subcommand)]
+pub(super) enum Pki {
+    /// Makes a CA: ca.pem and ca.key. Never overwrites one.
+    Init {
+        #[command(flatten)]
+        place: Place,
+    },
+    /// Issues a certificate from the CA: NAME.pem and NAME.key beside it.
+    Issue {
+        /// What the certificate is for.
+        kind: Kind,
+        /// Name of the node, or of the backend that the beacon stands beside.
+        name: String,
+        /// Its region, as in the configuration.
+        #[arg(long)]
+        region: String,
+        /// For how many days it is valid.
+        #[arg(long, default_value_t = 365, value_parser = clap::value_parser!(u32).range(1..=3650))]
+        days: u32,
+        #[command(flatten)]
+        place: Place,
+    },
+}
+
+#[derive(Debug, Args)]
+pub(super) struct Place {
+    /// The directory with the CA.
+    #[arg(long, default_value = "/etc/steer/pki")]
+    dir: PathBuf,
+}
+
+#[derive(Clone, Copy, Debug, ValueEnum)]
+pub(super) enum Kind {
+    /// A node, which probes.
+    Node,
+    /// A beacon, which answers.
+    Beacon,
+}
+
+impl Pki {
+    pub(super) fn run(self) -> Result<(), Failure> {
+        match self {
+            Self::Init { place } => {
+                pki::init(&place.dir)?;
+                println!("made {}", place.dir.join("ca.pem").display());
+            }
+            Self::Issue {
+                kind,
+                name,
+                region,
+                days,
+                place,
+            } => {
+                let kind = match kind {
+                    Kind::Node => IdentityKind::Node,
+                    Kind::Beacon => IdentityKind::Beacon,
+                };
+                let identity = Identity::new(kind, &region, &name)
+                    .map_err(|e| Failure::new(Exit::Usage, e))?;
+                pki::issue(&place.dir, &identity, Validity::for_next(DAY * days))?;
+                let path = place.dir.join(format!("{name}.pem"));
+                println!("issued {} for {identity}", path.display());
+            }
+        }
+        Ok(())
+    }
+}

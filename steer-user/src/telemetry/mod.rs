@@ -1,0 +1,57 @@
+//! What the daemon and the beacon log: structured lines on standard error.
+
+use std::str::FromStr;
+
+use anyhow::{Context, Result, anyhow};
+use tracing_subscriber::EnvFilter;
+
+/// The variable that says what to log, as `tracing` filter directives.
+pub const LOG_VARIABLE: &str = "STEER_LOG";
+const DEFAULT_FILTER: &str = "info";
+
+/// How a line is written.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum LogFormat {
+    /// For people.
+    #[default]
+    Text,
+    /// One JSON object a line.
+    Json,
+}
+
+impl FromStr for LogFormat {
+    type Err = anyhow::Error;
+
+    fn from_str(word: &str) -> Result<Self> {
+        match word {
+            "text" => Ok(Self::Text),
+            "json" => Ok(Self::Json),
+            _ => Err(anyhow!(
+                "log format {word:?} is unknown: write text or json"
+            )),
+        }
+    }
+}
+
+/// Sends logs to standard error from now on. Call it once.
+///
+/// # Errors
+/// If the variable [`LOG_VARIABLE`] doesn't parse, or logs go somewhere already.
+pub fn start(format: LogFormat) -> Result<()> {
+    let directives = std::env::var(LOG_VARIABLE).unwrap_or_else(|_| DEFAULT_FILTER.to_owned());
+    let filter = EnvFilter::try_new(&directives).with_context(|| {
+        format!(
+            "{LOG_VARIABLE}={directives:?} is no log filter: write for example info,steer=debug"
+        )
+    })?;
+    let builder = tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_target(false)
+        .with_ansi(false)
+        .with_writer(std::io::stderr);
+    match format {
+        LogFormat::Text => builder.try_init(),
+        LogFormat::Json => builder.json().try_init(),
+    }
+    .map_err(|e| anyhow!("logs can't be started: {e}"))
+}
