@@ -88,6 +88,7 @@ fn cargo(toolchain: &Toolchain, ebpf: &Path, target_dir: &Path) -> Command {
         format!("-Clinker={}", toolchain.linker.display()),
         "-Cdebuginfo=2".to_owned(),
         "-Clink-arg=--btf".to_owned(),
+        "-Ctarget-cpu=v3".to_owned(),
     ];
     command
         .current_dir(ebpf)

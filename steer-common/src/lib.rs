@@ -1,8 +1,24 @@
-//! What the XDP programs and the daemon share: the map ABI, the packet parser, and the steering
-//! decision. Compiled for BPF and for the host; does no I/O.
+//! What the XDP programs and the daemon share: the map ABI, the packet parser, the steering
+//! decision and the rewriting of packets. Compiled for BPF and for the host; does no I/O.
+//!
+//! [`process`] is the whole of the data path. It sees packets through [`frame::Frame`] and maps
+//! through [`tables::Tables`], so that the same code runs in the kernel, in `steer explain` and in
+//! tests. Everything on the way is `#[inline(always)]`: the kernel runs it as one function.
 #![no_std]
 
 #[cfg(test)]
 extern crate std;
 
 pub mod abi;
+pub mod checksum;
+pub mod decide;
+pub mod frame;
+pub mod hash;
+mod nat;
+mod process;
+mod rewrite;
+pub mod tables;
+pub mod verdict;
+pub mod wire;
+
+pub use process::{Action, Outcome, process};

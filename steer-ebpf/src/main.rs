@@ -1,14 +1,47 @@
-//! The XDP program of steer.
+//! The XDP program of steer: the data path of `steer-common` over real packets and real maps.
 #![no_std]
 #![no_main]
+#![feature(asm_experimental_arch)]
+
+mod maps;
+mod packet;
+mod route;
+mod tables;
 
 use aya_ebpf::{bindings::xdp_action, macros::xdp, programs::XdpContext};
-use steer_common as _;
+use steer_common::{process, verdict::DropReason};
 
-/// Passes every packet to the kernel.
+use crate::{maps::DROP_COUNTS, packet::XdpFrame, tables::KernelTables};
+
+/// Steers a packet.
 #[xdp]
-pub fn steer(_ctx: XdpContext) -> u32 {
-    xdp_action::XDP_PASS
+pub fn steer(ctx: XdpContext) -> u32 {
+    let interface = ctx.ingress_ifindex() as u32;
+    let mut frame = XdpFrame::new(&ctx);
+    let tables = KernelTables::new(&ctx);
+    let outcome = process(&mut frame, interface, &tables);
+    if outcome.is_pass() {
+        return xdp_action::XDP_PASS;
+    }
+    if outcome.is_drop() {
+        return dropped(outcome.word());
+    }
+    if outcome.word() == interface {
+        return xdp_action::XDP_TX;
+    }
+    match maps::PORTS.redirect(outcome.word(), 0) {
+        Ok(action) => action,
+        Err(_) => dropped(DropReason::NoRoute as u32),
+    }
+}
+
+#[inline(always)]
+fn dropped(reason: u32) -> u32 {
+    if let Some(count) = DROP_COUNTS.get_ptr_mut(reason) {
+        // SAFETY: a per-CPU value, and a program is not interrupted by another of its kind.
+        unsafe { *count += 1 };
+    }
+    xdp_action::XDP_DROP
 }
 
 /// Never reached: a program that could panic does not link.

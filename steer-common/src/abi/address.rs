@@ -8,6 +8,61 @@ pub const MAC_LEN: usize = 6;
 /// A MAC address.
 pub type Mac = [u8; MAC_LEN];
 
+/// Destination and source MAC address, in the first 12 bytes as they lie in a frame.
+///
+/// Two words, so that the kernel copies them in two steps, aligned wherever they are.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+#[repr(C)]
+pub struct Macs([u64; 2]);
+
+impl Macs {
+    /// From the first 8 bytes of a frame and the next 4, in memory order.
+    #[inline(always)]
+    pub const fn from_words(first: u64, second: u32) -> Self {
+        Self([first, second as u64])
+    }
+
+    /// The first 8 bytes of a frame and the next 4, in memory order.
+    #[inline(always)]
+    pub const fn words(self) -> (u64, u32) {
+        (self.0[0], self.0[1] as u32)
+    }
+
+    /// The same with source and destination exchanged.
+    #[inline(always)]
+    pub const fn swapped(self) -> Self {
+        let [first, second] = [
+            u64::from_le(self.0[0]),
+            u32::from_le(self.0[1] as u32) as u64,
+        ];
+        let source = first >> 48 | second << 16;
+        Self::from_words(
+            (source | first << 48).to_le(),
+            ((first >> 16) as u32).to_le(),
+        )
+    }
+
+    /// From the two addresses.
+    pub fn new(destination: Mac, source: Mac) -> Self {
+        let mut bytes = [0; 8];
+        bytes[..6].copy_from_slice(&destination);
+        bytes[6..].copy_from_slice(&source[..2]);
+        let [_, _, c, d, e, f] = source;
+        Self::from_words(u64::from_ne_bytes(bytes), u32::from_ne_bytes([c, d, e, f]))
+    }
+
+    /// The destination.
+    pub fn destination(self) -> Mac {
+        let [a, b, c, d, e, f, ..] = self.0[0].to_ne_bytes();
+        [a, b, c, d, e, f]
+    }
+
+    /// The source.
+    pub fn source(self) -> Mac {
+        self.swapped().destination()
+    }
+}
+
 /// Version of IP.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[repr(u8)]
@@ -29,11 +84,11 @@ impl Address {
     /// The unspecified IPv6 address, which stands for "none".
     pub const NONE: Self = Self([0; 2]);
 
-    /// From the four bytes of an IPv4 address, as they lie in a packet.
+    /// From an IPv4 address, as it lies in a packet.
     #[inline(always)]
-    pub const fn from_v4(bytes: [u8; 4]) -> Self {
-        let [a, b, c, d] = bytes;
-        Self([0, u64::from_ne_bytes([0, 0, 0xff, 0xff, a, b, c, d])])
+    pub const fn from_v4(word: u32) -> Self {
+        let address = u32::from_le(word) as u64;
+        Self([0, (address << 32 | 0xffff_0000).to_le()])
     }
 
     /// From the sixteen bytes of an IPv6 address, as two words that lie in memory as in a packet.
@@ -42,11 +97,10 @@ impl Address {
         Self(words)
     }
 
-    /// The bytes of the IPv4 address, if it is one; its last four bytes otherwise.
+    /// The IPv4 address, if it is one (its last four bytes otherwise), as it lies in a packet.
     #[inline(always)]
-    pub const fn v4(self) -> [u8; 4] {
-        let [_, _, _, _, a, b, c, d] = self.0[1].to_ne_bytes();
-        [a, b, c, d]
+    pub const fn v4(self) -> u32 {
+        ((u64::from_le(self.0[1]) >> 32) as u32).to_le()
     }
 
     /// Two words that lie in memory as the address does in an IPv6 header.
@@ -77,7 +131,7 @@ impl Address {
 
 impl From<Ipv4Addr> for Address {
     fn from(address: Ipv4Addr) -> Self {
-        Self::from_v4(address.octets())
+        Self::from_v4(u32::from_ne_bytes(address.octets()))
     }
 }
 
@@ -109,5 +163,31 @@ impl Family {
             IpAddr::V4(_) => Self::V4,
             IpAddr::V6(_) => Self::V6,
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn addresses_keep_their_bytes() {
+        for text in ["10.1.2.3", "fd00::1:2", "255.255.255.255", "::"] {
+            let address: IpAddr = text.parse().unwrap();
+            assert_eq!(Address::from(address).to_ip(), address);
+        }
+        let v4 = Address::from(Ipv4Addr::new(1, 2, 3, 4));
+        assert_eq!(v4.v4().to_ne_bytes(), [1, 2, 3, 4]);
+    }
+
+    #[test]
+    fn mac_addresses_change_places() {
+        let (a, b) = ([1, 2, 3, 4, 5, 6], [7, 8, 9, 10, 11, 12]);
+        let macs = Macs::new(a, b);
+        assert_eq!((macs.destination(), macs.source()), (a, b));
+        assert_eq!(macs.swapped(), Macs::new(b, a));
+        let (first, second) = macs.words();
+        assert_eq!(first.to_ne_bytes(), [1, 2, 3, 4, 5, 6, 7, 8]);
+        assert_eq!(second.to_ne_bytes(), [9, 10, 11, 12]);
     }
 }

@@ -1,6 +1,6 @@
 //! Members.
 
-use super::{Address, Mac};
+use super::{Address, Macs};
 
 /// A backend as one service sees it.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -8,10 +8,8 @@ use super::{Address, Mac};
 pub struct Member {
     /// The backend's address.
     pub address: Address,
-    /// MAC address of the next hop.
-    pub next_hop: Mac,
-    /// MAC address of our interface.
-    pub own_mac: Mac,
+    /// MAC addresses of the next hop and of our interface.
+    pub macs: Macs,
     /// Our interface towards the backend.
     pub interface: u32,
     /// A [`MemberState`]. A byte of its own: one store takes a member out of every slot.
@@ -31,12 +29,12 @@ pub struct Member {
     /// The backend's region.
     pub region: u8,
     #[doc(hidden)]
-    pub _pad: [u8; 17],
+    pub _pad: [u8; 13],
 }
 
 /// Bits of [`Member::flags`].
 pub mod member_flags {
-    /// `next_hop`, `own_mac` and `interface` hold. Cleared before they change; while it is clear the
+    /// `macs` and `interface` hold. Cleared before they change; while it is clear the
     /// kernel's own routing is asked for every packet.
     pub const RESOLVED: u8 = 1;
     /// Its load is past the threshold: new flows try the second choice.

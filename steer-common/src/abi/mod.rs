@@ -12,7 +12,7 @@ mod nat;
 mod service;
 mod slot;
 
-pub use address::{Address, Family, MAC_LEN, Mac};
+pub use address::{Address, Family, MAC_LEN, Mac, Macs};
 pub use config::{Bank, Config};
 pub use counters::MemberCounters;
 pub use flow::{FlowEntry, FlowKey};
@@ -24,6 +24,10 @@ pub use slot::{Slot, Track};
 /// Version of the maps' layout. Part of the pin path, so that programs of two versions never share
 /// a map.
 pub const ABI_VERSION: u32 = 1;
+
+/// Times in the maps, `*_ms`, are nanoseconds of the monotonic clock shifted right by this, cut to 32
+/// bits: milliseconds but for 5 %, without a division for each packet.
+pub const TICK_SHIFT: u32 = 20;
 
 /// Slots in the arena that all tables share.
 pub const SLOTS: u32 = 1 << 21;
@@ -84,6 +88,7 @@ macro_rules! abi {
 
 abi! {
     Address: 16,
+    Macs: 16,
     Config: 128,
     FlowKey: 40,
     FlowEntry: 16,

@@ -1,6 +1,6 @@
 //! The nat table.
 
-use super::{Address, Mac};
+use super::{Address, Macs};
 
 /// What a client's packet becomes.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -48,12 +48,10 @@ pub struct NatReverse {
     pub state: u8,
     #[doc(hidden)]
     pub _pad: u8,
-    /// MAC address that the client's packets come from.
-    pub client_mac: Mac,
-    /// MAC address that they go to.
-    pub own_mac: Mac,
+    /// MAC addresses of frames to the client: those of its own, exchanged.
+    pub macs: Macs,
     #[doc(hidden)]
-    pub _pad2: [u8; 12],
+    pub _reserved: u64,
 }
 
 /// How far a flow with rewritten addresses is.

@@ -1,0 +1,123 @@
+//! The Internet checksum (RFC 1071) and its incremental update (RFC 1624).
+//!
+//! Values are in the byte order of the packet: the sum does not depend on it.
+
+use crate::abi::Address;
+
+/// A one's complement sum that is not folded yet. Good for some billions of words.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Sum(u64);
+
+impl Sum {
+    /// The sum to which the checksum of a header belongs.
+    #[inline(always)]
+    pub const fn of_checksum(checksum: u16) -> Self {
+        Self(!checksum as u64)
+    }
+
+    /// Adds 16 bits.
+    #[inline(always)]
+    pub const fn add16(self, value: u16) -> Self {
+        Self(self.0 + value as u64)
+    }
+
+    /// Adds 32 bits.
+    #[inline(always)]
+    pub const fn add32(self, value: u32) -> Self {
+        Self(self.0 + value as u64)
+    }
+
+    /// Takes 16 bits away.
+    #[inline(always)]
+    pub const fn remove16(self, value: u16) -> Self {
+        self.add16(!value)
+    }
+
+    /// Takes 32 bits away.
+    #[inline(always)]
+    pub const fn remove32(self, value: u32) -> Self {
+        self.add32(!value)
+    }
+
+    /// Adds another sum.
+    #[inline(always)]
+    pub const fn add(self, other: Self) -> Self {
+        Self(self.0 + other.0)
+    }
+
+    /// Adds the bytes of an address that are in headers of its family.
+    #[inline(always)]
+    pub const fn add_address(self, address: Address, v6: bool) -> Self {
+        let [high, low] = address.words();
+        // Of an IPv4-mapped address the low word holds ffff before the address, which adds nothing
+        // to a one's complement sum, but is left out so that 0 stays 0.
+        if v6 {
+            self.add64(high).add64(low)
+        } else {
+            self.add32(address.v4())
+        }
+    }
+
+    /// Takes the bytes of an address away.
+    #[inline(always)]
+    pub const fn remove_address(self, address: Address, v6: bool) -> Self {
+        let [high, low] = address.words();
+        if v6 {
+            self.add64(!high).add64(!low)
+        } else {
+            self.remove32(address.v4())
+        }
+    }
+
+    const fn add64(self, value: u64) -> Self {
+        Self(self.0 + (value >> 32) + (value & 0xffff_ffff))
+    }
+
+    /// The checksum: the complement of the folded sum.
+    #[inline(always)]
+    pub const fn checksum(self) -> u16 {
+        let sum = (self.0 >> 32) + (self.0 & 0xffff_ffff);
+        let sum = (sum >> 16) + (sum & 0xffff);
+        let sum = (sum >> 16) + (sum & 0xffff);
+        let sum = (sum >> 16) + (sum & 0xffff);
+        !(sum as u16)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    fn full(bytes: &[u8]) -> u16 {
+        let mut sum = Sum::default();
+        for pair in bytes.chunks_exact(2) {
+            sum = sum.add16(u16::from_ne_bytes([pair[0], pair[1]]));
+        }
+        sum.checksum()
+    }
+
+    #[test]
+    fn agrees_with_the_example_of_rfc_1071() {
+        let bytes = [0x00, 0x01, 0xf2, 0x03, 0xf4, 0xf5, 0xf6, 0xf7];
+        assert_eq!(full(&bytes).to_ne_bytes(), [!0xdd, !0xf2]);
+    }
+
+    proptest! {
+        #[test]
+        fn an_update_equals_a_new_sum(
+            mut bytes in proptest::collection::vec(any::<u8>(), 40),
+            new: [u8; 16],
+        ) {
+            // A header has a first byte that is not zero, so its sum never is.
+            bytes[0] |= 1;
+            let before = full(&bytes);
+            let word = |b: &[u8], at: usize| u64::from_ne_bytes(b[at..at + 8].try_into().unwrap());
+            let old = Address::from_v6([word(&bytes, 8), word(&bytes, 16)]);
+            bytes[8..24].copy_from_slice(&new);
+            let fresh = Address::from_v6([word(&new, 0), word(&new, 8)]);
+            let updated = Sum::of_checksum(before).remove_address(old, true).add_address(fresh, true);
+            prop_assert_eq!(updated.checksum(), full(&bytes));
+        }
+    }
+}

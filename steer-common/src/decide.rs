@@ -1,0 +1,298 @@
+//! The decision: which member a packet goes to.
+//!
+//! A flow is remembered only where its answer differs from what its slot says ("just enough
+//! tracking", CoNEXT 2020; the slot's previous owner is Beamer's idea, NSDI 2018).
+
+use crate::{
+    abi::{
+        Bank, Config, DISPLACEMENTS, FlowEntry, Member, Mode, SERVICES, Service, ServiceKey, Slot,
+        member_flags, service_flags,
+    },
+    hash::{self, ServiceHash},
+    nat,
+    tables::{Step, Tables},
+    verdict::{DropReason, Target, Verdict},
+    wire::{Packet, RST},
+};
+
+/// Decides what to do with a packet, and notes in the tables what must be remembered of it.
+#[inline(always)]
+pub fn decide<T: Tables>(packet: &Packet, tables: &T) -> Verdict {
+    let Some(config) = tables.config() else {
+        return Verdict::Pass;
+    };
+    let Some(service) = find(packet, tables, config) else {
+        return Verdict::Pass;
+    };
+    if service.flags & service_flags::NAT_SOURCE != 0 {
+        return nat::reply(packet, tables);
+    }
+    tables.note(Step::Service(service.id));
+    if !packet.well_formed {
+        return Verdict::Drop(DropReason::Malformed);
+    }
+    if packet.fragment {
+        return Verdict::Drop(DropReason::Fragment);
+    }
+    let mut avoid = 0;
+    if service.flags & service_flags::HAS_NAT != 0 {
+        match nat::known(packet, tables, config, service) {
+            nat::Known::Decided(verdict) => return verdict,
+            nat::Known::Unknown { avoid: member } => avoid = member,
+        }
+    }
+    let target = match choose(packet, tables, config, service, avoid) {
+        Choice {
+            target,
+            refusal: None,
+        } => target,
+        Choice {
+            refusal: Some(DropReason::Reset),
+            ..
+        } => return Verdict::Reset,
+        Choice {
+            refusal: Some(reason),
+            ..
+        } => return Verdict::Drop(reason),
+    };
+    if target.mode == Mode::Ipip as u8 {
+        return Verdict::Encap(target);
+    }
+    if packet.is_tcp() && !target.new {
+        return match lost(packet, service, DropReason::NatUnknownFlow) {
+            DropReason::Reset => Verdict::Reset,
+            reason => Verdict::Drop(reason),
+        };
+    }
+    nat::open(packet, tables, config, target)
+}
+
+/// The service that a packet is for.
+#[inline(always)]
+fn find<'t, T: Tables>(packet: &Packet, tables: &'t T, config: &Config) -> Option<&'t Service> {
+    let active = config.active & 1;
+    let bank = &config.banks[active as usize];
+    let mut key = ServiceKey {
+        address: packet.key.destination,
+        port: packet.key.destination_port,
+        protocol: packet.key.protocol,
+        family: packet.key.family,
+        _pad: 0,
+    };
+    if let Some(service) = look_up(&key, tables, active, bank) {
+        return Some(service);
+    }
+    if bank.any_port == 0 {
+        return None;
+    }
+    key.port = 0;
+    look_up(&key, tables, active, bank)
+}
+
+#[inline(always)]
+fn look_up<'t, T: Tables>(
+    key: &ServiceKey,
+    tables: &'t T,
+    active: u32,
+    bank: &Bank,
+) -> Option<&'t Service> {
+    let hash = ServiceHash::of(key, bank.seed);
+    let bucket = hash.bucket(bank.displacement_mask);
+    let displacement = tables.displacement(active * DISPLACEMENTS + bucket)?;
+    let entry = hash.entry(displacement, bank.service_mask);
+    let service = tables.service(active * SERVICES + entry)?;
+    (service.key == *key).then_some(service)
+}
+
+/// A member, or the reason why there is none. All of it is always defined, for the verifier's sake.
+struct Choice {
+    target: Target,
+    refusal: Option<DropReason>,
+}
+
+impl Choice {
+    #[inline(always)]
+    const fn of(target: Target) -> Self {
+        Self {
+            target,
+            refusal: None,
+        }
+    }
+
+    #[inline(always)]
+    const fn none(reason: DropReason) -> Self {
+        Self {
+            target: Target {
+                id: 0,
+                mode: 0,
+                new: false,
+            },
+            refusal: Some(reason),
+        }
+    }
+}
+
+/// The member for a packet that the nat table does not know. `avoid` did not answer this flow.
+#[inline(always)]
+fn choose<T: Tables>(
+    packet: &Packet,
+    tables: &T,
+    config: &Config,
+    service: &Service,
+    avoid: u16,
+) -> Choice {
+    if service.slots_len == 0 {
+        tables.note(Step::EndOfChain);
+        return Choice::none(end_of_chain(packet, service));
+    }
+    let hash = hash::flow(&packet.key, config.flow_seed);
+    let index = service.slots_start + hash::reduce(hash, service.slots_len);
+    let Some(slot) = tables.slot(index) else {
+        return Choice::none(DropReason::Internal);
+    };
+    tables.note(Step::Slot(index, slot));
+
+    if slot.track != 0
+        && let Some(id) = remembered(packet, tables)
+    {
+        tables.note(Step::Remembered(id));
+        if let Some(target) = open_target(tables, id) {
+            return Choice::of(target);
+        }
+        if is_reset_with_member(packet, service) {
+            return Choice::none(lost(packet, service, DropReason::MemberDown));
+        }
+    }
+    let new = packet.opens_tcp();
+    let sticky = packet.is_tcp() || service.flags & service_flags::AFFINITY != 0;
+    if sticky && !new {
+        if let Some(target) = open_target(tables, slot.owner) {
+            if slot.owner != slot.first && slot.seen == 0 {
+                tables.mark_seen(index);
+            }
+            tables.note(Step::Owner(slot.owner));
+            return Choice::of(target);
+        }
+        if is_reset_with_member(packet, service) {
+            return Choice::none(lost(packet, service, DropReason::MemberDown));
+        }
+    }
+    let Some(mut target) = pick(tables, slot, avoid) else {
+        tables.note(Step::EndOfChain);
+        return Choice::none(end_of_chain(packet, service));
+    };
+    target.new = new;
+    tables.note(Step::Picked(target.id));
+    // What a nat member needs to know of a flow is in the nat table.
+    if sticky
+        && target.id != slot.owner
+        && target.mode != Mode::Nat as u8
+        && !remember(packet, tables, index, target.id)
+    {
+        return Choice::none(DropReason::FlowTableFull);
+    }
+    Choice::of(target)
+}
+
+#[inline(always)]
+fn remembered<T: Tables>(packet: &Packet, tables: &T) -> Option<u16> {
+    let now = tables.now_ms();
+    tables.with_flow(&packet.key, |entry| {
+        entry.last_ms = now;
+        entry.member
+    })
+}
+
+#[inline(always)]
+fn remember<T: Tables>(packet: &Packet, tables: &T, slot: u32, member: u16) -> bool {
+    let entry = FlowEntry {
+        last_ms: tables.now_ms(),
+        slot,
+        member,
+        _pad: [0; 3],
+    };
+    if !tables.remember(&packet.key, &entry) {
+        return false;
+    }
+    tables.mark_track(slot);
+    tables.note(Step::Insert(member));
+    true
+}
+
+/// The member for an open flow, if it can go on there.
+#[inline(always)]
+fn open_target<T: Tables>(tables: &T, id: u16) -> Option<Target> {
+    let member = tables.member(id)?;
+    if !member.keeps_open() {
+        tables.note(Step::Unusable(id));
+        return None;
+    }
+    Some(Target {
+        id,
+        mode: member.mode,
+        new: false,
+    })
+}
+
+/// The member for a new flow: the first choice unless it is hot, down or to be avoided; then the
+/// second; then whichever of them is alive.
+#[inline(always)]
+fn pick<T: Tables>(tables: &T, slot: Slot, avoid: u16) -> Option<Target> {
+    let first = tables.member(slot.first)?;
+    let takes_first = first.takes_new();
+    if takes_first && prefers(first) && slot.first != avoid {
+        return Some(target(slot.first, first));
+    }
+    let second = tables.member(slot.second)?;
+    let takes_second = second.takes_new();
+    if takes_second && (!takes_first || prefers(second) || slot.first == avoid) {
+        return Some(target(slot.second, second));
+    }
+    takes_first.then(|| target(slot.first, first))
+}
+
+#[inline(always)]
+const fn prefers(member: &Member) -> bool {
+    member.flags & member_flags::HOT == 0
+}
+
+#[inline(always)]
+const fn target(id: u16, member: &Member) -> Target {
+    Target {
+        id,
+        mode: member.mode,
+        new: true,
+    }
+}
+
+/// Whether a packet of an open flow whose member is down has to end the flow.
+#[inline(always)]
+pub(crate) const fn is_reset_with_member(packet: &Packet, service: &Service) -> bool {
+    packet.is_tcp() && !packet.opens_tcp() && service.flags & service_flags::RESET_OPEN != 0
+}
+
+/// The end of a flow that cannot go on. [`DropReason::Reset`] asks for a reset.
+#[inline(always)]
+pub(crate) const fn lost(packet: &Packet, service: &Service, reason: DropReason) -> DropReason {
+    refuse(
+        packet,
+        service.flags & service_flags::RESET_OPEN != 0,
+        reason,
+    )
+}
+
+#[inline(always)]
+const fn end_of_chain(packet: &Packet, service: &Service) -> DropReason {
+    let reject = service.flags & service_flags::REJECT != 0;
+    refuse(packet, reject, DropReason::NoBackend)
+}
+
+/// A reset, if wanted and where one may be sent: never in answer to a reset (RFC 9293 section
+/// 3.10.7.1).
+#[inline(always)]
+const fn refuse(packet: &Packet, reset: bool, reason: DropReason) -> DropReason {
+    if reset && packet.is_tcp() && packet.tcp_flags & RST == 0 {
+        return DropReason::Reset;
+    }
+    reason
+}

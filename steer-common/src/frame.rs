@@ -1,0 +1,120 @@
+//! Access to the bytes of a packet, always checked.
+
+/// Types that any bytes are a valid value of.
+///
+/// # Safety
+/// Every bit pattern must be a valid value, and there must be no padding.
+pub unsafe trait Plain: Copy {}
+
+// SAFETY: an integer, or an array of them.
+unsafe impl Plain for u8 {}
+// SAFETY: as above.
+unsafe impl Plain for u16 {}
+// SAFETY: as above.
+unsafe impl Plain for u32 {}
+// SAFETY: as above.
+unsafe impl Plain for u64 {}
+// SAFETY: arrays have no padding of their own.
+unsafe impl<T: Plain, const N: usize> Plain for [T; N] {}
+
+/// A packet from its Ethernet header on, with room to grow in front.
+pub trait Frame {
+    /// Length in bytes.
+    fn len(&self) -> usize;
+
+    /// Whether there is no byte at all.
+    fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// The value at an offset, in the byte order of the packet. `None` if it is not all inside.
+    fn load<T: Plain>(&self, at: usize) -> Option<T>;
+
+    /// Writes a value at an offset. `None` if it is not all inside.
+    fn store<T: Plain>(&mut self, at: usize, value: T) -> Option<()>;
+
+    /// Puts `by` bytes of unspecified content before the first byte. `None` if there is no room.
+    fn grow_head(&mut self, by: usize) -> Option<()>;
+
+    /// Removes the first `by` bytes. `None` if there are fewer.
+    fn shrink_head(&mut self, by: usize) -> Option<()>;
+
+    /// Makes the packet `len` bytes long. `None` if it is shorter already.
+    fn truncate(&mut self, len: usize) -> Option<()>;
+
+    /// The same value, but the verifier forgets what it knew of it.
+    #[inline(always)]
+    fn opaque(&self, value: u64) -> u64 {
+        value
+    }
+}
+
+/// A packet in memory of the host.
+#[derive(Debug)]
+pub struct Buffer<'a> {
+    bytes: &'a mut [u8],
+    start: usize,
+    end: usize,
+}
+
+impl<'a> Buffer<'a> {
+    /// A packet in `bytes`, of which the first `headroom` bytes are room to grow.
+    ///
+    /// # Panics
+    /// If `headroom` is more than there is.
+    pub fn new(bytes: &'a mut [u8], headroom: usize) -> Self {
+        assert!(headroom <= bytes.len());
+        let end = bytes.len();
+        Self {
+            bytes,
+            start: headroom,
+            end,
+        }
+    }
+
+    /// The bytes of the packet.
+    pub fn bytes(&self) -> &[u8] {
+        &self.bytes[self.start..self.end]
+    }
+}
+
+impl Frame for Buffer<'_> {
+    fn len(&self) -> usize {
+        self.end - self.start
+    }
+
+    fn load<T: Plain>(&self, at: usize) -> Option<T> {
+        let bytes = self.bytes().get(at..at.checked_add(size_of::<T>())?)?;
+        // SAFETY: the slice has the size of a T, and any bytes are a valid T.
+        Some(unsafe { bytes.as_ptr().cast::<T>().read_unaligned() })
+    }
+
+    fn store<T: Plain>(&mut self, at: usize, value: T) -> Option<()> {
+        let packet = &mut self.bytes[self.start..self.end];
+        let bytes = packet.get_mut(at..at.checked_add(size_of::<T>())?)?;
+        // SAFETY: the slice has the size of a T.
+        unsafe { bytes.as_mut_ptr().cast::<T>().write_unaligned(value) };
+        Some(())
+    }
+
+    fn grow_head(&mut self, by: usize) -> Option<()> {
+        self.start = self.start.checked_sub(by)?;
+        Some(())
+    }
+
+    fn shrink_head(&mut self, by: usize) -> Option<()> {
+        if by > self.len() {
+            return None;
+        }
+        self.start += by;
+        Some(())
+    }
+
+    fn truncate(&mut self, len: usize) -> Option<()> {
+        if len > self.len() {
+            return None;
+        }
+        self.end = self.start + len;
+        Some(())
+    }
+}

@@ -1,0 +1,109 @@
+//! The maps, as the decision sees them.
+
+use crate::{
+    abi::{
+        Address, Config, FlowEntry, FlowKey, Macs, Member, NatForward, NatReverse, Service, Slot,
+    },
+    wire::Packet,
+};
+
+/// A step of the decision, for who wants to follow it. The kernel does not.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Step {
+    /// The service with this number matched.
+    Service(u16),
+    /// The flow fell into this slot of the arena.
+    Slot(u32, Slot),
+    /// The flow table knows the flow.
+    Remembered(u16),
+    /// The flow is new, and this member takes it.
+    Picked(u16),
+    /// The flow is open, and belongs to the slot's owner.
+    Owner(u16),
+    /// The flow was put into the flow table.
+    Insert(u16),
+    /// The nat table knows the flow.
+    Translated(u16),
+    /// A member that cannot take the packet.
+    Unusable(u16),
+    /// A SYN that was not answered, so another member is tried.
+    Retry(u16),
+    /// No member takes new flows.
+    EndOfChain,
+}
+
+/// Where a packet leaves.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct NextHop {
+    /// MAC addresses.
+    pub macs: Macs,
+    /// Interface.
+    pub interface: u32,
+}
+
+/// The maps. Implemented by the program over the real ones, and by the host over copies.
+pub trait Tables {
+    /// The monotonic clock in ticks (see [`TICK_SHIFT`](crate::abi::TICK_SHIFT)). Asked only where a
+    /// flow is remembered.
+    fn now_ms(&self) -> u32;
+
+    /// The node's settings.
+    fn config(&self) -> Option<&Config>;
+
+    /// A displacement of the perfect hash, counted over both banks.
+    fn displacement(&self, index: u32) -> Option<u32>;
+
+    /// An entry of the perfect hash, counted over both banks.
+    fn service(&self, index: u32) -> Option<&Service>;
+
+    /// A slot of the arena.
+    fn slot(&self, index: u32) -> Option<Slot>;
+
+    /// Sets the slot's `seen`.
+    fn mark_seen(&self, index: u32);
+
+    /// Sets the slot's `track` to [`Track::Some`](crate::abi::Track::Some).
+    fn mark_track(&self, index: u32);
+
+    /// A member.
+    fn member(&self, id: u16) -> Option<&Member>;
+
+    /// Does something with an entry of the flow table, if there is one.
+    fn with_flow<R>(&self, key: &FlowKey, f: impl FnOnce(&mut FlowEntry) -> R) -> Option<R>;
+
+    /// Puts a flow into the flow table. False if that failed.
+    fn remember(&self, key: &FlowKey, entry: &FlowEntry) -> bool;
+
+    /// A source address of `nat`: IPv4 from 0, IPv6 from [`NAT_ADDRESSES`](crate::abi::NAT_ADDRESSES).
+    fn nat_source(&self, index: u32) -> Option<Address>;
+
+    /// Does something with the entry of a client's flow, if there is one.
+    fn with_forward<R>(&self, key: &FlowKey, f: impl FnOnce(&mut NatForward) -> R) -> Option<R>;
+
+    /// Does something with the entry of a backend's flow, if there is one.
+    fn with_reverse<R>(&self, key: &FlowKey, f: impl FnOnce(&mut NatReverse) -> R) -> Option<R>;
+
+    /// Writes the entry of a client's flow. False if that failed.
+    fn set_forward(&self, key: &FlowKey, entry: &NatForward) -> bool;
+
+    /// Writes the entry of a backend's flow, unless there is one. False if that failed.
+    fn add_reverse(&self, key: &FlowKey, entry: &NatReverse) -> bool;
+
+    /// Removes the entry of a backend's flow.
+    fn remove_reverse(&self, key: &FlowKey);
+
+    /// Asks the kernel's routing for the way to a member, because the daemon has not said it.
+    fn route(&self, packet: &Packet, member: &Member) -> Option<NextHop>;
+
+    /// Counts a packet for a member.
+    fn count_member(&self, id: u16, bytes: u64, new: bool);
+
+    /// Counts a packet from a member.
+    fn count_reply(&self, id: u16);
+
+    /// Follows the decision.
+    #[inline(always)]
+    fn note(&self, step: Step) {
+        let _ = step;
+    }
+}

@@ -1,0 +1,113 @@
+//! What is decided for a packet.
+
+use crate::abi::{NatForward, NatReverse};
+
+/// Why a packet was dropped. The numbers are stable: counters and dashboards know them.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[repr(u8)]
+pub enum DropReason {
+    /// For a service, but its lengths contradict each other or its transport header is cut.
+    Malformed = 1,
+    /// The first fragment of a packet for a service.
+    Fragment = 2,
+    /// No backend takes new flows, and the service's chain ends with a drop.
+    NoBackend = 3,
+    /// The flow's backend is down, and it can be neither reset nor moved.
+    MemberDown = 4,
+    /// A flow that must be remembered could not be.
+    FlowTableFull = 5,
+    /// No port was free to translate a new flow with.
+    NatPortsExhausted = 6,
+    /// An open flow that the nat table does not know.
+    NatUnknownFlow = 7,
+    /// It may travel no further: TTL or hop limit is used up.
+    TtlExpired = 8,
+    /// There is no way to the next hop, or its MAC address is unknown.
+    NoRoute = 9,
+    /// No room in front of the packet for another header.
+    NoHeadroom = 10,
+    /// Longer than an IP packet can be once it is encapsulated.
+    TooBig = 11,
+    /// Answered with a TCP reset.
+    Reset = 12,
+    /// The program and its maps disagree: a fault of ours.
+    Internal = 13,
+    /// Encapsulated by a sender that is not allowed (decap program).
+    DecapSource = 14,
+    /// Congestion was marked on the outer header of a packet that cannot carry the mark
+    /// (RFC 6040 section 4.2).
+    DecapEcn = 15,
+}
+
+impl DropReason {
+    /// All reasons, in the order of their numbers.
+    pub const ALL: [Self; 15] = [
+        Self::Malformed,
+        Self::Fragment,
+        Self::NoBackend,
+        Self::MemberDown,
+        Self::FlowTableFull,
+        Self::NatPortsExhausted,
+        Self::NatUnknownFlow,
+        Self::TtlExpired,
+        Self::NoRoute,
+        Self::NoHeadroom,
+        Self::TooBig,
+        Self::Reset,
+        Self::Internal,
+        Self::DecapSource,
+        Self::DecapEcn,
+    ];
+    /// Entries of the counters' array: one more than the largest number.
+    pub const COUNT: u32 = 16;
+
+    /// The name in metrics and tables.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Malformed => "malformed",
+            Self::Fragment => "fragment",
+            Self::NoBackend => "no-backend",
+            Self::MemberDown => "member-down",
+            Self::FlowTableFull => "flow-table-full",
+            Self::NatPortsExhausted => "nat-ports-exhausted",
+            Self::NatUnknownFlow => "nat-unknown-flow",
+            Self::TtlExpired => "ttl-expired",
+            Self::NoRoute => "no-route",
+            Self::NoHeadroom => "no-headroom",
+            Self::TooBig => "too-big",
+            Self::Reset => "reset",
+            Self::Internal => "internal",
+            Self::DecapSource => "decap-source",
+            Self::DecapEcn => "decap-ecn",
+        }
+    }
+}
+
+/// The member that a packet goes to. It holds numbers only: the verifier does not let a register be
+/// a pointer or a reason by turns.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Target {
+    /// Its number.
+    pub id: u16,
+    /// Its [`Mode`](crate::abi::Mode).
+    pub mode: u8,
+    /// Whether the packet opens a flow.
+    pub new: bool,
+}
+
+/// What is done with a packet.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Verdict {
+    /// Left to the kernel, untouched.
+    Pass,
+    /// Dropped and counted.
+    Drop(DropReason),
+    /// Sent to a member inside another IP header.
+    Encap(Target),
+    /// Sent to a member with rewritten addresses.
+    Forward(Target, NatForward),
+    /// A backend's packet, sent to the client with the addresses that it knows.
+    Return(NatReverse),
+    /// Answered with a TCP reset.
+    Reset,
+}

@@ -1,0 +1,58 @@
+//! TCP (RFC 9293) and UDP (RFC 768).
+
+use super::{PROTOCOL_TCP, PROTOCOL_UDP};
+use crate::frame::Frame;
+
+/// TCP flag: the sender is done.
+pub const FIN: u8 = 0x01;
+/// TCP flag: synchronize sequence numbers.
+pub const SYN: u8 = 0x02;
+/// TCP flag: reset.
+pub const RST: u8 = 0x04;
+/// TCP flag: the acknowledgment number counts.
+pub const ACK: u8 = 0x10;
+
+const TCP_HEADER: usize = 20;
+const UDP_HEADER: usize = 8;
+
+pub(super) struct Transport {
+    pub(super) source: u16,
+    pub(super) destination: u16,
+    pub(super) flags: u8,
+    pub(super) header_len: usize,
+    /// The header is all there, and its own length is possible.
+    pub(super) complete: bool,
+}
+
+impl Transport {
+    /// `None` if it is another protocol, or the ports are cut off.
+    #[inline(always)]
+    pub(super) fn parse<F: Frame>(frame: &F, protocol: u8, at: usize) -> Option<Self> {
+        if protocol != PROTOCOL_TCP && protocol != PROTOCOL_UDP {
+            return None;
+        }
+        let ports: [u16; 2] = frame.load(at)?;
+        let (flags, header_len, complete) = if protocol == PROTOCOL_TCP {
+            match frame.load::<[u16; 4]>(at + 12) {
+                Some([control, ..]) => {
+                    let [offset, flags] = control.to_ne_bytes();
+                    let len = usize::from(offset >> 4) * 4;
+                    (flags, len, len >= TCP_HEADER)
+                }
+                None => (0, TCP_HEADER, false),
+            }
+        } else {
+            let length: Option<u16> = frame.load(at + 4);
+            let whole = frame.load::<u16>(at + 6).is_some();
+            let possible = length.is_some_and(|len| usize::from(u16::from_be(len)) >= UDP_HEADER);
+            (0, UDP_HEADER, whole && possible)
+        };
+        Some(Self {
+            source: u16::from_be(ports[0]),
+            destination: u16::from_be(ports[1]),
+            flags,
+            header_len,
+            complete,
+        })
+    }
+}

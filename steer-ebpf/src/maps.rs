@@ -1,0 +1,64 @@
+//! Every map of the program.
+
+use aya_ebpf::{
+    macros::map,
+    maps::{Array, DevMapHash, LruHashMap, PerCpuArray},
+};
+use steer_common::{
+    abi::{
+        self, Address, Config, FlowEntry, FlowKey, Member, MemberCounters, NatForward, NatReverse,
+        Service,
+    },
+    verdict::DropReason,
+};
+
+/// The daemon maps the array into its memory (Linux 5.5).
+const MAPPED: u32 = 1 << 10;
+
+#[map]
+pub(crate) static CONFIG: Array<Config> = Array::with_max_entries(1, MAPPED);
+
+#[map]
+pub(crate) static SERVICES: Array<Service> = Array::with_max_entries(2 * abi::SERVICES, MAPPED);
+
+#[map]
+pub(crate) static DISPLACEMENTS: Array<u32> =
+    Array::with_max_entries(2 * abi::DISPLACEMENTS, MAPPED);
+
+/// [`Slot`](steer_common::abi::Slot)s, as words.
+#[map]
+pub(crate) static SLOTS: Array<u64> = Array::with_max_entries(abi::SLOTS, MAPPED);
+
+#[map]
+pub(crate) static MEMBERS: Array<Member> = Array::with_max_entries(abi::MEMBERS, MAPPED);
+
+#[map]
+pub(crate) static NAT_SOURCES: Array<Address> =
+    Array::with_max_entries(2 * abi::NAT_ADDRESSES, MAPPED);
+
+#[map]
+pub(crate) static FLOWS: LruHashMap<FlowKey, FlowEntry> =
+    LruHashMap::with_max_entries(abi::FLOWS, 0);
+
+#[map]
+pub(crate) static NAT_FORWARD: LruHashMap<FlowKey, NatForward> =
+    LruHashMap::with_max_entries(abi::NAT_FLOWS, 0);
+
+#[map]
+pub(crate) static NAT_REVERSE: LruHashMap<FlowKey, NatReverse> =
+    LruHashMap::with_max_entries(abi::NAT_FLOWS, 0);
+
+#[map]
+pub(crate) static MEMBER_COUNTS: PerCpuArray<MemberCounters> =
+    PerCpuArray::with_max_entries(abi::MEMBERS, 0);
+
+#[map]
+pub(crate) static DROP_COUNTS: PerCpuArray<u64> =
+    PerCpuArray::with_max_entries(DropReason::COUNT, 0);
+
+/// A place where the verifier loses track of a value.
+#[map]
+pub(crate) static SCRATCH: PerCpuArray<u64> = PerCpuArray::with_max_entries(1, 0);
+
+#[map]
+pub(crate) static PORTS: DevMapHash = DevMapHash::with_max_entries(abi::PORTS, 0);

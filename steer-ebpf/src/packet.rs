@@ -1,0 +1,112 @@
+//! Packets as the driver hands them over. The only pointers into packets are here.
+
+use core::arch::asm;
+
+use aya_ebpf::{
+    bindings::xdp_md,
+    helpers::{bpf_xdp_adjust_head, bpf_xdp_adjust_tail},
+    programs::XdpContext,
+};
+use steer_common::frame::{Frame, Plain};
+
+use crate::maps::SCRATCH;
+
+/// More than any header starts at. Tells the verifier that offsets are small.
+const MAX_OFFSET: usize = 0x7fff;
+
+pub(crate) struct XdpFrame {
+    ctx: *mut xdp_md,
+}
+
+impl XdpFrame {
+    #[inline(always)]
+    pub(crate) fn new(ctx: &XdpContext) -> Self {
+        Self { ctx: ctx.ctx }
+    }
+
+    #[inline(always)]
+    fn bounds(&self) -> (usize, usize) {
+        // SAFETY: the kernel hands the program a valid context. The bounds are read anew each time
+        // because adjusting the packet moves them.
+        unsafe { ((*self.ctx).data as usize, (*self.ctx).data_end as usize) }
+    }
+
+    #[inline(always)]
+    fn at<T>(&self, at: usize) -> Option<*mut T> {
+        if at > MAX_OFFSET {
+            return None;
+        }
+        let (start, end) = self.bounds();
+        let mut pointer = start + at;
+        // SAFETY: a move of a register to itself. It keeps the compiler from checking one register and using
+        // another that it computed in another way, of which the verifier knows nothing.
+        unsafe { asm!("{0} = {0}", inout(reg) pointer, options(pure, nomem, nostack)) };
+        if pointer + size_of::<T>() > end {
+            return None;
+        }
+        Some(pointer as *mut T)
+    }
+
+    #[inline(always)]
+    fn adjust_head(&mut self, by: i32) -> Option<()> {
+        // SAFETY: the context is valid; the helper checks the room.
+        (unsafe { bpf_xdp_adjust_head(self.ctx, by) } == 0).then_some(())
+    }
+}
+
+impl Frame for XdpFrame {
+    #[inline(always)]
+    fn len(&self) -> usize {
+        let (start, end) = self.bounds();
+        end - start
+    }
+
+    #[inline(always)]
+    fn load<T: Plain>(&self, at: usize) -> Option<T> {
+        let pointer = self.at::<T>(at)?;
+        // SAFETY: inside the packet, and any bytes are a valid T. Packet memory is aligned for every
+        // T as far as this target goes: where XDP runs, an access at any address is one instruction
+        // of the width asked for. (`read_unaligned` would become single bytes; allowing misaligned
+        // access to the whole program makes the compiler merge accesses to the stack, too, which
+        // the verifier wants aligned.)
+        Some(unsafe { pointer.read() })
+    }
+
+    #[inline(always)]
+    fn store<T: Plain>(&mut self, at: usize, value: T) -> Option<()> {
+        let pointer = self.at::<T>(at)?;
+        // SAFETY: inside the packet, which is ours alone; for alignment see `load`.
+        unsafe { pointer.write(value) };
+        Some(())
+    }
+
+    #[inline(always)]
+    fn grow_head(&mut self, by: usize) -> Option<()> {
+        self.adjust_head(-(by as i32))
+    }
+
+    #[inline(always)]
+    fn shrink_head(&mut self, by: usize) -> Option<()> {
+        self.adjust_head(by as i32)
+    }
+
+    #[inline(always)]
+    fn truncate(&mut self, len: usize) -> Option<()> {
+        let by = len as i32 - self.len() as i32;
+        // SAFETY: the context is valid; the helper checks the length.
+        (unsafe { bpf_xdp_adjust_tail(self.ctx, by) } == 0).then_some(())
+    }
+
+    #[inline(always)]
+    fn opaque(&self, value: u64) -> u64 {
+        let Some(scratch) = SCRATCH.get_ptr_mut(0) else {
+            return value;
+        };
+        // SAFETY: a per-CPU value, and a program is not interrupted by another of its kind.
+        // Volatile, because the compiler would pass the value by the map.
+        unsafe {
+            scratch.write_volatile(value);
+            scratch.read_volatile()
+        }
+    }
+}

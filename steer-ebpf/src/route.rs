@@ -1,0 +1,64 @@
+//! The kernel's own routing, where the daemon has not resolved the next hop.
+
+use aya_ebpf::{
+    bindings::{BPF_FIB_LKUP_RET_SUCCESS, bpf_fib_lookup as FibLookup, xdp_md},
+    helpers::generated::bpf_fib_lookup,
+};
+use steer_common::{
+    abi::{Macs, Member},
+    tables::NextHop,
+    wire::Packet,
+};
+
+/// Address families of sockets.
+const AF_INET: u8 = 2;
+const AF_INET6: u8 = 10;
+
+/// Asks for the way to a member. Not inlined: it is rare, and its argument would be on the stack of
+/// the packet path.
+#[inline(never)]
+fn look_up(ctx: *mut xdp_md, lookup: &mut FibLookup) -> i64 {
+    let len = size_of::<FibLookup>() as i32;
+    // SAFETY: the context is valid, and the argument is as long as is said.
+    unsafe { bpf_fib_lookup(ctx.cast(), lookup, len, 0) }
+}
+
+#[inline(always)]
+pub(crate) fn route(ctx: *mut xdp_md, packet: &Packet, member: &Member) -> Option<NextHop> {
+    // SAFETY: made of integers, of which 0 is a value.
+    let mut lookup: FibLookup = unsafe { core::mem::zeroed() };
+    lookup.ifindex = packet.interface;
+    if member.family == 6 {
+        lookup.family = AF_INET6;
+        let [high, low] = member.address.words();
+        lookup.__bindgen_anon_4.ipv6_dst = [
+            high as u32,
+            (high >> 32) as u32,
+            low as u32,
+            (low >> 32) as u32,
+        ];
+    } else {
+        lookup.family = AF_INET;
+        lookup.__bindgen_anon_4.ipv4_dst = member.address.v4();
+    }
+    if look_up(ctx, &mut lookup) != i64::from(BPF_FIB_LKUP_RET_SUCCESS) {
+        return None;
+    }
+    let [d, s] = [halves(&lookup.dmac), halves(&lookup.smac)];
+    Some(NextHop {
+        macs: Macs::from_words(
+            d[0] | d[1] << 16 | d[2] << 32 | s[0] << 48,
+            (s[1] | s[2] << 16) as u32,
+        ),
+        interface: lookup.ifindex,
+    })
+}
+
+/// A MAC address by two bytes, in the memory order of this target. They are read as such because
+/// they lie at any even address, and the verifier wants accesses to the stack aligned.
+#[inline(always)]
+fn halves(mac: &[u8; 6]) -> [u64; 3] {
+    let start = mac.as_ptr().cast::<u16>();
+    // SAFETY: inside the six bytes, at an even address in `bpf_fib_lookup`.
+    [0, 1, 2].map(|i| u64::from(unsafe { start.add(i).read_volatile() }))
+}

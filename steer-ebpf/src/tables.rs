@@ -1,0 +1,162 @@
+//! [`Tables`] over the maps.
+
+use aya_ebpf::{
+    bindings::{BPF_ANY, BPF_NOEXIST, xdp_md},
+    helpers::generated::bpf_ktime_get_coarse_ns,
+    programs::XdpContext,
+};
+use steer_common::{
+    abi::{
+        Address, Config, FlowEntry, FlowKey, Member, NatForward, NatReverse, Service, Slot,
+        TICK_SHIFT, Track,
+    },
+    tables::{NextHop, Tables},
+    wire::Packet,
+};
+
+use crate::{
+    maps::{
+        CONFIG, DISPLACEMENTS, FLOWS, MEMBER_COUNTS, MEMBERS, NAT_FORWARD, NAT_REVERSE,
+        NAT_SOURCES, SERVICES, SLOTS,
+    },
+    route,
+};
+
+/// Offsets of the bytes that the kernel writes in a slot.
+const TRACK: usize = core::mem::offset_of!(Slot, track);
+const SEEN: usize = core::mem::offset_of!(Slot, seen);
+
+pub(crate) struct KernelTables {
+    ctx: *mut xdp_md,
+}
+
+impl KernelTables {
+    #[inline(always)]
+    pub(crate) fn new(ctx: &XdpContext) -> Self {
+        Self { ctx: ctx.ctx }
+    }
+
+    #[inline(always)]
+    fn mark(&self, index: u32, offset: usize, value: u8) {
+        if let Some(slot) = SLOTS.get_ptr_mut(index) {
+            // SAFETY: inside the slot. A byte store, so that it cannot undo what the daemon does to
+            // the rest of the word.
+            unsafe { slot.cast::<u8>().add(offset).write_volatile(value) };
+        }
+    }
+}
+
+impl Tables for KernelTables {
+    #[inline(always)]
+    fn now_ms(&self) -> u32 {
+        // SAFETY: the helper takes nothing.
+        (unsafe { bpf_ktime_get_coarse_ns() } >> TICK_SHIFT) as u32
+    }
+
+    #[inline(always)]
+    fn config(&self) -> Option<&Config> {
+        CONFIG.get(0)
+    }
+
+    #[inline(always)]
+    fn displacement(&self, index: u32) -> Option<u32> {
+        DISPLACEMENTS.get(index).copied()
+    }
+
+    #[inline(always)]
+    fn service(&self, index: u32) -> Option<&Service> {
+        SERVICES.get(index)
+    }
+
+    #[inline(always)]
+    fn slot(&self, index: u32) -> Option<Slot> {
+        let word = SLOTS.get_ptr(index)?;
+        // SAFETY: inside the map. One load of the whole word, which the daemon writes atomically.
+        Some(Slot::from_bits(unsafe { word.read_volatile() }))
+    }
+
+    #[inline(always)]
+    fn mark_seen(&self, index: u32) {
+        self.mark(index, SEEN, 1);
+    }
+
+    #[inline(always)]
+    fn mark_track(&self, index: u32) {
+        self.mark(index, TRACK, Track::Some as u8);
+    }
+
+    #[inline(always)]
+    fn member(&self, id: u16) -> Option<&Member> {
+        MEMBERS.get(u32::from(id))
+    }
+
+    #[inline(always)]
+    fn with_flow<R>(&self, key: &FlowKey, f: impl FnOnce(&mut FlowEntry) -> R) -> Option<R> {
+        // SAFETY: an entry of the map; CPUs that share a flow write whole fields of the same meaning.
+        FLOWS.get_ptr_mut(key).map(|e| f(unsafe { &mut *e }))
+    }
+
+    #[inline(always)]
+    fn remember(&self, key: &FlowKey, entry: &FlowEntry) -> bool {
+        FLOWS.insert(key, entry, u64::from(BPF_ANY)).is_ok()
+    }
+
+    #[inline(always)]
+    fn nat_source(&self, index: u32) -> Option<Address> {
+        NAT_SOURCES.get(index).copied()
+    }
+
+    #[inline(always)]
+    fn with_forward<R>(&self, key: &FlowKey, f: impl FnOnce(&mut NatForward) -> R) -> Option<R> {
+        // SAFETY: as in `with_flow`.
+        NAT_FORWARD.get_ptr_mut(key).map(|e| f(unsafe { &mut *e }))
+    }
+
+    #[inline(always)]
+    fn with_reverse<R>(&self, key: &FlowKey, f: impl FnOnce(&mut NatReverse) -> R) -> Option<R> {
+        // SAFETY: as in `with_flow`.
+        NAT_REVERSE.get_ptr_mut(key).map(|e| f(unsafe { &mut *e }))
+    }
+
+    #[inline(always)]
+    fn set_forward(&self, key: &FlowKey, entry: &NatForward) -> bool {
+        NAT_FORWARD.insert(key, entry, u64::from(BPF_ANY)).is_ok()
+    }
+
+    #[inline(always)]
+    fn add_reverse(&self, key: &FlowKey, entry: &NatReverse) -> bool {
+        NAT_REVERSE
+            .insert(key, entry, u64::from(BPF_NOEXIST))
+            .is_ok()
+    }
+
+    #[inline(always)]
+    fn remove_reverse(&self, key: &FlowKey) {
+        // An entry that is gone already is as good.
+        let _ = NAT_REVERSE.remove(key);
+    }
+
+    #[inline(always)]
+    fn route(&self, packet: &Packet, member: &Member) -> Option<NextHop> {
+        route::route(self.ctx, packet, member)
+    }
+
+    #[inline(always)]
+    fn count_member(&self, id: u16, bytes: u64, new: bool) {
+        if let Some(counters) = MEMBER_COUNTS.get_ptr_mut(u32::from(id)) {
+            // SAFETY: a per-CPU value, and a program is not interrupted by another of its kind.
+            let counters = unsafe { &mut *counters };
+            counters.packets += 1;
+            counters.bytes += bytes;
+            counters.flows += u64::from(new);
+        }
+    }
+
+    #[inline(always)]
+    fn count_reply(&self, id: u16) {
+        if let Some(counters) = MEMBER_COUNTS.get_ptr_mut(u32::from(id)) {
+            // SAFETY: as in `count_member`.
+            unsafe { (*counters).replies += 1 };
+        }
+    }
+}
