@@ -1,10 +1,27 @@
 //! What the control loop asks of the data path.
 
+mod kernel_maps;
+mod link_info;
+mod mapped;
+mod object;
+mod perfect_hash;
+mod pins;
+mod sweep;
+mod xdp;
+
+pub use kernel_maps::KernelMaps;
+pub use object::object;
+pub use perfect_hash::{PerfectHash, build as build_perfect_hash};
+pub use pins::Pins;
+pub use sweep::now_ms;
+pub use xdp::{OpenOptions, Xdp, interface_index};
+
 use std::{net::IpAddr, ops::Range};
 
 use anyhow::Result;
 use steer_common::abi::{
-    Address, Bank, Config, Member, MemberCounters, MemberState, Service, Slot,
+    Address, Bank, Config, FlowEntry, FlowKey, Member, MemberCounters, MemberState, NatForward,
+    NatReverse, Service, Slot,
 };
 
 /// The data path as the control loop sees it. Nothing here waits for a packet.
@@ -54,6 +71,18 @@ pub trait Dataplane: Send {
 
     /// Allows packets to be redirected to an interface.
     fn add_port(&mut self, interface: u32) -> Result<()>;
+
+    /// A copy of what the decision depends on, but for flows.
+    fn snapshot(&self) -> Snapshot;
+
+    /// The entry of a flow in the flow table.
+    fn flow(&self, key: &FlowKey) -> Option<FlowEntry>;
+
+    /// The nat entry of a client's flow.
+    fn nat_forward(&self, key: &FlowKey) -> Option<NatForward>;
+
+    /// The nat entry of a backend's flow.
+    fn nat_reverse(&self, key: &FlowKey) -> Option<NatReverse>;
 }
 
 /// Counters of all CPUs together.

@@ -1,0 +1,285 @@
+//! [`Dataplane`] over the kernel's maps.
+
+use std::{
+    net::IpAddr,
+    ops::Range,
+    sync::atomic::{AtomicU8, AtomicU32, AtomicU64, Ordering, fence},
+    thread,
+    time::{Duration, Instant},
+};
+
+use anyhow::{Context, Result, bail};
+use aya::{
+    Ebpf,
+    maps::{DevMapHash, HashMap, Map, MapData, PerCpuArray},
+};
+use steer_common::{
+    abi::{
+        self, Address, Config, FlowEntry, FlowKey, Member, MemberCounters, MemberState, NatForward,
+        NatReverse, Service, Slot, maps, member_flags,
+    },
+    verdict::DropReason,
+};
+
+use super::{Counters, Dataplane, Snapshot, Sweep, SweepLimits, mapped::Mapped, perfect_hash};
+
+/// How long a packet can at most have been looking at a bank of services.
+const GRACE: Duration = Duration::from_millis(10);
+
+/// The maps of the program.
+pub struct KernelMaps {
+    config: Mapped<Config>,
+    services: Mapped<Service>,
+    displacements: Mapped<u32>,
+    slots: Mapped<u64>,
+    members: Mapped<Member>,
+    nat_sources: Mapped<Address>,
+    pub(super) flows: HashMap<MapData, FlowKey, FlowEntry>,
+    pub(super) nat_forward: HashMap<MapData, FlowKey, NatForward>,
+    pub(super) nat_reverse: HashMap<MapData, FlowKey, NatReverse>,
+    member_counts: PerCpuArray<MapData, MemberCounters>,
+    drop_counts: PerCpuArray<MapData, u64>,
+    ports: DevMapHash<MapData>,
+    published: Option<Instant>,
+}
+
+impl KernelMaps {
+    pub(super) fn new(ebpf: &mut Ebpf) -> Result<Self> {
+        Ok(Self {
+            config: mapped(ebpf, maps::CONFIG)?,
+            services: mapped(ebpf, maps::SERVICES)?,
+            displacements: mapped(ebpf, maps::DISPLACEMENTS)?,
+            slots: mapped(ebpf, maps::SLOTS)?,
+            members: mapped(ebpf, maps::MEMBERS)?,
+            nat_sources: mapped(ebpf, maps::NAT_SOURCES)?,
+            flows: take(ebpf, maps::FLOWS)?.try_into()?,
+            nat_forward: take(ebpf, maps::NAT_FORWARD)?.try_into()?,
+            nat_reverse: take(ebpf, maps::NAT_REVERSE)?.try_into()?,
+            member_counts: take(ebpf, maps::MEMBER_COUNTS)?.try_into()?,
+            drop_counts: take(ebpf, maps::DROP_COUNTS)?.try_into()?,
+            ports: take(ebpf, maps::PORTS)?.try_into()?,
+            published: None,
+        })
+    }
+
+    /// The word of a slot, as kernel and daemon share it.
+    fn word(&self, index: u32) -> &AtomicU64 {
+        // SAFETY: a valid element, aligned to its size, and accessed atomically only.
+        unsafe { AtomicU64::from_ptr(self.slots.at(index).as_ptr()) }
+    }
+
+    fn state(&self, id: u16) -> &AtomicU8 {
+        let member = self.members.at(u32::from(id)).as_ptr();
+        // SAFETY: a field of a valid element.
+        unsafe { AtomicU8::from_ptr(&raw mut (*member).state) }
+    }
+
+    fn flags(&self, id: u16) -> &AtomicU8 {
+        let member = self.members.at(u32::from(id)).as_ptr();
+        // SAFETY: a field of a valid element.
+        unsafe { AtomicU8::from_ptr(&raw mut (*member).flags) }
+    }
+
+    fn active(&self) -> &AtomicU32 {
+        let config = self.config.at(0).as_ptr();
+        // SAFETY: a field of a valid element.
+        unsafe { AtomicU32::from_ptr(&raw mut (*config).active) }
+    }
+}
+
+fn take(ebpf: &mut Ebpf, name: &str) -> Result<Map> {
+    ebpf.take_map(name)
+        .with_context(|| format!("the object has no map {name}"))
+}
+
+fn mapped<T: aya::Pod>(ebpf: &mut Ebpf, name: &str) -> Result<Mapped<T>> {
+    use std::os::fd::AsFd as _;
+    let Map::Array(data) = take(ebpf, name)? else {
+        bail!("map {name} is not an array");
+    };
+    let info = data.info()?;
+    if info.value_size() as usize != size_of::<T>() {
+        bail!("map {name} has values of {} bytes", info.value_size());
+    }
+    Mapped::new(data.fd().as_fd(), info.max_entries())
+}
+
+impl Dataplane for KernelMaps {
+    fn config(&self) -> Config {
+        self.config.get(0)
+    }
+
+    fn set_config(&mut self, config: &Config) {
+        let now = self.config.get(0);
+        self.config.set(
+            0,
+            Config {
+                active: now.active,
+                banks: now.banks,
+                ..*config
+            },
+        );
+    }
+
+    fn set_nat_sources(&mut self, sources: &[IpAddr]) -> Result<()> {
+        for (family, first) in [(false, 0), (true, abi::NAT_ADDRESSES)] {
+            let of_family = || sources.iter().filter(|address| address.is_ipv6() == family);
+            if of_family().count() > abi::NAT_ADDRESSES as usize {
+                bail!(
+                    "{} source addresses of one family for nat; at most {} can be used",
+                    of_family().count(),
+                    abi::NAT_ADDRESSES
+                );
+            }
+            for (index, address) in (first..).zip(of_family()) {
+                self.nat_sources.set(index, (*address).into());
+            }
+        }
+        Ok(())
+    }
+
+    fn services(&self) -> Vec<Service> {
+        let config = self.config.get(0);
+        let active = config.active & 1;
+        let first = active * abi::SERVICES;
+        let mask = config.banks[active as usize].service_mask;
+        (first..=first + mask)
+            .map(|index| self.services.get(index))
+            .filter(|service| service.key.family != 0)
+            .collect()
+    }
+
+    fn publish(&mut self, services: &[Service]) -> Result<()> {
+        let table = perfect_hash::build(services)?;
+        let idle = (self.active().load(Ordering::Relaxed) & 1) ^ 1;
+        // A packet may still be looking at the bank that was active before the last change.
+        if let Some(since) = self.published {
+            thread::sleep(GRACE.saturating_sub(since.elapsed()));
+        }
+        for (index, value) in (idle * abi::DISPLACEMENTS..).zip(&table.displacements) {
+            self.displacements.set(index, *value);
+        }
+        for (index, value) in (idle * abi::SERVICES..).zip(&table.services) {
+            self.services.set(index, *value);
+        }
+        let mut config = self.config.get(0);
+        config.banks[idle as usize] = table.bank;
+        self.config.set(0, config);
+        fence(Ordering::SeqCst);
+        self.active().store(idle, Ordering::SeqCst);
+        self.published = Some(Instant::now());
+        Ok(())
+    }
+
+    fn member(&self, id: u16) -> Member {
+        self.members.get(u32::from(id))
+    }
+
+    fn set_member(&mut self, id: u16, member: &Member) {
+        self.flags(id)
+            .fetch_and(!member_flags::RESOLVED, Ordering::SeqCst);
+        let without = Member {
+            flags: member.flags & !member_flags::RESOLVED,
+            state: self.state(id).load(Ordering::Relaxed),
+            ..*member
+        };
+        self.members.set(u32::from(id), without);
+        fence(Ordering::SeqCst);
+        self.flags(id).store(member.flags, Ordering::SeqCst);
+        self.state(id).store(member.state, Ordering::SeqCst);
+    }
+
+    fn set_member_state(&mut self, id: u16, state: MemberState) {
+        self.state(id).store(state as u8, Ordering::SeqCst);
+    }
+
+    fn slots(&self, range: Range<u32>) -> Vec<Slot> {
+        range
+            .map(|index| Slot::from_bits(self.word(index).load(Ordering::Relaxed)))
+            .collect()
+    }
+
+    fn write_slots(&mut self, start: u32, slots: &[Slot]) {
+        for (index, slot) in (start..).zip(slots) {
+            self.word(index).store(slot.to_bits(), Ordering::Relaxed);
+        }
+        fence(Ordering::SeqCst);
+    }
+
+    fn swap_slot(&mut self, index: u32, old: Slot, new: Slot) -> Result<(), Slot> {
+        self.word(index)
+            .compare_exchange(
+                old.to_bits(),
+                new.to_bits(),
+                Ordering::SeqCst,
+                Ordering::SeqCst,
+            )
+            .map(|_| ())
+            .map_err(Slot::from_bits)
+    }
+
+    fn counters(&self) -> Result<Counters> {
+        let mut counters = Counters::default();
+        for id in 0..self.members.len() {
+            let mut sum = MemberCounters::default();
+            if self.members.get(id).state != MemberState::Absent as u8 {
+                for cpu in self.member_counts.get(&id, 0)?.iter() {
+                    sum.add(cpu);
+                }
+            }
+            counters.members.push(sum);
+        }
+        for reason in 0..DropReason::COUNT {
+            counters
+                .drops
+                .push(self.drop_counts.get(&reason, 0)?.iter().sum());
+        }
+        Ok(counters)
+    }
+
+    fn sweep(&mut self, limits: &SweepLimits) -> Result<Sweep> {
+        super::sweep::sweep(self, limits)
+    }
+
+    fn add_port(&mut self, interface: u32) -> Result<()> {
+        self.ports
+            .insert(interface, interface, None, 0)
+            .with_context(|| format!("interface {interface}: cannot be redirected to"))
+    }
+
+    fn snapshot(&self) -> Snapshot {
+        let config = self.config.get(0);
+        let active = config.active & 1;
+        let bank = config.banks[active as usize];
+        let displacements = active * abi::DISPLACEMENTS;
+        let services = active * abi::SERVICES;
+        Snapshot {
+            config,
+            displacements: (displacements..=displacements + bank.displacement_mask)
+                .map(|index| self.displacements.get(index))
+                .collect(),
+            services: (services..=services + bank.service_mask)
+                .map(|index| self.services.get(index))
+                .collect(),
+            members: (0..self.members.len())
+                .map(|index| self.members.get(index))
+                .collect(),
+            slots: self.slots(0..self.slots.len()),
+            nat_sources: (0..self.nat_sources.len())
+                .map(|index| self.nat_sources.get(index))
+                .collect(),
+        }
+    }
+
+    fn flow(&self, key: &FlowKey) -> Option<FlowEntry> {
+        self.flows.get(key, 0).ok()
+    }
+
+    fn nat_forward(&self, key: &FlowKey) -> Option<NatForward> {
+        self.nat_forward.get(key, 0).ok()
+    }
+
+    fn nat_reverse(&self, key: &FlowKey) -> Option<NatReverse> {
+        self.nat_reverse.get(key, 0).ok()
+    }
+}

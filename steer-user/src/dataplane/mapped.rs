@@ -1,0 +1,89 @@
+//! Array maps in our own memory.
+
+use std::{
+    io,
+    marker::PhantomData,
+    os::fd::{AsRawFd, BorrowedFd},
+    ptr::{self, NonNull},
+};
+
+use anyhow::{Context, Result};
+use aya::Pod;
+
+/// A mapped array of `T`s that the kernel reads, and in part writes, at the same time.
+pub(super) struct Mapped<T> {
+    start: NonNull<u8>,
+    bytes: usize,
+    len: u32,
+    element: PhantomData<T>,
+}
+
+// SAFETY: the mapping belongs to this value alone, and is shared with no thread of this process
+// that does not hold a reference.
+unsafe impl<T> Send for Mapped<T> {}
+
+impl<T: Pod> Mapped<T> {
+    /// The kernel lays elements out in multiples of eight bytes.
+    const STRIDE: usize = size_of::<T>().next_multiple_of(8);
+
+    /// Maps an array map of `len` elements that was made with `BPF_F_MMAPABLE` (Linux 5.5).
+    pub(super) fn new(map: BorrowedFd<'_>, len: u32) -> Result<Self> {
+        let bytes = Self::STRIDE * len as usize;
+        // SAFETY: a new mapping, of the size that the map was created with.
+        let start = unsafe {
+            libc::mmap(
+                ptr::null_mut(),
+                bytes,
+                libc::PROT_READ | libc::PROT_WRITE,
+                libc::MAP_SHARED,
+                map.as_raw_fd(),
+                0,
+            )
+        };
+        let start = (start != libc::MAP_FAILED)
+            .then_some(start.cast::<u8>())
+            .and_then(NonNull::new)
+            .ok_or_else(io::Error::last_os_error)
+            .context("cannot map an array map into memory")?;
+        Ok(Self {
+            start,
+            bytes,
+            len,
+            element: PhantomData,
+        })
+    }
+
+    /// Number of elements.
+    pub(super) const fn len(&self) -> u32 {
+        self.len
+    }
+
+    /// Address of an element, for atomic access to parts of it.
+    ///
+    /// # Panics
+    /// If there is no such element.
+    pub(super) fn at(&self, index: u32) -> NonNull<T> {
+        assert!(index < self.len, "index {index} of {}", self.len);
+        // SAFETY: inside the mapping, and its start is aligned to a page.
+        unsafe { self.start.add(Self::STRIDE * index as usize).cast() }
+    }
+
+    /// A copy of an element. Parts of it that the kernel writes may be of different times.
+    pub(super) fn get(&self, index: u32) -> T {
+        // SAFETY: a valid element; volatile because the kernel may write it.
+        unsafe { self.at(index).read_volatile() }
+    }
+
+    /// Writes an element that no packet uses.
+    pub(super) fn set(&mut self, index: u32, value: T) {
+        // SAFETY: a valid element; volatile because the kernel may read it.
+        unsafe { self.at(index).write_volatile(value) };
+    }
+}
+
+impl<T> Drop for Mapped<T> {
+    fn drop(&mut self) {
+        // SAFETY: the mapping that `new` made, and nothing refers to it any more.
+        unsafe { libc::munmap(self.start.as_ptr().cast(), self.bytes) };
+    }
+}

@@ -1,0 +1,149 @@
+//! The perfect hash by which packets find their service.
+
+use anyhow::{Result, bail};
+use steer_common::{
+    abi::{Bank, DISPLACEMENTS, SERVICES, Service},
+    hash::ServiceHash,
+};
+
+/// Seeds that are tried. With a table at most half full the first one nearly always does.
+const SEEDS: u64 = 64;
+/// Displacements that are tried for a bucket before the seed is given up.
+const ATTEMPTS: u32 = 1 << 16;
+
+/// What a bank of the maps holds.
+#[derive(Clone, Debug)]
+pub struct PerfectHash {
+    /// Its descriptor.
+    pub bank: Bank,
+    /// Displacements, as many as `bank` says.
+    pub displacements: Vec<u32>,
+    /// Entries, as many as `bank` says; those that are not in use have family 0.
+    pub services: Vec<Service>,
+}
+
+/// Finds a table in which each service has an entry of its own.
+///
+/// # Errors
+/// If there are more services than half a bank, or two with the same key.
+pub fn build(services: &[Service]) -> Result<PerfectHash> {
+    if services.len() > SERVICES as usize / 2 {
+        bail!(
+            "{} services are more than the {} that the data path holds",
+            services.len(),
+            SERVICES / 2
+        );
+    }
+    let entries = (services.len() * 2).next_power_of_two().max(2);
+    let buckets = (services.len() / 2)
+        .next_power_of_two()
+        .clamp(1, DISPLACEMENTS as usize);
+    for seed in 0..SEEDS {
+        let bank = Bank {
+            seed: seed.wrapping_mul(0x9e37_79b9_7f4a_7c15),
+            displacement_mask: buckets as u32 - 1,
+            service_mask: entries as u32 - 1,
+            any_port: u32::from(services.iter().any(|service| service.key.port == 0)),
+            _pad: 0,
+        };
+        if let Some(found) = place(services, bank) {
+            return Ok(found);
+        }
+    }
+    bail!("two services have the same address, port and protocol");
+}
+
+/// Places the buckets, largest first, each with the first displacement that leads to free entries.
+fn place(services: &[Service], bank: Bank) -> Option<PerfectHash> {
+    let mut buckets = vec![Vec::new(); bank.displacement_mask as usize + 1];
+    for service in services {
+        let hash = ServiceHash::of(&service.key, bank.seed);
+        buckets[hash.bucket(bank.displacement_mask) as usize].push((hash, service));
+    }
+    let mut order: Vec<usize> = (0..buckets.len()).collect();
+    order.sort_by_key(|bucket| std::cmp::Reverse(buckets[*bucket].len()));
+
+    let mut displacements = vec![0; buckets.len()];
+    let mut table = vec![Service::default(); bank.service_mask as usize + 1];
+    let mut taken = Vec::new();
+    for bucket in order {
+        let members = &buckets[bucket];
+        let displacement = (0..ATTEMPTS).find(|displacement| {
+            taken.clear();
+            members.iter().all(|(hash, _)| {
+                let entry = hash.entry(*displacement, bank.service_mask) as usize;
+                let free = table[entry].key.family == 0 && !taken.contains(&entry);
+                taken.push(entry);
+                free
+            })
+        })?;
+        displacements[bucket] = displacement;
+        for (hash, service) in members {
+            table[hash.entry(displacement, bank.service_mask) as usize] = **service;
+        }
+    }
+    Some(PerfectHash {
+        bank,
+        displacements,
+        services: table,
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use std::net::Ipv4Addr;
+
+    use proptest::prelude::*;
+    use steer_common::abi::ServiceKey;
+
+    use super::*;
+
+    fn service(address: u32, port: u16) -> Service {
+        Service {
+            key: ServiceKey {
+                address: Ipv4Addr::from(address).into(),
+                port,
+                protocol: 6,
+                family: 4,
+                _pad: 0,
+            },
+            ..Service::default()
+        }
+    }
+
+    fn find(table: &PerfectHash, key: &ServiceKey) -> bool {
+        let hash = ServiceHash::of(key, table.bank.seed);
+        let bucket = hash.bucket(table.bank.displacement_mask) as usize;
+        let entry = hash.entry(table.displacements[bucket], table.bank.service_mask) as usize;
+        table.services[entry].key == *key
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(32))]
+        #[test]
+        fn finds_each_service_and_no_other(
+            keys in proptest::collection::hash_set((0_u32..5000, 0_u16..4), 0..800)
+        ) {
+            let services: Vec<Service> = keys.iter().map(|(a, p)| service(*a, *p)).collect();
+            let table = build(&services).unwrap();
+            for service in &services {
+                prop_assert!(find(&table, &service.key));
+            }
+            prop_assert!(!find(&table, &service(9999, 1).key));
+        }
+    }
+
+    #[test]
+    fn holds_as_many_services_as_it_says() {
+        let services: Vec<Service> = (0..SERVICES / 2).map(|i| service(i, 443)).collect();
+        let table = build(&services).unwrap();
+        assert!(services.iter().all(|s| find(&table, &s.key)));
+        let more: Vec<Service> = (0..=SERVICES / 2).map(|i| service(i, 443)).collect();
+        assert!(build(&more).is_err());
+    }
+
+    #[test]
+    fn refuses_the_same_key_twice() {
+        assert!(build(&[service(1, 80), service(1, 80)]).is_err());
+    }
+}

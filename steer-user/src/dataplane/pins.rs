@@ -1,0 +1,281 @@
+//! Where programs and maps stay while no daemon runs, and what may be taken up again.
+
+use std::{
+    ffi::CString,
+    fs, io,
+    os::unix::ffi::OsStrExt,
+    path::{Path, PathBuf},
+};
+
+use anyhow::{Context, Result, anyhow, bail};
+use aya::maps::{MapInfo, MapType};
+use steer_common::{
+    abi::{
+        self, ABI_VERSION, Address, Config, FlowEntry, FlowKey, Member, MemberCounters, NatForward,
+        NatReverse, Service, Slot, maps,
+    },
+    verdict::DropReason,
+};
+
+/// `BPF_FS_MAGIC` of linux/magic.h.
+const BPF_FS_MAGIC: i64 = 0xcafe_4a11;
+/// `BPF_F_MMAPABLE`.
+const MAPPED: u32 = 1 << 10;
+
+/// What a map has to be like.
+#[derive(Debug)]
+pub(super) struct Spec {
+    pub(super) name: &'static str,
+    kind: MapType,
+    key: u32,
+    value: u32,
+    entries: u32,
+    flags: u32,
+}
+
+const fn array(name: &'static str, value: usize, entries: u32) -> Spec {
+    Spec {
+        name,
+        kind: MapType::Array,
+        key: 4,
+        value: value as u32,
+        entries,
+        flags: MAPPED,
+    }
+}
+
+const fn lru(name: &'static str, value: usize, entries: u32) -> Spec {
+    Spec {
+        name,
+        kind: MapType::LruHash,
+        key: size_of::<FlowKey>() as u32,
+        value: value as u32,
+        entries,
+        flags: 0,
+    }
+}
+
+const fn per_cpu(name: &'static str, value: usize, entries: u32) -> Spec {
+    Spec {
+        name,
+        kind: MapType::PerCpuArray,
+        key: 4,
+        value: value as u32,
+        entries,
+        flags: 0,
+    }
+}
+
+/// The maps that outlive the daemon.
+pub(super) const SPECS: [Spec; 12] = [
+    array(maps::CONFIG, size_of::<Config>(), 1),
+    array(maps::SERVICES, size_of::<Service>(), 2 * abi::SERVICES),
+    array(
+        maps::DISPLACEMENTS,
+        size_of::<u32>(),
+        2 * abi::DISPLACEMENTS,
+    ),
+    array(maps::SLOTS, size_of::<Slot>(), abi::SLOTS),
+    array(maps::MEMBERS, size_of::<Member>(), abi::MEMBERS),
+    array(
+        maps::NAT_SOURCES,
+        size_of::<Address>(),
+        2 * abi::NAT_ADDRESSES,
+    ),
+    lru(maps::FLOWS, size_of::<FlowEntry>(), abi::FLOWS),
+    lru(maps::NAT_FORWARD, size_of::<NatForward>(), abi::NAT_FLOWS),
+    lru(maps::NAT_REVERSE, size_of::<NatReverse>(), abi::NAT_FLOWS),
+    per_cpu(
+        maps::MEMBER_COUNTS,
+        size_of::<MemberCounters>(),
+        abi::MEMBERS,
+    ),
+    per_cpu(maps::DROP_COUNTS, size_of::<u64>(), DropReason::COUNT),
+    Spec {
+        name: maps::PORTS,
+        kind: MapType::DevMapHash,
+        key: 4,
+        value: 8,
+        entries: abi::PORTS,
+        flags: 0,
+    },
+];
+
+/// The folders of pins below a mounted bpffs.
+#[derive(Clone, Debug)]
+pub struct Pins {
+    steer: PathBuf,
+    version: PathBuf,
+}
+
+impl Pins {
+    /// The pins below `bpffs`, or a folder in it.
+    pub fn new(bpffs: &Path) -> Self {
+        let steer = bpffs.join("steer");
+        let version = steer.join(format!("v{ABI_VERSION}"));
+        Self { steer, version }
+    }
+
+    /// Makes the folders.
+    ///
+    /// # Errors
+    /// If this is not on a bpffs, or another version of the maps is pinned.
+    pub(super) fn prepare(&self) -> Result<()> {
+        let bpffs = self.steer.parent().unwrap_or(Path::new("/"));
+        if let Some(other) = self.other_version()? {
+            bail!(
+                "{}: maps of another version of steer are pinned here, and a program is using them; \
+                 they were left as they are. Run `steer detach` of that version first",
+                other.display()
+            );
+        }
+        fs::create_dir_all(bpffs).with_context(|| format!("{}", bpffs.display()))?;
+        if file_system(bpffs)? != BPF_FS_MAGIC {
+            bail!(
+                "{}: not a BPF file system; mount one with `mount -t bpf bpf {}` or set `bpffs`",
+                bpffs.display(),
+                bpffs.display()
+            );
+        }
+        for folder in [self.maps(), self.links()] {
+            fs::create_dir_all(&folder)
+                .with_context(|| format!("{}: cannot make the folder of pins", folder.display()))?;
+        }
+        Ok(())
+    }
+
+    fn other_version(&self) -> Result<Option<PathBuf>> {
+        let entries = match fs::read_dir(&self.steer) {
+            Ok(entries) => entries,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+            Err(error) => {
+                return Err(error).with_context(|| format!("{}", self.steer.display()));
+            }
+        };
+        for entry in entries {
+            let path = entry?.path();
+            if path != self.version {
+                return Ok(Some(path));
+            }
+        }
+        Ok(None)
+    }
+
+    fn maps(&self) -> PathBuf {
+        self.version.join("maps")
+    }
+
+    fn links(&self) -> PathBuf {
+        self.version.join("links")
+    }
+
+    /// Where a map is pinned.
+    pub fn map(&self, name: &str) -> PathBuf {
+        self.maps().join(name)
+    }
+
+    /// Where the link of an interface is pinned.
+    pub fn link(&self, interface: &str) -> PathBuf {
+        // A dot in a file name is refused by bpffs, and VLAN interfaces have one.
+        self.links().join(interface.replace('.', ":"))
+    }
+
+    /// Interfaces with a pinned link.
+    pub fn interfaces(&self) -> Vec<String> {
+        let Ok(entries) = fs::read_dir(self.links()) else {
+            return Vec::new();
+        };
+        let mut names: Vec<String> = entries
+            .flatten()
+            .map(|entry| entry.file_name().to_string_lossy().replace(':', "."))
+            .collect();
+        names.sort();
+        names
+    }
+
+    /// Compares each map that is pinned with what it has to be like. aya takes up any pin, and a
+    /// map of another shape would be memory corruption.
+    pub(super) fn check(&self) -> Result<()> {
+        for spec in &SPECS {
+            let path = self.map(spec.name);
+            if !path.exists() {
+                continue;
+            }
+            let info = MapInfo::from_pin(&path)
+                .with_context(|| format!("{}: cannot be opened", path.display()))?;
+            spec.check(&info).with_context(|| {
+                format!(
+                    "{}: this map cannot be taken up; everything was left as it is. `steer detach` \
+                     removes it, and stops steering until the next start",
+                    path.display()
+                )
+            })?;
+        }
+        Ok(())
+    }
+
+    /// Removes the pins. Links go first: a program without links is no longer run.
+    ///
+    /// # Errors
+    /// If a pin cannot be removed.
+    pub fn remove(&self) -> Result<()> {
+        for folder in [self.links(), self.maps()] {
+            let entries = match fs::read_dir(&folder) {
+                Ok(entries) => entries,
+                Err(error) if error.kind() == io::ErrorKind::NotFound => continue,
+                Err(error) => return Err(error).with_context(|| format!("{}", folder.display())),
+            };
+            for entry in entries {
+                let path = entry?.path();
+                fs::remove_file(&path)
+                    .with_context(|| format!("{}: cannot be removed", path.display()))?;
+            }
+        }
+        for folder in [
+            self.links(),
+            self.maps(),
+            self.version.clone(),
+            self.steer.clone(),
+        ] {
+            match fs::remove_dir(&folder) {
+                Ok(()) => (),
+                // Another version's pins may be beside ours.
+                Err(error) if error.kind() == io::ErrorKind::NotFound || folder == self.steer => {}
+                Err(error) => return Err(error).with_context(|| format!("{}", folder.display())),
+            }
+        }
+        Ok(())
+    }
+}
+
+impl Spec {
+    pub(super) fn check(&self, info: &MapInfo) -> Result<()> {
+        let found = (
+            info.map_type().map_err(|error| anyhow!(error))?,
+            info.key_size(),
+            info.value_size(),
+            info.max_entries(),
+            info.map_flags(),
+        );
+        let wanted = (self.kind, self.key, self.value, self.entries, self.flags);
+        if found != wanted {
+            bail!(
+                "map {} is {found:?} and has to be {wanted:?} (type, key size, value size, entries, \
+                 flags)",
+                self.name
+            );
+        }
+        Ok(())
+    }
+}
+
+fn file_system(path: &Path) -> Result<i64> {
+    let name = CString::new(path.as_os_str().as_bytes())?;
+    // SAFETY: made of integers, of which 0 is a value.
+    let mut stat: libc::statfs = unsafe { std::mem::zeroed() };
+    // SAFETY: a string that ends with 0, and room for the answer.
+    if unsafe { libc::statfs(name.as_ptr(), &raw mut stat) } != 0 {
+        return Err(io::Error::last_os_error()).with_context(|| format!("{}", path.display()));
+    }
+    Ok(stat.f_type)
+}
