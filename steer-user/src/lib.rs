@@ -2,6 +2,7 @@
 
 pub mod beacon;
 pub mod cli;
+pub mod config;
 pub mod dataplane;
 pub mod domain;
 pub mod pki;

@@ -90,3 +90,30 @@ fn a_beacon_without_certificate_says_so() {
     ];
     fails(1, "/no.pem", &arguments);
 }
+
+#[test]
+fn config_check_tells_all_that_is_wrong() {
+    let temp = tempfile::tempdir().unwrap();
+    let file = temp.path().join("steer.toml");
+    let good = include_str!("../../deploy/steer.toml");
+    std::fs::write(&file, good).unwrap();
+    succeeds(&["config", "check", file.to_str().unwrap()]);
+
+    let bad = good
+        .replace("eth0", "")
+        .replace("\"local\", \"remote\"", "\"lokal\"");
+    std::fs::write(&file, bad).unwrap();
+    let output = steer(&["config", "check", file.to_str().unwrap()]);
+    let said = stderr(&output);
+    assert_eq!(output.status.code(), Some(3));
+    let file = file.display();
+    let lines: Vec<_> = said.lines().collect();
+    assert_eq!(lines.len(), 2, "{said}");
+    assert!(lines[0].starts_with(&format!("{file}:8: ")), "{said}");
+    assert!(lines[1].starts_with(&format!("{file}:73: ")), "{said}");
+    fails(
+        3,
+        "No such file",
+        &["config", "check", "/nowhere/steer.toml"],
+    );
+}

@@ -1,6 +1,7 @@
 //! The command line.
 
 mod beacon;
+mod config;
 mod error;
 mod pki;
 
@@ -35,6 +36,9 @@ struct Cli {
 enum Command {
     /// Answers a node's probes beside a backend.
     Beacon(beacon::Beacon),
+    /// Checks configurations.
+    #[command(subcommand)]
+    Config(config::Config),
     /// Makes the certificates of nodes and beacons.
     #[command(subcommand)]
     Pki(pki::Pki),
@@ -46,12 +50,17 @@ pub fn main() -> ExitCode {
     let cli = Cli::parse();
     let done = match cli.command {
         Command::Beacon(command) => command.run(cli.log_format),
+        Command::Config(command) => command.run(),
         Command::Pki(command) => command.run(),
     };
     match done {
         Ok(()) => Exit::Done.into(),
         Err(failure) => {
-            eprintln!("steer: {failure}");
+            match failure.exit() {
+                // Each line begins with file and line, where editors look for them.
+                Exit::Config => eprintln!("{failure}"),
+                _ => eprintln!("steer: {failure}"),
+            }
             failure.exit().into()
         }
     }

@@ -1,0 +1,119 @@
+//! The sections `[[backend]]` and `[[pool]]`.
+
+use std::collections::HashMap;
+use std::net::{IpAddr, SocketAddr};
+
+use super::names::Names;
+use super::node::identity;
+use super::read::List;
+use super::report::Report;
+use super::{Backend, Ipip, Mode, Nat, Pool, raw};
+use crate::pki::IdentityKind;
+
+const MAX_CAPACITY: u32 = 1_000_000;
+
+/// What a backend depends on.
+pub(super) struct Context<'a> {
+    /// The node's region, which is the default.
+    pub(super) home: &'a str,
+    pub(super) nat: &'a Nat,
+    pub(super) ipip: &'a Ipip,
+}
+
+pub(super) fn backends(
+    raw: List<raw::Backend>,
+    context: &Context<'_>,
+    report: &mut Report<'_>,
+) -> Names<Backend> {
+    let mut names = Names::new("backend", raw.partial);
+    let mut places = HashMap::new();
+    for raw in raw.items {
+        let backend = backend(&raw, context, report);
+        if let Some(backend) = &backend {
+            let place = (backend.address, backend.mode);
+            if let Some(other) = places.insert(place, backend.name.clone()) {
+                let what = format!("backend {:?} is where {other:?} is", backend.name);
+                let todo = "keep one of them; `capacity` gives it a larger share";
+                report.add(raw.address.span(), what, todo);
+            }
+        }
+        names.push(&raw.name, backend, report);
+    }
+    names
+}
+
+fn backend(raw: &raw::Backend, context: &Context<'_>, report: &mut Report<'_>) -> Option<Backend> {
+    identity(IdentityKind::Beacon, &raw.name, raw.region.as_ref(), report);
+    let capacity = report.number(raw.capacity.as_ref(), 1, 1..=MAX_CAPACITY);
+    let beacon = raw.beacon.as_ref().and_then(|value| {
+        let todo = "write one like 192.0.2.1:7100 or [2001:db8::1]:7100";
+        report.parse::<SocketAddr>(value, "an address with port", todo)
+    });
+    let mode = match (raw.mode, &raw.port) {
+        (raw::Mode::Nat, port) => {
+            if let Some(port) = port.as_ref().filter(|p| *p.get_ref() == 0) {
+                let todo = "write 1 to 65535, or leave it out to keep the service's port";
+                report.add(port.span(), "0 is not a port", todo);
+            }
+            let port = port.as_ref().map(|p| *p.get_ref());
+            Mode::Nat { port }
+        }
+        (raw::Mode::Ipip, None) => Mode::Ipip,
+        (raw::Mode::Ipip, Some(port)) => {
+            let what = "mode ipip keeps the port of the service";
+            report.add(port.span(), what, "remove `port`, or use mode nat");
+            Mode::Ipip
+        }
+    };
+    let address = report.address(&raw.address)?;
+    reachable(raw, address, context, report);
+    Some(Backend {
+        name: raw.name.get_ref().clone(),
+        address,
+        mode,
+        region: match &raw.region {
+            Some(region) => region.get_ref().clone(),
+            None => context.home.to_owned(),
+        },
+        zone: raw.zone.clone(),
+        capacity,
+        beacon,
+    })
+}
+
+/// Checks that the node has a source address towards the backend.
+fn reachable(raw: &raw::Backend, address: IpAddr, context: &Context<'_>, report: &mut Report<'_>) {
+    let family = if address.is_ipv4() { "IPv4" } else { "IPv6" };
+    let of_family = |a: &IpAddr| a.is_ipv4() == address.is_ipv4();
+    let (held, list) = match raw.mode {
+        raw::Mode::Nat => (
+            context.nat.addresses.iter().any(of_family),
+            "`addresses` of [nat]",
+        ),
+        raw::Mode::Ipip if address.is_ipv4() => (context.ipip.v4.is_some(), "`sources` of [ipip]"),
+        raw::Mode::Ipip => (context.ipip.v6.is_some(), "`sources` of [ipip]"),
+    };
+    if !held {
+        let what = format!("{list} has no {family} address, which backend {address} needs");
+        let todo = "add an address of this node that its backends can route to";
+        report.add(raw.address.span(), what, todo);
+    }
+}
+
+pub(super) fn pools(
+    raw: List<raw::Pool>,
+    backends: &Names<Backend>,
+    report: &mut Report<'_>,
+) -> Names<Pool> {
+    let mut names = Names::new("pool", raw.partial);
+    for raw in raw.items {
+        let owner = format!("pool {:?}", raw.name.get_ref());
+        let found = backends.resolve(&raw.backends, &owner, report);
+        let pool = Pool {
+            name: raw.name.get_ref().clone(),
+            backends: found.into_iter().map(|(index, _)| index).collect(),
+        };
+        names.push(&raw.name, Some(pool), report);
+    }
+    names
+}

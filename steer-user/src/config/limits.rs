@@ -1,0 +1,63 @@
+//! What concerns the whole document.
+
+use std::collections::HashMap;
+
+use steer_common::abi::{MEMBERS, SERVICES, SLOTS};
+
+use super::Config;
+use super::node::NatSection;
+use super::report::Report;
+use crate::domain::maglev::table_size;
+
+/// Entries of the perfect hash that may be used: services, and each address of `nat` twice.
+const MAX_SERVICES: usize = SERVICES as usize / 2;
+/// Members over all services, with room for those that are on their way out.
+pub(super) const MAX_MEMBERS: usize = 16_000;
+/// Slots of all tables. Half the arena, so that any configuration can follow any other one.
+const MAX_SLOTS: usize = SLOTS as usize / 2;
+const _: () = assert!(MAX_MEMBERS < MEMBERS as usize);
+
+/// Checks that no address means two things.
+pub(super) fn addresses(nat: &NatSection, config: &Config, report: &mut Report<'_>) {
+    let services = config.services.iter().map(|s| (s.address, &s.name));
+    let vips: HashMap<_, _> = services.collect();
+    let backends = config.backends.iter().map(|b| (b.address, &b.name));
+    let backends: HashMap<_, _> = backends.collect();
+    for (address, span) in nat.typed.addresses.iter().zip(&nat.spans) {
+        if let Some(name) = vips.get(address) {
+            let what = format!("{address} is the address of service {name:?}, too");
+            report.add(span.clone(), what, "use another address of this node");
+        }
+        if let Some(name) = backends.get(address) {
+            let what = format!("{address} is the address of backend {name:?}, too");
+            report.add(span.clone(), what, "use an address of this node");
+        }
+    }
+}
+
+/// Checks that everything fits into the maps.
+pub(super) fn sizes(config: &Config, report: &mut Report<'_>) {
+    let mut members = 0;
+    let mut slots = 0;
+    for service in &config.services {
+        let count = config.members(service).len();
+        members += count;
+        slots += table_size(count);
+    }
+    let entries = config.services.len() + 2 * config.nat.addresses.len();
+    for (have, most, what) in [
+        (
+            entries,
+            MAX_SERVICES,
+            "services (an address of [nat] counts twice)",
+        ),
+        (members, MAX_MEMBERS, "members (backends of each service)"),
+        (slots, MAX_SLOTS, "slots (about a hundred for each member)"),
+    ] {
+        if have > most {
+            let what = format!("{have} {what}, which are more than {most}");
+            let todo = "spread the services over several nodes";
+            report.add(report.find("service"), what, todo);
+        }
+    }
+}

@@ -1,0 +1,279 @@
+//! Configuration: a TOML document becomes a [`Config`] in which everything holds, or a list of all
+//! that is wrong with it.
+
+mod backends;
+#[cfg(test)]
+mod bad;
+mod limits;
+mod names;
+mod node;
+mod raw;
+mod read;
+mod report;
+mod services;
+#[cfg(test)]
+mod tests;
+mod values;
+
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::ops::RangeInclusive;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+
+pub use self::report::{ConfigError, Problem};
+
+/// A configuration that holds: names are unique, and each reference names something.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Config {
+    /// This node.
+    pub node: Node,
+    /// What mode `nat` needs.
+    pub nat: Nat,
+    /// What mode `ipip` needs.
+    pub ipip: Ipip,
+    /// How backends are probed.
+    pub probe: Probe,
+    /// Backends, in the order of the document.
+    pub backends: Vec<Backend>,
+    /// Pools, in the order of the document.
+    pub pools: Vec<Pool>,
+    /// Services, in the order of the document.
+    pub services: Vec<Service>,
+}
+
+/// This node.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Node {
+    /// Its name; its certificate carries it.
+    pub name: String,
+    /// Its region.
+    pub region: String,
+    /// Interfaces that the program is attached to; at least one.
+    pub interfaces: Vec<String>,
+    /// How it is attached.
+    pub xdp_mode: XdpMode,
+    /// Where the daemon keeps what the operator said.
+    pub state_dir: PathBuf,
+    /// The API's Unix socket.
+    pub socket: PathBuf,
+    /// Where the BPF file system is mounted.
+    pub bpffs: PathBuf,
+}
+
+/// How the program is attached.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum XdpMode {
+    /// In the driver.
+    #[default]
+    Native,
+    /// In the kernel's stack: slow, for interfaces without native XDP.
+    Generic,
+}
+
+/// What mode `nat` needs.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Nat {
+    /// Source addresses towards backends.
+    pub addresses: Vec<IpAddr>,
+    /// Source ports towards backends; not empty.
+    pub ports: RangeInclusive<u16>,
+}
+
+/// What mode `ipip` needs: outer sources.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Ipip {
+    /// Towards IPv4 backends.
+    pub v4: Option<Ipv4Addr>,
+    /// Towards IPv6 backends.
+    pub v6: Option<Ipv6Addr>,
+}
+
+/// How backends are probed.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Probe {
+    /// From one ping to the next.
+    pub interval: Duration,
+    /// Longest wait for an answer.
+    pub timeout: Duration,
+    /// So many good probes in a row make a backend up.
+    pub rise: u32,
+    /// So many bad ones make it down.
+    pub fall: u32,
+    /// From one full handshake to the next.
+    pub handshake_every: Duration,
+    /// Certificates; there if any backend has a beacon.
+    pub files: Option<ProbeFiles>,
+}
+
+/// The node's certificates.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ProbeFiles {
+    /// The CA of beacons' certificates.
+    pub ca: PathBuf,
+    /// The node's certificate.
+    pub cert: PathBuf,
+    /// Its key.
+    pub key: PathBuf,
+}
+
+/// One inference endpoint.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Backend {
+    /// Its name; its beacon's certificate carries it.
+    pub name: String,
+    /// Its address.
+    pub address: IpAddr,
+    /// How it is reached.
+    pub mode: Mode,
+    /// Its region.
+    pub region: String,
+    /// Its zone; may be empty.
+    pub zone: String,
+    /// Its weight relative to other backends; at least 1.
+    pub capacity: u32,
+    /// Where its beacon listens. Without one it counts as up.
+    pub beacon: Option<SocketAddr>,
+}
+
+/// How a backend is reached.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Mode {
+    /// Addresses are rewritten both ways.
+    Nat {
+        /// The backend's port, if it isn't the service's.
+        port: Option<u16>,
+    },
+    /// The packet is wrapped; the backend answers directly.
+    Ipip,
+}
+
+/// Backends that serve the same thing.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Pool {
+    /// Its name.
+    pub name: String,
+    /// Indexes of its backends in [`Config::backends`]; at least one.
+    pub backends: Vec<usize>,
+}
+
+/// A VIP.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Service {
+    /// Its name.
+    pub name: String,
+    /// Its address.
+    pub address: IpAddr,
+    /// Its port; 0 means any.
+    pub port: u16,
+    /// Its protocol.
+    pub protocol: Protocol,
+    /// Indexes of its pools in [`Config::pools`], the first choice first; at least one.
+    pub pools: Vec<usize>,
+    /// What happens where no pool has a backend.
+    pub end: End,
+    /// A slot's open flows are taken to be gone after so long without a packet.
+    pub idle_timeout: Duration,
+    /// What happens to the open flows of a member that is down.
+    pub open_flows: OpenFlows,
+}
+
+/// A protocol above IP.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Deserialize, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Protocol {
+    /// TCP.
+    #[default]
+    Tcp,
+    /// UDP.
+    Udp,
+}
+
+/// The end of a chain of pools.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum End {
+    /// The client is told at once.
+    #[default]
+    Reject,
+    /// The client hears nothing.
+    Drop,
+}
+
+/// What happens to the open flows of a member that is down.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum OpenFlows {
+    /// They are reset, so that clients retry at once.
+    #[default]
+    Reset,
+    /// They go to another member.
+    Resteer,
+}
+
+impl Protocol {
+    /// Its number in an IP header.
+    #[must_use]
+    pub fn number(self) -> u8 {
+        match self {
+            Self::Tcp => 6,
+            Self::Udp => 17,
+        }
+    }
+
+    /// Its name in lower case.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Tcp => "tcp",
+            Self::Udp => "udp",
+        }
+    }
+}
+
+impl Config {
+    /// Reads and checks the document at `path`.
+    ///
+    /// # Errors
+    /// With everything that is wrong, each with file and line.
+    pub fn load(path: &Path) -> Result<Self, ConfigError> {
+        let text = std::fs::read_to_string(path).map_err(|source| ConfigError::Read {
+            file: path.to_owned(),
+            source,
+        })?;
+        Self::parse(&text, path)
+    }
+
+    /// Checks a document; `file` is only for the messages.
+    ///
+    /// # Errors
+    /// As [`Self::load`].
+    pub fn parse(text: &str, file: &Path) -> Result<Self, ConfigError> {
+        let mut report = report::Report::new(text);
+        let config = read::sections(text, &mut report).build(&mut report);
+        let problems = report.finish();
+        match config {
+            Some(config) if problems.is_empty() => Ok(config),
+            _ => Err(ConfigError::Invalid {
+                file: file.to_owned(),
+                problems,
+            }),
+        }
+    }
+
+    /// Backends of a service over all its pools, each once, in order of preference.
+    pub fn members(&self, service: &Service) -> Vec<usize> {
+        let mut found = Vec::new();
+        for pool in &service.pools {
+            for backend in &self.pools[*pool].backends {
+                if !found.contains(backend) {
+                    found.push(*backend);
+                }
+            }
+        }
+        found
+    }
+}

@@ -1,0 +1,83 @@
+//! Things with names, and references to them.
+
+use std::collections::HashMap;
+
+use toml::Spanned;
+
+use super::raw::Text;
+use super::report::Report;
+
+/// Things by name. One that is wrong keeps its place, so that a reference to it isn't reported, too.
+pub(super) struct Names<T> {
+    kind: &'static str,
+    items: Vec<Option<T>>,
+    by_name: HashMap<String, usize>,
+    /// Some could not even be read.
+    partial: bool,
+}
+
+impl<T> Names<T> {
+    pub(super) fn new(kind: &'static str, partial: bool) -> Self {
+        Self {
+            kind,
+            items: Vec::new(),
+            by_name: HashMap::new(),
+            partial,
+        }
+    }
+
+    pub(super) fn push(&mut self, name: &Text, item: Option<T>, report: &mut Report<'_>) {
+        let kind = self.kind;
+        if self.by_name.contains_key(name.get_ref()) {
+            let what = format!("there are two {kind}s named {:?}", name.get_ref());
+            report.add(name.span(), what, "rename one of them");
+        }
+        self.by_name
+            .insert(name.get_ref().clone(), self.items.len());
+        self.items.push(item);
+    }
+
+    /// The item at an index that [`Self::resolve`] gave; `None` if it is wrong.
+    pub(super) fn item(&self, index: usize) -> Option<&T> {
+        self.items.get(index)?.as_ref()
+    }
+
+    /// The things that a list names, with the reference that named each.
+    pub(super) fn resolve<'a>(
+        &self,
+        list: &'a Spanned<Vec<Text>>,
+        owner: &str,
+        report: &mut Report<'_>,
+    ) -> Vec<(usize, &'a Text)> {
+        let kind = self.kind;
+        if list.get_ref().is_empty() {
+            let what = format!("{owner} has no {kind}");
+            report.add(list.span(), what, format!("name at least one {kind}"));
+        }
+        let mut found: Vec<(usize, &Text)> = Vec::new();
+        for name in list.get_ref() {
+            match self.by_name.get(name.get_ref()) {
+                Some(index) if found.iter().any(|(i, _)| i == index) => {
+                    let what = format!("{owner} names {kind} {:?} twice", name.get_ref());
+                    report.add(name.span(), what, "remove one of them");
+                }
+                Some(index) => found.push((*index, name)),
+                None if self.partial => {}
+                None => {
+                    let what = format!(
+                        "{owner} names {kind} {:?}, which isn't there",
+                        name.get_ref()
+                    );
+                    let todo = format!("add a [[{kind}]] of this name, or correct it");
+                    report.add(name.span(), what, todo);
+                }
+            }
+        }
+        found
+    }
+
+    /// All of them, if none is wrong.
+    pub(super) fn all(self) -> Option<Vec<T>> {
+        self.items.into_iter().collect()
+    }
+}

@@ -1,0 +1,165 @@
+//! The sections `[node]`, `[nat]`, `[ipip]` and `[probe]`.
+
+use std::net::IpAddr;
+use std::ops::{Range, RangeInclusive};
+use std::path::PathBuf;
+use std::time::Duration;
+
+use steer_common::abi::NAT_ADDRESSES;
+
+use super::raw::{self, Text};
+use super::report::Report;
+use super::{Ipip, Nat, Node, Probe, ProbeFiles};
+use crate::pki::{Identity, IdentityKind};
+
+const NAT_PORTS: RangeInclusive<u16> = 20_000..=59_999;
+/// IFNAMSIZ less the terminator.
+const INTERFACE_LEN: usize = 15;
+const MS: Duration = Duration::from_millis(1);
+const MINUTE: Duration = Duration::from_secs(60);
+
+/// The section `[nat]`, and where its addresses stand.
+pub(super) struct NatSection {
+    pub(super) typed: Nat,
+    pub(super) spans: Vec<Range<usize>>,
+}
+
+pub(super) fn node(raw: raw::Node, report: &mut Report<'_>) -> Node {
+    identity(IdentityKind::Node, &raw.name, Some(&raw.region), report);
+    if raw.interfaces.get_ref().is_empty() {
+        let todo = "name the interface that clients' packets come in by";
+        report.add(raw.interfaces.span(), "there is no interface", todo);
+    }
+    let mut interfaces: Vec<String> = Vec::new();
+    for name in raw.interfaces.into_inner() {
+        let fit = |c: char| c.is_ascii_graphic() && c != '/';
+        let text = name.get_ref();
+        if text.is_empty() || text.len() > INTERFACE_LEN || !text.chars().all(fit) {
+            let what = format!("{text:?} is not the name of an interface");
+            report.add(name.span(), what, "write one that `ip link` shows");
+        } else if interfaces.contains(text) {
+            let what = format!("interface {text:?} is there twice");
+            report.add(name.span(), what, "remove one of them");
+        }
+        interfaces.push(name.into_inner());
+    }
+    Node {
+        name: raw.name.into_inner(),
+        region: raw.region.into_inner(),
+        interfaces,
+        xdp_mode: raw.xdp_mode,
+        state_dir: report.path(raw.state_dir, "/var/lib/steer"),
+        socket: report.path(raw.socket, "/run/steer/steer.sock"),
+        bpffs: report.path(raw.bpffs, "/sys/fs/bpf"),
+    }
+}
+
+/// Checks that a certificate can carry name and region.
+pub(super) fn identity(
+    kind: IdentityKind,
+    name: &Text,
+    region: Option<&Text>,
+    report: &mut Report<'_>,
+) {
+    // Each by itself, to know the line.
+    if let Err(e) = Identity::new(kind, "any", name.get_ref()) {
+        report.add_described(name.span(), &e);
+    }
+    let Some(region) = region else { return };
+    if let Err(e) = Identity::new(kind, region.get_ref(), "any") {
+        report.add_described(region.span(), &e);
+    }
+}
+
+pub(super) fn nat(raw: raw::Nat, report: &mut Report<'_>) -> NatSection {
+    let mut addresses: Vec<IpAddr> = Vec::new();
+    let mut spans = Vec::new();
+    for value in &raw.addresses {
+        let Some(address) = report.address(value) else {
+            continue;
+        };
+        if addresses.contains(&address) {
+            let what = format!("{address} is there twice");
+            report.add(value.span(), what, "remove one of them");
+        }
+        let of_family = |a: &&IpAddr| a.is_ipv4() == address.is_ipv4();
+        if addresses.iter().filter(of_family).count() == NAT_ADDRESSES as usize {
+            let what = format!("more than {NAT_ADDRESSES} addresses of one family");
+            report.add(
+                value.span(),
+                what,
+                "remove some; each has all ports of the range",
+            );
+        }
+        addresses.push(address);
+        spans.push(value.span());
+    }
+    let ports = raw.ports.map_or(NAT_PORTS, |value| {
+        let range = value.get_ref().split_once('-');
+        let parsed = range.and_then(|(first, last)| {
+            let first: u16 = first.trim().parse().ok()?;
+            let last: u16 = last.trim().parse().ok()?;
+            (1 <= first && first <= last).then_some(first..=last)
+        });
+        parsed.unwrap_or_else(|| {
+            let what = format!("{:?} is not a range of ports, or is empty", value.get_ref());
+            report.add(value.span(), what, "write one like 20000-59999");
+            NAT_PORTS
+        })
+    });
+    let typed = Nat { addresses, ports };
+    NatSection { typed, spans }
+}
+
+pub(super) fn ipip(raw: raw::Ipip, report: &mut Report<'_>) -> Ipip {
+    let mut ipip = Ipip::default();
+    for value in raw.sources {
+        let Some(address) = report.address(&value) else {
+            continue;
+        };
+        let again = match address {
+            IpAddr::V4(v4) => ipip.v4.replace(v4).is_some(),
+            IpAddr::V6(v6) => ipip.v6.replace(v6).is_some(),
+        };
+        if again {
+            let what = "more than one source of one family";
+            report.add(
+                value.span(),
+                what,
+                "keep one IPv4 and one IPv6 address at most",
+            );
+        }
+    }
+    ipip
+}
+
+pub(super) fn probe(raw: raw::Probe, with_beacons: bool, report: &mut Report<'_>) -> Probe {
+    let interval = report.duration(raw.interval.as_ref(), 100 * MS, 10 * MS..=MINUTE);
+    let timeout = report.duration(raw.timeout.as_ref(), 200 * MS, MS..=MINUTE);
+    let handshake = raw.handshake_every.as_ref();
+    let handshake_every = report.duration(handshake, MINUTE / 2, MINUTE / 60..=MINUTE * 1440);
+    if let Some(value) = handshake.filter(|_| handshake_every < interval) {
+        let what = "handshakes come more often than pings";
+        report.add(value.span(), what, "write more than `interval`");
+    }
+    if with_beacons && (raw.ca.is_none() || raw.cert.is_none() || raw.key.is_none()) {
+        let what = "beacons are probed, but [probe] lacks `ca`, `cert` or `key`";
+        let todo = "name the files that `steer pki` made, or remove `beacon` from the backends";
+        report.add(report.find("probe"), what, todo);
+    }
+    let mut file = |value: Option<Text>| -> Option<PathBuf> {
+        value.map(|v| report.path(Some(v), "/etc/steer/pki/ca.pem"))
+    };
+    let files = (file(raw.ca), file(raw.cert), file(raw.key));
+    Probe {
+        interval,
+        timeout,
+        rise: report.number(raw.rise.as_ref(), 2, 1..=100),
+        fall: report.number(raw.fall.as_ref(), 2, 1..=100),
+        handshake_every,
+        files: match files {
+            (Some(ca), Some(cert), Some(key)) => Some(ProbeFiles { ca, cert, key }),
+            _ => None,
+        },
+    }
+}

@@ -1,0 +1,134 @@
+//! From text to sections. Each is read by itself, so that one mistake doesn't hide the next.
+
+use std::ops::Range;
+
+use serde::de::DeserializeOwned;
+use toml::Spanned;
+use toml::de::{DeTable, DeValue, ValueDeserializer};
+
+use super::report::Report;
+use super::{Config, backends, limits, node, raw, services};
+
+/// The sections that could be read.
+#[derive(Default)]
+pub(super) struct Sections {
+    node: Option<raw::Node>,
+    nat: raw::Nat,
+    ipip: raw::Ipip,
+    probe: raw::Probe,
+    backends: List<raw::Backend>,
+    pools: List<raw::Pool>,
+    services: List<raw::Service>,
+}
+
+/// A section that may come more than once.
+pub(super) struct List<T> {
+    pub(super) items: Vec<T>,
+    /// Some could not be read, so that a reference may point to one of them.
+    pub(super) partial: bool,
+}
+
+impl<T> Default for List<T> {
+    fn default() -> Self {
+        Self {
+            items: Vec::new(),
+            partial: false,
+        }
+    }
+}
+
+pub(super) fn sections(text: &str, report: &mut Report<'_>) -> Sections {
+    let mut sections = Sections::default();
+    let (table, errors) = DeTable::parse_recoverable(text);
+    if !errors.is_empty() {
+        // What the reader made up behind a mistake is not worth a message.
+        errors.iter().for_each(|e| report.add_toml(e, 0..0));
+        return sections;
+    }
+    for (key, value) in table.into_inner() {
+        let span = key.span();
+        report.section(key.get_ref(), span.clone());
+        let section = Section { value, span };
+        match key.get_ref().as_ref() {
+            "node" => sections.node = section.one(report),
+            "nat" => sections.nat = section.one(report).unwrap_or_default(),
+            "ipip" => sections.ipip = section.one(report).unwrap_or_default(),
+            "probe" => sections.probe = section.one(report).unwrap_or_default(),
+            "backend" => sections.backends = section.each(report),
+            "pool" => sections.pools = section.each(report),
+            "service" => sections.services = section.each(report),
+            other => report.add(
+                section.span,
+                format!("unknown section `{other}`"),
+                "write [node], [nat], [ipip], [probe], [[backend]], [[pool]] or [[service]]",
+            ),
+        }
+    }
+    if sections.node.is_none() && report.is_empty() {
+        let todo = "add it, with name, region and interfaces";
+        report.add(0..0, "there is no section [node]", todo);
+    }
+    sections
+}
+
+struct Section<'a> {
+    value: Spanned<DeValue<'a>>,
+    span: Range<usize>,
+}
+
+impl Section<'_> {
+    fn one<T: DeserializeOwned>(self, report: &mut Report<'_>) -> Option<T> {
+        T::deserialize(ValueDeserializer::from(self.value))
+            .inspect_err(|e| report.add_toml(e, self.span))
+            .ok()
+    }
+
+    fn each<T: DeserializeOwned>(self, report: &mut Report<'_>) -> List<T> {
+        let mut list = List::default();
+        let DeValue::Array(values) = self.value.into_inner() else {
+            list.partial = true;
+            let todo = "write it with two brackets on each side: it may come more than once";
+            report.add(self.span, "this section is a list", todo);
+            return list;
+        };
+        for value in values {
+            let span = value.span();
+            match (Section { value, span }).one(report) {
+                Some(item) => list.items.push(item),
+                None => list.partial = true,
+            }
+        }
+        list
+    }
+}
+
+impl Sections {
+    /// Checks all that is there. `None` if too much is missing; then there is a problem to report.
+    pub(super) fn build(self, report: &mut Report<'_>) -> Option<Config> {
+        let node = self.node.map(|raw| node::node(raw, report));
+        let nat = node::nat(self.nat, report);
+        let ipip = node::ipip(self.ipip, report);
+        let with_beacons = self.backends.items.iter().any(|b| b.beacon.is_some());
+        let probe = node::probe(self.probe, with_beacons, report);
+        let context = backends::Context {
+            home: node.as_ref().map_or("", |n| n.region.as_str()),
+            nat: &nat.typed,
+            ipip: &ipip,
+        };
+        let backends = backends::backends(self.backends, &context, report);
+        let pools = backends::pools(self.pools, &backends, report);
+        let services = services::services(self.services, &pools, &backends, report);
+        let config = Config {
+            node: node?,
+            nat: nat.typed.clone(),
+            ipip,
+            probe,
+            backends: backends.all()?,
+            pools: pools.all()?,
+            services: services.all()?,
+        };
+        limits::addresses(&nat, &config, report);
+        limits::sizes(&config, report);
+        Some(config)
+    }
+}

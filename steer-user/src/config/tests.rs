@@ -1,0 +1,184 @@
+use std::path::Path;
+
+use super::bad::BAD;
+use super::*;
+
+const EXAMPLE: &str = include_str!("../../../deploy/steer.toml");
+
+/// Lines are counted in this one.
+const GOOD: &str = r#"[node]
+name = "n1"
+region = "eu"
+interfaces = ["eth0"]
+[nat]
+addresses = ["10.0.0.1"]
+ports = "1000-2000"
+[ipip]
+sources = ["10.0.0.1"]
+[probe]
+timeout = "300ms"
+rise = 3
+ca = "/ca.pem"
+cert = "/n1.pem"
+key = "/n1.key"
+[[backend]]
+name = "b1"
+address = "10.0.1.1"
+mode = "nat"
+port = 8000
+beacon = "10.0.1.1:7100"
+[[backend]]
+name = "b2"
+address = "10.0.1.2"
+mode = "ipip"
+capacity = 3
+region = "us"
+[[pool]]
+name = "p1"
+backends = ["b1", "b2"]
+[[service]]
+name = "s1"
+address = "192.0.2.1"
+port = 80
+pools = ["p1"]
+idle_timeout = "1m"
+"#;
+
+fn parse(text: &str) -> Result<Config, Vec<Problem>> {
+    Config::parse(text, Path::new("f.toml")).map_err(|e| match e {
+        ConfigError::Invalid { problems, .. } => problems,
+        ConfigError::Read { .. } => unreachable!("nothing is read"),
+    })
+}
+
+fn lines(text: &str) -> Vec<String> {
+    let problems = parse(text).map(|_| ()).unwrap_err();
+    problems.iter().map(ToString::to_string).collect()
+}
+
+#[test]
+fn the_example_holds() {
+    let config = parse(EXAMPLE).unwrap();
+    assert_eq!(config.services[0].pools, [0, 1]);
+    assert_eq!(config.backends[0].region, "eu-west");
+    assert_eq!(config.members(&config.services[0]), [0, 1, 2]);
+    assert_eq!(config.probe.interval, Duration::from_millis(100));
+}
+
+/// What the example calls a default is the default.
+#[test]
+fn the_example_tells_the_defaults() {
+    let spelled: String = EXAMPLE
+        .lines()
+        .map(|line| match line.strip_prefix("# ") {
+            Some(rest) if rest.split('#').next().unwrap().contains(" = ") => format!("{rest}\n"),
+            _ => format!("{line}\n"),
+        })
+        .collect();
+    assert_ne!(spelled, EXAMPLE);
+    assert_eq!(parse(&spelled).unwrap(), parse(EXAMPLE).unwrap());
+}
+
+#[test]
+fn a_document_becomes_what_it_says() {
+    let config = parse(GOOD).unwrap();
+    assert_eq!(config.nat.ports, 1000..=2000);
+    assert_eq!(config.ipip.v4, Some(Ipv4Addr::new(10, 0, 0, 1)));
+    assert_eq!((config.probe.rise, config.probe.fall), (3, 2));
+    assert_eq!(config.backends[0].mode, Mode::Nat { port: Some(8000) });
+    assert_eq!(config.backends[1].mode, Mode::Ipip);
+    assert_eq!(config.backends[1].capacity, 3);
+    assert_eq!(config.pools[0].backends, [0, 1]);
+    let service = &config.services[0];
+    assert_eq!((service.port, service.protocol), (80, Protocol::Tcp));
+    assert_eq!(service.idle_timeout, Duration::from_secs(60));
+    assert_eq!(service.open_flows, OpenFlows::Reset);
+}
+
+#[test]
+fn each_mistake_is_told_with_its_line() {
+    for (from, to, line, says) in BAD {
+        assert!(GOOD.contains(from), "{from:?} is not in the document");
+        let said = lines(&GOOD.replacen(from, to, 1));
+        let start = format!("{line}: ");
+        assert!(
+            said.iter()
+                .any(|s| s.starts_with(&start) && s.contains(says)),
+            "{to:?} at {line}, {says:?}: {said:#?}"
+        );
+    }
+}
+
+#[test]
+fn two_services_of_one_vip_are_refused() {
+    let twin = "[[service]]\nname = \"s2\"\naddress = \"192.0.2.1\"\nport = 80\npools = [\"p1\"]\n";
+    let said = lines(&format!("{GOOD}{twin}"));
+    assert_eq!(said.len(), 1);
+    assert!(
+        said[0].starts_with("39: service \"s2\" has the address"),
+        "{said:?}"
+    );
+    let same_name = twin.replace("s2", "s1").replace("port = 80", "port = 81");
+    assert!(lines(&format!("{GOOD}{same_name}"))[0].starts_with("38: there are two services"));
+    parse(&format!("{GOOD}{twin}protocol = \"udp\"\n")).unwrap();
+}
+
+#[test]
+fn all_mistakes_come_at_once() {
+    let text = GOOD
+        .replace("rise = 3", "rise = 0")
+        .replace("\"10.0.1.2\"", "\"10.0.1\"")
+        .replace("[\"p1\"]", "[\"p9\"]")
+        .replace("region = \"us\"", "colour = \"red\"")
+        .replace("\"eth0\"", "\"\"");
+    let said = lines(&text);
+    let starts = ["4: ", "12: ", "27: ", "35: "];
+    assert_eq!(said.len(), starts.len(), "{said:#?}");
+    assert!(
+        said.iter()
+            .zip(starts)
+            .all(|(s, start)| s.starts_with(start)),
+        "{said:#?}"
+    );
+}
+
+#[test]
+fn a_broken_thing_is_not_reported_at_its_references() {
+    let said = lines(&GOOD.replace("\"10.0.1.2\"", "\"10.0.1\""));
+    assert_eq!(said.len(), 1, "{said:#?}");
+    let said = lines(&GOOD.replace("capacity = 3", "capacity = \"3\""));
+    assert_eq!(said.len(), 1, "{said:#?}");
+}
+
+#[test]
+fn what_does_not_fit_into_the_maps_is_refused() {
+    let mut text = GOOD.to_owned();
+    for i in 0..4096 {
+        let address = Ipv4Addr::from(0x0a80_0000 + i);
+        text += &format!(
+            "[[service]]\nname = \"x{i}\"\naddress = \"{address}\"\nport = 80\npools = [\"p1\"]\n"
+        );
+    }
+    let said = lines(&text);
+    assert!(said[0].starts_with("31: 4099 services"), "{said:?}");
+    let many: Vec<_> = (0..65).map(|i| format!("\"10.7.0.{i}\"")).collect();
+    let sources = format!("addresses = [{}]", many.join(", "));
+    let said = lines(&GOOD.replace("addresses = [\"10.0.0.1\"]", &sources));
+    assert!(said[0].starts_with("6: more than 64 addresses"), "{said:?}");
+}
+
+#[test]
+fn messages_begin_with_the_file() {
+    let error = Config::parse("[node", Path::new("/etc/steer.toml")).unwrap_err();
+    assert!(
+        error.to_string().starts_with("/etc/steer.toml:1: "),
+        "{error}"
+    );
+    let error = Config::load(Path::new("/nowhere/steer.toml")).unwrap_err();
+    assert!(
+        error
+            .to_string()
+            .starts_with("/nowhere/steer.toml: No such file"),
+        "{error}"
+    );
+}
