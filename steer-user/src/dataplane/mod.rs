@@ -3,6 +3,7 @@
 mod kernel_maps;
 mod link_info;
 mod mapped;
+mod neighbours;
 mod object;
 mod perfect_hash;
 mod pins;
@@ -10,6 +11,7 @@ mod sweep;
 mod xdp;
 
 pub use kernel_maps::KernelMaps;
+pub use neighbours::Neighbours;
 pub use object::object;
 pub use perfect_hash::{PerfectHash, build as build_perfect_hash};
 pub use pins::Pins;

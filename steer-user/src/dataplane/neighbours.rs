@@ -1,0 +1,190 @@
+//! Ways to backends, as the kernel's routing and neighbour tables know them (rtnetlink).
+
+use std::{
+    io,
+    net::{IpAddr, Ipv4Addr, Ipv6Addr, UdpSocket},
+};
+
+use anyhow::{Context, Result, anyhow};
+use futures_util::{StreamExt, TryStreamExt};
+use rtnetlink::{
+    Handle, IpVersion, MulticastGroup, RouteMessageBuilder, new_multicast_connection,
+    packet_route::{
+        link::LinkAttribute,
+        neighbour::{NeighbourAddress, NeighbourAttribute, NeighbourState},
+        route::{RouteAddress, RouteAttribute},
+    },
+};
+use steer_common::{
+    abi::{Mac, Macs},
+    tables::NextHop,
+};
+use tokio::sync::watch;
+
+/// The discard port (RFC 863): what is sent there makes the kernel look for the neighbour.
+const DISCARD: u16 = 9;
+
+/// A socket to the kernel's tables of this network namespace.
+#[derive(Clone, Debug)]
+pub struct Neighbours {
+    handle: Handle,
+    changes: watch::Receiver<()>,
+}
+
+impl Neighbours {
+    /// Opens the socket. To be called in a Tokio runtime, on a thread in the network namespace of
+    /// the interfaces.
+    ///
+    /// # Errors
+    /// If the kernel refuses the socket.
+    pub fn new() -> Result<Self> {
+        let groups = [
+            MulticastGroup::Neigh,
+            MulticastGroup::Link,
+            MulticastGroup::Ipv4Route,
+            MulticastGroup::Ipv6Route,
+        ];
+        let (connection, handle, mut messages) =
+            new_multicast_connection(&groups).context("cannot open a netlink socket")?;
+        let (changed, changes) = watch::channel(());
+        tokio::spawn(connection);
+        tokio::spawn(async move {
+            while messages.next().await.is_some() {
+                if changed.send(()).is_err() {
+                    break;
+                }
+            }
+        });
+        Ok(Self { handle, changes })
+    }
+
+    /// Marked as changed whenever links, routes or neighbours do.
+    pub fn changes(&self) -> watch::Receiver<()> {
+        self.changes.clone()
+    }
+
+    /// The way to an address. `None` while the next hop's MAC address is not known; the kernel was
+    /// asked to find it out, and [`Self::changes`] will tell.
+    ///
+    /// # Errors
+    /// If there is no route, or it leads through an interface without MAC addresses.
+    pub async fn next_hop(&self, address: IpAddr) -> Result<Option<NextHop>> {
+        let (interface, next_hop) = self.route(address).await?;
+        let source = self.own_mac(interface).await?;
+        let Some(destination) = self.neighbour(interface, next_hop).await? else {
+            find_out(next_hop, interface);
+            return Ok(None);
+        };
+        Ok(Some(NextHop {
+            macs: Macs::new(destination, source),
+            interface,
+        }))
+    }
+
+    /// The interface towards an address, and the gateway or the address itself.
+    async fn route(&self, address: IpAddr) -> Result<(u32, IpAddr)> {
+        let message = match address {
+            IpAddr::V4(address) => RouteMessageBuilder::<Ipv4Addr>::new()
+                .destination_prefix(address, 32)
+                .build(),
+            IpAddr::V6(address) => RouteMessageBuilder::<Ipv6Addr>::new()
+                .destination_prefix(address, 128)
+                .build(),
+        };
+        let mut routes = self.handle.route().get(message).execute();
+        let route = routes
+            .try_next()
+            .await
+            .with_context(|| format!("{address}: no route; `ip route get {address}` says why"))?
+            .ok_or_else(|| anyhow!("{address}: no route"))?;
+        let mut interface = None;
+        let mut gateway = address;
+        for attribute in route.attributes {
+            match attribute {
+                RouteAttribute::Oif(index) => interface = Some(index),
+                RouteAttribute::Gateway(RouteAddress::Inet(address)) => gateway = address.into(),
+                RouteAttribute::Gateway(RouteAddress::Inet6(address)) => gateway = address.into(),
+                _ => (),
+            }
+        }
+        let interface =
+            interface.ok_or_else(|| anyhow!("{address}: its route has no interface"))?;
+        Ok((interface, gateway))
+    }
+
+    async fn own_mac(&self, interface: u32) -> Result<Mac> {
+        let mut links = self.handle.link().get().match_index(interface).execute();
+        let link = links
+            .try_next()
+            .await
+            .with_context(|| format!("interface {interface}"))?
+            .ok_or_else(|| anyhow!("interface {interface}: gone"))?;
+        link.attributes
+            .into_iter()
+            .find_map(|attribute| match attribute {
+                LinkAttribute::Address(bytes) => Mac::try_from(bytes).ok(),
+                _ => None,
+            })
+            .ok_or_else(|| anyhow!("interface {interface}: no MAC address"))
+    }
+
+    async fn neighbour(&self, interface: u32, address: IpAddr) -> Result<Option<Mac>> {
+        let version = match address {
+            IpAddr::V4(_) => IpVersion::V4,
+            IpAddr::V6(_) => IpVersion::V6,
+        };
+        let mut neighbours = self.handle.neighbours().get().set_family(version).execute();
+        let mut found = None;
+        while let Some(neighbour) = neighbours.try_next().await? {
+            let usable = !matches!(
+                neighbour.header.state,
+                NeighbourState::Incomplete | NeighbourState::Failed | NeighbourState::None
+            );
+            if neighbour.header.ifindex != interface || !usable {
+                continue;
+            }
+            let mut destination = None;
+            let mut mac = None;
+            for attribute in neighbour.attributes {
+                match attribute {
+                    NeighbourAttribute::Destination(NeighbourAddress::Inet(address)) => {
+                        destination = Some(IpAddr::from(address));
+                    }
+                    NeighbourAttribute::Destination(NeighbourAddress::Inet6(address)) => {
+                        destination = Some(IpAddr::from(address));
+                    }
+                    NeighbourAttribute::LinkLayerAddress(bytes) => mac = Mac::try_from(bytes).ok(),
+                    _ => (),
+                }
+            }
+            if destination == Some(address) {
+                found = mac;
+            }
+        }
+        Ok(found)
+    }
+}
+
+/// Makes the kernel look for a neighbour, by a datagram of no bytes.
+fn find_out(address: IpAddr, interface: u32) {
+    // Whatever goes wrong here shows in the neighbour never being found.
+    let _ = send_nothing(address, interface);
+}
+
+fn send_nothing(address: IpAddr, interface: u32) -> io::Result<()> {
+    let any: IpAddr = match address {
+        IpAddr::V4(_) => Ipv4Addr::UNSPECIFIED.into(),
+        IpAddr::V6(_) => Ipv6Addr::UNSPECIFIED.into(),
+    };
+    let socket = UdpSocket::bind((any, 0))?;
+    match address {
+        IpAddr::V6(address) if address.is_unicast_link_local() => {
+            let to = std::net::SocketAddrV6::new(address, DISCARD, 0, interface);
+            socket.send_to(&[], to)?;
+        }
+        _ => {
+            socket.send_to(&[], (address, DISCARD))?;
+        }
+    }
+    Ok(())
+}
