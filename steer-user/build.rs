@@ -1,4 +1,4 @@
-//! Builds the XDP programs of `../steer-ebpf` into `OUT_DIR/steer.o`.
+//! Builds the XDP programs of `../steer-ebpf` into `OUT_DIR/*.o`.
 //!
 //! What to build them with is in `.toolchain/env.json`, which `cargo xtask setup` writes.
 
@@ -13,6 +13,7 @@ use std::{
 use serde::Deserialize;
 
 const TARGET: &str = "bpfel-unknown-none";
+const PROGRAMS: [&str; 2] = ["steer", "decap"];
 
 /// The compiler, Cargo and linker `cargo xtask setup` chose.
 #[derive(Deserialize)]
@@ -60,8 +61,11 @@ fn run() -> Result<(), String> {
     if !status.success() {
         return Err(format!("steer-ebpf did not build ({status})"));
     }
-    let built = target_dir.join(TARGET).join("release/steer");
-    fs::copy(&built, out.join("steer.o")).map_err(|e| format!("{}: {e}", built.display()))?;
+    for program in PROGRAMS {
+        let built = target_dir.join(TARGET).join("release").join(program);
+        fs::copy(&built, out.join(format!("{program}.o")))
+            .map_err(|e| format!("{}: {e}", built.display()))?;
+    }
     Ok(())
 }
 

@@ -11,6 +11,7 @@ extern crate std;
 
 pub mod abi;
 pub mod checksum;
+pub mod decap;
 pub mod decide;
 pub mod frame;
 pub mod hash;

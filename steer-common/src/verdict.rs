@@ -32,16 +32,14 @@ pub enum DropReason {
     Reset = 12,
     /// The program and its maps disagree: a fault of ours.
     Internal = 13,
-    /// Encapsulated by a sender that is not allowed (decap program).
-    DecapSource = 14,
     /// Congestion was marked on the outer header of a packet that cannot carry the mark
     /// (RFC 6040 section 4.2).
-    DecapEcn = 15,
+    DecapEcn = 14,
 }
 
 impl DropReason {
     /// All reasons, in the order of their numbers.
-    pub const ALL: [Self; 15] = [
+    pub const ALL: [Self; 14] = [
         Self::Malformed,
         Self::Fragment,
         Self::NoBackend,
@@ -55,7 +53,6 @@ impl DropReason {
         Self::TooBig,
         Self::Reset,
         Self::Internal,
-        Self::DecapSource,
         Self::DecapEcn,
     ];
     /// Entries of the counters' array: one more than the largest number.
@@ -77,7 +74,6 @@ impl DropReason {
             Self::TooBig => "too-big",
             Self::Reset => "reset",
             Self::Internal => "internal",
-            Self::DecapSource => "decap-source",
             Self::DecapEcn => "decap-ecn",
         }
     }

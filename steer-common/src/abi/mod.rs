@@ -43,6 +43,8 @@ pub const FLOWS: u32 = 1 << 18;
 pub const NAT_FLOWS: u32 = 1 << 18;
 /// Source addresses for `nat` of one family. IPv4 addresses come first in the map, then IPv6.
 pub const NAT_ADDRESSES: u32 = 64;
+/// Nodes that a decap program accepts packets from.
+pub const DECAP_SOURCES: u32 = 1024;
 /// Interfaces that packets can be redirected to.
 pub const PORTS: u32 = 64;
 
@@ -74,6 +76,8 @@ pub mod maps {
     pub const PORTS: &str = "PORTS";
     /// Hash of outer source [`Address`](super::Address)es that the decap program accepts.
     pub const DECAP_SOURCES: &str = "DECAP_SOURCES";
+    /// Per-CPU array of `u64` of the decap program: packets it stripped at 0, drops by their reason.
+    pub const DECAP_COUNTS: &str = "DECAP_COUNTS";
 }
 
 /// Asserts the size of each type, and lets aya read and write it as bytes.

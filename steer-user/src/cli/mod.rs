@@ -2,6 +2,7 @@
 
 mod beacon;
 mod config;
+mod decap;
 mod error;
 mod pki;
 
@@ -39,6 +40,8 @@ enum Command {
     /// Checks configurations.
     #[command(subcommand)]
     Config(config::Config),
+    /// Takes outer headers off, on a backend without a tunnel device.
+    Decap(decap::Decap),
     /// Makes the certificates of nodes and beacons.
     #[command(subcommand)]
     Pki(pki::Pki),
@@ -51,6 +54,7 @@ pub fn main() -> ExitCode {
     let done = match cli.command {
         Command::Beacon(command) => command.run(cli.log_format),
         Command::Config(command) => command.run(),
+        Command::Decap(command) => command.run(cli.log_format),
         Command::Pki(command) => command.run(),
     };
     match done {

@@ -1,5 +1,6 @@
 //! What the control loop asks of the data path.
 
+mod decap;
 mod kernel_maps;
 mod link_info;
 mod mapped;
@@ -10,6 +11,7 @@ mod pins;
 mod sweep;
 mod xdp;
 
+pub use decap::Decap;
 pub use kernel_maps::KernelMaps;
 pub use neighbours::Neighbours;
 pub use object::object;

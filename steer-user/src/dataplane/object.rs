@@ -1,6 +1,11 @@
-//! The program, as the build made it.
+//! The programs, as the build made them.
 
 /// The ELF object with the XDP program and its maps.
 pub fn object() -> &'static [u8] {
     aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/steer.o"))
+}
+
+/// The ELF object with the program for backends without a tunnel device.
+pub(super) fn decap_object() -> &'static [u8] {
+    aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/decap.o"))
 }

@@ -1,0 +1,73 @@
+//! The XDP program of `steer decap`: outer headers off, inner packets to the kernel's stack.
+#![no_std]
+#![no_main]
+#![feature(asm_experimental_arch)]
+
+mod packet;
+mod maps {
+    //! Every map of the program.
+
+    use aya_ebpf::{
+        macros::map,
+        maps::{HashMap, PerCpuArray},
+    };
+    use steer_common::{
+        abi::{self, Address},
+        verdict::DropReason,
+    };
+
+    #[map]
+    pub(crate) static DECAP_SOURCES: HashMap<Address, u32> =
+        HashMap::with_max_entries(abi::DECAP_SOURCES, 0);
+
+    #[map]
+    pub(crate) static DECAP_COUNTS: PerCpuArray<u64> =
+        PerCpuArray::with_max_entries(DropReason::COUNT, 0);
+
+    #[map]
+    pub(crate) static SCRATCH: PerCpuArray<u64> = PerCpuArray::with_max_entries(1, 0);
+}
+
+use aya_ebpf::{bindings::xdp_action, macros::xdp, programs::XdpContext};
+use steer_common::decap::{Decap, decap};
+
+use crate::{
+    maps::{DECAP_COUNTS, DECAP_SOURCES},
+    packet::XdpFrame,
+};
+
+/// Strips a packet of its outer header, if a node put it there.
+#[xdp]
+pub fn steer_decap(ctx: XdpContext) -> u32 {
+    let mut frame = XdpFrame::new(&ctx);
+    match decap(&mut frame, |source| DECAP_SOURCES.get_ptr(source).is_some()) {
+        Decap::Other => xdp_action::XDP_PASS,
+        Decap::Done => {
+            count(0);
+            xdp_action::XDP_PASS
+        }
+        Decap::Drop(reason) => {
+            count(reason as u32);
+            xdp_action::XDP_DROP
+        }
+    }
+}
+
+#[inline(always)]
+fn count(index: u32) {
+    if let Some(count) = DECAP_COUNTS.get_ptr_mut(index) {
+        // SAFETY: a per-CPU value, and a program is not interrupted by another of its kind.
+        unsafe { *count += 1 };
+    }
+}
+
+/// Never reached: a program that could panic does not link.
+#[panic_handler]
+fn panic(_info: &core::panic::PanicInfo<'_>) -> ! {
+    loop {}
+}
+
+/// The licence the kernel checks for GPL-only helpers.
+#[unsafe(link_section = "license")]
+#[unsafe(no_mangle)]
+static LICENSE: [u8; 13] = *b"Dual MIT/GPL\0";

@@ -1,0 +1,83 @@
+//! The program for backends without a tunnel device.
+
+use std::net::IpAddr;
+
+use anyhow::{Context, Result, anyhow, bail};
+use aya::{
+    Ebpf, EbpfLoader,
+    maps::{HashMap, PerCpuArray},
+    programs::{Xdp as Program, XdpMode, links::FdLink},
+};
+use steer_common::{
+    abi::{Address, maps},
+    verdict::DropReason,
+};
+
+use super::{interface_index, object::decap_object};
+
+/// An interface whose encapsulated packets are stripped of their outer header, as long as this
+/// value lives.
+pub struct Decap {
+    ebpf: Ebpf,
+    _link: FdLink,
+}
+
+impl Decap {
+    /// Loads the program, accepts packets from `sources` and attaches to an interface.
+    ///
+    /// # Errors
+    /// If there is no source or no such interface, or the kernel refuses.
+    pub fn attach(interface: &str, sources: &[IpAddr], generic: bool) -> Result<Self> {
+        if sources.is_empty() {
+            bail!("no node to accept packets from: anyone could send past a firewall then");
+        }
+        let index = interface_index(interface)?;
+        let mut ebpf = EbpfLoader::new()
+            .load(decap_object())
+            .context("cannot load the maps; this needs CAP_BPF and CAP_NET_ADMIN, or root")?;
+        let map = ebpf
+            .map_mut(maps::DECAP_SOURCES)
+            .ok_or_else(|| anyhow!("the object has no map {}", maps::DECAP_SOURCES))?;
+        let mut map: HashMap<_, Address, u32> = map.try_into()?;
+        for source in sources {
+            map.insert(Address::from(*source), 1, 0)
+                .with_context(|| format!("{source}: too many nodes"))?;
+        }
+        let program: &mut Program = ebpf
+            .program_mut("steer_decap")
+            .ok_or_else(|| anyhow!("the object has no program steer_decap"))?
+            .try_into()?;
+        program
+            .load()
+            .context("the kernel refuses the XDP program")?;
+        let mode = if generic {
+            XdpMode::Skb
+        } else {
+            XdpMode::Driver
+        };
+        let id = program
+            .attach_to_if_index(index, mode)
+            .with_context(|| format!("interface {interface}: cannot attach"))?;
+        let link = FdLink::try_from(program.take_link(id)?)
+            .map_err(|_| anyhow!("interface {interface}: this kernel has no bpf_link for XDP"))?;
+        Ok(Self { ebpf, _link: link })
+    }
+
+    /// Packets stripped, and packets dropped by reason.
+    ///
+    /// # Errors
+    /// If the kernel does not answer.
+    pub fn counters(&self) -> Result<(u64, Vec<(DropReason, u64)>)> {
+        let map = self
+            .ebpf
+            .map(maps::DECAP_COUNTS)
+            .ok_or_else(|| anyhow!("the object has no map {}", maps::DECAP_COUNTS))?;
+        let counts: PerCpuArray<_, u64> = map.try_into()?;
+        let sum = |index: u32| -> Result<u64> { Ok(counts.get(&index, 0)?.iter().sum()) };
+        let mut drops = Vec::new();
+        for reason in DropReason::ALL {
+            drops.push((reason, sum(reason as u32)?));
+        }
+        Ok((sum(0)?, drops))
+    }
+}
