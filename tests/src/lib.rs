@@ -8,6 +8,7 @@ pub mod load;
 pub mod netns;
 pub mod ping;
 pub mod process;
+pub mod steering;
 pub mod summary;
 pub mod tls;
 pub mod topology;

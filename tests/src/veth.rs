@@ -75,11 +75,16 @@ impl Veth {
             b.namespace.name(),
         ])?;
         for (end, other) in [(a, b), (b, a)] {
-            let gro = if end.gro { "on" } else { "off" };
             end.namespace
-                .run(&["ethtool", "-K", end.name, "tx", "off", "gro", gro])?;
+                .run(&["ethtool", "-K", end.name, "tx", "off", "gro", "off"])?;
             end.configure()?;
             end.resolve(&other)?;
+        }
+        // Only with both ends up does this give an end the receive queue that frames sent by XDP
+        // go to.
+        for end in [a, b].iter().filter(|end| end.gro) {
+            end.namespace
+                .run(&["ethtool", "-K", end.name, "gro", "on"])?;
         }
         Ok(())
     }
