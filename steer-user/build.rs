@@ -13,7 +13,7 @@ use std::{
 use serde::Deserialize;
 
 const TARGET: &str = "bpfel-unknown-none";
-const PROGRAMS: [&str; 2] = ["steer", "decap"];
+const PROGRAMS: [&str; 3] = ["steer", "decap", "bench"];
 
 /// The compiler, Cargo and linker `cargo xtask setup` chose.
 #[derive(Deserialize)]

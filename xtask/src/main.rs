@@ -1,5 +1,6 @@
 //! The tasks of the steer workspace: `cargo xtask <task>`.
 
+mod bench;
 mod run;
 mod setup;
 mod test;
@@ -12,6 +13,12 @@ use clap::Parser;
 #[derive(Parser)]
 #[command(name = "cargo xtask")]
 enum Task {
+    /// Set up, then measure what the data path costs for each packet.
+    Bench {
+        /// What to pass on to the benchmark; see `cargo xtask bench -- --help`.
+        #[arg(last = true)]
+        arguments: Vec<String>,
+    },
     /// Install what building and testing need; safe to run again.
     Setup,
     /// Set up, then check formatting, lints, documentation and dependencies, and run the tests.
@@ -20,6 +27,7 @@ enum Task {
 
 fn main() -> Result<()> {
     match Task::parse() {
+        Task::Bench { arguments } => bench::run(&arguments),
         Task::Setup => setup::run(),
         Task::Test => test::run(),
     }

@@ -4,6 +4,7 @@
 //! asserted. A change of any of them is a change of [`ABI_VERSION`].
 
 mod address;
+pub mod bench;
 mod config;
 mod counters;
 mod flow;

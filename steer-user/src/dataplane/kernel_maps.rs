@@ -62,6 +62,22 @@ impl KernelMaps {
         })
     }
 
+    /// Opens a nat flow as the program would, for measurements and tests.
+    ///
+    /// # Errors
+    /// If the kernel refuses an entry.
+    pub fn add_nat_flow(
+        &mut self,
+        forward_key: &FlowKey,
+        forward: &NatForward,
+        reverse_key: &FlowKey,
+        reverse: &NatReverse,
+    ) -> Result<()> {
+        self.nat_forward.insert(forward_key, forward, 0)?;
+        self.nat_reverse.insert(reverse_key, reverse, 0)?;
+        Ok(())
+    }
+
     /// The word of a slot, as kernel and daemon share it.
     fn word(&self, index: u32) -> &AtomicU64 {
         // SAFETY: a valid element, aligned to its size, and accessed atomically only.

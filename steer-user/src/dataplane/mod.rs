@@ -14,7 +14,7 @@ mod xdp;
 pub use decap::Decap;
 pub use kernel_maps::KernelMaps;
 pub use neighbours::Neighbours;
-pub use object::object;
+pub use object::{bench_object, object};
 pub use perfect_hash::{PerfectHash, build as build_perfect_hash};
 pub use pins::Pins;
 pub use sweep::now_ms;

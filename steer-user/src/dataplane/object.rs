@@ -9,3 +9,8 @@ pub fn object() -> &'static [u8] {
 pub(super) fn decap_object() -> &'static [u8] {
     aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/decap.o"))
 }
+
+/// The ELF object with the programs of the benchmark.
+pub fn bench_object() -> &'static [u8] {
+    aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/bench.o"))
+}

@@ -1,0 +1,169 @@
+//! Programs of the benchmark: a wrapper that runs any XDP program on a fresh packet each time, and
+//! bare programs to compare with.
+#![no_std]
+#![no_main]
+#![feature(asm_experimental_arch)]
+
+mod packet;
+mod maps {
+    //! Every map of the programs.
+
+    use aya_ebpf::{
+        macros::map,
+        maps::{Array, LruHashMap, PerCpuArray, ProgramArray},
+    };
+    use steer_common::abi::{FlowEntry, FlowKey, bench::Run};
+
+    #[map]
+    pub(crate) static RUN: Array<Run> = Array::with_max_entries(1, 0);
+
+    #[map]
+    pub(crate) static PROGRAMS: ProgramArray = ProgramArray::with_max_entries(1, 0);
+
+    #[map]
+    pub(crate) static BENCH_LRU: LruHashMap<FlowKey, FlowEntry> =
+        LruHashMap::with_max_entries(1 << 21, 0);
+
+    #[map]
+    pub(crate) static SCRATCH: PerCpuArray<u64> = PerCpuArray::with_max_entries(1, 0);
+}
+
+use aya_ebpf::{bindings::xdp_action, macros::xdp, programs::XdpContext};
+use steer_common::{
+    abi::bench::Run,
+    checksum::Sum,
+    frame::Frame,
+    wire::{IPV4_HEADER, parse},
+};
+
+use crate::{
+    maps::{BENCH_LRU, PROGRAMS, RUN},
+    packet::XdpFrame,
+};
+
+/// Undoes what the last run did, counts whether that was what was expected, and runs the program
+/// under test on the packet of the next flow.
+#[xdp]
+pub fn bench(ctx: XdpContext) -> u32 {
+    let Some(run) = RUN.get_ptr_mut(0) else {
+        return xdp_action::XDP_ABORTED;
+    };
+    // SAFETY: the benchmark runs on one CPU, and nothing else writes the map meanwhile.
+    let run = unsafe { &mut *run };
+    let mut frame = XdpFrame::new(&ctx);
+    if next(&mut frame, run).is_none() {
+        return xdp_action::XDP_ABORTED;
+    }
+    // SAFETY: the only entry, which the benchmark has set.
+    unsafe { PROGRAMS.tail_call(&ctx, 0) };
+    xdp_action::XDP_ABORTED
+}
+
+#[inline(always)]
+fn next<F: Frame>(frame: &mut F, run: &mut Run) -> Option<()> {
+    let grown = frame.len().wrapping_sub(run.len as usize);
+    let at = frame.opaque(u64::from(run.check_at)) as usize & 0x3f;
+    let changed = frame.load::<u32>(at)? != run.check;
+    let as_wanted = grown == run.growth as usize && changed == (run.change != 0);
+    run.good += u64::from(as_wanted);
+    run.runs += 1;
+    if grown > 0 && grown < 128 {
+        frame.shrink_head(grown)?;
+    }
+    for (index, word) in run.template.iter().enumerate() {
+        frame.store(index * 8, *word)?;
+    }
+    // An odd factor visits each flow once in a round, far from the one before.
+    let flow = (run.runs as u32).wrapping_mul(0x9e37_79b1) & run.flow_mask;
+    frame.store(28, (flow as u16).to_be())?;
+    frame.store(34, ((flow >> 16) as u16 + 1024).to_be())
+}
+
+/// Does nothing: what the wrapper costs.
+#[xdp]
+pub fn null(_ctx: XdpContext) -> u32 {
+    xdp_action::XDP_PASS
+}
+
+/// Exchanges the MAC addresses.
+#[xdp]
+pub fn swap(ctx: XdpContext) -> u32 {
+    let mut frame = XdpFrame::new(&ctx);
+    match swap_macs(&mut frame) {
+        Some(()) => xdp_action::XDP_TX,
+        None => xdp_action::XDP_ABORTED,
+    }
+}
+
+#[inline(always)]
+fn swap_macs<F: Frame>(frame: &mut F) -> Option<()> {
+    let macs: [u16; 6] = frame.load(0)?;
+    let [a, b, c, d, e, f] = macs;
+    frame.store(0, [d, e, f, a, b, c])
+}
+
+/// Wraps an IPv4 packet in a header of constants, but for what depends on its length.
+#[xdp]
+pub fn encap(ctx: XdpContext) -> u32 {
+    let mut frame = XdpFrame::new(&ctx);
+    match wrap(&mut frame) {
+        Some(()) => xdp_action::XDP_TX,
+        None => xdp_action::XDP_ABORTED,
+    }
+}
+
+#[inline(always)]
+fn wrap<F: Frame>(frame: &mut F) -> Option<()> {
+    if frame.load::<u16>(12)? != 0x0800_u16.to_be() {
+        return None;
+    }
+    let inner = u16::from_be(frame.load(16)?);
+    frame.grow_head(IPV4_HEADER)?;
+    let total = (inner + IPV4_HEADER as u16).to_be();
+    let constants = [
+        0x4500_u16.to_be(),
+        total,
+        0,
+        0x4000_u16.to_be(),
+        0x4004_u16.to_be(),
+    ];
+    let [source, destination] = [0x0a01_0203_u32.to_be(), 0x0a04_0506_u32.to_be()];
+    let sum = constants
+        .iter()
+        .fold(Sum::default(), |sum, word| sum.add16(*word))
+        .add32(source)
+        .add32(destination);
+    frame.store(0, 0x0102_0304_0506_0708_u64)?;
+    frame.store(8, 0x090a_0b0c_u32)?;
+    frame.store(12, 0x0800_u16.to_be())?;
+    frame.store(14, constants)?;
+    frame.store(24, sum.checksum())?;
+    frame.store(26, [source, destination])
+}
+
+/// Parses the packet and looks its flow up in an LRU hash.
+#[xdp]
+pub fn lru(ctx: XdpContext) -> u32 {
+    let mut frame = XdpFrame::new(&ctx);
+    let Some(packet) = parse(&frame, 1) else {
+        return xdp_action::XDP_ABORTED;
+    };
+    if BENCH_LRU.get_ptr(packet.key).is_none() {
+        return xdp_action::XDP_ABORTED;
+    }
+    match swap_macs(&mut frame) {
+        Some(()) => xdp_action::XDP_TX,
+        None => xdp_action::XDP_ABORTED,
+    }
+}
+
+/// Never reached: a program that could panic does not link.
+#[panic_handler]
+fn panic(_info: &core::panic::PanicInfo<'_>) -> ! {
+    loop {}
+}
+
+/// The licence the kernel checks for GPL-only helpers.
+#[unsafe(link_section = "license")]
+#[unsafe(no_mangle)]
+static LICENSE: [u8; 13] = *b"Dual MIT/GPL\0";

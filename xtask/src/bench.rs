@@ -1,0 +1,25 @@
+//! `cargo xtask bench`: what the data path costs for each packet.
+
+use anyhow::Result;
+
+use crate::{
+    run::{as_root, cargo, check, repository},
+    setup,
+};
+
+/// Builds the benchmark optimised, and runs it as root.
+pub(crate) fn run(arguments: &[String]) -> Result<()> {
+    setup::run()?;
+    check(cargo().args(["build", "--release", "--locked"]).args([
+        "-p",
+        "steer-tests",
+        "--bin",
+        "steer-bench",
+    ]))?;
+    let program = repository().join("target/release/steer-bench");
+    check(
+        as_root(&program.to_string_lossy())
+            .current_dir(repository())
+            .args(arguments),
+    )
+}
