@@ -1,7 +1,8 @@
 //! The XDP program of `steer decap`: outer headers off, inner packets to the kernel's stack.
 #![no_std]
 #![no_main]
-#![feature(asm_experimental_arch)]
+#![feature(asm_experimental_arch, core_intrinsics)]
+#![allow(internal_features, reason = "to know which offsets are constants")]
 
 mod packet;
 mod maps {

@@ -1,7 +1,8 @@
 //! The XDP program of steer: the data path of `steer-common` over real packets and real maps.
 #![no_std]
 #![no_main]
-#![feature(asm_experimental_arch)]
+#![feature(asm_experimental_arch, core_intrinsics)]
+#![allow(internal_features, reason = "to know which offsets are constants")]
 
 mod maps;
 mod packet;

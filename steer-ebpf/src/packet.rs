@@ -1,6 +1,6 @@
 //! Packets as the driver hands them over. The only pointers into packets are here.
 
-use core::arch::asm;
+use core::{arch::asm, intrinsics::is_val_statically_known};
 
 use aya_ebpf::{
     bindings::xdp_md,
@@ -16,19 +16,32 @@ const MAX_OFFSET: usize = 0x7fff;
 
 pub(crate) struct XdpFrame {
     ctx: *mut xdp_md,
+    /// Bounds of the packet, kept so that they are not read from the context for each access.
+    start: usize,
+    end: usize,
 }
 
 impl XdpFrame {
     #[inline(always)]
     pub(crate) fn new(ctx: &XdpContext) -> Self {
-        Self { ctx: ctx.ctx }
+        let mut frame = Self {
+            ctx: ctx.ctx,
+            start: 0,
+            end: 0,
+        };
+        frame.read_bounds();
+        frame
     }
 
+    /// Reads the bounds, at the beginning and whenever the packet was adjusted.
     #[inline(always)]
-    fn bounds(&self) -> (usize, usize) {
-        // SAFETY: the kernel hands the program a valid context. The bounds are read anew each time
-        // because adjusting the packet moves them.
-        unsafe { ((*self.ctx).data as usize, (*self.ctx).data_end as usize) }
+    fn read_bounds(&mut self) {
+        // SAFETY: the kernel hands the program a valid context. Volatile, because the compiler does
+        // not know that helpers change it.
+        unsafe {
+            self.start = (&raw const (*self.ctx).data).read_volatile() as usize;
+            self.end = (&raw const (*self.ctx).data_end).read_volatile() as usize;
+        }
     }
 
     #[inline(always)]
@@ -36,12 +49,13 @@ impl XdpFrame {
         if at > MAX_OFFSET {
             return None;
         }
-        let (start, end) = self.bounds();
-        let mut pointer = start + at;
+        let mut pointer = self.start + at;
         // SAFETY: a move of a register to itself. It keeps the compiler from checking one register and using
         // another that it computed in another way, of which the verifier knows nothing.
-        unsafe { asm!("{0} = {0}", inout(reg) pointer, options(pure, nomem, nostack)) };
-        if pointer + size_of::<T>() > end {
+        if !is_val_statically_known(at) {
+            unsafe { asm!("{0} = {0}", inout(reg) pointer, options(pure, nomem, nostack)) };
+        }
+        if pointer + size_of::<T>() > self.end {
             return None;
         }
         Some(pointer as *mut T)
@@ -50,15 +64,16 @@ impl XdpFrame {
     #[inline(always)]
     fn adjust_head(&mut self, by: i32) -> Option<()> {
         // SAFETY: the context is valid; the helper checks the room.
-        (unsafe { bpf_xdp_adjust_head(self.ctx, by) } == 0).then_some(())
+        let done = unsafe { bpf_xdp_adjust_head(self.ctx, by) } == 0;
+        self.read_bounds();
+        done.then_some(())
     }
 }
 
 impl Frame for XdpFrame {
     #[inline(always)]
     fn len(&self) -> usize {
-        let (start, end) = self.bounds();
-        end - start
+        self.end - self.start
     }
 
     #[inline(always)]
@@ -94,7 +109,9 @@ impl Frame for XdpFrame {
     fn truncate(&mut self, len: usize) -> Option<()> {
         let by = len as i32 - self.len() as i32;
         // SAFETY: the context is valid; the helper checks the length.
-        (unsafe { bpf_xdp_adjust_tail(self.ctx, by) } == 0).then_some(())
+        let done = unsafe { bpf_xdp_adjust_tail(self.ctx, by) } == 0;
+        self.read_bounds();
+        done.then_some(())
     }
 
     #[inline(always)]

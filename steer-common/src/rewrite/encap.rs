@@ -23,14 +23,13 @@ pub(crate) fn encap<F: Frame, T: Tables>(
     frame: &mut F,
     packet: &Packet,
     tables: &T,
-    member: u16,
+    member: &Member,
     hop: &NextHop,
 ) -> Result<(), DropReason> {
     if packet.ttl <= 1 {
         return Err(DropReason::TtlExpired);
     }
     let config = tables.config().ok_or(INTERNAL)?;
-    let member = tables.member(member).ok_or(INTERNAL)?;
     if member.family == 6 {
         wrap_v6(frame, packet, config, member)?;
     } else {
@@ -73,11 +72,14 @@ fn wrap_v4<F: Frame>(
         .add_address(config.ipip_v4, false)
         .add_address(member.address, false);
     let at = packet.network;
-    let words = [first, total, id, fragment, ttl, sum.checksum()];
-    frame.store(at, words).ok_or(INTERNAL)?;
-    frame
-        .store(at + 12, [config.ipip_v4.v4(), member.address.v4()])
-        .ok_or(INTERNAL)
+    let words = [
+        pair(first, total),
+        pair(id, fragment),
+        pair(ttl, sum.checksum()),
+        config.ipip_v4.v4(),
+        member.address.v4(),
+    ];
+    frame.store(at, words).ok_or(INTERNAL)
 }
 
 #[inline(always)]
@@ -108,6 +110,12 @@ fn wrap_v6<F: Frame>(
         .ok_or(INTERNAL)?;
     store_address(frame, at + 8, config.ipip_v6)?;
     store_address(frame, at + 24, member.address)
+}
+
+/// Two halves in memory order as one word.
+#[inline(always)]
+const fn pair(first: u16, second: u16) -> u32 {
+    (u16::from_le(first) as u32 | (u16::from_le(second) as u32) << 16).to_le()
 }
 
 #[inline(always)]

@@ -9,7 +9,7 @@ pub(crate) use nat::{back, forward};
 pub(crate) use reset::reset;
 
 use crate::{
-    abi::{Macs, member_flags},
+    abi::{Macs, Member, member_flags},
     frame::Frame,
     tables::{NextHop, Tables},
     verdict::DropReason,
@@ -21,8 +21,7 @@ const INTERNAL: DropReason = DropReason::Internal;
 
 /// Where a packet for a member leaves.
 #[inline(always)]
-pub(crate) fn next_hop<T: Tables>(packet: &Packet, tables: &T, member: u16) -> Option<NextHop> {
-    let member = tables.member(member)?;
+pub(crate) fn next_hop<T: Tables>(packet: &Packet, tables: &T, member: &Member) -> Option<NextHop> {
     if member.flags & member_flags::RESOLVED == 0 {
         return tables.route(packet, member);
     }

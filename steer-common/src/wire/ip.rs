@@ -1,6 +1,6 @@
 //! IPv4 (RFC 791) and IPv6 (RFC 8200).
 
-use super::{ETHERNET_HEADER, Packet, transport::Transport};
+use super::{Packet, transport::Transport};
 use crate::{
     abi::{Address, FlowKey, Macs},
     frame::Frame,
@@ -131,33 +131,8 @@ struct Network {
     fragment: bool,
 }
 
-impl Network {
-    /// Makes one case of all the ways that tags, options and extension headers can lead here, so
-    /// that the verifier follows what comes next once and not for each of them.
-    #[inline(always)]
-    fn hide<F: Frame>(&mut self, frame: &F) {
-        let word = (self.at as u64) << 32
-            | (self.transport as u64) << 16
-            | u64::from(self.protocol) << 8
-            | u64::from(self.fragment);
-        let word = frame.opaque(word);
-        self.at = (word >> 32) as usize & 0x1f;
-        self.transport = (word >> 16) as usize & 0x7fff;
-        self.protocol = (word >> 8) as u8;
-        self.fragment = word & 1 != 0;
-    }
-}
-
 #[inline(always)]
-fn finish<F: Frame>(frame: &F, interface: u32, mut network: Network) -> Option<Packet> {
-    let plain = if network.family == 6 {
-        IPV6_HEADER
-    } else {
-        IPV4_HEADER
-    };
-    if network.at != ETHERNET_HEADER || network.transport != ETHERNET_HEADER + plain {
-        network.hide(frame);
-    }
+fn finish<F: Frame>(frame: &F, interface: u32, network: Network) -> Option<Packet> {
     let transport = Transport::parse(frame, network.protocol, network.transport)?;
     let frame_len = frame.len();
     let header_end = network.transport - network.at + transport.header_len;

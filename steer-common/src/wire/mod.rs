@@ -78,6 +78,29 @@ impl Packet {
         self.key.protocol == PROTOCOL_TCP
     }
 
+    /// Whether nothing stands between its Ethernet, IP and transport headers.
+    #[inline(always)]
+    pub(crate) const fn is_plain(&self, ip_header: usize) -> bool {
+        self.network == ETHERNET_HEADER && self.transport == ETHERNET_HEADER + ip_header
+    }
+
+    /// The same, with one case made of all the ways that tags, options and extension headers can
+    /// lead to, so that the verifier follows what comes next once and not for each of them.
+    #[inline(always)]
+    pub(crate) fn hidden<F: Frame>(&self, frame: &F) -> Self {
+        let mut packet = *self;
+        let word = (self.network as u64) << 32
+            | (self.transport as u64) << 16
+            | (self.key.protocol as u64) << 8
+            | self.fragment as u64;
+        let word = frame.opaque(word);
+        packet.network = (word >> 32) as usize & 0x1f;
+        packet.transport = (word >> 16) as usize & 0x7fff;
+        packet.key.protocol = (word >> 8) as u8;
+        packet.fragment = word & 1 != 0;
+        packet
+    }
+
     /// Whether it opens a TCP connection.
     #[inline(always)]
     pub const fn opens_tcp(&self) -> bool {

@@ -21,12 +21,15 @@ struct Options {
     /// Measurements of each case, taken in turns; the median counts.
     #[arg(long, default_value_t = 3)]
     rounds: u32,
+    /// Numbers of flows, powers of two up to 1048576.
+    #[arg(long, value_delimiter = ',', default_values_t = [1, 65_536, 1_048_576])]
+    flows: Vec<u32>,
 }
 
 fn main() -> Result<()> {
     let options = Options::parse();
-    let results = measure::run(options.packets, options.rounds)?;
+    let results = measure::run(&options.flows, options.packets, options.rounds)?;
     report::print(&results);
     report::write(&results, &options.output)?;
-    report::judge(&results)
+    report::judge(&results, &options.flows)
 }

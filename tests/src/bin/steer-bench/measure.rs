@@ -16,17 +16,20 @@ use crate::{
     report::Measured,
 };
 
-/// Numbers of flows, powers of two.
-const FLOWS: [u32; 3] = [1, 1 << 16, 1 << 20];
 /// Entries of hash tables: enough that the largest number of flows evicts none.
 const CAPACITY: u32 = 1 << 21;
 /// The interface of test runs: the loopback device.
 const INTERFACE: u32 = 1;
 
 /// Measures all cases at all numbers of flows.
-pub(crate) fn run(packets: u32, rounds: u32) -> Result<Vec<Measured>> {
+pub(crate) fn run(flows: &[u32], packets: u32, rounds: u32) -> Result<Vec<Measured>> {
     let mut results = Vec::new();
-    for flows in FLOWS {
+    for flows in flows.iter().copied() {
+        ensure!(
+            flows.is_power_of_two() && flows <= CAPACITY / 2,
+            "{flows} flows: not a power of two, or more than {}",
+            CAPACITY / 2
+        );
         eprintln!("bench: {flows} flows");
         let mut bench = Bench::new(flows)?;
         let mut raw = vec![Vec::new(); CASES.len()];
