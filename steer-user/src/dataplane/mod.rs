@@ -1,6 +1,7 @@
 //! What the control loop asks of the data path.
 
 mod decap;
+mod host;
 mod kernel_maps;
 mod link_info;
 mod mapped;
@@ -12,6 +13,7 @@ mod sweep;
 mod xdp;
 
 pub use decap::Decap;
+pub use host::HostTables;
 pub use kernel_maps::KernelMaps;
 pub use neighbours::Neighbours;
 pub use object::{bench_object, object};

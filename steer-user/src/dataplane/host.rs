@@ -1,0 +1,185 @@
+//! The decision's tables in memory of the host: copies for `steer explain`, or made up for tests.
+
+use std::{
+    cell::{Cell, RefCell},
+    collections::HashMap,
+    hash::Hash,
+};
+
+use steer_common::{
+    abi::{
+        Address, Config, DISPLACEMENTS, FlowEntry, FlowKey, Member, MemberCounters, NatForward,
+        NatReverse, SERVICES, Service, Slot, Track,
+    },
+    tables::{NextHop, Step, Tables},
+    wire::Packet,
+};
+
+use super::Snapshot;
+
+/// The tables, with all that a decision changes in them.
+#[derive(Debug)]
+pub struct HostTables {
+    snapshot: Snapshot,
+    slots: RefCell<Vec<Slot>>,
+    /// The flow table.
+    pub flows: RefCell<HashMap<FlowKey, FlowEntry>>,
+    /// The nat table, from the client's side.
+    pub forward: RefCell<HashMap<FlowKey, NatForward>>,
+    /// The nat table, from the backend's side.
+    pub reverse: RefCell<HashMap<FlowKey, NatReverse>>,
+    /// What was counted, by member.
+    pub counters: RefCell<HashMap<u16, MemberCounters>>,
+    /// The clock, in the kernel's ticks.
+    pub now_ms: Cell<u32>,
+    /// Where packets leave whose member is not resolved.
+    pub routes: HashMap<Address, NextHop>,
+    steps: RefCell<Vec<Step>>,
+}
+
+impl HostTables {
+    /// Tables that begin as the copy says, with no flow.
+    pub fn new(mut snapshot: Snapshot) -> Self {
+        let slots = std::mem::take(&mut snapshot.slots);
+        Self {
+            snapshot,
+            slots: RefCell::new(slots),
+            flows: RefCell::default(),
+            forward: RefCell::default(),
+            reverse: RefCell::default(),
+            counters: RefCell::default(),
+            now_ms: Cell::new(0),
+            routes: HashMap::new(),
+            steps: RefCell::default(),
+        }
+    }
+
+    /// The steps of the decisions so far.
+    pub fn steps(&self) -> Vec<Step> {
+        self.steps.borrow().clone()
+    }
+
+    /// A slot as it is now.
+    pub fn slot_now(&self, index: u32) -> Option<Slot> {
+        self.slots.borrow().get(index as usize).copied()
+    }
+
+    fn change_slot(&self, index: u32, change: impl FnOnce(&mut Slot)) {
+        if let Some(slot) = self.slots.borrow_mut().get_mut(index as usize) {
+            change(slot);
+        }
+    }
+
+    fn count(&self, id: u16, change: impl FnOnce(&mut MemberCounters)) {
+        change(self.counters.borrow_mut().entry(id).or_default());
+    }
+
+    /// An index within the active bank; the other one is empty here.
+    fn in_bank(&self, index: u32, size: u32) -> Option<usize> {
+        let active = self.snapshot.config.active & 1;
+        index.checked_sub(active * size).map(|index| index as usize)
+    }
+}
+
+fn with<K: Eq + Hash, V, R>(
+    map: &RefCell<HashMap<K, V>>,
+    key: &K,
+    f: impl FnOnce(&mut V) -> R,
+) -> Option<R> {
+    map.borrow_mut().get_mut(key).map(f)
+}
+
+impl Tables for HostTables {
+    fn now_ms(&self) -> u32 {
+        self.now_ms.get()
+    }
+
+    fn config(&self) -> Option<&Config> {
+        Some(&self.snapshot.config)
+    }
+
+    fn displacement(&self, index: u32) -> Option<u32> {
+        let index = self.in_bank(index, DISPLACEMENTS)?;
+        self.snapshot.displacements.get(index).copied()
+    }
+
+    fn service(&self, index: u32) -> Option<&Service> {
+        let index = self.in_bank(index, SERVICES)?;
+        self.snapshot.services.get(index)
+    }
+
+    fn slot(&self, index: u32) -> Option<Slot> {
+        self.slot_now(index)
+    }
+
+    fn mark_seen(&self, index: u32) {
+        self.change_slot(index, |slot| slot.seen = 1);
+    }
+
+    fn mark_track(&self, index: u32) {
+        self.change_slot(index, |slot| slot.track = Track::Some as u8);
+    }
+
+    fn member(&self, id: u16) -> Option<&Member> {
+        self.snapshot.members.get(usize::from(id))
+    }
+
+    fn with_flow<R>(&self, key: &FlowKey, f: impl FnOnce(&mut FlowEntry) -> R) -> Option<R> {
+        with(&self.flows, key, f)
+    }
+
+    fn remember(&self, key: &FlowKey, entry: &FlowEntry) -> bool {
+        self.flows.borrow_mut().insert(*key, *entry);
+        true
+    }
+
+    fn nat_source(&self, index: u32) -> Option<Address> {
+        self.snapshot.nat_sources.get(index as usize).copied()
+    }
+
+    fn with_forward<R>(&self, key: &FlowKey, f: impl FnOnce(&mut NatForward) -> R) -> Option<R> {
+        with(&self.forward, key, f)
+    }
+
+    fn with_reverse<R>(&self, key: &FlowKey, f: impl FnOnce(&mut NatReverse) -> R) -> Option<R> {
+        with(&self.reverse, key, f)
+    }
+
+    fn set_forward(&self, key: &FlowKey, entry: &NatForward) -> bool {
+        self.forward.borrow_mut().insert(*key, *entry);
+        true
+    }
+
+    fn add_reverse(&self, key: &FlowKey, entry: &NatReverse) -> bool {
+        let mut reverse = self.reverse.borrow_mut();
+        if reverse.contains_key(key) {
+            return false;
+        }
+        reverse.insert(*key, *entry);
+        true
+    }
+
+    fn remove_reverse(&self, key: &FlowKey) {
+        self.reverse.borrow_mut().remove(key);
+    }
+
+    fn route(&self, _packet: &Packet, member: &Member) -> Option<NextHop> {
+        self.routes.get(&member.address).copied()
+    }
+
+    fn count_member(&self, id: u16, bytes: u64, new: bool) {
+        self.count(id, |counters| {
+            counters.packets += 1;
+            counters.bytes += bytes;
+            counters.flows += u64::from(new);
+        });
+    }
+
+    fn count_reply(&self, id: u16) {
+        self.count(id, |counters| counters.replies += 1);
+    }
+
+    fn note(&self, step: Step) {
+        self.steps.borrow_mut().push(step);
+    }
+}
