@@ -11,6 +11,8 @@ use crate::{
 
 /// Ports that are tried for a new flow before it is refused.
 const ATTEMPTS: u32 = 8;
+/// Makes the hash for ports another one than that for slots.
+const PORT_SEED: u64 = 0x5851_f42d_4c95_7f2d;
 
 pub(crate) enum Known {
     Decided(Verdict),
@@ -128,7 +130,7 @@ pub(crate) fn open<T: Tables>(
         macs: packet.macs.swapped(),
         _reserved: 0,
     };
-    let mut random = hash::flow(&packet.key, config.flow_seed ^ u64::from(now));
+    let mut random = hash::flow(&packet.key, config.flow_seed ^ PORT_SEED);
     for _ in 0..ATTEMPTS {
         let source = first_source + hash::reduce(random << 16, u32::from(count));
         let Some(source) = tables.nat_source(source) else {

@@ -6,6 +6,7 @@ pub mod delay;
 pub mod echo;
 pub mod load;
 pub mod netns;
+pub mod packet;
 pub mod ping;
 pub mod process;
 pub mod steering;

@@ -54,6 +54,16 @@ impl HostTables {
         }
     }
 
+    /// What the daemon writes: settings, services, members.
+    pub fn snapshot_mut(&mut self) -> &mut Snapshot {
+        &mut self.snapshot
+    }
+
+    /// Writes a slot, as the daemon would.
+    pub fn set_slot(&self, index: u32, slot: Slot) {
+        self.change_slot(index, |old| *old = slot);
+    }
+
     /// The steps of the decisions so far.
     pub fn steps(&self) -> Vec<Step> {
         self.steps.borrow().clone()

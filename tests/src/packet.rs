@@ -1,0 +1,283 @@
+//! Packets, built field by field. Checksums are computed here from scratch, so that a test compares
+//! with something that the data path had no part in.
+
+use std::net::IpAddr;
+
+/// A frame with IP and TCP or UDP in it.
+#[derive(Clone, Debug)]
+pub struct Packet {
+    /// Destination and source MAC address.
+    pub macs: [[u8; 6]; 2],
+    /// VLAN tags from the outside: type and control information.
+    pub tags: Vec<(u16, u16)>,
+    /// Source address.
+    pub source: IpAddr,
+    /// Destination address, of the same family.
+    pub destination: IpAddr,
+    /// Type of service or traffic class.
+    pub tos: u8,
+    /// TTL or hop limit.
+    pub ttl: u8,
+    /// IPv4 identification.
+    pub id: u16,
+    /// IPv4 flags and fragment offset.
+    pub fragment: u16,
+    /// IPv4 options, a multiple of four bytes.
+    pub options: Vec<u8>,
+    /// IPv6 extension headers: type, and content behind the type of the next one.
+    pub extensions: Vec<(u8, Vec<u8>)>,
+    /// IPv6 flow label.
+    pub label: u32,
+    /// Source port.
+    pub source_port: u16,
+    /// Destination port.
+    pub destination_port: u16,
+    /// What is above IP.
+    pub transport: Transport,
+    /// What it carries.
+    pub payload: Vec<u8>,
+    /// Bytes behind the IP packet.
+    pub padding: usize,
+}
+
+/// A transport header.
+#[derive(Clone, Debug)]
+pub enum Transport {
+    /// TCP.
+    Tcp {
+        /// Sequence number.
+        sequence: u32,
+        /// Acknowledgment number.
+        acknowledgment: u32,
+        /// Flags.
+        flags: u8,
+        /// Window.
+        window: u16,
+        /// Options, a multiple of four bytes.
+        options: Vec<u8>,
+    },
+    /// UDP.
+    Udp {
+        /// Whether there is a checksum.
+        checksum: bool,
+    },
+}
+
+/// TCP flags.
+pub const FIN: u8 = 1;
+/// TCP flags.
+pub const SYN: u8 = 2;
+/// TCP flags.
+pub const RST: u8 = 4;
+/// TCP flags.
+pub const ACK: u8 = 16;
+
+/// The client's MAC address in tests.
+pub const CLIENT_MAC: [u8; 6] = [2, 0xc, 1, 2, 3, 4];
+/// The node's MAC address in tests.
+pub const NODE_MAC: [u8; 6] = [2, 0xd, 5, 6, 7, 8];
+
+impl Packet {
+    /// A TCP segment.
+    pub fn tcp(source: (IpAddr, u16), destination: (IpAddr, u16), flags: u8) -> Self {
+        let transport = Transport::Tcp {
+            sequence: 0x1122_3344,
+            acknowledgment: if flags & ACK == 0 { 0 } else { 0x5566_7788 },
+            flags,
+            window: 0xfaf0,
+            options: vec![2, 4, 5, 0xb4],
+        };
+        Self::new(source, destination, transport)
+    }
+
+    /// A UDP datagram.
+    pub fn udp(source: (IpAddr, u16), destination: (IpAddr, u16)) -> Self {
+        Self::new(source, destination, Transport::Udp { checksum: true })
+    }
+
+    fn new(source: (IpAddr, u16), destination: (IpAddr, u16), transport: Transport) -> Self {
+        Self {
+            macs: [NODE_MAC, CLIENT_MAC],
+            tags: Vec::new(),
+            source: source.0,
+            destination: destination.0,
+            tos: 0,
+            ttl: 64,
+            id: 0x1234,
+            fragment: 0x4000,
+            options: Vec::new(),
+            extensions: Vec::new(),
+            label: 0xabcde,
+            source_port: source.1,
+            destination_port: destination.1,
+            transport,
+            payload: b"some payload of odd length.".to_vec(),
+            padding: 0,
+        }
+    }
+
+    /// The frame.
+    pub fn bytes(&self) -> Vec<u8> {
+        let mut frame = ethernet(self.macs, &self.tags, self.source.is_ipv4());
+        frame.extend(self.ip());
+        frame.extend(vec![0; self.padding]);
+        frame
+    }
+
+    /// The IP packet.
+    pub fn ip(&self) -> Vec<u8> {
+        let transport = self.transport();
+        match (self.source, self.destination) {
+            (IpAddr::V4(source), IpAddr::V4(destination)) => {
+                let mut header = ipv4_header(
+                    self.tos,
+                    20 + self.options.len() + transport.len(),
+                    (self.id, self.fragment),
+                    (self.ttl, self.protocol()),
+                    [source.octets(), destination.octets()],
+                    &self.options,
+                );
+                header.extend(transport);
+                header
+            }
+            (IpAddr::V6(source), IpAddr::V6(destination)) => {
+                let mut chain = Vec::new();
+                for (index, (_, content)) in self.extensions.iter().enumerate() {
+                    let next = self.extensions.get(index + 1);
+                    chain.push(next.map_or(self.protocol(), |next| next.0));
+                    chain.extend(content);
+                }
+                let first = self.extensions.first().map_or(self.protocol(), |e| e.0);
+                let mut header = ipv6_header(
+                    (self.tos, self.label),
+                    chain.len() + transport.len(),
+                    (first, self.ttl),
+                    [source.octets(), destination.octets()],
+                );
+                header.extend(chain);
+                header.extend(transport);
+                header
+            }
+            _ => panic!("addresses of two families"),
+        }
+    }
+
+    const fn protocol(&self) -> u8 {
+        match self.transport {
+            Transport::Tcp { .. } => 6,
+            Transport::Udp { .. } => 17,
+        }
+    }
+
+    fn transport(&self) -> Vec<u8> {
+        let mut bytes = Vec::new();
+        bytes.extend(self.source_port.to_be_bytes());
+        bytes.extend(self.destination_port.to_be_bytes());
+        let at = match &self.transport {
+            Transport::Tcp {
+                sequence,
+                acknowledgment,
+                flags,
+                window,
+                options,
+            } => {
+                bytes.extend(sequence.to_be_bytes());
+                bytes.extend(acknowledgment.to_be_bytes());
+                bytes.push(((20 + options.len() as u8) / 4) << 4);
+                bytes.push(*flags);
+                bytes.extend(window.to_be_bytes());
+                bytes.extend([0; 4]);
+                bytes.extend(options);
+                Some(16)
+            }
+            Transport::Udp { checksum } => {
+                bytes.extend((8 + self.payload.len() as u16).to_be_bytes());
+                bytes.extend([0; 2]);
+                checksum.then_some(6)
+            }
+        };
+        bytes.extend(&self.payload);
+        if let Some(at) = at {
+            let mut covered = Vec::new();
+            match (self.source, self.destination) {
+                (IpAddr::V4(source), IpAddr::V4(destination)) => {
+                    covered.extend(source.octets());
+                    covered.extend(destination.octets());
+                }
+                (IpAddr::V6(source), IpAddr::V6(destination)) => {
+                    covered.extend(source.octets());
+                    covered.extend(destination.octets());
+                }
+                _ => panic!("addresses of two families"),
+            }
+            covered.extend((bytes.len() as u32).to_be_bytes());
+            covered.extend([0, 0, 0, self.protocol()]);
+            covered.extend(&bytes);
+            let mut sum = checksum(&covered);
+            if sum == 0 && matches!(self.transport, Transport::Udp { .. }) {
+                sum = 0xffff;
+            }
+            bytes[at..at + 2].copy_from_slice(&sum.to_be_bytes());
+        }
+        bytes
+    }
+}
+
+/// An Ethernet header with tags.
+pub fn ethernet(macs: [[u8; 6]; 2], tags: &[(u16, u16)], v4: bool) -> Vec<u8> {
+    let mut frame = macs.concat();
+    for (kind, control) in tags {
+        frame.extend(kind.to_be_bytes());
+        frame.extend(control.to_be_bytes());
+    }
+    let ethertype: u16 = if v4 { 0x0800 } else { 0x86dd };
+    frame.extend(ethertype.to_be_bytes());
+    frame
+}
+
+/// An IPv4 header for a packet of `total` bytes.
+pub fn ipv4_header(
+    tos: u8,
+    total: usize,
+    (id, fragment): (u16, u16),
+    (ttl, protocol): (u8, u8),
+    addresses: [[u8; 4]; 2],
+    options: &[u8],
+) -> Vec<u8> {
+    let mut header = vec![0x40 | (5 + options.len() as u8 / 4), tos];
+    header.extend((total as u16).to_be_bytes());
+    header.extend(id.to_be_bytes());
+    header.extend(fragment.to_be_bytes());
+    header.extend([ttl, protocol, 0, 0]);
+    header.extend(addresses.concat());
+    header.extend(options);
+    let sum = checksum(&header).to_be_bytes();
+    header[10..12].copy_from_slice(&sum);
+    header
+}
+
+/// An IPv6 header in front of `len` bytes.
+pub fn ipv6_header(
+    (class, label): (u8, u32),
+    len: usize,
+    (next, hops): (u8, u8),
+    addresses: [[u8; 16]; 2],
+) -> Vec<u8> {
+    let mut header = (6_u32 << 28 | u32::from(class) << 20 | label)
+        .to_be_bytes()
+        .to_vec();
+    header.extend((len as u16).to_be_bytes());
+    header.extend([next, hops]);
+    header.extend(addresses.concat());
+    header
+}
+
+/// The Internet checksum, the slow way.
+pub fn checksum(bytes: &[u8]) -> u16 {
+    let mut sum = 0_u32;
+    for pair in bytes.chunks(2) {
+        sum += u32::from(pair[0]) << 8 | u32::from(pair.get(1).copied().unwrap_or(0));
+        sum = (sum & 0xffff) + (sum >> 16);
+    }
+    !(sum as u16)
+}

@@ -1,0 +1,318 @@
+//! One set of tables, in the kernel and in memory of the host.
+
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+
+use aya::programs::{TestRun as _, TestRunOptions};
+use steer_common::{
+    Action,
+    abi::{
+        Config, Macs, Member, MemberState, Mode, Service, ServiceKey, Slot, member_flags,
+        service_flags,
+    },
+    frame::Buffer,
+    process,
+    verdict::DropReason,
+};
+use steer_tests::packet::NODE_MAC;
+use steer_user::dataplane::{Dataplane, HostTables, OpenOptions, Xdp, now_ms};
+
+/// Test runs come in by the loopback device.
+const INTERFACE: u32 = 1;
+/// As the driver leaves.
+const HEADROOM: usize = 256;
+
+pub(crate) const OUTER_V4: Ipv4Addr = Ipv4Addr::new(10, 98, 0, 1);
+pub(crate) const OUTER_V6: Ipv6Addr = Ipv6Addr::new(0xfd98, 0, 0, 0, 0, 0, 0, 1);
+pub(crate) const SEED: u64 = 99;
+pub(crate) const PORT: u16 = 80;
+
+/// Services by the last part of their VIP; each has one slot, with the same number.
+pub(crate) mod vip {
+    pub(crate) const EXACT: u8 = 1;
+    pub(crate) const ANY: u8 = 2;
+    pub(crate) const NAT: u8 = 3;
+    pub(crate) const EMPTY_DROP: u8 = 4;
+    pub(crate) const EMPTY_REJECT: u8 = 5;
+    pub(crate) const CROSS: u8 = 6;
+    pub(crate) const RESTEER: u8 = 7;
+    pub(crate) const UNKNOWN: u8 = 9;
+}
+
+/// The IPv4 VIP of a service.
+pub(crate) fn v4(vip: u8) -> IpAddr {
+    Ipv4Addr::new(10, 99, 0, vip).into()
+}
+
+/// The IPv6 VIP of a service.
+pub(crate) fn v6(vip: u8) -> IpAddr {
+    Ipv6Addr::new(0xfd99, 0, 0, 0, 0, 0, 0, u16::from(vip)).into()
+}
+
+pub(crate) fn client(v4: bool) -> (IpAddr, u16) {
+    if v4 {
+        (Ipv4Addr::new(192, 0, 2, 7).into(), 40_000)
+    } else {
+        (
+            Ipv6Addr::new(0x2001, 0xdb8, 0, 0, 0, 0, 0, 7).into(),
+            40_000,
+        )
+    }
+}
+
+/// Slots of IPv6 services come after those of IPv4 ones.
+pub(crate) const V6_SLOTS: u32 = 16;
+
+/// Members 1 and 2 are `ipip` over IPv4, 3 and 4 over IPv6; 5 and 6 `nat` over IPv4, 7 and 8 over
+/// IPv6, of which the even ones have port 8080.
+pub(crate) fn backend(id: u16) -> IpAddr {
+    let last = id as u8;
+    match id {
+        3 | 4 | 7 | 8 => Ipv6Addr::new(0xfd08, 0, 0, 0, 0, 0, 0, id).into(),
+        _ => Ipv4Addr::new(10, 8, 0, last).into(),
+    }
+}
+
+/// MAC addresses of frames to a member.
+pub(crate) fn macs_to(id: u16) -> [[u8; 6]; 2] {
+    [[2, 0xb, 0, 0, 0, id as u8], NODE_MAC]
+}
+
+/// What a packet became, of which kernel and host agree.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) struct Ran {
+    pub(crate) action: Action,
+    pub(crate) bytes: Vec<u8>,
+}
+
+pub(crate) struct Fixture {
+    pub(crate) xdp: Xdp,
+    pub(crate) host: HostTables,
+    services: Vec<Service>,
+}
+
+impl Fixture {
+    pub(crate) fn new() -> Self {
+        let mut xdp = Xdp::open(&OpenOptions {
+            flows: Some(4096),
+            ..OpenOptions::default()
+        })
+        .unwrap();
+        let maps = xdp.maps();
+        maps.set_config(&Config {
+            nat_v4: 1,
+            nat_v6: 1,
+            flow_seed: SEED,
+            ipip_v4: OUTER_V4.into(),
+            ipip_v6: OUTER_V6.into(),
+            nat_port_first: 30_000,
+            nat_port_count: 1000,
+            nat_idle_ms: 60_000,
+            nat_closed_ms: 10_000,
+            nat_retry_ms: 500,
+            ..Config::default()
+        });
+        maps.set_nat_sources(&[OUTER_V4.into(), OUTER_V6.into()])
+            .unwrap();
+        for id in 1..=8 {
+            maps.set_member(id, &member(id));
+        }
+        let services = services();
+        maps.publish(&services).unwrap();
+        for (slot, members) in slots() {
+            maps.write_slots(slot, &[Slot::settled(members[0], members[1])]);
+        }
+        let host = HostTables::new(maps.snapshot());
+        Self {
+            xdp,
+            host,
+            services,
+        }
+    }
+
+    pub(crate) fn set_slot(&mut self, index: u32, slot: Slot) {
+        self.xdp.maps().write_slots(index, &[slot]);
+        self.host.set_slot(index, slot);
+    }
+
+    pub(crate) fn slot(&mut self, index: u32) -> Slot {
+        let slot = self.xdp.maps().slots(index..index + 1)[0];
+        assert_eq!(self.host.slot_now(index), Some(slot), "slot {index}");
+        slot
+    }
+
+    pub(crate) fn set_state(&mut self, id: u16, state: MemberState) {
+        self.change(id, |member| member.state = state as u8);
+    }
+
+    pub(crate) fn change(&mut self, id: u16, change: impl FnOnce(&mut Member)) {
+        let mut member = self.xdp.maps().member(id);
+        change(&mut member);
+        self.xdp.maps().set_member(id, &member);
+        self.host.snapshot_mut().members[usize::from(id)] = member;
+    }
+
+    /// Changes settings, in the host's copy as well.
+    pub(crate) fn configure(&mut self, change: impl FnOnce(&mut Config)) {
+        let mut config = self.xdp.maps().config();
+        change(&mut config);
+        self.xdp.maps().set_config(&config);
+        self.host.snapshot_mut().config = self.xdp.maps().config();
+    }
+
+    /// Changes the flags of a service.
+    pub(crate) fn set_flags(&mut self, vip: IpAddr, flags: u32) {
+        for service in &mut self.services {
+            if service.key.address == vip.into() {
+                service.flags = flags;
+            }
+        }
+        self.xdp.maps().publish(&self.services).unwrap();
+        let snapshot = self.xdp.maps().snapshot();
+        let host = self.host.snapshot_mut();
+        host.config = snapshot.config;
+        host.services = snapshot.services;
+        host.displacements = snapshot.displacements;
+    }
+
+    /// Runs a frame through the program and through the host's build, which have to agree in all.
+    pub(crate) fn run(&mut self, frame: &[u8]) -> Ran {
+        let drops_before = self.xdp.maps().counters().unwrap().drops;
+        let mut out = vec![0; frame.len() + 256];
+        let mut options = TestRunOptions::new();
+        options.data_in = Some(frame);
+        options.data_out = Some(&mut out);
+        let result = self.xdp.program().unwrap().test_run(options).unwrap();
+        out.truncate(result.data_size_out as usize);
+        let drops = self.xdp.maps().counters().unwrap().drops;
+        let action = match result.return_value {
+            1 => Action::Drop(reason(&drops_before, &drops)),
+            2 => Action::Pass,
+            3 => Action::Transmit(INTERFACE),
+            other => panic!("the program returned {other}"),
+        };
+        if !matches!(action, Action::Drop(_)) {
+            assert_eq!(drops_before, drops, "a drop was counted but not made");
+        }
+
+        let mut memory = vec![0; HEADROOM];
+        memory.extend(frame);
+        let mut buffer = Buffer::new(&mut memory, HEADROOM);
+        self.host.now_ms.set(now_ms());
+        let host = process(&mut buffer, INTERFACE, &self.host).action();
+        assert_eq!(host, action, "host and kernel decide differently");
+        if !matches!(action, Action::Drop(_)) {
+            assert_eq!(
+                hex(buffer.bytes()),
+                hex(&out),
+                "host and kernel write differently"
+            );
+        }
+        Ran { action, bytes: out }
+    }
+
+    /// Compares what was counted for members.
+    pub(crate) fn check_counters(&mut self) {
+        let kernel = self.xdp.maps().counters().unwrap().members;
+        let host = self.host.counters.borrow();
+        for id in 1..=8_u16 {
+            let host = host.get(&id).copied().unwrap_or_default();
+            assert_eq!(kernel[usize::from(id)], host, "member {id}");
+        }
+    }
+}
+
+fn reason(before: &[u64], after: &[u64]) -> DropReason {
+    let mut found = DropReason::ALL
+        .into_iter()
+        .filter(|reason| after[*reason as usize] != before[*reason as usize]);
+    let reason = found.next().expect("a drop without a reason");
+    assert_eq!(found.next(), None, "two reasons for one packet");
+    reason
+}
+
+/// Bytes in rows that can be compared by eye.
+pub(crate) fn hex(bytes: &[u8]) -> Vec<String> {
+    bytes.chunks(16).map(|row| format!("{row:02x?}")).collect()
+}
+
+fn member(id: u16) -> Member {
+    let [next_hop, own] = macs_to(id);
+    let mode = if id <= 4 { Mode::Ipip } else { Mode::Nat };
+    Member {
+        address: backend(id).into(),
+        macs: Macs::new(next_hop, own),
+        interface: INTERFACE,
+        state: MemberState::Up as u8,
+        flags: member_flags::RESOLVED,
+        mode: mode as u8,
+        family: if backend(id).is_ipv4() { 4 } else { 6 },
+        port: if id > 4 && id.is_multiple_of(2) {
+            8080
+        } else {
+            0
+        },
+        ..Member::default()
+    }
+}
+
+fn service(address: IpAddr, port: u16, protocol: u8, slot: u32, flags: u32) -> Service {
+    let id = slot as u16;
+    Service {
+        key: ServiceKey {
+            address: address.into(),
+            port,
+            protocol,
+            family: if address.is_ipv4() { 4 } else { 6 },
+            _pad: 0,
+        },
+        slots_start: slot,
+        slots_len: 1,
+        flags,
+        id,
+        ..Service::default()
+    }
+}
+
+fn services() -> Vec<Service> {
+    let usual = service_flags::RESET_OPEN | service_flags::REJECT;
+    let mut services = Vec::new();
+    for (address, first) in [(v4 as fn(u8) -> IpAddr, 0), (v6, V6_SLOTS)] {
+        for protocol in [6, 17] {
+            for (vip, port, flags) in [
+                (vip::EXACT, PORT, usual),
+                (vip::ANY, 0, usual),
+                (vip::NAT, PORT, usual | service_flags::HAS_NAT),
+                (vip::CROSS, PORT, usual),
+                (vip::RESTEER, PORT, 0),
+            ] {
+                let slot = first + u32::from(vip);
+                services.push(service(address(vip), port, protocol, slot, flags));
+            }
+            for (vip, flags) in [(vip::EMPTY_DROP, 0), (vip::EMPTY_REJECT, usual)] {
+                services.push(Service {
+                    slots_len: 0,
+                    ..service(address(vip), PORT, protocol, 0, flags)
+                });
+            }
+        }
+    }
+    for outer in [IpAddr::from(OUTER_V4), OUTER_V6.into()] {
+        for protocol in [6, 17] {
+            services.push(service(outer, 0, protocol, 0, service_flags::NAT_SOURCE));
+        }
+    }
+    services
+}
+
+fn slots() -> Vec<(u32, [u16; 2])> {
+    let mut slots = Vec::new();
+    for vip in [vip::EXACT, vip::ANY, vip::RESTEER] {
+        slots.push((u32::from(vip), [1, 2]));
+        slots.push((V6_SLOTS + u32::from(vip), [3, 4]));
+    }
+    slots.push((u32::from(vip::NAT), [5, 6]));
+    slots.push((V6_SLOTS + u32::from(vip::NAT), [7, 8]));
+    slots.push((u32::from(vip::CROSS), [3, 4]));
+    slots.push((V6_SLOTS + u32::from(vip::CROSS), [1, 2]));
+    slots
+}

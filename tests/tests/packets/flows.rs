@@ -1,0 +1,244 @@
+//! Slots, members' states and the flow table.
+
+use steer_common::{
+    Action,
+    abi::{MemberState, Slot, Track, member_flags, service_flags},
+    verdict::DropReason,
+};
+use steer_tests::packet::{ACK, FIN, Packet, RST, SYN, Transport};
+
+use crate::fixture::{Fixture, PORT, backend, client, hex, v4, v6, vip};
+
+const SLOT: u32 = vip::EXACT as u32;
+
+fn tcp(flags: u8) -> Vec<u8> {
+    Packet::tcp(client(true), (v4(vip::EXACT), PORT), flags).bytes()
+}
+
+fn udp() -> Vec<u8> {
+    Packet::udp(client(true), (v4(vip::EXACT), PORT)).bytes()
+}
+
+/// The IPv4 member that a packet was sent to.
+fn member_of(fixture: &mut Fixture, frame: &[u8]) -> u16 {
+    let ran = fixture.run(frame);
+    assert_eq!(ran.action, Action::Transmit(1));
+    (1..=2)
+        .find(|id| match backend(*id) {
+            std::net::IpAddr::V4(address) => ran.bytes[30..34] == address.octets(),
+            std::net::IpAddr::V6(_) => false,
+        })
+        .expect("sent to no member")
+}
+
+#[test]
+fn new_flows_go_to_first_and_open_ones_to_the_owner() {
+    let mut fixture = Fixture::new();
+    let moving = Slot {
+        owner: 2,
+        ..Slot::settled(1, 2)
+    };
+    fixture.set_slot(SLOT, moving);
+    // Unremembered and open: the owner's, and the slot shows that it is still in use.
+    assert_eq!(member_of(&mut fixture, &tcp(ACK)), 2);
+    assert_eq!(fixture.slot(SLOT), Slot { seen: 1, ..moving });
+    // New: the first choice, remembered because the owner is another.
+    assert_eq!(member_of(&mut fixture, &tcp(SYN)), 1);
+    let tracked = Slot {
+        seen: 1,
+        track: Track::Some as u8,
+        ..moving
+    };
+    assert_eq!(fixture.slot(SLOT), tracked);
+    assert_eq!(member_of(&mut fixture, &tcp(ACK)), 1);
+    // Wherever the slot goes from here, the flow stays.
+    for first in [1, 2] {
+        fixture.set_slot(SLOT, Slot { first, ..tracked });
+        assert_eq!(member_of(&mut fixture, &tcp(ACK | 8)), 1);
+        assert_eq!(member_of(&mut fixture, &tcp(SYN)), 1);
+    }
+    fixture.check_counters();
+}
+
+#[test]
+fn a_settled_slot_remembers_nothing() {
+    let mut fixture = Fixture::new();
+    for flags in [SYN, ACK, ACK | FIN, RST] {
+        assert_eq!(member_of(&mut fixture, &tcp(flags)), 1);
+    }
+    assert_eq!(fixture.slot(SLOT), Slot::settled(1, 2));
+    assert!(fixture.host.flows.borrow().is_empty());
+}
+
+#[test]
+fn a_member_that_is_down_is_left_in_the_same_packet() {
+    let mut fixture = Fixture::new();
+    fixture.set_state(1, MemberState::Down);
+    assert_eq!(member_of(&mut fixture, &tcp(SYN)), 2);
+    assert_eq!(member_of(&mut fixture, &tcp(ACK)), 2, "remembered");
+    fixture.set_state(2, MemberState::Down);
+    for (flags, action) in [
+        (ACK, Action::Transmit(1)),
+        (RST, Action::Drop(DropReason::MemberDown)),
+    ] {
+        assert_eq!(fixture.run(&tcp(flags)).action, action);
+    }
+    assert_eq!(
+        fixture.run(&udp()).action,
+        Action::Drop(DropReason::NoBackend)
+    );
+    fixture.set_flags(v4(vip::EXACT), 0);
+    let dropped = Action::Drop(DropReason::NoBackend);
+    assert_eq!(fixture.run(&tcp(SYN)).action, dropped);
+}
+
+#[test]
+fn a_member_that_drains_keeps_open_flows_only() {
+    let mut fixture = Fixture::new();
+    fixture.set_state(1, MemberState::Draining);
+    assert_eq!(member_of(&mut fixture, &tcp(ACK)), 1);
+    let other = Packet::tcp((client(true).0, 40_001), (v4(vip::EXACT), PORT), SYN).bytes();
+    assert_eq!(member_of(&mut fixture, &other), 2);
+    assert_eq!(member_of(&mut fixture, &udp()), 2);
+}
+
+#[test]
+fn a_hot_member_is_the_last_choice_for_new_flows() {
+    let mut fixture = Fixture::new();
+    fixture.change(1, |member| member.flags |= member_flags::HOT);
+    assert_eq!(member_of(&mut fixture, &tcp(SYN)), 2);
+    assert_eq!(member_of(&mut fixture, &udp()), 2);
+    fixture.set_state(2, MemberState::Down);
+    assert_eq!(member_of(&mut fixture, &udp()), 1);
+}
+
+#[test]
+fn open_flows_of_a_dead_member_move_if_the_service_says_so() {
+    let mut fixture = Fixture::new();
+    fixture.set_state(1, MemberState::Down);
+    let packet = Packet::tcp(client(true), (v4(vip::RESTEER), PORT), ACK);
+    assert_eq!(member_of(&mut fixture, &packet.bytes()), 2);
+}
+
+#[test]
+fn an_affine_udp_flow_stays_with_the_owner() {
+    let mut fixture = Fixture::new();
+    let moving = Slot {
+        owner: 2,
+        ..Slot::settled(1, 2)
+    };
+    fixture.set_slot(SLOT, moving);
+    assert_eq!(member_of(&mut fixture, &udp()), 1);
+    fixture.set_flags(v4(vip::EXACT), service_flags::AFFINITY);
+    assert_eq!(member_of(&mut fixture, &udp()), 2);
+}
+
+#[test]
+fn a_member_without_a_next_hop_is_asked_for_and_not_sent_to() {
+    let mut fixture = Fixture::new();
+    fixture.change(1, |member| member.flags = 0);
+    let action = fixture.run(&tcp(SYN)).action;
+    assert_eq!(action, Action::Drop(DropReason::NoRoute));
+    fixture.configure(|config| config.flow_seed += 1);
+    fixture.change(1, |member| member.flags = member_flags::RESOLVED);
+    assert_eq!(member_of(&mut fixture, &tcp(SYN)), 1);
+}
+
+/// The reset that answers a segment, built from scratch.
+fn reset_of(packet: &Packet, sequence: u32, acknowledgment: u32, flags: u8) -> Vec<u8> {
+    let v4 = packet.source.is_ipv4();
+    Packet {
+        macs: [packet.macs[1], packet.macs[0]],
+        source: packet.destination,
+        destination: packet.source,
+        source_port: packet.destination_port,
+        destination_port: packet.source_port,
+        tos: 0,
+        ttl: 64,
+        id: 0,
+        fragment: 0x4000,
+        options: Vec::new(),
+        extensions: Vec::new(),
+        label: if v4 { packet.label } else { 0 },
+        transport: Transport::Tcp {
+            sequence,
+            acknowledgment,
+            flags,
+            window: 0,
+            options: Vec::new(),
+        },
+        payload: Vec::new(),
+        padding: 0,
+        ..packet.clone()
+    }
+    .bytes()
+}
+
+#[test]
+fn a_reset_is_one_that_the_client_accepts() {
+    let mut fixture = Fixture::new();
+    for address in [v4(vip::EMPTY_REJECT), v6(vip::EMPTY_REJECT)] {
+        let from = client(address.is_ipv4());
+        // To a SYN: it acknowledges the SYN, and all that came with it.
+        let packet = Packet::tcp(from, (address, PORT), SYN);
+        let next = 0x1122_3344 + 1 + packet.payload.len() as u32;
+        let ran = fixture.run(&packet.bytes());
+        assert_eq!(ran.action, Action::Transmit(1));
+        assert_eq!(hex(&ran.bytes), hex(&reset_of(&packet, 0, next, RST | ACK)));
+        // To a segment of an open flow: its sequence number is the one expected next.
+        for tags in [vec![], vec![(0x8100, 7)]] {
+            let packet = Packet {
+                tags,
+                tos: 0x10,
+                ..Packet::tcp(from, (address, PORT), ACK)
+            };
+            let ran = fixture.run(&packet.bytes());
+            assert_eq!(ran.action, Action::Transmit(1));
+            assert_eq!(
+                hex(&ran.bytes),
+                hex(&reset_of(&packet, 0x5566_7788, 0, RST))
+            );
+        }
+        // Never to a reset.
+        let packet = Packet::tcp(from, (address, PORT), RST);
+        let dropped = Action::Drop(DropReason::NoBackend);
+        assert_eq!(fixture.run(&packet.bytes()).action, dropped);
+    }
+}
+
+#[test]
+fn a_service_without_backends_drops_or_rejects_as_it_says() {
+    let mut fixture = Fixture::new();
+    let dropped = Action::Drop(DropReason::NoBackend);
+    for flags in [SYN, ACK] {
+        let packet = Packet::tcp(client(true), (v4(vip::EMPTY_DROP), PORT), flags);
+        assert_eq!(fixture.run(&packet.bytes()).action, dropped);
+    }
+    for vip in [vip::EMPTY_DROP, vip::EMPTY_REJECT] {
+        let packet = Packet::udp(client(false), (v6(vip), PORT));
+        assert_eq!(fixture.run(&packet.bytes()).action, dropped);
+    }
+}
+
+#[test]
+fn what_is_not_for_a_service_passes_untouched() {
+    let mut fixture = Fixture::new();
+    for frame in [
+        Packet::tcp(client(true), (v4(vip::UNKNOWN), PORT), SYN),
+        Packet::tcp(client(true), (v4(vip::EXACT), PORT + 1), SYN),
+        Packet::udp(client(false), (v6(vip::UNKNOWN), PORT)),
+        Packet {
+            options: vec![1; 40],
+            ..Packet::tcp(client(true), (v4(vip::UNKNOWN), PORT), ACK)
+        },
+        Packet {
+            fragment: 0x2000,
+            ..Packet::tcp(client(true), (v4(vip::UNKNOWN), PORT), ACK)
+        },
+    ] {
+        let frame = frame.bytes();
+        let ran = fixture.run(&frame);
+        assert_eq!(ran.action, Action::Pass);
+        assert_eq!(hex(&ran.bytes), hex(&frame));
+    }
+}

@@ -1,0 +1,8 @@
+//! Packets through the program and through the host's build of the same code, every byte compared;
+//! this needs root.
+
+#![allow(clippy::unwrap_used, reason = "a failure here is a failed test")]
+
+mod encap;
+mod fixture;
+mod flows;
