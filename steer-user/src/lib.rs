@@ -5,6 +5,7 @@ pub mod cli;
 pub mod config;
 pub mod dataplane;
 pub mod domain;
+pub mod explain;
 pub mod pki;
 pub mod probe;
 pub mod telemetry;

@@ -1,0 +1,179 @@
+//! What the data path does with a flow, and why, in words: the very code that runs in the kernel,
+//! over a copy of its maps.
+
+use serde::{Deserialize, Serialize};
+use steer_common::{
+    abi::{FlowKey, Macs, MemberState, Slot},
+    decide::decide,
+    tables::Step,
+    verdict::Verdict,
+    wire::Packet,
+};
+
+use crate::dataplane::{Dataplane, HostTables, now_ms};
+
+/// Names that the data path does not know.
+pub trait Names {
+    /// The name of a member: its backend's.
+    fn member(&self, id: u16) -> Option<String>;
+    /// The name of a service.
+    fn service(&self, id: u16) -> Option<String>;
+}
+
+/// A decision in words.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Explanation {
+    /// What was looked at, in order.
+    pub steps: Vec<String>,
+    /// What happens to the packet.
+    pub verdict: String,
+}
+
+/// Explains what would happen now to a packet of a flow with these TCP flags (0 for UDP). Nothing
+/// changes by it.
+pub fn explain(
+    dataplane: &dyn Dataplane,
+    key: &FlowKey,
+    tcp_flags: u8,
+    names: &dyn Names,
+) -> Explanation {
+    let tables = copy(dataplane, key);
+    let packet = Packet {
+        key: *key,
+        macs: Macs::default(),
+        interface: 0,
+        frame_len: 64,
+        network: 14,
+        transport: 34,
+        ip_len: 40,
+        ttl: 64,
+        tos: 0,
+        tcp_flags,
+        fragment: false,
+        well_formed: true,
+    };
+    let verdict = decide(&packet, &tables);
+    let words = Words { dataplane, names };
+    Explanation {
+        steps: tables
+            .steps()
+            .into_iter()
+            .map(|step| words.step(step))
+            .collect(),
+        verdict: words.verdict(&verdict),
+    }
+}
+
+/// The tables with what they hold of this one flow.
+fn copy(dataplane: &dyn Dataplane, key: &FlowKey) -> HostTables {
+    let tables = HostTables::new(dataplane.snapshot());
+    tables.now_ms.set(now_ms());
+    if let Some(entry) = dataplane.flow(key) {
+        tables.flows.borrow_mut().insert(*key, entry);
+    }
+    if let Some(entry) = dataplane.nat_forward(key) {
+        tables.forward.borrow_mut().insert(*key, entry);
+    }
+    if let Some(entry) = dataplane.nat_reverse(key) {
+        tables.reverse.borrow_mut().insert(*key, entry);
+    }
+    tables
+}
+
+struct Words<'a> {
+    dataplane: &'a dyn Dataplane,
+    names: &'a dyn Names,
+}
+
+impl Words<'_> {
+    fn member(&self, id: u16) -> String {
+        if id == 0 {
+            return "none".to_owned();
+        }
+        let member = self.dataplane.member(id);
+        let name = self
+            .names
+            .member(id)
+            .unwrap_or_else(|| member.address.to_ip().to_string());
+        match MemberState::from_byte(member.state) {
+            MemberState::Up => name,
+            MemberState::Draining => format!("{name} (draining)"),
+            MemberState::Down => format!("{name} (down)"),
+            MemberState::Absent => format!("{name} (gone)"),
+        }
+    }
+
+    fn step(&self, step: Step) -> String {
+        match step {
+            Step::Service(id) => {
+                let name = self.names.service(id);
+                let name = name.unwrap_or_else(|| format!("number {id}"));
+                format!("the destination is service {name}")
+            }
+            Step::Slot(index, slot) => self.slot(index, slot),
+            Step::Remembered(id) => {
+                format!("the flow table knows the flow: {}", self.member(id))
+            }
+            Step::Picked(id) => format!("new flows of this slot go to {}", self.member(id)),
+            Step::Owner(id) => {
+                format!(
+                    "the flow is open and not in the flow table: it belongs to the slot's owner, {}",
+                    self.member(id)
+                )
+            }
+            Step::Insert(id) => format!("the flow would be remembered for {}", self.member(id)),
+            Step::Translated(id) => {
+                format!("the nat table knows the flow: {}", self.member(id))
+            }
+            Step::Unusable(id) => format!("{} cannot take it", self.member(id)),
+            Step::Retry(id) => {
+                format!(
+                    "{} left a SYN unanswered: another is tried",
+                    self.member(id)
+                )
+            }
+            Step::EndOfChain => "no backend takes new flows: the chain of pools ends".to_owned(),
+        }
+    }
+
+    fn slot(&self, index: u32, slot: Slot) -> String {
+        let mut text = format!(
+            "the flow's slot is {index}: first {}, second {}, owner {}",
+            self.member(slot.first),
+            self.member(slot.second),
+            self.member(slot.owner)
+        );
+        if slot.track != 0 {
+            text.push_str("; some of its flows are in the flow table");
+        }
+        text
+    }
+
+    fn verdict(&self, verdict: &Verdict) -> String {
+        match verdict {
+            Verdict::Pass => "passed to the kernel untouched: not for a service".to_owned(),
+            Verdict::Drop(reason) => format!("dropped: {}", reason.name()),
+            Verdict::Reset => "answered with a TCP reset".to_owned(),
+            Verdict::Encap(target) => format!(
+                "sent to {} at {} inside an IP header",
+                self.member(target.id),
+                self.dataplane.member(target.id).address.to_ip()
+            ),
+            Verdict::Forward(target, nat) => format!(
+                "sent to {} at {} port {}, from {} port {}",
+                self.member(target.id),
+                nat.backend.to_ip(),
+                nat.backend_port,
+                nat.source.to_ip(),
+                nat.source_port
+            ),
+            Verdict::Return(nat) => format!(
+                "sent back to client {} port {}, from {} port {}",
+                nat.client.to_ip(),
+                nat.client_port,
+                nat.vip.to_ip(),
+                nat.vip_port
+            ),
+        }
+    }
+}
