@@ -1,6 +1,7 @@
 //! What the tests of steer stand on: network namespaces, topologies of them, links with a real
 //! delay, chat and echo servers and a load client.
 
+pub mod bpffs;
 pub mod chat;
 pub mod delay;
 pub mod echo;

@@ -21,6 +21,8 @@ use steer_common::{
 const BPF_FS_MAGIC: i64 = 0xcafe_4a11;
 /// `BPF_F_MMAPABLE`.
 const MAPPED: u32 = 1 << 10;
+/// `BPF_F_RDONLY_PROG`, which the kernel gives every devmap.
+const READ_ONLY: u32 = 1 << 7;
 
 /// What a map has to be like.
 #[derive(Debug)]
@@ -97,7 +99,7 @@ pub(super) const SPECS: [Spec; 12] = [
         key: 4,
         value: 8,
         entries: abi::PORTS,
-        flags: 0,
+        flags: READ_ONLY,
     },
 ];
 
