@@ -2,6 +2,7 @@
 //! connection.
 
 use std::net::SocketAddr;
+use std::sync::mpsc::Sender;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
@@ -35,6 +36,8 @@ pub struct Load {
     pub duration: Duration,
     /// What a request may take from connecting to its answer's end.
     pub timeout: Duration,
+    /// Whom to tell of each request when it ends.
+    pub live: Option<Sender<Sample>>,
 }
 
 /// What became of a request.
@@ -75,6 +78,7 @@ impl Load {
             concurrency: 4,
             duration: second,
             timeout: second,
+            live: None,
         }
     }
 
@@ -113,6 +117,10 @@ impl Load {
                         0
                     }))
                     .await;
+                    if let Some(live) = &load.live {
+                        // Nobody may be listening any more.
+                        let _ = live.send(sample.clone());
+                    }
                     samples.push(sample);
                 }
                 samples

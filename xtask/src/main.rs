@@ -1,6 +1,7 @@
 //! The tasks of the steer workspace: `cargo xtask <task>`.
 
 mod bench;
+mod demo;
 mod run;
 mod setup;
 mod test;
@@ -19,6 +20,12 @@ enum Task {
         #[arg(last = true)]
         arguments: Vec<String>,
     },
+    /// Set up, then steer real traffic, kill a backend and the daemon, and show what happens.
+    Demo {
+        /// What to pass on to the demonstration; see `cargo xtask demo -- --help`.
+        #[arg(last = true)]
+        arguments: Vec<String>,
+    },
     /// Install what building and testing need; safe to run again.
     Setup,
     /// Set up, then check formatting, lints, documentation and dependencies, and run the tests.
@@ -28,6 +35,7 @@ enum Task {
 fn main() -> Result<()> {
     match Task::parse() {
         Task::Bench { arguments } => bench::run(&arguments),
+        Task::Demo { arguments } => demo::run(&arguments),
         Task::Setup => setup::run(),
         Task::Test => test::run(),
     }

@@ -1,0 +1,394 @@
+//! A whole site at work: backends with their beacons, and a node with its daemon, each a process of
+//! its own in a network namespace of its own.
+
+use std::{
+    env, fs,
+    net::{IpAddr, SocketAddr},
+    path::{Path, PathBuf},
+    process::Command,
+    thread,
+    time::{Duration, Instant},
+};
+
+use anyhow::{Context, Result, bail, ensure};
+use serde_json::Value;
+use tempfile::TempDir;
+
+use crate::{
+    bpffs::Bpffs,
+    process::Process,
+    topology::{Backend, NODE_CLIENT_PORT, PORT, Site, VIP_V4, VIP_V6},
+};
+
+/// Port of plain HTTP, at VIP and backends.
+pub const HTTP: u16 = 8080;
+/// Port of HTTP over TLS, at VIP and backends.
+pub const HTTPS: u16 = 8443;
+/// Port of the beacons.
+pub const BEACON: u16 = 7100;
+/// Sources of `nat` and `ipip`.
+pub const SOURCES: [&str; 2] = ["10.98.0.1", "fd98::1"];
+
+/// What the site is like.
+#[derive(Clone, Debug)]
+pub struct Plan {
+    /// Names of the backends, and the delay of the line to each, one way.
+    pub backends: Vec<(&'static str, Option<Duration>)>,
+    /// How they are reached: "nat" or "ipip".
+    pub mode: &'static str,
+    /// Whether they are reached by IPv6.
+    pub v6: bool,
+    /// Time to the first token, and from one to the next.
+    pub thinking: [Duration; 2],
+    /// Tokens of an answer.
+    pub tokens: usize,
+}
+
+impl Plan {
+    /// Backends without delay, over IPv4, with short answers.
+    pub fn new(backends: &[&'static str], mode: &'static str) -> Self {
+        Self {
+            backends: backends.iter().map(|name| (*name, None)).collect(),
+            mode,
+            v6: false,
+            thinking: [Duration::from_millis(5), Duration::from_millis(2)],
+            tokens: 5,
+        }
+    }
+}
+
+/// The site, running. Everything ends when it is dropped.
+#[derive(Debug)]
+pub struct Fleet {
+    daemon: Option<Process>,
+    servers: Vec<Option<Servers>>,
+    decaps: Vec<Process>,
+    steer: PathBuf,
+    plan: Plan,
+    /// The network.
+    pub site: Site,
+    bpffs: Bpffs,
+    folder: TempDir,
+}
+
+#[derive(Debug)]
+struct Servers {
+    chat: Process,
+    beacon: Process,
+}
+
+impl Fleet {
+    /// Makes the site and starts its backends, but no daemon yet.
+    pub fn new(plan: Plan) -> Result<Self> {
+        let delays: Vec<_> = plan.backends.iter().map(|(_, delay)| *delay).collect();
+        let site = Site::new(&delays)?;
+        let mut fleet = Self {
+            daemon: None,
+            servers: Vec::new(),
+            decaps: Vec::new(),
+            steer: binary("steer")?,
+            plan,
+            site,
+            bpffs: Bpffs::mount()?,
+            folder: tempfile::tempdir()?,
+        };
+        fleet.make_certificates()?;
+        fs::write(fleet.config_path(), fleet.config())?;
+        for index in 0..fleet.plan.backends.len() {
+            if fleet.plan.mode == "ipip" {
+                fleet.site.backends[index].add_vips()?;
+                fleet.start_decap(index)?;
+            }
+            fleet.servers.push(None);
+            fleet.start_backend(index)?;
+        }
+        Ok(fleet)
+    }
+
+    /// The VIP's address.
+    pub fn vip(&self) -> IpAddr {
+        if self.plan.v6 {
+            VIP_V6.into()
+        } else {
+            VIP_V4.into()
+        }
+    }
+
+    /// The daemon's configuration file.
+    pub fn config_path(&self) -> PathBuf {
+        self.folder.path().join("steer.toml")
+    }
+
+    /// A path in the site's folder, which goes with it.
+    pub fn path(&self, name: &str) -> PathBuf {
+        self.folder.path().join(name)
+    }
+
+    /// Where the daemon's pins are.
+    pub fn bpffs(&self) -> &Path {
+        self.bpffs.path()
+    }
+
+    fn socket(&self) -> PathBuf {
+        self.path("steer.sock")
+    }
+
+    fn address(&self, backend: &Backend) -> IpAddr {
+        if self.plan.v6 {
+            backend.v6.into()
+        } else {
+            backend.v4.into()
+        }
+    }
+
+    /// The configuration that the site was made with.
+    pub fn config(&self) -> String {
+        let folder = self.folder.path().display();
+        let names: Vec<&str> = self.plan.backends.iter().map(|(name, _)| *name).collect();
+        let mut interfaces = vec![NODE_CLIENT_PORT];
+        interfaces.extend(self.site.backends.iter().map(|b| b.node_port.as_str()));
+        let mut text = format!(
+            "[node]\nname = \"edge\"\nregion = \"home\"\ninterfaces = {interfaces:?}\n\
+             state_dir = \"{folder}/state\"\nsocket = \"{}\"\nbpffs = \"{}\"\n\n\
+             [nat]\naddresses = {SOURCES:?}\n\n[ipip]\nsources = {SOURCES:?}\n\n\
+             [probe]\nca = \"{folder}/pki/ca.pem\"\ncert = \"{folder}/pki/edge.pem\"\n\
+             key = \"{folder}/pki/edge.key\"\n",
+            self.socket().display(),
+            self.bpffs.path().display(),
+        );
+        for (backend, name) in self.site.backends.iter().zip(&names) {
+            let address = self.address(backend);
+            let beacon = SocketAddr::new(address, BEACON);
+            text += &format!(
+                "\n[[backend]]\nname = \"{name}\"\naddress = \"{address}\"\nmode = \"{}\"\n\
+                 beacon = \"{beacon}\"\n",
+                self.plan.mode
+            );
+        }
+        text += &format!("\n[[pool]]\nname = \"all\"\nbackends = {names:?}\n");
+        for (name, port) in [("chat", HTTP), ("chat-tls", HTTPS)] {
+            text += &format!(
+                "\n[[service]]\nname = \"{name}\"\naddress = \"{}\"\nport = {port}\n\
+                 pools = [\"all\"]\n",
+                self.vip()
+            );
+        }
+        text
+    }
+
+    fn make_certificates(&self) -> Result<()> {
+        let pki = self.path("pki");
+        fs::create_dir(&pki)?;
+        self.steer(&["pki", "init"])?;
+        self.steer(&["pki", "issue", "node", "edge", "--region", "home"])?;
+        for (name, _) in &self.plan.backends {
+            self.steer(&["pki", "issue", "beacon", name, "--region", "home"])?;
+        }
+        Ok(())
+    }
+
+    fn steer(&self, arguments: &[&str]) -> Result<String> {
+        let pki = self.path("pki");
+        let output = Command::new(&self.steer)
+            .args(arguments)
+            .arg("--dir")
+            .arg(pki)
+            .output()?;
+        text(arguments, &output)
+    }
+
+    /// Runs a command of the CLI against the daemon, in the node.
+    pub fn cli(&self, arguments: &[&str]) -> Result<String> {
+        let output = Command::new("nsenter")
+            .arg(format!("--net={}", self.site.node.path()))
+            .arg("--")
+            .arg(&self.steer)
+            .args(arguments)
+            .arg("--socket")
+            .arg(self.socket())
+            .output()?;
+        text(arguments, &output)
+    }
+
+    /// Starts a backend's chat server and beacon.
+    pub fn start_backend(&mut self, index: usize) -> Result<()> {
+        let backend = &self.site.backends[index];
+        let (name, _) = self.plan.backends[index];
+        let serves_at = if self.plan.mode == "ipip" {
+            self.vip()
+        } else {
+            self.address(backend)
+        };
+        let mut chat = Command::new(binary("steer-chat")?);
+        chat.args(["--name", name, "--listen"])
+            .arg(SocketAddr::new(serves_at, HTTP).to_string())
+            .arg("--tls-listen")
+            .arg(SocketAddr::new(serves_at, HTTPS).to_string())
+            .args(["--tokens", &self.plan.tokens.to_string()])
+            .args(["--ttft", &self.plan.thinking[0].as_millis().to_string()])
+            .args(["--gap", &self.plan.thinking[1].as_millis().to_string()]);
+        let mut chat = backend.namespace.spawn(chat)?;
+        chat.wait_for("ready")?;
+        let pki = self.path("pki");
+        let mut beacon = Command::new(&self.steer);
+        beacon
+            .args(["beacon", "--listen"])
+            .arg(SocketAddr::new(self.address(backend), BEACON).to_string())
+            .arg("--ca")
+            .arg(pki.join("ca.pem"))
+            .arg("--cert")
+            .arg(pki.join(format!("{name}.pem")))
+            .arg("--key")
+            .arg(pki.join(format!("{name}.key")));
+        let beacon = backend.namespace.spawn(beacon)?;
+        self.servers[index] = Some(Servers { chat, beacon });
+        Ok(())
+    }
+
+    /// Kills a backend's chat server and beacon with SIGKILL.
+    pub fn kill_backend(&mut self, index: usize) {
+        if let Some(mut servers) = self.servers[index].take() {
+            servers.chat.kill();
+            servers.beacon.kill();
+        }
+    }
+
+    fn start_decap(&mut self, index: usize) -> Result<()> {
+        let mut decap = Command::new(&self.steer);
+        decap.args(["decap", "--interface", PORT]);
+        for source in SOURCES {
+            decap.args(["--from", source]);
+        }
+        let namespace = &self.site.backends[index].namespace;
+        self.decaps.push(namespace.spawn(decap)?);
+        wait(Duration::from_secs(10), "decap attached", || {
+            let link = namespace.run(&["ip", "-d", "link", "show", PORT])?;
+            Ok(link.contains("prog/xdp"))
+        })
+    }
+
+    /// Starts the daemon.
+    pub fn start_daemon(&mut self) -> Result<()> {
+        let mut daemon = Command::new(&self.steer);
+        daemon.args(["run", "--config"]).arg(self.config_path());
+        self.daemon = Some(self.site.node.spawn(daemon)?);
+        Ok(())
+    }
+
+    /// Kills the daemon with SIGKILL.
+    pub fn kill_daemon(&mut self) {
+        if let Some(mut daemon) = self.daemon.take() {
+            daemon.kill();
+        }
+    }
+
+    /// The daemon, to send it signals.
+    pub fn daemon(&mut self) -> Result<&mut Process> {
+        self.daemon.as_mut().context("the daemon was not started")
+    }
+
+    /// What `steer status --json` says.
+    pub fn status(&self) -> Result<Value> {
+        let text = self.cli(&["status", "--json"])?;
+        serde_json::from_str(&text).with_context(|| format!("not JSON: {text}"))
+    }
+
+    /// The health of each backend by its status.
+    pub fn health(&self) -> Result<Vec<(String, String)>> {
+        let status = self.status()?;
+        let backends = status["backends"]
+            .as_array()
+            .context("the status names no backends")?;
+        backends
+            .iter()
+            .map(|backend| {
+                let field = |name: &str| {
+                    let text = backend[name].as_str().map(str::to_owned);
+                    text.with_context(|| format!("no {name} in {backend}"))
+                };
+                Ok((field("name")?, field("health")?))
+            })
+            .collect()
+    }
+
+    /// Waits until the status shows a health for a backend.
+    pub fn wait_for_health(&mut self, name: &str, health: &str) -> Result<Duration> {
+        let start = Instant::now();
+        wait(
+            Duration::from_secs(15),
+            &format!("{name} is {health}"),
+            || {
+                // Before the daemon listens there is no status.
+                let Ok(all) = self.health() else {
+                    if let Some(daemon) = &mut self.daemon {
+                        ensure!(daemon.is_running(), "the daemon has ended");
+                    }
+                    return Ok(false);
+                };
+                Ok(all.iter().any(|(n, h)| n == name && h == health))
+            },
+        )?;
+        Ok(start.elapsed())
+    }
+
+    /// Starts the daemon and waits until all backends are up.
+    pub fn start(&mut self) -> Result<()> {
+        self.start_daemon()?;
+        for (name, _) in self.plan.backends.clone() {
+            self.wait_for_health(name, "up")?;
+        }
+        Ok(())
+    }
+}
+
+impl Drop for Fleet {
+    fn drop(&mut self) {
+        // Before the namespaces go, and with them the processes' ends of the links.
+        self.kill_daemon();
+        for index in 0..self.servers.len() {
+            self.kill_backend(index);
+        }
+        for decap in &mut self.decaps {
+            decap.kill();
+        }
+    }
+}
+
+/// Asks again and again, for what no event tells of, until it is so.
+pub fn wait(limit: Duration, what: &str, mut ask: impl FnMut() -> Result<bool>) -> Result<()> {
+    let end = Instant::now() + limit;
+    while !ask()? {
+        if Instant::now() > end {
+            bail!("after {limit:?} it is still not so: {what}");
+        }
+        thread::sleep(Duration::from_millis(20));
+    }
+    Ok(())
+}
+
+fn text(arguments: &[&str], output: &std::process::Output) -> Result<String> {
+    ensure!(
+        output.status.success(),
+        "`steer {}` failed ({}): {}",
+        arguments.join(" "),
+        output.status,
+        String::from_utf8_lossy(&output.stderr)
+    );
+    Ok(String::from_utf8(output.stdout.clone())?)
+}
+
+/// A program of this workspace, beside the one that runs.
+pub fn binary(name: &str) -> Result<PathBuf> {
+    let own = env::current_exe()?;
+    own.ancestors()
+        .skip(1)
+        .take(2)
+        .map(|folder| folder.join(name))
+        .find(|path| path.is_file())
+        .with_context(|| {
+            format!(
+                "no program {name} beside {}; `cargo build --workspace` makes it",
+                own.display()
+            )
+        })
+}
