@@ -210,6 +210,17 @@ impl Fleet {
         text(arguments, &output)
     }
 
+    /// Runs a command that needs no daemon, in the node.
+    pub fn in_node(&self, arguments: &[&str]) -> Result<String> {
+        let output = Command::new("nsenter")
+            .arg(format!("--net={}", self.site.node.path()))
+            .arg("--")
+            .arg(&self.steer)
+            .args(arguments)
+            .output()?;
+        text(arguments, &output)
+    }
+
     /// Starts a backend's chat server and beacon.
     pub fn start_backend(&mut self, index: usize) -> Result<()> {
         let backend = &self.site.backends[index];

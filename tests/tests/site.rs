@@ -1,0 +1,215 @@
+//! A whole site: client, node with its daemon, backends with their beacons; this needs root.
+
+#![allow(clippy::unwrap_used, reason = "a failure here is a failed test")]
+
+use std::{
+    fs,
+    net::SocketAddr,
+    thread,
+    time::{Duration, Instant},
+};
+
+use steer_tests::{
+    fleet::{Fleet, HTTP, HTTPS, Plan, wait},
+    load::{Load, Sample},
+    summary::Summary,
+};
+
+fn fleet(mode: &'static str, v6: bool) -> Fleet {
+    let mut plan = Plan {
+        v6,
+        ..Plan::new(&["near", "far"], mode)
+    };
+    // Far enough to be in another ring.
+    plan.backends[1].1 = Some(Duration::from_millis(8));
+    let mut fleet = Fleet::new(plan).unwrap();
+    fleet.start().unwrap();
+    fleet
+}
+
+fn load(fleet: &Fleet, port: u16, duration: Duration) -> Load {
+    Load {
+        tls: port == HTTPS,
+        duration,
+        timeout: Duration::from_secs(3),
+        ..Load::new(SocketAddr::new(fleet.vip(), port))
+    }
+}
+
+fn ask(fleet: &Fleet, port: u16) -> Summary {
+    let load = load(fleet, port, Duration::from_millis(300));
+    let samples = load.run_in(&fleet.site.client).unwrap();
+    let errors: Vec<_> = samples.iter().filter_map(|s| s.error.clone()).collect();
+    assert!(errors.is_empty(), "{errors:?}");
+    assert!(!samples.is_empty());
+    Summary::of(&samples)
+}
+
+/// Steering by nearness, over one mode and family; the death of a backend and its return.
+fn steers(mode: &'static str, v6: bool) {
+    let mut fleet = fleet(mode, v6);
+    for port in [HTTP, HTTPS] {
+        let summary = ask(&fleet, port);
+        assert_eq!(summary.share("near"), 1.0, "{:?}", summary.answers);
+    }
+    fleet.kill_backend(0);
+    fleet.wait_for_health("near", "down").unwrap();
+    for port in [HTTP, HTTPS] {
+        let summary = ask(&fleet, port);
+        assert_eq!(summary.share("far"), 1.0, "{:?}", summary.answers);
+    }
+    fleet.start_backend(0).unwrap();
+    fleet.wait_for_health("near", "up").unwrap();
+    wait(Duration::from_secs(5), "near serves again", || {
+        Ok(ask(&fleet, HTTP).share("near") == 1.0)
+    })
+    .unwrap();
+}
+
+#[test]
+fn nat_over_ipv4_steers_to_the_nearest() {
+    steers("nat", false);
+}
+
+#[test]
+fn nat_over_ipv6_steers_to_the_nearest() {
+    steers("nat", true);
+}
+
+#[test]
+fn ipip_over_ipv4_steers_to_the_nearest() {
+    steers("ipip", false);
+}
+
+#[test]
+fn ipip_over_ipv6_steers_to_the_nearest() {
+    steers("ipip", true);
+}
+
+#[test]
+fn a_backends_death_fails_no_new_request_for_long_and_none_elsewhere() {
+    let mut fleet = fleet("nat", false);
+    let running = load(&fleet, HTTP, Duration::from_secs(4))
+        .start_in(&fleet.site.client)
+        .unwrap();
+    wait(Duration::from_secs(5), "requests flow", || {
+        let status = fleet.status()?;
+        Ok(status.to_string().contains("\"packets\""))
+    })
+    .unwrap();
+    let killed = Instant::now();
+    fleet.kill_backend(0);
+    let samples = running.finish().unwrap();
+    let summary = Summary::of(&samples);
+    let last = summary
+        .last_failure
+        .map_or(Duration::ZERO, |at| at.saturating_duration_since(killed));
+    assert!(last < Duration::from_secs(1), "{last:?}");
+    let failed_elsewhere: Vec<&Sample> = samples
+        .iter()
+        .filter(|s| s.error.is_some() && s.backend.as_deref() == Some("far"))
+        .collect();
+    assert!(failed_elsewhere.is_empty(), "{failed_elsewhere:?}");
+    assert!(summary.answers.contains_key("far"), "{summary:?}");
+}
+
+#[test]
+fn the_daemons_death_and_return_fail_no_request() {
+    for mode in ["nat", "ipip"] {
+        let mut fleet = fleet(mode, false);
+        let running = load(&fleet, HTTP, Duration::from_secs(4))
+            .start_in(&fleet.site.client)
+            .unwrap();
+        fleet.kill_daemon();
+        assert!(fleet.status().is_err());
+        // Time in which only the program in the kernel is there; no event tells of it.
+        thread::sleep(Duration::from_secs(1));
+        fleet.start().unwrap();
+        let samples = running.finish().unwrap();
+        let errors: Vec<_> = samples.iter().filter_map(|s| s.error.clone()).collect();
+        assert!(errors.is_empty(), "{mode}: {errors:?}");
+        assert!(samples.len() > 20, "{mode}: {} requests", samples.len());
+        assert_eq!(ask(&fleet, HTTP).share("near"), 1.0);
+    }
+}
+
+#[test]
+fn a_graceful_stop_leaves_the_program_and_detach_takes_it() {
+    let mut fleet = fleet("nat", false);
+    fleet.daemon().unwrap().signal(libc::SIGTERM);
+    wait(Duration::from_secs(5), "the daemon has ended", || {
+        Ok(!fleet.daemon()?.is_running())
+    })
+    .unwrap();
+    ask(&fleet, HTTP);
+    let config = fleet.config_path();
+    fleet
+        .in_node(&["detach", "--config", &config.display().to_string()])
+        .unwrap();
+    let links = fleet.site.node.run(&["ip", "-d", "link"]).unwrap();
+    assert!(!links.contains("prog/xdp"), "{links}");
+    assert!(!fleet.bpffs().join("steer").exists());
+}
+
+#[test]
+fn a_bad_configuration_leaves_the_running_one() {
+    let mut fleet = fleet("nat", false);
+    let good = fs::read_to_string(fleet.config_path()).unwrap();
+    for (bad, hint) in [
+        ("[node", "steer.toml:1"),
+        ("[nodes]\nname = \"x\"\n", "nodes"),
+        (
+            &good.replace("pools = [\"all\"]", "pools = [\"none\"]"),
+            "none",
+        ),
+        (&good.replace("mode = \"nat\"", "mode = \"magic\""), "magic"),
+    ] {
+        fs::write(fleet.config_path(), bad).unwrap();
+        let config = fleet.config_path();
+        let checked = fleet.in_node(&["config", "check", &config.display().to_string()]);
+        let said = format!("{:#}", checked.unwrap_err());
+        assert!(said.contains(hint), "{said}");
+        fleet.daemon().unwrap().signal(libc::SIGHUP);
+        let summary = ask(&fleet, HTTP);
+        assert_eq!(summary.share("near"), 1.0, "{:?}", summary.answers);
+        assert!(fleet.daemon().unwrap().is_running());
+    }
+    // The daemon still takes a good one.
+    let renamed = good.replace("\"chat\"", "\"talk\"");
+    fs::write(fleet.config_path(), renamed).unwrap();
+    fleet.daemon().unwrap().signal(libc::SIGHUP);
+    wait(
+        Duration::from_secs(5),
+        "the service has its new name",
+        || Ok(fleet.status()?.to_string().contains("\"talk\"")),
+    )
+    .unwrap();
+    ask(&fleet, HTTP);
+}
+
+#[test]
+fn drained_backends_get_nothing_new_until_they_are_undrained() {
+    let fleet = fleet("nat", false);
+    fleet.cli(&["backend", "drain", "near"]).unwrap();
+    assert_eq!(ask(&fleet, HTTP).share("far"), 1.0);
+    let error = fleet.cli(&["backend", "drain", "nobody"]).unwrap_err();
+    assert!(format!("{error:#}").contains("nobody"), "{error:#}");
+    fleet.cli(&["backend", "undrain", "near"]).unwrap();
+    wait(Duration::from_secs(5), "near serves again", || {
+        Ok(ask(&fleet, HTTP).share("near") == 1.0)
+    })
+    .unwrap();
+}
+
+#[test]
+fn explain_says_what_the_kernel_does() {
+    let fleet = fleet("nat", false);
+    let client = fleet.site.client_v4();
+    let source = format!("{client}:50000");
+    let target = format!("{}:{HTTP}", fleet.vip());
+    let said = fleet.cli(&["explain", "tcp", &source, &target]).unwrap();
+    assert!(said.contains("near"), "{said}");
+    let other = format!("{}:{}", fleet.vip(), HTTP + 1);
+    let said = fleet.cli(&["explain", "tcp", &source, &other]).unwrap();
+    assert!(said.contains("untouched"), "{said}");
+}
