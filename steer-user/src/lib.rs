@@ -1,8 +1,10 @@
 //! steer.
 
+pub mod api;
 pub mod beacon;
 pub mod cli;
 pub mod config;
+pub mod control;
 pub mod dataplane;
 pub mod domain;
 pub mod explain;

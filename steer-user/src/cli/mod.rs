@@ -1,10 +1,13 @@
 //! The command line.
 
+mod ask;
 mod beacon;
 mod config;
+mod daemon;
 mod decap;
 mod error;
 mod pki;
+mod table;
 
 use std::process::ExitCode;
 
@@ -35,6 +38,17 @@ struct Cli {
 
 #[derive(Debug, Subcommand)]
 enum Command {
+    /// Runs the daemon.
+    Run(daemon::Run),
+    /// Takes the program off all interfaces, and all that is pinned with it.
+    Detach(daemon::Detach),
+    /// Shows services, members and backends.
+    Status(ask::Status),
+    /// Says what happens to a flow, and why.
+    Explain(ask::Explain),
+    /// Drains backends.
+    #[command(subcommand)]
+    Backend(ask::Backend),
     /// Answers a node's probes beside a backend.
     Beacon(beacon::Beacon),
     /// Checks configurations.
@@ -52,6 +66,11 @@ enum Command {
 pub fn main() -> ExitCode {
     let cli = Cli::parse();
     let done = match cli.command {
+        Command::Run(command) => command.run(cli.log_format),
+        Command::Detach(command) => command.run(),
+        Command::Status(command) => command.run(),
+        Command::Explain(command) => command.run(),
+        Command::Backend(command) => command.run(),
         Command::Beacon(command) => command.run(cli.log_format),
         Command::Config(command) => command.run(),
         Command::Decap(command) => command.run(cli.log_format),

@@ -214,6 +214,18 @@ pub enum OpenFlows {
     Resteer,
 }
 
+impl std::str::FromStr for Protocol {
+    type Err = String;
+
+    fn from_str(word: &str) -> Result<Self, String> {
+        match word {
+            "tcp" => Ok(Self::Tcp),
+            "udp" => Ok(Self::Udp),
+            _ => Err(format!("{word:?} is no protocol: write tcp or udp")),
+        }
+    }
+}
+
 impl Protocol {
     /// Its number in an IP header.
     #[must_use]

@@ -20,7 +20,7 @@ pub use object::{bench_object, object};
 pub use perfect_hash::{PerfectHash, build as build_perfect_hash};
 pub use pins::Pins;
 pub use sweep::now_ms;
-pub use xdp::{OpenOptions, Xdp, interface_index};
+pub use xdp::{Attacher, OpenOptions, Xdp, interface_index};
 
 use std::{net::IpAddr, ops::Range};
 

@@ -33,11 +33,15 @@ pub struct OpenOptions {
 
 /// The loaded program with its maps.
 pub struct Xdp {
-    ebpf: Ebpf,
+    attacher: Attacher,
     maps: KernelMaps,
-    pins: Option<Pins>,
     adopted: bool,
-    links: Vec<PinnedLink>,
+}
+
+/// The loaded program, to attach it to interfaces.
+pub struct Attacher {
+    ebpf: Ebpf,
+    pins: Option<Pins>,
 }
 
 impl Xdp {
@@ -73,11 +77,9 @@ impl Xdp {
             .context("the kernel refuses the XDP program")?;
         let maps = KernelMaps::new(&mut ebpf)?;
         Ok(Self {
-            ebpf,
+            attacher: Attacher { ebpf, pins },
             maps,
-            pins,
             adopted,
-            links: Vec::new(),
         })
     }
 
@@ -86,6 +88,39 @@ impl Xdp {
         self.adopted
     }
 
+    /// As [`Attacher::attach`].
+    ///
+    /// # Errors
+    /// As there.
+    pub fn attach(&mut self, interface: &str, generic: bool) -> Result<()> {
+        self.attacher.attach(interface, generic)
+    }
+
+    /// As [`Attacher::interfaces`].
+    pub fn interfaces(&self) -> Vec<String> {
+        self.attacher.interfaces()
+    }
+
+    /// The program, to run it on packets of a test.
+    ///
+    /// # Errors
+    /// None, unless the object is not ours.
+    pub fn program(&mut self) -> Result<&mut Program> {
+        program(&mut self.attacher.ebpf)
+    }
+
+    /// The maps.
+    pub fn maps(&mut self) -> &mut KernelMaps {
+        &mut self.maps
+    }
+
+    /// The program and the maps, each for whom it concerns.
+    pub fn into_parts(self) -> (Attacher, KernelMaps) {
+        (self.attacher, self.maps)
+    }
+}
+
+impl Attacher {
     /// Attaches the program to an interface by a bpf_link, which is pinned. Where a link is pinned
     /// already, the program behind it is replaced, and no packet is missed.
     ///
@@ -129,10 +164,9 @@ impl Xdp {
         })?;
         match pin {
             Some(path) => {
-                let link = link
-                    .pin(&path)
+                // The pin holds the link; this process need not.
+                link.pin(&path)
                     .with_context(|| format!("{}: cannot pin the link", path.display()))?;
-                self.links.push(link);
             }
             None => {
                 let link = XdpLink::try_from(link)?;
@@ -152,32 +186,12 @@ impl Xdp {
         };
         let path = pins.link(interface);
         std::fs::remove_file(&path)
-            .with_context(|| format!("{}: cannot be removed", path.display()))?;
-        self.links.clear();
-        Ok(())
+            .with_context(|| format!("{}: cannot be removed", path.display()))
     }
 
     /// Interfaces that the program is attached to by a pinned link.
     pub fn interfaces(&self) -> Vec<String> {
         self.pins.as_ref().map(Pins::interfaces).unwrap_or_default()
-    }
-
-    /// The program, to run it on packets of a test.
-    ///
-    /// # Errors
-    /// None, unless the object is not ours.
-    pub fn program(&mut self) -> Result<&mut Program> {
-        program(&mut self.ebpf)
-    }
-
-    /// The maps.
-    pub fn maps(&mut self) -> &mut KernelMaps {
-        &mut self.maps
-    }
-
-    /// The maps, for who has no use for the program any more. Pinned links go on.
-    pub fn into_maps(self) -> KernelMaps {
-        self.maps
     }
 }
 

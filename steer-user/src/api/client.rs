@@ -1,0 +1,128 @@
+//! The client's side.
+
+use std::path::{Path, PathBuf};
+
+use http_body_util::{BodyExt as _, Empty};
+use hyper::{Method, Request, StatusCode, body::Bytes, client::conn::http1, header};
+use hyper_util::rt::TokioIo;
+use serde::de::DeserializeOwned;
+use tokio::net::UnixStream;
+
+use super::{ExplainQuery, Problem};
+use crate::{control::Status, explain::Explanation};
+
+/// Why a question got no answer.
+#[derive(Debug, thiserror::Error)]
+pub enum ClientError {
+    /// Nobody listens.
+    #[error("{}: no daemon answers here ({source}); `steer run` starts one, as root or its user", path.display())]
+    Unreachable {
+        /// The socket.
+        path: PathBuf,
+        /// Why.
+        source: std::io::Error,
+    },
+    /// The daemon said no.
+    #[error("{0}")]
+    Refused(String),
+    /// The daemon said something else.
+    #[error("the daemon's answer makes no sense ({0}); is it of the same version?")]
+    Malformed(String),
+}
+
+/// A client of the daemon at a socket.
+#[derive(Clone, Debug)]
+pub struct Client {
+    socket: PathBuf,
+}
+
+impl Client {
+    /// A client that connects for each question.
+    pub fn new(socket: &Path) -> Self {
+        Self {
+            socket: socket.to_owned(),
+        }
+    }
+
+    /// What there is to see.
+    ///
+    /// # Errors
+    /// See [`ClientError`].
+    pub async fn status(&self) -> Result<Status, ClientError> {
+        self.get("/v1/status").await
+    }
+
+    /// What the data path does with a flow.
+    ///
+    /// # Errors
+    /// See [`ClientError`].
+    pub async fn explain(&self, query: &ExplainQuery) -> Result<Explanation, ClientError> {
+        let path = format!(
+            "/v1/explain?protocol={}&source={}&destination={}&open={}",
+            query.protocol.as_str(),
+            query
+                .source
+                .to_string()
+                .replace('[', "%5B")
+                .replace(']', "%5D"),
+            query
+                .destination
+                .to_string()
+                .replace('[', "%5B")
+                .replace(']', "%5D"),
+            query.open
+        );
+        self.get(&path).await
+    }
+
+    /// Drains a backend, or stops draining it.
+    ///
+    /// # Errors
+    /// See [`ClientError`].
+    pub async fn drain(&self, backend: &str, drained: bool) -> Result<(), ClientError> {
+        let word = if drained { "drain" } else { "undrain" };
+        let path = format!("/v1/backends/{backend}/{word}");
+        self.send(Method::POST, &path).await.map(|_| ())
+    }
+
+    async fn get<T: DeserializeOwned>(&self, path: &str) -> Result<T, ClientError> {
+        let body = self.send(Method::GET, path).await?;
+        serde_json::from_slice(&body).map_err(|error| ClientError::Malformed(error.to_string()))
+    }
+
+    async fn send(&self, method: Method, path: &str) -> Result<Bytes, ClientError> {
+        let malformed = |error: hyper::Error| ClientError::Malformed(error.to_string());
+        let stream =
+            UnixStream::connect(&self.socket)
+                .await
+                .map_err(|source| ClientError::Unreachable {
+                    path: self.socket.clone(),
+                    source,
+                })?;
+        let (mut sender, connection) = http1::handshake(TokioIo::new(stream))
+            .await
+            .map_err(malformed)?;
+        tokio::spawn(connection);
+        let request = Request::builder()
+            .method(method)
+            .uri(path)
+            .header(header::HOST, "steer")
+            .body(Empty::<Bytes>::new())
+            .map_err(|error| ClientError::Refused(format!("{path}: {error}")))?;
+        let response = sender.send_request(request).await.map_err(malformed)?;
+        let status = response.status();
+        let body = response.into_body().collect().await.map_err(malformed)?;
+        let body = body.to_bytes();
+        if status.is_success() {
+            return Ok(body);
+        }
+        let problem: Result<Problem, _> = serde_json::from_slice(&body);
+        Err(match problem {
+            Ok(problem) => ClientError::Refused(problem.error),
+            Err(_) if status == StatusCode::NOT_FOUND => {
+                ClientError::Malformed(format!("it does not know {path}"))
+            }
+            Err(_) => ClientError::Refused(String::from_utf8_lossy(&body).into_owned()),
+        })
+    }
+}

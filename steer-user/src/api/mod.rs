@@ -1,0 +1,32 @@
+//! The daemon's API: HTTP and JSON on a Unix socket, and its client.
+
+mod client;
+mod server;
+
+use std::net::SocketAddr;
+
+use serde::{Deserialize, Serialize};
+
+pub use self::client::{Client, ClientError};
+pub use self::server::{bind, serve};
+
+/// A flow to explain.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct ExplainQuery {
+    /// "tcp" or "udp".
+    pub protocol: crate::config::Protocol,
+    /// The client.
+    pub source: SocketAddr,
+    /// The VIP.
+    pub destination: SocketAddr,
+    /// Whether the packet is in the midst of a connection, not its SYN.
+    #[serde(default)]
+    pub open: bool,
+}
+
+/// Why a request was refused.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct Problem {
+    /// What was wrong and what to do.
+    pub error: String,
+}

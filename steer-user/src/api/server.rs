@@ -1,0 +1,152 @@
+//! The server's side.
+
+use std::{
+    fs, io,
+    os::unix::fs::{FileTypeExt, PermissionsExt},
+    path::Path,
+};
+
+use anyhow::{Context, Result, bail};
+use axum::{
+    Json, Router,
+    extract::{Path as UrlPath, Query, State},
+    http::StatusCode,
+    response::{IntoResponse, Response},
+    routing::{get, post},
+};
+use steer_common::{abi::FlowKey, wire};
+use tokio::{
+    net::{UnixListener, UnixStream},
+    sync::oneshot,
+};
+
+use super::{ExplainQuery, Problem};
+use crate::{
+    config::Protocol,
+    control::{Command, Commands, Refused},
+};
+
+/// Binds the socket, for root alone. One that nobody listens at any more is replaced.
+///
+/// # Errors
+/// If a daemon listens there already, or the place is unusable.
+pub async fn bind(path: &Path) -> Result<UnixListener> {
+    if let Some(folder) = path.parent() {
+        fs::create_dir_all(folder).with_context(|| format!("{}", folder.display()))?;
+    }
+    match fs::symlink_metadata(path) {
+        Ok(found) if !found.file_type().is_socket() => {
+            bail!("{}: in the way, and not a socket", path.display());
+        }
+        Ok(_) => {
+            if UnixStream::connect(path).await.is_ok() {
+                bail!("{}: another daemon listens here", path.display());
+            }
+            fs::remove_file(path).with_context(|| format!("{}", path.display()))?;
+        }
+        Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+        Err(error) => return Err(error).with_context(|| format!("{}", path.display())),
+    }
+    let listener = UnixListener::bind(path)
+        .with_context(|| format!("{}: cannot listen here", path.display()))?;
+    fs::set_permissions(path, fs::Permissions::from_mode(0o600))
+        .with_context(|| format!("{}", path.display()))?;
+    Ok(listener)
+}
+
+/// Answers requests, until the task is dropped.
+///
+/// # Errors
+/// If the socket fails.
+pub async fn serve(listener: UnixListener, commands: Commands) -> Result<()> {
+    let routes = Router::new()
+        .route("/v1/status", get(status))
+        .route("/v1/explain", get(explain))
+        .route("/v1/backends/{name}/drain", post(drain))
+        .route("/v1/backends/{name}/undrain", post(undrain))
+        .with_state(commands);
+    axum::serve(listener, routes).await.context("the API ended")
+}
+
+/// A refusal with its status.
+struct Refusal(StatusCode, String);
+
+impl IntoResponse for Refusal {
+    fn into_response(self) -> Response {
+        (self.0, Json(Problem { error: self.1 })).into_response()
+    }
+}
+
+/// Asks the loop, which may have ended.
+async fn ask<T>(
+    commands: &Commands,
+    command: impl FnOnce(oneshot::Sender<T>) -> Command,
+) -> Result<T, Refusal> {
+    let gone = || Refusal(StatusCode::SERVICE_UNAVAILABLE, "the daemon stops".into());
+    let (reply, answer) = oneshot::channel();
+    commands.send(command(reply)).await.map_err(|_| gone())?;
+    answer.await.map_err(|_| gone())
+}
+
+async fn status(State(commands): State<Commands>) -> Result<Response, Refusal> {
+    let status = ask(&commands, Command::Status).await?;
+    let status =
+        status.map_err(|error| Refusal(StatusCode::INTERNAL_SERVER_ERROR, format!("{error:#}")))?;
+    Ok(Json(status).into_response())
+}
+
+async fn explain(
+    State(commands): State<Commands>,
+    Query(query): Query<ExplainQuery>,
+) -> Result<Response, Refusal> {
+    if query.source.is_ipv4() != query.destination.is_ipv4() {
+        let text = "source and destination are not of one family".to_owned();
+        return Err(Refusal(StatusCode::BAD_REQUEST, text));
+    }
+    let key = FlowKey {
+        source: query.source.ip().into(),
+        destination: query.destination.ip().into(),
+        source_port: query.source.port(),
+        destination_port: query.destination.port(),
+        protocol: query.protocol.number(),
+        family: if query.source.is_ipv4() { 4 } else { 6 },
+        _pad: 0,
+    };
+    let flags = match (query.protocol, query.open) {
+        (Protocol::Udp, _) => 0,
+        (Protocol::Tcp, false) => wire::SYN,
+        (Protocol::Tcp, true) => wire::ACK,
+    };
+    let explanation = ask(&commands, |reply| Command::Explain(key, flags, reply)).await?;
+    Ok(Json(explanation).into_response())
+}
+
+async fn drain(
+    State(commands): State<Commands>,
+    UrlPath(name): UrlPath<String>,
+) -> Result<StatusCode, Refusal> {
+    set_drained(&commands, name, true).await
+}
+
+async fn undrain(
+    State(commands): State<Commands>,
+    UrlPath(name): UrlPath<String>,
+) -> Result<StatusCode, Refusal> {
+    set_drained(&commands, name, false).await
+}
+
+async fn set_drained(
+    commands: &Commands,
+    name: String,
+    drained: bool,
+) -> Result<StatusCode, Refusal> {
+    let done = ask(commands, |reply| Command::Drain(name, drained, reply)).await?;
+    done.map_err(|refused| {
+        let status = match refused {
+            Refused::Unknown(_) => StatusCode::NOT_FOUND,
+            Refused::Failed(_) => StatusCode::INTERNAL_SERVER_ERROR,
+        };
+        Refusal(status, refused.to_string())
+    })?;
+    Ok(StatusCode::NO_CONTENT)
+}

@@ -1,0 +1,144 @@
+//! Commands that ask the daemon.
+
+use std::{net::SocketAddr, path::PathBuf};
+
+use clap::{Args, Subcommand};
+
+use super::{
+    error::{Exit, Failure},
+    table,
+};
+use crate::{
+    api::{Client, ClientError, ExplainQuery},
+    config::Protocol,
+};
+
+/// Where and how to ask.
+#[derive(Debug, Args)]
+pub(super) struct Target {
+    /// The daemon's socket.
+    #[arg(long, default_value = "/run/steer/steer.sock")]
+    socket: PathBuf,
+    /// Print JSON instead of tables and sentences.
+    #[arg(long)]
+    json: bool,
+}
+
+impl Target {
+    fn client(&self) -> Client {
+        Client::new(&self.socket)
+    }
+}
+
+fn failure(error: ClientError) -> Failure {
+    let exit = match error {
+        ClientError::Unreachable { .. } => Exit::Unreachable,
+        ClientError::Refused(_) => Exit::Refused,
+        ClientError::Malformed(_) => Exit::Failed,
+    };
+    Failure::new(exit, error)
+}
+
+#[derive(Debug, Args)]
+pub(super) struct Status {
+    #[command(flatten)]
+    target: Target,
+}
+
+impl Status {
+    #[tokio::main(flavor = "current_thread")]
+    pub(super) async fn run(self) -> Result<(), Failure> {
+        let status = self.target.client().status().await.map_err(failure)?;
+        if self.target.json {
+            println!("{}", serde_json::to_string_pretty(&status)?);
+        } else {
+            print!("{}", table::status(&status));
+        }
+        Ok(())
+    }
+}
+
+#[derive(Debug, Args)]
+pub(super) struct Explain {
+    /// tcp or udp.
+    protocol: Protocol,
+    /// The client: address and port.
+    source: SocketAddr,
+    /// The VIP: address and port.
+    destination: SocketAddr,
+    /// Ask for a packet in the midst of a connection, not for its SYN.
+    #[arg(long)]
+    open: bool,
+    #[command(flatten)]
+    target: Target,
+}
+
+impl Explain {
+    #[tokio::main(flavor = "current_thread")]
+    pub(super) async fn run(self) -> Result<(), Failure> {
+        let query = ExplainQuery {
+            protocol: self.protocol,
+            source: self.source,
+            destination: self.destination,
+            open: self.open,
+        };
+        let explanation = self
+            .target
+            .client()
+            .explain(&query)
+            .await
+            .map_err(failure)?;
+        if self.target.json {
+            println!("{}", serde_json::to_string_pretty(&explanation)?);
+            return Ok(());
+        }
+        for (number, step) in (1..).zip(&explanation.steps) {
+            println!("{number}. {step}");
+        }
+        println!("=> {}", explanation.verdict);
+        Ok(())
+    }
+}
+
+#[derive(Debug, Subcommand)]
+pub(super) enum Backend {
+    /// Sends no new flows to a backend; open ones go on. Outlives restarts.
+    Drain {
+        /// Its name.
+        name: String,
+        #[command(flatten)]
+        target: Target,
+    },
+    /// Sends new flows to a backend again.
+    Undrain {
+        /// Its name.
+        name: String,
+        #[command(flatten)]
+        target: Target,
+    },
+}
+
+impl Backend {
+    #[tokio::main(flavor = "current_thread")]
+    pub(super) async fn run(self) -> Result<(), Failure> {
+        let (name, target, drained) = match self {
+            Self::Drain { name, target } => (name, target, true),
+            Self::Undrain { name, target } => (name, target, false),
+        };
+        target
+            .client()
+            .drain(&name, drained)
+            .await
+            .map_err(failure)?;
+        if target.json {
+            println!(
+                "{}",
+                serde_json::json!({ "backend": name, "drained": drained })
+            );
+        } else {
+            let word = if drained { "drains" } else { "takes new flows" };
+            println!("{name} {word}");
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,100 @@
+//! The status in words and columns.
+
+use std::fmt::Write as _;
+
+use crate::control::{BackendStatus, ServiceStatus, Status};
+
+/// The status as a person reads it.
+pub(super) fn status(status: &Status) -> String {
+    let mut text = String::new();
+    // Writing to a String does not fail.
+    let _ = writeln!(
+        text,
+        "node {}, attached to {}",
+        status.node,
+        status.interfaces.join(", ")
+    );
+    backends(&mut text, &status.backends);
+    for entry in &status.services {
+        service(&mut text, entry);
+    }
+    if !status.drops.is_empty() {
+        let _ = writeln!(text, "\ndropped packets");
+        for (reason, count) in &status.drops {
+            let _ = writeln!(text, "  {reason:<24}{count:>12}");
+        }
+    }
+    text
+}
+
+fn backends(text: &mut String, backends: &[BackendStatus]) {
+    let _ = writeln!(
+        text,
+        "\n{:<20}{:<10}{:<26}{:<6}{:>12}{:>6}  note",
+        "backend", "health", "address", "mode", "round trip", "ring"
+    );
+    for backend in backends {
+        let rtt = backend
+            .rtt_us
+            .map_or("-".to_owned(), |us| format!("{:.2} ms", us as f64 / 1000.0));
+        let ring = backend.ring.map_or("-".to_owned(), |ring| ring.to_string());
+        let mut notes = Vec::new();
+        if backend.drained {
+            notes.push("drained by the operator".to_owned());
+        }
+        if backend.draining {
+            notes.push("its beacon says that it drains".to_owned());
+        }
+        if !backend.resolved {
+            notes.push("the way to it is not known".to_owned());
+        }
+        notes.extend(backend.failure.clone());
+        let _ = writeln!(
+            text,
+            "{:<20}{:<10}{:<26}{:<6}{:>12}{:>6}  {}",
+            backend.name,
+            backend.health,
+            backend.address,
+            backend.mode,
+            rtt,
+            ring,
+            notes.join("; ")
+        );
+    }
+}
+
+fn service(text: &mut String, service: &ServiceStatus) {
+    let port = match service.port {
+        0 => "any port".to_owned(),
+        port => format!("port {port}"),
+    };
+    let _ = writeln!(
+        text,
+        "\nservice {}: {} {} {}, pools {}; {} slots, {} unsettled",
+        service.name,
+        service.protocol,
+        service.address,
+        port,
+        service.pools.join(" then "),
+        service.slots,
+        service.unsettled
+    );
+    let _ = writeln!(
+        text,
+        "  {:<18}{:<12}{:<10}{:>7}{:>12}{:>14}{:>16}",
+        "member", "pool", "state", "share", "flows", "packets", "bytes"
+    );
+    for member in &service.members {
+        let _ = writeln!(
+            text,
+            "  {:<18}{:<12}{:<10}{:>5.1} %{:>12}{:>14}{:>16}",
+            member.backend,
+            member.pool,
+            member.state,
+            member.share * 100.0,
+            member.flows,
+            member.packets,
+            member.bytes
+        );
+    }
+}

@@ -1,0 +1,475 @@
+//! The state of the loop. It takes the clock as an argument, and waits for nothing.
+
+use std::{
+    collections::HashMap,
+    ops::Range,
+    time::{Duration, Instant},
+};
+
+use anyhow::{Result, bail};
+use steer_common::{
+    abi::{FlowKey, Member, MemberState, Service, Slot, member_flags},
+    tables::NextHop,
+};
+use tracing::{info, warn};
+
+use super::{
+    arena::Arena,
+    backend::Known,
+    chain,
+    desired::{self, Numbers},
+    drained::Drained,
+    plan::{self, Op},
+    slots::{self, Unsettled},
+    status::{self, Status},
+};
+use crate::{
+    config::Config,
+    dataplane::{Dataplane, SweepLimits},
+    domain::{health::State, maglev, rings::Candidate},
+    explain::{Explanation, Names, explain},
+    probe::Measurement,
+};
+
+/// How long tables that were taken up stay as they are while not all backends are measured.
+const FROZEN: Duration = Duration::from_secs(3);
+/// From one sweep of the flow and nat tables to the next.
+const SWEEP_EVERY: Duration = Duration::from_secs(10);
+
+/// What the operator asked for and cannot have.
+#[derive(Debug, thiserror::Error)]
+pub enum Refused {
+    /// There is no such backend.
+    #[error("no backend is called {0:?}; `steer status` names them")]
+    Unknown(String),
+    /// It could not be written down.
+    #[error("{0:#}")]
+    Failed(anyhow::Error),
+}
+
+/// The loop's state over a data path.
+pub struct Controller<D> {
+    pub(super) config: Config,
+    pub(super) dataplane: D,
+    pub(super) numbers: Numbers,
+    pub(super) known: HashMap<String, Known>,
+    pub(super) unsettled: Unsettled,
+    drained: Drained,
+    /// Tables are not changed before this, unless all backends are measured.
+    frozen: Option<Instant>,
+    swept: Instant,
+}
+
+impl<D: Dataplane> Controller<D> {
+    /// Makes the data path what the configuration says. Members and tables that it has already go on.
+    ///
+    /// # Errors
+    /// If the configuration needs more than the data path holds, or the state directory is unusable.
+    pub fn new(config: Config, dataplane: D, now: Instant) -> Result<Self> {
+        let drained = Drained::load(&config.node.state_dir)?;
+        let adopted = !dataplane.services().is_empty();
+        let mut controller = Self {
+            numbers: Numbers::default(),
+            known: HashMap::new(),
+            unsettled: Unsettled::default(),
+            drained,
+            frozen: adopted.then_some(now + FROZEN),
+            swept: now,
+            config,
+            dataplane,
+        };
+        let config = controller.config.clone();
+        controller.reconfigure(config, now)?;
+        Ok(controller)
+    }
+
+    /// Takes another configuration. On an error nothing has changed.
+    ///
+    /// # Errors
+    /// If it needs more than the data path holds.
+    pub fn reconfigure(&mut self, config: Config, now: Instant) -> Result<()> {
+        let numbers = Numbers::assign(&config, &self.dataplane)?;
+        let (mut services, mut ops) = self.place(&config, &numbers)?;
+        services.extend(desired::nat_sources(&config));
+        let probe = &config.probe;
+        let mut known = HashMap::new();
+        for backend in &config.backends {
+            let name = &backend.name;
+            let fresh = || Known::new(probe, self.drained.contains(name));
+            known.insert(
+                name.clone(),
+                self.known.get(name).cloned().unwrap_or_else(fresh),
+            );
+        }
+        self.known = known;
+        self.config = config;
+        self.numbers = numbers;
+        ops.push(Op::Sources(self.config.nat.addresses.clone()));
+        ops.push(Op::Settings(desired::settings(&self.config)));
+        if self.dataplane.services() != services {
+            ops.push(Op::Publish(services));
+        }
+        ops.extend(self.member_ops());
+        ops.extend(self.retired_ops());
+        self.apply(ops)?;
+        let ranges = self.ranges();
+        self.unsettled.retain(&ranges);
+        for range in ranges {
+            self.unsettled.adopt(&self.dataplane, range, now);
+        }
+        self.replan(now, "configuration")
+    }
+
+    /// Gives each service a place for its table: the one that it has, or a new one that begins with
+    /// the owners of the old.
+    fn place(&self, config: &Config, numbers: &Numbers) -> Result<(Vec<Service>, Vec<Op>)> {
+        let present = self.dataplane.services();
+        let range = |s: &Service| s.slots_start..s.slots_start + s.slots_len;
+        let mut arena = Arena::new(present.iter().map(range));
+        let mut ops = Vec::new();
+        let mut services = Vec::new();
+        for (index, wanted) in config.services.iter().enumerate() {
+            let mut service = desired::service(config, wanted, numbers.services[index]);
+            let members = desired::backends(config, wanted).len();
+            let len = maglev::table_size(members) as u32;
+            let old = present.iter().find(|p| p.key == service.key);
+            let old = old.map(range).filter(|range| !range.is_empty());
+            // A table that is large enough keeps its place: in another every flow would have
+            // another slot.
+            let range = match old {
+                Some(old) if old.len() as u32 >= len => old,
+                old => {
+                    let Some(new) = arena.take(len) else {
+                        bail!("service {}: no room for its table", wanted.name);
+                    };
+                    ops.push(Op::Table(new.start, self.grown(old, len)));
+                    new
+                }
+            };
+            service.slots_start = range.start;
+            service.slots_len = range.len() as u32;
+            services.push(service);
+        }
+        Ok((services, ops))
+    }
+
+    /// A table of another size in which the slots of a flow agree as far as they can: the index of
+    /// a slot is proportional to the flow's hash.
+    fn grown(&self, old: Option<Range<u32>>, len: u32) -> Vec<Slot> {
+        let Some(old) = old else {
+            return vec![Slot::default(); len as usize];
+        };
+        let slots = self.dataplane.slots(old);
+        (0..len as usize)
+            .map(|index| slots[index * slots.len() / len as usize])
+            .collect()
+    }
+
+    /// The tables in the arena.
+    pub(super) fn ranges(&self) -> Vec<Range<u32>> {
+        let services = self.dataplane.services();
+        let ranges = services
+            .iter()
+            .map(|s| s.slots_start..s.slots_start + s.slots_len);
+        ranges.filter(|range| !range.is_empty()).collect()
+    }
+
+    /// What the kernel may send a member now.
+    fn state(&self, backend: usize, present: MemberState) -> MemberState {
+        let backend = &self.config.backends[backend];
+        let Some(known) = self.known.get(&backend.name) else {
+            return MemberState::Down;
+        };
+        let up = if known.takes_new() {
+            MemberState::Up
+        } else {
+            MemberState::Draining
+        };
+        match (known.health(backend), present) {
+            (State::Up, _) => up,
+            (State::Down, _) => MemberState::Down,
+            // Not measured yet: what was concluded before holds.
+            (State::Unknown, MemberState::Up | MemberState::Draining) => up,
+            (State::Unknown, _) => MemberState::Down,
+        }
+    }
+
+    /// Differences between the members and what they have to be.
+    fn member_ops(&self) -> Vec<Op> {
+        let mut ops = Vec::new();
+        for ((service, backend), id) in &self.numbers.members {
+            let present = self.dataplane.member(*id);
+            let settings = &self.config.backends[*backend];
+            let number = self.numbers.services[*service];
+            let mut wanted = Member {
+                macs: present.macs,
+                interface: present.interface,
+                flags: present.flags & member_flags::RESOLVED,
+                ..desired::member(settings, number, *backend as u16)
+            };
+            if let Some(way) = self.known.get(&settings.name).and_then(|known| known.way) {
+                wanted.flags = 0;
+                if let Some(hop) = way {
+                    wanted.macs = hop.macs;
+                    wanted.interface = hop.interface;
+                    wanted.flags = member_flags::RESOLVED;
+                }
+            }
+            let state = self.state(*backend, MemberState::from_byte(present.state));
+            wanted.state = present.state;
+            if wanted != present {
+                wanted.state = state as u8;
+                ops.push(Op::Member(*id, wanted));
+            } else if present.state != state as u8 {
+                ops.push(Op::State(*id, state));
+            }
+        }
+        ops
+    }
+
+    /// Members that the configuration no longer has keep their open flows.
+    fn retired_ops(&self) -> Vec<Op> {
+        let mut ops = Vec::new();
+        for id in self.retired() {
+            if self.dataplane.member(id).state == MemberState::Up as u8 {
+                ops.push(Op::State(id, MemberState::Draining));
+            }
+        }
+        ops
+    }
+
+    fn retired(&self) -> Vec<u16> {
+        let used: Vec<u16> = self.numbers.members.values().copied().collect();
+        (1..steer_common::abi::MEMBERS as u16)
+            .filter(|id| self.dataplane.member(*id).state != MemberState::Absent as u8)
+            .filter(|id| !used.contains(id))
+            .collect()
+    }
+
+    fn apply(&mut self, mut ops: Vec<Op>) -> Result<()> {
+        plan::order(&mut ops);
+        for op in &ops {
+            plan::apply(&mut self.dataplane, op)?;
+        }
+        Ok(())
+    }
+
+    /// Takes a measurement. Members' states change at once, tables behind them.
+    ///
+    /// # Errors
+    /// If the data path cannot be written.
+    pub fn measure(&mut self, measurement: &Measurement) -> Result<()> {
+        let Some(known) = self.known.get_mut(&measurement.backend) else {
+            return Ok(());
+        };
+        let change = known.measure(measurement);
+        if !change.any() {
+            return Ok(());
+        }
+        let rtt = known.rtt();
+        let failure = known.failure.as_ref().map(ToString::to_string);
+        info!(
+            backend = measurement.backend,
+            health = ?change.health.map(|health| (health.from, health.to)),
+            ring = ?change.ring,
+            draining = ?change.draining,
+            rtt_us = rtt.map(|rtt| rtt.as_micros() as u64),
+            failure,
+            "backend changed"
+        );
+        self.replan(measurement.at, &measurement.backend)
+    }
+
+    /// Takes what the operator says of a backend.
+    ///
+    /// # Errors
+    /// If there is none of that name, or it cannot be written down.
+    pub fn drain(&mut self, name: &str, drained: bool, now: Instant) -> Result<(), Refused> {
+        let Some(known) = self.known.get_mut(name) else {
+            return Err(Refused::Unknown(name.to_owned()));
+        };
+        self.drained.set(name, drained).map_err(Refused::Failed)?;
+        known.drained = drained;
+        info!(backend = name, drained, "the operator has spoken");
+        self.replan(now, name).map_err(Refused::Failed)
+    }
+
+    /// Takes the way to a backend, as routing and neighbours are now.
+    ///
+    /// # Errors
+    /// If the data path cannot be written.
+    pub fn set_way(&mut self, name: &str, way: Option<NextHop>) -> Result<()> {
+        let Some(known) = self.known.get_mut(name) else {
+            return Ok(());
+        };
+        if known.way == Some(way) {
+            return Ok(());
+        }
+        info!(backend = name, way = ?way, "way to backend changed");
+        known.way = Some(way);
+        if let Some(hop) = way {
+            self.dataplane.add_port(hop.interface)?;
+        }
+        let ops = self.member_ops();
+        self.apply(ops)
+    }
+
+    /// Writes members' states, and tables where they follow.
+    fn replan(&mut self, now: Instant, why: &str) -> Result<()> {
+        let ops = self.member_ops();
+        self.apply(ops)?;
+        if let Some(until) = self.frozen {
+            let measured = |b: &crate::config::Backend| {
+                let known = self.known.get(&b.name);
+                known.is_some_and(|known| known.health(b) != State::Unknown)
+            };
+            if now < until && !self.config.backends.iter().all(measured) {
+                return Ok(());
+            }
+            self.frozen = None;
+        }
+        let services = self.dataplane.services();
+        let mut tables = Vec::new();
+        for index in 0..self.config.services.len() {
+            let number = self.numbers.services[index];
+            let Some(service) = services.iter().find(|s| s.id == number) else {
+                continue;
+            };
+            let Some(table) = self.table(index, service.slots_len as usize) else {
+                warn!(
+                    service = self.config.services[index].name,
+                    why, "no backend is up"
+                );
+                continue;
+            };
+            tables.push((index, service.slots_start, table));
+        }
+        for (index, start, table) in tables {
+            let changed = self
+                .unsettled
+                .choose(&mut self.dataplane, start, &table, now);
+            if changed > 0 {
+                let service = &self.config.services[index].name;
+                info!(service, why, slots = table.len(), changed, "table changed");
+            }
+        }
+        Ok(())
+    }
+
+    fn table(&self, service: usize, len: usize) -> Option<Vec<maglev::Choice>> {
+        let home = &self.config.node.region;
+        let mut seen = Vec::new();
+        let mut pools = Vec::new();
+        for pool in &self.config.services[service].pools {
+            let mut members = Vec::new();
+            for index in &self.config.pools[*pool].backends {
+                // In a later pool a backend is no further choice.
+                if seen.contains(index) {
+                    continue;
+                }
+                seen.push(*index);
+                let backend = &self.config.backends[*index];
+                let id = self.numbers.members[&(service, *index)];
+                let state = self.dataplane.member(id).state;
+                let known = self.known.get(&backend.name)?;
+                members.push(chain::Member {
+                    name: &backend.name,
+                    candidate: Candidate {
+                        id,
+                        ring: known.ring(backend, home),
+                        healthy: state == MemberState::Up as u8,
+                        capacity: backend.capacity,
+                    },
+                });
+            }
+            pools.push(members);
+        }
+        chain::table(&pools, len)
+    }
+
+    /// Does what is due by time alone.
+    ///
+    /// # Errors
+    /// If the data path cannot be read or written.
+    pub fn tick(&mut self, now: Instant) -> Result<()> {
+        if self.frozen.is_some_and(|until| now >= until) {
+            self.replan(now, "backends that do not answer")?;
+        }
+        let services = self.dataplane.services();
+        for (index, wanted) in self.config.services.iter().enumerate() {
+            let number = self.numbers.services[index];
+            if let Some(service) = services.iter().find(|s| s.id == number) {
+                let range = service.slots_start..service.slots_start + service.slots_len;
+                let idle = wanted.idle_timeout;
+                self.unsettled
+                    .settle(&mut self.dataplane, &range, idle, now);
+            }
+        }
+        if now.saturating_duration_since(self.swept) >= SWEEP_EVERY {
+            self.swept = now;
+            self.sweep()?;
+        }
+        Ok(())
+    }
+
+    fn sweep(&mut self) -> Result<()> {
+        let ranges = self.ranges();
+        slots::begin_sweep(&mut self.dataplane, &ranges);
+        let idle = desired::idle_ms(&self.config);
+        let sweep = self.dataplane.sweep(&SweepLimits {
+            flow_idle_ms: idle,
+            nat_idle_ms: idle,
+            nat_closed_ms: desired::NAT_CLOSED_MS,
+        })?;
+        slots::untrack(&mut self.dataplane, &ranges, &sweep);
+        for id in self.retired() {
+            let in_flow = sweep.tracked.iter().any(|(_, member)| *member == id);
+            let in_nat = sweep.nat_flows.get(usize::from(id)).is_some_and(|n| *n > 0);
+            let in_slot = ranges.iter().any(|range| {
+                let slots = self.dataplane.slots(range.clone());
+                slots
+                    .iter()
+                    .any(|s| [s.owner, s.first, s.second].contains(&id))
+            });
+            if !(in_flow || in_nat || in_slot) {
+                info!(member = id, "member is gone");
+                self.dataplane.set_member_state(id, MemberState::Absent);
+            }
+        }
+        Ok(())
+    }
+
+    /// What there is to see.
+    ///
+    /// # Errors
+    /// If the counters cannot be read.
+    pub fn status(&self, now: Instant) -> Result<Status> {
+        status::of(self, now)
+    }
+
+    /// What the data path does with a flow, in words.
+    pub fn explain(&self, key: &FlowKey, tcp_flags: u8) -> Explanation {
+        explain(&self.dataplane, key, tcp_flags, self)
+    }
+
+    /// The configuration in use.
+    pub fn config(&self) -> &Config {
+        &self.config
+    }
+}
+
+impl<D> Names for Controller<D> {
+    fn member(&self, id: u16) -> Option<String> {
+        let found = self.numbers.members.iter().find(|(_, m)| **m == id);
+        found.map(|((_, backend), _)| self.config.backends[*backend].name.clone())
+    }
+
+    fn service(&self, id: u16) -> Option<String> {
+        let found = self
+            .numbers
+            .services
+            .iter()
+            .position(|number| *number == id);
+        found.map(|index| self.config.services[index].name.clone())
+    }
+}

@@ -1,0 +1,193 @@
+//! What the configuration asks of the data path, by the numbers that kernel and daemon share.
+
+use std::{collections::BTreeMap, net::IpAddr};
+
+use anyhow::{Result, bail};
+use steer_common::abi::{
+    Config as Settings, MEMBERS, Member, MemberState, Mode, Service, ServiceKey, service_flags,
+};
+
+use crate::{
+    config::{self, Config, End, OpenFlows},
+    dataplane::Dataplane,
+};
+
+/// Seed of the hash of flows: the same on all nodes.
+const FLOW_SEED: u64 = 0x7374_6565_7221_0001;
+/// How long a closed nat flow keeps its port, in ticks.
+pub(super) const NAT_CLOSED_MS: u32 = 10_000;
+/// How long a SYN may stay unanswered before its retransmission goes elsewhere, in ticks.
+const NAT_RETRY_MS: u32 = 500;
+/// Number of the entries for source addresses of `nat`.
+const NO_SERVICE: u16 = u16::MAX;
+
+/// Numbers of services and members: those that the maps have already, and free ones for the rest.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Numbers {
+    /// By the index of the service in the configuration.
+    pub(super) services: Vec<u16>,
+    /// By the indexes of service and backend.
+    pub(super) members: BTreeMap<(usize, usize), u16>,
+}
+
+impl Numbers {
+    /// Finds out what the maps have, and gives the rest free numbers.
+    ///
+    /// # Errors
+    /// If there are more members than the data path holds.
+    pub(super) fn assign(config: &Config, dataplane: &impl Dataplane) -> Result<Self> {
+        let present = dataplane.services();
+        let mut numbers = Self::default();
+        let mut next = 0;
+        for service in &config.services {
+            let key = key(service);
+            let known = present.iter().find(|p| p.key == key).map(|p| p.id);
+            let number = known.unwrap_or_else(|| {
+                while present.iter().any(|p| p.id == next) || numbers.services.contains(&next) {
+                    next += 1;
+                }
+                next
+            });
+            numbers.services.push(number);
+        }
+        let members: Vec<(u16, Member)> = (1..MEMBERS as u16)
+            .map(|id| (id, dataplane.member(id)))
+            .filter(|(_, member)| member.state != MemberState::Absent as u8)
+            .collect();
+        let mut free = (1..MEMBERS as u16).filter(|id| !members.iter().any(|(m, _)| m == id));
+        for (index, service) in config.services.iter().enumerate() {
+            for backend in backends(config, service) {
+                let address = config.backends[backend].address.into();
+                let known = members.iter().find(|(_, member)| {
+                    member.address == address && member.service == numbers.services[index]
+                });
+                let id = match known {
+                    Some((id, _)) => *id,
+                    None => match free.next() {
+                        Some(id) => id,
+                        None => bail!("more members than the {} that there can be", MEMBERS - 1),
+                    },
+                };
+                numbers.members.insert((index, backend), id);
+            }
+        }
+        Ok(numbers)
+    }
+}
+
+/// Indexes of a service's backends, each once, in the order of its pools.
+pub(super) fn backends(config: &Config, service: &config::Service) -> Vec<usize> {
+    let mut found = Vec::new();
+    for pool in &service.pools {
+        for backend in &config.pools[*pool].backends {
+            if !found.contains(backend) {
+                found.push(*backend);
+            }
+        }
+    }
+    found
+}
+
+fn family(address: &IpAddr) -> u8 {
+    if address.is_ipv4() { 4 } else { 6 }
+}
+
+pub(super) fn key(service: &config::Service) -> ServiceKey {
+    ServiceKey {
+        address: service.address.into(),
+        port: service.port,
+        protocol: service.protocol.number(),
+        family: family(&service.address),
+        _pad: 0,
+    }
+}
+
+/// A service without its table.
+pub(super) fn service(config: &Config, service: &config::Service, id: u16) -> Service {
+    let mut flags = 0;
+    if service.open_flows == OpenFlows::Reset {
+        flags |= service_flags::RESET_OPEN;
+    }
+    if service.end == End::Reject {
+        flags |= service_flags::REJECT;
+    }
+    let is_nat = |b: &usize| matches!(config.backends[*b].mode, config::Mode::Nat { .. });
+    if backends(config, service).iter().any(is_nat) {
+        flags |= service_flags::HAS_NAT;
+    }
+    Service {
+        key: key(service),
+        flags,
+        id,
+        ..Service::default()
+    }
+}
+
+/// Entries by which answers to the source addresses of `nat` are found.
+pub(super) fn nat_sources(config: &Config) -> Vec<Service> {
+    let mut services = Vec::new();
+    for address in &config.nat.addresses {
+        for protocol in [6, 17] {
+            services.push(Service {
+                key: ServiceKey {
+                    address: (*address).into(),
+                    port: 0,
+                    protocol,
+                    family: family(address),
+                    _pad: 0,
+                },
+                flags: service_flags::NAT_SOURCE,
+                id: NO_SERVICE,
+                ..Service::default()
+            });
+        }
+    }
+    services
+}
+
+/// A member, but for its state and its next hop.
+pub(super) fn member(backend: &config::Backend, service: u16, number: u16) -> Member {
+    let (mode, port) = match backend.mode {
+        config::Mode::Nat { port } => (Mode::Nat, port.unwrap_or(0)),
+        config::Mode::Ipip => (Mode::Ipip, 0),
+    };
+    Member {
+        address: backend.address.into(),
+        mode: mode as u8,
+        family: family(&backend.address),
+        port,
+        service,
+        backend: number,
+        ..Member::default()
+    }
+}
+
+/// The settings in the kernel.
+pub(super) fn settings(config: &Config) -> Settings {
+    let count = |v4: bool| {
+        let of = config.nat.addresses.iter().filter(|a| a.is_ipv4() == v4);
+        of.count() as u16
+    };
+    let first = *config.nat.ports.start();
+    Settings {
+        nat_v4: count(true),
+        nat_v6: count(false),
+        flow_seed: FLOW_SEED,
+        ipip_v4: config.ipip.v4.map(Into::into).unwrap_or_default(),
+        ipip_v6: config.ipip.v6.map(Into::into).unwrap_or_default(),
+        nat_port_first: first,
+        nat_port_count: (config.nat.ports.end() - first).saturating_add(1),
+        nat_idle_ms: idle_ms(config),
+        nat_closed_ms: NAT_CLOSED_MS,
+        nat_retry_ms: NAT_RETRY_MS,
+        ..Settings::default()
+    }
+}
+
+/// The longest idle timeout of a service, in ticks.
+pub(super) fn idle_ms(config: &Config) -> u32 {
+    let longest = config.services.iter().map(|s| s.idle_timeout).max();
+    longest.map_or(300_000, |idle| {
+        u32::try_from(idle.as_millis()).unwrap_or(u32::MAX / 4)
+    })
+}

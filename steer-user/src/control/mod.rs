@@ -1,0 +1,18 @@
+//! The reconcile loop: measurements, configuration and what the operator says become a desired
+//! state, and the difference to what the data path has becomes an ordered plan.
+
+mod arena;
+mod backend;
+mod chain;
+mod controller;
+mod desired;
+mod drained;
+mod plan;
+mod run;
+mod slots;
+mod status;
+mod ways;
+
+pub use self::controller::{Controller, Refused};
+pub use self::run::{Command, Commands, run};
+pub use self::status::{BackendStatus, MemberStatus, ServiceStatus, Status};

@@ -1,0 +1,58 @@
+//! Changes of the data path, in an order in which every packet between two of them is steered well.
+
+use std::net::IpAddr;
+
+use anyhow::Result;
+use steer_common::abi::{Config, Member, MemberState, Service, Slot};
+
+use crate::dataplane::Dataplane;
+
+/// One change.
+#[derive(Clone, Debug, PartialEq)]
+pub(super) enum Op {
+    /// What a member may be sent.
+    State(u16, MemberState),
+    /// Source addresses of `nat`.
+    Sources(Vec<IpAddr>),
+    /// The node's settings.
+    Settings(Config),
+    /// All of a member.
+    Member(u16, Member),
+    /// A table that no service names yet.
+    Table(u32, Vec<Slot>),
+    /// All services.
+    Publish(Vec<Service>),
+}
+
+impl Op {
+    /// Who goes down goes at once. Who comes must be there before slots and services name it.
+    fn phase(&self) -> u8 {
+        match self {
+            Self::State(_, state) if *state != MemberState::Up => 0,
+            Self::Sources(_) => 1,
+            Self::Settings(_) => 2,
+            Self::Member(..) => 3,
+            Self::State(..) => 4,
+            Self::Table(..) => 5,
+            Self::Publish(_) => 6,
+        }
+    }
+}
+
+/// Puts changes in order.
+pub(super) fn order(ops: &mut [Op]) {
+    ops.sort_by_key(Op::phase);
+}
+
+/// Makes a change. Changes of slots in use are [`super::slots`]' business.
+pub(super) fn apply(dataplane: &mut impl Dataplane, op: &Op) -> Result<()> {
+    match op {
+        Op::State(id, state) => dataplane.set_member_state(*id, *state),
+        Op::Sources(sources) => dataplane.set_nat_sources(sources)?,
+        Op::Settings(config) => dataplane.set_config(config),
+        Op::Member(id, member) => dataplane.set_member(*id, member),
+        Op::Table(start, slots) => dataplane.write_slots(*start, slots),
+        Op::Publish(services) => dataplane.publish(services)?,
+    }
+    Ok(())
+}

@@ -1,0 +1,179 @@
+//! Slots of tables in use: `first` changes at once, `owner` follows when its open flows are gone.
+
+use std::collections::HashMap;
+use std::ops::Range;
+use std::time::{Duration, Instant};
+
+use steer_common::abi::{Slot, Track};
+
+use crate::dataplane::{Dataplane, Sweep};
+use crate::domain::maglev::Choice;
+
+/// Slots whose owner isn't their first choice, with the time since when no open flow used it.
+#[derive(Debug, Default)]
+pub(super) struct Unsettled(HashMap<u32, Instant>);
+
+impl Unsettled {
+    /// Finds the slots of a table that an earlier run of the daemon left unsettled.
+    pub(super) fn adopt(&mut self, dataplane: &impl Dataplane, range: Range<u32>, now: Instant) {
+        for (index, slot) in (range.start..).zip(dataplane.slots(range)) {
+            if slot.owner != slot.first {
+                self.0.entry(index).or_insert(now);
+            }
+        }
+    }
+
+    /// Forgets slots that are in none of the ranges any more.
+    pub(super) fn retain(&mut self, ranges: &[Range<u32>]) {
+        self.0.retain(|i, _| ranges.iter().any(|r| r.contains(i)));
+    }
+
+    /// How many there are in a range.
+    pub(super) fn count(&self, range: &Range<u32>) -> usize {
+        self.0.keys().filter(|index| range.contains(index)).count()
+    }
+
+    /// Gives slots their new choices, and says how many changed.
+    pub(super) fn choose(
+        &mut self,
+        dataplane: &mut impl Dataplane,
+        start: u32,
+        table: &[Choice],
+        now: Instant,
+    ) -> usize {
+        let mut changed = 0;
+        let old = dataplane.slots(start..start + table.len() as u32);
+        for ((index, old), choice) in (start..).zip(old).zip(table) {
+            let wanted = |slot: Slot| chosen(slot, *choice);
+            let Some(slot) = swap(dataplane, index, old, wanted) else {
+                continue;
+            };
+            changed += 1;
+            if slot.owner == slot.first {
+                self.0.remove(&index);
+            } else {
+                self.0.entry(index).or_insert(now);
+            }
+        }
+        changed
+    }
+
+    /// Settles slots of a range that no open flow used for `idle`, and says how many.
+    pub(super) fn settle(
+        &mut self,
+        dataplane: &mut impl Dataplane,
+        range: &Range<u32>,
+        idle: Duration,
+        now: Instant,
+    ) -> usize {
+        let before = self.0.len();
+        self.0.retain(|index, since| {
+            if !range.contains(index) {
+                return true;
+            }
+            let Some(old) = dataplane.slots(*index..*index + 1).pop() else {
+                return false;
+            };
+            if old.owner == old.first {
+                return false;
+            }
+            if old.seen != 0 {
+                *since = now;
+                swap(dataplane, *index, old, |slot| Slot { seen: 0, ..slot });
+                return true;
+            }
+            if now.saturating_duration_since(*since) < idle {
+                return true;
+            }
+            let settled = swap(dataplane, *index, old, |slot| match slot.seen {
+                0 => Slot::settled(slot.first, slot.second).with_track(slot.track),
+                _ => slot,
+            });
+            settled.is_none()
+        });
+        before - self.0.len()
+    }
+}
+
+/// Swaps until it is done; `None` if there was nothing to change.
+fn swap(
+    dataplane: &mut impl Dataplane,
+    index: u32,
+    mut old: Slot,
+    wanted: impl Fn(Slot) -> Slot,
+) -> Option<Slot> {
+    loop {
+        let new = wanted(old);
+        if new == old {
+            return None;
+        }
+        match dataplane.swap_slot(index, old, new) {
+            Ok(()) => return Some(new),
+            // The kernel wrote `seen` or `track` meanwhile.
+            Err(actual) => old = actual,
+        }
+    }
+}
+
+fn chosen(slot: Slot, choice: Choice) -> Slot {
+    let Choice { first, second } = choice;
+    // Nobody's flows are left behind.
+    let owner = if slot.owner == 0 { first } else { slot.owner };
+    // What was seen while the slot was at rest says nothing.
+    let rested = slot.owner == slot.first || owner == first;
+    Slot {
+        owner,
+        first,
+        second,
+        track: slot.track,
+        seen: if rested { 0 } else { slot.seen },
+    }
+}
+
+/// Marks the slots with remembered flows, so that [`untrack`] knows which got another meanwhile.
+pub(super) fn begin_sweep(dataplane: &mut impl Dataplane, ranges: &[Range<u32>]) {
+    for range in ranges {
+        for (index, slot) in (range.start..).zip(dataplane.slots(range.clone())) {
+            if slot.track == Track::Some as u8 {
+                swap(dataplane, index, slot, |slot| {
+                    slot.with_track(Track::Sweeping as u8)
+                });
+            }
+        }
+    }
+}
+
+/// Clears the marks of slots that the sweep found no flow of, other than its owner's.
+pub(super) fn untrack(dataplane: &mut impl Dataplane, ranges: &[Range<u32>], sweep: &Sweep) {
+    let mut held: HashMap<u32, Vec<u16>> = HashMap::new();
+    for (slot, member) in &sweep.tracked {
+        held.entry(*slot).or_default().push(*member);
+    }
+    for range in ranges {
+        for (index, slot) in (range.start..).zip(dataplane.slots(range.clone())) {
+            if slot.track != Track::Sweeping as u8 {
+                continue;
+            }
+            let members = held.get(&index);
+            // While a slot is unsettled its owner may change before its flows end.
+            let differs = |m: &u16| *m != slot.owner || slot.owner != slot.first;
+            let needed = members.is_some_and(|members| members.iter().any(differs));
+            swap(dataplane, index, slot, |slot| match slot.track {
+                track if track != Track::Sweeping as u8 => slot,
+                _ if needed => slot.with_track(Track::Some as u8),
+                _ => slot.with_track(Track::None as u8),
+            });
+        }
+    }
+}
+
+/// What slots need besides.
+trait WithTrack {
+    fn with_track(self, track: u8) -> Self;
+}
+
+impl WithTrack for Slot {
+    fn with_track(self, track: u8) -> Self {
+        Self { track, ..self }
+    }
+}

@@ -1,0 +1,221 @@
+//! What `steer status` shows.
+
+use std::{collections::BTreeMap, time::Instant};
+
+use anyhow::Result;
+use serde::{Deserialize, Serialize};
+use steer_common::{
+    abi::{MemberCounters, MemberState},
+    verdict::DropReason,
+};
+
+use super::{Controller, desired};
+use crate::{
+    config::{self, Config},
+    dataplane::Dataplane,
+    domain::health::State,
+};
+
+/// The node, as it is now.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct Status {
+    /// Its name.
+    pub node: String,
+    /// Interfaces that the program is attached to.
+    pub interfaces: Vec<String>,
+    /// Services, in the order of the configuration.
+    pub services: Vec<ServiceStatus>,
+    /// Backends, in the order of the configuration.
+    pub backends: Vec<BackendStatus>,
+    /// Packets dropped, by reason; those that there were.
+    pub drops: BTreeMap<String, u64>,
+}
+
+/// A service.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct ServiceStatus {
+    /// Its name.
+    pub name: String,
+    /// Its address.
+    pub address: String,
+    /// Its port; 0 means any.
+    pub port: u16,
+    /// Its protocol.
+    pub protocol: String,
+    /// Names of its pools, the first choice first.
+    pub pools: Vec<String>,
+    /// Slots of its table.
+    pub slots: usize,
+    /// Slots whose open flows belong to another member than new ones.
+    pub unsettled: usize,
+    /// Its members.
+    pub members: Vec<MemberStatus>,
+}
+
+/// A backend as one service sees it.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct MemberStatus {
+    /// Its backend.
+    pub backend: String,
+    /// Its pool.
+    pub pool: String,
+    /// What the kernel sends it: up, draining, down or absent.
+    pub state: String,
+    /// Its part of the table, from 0 to 1.
+    pub share: f64,
+    /// New flows.
+    pub flows: u64,
+    /// Packets from clients.
+    pub packets: u64,
+    /// Bytes of those packets.
+    pub bytes: u64,
+    /// Packets back to clients, in mode `nat`.
+    pub replies: u64,
+}
+
+/// A backend.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct BackendStatus {
+    /// Its name.
+    pub name: String,
+    /// Its address.
+    pub address: String,
+    /// How it is reached.
+    pub mode: String,
+    /// What probes say: up, down or unknown; "unprobed" without a beacon.
+    pub health: String,
+    /// Whether the operator drains it.
+    pub drained: bool,
+    /// Whether its beacon says that it drains.
+    pub draining: bool,
+    /// Smoothed round trip in microseconds.
+    pub rtt_us: Option<u64>,
+    /// Its ring of round-trip times, 0 the nearest.
+    pub ring: Option<usize>,
+    /// Milliseconds since it was last measured.
+    pub measured_ms_ago: Option<u64>,
+    /// Why the last probe failed, if it did.
+    pub failure: Option<String>,
+    /// Whether the way to it is known: interface and MAC address.
+    pub resolved: bool,
+}
+
+pub(super) fn of<D: Dataplane>(controller: &Controller<D>, now: Instant) -> Result<Status> {
+    let config = &controller.config;
+    let counters = controller.dataplane.counters()?;
+    let mut drops = BTreeMap::new();
+    for reason in DropReason::ALL {
+        let count = counters.drops.get(reason as usize).copied().unwrap_or(0);
+        if count > 0 {
+            drops.insert(reason.name().to_owned(), count);
+        }
+    }
+    let services = (0..config.services.len())
+        .map(|index| service(controller, index, &counters.members))
+        .collect();
+    let backends = config
+        .backends
+        .iter()
+        .map(|settings| backend(controller, settings, now))
+        .collect();
+    Ok(Status {
+        node: config.node.name.clone(),
+        interfaces: config.node.interfaces.clone(),
+        services,
+        backends,
+        drops,
+    })
+}
+
+fn service<D: Dataplane>(
+    controller: &Controller<D>,
+    index: usize,
+    counters: &[MemberCounters],
+) -> ServiceStatus {
+    let config = &controller.config;
+    let settings = &config.services[index];
+    let number = controller.numbers.services[index];
+    let present = controller.dataplane.services();
+    let range = present
+        .iter()
+        .find(|s| s.id == number)
+        .map_or(0..0, |s| s.slots_start..s.slots_start + s.slots_len);
+    let slots = controller.dataplane.slots(range.clone());
+    let members = desired::backends(config, settings)
+        .into_iter()
+        .map(|backend| {
+            let id = controller.numbers.members[&(index, backend)];
+            let count = counters.get(usize::from(id)).copied().unwrap_or_default();
+            let own = slots.iter().filter(|slot| slot.first == id).count();
+            let state = MemberState::from_byte(controller.dataplane.member(id).state);
+            MemberStatus {
+                backend: config.backends[backend].name.clone(),
+                pool: pool_of(config, settings, backend),
+                state: match state {
+                    MemberState::Up => "up",
+                    MemberState::Draining => "draining",
+                    MemberState::Down => "down",
+                    MemberState::Absent => "absent",
+                }
+                .to_owned(),
+                share: own as f64 / slots.len().max(1) as f64,
+                flows: count.flows,
+                packets: count.packets,
+                bytes: count.bytes,
+                replies: count.replies,
+            }
+        })
+        .collect();
+    ServiceStatus {
+        name: settings.name.clone(),
+        address: settings.address.to_string(),
+        port: settings.port,
+        protocol: settings.protocol.as_str().to_owned(),
+        pools: settings
+            .pools
+            .iter()
+            .map(|pool| config.pools[*pool].name.clone())
+            .collect(),
+        slots: slots.len(),
+        unsettled: controller.unsettled.count(&range),
+        members,
+    }
+}
+
+fn pool_of(config: &Config, service: &config::Service, backend: usize) -> String {
+    let mut pools = service.pools.iter().map(|pool| &config.pools[*pool]);
+    let found = pools.find(|pool| pool.backends.contains(&backend));
+    found.map(|pool| pool.name.clone()).unwrap_or_default()
+}
+
+fn backend<D: Dataplane>(
+    controller: &Controller<D>,
+    settings: &config::Backend,
+    now: Instant,
+) -> BackendStatus {
+    let known = controller.known.get(&settings.name);
+    let health = match known.map(|known| known.health(settings)) {
+        _ if settings.beacon.is_none() => "unprobed",
+        Some(State::Up) => "up",
+        Some(State::Down) => "down",
+        Some(State::Unknown) | None => "unknown",
+    };
+    let millis = |at: Instant| now.saturating_duration_since(at).as_millis() as u64;
+    BackendStatus {
+        name: settings.name.clone(),
+        address: settings.address.to_string(),
+        mode: match settings.mode {
+            config::Mode::Nat { .. } => "nat",
+            config::Mode::Ipip => "ipip",
+        }
+        .to_owned(),
+        health: health.to_owned(),
+        drained: known.is_some_and(|known| known.drained),
+        draining: known.is_some_and(|known| known.draining),
+        rtt_us: known.and_then(|known| known.rtt().map(|rtt| rtt.as_micros() as u64)),
+        ring: known.and_then(|known| known.nearness.ring()),
+        measured_ms_ago: known.and_then(|known| known.measured.map(millis)),
+        failure: known.and_then(|known| known.failure.as_ref().map(ToString::to_string)),
+        resolved: known.is_some_and(|known| matches!(known.way, Some(Some(_)))),
+    }
+}
