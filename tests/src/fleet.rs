@@ -42,6 +42,8 @@ pub struct Plan {
     pub thinking: [Duration; 2],
     /// Tokens of an answer.
     pub tokens: usize,
+    /// A Python with xllamacpp, gguf and numpy, to serve by llama.cpp instead of our own server.
+    pub llama: Option<PathBuf>,
 }
 
 impl Plan {
@@ -53,6 +55,7 @@ impl Plan {
             v6: false,
             thinking: [Duration::from_millis(5), Duration::from_millis(2)],
             tokens: 5,
+            llama: None,
         }
     }
 }
@@ -230,14 +233,10 @@ impl Fleet {
         } else {
             self.address(backend)
         };
-        let mut chat = Command::new(binary("steer-chat")?);
-        chat.args(["--name", name, "--listen"])
-            .arg(SocketAddr::new(serves_at, HTTP).to_string())
-            .arg("--tls-listen")
-            .arg(SocketAddr::new(serves_at, HTTPS).to_string())
-            .args(["--tokens", &self.plan.tokens.to_string()])
-            .args(["--ttft", &self.plan.thinking[0].as_millis().to_string()])
-            .args(["--gap", &self.plan.thinking[1].as_millis().to_string()]);
+        let chat = match &self.plan.llama {
+            Some(python) => self.llama(python, name, serves_at)?,
+            None => self.chat(name, serves_at)?,
+        };
         let mut chat = backend.namespace.spawn(chat)?;
         chat.wait_for("ready")?;
         let pki = self.path("pki");
@@ -254,6 +253,42 @@ impl Fleet {
         let beacon = backend.namespace.spawn(beacon)?;
         self.servers[index] = Some(Servers { chat, beacon });
         Ok(())
+    }
+
+    fn chat(&self, name: &str, address: IpAddr) -> Result<Command> {
+        let mut chat = Command::new(binary("steer-chat")?);
+        chat.args(["--name", name, "--listen"])
+            .arg(SocketAddr::new(address, HTTP).to_string())
+            .arg("--tls-listen")
+            .arg(SocketAddr::new(address, HTTPS).to_string())
+            .args(["--tokens", &self.plan.tokens.to_string()])
+            .args(["--ttft", &self.plan.thinking[0].as_millis().to_string()])
+            .args(["--gap", &self.plan.thinking[1].as_millis().to_string()]);
+        Ok(chat)
+    }
+
+    fn llama(&self, python: &Path, name: &str, address: IpAddr) -> Result<Command> {
+        let [cert, key] = ["tls.pem", "tls.key"].map(|file| self.path(file));
+        if !cert.exists() {
+            let made = rcgen::generate_simple_self_signed(vec![self.vip().to_string()])?;
+            fs::write(&key, made.signing_key.serialize_pem())?;
+            fs::write(&cert, made.cert.pem())?;
+        }
+        let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("engine/llama.py");
+        let mut llama = Command::new(python);
+        llama
+            .arg(script)
+            .arg("--model")
+            .arg(self.path(&format!("{name}.gguf")))
+            .args(["--name", name, "--host", &address.to_string()])
+            .args(["--port", &HTTP.to_string()])
+            .args(["--tls-port", &HTTPS.to_string()])
+            .arg("--cert")
+            .arg(cert)
+            .arg("--key")
+            .arg(key)
+            .stderr(fs::File::create(self.path(&format!("{name}.log")))?);
+        Ok(llama)
     }
 
     /// Kills a backend's chat server and beacon with SIGKILL.

@@ -175,11 +175,11 @@ impl Load {
             .header(header::HOST, self.target.to_string())
             .header(header::CONNECTION, "close")
             .header(header::CONTENT_TYPE, "application/json");
-        let content = r#"{"model":"m","stream":true,"messages":[{"role":"user","content":"?"}]}"#;
+        let content = r#"{"model":"m","stream":true,"max_tokens":10,"messages":[{"role":"user","content":"?"}]}"#;
         let request = request.body(Full::new(Bytes::from_static(content.as_bytes())))?;
         let note = |backend: Option<String>, first| {
             let mut seen = seen.lock().unwrap_or_else(PoisonError::into_inner);
-            seen.0 = backend.or(seen.0.take());
+            seen.0 = seen.0.take().or(backend);
             seen.1 = seen.1.or(first);
         };
         let answer = async {
@@ -197,7 +197,8 @@ impl Load {
             let mut tail = Vec::new();
             while let Some(frame) = response.frame().await {
                 let frame = frame.context("receive")?;
-                note(None, Some(start.elapsed()));
+                let model = frame.data_ref().and_then(|data| model(data));
+                note(model, Some(start.elapsed()));
                 tail.extend_from_slice(frame.data_ref().map_or(&[], |data| data));
                 tail.drain(..tail.len().saturating_sub(14));
             }
@@ -208,6 +209,14 @@ impl Load {
         let (answer, connection) = tokio::join!(answer, connection);
         answer.and(connection.context("connection"))
     }
+}
+
+/// The model that a piece of an answer names: an engine that says nothing of itself in a header is
+/// told apart by it.
+fn model(data: &[u8]) -> Option<String> {
+    let text = std::str::from_utf8(data).ok()?;
+    let (_, behind) = text.split_once("\"model\":\"")?;
+    behind.split_once('"').map(|(model, _)| model.to_owned())
 }
 
 type Seen = Mutex<(Option<String>, Option<Duration>)>;

@@ -22,9 +22,9 @@ enum Task {
     },
     /// Set up, then steer real traffic, kill a backend and the daemon, and show what happens.
     Demo {
-        /// What to pass on to the demonstration; see `cargo xtask demo -- --help`.
-        #[arg(last = true)]
-        arguments: Vec<String>,
+        /// What serves the backends.
+        #[arg(long, value_enum, default_value_t = demo::Engine::Chat)]
+        engine: demo::Engine,
     },
     /// Install what building and testing need; safe to run again.
     Setup,
@@ -35,7 +35,7 @@ enum Task {
 fn main() -> Result<()> {
     match Task::parse() {
         Task::Bench { arguments } => bench::run(&arguments),
-        Task::Demo { arguments } => demo::run(&arguments),
+        Task::Demo { engine } => demo::run(engine),
         Task::Setup => setup::run(),
         Task::Test => test::run(),
     }

@@ -17,6 +17,9 @@ struct Options {
     /// File that the figures are written to.
     #[arg(long, default_value = "target/demo/latest.json")]
     output: PathBuf,
+    /// A Python with xllamacpp, gguf and numpy: the backends are llama.cpp's server then.
+    #[arg(long)]
+    llama: Option<PathBuf>,
 }
 
 fn main() -> ExitCode {
@@ -32,7 +35,7 @@ fn main() -> ExitCode {
 
 fn run(options: &Options) -> Result<bool> {
     interrupt::listen()?;
-    let figures = phases::run()?;
+    let figures = phases::run(options.llama.clone())?;
     report::print(&figures);
     report::write(&figures, &options.output)?;
     Ok(figures.expectations.iter().all(|held| held.held))

@@ -1,6 +1,9 @@
 //! What happens, in order.
 
-use std::time::{Duration, Instant};
+use std::{
+    path::PathBuf,
+    time::{Duration, Instant},
+};
 
 use anyhow::Result;
 use steer_tests::{
@@ -20,7 +23,7 @@ const DELAYS: [u64; 3] = [0, 8, 25];
 const NEAR: usize = 0;
 
 /// Runs the demonstration.
-pub(crate) fn run() -> Result<Figures> {
+pub(crate) fn run(llama: Option<PathBuf>) -> Result<Figures> {
     println!("demo: a client, a node and three backends, each in a network namespace of its own");
     let mut plan = Plan::new(&NAMES, "nat");
     for ((_, delay), millis) in plan.backends.iter_mut().zip(DELAYS) {
@@ -28,6 +31,7 @@ pub(crate) fn run() -> Result<Figures> {
     }
     plan.thinking = [Duration::from_millis(30), Duration::from_millis(10)];
     plan.tokens = 10;
+    plan.llama = llama;
     let mut fleet = Fleet::new(plan)?;
     println!("demo: beacons and chat servers run; starting the daemon");
     fleet.start()?;
