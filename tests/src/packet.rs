@@ -124,6 +124,16 @@ impl Packet {
         frame
     }
 
+    /// Offset of the transport header in the frame.
+    pub fn transport_at(&self) -> usize {
+        let network = 14 + 4 * self.tags.len();
+        if self.source.is_ipv4() {
+            return network + 20 + self.options.len();
+        }
+        let extensions = self.extensions.iter().map(|(_, content)| 1 + content.len());
+        network + 40 + extensions.sum::<usize>()
+    }
+
     /// The IP packet.
     pub fn ip(&self) -> Vec<u8> {
         let transport = self.transport();

@@ -6,3 +6,5 @@
 mod encap;
 mod fixture;
 mod flows;
+mod nat;
+mod parse;
