@@ -11,6 +11,8 @@ mod plan;
 mod run;
 mod slots;
 mod status;
+#[cfg(test)]
+mod tests;
 mod ways;
 
 pub use self::controller::{Controller, Refused};

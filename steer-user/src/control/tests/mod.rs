@@ -1,0 +1,253 @@
+//! The loop over a data path in memory, with a clock of the test's own.
+
+mod fake;
+
+use std::{
+    path::Path,
+    time::{Duration, Instant},
+};
+
+use steer_common::{abi::Macs, abi::MemberState, abi::member_flags, tables::NextHop};
+use tempfile::TempDir;
+
+use self::fake::Fake;
+use super::Controller;
+use crate::{
+    config::Config,
+    dataplane::Dataplane as _,
+    probe::{Measurement, OrcaLoadReport, ProbeFailure, Sample},
+};
+
+/// A site with these backends, all probed.
+fn config(folder: &Path, backends: &[&str]) -> Config {
+    let folder = folder.display();
+    let mut text = format!(
+        "[node]\nname = \"edge\"\nregion = \"home\"\ninterfaces = [\"eth0\"]\n\
+         state_dir = \"{folder}\"\n[nat]\naddresses = [\"10.98.0.1\"]\n\
+         [probe]\nca = \"/ca\"\ncert = \"/cert\"\nkey = \"/key\"\n"
+    );
+    for (number, name) in (1..).zip(backends) {
+        // The address belongs to the name, wherever it stands in the list.
+        let last = name.as_bytes()[0];
+        text += &format!(
+            "[[backend]]\nname = \"{name}\"\naddress = \"10.0.{number}.{last}\"\nmode = \"nat\"\n\
+             beacon = \"10.0.{number}.{last}:7100\"\n"
+        );
+    }
+    text += &format!(
+        "[[pool]]\nname = \"all\"\nbackends = {backends:?}\n\
+         [[service]]\nname = \"chat\"\naddress = \"10.99.0.1\"\nport = 80\npools = [\"all\"]\n\
+         idle_timeout = \"60s\"\n"
+    );
+    Config::parse(&text, Path::new("test.toml")).unwrap()
+}
+
+struct Bench {
+    folder: TempDir,
+    now: Instant,
+}
+
+impl Bench {
+    fn new() -> Self {
+        Self {
+            folder: tempfile::tempdir().unwrap(),
+            now: Instant::now(),
+        }
+    }
+
+    fn start(&self, backends: &[&str], fake: Fake) -> Controller<Fake> {
+        Controller::new(config(self.folder.path(), backends), fake, self.now).unwrap()
+    }
+
+    /// A probe of a backend: its round trip, or none if it failed.
+    fn probe(&mut self, controller: &mut Controller<Fake>, backend: &str, rtt_ms: Option<u64>) {
+        self.now += Duration::from_millis(100);
+        let outcome = match rtt_ms {
+            Some(rtt) => Ok(Sample {
+                rtt: Duration::from_millis(rtt),
+                handshake: None,
+                report: OrcaLoadReport::default(),
+            }),
+            None => Err(ProbeFailure::Timeout),
+        };
+        let measurement = Measurement {
+            backend: backend.to_owned(),
+            at: self.now,
+            outcome,
+        };
+        controller.measure(&measurement).unwrap();
+    }
+
+    fn up(&mut self, controller: &mut Controller<Fake>, backend: &str, rtt_ms: u64) {
+        for _ in 0..2 {
+            self.probe(controller, backend, Some(rtt_ms));
+        }
+    }
+
+    fn down(&mut self, controller: &mut Controller<Fake>, backend: &str) {
+        for _ in 0..2 {
+            self.probe(controller, backend, None);
+        }
+    }
+}
+
+use MemberState::{Down, Draining, Up};
+
+#[test]
+fn a_backend_counts_as_up_only_after_it_answered_often_enough() {
+    let mut bench = Bench::new();
+    let mut controller = bench.start(&["a", "b"], Fake::new());
+    assert_eq!(controller.dataplane.states(), [(1, Down), (2, Down)]);
+    assert_eq!(controller.dataplane.choices(), [(0, 0)]);
+    bench.probe(&mut controller, "a", Some(1));
+    assert_eq!(controller.dataplane.states(), [(1, Down), (2, Down)]);
+    bench.probe(&mut controller, "a", Some(1));
+    assert_eq!(controller.dataplane.states(), [(1, Up), (2, Down)]);
+    assert_eq!(controller.dataplane.choices(), [(1, 1)]);
+}
+
+#[test]
+fn the_next_ring_takes_over_and_open_flows_are_waited_for() {
+    let mut bench = Bench::new();
+    let mut controller = bench.start(&["a", "b"], Fake::new());
+    bench.up(&mut controller, "b", 20);
+    bench.up(&mut controller, "a", 1);
+    // New flows go to the nearer one at once; open ones are still the other's.
+    assert_eq!(controller.dataplane.choices(), [(1, 2)]);
+    controller
+        .tick(bench.now + Duration::from_secs(59))
+        .unwrap();
+    assert_eq!(controller.dataplane.choices(), [(1, 2)]);
+    controller
+        .tick(bench.now + Duration::from_secs(61))
+        .unwrap();
+    assert_eq!(controller.dataplane.choices(), [(1, 1)]);
+    bench.down(&mut controller, "a");
+    assert_eq!(controller.dataplane.states(), [(1, Down), (2, Up)]);
+    assert_eq!(controller.dataplane.choices(), [(2, 1)]);
+    // With nobody up the table stays: the members' states say enough.
+    bench.down(&mut controller, "b");
+    assert_eq!(controller.dataplane.states(), [(1, Down), (2, Down)]);
+    assert_eq!(controller.dataplane.choices(), [(2, 1)]);
+}
+
+#[test]
+fn what_fails_on_this_node_marks_no_backend_down() {
+    let mut bench = Bench::new();
+    let mut controller = bench.start(&["a"], Fake::new());
+    bench.up(&mut controller, "a", 1);
+    for _ in 0..10 {
+        let measurement = Measurement {
+            backend: "a".to_owned(),
+            at: bench.now,
+            outcome: Err(ProbeFailure::Local("no buffers".to_owned())),
+        };
+        controller.measure(&measurement).unwrap();
+    }
+    assert_eq!(controller.dataplane.states(), [(1, Up)]);
+}
+
+#[test]
+fn what_was_concluded_holds_until_there_is_something_new() {
+    let mut bench = Bench::new();
+    let mut controller = bench.start(&["a", "b", "c"], Fake::new());
+    for (name, rtt) in [("a", 1), ("b", 20), ("c", 60)] {
+        bench.up(&mut controller, name, rtt);
+    }
+    bench.down(&mut controller, "c");
+    controller
+        .tick(bench.now + Duration::from_secs(100))
+        .unwrap();
+    let states = [(1, Up), (2, Up), (3, Down)];
+    assert_eq!(controller.dataplane.choices(), [(1, 1)]);
+
+    // The daemon dies; another takes up the maps.
+    let fake = controller.dataplane.clone();
+    let mut controller = bench.start(&["a", "b", "c"], fake);
+    assert_eq!(controller.dataplane.states(), states);
+    assert_eq!(controller.dataplane.choices(), [(1, 1)]);
+    // The far one answers first; before the others are heard, nothing moves to it.
+    bench.up(&mut controller, "b", 20);
+    assert_eq!(controller.dataplane.choices(), [(1, 1)]);
+    bench.up(&mut controller, "a", 1);
+    assert_eq!(controller.dataplane.choices(), [(1, 1)]);
+    // What never answers is given up in the end, as its state says.
+    controller.tick(bench.now + Duration::from_secs(4)).unwrap();
+    assert_eq!(controller.dataplane.states(), states);
+    assert_eq!(controller.dataplane.choices(), [(1, 1)]);
+}
+
+#[test]
+fn a_drain_outlives_the_daemon() {
+    let mut bench = Bench::new();
+    let mut controller = bench.start(&["a", "b"], Fake::new());
+    bench.up(&mut controller, "a", 1);
+    bench.up(&mut controller, "b", 1);
+    controller.drain("a", true, bench.now).unwrap();
+    assert_eq!(controller.dataplane.states(), [(1, Draining), (2, Up)]);
+    assert!(controller.dataplane.choices().iter().all(|c| c.0 == 2));
+    assert!(controller.drain("nobody", true, bench.now).is_err());
+    let fake = controller.dataplane.clone();
+    let mut controller = bench.start(&["a", "b"], fake);
+    bench.up(&mut controller, "a", 1);
+    assert_eq!(controller.dataplane.states(), [(1, Draining), (2, Up)]);
+    controller.drain("a", false, bench.now).unwrap();
+    assert_eq!(controller.dataplane.states(), [(1, Up), (2, Up)]);
+}
+
+#[test]
+fn a_backend_that_is_removed_keeps_its_open_flows_and_then_its_number() {
+    let mut bench = Bench::new();
+    let mut controller = bench.start(&["a", "b"], Fake::new());
+    bench.up(&mut controller, "a", 1);
+    bench.up(&mut controller, "b", 1);
+    controller.dataplane.tracked = vec![(0, 2)];
+    let without = config(bench.folder.path(), &["a"]);
+    controller.reconfigure(without, bench.now).unwrap();
+    assert_eq!(controller.dataplane.states(), [(1, Up), (2, Draining)]);
+    assert!(controller.dataplane.choices().iter().all(|c| c.0 == 1));
+    // Slots still name it as owner, and the flow table names it as well.
+    let later = |seconds| bench.now + Duration::from_secs(seconds);
+    for seconds in [20, 61, 122] {
+        controller.tick(later(seconds)).unwrap();
+        assert_eq!(controller.dataplane.states(), [(1, Up), (2, Draining)]);
+    }
+    controller.dataplane.tracked.clear();
+    controller.tick(later(140)).unwrap();
+    assert_eq!(controller.dataplane.states(), [(1, Up)]);
+}
+
+#[test]
+fn a_table_that_has_to_grow_keeps_its_owners() {
+    let mut bench = Bench::new();
+    let mut controller = bench.start(&["a"], Fake::new());
+    bench.up(&mut controller, "a", 1);
+    let before = controller.dataplane.services()[0];
+    let more = config(
+        bench.folder.path(),
+        &["a", "b", "c", "d", "e", "f", "g", "h"],
+    );
+    controller.reconfigure(more, bench.now).unwrap();
+    let after = controller.dataplane.services()[0];
+    assert!(after.slots_len > before.slots_len);
+    assert_ne!(after.slots_start, before.slots_start);
+    assert_eq!(controller.dataplane.choices(), [(1, 1)]);
+}
+
+#[test]
+fn the_next_hop_is_written_and_forgotten() {
+    let bench = Bench::new();
+    let mut controller = bench.start(&["a"], Fake::new());
+    let hop = NextHop {
+        macs: Macs::new([1; 6], [2; 6]),
+        interface: 7,
+    };
+    controller.set_way("a", Some(hop)).unwrap();
+    let member = controller.dataplane.member(1);
+    assert_eq!(member.macs, hop.macs);
+    assert_eq!(member.interface, 7);
+    assert_ne!(member.flags & member_flags::RESOLVED, 0);
+    assert_eq!(controller.dataplane.ports, [7]);
+    controller.set_way("a", None).unwrap();
+    assert_eq!(controller.dataplane.member(1).flags, 0);
+}
