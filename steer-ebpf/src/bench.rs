@@ -6,6 +6,7 @@
 #![allow(internal_features, reason = "to know which offsets are constants")]
 
 mod packet;
+mod runtime;
 mod maps {
     //! Every map of the programs.
 
@@ -153,14 +154,3 @@ pub fn lru(ctx: XdpContext) -> u32 {
         None => xdp_action::XDP_ABORTED,
     }
 }
-
-/// Never reached: a program that could panic does not link.
-#[panic_handler]
-fn panic(_info: &core::panic::PanicInfo<'_>) -> ! {
-    loop {}
-}
-
-/// The licence the kernel checks for GPL-only helpers.
-#[unsafe(link_section = "license")]
-#[unsafe(no_mangle)]
-static LICENSE: [u8; 13] = *b"Dual MIT/GPL\0";

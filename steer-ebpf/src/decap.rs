@@ -5,6 +5,7 @@
 #![allow(internal_features, reason = "to know which offsets are constants")]
 
 mod packet;
+mod runtime;
 mod maps {
     //! Every map of the program.
 
@@ -61,14 +62,3 @@ fn count(index: u32) {
         unsafe { *count += 1 };
     }
 }
-
-/// Never reached: a program that could panic does not link.
-#[panic_handler]
-fn panic(_info: &core::panic::PanicInfo<'_>) -> ! {
-    loop {}
-}
-
-/// The licence the kernel checks for GPL-only helpers.
-#[unsafe(link_section = "license")]
-#[unsafe(no_mangle)]
-static LICENSE: [u8; 13] = *b"Dual MIT/GPL\0";

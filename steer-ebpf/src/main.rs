@@ -7,6 +7,7 @@
 mod maps;
 mod packet;
 mod route;
+mod runtime;
 mod tables;
 
 use aya_ebpf::{bindings::xdp_action, macros::xdp, programs::XdpContext};
@@ -44,14 +45,3 @@ fn dropped(reason: u32) -> u32 {
     }
     xdp_action::XDP_DROP
 }
-
-/// Never reached: a program that could panic does not link.
-#[panic_handler]
-fn panic(_info: &core::panic::PanicInfo<'_>) -> ! {
-    loop {}
-}
-
-/// The licence the kernel checks for GPL-only helpers.
-#[unsafe(link_section = "license")]
-#[unsafe(no_mangle)]
-static LICENSE: [u8; 13] = *b"Dual MIT/GPL\0";

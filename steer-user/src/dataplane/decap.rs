@@ -6,14 +6,14 @@ use anyhow::{Context, Result, anyhow, bail};
 use aya::{
     Ebpf, EbpfLoader,
     maps::{HashMap, PerCpuArray},
-    programs::{Xdp as Program, XdpMode, links::FdLink},
+    programs::{Xdp as Program, links::FdLink},
 };
 use steer_common::{
     abi::{Address, maps},
     verdict::DropReason,
 };
 
-use super::{interface_index, object::decap_object};
+use super::{interface_index, object::decap_object, xdp::attach_by_link};
 
 /// An interface whose encapsulated packets are stripped of their outer header, as long as this
 /// value lives.
@@ -50,16 +50,7 @@ impl Decap {
         program
             .load()
             .context("the kernel refuses the XDP program")?;
-        let mode = if generic {
-            XdpMode::Skb
-        } else {
-            XdpMode::Driver
-        };
-        let id = program
-            .attach_to_if_index(index, mode)
-            .with_context(|| format!("interface {interface}: cannot attach"))?;
-        let link = FdLink::try_from(program.take_link(id)?)
-            .map_err(|_| anyhow!("interface {interface}: this kernel has no bpf_link for XDP"))?;
+        let link = attach_by_link(program, interface, index, generic)?;
         Ok(Self { ebpf, _link: link })
     }
 

@@ -148,20 +148,7 @@ impl Attacher {
             std::fs::remove_file(path)
                 .with_context(|| format!("{}: cannot be removed", path.display()))?;
         }
-        let mode = if generic {
-            XdpMode::Skb
-        } else {
-            XdpMode::Driver
-        };
-        let id = program
-            .attach_to_if_index(index, mode)
-            .map_err(|error| explain_attach(interface, generic, error))?;
-        // aya falls back to netlink silently, and such a program would not outlive us by a pin.
-        let link = FdLink::try_from(program.take_link(id)?).map_err(|_| {
-            anyhow!(
-                "interface {interface}: this kernel cannot attach XDP by a bpf_link (Linux 5.9)"
-            )
-        })?;
+        let link = attach_by_link(program, interface, index, generic)?;
         match pin {
             Some(path) => {
                 // The pin holds the link; this process need not.
@@ -200,6 +187,27 @@ fn program(ebpf: &mut Ebpf) -> Result<&mut Program> {
         .ok_or_else(|| anyhow!("the object has no program {PROGRAM}"))?
         .try_into()
         .context("the program is not of type XDP")
+}
+
+/// Attaches a program by a bpf_link and by nothing else.
+pub(super) fn attach_by_link(
+    program: &mut Program,
+    interface: &str,
+    index: u32,
+    generic: bool,
+) -> Result<FdLink> {
+    let mode = if generic {
+        XdpMode::Skb
+    } else {
+        XdpMode::Driver
+    };
+    let id = program
+        .attach_to_if_index(index, mode)
+        .map_err(|error| explain_attach(interface, generic, error))?;
+    // aya falls back to netlink silently, and such a program would not outlive us by a pin.
+    FdLink::try_from(program.take_link(id)?).map_err(|_| {
+        anyhow!("interface {interface}: this kernel cannot attach XDP by a bpf_link (Linux 5.9)")
+    })
 }
 
 /// The index of an interface.
