@@ -15,7 +15,7 @@ use crate::{control::Status, explain::Explanation};
 #[derive(Debug, thiserror::Error)]
 pub enum ClientError {
     /// Nobody listens.
-    #[error("{}: no daemon answers here ({source}); `steer run` starts one, as root or its user", path.display())]
+    #[error("{}: no daemon answers here; `steer run` starts one, as root", path.display())]
     Unreachable {
         /// The socket.
         path: PathBuf,
