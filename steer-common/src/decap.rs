@@ -77,6 +77,11 @@ fn outer<F: Frame>(frame: &F) -> Option<(usize, Outer)> {
         ETHERTYPE_IPV6 => {
             let [first, _, _, next]: [u16; 4] = frame.load(network)?;
             let source = Address::from_v6(frame.load(network + 8)?);
+            // An IPv4-mapped source would pass for the node's IPv4 address, which filters of IPv4
+            // protect and those of IPv6 do not.
+            if u16::from_be(first) >> 12 != 6 || source.is_v4() {
+                return None;
+            }
             let outer = Outer {
                 source,
                 len: IPV6_HEADER,

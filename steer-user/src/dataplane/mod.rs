@@ -16,7 +16,7 @@ pub use decap::Decap;
 pub use host::HostTables;
 pub use kernel_maps::KernelMaps;
 pub use neighbours::Neighbours;
-pub use object::{bench_object, object};
+pub use object::{bench_object, decap_object, object};
 pub use perfect_hash::{PerfectHash, build as build_perfect_hash};
 pub use pins::Pins;
 pub use sweep::now_ms;

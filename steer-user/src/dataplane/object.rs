@@ -6,7 +6,7 @@ pub fn object() -> &'static [u8] {
 }
 
 /// The ELF object with the program for backends without a tunnel device.
-pub(super) fn decap_object() -> &'static [u8] {
+pub fn decap_object() -> &'static [u8] {
     aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/decap.o"))
 }
 

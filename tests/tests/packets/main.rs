@@ -4,6 +4,7 @@
 #![allow(clippy::unwrap_used, reason = "a failure here is a failed test")]
 
 mod agree;
+mod decap;
 mod encap;
 mod fixture;
 mod flows;
