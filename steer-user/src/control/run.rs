@@ -198,8 +198,11 @@ impl Daemon {
 /// Attaches to the interfaces of the configuration, and to no other.
 fn attach(attacher: &mut Attacher, maps: &mut KernelMaps, config: &Config) -> Result<()> {
     let generic = config.node.xdp_mode == XdpMode::Generic;
+    // A name that is wrong shows before anything is attached.
     for interface in &config.node.interfaces {
         maps.add_port(interface_index(interface)?)?;
+    }
+    for interface in &config.node.interfaces {
         attacher.attach(interface, generic)?;
     }
     for interface in attacher.interfaces() {
