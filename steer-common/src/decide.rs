@@ -152,9 +152,13 @@ fn choose<T: Tables>(
     };
     tables.note(Step::Slot(index, slot));
 
+    // Whether the flow table names a member that the flow leaves now, for good: it would go back
+    // there with the member's return.
+    let mut left = false;
     if slot.track != 0
         && let Some(id) = remembered(packet, tables)
     {
+        left = true;
         tables.note(Step::Remembered(id));
         if let Some(target) = open_target(tables, id) {
             return Choice::of(target);
@@ -167,6 +171,9 @@ fn choose<T: Tables>(
     let sticky = packet.is_tcp() || service.flags & service_flags::AFFINITY != 0;
     if sticky && !new {
         if let Some(target) = open_target(tables, slot.owner) {
+            if left && !remember(packet, tables, index, slot.owner) {
+                return Choice::none(DropReason::FlowTableFull);
+            }
             if slot.owner != slot.first && slot.seen == 0 {
                 tables.mark_seen(index);
             }
@@ -184,11 +191,8 @@ fn choose<T: Tables>(
     target.new = new;
     tables.note(Step::Picked(target.id));
     // What a nat member needs to know of a flow is in the nat table.
-    if sticky
-        && target.id != slot.owner
-        && target.mode != Mode::Nat as u8
-        && !remember(packet, tables, index, target.id)
-    {
+    let differs = sticky && target.id != slot.owner && target.mode != Mode::Nat as u8;
+    if (left || differs) && !remember(packet, tables, index, target.id) {
         return Choice::none(DropReason::FlowTableFull);
     }
     Choice::of(target)

@@ -1,7 +1,7 @@
 //! Flows with rewritten addresses.
 
 use crate::{
-    abi::{Config, FlowKey, Mode, NAT_ADDRESSES, NatForward, NatReverse, NatState, Service},
+    abi::{Config, FlowKey, Mode, NAT_ADDRESSES, NatForward, NatReverse, NatState, Service, age},
     decide::lost,
     hash,
     tables::{Step, Tables},
@@ -51,7 +51,7 @@ pub(crate) fn known<T: Tables>(
             return Known::Unknown { avoid: 0 };
         }
         let unanswered = entry.state == NatState::Opening as u8
-            && now.wrapping_sub(entry.opened_ms) >= config.nat_retry_ms;
+            && age(now, entry.opened_ms) >= config.nat_retry_ms;
         if unanswered {
             tables.note(Step::Retry(entry.member));
             forget(packet, tables, &entry);
@@ -171,7 +171,7 @@ fn claim<T: Tables>(
         return true;
     }
     let over = tables.with_reverse(&key, |entry| {
-        let idle = reverse.last_ms.wrapping_sub(entry.last_ms);
+        let idle = age(reverse.last_ms, entry.last_ms);
         // A flow that only the client still talks on shows in its own entry; its idle time is
         // long enough for the sweep to have looked there.
         idle > config.nat_idle_ms
@@ -223,10 +223,21 @@ pub(crate) fn reply<T: Tables>(packet: &Packet, tables: &T) -> Verdict {
     Verdict::Return(entry)
 }
 
-/// Frees the port of a flow.
+/// Ends a flow and frees its port, unless that has become another's since one of the two entries
+/// was evicted.
 #[inline(always)]
 fn forget<T: Tables>(packet: &Packet, tables: &T, entry: &NatForward) {
-    tables.remove_reverse(&reverse_key(packet, entry));
+    tables.remove_forward(&packet.key);
+    let key = reverse_key(packet, entry);
+    let is_ours = tables.with_reverse(&key, |reverse| {
+        reverse.client == packet.key.source
+            && reverse.client_port == packet.key.source_port
+            && reverse.vip == packet.key.destination
+            && reverse.vip_port == packet.key.destination_port
+    });
+    if is_ours == Some(true) {
+        tables.remove_reverse(&key);
+    }
 }
 
 /// The key of the backend's packets.

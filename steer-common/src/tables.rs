@@ -86,6 +86,9 @@ pub trait Tables {
     /// Writes the entry of a client's flow. False if that failed.
     fn set_forward(&self, key: &FlowKey, entry: &NatForward) -> bool;
 
+    /// Removes the entry of a client's flow.
+    fn remove_forward(&self, key: &FlowKey);
+
     /// Writes the entry of a backend's flow, unless there is one. False if that failed.
     fn add_reverse(&self, key: &FlowKey, entry: &NatReverse) -> bool;
 

@@ -124,6 +124,12 @@ impl Tables for KernelTables {
     }
 
     #[inline(always)]
+    fn remove_forward(&self, key: &FlowKey) {
+        // An entry that is gone already is as good.
+        let _ = NAT_FORWARD.remove(key);
+    }
+
+    #[inline(always)]
     fn add_reverse(&self, key: &FlowKey, entry: &NatReverse) -> bool {
         NAT_REVERSE
             .insert(key, entry, u64::from(BPF_NOEXIST))
@@ -132,7 +138,7 @@ impl Tables for KernelTables {
 
     #[inline(always)]
     fn remove_reverse(&self, key: &FlowKey) {
-        // An entry that is gone already is as good.
+        // As in `remove_forward`.
         let _ = NAT_REVERSE.remove(key);
     }
 

@@ -30,6 +30,13 @@ pub const ABI_VERSION: u32 = 1;
 /// bits: milliseconds but for 5 %, without a division for each packet.
 pub const TICK_SHIFT: u32 = 20;
 
+/// Ticks from `then` to `now`. What another CPU wrote a moment after `now` was read has no age.
+#[inline(always)]
+pub const fn age(now: u32, then: u32) -> u32 {
+    let age = now.wrapping_sub(then);
+    if age > u32::MAX / 2 { 0 } else { age }
+}
+
 /// Slots in the arena that all tables share.
 pub const SLOTS: u32 = 1 << 21;
 /// Members, of which number 0 is "none".

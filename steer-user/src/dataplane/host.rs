@@ -160,6 +160,10 @@ impl Tables for HostTables {
         true
     }
 
+    fn remove_forward(&self, key: &FlowKey) {
+        self.forward.borrow_mut().remove(key);
+    }
+
     fn add_reverse(&self, key: &FlowKey, entry: &NatReverse) -> bool {
         let mut reverse = self.reverse.borrow_mut();
         if reverse.contains_key(key) {

@@ -1,7 +1,7 @@
 //! Removing flows that are over.
 
 use anyhow::Result;
-use steer_common::abi::{FlowKey, NatForward, NatReverse, NatState, TICK_SHIFT};
+use steer_common::abi::{FlowKey, NatForward, NatReverse, NatState, TICK_SHIFT, age};
 
 use super::{Sweep, SweepLimits, kernel_maps::KernelMaps};
 
@@ -15,12 +15,6 @@ pub fn now_ms() -> u32 {
     unsafe { libc::clock_gettime(libc::CLOCK_MONOTONIC_COARSE, &raw mut now) };
     let nanoseconds = now.tv_sec as u64 * 1_000_000_000 + now.tv_nsec as u64;
     (nanoseconds >> TICK_SHIFT) as u32
-}
-
-/// How long ago, where a CPU may have been a moment ahead.
-fn age(now: u32, last: u32) -> u32 {
-    let age = now.wrapping_sub(last);
-    if age > u32::MAX / 2 { 0 } else { age }
 }
 
 pub(super) fn sweep(maps: &mut KernelMaps, limits: &SweepLimits) -> Result<Sweep> {

@@ -121,6 +121,25 @@ fn open_flows_of_a_dead_member_move_if_the_service_says_so() {
 }
 
 #[test]
+fn a_flow_that_left_a_dead_member_does_not_return_to_it() {
+    // By a new connection from the same port, or by a packet of the old one.
+    for (address, flags) in [(vip::EXACT, SYN), (vip::RESTEER, ACK)] {
+        let mut fixture = Fixture::new();
+        let slot = Slot {
+            owner: 2,
+            ..Slot::settled(1, 2)
+        };
+        fixture.set_slot(u32::from(address), slot);
+        let packet = |flags| Packet::tcp(client(true), (v4(address), PORT), flags).bytes();
+        assert_eq!(member_of(&mut fixture, &packet(SYN)), 1);
+        fixture.set_state(1, MemberState::Down);
+        assert_eq!(member_of(&mut fixture, &packet(flags)), 2);
+        fixture.set_state(1, MemberState::Up);
+        assert_eq!(member_of(&mut fixture, &packet(ACK)), 2);
+    }
+}
+
+#[test]
 fn an_affine_udp_flow_stays_with_the_owner() {
     let mut fixture = Fixture::new();
     let moving = Slot {

@@ -8,5 +8,6 @@ mod decap;
 mod encap;
 mod fixture;
 mod flows;
+mod lifetime;
 mod nat;
 mod parse;

@@ -1,0 +1,238 @@
+//! How nat flows begin, go on and end, and what becomes of their ports.
+
+use std::net::{IpAddr, Ipv4Addr};
+
+use steer_common::{
+    Action,
+    abi::{FlowKey, MemberState, NatForward, NatReverse, NatState, Slot},
+    verdict::DropReason,
+};
+use steer_tests::packet::{ACK, FIN, Packet, RST, SYN};
+use steer_user::dataplane::{Dataplane as _, now_ms};
+
+use crate::{
+    fixture::{Fixture, PORT, backend, vip},
+    nat::{answer, back, forward, tcp, udp},
+};
+
+const EXHAUSTED: Action = Action::Drop(DropReason::NatPortsExhausted);
+const ONLY_PORT: u16 = 30_000;
+
+/// The same packet from the other client.
+fn other(packet: Packet) -> Packet {
+    Packet {
+        source: IpAddr::V4(Ipv4Addr::new(192, 0, 2, 8)),
+        source_port: 50_000,
+        ..packet
+    }
+}
+
+/// Tables in which every new flow to a backend wants the same port.
+fn with_one_port() -> Fixture {
+    let mut fixture = Fixture::new();
+    fixture.configure(|config| config.nat_port_count = 1);
+    fixture
+}
+
+/// Whether a packet is answered with a reset.
+fn is_reset(fixture: &mut Fixture, packet: &Packet) -> bool {
+    let ran = fixture.run(&packet.bytes());
+    ran.action == Action::Transmit(1) && ran.bytes[0] == 2 && ran.bytes[47] & RST != 0
+}
+
+/// Changes both entries of the flow of `packet` through `ONLY_PORT` to member 5, as time or the
+/// kernel might.
+fn age(fixture: &mut Fixture, packet: &Packet, change: impl Fn(&mut NatForward, &mut NatReverse)) {
+    let key = FlowKey {
+        source: packet.source.into(),
+        destination: packet.destination.into(),
+        source_port: packet.source_port,
+        destination_port: packet.destination_port,
+        protocol: 6,
+        family: 4,
+        ..FlowKey::default()
+    };
+    let reverse_key = FlowKey {
+        source: backend(5).into(),
+        destination: crate::fixture::OUTER_V4.into(),
+        source_port: PORT,
+        destination_port: ONLY_PORT,
+        ..key
+    };
+    let maps = fixture.xdp.maps();
+    let mut forward = maps.nat_forward(&key).unwrap();
+    let mut reverse = maps.nat_reverse(&reverse_key).unwrap();
+    change(&mut forward, &mut reverse);
+    maps.add_nat_flow(&key, &forward, &reverse_key, &reverse)
+        .unwrap();
+    fixture.host.forward.borrow_mut().insert(key, forward);
+    fixture
+        .host
+        .reverse
+        .borrow_mut()
+        .insert(reverse_key, reverse);
+}
+
+#[test]
+fn a_port_stands_for_one_flow_at_a_time() {
+    let mut fixture = with_one_port();
+    forward(&mut fixture, &tcp(true, SYN), 5);
+    assert_eq!(
+        fixture.run(&other(tcp(true, SYN)).bytes()).action,
+        EXHAUSTED
+    );
+    // Another protocol, and another backend, have ports of their own.
+    forward(&mut fixture, &other(udp(true)), 5);
+    fixture.set_slot(u32::from(vip::NAT), Slot::settled(6, 5));
+    forward(&mut fixture, &other(tcp(true, SYN)), 6);
+    fixture.check_counters();
+}
+
+#[test]
+fn a_port_is_taken_over_once_its_flow_is_idle_or_closed_for_long() {
+    for (state, idle, taken) in [
+        (NatState::Open, 59_000, false),
+        (NatState::Open, 61_000, true),
+        (NatState::Closing, 9_000, false),
+        (NatState::Closing, 11_000, true),
+        (NatState::Closed, 9_000, false),
+        (NatState::Closed, 11_000, true),
+    ] {
+        let mut fixture = with_one_port();
+        forward(&mut fixture, &tcp(true, SYN), 5);
+        age(&mut fixture, &tcp(true, SYN), |forward, reverse| {
+            (forward.state, reverse.state) = (state as u8, state as u8);
+            let last = now_ms().wrapping_sub(idle);
+            (forward.last_ms, reverse.last_ms) = (last, last);
+        });
+        let syn = other(tcp(true, SYN));
+        if taken {
+            assert_eq!(forward(&mut fixture, &syn, 5), ONLY_PORT);
+            back(&mut fixture, &answer(&syn, 5, ONLY_PORT, SYN | ACK), &syn);
+        } else {
+            assert_eq!(fixture.run(&syn.bytes()).action, EXHAUSTED, "{state:?}");
+        }
+    }
+}
+
+#[test]
+fn an_entry_that_another_cpu_wrote_a_moment_later_is_not_an_old_one() {
+    let mut fixture = with_one_port();
+    forward(&mut fixture, &tcp(true, SYN), 5);
+    age(&mut fixture, &tcp(true, SYN), |_, reverse| {
+        reverse.last_ms = now_ms().wrapping_add(10_000);
+    });
+    assert_eq!(
+        fixture.run(&other(tcp(true, SYN)).bytes()).action,
+        EXHAUSTED
+    );
+}
+
+#[test]
+fn a_connection_that_is_over_leaves_its_5_tuple_to_the_next() {
+    for (flags, from_backend) in [
+        (FIN | ACK, false),
+        (RST, false),
+        (FIN | ACK, true),
+        (RST, true),
+    ] {
+        let mut fixture = Fixture::new();
+        let syn = tcp(true, SYN);
+        let port = forward(&mut fixture, &syn, 5);
+        back(&mut fixture, &answer(&syn, 5, port, SYN | ACK), &syn);
+        forward(&mut fixture, &tcp(true, ACK), 5);
+        if from_backend {
+            back(&mut fixture, &answer(&syn, 5, port, flags), &syn);
+        } else {
+            forward(&mut fixture, &tcp(true, flags), 5);
+        }
+        // The slot has moved on: the old flow would not.
+        fixture.set_slot(u32::from(vip::NAT), Slot::settled(6, 5));
+        forward(&mut fixture, &tcp(true, ACK), 5);
+        let port = forward(&mut fixture, &syn, 6);
+        back(&mut fixture, &answer(&syn, 6, port, SYN | ACK), &syn);
+        forward(&mut fixture, &tcp(true, ACK), 6);
+    }
+}
+
+#[test]
+fn a_syn_that_is_not_answered_in_time_tries_the_other_choice() {
+    let mut fixture = Fixture::new();
+    fixture.configure(|config| config.nat_retry_ms = u32::MAX);
+    let syn = tcp(true, SYN);
+    let port = forward(&mut fixture, &syn, 5);
+    assert_eq!(forward(&mut fixture, &syn, 5), port, "too soon");
+    fixture.configure(|config| config.nat_retry_ms = 0);
+    let port = forward(&mut fixture, &syn, 6);
+    // The answer of the second one opens the flow, which stays from here on.
+    back(&mut fixture, &answer(&syn, 6, port, SYN | ACK), &syn);
+    assert_eq!(forward(&mut fixture, &syn, 6), port);
+    assert_eq!(forward(&mut fixture, &tcp(true, ACK), 6), port);
+    fixture.check_counters();
+}
+
+#[test]
+fn a_syn_taken_to_a_member_of_the_other_mode_is_no_longer_translated() {
+    let mut fixture = Fixture::new();
+    fixture.configure(|config| config.nat_retry_ms = 0);
+    fixture.set_slot(u32::from(vip::NAT), Slot::settled(5, 1));
+    forward(&mut fixture, &tcp(true, SYN), 5);
+    let IpAddr::V4(address) = backend(1) else {
+        panic!("not IPv4");
+    };
+    for flags in [SYN, ACK, ACK | FIN] {
+        let ran = fixture.run(&tcp(true, flags).bytes());
+        assert_eq!(ran.action, Action::Transmit(1));
+        assert_eq!(ran.bytes[30..34], address.octets());
+        assert_eq!(ran.bytes[23], 4, "IP in IP");
+    }
+}
+
+#[test]
+fn members_that_drain_keep_flows_and_those_that_are_down_lose_them() {
+    let mut fixture = Fixture::new();
+    let port = forward(&mut fixture, &tcp(true, SYN), 5);
+    let datagrams = forward(&mut fixture, &udp(true), 5);
+    fixture.set_state(5, MemberState::Draining);
+    assert_eq!(forward(&mut fixture, &tcp(true, ACK), 5), port);
+    assert_eq!(forward(&mut fixture, &udp(true), 5), datagrams);
+    forward(&mut fixture, &other(tcp(true, SYN)), 6);
+    fixture.set_state(5, MemberState::Down);
+    assert!(is_reset(&mut fixture, &tcp(true, ACK)));
+    forward(&mut fixture, &udp(true), 6);
+    forward(&mut fixture, &tcp(true, SYN), 6);
+    fixture.check_counters();
+}
+
+#[test]
+fn a_flow_that_was_reset_does_not_return_with_its_backend() {
+    let mut fixture = with_one_port();
+    let (first, second) = (tcp(true, SYN), other(tcp(true, SYN)));
+    forward(&mut fixture, &first, 5);
+    fixture.set_state(5, MemberState::Down);
+    assert!(is_reset(&mut fixture, &tcp(true, ACK)));
+    fixture.set_state(5, MemberState::Up);
+    // Its port is another flow's now, which it must not speak on.
+    assert_eq!(forward(&mut fixture, &second, 5), ONLY_PORT);
+    assert!(is_reset(&mut fixture, &tcp(true, ACK)));
+    back(
+        &mut fixture,
+        &answer(&second, 5, ONLY_PORT, SYN | ACK),
+        &second,
+    );
+}
+
+#[test]
+fn the_end_of_a_flow_frees_no_port_of_another() {
+    let mut fixture = with_one_port();
+    let (first, second) = (tcp(true, SYN), other(tcp(true, SYN)));
+    forward(&mut fixture, &first, 5);
+    // The kernel evicted one of the two entries, and another flow has got the port.
+    age(&mut fixture, &first, |forward, reverse| {
+        forward.state = NatState::Closing as u8;
+        reverse.client = second.source.into();
+        reverse.client_port = second.source_port;
+    });
+    assert_eq!(fixture.run(&first.bytes()).action, EXHAUSTED);
+    back(&mut fixture, &answer(&second, 5, ONLY_PORT, ACK), &second);
+}
