@@ -6,19 +6,19 @@ use std::{
     time::{Duration, Instant},
 };
 
-use anyhow::{Result, bail};
+use anyhow::Result;
 use steer_common::{
-    abi::{FlowKey, Member, MemberState, Service, Slot, member_flags},
+    abi::{FlowKey, MemberState},
     tables::NextHop,
 };
 use tracing::{info, warn};
 
 use super::{
-    arena::Arena,
     backend::Known,
     chain,
     desired::{self, Numbers},
     drained::Drained,
+    placement,
     plan::{self, Op},
     slots::{self, Unsettled},
     status::{self, Status},
@@ -52,6 +52,8 @@ pub struct Controller<D> {
     pub(super) config: Config,
     pub(super) dataplane: D,
     pub(super) numbers: Numbers,
+    /// Where the tables of the services are, by the index of the service in the configuration.
+    pub(super) tables: Vec<Range<u32>>,
     pub(super) known: HashMap<String, Known>,
     pub(super) unsettled: Unsettled,
     drained: Drained,
@@ -70,6 +72,7 @@ impl<D: Dataplane> Controller<D> {
         let adopted = !dataplane.services().is_empty();
         let mut controller = Self {
             numbers: Numbers::default(),
+            tables: Vec::new(),
             known: HashMap::new(),
             unsettled: Unsettled::default(),
             drained,
@@ -89,7 +92,8 @@ impl<D: Dataplane> Controller<D> {
     /// If it needs more than the data path holds.
     pub fn reconfigure(&mut self, config: Config, now: Instant) -> Result<()> {
         let numbers = Numbers::assign(&config, &self.dataplane)?;
-        let (mut services, mut ops) = self.place(&config, &numbers)?;
+        let (mut services, mut ops) = placement::place(&self.dataplane, &config, &numbers)?;
+        let tables: Vec<_> = services.iter().map(placement::table).collect();
         services.extend(desired::nat_sources(&config));
         let probe = &config.probe;
         let mut known = HashMap::new();
@@ -104,146 +108,18 @@ impl<D: Dataplane> Controller<D> {
         self.known = known;
         self.config = config;
         self.numbers = numbers;
+        self.tables = tables;
         ops.push(Op::Sources(self.config.nat.addresses.clone()));
         ops.push(Op::Settings(desired::settings(&self.config)));
-        if self.dataplane.services() != services {
-            ops.push(Op::Publish(services));
-        }
+        ops.push(Op::Publish(services));
         ops.extend(self.member_ops());
         ops.extend(self.retired_ops());
         self.apply(ops)?;
-        let ranges = self.ranges();
-        self.unsettled.retain(&ranges);
-        for range in ranges {
-            self.unsettled.adopt(&self.dataplane, range, now);
+        self.unsettled.retain(&self.tables);
+        for range in &self.tables {
+            self.unsettled.adopt(&self.dataplane, range.clone(), now);
         }
         self.replan(now, "configuration")
-    }
-
-    /// Gives each service a place for its table: the one that it has, or a new one that begins with
-    /// the owners of the old.
-    fn place(&self, config: &Config, numbers: &Numbers) -> Result<(Vec<Service>, Vec<Op>)> {
-        let present = self.dataplane.services();
-        let range = |s: &Service| s.slots_start..s.slots_start + s.slots_len;
-        let mut arena = Arena::new(present.iter().map(range));
-        let mut ops = Vec::new();
-        let mut services = Vec::new();
-        for (index, wanted) in config.services.iter().enumerate() {
-            let mut service = desired::service(config, wanted, numbers.services[index]);
-            let members = desired::backends(config, wanted).len();
-            let len = maglev::table_size(members) as u32;
-            let old = present.iter().find(|p| p.key == service.key);
-            let old = old.map(range).filter(|range| !range.is_empty());
-            // A table that is large enough keeps its place: in another every flow would have
-            // another slot.
-            let range = match old {
-                Some(old) if old.len() as u32 >= len => old,
-                old => {
-                    let Some(new) = arena.take(len) else {
-                        bail!("service {}: no room for its table", wanted.name);
-                    };
-                    ops.push(Op::Table(new.start, self.grown(old, len)));
-                    new
-                }
-            };
-            service.slots_start = range.start;
-            service.slots_len = range.len() as u32;
-            services.push(service);
-        }
-        Ok((services, ops))
-    }
-
-    /// A table of another size in which the slots of a flow agree as far as they can: the index of
-    /// a slot is proportional to the flow's hash.
-    fn grown(&self, old: Option<Range<u32>>, len: u32) -> Vec<Slot> {
-        let Some(old) = old else {
-            return vec![Slot::default(); len as usize];
-        };
-        let slots = self.dataplane.slots(old);
-        (0..len as usize)
-            .map(|index| slots[index * slots.len() / len as usize])
-            .collect()
-    }
-
-    /// The tables in the arena.
-    pub(super) fn ranges(&self) -> Vec<Range<u32>> {
-        let services = self.dataplane.services();
-        let ranges = services
-            .iter()
-            .map(|s| s.slots_start..s.slots_start + s.slots_len);
-        ranges.filter(|range| !range.is_empty()).collect()
-    }
-
-    /// What the kernel may send a member now.
-    fn state(&self, backend: usize, present: MemberState) -> MemberState {
-        let backend = &self.config.backends[backend];
-        let Some(known) = self.known.get(&backend.name) else {
-            return MemberState::Down;
-        };
-        let up = if known.takes_new() {
-            MemberState::Up
-        } else {
-            MemberState::Draining
-        };
-        match (known.health(backend), present) {
-            (State::Up, _) => up,
-            (State::Down, _) => MemberState::Down,
-            // Not measured yet: what was concluded before holds.
-            (State::Unknown, MemberState::Up | MemberState::Draining) => up,
-            (State::Unknown, _) => MemberState::Down,
-        }
-    }
-
-    /// Differences between the members and what they have to be.
-    fn member_ops(&self) -> Vec<Op> {
-        let mut ops = Vec::new();
-        for ((service, backend), id) in &self.numbers.members {
-            let present = self.dataplane.member(*id);
-            let settings = &self.config.backends[*backend];
-            let number = self.numbers.services[*service];
-            let mut wanted = Member {
-                macs: present.macs,
-                interface: present.interface,
-                flags: present.flags & member_flags::RESOLVED,
-                ..desired::member(settings, number, *backend as u16)
-            };
-            if let Some(way) = self.known.get(&settings.name).and_then(|known| known.way) {
-                wanted.flags = 0;
-                if let Some(hop) = way {
-                    wanted.macs = hop.macs;
-                    wanted.interface = hop.interface;
-                    wanted.flags = member_flags::RESOLVED;
-                }
-            }
-            let state = self.state(*backend, MemberState::from_byte(present.state));
-            wanted.state = present.state;
-            if wanted != present {
-                wanted.state = state as u8;
-                ops.push(Op::Member(*id, wanted));
-            } else if present.state != state as u8 {
-                ops.push(Op::State(*id, state));
-            }
-        }
-        ops
-    }
-
-    /// Members that the configuration no longer has keep their open flows.
-    fn retired_ops(&self) -> Vec<Op> {
-        let mut ops = Vec::new();
-        for id in self.retired() {
-            if self.dataplane.member(id).state == MemberState::Up as u8 {
-                ops.push(Op::State(id, MemberState::Draining));
-            }
-        }
-        ops
-    }
-
-    fn retired(&self) -> Vec<u16> {
-        let used: Vec<u16> = self.numbers.members.values().copied().collect();
-        (1..steer_common::abi::MEMBERS as u16)
-            .filter(|id| self.dataplane.member(*id).state != MemberState::Absent as u8)
-            .filter(|id| !used.contains(id))
-            .collect()
     }
 
     fn apply(&mut self, mut ops: Vec<Op>) -> Result<()> {
@@ -328,28 +204,17 @@ impl<D: Dataplane> Controller<D> {
             }
             self.frozen = None;
         }
-        let services = self.dataplane.services();
-        let mut tables = Vec::new();
         for index in 0..self.config.services.len() {
-            let number = self.numbers.services[index];
-            let Some(service) = services.iter().find(|s| s.id == number) else {
+            let service = &self.config.services[index].name;
+            let range = self.tables[index].clone();
+            let Some(table) = self.table(index, range.len()) else {
+                warn!(service, why, "no backend is up");
                 continue;
             };
-            let Some(table) = self.table(index, service.slots_len as usize) else {
-                warn!(
-                    service = self.config.services[index].name,
-                    why, "no backend is up"
-                );
-                continue;
-            };
-            tables.push((index, service.slots_start, table));
-        }
-        for (index, start, table) in tables {
             let changed = self
                 .unsettled
-                .choose(&mut self.dataplane, start, &table, now);
+                .choose(&mut self.dataplane, range.start, &table, now);
             if changed > 0 {
-                let service = &self.config.services[index].name;
                 info!(service, why, slots = table.len(), changed, "table changed");
             }
         }
@@ -395,15 +260,9 @@ impl<D: Dataplane> Controller<D> {
         if self.frozen.is_some_and(|until| now >= until) {
             self.replan(now, "backends that do not answer")?;
         }
-        let services = self.dataplane.services();
-        for (index, wanted) in self.config.services.iter().enumerate() {
-            let number = self.numbers.services[index];
-            if let Some(service) = services.iter().find(|s| s.id == number) {
-                let range = service.slots_start..service.slots_start + service.slots_len;
-                let idle = wanted.idle_timeout;
-                self.unsettled
-                    .settle(&mut self.dataplane, &range, idle, now);
-            }
+        for (wanted, range) in self.config.services.iter().zip(&self.tables) {
+            self.unsettled
+                .settle(&mut self.dataplane, range, wanted.idle_timeout, now);
         }
         if now.saturating_duration_since(self.swept) >= SWEEP_EVERY {
             self.swept = now;
@@ -413,29 +272,15 @@ impl<D: Dataplane> Controller<D> {
     }
 
     fn sweep(&mut self) -> Result<()> {
-        let ranges = self.ranges();
-        slots::begin_sweep(&mut self.dataplane, &ranges);
+        slots::begin_sweep(&mut self.dataplane, &self.tables);
         let idle = desired::idle_ms(&self.config);
         let sweep = self.dataplane.sweep(&SweepLimits {
             flow_idle_ms: idle,
             nat_idle_ms: idle,
             nat_closed_ms: desired::NAT_CLOSED_MS,
         })?;
-        slots::untrack(&mut self.dataplane, &ranges, &sweep);
-        for id in self.retired() {
-            let in_flow = sweep.tracked.iter().any(|(_, member)| *member == id);
-            let in_nat = sweep.nat_flows.get(usize::from(id)).is_some_and(|n| *n > 0);
-            let in_slot = ranges.iter().any(|range| {
-                let slots = self.dataplane.slots(range.clone());
-                slots
-                    .iter()
-                    .any(|s| [s.owner, s.first, s.second].contains(&id))
-            });
-            if !(in_flow || in_nat || in_slot) {
-                info!(member = id, "member is gone");
-                self.dataplane.set_member_state(id, MemberState::Absent);
-            }
-        }
+        slots::untrack(&mut self.dataplane, &self.tables, &sweep);
+        self.release(&sweep);
         Ok(())
     }
 

@@ -1,10 +1,11 @@
 //! What the configuration asks of the data path, by the numbers that kernel and daemon share.
 
-use std::{collections::BTreeMap, net::IpAddr};
+use std::collections::{BTreeMap, HashMap};
 
 use anyhow::{Result, bail};
 use steer_common::abi::{
-    Config as Settings, MEMBERS, Member, MemberState, Mode, Service, ServiceKey, service_flags,
+    Config as Settings, Family, MEMBERS, Member, MemberState, Mode, Service, ServiceKey,
+    service_flags,
 };
 
 use crate::{
@@ -50,23 +51,23 @@ impl Numbers {
             });
             numbers.services.push(number);
         }
-        let members: Vec<(u16, Member)> = (1..MEMBERS as u16)
-            .map(|id| (id, dataplane.member(id)))
-            .filter(|(_, member)| member.state != MemberState::Absent as u8)
-            .collect();
-        let mut free = (1..MEMBERS as u16).filter(|id| !members.iter().any(|(m, _)| m == id));
+        let mut present = HashMap::new();
+        let mut free = Vec::new();
+        // From the top, so that the smallest free number is taken first.
+        for id in (1..MEMBERS as u16).rev() {
+            let member = dataplane.member(id);
+            if member.state == MemberState::Absent as u8 {
+                free.push(id);
+            } else {
+                present.insert((member.service, member.address), id);
+            }
+        }
         for (index, service) in config.services.iter().enumerate() {
             for backend in backends(config, service) {
                 let address = config.backends[backend].address.into();
-                let known = members.iter().find(|(_, member)| {
-                    member.address == address && member.service == numbers.services[index]
-                });
-                let id = match known {
-                    Some((id, _)) => *id,
-                    None => match free.next() {
-                        Some(id) => id,
-                        None => bail!("more members than the {} that there can be", MEMBERS - 1),
-                    },
+                let known = present.get(&(numbers.services[index], address)).copied();
+                let Some(id) = known.or_else(|| free.pop()) else {
+                    bail!("more members than the {} that there can be", MEMBERS - 1);
                 };
                 numbers.members.insert((index, backend), id);
             }
@@ -88,16 +89,12 @@ pub(super) fn backends(config: &Config, service: &config::Service) -> Vec<usize>
     found
 }
 
-fn family(address: &IpAddr) -> u8 {
-    if address.is_ipv4() { 4 } else { 6 }
-}
-
 pub(super) fn key(service: &config::Service) -> ServiceKey {
     ServiceKey {
         address: service.address.into(),
         port: service.port,
         protocol: service.protocol.number(),
-        family: family(&service.address),
+        family: Family::of(&service.address) as u8,
         _pad: 0,
     }
 }
@@ -133,7 +130,7 @@ pub(super) fn nat_sources(config: &Config) -> Vec<Service> {
                     address: (*address).into(),
                     port: 0,
                     protocol,
-                    family: family(address),
+                    family: Family::of(address) as u8,
                     _pad: 0,
                 },
                 flags: service_flags::NAT_SOURCE,
@@ -154,7 +151,7 @@ pub(super) fn member(backend: &config::Backend, service: u16, number: u16) -> Me
     Member {
         address: backend.address.into(),
         mode: mode as u8,
-        family: family(&backend.address),
+        family: Family::of(&backend.address) as u8,
         port,
         service,
         backend: number,

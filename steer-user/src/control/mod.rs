@@ -7,6 +7,8 @@ mod chain;
 mod controller;
 mod desired;
 mod drained;
+mod members;
+mod placement;
 mod plan;
 mod run;
 mod slots;

@@ -134,12 +134,7 @@ fn service<D: Dataplane>(
 ) -> ServiceStatus {
     let config = &controller.config;
     let settings = &config.services[index];
-    let number = controller.numbers.services[index];
-    let present = controller.dataplane.services();
-    let range = present
-        .iter()
-        .find(|s| s.id == number)
-        .map_or(0..0, |s| s.slots_start..s.slots_start + s.slots_len);
+    let range = &controller.tables[index];
     let slots = controller.dataplane.slots(range.clone());
     let members = desired::backends(config, settings)
         .into_iter()
@@ -177,7 +172,7 @@ fn service<D: Dataplane>(
             .map(|pool| config.pools[*pool].name.clone())
             .collect(),
         slots: slots.len(),
-        unsettled: controller.unsettled.count(&range),
+        unsettled: controller.unsettled.count(range),
         members,
     }
 }

@@ -1,0 +1,107 @@
+//! What members have to be like.
+
+use std::collections::HashSet;
+
+use steer_common::abi::{MEMBERS, Member, MemberState, member_flags};
+use tracing::info;
+
+use super::{Controller, desired, plan::Op};
+use crate::{
+    dataplane::{Dataplane, Sweep},
+    domain::health::State,
+};
+
+impl<D: Dataplane> Controller<D> {
+    /// What the kernel may send a member now.
+    fn state(&self, backend: usize, present: MemberState) -> MemberState {
+        let backend = &self.config.backends[backend];
+        let Some(known) = self.known.get(&backend.name) else {
+            return MemberState::Down;
+        };
+        let up = if known.takes_new() {
+            MemberState::Up
+        } else {
+            MemberState::Draining
+        };
+        match (known.health(backend), present) {
+            (State::Up, _) => up,
+            (State::Down, _) => MemberState::Down,
+            // Not measured yet: what was concluded before holds.
+            (State::Unknown, MemberState::Up | MemberState::Draining) => up,
+            (State::Unknown, _) => MemberState::Down,
+        }
+    }
+
+    /// Differences between the members and what they have to be.
+    pub(super) fn member_ops(&self) -> Vec<Op> {
+        let mut ops = Vec::new();
+        for ((service, backend), id) in &self.numbers.members {
+            let present = self.dataplane.member(*id);
+            let settings = &self.config.backends[*backend];
+            let number = self.numbers.services[*service];
+            let mut wanted = Member {
+                macs: present.macs,
+                interface: present.interface,
+                flags: present.flags & member_flags::RESOLVED,
+                ..desired::member(settings, number, *backend as u16)
+            };
+            if let Some(way) = self.known.get(&settings.name).and_then(|known| known.way) {
+                wanted.flags = 0;
+                if let Some(hop) = way {
+                    wanted.macs = hop.macs;
+                    wanted.interface = hop.interface;
+                    wanted.flags = member_flags::RESOLVED;
+                }
+            }
+            let state = self.state(*backend, MemberState::from_byte(present.state));
+            wanted.state = present.state;
+            if wanted != present {
+                wanted.state = state as u8;
+                ops.push(Op::Member(*id, wanted));
+            } else if present.state != state as u8 {
+                ops.push(Op::State(*id, state));
+            }
+        }
+        ops
+    }
+
+    /// Members that the configuration no longer has keep their open flows.
+    pub(super) fn retired_ops(&self) -> Vec<Op> {
+        let mut ops = Vec::new();
+        for id in self.retired() {
+            if self.dataplane.member(id).state == MemberState::Up as u8 {
+                ops.push(Op::State(id, MemberState::Draining));
+            }
+        }
+        ops
+    }
+
+    fn retired(&self) -> Vec<u16> {
+        let used: HashSet<u16> = self.numbers.members.values().copied().collect();
+        (1..MEMBERS as u16)
+            .filter(|id| self.dataplane.member(*id).state != MemberState::Absent as u8)
+            .filter(|id| !used.contains(id))
+            .collect()
+    }
+
+    /// Frees the numbers of members that the configuration no longer has and nothing names.
+    pub(super) fn release(&mut self, sweep: &Sweep) {
+        let retired = self.retired();
+        if retired.is_empty() {
+            return;
+        }
+        let mut named: HashSet<u16> = sweep.tracked.iter().map(|(_, member)| *member).collect();
+        for range in &self.tables {
+            for slot in self.dataplane.slots(range.clone()) {
+                named.extend([slot.owner, slot.first, slot.second]);
+            }
+        }
+        for id in retired {
+            let in_nat = sweep.nat_flows.get(usize::from(id)).is_some_and(|n| *n > 0);
+            if !(in_nat || named.contains(&id)) {
+                info!(member = id, "member is gone");
+                self.dataplane.set_member_state(id, MemberState::Absent);
+            }
+        }
+    }
+}
