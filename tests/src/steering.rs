@@ -4,7 +4,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use anyhow::{Context, Result};
 use steer_common::abi::{
-    Address, Config, Member, MemberState, Mode, Service, ServiceKey, Slot, member_flags,
+    Address, Config, Family, Member, MemberState, Mode, Service, ServiceKey, Slot, member_flags,
     service_flags,
 };
 use steer_user::dataplane::{Dataplane, Neighbours, OpenOptions, Xdp};
@@ -59,7 +59,7 @@ async fn set_up(backends: &[Backend], mode: Mode) -> Result<Xdp> {
                 state: MemberState::Up as u8,
                 flags: member_flags::RESOLVED,
                 mode: mode as u8,
-                family: if address.is_ipv4() { 4 } else { 6 },
+                family: Family::of(&address) as u8,
                 backend: index,
                 ..Member::default()
             };
@@ -119,7 +119,7 @@ fn service(address: IpAddr, protocol: u8) -> Service {
             address: Address::from(address),
             port: 0,
             protocol,
-            family: if address.is_ipv4() { 4 } else { 6 },
+            family: Family::of(&address) as u8,
             _pad: 0,
         },
         ..Service::default()

@@ -81,9 +81,6 @@ pub enum Family {
 pub struct Address([u64; 2]);
 
 impl Address {
-    /// The unspecified IPv6 address, which stands for "none".
-    pub const NONE: Self = Self([0; 2]);
-
     /// From an IPv4 address, as it lies in a packet.
     #[inline(always)]
     pub const fn from_v4(word: u32) -> Self {
@@ -113,12 +110,6 @@ impl Address {
     #[inline(always)]
     pub const fn is_v4(self) -> bool {
         self.0[0] == 0 && u64::from_le(self.0[1]) as u32 == 0xffff_0000
-    }
-
-    /// Whether it stands for no address.
-    #[inline(always)]
-    pub const fn is_none(self) -> bool {
-        self.0[0] | self.0[1] == 0
     }
 
     /// The address as an IPv6 one, IPv4 mapped.

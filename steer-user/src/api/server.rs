@@ -14,7 +14,10 @@ use axum::{
     response::{IntoResponse, Response},
     routing::{get, post},
 };
-use steer_common::{abi::FlowKey, wire};
+use steer_common::{
+    abi::{Family, FlowKey},
+    wire,
+};
 use tokio::{
     net::{UnixListener, UnixStream},
     sync::oneshot,
@@ -109,7 +112,7 @@ async fn explain(
         source_port: query.source.port(),
         destination_port: query.destination.port(),
         protocol: query.protocol.number(),
-        family: if query.source.is_ipv4() { 4 } else { 6 },
+        family: Family::of(&query.source.ip()) as u8,
         _pad: 0,
     };
     let flags = match (query.protocol, query.open) {

@@ -26,7 +26,7 @@ use std::{net::IpAddr, ops::Range};
 
 use anyhow::Result;
 use steer_common::abi::{
-    Address, Bank, Config, FlowEntry, FlowKey, Member, MemberCounters, MemberState, NatForward,
+    Address, Config, FlowEntry, FlowKey, Member, MemberCounters, MemberState, NatForward,
     NatReverse, Service, Slot,
 };
 
@@ -137,11 +137,4 @@ pub struct Snapshot {
     pub slots: Vec<Slot>,
     /// Source addresses of `nat`.
     pub nat_sources: Vec<Address>,
-}
-
-impl Snapshot {
-    /// The active bank.
-    pub fn bank(&self) -> &Bank {
-        &self.config.banks[(self.config.active & 1) as usize]
-    }
 }

@@ -6,7 +6,7 @@ use aya::programs::{TestRun as _, TestRunOptions};
 use steer_common::{
     Action,
     abi::{
-        Config, Macs, Member, MemberState, Mode, Service, ServiceKey, Slot, member_flags,
+        Config, Family, Macs, Member, MemberState, Mode, Service, ServiceKey, Slot, member_flags,
         service_flags,
     },
     frame::Buffer,
@@ -245,7 +245,7 @@ fn member(id: u16) -> Member {
         state: MemberState::Up as u8,
         flags: member_flags::RESOLVED,
         mode: mode as u8,
-        family: if backend(id).is_ipv4() { 4 } else { 6 },
+        family: Family::of(&backend(id)) as u8,
         port: if id > 4 && id.is_multiple_of(2) {
             8080
         } else {
@@ -262,7 +262,7 @@ fn service(address: IpAddr, port: u16, protocol: u8, slot: u32, flags: u32) -> S
             address: address.into(),
             port,
             protocol,
-            family: if address.is_ipv4() { 4 } else { 6 },
+            family: Family::of(&address) as u8,
             _pad: 0,
         },
         slots_start: slot,
