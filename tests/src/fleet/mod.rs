@@ -1,6 +1,9 @@
 //! A whole site at work: backends with their beacons, and a node with its daemon, each a process of
 //! its own in a network namespace of its own.
 
+mod config;
+mod engines;
+
 use std::{
     env, fs,
     net::{IpAddr, SocketAddr},
@@ -17,7 +20,7 @@ use tempfile::TempDir;
 use crate::{
     bpffs::Bpffs,
     process::Process,
-    topology::{Backend, NODE_CLIENT_PORT, PORT, Site, VIP_V4, VIP_V6},
+    topology::{Backend, PORT, Site, VIP_V4, VIP_V6},
 };
 
 /// Port of plain HTTP, at VIP and backends.
@@ -144,73 +147,26 @@ impl Fleet {
         }
     }
 
-    /// The configuration that the site was made with.
-    pub fn config(&self) -> String {
-        let folder = self.folder.path().display();
-        let names: Vec<&str> = self.plan.backends.iter().map(|(name, _)| *name).collect();
-        let mut interfaces = vec![NODE_CLIENT_PORT];
-        interfaces.extend(self.site.backends.iter().map(|b| b.node_port.as_str()));
-        let mut text = format!(
-            "[node]\nname = \"edge\"\nregion = \"home\"\ninterfaces = {interfaces:?}\n\
-             state_dir = \"{folder}/state\"\nsocket = \"{}\"\nbpffs = \"{}\"\n\n\
-             [nat]\naddresses = {SOURCES:?}\n\n[ipip]\nsources = {SOURCES:?}\n\n\
-             [probe]\nca = \"{folder}/pki/ca.pem\"\ncert = \"{folder}/pki/edge.pem\"\n\
-             key = \"{folder}/pki/edge.key\"\n",
-            self.socket().display(),
-            self.bpffs.path().display(),
-        );
-        for (backend, name) in self.site.backends.iter().zip(&names) {
-            let address = self.address(backend);
-            let beacon = SocketAddr::new(address, BEACON);
-            text += &format!(
-                "\n[[backend]]\nname = \"{name}\"\naddress = \"{address}\"\nmode = \"{}\"\n\
-                 beacon = \"{beacon}\"\n",
-                self.plan.mode
-            );
-        }
-        text += &format!("\n[[pool]]\nname = \"all\"\nbackends = {names:?}\n");
-        for (name, port) in [("chat", HTTP), ("chat-tls", HTTPS)] {
-            text += &format!(
-                "\n[[service]]\nname = \"{name}\"\naddress = \"{}\"\nport = {port}\n\
-                 pools = [\"all\"]\n",
-                self.vip()
-            );
-        }
-        text
-    }
-
     fn make_certificates(&self) -> Result<()> {
         let pki = self.path("pki");
         fs::create_dir(&pki)?;
-        self.steer(&["pki", "init"])?;
-        self.steer(&["pki", "issue", "node", "edge", "--region", "home"])?;
+        let pki = pki.display().to_string();
+        let issue = |arguments: &[&str]| {
+            let place = ["--dir", &pki];
+            self.in_node(&[&["pki"], arguments, &place].concat())
+        };
+        issue(&["init"])?;
+        issue(&["issue", "node", "edge", "--region", "home"])?;
         for (name, _) in &self.plan.backends {
-            self.steer(&["pki", "issue", "beacon", name, "--region", "home"])?;
+            issue(&["issue", "beacon", name, "--region", "home"])?;
         }
         Ok(())
     }
 
-    fn steer(&self, arguments: &[&str]) -> Result<String> {
-        let pki = self.path("pki");
-        let output = Command::new(&self.steer)
-            .args(arguments)
-            .arg("--dir")
-            .arg(pki)
-            .output()?;
-        text(arguments, &output)
-    }
-
     /// Runs a command of the CLI against the daemon, in the node.
     pub fn cli(&self, arguments: &[&str]) -> Result<String> {
-        let output = Command::new("nsenter")
-            .arg(format!("--net={}", self.site.node.path()))
-            .arg("--")
-            .arg(&self.steer)
-            .args(arguments)
-            .arg("--socket")
-            .arg(self.socket())
-            .output()?;
-        text(arguments, &output)
+        let socket = self.socket().display().to_string();
+        self.in_node(&[arguments, &["--socket", &socket]].concat())
     }
 
     /// Runs a command that needs no daemon, in the node.
@@ -221,7 +177,14 @@ impl Fleet {
             .arg(&self.steer)
             .args(arguments)
             .output()?;
-        text(arguments, &output)
+        ensure!(
+            output.status.success(),
+            "`steer {}` failed ({}): {}",
+            arguments.join(" "),
+            output.status,
+            String::from_utf8_lossy(&output.stderr)
+        );
+        Ok(String::from_utf8(output.stdout)?)
     }
 
     /// Starts a backend's chat server and beacon.
@@ -253,42 +216,6 @@ impl Fleet {
         let beacon = backend.namespace.spawn(beacon)?;
         self.servers[index] = Some(Servers { chat, beacon });
         Ok(())
-    }
-
-    fn chat(&self, name: &str, address: IpAddr) -> Result<Command> {
-        let mut chat = Command::new(binary("steer-chat")?);
-        chat.args(["--name", name, "--listen"])
-            .arg(SocketAddr::new(address, HTTP).to_string())
-            .arg("--tls-listen")
-            .arg(SocketAddr::new(address, HTTPS).to_string())
-            .args(["--tokens", &self.plan.tokens.to_string()])
-            .args(["--ttft", &self.plan.thinking[0].as_millis().to_string()])
-            .args(["--gap", &self.plan.thinking[1].as_millis().to_string()]);
-        Ok(chat)
-    }
-
-    fn llama(&self, python: &Path, name: &str, address: IpAddr) -> Result<Command> {
-        let [cert, key] = ["tls.pem", "tls.key"].map(|file| self.path(file));
-        if !cert.exists() {
-            let made = rcgen::generate_simple_self_signed(vec![self.vip().to_string()])?;
-            fs::write(&key, made.signing_key.serialize_pem())?;
-            fs::write(&cert, made.cert.pem())?;
-        }
-        let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("engine/llama.py");
-        let mut llama = Command::new(python);
-        llama
-            .arg(script)
-            .arg("--model")
-            .arg(self.path(&format!("{name}.gguf")))
-            .args(["--name", name, "--host", &address.to_string()])
-            .args(["--port", &HTTP.to_string()])
-            .args(["--tls-port", &HTTPS.to_string()])
-            .arg("--cert")
-            .arg(cert)
-            .arg("--key")
-            .arg(key)
-            .stderr(fs::File::create(self.path(&format!("{name}.log")))?);
-        Ok(llama)
     }
 
     /// Kills a backend's chat server and beacon with SIGKILL.
@@ -410,17 +337,6 @@ pub fn wait(limit: Duration, what: &str, mut ask: impl FnMut() -> Result<bool>) 
         thread::sleep(Duration::from_millis(20));
     }
     Ok(())
-}
-
-fn text(arguments: &[&str], output: &std::process::Output) -> Result<String> {
-    ensure!(
-        output.status.success(),
-        "`steer {}` failed ({}): {}",
-        arguments.join(" "),
-        output.status,
-        String::from_utf8_lossy(&output.stderr)
-    );
-    Ok(String::from_utf8(output.stdout.clone())?)
 }
 
 /// A program of this workspace, beside the one that runs.

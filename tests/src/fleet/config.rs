@@ -1,0 +1,43 @@
+//! The daemon's configuration.
+
+use std::net::SocketAddr;
+
+use super::{BEACON, Fleet, HTTP, HTTPS, SOURCES};
+use crate::topology::NODE_CLIENT_PORT;
+
+impl Fleet {
+    /// The configuration that the site was made with.
+    pub fn config(&self) -> String {
+        let folder = self.folder.path().display();
+        let names: Vec<&str> = self.plan.backends.iter().map(|(name, _)| *name).collect();
+        let mut interfaces = vec![NODE_CLIENT_PORT];
+        interfaces.extend(self.site.backends.iter().map(|b| b.node_port.as_str()));
+        let mut text = format!(
+            "[node]\nname = \"edge\"\nregion = \"home\"\ninterfaces = {interfaces:?}\n\
+             state_dir = \"{folder}/state\"\nsocket = \"{}\"\nbpffs = \"{}\"\n\n\
+             [nat]\naddresses = {SOURCES:?}\n\n[ipip]\nsources = {SOURCES:?}\n\n\
+             [probe]\nca = \"{folder}/pki/ca.pem\"\ncert = \"{folder}/pki/edge.pem\"\n\
+             key = \"{folder}/pki/edge.key\"\n",
+            self.socket().display(),
+            self.bpffs.path().display(),
+        );
+        for (backend, name) in self.site.backends.iter().zip(&names) {
+            let address = self.address(backend);
+            let beacon = SocketAddr::new(address, BEACON);
+            text += &format!(
+                "\n[[backend]]\nname = \"{name}\"\naddress = \"{address}\"\nmode = \"{}\"\n\
+                 beacon = \"{beacon}\"\n",
+                self.plan.mode
+            );
+        }
+        text += &format!("\n[[pool]]\nname = \"all\"\nbackends = {names:?}\n");
+        for (name, port) in [("chat", HTTP), ("chat-tls", HTTPS)] {
+            text += &format!(
+                "\n[[service]]\nname = \"{name}\"\naddress = \"{}\"\nport = {port}\n\
+                 pools = [\"all\"]\n",
+                self.vip()
+            );
+        }
+        text
+    }
+}
