@@ -130,7 +130,14 @@ pub fn process<F: Frame, T: Tables>(frame: &mut F, interface: u32, tables: &T) -
             Outcome::of(done, hop.interface)
         }
         Verdict::Return(nat) => Outcome::of(rewrite::back(frame, packet, &nat), nat.interface),
-        Verdict::Reset => Outcome::of(rewrite::reset(frame, packet), packet.interface),
+        Verdict::Reset => {
+            let done = rewrite::reset(frame, packet);
+            // The answer is sent, but the packet itself goes nowhere.
+            if done.is_ok() {
+                tables.count_drop(DropReason::Reset);
+            }
+            Outcome::of(done, packet.interface)
+        }
     }
 }
 

@@ -4,6 +4,7 @@ use crate::{
     abi::{
         Address, Config, FlowEntry, FlowKey, Macs, Member, NatForward, NatReverse, Service, Slot,
     },
+    verdict::DropReason,
     wire::Packet,
 };
 
@@ -103,6 +104,9 @@ pub trait Tables {
 
     /// Counts a packet from a member.
     fn count_reply(&self, id: u16);
+
+    /// Counts a drop that the program's result does not show.
+    fn count_drop(&self, reason: DropReason);
 
     /// Follows the decision.
     #[inline(always)]

@@ -13,7 +13,10 @@ mod tables;
 use aya_ebpf::{bindings::xdp_action, macros::xdp, programs::XdpContext};
 use steer_common::{process, verdict::DropReason};
 
-use crate::{maps::DROP_COUNTS, packet::XdpFrame, tables::KernelTables};
+use crate::{
+    packet::XdpFrame,
+    tables::{KernelTables, count_drop},
+};
 
 /// Steers a packet.
 #[xdp]
@@ -39,9 +42,6 @@ pub fn steer(ctx: XdpContext) -> u32 {
 
 #[inline(always)]
 fn dropped(reason: u32) -> u32 {
-    if let Some(count) = DROP_COUNTS.get_ptr_mut(reason) {
-        // SAFETY: a per-CPU value, and a program is not interrupted by another of its kind.
-        unsafe { *count += 1 };
-    }
+    count_drop(reason);
     xdp_action::XDP_DROP
 }

@@ -11,13 +11,14 @@ use steer_common::{
         TICK_SHIFT, Track,
     },
     tables::{NextHop, Tables},
+    verdict::DropReason,
     wire::Packet,
 };
 
 use crate::{
     maps::{
-        CONFIG, DISPLACEMENTS, FLOWS, MEMBER_COUNTS, MEMBERS, NAT_FORWARD, NAT_REVERSE,
-        NAT_SOURCES, SERVICES, SLOTS,
+        CONFIG, DISPLACEMENTS, DROP_COUNTS, FLOWS, MEMBER_COUNTS, MEMBERS, NAT_FORWARD,
+        NAT_REVERSE, NAT_SOURCES, SERVICES, SLOTS,
     },
     route,
 };
@@ -43,6 +44,15 @@ impl KernelTables {
             // the rest of the word.
             unsafe { slot.cast::<u8>().add(offset).write_volatile(value) };
         }
+    }
+}
+
+/// Counts a drop by the number of its reason.
+#[inline(always)]
+pub(crate) fn count_drop(reason: u32) {
+    if let Some(count) = DROP_COUNTS.get_ptr_mut(reason) {
+        // SAFETY: a per-CPU value, and a program is not interrupted by another of its kind.
+        unsafe { *count += 1 };
     }
 }
 
@@ -156,6 +166,11 @@ impl Tables for KernelTables {
             counters.bytes += bytes;
             counters.flows += u64::from(new);
         }
+    }
+
+    #[inline(always)]
+    fn count_drop(&self, reason: DropReason) {
+        count_drop(reason as u32);
     }
 
     #[inline(always)]

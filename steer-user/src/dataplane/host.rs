@@ -12,6 +12,7 @@ use steer_common::{
         NatReverse, SERVICES, Service, Slot, Track,
     },
     tables::{NextHop, Step, Tables},
+    verdict::DropReason,
     wire::Packet,
 };
 
@@ -30,6 +31,8 @@ pub struct HostTables {
     pub reverse: RefCell<HashMap<FlowKey, NatReverse>>,
     /// What was counted, by member.
     pub counters: RefCell<HashMap<u16, MemberCounters>>,
+    /// Drops that were counted apart from the outcome.
+    pub drops: RefCell<HashMap<DropReason, u64>>,
     /// The clock, in the kernel's ticks.
     pub now_ms: Cell<u32>,
     /// Where packets leave whose member is not resolved.
@@ -48,6 +51,7 @@ impl HostTables {
             forward: RefCell::default(),
             reverse: RefCell::default(),
             counters: RefCell::default(),
+            drops: RefCell::default(),
             now_ms: Cell::new(0),
             routes: HashMap::new(),
             steps: RefCell::default(),
@@ -191,6 +195,10 @@ impl Tables for HostTables {
 
     fn count_reply(&self, id: u16) {
         self.count(id, |counters| counters.replies += 1);
+    }
+
+    fn count_drop(&self, reason: DropReason) {
+        *self.drops.borrow_mut().entry(reason).or_default() += 1;
     }
 
     fn note(&self, step: Step) {

@@ -223,6 +223,8 @@ fn a_reset_is_one_that_the_client_accepts() {
         let dropped = Action::Drop(DropReason::NoBackend);
         assert_eq!(fixture.run(&packet.bytes()).action, dropped);
     }
+    // One to each SYN and two to each open flow, of both families; none to a reset.
+    assert_eq!(fixture.resets(), 6);
 }
 
 #[test]
