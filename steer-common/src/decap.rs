@@ -1,4 +1,5 @@
-//! Taking the outer header off again, on a backend without a tunnel device (RFC 2003, RFC 2473).
+//! Taking the outer headers off again, on a backend without a tunnel device (RFC 2003, RFC 2473, and
+//! Generic UDP Encapsulation, variants 0 and 1 of draft-ietf-intarea-gue-09).
 
 use crate::{
     abi::{Address, Macs},
@@ -7,9 +8,12 @@ use crate::{
     verdict::DropReason,
     wire::{
         ETHERNET_HEADER, ETHERTYPE_IPV4, ETHERTYPE_IPV6, IPV4_HEADER, IPV6_HEADER, PROTOCOL_IPV4,
-        PROTOCOL_IPV6, VLAN_TAG, ethertype,
+        PROTOCOL_IPV6, PROTOCOL_UDP, VLAN_TAG, ethertype,
     },
 };
+
+const UDP_HEADER: usize = 8;
+const GUE_HEADER: usize = 4;
 
 /// What became of a packet.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -22,10 +26,15 @@ pub enum Decap {
     Drop(DropReason),
 }
 
-/// Takes the outer header off a packet from a sender that `is_node` accepts.
+/// Takes the outer headers off a packet from a sender that `is_node` accepts. UDP to `gue_port` has a
+/// packet inside.
 #[inline(always)]
-pub fn decap<F: Frame>(frame: &mut F, is_node: impl FnOnce(&Address) -> bool) -> Decap {
-    let Some((network, outer)) = outer(frame) else {
+pub fn decap<F: Frame>(
+    frame: &mut F,
+    gue_port: u16,
+    is_node: impl FnOnce(&Address) -> bool,
+) -> Decap {
+    let Some((network, outer)) = outer(frame, gue_port) else {
         return Decap::Other;
     };
     if !is_node(&outer.source) {
@@ -54,7 +63,7 @@ struct Outer {
 }
 
 #[inline(always)]
-fn outer<F: Frame>(frame: &F) -> Option<(usize, Outer)> {
+fn outer<F: Frame>(frame: &F, gue_port: u16) -> Option<(usize, Outer)> {
     let (ethertype, network) = ethertype(frame)?;
     let network = frame.opaque(network as u64) as usize & 0x1f;
     let (protocol, outer) = match ethertype {
@@ -92,11 +101,41 @@ fn outer<F: Frame>(frame: &F) -> Option<(usize, Outer)> {
         }
         _ => return None,
     };
+    let (protocol, len) = if protocol == PROTOCOL_UDP {
+        let (inside, len) = gue(frame, network + outer.len, gue_port)?;
+        (inside, outer.len + len)
+    } else {
+        (protocol, outer.len)
+    };
     if protocol != PROTOCOL_IPV4 && protocol != PROTOCOL_IPV6 {
         return None;
     }
-    let v6_inside = protocol == PROTOCOL_IPV6;
-    Some((network, Outer { v6_inside, ..outer }))
+    let word = frame.opaque((len as u64) << 8 | u64::from(protocol));
+    let outer = Outer {
+        len: (word >> 8) as usize & 0x3f,
+        v6_inside: word as u8 == PROTOCOL_IPV6,
+        ..outer
+    };
+    Some((network, outer))
+}
+
+/// The protocol inside a datagram of GUE, and the length of all that is before it.
+#[inline(always)]
+fn gue<F: Frame>(frame: &F, at: usize, port: u16) -> Option<(u8, usize)> {
+    if u16::from_be(frame.load(at + 2)?) != port {
+        return None;
+    }
+    let [first, protocol] = frame.load::<u16>(at + UDP_HEADER)?.to_ne_bytes();
+    match first >> 4 {
+        // Variant 1: the packet itself, whose version it is.
+        4 => Some((PROTOCOL_IPV4, UDP_HEADER)),
+        6 => Some((PROTOCOL_IPV6, UDP_HEADER)),
+        // Variant 0: a header without options, flags, or control messages.
+        0 if first == 0 && frame.load::<u16>(at + UDP_HEADER + 2)? == 0 => {
+            Some((protocol, UDP_HEADER + GUE_HEADER))
+        }
+        _ => None,
+    }
 }
 
 /// Type of service of the inner packet, if it is one of the version that was announced.

@@ -5,14 +5,14 @@
 
 use crate::{
     abi::{
-        Bank, Config, DISPLACEMENTS, FlowEntry, Member, Mode, SERVICES, Service, ServiceKey, Slot,
-        member_flags, service_flags,
+        Address, Bank, Config, DISPLACEMENTS, FlowEntry, Member, Mode, SERVICES, Service,
+        ServiceKey, Slot, member_flags, service_flags,
     },
     hash::{self, ServiceHash},
     nat,
     tables::{Step, Tables},
     verdict::{DropReason, Target, Verdict},
-    wire::{Packet, RST},
+    wire::{Packet, Part, RST},
 };
 
 /// Decides what to do with a packet, and notes in the tables what must be remembered of it.
@@ -30,9 +30,6 @@ pub fn decide<T: Tables>(packet: &Packet, tables: &T) -> Verdict {
     tables.note(Step::Service(service.id));
     if !packet.well_formed {
         return Verdict::Drop(DropReason::Malformed);
-    }
-    if packet.fragment {
-        return Verdict::Drop(DropReason::Fragment);
     }
     let mut avoid = 0;
     if service.flags & service_flags::HAS_NAT != 0 {
@@ -55,8 +52,11 @@ pub fn decide<T: Tables>(packet: &Packet, tables: &T) -> Verdict {
             ..
         } => return Verdict::Drop(reason),
     };
-    if target.mode == Mode::Ipip as u8 {
-        return Verdict::Encap(target);
+    if target.mode != Mode::Nat as u8 {
+        return Verdict::Deliver(target);
+    }
+    if packet.part as u8 == Part::Quote as u8 {
+        return Verdict::Pass;
     }
     if packet.is_tcp() && !target.new {
         return match lost(packet, service, DropReason::NatUnknownFlow) {
@@ -64,7 +64,11 @@ pub fn decide<T: Tables>(packet: &Packet, tables: &T) -> Verdict {
             reason => Verdict::Drop(reason),
         };
     }
-    nat::open(packet, tables, config, target)
+    // It would take a port, and be dropped with it.
+    if packet.ttl <= 1 {
+        return Verdict::Drop(DropReason::TtlExpired);
+    }
+    Verdict::Open(target)
 }
 
 /// The service that a packet is for.
@@ -102,6 +106,23 @@ fn look_up<'t, T: Tables>(
     let entry = hash.entry(displacement, bank.service_mask);
     let service = tables.service(active * SERVICES + entry)?;
     (service.key == *key).then_some(service)
+}
+
+/// Whether an address is one that services or `nat` use.
+#[inline(always)]
+pub(crate) fn is_address<T: Tables>(tables: &T, address: Address, family: u8) -> bool {
+    let Some(config) = tables.config() else {
+        return false;
+    };
+    let active = config.active & 1;
+    let key = ServiceKey {
+        address,
+        port: 0,
+        protocol: 0,
+        family,
+        _pad: 0,
+    };
+    look_up(&key, tables, active, &config.banks[active as usize]).is_some()
 }
 
 /// A member, or the reason why there is none. All of it is always defined, for the verifier's sake.
@@ -295,7 +316,8 @@ const fn end_of_chain(packet: &Packet, service: &Service) -> DropReason {
 /// 3.10.7.1).
 #[inline(always)]
 const fn refuse(packet: &Packet, reset: bool, reason: DropReason) -> DropReason {
-    if reset && packet.is_tcp() && packet.tcp_flags & RST == 0 {
+    let is_quote = packet.part as u8 == Part::Quote as u8;
+    if reset && packet.is_tcp() && packet.tcp_flags & RST == 0 && !is_quote {
         return DropReason::Reset;
     }
     reason

@@ -13,13 +13,17 @@ pub mod abi;
 pub mod checksum;
 pub mod decap;
 pub mod decide;
+mod fragment;
 pub mod frame;
 pub mod hash;
+mod icmp;
 mod nat;
 mod process;
+mod rare;
 mod rewrite;
 pub mod tables;
 pub mod verdict;
 pub mod wire;
 
-pub use process::{Action, Outcome, process};
+pub use process::{Action, Outcome, process, steer};
+pub use rare::{follow, open, rare, too_big};

@@ -1,16 +1,20 @@
 //! Flows with rewritten addresses.
 
 use crate::{
-    abi::{Config, FlowKey, Mode, NAT_ADDRESSES, NatForward, NatReverse, NatState, Service, age},
+    abi::{
+        Address, Back, Config, FlowKey, Mode, NAT_ADDRESSES, NatForward, NatReverse, Service, age,
+        nat_state,
+    },
     decide::lost,
     hash,
     tables::{Step, Tables},
-    verdict::{DropReason, Target, Verdict},
-    wire::{FIN, Packet, RST},
+    verdict::{DropReason, Ends, Target, Verdict},
+    wire::{ETHERNET_HEADER, FIN, Packet, Part, RST, VLAN_TAG},
 };
 
-/// Ports that are tried for a new flow before it is refused.
-const ATTEMPTS: u32 = 8;
+/// Ports that are tried for a new flow before it is refused: of a backend's ports nine in ten can be
+/// taken, and less than one flow in five finds none.
+const ATTEMPTS: u32 = 16;
 /// Makes the hash for ports another one than that for slots.
 const PORT_SEED: u64 = 0x5851_f42d_4c95_7f2d;
 
@@ -32,29 +36,41 @@ pub(crate) fn known<T: Tables>(
 ) -> Known {
     let now = tables.now_ms();
     let opens = packet.opens_tcp();
-    let state = state_after(packet.tcp_flags);
+    let is_quote = packet.part as u8 == Part::Quote as u8;
+    let heard = heard(packet, nat_state::CLIENT_DONE);
+    let back = way_back(packet);
     let found = tables.with_forward(&packet.key, |entry| {
-        let before = *entry;
-        if !opens {
+        let seen = Seen {
+            ends: to_member(entry),
+            opened_ms: entry.opened_ms,
+            member: entry.member,
+            state: entry.state,
+            fresh: entry.state & nat_state::FRESH != 0,
+            news: entry.state | heard != entry.state || entry.back != back,
+        };
+        if seen.fresh {
+            entry.state &= !nat_state::FRESH;
+        } else if !opens && !is_quote {
             entry.last_ms = now;
-            entry.state = advance(entry.state, state, false);
+            entry.state |= heard;
+            entry.back = back;
         }
-        before
+        seen
     });
     let Some(entry) = found else {
         return Known::Unknown { avoid: 0 };
     };
     tables.note(Step::Translated(entry.member));
-    if opens {
-        if entry.state >= NatState::Closing as u8 {
-            forget(packet, tables, &entry);
+    if opens && !entry.fresh {
+        if nat_state::is_over(entry.state) {
+            forget(packet, tables, &entry.ends);
             return Known::Unknown { avoid: 0 };
         }
-        let unanswered = entry.state == NatState::Opening as u8
+        let unanswered = entry.state & nat_state::ANSWERED == 0
             && age(now, entry.opened_ms) >= config.nat_retry_ms;
         if unanswered {
             tables.note(Step::Retry(entry.member));
-            forget(packet, tables, &entry);
+            forget(packet, tables, &entry.ends);
             return Known::Unknown {
                 avoid: entry.member,
             };
@@ -63,7 +79,10 @@ pub(crate) fn known<T: Tables>(
     let usable = tables.member(entry.member).filter(|m| m.keeps_open());
     let Some(member) = usable else {
         tables.note(Step::Unusable(entry.member));
-        forget(packet, tables, &entry);
+        if is_quote {
+            return Known::Decided(Verdict::Drop(DropReason::MemberDown));
+        }
+        forget(packet, tables, &entry.ends);
         if packet.is_tcp() && !opens {
             return Known::Decided(match lost(packet, service, DropReason::MemberDown) {
                 DropReason::Reset => Verdict::Reset,
@@ -72,33 +91,68 @@ pub(crate) fn known<T: Tables>(
         }
         return Known::Unknown { avoid: 0 };
     };
-    if state == NatState::Closed {
-        // The backend's own packets no longer say that the flow is over.
-        tables.with_reverse(&reverse_key(packet, &entry), |e| {
-            e.state = NatState::Closed as u8;
+    if entry.news && !opens && !is_quote {
+        // The backend's own packets do not say it.
+        tables.with_reverse(&reverse_key(packet, &entry.ends), |e| {
+            e.state |= heard;
+            e.back = back;
         });
     }
     let target = Target {
         id: entry.member,
         mode: member.mode,
-        new: false,
+        new: entry.fresh,
     };
-    Known::Decided(Verdict::Forward(target, entry))
+    Known::Decided(Verdict::Forward(target, entry.ends))
 }
 
-/// Gives a new flow an address and a port of ours, and notes both directions.
+/// What is looked at of an entry. A whole copy would not fit on the kernel's stack.
+struct Seen {
+    ends: Ends,
+    opened_ms: u32,
+    member: u16,
+    state: u8,
+    /// Whether the packet is the one that opened the flow.
+    fresh: bool,
+    /// Whether the packet says something that the entry did not hold.
+    news: bool,
+}
+
+/// What a client's packet becomes.
+#[inline(always)]
+pub(crate) const fn to_member(entry: &NatForward) -> Ends {
+    Ends {
+        source: entry.source,
+        destination: entry.backend,
+        source_port: entry.source_port,
+        destination_port: entry.backend_port,
+    }
+}
+
+/// What a backend's packet becomes.
+#[inline(always)]
+pub(crate) const fn to_client(entry: &NatReverse) -> Ends {
+    Ends {
+        source: entry.vip,
+        destination: entry.client,
+        source_port: entry.vip_port,
+        destination_port: entry.client_port,
+    }
+}
+
+/// Gives a new flow to a member an address and a port of ours, and notes both directions.
 #[inline(always)]
 pub(crate) fn open<T: Tables>(
     packet: &Packet,
     tables: &T,
     config: &Config,
-    target: Target,
-) -> Verdict {
-    let Some(member) = tables.member(target.id) else {
-        return Verdict::Drop(DropReason::Internal);
+    id: u16,
+) -> Result<(), DropReason> {
+    let Some(member) = tables.member(id) else {
+        return Err(DropReason::Internal);
     };
     if member.mode != Mode::Nat as u8 || member.family != packet.key.family {
-        return Verdict::Drop(DropReason::Internal);
+        return Err(DropReason::Internal);
     }
     let (count, first_source) = if packet.is_v6() {
         (config.nat_v6, NAT_ADDRESSES)
@@ -106,55 +160,64 @@ pub(crate) fn open<T: Tables>(
         (config.nat_v4, 0)
     };
     let now = tables.now_ms();
-    let mut forward = NatForward {
-        last_ms: now,
-        opened_ms: now,
-        backend_port: match member.port {
+    let mut ends = Ends {
+        source: Address::default(),
+        destination: member.address,
+        source_port: 0,
+        destination_port: match member.port {
             0 => packet.key.destination_port,
             port => port,
         },
-        member: target.id,
-        backend: member.address,
-        ..NatForward::default()
     };
     let reverse = NatReverse {
         vip: packet.key.destination,
         client: packet.key.source,
         last_ms: now,
-        interface: packet.interface,
         vip_port: packet.key.destination_port,
         client_port: packet.key.source_port,
-        member: target.id,
-        state: NatState::Opening as u8,
-        _pad: 0,
-        macs: packet.macs.swapped(),
-        _reserved: 0,
+        member: id,
+        state: 0,
+        _pad: [0; 5],
+        back: way_back(packet),
     };
     let mut random = hash::flow(&packet.key, config.flow_seed ^ PORT_SEED);
+    let mut claimed = false;
     for _ in 0..ATTEMPTS {
         let source = first_source + hash::reduce(random << 16, u32::from(count));
         let Some(source) = tables.nat_source(source) else {
             break;
         };
-        forward.source = source;
+        ends.source = source;
         let offset = hash::reduce(random, u32::from(config.nat_port_count));
-        forward.source_port = config.nat_port_first.wrapping_add(offset as u16);
-        if claim(packet, tables, config, &forward, &reverse) {
-            if !tables.set_forward(&packet.key, &forward) {
-                return Verdict::Drop(DropReason::FlowTableFull);
-            }
-            tables.note(Step::Insert(target.id));
-            let target = Target {
-                new: true,
-                ..target
-            };
-            return Verdict::Forward(target, forward);
+        ends.source_port = config.nat_port_first.wrapping_add(offset as u16);
+        if claim(packet, tables, config, &ends, &reverse) {
+            claimed = true;
+            break;
         }
         random = random
             .wrapping_mul(0x9e37_79b9_7f4a_7c15)
             .wrapping_add(0x1234_5678_9abc_def1);
     }
-    Verdict::Drop(DropReason::NatPortsExhausted)
+    if !claimed {
+        return Err(DropReason::NatPortsExhausted);
+    }
+    let forward = NatForward {
+        source: ends.source,
+        last_ms: now,
+        opened_ms: now,
+        source_port: ends.source_port,
+        backend_port: ends.destination_port,
+        member: id,
+        state: nat_state::FRESH,
+        _pad: 0,
+        backend: ends.destination,
+        back: reverse.back,
+    };
+    if !tables.set_forward(&packet.key, &forward) {
+        return Err(DropReason::FlowTableFull);
+    }
+    tables.note(Step::Insert(id));
+    Ok(())
 }
 
 /// Takes a port: a free one, or one whose flow is over.
@@ -163,10 +226,10 @@ fn claim<T: Tables>(
     packet: &Packet,
     tables: &T,
     config: &Config,
-    forward: &NatForward,
+    ends: &Ends,
     reverse: &NatReverse,
 ) -> bool {
-    let key = reverse_key(packet, forward);
+    let key = reverse_key(packet, ends);
     if tables.add_reverse(&key, reverse) {
         return true;
     }
@@ -174,8 +237,12 @@ fn claim<T: Tables>(
         let idle = age(reverse.last_ms, entry.last_ms);
         // A flow that only the client still talks on shows in its own entry; its idle time is
         // long enough for the sweep to have looked there.
-        idle > config.nat_idle_ms
-            || (entry.state >= NatState::Closing as u8 && idle > config.nat_closed_ms)
+        let longest = if packet.is_tcp() {
+            config.nat_idle_ms
+        } else {
+            config.nat_udp_idle_ms
+        };
+        idle > longest || (nat_state::is_over(entry.state) && idle > config.nat_closed_ms)
     });
     if over != Some(true) {
         return false;
@@ -187,23 +254,25 @@ fn claim<T: Tables>(
 /// What becomes of a packet for one of the addresses that `nat` uses.
 #[inline(always)]
 pub(crate) fn reply<T: Tables>(packet: &Packet, tables: &T) -> Verdict {
+    if packet.part as u8 == Part::Quote as u8 {
+        return match tables.with_reverse(&packet.key, |entry| *entry) {
+            Some(entry) => Verdict::Return(entry.member, to_client(&entry), entry.back),
+            None => Verdict::Pass,
+        };
+    }
     let now = tables.now_ms();
-    let state = state_after(packet.tcp_flags);
+    let heard = heard(packet, nat_state::BACKEND_DONE) | nat_state::ANSWERED;
     let found = tables.with_reverse(&packet.key, |entry| {
         let before = entry.state;
         entry.last_ms = now;
-        entry.state = advance(before, state, true);
+        entry.state |= heard;
         (*entry, before)
     });
     let Some((entry, before)) = found else {
         return Verdict::Pass;
     };
-    if packet.fragment || !packet.well_formed {
-        return Verdict::Drop(if packet.fragment {
-            DropReason::Fragment
-        } else {
-            DropReason::Malformed
-        });
+    if !packet.well_formed {
+        return Verdict::Drop(DropReason::Malformed);
     }
     if entry.state != before {
         let key = FlowKey {
@@ -215,20 +284,17 @@ pub(crate) fn reply<T: Tables>(packet: &Packet, tables: &T) -> Verdict {
             family: packet.key.family,
             _pad: 0,
         };
-        tables.with_forward(&key, |forward| {
-            forward.state = advance(forward.state, state, true);
-        });
+        tables.with_forward(&key, |forward| forward.state |= heard);
     }
-    tables.count_reply(entry.member);
-    Verdict::Return(entry)
+    Verdict::Return(entry.member, to_client(&entry), entry.back)
 }
 
 /// Ends a flow and frees its port, unless that has become another's since one of the two entries
 /// was evicted.
 #[inline(always)]
-fn forget<T: Tables>(packet: &Packet, tables: &T, entry: &NatForward) {
+fn forget<T: Tables>(packet: &Packet, tables: &T, ends: &Ends) {
     tables.remove_forward(&packet.key);
-    let key = reverse_key(packet, entry);
+    let key = reverse_key(packet, ends);
     let is_ours = tables.with_reverse(&key, |reverse| {
         reverse.client == packet.key.source
             && reverse.client_port == packet.key.source_port
@@ -242,37 +308,47 @@ fn forget<T: Tables>(packet: &Packet, tables: &T, entry: &NatForward) {
 
 /// The key of the backend's packets.
 #[inline(always)]
-fn reverse_key(packet: &Packet, entry: &NatForward) -> FlowKey {
+fn reverse_key(packet: &Packet, ends: &Ends) -> FlowKey {
     FlowKey {
-        source: entry.backend,
-        destination: entry.source,
-        source_port: entry.backend_port,
-        destination_port: entry.source_port,
+        source: ends.destination,
+        destination: ends.source,
+        source_port: ends.destination_port,
+        destination_port: ends.source_port,
         protocol: packet.key.protocol,
         family: packet.key.family,
         _pad: 0,
     }
 }
 
-/// How far a packet with these flags brings a flow.
+/// What a packet says of its flow, in bits of [`nat_state`]; `done` is the bit of its sender.
 #[inline(always)]
-const fn state_after(flags: u8) -> NatState {
-    if flags & RST != 0 {
-        NatState::Closed
-    } else if flags & FIN != 0 {
-        NatState::Closing
+const fn heard(packet: &Packet, done: u8) -> u8 {
+    let reset = if packet.tcp_flags & RST != 0 {
+        nat_state::RESET
     } else {
-        NatState::Open
+        0
+    };
+    if packet.tcp_flags & FIN != 0 {
+        reset | done
+    } else {
+        reset
     }
 }
 
-/// States only go forward; only the backend's answer opens a flow.
+/// The way that a client's packet came, the other way round.
 #[inline(always)]
-const fn advance(state: u8, to: NatState, answered: bool) -> u8 {
-    let to = to as u8;
-    if to > state && (answered || to != NatState::Open as u8) {
-        to
-    } else {
-        state
+fn way_back(packet: &Packet) -> Back {
+    Back {
+        macs: packet.macs.swapped(),
+        // Without tags these are the first bytes of the packet.
+        tags: if packet.network == ETHERNET_HEADER {
+            0
+        } else if packet.network == ETHERNET_HEADER + VLAN_TAG {
+            (u64::from_le(packet.tags) & 0xffff_ffff).to_le()
+        } else {
+            packet.tags
+        },
+        interface: packet.interface,
+        tags_len: (packet.network - ETHERNET_HEADER) as u32,
     }
 }

@@ -1,12 +1,14 @@
 //! A packet's way through: parse, decide, rewrite, count.
 
 use crate::{
+    abi::{Back, FOLLOW, FragmentFate, MAIN, Mode, OPEN, RARE, TOO_BIG},
     decide::decide,
     frame::Frame,
+    rare::{follow, open, rare, too_big},
     rewrite,
-    tables::Tables,
-    verdict::{DropReason, Target, Verdict},
-    wire::{IPV4_HEADER, IPV6_HEADER, Packet, parse},
+    tables::{NextHop, Tables},
+    verdict::{DropReason, Ends, Target, Verdict},
+    wire::{IPV4_HEADER, IPV6_HEADER, Packet, Part, parse},
 };
 
 /// What the kernel is told to do with the frame.
@@ -30,12 +32,13 @@ pub struct Outcome(u64);
 impl Outcome {
     const PASS: u64 = 2 << 32;
     const DROP: u64 = 1 << 32;
+    const HANDED_OVER: u64 = 4 << 32;
 
     /// Left to the kernel.
     pub const PASSED: Self = Self(Self::PASS);
 
     #[inline(always)]
-    const fn drop(reason: DropReason) -> Self {
+    pub(crate) const fn drop(reason: DropReason) -> Self {
         Self(Self::DROP | reason as u64)
     }
 
@@ -44,8 +47,14 @@ impl Outcome {
         Self(interface as u64)
     }
 
+    /// Left to another program: its index in [`PROGRAMS`](crate::abi::PROGRAMS), and what it is told.
     #[inline(always)]
-    const fn of(done: Result<(), DropReason>, interface: u32) -> Self {
+    pub(crate) const fn hand_over(program: u32, argument: u16) -> Self {
+        Self(Self::HANDED_OVER | (program << 16) as u64 | argument as u64)
+    }
+
+    #[inline(always)]
+    pub(crate) const fn of(done: Result<(), DropReason>, interface: u32) -> Self {
         match done {
             Ok(()) => Self::transmit(interface),
             Err(reason) => Self::drop(reason),
@@ -62,6 +71,24 @@ impl Outcome {
     #[inline(always)]
     pub const fn is_drop(self) -> bool {
         self.0 & Self::DROP != 0
+    }
+
+    /// Whether the packet is left to [`Self::program`].
+    #[inline(always)]
+    pub const fn is_handed_over(self) -> bool {
+        self.0 & Self::HANDED_OVER != 0
+    }
+
+    /// The program that takes over, by its index in [`PROGRAMS`](crate::abi::PROGRAMS).
+    #[inline(always)]
+    pub const fn program(self) -> u32 {
+        self.word() >> 16
+    }
+
+    /// What the program that takes over is told.
+    #[inline(always)]
+    pub const fn argument(self) -> u16 {
+        self.0 as u16
     }
 
     /// The reason's number, or the interface that the packet leaves by.
@@ -85,11 +112,29 @@ impl Outcome {
     }
 }
 
-/// Does all there is to do with a packet that came in by an interface.
-#[inline(always)]
+/// Does all there is to do with a packet that came in by an interface. In the kernel its parts are
+/// programs of their own.
 pub fn process<F: Frame, T: Tables>(frame: &mut F, interface: u32, tables: &T) -> Outcome {
+    let mut outcome = steer(frame, interface, tables);
+    while outcome.is_handed_over() {
+        let argument = outcome.argument();
+        outcome = match outcome.program() {
+            RARE => rare(frame, interface, tables),
+            FOLLOW => follow(frame, interface, tables),
+            TOO_BIG => too_big(frame, interface, tables, argument),
+            MAIN => steer(frame, interface, tables),
+            OPEN => open(frame, interface, tables, argument),
+            _ => Outcome::drop(DropReason::Internal),
+        };
+    }
+    outcome
+}
+
+/// Does all there is to do with a packet, unless it is rare.
+#[inline(always)]
+pub fn steer<F: Frame, T: Tables>(frame: &mut F, interface: u32, tables: &T) -> Outcome {
     let Some(packet) = parse(frame, interface) else {
-        return Outcome::PASSED;
+        return Outcome::hand_over(RARE, 0);
     };
     // The rest of the program is one copy for all packets: a copy for those without tags, options
     // and extension headers, with constant offsets, was measured and is slower.
@@ -103,33 +148,47 @@ pub fn process<F: Frame, T: Tables>(frame: &mut F, interface: u32, tables: &T) -
     } else {
         packet.hidden(frame)
     };
-    let packet = &packet;
-    match decide(packet, tables) {
-        Verdict::Pass => Outcome::PASSED,
+    let verdict = decide(&packet, tables);
+    act(frame, &packet, tables, verdict, |_, _| true)
+}
+
+/// Does to a packet what was decided, once `note` has taken note of it. What cannot be noted is
+/// dropped.
+#[inline(always)]
+pub(crate) fn act<F: Frame, T: Tables>(
+    frame: &mut F,
+    packet: &Packet,
+    tables: &T,
+    verdict: Verdict,
+    note: impl Fn(FragmentFate, u16) -> bool,
+) -> Outcome {
+    const UNNOTED: Outcome = Outcome::drop(DropReason::FlowTableFull);
+    match verdict {
+        Verdict::Pass => {
+            // What is not steered is not lost for want of a note.
+            note(FragmentFate::Passed, 0);
+            Outcome::PASSED
+        }
         Verdict::Drop(reason) => Outcome::drop(reason),
-        Verdict::Encap(target) => {
-            let Some(member) = tables.member(target.id) else {
-                return Outcome::drop(DropReason::Internal);
-            };
-            let Some(hop) = rewrite::next_hop(packet, tables, member) else {
-                return Outcome::drop(DropReason::NoRoute);
-            };
-            let done = rewrite::encap(frame, packet, tables, member, &hop);
-            count(packet, tables, target, done);
-            Outcome::of(done, hop.interface)
+        Verdict::Deliver(target) => {
+            if !note(FragmentFate::Delivered, target.id) {
+                return UNNOTED;
+            }
+            deliver(frame, packet, tables, target)
         }
-        Verdict::Forward(target, nat) => {
-            let Some(member) = tables.member(target.id) else {
-                return Outcome::drop(DropReason::Internal);
-            };
-            let Some(hop) = rewrite::next_hop(packet, tables, member) else {
-                return Outcome::drop(DropReason::NoRoute);
-            };
-            let done = rewrite::forward(frame, packet, &nat, &hop);
-            count(packet, tables, target, done);
-            Outcome::of(done, hop.interface)
+        Verdict::Open(target) => Outcome::hand_over(OPEN, target.id),
+        Verdict::Forward(target, ends) => {
+            if !note(FragmentFate::Forwarded, target.id) {
+                return UNNOTED;
+            }
+            forward(frame, packet, tables, target, &ends)
         }
-        Verdict::Return(nat) => Outcome::of(rewrite::back(frame, packet, &nat), nat.interface),
+        Verdict::Return(member, ends, back) => {
+            if !note(FragmentFate::Returned, member) {
+                return UNNOTED;
+            }
+            give_back(frame, packet, tables, member, &ends, &back)
+        }
         Verdict::Reset => {
             let done = rewrite::reset(frame, packet);
             // The answer is sent, but the packet itself goes nowhere.
@@ -139,6 +198,80 @@ pub fn process<F: Frame, T: Tables>(frame: &mut F, interface: u32, tables: &T) -
             Outcome::of(done, packet.interface)
         }
     }
+}
+
+/// Sends a packet to a member with its addresses as they are.
+#[inline(always)]
+pub(crate) fn deliver<F: Frame, T: Tables>(
+    frame: &mut F,
+    packet: &Packet,
+    tables: &T,
+    target: Target,
+) -> Outcome {
+    let Some(member) = tables.member(target.id) else {
+        return Outcome::drop(DropReason::Internal);
+    };
+    let Some(hop) = rewrite::next_hop(packet, tables, member) else {
+        return Outcome::drop(DropReason::NoRoute);
+    };
+    let overhead = rewrite::overhead(member);
+    if is_too_big(packet, &hop, overhead) {
+        let mtu = hop.mtu.saturating_sub(overhead as u16);
+        return Outcome::hand_over(TOO_BIG, mtu);
+    }
+    let done = if member.mode == Mode::L2 as u8 {
+        rewrite::l2(frame, packet, &hop)
+    } else {
+        rewrite::encap(frame, packet, tables, member, &hop)
+    };
+    count(packet, tables, target, done);
+    Outcome::of(done, hop.interface)
+}
+
+/// Sends a packet to a member with rewritten addresses.
+#[inline(always)]
+pub(crate) fn forward<F: Frame, T: Tables>(
+    frame: &mut F,
+    packet: &Packet,
+    tables: &T,
+    target: Target,
+    ends: &Ends,
+) -> Outcome {
+    let Some(member) = tables.member(target.id) else {
+        return Outcome::drop(DropReason::Internal);
+    };
+    let Some(hop) = rewrite::next_hop(packet, tables, member) else {
+        return Outcome::drop(DropReason::NoRoute);
+    };
+    if is_too_big(packet, &hop, 0) {
+        return Outcome::hand_over(TOO_BIG, hop.mtu);
+    }
+    let done = rewrite::forward(frame, packet, ends, &hop);
+    count(packet, tables, target, done);
+    Outcome::of(done, hop.interface)
+}
+
+/// Sends a packet from a member to its client.
+#[inline(always)]
+pub(crate) fn give_back<F: Frame, T: Tables>(
+    frame: &mut F,
+    packet: &Packet,
+    tables: &T,
+    member: u16,
+    ends: &Ends,
+    back: &Back,
+) -> Outcome {
+    let done = rewrite::back(frame, packet, ends, back);
+    if done.is_ok() && packet.part as u8 != Part::Quote as u8 {
+        tables.count_reply(member);
+    }
+    Outcome::of(done, back.interface)
+}
+
+/// Whether a packet is longer than the way to its member takes, once it is lengthened.
+#[inline(always)]
+fn is_too_big(packet: &Packet, hop: &NextHop, overhead: u32) -> bool {
+    hop.mtu != 0 && packet.ip_len + overhead > u32::from(hop.mtu)
 }
 
 #[inline(always)]

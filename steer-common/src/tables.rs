@@ -2,7 +2,8 @@
 
 use crate::{
     abi::{
-        Address, Config, FlowEntry, FlowKey, Macs, Member, NatForward, NatReverse, Service, Slot,
+        Address, Config, FlowEntry, FlowKey, FragmentEntry, FragmentKey, Macs, Member, NatForward,
+        NatReverse, Service, Slot,
     },
     verdict::DropReason,
     wire::Packet,
@@ -40,6 +41,10 @@ pub struct NextHop {
     pub macs: Macs,
     /// Interface.
     pub interface: u32,
+    /// VLAN there; 0 if frames have no tag.
+    pub vlan: u16,
+    /// Longest IP packet that it takes; 0 if that is not known.
+    pub mtu: u16,
 }
 
 /// The maps. Implemented by the program over the real ones, and by the host over copies.
@@ -95,6 +100,15 @@ pub trait Tables {
 
     /// Removes the entry of a backend's flow.
     fn remove_reverse(&self, key: &FlowKey);
+
+    /// What became of the first fragment of a packet.
+    fn fragment(&self, key: &FragmentKey) -> Option<FragmentEntry>;
+
+    /// Notes what became of a first fragment. False if that failed.
+    fn set_fragment(&self, key: &FragmentKey, entry: &FragmentEntry) -> bool;
+
+    /// Whether one more ICMP error may be sent now (RFC 1812 section 4.3.2.8, RFC 4443 section 2.4).
+    fn may_answer(&self) -> bool;
 
     /// Asks the kernel's routing for the way to a member, because the daemon has not said it.
     fn route(&self, packet: &Packet, member: &Member) -> Option<NextHop>;

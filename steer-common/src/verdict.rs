@@ -1,6 +1,6 @@
 //! What is decided for a packet.
 
-use crate::abi::{NatForward, NatReverse};
+use crate::abi::{Address, Back};
 
 /// Why a packet was dropped. The numbers are stable: counters and dashboards know them.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -8,7 +8,8 @@ use crate::abi::{NatForward, NatReverse};
 pub enum DropReason {
     /// For a service, but its lengths contradict each other or its transport header is cut.
     Malformed = 1,
-    /// The first fragment of a packet for a service.
+    /// A fragment for a service's address whose first part was not seen, or one that would overwrite
+    /// the first part's header.
     Fragment = 2,
     /// No backend takes new flows, and the service's chain ends with a drop.
     NoBackend = 3,
@@ -26,7 +27,8 @@ pub enum DropReason {
     NoRoute = 9,
     /// No room in front of the packet for another header.
     NoHeadroom = 10,
-    /// Longer than an IP packet can be once it is encapsulated.
+    /// Longer than an IP packet can be once it is encapsulated, or than the way to the member takes.
+    /// In the latter case the sender is told.
     TooBig = 11,
     /// Answered with a TCP reset.
     Reset = 12,
@@ -91,6 +93,19 @@ pub struct Target {
     pub new: bool,
 }
 
+/// What addresses and ports become.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Ends {
+    /// Source address.
+    pub source: Address,
+    /// Destination address.
+    pub destination: Address,
+    /// Source port.
+    pub source_port: u16,
+    /// Destination port.
+    pub destination_port: u16,
+}
+
 /// What is done with a packet.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Verdict {
@@ -98,12 +113,14 @@ pub enum Verdict {
     Pass,
     /// Dropped and counted.
     Drop(DropReason),
-    /// Sent to a member inside another IP header.
-    Encap(Target),
+    /// Sent to a member with its addresses as they are, in the way that the member's mode says.
+    Deliver(Target),
+    /// Opens a flow to a member with rewritten addresses, which the nat table has to hold first.
+    Open(Target),
     /// Sent to a member with rewritten addresses.
-    Forward(Target, NatForward),
-    /// A backend's packet, sent to the client with the addresses that it knows.
-    Return(NatReverse),
+    Forward(Target, Ends),
+    /// A member's packet, sent to the client with the addresses that it knows.
+    Return(u16, Ends, Back),
     /// Answered with a TCP reset.
     Reset,
 }

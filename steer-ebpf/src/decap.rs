@@ -10,8 +10,9 @@ mod maps {
     //! Every map of the program.
 
     use aya_ebpf::{
+        bindings::BPF_F_NO_PREALLOC,
         macros::map,
-        maps::{HashMap, PerCpuArray},
+        maps::{Array, LpmTrie, PerCpuArray},
     };
     use steer_common::{
         abi::{self, Address},
@@ -19,8 +20,11 @@ mod maps {
     };
 
     #[map]
-    pub(crate) static DECAP_SOURCES: HashMap<Address, u32> =
-        HashMap::with_max_entries(abi::DECAP_SOURCES, 0);
+    pub(crate) static DECAP_SOURCES: LpmTrie<Address, u32> =
+        LpmTrie::with_max_entries(abi::DECAP_SOURCES, BPF_F_NO_PREALLOC);
+
+    #[map]
+    pub(crate) static DECAP_PORT: Array<u32> = Array::with_max_entries(1, 0);
 
     #[map]
     pub(crate) static DECAP_COUNTS: PerCpuArray<u64> =
@@ -30,11 +34,11 @@ mod maps {
     pub(crate) static SCRATCH: PerCpuArray<u64> = PerCpuArray::with_max_entries(1, 0);
 }
 
-use aya_ebpf::{bindings::xdp_action, macros::xdp, programs::XdpContext};
+use aya_ebpf::{bindings::xdp_action, macros::xdp, maps::lpm_trie::Key, programs::XdpContext};
 use steer_common::decap::{Decap, decap};
 
 use crate::{
-    maps::{DECAP_COUNTS, DECAP_SOURCES},
+    maps::{DECAP_COUNTS, DECAP_PORT, DECAP_SOURCES},
     packet::XdpFrame,
 };
 
@@ -42,7 +46,10 @@ use crate::{
 #[xdp]
 pub fn steer_decap(ctx: XdpContext) -> u32 {
     let mut frame = XdpFrame::new(&ctx);
-    match decap(&mut frame, |source| DECAP_SOURCES.get_ptr(source).is_some()) {
+    let port = DECAP_PORT.get(0).copied().unwrap_or(0);
+    match decap(&mut frame, port as u16, |source| {
+        DECAP_SOURCES.get(Key::new(128, *source)).is_some()
+    }) {
         Decap::Other => xdp_action::XDP_PASS,
         Decap::Done => {
             count(0);

@@ -2,12 +2,12 @@
 
 use aya_ebpf::{
     macros::map,
-    maps::{Array, DevMapHash, LruHashMap, PerCpuArray},
+    maps::{Array, DevMapHash, LruHashMap, PerCpuArray, ProgramArray},
 };
 use steer_common::{
     abi::{
-        self, Address, Config, FlowEntry, FlowKey, Member, MemberCounters, NatForward, NatReverse,
-        Service,
+        self, Address, Config, FlowEntry, FlowKey, FragmentEntry, FragmentKey, Member,
+        MemberCounters, NatForward, NatReverse, Service,
     },
     verdict::DropReason,
 };
@@ -47,6 +47,22 @@ pub(crate) static NAT_FORWARD: LruHashMap<FlowKey, NatForward> =
 #[map]
 pub(crate) static NAT_REVERSE: LruHashMap<FlowKey, NatReverse> =
     LruHashMap::with_max_entries(abi::NAT_FLOWS, 0);
+
+#[map]
+pub(crate) static FRAGMENTS: LruHashMap<FragmentKey, FragmentEntry> =
+    LruHashMap::with_max_entries(abi::FRAGMENTS, 0);
+
+#[map]
+pub(crate) static PROGRAMS: ProgramArray =
+    ProgramArray::with_max_entries(abi::PROGRAMS.len() as u32, 0);
+
+/// What the main program tells the next one.
+#[map]
+pub(crate) static ARGUMENT: PerCpuArray<u32> = PerCpuArray::with_max_entries(1, 0);
+
+/// ICMP errors that were sent of late: since when, and how many.
+#[map]
+pub(crate) static ANSWERS: PerCpuArray<[u32; 2]> = PerCpuArray::with_max_entries(1, 0);
 
 #[map]
 pub(crate) static MEMBER_COUNTS: PerCpuArray<MemberCounters> =

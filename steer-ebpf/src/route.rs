@@ -51,6 +51,8 @@ pub(crate) fn route(ctx: *mut xdp_md, packet: &Packet, member: &Member) -> Optio
             (s[1] | s[2] << 16) as u32,
         ),
         interface: lookup.ifindex,
+        vlan: 0,
+        mtu: 0,
     })
 }
 

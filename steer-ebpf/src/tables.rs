@@ -7,8 +7,8 @@ use aya_ebpf::{
 };
 use steer_common::{
     abi::{
-        Address, Config, FlowEntry, FlowKey, Member, NatForward, NatReverse, Service, Slot,
-        TICK_SHIFT, Track,
+        Address, Config, FlowEntry, FlowKey, FragmentEntry, FragmentKey, Member, NatForward,
+        NatReverse, Service, Slot, TICK_SHIFT, Track, age,
     },
     tables::{NextHop, Tables},
     verdict::DropReason,
@@ -17,7 +17,7 @@ use steer_common::{
 
 use crate::{
     maps::{
-        CONFIG, DISPLACEMENTS, DROP_COUNTS, FLOWS, MEMBER_COUNTS, MEMBERS, NAT_FORWARD,
+        ANSWERS, CONFIG, DISPLACEMENTS, DROP_COUNTS, FLOWS, FRAGMENTS, MEMBER_COUNTS, MEMBERS, NAT_FORWARD,
         NAT_REVERSE, NAT_SOURCES, SERVICES, SLOTS,
     },
     route,
@@ -26,6 +26,10 @@ use crate::{
 /// Offsets of the bytes that the kernel writes in a slot.
 const TRACK: usize = core::mem::offset_of!(Slot, track);
 const SEEN: usize = core::mem::offset_of!(Slot, seen);
+
+/// ICMP errors that each CPU may send within [`ANSWERS_TICKS`]: about a thousand a second.
+const ANSWERS_MAX: u32 = 256;
+const ANSWERS_TICKS: u32 = 256;
 
 pub(crate) struct KernelTables {
     ctx: *mut xdp_md,
@@ -150,6 +154,33 @@ impl Tables for KernelTables {
     fn remove_reverse(&self, key: &FlowKey) {
         // As in `remove_forward`.
         let _ = NAT_REVERSE.remove(key);
+    }
+
+    #[inline(always)]
+    fn fragment(&self, key: &FragmentKey) -> Option<FragmentEntry> {
+        // SAFETY: an entry of the map, copied.
+        FRAGMENTS.get_ptr(key).map(|entry| unsafe { *entry })
+    }
+
+    #[inline(always)]
+    fn set_fragment(&self, key: &FragmentKey, entry: &FragmentEntry) -> bool {
+        FRAGMENTS.insert(key, entry, u64::from(BPF_ANY)).is_ok()
+    }
+
+    #[inline(always)]
+    fn may_answer(&self) -> bool {
+        let Some(answers) = ANSWERS.get_ptr_mut(0) else {
+            return false;
+        };
+        // SAFETY: a per-CPU value, and a program is not interrupted by another of its kind.
+        let [since, count] = unsafe { &mut *answers };
+        let now = self.now_ms();
+        if age(now, *since) >= ANSWERS_TICKS {
+            *since = now;
+            *count = 0;
+        }
+        *count += 1;
+        *count <= ANSWERS_MAX
     }
 
     #[inline(always)]

@@ -3,11 +3,11 @@
 
 use serde::{Deserialize, Serialize};
 use steer_common::{
-    abi::{FlowKey, Macs, MemberState, Slot},
+    abi::{FlowKey, Macs, MemberState, Mode, Slot},
     decide::decide,
     tables::Step,
     verdict::Verdict,
-    wire::Packet,
+    wire::{Packet, Part},
 };
 
 use crate::dataplane::{Dataplane, HostTables, now_ms};
@@ -45,11 +45,13 @@ pub fn explain(
         frame_len: 64,
         network: 14,
         transport: 34,
+        quoted: 0,
+        tags: 0,
         ip_len: 40,
         ttl: 64,
         tos: 0,
         tcp_flags,
-        fragment: false,
+        part: Part::Packet,
         well_formed: true,
     };
     let verdict = decide(&packet, &tables);
@@ -154,25 +156,36 @@ impl Words<'_> {
             Verdict::Pass => "passed to the kernel untouched: not for a service".to_owned(),
             Verdict::Drop(reason) => format!("dropped: {}", reason.name()),
             Verdict::Reset => "answered with a TCP reset".to_owned(),
-            Verdict::Encap(target) => format!(
-                "sent to {} at {} inside an IP header",
+            Verdict::Deliver(target) => format!(
+                "sent to {} at {} {}",
+                self.member(target.id),
+                self.dataplane.member(target.id).address.to_ip(),
+                match target.mode {
+                    mode if mode == Mode::Gue as u8 => "inside IP and UDP headers",
+                    mode if mode == Mode::L2 as u8 => "by its MAC address",
+                    _ => "inside an IP header",
+                }
+            ),
+            Verdict::Open(target) => format!(
+                "sent to {} at {}, as the first packet of a flow with rewritten addresses",
                 self.member(target.id),
                 self.dataplane.member(target.id).address.to_ip()
             ),
-            Verdict::Forward(target, nat) => format!(
+            Verdict::Forward(target, ends) => format!(
                 "sent to {} at {} port {}, from {} port {}",
                 self.member(target.id),
-                nat.backend.to_ip(),
-                nat.backend_port,
-                nat.source.to_ip(),
-                nat.source_port
+                ends.destination.to_ip(),
+                ends.destination_port,
+                ends.source.to_ip(),
+                ends.source_port
             ),
-            Verdict::Return(nat) => format!(
-                "sent back to client {} port {}, from {} port {}",
-                nat.client.to_ip(),
-                nat.client_port,
-                nat.vip.to_ip(),
-                nat.vip_port
+            Verdict::Return(member, ends, _) => format!(
+                "sent back from {} to client {} port {}, from {} port {}",
+                self.member(*member),
+                ends.destination.to_ip(),
+                ends.destination_port,
+                ends.source.to_ip(),
+                ends.source_port
             ),
         }
     }

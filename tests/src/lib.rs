@@ -9,6 +9,7 @@ pub mod fleet;
 pub mod load;
 pub mod netns;
 pub mod packet;
+pub mod pass;
 pub mod ping;
 pub mod process;
 pub mod steering;

@@ -124,6 +124,44 @@ impl Packet {
         frame
     }
 
+    /// The frames of the packet in fragments, of which each but the last carries `size` bytes, a
+    /// multiple of 8. IPv6 extension headers are not supported.
+    pub fn fragments(&self, size: usize) -> Vec<Vec<u8>> {
+        let transport = self.transport();
+        let mut frames = Vec::new();
+        for (index, piece) in transport.chunks(size).enumerate() {
+            let offset = (index * size / 8) as u16;
+            let more = (index + 1) * size < transport.len();
+            let mut frame = ethernet(self.macs, &self.tags, self.source.is_ipv4());
+            match (self.source, self.destination) {
+                (IpAddr::V4(source), IpAddr::V4(destination)) => frame.extend(ipv4_header(
+                    self.tos,
+                    20 + self.options.len() + piece.len(),
+                    (self.id, offset | if more { 0x2000 } else { 0 }),
+                    (self.ttl, self.protocol()),
+                    [source.octets(), destination.octets()],
+                    &self.options,
+                )),
+                (IpAddr::V6(source), IpAddr::V6(destination)) => {
+                    frame.extend(ipv6_header(
+                        (self.tos, self.label),
+                        8 + piece.len(),
+                        (44, self.ttl),
+                        [source.octets(), destination.octets()],
+                    ));
+                    frame.extend([self.protocol(), 0]);
+                    frame.extend((offset << 3 | u16::from(more)).to_be_bytes());
+                    frame.extend([0, 0]);
+                    frame.extend(self.id.to_be_bytes());
+                }
+                _ => panic!("addresses of two families"),
+            }
+            frame.extend(piece);
+            frames.push(frame);
+        }
+        frames
+    }
+
     /// Offset of the transport header in the frame.
     pub fn transport_at(&self) -> usize {
         let network = 14 + 4 * self.tags.len();
@@ -231,6 +269,49 @@ impl Packet {
         }
         bytes
     }
+}
+
+/// An ICMP or ICMPv6 message with its checksum: type and code, the next four bytes, and the rest.
+pub fn icmp([source, destination]: [IpAddr; 2], kind: [u8; 2], word: u32, rest: &[u8]) -> Vec<u8> {
+    let mut message = kind.to_vec();
+    message.extend([0, 0]);
+    message.extend(word.to_be_bytes());
+    message.extend(rest);
+    let mut covered = Vec::new();
+    if let (IpAddr::V6(source), IpAddr::V6(destination)) = (source, destination) {
+        covered.extend(source.octets());
+        covered.extend(destination.octets());
+        covered.extend((message.len() as u32).to_be_bytes());
+        covered.extend([0, 0, 0, 58]);
+    }
+    covered.extend(&message);
+    let sum = checksum(&covered).to_be_bytes();
+    message[2..4].copy_from_slice(&sum);
+    message
+}
+
+/// An IP packet around a message: addresses, TTL, protocol and content. IPv4 ones are not to be
+/// fragmented, and have 0 as identification.
+pub fn ip_around(addresses: [IpAddr; 2], ttl: u8, protocol: u8, content: &[u8]) -> Vec<u8> {
+    let mut packet = match addresses {
+        [IpAddr::V4(source), IpAddr::V4(destination)] => ipv4_header(
+            0,
+            20 + content.len(),
+            (0, 0x4000),
+            (ttl, protocol),
+            [source.octets(), destination.octets()],
+            &[],
+        ),
+        [IpAddr::V6(source), IpAddr::V6(destination)] => ipv6_header(
+            (0, 0),
+            content.len(),
+            (protocol, ttl),
+            [source.octets(), destination.octets()],
+        ),
+        _ => panic!("addresses of two families"),
+    };
+    packet.extend(content);
+    packet
 }
 
 /// An Ethernet header with tags.

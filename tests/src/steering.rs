@@ -38,8 +38,9 @@ async fn set_up(backends: &[Backend], mode: Mode) -> Result<Xdp> {
         nat_v4: 1,
         nat_v6: 1,
         flow_seed: 1,
-        ipip_v4: SOURCE_V4.into(),
-        ipip_v6: SOURCE_V6.into(),
+        outer_v4: SOURCE_V4.into(),
+        outer_v6: SOURCE_V6.into(),
+        gue_port: 6080,
         nat_port_first: 20_000,
         nat_port_count: 40_000,
         nat_idle_ms: 60_000,
@@ -55,6 +56,8 @@ async fn set_up(backends: &[Backend], mode: Mode) -> Result<Xdp> {
             let member = Member {
                 address: address.into(),
                 macs: hop.macs,
+                mtu: hop.mtu,
+                vlan: hop.vlan,
                 interface: hop.interface,
                 state: MemberState::Up as u8,
                 flags: member_flags::RESOLVED,
@@ -87,6 +90,17 @@ async fn set_up(backends: &[Backend], mode: Mode) -> Result<Xdp> {
             });
         }
     }
+    for address in [
+        IpAddr::V4(VIP_V4),
+        VIP_V6.into(),
+        SOURCE_V4.into(),
+        SOURCE_V6.into(),
+    ] {
+        services.push(Service {
+            flags: service_flags::ADDRESS,
+            ..service(address, 0)
+        });
+    }
     maps.publish(&services)?;
     let client = steer_user::dataplane::interface_index(NODE_CLIENT_PORT)?;
     xdp.maps().add_port(client)?;
@@ -103,7 +117,7 @@ async fn resolve(
 ) -> Result<steer_common::tables::NextHop> {
     let mut changes = neighbours.changes();
     loop {
-        if let Some(hop) = neighbours.next_hop(address).await? {
+        if let Some(hop) = neighbours.next_hop(address, &[]).await? {
             return Ok(hop);
         }
         changes
@@ -129,6 +143,6 @@ fn service(address: IpAddr, protocol: u8) -> Service {
 const fn has_nat(mode: Mode) -> u32 {
     match mode {
         Mode::Nat => service_flags::HAS_NAT,
-        Mode::Ipip => 0,
+        Mode::Ipip | Mode::Gue | Mode::L2 => 0,
     }
 }

@@ -32,10 +32,10 @@ pub struct Config {
     pub banks: [Bank; 2],
     /// Seed of the hash of flows. Nodes that shall send a flow to the same slot share it.
     pub flow_seed: u64,
-    /// Outer source of `ipip` towards IPv4 backends.
-    pub ipip_v4: Address,
-    /// Outer source of `ipip` towards IPv6 backends.
-    pub ipip_v6: Address,
+    /// Outer source of encapsulated packets to IPv4 backends.
+    pub outer_v4: Address,
+    /// Outer source of encapsulated packets to IPv6 backends.
+    pub outer_v6: Address,
     /// First port that `nat` gives out.
     pub nat_port_first: u16,
     /// How many ports `nat` gives out, from `nat_port_first` on.
@@ -47,6 +47,15 @@ pub struct Config {
     /// How long a SYN is left unanswered before its retransmission tries the other choice, in
     /// milliseconds.
     pub nat_retry_ms: u32,
+    /// How many of the last bits of `outer_v4` each flow has its own value of, so that the backend's
+    /// network card spreads flows over its queues. At most 32.
+    pub outer_v4_bits: u8,
+    /// The same of `outer_v6`. At most 32.
+    pub outer_v6_bits: u8,
+    /// UDP port of backends with mode `gue`.
+    pub gue_port: u16,
+    /// How long a nat entry of UDP with nothing to say is kept, in milliseconds.
+    pub nat_udp_idle_ms: u32,
     #[doc(hidden)]
-    pub _pad: [u64; 2],
+    pub _pad: u64,
 }

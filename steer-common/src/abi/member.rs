@@ -29,7 +29,13 @@ pub struct Member {
     /// The backend's region.
     pub region: u8,
     #[doc(hidden)]
-    pub _pad: [u8; 13],
+    pub _pad: u8,
+    /// Longest IP packet that the way to the backend takes; 0 if that is not known.
+    pub mtu: u16,
+    /// VLAN that the way to the backend lies in; 0 if frames to it have no tag.
+    pub vlan: u16,
+    #[doc(hidden)]
+    pub _reserved: [u32; 3],
 }
 
 /// Bits of [`Member::flags`].
@@ -76,6 +82,12 @@ pub enum Mode {
     Nat = 1,
     /// The packet is wrapped in an IP header (RFC 2003, RFC 2473); the backend answers directly.
     Ipip = 2,
+    /// The packet is wrapped in IP and UDP headers (Generic UDP Encapsulation, variant 1 of
+    /// draft-ietf-intarea-gue-09); the backend answers directly.
+    Gue = 3,
+    /// Only the MAC addresses change: the backend is on the same link, has the VIP, and answers
+    /// directly.
+    L2 = 4,
 }
 
 impl Member {

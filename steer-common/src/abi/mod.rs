@@ -8,6 +8,7 @@ pub mod bench;
 mod config;
 mod counters;
 mod flow;
+mod fragment;
 mod member;
 mod nat;
 mod service;
@@ -17,14 +18,15 @@ pub use address::{Address, Family, MAC_LEN, Mac, Macs};
 pub use config::{Bank, Config};
 pub use counters::MemberCounters;
 pub use flow::{FlowEntry, FlowKey};
+pub use fragment::{FragmentEntry, FragmentFate, FragmentKey};
 pub use member::{Member, MemberState, Mode, member_flags};
-pub use nat::{NatForward, NatReverse, NatState};
+pub use nat::{Back, NatForward, NatReverse, nat_state};
 pub use service::{Service, ServiceKey, service_flags};
 pub use slot::{Slot, Track};
 
 /// Version of the maps' layout. Part of the pin path, so that programs of two versions never share
 /// a map.
-pub const ABI_VERSION: u32 = 1;
+pub const ABI_VERSION: u32 = 2;
 
 /// Times in the maps, `*_ms`, are nanoseconds of the monotonic clock shifted right by this, cut to 32
 /// bits: milliseconds but for 5 %, without a division for each packet.
@@ -51,10 +53,31 @@ pub const FLOWS: u32 = 1 << 18;
 pub const NAT_FLOWS: u32 = 1 << 18;
 /// Source addresses for `nat` of one family. IPv4 addresses come first in the map, then IPv6.
 pub const NAT_ADDRESSES: u32 = 64;
+/// Packets whose fragments are followed at a time.
+pub const FRAGMENTS: u32 = 1 << 13;
 /// Nodes that a decap program accepts packets from.
 pub const DECAP_SOURCES: u32 = 1024;
 /// Interfaces that packets can be redirected to.
 pub const PORTS: u32 = 64;
+
+/// Names of the programs in [`maps::PROGRAMS`], by their index there.
+pub const PROGRAMS: [&str; 5] = [
+    "steer_rare",
+    "steer_follow",
+    "steer_too_big",
+    "steer_open",
+    "steer_main",
+];
+/// Index in [`maps::PROGRAMS`] of the program for first fragments and ICMP errors.
+pub const RARE: u32 = 0;
+/// Index of the program for later fragments.
+pub const FOLLOW: u32 = 1;
+/// Index of the program that answers packets that are too big.
+pub const TOO_BIG: u32 = 2;
+/// Index of the program that opens flows with rewritten addresses.
+pub const OPEN: u32 = 3;
+/// Index of the program that every packet comes to first.
+pub const MAIN: u32 = 4;
 
 /// Names of the maps, which the kernel cuts at 15 bytes.
 pub mod maps {
@@ -76,14 +99,20 @@ pub mod maps {
     pub const NAT_FORWARD: &str = "NAT_FORWARD";
     /// LRU hash of [`FlowKey`](super::FlowKey) (backend to node) to [`NatReverse`](super::NatReverse).
     pub const NAT_REVERSE: &str = "NAT_REVERSE";
+    /// LRU hash of [`FragmentKey`](super::FragmentKey) to [`FragmentEntry`](super::FragmentEntry).
+    pub const FRAGMENTS: &str = "FRAGMENTS";
+    /// Array of programs that take over from the main one: see [`RARE`](super::RARE).
+    pub const PROGRAMS: &str = "PROGRAMS";
     /// Per-CPU array of [`MemberCounters`](super::MemberCounters), by member.
     pub const MEMBER_COUNTS: &str = "MEMBER_COUNTS";
     /// Per-CPU array of `u64`, by drop reason.
     pub const DROP_COUNTS: &str = "DROP_COUNTS";
     /// Devmap hash of interfaces, by index.
     pub const PORTS: &str = "PORTS";
-    /// Hash of outer source [`Address`](super::Address)es that the decap program accepts.
+    /// Trie of prefixes of outer source [`Address`](super::Address)es that the decap program accepts.
     pub const DECAP_SOURCES: &str = "DECAP_SOURCES";
+    /// Array of one `u32`: the UDP port of GUE that the decap program takes.
+    pub const DECAP_PORT: &str = "DECAP_PORT";
     /// Per-CPU array of `u64` of the decap program: packets it stripped at 0, drops by their reason.
     pub const DECAP_COUNTS: &str = "DECAP_COUNTS";
 }
@@ -100,14 +129,17 @@ macro_rules! abi {
 
 abi! {
     Address: 16,
+    Back: 32,
     Macs: 16,
     Config: 128,
     FlowKey: 40,
     FlowEntry: 16,
+    FragmentKey: 40,
+    FragmentEntry: 12,
     Member: 64,
     MemberCounters: 32,
-    NatForward: 48,
-    NatReverse: 72,
+    NatForward: 80,
+    NatReverse: 80,
     Service: 64,
     Slot: 8,
 }

@@ -18,12 +18,28 @@ pub struct NatForward {
     pub backend_port: u16,
     /// The member it goes to.
     pub member: u16,
-    /// A [`NatState`].
+    /// [`nat_state`].
     pub state: u8,
     #[doc(hidden)]
     pub _pad: u8,
     /// The backend's address.
     pub backend: Address,
+    /// By which way the client's packets come, and answers go back.
+    pub back: Back,
+}
+
+/// The way back to a client: that by which its packets come ("auto last hop").
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[repr(C)]
+pub struct Back {
+    /// MAC addresses of frames to the client: those of its own, exchanged.
+    pub macs: Macs,
+    /// VLAN tags of the client's frames, as they lie there.
+    pub tags: u64,
+    /// Interface that the client's packets come in by.
+    pub interface: u32,
+    /// Length of `tags` in bytes: 0, 4 or 8.
+    pub tags_len: u32,
 }
 
 /// What a backend's packet becomes.
@@ -36,35 +52,38 @@ pub struct NatReverse {
     pub client: Address,
     /// When a packet of the backend was last seen: milliseconds of the monotonic clock, 32 bits.
     pub last_ms: u32,
-    /// Interface that the client's packets come in by.
-    pub interface: u32,
     /// Port of the VIP.
     pub vip_port: u16,
     /// Port of the client.
     pub client_port: u16,
     /// The member.
     pub member: u16,
-    /// A [`NatState`].
+    /// [`nat_state`].
     pub state: u8,
     #[doc(hidden)]
-    pub _pad: u8,
-    /// MAC addresses of frames to the client: those of its own, exchanged.
-    pub macs: Macs,
-    #[doc(hidden)]
-    pub _reserved: u64,
+    pub _pad: [u8; 5],
+    /// By which way answers go to the client.
+    pub back: Back,
 }
 
-/// How far a flow with rewritten addresses is.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-#[repr(u8)]
-pub enum NatState {
-    /// The backend has not answered yet.
-    #[default]
-    Opening = 0,
-    /// Both sides have been heard.
-    Open = 1,
-    /// A FIN went by.
-    Closing = 2,
-    /// Reset: the port is free.
-    Closed = 3,
+/// What a flow with rewritten addresses has seen, as bits of [`NatForward::state`] and
+/// [`NatReverse::state`].
+pub mod nat_state {
+    /// The backend has answered.
+    pub const ANSWERED: u8 = 1;
+    /// The client is done: its FIN went by.
+    pub const CLIENT_DONE: u8 = 2;
+    /// The backend is done.
+    pub const BACKEND_DONE: u8 = 4;
+    /// Reset by either end.
+    pub const RESET: u8 = 8;
+    /// The packet that opened it is still on its way through the data path. Only in the client's entry.
+    pub const FRESH: u8 = 16;
+
+    /// Whether both ends are done, or one has reset the flow: nothing but retransmissions will come.
+    #[inline(always)]
+    pub const fn is_over(state: u8) -> bool {
+        const BOTH: u8 = CLIENT_DONE | BACKEND_DONE;
+        state & RESET != 0 || state & BOTH == BOTH
+    }
 }

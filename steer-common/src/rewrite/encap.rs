@@ -1,23 +1,45 @@
-//! IP in IP (RFC 2003) and IP in IPv6 (RFC 2473).
+//! IP in IP (RFC 2003), IP in IPv6 (RFC 2473), and both behind a UDP header (Generic UDP
+//! Encapsulation, variant 1 of draft-ietf-intarea-gue-09).
 
-use super::{INTERNAL, write_macs};
+use super::{INTERNAL, Tags, relink, write_macs};
 use crate::{
-    abi::{Address, Config, Member},
+    abi::{Address, Config, Member, Mode},
     checksum::Sum,
     frame::Frame,
     hash,
     tables::{NextHop, Tables},
     verdict::DropReason,
     wire::{
-        ETHERNET_HEADER, ETHERTYPE_IPV4, ETHERTYPE_IPV6, IPV4_HEADER, IPV6_HEADER, PROTOCOL_IPV4,
-        PROTOCOL_IPV6, Packet, VLAN_TAG,
+        ETHERTYPE_IPV4, ETHERTYPE_IPV6, IPV4_HEADER, IPV6_HEADER, PROTOCOL_ICMPV6, PROTOCOL_IPV4,
+        PROTOCOL_IPV6, PROTOCOL_UDP, Packet, Part,
     },
 };
 
 /// TTL of outer headers (RFC 1700's default).
 const TTL: u8 = 64;
+const UDP_HEADER: usize = 8;
+/// The dynamic ports (RFC 6335 section 6), which GUE takes as source.
+const DYNAMIC: u16 = 0xc000;
 
-/// Wraps a packet in a header towards its member.
+/// By how many bytes a packet for a member is lengthened.
+#[inline(always)]
+pub(crate) const fn overhead(member: &Member) -> u32 {
+    let udp = if member.mode == Mode::Gue as u8 {
+        UDP_HEADER
+    } else if member.mode == Mode::Ipip as u8 {
+        0
+    } else {
+        return 0;
+    };
+    let ip = if member.family == 6 {
+        IPV6_HEADER
+    } else {
+        IPV4_HEADER
+    };
+    (ip + udp) as u32
+}
+
+/// Wraps a packet in headers towards its member.
 #[inline(always)]
 pub(crate) fn encap<F: Frame, T: Tables>(
     frame: &mut F,
@@ -31,9 +53,9 @@ pub(crate) fn encap<F: Frame, T: Tables>(
     }
     let config = tables.config().ok_or(INTERNAL)?;
     if member.family == 6 {
-        wrap_v6(frame, packet, config, member)?;
+        wrap_v6(frame, packet, config, member, hop)?;
     } else {
-        wrap_v4(frame, packet, config, member)?;
+        wrap_v4(frame, packet, config, member, hop)?;
     }
     write_macs(frame, hop.macs)
 }
@@ -44,12 +66,14 @@ fn wrap_v4<F: Frame>(
     packet: &Packet,
     config: &Config,
     member: &Member,
+    hop: &NextHop,
 ) -> Result<(), DropReason> {
-    let total = packet.ip_len + IPV4_HEADER as u32;
+    let outer = overhead(member);
+    let total = packet.ip_len + outer;
     if total > 0xffff {
         return Err(DropReason::TooBig);
     }
-    let (id, fragment, protocol) = if packet.is_v6() {
+    let (id, fragment, inside) = if packet.is_v6() {
         (0, 0x4000_u16.to_be(), PROTOCOL_IPV6)
     } else {
         let [id, fragment]: [u16; 2] = frame.load(packet.network + 4).ok_or(INTERNAL)?;
@@ -57,29 +81,47 @@ fn wrap_v4<F: Frame>(
         // source apart. Of the flags only "don't fragment" is copied.
         (id, fragment & 0x4000_u16.to_be(), PROTOCOL_IPV4)
     };
+    let is_gue = member.mode == Mode::Gue as u8;
+    let protocol = if is_gue { PROTOCOL_UDP } else { inside };
+    let mut hash = 0;
+    let mut source = config.outer_v4.v4();
+    if is_gue || config.outer_v4_bits != 0 {
+        hash = hash::flow(&packet.key, config.flow_seed) as u32;
+        source |= low_bits(hash, config.outer_v4_bits).to_be();
+    }
     lower_ttl(frame, packet)?;
-    frame.grow_head(IPV4_HEADER).ok_or(DropReason::NoHeadroom)?;
-    move_tags(frame, packet.network, IPV4_HEADER, ETHERTYPE_IPV4)?;
+    let tags = Tags::of(hop);
+    let at = relink(frame, packet.network, outer as usize, &tags, ETHERTYPE_IPV4)?;
     let first = u16::from_be_bytes([0x45, packet.tos]).to_be();
-    let total = (total as u16).to_be();
+    let length = (total as u16).to_be();
     let ttl = u16::from_be_bytes([TTL, protocol]).to_be();
     let sum = Sum::default()
         .add16(first)
-        .add16(total)
+        .add16(length)
         .add16(id)
         .add16(fragment)
         .add16(ttl)
-        .add_address(config.ipip_v4, false)
+        .add32(source)
         .add_address(member.address, false);
-    let at = packet.network;
     let words = [
-        pair(first, total),
+        pair(first, length),
         pair(id, fragment),
         pair(ttl, sum.checksum()),
-        config.ipip_v4.v4(),
+        source,
         member.address.v4(),
     ];
-    frame.store(at, words).ok_or(INTERNAL)
+    frame.store(at, words).ok_or(INTERNAL)?;
+    if is_gue {
+        let udp = [
+            (hash as u16 | DYNAMIC).to_be(),
+            config.gue_port.to_be(),
+            ((total - IPV4_HEADER as u32) as u16).to_be(),
+            // None, which RFC 768 allows: what is inside has its own.
+            0,
+        ];
+        frame.store(at + IPV4_HEADER, udp).ok_or(INTERNAL)?;
+    }
+    Ok(())
 }
 
 #[inline(always)]
@@ -88,39 +130,117 @@ fn wrap_v6<F: Frame>(
     packet: &Packet,
     config: &Config,
     member: &Member,
+    hop: &NextHop,
 ) -> Result<(), DropReason> {
-    if packet.ip_len > 0xffff {
+    let outer = overhead(member);
+    let payload = packet.ip_len + outer - IPV6_HEADER as u32;
+    if payload > 0xffff {
         return Err(DropReason::TooBig);
     }
-    let protocol = if packet.is_v6() {
+    let is_gue = member.mode == Mode::Gue as u8;
+    let protocol = if is_gue {
+        PROTOCOL_UDP
+    } else if packet.is_v6() {
         PROTOCOL_IPV6
     } else {
         PROTOCOL_IPV4
     };
     // A label of the flow lets the network spread flows over paths (RFC 6438).
-    let label = hash::flow(&packet.key, config.flow_seed) as u32 & 0xf_ffff;
+    let hash = hash::flow(&packet.key, config.flow_seed) as u32;
+    let [high, low] = config.outer_v6.words();
+    let own = u64::from(low_bits(hash, config.outer_v6_bits));
+    let source = Address::from_v6([high, low | own.to_be()]);
     lower_ttl(frame, packet)?;
-    frame.grow_head(IPV6_HEADER).ok_or(DropReason::NoHeadroom)?;
-    move_tags(frame, packet.network, IPV6_HEADER, ETHERTYPE_IPV6)?;
-    let at = packet.network;
-    let first = 6 << 28 | u32::from(packet.tos) << 20 | label;
-    let second = packet.ip_len << 16 | u32::from(protocol) << 8 | u32::from(TTL);
+    let inside = if is_gue { sum(frame, packet) } else { None };
+    let tags = Tags::of(hop);
+    let at = relink(frame, packet.network, outer as usize, &tags, ETHERTYPE_IPV6)?;
+    let first = 6 << 28 | u32::from(packet.tos) << 20 | hash & 0xf_ffff;
+    let second = payload << 16 | u32::from(protocol) << 8 | u32::from(TTL);
     frame
         .store(at, [first.to_be(), second.to_be()])
+        .and_then(|()| frame.store(at + 8, source.words()))
+        .and_then(|()| frame.store(at + 24, member.address.words()))
         .ok_or(INTERNAL)?;
-    store_address(frame, at + 8, config.ipip_v6)?;
-    store_address(frame, at + 24, member.address)
+    if is_gue {
+        let length = (payload as u16).to_be();
+        let ports = [(hash as u16 | DYNAMIC).to_be(), config.gue_port.to_be()];
+        let checksum = inside.map_or(0, |inside| {
+            let sum = inside
+                .add_address(source, true)
+                .add_address(member.address, true)
+                .add16(u16::from(PROTOCOL_UDP).to_be())
+                .add16(length)
+                .add16(length)
+                .add16(ports[0])
+                .add16(ports[1]);
+            match sum.checksum() {
+                0 => 0xffff,
+                checksum => checksum,
+            }
+        });
+        let udp = [ports[0], ports[1], length, checksum];
+        frame.store(at + IPV6_HEADER, udp).ok_or(INTERNAL)?;
+    }
+    Ok(())
+}
+
+/// The sum over all of a packet, by its headers alone: what a checksum covers adds up to the
+/// complement of its pseudo header ("local checksum offload" of Linux). `None` where nothing covers
+/// it all; the outer checksum is left out then (RFC 6935).
+#[inline(always)]
+fn sum<F: Frame>(frame: &F, packet: &Packet) -> Option<Sum> {
+    let is_quote = packet.part as u8 == Part::Quote as u8;
+    if packet.part as u8 != Part::Packet as u8 && !is_quote {
+        return None;
+    }
+    let header = packet.transport - packet.network;
+    let length = ((packet.ip_len as usize - header) as u16).to_be();
+    if !is_quote && !packet.is_tcp() && frame.load::<u16>(packet.transport + 6)? == 0 {
+        return None;
+    }
+    if !packet.is_v6() {
+        // Of the header nothing remains, with its options; and no pseudo header goes into ICMP's.
+        if is_quote {
+            return Some(Sum::default());
+        }
+        return Some(
+            Sum::default()
+                .remove_address(packet.key.source, false)
+                .remove_address(packet.key.destination, false)
+                .remove16(u16::from(packet.key.protocol).to_be())
+                .remove16(length),
+        );
+    }
+    if header != IPV6_HEADER {
+        return None;
+    }
+    let protocol = if is_quote {
+        PROTOCOL_ICMPV6
+    } else {
+        packet.key.protocol
+    };
+    // Addresses and length are in the header and in the pseudo header.
+    let [first, second]: [u16; 2] = frame.load(packet.network)?;
+    let last: u16 = frame.load(packet.network + 6)?;
+    Some(
+        Sum::default()
+            .add16(first)
+            .add16(second)
+            .add16(last)
+            .remove16(u16::from(protocol).to_be()),
+    )
+}
+
+/// As many of the last bits of a hash.
+#[inline(always)]
+const fn low_bits(hash: u32, bits: u8) -> u32 {
+    (hash as u64 & ((1 << (bits & 0x3f)) - 1)) as u32
 }
 
 /// Two halves in memory order as one word.
 #[inline(always)]
 const fn pair(first: u16, second: u16) -> u32 {
     (u16::from_le(first) as u32 | (u16::from_le(second) as u32) << 16).to_le()
-}
-
-#[inline(always)]
-fn store_address<F: Frame>(frame: &mut F, at: usize, address: Address) -> Result<(), DropReason> {
-    frame.store(at, address.words()).ok_or(INTERNAL)
 }
 
 /// Whoever forwards into a tunnel lowers the inner TTL (RFC 2003 section 3.1, RFC 2473 section 3.1).
@@ -136,24 +256,4 @@ pub(super) fn lower_ttl<F: Frame>(frame: &mut F, packet: &Packet) -> Result<(), 
     let new = (u16::from_be(old).wrapping_sub(0x100)).to_be();
     let checksum = Sum::of_checksum(checksum).remove16(old).add16(new);
     frame.store(at, [new, checksum.checksum()]).ok_or(INTERNAL)
-}
-
-/// Moves the VLAN tags to the new front, behind the MAC addresses, and ends them with an EtherType.
-#[inline(always)]
-fn move_tags<F: Frame>(
-    frame: &mut F,
-    network: usize,
-    by: usize,
-    ethertype: u16,
-) -> Result<(), DropReason> {
-    const TAGS: usize = ETHERNET_HEADER - 2;
-    if network > ETHERNET_HEADER {
-        let tag: [u8; VLAN_TAG] = frame.load(TAGS + by).ok_or(INTERNAL)?;
-        frame.store(TAGS, tag).ok_or(INTERNAL)?;
-    }
-    if network > ETHERNET_HEADER + VLAN_TAG {
-        let tag: [u8; VLAN_TAG] = frame.load(TAGS + VLAN_TAG + by).ok_or(INTERNAL)?;
-        frame.store(TAGS + VLAN_TAG, tag).ok_or(INTERNAL)?;
-    }
-    frame.store(network - 2, ethertype.to_be()).ok_or(INTERNAL)
 }

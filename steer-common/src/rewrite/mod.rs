@@ -1,20 +1,26 @@
 //! Rewriting of packets.
 
+mod answer;
 mod encap;
+mod link;
 mod nat;
+mod quote;
 mod reset;
+mod too_big;
 
-pub(crate) use encap::encap;
+pub(crate) use encap::{encap, overhead};
 pub(crate) use nat::{back, forward};
 pub(crate) use reset::reset;
+pub(crate) use too_big::too_big;
 
 use crate::{
-    abi::{Macs, Member, member_flags},
-    frame::Frame,
+    abi::{Member, Mode, member_flags},
+    frame::{Frame, Plain},
     tables::{NextHop, Tables},
     verdict::DropReason,
-    wire::Packet,
+    wire::{ETHERTYPE_IPV4, ETHERTYPE_IPV6, Packet},
 };
+use link::{Tags, relink, write_macs};
 
 /// A packet could not be read or written where its parts were found before.
 const INTERNAL: DropReason = DropReason::Internal;
@@ -23,19 +29,41 @@ const INTERNAL: DropReason = DropReason::Internal;
 #[inline(always)]
 pub(crate) fn next_hop<T: Tables>(packet: &Packet, tables: &T, member: &Member) -> Option<NextHop> {
     if member.flags & member_flags::RESOLVED == 0 {
+        if member.mode == Mode::L2 as u8 {
+            // The kernel may know a gateway, which is not the backend.
+            return None;
+        }
         return tables.route(packet, member);
     }
     Some(NextHop {
         macs: member.macs,
         interface: member.interface,
+        vlan: member.vlan,
+        mtu: member.mtu,
     })
 }
 
+/// Sends a packet as it is to a member on the same link.
 #[inline(always)]
-fn write_macs<F: Frame>(frame: &mut F, macs: Macs) -> Result<(), DropReason> {
-    let (first, second) = macs.words();
-    frame
-        .store(0, first)
-        .and_then(|()| frame.store(8, second))
-        .ok_or(INTERNAL)
+pub(crate) fn l2<F: Frame>(
+    frame: &mut F,
+    packet: &Packet,
+    hop: &NextHop,
+) -> Result<(), DropReason> {
+    relink(frame, packet.network, 0, &Tags::of(hop), ethertype(packet))?;
+    write_macs(frame, hop.macs)
+}
+
+#[inline(always)]
+fn store<F: Frame, T: Plain>(frame: &mut F, at: usize, value: T) -> Result<(), DropReason> {
+    frame.store(at, value).ok_or(INTERNAL)
+}
+
+#[inline(always)]
+const fn ethertype(packet: &Packet) -> u16 {
+    if packet.is_v6() {
+        ETHERTYPE_IPV6
+    } else {
+        ETHERTYPE_IPV4
+    }
 }

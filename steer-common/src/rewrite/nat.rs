@@ -1,13 +1,15 @@
 //! Rewriting of addresses and ports (RFC 3022), with checksums kept right incrementally.
 
-use super::{INTERNAL, encap::lower_ttl, write_macs};
+use super::{
+    INTERNAL, Tags, encap::lower_ttl, ethertype, quote::translate_quote, relink, store, write_macs,
+};
 use crate::{
-    abi::{Address, NatForward, NatReverse},
+    abi::{Address, Back},
     checksum::Sum,
-    frame::{Frame, Plain},
+    frame::Frame,
     tables::NextHop,
-    verdict::DropReason,
-    wire::Packet,
+    verdict::{DropReason, Ends},
+    wire::{Packet, Part},
 };
 
 /// Offset of the checksum in a TCP header.
@@ -20,16 +22,11 @@ const UDP_CHECKSUM: usize = 6;
 pub(crate) fn forward<F: Frame>(
     frame: &mut F,
     packet: &Packet,
-    nat: &NatForward,
+    ends: &Ends,
     hop: &NextHop,
 ) -> Result<(), DropReason> {
-    let ends = Ends {
-        source: nat.source,
-        destination: nat.backend,
-        source_port: nat.source_port,
-        destination_port: nat.backend_port,
-    };
-    translate(frame, packet, &ends)?;
+    translate(frame, packet, ends)?;
+    relink(frame, packet.network, 0, &Tags::of(hop), ethertype(packet))?;
     write_macs(frame, hop.macs)
 }
 
@@ -38,23 +35,18 @@ pub(crate) fn forward<F: Frame>(
 pub(crate) fn back<F: Frame>(
     frame: &mut F,
     packet: &Packet,
-    nat: &NatReverse,
+    ends: &Ends,
+    back: &Back,
 ) -> Result<(), DropReason> {
-    let ends = Ends {
-        source: nat.vip,
-        destination: nat.client,
-        source_port: nat.vip_port,
-        destination_port: nat.client_port,
-    };
-    translate(frame, packet, &ends)?;
-    write_macs(frame, nat.macs)
-}
-
-struct Ends {
-    source: Address,
-    destination: Address,
-    source_port: u16,
-    destination_port: u16,
+    translate(frame, packet, ends)?;
+    relink(
+        frame,
+        packet.network,
+        0,
+        &Tags::back(back),
+        ethertype(packet),
+    )?;
+    write_macs(frame, back.macs)
 }
 
 #[inline(always)]
@@ -63,13 +55,20 @@ fn translate<F: Frame>(frame: &mut F, packet: &Packet, ends: &Ends) -> Result<()
         return Err(DropReason::TtlExpired);
     }
     let v6 = packet.is_v6();
+    let at = packet.network;
+    let is_quote = packet.part as u8 == Part::Quote as u8;
+    // Who reports an error need not be an end of the flow.
+    let source = if is_quote {
+        address_at(frame, at, v6)?
+    } else {
+        packet.key.source
+    };
     let addresses = Sum::default()
-        .remove_address(packet.key.source, v6)
+        .remove_address(source, v6)
         .remove_address(packet.key.destination, v6)
         .add_address(ends.source, v6)
         .add_address(ends.destination, v6);
     lower_ttl(frame, packet)?;
-    let at = packet.network;
     if v6 {
         store(frame, at + 8, ends.source.words())?;
         store(frame, at + 24, ends.destination.words())?;
@@ -78,6 +77,12 @@ fn translate<F: Frame>(frame: &mut F, packet: &Packet, ends: &Ends) -> Result<()
         let checksum = Sum::of_checksum(checksum).add(addresses).checksum();
         store(frame, at + 10, checksum)?;
         store(frame, at + 12, [ends.source.v4(), ends.destination.v4()])?;
+    }
+    if packet.part as u8 == Part::Later as u8 {
+        return Ok(());
+    }
+    if is_quote {
+        return translate_quote(frame, packet, ends, addresses);
     }
     let ports = addresses
         .remove16(packet.key.source_port.to_be())
@@ -108,7 +113,13 @@ fn translate<F: Frame>(frame: &mut F, packet: &Packet, ends: &Ends) -> Result<()
     store(frame, at + UDP_CHECKSUM, checksum)
 }
 
+/// The source address of an IP header.
 #[inline(always)]
-fn store<F: Frame, T: Plain>(frame: &mut F, at: usize, value: T) -> Result<(), DropReason> {
-    frame.store(at, value).ok_or(INTERNAL)
+fn address_at<F: Frame>(frame: &F, at: usize, v6: bool) -> Result<Address, DropReason> {
+    if v6 {
+        let words = frame.load(at + 8).ok_or(INTERNAL)?;
+        return Ok(Address::from_v6(words));
+    }
+    let word = frame.load(at + 12).ok_or(INTERNAL)?;
+    Ok(Address::from_v4(word))
 }

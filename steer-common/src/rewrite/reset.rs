@@ -1,15 +1,17 @@
 //! Answering a TCP segment with a reset (RFC 9293 section 3.10.7.1).
 
-use super::{INTERNAL, write_macs};
+use super::{
+    INTERNAL,
+    answer::{pseudo_header, write_header},
+    write_macs,
+};
 use crate::{
-    checksum::Sum,
     frame::Frame,
     verdict::DropReason,
     wire::{ACK, FIN, IPV4_HEADER, IPV6_HEADER, PROTOCOL_TCP, Packet, RST, SYN},
 };
 
 const TCP_HEADER: usize = 20;
-const TTL: u8 = 64;
 
 /// Turns a segment into the reset that answers it, sent back the way it came.
 #[inline(always)]
@@ -36,45 +38,15 @@ pub(crate) fn reset<F: Frame>(frame: &mut F, packet: &Packet) -> Result<(), Drop
     let header = if v6 { IPV6_HEADER } else { IPV4_HEADER };
     let at = packet.network;
     frame.truncate(at + header + TCP_HEADER).ok_or(INTERNAL)?;
-    // Addresses and ports change places.
-    let (from, to) = (packet.key.destination, packet.key.source);
-    let pseudo = Sum::default()
-        .add_address(from, v6)
-        .add_address(to, v6)
-        .add16((TCP_HEADER as u16).to_be())
-        .add16(u16::from(PROTOCOL_TCP).to_be());
-    let stored = if v6 {
-        let second = (TCP_HEADER as u32) << 16 | u32::from(PROTOCOL_TCP) << 8 | u32::from(TTL);
-        frame
-            .store(at, [0x6000_0000_u32.to_be(), second.to_be()])
-            .and_then(|()| frame.store(at + 8, from.words()))
-            .and_then(|()| frame.store(at + 24, to.words()))
-    } else {
-        let words = [
-            0x4500_u16.to_be(),
-            ((IPV4_HEADER + TCP_HEADER) as u16).to_be(),
-            0,
-            0x4000_u16.to_be(),
-            u16::from_be_bytes([TTL, PROTOCOL_TCP]).to_be(),
-        ];
-        let sum = words
-            .iter()
-            .fold(Sum::default(), |sum, word| sum.add16(*word))
-            .add_address(from, false)
-            .add_address(to, false);
-        frame
-            .store(at, words)
-            .and_then(|()| frame.store(at + 10, sum.checksum()))
-            .and_then(|()| frame.store(at + 12, [from.v4(), to.v4()]))
-    };
-    stored.ok_or(INTERNAL)?;
+    let length = TCP_HEADER as u16;
+    write_header(frame, packet, PROTOCOL_TCP, length)?;
 
     let ports = [
         packet.key.destination_port.to_be(),
         packet.key.source_port.to_be(),
     ];
     let control = u16::from_be_bytes([(TCP_HEADER as u8 / 4) << 4, flags]).to_be();
-    let sum = pseudo
+    let sum = pseudo_header(packet, PROTOCOL_TCP, length)
         .add16(ports[0])
         .add16(ports[1])
         .add32(sequence)

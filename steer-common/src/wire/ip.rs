@@ -1,10 +1,7 @@
 //! IPv4 (RFC 791) and IPv6 (RFC 8200).
 
-use super::{Packet, transport::Transport};
-use crate::{
-    abi::{Address, FlowKey, Macs},
-    frame::Frame,
-};
+use super::{ETHERTYPE_IPV4, ETHERTYPE_IPV6};
+use crate::{abi::Address, frame::Frame};
 
 /// Length of an IPv4 header without options.
 pub const IPV4_HEADER: usize = 20;
@@ -21,9 +18,66 @@ const FRAGMENT: u8 = 44;
 const AUTHENTICATION: u8 = 51;
 const DESTINATION_OPTIONS: u8 = 60;
 
+/// A packet as far as its IP headers tell.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Network {
+    /// Offset of the IP header.
+    pub(crate) at: usize,
+    /// Offset of what the IP headers carry.
+    pub(crate) transport: usize,
+    /// Length by the header.
+    pub(crate) ip_len: u32,
+    pub(crate) source: Address,
+    pub(crate) destination: Address,
+    /// What it carries; of a fragment other than the first of IPv6, what its fragment header says.
+    pub(crate) protocol: u8,
+    /// Version of IP.
+    pub(crate) family: u8,
+    pub(crate) ttl: u8,
+    pub(crate) tos: u8,
+    /// Whether it is a part of a packet.
+    pub(crate) is_fragment: bool,
+    /// Where this part belongs, in units of 8 bytes.
+    pub(crate) offset: u16,
+    /// Identification that its parts share.
+    pub(crate) id: u32,
+}
+
+impl Network {
+    /// The same, with one case made of all, as [`Packet::hidden`](super::Packet). Of a packet inside
+    /// another, `at` is lost.
+    #[inline(always)]
+    pub(crate) fn hidden<F: Frame>(&self, frame: &F) -> Self {
+        let word = (self.at as u64) << 48
+            | (self.transport as u64) << 32
+            | (self.offset as u64) << 16
+            | (self.protocol as u64) << 8
+            | self.is_fragment as u64;
+        let word = frame.opaque(word);
+        Self {
+            at: (word >> 48) as usize & 0x1f,
+            transport: (word >> 32) as usize & 0x7fff,
+            offset: (word >> 16) as u16,
+            protocol: (word >> 8) as u8,
+            is_fragment: word & 1 != 0,
+            ..*self
+        }
+    }
+
+    /// Reads the IP headers behind an EtherType. `None` if it is not IP, or they end early.
+    #[inline(always)]
+    pub(super) fn parse<F: Frame>(frame: &F, ethertype: u16, at: usize) -> Option<Self> {
+        match ethertype {
+            ETHERTYPE_IPV4 => parse_v4(frame, at),
+            ETHERTYPE_IPV6 => parse_v6(frame, at),
+            _ => None,
+        }
+    }
+}
+
 #[inline(always)]
-pub(super) fn parse_v4<F: Frame>(frame: &F, network: usize, interface: u32) -> Option<Packet> {
-    let [first, ip_len, _, fragment, ttl, _]: [u16; 6] = frame.load(network)?;
+fn parse_v4<F: Frame>(frame: &F, at: usize) -> Option<Network> {
+    let [first, ip_len, id, fragment, ttl, _]: [u16; 6] = frame.load(at)?;
     let [version, tos] = first.to_ne_bytes();
     let [ttl, protocol] = ttl.to_ne_bytes();
     let header_len = usize::from(version & 0x0f) * 4;
@@ -31,76 +85,85 @@ pub(super) fn parse_v4<F: Frame>(frame: &F, network: usize, interface: u32) -> O
         return None;
     }
     let fragment = u16::from_be(fragment);
-    if fragment & 0x1fff != 0 {
-        return None;
-    }
-    let ip_len = u32::from(u16::from_be(ip_len));
-    let [source, destination]: [u32; 2] = frame.load(network + 12)?;
-    finish(
-        frame,
-        interface,
-        Network {
-            at: network,
-            transport: network + header_len,
-            ip_len,
-            source: Address::from_v4(source),
-            destination: Address::from_v4(destination),
-            protocol,
-            family: 4,
-            ttl,
-            tos,
-            fragment: fragment & 0x2000 != 0,
-        },
-    )
+    let [source, destination]: [u32; 2] = frame.load(at + 12)?;
+    Some(Network {
+        at,
+        transport: at + header_len,
+        ip_len: u32::from(u16::from_be(ip_len)),
+        source: Address::from_v4(source),
+        destination: Address::from_v4(destination),
+        protocol,
+        family: 4,
+        ttl,
+        tos,
+        is_fragment: fragment & 0x3fff != 0,
+        offset: fragment & 0x1fff,
+        id: u32::from(id),
+    })
 }
 
 #[inline(always)]
-pub(super) fn parse_v6<F: Frame>(frame: &F, network: usize, interface: u32) -> Option<Packet> {
-    let [first, _, ip_len, next]: [u16; 4] = frame.load(network)?;
+fn parse_v6<F: Frame>(frame: &F, at: usize) -> Option<Network> {
+    let [first, _, ip_len, next]: [u16; 4] = frame.load(at)?;
     let first = u16::from_be(first);
     let [next, ttl] = next.to_ne_bytes();
     if first >> 12 != 6 {
         return None;
     }
-    let source = Address::from_v6(frame.load(network + 8)?);
-    let destination = Address::from_v6(frame.load(network + 24)?);
-    let (protocol, transport, fragment) = skip_extensions(frame, next, network + IPV6_HEADER)?;
-    finish(
-        frame,
-        interface,
-        Network {
-            at: network,
-            transport,
-            ip_len: IPV6_HEADER as u32 + u32::from(u16::from_be(ip_len)),
-            source,
-            destination,
-            protocol,
-            family: 6,
-            ttl,
-            tos: (first >> 4) as u8,
-            fragment,
-        },
-    )
+    let source = Address::from_v6(frame.load(at + 8)?);
+    let destination = Address::from_v6(frame.load(at + 24)?);
+    let chain = skip_extensions(frame, next, at + IPV6_HEADER)?;
+    Some(Network {
+        at,
+        transport: chain.end,
+        ip_len: IPV6_HEADER as u32 + u32::from(u16::from_be(ip_len)),
+        source,
+        destination,
+        protocol: chain.protocol,
+        family: 6,
+        ttl,
+        tos: (first >> 4) as u8,
+        is_fragment: chain.fragment != 0,
+        offset: chain.fragment >> 3,
+        id: chain.id,
+    })
 }
 
-/// Protocol, offset of its header, and whether it is the first of several fragments.
+/// What a chain of extension headers says.
+struct Chain {
+    protocol: u8,
+    /// Offset of what comes behind it.
+    end: usize,
+    /// Offset and "more" of a fragment header (RFC 8200 section 4.5).
+    fragment: u16,
+    id: u32,
+}
+
 #[inline(always)]
-fn skip_extensions<F: Frame>(frame: &F, first: u8, start: usize) -> Option<(u8, usize, bool)> {
-    let (mut protocol, mut at, mut fragment) = (first, start, false);
+fn skip_extensions<F: Frame>(frame: &F, first: u8, start: usize) -> Option<Chain> {
+    let mut chain = Chain {
+        protocol: first,
+        end: start,
+        fragment: 0,
+        id: 0,
+    };
     for _ in 0..EXTENSION_HEADERS {
-        let units = match protocol {
+        let units = match chain.protocol {
             HOP_BY_HOP | ROUTING | DESTINATION_OPTIONS | AUTHENTICATION | FRAGMENT => {
-                frame.load::<[u8; 4]>(at)?
+                frame.load::<[u8; 4]>(chain.end)?
             }
-            _ => return Some((protocol, at, fragment)),
+            _ => return Some(chain),
         };
-        at += match protocol {
+        chain.end += match chain.protocol {
             FRAGMENT => {
-                let field = u16::from_be_bytes([units[2], units[3]]);
-                if field & 0xfff8 != 0 {
-                    return None;
+                chain.fragment |= u16::from_be_bytes([units[2], units[3]]) & 0xfff9;
+                chain.id = frame.load(chain.end + 4)?;
+                if chain.fragment & 0xfff8 != 0 {
+                    // What follows is not a header.
+                    chain.protocol = units[0];
+                    chain.end += 8;
+                    return Some(chain);
                 }
-                fragment |= field & 1 != 0;
                 8
             }
             // RFC 4302 section 2.2: its length counts words of four bytes, minus two.
@@ -109,56 +172,10 @@ fn skip_extensions<F: Frame>(frame: &F, first: u8, start: usize) -> Option<(u8, 
             ROUTING if units[3] != 0 => return None,
             _ => usize::from(units[1]) * 8 + 8,
         };
-        protocol = units[0];
+        chain.protocol = units[0];
     }
-    match protocol {
+    match chain.protocol {
         HOP_BY_HOP | ROUTING | DESTINATION_OPTIONS | AUTHENTICATION | FRAGMENT => None,
-        _ => Some((protocol, at, fragment)),
+        _ => Some(chain),
     }
-}
-
-/// What both versions of IP say.
-struct Network {
-    at: usize,
-    transport: usize,
-    ip_len: u32,
-    source: Address,
-    destination: Address,
-    protocol: u8,
-    family: u8,
-    ttl: u8,
-    tos: u8,
-    fragment: bool,
-}
-
-#[inline(always)]
-fn finish<F: Frame>(frame: &F, interface: u32, network: Network) -> Option<Packet> {
-    let transport = Transport::parse(frame, network.protocol, network.transport)?;
-    let frame_len = frame.len();
-    let header_end = network.transport - network.at + transport.header_len;
-    let macs = Macs::from_words(frame.load(0)?, frame.load(8)?);
-    Some(Packet {
-        key: FlowKey {
-            source: network.source,
-            destination: network.destination,
-            source_port: transport.source,
-            destination_port: transport.destination,
-            protocol: network.protocol,
-            family: network.family,
-            _pad: 0,
-        },
-        macs,
-        interface,
-        frame_len,
-        network: network.at,
-        transport: network.transport,
-        ip_len: network.ip_len,
-        ttl: network.ttl,
-        tos: network.tos,
-        tcp_flags: transport.flags,
-        fragment: network.fragment,
-        well_formed: transport.complete
-            && header_end <= network.ip_len as usize
-            && network.at + network.ip_len as usize <= frame_len,
-    })
 }

@@ -6,7 +6,9 @@
 mod ip;
 mod transport;
 
+pub(crate) use ip::Network;
 pub use ip::{IPV4_HEADER, IPV6_HEADER};
+pub(crate) use transport::Transport;
 pub use transport::{ACK, FIN, RST, SYN};
 
 use crate::{
@@ -23,10 +25,14 @@ pub const ETHERTYPE_IPV4: u16 = 0x0800;
 /// EtherType of IPv6.
 pub const ETHERTYPE_IPV6: u16 = 0x86dd;
 /// EtherType of a VLAN tag (IEEE 802.1Q).
-const ETHERTYPE_VLAN: u16 = 0x8100;
+pub(crate) const ETHERTYPE_VLAN: u16 = 0x8100;
 /// EtherType of an outer VLAN tag (IEEE 802.1ad).
 const ETHERTYPE_QINQ: u16 = 0x88a8;
 
+/// IP protocol number of ICMP (RFC 792).
+pub const PROTOCOL_ICMP: u8 = 1;
+/// IP protocol number of ICMPv6 (RFC 4443).
+pub const PROTOCOL_ICMPV6: u8 = 58;
 /// IP protocol number of IPv4 in IP (RFC 2003).
 pub const PROTOCOL_IPV4: u8 = 4;
 /// IP protocol number of TCP.
@@ -35,6 +41,21 @@ pub const PROTOCOL_TCP: u8 = 6;
 pub const PROTOCOL_UDP: u8 = 17;
 /// IP protocol number of IPv6 in IP (RFC 2473).
 pub const PROTOCOL_IPV6: u8 = 41;
+
+/// What of a flow a packet is. The program for whole packets knows no other.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u8)]
+pub enum Part {
+    /// A whole packet of it.
+    Packet = 0,
+    /// The first fragment of one: it has the transport header.
+    First = 1,
+    /// A later fragment: what follows its IP header is no transport header.
+    Later = 2,
+    /// An ICMP error about a packet that the flow's other end sent. Ports, protocol, and which
+    /// end is which are those of the flow.
+    Quote = 3,
+}
 
 /// What is known of a packet.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -49,8 +70,13 @@ pub struct Packet {
     pub frame_len: usize,
     /// Offset of the IP header.
     pub network: usize,
-    /// Offset of the TCP or UDP header.
+    /// Offset of the TCP or UDP header, or of the ICMP header of a quote.
     pub transport: usize,
+    /// Offset of the TCP or UDP header that an ICMP error quotes; 0 otherwise.
+    pub quoted: usize,
+    /// The eight bytes behind the MAC addresses: VLAN tags, as far as [`Self::network`] says that
+    /// there are any.
+    pub tags: u64,
     /// Length of the IP packet by its header.
     pub ip_len: u32,
     /// TTL or hop limit.
@@ -59,8 +85,8 @@ pub struct Packet {
     pub tos: u8,
     /// TCP flags; 0 for UDP.
     pub tcp_flags: u8,
-    /// The first of several fragments.
-    pub fragment: bool,
+    /// What of the flow it is.
+    pub part: Part,
     /// Lengths agree with each other and with the frame, and the transport header is all there.
     pub well_formed: bool,
 }
@@ -91,13 +117,11 @@ impl Packet {
         let mut packet = *self;
         let word = (self.network as u64) << 32
             | (self.transport as u64) << 16
-            | (self.key.protocol as u64) << 8
-            | self.fragment as u64;
+            | (self.key.protocol as u64) << 8;
         let word = frame.opaque(word);
         packet.network = (word >> 32) as usize & 0x1f;
         packet.transport = (word >> 16) as usize & 0x7fff;
         packet.key.protocol = (word >> 8) as u8;
-        packet.fragment = word & 1 != 0;
         packet
     }
 
@@ -108,16 +132,93 @@ impl Packet {
     }
 }
 
-/// Parses a packet. `None` if it is not TCP or UDP over IP, is a fragment other than the first, or
-/// ends before its ports.
+/// Parses a packet. `None` if it is not TCP or UDP over IP, is a fragment, or ends before its ports.
 #[inline(always)]
 pub fn parse<F: Frame>(frame: &F, interface: u32) -> Option<Packet> {
-    let (ethertype, network) = ethertype(frame)?;
-    match ethertype {
-        ETHERTYPE_IPV4 => ip::parse_v4(frame, network, interface),
-        ETHERTYPE_IPV6 => ip::parse_v6(frame, network, interface),
-        _ => None,
+    let network = network(frame)?;
+    if network.is_fragment {
+        return None;
     }
+    packet(frame, interface, &network)
+}
+
+/// The IP headers of a packet.
+#[inline(always)]
+pub(crate) fn network<F: Frame>(frame: &F) -> Option<Network> {
+    let (ethertype, at) = ethertype(frame)?;
+    Network::parse(frame, ethertype, at)
+}
+
+/// The IP headers of a packet of this family that begins at an offset.
+#[inline(always)]
+pub(crate) fn inner<F: Frame>(frame: &F, family: u8, at: usize) -> Option<Network> {
+    let ethertype = if family == 4 {
+        ETHERTYPE_IPV4
+    } else {
+        ETHERTYPE_IPV6
+    };
+    Network::parse(frame, ethertype, at)
+}
+
+/// A packet whose transport header follows its IP headers.
+#[inline(always)]
+pub(crate) fn packet<F: Frame>(frame: &F, interface: u32, network: &Network) -> Option<Packet> {
+    let transport = Transport::parse(frame, network.protocol, network.transport)?;
+    let header_end = network.transport - network.at + transport.header_len;
+    let whole = Packet {
+        tcp_flags: transport.flags,
+        ..bare(
+            frame,
+            interface,
+            network,
+            network.protocol,
+            [transport.source, transport.destination],
+        )?
+    };
+    Some(Packet {
+        well_formed: transport.complete
+            && header_end <= network.ip_len as usize
+            && whole.well_formed,
+        ..whole
+    })
+}
+
+/// A packet with these ports, of which only the IP headers are looked at.
+#[inline(always)]
+pub(crate) fn bare<F: Frame>(
+    frame: &F,
+    interface: u32,
+    network: &Network,
+    protocol: u8,
+    [source_port, destination_port]: [u16; 2],
+) -> Option<Packet> {
+    let frame_len = frame.len();
+    let headers = network.transport - network.at;
+    Some(Packet {
+        key: FlowKey {
+            source: network.source,
+            destination: network.destination,
+            source_port,
+            destination_port,
+            protocol,
+            family: network.family,
+            _pad: 0,
+        },
+        macs: Macs::from_words(frame.load(0)?, frame.load(8)?),
+        interface,
+        frame_len,
+        network: network.at,
+        transport: network.transport,
+        quoted: 0,
+        tags: frame.load(ETHERNET_HEADER - 2)?,
+        ip_len: network.ip_len,
+        ttl: network.ttl,
+        tos: network.tos,
+        tcp_flags: 0,
+        part: Part::Packet,
+        well_formed: headers <= network.ip_len as usize
+            && network.at + network.ip_len as usize <= frame_len,
+    })
 }
 
 /// The EtherType behind up to two VLAN tags, and the offset of what follows it.

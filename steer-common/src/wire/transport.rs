@@ -15,19 +15,19 @@ pub const ACK: u8 = 0x10;
 const TCP_HEADER: usize = 20;
 const UDP_HEADER: usize = 8;
 
-pub(super) struct Transport {
-    pub(super) source: u16,
-    pub(super) destination: u16,
-    pub(super) flags: u8,
-    pub(super) header_len: usize,
+pub(crate) struct Transport {
+    pub(crate) source: u16,
+    pub(crate) destination: u16,
+    pub(crate) flags: u8,
+    pub(crate) header_len: usize,
     /// The header is all there, and its own length is possible.
-    pub(super) complete: bool,
+    pub(crate) complete: bool,
 }
 
 impl Transport {
     /// `None` if it is another protocol, or the ports are cut off.
     #[inline(always)]
-    pub(super) fn parse<F: Frame>(frame: &F, protocol: u8, at: usize) -> Option<Self> {
+    pub(crate) fn parse<F: Frame>(frame: &F, protocol: u8, at: usize) -> Option<Self> {
         if protocol != PROTOCOL_TCP && protocol != PROTOCOL_UDP {
             return None;
         }

@@ -17,12 +17,28 @@ pub(super) struct Decap {
     /// Interface that the nodes' packets come in by.
     #[arg(long)]
     interface: String,
-    /// Outer source address of a node (its `ipip.sources`); once for each.
-    #[arg(long = "from", value_name = "ADDRESS", required = true)]
-    from: Vec<IpAddr>,
+    /// Outer source address or prefix of a node (its `encap.sources`); once for each.
+    #[arg(long = "from", value_name = "ADDRESS[/LEN]", required = true, value_parser = source)]
+    from: Vec<(IpAddr, u8)>,
+    /// UDP port of mode gue (the nodes' `encap.gue_port`).
+    #[arg(long, value_name = "PORT", default_value_t = 6080)]
+    gue_port: u16,
     /// Use generic XDP, where the driver has no native one.
     #[arg(long)]
     generic: bool,
+}
+
+fn source(text: &str) -> Result<(IpAddr, u8), String> {
+    let wrong =
+        || format!("{text:?} is no address or prefix: write one like 10.0.0.11 or 10.0.8.0/24");
+    let (address, len) = text.split_once('/').unwrap_or((text, ""));
+    let address: IpAddr = address.parse().map_err(|_| wrong())?;
+    let width = if address.is_ipv4() { 32 } else { 128 };
+    if len.is_empty() && !text.contains('/') {
+        return Ok((address, width));
+    }
+    let len = len.parse().ok().filter(|len| (1..=width).contains(len));
+    len.map(|len| (address, len)).ok_or_else(wrong)
 }
 
 impl Decap {
@@ -31,7 +47,8 @@ impl Decap {
         telemetry::start(format)?;
         let mut terminate = signal(SignalKind::terminate()).context("no SIGTERM handler")?;
         let mut interrupt = signal(SignalKind::interrupt()).context("no SIGINT handler")?;
-        let decap = dataplane::Decap::attach(&self.interface, &self.from, self.generic)?;
+        let decap =
+            dataplane::Decap::attach(&self.interface, &self.from, self.gue_port, self.generic)?;
         tracing::info!(interface = %self.interface, from = ?self.from, "outer headers are stripped");
         tokio::select! {
             _ = terminate.recv() => {}

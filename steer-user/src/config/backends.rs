@@ -7,7 +7,7 @@ use super::names::Names;
 use super::node::identity;
 use super::read::List;
 use super::report::Report;
-use super::{Backend, Ipip, Mode, Nat, Pool, raw};
+use super::{Backend, Encap, Mode, Nat, Pool, raw};
 use crate::pki::IdentityKind;
 
 const MAX_CAPACITY: u32 = 1_000_000;
@@ -17,7 +17,7 @@ pub(super) struct Context<'a> {
     /// The node's region, which is the default.
     pub(super) home: &'a str,
     pub(super) nat: &'a Nat,
-    pub(super) ipip: &'a Ipip,
+    pub(super) encap: &'a Encap,
 }
 
 pub(super) fn backends(
@@ -58,11 +58,16 @@ fn backend(raw: &raw::Backend, context: &Context<'_>, report: &mut Report<'_>) -
             let port = port.as_ref().map(|p| *p.get_ref());
             Mode::Nat { port }
         }
-        (raw::Mode::Ipip, None) => Mode::Ipip,
-        (raw::Mode::Ipip, Some(port)) => {
-            let what = "mode ipip keeps the port of the service";
-            report.add(port.span(), what, "remove `port`, or use mode nat");
-            Mode::Ipip
+        (mode, port) => {
+            if let Some(port) = port {
+                let what = "only mode nat changes the port of the service";
+                report.add(port.span(), what, "remove `port`, or use mode nat");
+            }
+            match mode {
+                raw::Mode::Gue => Mode::Gue,
+                raw::Mode::L2 => Mode::L2,
+                raw::Mode::Ipip | raw::Mode::Nat => Mode::Ipip,
+            }
         }
     };
     let address = report.address(&raw.address)?;
@@ -90,8 +95,14 @@ fn reachable(raw: &raw::Backend, address: IpAddr, context: &Context<'_>, report:
             context.nat.addresses.iter().any(of_family),
             "`addresses` of [nat]",
         ),
-        raw::Mode::Ipip if address.is_ipv4() => (context.ipip.v4.is_some(), "`sources` of [ipip]"),
-        raw::Mode::Ipip => (context.ipip.v6.is_some(), "`sources` of [ipip]"),
+        raw::Mode::Ipip | raw::Mode::Gue => {
+            let source = match address {
+                IpAddr::V4(_) => context.encap.v4,
+                IpAddr::V6(_) => context.encap.v6,
+            };
+            (source.is_some(), "`sources` of [encap]")
+        }
+        raw::Mode::L2 => return,
     };
     if !held {
         let what = format!("{list} has no {family} address, which backend {address} needs");

@@ -22,7 +22,7 @@ pub(super) const BAD: &[(&str, &str, usize, &str)] = &[
         "mode = \"nat\"",
         "mode = \"gre\"",
         19,
-        "unknown variant `gre`; write `nat` or `ipip`",
+        "unknown variant `gre`; write one of `nat`, `ipip`, `gue`, `l2`",
     ),
     (
         "port = 80\n",
@@ -62,7 +62,7 @@ pub(super) const BAD: &[(&str, &str, usize, &str)] = &[
         5,
         "`native` or `generic`",
     ),
-    // [nat] and [ipip]
+    // [nat] and [encap]
     (
         "addresses = [\"10.0.0.1\"]",
         "addresses = [\"10.0.0\"]",
@@ -111,7 +111,7 @@ pub(super) const BAD: &[(&str, &str, usize, &str)] = &[
         "sources = [\"10.0.0.1\"]",
         "sources = []",
         24,
-        "[ipip] has no IPv4 address",
+        "[encap] has no IPv4 address",
     ),
     (
         "sources = [\"10.0.0.1\"]",
@@ -167,7 +167,12 @@ pub(super) const BAD: &[(&str, &str, usize, &str)] = &[
         "0 is out of range; write 1",
     ),
     ("port = 8000", "port = 0", 20, "0 is not a port"),
-    ("capacity = 3", "port = 3", 26, "ipip keeps the port"),
+    (
+        "capacity = 3",
+        "port = 3",
+        26,
+        "only mode nat changes the port",
+    ),
     ("10.0.1.1:7100", "10.0.1.1", 21, "not an address with port"),
     (
         "address = \"10.0.1.2\"\nmode = \"ipip\"",
@@ -178,8 +183,8 @@ pub(super) const BAD: &[(&str, &str, usize, &str)] = &[
     (
         "\"10.0.1.2\"",
         "\"2001:db8::2\"",
-        35,
-        "are not of one family",
+        24,
+        "[encap] has no IPv6 address",
     ),
     ("[\"b1\", \"b2\"]", "[]", 30, "pool \"p1\" has no backend"),
     (

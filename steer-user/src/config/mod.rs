@@ -15,7 +15,7 @@ mod services;
 mod tests;
 mod values;
 
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::net::{IpAddr, SocketAddr};
 use std::ops::RangeInclusive;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -32,8 +32,8 @@ pub struct Config {
     pub node: Node,
     /// What mode `nat` needs.
     pub nat: Nat,
-    /// What mode `ipip` needs.
-    pub ipip: Ipip,
+    /// What modes `ipip` and `gue` need.
+    pub encap: Encap,
     /// How backends are probed.
     pub probe: Probe,
     /// Backends, in the order of the document.
@@ -83,13 +83,24 @@ pub struct Nat {
     pub ports: RangeInclusive<u16>,
 }
 
-/// What mode `ipip` needs: outer sources.
+/// What modes `ipip` and `gue` need.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Ipip {
-    /// Towards IPv4 backends.
-    pub v4: Option<Ipv4Addr>,
-    /// Towards IPv6 backends.
-    pub v6: Option<Ipv6Addr>,
+pub struct Encap {
+    /// Outer source towards IPv4 backends.
+    pub v4: Option<Outer>,
+    /// Outer source towards IPv6 backends.
+    pub v6: Option<Outer>,
+    /// UDP port of backends with mode `gue`.
+    pub gue_port: u16,
+}
+
+/// Outer source addresses.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Outer {
+    /// The address, or the first of the prefix.
+    pub address: IpAddr,
+    /// How many of the last bits each flow has for itself.
+    pub bits: u8,
 }
 
 /// How backends are probed.
@@ -147,8 +158,12 @@ pub enum Mode {
         /// The backend's port, if it isn't the service's.
         port: Option<u16>,
     },
-    /// The packet is wrapped; the backend answers directly.
+    /// The packet is wrapped in an IP header; the backend answers directly.
     Ipip,
+    /// The packet is wrapped in IP and UDP headers; the backend answers directly.
+    Gue,
+    /// Only MAC addresses change; the backend is on the same link and answers directly.
+    L2,
 }
 
 /// Backends that serve the same thing.

@@ -1,4 +1,4 @@
-//! The sections `[node]`, `[nat]`, `[ipip]` and `[probe]`.
+//! The sections `[node]`, `[nat]`, `[encap]` and `[probe]`.
 
 use std::net::IpAddr;
 use std::ops::{Range, RangeInclusive};
@@ -9,7 +9,7 @@ use steer_common::abi::NAT_ADDRESSES;
 
 use super::raw::{self, Text};
 use super::report::Report;
-use super::{Ipip, Nat, Node, Probe, ProbeFiles};
+use super::{Encap, Nat, Node, Outer, Probe, ProbeFiles};
 use crate::pki::{Identity, IdentityKind};
 
 const NAT_PORTS: RangeInclusive<u16> = 20_000..=59_999;
@@ -71,6 +71,11 @@ pub(super) fn identity(
     }
 }
 
+/// What the kernel's own receiver uses (`ip fou add port 6080 gue`); IANA gave GUE this port.
+const GUE_PORT: u16 = 6080;
+/// Bits of an outer source that flows may have for themselves.
+const MAX_SOURCE_BITS: u8 = 24;
+
 pub(super) fn nat(raw: raw::Nat, report: &mut Report<'_>) -> NatSection {
     let mut addresses: Vec<IpAddr> = Vec::new();
     let mut spans = Vec::new();
@@ -111,26 +116,68 @@ pub(super) fn nat(raw: raw::Nat, report: &mut Report<'_>) -> NatSection {
     NatSection { typed, spans }
 }
 
-pub(super) fn ipip(raw: raw::Ipip, report: &mut Report<'_>) -> Ipip {
-    let mut ipip = Ipip::default();
+pub(super) fn encap(raw: raw::Encap, report: &mut Report<'_>) -> Encap {
+    let mut encap = Encap {
+        gue_port: GUE_PORT,
+        ..Encap::default()
+    };
+    if let Some(port) = raw.gue_port {
+        encap.gue_port = *port.get_ref();
+        if encap.gue_port == 0 {
+            report.add(port.span(), "0 is not a port", "write 1 to 65535");
+        }
+    }
     for value in raw.sources {
-        let Some(address) = report.address(&value) else {
+        let Some((address, outer)) = outer(&value, report) else {
             continue;
         };
-        let again = match address {
-            IpAddr::V4(v4) => ipip.v4.replace(v4).is_some(),
-            IpAddr::V6(v6) => ipip.v6.replace(v6).is_some(),
+        let place = match address {
+            IpAddr::V4(_) => &mut encap.v4,
+            IpAddr::V6(_) => &mut encap.v6,
         };
-        if again {
+        if place.replace(outer).is_some() {
             let what = "more than one source of one family";
             report.add(
                 value.span(),
                 what,
-                "keep one IPv4 and one IPv6 address at most",
+                "keep one IPv4 and one IPv6 source at most; a prefix spreads flows over its addresses",
             );
         }
     }
-    ipip
+    encap
+}
+
+/// An address, or a prefix of which each flow has an address.
+fn outer(value: &Text, report: &mut Report<'_>) -> Option<(IpAddr, Outer)> {
+    let Some((address, len)) = value.get_ref().split_once('/') else {
+        let address = report.address(value)?;
+        return Some((address, Outer { address, bits: 0 }));
+    };
+    let todo =
+        "write an address like 10.0.0.11, or a prefix like 10.0.8.0/24 whose last bits are 0";
+    let parsed = address.parse::<IpAddr>().ok().zip(len.parse::<u8>().ok());
+    let width = |address: &IpAddr| if address.is_ipv4() { 32_u8 } else { 128 };
+    let fits = parsed.filter(|(address, len)| {
+        let width = width(address);
+        let bits = match address {
+            IpAddr::V4(v4) => u128::from(v4.to_bits()),
+            IpAddr::V6(v6) => v6.to_bits(),
+        };
+        let own = width.checked_sub(*len);
+        own.is_some_and(|own| own <= MAX_SOURCE_BITS && bits & ((1 << own) - 1) == 0)
+            && !address.is_unspecified()
+            && !address.is_multicast()
+    });
+    let Some((address, len)) = fits else {
+        let what = format!(
+            "{:?} is not a prefix of unicast addresses with at most {MAX_SOURCE_BITS} bits of its own",
+            value.get_ref()
+        );
+        report.add(value.span(), what, todo);
+        return None;
+    };
+    let bits = width(&address) - len;
+    Some((address, Outer { address, bits }))
 }
 
 pub(super) fn probe(raw: raw::Probe, with_beacons: bool, report: &mut Report<'_>) -> Probe {

@@ -30,9 +30,10 @@ pub(super) struct Nat {
 
 #[derive(Default, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub(super) struct Ipip {
+pub(super) struct Encap {
     #[serde(default)]
     pub sources: Vec<Text>,
+    pub gue_port: Option<Spanned<u16>>,
 }
 
 #[derive(Default, Deserialize)]
@@ -53,6 +54,8 @@ pub(super) struct Probe {
 pub(super) enum Mode {
     Nat,
     Ipip,
+    Gue,
+    L2,
 }
 
 #[derive(Deserialize)]

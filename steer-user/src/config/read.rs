@@ -14,7 +14,7 @@ use super::{Config, backends, limits, node, raw, services};
 pub(super) struct Sections {
     node: Option<raw::Node>,
     nat: raw::Nat,
-    ipip: raw::Ipip,
+    encap: raw::Encap,
     probe: raw::Probe,
     backends: List<raw::Backend>,
     pools: List<raw::Pool>,
@@ -52,7 +52,7 @@ pub(super) fn sections(text: &str, report: &mut Report<'_>) -> Sections {
         match key.get_ref().as_ref() {
             "node" => sections.node = section.one(report),
             "nat" => sections.nat = section.one(report).unwrap_or_default(),
-            "ipip" => sections.ipip = section.one(report).unwrap_or_default(),
+            "encap" => sections.encap = section.one(report).unwrap_or_default(),
             "probe" => sections.probe = section.one(report).unwrap_or_default(),
             "backend" => sections.backends = section.each(report),
             "pool" => sections.pools = section.each(report),
@@ -60,7 +60,7 @@ pub(super) fn sections(text: &str, report: &mut Report<'_>) -> Sections {
             other => report.add(
                 section.span,
                 format!("unknown section `{other}`"),
-                "write [node], [nat], [ipip], [probe], [[backend]], [[pool]] or [[service]]",
+                "write [node], [nat], [encap], [probe], [[backend]], [[pool]] or [[service]]",
             ),
         }
     }
@@ -107,13 +107,13 @@ impl Sections {
     pub(super) fn build(self, report: &mut Report<'_>) -> Option<Config> {
         let node = self.node.map(|raw| node::node(raw, report));
         let nat = node::nat(self.nat, report);
-        let ipip = node::ipip(self.ipip, report);
+        let encap = node::encap(self.encap, report);
         let with_beacons = self.backends.items.iter().any(|b| b.beacon.is_some());
         let probe = node::probe(self.probe, with_beacons, report);
         let context = backends::Context {
             home: node.as_ref().map_or("", |n| n.region.as_str()),
             nat: &nat.typed,
-            ipip: &ipip,
+            encap: &encap,
         };
         let backends = backends::backends(self.backends, &context, report);
         let pools = backends::pools(self.pools, &backends, report);
@@ -121,7 +121,7 @@ impl Sections {
         let config = Config {
             node: node?,
             nat: nat.typed.clone(),
-            ipip,
+            encap,
             probe,
             backends: backends.all()?,
             pools: pools.all()?,

@@ -88,12 +88,13 @@ fn service(
 /// Checks that a backend can serve the VIP.
 fn fits(vip: IpAddr, port: u16, backend: &Backend, pool: &Text, report: &mut Report<'_>) {
     let (name, pool_name) = (&backend.name, pool.get_ref());
-    if vip.is_ipv4() != backend.address.is_ipv4() {
+    let wrapped = matches!(backend.mode, Mode::Ipip | Mode::Gue);
+    if !wrapped && vip.is_ipv4() != backend.address.is_ipv4() {
         let what = format!(
             "{vip} and backend {name:?} of pool {pool_name:?} ({}) are not of one family",
             backend.address
         );
-        let todo = "use pools whose backends are all of the service's family";
+        let todo = "use backends of the service's family, or mode ipip or gue";
         report.add(pool.span(), what, todo);
     }
     if let (0, Mode::Nat { port: Some(port) }) = (port, backend.mode) {

@@ -1,3 +1,4 @@
+use std::net::Ipv4Addr;
 use std::path::Path;
 
 use super::bad::BAD;
@@ -13,7 +14,7 @@ interfaces = ["eth0"]
 [nat]
 addresses = ["10.0.0.1"]
 ports = "1000-2000"
-[ipip]
+[encap]
 sources = ["10.0.0.1"]
 [probe]
 timeout = "300ms"
@@ -83,7 +84,10 @@ fn the_example_tells_the_defaults() {
 fn a_document_becomes_what_it_says() {
     let config = parse(GOOD).unwrap();
     assert_eq!(config.nat.ports, 1000..=2000);
-    assert_eq!(config.ipip.v4, Some(Ipv4Addr::new(10, 0, 0, 1)));
+    assert_eq!(
+        config.encap.v4.map(|outer| (outer.address, outer.bits)),
+        Some((Ipv4Addr::new(10, 0, 0, 1).into(), 0))
+    );
     assert_eq!((config.probe.rise, config.probe.fall), (3, 2));
     assert_eq!(config.backends[0].mode, Mode::Nat { port: Some(8000) });
     assert_eq!(config.backends[1].mode, Mode::Ipip);

@@ -60,6 +60,7 @@ pub struct Controller<D> {
     /// Tables are not changed before this, unless all backends are measured.
     frozen: Option<Instant>,
     swept: Instant,
+    sweeping: bool,
 }
 
 impl<D: Dataplane> Controller<D> {
@@ -78,6 +79,7 @@ impl<D: Dataplane> Controller<D> {
             drained,
             frozen: adopted.then_some(now + FROZEN),
             swept: now,
+            sweeping: false,
             config,
             dataplane,
         };
@@ -95,6 +97,7 @@ impl<D: Dataplane> Controller<D> {
         let (mut services, mut ops) = placement::place(&self.dataplane, &config, &numbers)?;
         let tables: Vec<_> = services.iter().map(placement::table).collect();
         services.extend(desired::nat_sources(&config));
+        services.extend(desired::addresses(&services));
         let probe = &config.probe;
         let mut known = HashMap::new();
         for backend in &config.backends {
@@ -264,9 +267,17 @@ impl<D: Dataplane> Controller<D> {
             self.unsettled
                 .settle(&mut self.dataplane, range, wanted.idle_timeout, now);
         }
-        if now.saturating_duration_since(self.swept) >= SWEEP_EVERY {
+        // One at a time: the marks on the slots are those of the sweep that is under way.
+        if !self.sweeping && now.saturating_duration_since(self.swept) >= SWEEP_EVERY {
             self.swept = now;
             self.sweep()?;
+            self.sweeping = true;
+        }
+        if let Some(sweep) = self.dataplane.swept() {
+            self.sweeping = false;
+            let sweep = sweep?;
+            slots::untrack(&mut self.dataplane, &self.tables, &sweep);
+            self.release(&sweep);
         }
         Ok(())
     }
@@ -274,14 +285,12 @@ impl<D: Dataplane> Controller<D> {
     fn sweep(&mut self) -> Result<()> {
         slots::begin_sweep(&mut self.dataplane, &self.tables);
         let idle = desired::idle_ms(&self.config);
-        let sweep = self.dataplane.sweep(&SweepLimits {
+        self.dataplane.sweep(SweepLimits {
             flow_idle_ms: idle,
             nat_idle_ms: idle,
+            nat_udp_idle_ms: desired::udp_idle_ms(&self.config),
             nat_closed_ms: desired::NAT_CLOSED_MS,
-        })?;
-        slots::untrack(&mut self.dataplane, &self.tables, &sweep);
-        self.release(&sweep);
-        Ok(())
+        })
     }
 
     /// What there is to see.

@@ -142,11 +142,35 @@ pub(super) fn nat_sources(config: &Config) -> Vec<Service> {
     services
 }
 
+/// Entries by which fragments for one of the services' addresses are found, whatever their port.
+pub(super) fn addresses(services: &[Service]) -> Vec<Service> {
+    let mut found: Vec<ServiceKey> = Vec::new();
+    for service in services {
+        let key = ServiceKey {
+            port: 0,
+            protocol: 0,
+            ..service.key
+        };
+        if !found.contains(&key) {
+            found.push(key);
+        }
+    }
+    let entry = |key| Service {
+        key,
+        flags: service_flags::ADDRESS,
+        id: NO_SERVICE,
+        ..Service::default()
+    };
+    found.into_iter().map(entry).collect()
+}
+
 /// A member, but for its state and its next hop.
 pub(super) fn member(backend: &config::Backend, service: u16, number: u16) -> Member {
     let (mode, port) = match backend.mode {
         config::Mode::Nat { port } => (Mode::Nat, port.unwrap_or(0)),
         config::Mode::Ipip => (Mode::Ipip, 0),
+        config::Mode::Gue => (Mode::Gue, 0),
+        config::Mode::L2 => (Mode::L2, 0),
     };
     Member {
         address: backend.address.into(),
@@ -165,16 +189,23 @@ pub(super) fn settings(config: &Config) -> Settings {
         let of = config.nat.addresses.iter().filter(|a| a.is_ipv4() == v4);
         of.count() as u16
     };
+    let address =
+        |outer: Option<config::Outer>| outer.map_or_else(Default::default, |o| o.address.into());
+    let bits = |outer: Option<config::Outer>| outer.map_or(0, |o| o.bits);
     let first = *config.nat.ports.start();
     Settings {
         nat_v4: count(true),
         nat_v6: count(false),
         flow_seed: FLOW_SEED,
-        ipip_v4: config.ipip.v4.map(Into::into).unwrap_or_default(),
-        ipip_v6: config.ipip.v6.map(Into::into).unwrap_or_default(),
+        outer_v4: address(config.encap.v4),
+        outer_v6: address(config.encap.v6),
+        outer_v4_bits: bits(config.encap.v4),
+        outer_v6_bits: bits(config.encap.v6),
+        gue_port: config.encap.gue_port,
         nat_port_first: first,
         nat_port_count: (config.nat.ports.end() - first).saturating_add(1),
         nat_idle_ms: idle_ms(config),
+        nat_udp_idle_ms: udp_idle_ms(config),
         nat_closed_ms: NAT_CLOSED_MS,
         nat_retry_ms: NAT_RETRY_MS,
         ..Settings::default()
@@ -183,7 +214,17 @@ pub(super) fn settings(config: &Config) -> Settings {
 
 /// The longest idle timeout of a service, in ticks.
 pub(super) fn idle_ms(config: &Config) -> u32 {
-    let longest = config.services.iter().map(|s| s.idle_timeout).max();
+    longest(config, |_| true)
+}
+
+/// The longest idle timeout of a service for UDP, in ticks.
+pub(super) fn udp_idle_ms(config: &Config) -> u32 {
+    longest(config, |service| service.protocol == config::Protocol::Udp)
+}
+
+fn longest(config: &Config, of: impl Fn(&config::Service) -> bool) -> u32 {
+    let services = config.services.iter().filter(|service| of(service));
+    let longest = services.map(|service| service.idle_timeout).max();
     longest.map_or(300_000, |idle| {
         u32::try_from(idle.as_millis()).unwrap_or(u32::MAX / 4)
     })

@@ -42,6 +42,8 @@ impl<D: Dataplane> Controller<D> {
             let mut wanted = Member {
                 macs: present.macs,
                 interface: present.interface,
+                vlan: present.vlan,
+                mtu: present.mtu,
                 flags: present.flags & member_flags::RESOLVED,
                 ..desired::member(settings, number, *backend as u16)
             };
@@ -50,6 +52,8 @@ impl<D: Dataplane> Controller<D> {
                 if let Some(hop) = way {
                     wanted.macs = hop.macs;
                     wanted.interface = hop.interface;
+                    wanted.vlan = hop.vlan;
+                    wanted.mtu = hop.mtu;
                     wanted.flags = member_flags::RESOLVED;
                 }
             }

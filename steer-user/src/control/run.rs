@@ -1,7 +1,6 @@
 //! The loop itself: one task that owns the state, and what tells it of the world.
 
 use std::{
-    net::IpAddr,
     path::{Path, PathBuf},
     sync::Arc,
     time::{Duration, Instant},
@@ -59,7 +58,7 @@ pub async fn run(
     let controller = Controller::new(config, maps, Instant::now())?;
     let neighbours = Neighbours::new()?;
     let (tell_way, ways) = mpsc::channel(64);
-    let (targets, followed) = watch::channel(addresses(controller.config()));
+    let (followers, followed) = watch::channel(targets(controller.config()));
     tokio::spawn(ways::follow(neighbours, followed, tell_way));
     let (measured, measurements) = mpsc::channel(1024);
     let probers = spawn_probers(controller.config(), &measured)?;
@@ -73,7 +72,7 @@ pub async fn run(
         file: file.to_owned(),
         controller,
         attacher,
-        targets,
+        targets: followers,
         measured,
         probers,
     };
@@ -84,7 +83,7 @@ struct Daemon {
     file: PathBuf,
     controller: Controller<KernelMaps>,
     attacher: Attacher,
-    targets: watch::Sender<Vec<(String, IpAddr)>>,
+    targets: watch::Sender<ways::Targets>,
     measured: mpsc::Sender<Measurement>,
     probers: Vec<JoinHandle<()>>,
 }
@@ -190,7 +189,7 @@ impl Daemon {
             prober.abort();
         }
         let config = self.controller.config().clone();
-        self.targets.send_replace(addresses(&config));
+        self.targets.send_replace(targets(&config));
         attach(&mut self.attacher, &mut self.controller.dataplane, &config)
     }
 }
@@ -214,9 +213,14 @@ fn attach(attacher: &mut Attacher, maps: &mut KernelMaps, config: &Config) -> Re
     Ok(())
 }
 
-fn addresses(config: &Config) -> Vec<(String, IpAddr)> {
+fn targets(config: &Config) -> ways::Targets {
     let backends = config.backends.iter();
-    backends.map(|b| (b.name.clone(), b.address)).collect()
+    let interfaces = config.node.interfaces.iter();
+    ways::Targets {
+        backends: backends.map(|b| (b.name.clone(), b.address)).collect(),
+        // One that is gone by now comes back with another index, and another look at all this.
+        attached: interfaces.flat_map(|name| interface_index(name)).collect(),
+    }
 }
 
 fn spawn_probers(

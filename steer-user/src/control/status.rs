@@ -202,6 +202,8 @@ fn backend<D: Dataplane>(
         mode: match settings.mode {
             config::Mode::Nat { .. } => "nat",
             config::Mode::Ipip => "ipip",
+            config::Mode::Gue => "gue",
+            config::Mode::L2 => "l2",
         }
         .to_owned(),
         health: health.to_owned(),

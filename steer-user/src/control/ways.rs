@@ -16,6 +16,15 @@ const SETTLE: Duration = Duration::from_millis(20);
 /// For what no event tells of.
 const AGAIN: Duration = Duration::from_secs(5);
 
+/// Whose ways are followed.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Targets {
+    /// Backends by name.
+    pub(super) backends: Vec<(String, IpAddr)>,
+    /// Interfaces that the program is attached to, by index.
+    pub(super) attached: Vec<u32>,
+}
+
 /// A backend's name, and the way to it if it is known.
 pub(super) type Way = (String, Option<NextHop>);
 
@@ -23,7 +32,7 @@ pub(super) type Way = (String, Option<NextHop>);
 /// listens any more.
 pub(super) async fn follow(
     neighbours: Neighbours,
-    mut targets: watch::Receiver<Vec<(String, IpAddr)>>,
+    mut targets: watch::Receiver<Targets>,
     tell: mpsc::Sender<Way>,
 ) {
     let mut changes = neighbours.changes();
@@ -31,8 +40,8 @@ pub(super) async fn follow(
     loop {
         changes.mark_unchanged();
         let all = targets.borrow_and_update().clone();
-        for (name, address) in all {
-            let way = match neighbours.next_hop(address).await {
+        for (name, address) in all.backends {
+            let way = match neighbours.next_hop(address, &all.attached).await {
                 Ok(way) => {
                     complained.remove(&name);
                     way

@@ -1,11 +1,14 @@
 //! The program for backends without a tunnel device.
 
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv6Addr};
 
 use anyhow::{Context, Result, anyhow, bail};
 use aya::{
     Ebpf, EbpfLoader,
-    maps::{HashMap, PerCpuArray},
+    maps::{
+        Array, PerCpuArray,
+        lpm_trie::{Key, LpmTrie},
+    },
     programs::{Xdp as Program, links::FdLink},
 };
 use steer_common::{
@@ -23,11 +26,17 @@ pub struct Decap {
 }
 
 impl Decap {
-    /// Loads the program, accepts packets from `sources` and attaches to an interface.
+    /// Loads the program, accepts packets from `sources` (addresses with prefix lengths) and attaches to
+    /// an interface. UDP to `gue_port` is taken for GUE.
     ///
     /// # Errors
     /// If there is no source or no such interface, or the kernel refuses.
-    pub fn attach(interface: &str, sources: &[IpAddr], generic: bool) -> Result<Self> {
+    pub fn attach(
+        interface: &str,
+        sources: &[(IpAddr, u8)],
+        gue_port: u16,
+        generic: bool,
+    ) -> Result<Self> {
         if sources.is_empty() {
             bail!("no node to accept packets from: anyone could send past a firewall then");
         }
@@ -35,14 +44,7 @@ impl Decap {
         let mut ebpf = EbpfLoader::new()
             .load(decap_object())
             .context("cannot load the maps; this needs CAP_BPF and CAP_NET_ADMIN, or root")?;
-        let map = ebpf
-            .map_mut(maps::DECAP_SOURCES)
-            .ok_or_else(|| anyhow!("the object has no map {}", maps::DECAP_SOURCES))?;
-        let mut map: HashMap<_, Address, u32> = map.try_into()?;
-        for source in sources {
-            map.insert(Address::from(*source), 1, 0)
-                .with_context(|| format!("{source}: too many nodes"))?;
-        }
+        set_up(&mut ebpf, sources, gue_port)?;
         let program: &mut Program = ebpf
             .program_mut("steer_decap")
             .ok_or_else(|| anyhow!("the object has no program steer_decap"))?
@@ -71,4 +73,30 @@ impl Decap {
         }
         Ok((sum(0)?, drops))
     }
+}
+
+/// Writes what the program accepts.
+///
+/// # Errors
+/// If there are more sources than the map takes.
+pub fn set_up(ebpf: &mut Ebpf, sources: &[(IpAddr, u8)], gue_port: u16) -> Result<()> {
+    let map = ebpf
+        .map_mut(maps::DECAP_SOURCES)
+        .ok_or_else(|| anyhow!("the object has no map {}", maps::DECAP_SOURCES))?;
+    let mut map: LpmTrie<_, Address, u32> = map.try_into()?;
+    for (source, len) in sources {
+        // IPv4 addresses are mapped into IPv6.
+        let len = match source {
+            IpAddr::V4(_) => u32::from(*len) + Ipv6Addr::BITS - 32,
+            IpAddr::V6(_) => u32::from(*len),
+        };
+        map.insert(&Key::new(len, Address::from(*source)), 1, 0)
+            .with_context(|| format!("{source}: too many nodes"))?;
+    }
+    let map = ebpf
+        .map_mut(maps::DECAP_PORT)
+        .ok_or_else(|| anyhow!("the object has no map {}", maps::DECAP_PORT))?;
+    let mut port: Array<_, u32> = map.try_into()?;
+    port.set(0, u32::from(gue_port), 0)?;
+    Ok(())
 }

@@ -8,8 +8,8 @@ use std::{
 
 use steer_common::{
     abi::{
-        Address, Config, DISPLACEMENTS, FlowEntry, FlowKey, Member, MemberCounters, NatForward,
-        NatReverse, SERVICES, Service, Slot, Track,
+        Address, Config, DISPLACEMENTS, FlowEntry, FlowKey, FragmentEntry, FragmentKey, Member,
+        MemberCounters, NatForward, NatReverse, SERVICES, Service, Slot, Track,
     },
     tables::{NextHop, Step, Tables},
     verdict::DropReason,
@@ -29,6 +29,8 @@ pub struct HostTables {
     pub forward: RefCell<HashMap<FlowKey, NatForward>>,
     /// The nat table, from the backend's side.
     pub reverse: RefCell<HashMap<FlowKey, NatReverse>>,
+    /// Fates of first fragments.
+    pub fragments: RefCell<HashMap<FragmentKey, FragmentEntry>>,
     /// What was counted, by member.
     pub counters: RefCell<HashMap<u16, MemberCounters>>,
     /// Drops that were counted apart from the outcome.
@@ -50,6 +52,7 @@ impl HostTables {
             flows: RefCell::default(),
             forward: RefCell::default(),
             reverse: RefCell::default(),
+            fragments: RefCell::default(),
             counters: RefCell::default(),
             drops: RefCell::default(),
             now_ms: Cell::new(0),
@@ -179,6 +182,19 @@ impl Tables for HostTables {
 
     fn remove_reverse(&self, key: &FlowKey) {
         self.reverse.borrow_mut().remove(key);
+    }
+
+    fn fragment(&self, key: &FragmentKey) -> Option<FragmentEntry> {
+        self.fragments.borrow().get(key).copied()
+    }
+
+    fn set_fragment(&self, key: &FragmentKey, entry: &FragmentEntry) -> bool {
+        self.fragments.borrow_mut().insert(*key, *entry);
+        true
+    }
+
+    fn may_answer(&self) -> bool {
+        true
     }
 
     fn route(&self, _packet: &Packet, member: &Member) -> Option<NextHop> {

@@ -21,7 +21,12 @@ use steer_common::{
     verdict::DropReason,
 };
 
-use super::{Counters, Dataplane, Snapshot, Sweep, SweepLimits, mapped::Mapped, perfect_hash};
+use super::{
+    Counters, Dataplane, Snapshot, Sweep, SweepLimits,
+    mapped::Mapped,
+    perfect_hash,
+    sweep::{Flows, Sweeping},
+};
 
 /// How long a packet can at most have been looking at a bank of services.
 const GRACE: Duration = Duration::from_millis(10);
@@ -34,31 +39,39 @@ pub struct KernelMaps {
     slots: Mapped<u64>,
     members: Mapped<Member>,
     nat_sources: Mapped<Address>,
-    pub(super) flows: HashMap<MapData, FlowKey, FlowEntry>,
-    pub(super) nat_forward: HashMap<MapData, FlowKey, NatForward>,
-    pub(super) nat_reverse: HashMap<MapData, FlowKey, NatReverse>,
+    flows: HashMap<MapData, FlowKey, FlowEntry>,
+    nat_forward: HashMap<MapData, FlowKey, NatForward>,
+    nat_reverse: HashMap<MapData, FlowKey, NatReverse>,
     member_counts: PerCpuArray<MapData, MemberCounters>,
     drop_counts: PerCpuArray<MapData, u64>,
     ports: DevMapHash<MapData>,
     published: Option<Instant>,
+    /// The tables of flows, for sweeps.
+    tables: Flows,
+    sweeping: Option<Sweeping>,
 }
 
 impl KernelMaps {
     pub(super) fn new(ebpf: &mut Ebpf) -> Result<Self> {
+        let [flows, forward, reverse] =
+            [maps::FLOWS, maps::NAT_FORWARD, maps::NAT_REVERSE].map(|name| take(ebpf, name));
+        let (flows, forward, reverse) = (flows?, forward?, reverse?);
         Ok(Self {
+            tables: Flows::new(&flows, &forward, &reverse)?,
             config: mapped(ebpf, maps::CONFIG)?,
             services: mapped(ebpf, maps::SERVICES)?,
             displacements: mapped(ebpf, maps::DISPLACEMENTS)?,
             slots: mapped(ebpf, maps::SLOTS)?,
             members: mapped(ebpf, maps::MEMBERS)?,
             nat_sources: mapped(ebpf, maps::NAT_SOURCES)?,
-            flows: take(ebpf, maps::FLOWS)?.try_into()?,
-            nat_forward: take(ebpf, maps::NAT_FORWARD)?.try_into()?,
-            nat_reverse: take(ebpf, maps::NAT_REVERSE)?.try_into()?,
+            flows: flows.try_into()?,
+            nat_forward: forward.try_into()?,
+            nat_reverse: reverse.try_into()?,
             member_counts: take(ebpf, maps::MEMBER_COUNTS)?.try_into()?,
             drop_counts: take(ebpf, maps::DROP_COUNTS)?.try_into()?,
             ports: take(ebpf, maps::PORTS)?.try_into()?,
             published: None,
+            sweeping: None,
         })
     }
 
@@ -76,6 +89,17 @@ impl KernelMaps {
         self.nat_forward.insert(forward_key, forward, 0)?;
         self.nat_reverse.insert(reverse_key, reverse, 0)?;
         Ok(())
+    }
+
+    /// Removes entries of a nat flow, as the kernel does where a table is full; for tests.
+    pub fn evict(&mut self, forward: Option<&FlowKey>, reverse: Option<&FlowKey>) {
+        // Gone already is as good.
+        if let Some(key) = forward {
+            let _ = self.nat_forward.remove(key);
+        }
+        if let Some(key) = reverse {
+            let _ = self.nat_reverse.remove(key);
+        }
     }
 
     /// The word of a slot, as kernel and daemon share it.
@@ -253,8 +277,17 @@ impl Dataplane for KernelMaps {
         Ok(counters)
     }
 
-    fn sweep(&mut self, limits: &SweepLimits) -> Result<Sweep> {
-        super::sweep::sweep(self, limits)
+    fn sweep(&mut self, limits: SweepLimits) -> Result<()> {
+        if self.sweeping.is_none() {
+            self.sweeping = Some(self.tables.try_clone()?.sweep(limits)?);
+        }
+        Ok(())
+    }
+
+    fn swept(&mut self) -> Option<Result<Sweep>> {
+        let result = self.sweeping.as_ref()?.result()?;
+        self.sweeping = None;
+        Some(result)
     }
 
     fn add_port(&mut self, interface: u32) -> Result<()> {

@@ -1,5 +1,6 @@
 //! What the control loop asks of the data path.
 
+mod batch;
 mod decap;
 mod host;
 mod kernel_maps;
@@ -12,7 +13,7 @@ mod pins;
 mod sweep;
 mod xdp;
 
-pub use decap::Decap;
+pub use decap::{Decap, set_up as set_up_decap};
 pub use host::HostTables;
 pub use kernel_maps::KernelMaps;
 pub use neighbours::Neighbours;
@@ -71,9 +72,12 @@ pub trait Dataplane: Send {
     /// What was counted since the maps were made.
     fn counters(&self) -> Result<Counters>;
 
-    /// Removes flows of the flow table and nat entries that were idle for longer than the limits,
-    /// and says which slots and members are still named.
-    fn sweep(&mut self, limits: &SweepLimits) -> Result<Sweep>;
+    /// Begins to remove flows of the flow table and nat entries that were idle for longer than the
+    /// limits. Until [`Self::swept`] gives the result no other begins.
+    fn sweep(&mut self, limits: SweepLimits) -> Result<()>;
+
+    /// What the last sweep left, once, when it is done.
+    fn swept(&mut self) -> Option<Result<Sweep>>;
 
     /// Allows packets to be redirected to an interface.
     fn add_port(&mut self, interface: u32) -> Result<()>;
@@ -105,8 +109,10 @@ pub struct Counters {
 pub struct SweepLimits {
     /// Flows of the flow table, in milliseconds.
     pub flow_idle_ms: u32,
-    /// Nat entries of open flows, in milliseconds.
+    /// Nat entries of open TCP flows, in milliseconds.
     pub nat_idle_ms: u32,
+    /// Nat entries of UDP flows, in milliseconds.
+    pub nat_udp_idle_ms: u32,
     /// Nat entries of closed flows, in milliseconds.
     pub nat_closed_ms: u32,
 }

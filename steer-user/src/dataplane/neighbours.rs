@@ -10,9 +10,9 @@ use futures_util::{StreamExt, TryStreamExt};
 use rtnetlink::{
     Handle, IpVersion, MulticastGroup, RouteMessageBuilder, new_multicast_connection,
     packet_route::{
-        link::LinkAttribute,
+        link::{InfoData, InfoVlan, LinkAttribute, LinkInfo, LinkMessage},
         neighbour::{NeighbourAddress, NeighbourAttribute, NeighbourState},
-        route::{RouteAddress, RouteAttribute},
+        route::{RouteAddress, RouteAttribute, RouteMetric},
     },
 };
 use steer_common::{
@@ -63,26 +63,34 @@ impl Neighbours {
         self.changes.clone()
     }
 
-    /// The way to an address. `None` while the next hop's MAC address is not known; the kernel was
+    /// The way to an address. What leads through a VLAN device that is not in `attached` leaves by
+    /// the device below it, with a tag. `None` while the next hop's MAC address is not known; the kernel was
     /// asked to find it out, and [`Self::changes`] will tell.
     ///
     /// # Errors
     /// If there is no route, or it leads through an interface without MAC addresses.
-    pub async fn next_hop(&self, address: IpAddr) -> Result<Option<NextHop>> {
-        let (interface, next_hop) = self.route(address).await?;
-        let source = self.own_mac(interface).await?;
-        let Some(destination) = self.neighbour(interface, next_hop).await? else {
-            find_out(next_hop, interface);
+    pub async fn next_hop(&self, address: IpAddr, attached: &[u32]) -> Result<Option<NextHop>> {
+        let route = self.route(address).await?;
+        let device = self.device(route.interface).await?;
+        let Some(destination) = self.neighbour(route.interface, route.next_hop).await? else {
+            find_out(route.next_hop, route.interface);
             return Ok(None);
         };
+        let (interface, vlan) = match device.vlan {
+            Some(vlan) if !attached.contains(&route.interface) => vlan,
+            _ => (route.interface, 0),
+        };
+        let mtu = route.mtu.map_or(device.mtu, |mtu| mtu.min(device.mtu));
         Ok(Some(NextHop {
-            macs: Macs::new(destination, source),
+            macs: Macs::new(destination, device.mac),
             interface,
+            vlan,
+            // An interface that takes more takes all that IP has.
+            mtu: u16::try_from(mtu).unwrap_or(u16::MAX),
         }))
     }
 
-    /// The interface towards an address, and the gateway or the address itself.
-    async fn route(&self, address: IpAddr) -> Result<(u32, IpAddr)> {
+    async fn route(&self, address: IpAddr) -> Result<Route> {
         let message = match address {
             IpAddr::V4(address) => RouteMessageBuilder::<Ipv4Addr>::new()
                 .destination_prefix(address, 32)
@@ -99,33 +107,38 @@ impl Neighbours {
             .ok_or_else(|| anyhow!("{address}: no route"))?;
         let mut interface = None;
         let mut gateway = address;
+        let mut mtu = None;
         for attribute in route.attributes {
             match attribute {
                 RouteAttribute::Oif(index) => interface = Some(index),
                 RouteAttribute::Gateway(RouteAddress::Inet(address)) => gateway = address.into(),
                 RouteAttribute::Gateway(RouteAddress::Inet6(address)) => gateway = address.into(),
+                RouteAttribute::Metrics(metrics) => {
+                    mtu = metrics.into_iter().find_map(|metric| match metric {
+                        RouteMetric::Mtu(mtu) => Some(mtu),
+                        _ => None,
+                    });
+                }
                 _ => (),
             }
         }
         let interface =
             interface.ok_or_else(|| anyhow!("{address}: its route has no interface"))?;
-        Ok((interface, gateway))
+        Ok(Route {
+            interface,
+            next_hop: gateway,
+            mtu,
+        })
     }
 
-    async fn own_mac(&self, interface: u32) -> Result<Mac> {
+    async fn device(&self, interface: u32) -> Result<Device> {
         let mut links = self.handle.link().get().match_index(interface).execute();
         let link = links
             .try_next()
             .await
             .with_context(|| format!("interface {interface}"))?
             .ok_or_else(|| anyhow!("interface {interface}: gone"))?;
-        link.attributes
-            .into_iter()
-            .find_map(|attribute| match attribute {
-                LinkAttribute::Address(bytes) => Mac::try_from(bytes).ok(),
-                _ => None,
-            })
-            .ok_or_else(|| anyhow!("interface {interface}: no MAC address"))
+        Device::of(link).ok_or_else(|| anyhow!("interface {interface}: no MAC address"))
     }
 
     async fn neighbour(&self, interface: u32, address: IpAddr) -> Result<Option<Mac>> {
@@ -165,6 +178,54 @@ impl Neighbours {
     }
 }
 
+/// What the kernel's routing says of an address.
+struct Route {
+    interface: u32,
+    /// The gateway, or the address itself.
+    next_hop: IpAddr,
+    mtu: Option<u32>,
+}
+
+/// What there is to know of an interface.
+#[derive(Debug, PartialEq, Eq)]
+struct Device {
+    mac: Mac,
+    mtu: u32,
+    /// Of a VLAN device: the device below, and the VLAN.
+    vlan: Option<(u32, u16)>,
+}
+
+impl Device {
+    /// `None` if it has no MAC address.
+    fn of(link: LinkMessage) -> Option<Self> {
+        let (mut mac, mut mtu, mut below, mut id) = (None, u32::from(u16::MAX), None, None);
+        for attribute in link.attributes {
+            match attribute {
+                LinkAttribute::Address(bytes) => mac = Mac::try_from(bytes).ok(),
+                LinkAttribute::Mtu(value) => mtu = value,
+                LinkAttribute::Link(index) => below = Some(index),
+                LinkAttribute::LinkInfo(infos) => {
+                    id = infos.iter().find_map(|info| match info {
+                        LinkInfo::Data(InfoData::Vlan(vlan)) => {
+                            vlan.iter().find_map(|attribute| match attribute {
+                                InfoVlan::Id(id) => Some(*id),
+                                _ => None,
+                            })
+                        }
+                        _ => None,
+                    });
+                }
+                _ => (),
+            }
+        }
+        Some(Self {
+            mac: mac?,
+            mtu,
+            vlan: below.zip(id),
+        })
+    }
+}
+
 /// Makes the kernel look for a neighbour, by a datagram of no bytes.
 fn find_out(address: IpAddr, interface: u32) {
     // Whatever goes wrong here shows in the neighbour never being found.
@@ -187,4 +248,33 @@ fn send_nothing(address: IpAddr, interface: u32) -> io::Result<()> {
         }
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_vlan_device_is_the_one_below_with_a_tag() {
+        let mac = [2, 0, 0, 0, 0, 1];
+        let mut link = LinkMessage::default();
+        link.attributes = vec![
+            LinkAttribute::Address(mac.to_vec()),
+            LinkAttribute::Mtu(1500),
+        ];
+        let plain = Device {
+            mac,
+            mtu: 1500,
+            vlan: None,
+        };
+        assert_eq!(Device::of(link.clone()), Some(plain));
+        // A veth has a link, too.
+        link.attributes.push(LinkAttribute::Link(7));
+        assert_eq!(Device::of(link.clone()).unwrap().vlan, None);
+        let data = InfoData::Vlan(vec![InfoVlan::Id(30)]);
+        let infos = vec![LinkInfo::Data(data)];
+        link.attributes.push(LinkAttribute::LinkInfo(infos));
+        assert_eq!(Device::of(link).unwrap().vlan, Some((7, 30)));
+        assert_eq!(Device::of(LinkMessage::default()), None);
+    }
 }

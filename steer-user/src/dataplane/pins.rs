@@ -11,8 +11,8 @@ use anyhow::{Context, Result, anyhow, bail};
 use aya::maps::{MapInfo, MapType};
 use steer_common::{
     abi::{
-        self, ABI_VERSION, Address, Config, FlowEntry, FlowKey, Member, MemberCounters, NatForward,
-        NatReverse, Service, Slot, maps,
+        self, ABI_VERSION, Address, Config, FlowEntry, FlowKey, FragmentEntry, FragmentKey, Member,
+        MemberCounters, NatForward, NatReverse, Service, Slot, maps,
     },
     verdict::DropReason,
 };
@@ -69,7 +69,7 @@ const fn per_cpu(name: &'static str, value: usize, entries: u32) -> Spec {
 }
 
 /// The maps that outlive the daemon.
-pub(super) const SPECS: [Spec; 12] = [
+pub(super) const SPECS: [Spec; 14] = [
     array(maps::CONFIG, size_of::<Config>(), 1),
     array(maps::SERVICES, size_of::<Service>(), 2 * abi::SERVICES),
     array(
@@ -87,6 +87,22 @@ pub(super) const SPECS: [Spec; 12] = [
     lru(maps::FLOWS, size_of::<FlowEntry>(), abi::FLOWS),
     lru(maps::NAT_FORWARD, size_of::<NatForward>(), abi::NAT_FLOWS),
     lru(maps::NAT_REVERSE, size_of::<NatReverse>(), abi::NAT_FLOWS),
+    Spec {
+        name: maps::FRAGMENTS,
+        kind: MapType::LruHash,
+        key: size_of::<FragmentKey>() as u32,
+        value: size_of::<FragmentEntry>() as u32,
+        entries: abi::FRAGMENTS,
+        flags: 0,
+    },
+    Spec {
+        name: maps::PROGRAMS,
+        kind: MapType::ProgramArray,
+        key: 4,
+        value: 4,
+        entries: abi::PROGRAMS.len() as u32,
+        flags: 0,
+    },
     per_cpu(
         maps::MEMBER_COUNTS,
         size_of::<MemberCounters>(),

@@ -1,9 +1,20 @@
-//! Removing flows that are over.
+//! Removing flows that are over, beside the loop: a full table takes longer than the loop may wait.
 
-use anyhow::Result;
-use steer_common::abi::{FlowKey, NatForward, NatReverse, NatState, TICK_SHIFT, age};
+use std::{
+    collections::HashMap,
+    os::fd::{AsFd, OwnedFd},
+    sync::mpsc::{Receiver, TryRecvError, channel},
+    thread,
+};
 
-use super::{Sweep, SweepLimits, kernel_maps::KernelMaps};
+use anyhow::{Context, Result, anyhow, bail};
+use aya::maps::Map;
+use steer_common::{
+    abi::{FlowEntry, FlowKey, NatForward, NatReverse, TICK_SHIFT, age, nat_state},
+    wire::PROTOCOL_TCP,
+};
+
+use super::{Sweep, SweepLimits, batch};
 
 /// The kernel's clock of flows: see [`TICK_SHIFT`].
 pub fn now_ms() -> u32 {
@@ -17,83 +28,145 @@ pub fn now_ms() -> u32 {
     (nanoseconds >> TICK_SHIFT) as u32
 }
 
-pub(super) fn sweep(maps: &mut KernelMaps, limits: &SweepLimits) -> Result<Sweep> {
-    let now = now_ms();
-    let mut sweep = Sweep::default();
-    sweep_flows(maps, limits, now, &mut sweep);
-    sweep_forward(maps, limits, now, &mut sweep);
-    sweep_reverse(maps, limits, now, &mut sweep);
-    Ok(sweep)
+/// A sweep that is under way.
+pub(super) struct Sweeping(Receiver<Result<Sweep>>);
+
+impl Sweeping {
+    /// What it left, once it is done.
+    pub(super) fn result(&self) -> Option<Result<Sweep>> {
+        match self.0.try_recv() {
+            Ok(result) => Some(result),
+            Err(TryRecvError::Empty) => None,
+            Err(TryRecvError::Disconnected) => Some(Err(anyhow!("the sweep has failed"))),
+        }
+    }
 }
 
-fn sweep_flows(maps: &mut KernelMaps, limits: &SweepLimits, now: u32, sweep: &mut Sweep) {
-    let mut idle = Vec::new();
-    // An entry that is evicted meanwhile ends an iteration early; the next sweep sees the rest.
-    for (key, entry) in maps.flows.iter().flatten() {
-        if age(now, entry.last_ms) > limits.flow_idle_ms {
-            idle.push(key);
+/// The tables of flows.
+pub(super) struct Flows {
+    flows: OwnedFd,
+    forward: OwnedFd,
+    reverse: OwnedFd,
+}
+
+impl Flows {
+    /// Holds the tables besides whoever has them.
+    ///
+    /// # Errors
+    /// If one is no hash, or there are too many open files.
+    pub(super) fn new(flows: &Map, forward: &Map, reverse: &Map) -> Result<Self> {
+        let own = |map: &Map| match map {
+            Map::LruHashMap(data) => Ok(data.fd().as_fd().try_clone_to_owned()?),
+            _ => bail!("a table of flows is not an LRU hash"),
+        };
+        Ok(Self {
+            flows: own(flows)?,
+            forward: own(forward)?,
+            reverse: own(reverse)?,
+        })
+    }
+
+    /// The same tables once more.
+    ///
+    /// # Errors
+    /// If there are too many open files.
+    pub(super) fn try_clone(&self) -> Result<Self> {
+        Ok(Self {
+            flows: self.flows.try_clone()?,
+            forward: self.forward.try_clone()?,
+            reverse: self.reverse.try_clone()?,
+        })
+    }
+
+    /// Begins a sweep.
+    pub(super) fn sweep(self, limits: SweepLimits) -> Result<Sweeping> {
+        let (tell, told) = channel();
+        thread::Builder::new()
+            .name("sweep".to_owned())
+            .spawn(move || {
+                // Nobody waits for it any more if this fails.
+                let _ = tell.send(self.run(&limits));
+            })
+            .context("cannot start a thread")?;
+        Ok(Sweeping(told))
+    }
+
+    fn run(&self, limits: &SweepLimits) -> Result<Sweep> {
+        let now = now_ms();
+        let mut sweep = Sweep::default();
+        self.sweep_flows(limits, now, &mut sweep)
+            .context("the flow table cannot be swept")?;
+        self.sweep_nat(limits, now, &mut sweep)
+            .context("the nat table cannot be swept")?;
+        Ok(sweep)
+    }
+
+    fn sweep_flows(&self, limits: &SweepLimits, now: u32, sweep: &mut Sweep) -> Result<()> {
+        let mut idle = Vec::new();
+        batch::for_each(self.flows.as_fd(), |key: &FlowKey, entry: &FlowEntry| {
+            if age(now, entry.last_ms) > limits.flow_idle_ms {
+                idle.push(*key);
+            } else {
+                sweep.tracked.push((entry.slot, entry.member));
+            }
+        })?;
+        sweep.removed += idle.len();
+        batch::remove(self.flows.as_fd(), &idle)?;
+        Ok(())
+    }
+
+    /// A flow is over when neither of its entries says otherwise; an entry that has lost its other
+    /// half by eviction goes once it is idle by itself.
+    fn sweep_nat(&self, limits: &SweepLimits, now: u32, sweep: &mut Sweep) -> Result<()> {
+        // Only entries that look over are looked at twice.
+        let mut quiet = HashMap::new();
+        batch::for_each(self.reverse.as_fd(), |key: &FlowKey, entry: &NatReverse| {
+            if limits.is_over(key, entry.state, age(now, entry.last_ms)) {
+                quiet.insert(*key, false);
+            }
+        })?;
+        let mut over = Vec::new();
+        batch::for_each(self.forward.as_fd(), |key: &FlowKey, entry: &NatForward| {
+            let reverse_key = reverse_key(key, entry);
+            let is_over = limits.is_over(key, entry.state, age(now, entry.last_ms));
+            let reverse = quiet.get_mut(&reverse_key);
+            // The backend may talk on, as long as its own entry is there to say so.
+            if is_over && (reverse.is_some() || !self.has_reverse(&reverse_key)) {
+                over.push(*key);
+                return;
+            }
+            if let Some(known) = reverse {
+                *known = true;
+            }
+            let member = usize::from(entry.member);
+            if sweep.nat_flows.len() <= member {
+                sweep.nat_flows.resize(member + 1, 0);
+            }
+            sweep.nat_flows[member] += 1;
+        })?;
+        let silent: Vec<_> = quiet
+            .into_iter()
+            .filter_map(|(key, known)| (!known).then_some(key))
+            .collect();
+        sweep.removed += over.len().max(silent.len());
+        batch::remove(self.forward.as_fd(), &over)?;
+        batch::remove(self.reverse.as_fd(), &silent)?;
+        Ok(())
+    }
+
+    fn has_reverse(&self, key: &FlowKey) -> bool {
+        batch::contains(self.reverse.as_fd(), key, size_of::<NatReverse>())
+    }
+}
+
+impl SweepLimits {
+    fn is_over(&self, key: &FlowKey, state: u8, idle: u32) -> bool {
+        let longest = if key.protocol == PROTOCOL_TCP {
+            self.nat_idle_ms
         } else {
-            sweep.tracked.push((entry.slot, entry.member));
-        }
-    }
-    sweep.removed += idle.len();
-    for key in idle {
-        // Gone already is as good.
-        let _ = maps.flows.remove(&key);
-    }
-}
-
-fn is_over(limits: &SweepLimits, state: u8, idle: u32) -> bool {
-    idle > limits.nat_idle_ms || (state >= NatState::Closing as u8 && idle > limits.nat_closed_ms)
-}
-
-fn sweep_forward(maps: &mut KernelMaps, limits: &SweepLimits, now: u32, sweep: &mut Sweep) {
-    let mut over = Vec::new();
-    for (key, entry) in maps.nat_forward.iter().flatten() {
-        let reverse_key = reverse_key(&key, &entry);
-        let mut idle = age(now, entry.last_ms);
-        if let Ok(reverse) = maps.nat_reverse.get(&reverse_key, 0) {
-            idle = idle.min(age(now, reverse.last_ms));
-        }
-        if is_over(limits, entry.state, idle) {
-            over.push((key, reverse_key));
-            continue;
-        }
-        let member = usize::from(entry.member);
-        if sweep.nat_flows.len() <= member {
-            sweep.nat_flows.resize(member + 1, 0);
-        }
-        sweep.nat_flows[member] += 1;
-    }
-    sweep.removed += over.len();
-    for (key, reverse_key) in over {
-        // Gone already is as good.
-        let _ = maps.nat_forward.remove(&key);
-        let _ = maps.nat_reverse.remove(&reverse_key);
-    }
-}
-
-/// Entries of backends whose counterpart was evicted.
-fn sweep_reverse(maps: &mut KernelMaps, limits: &SweepLimits, now: u32, sweep: &mut Sweep) {
-    let mut orphans = Vec::new();
-    for (key, entry) in maps.nat_reverse.iter().flatten() {
-        let idle = age(now, entry.last_ms);
-        if idle <= limits.nat_closed_ms {
-            continue;
-        }
-        let known = maps
-            .nat_forward
-            .get(&forward_key(&key, &entry), 0)
-            .is_ok_and(|forward| {
-                forward.source == key.destination && forward.source_port == key.destination_port
-            });
-        if !known {
-            orphans.push(key);
-        }
-    }
-    sweep.removed += orphans.len();
-    for key in orphans {
-        let _ = maps.nat_reverse.remove(&key);
+            self.nat_udp_idle_ms
+        };
+        idle > longest || (nat_state::is_over(state) && idle > self.nat_closed_ms)
     }
 }
 
@@ -103,16 +176,6 @@ fn reverse_key(key: &FlowKey, entry: &NatForward) -> FlowKey {
         destination: entry.source,
         source_port: entry.backend_port,
         destination_port: entry.source_port,
-        ..*key
-    }
-}
-
-fn forward_key(key: &FlowKey, entry: &NatReverse) -> FlowKey {
-    FlowKey {
-        source: entry.client,
-        destination: entry.vip,
-        source_port: entry.client_port,
-        destination_port: entry.vip_port,
         ..*key
     }
 }

@@ -5,12 +5,15 @@ use std::{io, path::PathBuf};
 use anyhow::{Context, Result, anyhow, bail};
 use aya::{
     Ebpf, EbpfLoader,
+    maps::{MapData, ProgramArray},
     programs::{
         ProgramError, Xdp as Program, XdpMode,
         links::{FdLink, PinnedLink},
         xdp::XdpLink,
     },
 };
+
+use steer_common::abi::{PROGRAMS, maps};
 
 use super::{
     kernel_maps::KernelMaps,
@@ -19,7 +22,7 @@ use super::{
 };
 
 /// Name of the program in the object.
-const PROGRAM: &str = "steer";
+const PROGRAM: &str = "steer_main";
 
 /// What to load, and where to keep it.
 #[derive(Clone, Debug, Default)]
@@ -42,6 +45,8 @@ pub struct Xdp {
 pub struct Attacher {
     ebpf: Ebpf,
     pins: Option<Pins>,
+    /// Without a pin the kernel empties the array when nobody holds it.
+    _programs: ProgramArray<MapData>,
 }
 
 impl Xdp {
@@ -72,12 +77,27 @@ impl Xdp {
         let mut ebpf = loader
             .load(object())
             .context("cannot load the maps; this needs CAP_BPF and CAP_NET_ADMIN, or root")?;
-        program(&mut ebpf)?
-            .load()
-            .context("the kernel refuses the XDP program")?;
+        let programs = ebpf
+            .take_map(maps::PROGRAMS)
+            .ok_or_else(|| anyhow!("the object has no map {}", maps::PROGRAMS))?;
+        for name in PROGRAMS {
+            program(&mut ebpf, name)?
+                .load()
+                .with_context(|| format!("the kernel refuses the XDP program {name}"))?;
+        }
+        let mut programs = ProgramArray::try_from(programs)?;
+        for (index, name) in (0..).zip(PROGRAMS) {
+            programs
+                .set(index, program(&mut ebpf, name)?.fd()?, 0)
+                .with_context(|| format!("cannot put the program {name} where others find it"))?;
+        }
         let maps = KernelMaps::new(&mut ebpf)?;
         Ok(Self {
-            attacher: Attacher { ebpf, pins },
+            attacher: Attacher {
+                ebpf,
+                pins,
+                _programs: programs,
+            },
             maps,
             adopted,
         })
@@ -106,7 +126,7 @@ impl Xdp {
     /// # Errors
     /// None, unless the object is not ours.
     pub fn program(&mut self) -> Result<&mut Program> {
-        program(&mut self.attacher.ebpf)
+        program(&mut self.attacher.ebpf, PROGRAM)
     }
 
     /// The maps.
@@ -130,7 +150,7 @@ impl Attacher {
     pub fn attach(&mut self, interface: &str, generic: bool) -> Result<()> {
         let index = interface_index(interface)?;
         let pin = self.pins.as_ref().map(|pins| pins.link(interface));
-        let program = program(&mut self.ebpf)?;
+        let program = program(&mut self.ebpf, PROGRAM)?;
         if let Some(path) = pin.as_ref().filter(|path| path.exists()) {
             if link_interface(path)? == Some(index) {
                 let link = PinnedLink::from_pin(path)
@@ -182,9 +202,9 @@ impl Attacher {
     }
 }
 
-fn program(ebpf: &mut Ebpf) -> Result<&mut Program> {
-    ebpf.program_mut(PROGRAM)
-        .ok_or_else(|| anyhow!("the object has no program {PROGRAM}"))?
+fn program<'e>(ebpf: &'e mut Ebpf, name: &str) -> Result<&'e mut Program> {
+    ebpf.program_mut(name)
+        .ok_or_else(|| anyhow!("the object has no program {name}"))?
         .try_into()
         .context("the program is not of type XDP")
 }

@@ -15,7 +15,7 @@ impl Fleet {
         let mut text = format!(
             "[node]\nname = \"edge\"\nregion = \"home\"\ninterfaces = {interfaces:?}\n\
              state_dir = \"{folder}/state\"\nsocket = \"{}\"\nbpffs = \"{}\"\n\n\
-             [nat]\naddresses = {SOURCES:?}\n\n[ipip]\nsources = {SOURCES:?}\n\n\
+             [nat]\naddresses = {SOURCES:?}\n\n[encap]\nsources = {SOURCES:?}\n\n\
              [probe]\nca = \"{folder}/pki/ca.pem\"\ncert = \"{folder}/pki/edge.pem\"\n\
              key = \"{folder}/pki/edge.key\"\n",
             self.socket().display(),

@@ -4,7 +4,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use aya::{
     Ebpf, EbpfLoader,
-    maps::{HashMap, PerCpuArray},
+    maps::PerCpuArray,
     programs::{TestRun as _, TestRunOptions, Xdp as Program},
 };
 use steer_common::{
@@ -14,7 +14,7 @@ use steer_common::{
     verdict::DropReason,
 };
 use steer_tests::packet::{ACK, Packet, ethernet, ipv4_header, ipv6_header};
-use steer_user::dataplane::decap_object;
+use steer_user::dataplane::{decap_object, set_up_decap};
 
 use crate::fixture::{OUTER_V4, OUTER_V6, PORT, backend, client, hex, v4, v6, vip};
 
@@ -24,11 +24,8 @@ struct Stripper(Ebpf);
 impl Stripper {
     fn new() -> Self {
         let mut ebpf = EbpfLoader::new().load(decap_object()).unwrap();
-        let map = ebpf.map_mut(maps::DECAP_SOURCES).unwrap();
-        let mut sources: HashMap<_, Address, u32> = map.try_into().unwrap();
-        for node in nodes() {
-            sources.insert(node, 1, 0).unwrap();
-        }
+        let sources = [(OUTER_V4.into(), 32), (OUTER_V6.into(), 112)];
+        set_up_decap(&mut ebpf, &sources, GUE_PORT).unwrap();
         program(&mut ebpf).load().unwrap();
         Self(ebpf)
     }
@@ -46,7 +43,7 @@ impl Stripper {
     fn run(&mut self, frame: &[u8]) -> (Decap, Vec<u8>) {
         let mut memory = frame.to_vec();
         let mut buffer = Buffer::new(&mut memory, 0);
-        let host = decap(&mut buffer, |source| nodes().contains(source));
+        let host = decap(&mut buffer, GUE_PORT, is_node);
         let host_bytes = buffer.bytes().to_vec();
 
         let mut expected = self.counts();
@@ -83,8 +80,14 @@ fn program(ebpf: &mut Ebpf) -> &mut Program {
     ebpf.program_mut("steer_decap").unwrap().try_into().unwrap()
 }
 
-fn nodes() -> [Address; 2] {
-    [OUTER_V4.into(), OUTER_V6.into()]
+const GUE_PORT: u16 = 6080;
+
+/// The IPv4 address of a node, and a prefix of 112 bits of another.
+fn is_node(source: &Address) -> bool {
+    match source.to_ip() {
+        IpAddr::V4(source) => source == OUTER_V4,
+        IpAddr::V6(source) => source.octets()[..14] == OUTER_V6.octets()[..14],
+    }
 }
 
 /// A packet as it comes through the tunnel.
@@ -211,7 +214,7 @@ fn what_no_node_encapsulated_is_left_alone() {
         stripper.expect_untouched(&packet.inner.bytes());
         packet.node = match packet.node {
             IpAddr::V4(_) => Ipv4Addr::new(10, 98, 0, 2).into(),
-            IpAddr::V6(_) => Ipv6Addr::new(0xfd98, 0, 0, 0, 0, 0, 0, 2).into(),
+            IpAddr::V6(_) => Ipv6Addr::new(0xfd98, 0, 0, 0, 0, 0, 1, 1).into(),
         };
         stripper.expect_untouched(&packet.bytes());
     }
@@ -274,5 +277,45 @@ fn an_inner_header_that_is_cut_or_of_the_wrong_version_is_malformed() {
         let mut frame = frame.clone();
         frame[inner_at] ^= 0x20;
         assert_eq!(stripper.run(&frame).0, malformed);
+    }
+}
+
+/// What is between the outer IP header and the packet of mode `gue`.
+fn gue_headers(variant: u8, v6_inside: bool, port: u16) -> Vec<u8> {
+    let mut headers = [[0xc0, 1], port.to_be_bytes(), [0, 0], [0, 0]].concat();
+    if variant == 0 {
+        headers.extend([0, if v6_inside { 41 } else { 4 }, 0, 0]);
+    }
+    headers
+}
+
+/// A packet of mode `gue`, in place of one of mode `ipip`.
+fn gue(packet: &Tunnelled, headers: &[u8]) -> Vec<u8> {
+    let mut frame = packet.bytes();
+    let at = packet.inner_at();
+    frame.splice(at..at, headers.iter().copied());
+    let network = at - if packet.node.is_ipv4() { 20 } else { 40 };
+    frame[network + if packet.node.is_ipv4() { 9 } else { 6 }] = 17;
+    frame
+}
+
+#[test]
+fn headers_of_gue_come_off_in_both_variants() {
+    let mut stripper = Stripper::new();
+    for packet in shapes() {
+        let v6_inside = packet.inner.source.is_ipv6();
+        for variant in [0, 1] {
+            let headers = gue_headers(variant, v6_inside, GUE_PORT);
+            let (done, out) = stripper.run(&gue(&packet, &headers));
+            assert_eq!(done, Decap::Done);
+            assert_eq!(hex(&out), hex(&packet.inner.bytes()));
+            stripper.expect_untouched(&gue(&packet, &gue_headers(variant, v6_inside, 6081)));
+        }
+        // Options, a control message, another protocol, flags, and a later variant.
+        for (at, value) in [(8, 1), (8, 0x20), (9, 6), (10, 1), (8, 0x80)] {
+            let mut headers = gue_headers(0, v6_inside, GUE_PORT);
+            headers[at] = value;
+            stripper.expect_untouched(&gue(&packet, &headers));
+        }
     }
 }

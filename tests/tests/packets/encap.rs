@@ -6,7 +6,7 @@ use steer_common::{Action, verdict::DropReason};
 use steer_tests::packet::{ACK, Packet, SYN, Transport, ethernet, ipv4_header, ipv6_header};
 
 use crate::fixture::{
-    Fixture, OUTER_V4, OUTER_V6, PORT, Ran, backend, client, macs_to, v4, v6, vip,
+    Fixture, OUTER_V4, OUTER_V6, PORT, Ran, backend, client, hex, macs_to, v4, v6, vip,
 };
 
 /// What an IPv4 member is sent: the outer header in front of the packet, whose TTL is one less.
@@ -104,17 +104,36 @@ fn families_may_differ_inside_and_outside() {
 }
 
 #[test]
-fn tags_stay_in_front() {
+fn tags_are_those_of_the_way_to_the_member() {
     for tags in [
+        vec![],
         vec![(0x8100, 0x2064)],
         vec![(0x88a8, 100), (0x8100, 0xe0c8)],
     ] {
-        for v4_client in [true, false] {
-            let packet = Packet {
-                tags: tags.clone(),
-                ..tcp(v4_client, vip::EXACT, ACK)
-            };
-            expect(&packet, if v4_client { 1 } else { 3 });
+        for vlan in [0, 77] {
+            for (v4_client, member) in [(true, 1), (false, 3)] {
+                let packet = Packet {
+                    tags: tags.clone(),
+                    ..tcp(v4_client, vip::EXACT, ACK)
+                };
+                let mut fixture = Fixture::new();
+                fixture.change(member, |member| member.vlan = vlan);
+                let ran = fixture.run(&packet.bytes());
+                let sent = Packet {
+                    tags: if vlan == 0 {
+                        vec![]
+                    } else {
+                        vec![(0x8100, vlan)]
+                    },
+                    ..packet
+                };
+                let expected = if v4_client {
+                    outer_v4(&sent, member)
+                } else {
+                    outer_v6(&sent, member, &ran.bytes)
+                };
+                assert_eq!(hex(&ran.bytes), hex(&expected), "{tags:?} to {vlan}");
+            }
         }
     }
 }

@@ -18,6 +18,8 @@ use steer_user::dataplane::{Dataplane, HostTables, OpenOptions, Xdp, now_ms};
 
 /// Test runs come in by the loopback device.
 const INTERFACE: u32 = 1;
+/// Reasons for which a packet is answered.
+const ANSWERED: [DropReason; 2] = [DropReason::Reset, DropReason::TooBig];
 /// As the driver leaves.
 const HEADROOM: usize = 256;
 
@@ -92,8 +94,13 @@ pub(crate) struct Fixture {
 
 impl Fixture {
     pub(crate) fn new() -> Self {
+        Self::with_flows(4096)
+    }
+
+    /// With room for so many flows.
+    pub(crate) fn with_flows(flows: u32) -> Self {
         let mut xdp = Xdp::open(&OpenOptions {
-            flows: Some(4096),
+            flows: Some(flows),
             ..OpenOptions::default()
         })
         .unwrap();
@@ -102,8 +109,10 @@ impl Fixture {
             nat_v4: 1,
             nat_v6: 1,
             flow_seed: SEED,
-            ipip_v4: OUTER_V4.into(),
-            ipip_v6: OUTER_V6.into(),
+            outer_v4: OUTER_V4.into(),
+            outer_v6: OUTER_V6.into(),
+            gue_port: 6080,
+            nat_udp_idle_ms: 60_000,
             nat_port_first: 30_000,
             nat_port_count: 1000,
             nat_idle_ms: 60_000,
@@ -190,7 +199,7 @@ impl Fixture {
             3 => Action::Transmit(INTERFACE),
             other => panic!("the program returned {other}"),
         };
-        let resets_before = self.resets();
+        let answered_before = ANSWERED.map(|reason| self.answered(reason));
 
         let mut memory = vec![0; HEADROOM];
         memory.extend(frame);
@@ -199,9 +208,11 @@ impl Fixture {
         let host = process(&mut buffer, INTERFACE, &self.host).action();
         assert_eq!(host, action, "host and kernel decide differently");
         if !matches!(action, Action::Drop(_)) {
-            // Only an answer with a reset counts as a drop besides, and the host says which are.
+            // Only answers in place of a packet count as drops besides, and the host says which are.
             let mut expected = drops_before;
-            expected[DropReason::Reset as usize] += self.resets() - resets_before;
+            for (reason, before) in ANSWERED.into_iter().zip(answered_before) {
+                expected[reason as usize] += self.answered(reason) - before;
+            }
             assert_eq!(expected, drops, "a drop was counted but not made");
         }
         if !matches!(action, Action::Drop(_)) {
@@ -214,10 +225,10 @@ impl Fixture {
         Ran { action, bytes: out }
     }
 
-    /// Resets that the host's build has counted.
-    pub(crate) fn resets(&self) -> u64 {
+    /// Packets that the host's build has answered, for this reason.
+    pub(crate) fn answered(&self, reason: DropReason) -> u64 {
         let drops = self.host.drops.borrow();
-        drops.get(&DropReason::Reset).copied().unwrap_or(0)
+        drops.get(&reason).copied().unwrap_or(0)
     }
 
     /// Compares what was counted for members.
@@ -305,6 +316,10 @@ fn services() -> Vec<Service> {
                 });
             }
         }
+    }
+    let vips = (1..vip::UNKNOWN).flat_map(|last| [v4(last), v6(last)]);
+    for address in vips.chain([OUTER_V4.into(), OUTER_V6.into()]) {
+        services.push(service(address, 0, 0, 0, service_flags::ADDRESS));
     }
     for outer in [IpAddr::from(OUTER_V4), OUTER_V6.into()] {
         for protocol in [6, 17] {

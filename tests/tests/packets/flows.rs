@@ -224,7 +224,7 @@ fn a_reset_is_one_that_the_client_accepts() {
         assert_eq!(fixture.run(&packet.bytes()).action, dropped);
     }
     // One to each SYN and two to each open flow, of both families; none to a reset.
-    assert_eq!(fixture.resets(), 6);
+    assert_eq!(fixture.answered(DropReason::Reset), 6);
 }
 
 #[test]

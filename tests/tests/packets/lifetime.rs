@@ -4,10 +4,10 @@ use std::net::{IpAddr, Ipv4Addr};
 
 use steer_common::{
     Action,
-    abi::{FlowKey, MemberState, NatForward, NatReverse, NatState, Slot},
+    abi::{FlowKey, MemberState, NatForward, NatReverse, Slot, nat_state},
     verdict::DropReason,
 };
-use steer_tests::packet::{ACK, FIN, Packet, RST, SYN};
+use steer_tests::packet::{ACK, FIN, NODE_MAC, Packet, RST, SYN};
 use steer_user::dataplane::{Dataplane as _, now_ms};
 
 use crate::{
@@ -91,17 +91,28 @@ fn a_port_stands_for_one_flow_at_a_time() {
 #[test]
 fn a_port_is_taken_over_once_its_flow_is_idle_or_closed_for_long() {
     for (state, idle, taken) in [
-        (NatState::Open, 59_000, false),
-        (NatState::Open, 61_000, true),
-        (NatState::Closing, 9_000, false),
-        (NatState::Closing, 11_000, true),
-        (NatState::Closed, 9_000, false),
-        (NatState::Closed, 11_000, true),
+        (nat_state::ANSWERED, 59_000, false),
+        (nat_state::ANSWERED, 61_000, true),
+        (nat_state::CLIENT_DONE, 59_000, false),
+        (nat_state::BACKEND_DONE, 59_000, false),
+        (nat_state::BACKEND_DONE, 61_000, true),
+        (
+            nat_state::CLIENT_DONE | nat_state::BACKEND_DONE,
+            9_000,
+            false,
+        ),
+        (
+            nat_state::CLIENT_DONE | nat_state::BACKEND_DONE,
+            11_000,
+            true,
+        ),
+        (nat_state::RESET, 9_000, false),
+        (nat_state::RESET, 11_000, true),
     ] {
         let mut fixture = with_one_port();
         forward(&mut fixture, &tcp(true, SYN), 5);
         age(&mut fixture, &tcp(true, SYN), |forward, reverse| {
-            (forward.state, reverse.state) = (state as u8, state as u8);
+            (forward.state, reverse.state) = (state, state);
             let last = now_ms().wrapping_sub(idle);
             (forward.last_ms, reverse.last_ms) = (last, last);
         });
@@ -130,11 +141,10 @@ fn an_entry_that_another_cpu_wrote_a_moment_later_is_not_an_old_one() {
 
 #[test]
 fn a_connection_that_is_over_leaves_its_5_tuple_to_the_next() {
-    for (flags, from_backend) in [
-        (FIN | ACK, false),
-        (RST, false),
-        (FIN | ACK, true),
-        (RST, true),
+    for (flags, from_client, from_backend) in [
+        (FIN | ACK, true, true),
+        (RST, true, false),
+        (RST, false, true),
     ] {
         let mut fixture = Fixture::new();
         let syn = tcp(true, SYN);
@@ -143,7 +153,8 @@ fn a_connection_that_is_over_leaves_its_5_tuple_to_the_next() {
         forward(&mut fixture, &tcp(true, ACK), 5);
         if from_backend {
             back(&mut fixture, &answer(&syn, 5, port, flags), &syn);
-        } else {
+        }
+        if from_client {
             forward(&mut fixture, &tcp(true, flags), 5);
         }
         // The slot has moved on: the old flow would not.
@@ -153,6 +164,41 @@ fn a_connection_that_is_over_leaves_its_5_tuple_to_the_next() {
         back(&mut fixture, &answer(&syn, 6, port, SYN | ACK), &syn);
         forward(&mut fixture, &tcp(true, ACK), 6);
     }
+}
+
+#[test]
+fn a_connection_that_one_end_has_closed_is_not_over() {
+    for from_backend in [false, true] {
+        let mut fixture = Fixture::new();
+        let syn = tcp(true, SYN);
+        let port = forward(&mut fixture, &syn, 5);
+        back(&mut fixture, &answer(&syn, 5, port, SYN | ACK), &syn);
+        if from_backend {
+            back(&mut fixture, &answer(&syn, 5, port, FIN | ACK), &syn);
+        } else {
+            forward(&mut fixture, &tcp(true, FIN | ACK), 5);
+        }
+        fixture.set_slot(u32::from(vip::NAT), Slot::settled(6, 5));
+        // The end that is not done yet may go on for long, and hears what is wrong with a new SYN.
+        assert_eq!(forward(&mut fixture, &syn, 5), port);
+        assert_eq!(forward(&mut fixture, &tcp(true, ACK), 5), port);
+    }
+}
+
+#[test]
+fn answers_follow_the_way_that_the_client_takes() {
+    let mut fixture = Fixture::new();
+    let syn = tcp(true, SYN);
+    let port = forward(&mut fixture, &syn, 5);
+    back(&mut fixture, &answer(&syn, 5, port, SYN | ACK), &syn);
+    // Another router, and another VLAN.
+    let moved = Packet {
+        macs: [NODE_MAC, [2, 0xc, 9, 9, 9, 9]],
+        tags: vec![(0x8100, 30)],
+        ..tcp(true, ACK)
+    };
+    forward(&mut fixture, &moved, 5);
+    back(&mut fixture, &answer(&syn, 5, port, ACK), &moved);
 }
 
 #[test]
@@ -229,7 +275,7 @@ fn the_end_of_a_flow_frees_no_port_of_another() {
     forward(&mut fixture, &first, 5);
     // The kernel evicted one of the two entries, and another flow has got the port.
     age(&mut fixture, &first, |forward, reverse| {
-        forward.state = NatState::Closing as u8;
+        forward.state = nat_state::RESET;
         reverse.client = second.source.into();
         reverse.client_port = second.source_port;
     });

@@ -6,7 +6,6 @@ use steer_tests::packet::{ACK, Packet, SYN, Transport, checksum};
 use crate::fixture::{Fixture, PORT, client, hex, v4, v6, vip};
 
 const MALFORMED: Action = Action::Drop(DropReason::Malformed);
-const FRAGMENT: Action = Action::Drop(DropReason::Fragment);
 const STEERED: Action = Action::Transmit(1);
 
 fn tcp(is_v4: bool, vip: u8) -> Packet {
@@ -223,37 +222,6 @@ fn chains_of_extension_headers_are_followed_up_to_eight() {
         ..tcp(false, vip::EXACT)
     };
     assert_eq!(fixture.run(&authenticated.bytes()).action, STEERED);
-}
-
-#[test]
-fn first_fragments_are_dropped_and_later_ones_left_alone() {
-    let mut fixture = Fixture::new();
-    for (fragment, expected) in [(0x2000, FRAGMENT), (0x4000, STEERED), (0x8000, STEERED)] {
-        for packet in [tcp(true, vip::EXACT), udp(true, vip::EXACT)] {
-            let packet = Packet { fragment, ..packet };
-            assert_eq!(fixture.run(&packet.bytes()).action, expected);
-        }
-    }
-    for fragment in [0x2001, 0x0001, 0x1fff, 0x3fff] {
-        let packet = Packet {
-            fragment,
-            ..tcp(true, vip::EXACT)
-        };
-        expect_pass(&mut fixture, &packet.bytes());
-    }
-    let v6 = |field: u16| {
-        let [high, low] = field.to_be_bytes();
-        Packet {
-            extensions: vec![(44, vec![0, high, low, 1, 2, 3, 4])],
-            ..udp(false, vip::EXACT)
-        }
-        .bytes()
-    };
-    assert_eq!(fixture.run(&v6(0x0001)).action, FRAGMENT);
-    // An atomic fragment (RFC 6946) is a whole packet.
-    assert_eq!(fixture.run(&v6(0x0000)).action, STEERED);
-    expect_pass(&mut fixture, &v6(0x0008));
-    expect_pass(&mut fixture, &v6(0xfff9));
 }
 
 #[test]

@@ -18,6 +18,7 @@ pub(super) struct Fake {
     slots: Vec<Slot>,
     /// What the flow table holds.
     pub(super) tracked: Vec<(u32, u16)>,
+    swept: Option<Sweep>,
     pub(super) ports: Vec<u32>,
 }
 
@@ -29,6 +30,7 @@ impl Fake {
             members: vec![Member::default(); MEMBERS as usize],
             slots: vec![Slot::default(); 1 << 16],
             tracked: Vec::new(),
+            swept: None,
             ports: Vec::new(),
         }
     }
@@ -114,11 +116,16 @@ impl Dataplane for Fake {
         })
     }
 
-    fn sweep(&mut self, _limits: &SweepLimits) -> Result<Sweep> {
-        Ok(Sweep {
+    fn sweep(&mut self, _limits: SweepLimits) -> Result<()> {
+        self.swept = Some(Sweep {
             tracked: self.tracked.clone(),
             ..Sweep::default()
-        })
+        });
+        Ok(())
+    }
+
+    fn swept(&mut self) -> Option<Result<Sweep>> {
+        self.swept.take().map(Ok)
     }
 
     fn add_port(&mut self, interface: u32) -> Result<()> {

@@ -241,10 +241,13 @@ fn the_next_hop_is_written_and_forgotten() {
     let hop = NextHop {
         macs: Macs::new([1; 6], [2; 6]),
         interface: 7,
+        vlan: 7,
+        mtu: 1500,
     };
     controller.set_way("a", Some(hop)).unwrap();
     let member = controller.dataplane.member(1);
     assert_eq!(member.macs, hop.macs);
+    assert_eq!((member.vlan, member.mtu), (7, 1500));
     assert_eq!(member.interface, 7);
     assert_ne!(member.flags & member_flags::RESOLVED, 0);
     assert_eq!(controller.dataplane.ports, [7]);

@@ -5,8 +5,8 @@ use std::net::{IpAddr, Ipv4Addr};
 use anyhow::Result;
 use aya::maps::{HashMap, MapData};
 use steer_common::abi::{
-    Address, Config, FlowEntry, FlowKey, Macs, Member, MemberState, Mode, NatForward, NatReverse,
-    NatState, Service, ServiceKey, Slot, bench::WORDS, member_flags, service_flags,
+    Address, Back, Config, FlowEntry, FlowKey, Macs, Member, MemberState, Mode, NatForward,
+    NatReverse, Service, ServiceKey, Slot, bench::WORDS, member_flags, nat_state, service_flags,
 };
 use steer_user::{
     dataplane::{Dataplane, KernelMaps, now_ms},
@@ -153,7 +153,7 @@ pub(crate) fn prepare(maps: &mut KernelMaps, interface: u32) -> Result<()> {
     maps.set_config(&Config {
         nat_v4: 1,
         flow_seed: 7,
-        ipip_v4: SOURCE.into(),
+        outer_v4: SOURCE.into(),
         nat_port_first: 20_000,
         nat_port_count: 40_000,
         nat_idle_ms: 1_000_000_000,
@@ -246,7 +246,7 @@ pub(crate) fn fill_nat(maps: &mut KernelMaps, flows: u32, interface: u32) -> Res
         source_port: 20_000,
         backend_port: PORT,
         member: NAT_MEMBER,
-        state: NatState::Open as u8,
+        state: nat_state::ANSWERED,
         backend: maps.member(NAT_MEMBER).address,
         ..NatForward::default()
     };
@@ -254,12 +254,15 @@ pub(crate) fn fill_nat(maps: &mut KernelMaps, flows: u32, interface: u32) -> Res
         vip: NAT_VIP.into(),
         client: Ipv4Addr::new(10, 7, 0, 1).into(),
         last_ms: now,
-        interface,
         vip_port: PORT,
         client_port: 1024,
         member: NAT_MEMBER,
-        state: NatState::Open as u8,
-        macs: Macs::new([2, 0, 0, 0, 0, 3], [2, 0, 0, 0, 0, 1]),
+        state: nat_state::ANSWERED,
+        back: Back {
+            macs: Macs::new([2, 0, 0, 0, 0, 3], [2, 0, 0, 0, 0, 1]),
+            interface,
+            ..Back::default()
+        },
         ..NatReverse::default()
     };
     for flow in 0..flows {

@@ -1,0 +1,130 @@
+//! Fragments: the first one carries the decision, later ones follow it.
+//!
+//! Only first fragments have ports, so what became of them is remembered for as long as a receiver
+//! waits for the rest. A later one that comes before the first is dropped: nothing says where to.
+
+use crate::{
+    abi::{FragmentEntry, FragmentFate, FragmentKey, age},
+    decide::is_address,
+    frame::Frame,
+    nat,
+    process::{Outcome, deliver, forward, give_back},
+    tables::Tables,
+    verdict::{DropReason, Target},
+    wire::{Network, PROTOCOL_TCP, Packet, Part, bare},
+};
+
+/// How long a packet's parts may be apart, in ticks: what Linux waits (`ipfrag_time`), half of what
+/// RFC 8200 section 4.5 allows.
+const LIFETIME: u32 = 30_000;
+
+#[inline(always)]
+fn key(network: &Network) -> FragmentKey {
+    FragmentKey {
+        source: network.source,
+        destination: network.destination,
+        id: network.id,
+        protocol: if network.family == 4 {
+            network.protocol
+        } else {
+            0
+        },
+        family: network.family,
+        _pad: 0,
+    }
+}
+
+/// Notes what was decided for a first fragment. False if that failed: the rest would be lost.
+#[inline(always)]
+pub(crate) fn note<T: Tables>(
+    network: &Network,
+    packet: &Packet,
+    tables: &T,
+    fate: FragmentFate,
+    member: u16,
+) -> bool {
+    let passed = fate as u8 == FragmentFate::Passed as u8;
+    if passed && !is_address(tables, network.destination, network.family) {
+        // The rest passes without a look here.
+        return true;
+    }
+    let entry = FragmentEntry {
+        at_ms: tables.now_ms(),
+        source_port: packet.key.source_port,
+        destination_port: packet.key.destination_port,
+        member,
+        protocol: packet.key.protocol,
+        fate: fate as u8,
+    };
+    tables.set_fragment(&key(network), &entry)
+}
+
+/// Sends a later fragment where the first one went.
+#[inline(always)]
+pub(crate) fn follow<F: Frame, T: Tables>(
+    frame: &mut F,
+    interface: u32,
+    network: &Network,
+    tables: &T,
+) -> Outcome {
+    if !is_address(tables, network.destination, network.family) {
+        return Outcome::PASSED;
+    }
+    let fragment = Outcome::drop(DropReason::Fragment);
+    let now = tables.now_ms();
+    let entry = tables.fragment(&key(network));
+    let Some(entry) = entry.filter(|entry| age(now, entry.at_ms) <= LIFETIME) else {
+        return fragment;
+    };
+    if entry.fate == FragmentFate::Passed as u8 {
+        return Outcome::PASSED;
+    }
+    // It would overwrite the flags that the first one was judged by (RFC 3128).
+    if entry.protocol == PROTOCOL_TCP && network.offset == 1 {
+        return fragment;
+    }
+    let ports = [entry.source_port, entry.destination_port];
+    let Some(packet) = bare(frame, interface, network, entry.protocol, ports) else {
+        return fragment;
+    };
+    if !packet.well_formed {
+        return Outcome::drop(DropReason::Malformed);
+    }
+    let packet = Packet {
+        part: Part::Later,
+        ..packet
+    };
+    if entry.fate == FragmentFate::Delivered as u8 {
+        let Some(member) = tables.member(entry.member) else {
+            return fragment;
+        };
+        if !member.keeps_open() {
+            return Outcome::drop(DropReason::MemberDown);
+        }
+        let target = Target {
+            id: entry.member,
+            mode: member.mode,
+            new: false,
+        };
+        return deliver(frame, &packet, tables, target);
+    }
+    if entry.fate == FragmentFate::Forwarded as u8 {
+        let found = tables.with_forward(&packet.key, |entry| (entry.member, nat::to_member(entry)));
+        let Some((id, ends)) = found else {
+            return fragment;
+        };
+        let target = Target {
+            id,
+            mode: 0,
+            new: false,
+        };
+        return forward(frame, &packet, tables, target, &ends);
+    }
+    let found = tables.with_reverse(&packet.key, |entry| {
+        (entry.member, nat::to_client(entry), entry.back)
+    });
+    match found {
+        Some((member, ends, back)) => give_back(frame, &packet, tables, member, &ends, &back),
+        None => fragment,
+    }
+}

@@ -1,0 +1,64 @@
+//! ICMP errors (RFC 792, RFC 4443) about packets of steered flows: they go where the flow goes.
+
+use crate::{
+    abi::FlowKey,
+    frame::Frame,
+    wire::{
+        ACK, Network, PROTOCOL_ICMP, PROTOCOL_ICMPV6, PROTOCOL_TCP, PROTOCOL_UDP, Packet, Part,
+        bare, inner,
+    },
+};
+
+/// Length of the header of an ICMP error, behind which it quotes a packet.
+pub(crate) const ICMP_HEADER: usize = 8;
+
+/// Whether an ICMP message of this type is an error about a packet that it quotes.
+#[inline(always)]
+const fn is_error(family: u8, kind: u8) -> bool {
+    if family == 4 {
+        // Destination unreachable, time exceeded, parameter problem. Redirects and source quench
+        // (RFC 6633) are no news for the flow's other end.
+        matches!(kind, 3 | 11 | 12)
+    } else {
+        // RFC 4443 section 2.1: errors have the upper bit clear; 0 is reserved.
+        kind != 0 && kind < 128
+    }
+}
+
+/// The error as a packet of the flow that it is about. `None` if it is none, or quotes too little.
+#[inline(always)]
+pub(crate) fn quote<F: Frame>(frame: &F, interface: u32, network: &Network) -> Option<Packet> {
+    let expected = if network.family == 4 {
+        PROTOCOL_ICMP
+    } else {
+        PROTOCOL_ICMPV6
+    };
+    if network.protocol != expected {
+        return None;
+    }
+    let [kind, _] = frame.load::<u16>(network.transport)?.to_ne_bytes();
+    if !is_error(network.family, kind) {
+        return None;
+    }
+    let quoted = inner(frame, network.family, network.transport + ICMP_HEADER)?.hidden(frame);
+    // Who gets the error has sent the packet; what else it may say is not true.
+    let is_transport = quoted.protocol == PROTOCOL_TCP || quoted.protocol == PROTOCOL_UDP;
+    if quoted.source != network.destination || quoted.offset != 0 || !is_transport {
+        return None;
+    }
+    let [from, to]: [u16; 2] = frame.load(quoted.transport)?;
+    let packet = bare(frame, interface, network, quoted.protocol, [0, 0])?;
+    Some(Packet {
+        key: FlowKey {
+            source: quoted.destination,
+            source_port: u16::from_be(to),
+            destination_port: u16::from_be(from),
+            ..packet.key
+        },
+        quoted: quoted.transport,
+        // A packet of an open flow.
+        tcp_flags: ACK,
+        part: Part::Quote,
+        ..packet
+    })
+}

@@ -1,0 +1,149 @@
+//! Reading and removing many entries of a hash map with one system call (Linux 5.6), which aya has not.
+
+use std::{
+    io, mem,
+    os::fd::{AsRawFd, BorrowedFd},
+};
+
+use aya::Pod;
+
+/// `BPF_MAP_LOOKUP_BATCH` and `BPF_MAP_DELETE_BATCH` of `enum bpf_cmd`.
+const LOOKUP_BATCH: libc::c_long = 24;
+const DELETE_BATCH: libc::c_long = 27;
+/// Entries of a system call. A bucket of the kernel's hash has to fit; it holds one or two.
+const BATCH: usize = 8192;
+
+/// The variant of `union bpf_attr` for both.
+#[repr(C)]
+#[derive(Default)]
+struct Attributes {
+    in_batch: u64,
+    out_batch: u64,
+    keys: u64,
+    values: u64,
+    count: u32,
+    map: u32,
+    element_flags: u64,
+    flags: u64,
+}
+
+fn call(command: libc::c_long, attributes: &mut Attributes) -> io::Result<()> {
+    // SAFETY: the callers' pointers are to memory of at least `count` elements, which outlives the
+    // call.
+    let result = unsafe {
+        libc::syscall(
+            libc::SYS_bpf,
+            command,
+            &raw mut *attributes,
+            size_of::<Attributes>(),
+        )
+    };
+    if result == 0 {
+        return Ok(());
+    }
+    Err(io::Error::last_os_error())
+}
+
+/// Shows every entry of a hash map. Entries that come or go meanwhile may be seen or not.
+///
+/// # Errors
+/// If the kernel does not answer.
+pub(super) fn for_each<K: Pod, V: Pod>(
+    map: BorrowedFd<'_>,
+    mut show: impl FnMut(&K, &V),
+) -> io::Result<()> {
+    // SAFETY: `Pod`s, of which zeros are a value.
+    let (mut keys, mut values) = unsafe {
+        (
+            vec![mem::zeroed::<K>(); BATCH],
+            vec![mem::zeroed::<V>(); BATCH],
+        )
+    };
+    let (mut from, mut to) = (0_u64, 0_u64);
+    let mut first = true;
+    loop {
+        let mut attributes = Attributes {
+            in_batch: if first { 0 } else { (&raw const from) as u64 },
+            out_batch: (&raw mut to) as u64,
+            keys: keys.as_mut_ptr() as u64,
+            values: values.as_mut_ptr() as u64,
+            count: BATCH as u32,
+            map: map.as_raw_fd() as u32,
+            ..Attributes::default()
+        };
+        let result = call(LOOKUP_BATCH, &mut attributes);
+        let last = match result {
+            Ok(()) => false,
+            // The end; what was found on the way counts.
+            Err(error) if error.raw_os_error() == Some(libc::ENOENT) => true,
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
+            Err(error) => return Err(error),
+        };
+        for (key, value) in keys.iter().zip(&values).take(attributes.count as usize) {
+            show(key, value);
+        }
+        if last {
+            return Ok(());
+        }
+        from = to;
+        first = false;
+    }
+}
+
+/// Removes entries. Those that are gone already are as good.
+///
+/// # Errors
+/// If the kernel refuses.
+pub(super) fn remove<K: Pod>(map: BorrowedFd<'_>, keys: &[K]) -> io::Result<()> {
+    let mut rest = keys;
+    while !rest.is_empty() {
+        let count = rest.len().min(BATCH);
+        let mut attributes = Attributes {
+            keys: rest.as_ptr() as u64,
+            count: count as u32,
+            map: map.as_raw_fd() as u32,
+            ..Attributes::default()
+        };
+        match call(DELETE_BATCH, &mut attributes) {
+            Ok(()) => rest = &rest[count..],
+            // It stops at the first that is gone, and says how many came before.
+            Err(error) if error.raw_os_error() == Some(libc::ENOENT) => {
+                rest = &rest[(attributes.count as usize + 1).min(count)..];
+            }
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            Err(error) => return Err(error),
+        }
+    }
+    Ok(())
+}
+
+/// Whether a map has an entry. `value` is the length of its values.
+pub(super) fn contains<K: Pod>(map: BorrowedFd<'_>, key: &K, value: usize) -> bool {
+    /// The variant of `union bpf_attr` for single elements.
+    #[repr(C)]
+    struct Element {
+        map: u64,
+        key: u64,
+        value: u64,
+        flags: u64,
+    }
+    /// `BPF_MAP_LOOKUP_ELEM`.
+    const LOOKUP: libc::c_long = 1;
+    let mut value = vec![0_u64; value.div_ceil(8)];
+    let element = Element {
+        map: map.as_raw_fd() as u64,
+        key: (&raw const *key) as u64,
+        value: value.as_mut_ptr() as u64,
+        flags: 0,
+    };
+    // SAFETY: a key of the map's, and room for its value.
+    let result = unsafe {
+        libc::syscall(
+            libc::SYS_bpf,
+            LOOKUP,
+            &raw const element,
+            size_of::<Element>(),
+        )
+    };
+    result == 0
+}

@@ -1,0 +1,199 @@
+//! Fragments: the first one carries the decision, later ones follow it.
+
+use steer_common::{
+    Action,
+    abi::{MemberState, Slot},
+    verdict::DropReason,
+};
+use steer_tests::packet::{ACK, Packet, SYN, ethernet, ipv4_header, ipv6_header};
+
+use crate::{
+    fixture::{
+        Fixture, OUTER_V4, OUTER_V6, PORT, V6_SLOTS, backend, client, hex, macs_to, v4, v6, vip,
+    },
+    nat::{answer, returned, translated},
+};
+
+const LOST: Action = Action::Drop(DropReason::Fragment);
+const SENT: Action = Action::Transmit(1);
+const SIZE: usize = 64;
+
+fn datagram(is_v4: bool, vip: u8) -> Packet {
+    let address = if is_v4 { v4(vip) } else { v6(vip) };
+    Packet {
+        payload: (0..200).collect(),
+        fragment: 0,
+        ..Packet::udp(client(is_v4), (address, PORT))
+    }
+}
+
+/// A fragment in an outer header to member 1 or 3.
+fn wrapped(packet: &Packet, fragment: &[u8], sent: &[u8]) -> Vec<u8> {
+    let inner = &fragment[14..];
+    let mut frame = ethernet(
+        macs_to(if packet.source.is_ipv4() { 1 } else { 3 }),
+        &[],
+        packet.source.is_ipv4(),
+    );
+    match (backend(1), backend(3)) {
+        (std::net::IpAddr::V4(to), _) if packet.source.is_ipv4() => {
+            frame.extend(ipv4_header(
+                packet.tos,
+                20 + inner.len(),
+                (packet.id, 0),
+                (64, 4),
+                [OUTER_V4.octets(), to.octets()],
+                &[],
+            ));
+        }
+        (_, std::net::IpAddr::V6(to)) => {
+            let label = u32::from_be_bytes(sent[14..18].try_into().unwrap()) & 0xf_ffff;
+            frame.extend(ipv6_header(
+                (packet.tos, label),
+                inner.len(),
+                (41, 64),
+                [OUTER_V6.octets(), to.octets()],
+            ));
+        }
+        other => panic!("{other:?}"),
+    }
+    frame.extend(inner);
+    frame
+}
+
+#[test]
+fn all_parts_are_wrapped_for_the_member_of_the_first() {
+    for is_v4 in [true, false] {
+        let mut fixture = Fixture::new();
+        let packet = datagram(is_v4, vip::EXACT);
+        let lowered = Packet {
+            ttl: packet.ttl - 1,
+            ..packet.clone()
+        };
+        let slot = u32::from(vip::EXACT) + if is_v4 { 0 } else { V6_SLOTS };
+        let parts = packet.fragments(SIZE);
+        assert!(parts.len() > 3);
+        for (part, lowered) in parts.iter().zip(lowered.fragments(SIZE)) {
+            let ran = fixture.run(part);
+            assert_eq!(ran.action, SENT);
+            assert_eq!(
+                hex(&ran.bytes),
+                hex(&wrapped(&packet, &lowered, &ran.bytes))
+            );
+            // The rest goes there whatever the slot says by now.
+            fixture.set_slot(slot, Slot::settled(if is_v4 { 2 } else { 4 }, 0));
+        }
+        fixture.check_counters();
+    }
+}
+
+#[test]
+fn all_parts_are_translated_both_ways() {
+    for (is_v4, member) in [(true, 5), (false, 7)] {
+        let mut fixture = Fixture::new();
+        let packet = datagram(is_v4, vip::NAT);
+        let mut port = 0;
+        for (index, part) in packet.fragments(SIZE).iter().enumerate() {
+            let ran = fixture.run(part);
+            assert_eq!(ran.action, SENT);
+            if index == 0 {
+                let at = if is_v4 { 34 } else { 62 };
+                port = u16::from_be_bytes([ran.bytes[at], ran.bytes[at + 1]]);
+            }
+            let expected = &translated(&packet, member, port).fragments(SIZE)[index];
+            assert_eq!(hex(&ran.bytes), hex(expected), "part {index}");
+        }
+        let back = Packet {
+            payload: (0..150).rev().collect(),
+            ..answer(&packet, member, port, ACK)
+        };
+        let expected = returned(&back, &packet).fragments(SIZE);
+        for (part, expected) in back.fragments(SIZE).iter().zip(expected) {
+            let ran = fixture.run(part);
+            assert_eq!(ran.action, SENT);
+            assert_eq!(hex(&ran.bytes), hex(&expected));
+        }
+        fixture.check_counters();
+    }
+}
+
+#[test]
+fn a_part_that_comes_before_the_first_is_lost_and_those_after_it_are_not() {
+    for is_v4 in [true, false] {
+        let mut fixture = Fixture::new();
+        let parts = datagram(is_v4, vip::EXACT).fragments(SIZE);
+        assert_eq!(fixture.run(&parts[1]).action, LOST);
+        assert_eq!(fixture.run(&parts[0]).action, SENT);
+        assert_eq!(fixture.run(&parts[2]).action, SENT);
+        assert_eq!(fixture.run(&parts[1]).action, SENT);
+        // Another packet's.
+        let other = Packet {
+            id: 0x4321,
+            ..datagram(is_v4, vip::EXACT)
+        };
+        assert_eq!(fixture.run(&other.fragments(SIZE)[1]).action, LOST);
+    }
+}
+
+#[test]
+fn parts_of_what_is_not_for_a_service_pass_untouched() {
+    let mut fixture = Fixture::new();
+    for is_v4 in [true, false] {
+        let elsewhere = datagram(is_v4, vip::UNKNOWN);
+        let other_port = Packet {
+            destination_port: PORT + 1,
+            ..datagram(is_v4, vip::EXACT)
+        };
+        for part in elsewhere.fragments(SIZE).iter().skip(1) {
+            let ran = fixture.run(part);
+            assert_eq!((ran.action, hex(&ran.bytes)), (Action::Pass, hex(part)));
+        }
+        for part in other_port.fragments(SIZE) {
+            let ran = fixture.run(&part);
+            assert_eq!((ran.action, hex(&ran.bytes)), (Action::Pass, hex(&part)));
+        }
+    }
+}
+
+#[test]
+fn a_part_that_would_overwrite_the_flags_is_dropped() {
+    let mut fixture = Fixture::new();
+    let packet = Packet {
+        payload: (0..100).collect(),
+        ..Packet::tcp(client(true), (v4(vip::EXACT), PORT), SYN)
+    };
+    assert_eq!(fixture.run(&packet.fragments(24)[0]).action, SENT);
+    // Behind the ports, over the sequence number and the flags.
+    assert_eq!(fixture.run(&packet.fragments(8)[1]).action, LOST);
+    assert_eq!(fixture.run(&packet.fragments(24)[1]).action, SENT);
+    // A first part that does not reach to the flags.
+    let malformed = Action::Drop(DropReason::Malformed);
+    assert_eq!(fixture.run(&packet.fragments(8)[0]).action, malformed);
+}
+
+#[test]
+fn parts_of_what_was_refused_are_lost_too() {
+    let mut fixture = Fixture::new();
+    for id in [1, 2] {
+        fixture.set_state(id, MemberState::Down);
+    }
+    let parts = datagram(true, vip::EXACT).fragments(SIZE);
+    let refused = Action::Drop(DropReason::NoBackend);
+    assert_eq!(fixture.run(&parts[0]).action, refused);
+    assert_eq!(fixture.run(&parts[1]).action, LOST);
+    fixture.set_state(1, MemberState::Up);
+    assert_eq!(fixture.run(&parts[0]).action, SENT);
+    fixture.set_state(1, MemberState::Down);
+    let down = Action::Drop(DropReason::MemberDown);
+    assert_eq!(fixture.run(&parts[1]).action, down);
+}
+
+#[test]
+fn an_atomic_fragment_is_a_whole_packet() {
+    let mut fixture = Fixture::new();
+    let packet = Packet {
+        extensions: vec![(44, vec![0, 0, 0, 1, 2, 3, 4])],
+        ..datagram(false, vip::EXACT)
+    };
+    assert_eq!(fixture.run(&packet.bytes()).action, SENT);
+}

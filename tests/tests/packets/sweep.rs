@@ -1,0 +1,141 @@
+//! Sweeping the real maps.
+
+use std::{net::Ipv4Addr, thread};
+
+use steer_common::abi::{FlowKey, NatForward, NatReverse, nat_state};
+use steer_user::dataplane::{Dataplane as _, KernelMaps, Sweep, SweepLimits, now_ms};
+
+use crate::fixture::Fixture;
+
+const LIMITS: SweepLimits = SweepLimits {
+    flow_idle_ms: 1000,
+    nat_idle_ms: 60_000,
+    nat_udp_idle_ms: 30_000,
+    nat_closed_ms: 10_000,
+};
+
+fn swept(maps: &mut KernelMaps) -> Sweep {
+    maps.sweep(LIMITS).unwrap();
+    loop {
+        if let Some(result) = maps.swept() {
+            return result.unwrap();
+        }
+        thread::yield_now();
+    }
+}
+
+fn keys(number: u16, protocol: u8) -> (FlowKey, FlowKey) {
+    let key = FlowKey {
+        source: Ipv4Addr::new(192, 0, 2, 1).into(),
+        destination: Ipv4Addr::new(10, 99, 0, 3).into(),
+        source_port: number,
+        destination_port: 80,
+        protocol,
+        family: 4,
+        _pad: 0,
+    };
+    let reverse = FlowKey {
+        source: Ipv4Addr::new(10, 8, 0, 5).into(),
+        destination: Ipv4Addr::new(10, 98, 0, 1).into(),
+        source_port: 80,
+        destination_port: number,
+        ..key
+    };
+    (key, reverse)
+}
+
+/// A flow that its ends used so long ago.
+fn add(maps: &mut KernelMaps, number: u16, protocol: u8, state: u8, idle: [u32; 2]) {
+    let (key, reverse_key) = keys(number, protocol);
+    let [client, backend] = idle.map(|idle| now_ms().wrapping_sub(idle));
+    let forward = NatForward {
+        source: reverse_key.destination,
+        source_port: number,
+        backend: reverse_key.source,
+        backend_port: 80,
+        member: 5,
+        state,
+        last_ms: client,
+        ..NatForward::default()
+    };
+    let reverse = NatReverse {
+        client: key.source,
+        client_port: number,
+        vip: key.destination,
+        vip_port: 80,
+        member: 5,
+        state,
+        last_ms: backend,
+        ..NatReverse::default()
+    };
+    maps.add_nat_flow(&key, &forward, &reverse_key, &reverse)
+        .unwrap();
+}
+
+#[test]
+fn what_both_ends_have_left_goes_and_the_rest_stays() {
+    const OPEN: u8 = nat_state::ANSWERED;
+    const HALF: u8 = OPEN | nat_state::CLIENT_DONE;
+    const OVER: u8 = HALF | nat_state::BACKEND_DONE;
+    let mut fixture = Fixture::new();
+    let maps = fixture.xdp.maps();
+    let cases = [
+        (6, OPEN, [0, 0], true),
+        (6, OPEN, [70_000, 0], true),
+        (6, OPEN, [0, 70_000], true),
+        (6, OPEN, [70_000, 70_000], false),
+        (6, HALF, [20_000, 20_000], true),
+        (6, OVER, [9_000, 20_000], true),
+        (6, OVER, [20_000, 9_000], true),
+        (6, OVER, [20_000, 20_000], false),
+        (6, nat_state::RESET, [20_000, 20_000], false),
+        (17, OPEN, [29_000, 29_000], true),
+        (17, OPEN, [31_000, 31_000], false),
+    ];
+    for (number, (protocol, state, idle, _)) in (1..).zip(cases) {
+        add(maps, number, protocol, state, idle);
+    }
+    let sweep = swept(maps);
+    for (number, (protocol, state, idle, stays)) in (1..).zip(cases) {
+        let (key, reverse_key) = keys(number, protocol);
+        let found = (
+            maps.nat_forward(&key).is_some(),
+            maps.nat_reverse(&reverse_key).is_some(),
+        );
+        assert_eq!(found, (stays, stays), "{protocol} {state:#x} {idle:?}");
+    }
+    let stay = cases.iter().filter(|case| case.3).count();
+    assert_eq!(sweep.nat_flows[5] as usize, stay);
+    assert_eq!(sweep.removed, cases.len() - stay);
+}
+
+#[test]
+fn halves_that_eviction_left_go_once_they_are_idle() {
+    let mut fixture = Fixture::new();
+    let maps = fixture.xdp.maps();
+    for (number, idle) in [(1, 70_000), (2, 100)] {
+        add(maps, number, 6, nat_state::ANSWERED, [idle, idle]);
+        add(maps, number + 10, 6, nat_state::ANSWERED, [idle, idle]);
+        maps.evict(Some(&keys(number, 6).0), None);
+        maps.evict(None, Some(&keys(number + 10, 6).1));
+    }
+    swept(maps);
+    for (number, stays) in [(1, false), (2, true)] {
+        let reverse = maps.nat_reverse(&keys(number, 6).1).is_some();
+        let forward = maps.nat_forward(&keys(number + 10, 6).0).is_some();
+        assert_eq!((reverse, forward), (stays, stays));
+    }
+}
+
+#[test]
+fn tables_larger_than_a_batch_are_swept_whole() {
+    let mut fixture = Fixture::with_flows(1 << 17);
+    let maps = fixture.xdp.maps();
+    for number in 0..20_000 {
+        let idle = if number % 2 == 0 { 70_000 } else { 0 };
+        add(maps, number, 6, nat_state::ANSWERED, [idle, idle]);
+    }
+    let sweep = swept(maps);
+    assert_eq!((sweep.nat_flows[5], sweep.removed), (10_000, 10_000));
+    assert_eq!((swept(maps).nat_flows[5], swept(maps).removed), (10_000, 0));
+}
