@@ -219,13 +219,30 @@ fn choose<T: Tables>(
     Choice::of(target)
 }
 
+/// The member that the flow table has for a flow. A flow that goes on after its SYN moves to where
+/// SYNs cannot push it out.
 #[inline(always)]
 fn remembered<T: Tables>(packet: &Packet, tables: &T) -> Option<u16> {
     let now = tables.now_ms();
-    tables.with_flow(&packet.key, |entry| {
+    let known = tables.with_flow(&packet.key, |entry| {
         entry.last_ms = now;
         entry.member
-    })
+    });
+    if known.is_some() {
+        return known;
+    }
+    let entry = tables.new_flow(&packet.key)?;
+    if !packet.opens_tcp() {
+        let entry = FlowEntry {
+            last_ms: now,
+            ..entry
+        };
+        // If it cannot move it stays where it is.
+        if tables.remember(&packet.key, &entry) {
+            tables.forget_new(&packet.key);
+        }
+    }
+    Some(entry.member)
 }
 
 #[inline(always)]
@@ -236,7 +253,12 @@ fn remember<T: Tables>(packet: &Packet, tables: &T, slot: u32, member: u16) -> b
         member,
         _pad: [0; 3],
     };
-    if !tables.remember(&packet.key, &entry) {
+    let done = if packet.opens_tcp() {
+        tables.remember_new(&packet.key, &entry)
+    } else {
+        tables.remember(&packet.key, &entry)
+    };
+    if !done {
         return false;
     }
     tables.mark_track(slot);

@@ -80,6 +80,15 @@ pub trait Tables {
     /// Puts a flow into the flow table. False if that failed.
     fn remember(&self, key: &FlowKey, entry: &FlowEntry) -> bool;
 
+    /// The entry of a flow of which only the SYN was seen.
+    fn new_flow(&self, key: &FlowKey) -> Option<FlowEntry>;
+
+    /// Remembers a flow by its SYN. False if that failed.
+    fn remember_new(&self, key: &FlowKey, entry: &FlowEntry) -> bool;
+
+    /// Forgets that of a flow only the SYN was seen.
+    fn forget_new(&self, key: &FlowKey);
+
     /// A source address of `nat`: IPv4 from 0, IPv6 from [`NAT_ADDRESSES`](crate::abi::NAT_ADDRESSES).
     fn nat_source(&self, index: u32) -> Option<Address>;
 

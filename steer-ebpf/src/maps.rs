@@ -41,6 +41,10 @@ pub(crate) static FLOWS: LruHashMap<FlowKey, FlowEntry> =
     LruHashMap::with_max_entries(abi::FLOWS, 0);
 
 #[map]
+pub(crate) static NEW_FLOWS: LruHashMap<FlowKey, FlowEntry> =
+    LruHashMap::with_max_entries(abi::NEW_FLOWS, 0);
+
+#[map]
 pub(crate) static NAT_FORWARD: LruHashMap<FlowKey, NatForward> =
     LruHashMap::with_max_entries(abi::NAT_FLOWS, 0);
 

@@ -18,7 +18,7 @@ use steer_common::{
 use crate::{
     maps::{
         ANSWERS, CONFIG, DISPLACEMENTS, DROP_COUNTS, FLOWS, FRAGMENTS, MEMBER_COUNTS, MEMBERS, NAT_FORWARD,
-        NAT_REVERSE, NAT_SOURCES, SERVICES, SLOTS,
+        NAT_REVERSE, NAT_SOURCES, NEW_FLOWS, SERVICES, SLOTS,
     },
     route,
 };
@@ -113,6 +113,23 @@ impl Tables for KernelTables {
     #[inline(always)]
     fn remember(&self, key: &FlowKey, entry: &FlowEntry) -> bool {
         FLOWS.insert(key, entry, u64::from(BPF_ANY)).is_ok()
+    }
+
+    #[inline(always)]
+    fn new_flow(&self, key: &FlowKey) -> Option<FlowEntry> {
+        // SAFETY: an entry of the map, copied.
+        NEW_FLOWS.get_ptr(key).map(|entry| unsafe { *entry })
+    }
+
+    #[inline(always)]
+    fn remember_new(&self, key: &FlowKey, entry: &FlowEntry) -> bool {
+        NEW_FLOWS.insert(key, entry, u64::from(BPF_ANY)).is_ok()
+    }
+
+    #[inline(always)]
+    fn forget_new(&self, key: &FlowKey) {
+        // An entry that is gone already is as good.
+        let _ = NEW_FLOWS.remove(key);
     }
 
     #[inline(always)]

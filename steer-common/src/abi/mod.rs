@@ -49,6 +49,8 @@ pub const SERVICES: u32 = 1 << 13;
 pub const DISPLACEMENTS: u32 = 1 << 12;
 /// Flows that the flow table remembers.
 pub const FLOWS: u32 = 1 << 18;
+/// Flows of which the flow table has seen no more than the SYN.
+pub const NEW_FLOWS: u32 = 1 << 15;
 /// Flows with rewritten addresses, in each direction.
 pub const NAT_FLOWS: u32 = 1 << 18;
 /// Source addresses for `nat` of one family. IPv4 addresses come first in the map, then IPv6.
@@ -95,6 +97,9 @@ pub mod maps {
     pub const NAT_SOURCES: &str = "NAT_SOURCES";
     /// LRU hash of [`FlowKey`](super::FlowKey) to [`FlowEntry`](super::FlowEntry).
     pub const FLOWS: &str = "FLOWS";
+    /// As [`FLOWS`], for flows of which no more than the SYN was seen: a flood of SYNs pushes out
+    /// others of its kind, and no open flow.
+    pub const NEW_FLOWS: &str = "NEW_FLOWS";
     /// LRU hash of [`FlowKey`](super::FlowKey) (client to VIP) to [`NatForward`](super::NatForward).
     pub const NAT_FORWARD: &str = "NAT_FORWARD";
     /// LRU hash of [`FlowKey`](super::FlowKey) (backend to node) to [`NatReverse`](super::NatReverse).

@@ -25,6 +25,8 @@ pub struct HostTables {
     slots: RefCell<Vec<Slot>>,
     /// The flow table.
     pub flows: RefCell<HashMap<FlowKey, FlowEntry>>,
+    /// Flows of which only the SYN was seen.
+    pub new_flows: RefCell<HashMap<FlowKey, FlowEntry>>,
     /// The nat table, from the client's side.
     pub forward: RefCell<HashMap<FlowKey, NatForward>>,
     /// The nat table, from the backend's side.
@@ -50,6 +52,7 @@ impl HostTables {
             snapshot,
             slots: RefCell::new(slots),
             flows: RefCell::default(),
+            new_flows: RefCell::default(),
             forward: RefCell::default(),
             reverse: RefCell::default(),
             fragments: RefCell::default(),
@@ -148,6 +151,19 @@ impl Tables for HostTables {
     fn remember(&self, key: &FlowKey, entry: &FlowEntry) -> bool {
         self.flows.borrow_mut().insert(*key, *entry);
         true
+    }
+
+    fn new_flow(&self, key: &FlowKey) -> Option<FlowEntry> {
+        self.new_flows.borrow().get(key).copied()
+    }
+
+    fn remember_new(&self, key: &FlowKey, entry: &FlowEntry) -> bool {
+        self.new_flows.borrow_mut().insert(*key, *entry);
+        true
+    }
+
+    fn forget_new(&self, key: &FlowKey) {
+        self.new_flows.borrow_mut().remove(key);
     }
 
     fn nat_source(&self, index: u32) -> Option<Address> {

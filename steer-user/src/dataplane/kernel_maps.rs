@@ -40,6 +40,7 @@ pub struct KernelMaps {
     members: Mapped<Member>,
     nat_sources: Mapped<Address>,
     flows: HashMap<MapData, FlowKey, FlowEntry>,
+    new_flows: HashMap<MapData, FlowKey, FlowEntry>,
     nat_forward: HashMap<MapData, FlowKey, NatForward>,
     nat_reverse: HashMap<MapData, FlowKey, NatReverse>,
     member_counts: PerCpuArray<MapData, MemberCounters>,
@@ -53,11 +54,13 @@ pub struct KernelMaps {
 
 impl KernelMaps {
     pub(super) fn new(ebpf: &mut Ebpf) -> Result<Self> {
-        let [flows, forward, reverse] =
-            [maps::FLOWS, maps::NAT_FORWARD, maps::NAT_REVERSE].map(|name| take(ebpf, name));
-        let (flows, forward, reverse) = (flows?, forward?, reverse?);
+        let flows = take(ebpf, maps::FLOWS)?;
+        let new_flows = take(ebpf, maps::NEW_FLOWS)?;
+        let forward = take(ebpf, maps::NAT_FORWARD)?;
+        let reverse = take(ebpf, maps::NAT_REVERSE)?;
         Ok(Self {
-            tables: Flows::new(&flows, &forward, &reverse)?,
+            tables: Flows::new([&flows, &new_flows, &forward, &reverse])?,
+            new_flows: new_flows.try_into()?,
             config: mapped(ebpf, maps::CONFIG)?,
             services: mapped(ebpf, maps::SERVICES)?,
             displacements: mapped(ebpf, maps::DISPLACEMENTS)?,
@@ -89,6 +92,14 @@ impl KernelMaps {
         self.nat_forward.insert(forward_key, forward, 0)?;
         self.nat_reverse.insert(reverse_key, reverse, 0)?;
         Ok(())
+    }
+
+    /// How many flows the flow table holds, and how many of which only the SYN was seen; for tests.
+    ///
+    /// # Errors
+    /// If the kernel does not answer.
+    pub fn remembered(&self) -> Result<[usize; 2]> {
+        self.tables.count()
     }
 
     /// Removes entries of a nat flow, as the kernel does where a table is full; for tests.
@@ -321,7 +332,8 @@ impl Dataplane for KernelMaps {
     }
 
     fn flow(&self, key: &FlowKey) -> Option<FlowEntry> {
-        self.flows.get(key, 0).ok()
+        let known = self.flows.get(key, 0).ok();
+        known.or_else(|| self.new_flows.get(key, 0).ok())
     }
 
     fn nat_forward(&self, key: &FlowKey) -> Option<NatForward> {

@@ -69,7 +69,7 @@ const fn per_cpu(name: &'static str, value: usize, entries: u32) -> Spec {
 }
 
 /// The maps that outlive the daemon.
-pub(super) const SPECS: [Spec; 14] = [
+pub(super) const SPECS: [Spec; 15] = [
     array(maps::CONFIG, size_of::<Config>(), 1),
     array(maps::SERVICES, size_of::<Service>(), 2 * abi::SERVICES),
     array(
@@ -85,6 +85,7 @@ pub(super) const SPECS: [Spec; 14] = [
         2 * abi::NAT_ADDRESSES,
     ),
     lru(maps::FLOWS, size_of::<FlowEntry>(), abi::FLOWS),
+    lru(maps::NEW_FLOWS, size_of::<FlowEntry>(), abi::NEW_FLOWS),
     lru(maps::NAT_FORWARD, size_of::<NatForward>(), abi::NAT_FLOWS),
     lru(maps::NAT_REVERSE, size_of::<NatReverse>(), abi::NAT_FLOWS),
     Spec {

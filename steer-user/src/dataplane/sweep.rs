@@ -45,25 +45,39 @@ impl Sweeping {
 /// The tables of flows.
 pub(super) struct Flows {
     flows: OwnedFd,
+    new_flows: OwnedFd,
     forward: OwnedFd,
     reverse: OwnedFd,
 }
 
 impl Flows {
-    /// Holds the tables besides whoever has them.
+    /// Holds the tables besides whoever has them: flows, new flows, and both of nat.
     ///
     /// # Errors
     /// If one is no hash, or there are too many open files.
-    pub(super) fn new(flows: &Map, forward: &Map, reverse: &Map) -> Result<Self> {
+    pub(super) fn new([flows, new_flows, forward, reverse]: [&Map; 4]) -> Result<Self> {
         let own = |map: &Map| match map {
             Map::LruHashMap(data) => Ok(data.fd().as_fd().try_clone_to_owned()?),
             _ => bail!("a table of flows is not an LRU hash"),
         };
         Ok(Self {
             flows: own(flows)?,
+            new_flows: own(new_flows)?,
             forward: own(forward)?,
             reverse: own(reverse)?,
         })
+    }
+
+    /// Entries of the flow table, and of that of new flows.
+    ///
+    /// # Errors
+    /// If the kernel does not answer.
+    pub(super) fn count(&self) -> Result<[usize; 2]> {
+        let mut counts = [0; 2];
+        for (table, count) in [&self.flows, &self.new_flows].into_iter().zip(&mut counts) {
+            batch::for_each(table.as_fd(), |_: &FlowKey, _: &FlowEntry| *count += 1)?;
+        }
+        Ok(counts)
     }
 
     /// The same tables once more.
@@ -73,6 +87,7 @@ impl Flows {
     pub(super) fn try_clone(&self) -> Result<Self> {
         Ok(Self {
             flows: self.flows.try_clone()?,
+            new_flows: self.new_flows.try_clone()?,
             forward: self.forward.try_clone()?,
             reverse: self.reverse.try_clone()?,
         })
@@ -102,16 +117,18 @@ impl Flows {
     }
 
     fn sweep_flows(&self, limits: &SweepLimits, now: u32, sweep: &mut Sweep) -> Result<()> {
-        let mut idle = Vec::new();
-        batch::for_each(self.flows.as_fd(), |key: &FlowKey, entry: &FlowEntry| {
-            if age(now, entry.last_ms) > limits.flow_idle_ms {
-                idle.push(*key);
-            } else {
-                sweep.tracked.push((entry.slot, entry.member));
-            }
-        })?;
-        sweep.removed += idle.len();
-        batch::remove(self.flows.as_fd(), &idle)?;
+        for table in [&self.flows, &self.new_flows] {
+            let mut idle = Vec::new();
+            batch::for_each(table.as_fd(), |key: &FlowKey, entry: &FlowEntry| {
+                if age(now, entry.last_ms) > limits.flow_idle_ms {
+                    idle.push(*key);
+                } else {
+                    sweep.tracked.push((entry.slot, entry.member));
+                }
+            })?;
+            sweep.removed += idle.len();
+            batch::remove(table.as_fd(), &idle)?;
+        }
         Ok(())
     }
 

@@ -126,7 +126,7 @@ impl Xdp {
     /// # Errors
     /// None, unless the object is not ours.
     pub fn program(&mut self) -> Result<&mut Program> {
-        program(&mut self.attacher.ebpf, PROGRAM)
+        self.attacher.program()
     }
 
     /// The maps.
@@ -181,6 +181,14 @@ impl Attacher {
             }
         }
         Ok(())
+    }
+
+    /// The main program, to run it on packets of a test.
+    ///
+    /// # Errors
+    /// None, unless the object is not ours.
+    pub fn program(&mut self) -> Result<&mut Program> {
+        program(&mut self.ebpf, PROGRAM)
     }
 
     /// Detaches from an interface that is no longer wanted.

@@ -11,6 +11,7 @@ mod flows;
 mod fragments;
 mod icmp;
 mod lifetime;
+mod memory;
 mod modes;
 mod nat;
 mod parse;

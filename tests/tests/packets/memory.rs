@@ -1,0 +1,301 @@
+//! Flows stay where they are, whatever becomes of other backends and however many SYNs come.
+
+use std::{
+    collections::HashMap,
+    net::{IpAddr, Ipv4Addr},
+    path::Path,
+    time::{Duration, Instant},
+};
+
+use aya::{
+    EbpfLoader,
+    maps::{Array, MapData, ProgramArray},
+    programs::{TestRun as _, TestRunOptions, Xdp as Program},
+};
+use rand::{Rng as _, SeedableRng as _, rngs::StdRng};
+use steer_common::{
+    abi::{Macs, Slot, bench::Run},
+    tables::NextHop,
+};
+use steer_tests::packet::{ACK, NODE_MAC, Packet, SYN};
+use steer_user::{
+    config::Config,
+    control::Controller,
+    dataplane::{Attacher, Dataplane as _, KernelMaps, OpenOptions, Xdp, bench_object},
+    probe::{Measurement, OrcaLoadReport, ProbeFailure, Sample},
+};
+
+use crate::fixture::{Fixture, PORT, client, v4, vip};
+
+const FLOWS: u32 = 10_000;
+const CHANGES: u32 = 1_000;
+/// Of eight backends the first four stay as they are.
+const STEADY: usize = 4;
+const BACKENDS: usize = 8;
+const IDLE: Duration = Duration::from_secs(60);
+
+/// The address that a packet in an outer header goes to.
+fn sent_to(program: &mut Program, frame: &[u8]) -> Ipv4Addr {
+    let mut out = [0; 256];
+    let mut options = TestRunOptions::new();
+    options.data_in = Some(frame);
+    options.data_out = Some(&mut out);
+    let result = program.test_run(options).unwrap();
+    assert_eq!(result.return_value, 3, "not sent");
+    Ipv4Addr::from([out[30], out[31], out[32], out[33]])
+}
+
+fn frame(flow: u32, flags: u8) -> Vec<u8> {
+    let source = Ipv4Addr::from(0x0a07_0000 + flow / 1000);
+    let port = 10_000 + (flow % 1000) as u16;
+    let vip = IpAddr::V4(Ipv4Addr::new(10, 99, 0, 1));
+    Packet::tcp((source.into(), port), (vip, PORT), flags).bytes()
+}
+
+struct Node {
+    folder: tempfile::TempDir,
+    controller: Controller<KernelMaps>,
+    attacher: Attacher,
+    now: Instant,
+    /// Weights, and who is there at all.
+    weights: [u32; BACKENDS],
+    present: [bool; BACKENDS],
+    up: [bool; BACKENDS],
+}
+
+impl Node {
+    fn new() -> Self {
+        let xdp = Xdp::open(&OpenOptions {
+            flows: Some(1 << 16),
+            ..OpenOptions::default()
+        });
+        let (attacher, maps) = xdp.unwrap().into_parts();
+        let folder = tempfile::tempdir().unwrap();
+        let (weights, present) = ([4; BACKENDS], [true; BACKENDS]);
+        let config = config(folder.path(), &weights, &present);
+        let now = Instant::now();
+        let mut node = Self {
+            controller: Controller::new(config, maps, now).unwrap(),
+            folder,
+            attacher,
+            now,
+            weights,
+            present,
+            up: [false; BACKENDS],
+        };
+        for backend in 0..BACKENDS {
+            node.settle_in(backend);
+        }
+        node
+    }
+
+    /// Gives a backend a way and makes it up.
+    fn settle_in(&mut self, backend: usize) {
+        let hop = NextHop {
+            macs: Macs::new([2, 0xb, 0, 0, 0, backend as u8], NODE_MAC),
+            interface: 1,
+            vlan: 0,
+            mtu: 0,
+        };
+        self.controller.set_way(&name(backend), Some(hop)).unwrap();
+        self.probe(backend, true);
+    }
+
+    fn probe(&mut self, backend: usize, good: bool) {
+        self.up[backend] = good;
+        for _ in 0..2 {
+            self.now += Duration::from_millis(1);
+            let outcome = if good {
+                Ok(Sample {
+                    rtt: Duration::from_millis(1),
+                    handshake: None,
+                    report: OrcaLoadReport::default(),
+                })
+            } else {
+                Err(ProbeFailure::Timeout)
+            };
+            let measurement = Measurement {
+                backend: name(backend),
+                at: self.now,
+                outcome,
+            };
+            self.controller.measure(&measurement).unwrap();
+        }
+    }
+
+    fn reconfigure(&mut self) {
+        let config = config(self.folder.path(), &self.weights, &self.present);
+        self.controller.reconfigure(config, self.now).unwrap();
+    }
+
+    /// Something happens to one of the backends that are not steady.
+    fn change(&mut self, random: &mut StdRng) {
+        let backend = random.random_range(STEADY..BACKENDS);
+        match random.random_range(0..5) {
+            0 => {
+                self.present[backend] = !self.present[backend];
+                self.reconfigure();
+                if self.present[backend] {
+                    self.settle_in(backend);
+                }
+            }
+            1 => {
+                self.weights[backend] = random.random_range(1..9);
+                self.reconfigure();
+            }
+            _ if !self.present[backend] => {}
+            2 => {
+                let drained = random.random();
+                let name = name(backend);
+                self.controller.drain(&name, drained, self.now).unwrap();
+            }
+            _ => self.probe(backend, !self.up[backend]),
+        }
+    }
+
+    fn ask(&mut self, flow: u32, flags: u8) -> Ipv4Addr {
+        let program = self.attacher.program().unwrap();
+        sent_to(program, &frame(flow, flags))
+    }
+}
+
+fn name(backend: usize) -> String {
+    format!("b{backend}")
+}
+
+fn config(folder: &Path, weights: &[u32], present: &[bool]) -> Config {
+    let mut text = format!(
+        "[node]\nname = \"edge\"\nregion = \"home\"\ninterfaces = [\"lo\"]\nstate_dir = {folder:?}\n\
+         [encap]\nsources = [\"10.98.0.1\"]\n[probe]\nca = \"/ca\"\ncert = \"/cert\"\nkey = \"/key\"\n"
+    );
+    let mut names = Vec::new();
+    for (backend, (weight, present)) in weights.iter().zip(present).enumerate() {
+        if *present {
+            names.push(name(backend));
+            text += &format!(
+                "[[backend]]\nname = \"b{backend}\"\naddress = \"10.8.0.{}\"\nmode = \"ipip\"\n\
+                 capacity = {weight}\nbeacon = \"10.8.0.{}:7100\"\n",
+                backend + 1,
+                backend + 1
+            );
+        }
+    }
+    text += &format!(
+        "[[pool]]\nname = \"all\"\nbackends = {names:?}\n\
+         [[service]]\nname = \"chat\"\naddress = \"10.99.0.1\"\nport = {PORT}\npools = [\"all\"]\n\
+         idle_timeout = \"{}s\"\n",
+        IDLE.as_secs()
+    );
+    Config::parse(&text, Path::new("test.toml")).unwrap()
+}
+
+#[test]
+fn no_flow_moves_through_a_thousand_changes_of_other_backends() {
+    let seed = 20_261_125;
+    let mut random = StdRng::seed_from_u64(seed);
+    let mut node = Node::new();
+    let mut places = HashMap::new();
+    let mut moving = Vec::new();
+    for flow in 0..FLOWS {
+        // Some open while the table is on the move.
+        if flow % 500 == 499 {
+            node.change(&mut random);
+        }
+        let place = node.ask(flow, SYN);
+        if place.octets()[3] as usize <= STEADY {
+            places.insert(flow, place);
+        } else {
+            moving.push(flow);
+        }
+    }
+    assert!(places.len() > FLOWS as usize / 3, "{}", places.len());
+    for change in 0..CHANGES {
+        node.change(&mut random);
+        for _ in 0..20 {
+            let flow = random.random_range(0..FLOWS);
+            if let Some(place) = places.get(&flow) {
+                assert_eq!(node.ask(flow, ACK), *place, "change {change} of {seed}");
+            }
+        }
+        if change % 50 == 49 {
+            // Each of them speaks before a table may take it for gone.
+            for (flow, place) in &places {
+                assert_eq!(node.ask(*flow, ACK), *place, "change {change} of {seed}");
+            }
+            node.now += IDLE / 2;
+            node.controller.tick(node.now).unwrap();
+        }
+    }
+}
+
+/// Sends `count` SYNs of a million flows through the program, back to back.
+fn flood(program: &mut Program, count: u32) {
+    let mut bench = EbpfLoader::new().load(bench_object()).unwrap();
+    let wrapper: &mut Program = bench.program_mut("bench").unwrap().try_into().unwrap();
+    wrapper.load().unwrap();
+    let mut table: ProgramArray<MapData> = bench.take_map("PROGRAMS").unwrap().try_into().unwrap();
+    table.set(0, program.fd().unwrap(), 0).unwrap();
+    let mut run: Array<MapData, Run> = bench.take_map("RUN").unwrap().try_into().unwrap();
+    let mut syn = Packet::tcp(client(true), (v4(vip::EXACT), PORT), SYN);
+    syn.payload.truncate(22);
+    let template = syn.bytes();
+    assert_eq!(template.len(), 80);
+    let mut series = Run {
+        len: template.len() as u32,
+        flow_mask: (1 << 20) - 1,
+        growth: 20,
+        check: u32::from_ne_bytes(template[..4].try_into().unwrap()),
+        change: 1,
+        ..Run::default()
+    };
+    for (word, bytes) in series.template.iter_mut().zip(template.chunks_exact(8)) {
+        *word = u64::from_ne_bytes(bytes.try_into().unwrap());
+    }
+    run.set(0, series, 0).unwrap();
+    let mut out = vec![0; 512];
+    let mut options = TestRunOptions::new();
+    options.data_in = Some(&template);
+    options.data_out = Some(&mut out);
+    options.repeat = count;
+    let wrapper: &mut Program = bench.program_mut("bench").unwrap().try_into().unwrap();
+    wrapper.test_run(options).unwrap();
+    let good = run.get(&0, 0).unwrap().good;
+    assert!(good >= u64::from(count) - 1, "{good} of {count} sent on");
+}
+
+#[test]
+fn ten_million_syns_move_no_open_flow() {
+    const OPEN: u16 = 500;
+    let mut fixture = Fixture::new();
+    let slot = u32::from(vip::EXACT);
+    let tcp = |number: u16, flags| {
+        let client = (client(true).0, 2000 + number);
+        Packet::tcp(client, (v4(vip::EXACT), PORT), flags).bytes()
+    };
+    // All new flows differ from the owner: each has to be remembered.
+    let moving = Slot {
+        owner: 2,
+        ..Slot::settled(1, 2)
+    };
+    fixture.set_slot(slot, moving);
+    let program = fixture.xdp.program().unwrap();
+    let mut places = Vec::new();
+    for number in 0..OPEN {
+        let place = sent_to(program, &tcp(number, SYN));
+        assert_eq!(sent_to(program, &tcp(number, ACK)), place);
+        places.push(place);
+    }
+    assert!(places.iter().all(|place| place.octets()[3] == 1));
+    flood(program, 10_000_000);
+    for (number, place) in (0..).zip(&places) {
+        assert_eq!(sent_to(program, &tcp(number, ACK)), *place, "flow {number}");
+    }
+    // In a table at rest nothing is remembered at all.
+    let maps = fixture.xdp.maps();
+    let before = maps.remembered().unwrap();
+    fixture.xdp.maps().write_slots(slot, &[Slot::settled(1, 2)]);
+    flood(fixture.xdp.program().unwrap(), 1_000_000);
+    assert_eq!(fixture.xdp.maps().remembered().unwrap(), before);
+    assert_eq!(before[0], usize::from(OPEN));
+    assert!(before[1] <= 1 << 15, "{before:?}");
+}
