@@ -70,6 +70,18 @@ const PINNED: [(u16, u16); 11] = [
     (2, 3),
 ];
 
+/// The share of the slots of others that move when one of `n` equal members goes, times `n`.
+fn moved(n: usize, gone: usize, seed: u64) -> f64 {
+    let size = table_size(n);
+    let mut members = named(&vec![100; n]);
+    let before = table(&members, size, seed);
+    let gone = members.remove(gone).0;
+    let after = table(&members, size, seed);
+    let kept = before.iter().zip(&after).filter(|(b, _)| b.first != gone);
+    let moved = kept.clone().filter(|(b, a)| b.first != a.first).count();
+    moved as f64 * n as f64 / kept.count() as f64
+}
+
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(48))]
 
@@ -89,14 +101,11 @@ proptest! {
 
     #[test]
     fn removing_a_member_moves_little_else(n in 2usize..80, gone in 0usize..80, seed: u64) {
-        let size = table_size(n);
-        let mut members = named(&vec![100; n]);
-        let before = table(&members, size, seed);
-        let gone = members.remove(gone % n).0;
-        let after = table(&members, size, seed);
-        let kept = before.iter().zip(&after).filter(|(b, _)| b.first != gone);
-        let moved = kept.clone().filter(|(b, a)| b.first != a.first).count();
-        prop_assert!(moved as f64 <= 2.0 / n as f64 * kept.count() as f64, "{moved} of {size}, n {n}");
+        // Of what the member did not own, in units of 1/n. Nothing bounds it in a single table, but
+        // one of many thousands is above 2.
+        let moves: Vec<f64> = (0..4).map(|turn| moved(n, gone % n, seed.wrapping_add(turn))).collect();
+        prop_assert!(moves.iter().all(|m| *m <= 2.5), "{moves:?}");
+        prop_assert!(moves.iter().sum::<f64>() / moves.len() as f64 <= 2.0, "{moves:?}");
     }
 
     #[test]
