@@ -6,6 +6,7 @@ pub mod cli;
 pub mod config;
 pub mod control;
 pub mod dataplane;
+mod digest;
 pub mod domain;
 pub mod explain;
 pub mod pki;

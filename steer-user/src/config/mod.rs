@@ -4,7 +4,11 @@
 mod backends;
 #[cfg(test)]
 mod bad;
+mod document;
+#[cfg(test)]
+mod document_tests;
 mod limits;
+mod merge;
 mod names;
 mod node;
 mod raw;
@@ -14,6 +18,7 @@ mod services;
 #[cfg(test)]
 mod tests;
 mod values;
+mod variables;
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::ops::RangeInclusive;
@@ -22,6 +27,7 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
+pub use self::document::{DROP_INS, Document, SourceFile};
 pub use self::report::{ConfigError, Problem};
 
 /// A configuration that holds: names are unique, and each reference names something.
@@ -55,12 +61,16 @@ pub struct Node {
     pub interfaces: Vec<String>,
     /// How it is attached.
     pub xdp_mode: XdpMode,
-    /// Where the daemon keeps what the operator said.
+    /// Where the daemon keeps generations, the journal, and what the operator said.
     pub state_dir: PathBuf,
     /// The API's Unix socket.
     pub socket: PathBuf,
     /// Where the BPF file system is mounted.
     pub bpffs: PathBuf,
+    /// How many applied configurations are kept.
+    pub generations: usize,
+    /// About how much of the journal is kept, in bytes.
+    pub journal_bytes: u64,
 }
 
 /// How the program is attached.
@@ -247,16 +257,12 @@ impl Protocol {
 }
 
 impl Config {
-    /// Reads and checks the document at `path`.
+    /// Reads and checks the document at `path`, with the files of `conf.d` beside it.
     ///
     /// # Errors
     /// With everything that is wrong, each with file and line.
     pub fn load(path: &Path) -> Result<Self, ConfigError> {
-        let text = std::fs::read_to_string(path).map_err(|source| ConfigError::Read {
-            file: path.to_owned(),
-            source,
-        })?;
-        Self::parse(&text, path)
+        Document::read(path)?.config()
     }
 
     /// Checks a document; `file` is only for the messages.
@@ -264,16 +270,7 @@ impl Config {
     /// # Errors
     /// As [`Self::load`].
     pub fn parse(text: &str, file: &Path) -> Result<Self, ConfigError> {
-        let mut report = report::Report::new(text);
-        let config = read::sections(text, &mut report).build(&mut report);
-        let problems = report.finish();
-        match config {
-            Some(config) if problems.is_empty() => Ok(config),
-            _ => Err(ConfigError::Invalid {
-                file: file.to_owned(),
-                problems,
-            }),
-        }
+        Document::single(file, text).config()
     }
 
     /// Backends of a service over all its pools, each once, in order of preference.

@@ -18,6 +18,8 @@ pub(super) struct Node {
     pub state_dir: Option<Text>,
     pub socket: Option<Text>,
     pub bpffs: Option<Text>,
+    pub generations: Option<Spanned<u32>>,
+    pub journal_mib: Option<Spanned<u32>>,
 }
 
 #[derive(Default, Deserialize)]

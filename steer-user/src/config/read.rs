@@ -4,8 +4,10 @@ use std::ops::Range;
 
 use serde::de::DeserializeOwned;
 use toml::Spanned;
-use toml::de::{DeTable, DeValue, ValueDeserializer};
+use toml::de::{DeValue, ValueDeserializer};
 
+use super::document::Document;
+use super::merge::{self, Variables};
 use super::report::Report;
 use super::{Config, backends, limits, node, raw, services};
 
@@ -37,15 +39,16 @@ impl<T> Default for List<T> {
     }
 }
 
-pub(super) fn sections(text: &str, report: &mut Report<'_>) -> Sections {
+pub(super) fn sections(
+    document: &Document,
+    variable: Variables<'_>,
+    report: &mut Report<'_>,
+) -> Sections {
     let mut sections = Sections::default();
-    let (table, errors) = DeTable::parse_recoverable(text);
-    if !errors.is_empty() {
-        // What the reader made up behind a mistake is not worth a message.
-        errors.iter().for_each(|e| report.add_toml(e, 0..0));
+    let Some(table) = merge::table(document, variable, report) else {
         return sections;
-    }
-    for (key, value) in table.into_inner() {
+    };
+    for (key, value) in table {
         let span = key.span();
         report.section(key.get_ref(), span.clone());
         let section = Section { value, span };
