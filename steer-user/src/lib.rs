@@ -11,6 +11,7 @@ pub mod domain;
 mod durable;
 pub mod explain;
 pub mod generations;
+pub mod journal;
 pub mod pki;
 pub mod probe;
 pub mod telemetry;
