@@ -1,6 +1,7 @@
 //! The daemon's API: HTTP and JSON on a Unix socket, and its client.
 
 mod client;
+mod config;
 mod server;
 
 use std::net::SocketAddr;
@@ -8,6 +9,7 @@ use std::net::SocketAddr;
 use serde::{Deserialize, Serialize};
 
 pub use self::client::{Client, ClientError};
+pub use self::config::{ApplyRequest, Confirmed, RollbackRequest};
 pub use self::server::{bind, serve};
 
 /// A flow to explain.

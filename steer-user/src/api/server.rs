@@ -1,7 +1,7 @@
 //! The server's side.
 
 use std::{
-    fs, io,
+    fmt, fs, io,
     os::unix::fs::{FileTypeExt, PermissionsExt},
     path::Path,
 };
@@ -9,10 +9,11 @@ use std::{
 use anyhow::{Context, Result, bail};
 use axum::{
     Json, Router,
-    extract::{Path as UrlPath, Query, State},
+    extract::{ConnectInfo, Path as UrlPath, Query, State, connect_info::Connected},
     http::StatusCode,
     response::{IntoResponse, Response},
     routing::{get, post},
+    serve::IncomingStream,
 };
 use steer_common::{
     abi::{Family, FlowKey},
@@ -23,7 +24,7 @@ use tokio::{
     sync::oneshot,
 };
 
-use super::{ExplainQuery, Problem};
+use super::{ExplainQuery, Problem, config};
 use crate::{
     config::Protocol,
     control::{Command, Commands, Refused},
@@ -67,12 +68,44 @@ pub async fn serve(listener: UnixListener, commands: Commands) -> Result<()> {
         .route("/v1/explain", get(explain))
         .route("/v1/backends/{name}/drain", post(drain))
         .route("/v1/backends/{name}/undrain", post(undrain))
-        .with_state(commands);
+        .merge(config::routes())
+        .with_state(commands)
+        .into_make_service_with_connect_info::<Peer>();
     axum::serve(listener, routes).await.context("the API ended")
 }
 
+/// Who is at the other end of the socket.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Peer {
+    uid: Option<u32>,
+    pid: Option<i32>,
+}
+
+impl Connected<IncomingStream<'_, UnixListener>> for Peer {
+    fn connect_info(stream: IncomingStream<'_, UnixListener>) -> Self {
+        let credentials = stream.io().peer_cred().ok();
+        Self {
+            uid: credentials.map(|c| c.uid()),
+            pid: credentials.and_then(|c| c.pid()),
+        }
+    }
+}
+
+impl fmt::Display for Peer {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.uid {
+            Some(uid) => write!(f, "uid {uid}")?,
+            None => write!(f, "somebody")?,
+        }
+        match self.pid {
+            Some(pid) => write!(f, " (pid {pid})"),
+            None => Ok(()),
+        }
+    }
+}
+
 /// A refusal with its status.
-struct Refusal(StatusCode, String);
+pub(super) struct Refusal(pub(super) StatusCode, pub(super) String);
 
 impl IntoResponse for Refusal {
     fn into_response(self) -> Response {
@@ -81,7 +114,7 @@ impl IntoResponse for Refusal {
 }
 
 /// Asks the loop, which may have ended.
-async fn ask<T>(
+pub(super) async fn ask<T>(
     commands: &Commands,
     command: impl FnOnce(oneshot::Sender<T>) -> Command,
 ) -> Result<T, Refusal> {
@@ -126,24 +159,28 @@ async fn explain(
 
 async fn drain(
     State(commands): State<Commands>,
+    ConnectInfo(peer): ConnectInfo<Peer>,
     UrlPath(name): UrlPath<String>,
 ) -> Result<StatusCode, Refusal> {
-    set_drained(&commands, name, true).await
+    set_drained(&commands, name, true, peer).await
 }
 
 async fn undrain(
     State(commands): State<Commands>,
+    ConnectInfo(peer): ConnectInfo<Peer>,
     UrlPath(name): UrlPath<String>,
 ) -> Result<StatusCode, Refusal> {
-    set_drained(&commands, name, false).await
+    set_drained(&commands, name, false, peer).await
 }
 
 async fn set_drained(
     commands: &Commands,
     name: String,
     drained: bool,
+    peer: Peer,
 ) -> Result<StatusCode, Refusal> {
-    let done = ask(commands, |reply| Command::Drain(name, drained, reply)).await?;
+    let drain = |reply| Command::Drain(name, drained, peer.to_string(), reply);
+    let done = ask(commands, drain).await?;
     done.map_err(|refused| {
         let status = match refused {
             Refused::Unknown(_) => StatusCode::NOT_FOUND,

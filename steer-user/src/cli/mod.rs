@@ -6,6 +6,7 @@ mod config;
 mod daemon;
 mod decap;
 mod error;
+mod journal;
 mod pki;
 mod table;
 
@@ -51,9 +52,12 @@ enum Command {
     Backend(ask::Backend),
     /// Answers a node's probes beside a backend.
     Beacon(beacon::Beacon),
-    /// Checks configurations.
+    /// Checks, compares and applies configurations, and goes back to earlier ones.
     #[command(subcommand)]
     Config(config::Config),
+    /// Shows, verifies and replays the journal of what changed steering.
+    #[command(subcommand)]
+    Journal(journal::Journal),
     /// Takes outer headers off, on a backend without a tunnel device.
     Decap(decap::Decap),
     /// Makes the certificates of nodes and beacons.
@@ -73,6 +77,7 @@ pub fn main() -> ExitCode {
         Command::Backend(command) => command.run(),
         Command::Beacon(command) => command.run(cli.log_format),
         Command::Config(command) => command.run(),
+        Command::Journal(command) => command.run(),
         Command::Decap(command) => command.run(cli.log_format),
         Command::Pki(command) => command.run(),
     };

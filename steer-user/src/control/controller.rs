@@ -20,6 +20,7 @@ use super::{
     drained::Drained,
     placement,
     plan::{self, Op},
+    recorder::{self, Decided, Recorder},
     slots::{self, Unsettled},
     status::{self, Status},
 };
@@ -28,11 +29,14 @@ use crate::{
     dataplane::{Dataplane, SweepLimits},
     domain::{health::State, maglev, rings::Candidate},
     explain::{Explanation, Names, explain},
+    journal::{Event, Journal},
     probe::Measurement,
 };
 
 /// How long tables that were taken up stay as they are while not all backends are measured.
 const FROZEN: Duration = Duration::from_secs(3);
+/// How long members that a configuration drops may take new flows while nobody else can.
+const HANDOVER: Duration = Duration::from_secs(3);
 /// From one sweep of the flow and nat tables to the next.
 const SWEEP_EVERY: Duration = Duration::from_secs(10);
 
@@ -56,10 +60,13 @@ pub struct Controller<D> {
     pub(super) tables: Vec<Range<u32>>,
     pub(super) known: HashMap<String, Known>,
     pub(super) unsettled: Unsettled,
-    drained: Drained,
+    pub(super) drained: Drained,
+    pub(super) recorder: Recorder,
     /// Tables are not changed before this, unless all backends are measured.
-    frozen: Option<Instant>,
-    swept: Instant,
+    pub(super) frozen: Option<Instant>,
+    pub(super) swept: Instant,
+    /// Until when members that are no more in the configuration stand in for those that are.
+    pub(super) handover: Option<Instant>,
 }
 
 impl<D: Dataplane> Controller<D> {
@@ -68,6 +75,17 @@ impl<D: Dataplane> Controller<D> {
     /// # Errors
     /// If the configuration needs more than the data path holds, or the state directory is unusable.
     pub fn new(config: Config, dataplane: D, now: Instant) -> Result<Self> {
+        let recorder = Recorder::new(Journal::none(), now);
+        Self::with_recorder(config, dataplane, now, recorder)
+    }
+
+    /// As [`Self::new`], telling of every change.
+    pub(super) fn with_recorder(
+        config: Config,
+        dataplane: D,
+        now: Instant,
+        recorder: Recorder,
+    ) -> Result<Self> {
         let drained = Drained::load(&config.node.state_dir)?;
         let adopted = !dataplane.services().is_empty();
         let mut controller = Self {
@@ -76,8 +94,10 @@ impl<D: Dataplane> Controller<D> {
             known: HashMap::new(),
             unsettled: Unsettled::default(),
             drained,
+            recorder,
             frozen: adopted.then_some(now + FROZEN),
             swept: now,
+            handover: None,
             config,
             dataplane,
         };
@@ -95,17 +115,7 @@ impl<D: Dataplane> Controller<D> {
         let (mut services, mut ops) = placement::place(&self.dataplane, &config, &numbers)?;
         let tables: Vec<_> = services.iter().map(placement::table).collect();
         services.extend(desired::nat_sources(&config));
-        let probe = &config.probe;
-        let mut known = HashMap::new();
-        for backend in &config.backends {
-            let name = &backend.name;
-            let fresh = || Known::new(probe, self.drained.contains(name));
-            known.insert(
-                name.clone(),
-                self.known.get(name).cloned().unwrap_or_else(fresh),
-            );
-        }
-        self.known = known;
+        self.known = self.known_of(&config);
         self.config = config;
         self.numbers = numbers;
         self.tables = tables;
@@ -113,13 +123,50 @@ impl<D: Dataplane> Controller<D> {
         ops.push(Op::Settings(desired::settings(&self.config)));
         ops.push(Op::Publish(services));
         ops.extend(self.member_ops());
-        ops.extend(self.retired_ops());
         self.apply(ops)?;
+        self.handover = Some(now + HANDOVER);
+        let (backends, services) = (&self.known, &self.config.services);
+        self.recorder.retain(
+            |name| backends.contains_key(name),
+            |name| services.iter().any(|service| service.name == name),
+        );
         self.unsettled.retain(&self.tables);
         for range in &self.tables {
             self.unsettled.adopt(&self.dataplane, range.clone(), now);
         }
         self.replan(now, "configuration")
+    }
+
+    /// What is known of a configuration's backends. One that is elsewhere now has to be measured
+    /// anew.
+    fn known_of(&mut self, config: &Config) -> HashMap<String, Known> {
+        let before = self.config.backends.iter();
+        let before: HashMap<_, _> = before.map(|b| (b.name.as_str(), b)).collect();
+        let mut all = HashMap::new();
+        for backend in &config.backends {
+            let name = &backend.name;
+            let place = |b: &crate::config::Backend| (b.address, b.beacon, b.region.clone());
+            let same = before
+                .get(name.as_str())
+                .is_some_and(|b| place(b) == place(backend));
+            let mut known = match self.known.get(name).filter(|_| same) {
+                Some(known) => known.clone(),
+                None => Known::new(&config.probe, self.drained.contains(name)),
+            };
+            if !same
+                || !known
+                    .health
+                    .has_thresholds(config.probe.rise, config.probe.fall)
+            {
+                // Its next change is told from here on.
+                self.recorder.forget(name);
+            }
+            known
+                .health
+                .set_thresholds(config.probe.rise, config.probe.fall);
+            all.insert(name.clone(), known);
+        }
+        all
     }
 
     fn apply(&mut self, mut ops: Vec<Op>) -> Result<()> {
@@ -138,10 +185,12 @@ impl<D: Dataplane> Controller<D> {
         let Some(known) = self.known.get_mut(&measurement.backend) else {
             return Ok(());
         };
+        self.recorder.keep(known, measurement);
         let change = known.measure(measurement);
         if !change.any() {
             return Ok(());
         }
+        self.recorder.backend(measurement, &change);
         let rtt = known.rtt();
         let failure = known.failure.as_ref().map(ToString::to_string);
         info!(
@@ -161,12 +210,32 @@ impl<D: Dataplane> Controller<D> {
     /// # Errors
     /// If there is none of that name, or it cannot be written down.
     pub fn drain(&mut self, name: &str, drained: bool, now: Instant) -> Result<(), Refused> {
+        self.drain_by(name, drained, "the operator", now)
+    }
+
+    /// As [`Self::drain`], with who said so.
+    ///
+    /// # Errors
+    /// As [`Self::drain`].
+    pub fn drain_by(
+        &mut self,
+        name: &str,
+        drained: bool,
+        by: &str,
+        now: Instant,
+    ) -> Result<(), Refused> {
         let Some(known) = self.known.get_mut(name) else {
             return Err(Refused::Unknown(name.to_owned()));
         };
         self.drained.set(name, drained).map_err(Refused::Failed)?;
         known.drained = drained;
-        info!(backend = name, drained, "the operator has spoken");
+        info!(backend = name, drained, by, "the operator has spoken");
+        let event = Event::Drained {
+            by: by.to_owned(),
+            backend: name.to_owned(),
+            drained,
+        };
+        self.recorder.tell(event);
         self.replan(now, name).map_err(Refused::Failed)
     }
 
@@ -183,6 +252,11 @@ impl<D: Dataplane> Controller<D> {
         }
         info!(backend = name, way = ?way, "way to backend changed");
         known.way = Some(way);
+        let event = Event::Way {
+            backend: name.to_owned(),
+            interface: way.map(|hop| hop.interface),
+        };
+        self.recorder.tell(event);
         if let Some(hop) = way {
             self.dataplane.add_port(hop.interface)?;
         }
@@ -191,7 +265,7 @@ impl<D: Dataplane> Controller<D> {
     }
 
     /// Writes members' states, and tables where they follow.
-    fn replan(&mut self, now: Instant, why: &str) -> Result<()> {
+    pub(super) fn replan(&mut self, now: Instant, why: &str) -> Result<()> {
         let ops = self.member_ops();
         self.apply(ops)?;
         if let Some(until) = self.frozen {
@@ -216,12 +290,41 @@ impl<D: Dataplane> Controller<D> {
                 .choose(&mut self.dataplane, range.start, &table, now);
             if changed > 0 {
                 info!(service, why, slots = table.len(), changed, "table changed");
+                self.tell(index, why, &table, changed, now);
             }
         }
-        Ok(())
+        let ops = self.retired_ops(now);
+        self.apply(ops)
+    }
+
+    fn tell(
+        &mut self,
+        service: usize,
+        why: &str,
+        table: &[maglev::Choice],
+        changed: usize,
+        now: Instant,
+    ) {
+        if !self.recorder.is_on() {
+            return;
+        }
+        let inputs = recorder::inputs(&self.pools(service).unwrap_or_default());
+        let decided = Decided {
+            service: &self.config.services[service].name,
+            why,
+            inputs: &inputs,
+            table,
+            changed,
+        };
+        self.recorder.table(&decided, now);
     }
 
     fn table(&self, service: usize, len: usize) -> Option<Vec<maglev::Choice>> {
+        chain::table(&self.pools(service)?, len)
+    }
+
+    /// The candidates of a service's table, by pool.
+    pub(super) fn pools(&self, service: usize) -> Option<Vec<Vec<chain::Member<'_>>>> {
         let home = &self.config.node.region;
         let mut seen = Vec::new();
         let mut pools = Vec::new();
@@ -249,7 +352,7 @@ impl<D: Dataplane> Controller<D> {
             }
             pools.push(members);
         }
-        chain::table(&pools, len)
+        Some(pools)
     }
 
     /// Does what is due by time alone.
@@ -259,6 +362,10 @@ impl<D: Dataplane> Controller<D> {
     pub fn tick(&mut self, now: Instant) -> Result<()> {
         if self.frozen.is_some_and(|until| now >= until) {
             self.replan(now, "backends that do not answer")?;
+        }
+        if self.handover.take_if(|until| now >= *until).is_some() && self.frozen.is_none() {
+            let ops = self.retired_ops(now);
+            self.apply(ops)?;
         }
         for (wanted, range) in self.config.services.iter().zip(&self.tables) {
             self.unsettled

@@ -1,6 +1,6 @@
 //! What members have to be like.
 
-use std::collections::HashSet;
+use std::{collections::HashSet, time::Instant};
 
 use steer_common::abi::{MEMBERS, Member, MemberState, member_flags};
 use tracing::info;
@@ -9,6 +9,7 @@ use super::{Controller, desired, plan::Op};
 use crate::{
     dataplane::{Dataplane, Sweep},
     domain::health::State,
+    journal::Event,
 };
 
 impl<D: Dataplane> Controller<D> {
@@ -65,15 +66,28 @@ impl<D: Dataplane> Controller<D> {
         ops
     }
 
-    /// Members that the configuration no longer has keep their open flows.
-    pub(super) fn retired_ops(&self) -> Vec<Op> {
+    /// Members that the configuration no longer has keep their open flows. They take new ones, too,
+    /// while those that take over from them are not measured yet.
+    pub(super) fn retired_ops(&self, now: Instant) -> Vec<Op> {
+        let waits = self.handover.is_some_and(|until| now < until);
         let mut ops = Vec::new();
         for id in self.retired() {
-            if self.dataplane.member(id).state == MemberState::Up as u8 {
+            let member = self.dataplane.member(id);
+            let alone = || !self.is_served(member.service);
+            if member.state == MemberState::Up as u8 && !(waits && alone()) {
                 ops.push(Op::State(id, MemberState::Draining));
             }
         }
         ops
+    }
+
+    /// Whether a service, by its number, has a member that takes new flows, or is no more.
+    fn is_served(&self, number: u16) -> bool {
+        let index = self.numbers.services.iter().position(|n| *n == number);
+        index.is_none_or(|index| {
+            let mut own = self.numbers.members.range((index, 0)..(index + 1, 0));
+            own.any(|(_, id)| self.dataplane.member(*id).state == MemberState::Up as u8)
+        })
     }
 
     fn retired(&self) -> Vec<u16> {
@@ -100,6 +114,7 @@ impl<D: Dataplane> Controller<D> {
             let in_nat = sweep.nat_flows.get(usize::from(id)).is_some_and(|n| *n > 0);
             if !(in_nat || named.contains(&id)) {
                 info!(member = id, "member is gone");
+                self.recorder.tell(Event::Gone { member: id });
                 self.dataplane.set_member_state(id, MemberState::Absent);
             }
         }

@@ -1,0 +1,261 @@
+//! What a configuration would move: it is put to work on a copy of the data path, by the code that
+//! puts it to work on the real one.
+
+use std::{
+    collections::{BTreeMap, BTreeSet, HashMap},
+    time::{Duration, Instant},
+};
+
+use anyhow::Result;
+use serde::{Deserialize, Serialize};
+use steer_common::abi::{ServiceKey, Slot};
+use tracing::subscriber::{NoSubscriber, with_default};
+
+use super::{Controller, desired, placement, recorder::Recorder, slots::Unsettled};
+use crate::{
+    config::{Backend, Config, Service},
+    dataplane::{Dataplane, Memory},
+    domain::health::State,
+    journal::Journal,
+    probe::{Measurement, OrcaLoadReport, Sample},
+};
+
+/// What a configuration would move.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct Preview {
+    /// Services of either configuration, in the order of the new one; those that go last.
+    pub services: Vec<ServicePreview>,
+    /// Backends that were not measured yet and are taken to answer, as near as the nearest of their
+    /// region.
+    pub assumed: Vec<String>,
+}
+
+/// What would become of a service.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct ServicePreview {
+    /// Its name.
+    pub name: String,
+    /// Its protocol, address and port.
+    pub vip: String,
+    /// Whether it is new, goes, or stays.
+    pub fate: Fate,
+    /// The share of slots whose first choice becomes another backend.
+    pub moved: f64,
+    /// Backends of either configuration by name.
+    pub shares: BTreeMap<String, Shares>,
+}
+
+/// What becomes of a service.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Fate {
+    /// It stays.
+    Stays,
+    /// It is new.
+    New,
+    /// It goes: its packets are no longer the node's.
+    Goes,
+}
+
+/// A backend's part of a table, from 0 to 1.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct Shares {
+    /// Now; `None` if the backend does not serve it.
+    pub now: Option<f64>,
+    /// With the other configuration.
+    pub then: Option<f64>,
+}
+
+impl<D: Dataplane> Controller<D> {
+    /// What another configuration would move, as things are now.
+    ///
+    /// # Errors
+    /// If the configuration needs more than the data path holds.
+    pub fn preview(&self, config: &Config, now: Instant) -> Result<Preview> {
+        // What is tried out is nothing to log.
+        with_default(NoSubscriber::default(), || {
+            let mut then = self.copy(now);
+            then.reconfigure(config.clone(), now)?;
+            let assumed = then.assume(now)?;
+            Ok(Preview {
+                services: services(self, &then),
+                assumed,
+            })
+        })
+    }
+
+    /// The same over a copy of the data path, not frozen, and telling nobody.
+    fn copy(&self, now: Instant) -> Controller<Memory> {
+        Controller {
+            config: self.config.clone(),
+            dataplane: Memory::of(&self.dataplane),
+            numbers: self.numbers.clone(),
+            tables: self.tables.clone(),
+            known: self.known.clone(),
+            unsettled: Unsettled::default(),
+            drained: self.drained.clone(),
+            recorder: Recorder::new(Journal::none(), now),
+            frozen: None,
+            swept: now,
+            handover: None,
+        }
+    }
+
+    /// Takes backends that were not measured yet as ones that answer; returns their names.
+    pub(super) fn assume(&mut self, now: Instant) -> Result<Vec<String>> {
+        let mut names = Vec::new();
+        for backend in self.config.backends.clone() {
+            let known = self.known.get(&backend.name);
+            if !known.is_some_and(|known| known.health(&backend) == State::Unknown) {
+                continue;
+            }
+            let rtt = self.nearest(&backend);
+            for _ in 0..self.config.probe.rise {
+                let sample = Sample {
+                    rtt,
+                    handshake: None,
+                    report: OrcaLoadReport::default(),
+                };
+                self.measure(&Measurement {
+                    backend: backend.name.clone(),
+                    at: now,
+                    outcome: Ok(sample),
+                })?;
+            }
+            names.push(backend.name);
+        }
+        Ok(names)
+    }
+
+    /// The shortest round trip to a backend of the same region; a long one if there is none, and a
+    /// short one within the node's own region.
+    fn nearest(&self, to: &Backend) -> Duration {
+        let same = self
+            .config
+            .backends
+            .iter()
+            .filter(|b| b.region == to.region);
+        let measured = same.filter_map(|b| self.known.get(&b.name)?.rtt()).min();
+        measured.unwrap_or(if to.region == self.config.node.region {
+            Duration::from_millis(1)
+        } else {
+            Duration::from_secs(1)
+        })
+    }
+
+    /// The first choices of a service's table, by name; those of no backend that the configuration
+    /// has are empty.
+    fn firsts(&self, service: usize) -> Vec<&str> {
+        let members = self.numbers.members.iter();
+        let names: HashMap<u16, &str> = members
+            .filter(|((s, _), _)| *s == service)
+            .map(|((_, b), id)| (*id, self.config.backends[*b].name.as_str()))
+            .collect();
+        let name = |slot: Slot| names.get(&slot.first).copied().unwrap_or("");
+        let slots = self.dataplane.slots(self.tables[service].clone());
+        slots.into_iter().map(name).collect()
+    }
+
+    fn key(&self, service: usize) -> ServiceKey {
+        desired::key(&self.config.services[service])
+    }
+}
+
+fn services<D: Dataplane>(now: &Controller<D>, then: &Controller<Memory>) -> Vec<ServicePreview> {
+    let mut found = Vec::new();
+    let published = now.dataplane.services();
+    for (index, service) in then.config.services.iter().enumerate() {
+        let before = (0..now.config.services.len()).find(|i| now.key(*i) == then.key(index));
+        let firsts = before.map(|i| now.firsts(i)).unwrap_or_default();
+        let after = then.firsts(index);
+        let mut shares = shares(&firsts, &after);
+        let own = |c: &Config, s: &Service| -> BTreeSet<String> {
+            let members = c.members(s).into_iter();
+            members.map(|b| c.backends[b].name.clone()).collect()
+        };
+        for name in own(&then.config, service) {
+            shares.entry(name).or_default().then.get_or_insert(0.0);
+        }
+        if let Some(i) = before {
+            for name in own(&now.config, &now.config.services[i]) {
+                shares.entry(name).or_default().now.get_or_insert(0.0);
+            }
+        }
+        found.push(ServicePreview {
+            name: service.name.clone(),
+            vip: vip(service),
+            fate: if before.is_some() {
+                Fate::Stays
+            } else {
+                Fate::New
+            },
+            moved: moved(&firsts, &after),
+            shares,
+        });
+    }
+    for (index, service) in now.config.services.iter().enumerate() {
+        let key = now.key(index);
+        let stays = (0..then.config.services.len()).any(|i| then.key(i) == key);
+        if stays
+            || !published
+                .iter()
+                .any(|p| p.key == key && !placement::table(p).is_empty())
+        {
+            continue;
+        }
+        found.push(ServicePreview {
+            name: service.name.clone(),
+            vip: vip(service),
+            fate: Fate::Goes,
+            moved: 1.0,
+            shares: shares(&now.firsts(index), &[]),
+        });
+    }
+    found
+}
+
+fn vip(service: &Service) -> String {
+    let (protocol, port) = (service.protocol.as_str(), service.port);
+    match port {
+        0 => format!("{protocol} {} any port", service.address),
+        _ => format!(
+            "{protocol} {}",
+            std::net::SocketAddr::new(service.address, port)
+        ),
+    }
+}
+
+fn shares(now: &[&str], then: &[&str]) -> BTreeMap<String, Shares> {
+    let mut shares: BTreeMap<String, Shares> = BTreeMap::new();
+    for (name, share) in parts(now) {
+        shares.entry(name).or_default().now = Some(share);
+    }
+    for (name, share) in parts(then) {
+        shares.entry(name).or_default().then = Some(share);
+    }
+    shares
+}
+
+/// The share of each name in a table.
+fn parts(table: &[&str]) -> impl Iterator<Item = (String, f64)> {
+    let mut counts: BTreeMap<String, usize> = BTreeMap::new();
+    for name in table.iter().filter(|name| !name.is_empty()) {
+        *counts.entry((*name).to_owned()).or_default() += 1;
+    }
+    let all = table.len().max(1) as f64;
+    counts
+        .into_iter()
+        .map(move |(name, count)| (name, count as f64 / all))
+}
+
+/// The share of flows whose slot leads elsewhere. A slot's index is proportional to the flow's
+/// hash, whatever the size of the table.
+fn moved(now: &[&str], then: &[&str]) -> f64 {
+    let size = now.len().max(then.len());
+    if now.is_empty() || then.is_empty() {
+        return 0.0;
+    }
+    let differs = |i: &usize| now[i * now.len() / size] != then[i * then.len() / size];
+    let differing = (0..size).filter(differs).count();
+    differing as f64 / size as f64
+}
