@@ -14,7 +14,9 @@ mod node;
 mod raw;
 mod read;
 mod report;
+mod schema;
 mod services;
+mod spanned;
 #[cfg(test)]
 mod tests;
 mod values;
@@ -25,10 +27,12 @@ use std::ops::RangeInclusive;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 pub use self::document::{DROP_INS, Document, SourceFile};
 pub use self::report::{ConfigError, Problem};
+pub use self::schema::schema;
 
 /// A configuration that holds: names are unique, and each reference names something.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -74,7 +78,7 @@ pub struct Node {
 }
 
 /// How the program is attached.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, Serialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum XdpMode {
     /// In the driver.
@@ -192,7 +196,7 @@ pub struct Service {
 }
 
 /// A protocol above IP.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Deserialize, Serialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Deserialize, Serialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum Protocol {
     /// TCP.
@@ -203,7 +207,7 @@ pub enum Protocol {
 }
 
 /// The end of a chain of pools.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, Serialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum End {
     /// The client is told at once.
@@ -214,7 +218,7 @@ pub enum End {
 }
 
 /// What happens to the open flows of a member that is down.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, Serialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum OpenFlows {
     /// They are reset, so that clients retry at once.

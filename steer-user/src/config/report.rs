@@ -6,9 +6,8 @@ use std::fmt;
 use std::ops::Range;
 use std::path::PathBuf;
 
-use toml::Spanned;
-
 use super::document::Document;
+use super::spanned::Spanned;
 use super::variables::Expanded;
 
 /// One thing that is wrong.

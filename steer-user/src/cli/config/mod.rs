@@ -29,6 +29,8 @@ pub(super) enum Config {
     Show(history::Show),
     /// Prints an example with all settings and their defaults.
     Example,
+    /// Prints the JSON schema of a configuration, for editors.
+    Schema,
 }
 
 impl Config {
@@ -43,6 +45,13 @@ impl Config {
             Self::Show(command) => command.run(),
             Self::Example => {
                 print!("{EXAMPLE}");
+                Ok(())
+            }
+            Self::Schema => {
+                println!(
+                    "{}",
+                    serde_json::to_string_pretty(&crate::config::schema())?
+                );
                 Ok(())
             }
         }
