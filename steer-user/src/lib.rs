@@ -13,5 +13,6 @@ pub mod explain;
 pub mod generations;
 pub mod journal;
 pub mod pki;
+pub mod preflight;
 pub mod probe;
 pub mod telemetry;

@@ -16,6 +16,7 @@ use crate::{
     config::{ConfigError, Document},
     control::{Applied, Command, Commands, Configure, ConfigureError, Diff, Reply},
     generations::{Generation, History, StateError},
+    preflight::{self, Finding},
 };
 
 /// Of a document; what is larger is no configuration.
@@ -105,12 +106,24 @@ async fn generation(
     configure(&commands, show).await.map(Json)
 }
 
+/// Looks at the host, beside the loop. What is wrong with the document is the loop's to tell.
+async fn findings(document: Document) -> Vec<Finding> {
+    let look = move || {
+        document
+            .config()
+            .map_or_else(|_| Vec::new(), |c| preflight::check(&c))
+    };
+    tokio::task::spawn_blocking(look).await.unwrap_or_default()
+}
+
 async fn diff(
     State(commands): State<Commands>,
     Json(document): Json<Document>,
 ) -> Result<Json<Diff>, Refusal> {
+    let findings = findings(document.clone()).await;
     let diff = |reply| Configure::Diff(document, reply);
-    configure(&commands, diff).await.map(Json)
+    let diff = configure(&commands, diff).await?;
+    Ok(Json(Diff { findings, ..diff }))
 }
 
 async fn apply(
@@ -123,13 +136,16 @@ async fn apply(
         let text = "the confirm window is out of range; write 1s to 1day".to_owned();
         return Err(Refusal(StatusCode::BAD_REQUEST, text));
     }
+    let findings = findings(request.document.clone()).await;
     let apply = |reply| Configure::Apply {
         document: request.document,
         within,
         by: peer.to_string(),
         reply,
     };
-    configure(&commands, apply).await.map(Json)
+    let mut applied = configure(&commands, apply).await?;
+    applied.diff.findings = findings;
+    Ok(Json(applied))
 }
 
 async fn confirm(

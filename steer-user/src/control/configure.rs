@@ -15,6 +15,7 @@ use crate::{
     dataplane::interface_index,
     generations::{Generation, History, Standing, StateError, Trial},
     journal::{Event, Limits, Why},
+    preflight::Finding,
 };
 
 /// How long a revert that failed is left alone.
@@ -70,6 +71,9 @@ pub struct Diff {
     pub changes: Vec<String>,
     /// What moves.
     pub preview: Preview,
+    /// Where it does not fit the node. Whoever asks the loop fills it in: looking takes a while.
+    #[serde(default)]
+    pub findings: Vec<Finding>,
 }
 
 /// What was done.
@@ -204,6 +208,7 @@ impl Daemon {
             from: self.in_use.number,
             changes: document.changes_since(&self.in_use.document),
             preview: preview.map_err(ConfigureError::Failed)?,
+            findings: Vec::new(),
         })
     }
 

@@ -6,7 +6,8 @@ use clap::Args;
 
 use crate::{
     cli::error::{Exit, Failure},
-    config::{ConfigError, Document},
+    config::{Config, ConfigError, Document},
+    preflight::{self, Finding},
 };
 
 #[derive(Debug, Args)]
@@ -14,6 +15,13 @@ pub(in crate::cli) struct Check {
     /// The configuration; `conf.d/*.toml` beside it belong to it.
     #[arg(default_value = "/etc/steer/steer.toml")]
     file: PathBuf,
+    /// Look at the document alone, and not at this host: interfaces, routes, MTU, ports, memory,
+    /// certificates.
+    #[arg(long)]
+    document_only: bool,
+    /// Fail where this host does not fit, too.
+    #[arg(long, conflicts_with = "document_only")]
+    strict: bool,
     /// Print JSON.
     #[arg(long)]
     json: bool,
@@ -24,12 +32,32 @@ impl Check {
         let document = Document::read(&self.file);
         let files = document.as_ref().map_or(0, |document| document.files.len());
         let checked = document.and_then(|document| document.config());
+        let findings = match &checked {
+            Ok(config) if !self.document_only => preflight::check(config),
+            _ => Vec::new(),
+        };
         if self.json {
-            println!("{}", json(&self.file, checked.as_ref().err()));
+            println!("{}", json(&self.file, checked.as_ref().err(), &findings));
         }
         let config = checked.map_err(|e| Failure::new(Exit::Config, e))?;
-        if self.json {
-            return Ok(());
+        if !self.json {
+            self.print(&config, files, &findings);
+        }
+        match findings.len() {
+            count if count > 0 && self.strict => Err(Failure::new(
+                Exit::Config,
+                anyhow::anyhow!(
+                    "{}: this host does not fit ({count} warnings)",
+                    self.file.display()
+                ),
+            )),
+            _ => Ok(()),
+        }
+    }
+
+    fn print(&self, config: &Config, files: usize, findings: &[Finding]) {
+        for finding in findings {
+            println!("warning: {finding}");
         }
         let from = match files {
             1 => String::new(),
@@ -42,13 +70,21 @@ impl Check {
             config.pools.len(),
             config.backends.len()
         );
-        Ok(())
     }
 }
 
-fn json(file: &std::path::Path, error: Option<&ConfigError>) -> serde_json::Value {
+fn json(
+    file: &std::path::Path,
+    error: Option<&ConfigError>,
+    findings: &[Finding],
+) -> serde_json::Value {
     let problems: Vec<String> = error.map_or_else(Vec::new, |error| {
         error.to_string().lines().map(str::to_owned).collect()
     });
-    serde_json::json!({ "file": file, "good": error.is_none(), "problems": problems })
+    serde_json::json!({
+        "file": file,
+        "good": error.is_none(),
+        "problems": problems,
+        "warnings": findings,
+    })
 }

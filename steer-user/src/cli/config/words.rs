@@ -37,6 +37,12 @@ pub(super) fn diff(diff: &Diff) -> String {
             diff.preview.assumed.join(", ")
         );
     }
+    if !diff.findings.is_empty() {
+        text.push('\n');
+    }
+    for finding in &diff.findings {
+        let _ = writeln!(text, "warning: {finding}");
+    }
     text
 }
 
