@@ -27,6 +27,15 @@ pub enum ClientError {
         /// Why.
         source: std::io::Error,
     },
+    /// The socket is there, and not for us.
+    #[error(
+        "{}: permission denied; run this as root, or have [api] of the configuration give you a role",
+        path.display()
+    )]
+    Denied {
+        /// The socket.
+        path: PathBuf,
+    },
     /// The daemon said no.
     #[error("{0}")]
     Refused(String),
@@ -143,6 +152,14 @@ impl Client {
         self.get(&format!("/v1/config/generations/{number}")).await
     }
 
+    fn unreachable(&self, source: std::io::Error) -> ClientError {
+        let path = self.socket.clone();
+        match source.kind() {
+            std::io::ErrorKind::PermissionDenied => ClientError::Denied { path },
+            _ => ClientError::Unreachable { path, source },
+        }
+    }
+
     async fn get<T: DeserializeOwned>(&self, path: &str) -> Result<T, ClientError> {
         let body = self.send(Method::GET, path, Bytes::new()).await?;
         serde_json::from_slice(&body).map_err(|error| ClientError::Malformed(error.to_string()))
@@ -161,13 +178,9 @@ impl Client {
 
     async fn send(&self, method: Method, path: &str, body: Bytes) -> Result<Bytes, ClientError> {
         let malformed = |error: hyper::Error| ClientError::Malformed(error.to_string());
-        let stream =
-            UnixStream::connect(&self.socket)
-                .await
-                .map_err(|source| ClientError::Unreachable {
-                    path: self.socket.clone(),
-                    source,
-                })?;
+        let stream = UnixStream::connect(&self.socket)
+            .await
+            .map_err(|source| self.unreachable(source))?;
         let (mut sender, connection) = http1::handshake(TokioIo::new(stream))
             .await
             .map_err(malformed)?;

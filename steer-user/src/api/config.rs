@@ -11,7 +11,10 @@ use axum::{
 };
 use serde::{Deserialize, Serialize};
 
-use super::server::{Peer, Refusal, ask};
+use super::{
+    access::Peer,
+    server::{Refusal, ask},
+};
 use crate::{
     config::{ConfigError, Document},
     control::{Applied, Command, Commands, Configure, ConfigureError, Diff, Reply},
@@ -51,15 +54,24 @@ pub struct Confirmed {
     pub generation: u64,
 }
 
-pub(super) fn routes() -> Router<Commands> {
+pub(super) fn reading() -> Router<Commands> {
     Router::new()
         .route("/v1/config/history", get(history))
         .route("/v1/config/generations/current", get(current))
         .route("/v1/config/generations/{number}", get(generation))
         .route("/v1/config/diff", post(diff))
-        .route("/v1/config/apply", post(apply))
+        .layer(DefaultBodyLimit::max(MAX_BODY))
+}
+
+pub(super) fn operating() -> Router<Commands> {
+    Router::new()
         .route("/v1/config/confirm", post(confirm))
         .route("/v1/config/rollback", post(rollback))
+}
+
+pub(super) fn administering() -> Router<Commands> {
+    Router::new()
+        .route("/v1/config/apply", post(apply))
         .layer(DefaultBodyLimit::max(MAX_BODY))
 }
 

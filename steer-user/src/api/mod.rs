@@ -1,5 +1,6 @@
 //! The daemon's API: HTTP and JSON on a Unix socket, and its client.
 
+mod access;
 mod client;
 mod config;
 mod server;
@@ -8,6 +9,7 @@ use std::net::SocketAddr;
 
 use serde::{Deserialize, Serialize};
 
+pub use self::access::{Access, Role};
 pub use self::client::{Client, ClientError};
 pub use self::config::{ApplyRequest, Confirmed, RollbackRequest};
 pub use self::server::{bind, serve};

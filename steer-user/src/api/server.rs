@@ -1,7 +1,7 @@
 //! The server's side.
 
 use std::{
-    fmt, fs, io,
+    fs, io,
     os::unix::fs::{FileTypeExt, PermissionsExt},
     path::Path,
 };
@@ -9,11 +9,11 @@ use std::{
 use anyhow::{Context, Result, bail};
 use axum::{
     Json, Router,
-    extract::{ConnectInfo, Path as UrlPath, Query, State, connect_info::Connected},
+    extract::{ConnectInfo, Path as UrlPath, Query, State},
     http::StatusCode,
+    middleware::from_fn_with_state,
     response::{IntoResponse, Response},
     routing::{get, post},
-    serve::IncomingStream,
 };
 use steer_common::{
     abi::{Family, FlowKey},
@@ -24,7 +24,11 @@ use tokio::{
     sync::oneshot,
 };
 
-use super::{ExplainQuery, Problem, config};
+use super::{
+    Access, ExplainQuery, Problem, Role,
+    access::{self, Peer},
+    config,
+};
 use crate::{
     config::Protocol,
     control::{Command, Commands, Refused},
@@ -62,46 +66,23 @@ pub async fn bind(path: &Path) -> Result<UnixListener> {
 ///
 /// # Errors
 /// If the socket fails.
-pub async fn serve(listener: UnixListener, commands: Commands) -> Result<()> {
-    let routes = Router::new()
+pub async fn serve(listener: UnixListener, access: &Access, commands: Commands) -> Result<()> {
+    let read = Router::new()
         .route("/v1/status", get(status))
         .route("/v1/explain", get(explain))
+        .merge(config::reading());
+    let operate = Router::new()
         .route("/v1/backends/{name}/drain", post(drain))
         .route("/v1/backends/{name}/undrain", post(undrain))
-        .merge(config::routes())
+        .merge(config::operating());
+    let role = |role| from_fn_with_state((access.roles(), role), access::require);
+    let routes = Router::new()
+        .merge(read.route_layer(role(Role::Read)))
+        .merge(operate.route_layer(role(Role::Operate)))
+        .merge(config::administering().route_layer(role(Role::Admin)))
         .with_state(commands)
         .into_make_service_with_connect_info::<Peer>();
     axum::serve(listener, routes).await.context("the API ended")
-}
-
-/// Who is at the other end of the socket.
-#[derive(Clone, Copy, Debug)]
-pub(super) struct Peer {
-    uid: Option<u32>,
-    pid: Option<i32>,
-}
-
-impl Connected<IncomingStream<'_, UnixListener>> for Peer {
-    fn connect_info(stream: IncomingStream<'_, UnixListener>) -> Self {
-        let credentials = stream.io().peer_cred().ok();
-        Self {
-            uid: credentials.map(|c| c.uid()),
-            pid: credentials.and_then(|c| c.pid()),
-        }
-    }
-}
-
-impl fmt::Display for Peer {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self.uid {
-            Some(uid) => write!(f, "uid {uid}")?,
-            None => write!(f, "somebody")?,
-        }
-        match self.pid {
-            Some(pid) => write!(f, " (pid {pid})"),
-            None => Ok(()),
-        }
-    }
 }
 
 /// A refusal with its status.

@@ -32,7 +32,7 @@ impl Target {
 
 pub(super) fn failure(error: ClientError) -> Failure {
     let exit = match error {
-        ClientError::Unreachable { .. } => Exit::Unreachable,
+        ClientError::Unreachable { .. } | ClientError::Denied { .. } => Exit::Unreachable,
         ClientError::Refused(_) => Exit::Refused,
         ClientError::Config(_) => Exit::Config,
         ClientError::Malformed(_) => Exit::Failed,

@@ -3,6 +3,7 @@
 use std::{
     fs::{File, TryLockError},
     path::{Path, PathBuf},
+    sync::Arc,
     time::SystemTime,
 };
 
@@ -12,7 +13,7 @@ use tracing::{error, info, warn};
 
 use super::error::{Exit, Failure};
 use crate::{
-    api,
+    api::{self, Access},
     config::{Config, ConfigError, Document},
     control::{self, Setup},
     dataplane::{OpenOptions, Pins, Xdp},
@@ -56,8 +57,10 @@ impl Run {
         })?;
         info!(adopted = xdp.adopted(), "program loaded");
         let (ask, commands) = mpsc::channel(COMMANDS);
+        let access = Arc::new(Access::new(&node.socket));
+        let roles = Arc::clone(&access);
         tokio::spawn(async move {
-            if let Err(error) = api::serve(listener, ask).await {
+            if let Err(error) = api::serve(listener, &access, ask).await {
                 error!(error = format!("{error:#}"), "no API any more");
             }
         });
@@ -68,6 +71,7 @@ impl Run {
             store,
             state_is_given: self.state.is_some(),
             journal: Journal::open(&folder, Limits::of(node.journal_bytes))?,
+            configured: Box::new(move |config| roles.set(&config.api)),
         };
         control::run(setup, xdp, commands).await?;
         // The next daemon replaces a socket that is left behind.

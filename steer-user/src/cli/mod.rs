@@ -8,6 +8,7 @@ mod decap;
 mod error;
 mod journal;
 mod pki;
+mod shell;
 mod table;
 
 use std::process::ExitCode;
@@ -60,6 +61,10 @@ enum Command {
     Journal(journal::Journal),
     /// Takes outer headers off, on a backend without a tunnel device.
     Decap(decap::Decap),
+    /// Prints what makes a shell complete commands.
+    Completions(shell::Completions),
+    /// Writes manual pages, one for each command.
+    Man(shell::Man),
     /// Makes the certificates of nodes and beacons.
     #[command(subcommand)]
     Pki(pki::Pki),
@@ -79,6 +84,11 @@ pub fn main() -> ExitCode {
         Command::Config(command) => command.run(),
         Command::Journal(command) => command.run(),
         Command::Decap(command) => command.run(cli.log_format),
+        Command::Completions(command) => {
+            command.run();
+            Ok(())
+        }
+        Command::Man(command) => command.run(),
         Command::Pki(command) => command.run(),
     };
     match done {

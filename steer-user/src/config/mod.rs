@@ -1,6 +1,7 @@
 //! Configuration: a TOML document becomes a [`Config`] in which everything holds, or a list of all
 //! that is wrong with it.
 
+mod api;
 mod backends;
 #[cfg(test)]
 mod bad;
@@ -30,6 +31,7 @@ use std::time::Duration;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+pub use self::api::{Api, NotPrincipal, Principal};
 pub use self::document::{DROP_INS, Document, SourceFile};
 pub use self::report::{ConfigError, Problem};
 pub use self::schema::schema;
@@ -46,6 +48,8 @@ pub struct Config {
     pub ipip: Ipip,
     /// How backends are probed.
     pub probe: Probe,
+    /// Who may use the API.
+    pub api: Api,
     /// Backends, in the order of the document.
     pub backends: Vec<Backend>,
     /// Pools, in the order of the document.

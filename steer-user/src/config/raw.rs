@@ -72,6 +72,20 @@ pub(super) struct Probe {
     pub key: Option<Text>,
 }
 
+#[derive(Default, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Api {
+    /// Users and @groups, by name or number, who may see.
+    #[serde(default)]
+    pub read: Vec<Text>,
+    /// Those who may drain backends, confirm and roll back, too.
+    #[serde(default)]
+    pub operate: Vec<Text>,
+    /// Those who may apply configurations, too.
+    #[serde(default)]
+    pub admin: Vec<Text>,
+}
+
 /// How a backend is reached.
 #[derive(Clone, Copy, Deserialize, JsonSchema, PartialEq, Eq)]
 #[serde(rename_all = "lowercase")]

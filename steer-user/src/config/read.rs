@@ -9,7 +9,7 @@ use toml::de::{DeValue, ValueDeserializer};
 use super::document::Document;
 use super::merge::{self, Variables};
 use super::report::Report;
-use super::{Config, backends, limits, node, raw, services};
+use super::{Config, api, backends, limits, node, raw, services};
 
 /// The sections that could be read.
 #[derive(Default)]
@@ -18,6 +18,7 @@ pub(super) struct Sections {
     nat: raw::Nat,
     ipip: raw::Ipip,
     probe: raw::Probe,
+    api: raw::Api,
     backends: List<raw::Backend>,
     pools: List<raw::Pool>,
     services: List<raw::Service>,
@@ -56,6 +57,7 @@ pub(super) fn sections(
             "node" => sections.node = section.one(report),
             "nat" => sections.nat = section.one(report).unwrap_or_default(),
             "ipip" => sections.ipip = section.one(report).unwrap_or_default(),
+            "api" => sections.api = section.one(report).unwrap_or_default(),
             "probe" => sections.probe = section.one(report).unwrap_or_default(),
             "backend" => sections.backends = section.each(report),
             "pool" => sections.pools = section.each(report),
@@ -63,7 +65,7 @@ pub(super) fn sections(
             other => report.add(
                 section.span,
                 format!("unknown section `{other}`"),
-                "write [node], [nat], [ipip], [probe], [[backend]], [[pool]] or [[service]]",
+                "write [node], [nat], [ipip], [probe], [api], [[backend]], [[pool]] or [[service]]",
             ),
         }
     }
@@ -118,6 +120,7 @@ impl Sections {
             nat: &nat.typed,
             ipip: &ipip,
         };
+        let api = api::api(&self.api, report);
         let backends = backends::backends(self.backends, &context, report);
         let pools = backends::pools(self.pools, &backends, report);
         let services = services::services(self.services, &pools, &backends, report);
@@ -126,6 +129,7 @@ impl Sections {
             nat: nat.typed.clone(),
             ipip,
             probe,
+            api,
             backends: backends.all()?,
             pools: pools.all()?,
             services: services.all()?,

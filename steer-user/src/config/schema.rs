@@ -17,6 +17,8 @@ struct Document {
     ipip: Option<raw::Ipip>,
     /// How beacons are asked.
     probe: Option<raw::Probe>,
+    /// Who may use the API's socket, besides root.
+    api: Option<raw::Api>,
     /// Inference endpoints.
     backend: Option<Vec<raw::Backend>>,
     /// Backends that serve the same thing.

@@ -500,6 +500,7 @@ impl Daemon {
         self.journal
             .set_limits(Limits::of(config.node.journal_bytes));
         self.targets.send_replace(addresses(config));
+        (self.configured)(config);
         Ok(())
     }
 }

@@ -25,5 +25,5 @@ pub use self::configure::{Applied, Configure, ConfigureError, Diff, Reply};
 pub use self::controller::{Controller, Refused};
 pub use self::preview::{Fate, Preview, ServicePreview, Shares};
 pub use self::replay::{Replayed, replay};
-pub use self::run::{Command, Commands, Setup, run};
+pub use self::run::{Command, Commands, Configured, Setup, run};
 pub use self::status::{BackendStatus, MemberStatus, ServiceStatus, Status};

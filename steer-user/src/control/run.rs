@@ -54,7 +54,6 @@ pub enum Command {
 pub type Commands = mpsc::Sender<Command>;
 
 /// What a daemon begins with.
-#[derive(Debug)]
 pub struct Setup {
     /// Its configuration file.
     pub file: PathBuf,
@@ -66,7 +65,12 @@ pub struct Setup {
     pub state_is_given: bool,
     /// The journal, and how many torn bytes were cut off it.
     pub journal: (Journal, u64),
+    /// Who wants to know what is configured: called at the start and after each change.
+    pub configured: Configured,
 }
+
+/// Is called with a configuration that was put to work.
+pub type Configured = Box<dyn Fn(&Config) + Send>;
 
 /// Attaches the program and runs the loop until SIGTERM or SIGINT. The program stays.
 ///
@@ -79,6 +83,7 @@ pub async fn run(setup: Setup, xdp: Xdp, commands: mpsc::Receiver<Command>) -> R
         store,
         state_is_given,
         journal: (journal, cut),
+        configured: listener,
     } = setup;
     let config = started.config;
     let adopted = xdp.adopted();
@@ -105,6 +110,7 @@ pub async fn run(setup: Setup, xdp: Xdp, commands: mpsc::Receiver<Command>) -> R
     };
     let recorder = Recorder::beginning(journal.clone(), Instant::now(), configured);
     let controller = Controller::with_recorder(config, maps, Instant::now(), recorder)?;
+    listener(controller.config());
     let neighbours = Neighbours::new()?;
     let (tell_way, ways) = mpsc::channel(64);
     let (targets, followed) = watch::channel(addresses(controller.config()));
@@ -128,6 +134,7 @@ pub async fn run(setup: Setup, xdp: Xdp, commands: mpsc::Receiver<Command>) -> R
         store,
         state_is_given,
         journal,
+        configured: listener,
         in_use: InUse {
             document: started.document,
             number: started.number,
@@ -148,6 +155,7 @@ pub(super) struct Daemon {
     pub(super) store: Store,
     pub(super) state_is_given: bool,
     pub(super) journal: Journal,
+    pub(super) configured: Configured,
     pub(super) in_use: InUse,
 }
 

@@ -10,9 +10,12 @@ use std::{
     path::Path,
 };
 
-use nix::ifaddrs::getifaddrs;
+use nix::{
+    ifaddrs::getifaddrs,
+    unistd::{Group, User},
+};
 
-use crate::config::Config;
+use crate::config::{Config, Principal};
 
 /// `BPF_FS_MAGIC` of `linux/magic.h`.
 const BPF_FS_MAGIC: i64 = 0xcafe_4a11;
@@ -161,6 +164,19 @@ fn route(address: IpAddr) -> io::Result<Route> {
         source: socket.local_addr()?.ip(),
         mtu: u32::try_from(mtu).ok().filter(|_| done == 0),
     })
+}
+
+/// The number of a user or group; `None` if this host has none of that name.
+#[must_use]
+pub fn principal_id(name: &Principal) -> Option<u32> {
+    let (Principal::User(text) | Principal::Group(text)) = name;
+    if let Ok(id) = text.parse() {
+        return Some(id);
+    }
+    match name {
+        Principal::User(name) => Some(User::from_name(name).ok()??.uid.as_raw()),
+        Principal::Group(name) => Some(Group::from_name(name).ok()??.gid.as_raw()),
+    }
 }
 
 /// Ranges as the kernel writes them: `80,1000-2000`.

@@ -12,7 +12,7 @@ use std::time::SystemTime;
 
 use serde::{Deserialize, Serialize};
 
-pub use self::facts::{Facts, Interface, Route};
+pub use self::facts::{Facts, Interface, Route, principal_id};
 use crate::config::Config;
 
 /// Something that will not work, or not well.

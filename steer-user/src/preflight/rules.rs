@@ -2,7 +2,7 @@
 
 use std::{collections::BTreeMap, net::IpAddr, ops::RangeInclusive};
 
-use super::{Facts, Finding, memory};
+use super::{Facts, Finding, memory, principal_id};
 use crate::config::{Backend, Config, Mode, XdpMode};
 
 /// The largest MTU that drivers take for a program that sees packets in one piece: a page, less
@@ -32,6 +32,7 @@ pub(super) fn all(config: &Config, facts: &Facts) -> Vec<Finding> {
     findings.extend(ports(config, facts));
     findings.extend(memory(facts));
     findings.extend(bpffs(config, facts));
+    findings.extend(principals(config));
     findings
 }
 
@@ -183,6 +184,22 @@ fn memory(facts: &Facts) -> Option<Finding> {
         ),
         todo: "free some, or use a larger host".to_owned(),
     })
+}
+
+fn principals(config: &Config) -> Vec<Finding> {
+    let api = &config.api;
+    let all = [&api.read, &api.operate, &api.admin];
+    let unknown = all
+        .into_iter()
+        .flatten()
+        .filter(|name| principal_id(name).is_none());
+    unknown
+        .map(|name| Finding {
+            subject: format!("[api] {name}"),
+            what: "this host has no such user or group".to_owned(),
+            todo: "`getent passwd` and `getent group` list them; numbers do, too".to_owned(),
+        })
+        .collect()
 }
 
 fn bpffs(config: &Config, facts: &Facts) -> Option<Finding> {
