@@ -96,6 +96,7 @@ fn status(error: &ConfigureError) -> StatusCode {
         | ConfigureError::NoTrial
         | ConfigureError::Current(_)
         | ConfigureError::Oldest
+        | ConfigureError::NoGeneration
         | ConfigureError::Fixed { .. } => StatusCode::CONFLICT,
         ConfigureError::Failed(_) => StatusCode::INTERNAL_SERVER_ERROR,
     }

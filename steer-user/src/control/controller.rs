@@ -20,7 +20,7 @@ use super::{
     drained::Drained,
     placement,
     plan::{self, Op},
-    recorder::{self, Decided, Recorder},
+    recorder::Recorder,
     slots::{self, Unsettled},
     status::{self, Status},
 };
@@ -135,38 +135,6 @@ impl<D: Dataplane> Controller<D> {
             self.unsettled.adopt(&self.dataplane, range.clone(), now);
         }
         self.replan(now, "configuration")
-    }
-
-    /// What is known of a configuration's backends. One that is elsewhere now has to be measured
-    /// anew.
-    fn known_of(&mut self, config: &Config) -> HashMap<String, Known> {
-        let before = self.config.backends.iter();
-        let before: HashMap<_, _> = before.map(|b| (b.name.as_str(), b)).collect();
-        let mut all = HashMap::new();
-        for backend in &config.backends {
-            let name = &backend.name;
-            let place = |b: &crate::config::Backend| (b.address, b.beacon, b.region.clone());
-            let same = before
-                .get(name.as_str())
-                .is_some_and(|b| place(b) == place(backend));
-            let mut known = match self.known.get(name).filter(|_| same) {
-                Some(known) => known.clone(),
-                None => Known::new(&config.probe, self.drained.contains(name)),
-            };
-            if !same
-                || !known
-                    .health
-                    .has_thresholds(config.probe.rise, config.probe.fall)
-            {
-                // Its next change is told from here on.
-                self.recorder.forget(name);
-            }
-            known
-                .health
-                .set_thresholds(config.probe.rise, config.probe.fall);
-            all.insert(name.clone(), known);
-        }
-        all
     }
 
     fn apply(&mut self, mut ops: Vec<Op>) -> Result<()> {
@@ -295,28 +263,6 @@ impl<D: Dataplane> Controller<D> {
         }
         let ops = self.retired_ops(now);
         self.apply(ops)
-    }
-
-    fn tell(
-        &mut self,
-        service: usize,
-        why: &str,
-        table: &[maglev::Choice],
-        changed: usize,
-        now: Instant,
-    ) {
-        if !self.recorder.is_on() {
-            return;
-        }
-        let inputs = recorder::inputs(&self.pools(service).unwrap_or_default());
-        let decided = Decided {
-            service: &self.config.services[service].name,
-            why,
-            inputs: &inputs,
-            table,
-            changed,
-        };
-        self.recorder.table(&decided, now);
     }
 
     fn table(&self, service: usize, len: usize) -> Option<Vec<maglev::Choice>> {

@@ -1,18 +1,54 @@
 //! What members have to be like.
 
-use std::{collections::HashSet, time::Instant};
+use std::{
+    collections::{HashMap, HashSet},
+    time::Instant,
+};
 
 use steer_common::abi::{MEMBERS, Member, MemberState, member_flags};
 use tracing::info;
 
-use super::{Controller, desired, plan::Op};
+use super::{Controller, backend::Known, desired, plan::Op};
 use crate::{
+    config::{Backend, Config},
     dataplane::{Dataplane, Sweep},
     domain::health::State,
     journal::Event,
 };
 
 impl<D: Dataplane> Controller<D> {
+    /// What is known of a configuration's backends. One that is elsewhere now has to be measured
+    /// anew.
+    pub(super) fn known_of(&mut self, config: &Config) -> HashMap<String, Known> {
+        let before = self.config.backends.iter();
+        let before: HashMap<_, _> = before.map(|b| (b.name.as_str(), b)).collect();
+        let mut all = HashMap::new();
+        for backend in &config.backends {
+            let name = &backend.name;
+            let place = |b: &Backend| (b.address, b.beacon, b.region.clone());
+            let same = before
+                .get(name.as_str())
+                .is_some_and(|b| place(b) == place(backend));
+            let mut known = match self.known.get(name).filter(|_| same) {
+                Some(known) => known.clone(),
+                None => Known::new(&config.probe, self.drained.contains(name)),
+            };
+            if !same
+                || !known
+                    .health
+                    .has_thresholds(config.probe.rise, config.probe.fall)
+            {
+                // Its next change is told from here on.
+                self.recorder.forget(name);
+            }
+            known
+                .health
+                .set_thresholds(config.probe.rise, config.probe.fall);
+            all.insert(name.clone(), known);
+        }
+        all
+    }
+
     /// What the kernel may send a member now.
     fn state(&self, backend: usize, present: MemberState) -> MemberState {
         let backend = &self.config.backends[backend];

@@ -13,12 +13,16 @@ use tracing::subscriber::{NoSubscriber, with_default};
 
 use super::{Controller, desired, placement, recorder::Recorder, slots::Unsettled};
 use crate::{
-    config::{Backend, Config, Service},
+    config::{Config, Service},
     dataplane::{Dataplane, Memory},
     domain::health::State,
     journal::Journal,
     probe::{Measurement, OrcaLoadReport, Sample},
 };
+
+/// Round trips to backends of the node's region, and of others, where none was measured.
+const HOME: Duration = Duration::from_millis(1);
+const ABROAD: Duration = Duration::from_secs(1);
 
 /// What a configuration would move.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
@@ -102,45 +106,53 @@ impl<D: Dataplane> Controller<D> {
     }
 
     /// Takes backends that were not measured yet as ones that answer; returns their names.
-    pub(super) fn assume(&mut self, now: Instant) -> Result<Vec<String>> {
+    fn assume(&mut self, now: Instant) -> Result<Vec<String>> {
+        let nearest = self.nearest();
         let mut names = Vec::new();
-        for backend in self.config.backends.clone() {
-            let known = self.known.get(&backend.name);
-            if !known.is_some_and(|known| known.health(&backend) == State::Unknown) {
+        for backend in &self.config.backends {
+            let Some(known) = self.known.get_mut(&backend.name) else {
+                continue;
+            };
+            if known.health(backend) != State::Unknown {
                 continue;
             }
-            let rtt = self.nearest(&backend);
-            for _ in 0..self.config.probe.rise {
-                let sample = Sample {
+            let assumed = if backend.region == self.config.node.region {
+                HOME
+            } else {
+                ABROAD
+            };
+            let rtt = nearest.get(&backend.region).copied().unwrap_or(assumed);
+            let measurement = Measurement {
+                backend: backend.name.clone(),
+                at: now,
+                outcome: Ok(Sample {
                     rtt,
                     handshake: None,
                     report: OrcaLoadReport::default(),
-                };
-                self.measure(&Measurement {
-                    backend: backend.name.clone(),
-                    at: now,
-                    outcome: Ok(sample),
-                })?;
+                }),
+            };
+            for _ in 0..self.config.probe.rise {
+                known.measure(&measurement);
             }
-            names.push(backend.name);
+            names.push(backend.name.clone());
+        }
+        if !names.is_empty() {
+            self.replan(now, "assumed")?;
         }
         Ok(names)
     }
 
-    /// The shortest round trip to a backend of the same region; a long one if there is none, and a
-    /// short one within the node's own region.
-    fn nearest(&self, to: &Backend) -> Duration {
-        let same = self
-            .config
-            .backends
-            .iter()
-            .filter(|b| b.region == to.region);
-        let measured = same.filter_map(|b| self.known.get(&b.name)?.rtt()).min();
-        measured.unwrap_or(if to.region == self.config.node.region {
-            Duration::from_millis(1)
-        } else {
-            Duration::from_secs(1)
-        })
+    /// The shortest round trip to a backend of each region.
+    fn nearest(&self) -> HashMap<String, Duration> {
+        let mut nearest: HashMap<String, Duration> = HashMap::new();
+        for backend in &self.config.backends {
+            let known = self.known.get(&backend.name);
+            if let Some(rtt) = known.and_then(|known| known.rtt()) {
+                let shortest = nearest.entry(backend.region.clone()).or_insert(rtt);
+                *shortest = rtt.min(*shortest);
+            }
+        }
+        nearest
     }
 
     /// The first choices of a service's table, by name; those of no backend that the configuration

@@ -6,10 +6,12 @@ use std::{
 };
 
 use super::{
+    Controller,
     backend::{Change, Known},
     chain,
 };
 use crate::{
+    dataplane::Dataplane,
     digest::sha256,
     domain::maglev::Choice,
     journal::{Base, Event, Input, Journal, Probe, Why},
@@ -206,6 +208,31 @@ impl Recorder {
     /// Forgets the probes of a backend of which nothing is known any more.
     pub(super) fn forget(&mut self, backend: &str) {
         self.trails.remove(backend);
+    }
+}
+
+impl<D: Dataplane> Controller<D> {
+    /// Tells that slots of a service's table have other choices.
+    pub(super) fn tell(
+        &mut self,
+        service: usize,
+        why: &str,
+        table: &[Choice],
+        changed: usize,
+        now: Instant,
+    ) {
+        if !self.recorder.is_on() {
+            return;
+        }
+        let inputs = inputs(&self.pools(service).unwrap_or_default());
+        let decided = Decided {
+            service: &self.config.services[service].name,
+            why,
+            inputs: &inputs,
+            table,
+            changed,
+        };
+        self.recorder.table(&decided, now);
     }
 }
 

@@ -1,157 +1,29 @@
-//! Changing the configuration of a running daemon: diff, apply, confirm, roll back.
+//! Changing the configuration: diff, apply, confirm, roll back, and taking back what nobody
+//! confirmed.
 
 use std::time::{Duration, Instant, SystemTime};
 
-use serde::{Deserialize, Serialize};
-use tokio::sync::{mpsc, oneshot};
+use humantime_serde::re::humantime::format_duration;
+use tokio::sync::mpsc;
 use tracing::{error, info, warn};
 
-use super::{
-    preview::Preview,
-    run::{Daemon, MEASUREMENTS, addresses, attach, spawn_probers},
-};
+use super::{Applied, Configure, ConfigureError, Diff};
 use crate::{
-    config::{Config, ConfigError, Document},
+    config::{Config, Document},
+    control::{
+        preview::Preview,
+        run::{Daemon, MEASUREMENTS, addresses, attach, spawn_probers},
+    },
     dataplane::interface_index,
-    generations::{Generation, History, Standing, StateError, Trial},
+    generations::{Generation, Standing, Trial},
     journal::{Event, Limits, Why},
-    preflight::Finding,
 };
 
 /// How long a revert that failed is left alone.
 const RETRY: Duration = Duration::from_secs(10);
 
-/// Where the answer goes.
-pub type Reply<T> = oneshot::Sender<Result<T, ConfigureError>>;
-
-/// What may be asked about the configuration.
-#[derive(Debug)]
-pub enum Configure {
-    /// What would another one move?
-    Diff(Document, Reply<Diff>),
-    /// Put another one to work.
-    Apply {
-        /// What it says.
-        document: Document,
-        /// How long to wait for a confirmation, if one is wanted.
-        within: Option<Duration>,
-        /// Who asks.
-        by: String,
-        /// Where the answer goes.
-        reply: Reply<Applied>,
-    },
-    /// Make the one on trial the one to go back to.
-    Confirm {
-        /// Who asks.
-        by: String,
-        /// Where the answer goes.
-        reply: Reply<u64>,
-    },
-    /// Go back to a generation.
-    Rollback {
-        /// Which; without one, the one before.
-        to: Option<u64>,
-        /// Who asks.
-        by: String,
-        /// Where the answer goes.
-        reply: Reply<Applied>,
-    },
-    /// What is kept?
-    History(Reply<History>),
-    /// What does a generation say? Without a number, the one in use.
-    Show(Option<u64>, Reply<Generation>),
-}
-
-/// What another configuration changes.
-#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
-pub struct Diff {
-    /// The generation in use, if there is one.
-    pub from: Option<u64>,
-    /// Keys that differ, a line each.
-    pub changes: Vec<String>,
-    /// What moves.
-    pub preview: Preview,
-    /// Where it does not fit the node. Whoever asks the loop fills it in: looking takes a while.
-    #[serde(default)]
-    pub findings: Vec<Finding>,
-}
-
-/// What was done.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-pub struct Applied {
-    /// The generation in use now.
-    pub generation: Option<u64>,
-    /// Whether it was in use before: files that it names were read again, and that is all.
-    pub unchanged: bool,
-    /// When it is taken back unless somebody confirms it.
-    #[serde(with = "humantime_serde")]
-    pub until: Option<SystemTime>,
-    /// What it changed.
-    pub diff: Diff,
-    /// What did not go as it should have, with what to do.
-    pub warning: Option<String>,
-}
-
-/// Why the configuration did not change.
-#[derive(Debug, thiserror::Error)]
-pub enum ConfigureError {
-    /// The document is wrong.
-    #[error(transparent)]
-    Invalid(#[from] ConfigError),
-    /// The state directory did not do.
-    #[error("nothing was changed: {0}")]
-    State(#[from] StateError),
-    /// A generation is on trial.
-    #[error(
-        "generation {number} is on trial for another {left}; `steer config confirm` or \
-         `steer config rollback` first"
-    )]
-    Trial {
-        /// Its number.
-        number: u64,
-        /// What is left of it.
-        left: String,
-    },
-    /// There is nothing to confirm.
-    #[error("no generation is on trial; `steer config history` lists them")]
-    NoTrial,
-    /// It is in use.
-    #[error("generation {0} is in use; `steer config history` lists the others")]
-    Current(u64),
-    /// There is nothing to go back to.
-    #[error("no older generation is kept; `steer config history` lists them")]
-    Oldest,
-    /// Something that a running daemon cannot change.
-    #[error(
-        "node.{key} cannot change from {from} to {to} while the daemon runs; change the file and \
-         restart it"
-    )]
-    Fixed {
-        /// The key.
-        key: &'static str,
-        /// Its value.
-        from: String,
-        /// The value that it cannot have.
-        to: String,
-    },
-    /// It could not be put to work.
-    #[error("nothing was changed: {0:#}")]
-    Failed(anyhow::Error),
-}
-
-/// What counts of the generations, in the running daemon.
-#[derive(Debug)]
-pub(super) struct InUse {
-    pub(super) document: Document,
-    pub(super) number: Option<u64>,
-    /// When the one on trial is taken back.
-    pub(super) deadline: Option<Instant>,
-    /// A standing that could not be written yet.
-    pub(super) unsaved: Option<Standing>,
-}
-
 impl Daemon {
-    pub(super) fn configure(&mut self, ask: Configure) {
+    pub(in crate::control) fn configure(&mut self, ask: Configure) {
         match ask {
             Configure::Diff(document, reply) => drop(reply.send(self.diff(&document))),
             Configure::Apply {
@@ -187,7 +59,7 @@ impl Daemon {
     }
 
     /// Reads the file again, and applies it if it says something else.
-    pub(super) fn reload(&mut self) {
+    pub(in crate::control) fn reload(&mut self) {
         let document = Document::read(&self.file).map_err(ConfigureError::from);
         match document.and_then(|d| self.apply(d, None, Why::Reload, "SIGHUP")) {
             Ok(_) => {}
@@ -249,7 +121,7 @@ impl Daemon {
             let left = Duration::from_secs(left.as_secs());
             return Err(ConfigureError::Trial {
                 number: trial.number,
-                left: humantime_serde::re::humantime::format_duration(left).to_string(),
+                left: format_duration(left).to_string(),
             });
         }
         let config = self.resolve(&document)?;
@@ -271,14 +143,17 @@ impl Daemon {
                 warning: self.note_file(standing),
             });
         }
+        if within.is_some() && self.in_use.number.is_none() {
+            return Err(ConfigureError::NoGeneration);
+        }
         let file = self.file_now(standing.as_ref());
         let now = SystemTime::now();
         let made = self.store.add(document, by, now)?;
         let number = made.number;
-        let trial = within.zip(standing.as_ref());
+        let trial = within.zip(self.in_use.number);
         let next = match trial {
-            Some((window, standing)) => Standing {
-                confirmed: standing.confirmed,
+            Some((window, confirmed)) => Standing {
+                confirmed,
                 trial: Some(Trial {
                     number,
                     until: now + window,
@@ -292,24 +167,18 @@ impl Daemon {
             self.store.discard(number);
             return Err(error.into());
         }
-        let before = std::mem::replace(&mut self.in_use.document, made.document);
         let until = next.trial.as_ref().map(|trial| trial.until);
-        self.tell(why, by, Some(number), until, &diff.preview);
+        let told = (Some(number), made.fingerprint);
+        self.tell((why, by), told, until, &diff.preview);
         if let Err(error) = self.put_to_work(config) {
-            self.in_use.document = before;
-            self.tell(
-                Why::Failed,
-                by,
-                self.in_use.number,
-                None,
-                &Preview::default(),
-            );
+            self.tell_failed(by);
             if let Err(error) = self.store.undo(standing) {
                 error!(%error, generation = number, "a restart would take up what failed");
             }
             self.store.discard(number);
             return Err(ConfigureError::Failed(error));
         }
+        self.in_use.document = made.document;
         self.in_use.number = Some(number);
         self.in_use.unsaved = None;
         self.in_use.deadline = trial.map(|(window, _)| Instant::now() + window);
@@ -362,16 +231,21 @@ impl Daemon {
         if self.in_use.number == Some(number) {
             return Err(ConfigureError::Current(number));
         }
-        let generation = self.store.generation(number)?;
-        let config = self.resolve(&generation.document)?;
-        let diff = self.difference(&generation.document, &config)?;
+        let Generation {
+            document,
+            fingerprint,
+            ..
+        } = self.store.generation(number)?;
+        let config = self.resolve(&document)?;
+        let diff = self.difference(&document, &config)?;
         let before = self.in_use.number;
-        self.tell(why, by, Some(number), None, &diff.preview);
+        let told = (Some(number), fingerprint);
+        self.tell((why, by), told, None, &diff.preview);
         if let Err(error) = self.put_to_work(config) {
-            self.tell(Why::Failed, by, before, None, &Preview::default());
+            self.tell_failed(by);
             return Err(ConfigureError::Failed(error));
         }
-        self.in_use.document = generation.document;
+        self.in_use.document = document;
         self.in_use.number = Some(number);
         self.in_use.deadline = None;
         // A file that was changed while its generation was on trial still has to be taken up.
@@ -392,7 +266,7 @@ impl Daemon {
     }
 
     /// Writes what could not be written before.
-    pub(super) fn save(&mut self) -> Option<String> {
+    pub(in crate::control) fn save(&mut self) -> Option<String> {
         let standing = self.in_use.unsaved.clone()?;
         match self.store.stand(standing) {
             Ok(()) => {
@@ -408,7 +282,7 @@ impl Daemon {
     }
 
     /// Takes back a generation that nobody confirmed in time.
-    pub(super) fn expire(&mut self, now: Instant) {
+    pub(in crate::control) fn expire(&mut self, now: Instant) {
         if self.in_use.deadline.is_none_or(|deadline| now < deadline) {
             return;
         }
@@ -443,11 +317,11 @@ impl Daemon {
         stood.err().map(|error| error.to_string())
     }
 
+    /// Tells the journal what counts from now on.
     fn tell(
         &mut self,
-        why: Why,
-        by: &str,
-        generation: Option<u64>,
+        (why, by): (Why, &str),
+        (generation, fingerprint): (Option<u64>, String),
         until: Option<SystemTime>,
         preview: &Preview,
     ) {
@@ -456,15 +330,18 @@ impl Daemon {
             why,
             by: by.to_owned(),
             generation,
-            fingerprint: match generation.map(|number| self.store.generation(number)) {
-                Some(Ok(generation)) => generation.fingerprint,
-                _ => self.in_use.document.fingerprint(),
-            },
+            fingerprint,
             until,
             drained: self.controller.drained.names(),
             moved: moved.map(|s| (s.name.clone(), s.moved)).collect(),
         };
         self.controller.recorder.configured(event);
+    }
+
+    /// Tells the journal that what counted before counts again.
+    fn tell_failed(&mut self, by: &str) {
+        let before = (self.in_use.number, self.in_use.document.fingerprint());
+        self.tell((Why::Failed, by), before, None, &Preview::default());
     }
 
     /// Puts a configuration to work, whole or not at all.
