@@ -8,7 +8,7 @@ use hyper_util::rt::TokioIo;
 use serde::{Serialize, de::DeserializeOwned};
 use tokio::net::UnixStream;
 
-use super::{ApplyRequest, Confirmed, ExplainQuery, Problem, RollbackRequest};
+use super::{ApplyAnswer, ApplyRequest, Confirmed, ExplainQuery, Problem, RollbackRequest};
 use crate::{
     config::Document,
     control::{Applied, Diff, Status},
@@ -115,7 +115,7 @@ impl Client {
     ///
     /// # Errors
     /// See [`ClientError`].
-    pub async fn apply(&self, request: &ApplyRequest) -> Result<Applied, ClientError> {
+    pub async fn apply(&self, request: &ApplyRequest) -> Result<ApplyAnswer, ClientError> {
         self.post("/v1/config/apply", request).await
     }
 

@@ -19,7 +19,6 @@ use crate::{
     config::{ConfigError, Document},
     control::{Applied, Command, Commands, Configure, ConfigureError, Diff, Reply},
     generations::{Generation, History, StateError},
-    preflight::{self, Finding},
 };
 
 /// Of a document; what is larger is no configuration.
@@ -36,6 +35,16 @@ pub struct ApplyRequest {
     /// How long to wait for a confirmation before it is taken back; 1 s to a day.
     #[serde(default, with = "humantime_serde")]
     pub confirm_within: Option<Duration>,
+}
+
+/// What was applied.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct ApplyAnswer {
+    /// What was done.
+    #[serde(flatten)]
+    pub applied: Applied,
+    /// What it was found to change before.
+    pub diff: Diff,
 }
 
 /// What to go back to.
@@ -119,46 +128,42 @@ async fn generation(
     configure(&commands, show).await.map(Json)
 }
 
-/// Looks at the host, beside the loop. What is wrong with the document is the loop's to tell.
-async fn findings(document: Document) -> Vec<Finding> {
-    let look = move || {
-        document
-            .config()
-            .map_or_else(|_| Vec::new(), |c| preflight::check(&c))
-    };
-    tokio::task::spawn_blocking(look).await.unwrap_or_default()
+/// Finds out what a document would change, on a thread of its own and not in the loop.
+async fn rehearse(commands: &Commands, document: Document) -> Result<Diff, Refusal> {
+    let rehearse = |reply| Configure::Rehearse(document, reply);
+    let prepared = configure(commands, rehearse).await?;
+    let found = tokio::task::spawn_blocking(|| prepared.diff()).await;
+    let found =
+        found.map_err(|error| Refusal(StatusCode::INTERNAL_SERVER_ERROR, error.to_string()))?;
+    found.map_err(|error| Refusal(status(&error), error.to_string()))
 }
 
 async fn diff(
     State(commands): State<Commands>,
     Json(document): Json<Document>,
 ) -> Result<Json<Diff>, Refusal> {
-    let findings = findings(document.clone()).await;
-    let diff = |reply| Configure::Diff(document, reply);
-    let diff = configure(&commands, diff).await?;
-    Ok(Json(Diff { findings, ..diff }))
+    rehearse(&commands, document).await.map(Json)
 }
 
 async fn apply(
     State(commands): State<Commands>,
     ConnectInfo(peer): ConnectInfo<Peer>,
     Json(request): Json<ApplyRequest>,
-) -> Result<Json<Applied>, Refusal> {
+) -> Result<Json<ApplyAnswer>, Refusal> {
     let within = request.confirm_within;
     if within.is_some_and(|window| !(MIN_WINDOW..=MAX_WINDOW).contains(&window)) {
         let text = "the confirm window is out of range; write 1s to 1day".to_owned();
         return Err(Refusal(StatusCode::BAD_REQUEST, text));
     }
-    let findings = findings(request.document.clone()).await;
+    let diff = rehearse(&commands, request.document.clone()).await?;
     let apply = |reply| Configure::Apply {
         document: request.document,
         within,
         by: peer.to_string(),
         reply,
     };
-    let mut applied = configure(&commands, apply).await?;
-    applied.diff.findings = findings;
-    Ok(Json(applied))
+    let applied = configure(&commands, apply).await?;
+    Ok(Json(ApplyAnswer { applied, diff }))
 }
 
 async fn confirm(

@@ -11,7 +11,7 @@ use serde::{Deserialize, Serialize};
 
 pub use self::access::{Access, Role};
 pub use self::client::{Client, ClientError};
-pub use self::config::{ApplyRequest, Confirmed, RollbackRequest};
+pub use self::config::{ApplyAnswer, ApplyRequest, Confirmed, RollbackRequest};
 pub use self::server::{bind, serve};
 
 /// A flow to explain.

@@ -21,9 +21,9 @@ mod status;
 mod tests;
 mod ways;
 
-pub use self::configure::{Applied, Configure, ConfigureError, Diff, Reply};
+pub use self::configure::{Applied, Configure, ConfigureError, Diff, Prepared, Reply};
 pub use self::controller::{Controller, Refused};
-pub use self::preview::{Fate, Preview, ServicePreview, Shares};
+pub use self::preview::{Fate, Preview, Rehearsal, ServicePreview, Shares};
 pub use self::replay::{Replayed, replay};
 pub use self::run::{Command, Commands, Configured, Setup, run};
 pub use self::status::{BackendStatus, MemberStatus, ServiceStatus, Status};

@@ -70,22 +70,48 @@ pub struct Shares {
     pub then: Option<f64>,
 }
 
-impl<D: Dataplane> Controller<D> {
-    /// What another configuration would move, as things are now.
+/// The loop's state as it was at a time, to try a configuration on beside the loop.
+pub struct Rehearsal {
+    now: Controller<Memory>,
+    at: Instant,
+}
+
+impl std::fmt::Debug for Rehearsal {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Rehearsal")
+            .field("at", &self.at)
+            .finish_non_exhaustive()
+    }
+}
+
+impl Rehearsal {
+    /// What another configuration would move.
     ///
     /// # Errors
-    /// If the configuration needs more than the data path holds.
-    pub fn preview(&self, config: &Config, now: Instant) -> Result<Preview> {
+    /// If it needs more than the data path holds.
+    pub fn preview(&self, config: &Config) -> Result<Preview> {
         // What is tried out is nothing to log.
         with_default(NoSubscriber::default(), || {
-            let mut then = self.copy(now);
-            then.reconfigure(config.clone(), now)?;
-            let assumed = then.assume(now)?;
+            let mut then = self.now.copy(self.at);
+            then.reconfigure(config.clone(), self.at)?;
+            let assumed = then.assume(self.at)?;
             Ok(Preview {
-                services: services(self, &then),
+                services: services(&self.now, &then),
                 assumed,
             })
         })
+    }
+}
+
+impl<D: Dataplane> Controller<D> {
+    /// A copy of the state, to see what another configuration would move. It takes little time; what
+    /// is done with it may take much.
+    #[must_use]
+    pub fn rehearsal(&self, now: Instant) -> Rehearsal {
+        Rehearsal {
+            now: self.copy(now),
+            at: now,
+        }
     }
 
     /// The same over a copy of the data path, not frozen, and telling nobody.
@@ -173,7 +199,7 @@ impl<D: Dataplane> Controller<D> {
     }
 }
 
-fn services<D: Dataplane>(now: &Controller<D>, then: &Controller<Memory>) -> Vec<ServicePreview> {
+fn services(now: &Controller<Memory>, then: &Controller<Memory>) -> Vec<ServicePreview> {
     let mut found = Vec::new();
     let published = now.dataplane.services();
     for (index, service) in then.config.services.iter().enumerate() {

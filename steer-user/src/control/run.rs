@@ -106,7 +106,6 @@ pub async fn run(setup: Setup, xdp: Xdp, commands: mpsc::Receiver<Command>) -> R
         fingerprint: started.document.fingerprint(),
         until: trial.map(|trial| trial.until),
         drained: Drained::load(&config.node.state_dir)?.names(),
-        moved: Default::default(),
     };
     let recorder = Recorder::beginning(journal.clone(), Instant::now(), configured);
     let controller = Controller::with_recorder(config, maps, Instant::now(), recorder)?;

@@ -30,7 +30,7 @@ pub enum Event {
         /// Bytes of a torn last line that were cut off.
         cut: u64,
     },
-    /// A configuration counts from now on.
+    /// A configuration counts from now on. What it moved is told behind it.
     Configured {
         /// What made it count.
         why: Why,
@@ -45,8 +45,6 @@ pub enum Event {
         until: Option<SystemTime>,
         /// Backends that the operator drains.
         drained: Vec<String>,
-        /// By service, the share of slots that it was expected to move.
-        moved: BTreeMap<String, f64>,
     },
     /// The generation on trial is one to go back to.
     Confirmed {

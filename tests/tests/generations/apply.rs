@@ -41,10 +41,8 @@ fn applies_under_load(mode: &'static str) {
     let drops = status["drops"].as_object().unwrap();
     assert!(drops.is_empty(), "{mode}: {drops:?}");
     // Both serve again, as the last one says.
-    wait(SOON, "both serve", || {
-        Ok((0.1..0.9).contains(&share(&fleet, "one")))
-    })
-    .unwrap();
+    wait_for_both(&fleet);
+    assert!((0.1..0.9).contains(&share(&fleet, "one")));
     let said = journal(&fleet, "verify").unwrap();
     assert!(said.contains("are as they were written"), "{said}");
     let said = journal(&fleet, "replay").unwrap();
@@ -78,9 +76,9 @@ fn a_diff_says_what_apply_then_does() {
         let line = text.lines().find(|l| l.trim_start().starts_with(name));
         line.map(|l| l.split_whitespace().collect::<Vec<_>>().join(" "))
     };
-    assert_eq!(
-        share_line(&said, "two").as_deref(),
-        Some("two 49.8 % -> 100.0 %"),
+    let line = share_line(&said, "two").unwrap();
+    assert!(
+        ["two 49.8 % -> 100.0 %", "two 50.2 % -> 100.0 %"].contains(&line.as_str()),
         "{said}"
     );
     assert_eq!(generation(&fleet), 1);
@@ -160,9 +158,12 @@ fn every_kept_generation_can_be_gone_back_to_and_a_restart_leaves_it() {
         longest = longest.max(begin.elapsed());
         assert_eq!(generation(&fleet).to_string(), to);
         let expected = 1.0 / answers.len() as f64;
-        for name in answers {
-            assert!((share(&fleet, name) - expected).abs() < 0.3, "{to}: {name}");
-        }
+        wait(SOON, "those of the generation answer", || {
+            Ok(answers
+                .iter()
+                .all(|name| (share(&fleet, name) - expected).abs() < 0.3))
+        })
+        .unwrap();
     }
     println!("the longest rollback took {longest:?}, with the start of the command");
     fleet.cli(&["config", "rollback"]).unwrap();

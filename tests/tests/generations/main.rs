@@ -29,7 +29,23 @@ fn plan(mode: &'static str) -> Plan {
 fn fleet(mode: &'static str) -> Fleet {
     let mut fleet = Fleet::new(plan(mode)).unwrap();
     fleet.start().unwrap();
+    wait_for_both(&fleet);
     fleet
+}
+
+/// Waits until both backends are in one ring: a first round trip may be a long one.
+fn wait_for_both(fleet: &Fleet) {
+    wait(SOON, "both have their share", || {
+        let status = fleet.status()?;
+        let members = status["services"][0]["members"].as_array();
+        let shares = members.into_iter().flatten().map(|m| m["share"].as_f64());
+        Ok(shares
+            .flatten()
+            .filter(|share| (0.4..0.6).contains(share))
+            .count()
+            == 2)
+    })
+    .unwrap();
 }
 
 fn load(fleet: &Fleet, duration: Duration) -> Running {

@@ -71,13 +71,14 @@ impl Apply {
             document: read(&self.file)?,
             confirm_within: self.confirm_within,
         };
-        let applied = self
+        let answer = self
             .target
             .client()
             .apply(&request)
             .await
             .map_err(failure)?;
-        print(&self.target, &applied, words::applied(&applied))
+        let words = words::applied(&answer.applied, Some(&answer.diff));
+        print(&self.target, &answer, words)
     }
 }
 
@@ -112,6 +113,6 @@ impl Rollback {
         };
         let client = self.target.client();
         let applied = client.rollback(&request).await.map_err(failure)?;
-        print(&self.target, &applied, words::applied(&applied))
+        print(&self.target, &applied, words::applied(&applied, None))
     }
 }

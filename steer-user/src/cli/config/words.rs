@@ -12,21 +12,23 @@ use crate::{
 /// Backends of a service that are listed one by one; of more, only those whose share changes.
 const LISTED: usize = 20;
 
-/// What a configuration would change.
-pub(super) fn diff(diff: &Diff) -> String {
-    let mut text = String::new();
-    let since = diff
-        .from
-        .map_or("what runs".to_owned(), |n| format!("generation {n}"));
-    if diff.changes.is_empty() {
-        // Writing to a String does not fail.
-        let _ = writeln!(text, "nothing differs from {since}");
-    } else {
-        let _ = writeln!(text, "differs from {since}:");
+/// Keys that differ.
+fn changes(from: Option<u64>, changes: &[String]) -> String {
+    let since = from.map_or("what runs".to_owned(), |n| format!("generation {n}"));
+    if changes.is_empty() {
+        return format!("nothing differs from {since}\n");
     }
-    for change in &diff.changes {
+    let mut text = format!("differs from {since}:\n");
+    for change in changes {
+        // Writing to a String does not fail.
         let _ = writeln!(text, "  {change}");
     }
+    text
+}
+
+/// What a configuration would change.
+pub(super) fn diff(diff: &Diff) -> String {
+    let mut text = changes(diff.from, &diff.changes);
     for entry in &diff.preview.services {
         service(&mut text, entry);
     }
@@ -87,22 +89,30 @@ fn percent(share: f64) -> String {
     format!("{:.1} %", share * 100.0)
 }
 
-/// What was done.
-pub(super) fn applied(applied: &Applied) -> String {
+/// What was done, and what it was found to change before.
+pub(super) fn applied(applied: &Applied, found: Option<&Diff>) -> String {
     let mut text = String::new();
     let number = applied
         .generation
         .map_or("the configuration".to_owned(), |n| {
             format!("generation {n}")
         });
-    if applied.unchanged {
-        let _ = writeln!(
-            text,
-            "{number} says the same already; its certificates were read again"
-        );
-    } else {
-        text += &diff(&applied.diff);
-        let _ = writeln!(text, "\n{number} is in use");
+    match found {
+        _ if applied.unchanged => {
+            let _ = writeln!(
+                text,
+                "{number} says the same already; its certificates were read again"
+            );
+        }
+        Some(found) => text += &diff(found),
+        None => {
+            for change in &applied.changes {
+                let _ = writeln!(text, "  {change}");
+            }
+        }
+    }
+    if !applied.unchanged {
+        let _ = writeln!(text, "{number} is in use");
     }
     if let Some(until) = applied.until {
         let until = format_rfc3339_seconds(until);

@@ -7,13 +7,10 @@ use humantime_serde::re::humantime::format_duration;
 use tokio::sync::mpsc;
 use tracing::{error, info, warn};
 
-use super::{Applied, Configure, ConfigureError, Diff};
+use super::{Applied, Configure, ConfigureError, Prepared};
 use crate::{
     config::{Config, Document},
-    control::{
-        preview::Preview,
-        run::{Daemon, MEASUREMENTS, addresses, attach, spawn_probers},
-    },
+    control::run::{Daemon, MEASUREMENTS, addresses, attach, spawn_probers},
     dataplane::interface_index,
     generations::{Generation, Standing, Trial},
     journal::{Event, Limits, Why},
@@ -25,7 +22,7 @@ const RETRY: Duration = Duration::from_secs(10);
 impl Daemon {
     pub(in crate::control) fn configure(&mut self, ask: Configure) {
         match ask {
-            Configure::Diff(document, reply) => drop(reply.send(self.diff(&document))),
+            Configure::Rehearse(document, reply) => drop(reply.send(self.prepare(&document))),
             Configure::Apply {
                 document,
                 within,
@@ -69,18 +66,12 @@ impl Daemon {
         }
     }
 
-    fn diff(&self, document: &Document) -> Result<Diff, ConfigureError> {
-        let config = self.resolve(document)?;
-        self.difference(document, &config)
-    }
-
-    fn difference(&self, document: &Document, config: &Config) -> Result<Diff, ConfigureError> {
-        let preview = self.controller.preview(config, Instant::now());
-        Ok(Diff {
+    fn prepare(&self, document: &Document) -> Result<Prepared, ConfigureError> {
+        Ok(Prepared {
+            config: self.resolve(document)?,
             from: self.in_use.number,
             changes: document.changes_since(&self.in_use.document),
-            preview: preview.map_err(ConfigureError::Failed)?,
-            findings: Vec::new(),
+            rehearsal: self.controller.rehearsal(Instant::now()),
         })
     }
 
@@ -125,7 +116,7 @@ impl Daemon {
             });
         }
         let config = self.resolve(&document)?;
-        let diff = self.difference(&document, &config)?;
+        let changes = document.changes_since(&self.in_use.document);
         if self.in_use.number.is_some()
             && document.fingerprint() == self.in_use.document.fingerprint()
         {
@@ -139,7 +130,7 @@ impl Daemon {
                 generation: self.in_use.number,
                 unchanged: true,
                 until: None,
-                diff,
+                changes,
                 warning: self.note_file(standing),
             });
         }
@@ -169,7 +160,7 @@ impl Daemon {
         }
         let until = next.trial.as_ref().map(|trial| trial.until);
         let told = (Some(number), made.fingerprint);
-        self.tell((why, by), told, until, &diff.preview);
+        self.tell((why, by), told, until);
         if let Err(error) = self.put_to_work(config) {
             self.tell_failed(by);
             if let Err(error) = self.store.undo(standing) {
@@ -188,7 +179,7 @@ impl Daemon {
             generation: Some(number),
             unchanged: false,
             until,
-            diff,
+            changes,
             warning: None,
         })
     }
@@ -237,10 +228,10 @@ impl Daemon {
             ..
         } = self.store.generation(number)?;
         let config = self.resolve(&document)?;
-        let diff = self.difference(&document, &config)?;
+        let changes = document.changes_since(&self.in_use.document);
         let before = self.in_use.number;
         let told = (Some(number), fingerprint);
-        self.tell((why, by), told, None, &diff.preview);
+        self.tell((why, by), told, None);
         if let Err(error) = self.put_to_work(config) {
             self.tell_failed(by);
             return Err(ConfigureError::Failed(error));
@@ -260,7 +251,7 @@ impl Daemon {
             generation: Some(number),
             unchanged: false,
             until: None,
-            diff,
+            changes,
             warning,
         })
     }
@@ -323,9 +314,7 @@ impl Daemon {
         (why, by): (Why, &str),
         (generation, fingerprint): (Option<u64>, String),
         until: Option<SystemTime>,
-        preview: &Preview,
     ) {
-        let moved = preview.services.iter();
         let event = Event::Configured {
             why,
             by: by.to_owned(),
@@ -333,7 +322,6 @@ impl Daemon {
             fingerprint,
             until,
             drained: self.controller.drained.names(),
-            moved: moved.map(|s| (s.name.clone(), s.moved)).collect(),
         };
         self.controller.recorder.configured(event);
     }
@@ -341,7 +329,7 @@ impl Daemon {
     /// Tells the journal that what counted before counts again.
     fn tell_failed(&mut self, by: &str) {
         let before = (self.in_use.number, self.in_use.document.fingerprint());
-        self.tell((Why::Failed, by), before, None, &Preview::default());
+        self.tell((Why::Failed, by), before, None);
     }
 
     /// Puts a configuration to work, whole or not at all.

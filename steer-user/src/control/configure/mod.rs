@@ -7,11 +7,11 @@ use std::time::{Duration, Instant, SystemTime};
 use serde::{Deserialize, Serialize};
 use tokio::sync::oneshot;
 
-use super::preview::Preview;
+use super::preview::{Preview, Rehearsal};
 use crate::{
-    config::{ConfigError, Document},
+    config::{Config, ConfigError, Document},
     generations::{Generation, History, Standing, StateError},
-    preflight::Finding,
+    preflight::{self, Finding},
 };
 
 /// Where the answer goes.
@@ -20,8 +20,8 @@ pub type Reply<T> = oneshot::Sender<Result<T, ConfigureError>>;
 /// What may be asked about the configuration.
 #[derive(Debug)]
 pub enum Configure {
-    /// What would another one move?
-    Diff(Document, Reply<Diff>),
+    /// What would another one move? The answer is what finds that out.
+    Rehearse(Document, Reply<Prepared>),
     /// Put another one to work.
     Apply {
         /// What it says.
@@ -64,9 +64,33 @@ pub struct Diff {
     pub changes: Vec<String>,
     /// What moves.
     pub preview: Preview,
-    /// Where it does not fit the node. Whoever asks the loop fills it in: looking takes a while.
-    #[serde(default)]
+    /// Where it does not fit the node.
     pub findings: Vec<Finding>,
+}
+
+/// All that is needed to find out what another configuration changes, beside the loop.
+#[derive(Debug)]
+pub struct Prepared {
+    pub(in crate::control) from: Option<u64>,
+    pub(in crate::control) changes: Vec<String>,
+    pub(in crate::control) config: Config,
+    pub(in crate::control) rehearsal: Rehearsal,
+}
+
+impl Prepared {
+    /// Finds it out. With thousands of backends that takes a while.
+    ///
+    /// # Errors
+    /// If the configuration needs more than the data path holds.
+    pub fn diff(self) -> Result<Diff, ConfigureError> {
+        let preview = self.rehearsal.preview(&self.config);
+        Ok(Diff {
+            from: self.from,
+            changes: self.changes,
+            preview: preview.map_err(ConfigureError::Failed)?,
+            findings: preflight::check(&self.config),
+        })
+    }
 }
 
 /// What was done.
@@ -79,8 +103,8 @@ pub struct Applied {
     /// When it is taken back unless somebody confirms it.
     #[serde(with = "humantime_serde")]
     pub until: Option<SystemTime>,
-    /// What it changed.
-    pub diff: Diff,
+    /// Keys that differ from what was in use, a line each.
+    pub changes: Vec<String>,
     /// What did not go as it should have, with what to do.
     pub warning: Option<String>,
 }

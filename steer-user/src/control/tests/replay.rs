@@ -49,7 +49,6 @@ impl Run {
             fingerprint: document.fingerprint(),
             until: None,
             drained,
-            moved: Default::default(),
         };
         let config = document.config().unwrap();
         self.documents.insert(number, document);
