@@ -110,10 +110,25 @@ fn config_check_tells_all_that_is_wrong() {
     let lines: Vec<_> = said.lines().collect();
     assert_eq!(lines.len(), 2, "{said}");
     assert!(lines[0].starts_with(&format!("{file}:8: ")), "{said}");
-    assert!(lines[1].starts_with(&format!("{file}:77: ")), "{said}");
+    assert!(lines[1].starts_with(&format!("{file}:85: ")), "{said}");
     fails(
         3,
         "No such file",
         &["config", "check", "/nowhere/steer.toml"],
     );
+}
+
+#[test]
+fn completions_and_manual_pages_know_the_commands() {
+    for shell in ["bash", "zsh", "fish"] {
+        let output = steer(&["completions", shell]);
+        let text = String::from_utf8(output.stdout).unwrap();
+        assert!(text.contains("rollback"), "{shell}: {text}");
+    }
+    let temp = tempfile::tempdir().unwrap();
+    let folder = temp.path().join("man1");
+    succeeds(&["man", folder.to_str().unwrap()]);
+    let page = std::fs::read_to_string(folder.join("steer-config-apply.1")).unwrap();
+    assert!(page.contains("confirm\\-within"), "{page}");
+    assert!(folder.join("steer.1").exists());
 }

@@ -15,5 +15,6 @@ pub mod process;
 pub mod steering;
 pub mod summary;
 pub mod tls;
+pub mod tmpfs;
 pub mod topology;
 pub mod veth;

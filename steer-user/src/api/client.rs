@@ -2,14 +2,19 @@
 
 use std::path::{Path, PathBuf};
 
-use http_body_util::{BodyExt as _, Empty};
+use http_body_util::{BodyExt as _, Full};
 use hyper::{Method, Request, StatusCode, body::Bytes, client::conn::http1, header};
 use hyper_util::rt::TokioIo;
-use serde::de::DeserializeOwned;
+use serde::{Serialize, de::DeserializeOwned};
 use tokio::net::UnixStream;
 
-use super::{ExplainQuery, Problem};
-use crate::{control::Status, explain::Explanation};
+use super::{ApplyAnswer, ApplyRequest, Confirmed, ExplainQuery, Problem, RollbackRequest};
+use crate::{
+    config::Document,
+    control::{Applied, Diff, Status},
+    explain::Explanation,
+    generations::{Generation, History},
+};
 
 /// Why a question got no answer.
 #[derive(Debug, thiserror::Error)]
@@ -22,9 +27,21 @@ pub enum ClientError {
         /// Why.
         source: std::io::Error,
     },
+    /// The socket is there, and not for us.
+    #[error(
+        "{}: permission denied; run this as root, or have [api] of the configuration give you a role",
+        path.display()
+    )]
+    Denied {
+        /// The socket.
+        path: PathBuf,
+    },
     /// The daemon said no.
     #[error("{0}")]
     Refused(String),
+    /// The configuration is wrong: a line for each problem, with file and line.
+    #[error("{0}")]
+    Config(String),
     /// The daemon said something else.
     #[error("the daemon's answer makes no sense ({0}); is it of the same version?")]
     Malformed(String),
@@ -82,23 +99,88 @@ impl Client {
     pub async fn drain(&self, backend: &str, drained: bool) -> Result<(), ClientError> {
         let word = if drained { "drain" } else { "undrain" };
         let path = format!("/v1/backends/{backend}/{word}");
-        self.send(Method::POST, &path).await.map(|_| ())
+        let nothing = Bytes::new();
+        self.send(Method::POST, &path, nothing).await.map(|_| ())
+    }
+
+    /// What another configuration would move.
+    ///
+    /// # Errors
+    /// See [`ClientError`].
+    pub async fn diff(&self, document: &Document) -> Result<Diff, ClientError> {
+        self.post("/v1/config/diff", document).await
+    }
+
+    /// Puts a configuration to work.
+    ///
+    /// # Errors
+    /// See [`ClientError`].
+    pub async fn apply(&self, request: &ApplyRequest) -> Result<ApplyAnswer, ClientError> {
+        self.post("/v1/config/apply", request).await
+    }
+
+    /// Makes the generation on trial the one to go back to.
+    ///
+    /// # Errors
+    /// See [`ClientError`].
+    pub async fn confirm(&self) -> Result<Confirmed, ClientError> {
+        self.post("/v1/config/confirm", &()).await
+    }
+
+    /// Goes back to a generation.
+    ///
+    /// # Errors
+    /// See [`ClientError`].
+    pub async fn rollback(&self, request: &RollbackRequest) -> Result<Applied, ClientError> {
+        self.post("/v1/config/rollback", request).await
+    }
+
+    /// The generations that are kept.
+    ///
+    /// # Errors
+    /// See [`ClientError`].
+    pub async fn history(&self) -> Result<History, ClientError> {
+        self.get("/v1/config/history").await
+    }
+
+    /// A generation; without a number, the one in use.
+    ///
+    /// # Errors
+    /// See [`ClientError`].
+    pub async fn generation(&self, number: Option<u64>) -> Result<Generation, ClientError> {
+        let number = number.map_or("current".to_owned(), |number| number.to_string());
+        self.get(&format!("/v1/config/generations/{number}")).await
+    }
+
+    fn unreachable(&self, source: std::io::Error) -> ClientError {
+        let path = self.socket.clone();
+        match source.kind() {
+            std::io::ErrorKind::PermissionDenied => ClientError::Denied { path },
+            _ => ClientError::Unreachable { path, source },
+        }
     }
 
     async fn get<T: DeserializeOwned>(&self, path: &str) -> Result<T, ClientError> {
-        let body = self.send(Method::GET, path).await?;
+        let body = self.send(Method::GET, path, Bytes::new()).await?;
         serde_json::from_slice(&body).map_err(|error| ClientError::Malformed(error.to_string()))
     }
 
-    async fn send(&self, method: Method, path: &str) -> Result<Bytes, ClientError> {
+    async fn post<B: Serialize, T: DeserializeOwned>(
+        &self,
+        path: &str,
+        body: &B,
+    ) -> Result<T, ClientError> {
+        let refused = |error: serde_json::Error| ClientError::Refused(error.to_string());
+        let body = serde_json::to_vec(body).map_err(refused)?;
+        let body = self.send(Method::POST, path, body.into()).await?;
+        serde_json::from_slice(&body).map_err(|error| ClientError::Malformed(error.to_string()))
+    }
+
+    async fn send(&self, method: Method, path: &str, body: Bytes) -> Result<Bytes, ClientError> {
         let malformed = |error: hyper::Error| ClientError::Malformed(error.to_string());
-        let stream =
-            UnixStream::connect(&self.socket)
-                .await
-                .map_err(|source| ClientError::Unreachable {
-                    path: self.socket.clone(),
-                    source,
-                })?;
+        let stream = UnixStream::connect(&self.socket)
+            .await
+            .map_err(|source| self.unreachable(source))?;
         let (mut sender, connection) = http1::handshake(TokioIo::new(stream))
             .await
             .map_err(malformed)?;
@@ -107,7 +189,8 @@ impl Client {
             .method(method)
             .uri(path)
             .header(header::HOST, "steer")
-            .body(Empty::<Bytes>::new())
+            .header(header::CONTENT_TYPE, "application/json")
+            .body(Full::new(body))
             .map_err(|error| ClientError::Refused(format!("{path}: {error}")))?;
         let response = sender.send_request(request).await.map_err(malformed)?;
         let status = response.status();
@@ -118,6 +201,9 @@ impl Client {
         }
         let problem: Result<Problem, _> = serde_json::from_slice(&body);
         Err(match problem {
+            Ok(problem) if status == StatusCode::UNPROCESSABLE_ENTITY => {
+                ClientError::Config(problem.error)
+            }
             Ok(problem) => ClientError::Refused(problem.error),
             Err(_) if status == StatusCode::NOT_FOUND => {
                 ClientError::Malformed(format!("it does not know {path}"))

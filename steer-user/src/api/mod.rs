@@ -1,13 +1,17 @@
 //! The daemon's API: HTTP and JSON on a Unix socket, and its client.
 
+mod access;
 mod client;
+mod config;
 mod server;
 
 use std::net::SocketAddr;
 
 use serde::{Deserialize, Serialize};
 
+pub use self::access::{Access, Role};
 pub use self::client::{Client, ClientError};
+pub use self::config::{ApplyAnswer, ApplyRequest, Confirmed, RollbackRequest};
 pub use self::server::{bind, serve};
 
 /// A flow to explain.

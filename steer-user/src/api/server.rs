@@ -9,8 +9,9 @@ use std::{
 use anyhow::{Context, Result, bail};
 use axum::{
     Json, Router,
-    extract::{Path as UrlPath, Query, State},
+    extract::{ConnectInfo, Path as UrlPath, Query, State},
     http::StatusCode,
+    middleware::from_fn_with_state,
     response::{IntoResponse, Response},
     routing::{get, post},
 };
@@ -23,7 +24,11 @@ use tokio::{
     sync::oneshot,
 };
 
-use super::{ExplainQuery, Problem};
+use super::{
+    Access, ExplainQuery, Problem, Role,
+    access::{self, Peer},
+    config,
+};
 use crate::{
     config::Protocol,
     control::{Command, Commands, Refused},
@@ -61,18 +66,27 @@ pub async fn bind(path: &Path) -> Result<UnixListener> {
 ///
 /// # Errors
 /// If the socket fails.
-pub async fn serve(listener: UnixListener, commands: Commands) -> Result<()> {
-    let routes = Router::new()
+pub async fn serve(listener: UnixListener, access: &Access, commands: Commands) -> Result<()> {
+    let read = Router::new()
         .route("/v1/status", get(status))
         .route("/v1/explain", get(explain))
+        .merge(config::reading());
+    let operate = Router::new()
         .route("/v1/backends/{name}/drain", post(drain))
         .route("/v1/backends/{name}/undrain", post(undrain))
-        .with_state(commands);
+        .merge(config::operating());
+    let role = |role| from_fn_with_state((access.roles(), role), access::require);
+    let routes = Router::new()
+        .merge(read.route_layer(role(Role::Read)))
+        .merge(operate.route_layer(role(Role::Operate)))
+        .merge(config::administering().route_layer(role(Role::Admin)))
+        .with_state(commands)
+        .into_make_service_with_connect_info::<Peer>();
     axum::serve(listener, routes).await.context("the API ended")
 }
 
 /// A refusal with its status.
-struct Refusal(StatusCode, String);
+pub(super) struct Refusal(pub(super) StatusCode, pub(super) String);
 
 impl IntoResponse for Refusal {
     fn into_response(self) -> Response {
@@ -81,7 +95,7 @@ impl IntoResponse for Refusal {
 }
 
 /// Asks the loop, which may have ended.
-async fn ask<T>(
+pub(super) async fn ask<T>(
     commands: &Commands,
     command: impl FnOnce(oneshot::Sender<T>) -> Command,
 ) -> Result<T, Refusal> {
@@ -126,24 +140,28 @@ async fn explain(
 
 async fn drain(
     State(commands): State<Commands>,
+    ConnectInfo(peer): ConnectInfo<Peer>,
     UrlPath(name): UrlPath<String>,
 ) -> Result<StatusCode, Refusal> {
-    set_drained(&commands, name, true).await
+    set_drained(&commands, name, true, peer).await
 }
 
 async fn undrain(
     State(commands): State<Commands>,
+    ConnectInfo(peer): ConnectInfo<Peer>,
     UrlPath(name): UrlPath<String>,
 ) -> Result<StatusCode, Refusal> {
-    set_drained(&commands, name, false).await
+    set_drained(&commands, name, false, peer).await
 }
 
 async fn set_drained(
     commands: &Commands,
     name: String,
     drained: bool,
+    peer: Peer,
 ) -> Result<StatusCode, Refusal> {
-    let done = ask(commands, |reply| Command::Drain(name, drained, reply)).await?;
+    let drain = |reply| Command::Drain(name, drained, peer.to_string(), reply);
+    let done = ask(commands, drain).await?;
     done.map_err(|refused| {
         let status = match refused {
             Refused::Unknown(_) => StatusCode::NOT_FOUND,

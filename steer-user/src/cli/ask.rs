@@ -21,19 +21,20 @@ pub(super) struct Target {
     socket: PathBuf,
     /// Print JSON instead of tables and sentences.
     #[arg(long)]
-    json: bool,
+    pub(super) json: bool,
 }
 
 impl Target {
-    fn client(&self) -> Client {
+    pub(super) fn client(&self) -> Client {
         Client::new(&self.socket)
     }
 }
 
-fn failure(error: ClientError) -> Failure {
+pub(super) fn failure(error: ClientError) -> Failure {
     let exit = match error {
-        ClientError::Unreachable { .. } => Exit::Unreachable,
+        ClientError::Unreachable { .. } | ClientError::Denied { .. } => Exit::Unreachable,
         ClientError::Refused(_) => Exit::Refused,
+        ClientError::Config(_) => Exit::Config,
         ClientError::Malformed(_) => Exit::Failed,
     };
     Failure::new(exit, error)

@@ -1,28 +1,40 @@
 //! `steer run` and `steer detach`.
 
-use std::path::PathBuf;
+use std::{
+    fs::{File, TryLockError},
+    path::{Path, PathBuf},
+    sync::Arc,
+    time::SystemTime,
+};
 
 use clap::Args;
 use tokio::sync::mpsc;
-use tracing::{error, info};
+use tracing::{error, info, warn};
 
 use super::error::{Exit, Failure};
 use crate::{
-    api,
-    config::Config,
-    control,
+    api::{self, Access},
+    config::{Config, ConfigError, Document},
+    control::{self, Setup},
     dataplane::{OpenOptions, Pins, Xdp},
+    generations::{self, Started, Store},
+    journal::{self, Journal, Limits},
     telemetry::{self, LogFormat},
 };
 
 /// Questions that may wait for the loop.
 const COMMANDS: usize = 64;
+/// Where state is kept unless somebody says otherwise.
+pub(super) const DEFAULT_STATE: &str = "/var/lib/steer";
 
 #[derive(Debug, Args)]
 pub(super) struct Run {
     /// The configuration.
     #[arg(long, default_value = "/etc/steer/steer.toml")]
     config: PathBuf,
+    /// Where generations and journal are kept, instead of `node.state_dir`.
+    #[arg(long, value_name = "FOLDER")]
+    state: Option<PathBuf>,
     /// Take the program away at the end, instead of leaving it steer.
     #[arg(long)]
     detach: bool,
@@ -32,9 +44,12 @@ impl Run {
     #[tokio::main]
     pub(super) async fn run(self, format: LogFormat) -> Result<(), Failure> {
         telemetry::start(format)?;
-        let config = Config::load(&self.config).map_err(|e| Failure::new(Exit::Config, e))?;
-        let node = config.node.clone();
+        let file = Document::read(&self.config);
+        let state = self.state.clone().unwrap_or_else(|| state_dir(&file));
         // First of all, so that of two daemons the second changes nothing.
+        let _lock = lock(&state)?;
+        let (store, started) = start(&state, file)?;
+        let node = started.config.node.clone();
         let listener = api::bind(&node.socket).await?;
         let xdp = Xdp::open(&OpenOptions {
             bpffs: Some(node.bpffs.clone()),
@@ -42,12 +57,23 @@ impl Run {
         })?;
         info!(adopted = xdp.adopted(), "program loaded");
         let (ask, commands) = mpsc::channel(COMMANDS);
+        let access = Arc::new(Access::new(&node.socket));
+        let roles = Arc::clone(&access);
         tokio::spawn(async move {
-            if let Err(error) = api::serve(listener, ask).await {
+            if let Err(error) = api::serve(listener, &access, ask).await {
                 error!(error = format!("{error:#}"), "no API any more");
             }
         });
-        control::run(&self.config, config, xdp, commands).await?;
+        let folder = journal::folder(&state);
+        let setup = Setup {
+            file: self.config,
+            started,
+            store,
+            state_is_given: self.state.is_some(),
+            journal: Journal::open(&folder, Limits::of(node.journal_bytes))?,
+            configured: Box::new(move |config| roles.set(&config.api)),
+        };
+        control::run(setup, xdp, commands).await?;
         // The next daemon replaces a socket that is left behind.
         let _ = std::fs::remove_file(&node.socket);
         if self.detach {
@@ -56,6 +82,65 @@ impl Run {
         }
         Ok(())
     }
+}
+
+/// Where the file says that state is kept, even if it says other things that are wrong.
+fn state_dir(file: &Result<Document, ConfigError>) -> PathBuf {
+    let Ok(document) = file else {
+        return DEFAULT_STATE.into();
+    };
+    match document.config() {
+        Ok(config) => config.node.state_dir,
+        Err(_) => document.hint("state_dir").unwrap_or(DEFAULT_STATE).into(),
+    }
+}
+
+/// Keeps other daemons off the state directory for as long as the value lives. Where there cannot
+/// be a lock there is no state either.
+fn lock(state: &Path) -> Result<Option<File>, Failure> {
+    let path = state.join("lock");
+    let open = std::fs::create_dir_all(state).and_then(|()| File::create(&path));
+    let file = match open {
+        Ok(file) => file,
+        Err(error) => {
+            warn!(path = %path.display(), %error, "no generations are kept");
+            return Ok(None);
+        }
+    };
+    match file.try_lock() {
+        Ok(()) => Ok(Some(file)),
+        Err(TryLockError::WouldBlock) => Err(anyhow::anyhow!(
+            "{}: another daemon uses this state directory; stop it, or give this one its own",
+            state.display()
+        )
+        .into()),
+        Err(TryLockError::Error(error)) => Err(error.into()),
+    }
+}
+
+fn start(state: &Path, file: Result<Document, ConfigError>) -> Result<(Store, Started), Failure> {
+    let keep = file
+        .as_ref()
+        .ok()
+        .and_then(|document| document.config().ok());
+    let keep = keep.map_or(usize::MAX, |config| config.node.generations);
+    let (mut store, damage) = Store::recover(state, keep)?;
+    if let Some(error) = damage {
+        warn!(%error, "which generation counts is not known any more; the file is taken");
+    }
+    let mut started = generations::start(&mut store, file, SystemTime::now())
+        .map_err(|e| Failure::new(Exit::Config, e))?;
+    for warning in &started.warnings {
+        warn!("{warning}");
+    }
+    info!(
+        generation = started.number,
+        why = started.why,
+        "configuration taken"
+    );
+    started.config.node.state_dir = state.to_owned();
+    store.set_keep(started.config.node.generations);
+    Ok((store, started))
 }
 
 #[derive(Debug, Args)]

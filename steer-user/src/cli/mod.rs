@@ -6,7 +6,9 @@ mod config;
 mod daemon;
 mod decap;
 mod error;
+mod journal;
 mod pki;
+mod shell;
 mod table;
 
 use std::process::ExitCode;
@@ -51,11 +53,18 @@ enum Command {
     Backend(ask::Backend),
     /// Answers a node's probes beside a backend.
     Beacon(beacon::Beacon),
-    /// Checks configurations.
+    /// Checks, compares and applies configurations, and goes back to earlier ones.
     #[command(subcommand)]
     Config(config::Config),
+    /// Shows, verifies and replays the journal of what changed steering.
+    #[command(subcommand)]
+    Journal(journal::Journal),
     /// Takes outer headers off, on a backend without a tunnel device.
     Decap(decap::Decap),
+    /// Prints what makes a shell complete commands.
+    Completions(shell::Completions),
+    /// Writes manual pages, one for each command.
+    Man(shell::Man),
     /// Makes the certificates of nodes and beacons.
     #[command(subcommand)]
     Pki(pki::Pki),
@@ -73,7 +82,13 @@ pub fn main() -> ExitCode {
         Command::Backend(command) => command.run(),
         Command::Beacon(command) => command.run(cli.log_format),
         Command::Config(command) => command.run(),
+        Command::Journal(command) => command.run(),
         Command::Decap(command) => command.run(cli.log_format),
+        Command::Completions(command) => {
+            command.run();
+            Ok(())
+        }
+        Command::Man(command) => command.run(),
         Command::Pki(command) => command.run(),
     };
     match done {

@@ -2,6 +2,8 @@
 
 use std::fmt::Write as _;
 
+use humantime_serde::re::humantime::format_rfc3339_seconds;
+
 use crate::control::{BackendStatus, ServiceStatus, Status};
 
 /// The status as a person reads it.
@@ -14,6 +16,13 @@ pub(super) fn status(status: &Status) -> String {
         status.node,
         status.interfaces.join(", ")
     );
+    if let Some(generation) = status.generation {
+        let trial = status.confirm_by.map_or(String::new(), |until| {
+            let until = format_rfc3339_seconds(until);
+            format!(", taken back at {until} unless `steer config confirm` comes before")
+        });
+        let _ = writeln!(text, "configuration {generation}{trial}");
+    }
     backends(&mut text, &status.backends);
     for entry in &status.services {
         service(&mut text, entry);

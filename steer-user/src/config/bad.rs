@@ -152,6 +152,13 @@ pub(super) const BAD: &[(&str, &str, usize, &str)] = &[
         10,
         "lacks `ca`, `cert` or `key`; name the files",
     ),
+    // [api]
+    (
+        "[probe]",
+        "[api]\noperate = [\"ops\", \"@a b\"]\n[probe]",
+        11,
+        "\"@a b\" is not the name of a user or group; write a user like alice",
+    ),
     // [[backend]] and [[pool]]
     (
         "\"b2\"\naddress",

@@ -1,28 +1,40 @@
 //! Configuration: a TOML document becomes a [`Config`] in which everything holds, or a list of all
 //! that is wrong with it.
 
+mod api;
 mod backends;
 #[cfg(test)]
 mod bad;
+mod document;
+#[cfg(test)]
+mod document_tests;
 mod limits;
+mod merge;
 mod names;
 mod node;
 mod raw;
 mod read;
 mod report;
+mod schema;
 mod services;
+mod spanned;
 #[cfg(test)]
 mod tests;
 mod values;
+mod variables;
 
 use std::net::{IpAddr, SocketAddr};
 use std::ops::RangeInclusive;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+pub use self::api::{Api, NotPrincipal, Principal};
+pub use self::document::{DROP_INS, Document, SourceFile};
 pub use self::report::{ConfigError, Problem};
+pub use self::schema::schema;
 
 /// A configuration that holds: names are unique, and each reference names something.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -36,6 +48,8 @@ pub struct Config {
     pub encap: Encap,
     /// How backends are probed.
     pub probe: Probe,
+    /// Who may use the API.
+    pub api: Api,
     /// Backends, in the order of the document.
     pub backends: Vec<Backend>,
     /// Pools, in the order of the document.
@@ -55,16 +69,20 @@ pub struct Node {
     pub interfaces: Vec<String>,
     /// How it is attached.
     pub xdp_mode: XdpMode,
-    /// Where the daemon keeps what the operator said.
+    /// Where the daemon keeps generations, the journal, and what the operator said.
     pub state_dir: PathBuf,
     /// The API's Unix socket.
     pub socket: PathBuf,
     /// Where the BPF file system is mounted.
     pub bpffs: PathBuf,
+    /// How many applied configurations are kept.
+    pub generations: usize,
+    /// About how much of the journal is kept, in bytes.
+    pub journal_bytes: u64,
 }
 
 /// How the program is attached.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, Serialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum XdpMode {
     /// In the driver.
@@ -197,7 +215,7 @@ pub struct Service {
 }
 
 /// A protocol above IP.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Deserialize, Serialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Deserialize, Serialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum Protocol {
     /// TCP.
@@ -208,7 +226,7 @@ pub enum Protocol {
 }
 
 /// The end of a chain of pools.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, Serialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum End {
     /// The client is told at once.
@@ -219,7 +237,7 @@ pub enum End {
 }
 
 /// What happens to the open flows of a member that is down.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, Serialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum OpenFlows {
     /// They are reset, so that clients retry at once.
@@ -262,16 +280,12 @@ impl Protocol {
 }
 
 impl Config {
-    /// Reads and checks the document at `path`.
+    /// Reads and checks the document at `path`, with the files of `conf.d` beside it.
     ///
     /// # Errors
     /// With everything that is wrong, each with file and line.
     pub fn load(path: &Path) -> Result<Self, ConfigError> {
-        let text = std::fs::read_to_string(path).map_err(|source| ConfigError::Read {
-            file: path.to_owned(),
-            source,
-        })?;
-        Self::parse(&text, path)
+        Document::read(path)?.config()
     }
 
     /// Checks a document; `file` is only for the messages.
@@ -279,16 +293,7 @@ impl Config {
     /// # Errors
     /// As [`Self::load`].
     pub fn parse(text: &str, file: &Path) -> Result<Self, ConfigError> {
-        let mut report = report::Report::new(text);
-        let config = read::sections(text, &mut report).build(&mut report);
-        let problems = report.finish();
-        match config {
-            Some(config) if problems.is_empty() => Ok(config),
-            _ => Err(ConfigError::Invalid {
-                file: file.to_owned(),
-                problems,
-            }),
-        }
+        Document::single(file, text).config()
     }
 
     /// Backends of a service over all its pools, each once, in order of preference.

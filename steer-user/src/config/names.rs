@@ -2,10 +2,9 @@
 
 use std::collections::HashMap;
 
-use toml::Spanned;
-
 use super::raw::Text;
 use super::report::Report;
+use super::spanned::Spanned;
 
 /// Things by name. One that is wrong keeps its place, so that a reference to it isn't reported, too.
 pub(super) struct Names<T> {

@@ -1,96 +1,159 @@
-//! The document as it is written, before anything is checked but types and keys.
+//! The document as it is written, before anything is checked but types and keys. What is said of a
+//! key here is in the schema, too.
 
+use schemars::JsonSchema;
 use serde::Deserialize;
-use toml::Spanned;
 
+use super::spanned::Spanned;
 use super::{End, OpenFlows, Protocol, XdpMode};
 
 pub(super) type Text = Spanned<String>;
 
-#[derive(Deserialize)]
+#[derive(Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub(super) struct Node {
+    /// Its name, which its certificate carries.
     pub name: Text,
+    /// Its region, which its certificate carries.
     pub region: Text,
+    /// Interfaces that clients' packets come in by.
     pub interfaces: Spanned<Vec<Text>>,
+    /// How the program is attached.
     #[serde(default)]
     pub xdp_mode: XdpMode,
+    /// Folder of generations, journal, and what the operator said: /var/lib/steer.
     pub state_dir: Option<Text>,
+    /// The API's Unix socket: /run/steer/steer.sock.
     pub socket: Option<Text>,
+    /// Where the BPF file system is mounted: /sys/fs/bpf.
     pub bpffs: Option<Text>,
+    /// Applied configurations that are kept to go back to, 2 to 1000: 10.
+    pub generations: Option<Spanned<u32>>,
+    /// About how much of the journal is kept, in MiB: 64.
+    pub journal_mib: Option<Spanned<u32>>,
 }
 
-#[derive(Default, Deserialize)]
+#[derive(Default, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub(super) struct Nat {
+    /// Sources towards backends, which route their answers back to this node.
     #[serde(default)]
     pub addresses: Vec<Text>,
+    /// Source ports, which each address has all of: 20000-59999.
     pub ports: Option<Text>,
 }
 
-#[derive(Default, Deserialize)]
+#[derive(Default, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub(super) struct Encap {
+    /// Outer sources, addresses or prefixes, one of each family at most.
     #[serde(default)]
     pub sources: Vec<Text>,
+    /// UDP port of backends with mode gue: 6080.
     pub gue_port: Option<Spanned<u16>>,
 }
 
-#[derive(Default, Deserialize)]
+#[derive(Default, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub(super) struct Probe {
+    /// From one ping to the next, 10ms to 1m: 100ms.
     pub interval: Option<Text>,
+    /// Longest wait for an answer: 200ms.
     pub timeout: Option<Text>,
+    /// So many answers in a row make a backend up: 2.
     pub rise: Option<Spanned<u32>>,
+    /// So many failures in a row make it down: 2.
     pub fall: Option<Spanned<u32>>,
+    /// From one full handshake to the next: 30s.
     pub handshake_every: Option<Text>,
+    /// File of the CA of beacons' certificates.
     pub ca: Option<Text>,
+    /// File of the node's certificate.
     pub cert: Option<Text>,
+    /// File of its key.
     pub key: Option<Text>,
 }
 
-#[derive(Clone, Copy, Deserialize, PartialEq, Eq)]
+#[derive(Default, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Api {
+    /// Users and @groups, by name or number, who may see.
+    #[serde(default)]
+    pub read: Vec<Text>,
+    /// Those who may drain backends, confirm and roll back, too.
+    #[serde(default)]
+    pub operate: Vec<Text>,
+    /// Those who may apply configurations, too.
+    #[serde(default)]
+    pub admin: Vec<Text>,
+}
+
+/// How a backend is reached.
+#[derive(Clone, Copy, Deserialize, JsonSchema, PartialEq, Eq)]
 #[serde(rename_all = "lowercase")]
 pub(super) enum Mode {
+    /// Addresses are rewritten, both ways.
     Nat,
+    /// The packet is wrapped in an IP header; the backend answers directly.
     Ipip,
+    /// The packet is wrapped in IP and UDP headers; the backend answers directly.
     Gue,
+    /// Only MAC addresses change; the backend is on the same link and answers directly.
     L2,
 }
 
-#[derive(Deserialize)]
+#[derive(Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub(super) struct Backend {
+    /// Its name, which its beacon's certificate carries.
     pub name: Text,
+    /// Its address.
     pub address: Text,
+    /// How it is reached.
     pub mode: Mode,
+    /// Its region; without it, the node's.
     pub region: Option<Text>,
+    /// Its zone.
     #[serde(default)]
     pub zone: String,
+    /// Its share relative to the other backends': 1.
     pub capacity: Option<Spanned<u32>>,
+    /// Address and port of its beacon; without one it counts as up.
     pub beacon: Option<Text>,
+    /// Its port in mode nat; without it, the service's.
     pub port: Option<Spanned<u16>>,
 }
 
-#[derive(Deserialize)]
+#[derive(Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub(super) struct Pool {
+    /// Its name.
     pub name: Text,
+    /// Names of its backends.
     pub backends: Spanned<Vec<Text>>,
 }
 
-#[derive(Deserialize)]
+#[derive(Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub(super) struct Service {
+    /// Its name.
     pub name: Text,
+    /// Its address.
     pub address: Text,
+    /// Its port; 0 means any.
     pub port: u16,
+    /// Its protocol.
     #[serde(default)]
     pub protocol: Protocol,
+    /// Names of its pools, the first choice first: the next one serves where none of the one before
+    /// is healthy.
     pub pools: Spanned<Vec<Text>>,
+    /// What happens behind the last pool.
     #[serde(default)]
     pub end: End,
+    /// Flows are taken to be gone after so long without a packet, 1s to 7days: 5m.
     pub idle_timeout: Option<Text>,
+    /// What a dead backend's open flows get.
     #[serde(default)]
     pub open_flows: OpenFlows,
 }

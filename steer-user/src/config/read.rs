@@ -4,10 +4,12 @@ use std::ops::Range;
 
 use serde::de::DeserializeOwned;
 use toml::Spanned;
-use toml::de::{DeTable, DeValue, ValueDeserializer};
+use toml::de::{DeValue, ValueDeserializer};
 
+use super::document::Document;
+use super::merge::{self, Variables};
 use super::report::Report;
-use super::{Config, backends, limits, node, raw, services};
+use super::{Config, api, backends, limits, node, raw, services};
 
 /// The sections that could be read.
 #[derive(Default)]
@@ -16,6 +18,7 @@ pub(super) struct Sections {
     nat: raw::Nat,
     encap: raw::Encap,
     probe: raw::Probe,
+    api: raw::Api,
     backends: List<raw::Backend>,
     pools: List<raw::Pool>,
     services: List<raw::Service>,
@@ -37,15 +40,16 @@ impl<T> Default for List<T> {
     }
 }
 
-pub(super) fn sections(text: &str, report: &mut Report<'_>) -> Sections {
+pub(super) fn sections(
+    document: &Document,
+    variable: Variables<'_>,
+    report: &mut Report<'_>,
+) -> Sections {
     let mut sections = Sections::default();
-    let (table, errors) = DeTable::parse_recoverable(text);
-    if !errors.is_empty() {
-        // What the reader made up behind a mistake is not worth a message.
-        errors.iter().for_each(|e| report.add_toml(e, 0..0));
+    let Some(table) = merge::table(document, variable, report) else {
         return sections;
-    }
-    for (key, value) in table.into_inner() {
+    };
+    for (key, value) in table {
         let span = key.span();
         report.section(key.get_ref(), span.clone());
         let section = Section { value, span };
@@ -53,6 +57,7 @@ pub(super) fn sections(text: &str, report: &mut Report<'_>) -> Sections {
             "node" => sections.node = section.one(report),
             "nat" => sections.nat = section.one(report).unwrap_or_default(),
             "encap" => sections.encap = section.one(report).unwrap_or_default(),
+            "api" => sections.api = section.one(report).unwrap_or_default(),
             "probe" => sections.probe = section.one(report).unwrap_or_default(),
             "backend" => sections.backends = section.each(report),
             "pool" => sections.pools = section.each(report),
@@ -60,7 +65,7 @@ pub(super) fn sections(text: &str, report: &mut Report<'_>) -> Sections {
             other => report.add(
                 section.span,
                 format!("unknown section `{other}`"),
-                "write [node], [nat], [encap], [probe], [[backend]], [[pool]] or [[service]]",
+                "write [node], [nat], [encap], [probe], [api], [[backend]], [[pool]] or [[service]]",
             ),
         }
     }
@@ -115,6 +120,7 @@ impl Sections {
             nat: &nat.typed,
             encap: &encap,
         };
+        let api = api::api(&self.api, report);
         let backends = backends::backends(self.backends, &context, report);
         let pools = backends::pools(self.pools, &backends, report);
         let services = services::services(self.services, &pools, &backends, report);
@@ -123,6 +129,7 @@ impl Sections {
             nat: nat.typed.clone(),
             encap,
             probe,
+            api,
             backends: backends.all()?,
             pools: pools.all()?,
             services: services.all()?,

@@ -1,15 +1,20 @@
 //! What is wrong with a document, and where.
 
+use std::cmp::Reverse;
 use std::collections::HashMap;
 use std::fmt;
 use std::ops::Range;
 use std::path::PathBuf;
 
-use toml::Spanned;
+use super::document::Document;
+use super::spanned::Spanned;
+use super::variables::Expanded;
 
 /// One thing that is wrong.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Problem {
+    /// The file that it is in.
+    pub file: PathBuf,
     /// Its line, from 1.
     pub line: usize,
     /// What is wrong.
@@ -36,34 +41,67 @@ pub enum ConfigError {
         source: std::io::Error,
     },
     /// The document is wrong.
-    #[error("{}", lines(file, problems))]
+    #[error("{}", lines(problems))]
     Invalid {
-        /// The document.
-        file: PathBuf,
-        /// All that is wrong, in order of lines; at least one.
+        /// All that is wrong, in order of files and lines; at least one.
         problems: Vec<Problem>,
     },
 }
 
-fn lines(file: &std::path::Path, problems: &[Problem]) -> String {
-    let line = |problem| format!("{}:{problem}", file.display());
+fn lines(problems: &[Problem]) -> String {
+    let line = |problem: &Problem| format!("{}:{problem}", problem.file.display());
     problems.iter().map(line).collect::<Vec<_>>().join("\n")
 }
 
 /// Collects problems.
 pub(super) struct Report<'a> {
-    text: &'a str,
+    document: &'a Document,
     sections: HashMap<String, Range<usize>>,
-    problems: Vec<Problem>,
+    /// With their places.
+    problems: Vec<(usize, Problem)>,
+    /// Values that no message may tell, and what is told instead.
+    hidden: Vec<(String, String)>,
 }
 
 impl<'a> Report<'a> {
-    pub(super) fn new(text: &'a str) -> Self {
+    pub(super) fn new(document: &'a Document) -> Self {
         Self {
-            text,
+            document,
             sections: HashMap::new(),
             problems: Vec::new(),
+            hidden: Vec::new(),
         }
+    }
+
+    /// Keeps the values of variables out of all messages.
+    pub(super) fn hide(&mut self, expanded: &Expanded) {
+        for (value, variable) in &expanded.values {
+            if !value.is_empty() {
+                let quoted = format!("{value:?}");
+                let escaped = quoted[1..quoted.len() - 1].to_owned();
+                self.hidden.push((value.clone(), variable.clone()));
+                self.hidden.push((escaped, variable.clone()));
+            }
+        }
+        // A value may be a part of another one.
+        self.hidden.sort_by_key(|(value, _)| Reverse(value.len()));
+    }
+
+    fn safe(&self, text: String) -> String {
+        let hidden = self.hidden.iter();
+        hidden.fold(text, |text, (value, variable)| {
+            text.replace(value, variable)
+        })
+    }
+
+    fn place(&self, at: usize) -> (PathBuf, usize) {
+        let files = self.document.placed();
+        let Some((start, file)) = files.take_while(|(start, _)| *start <= at).last() else {
+            return (PathBuf::new(), 1);
+        };
+        let before = &file.text.as_bytes()[..(at - start).min(file.text.len())];
+        let line = 1 + before.iter().filter(|b| **b == b'\n').count();
+        (file.path.clone(), line)
     }
 
     pub(super) fn add(
@@ -72,16 +110,28 @@ impl<'a> Report<'a> {
         what: impl Into<String>,
         todo: impl Into<String>,
     ) {
-        let before = &self.text.as_bytes()[..span.start.min(self.text.len())];
-        self.problems.push(Problem {
-            line: 1 + before.iter().filter(|b| **b == b'\n').count(),
-            what: what.into(),
+        let (file, line) = self.place(span.start);
+        let problem = Problem {
+            file,
+            line,
+            what: self.safe(what.into()),
             todo: todo.into(),
-        });
+        };
+        self.problems.push((span.start, problem));
     }
 
-    /// A problem that the TOML reader found.
+    /// A problem of a file that is no TOML and begins at `start`.
+    pub(super) fn add_toml_at(&mut self, error: &toml::de::Error, start: usize) {
+        let span = error.span().unwrap_or(0..0);
+        self.toml(error, span.start + start..span.end + start);
+    }
+
+    /// A problem that the TOML reader found in a value.
     pub(super) fn add_toml(&mut self, error: &toml::de::Error, fallback: Range<usize>) {
+        self.toml(error, error.span().unwrap_or(fallback));
+    }
+
+    fn toml(&mut self, error: &toml::de::Error, span: Range<usize>) {
         let message = error.message().trim().replace('\n', ", ");
         let (what, todo) = match message.split_once(", expected ") {
             Some((what, expected)) => (what.to_owned(), format!("write {expected}")),
@@ -89,7 +139,7 @@ impl<'a> Report<'a> {
             None => (message, "see deploy/steer.toml for an example".to_owned()),
         };
         let what = what.replace("field `", "key `");
-        self.add(error.span().unwrap_or(fallback), what, todo);
+        self.add(span, what, todo);
     }
 
     /// Parses a value, or says what it should be.
@@ -129,8 +179,13 @@ impl<'a> Report<'a> {
     }
 
     pub(super) fn finish(mut self) -> Vec<Problem> {
-        self.problems.sort_by_key(|p| p.line);
-        self.problems.dedup();
-        self.problems
+        // The reader may name several places of one line.
+        self.problems.sort_by(|(a, p), (b, q)| {
+            let file = |at: &usize| self.document.placed().take_while(|(s, _)| s <= at).count();
+            (file(a), p.line).cmp(&(file(b), q.line))
+        });
+        let mut problems: Vec<Problem> = self.problems.into_iter().map(|(_, p)| p).collect();
+        problems.dedup();
+        problems
     }
 }

@@ -5,11 +5,10 @@ use std::ops::RangeInclusive;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use humantime_serde::re::humantime::{format_duration, parse_duration};
-use toml::Spanned;
-
 use super::raw::Text;
 use super::report::Report;
+use super::spanned::Spanned;
+use humantime_serde::re::humantime::{format_duration, parse_duration};
 
 impl Report<'_> {
     /// An address that packets can have as source or destination.

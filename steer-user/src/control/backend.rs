@@ -7,6 +7,7 @@ use steer_common::tables::NextHop;
 use crate::config;
 use crate::domain::health::{Health, State, Transition};
 use crate::domain::rings::{BOUNDS, Nearness};
+use crate::journal::Base;
 use crate::probe::{DRAINING, Measurement, ProbeFailure};
 
 /// One backend, apart from its configuration.
@@ -46,6 +47,19 @@ impl Known {
             nearness: Nearness::default(),
             drained,
             draining: false,
+            way: None,
+            failure: None,
+            measured: None,
+        }
+    }
+
+    /// One of which only so much is known.
+    pub(super) fn from_base(base: &Base) -> Self {
+        Self {
+            health: base.health.clone(),
+            nearness: base.nearness.clone(),
+            drained: false,
+            draining: base.draining,
             way: None,
             failure: None,
             measured: None,

@@ -20,6 +20,7 @@ use super::{
     drained::Drained,
     placement,
     plan::{self, Op},
+    recorder::Recorder,
     slots::{self, Unsettled},
     status::{self, Status},
 };
@@ -28,11 +29,14 @@ use crate::{
     dataplane::{Dataplane, SweepLimits},
     domain::{health::State, maglev, rings::Candidate},
     explain::{Explanation, Names, explain},
+    journal::{Event, Journal},
     probe::Measurement,
 };
 
 /// How long tables that were taken up stay as they are while not all backends are measured.
 const FROZEN: Duration = Duration::from_secs(3);
+/// How long members that a configuration drops may take new flows while nobody else can.
+const HANDOVER: Duration = Duration::from_secs(3);
 /// From one sweep of the flow and nat tables to the next.
 const SWEEP_EVERY: Duration = Duration::from_secs(10);
 
@@ -56,11 +60,15 @@ pub struct Controller<D> {
     pub(super) tables: Vec<Range<u32>>,
     pub(super) known: HashMap<String, Known>,
     pub(super) unsettled: Unsettled,
-    drained: Drained,
+    pub(super) drained: Drained,
+    pub(super) recorder: Recorder,
     /// Tables are not changed before this, unless all backends are measured.
-    frozen: Option<Instant>,
-    swept: Instant,
-    sweeping: bool,
+    pub(super) frozen: Option<Instant>,
+    pub(super) swept: Instant,
+    /// Whether a sweep is under way.
+    pub(super) sweeping: bool,
+    /// Until when members that are no more in the configuration stand in for those that are.
+    pub(super) handover: Option<Instant>,
 }
 
 impl<D: Dataplane> Controller<D> {
@@ -69,6 +77,17 @@ impl<D: Dataplane> Controller<D> {
     /// # Errors
     /// If the configuration needs more than the data path holds, or the state directory is unusable.
     pub fn new(config: Config, dataplane: D, now: Instant) -> Result<Self> {
+        let recorder = Recorder::new(Journal::none(), now);
+        Self::with_recorder(config, dataplane, now, recorder)
+    }
+
+    /// As [`Self::new`], telling of every change.
+    pub(super) fn with_recorder(
+        config: Config,
+        dataplane: D,
+        now: Instant,
+        recorder: Recorder,
+    ) -> Result<Self> {
         let drained = Drained::load(&config.node.state_dir)?;
         let adopted = !dataplane.services().is_empty();
         let mut controller = Self {
@@ -77,9 +96,11 @@ impl<D: Dataplane> Controller<D> {
             known: HashMap::new(),
             unsettled: Unsettled::default(),
             drained,
+            recorder,
             frozen: adopted.then_some(now + FROZEN),
             swept: now,
             sweeping: false,
+            handover: None,
             config,
             dataplane,
         };
@@ -98,17 +119,7 @@ impl<D: Dataplane> Controller<D> {
         let tables: Vec<_> = services.iter().map(placement::table).collect();
         services.extend(desired::nat_sources(&config));
         services.extend(desired::addresses(&services));
-        let probe = &config.probe;
-        let mut known = HashMap::new();
-        for backend in &config.backends {
-            let name = &backend.name;
-            let fresh = || Known::new(probe, self.drained.contains(name));
-            known.insert(
-                name.clone(),
-                self.known.get(name).cloned().unwrap_or_else(fresh),
-            );
-        }
-        self.known = known;
+        self.known = self.known_of(&config);
         self.config = config;
         self.numbers = numbers;
         self.tables = tables;
@@ -116,8 +127,13 @@ impl<D: Dataplane> Controller<D> {
         ops.push(Op::Settings(desired::settings(&self.config)));
         ops.push(Op::Publish(services));
         ops.extend(self.member_ops());
-        ops.extend(self.retired_ops());
         self.apply(ops)?;
+        self.handover = Some(now + HANDOVER);
+        let (backends, services) = (&self.known, &self.config.services);
+        self.recorder.retain(
+            |name| backends.contains_key(name),
+            |name| services.iter().any(|service| service.name == name),
+        );
         self.unsettled.retain(&self.tables);
         for range in &self.tables {
             self.unsettled.adopt(&self.dataplane, range.clone(), now);
@@ -141,10 +157,12 @@ impl<D: Dataplane> Controller<D> {
         let Some(known) = self.known.get_mut(&measurement.backend) else {
             return Ok(());
         };
+        self.recorder.keep(known, measurement);
         let change = known.measure(measurement);
         if !change.any() {
             return Ok(());
         }
+        self.recorder.backend(measurement, &change);
         let rtt = known.rtt();
         let failure = known.failure.as_ref().map(ToString::to_string);
         info!(
@@ -164,12 +182,32 @@ impl<D: Dataplane> Controller<D> {
     /// # Errors
     /// If there is none of that name, or it cannot be written down.
     pub fn drain(&mut self, name: &str, drained: bool, now: Instant) -> Result<(), Refused> {
+        self.drain_by(name, drained, "the operator", now)
+    }
+
+    /// As [`Self::drain`], with who said so.
+    ///
+    /// # Errors
+    /// As [`Self::drain`].
+    pub fn drain_by(
+        &mut self,
+        name: &str,
+        drained: bool,
+        by: &str,
+        now: Instant,
+    ) -> Result<(), Refused> {
         let Some(known) = self.known.get_mut(name) else {
             return Err(Refused::Unknown(name.to_owned()));
         };
         self.drained.set(name, drained).map_err(Refused::Failed)?;
         known.drained = drained;
-        info!(backend = name, drained, "the operator has spoken");
+        info!(backend = name, drained, by, "the operator has spoken");
+        let event = Event::Drained {
+            by: by.to_owned(),
+            backend: name.to_owned(),
+            drained,
+        };
+        self.recorder.tell(event);
         self.replan(now, name).map_err(Refused::Failed)
     }
 
@@ -186,6 +224,11 @@ impl<D: Dataplane> Controller<D> {
         }
         info!(backend = name, way = ?way, "way to backend changed");
         known.way = Some(way);
+        let event = Event::Way {
+            backend: name.to_owned(),
+            interface: way.map(|hop| hop.interface),
+        };
+        self.recorder.tell(event);
         if let Some(hop) = way {
             self.dataplane.add_port(hop.interface)?;
         }
@@ -194,7 +237,7 @@ impl<D: Dataplane> Controller<D> {
     }
 
     /// Writes members' states, and tables where they follow.
-    fn replan(&mut self, now: Instant, why: &str) -> Result<()> {
+    pub(super) fn replan(&mut self, now: Instant, why: &str) -> Result<()> {
         let ops = self.member_ops();
         self.apply(ops)?;
         if let Some(until) = self.frozen {
@@ -219,12 +262,19 @@ impl<D: Dataplane> Controller<D> {
                 .choose(&mut self.dataplane, range.start, &table, now);
             if changed > 0 {
                 info!(service, why, slots = table.len(), changed, "table changed");
+                self.tell(index, why, &table, changed, now);
             }
         }
-        Ok(())
+        let ops = self.retired_ops(now);
+        self.apply(ops)
     }
 
     fn table(&self, service: usize, len: usize) -> Option<Vec<maglev::Choice>> {
+        chain::table(&self.pools(service)?, len)
+    }
+
+    /// The candidates of a service's table, by pool.
+    pub(super) fn pools(&self, service: usize) -> Option<Vec<Vec<chain::Member<'_>>>> {
         let home = &self.config.node.region;
         let mut seen = Vec::new();
         let mut pools = Vec::new();
@@ -252,7 +302,7 @@ impl<D: Dataplane> Controller<D> {
             }
             pools.push(members);
         }
-        chain::table(&pools, len)
+        Some(pools)
     }
 
     /// Does what is due by time alone.
@@ -262,6 +312,10 @@ impl<D: Dataplane> Controller<D> {
     pub fn tick(&mut self, now: Instant) -> Result<()> {
         if self.frozen.is_some_and(|until| now >= until) {
             self.replan(now, "backends that do not answer")?;
+        }
+        if self.handover.take_if(|until| now >= *until).is_some() && self.frozen.is_none() {
+            let ops = self.retired_ops(now);
+            self.apply(ops)?;
         }
         for (wanted, range) in self.config.services.iter().zip(&self.tables) {
             self.unsettled

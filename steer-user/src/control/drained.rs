@@ -8,8 +8,10 @@ use std::{
 
 use anyhow::{Context, Result};
 
+use crate::durable;
+
 /// Names of drained backends, in a file of their own.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(super) struct Drained {
     path: PathBuf,
     names: BTreeSet<String>,
@@ -36,6 +38,11 @@ impl Drained {
         self.names.contains(name)
     }
 
+    /// All names.
+    pub(super) fn names(&self) -> Vec<String> {
+        self.names.iter().cloned().collect()
+    }
+
     /// Writes the file and then remembers; a crash leaves the old one or the new one.
     pub(super) fn set(&mut self, name: &str, drained: bool) -> Result<()> {
         let mut names = self.names.clone();
@@ -44,14 +51,11 @@ impl Drained {
         } else {
             names.remove(name);
         }
-        let beside = self.path.with_extension("new");
         let write = || -> io::Result<()> {
             if let Some(folder) = self.path.parent() {
-                fs::create_dir_all(folder)?;
+                durable::folder(folder)?;
             }
-            fs::write(&beside, serde_json::to_vec(&names)?)?;
-            fs::File::open(&beside)?.sync_all()?;
-            fs::rename(&beside, &self.path)
+            durable::replace(&self.path, &serde_json::to_vec(&names)?)
         };
         write().with_context(|| format!("{}: cannot be written", self.path.display()))?;
         self.names = names;

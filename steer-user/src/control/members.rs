@@ -1,17 +1,54 @@
 //! What members have to be like.
 
-use std::collections::HashSet;
+use std::{
+    collections::{HashMap, HashSet},
+    time::Instant,
+};
 
 use steer_common::abi::{MEMBERS, Member, MemberState, member_flags};
 use tracing::info;
 
-use super::{Controller, desired, plan::Op};
+use super::{Controller, backend::Known, desired, plan::Op};
 use crate::{
+    config::{Backend, Config},
     dataplane::{Dataplane, Sweep},
     domain::health::State,
+    journal::Event,
 };
 
 impl<D: Dataplane> Controller<D> {
+    /// What is known of a configuration's backends. One that is elsewhere now has to be measured
+    /// anew.
+    pub(super) fn known_of(&mut self, config: &Config) -> HashMap<String, Known> {
+        let before = self.config.backends.iter();
+        let before: HashMap<_, _> = before.map(|b| (b.name.as_str(), b)).collect();
+        let mut all = HashMap::new();
+        for backend in &config.backends {
+            let name = &backend.name;
+            let place = |b: &Backend| (b.address, b.beacon, b.region.clone());
+            let same = before
+                .get(name.as_str())
+                .is_some_and(|b| place(b) == place(backend));
+            let mut known = match self.known.get(name).filter(|_| same) {
+                Some(known) => known.clone(),
+                None => Known::new(&config.probe, self.drained.contains(name)),
+            };
+            if !same
+                || !known
+                    .health
+                    .has_thresholds(config.probe.rise, config.probe.fall)
+            {
+                // Its next change is told from here on.
+                self.recorder.forget(name);
+            }
+            known
+                .health
+                .set_thresholds(config.probe.rise, config.probe.fall);
+            all.insert(name.clone(), known);
+        }
+        all
+    }
+
     /// What the kernel may send a member now.
     fn state(&self, backend: usize, present: MemberState) -> MemberState {
         let backend = &self.config.backends[backend];
@@ -69,15 +106,28 @@ impl<D: Dataplane> Controller<D> {
         ops
     }
 
-    /// Members that the configuration no longer has keep their open flows.
-    pub(super) fn retired_ops(&self) -> Vec<Op> {
+    /// Members that the configuration no longer has keep their open flows. They take new ones, too,
+    /// while those that take over from them are not measured yet.
+    pub(super) fn retired_ops(&self, now: Instant) -> Vec<Op> {
+        let waits = self.handover.is_some_and(|until| now < until);
         let mut ops = Vec::new();
         for id in self.retired() {
-            if self.dataplane.member(id).state == MemberState::Up as u8 {
+            let member = self.dataplane.member(id);
+            let alone = || !self.is_served(member.service);
+            if member.state == MemberState::Up as u8 && !(waits && alone()) {
                 ops.push(Op::State(id, MemberState::Draining));
             }
         }
         ops
+    }
+
+    /// Whether a service, by its number, has a member that takes new flows, or is no more.
+    fn is_served(&self, number: u16) -> bool {
+        let index = self.numbers.services.iter().position(|n| *n == number);
+        index.is_none_or(|index| {
+            let mut own = self.numbers.members.range((index, 0)..(index + 1, 0));
+            own.any(|(_, id)| self.dataplane.member(*id).state == MemberState::Up as u8)
+        })
     }
 
     fn retired(&self) -> Vec<u16> {
@@ -104,6 +154,7 @@ impl<D: Dataplane> Controller<D> {
             let in_nat = sweep.nat_flows.get(usize::from(id)).is_some_and(|n| *n > 0);
             if !(in_nat || named.contains(&id)) {
                 info!(member = id, "member is gone");
+                self.recorder.tell(Event::Gone { member: id });
                 self.dataplane.set_member_state(id, MemberState::Absent);
             }
         }

@@ -4,12 +4,16 @@
 mod arena;
 mod backend;
 mod chain;
+mod configure;
 mod controller;
 mod desired;
 mod drained;
 mod members;
 mod placement;
 mod plan;
+mod preview;
+mod recorder;
+mod replay;
 mod run;
 mod slots;
 mod status;
@@ -17,6 +21,9 @@ mod status;
 mod tests;
 mod ways;
 
+pub use self::configure::{Applied, Configure, ConfigureError, Diff, Prepared, Reply};
 pub use self::controller::{Controller, Refused};
-pub use self::run::{Command, Commands, run};
+pub use self::preview::{Fate, Preview, Rehearsal, ServicePreview, Shares};
+pub use self::replay::{Replayed, replay};
+pub use self::run::{Command, Commands, Configured, Setup, run};
 pub use self::status::{BackendStatus, MemberStatus, ServiceStatus, Status};

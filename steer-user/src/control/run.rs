@@ -1,12 +1,12 @@
 //! The loop itself: one task that owns the state, and what tells it of the world.
 
 use std::{
-    path::{Path, PathBuf},
+    path::PathBuf,
     sync::Arc,
-    time::{Duration, Instant},
+    time::{Duration, Instant, SystemTime},
 };
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result};
 use steer_common::abi::FlowKey;
 use tokio::{
     signal::unix::{SignalKind, signal},
@@ -16,16 +16,23 @@ use tokio::{
 };
 use tracing::{error, info};
 
-use super::{Controller, Refused, Status, ways};
+use super::{
+    Configure, Controller, Refused, Status, configure::InUse, drained::Drained, recorder::Recorder,
+    ways,
+};
 use crate::{
     config::{Config, XdpMode},
     dataplane::{Attacher, Dataplane, KernelMaps, Neighbours, Xdp, interface_index},
     explain::Explanation,
+    generations::{Started, Store},
+    journal::{Event, Journal, Why},
     probe::{self, Measurement, ProbeSettings, ProbeTarget, ProbeTls},
 };
 
 /// How often things are done that are due by time alone.
 const TICK: Duration = Duration::from_secs(1);
+/// Measurements that may wait for the loop.
+pub(super) const MEASUREMENTS: usize = 1024;
 /// Share of the probe interval by which it varies.
 const JITTER: f64 = 0.1;
 
@@ -36,56 +43,118 @@ pub enum Command {
     Status(oneshot::Sender<Result<Status>>),
     /// What the data path does with a flow; with TCP flags.
     Explain(FlowKey, u8, oneshot::Sender<Explanation>),
-    /// Drain a backend, or stop draining it.
-    Drain(String, bool, oneshot::Sender<Result<(), Refused>>),
+    /// Drain a backend, or stop draining it; with who says so.
+    Drain(String, bool, String, oneshot::Sender<Result<(), Refused>>),
+    /// Something about the configuration.
+    Configure(Configure),
 }
 
 /// The way to ask.
 pub type Commands = mpsc::Sender<Command>;
 
+/// What a daemon begins with.
+pub struct Setup {
+    /// Its configuration file.
+    pub file: PathBuf,
+    /// The configuration, and where it comes from.
+    pub started: Started,
+    /// The generations.
+    pub store: Store,
+    /// Whether the command line says where the state directory is, and not the configuration.
+    pub state_is_given: bool,
+    /// The journal, and how many torn bytes were cut off it.
+    pub journal: (Journal, u64),
+    /// Who wants to know what is configured: called at the start and after each change.
+    pub configured: Configured,
+}
+
+/// Is called with a configuration that was put to work.
+pub type Configured = Box<dyn Fn(&Config) + Send>;
+
 /// Attaches the program and runs the loop until SIGTERM or SIGINT. The program stays.
 ///
 /// # Errors
 /// If the data path or the certificates cannot be used.
-pub async fn run(
-    file: &Path,
-    config: Config,
-    xdp: Xdp,
-    commands: mpsc::Receiver<Command>,
-) -> Result<()> {
+pub async fn run(setup: Setup, xdp: Xdp, commands: mpsc::Receiver<Command>) -> Result<()> {
+    let Setup {
+        file,
+        started,
+        store,
+        state_is_given,
+        journal: (journal, cut),
+        configured: listener,
+    } = setup;
+    let config = started.config;
+    let adopted = xdp.adopted();
     let (mut attacher, mut maps) = xdp.into_parts();
     attach(&mut attacher, &mut maps, &config)?;
-    let controller = Controller::new(config, maps, Instant::now())?;
+    let trial = store.standing().and_then(|standing| standing.trial.clone());
+    let deadline = trial
+        .as_ref()
+        .map(|t| Instant::now() + t.left(SystemTime::now()));
+    journal.tell(Event::Start {
+        version: env!("CARGO_PKG_VERSION").to_owned(),
+        node: config.node.name.clone(),
+        adopted,
+        cut,
+    });
+    let configured = Event::Configured {
+        why: Why::Start,
+        by: started.why.to_owned(),
+        generation: started.number,
+        fingerprint: started.document.fingerprint(),
+        until: trial.map(|trial| trial.until),
+        drained: Drained::load(&config.node.state_dir)?.names(),
+    };
+    let recorder = Recorder::beginning(journal.clone(), Instant::now(), configured);
+    let controller = Controller::with_recorder(config, maps, Instant::now(), recorder)?;
+    listener(controller.config());
     let neighbours = Neighbours::new()?;
     let (tell_way, ways) = mpsc::channel(64);
     let (followers, followed) = watch::channel(targets(controller.config()));
     tokio::spawn(ways::follow(neighbours, followed, tell_way));
-    let (measured, measurements) = mpsc::channel(1024);
+    let (measured, measurements) = mpsc::channel(MEASUREMENTS);
     let probers = spawn_probers(controller.config(), &measured)?;
     info!(
         node = controller.config().node.name,
         backends = controller.config().backends.len(),
         services = controller.config().services.len(),
+        generation = started.number,
         "steering"
     );
     let daemon = Daemon {
-        file: file.to_owned(),
+        file,
         controller,
         attacher,
         targets: followers,
-        measured,
+        measurements,
         probers,
+        store,
+        state_is_given,
+        journal,
+        configured: listener,
+        in_use: InUse {
+            document: started.document,
+            number: started.number,
+            deadline,
+            unsaved: None,
+        },
     };
-    daemon.run(commands, ways, measurements).await
+    daemon.run(commands, ways).await
 }
 
-struct Daemon {
-    file: PathBuf,
-    controller: Controller<KernelMaps>,
-    attacher: Attacher,
-    targets: watch::Sender<ways::Targets>,
-    measured: mpsc::Sender<Measurement>,
-    probers: Vec<JoinHandle<()>>,
+pub(super) struct Daemon {
+    pub(super) file: PathBuf,
+    pub(super) controller: Controller<KernelMaps>,
+    pub(super) attacher: Attacher,
+    pub(super) targets: watch::Sender<ways::Targets>,
+    pub(super) measurements: mpsc::Receiver<Measurement>,
+    pub(super) probers: Vec<JoinHandle<()>>,
+    pub(super) store: Store,
+    pub(super) state_is_given: bool,
+    pub(super) journal: Journal,
+    pub(super) configured: Configured,
+    pub(super) in_use: InUse,
 }
 
 impl Daemon {
@@ -93,7 +162,6 @@ impl Daemon {
         mut self,
         mut commands: mpsc::Receiver<Command>,
         mut ways: mpsc::Receiver<ways::Way>,
-        mut measurements: mpsc::Receiver<Measurement>,
     ) -> Result<()> {
         let mut terminate = signal(SignalKind::terminate()).context("no SIGTERM handler")?;
         let mut interrupt = signal(SignalKind::interrupt()).context("no SIGINT handler")?;
@@ -104,7 +172,7 @@ impl Daemon {
                 biased;
                 _ = terminate.recv() => break,
                 _ = interrupt.recv() => break,
-                Some(measurement) = measurements.recv() => self.controller.measure(&measurement),
+                Some(measurement) = self.measurements.recv() => self.controller.measure(&measurement),
                 Some((name, way)) = ways.recv() => self.controller.set_way(&name, way),
                 Some(command) = commands.recv() => {
                     self.obey(command);
@@ -114,7 +182,12 @@ impl Daemon {
                     self.reload();
                     Ok(())
                 }
-                _ = tick.tick() => self.controller.tick(Instant::now()),
+                _ = tick.tick() => {
+                    let now = Instant::now();
+                    self.expire(now);
+                    self.save();
+                    self.controller.tick(now)
+                }
             };
             // Packets go on by what the maps say; the next change may do better.
             if let Err(error) = done {
@@ -127,6 +200,8 @@ impl Daemon {
         for prober in self.probers {
             prober.abort();
         }
+        self.journal.tell(Event::Stop);
+        self.journal.flush();
         info!("stopped; the program goes on steering until `steer detach`");
         Ok(())
     }
@@ -135,67 +210,37 @@ impl Daemon {
     fn obey(&mut self, command: Command) {
         let now = Instant::now();
         match command {
-            Command::Status(reply) => drop(reply.send(self.controller.status(now))),
+            Command::Status(reply) => {
+                let status = self.controller.status(now).map(|status| Status {
+                    generation: self.in_use.number,
+                    confirm_by: self.confirm_by(),
+                    ..status
+                });
+                drop(reply.send(status));
+            }
             Command::Explain(key, flags, reply) => {
                 drop(reply.send(self.controller.explain(&key, flags)));
             }
-            Command::Drain(name, drained, reply) => {
-                drop(reply.send(self.controller.drain(&name, drained, now)));
+            Command::Drain(name, drained, by, reply) => {
+                drop(reply.send(self.controller.drain_by(&name, drained, &by, now)));
             }
+            Command::Configure(ask) => self.configure(ask),
         }
     }
 
-    /// Reads the configuration again. A bad one changes nothing.
-    fn reload(&mut self) {
-        match self.try_reload() {
-            Ok(()) => info!(file = %self.file.display(), "configuration applied"),
-            Err(error) => error!(
-                "configuration not applied, the running one goes on: {}",
-                format!("{error:#}")
-            ),
-        }
-    }
-
-    fn try_reload(&mut self) -> Result<()> {
-        let config = Config::load(&self.file)?;
-        let old = &self.controller.config().node;
-        for (name, old, new) in [
-            ("socket", &old.socket, &config.node.socket),
-            ("bpffs", &old.bpffs, &config.node.bpffs),
-            ("state_dir", &old.state_dir, &config.node.state_dir),
-        ] {
-            if old != new {
-                bail!(
-                    "{}: node.{name} cannot change from {} to {} while the daemon runs; restart it",
-                    self.file.display(),
-                    old.display(),
-                    new.display()
-                );
-            }
-        }
-        // All that can fail comes before the first change.
-        for interface in &config.node.interfaces {
-            interface_index(interface)?;
-        }
-        let probers = spawn_probers(&config, &self.measured)?;
-        let done = self.controller.reconfigure(config, Instant::now());
-        if let Err(error) = done {
-            for prober in probers {
-                prober.abort();
-            }
-            return Err(error);
-        }
-        for prober in std::mem::replace(&mut self.probers, probers) {
-            prober.abort();
-        }
-        let config = self.controller.config().clone();
-        self.targets.send_replace(targets(&config));
-        attach(&mut self.attacher, &mut self.controller.dataplane, &config)
+    fn confirm_by(&self) -> Option<SystemTime> {
+        self.in_use.deadline?;
+        let trial = self.store.standing().and_then(|s| s.trial.as_ref());
+        trial.map(|trial| trial.until)
     }
 }
 
 /// Attaches to the interfaces of the configuration, and to no other.
-fn attach(attacher: &mut Attacher, maps: &mut KernelMaps, config: &Config) -> Result<()> {
+pub(super) fn attach(
+    attacher: &mut Attacher,
+    maps: &mut KernelMaps,
+    config: &Config,
+) -> Result<()> {
     let generic = config.node.xdp_mode == XdpMode::Generic;
     // A name that is wrong shows before anything is attached.
     for interface in &config.node.interfaces {
@@ -213,7 +258,7 @@ fn attach(attacher: &mut Attacher, maps: &mut KernelMaps, config: &Config) -> Re
     Ok(())
 }
 
-fn targets(config: &Config) -> ways::Targets {
+pub(super) fn targets(config: &Config) -> ways::Targets {
     let backends = config.backends.iter();
     let interfaces = config.node.interfaces.iter();
     ways::Targets {
@@ -223,7 +268,7 @@ fn targets(config: &Config) -> ways::Targets {
     }
 }
 
-fn spawn_probers(
+pub(super) fn spawn_probers(
     config: &Config,
     measured: &mpsc::Sender<Measurement>,
 ) -> Result<Vec<JoinHandle<()>>> {

@@ -1,6 +1,9 @@
 //! What `steer status` shows.
 
-use std::{collections::BTreeMap, time::Instant};
+use std::{
+    collections::BTreeMap,
+    time::{Instant, SystemTime},
+};
 
 use anyhow::Result;
 use serde::{Deserialize, Serialize};
@@ -23,6 +26,12 @@ pub struct Status {
     pub node: String,
     /// Interfaces that the program is attached to.
     pub interfaces: Vec<String>,
+    /// The generation of the configuration in use, if the state directory has it.
+    #[serde(default)]
+    pub generation: Option<u64>,
+    /// Until when it has to be confirmed, if it is on trial.
+    #[serde(default, with = "humantime_serde")]
+    pub confirm_by: Option<SystemTime>,
     /// Services, in the order of the configuration.
     pub services: Vec<ServiceStatus>,
     /// Backends, in the order of the configuration.
@@ -121,6 +130,8 @@ pub(super) fn of<D: Dataplane>(controller: &Controller<D>, now: Instant) -> Resu
     Ok(Status {
         node: config.node.name.clone(),
         interfaces: config.node.interfaces.clone(),
+        generation: None,
+        confirm_by: None,
         services,
         backends,
         drops,

@@ -2,8 +2,11 @@
 
 use std::time::Instant;
 
+use serde::{Deserialize, Serialize};
+
 /// What the probes say about a backend.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
 pub enum State {
     /// Not enough has been observed yet.
     #[default]
@@ -27,13 +30,14 @@ pub struct Transition {
 
 /// A backend's state machine: `fall` failures in a row take it down, `rise` successes in a row
 /// bring it up.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Health {
     rise: u32,
     fall: u32,
     state: State,
     /// The last result, and how many like it came in a row.
     streak: (bool, u32),
+    #[serde(skip)]
     since: Option<Instant>,
 }
 
@@ -48,6 +52,18 @@ impl Health {
             streak: (false, 0),
             since: None,
         }
+    }
+
+    /// Whether its thresholds are these.
+    #[must_use]
+    pub fn has_thresholds(&self, rise: u32, fall: u32) -> bool {
+        (self.rise, self.fall) == (rise.max(1), fall.max(1))
+    }
+
+    /// Takes other thresholds; what was observed stays.
+    pub fn set_thresholds(&mut self, rise: u32, fall: u32) {
+        self.rise = rise.max(1);
+        self.fall = fall.max(1);
     }
 
     /// The state now.
@@ -115,6 +131,18 @@ mod tests {
         ] {
             assert_eq!(run(rise, fall, results), want, "{rise} {fall} {results}");
         }
+    }
+
+    #[test]
+    fn other_thresholds_count_from_the_next_result() {
+        let now = Instant::now();
+        let mut health = Health::new(2, 3);
+        for ok in [true, true, false] {
+            health.observe(ok, now);
+        }
+        health.set_thresholds(2, 2);
+        assert_eq!(health.state(), State::Up);
+        assert_eq!(health.observe(false, now).map(|t| t.to), Some(State::Down));
     }
 
     #[test]

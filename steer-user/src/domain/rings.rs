@@ -3,6 +3,8 @@
 use std::collections::VecDeque;
 use std::time::Duration;
 
+use serde::{Deserialize, Serialize};
+
 /// The upper bounds of the rings; what is beyond the last is in ring [`BOUNDS`]`.len()`.
 pub const BOUNDS: [Duration; 5] = [
     Duration::from_millis(2),
@@ -20,7 +22,7 @@ const HYSTERESIS: f64 = 0.2;
 const WINDOW: usize = 3;
 
 /// One backend's nearness.
-#[derive(Debug, Clone, Default)]
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 pub struct Nearness {
     recent: VecDeque<f64>,
     smoothed: Option<f64>,

@@ -2,6 +2,8 @@
 
 use std::time::{Duration, Instant};
 
+use serde::{Deserialize, Serialize};
+
 use super::OrcaLoadReport;
 
 /// The outcome of one probe of one backend.
@@ -27,7 +29,8 @@ pub struct Sample {
 }
 
 /// Why a probe wasn't answered as it should be.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
 pub enum ProbeFailure {
     /// Nothing came back in time.
     #[error("no answer within the probe's timeout; check the path, UDP filters and the beacon")]

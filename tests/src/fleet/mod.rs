@@ -125,6 +125,11 @@ impl Fleet {
         self.folder.path().join("steer.toml")
     }
 
+    /// The daemon's state directory.
+    pub fn state(&self) -> PathBuf {
+        self.path("state")
+    }
+
     /// A path in the site's folder, which goes with it.
     pub fn path(&self, name: &str) -> PathBuf {
         self.folder.path().join(name)
@@ -258,6 +263,12 @@ impl Fleet {
     /// The daemon, to send it signals.
     pub fn daemon(&mut self) -> Result<&mut Process> {
         self.daemon.as_mut().context("the daemon was not started")
+    }
+
+    /// The daemon's process id.
+    pub fn daemon_pid(&self) -> Result<i32> {
+        let daemon = self.daemon.as_ref().context("the daemon was not started")?;
+        Ok(i32::try_from(daemon.pid())?)
     }
 
     /// What `steer status --json` says.

@@ -1,6 +1,8 @@
 //! The loop over a data path in memory, with a clock of the test's own.
 
 mod fake;
+mod preview;
+mod replay;
 
 use std::{
     path::Path,
@@ -20,6 +22,10 @@ use crate::{
 
 /// A site with these backends, all probed.
 fn config(folder: &Path, backends: &[&str]) -> Config {
+    Config::parse(&text(folder, backends), Path::new("test.toml")).unwrap()
+}
+
+fn text(folder: &Path, backends: &[&str]) -> String {
     let folder = folder.display();
     let mut text = format!(
         "[node]\nname = \"edge\"\nregion = \"home\"\ninterfaces = [\"eth0\"]\n\
@@ -39,7 +45,7 @@ fn config(folder: &Path, backends: &[&str]) -> Config {
          [[service]]\nname = \"chat\"\naddress = \"10.99.0.1\"\nport = 80\npools = [\"all\"]\n\
          idle_timeout = \"60s\"\n"
     );
-    Config::parse(&text, Path::new("test.toml")).unwrap()
+    text
 }
 
 struct Bench {
@@ -215,6 +221,64 @@ fn a_backend_that_is_removed_keeps_its_open_flows_and_then_its_number() {
     controller.dataplane.tracked.clear();
     controller.tick(later(140)).unwrap();
     assert_eq!(controller.dataplane.states(), [(1, Up)]);
+}
+
+#[test]
+fn a_backend_that_is_replaced_serves_until_its_successor_is_measured() {
+    let mut bench = Bench::new();
+    let mut controller = bench.start(&["a"], Fake::new());
+    bench.up(&mut controller, "a", 1);
+    let other = config(bench.folder.path(), &["b"]);
+    controller.reconfigure(other.clone(), bench.now).unwrap();
+    assert_eq!(controller.dataplane.states(), [(1, Up), (2, Down)]);
+    assert_eq!(controller.dataplane.choices(), [(1, 1)]);
+    let before = controller.dataplane.clone();
+    bench.up(&mut controller, "b", 1);
+    assert_eq!(controller.dataplane.states(), [(1, Draining), (2, Up)]);
+    assert_eq!(controller.dataplane.choices(), [(2, 1)]);
+
+    // A daemon that dies in between leaves it to the next one.
+    let next = Controller::new(other.clone(), before.clone(), bench.now).unwrap();
+    assert_eq!(next.dataplane.states(), [(1, Up), (2, Down)]);
+
+    // A successor that never answers does not keep it for ever.
+    let mut next = Controller::new(other, before, bench.now).unwrap();
+    next.tick(bench.now + Duration::from_secs(4)).unwrap();
+    assert_eq!(next.dataplane.states(), [(1, Draining), (2, Down)]);
+}
+
+#[test]
+fn a_backend_that_moved_is_measured_anew_and_others_are_not() {
+    let mut bench = Bench::new();
+    let mut controller = bench.start(&["a", "b"], Fake::new());
+    bench.up(&mut controller, "a", 1);
+    bench.up(&mut controller, "b", 1);
+    // The address goes by the place in the list.
+    let exchanged = text(bench.folder.path(), &["a", "c", "b"]);
+    let moved = Config::parse(&exchanged, Path::new("test.toml")).unwrap();
+    controller.reconfigure(moved, bench.now).unwrap();
+    let health = |name: &str, controller: &Controller<Fake>| {
+        let status = controller.status(bench.now).unwrap();
+        let found = status.backends.into_iter().find(|b| b.name == name);
+        found.unwrap().health
+    };
+    assert_eq!(health("a", &controller), "up");
+    assert_eq!(health("b", &controller), "unknown");
+    assert!(controller.dataplane.choices().iter().all(|c| c.0 == 1));
+}
+
+#[test]
+fn other_thresholds_count_for_backends_that_are_known() {
+    let mut bench = Bench::new();
+    let mut controller = bench.start(&["a", "b"], Fake::new());
+    bench.up(&mut controller, "a", 1);
+    let patient = text(bench.folder.path(), &["a", "b"]).replace("[probe]", "[probe]\nfall = 3");
+    let patient = Config::parse(&patient, Path::new("test.toml")).unwrap();
+    controller.reconfigure(patient, bench.now).unwrap();
+    bench.down(&mut controller, "a");
+    assert_eq!(controller.dataplane.states()[0], (1, Up));
+    bench.probe(&mut controller, "a", None);
+    assert_eq!(controller.dataplane.states()[0], (1, Down));
 }
 
 #[test]

@@ -1,0 +1,243 @@
+//! Who may do what, by the credentials that the kernel has of a socket's other end.
+
+use std::{
+    fmt, fs, io, mem,
+    os::{
+        fd::{AsRawFd as _, BorrowedFd},
+        unix::fs::PermissionsExt as _,
+    },
+    path::{Path, PathBuf},
+};
+
+use axum::{
+    extract::{ConnectInfo, Request, State, connect_info::Connected},
+    http::StatusCode,
+    middleware::Next,
+    response::{IntoResponse as _, Response},
+    serve::IncomingStream,
+};
+use nix::unistd::geteuid;
+use tokio::{net::UnixListener, sync::watch};
+use tracing::warn;
+
+use super::server::Refusal;
+use crate::{
+    config::{Api, Principal},
+    preflight::principal_id,
+};
+
+/// Groups of a peer that are looked at.
+const MAX_GROUPS: usize = 1024;
+
+/// What one may do. Each may do what those before it may.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Role {
+    /// See.
+    Read,
+    /// Drain backends, confirm, roll back.
+    Operate,
+    /// Apply configurations.
+    Admin,
+}
+
+impl fmt::Display for Role {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Read => "read",
+            Self::Operate => "operate",
+            Self::Admin => "admin",
+        })
+    }
+}
+
+/// Users and groups, by number.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(super) struct Roles {
+    users: Vec<(u32, Role)>,
+    groups: Vec<(u32, Role)>,
+}
+
+impl Roles {
+    /// Looks names up. Those that this host does not have are left out, with a warning.
+    fn resolve(api: &Api) -> Self {
+        let mut roles = Self::default();
+        for (role, names) in [
+            (Role::Read, &api.read),
+            (Role::Operate, &api.operate),
+            (Role::Admin, &api.admin),
+        ] {
+            for name in names {
+                match (principal_id(name), name) {
+                    (Some(id), Principal::User(_)) => roles.users.push((id, role)),
+                    (Some(id), Principal::Group(_)) => roles.groups.push((id, role)),
+                    (None, _) => warn!(%name, %role, "this host has no such user or group"),
+                }
+            }
+        }
+        roles
+    }
+
+    pub(super) fn of(&self, peer: &Peer) -> Option<Role> {
+        let uid = peer.uid?;
+        if uid == 0 || uid == geteuid().as_raw() {
+            return Some(Role::Admin);
+        }
+        let users = self.users.iter().filter(|(id, _)| *id == uid);
+        let groups = self
+            .groups
+            .iter()
+            .filter(|(id, _)| peer.groups.contains(id));
+        users.chain(groups).map(|(_, role)| *role).max()
+    }
+
+    fn is_empty(&self) -> bool {
+        self.users.is_empty() && self.groups.is_empty()
+    }
+}
+
+/// What the API goes by, and its socket's mode with it.
+#[derive(Debug)]
+pub struct Access {
+    socket: PathBuf,
+    roles: watch::Sender<Roles>,
+}
+
+impl Access {
+    /// One by which root alone may do anything, for a socket that [`bind`](super::bind) made.
+    #[must_use]
+    pub fn new(socket: &Path) -> Self {
+        Self {
+            socket: socket.to_owned(),
+            roles: watch::Sender::default(),
+        }
+    }
+
+    /// Goes by a configuration from now on.
+    pub fn set(&self, api: &Api) {
+        let roles = Roles::resolve(api);
+        // Whoever may connect is asked for a role at each request.
+        let mode = if roles.is_empty() { 0o600 } else { 0o666 };
+        self.roles.send_replace(roles);
+        if let Err(error) = fs::set_permissions(&self.socket, fs::Permissions::from_mode(mode)) {
+            warn!(socket = %self.socket.display(), %error, "its mode stays as it was");
+        }
+    }
+
+    pub(super) fn roles(&self) -> watch::Receiver<Roles> {
+        self.roles.subscribe()
+    }
+}
+
+/// Lets through those who have a role.
+pub(super) async fn require(
+    State((roles, needed)): State<(watch::Receiver<Roles>, Role)>,
+    ConnectInfo(peer): ConnectInfo<Peer>,
+    request: Request,
+    next: Next,
+) -> Response {
+    let role = roles.borrow().of(&peer);
+    if role.is_some_and(|role| role >= needed) {
+        return next.run(request).await;
+    }
+    let has = role.map_or("none".to_owned(), |role| role.to_string());
+    let text = format!(
+        "this needs the role {needed}, and {peer} has {has}; [api] of the configuration gives roles"
+    );
+    Refusal(StatusCode::FORBIDDEN, text).into_response()
+}
+
+/// Who is at the other end of the socket.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Peer {
+    uid: Option<u32>,
+    pid: Option<i32>,
+    groups: Vec<u32>,
+}
+
+impl Connected<IncomingStream<'_, UnixListener>> for Peer {
+    fn connect_info(stream: IncomingStream<'_, UnixListener>) -> Self {
+        let Ok(credentials) = stream.io().peer_cred() else {
+            return Self::default();
+        };
+        // SAFETY: the stream is open for as long as it is borrowed.
+        let fd = unsafe { BorrowedFd::borrow_raw(stream.io().as_raw_fd()) };
+        let mut groups = supplementary(fd).unwrap_or_default();
+        groups.push(credentials.gid());
+        Self {
+            uid: Some(credentials.uid()),
+            pid: credentials.pid(),
+            groups,
+        }
+    }
+}
+
+/// The peer's other groups, as they were when it connected (`SO_PEERGROUPS`, unix(7)).
+fn supplementary(stream: BorrowedFd<'_>) -> io::Result<Vec<u32>> {
+    let mut groups = vec![0_u32; MAX_GROUPS];
+    let mut len = mem::size_of_val(&groups[..]) as libc::socklen_t;
+    // SAFETY: the kernel writes at most `len` bytes into `groups`.
+    let done = unsafe {
+        libc::getsockopt(
+            stream.as_raw_fd(),
+            libc::SOL_SOCKET,
+            libc::SO_PEERGROUPS,
+            groups.as_mut_ptr().cast(),
+            &raw mut len,
+        )
+    };
+    if done != 0 {
+        return Err(io::Error::last_os_error());
+    }
+    groups.truncate(len as usize / size_of::<u32>());
+    Ok(groups)
+}
+
+impl fmt::Display for Peer {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.uid {
+            Some(uid) => write!(f, "uid {uid}")?,
+            None => write!(f, "somebody")?,
+        }
+        match self.pid {
+            Some(pid) => write!(f, " (pid {pid})"),
+            None => Ok(()),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn principals(names: &[&str]) -> Vec<Principal> {
+        names.iter().map(|name| name.parse().unwrap()).collect()
+    }
+
+    #[test]
+    fn the_highest_role_counts_and_who_has_none_gets_none() {
+        let roles = Roles::resolve(&Api {
+            read: principals(&["1001", "@2001"]),
+            operate: principals(&["1002", "@2002"]),
+            admin: principals(&["1003", "no-such-user", "@root"]),
+        });
+        let peer = |uid, groups: &[u32]| Peer {
+            uid: Some(uid),
+            pid: None,
+            groups: groups.to_vec(),
+        };
+        for (peer, role) in [
+            (peer(1001, &[]), Some(Role::Read)),
+            (peer(1001, &[2002]), Some(Role::Operate)),
+            (peer(1002, &[2001]), Some(Role::Operate)),
+            (peer(1003, &[9]), Some(Role::Admin)),
+            (peer(9999, &[5, 2001]), Some(Role::Read)),
+            (peer(9999, &[0]), Some(Role::Admin)),
+            (peer(9999, &[1001]), None),
+            (peer(0, &[]), Some(Role::Admin)),
+            (Peer::default(), None),
+        ] {
+            assert_eq!(roles.of(&peer), role, "{peer:?}");
+        }
+        assert!(Roles::resolve(&Api::default()).is_empty());
+    }
+}

@@ -1,0 +1,90 @@
+//! `steer config check`.
+
+use std::path::PathBuf;
+
+use clap::Args;
+
+use crate::{
+    cli::error::{Exit, Failure},
+    config::{Config, ConfigError, Document},
+    preflight::{self, Finding},
+};
+
+#[derive(Debug, Args)]
+pub(in crate::cli) struct Check {
+    /// The configuration; `conf.d/*.toml` beside it belong to it.
+    #[arg(default_value = "/etc/steer/steer.toml")]
+    file: PathBuf,
+    /// Look at the document alone, and not at this host: interfaces, routes, MTU, ports, memory,
+    /// certificates.
+    #[arg(long)]
+    document_only: bool,
+    /// Fail where this host does not fit, too.
+    #[arg(long, conflicts_with = "document_only")]
+    strict: bool,
+    /// Print JSON.
+    #[arg(long)]
+    json: bool,
+}
+
+impl Check {
+    pub(super) fn run(self) -> Result<(), Failure> {
+        let document = Document::read(&self.file);
+        let files = document.as_ref().map_or(0, |document| document.files.len());
+        let checked = document.and_then(|document| document.config());
+        let findings = match &checked {
+            Ok(config) if !self.document_only => preflight::check(config),
+            _ => Vec::new(),
+        };
+        if self.json {
+            println!("{}", json(&self.file, checked.as_ref().err(), &findings));
+        }
+        let config = checked.map_err(|e| Failure::new(Exit::Config, e))?;
+        if !self.json {
+            self.print(&config, files, &findings);
+        }
+        match findings.len() {
+            count if count > 0 && self.strict => Err(Failure::new(
+                Exit::Config,
+                anyhow::anyhow!(
+                    "{}: this host does not fit ({count} warnings)",
+                    self.file.display()
+                ),
+            )),
+            _ => Ok(()),
+        }
+    }
+
+    fn print(&self, config: &Config, files: usize, findings: &[Finding]) {
+        for finding in findings {
+            println!("warning: {finding}");
+        }
+        let from = match files {
+            1 => String::new(),
+            files => format!(" in {files} files"),
+        };
+        println!(
+            "{}: good: {} services, {} pools, {} backends{from}",
+            self.file.display(),
+            config.services.len(),
+            config.pools.len(),
+            config.backends.len()
+        );
+    }
+}
+
+fn json(
+    file: &std::path::Path,
+    error: Option<&ConfigError>,
+    findings: &[Finding],
+) -> serde_json::Value {
+    let problems: Vec<String> = error.map_or_else(Vec::new, |error| {
+        error.to_string().lines().map(str::to_owned).collect()
+    });
+    serde_json::json!({
+        "file": file,
+        "good": error.is_none(),
+        "problems": problems,
+        "warnings": findings,
+    })
+}

@@ -1,0 +1,251 @@
+//! `steer journal`.
+
+use std::path::{Path, PathBuf};
+
+use clap::{Args, Subcommand};
+use humantime_serde::re::humantime::format_rfc3339_millis;
+
+use super::{
+    daemon::DEFAULT_STATE,
+    error::{Exit, Failure},
+};
+use crate::{
+    control,
+    generations::Store,
+    journal::{self, Event, Record},
+};
+
+#[derive(Debug, Args)]
+pub(super) struct Place {
+    /// The daemon's state directory.
+    #[arg(long, value_name = "FOLDER", default_value = DEFAULT_STATE)]
+    state: PathBuf,
+}
+
+#[derive(Debug, Subcommand)]
+pub(super) enum Journal {
+    /// Prints what changed steering, the oldest first.
+    Show {
+        #[command(flatten)]
+        place: Place,
+        /// Only so many of the newest.
+        #[arg(long, value_name = "NUMBER")]
+        last: Option<usize>,
+        /// Print the records as JSON, one a line.
+        #[arg(long)]
+        json: bool,
+    },
+    /// Says whether every line is as it was written, and none is missing.
+    Verify {
+        #[command(flatten)]
+        place: Place,
+        /// A hash that this command printed earlier: the journal must still have that line.
+        #[arg(long, value_name = "HASH")]
+        head: Option<String>,
+    },
+    /// Decides again what was decided, from the inputs in the journal, and says where it differs.
+    Replay {
+        #[command(flatten)]
+        place: Place,
+    },
+}
+
+impl Journal {
+    pub(super) fn run(self) -> Result<(), Failure> {
+        match self {
+            Self::Show { place, last, json } => show(&folder(&place.state)?, last, json),
+            Self::Verify { place, head } => verify(&folder(&place.state)?, head.as_deref()),
+            Self::Replay { place } => replay(&place.state, &folder(&place.state)?),
+        }
+    }
+}
+
+fn folder(state: &Path) -> Result<PathBuf, Failure> {
+    let folder = journal::folder(state);
+    match std::fs::read_dir(&folder) {
+        Ok(_) => Ok(folder),
+        Err(error) => {
+            let text = format!(
+                "{}: {error}; name the daemon's state directory with --state",
+                folder.display()
+            );
+            Err(Failure::new(Exit::Failed, anyhow::anyhow!(text)))
+        }
+    }
+}
+
+fn show(folder: &Path, last: Option<usize>, json: bool) -> Result<(), Failure> {
+    let mut records = Vec::new();
+    for record in journal::records(folder)? {
+        records.push(record?.item);
+        if last.is_some_and(|last| records.len() > last.saturating_mul(2).max(1024)) {
+            let surplus = records.len() - last.unwrap_or_default();
+            records.drain(..surplus);
+        }
+    }
+    let skip = last.map_or(0, |last| records.len().saturating_sub(last));
+    for record in &records[skip..] {
+        if json {
+            println!("{}", serde_json::to_string(record)?);
+        } else {
+            println!("{}", line(record));
+        }
+    }
+    Ok(())
+}
+
+fn line(record: &Record) -> String {
+    let at = format_rfc3339_millis(record.at);
+    format!("{at} {:>6}  {}", record.seq, words(&record.event))
+}
+
+fn words(event: &Event) -> String {
+    match event {
+        Event::Start {
+            version,
+            node,
+            adopted,
+            cut,
+        } => {
+            let adopted = if *adopted { ", taking up maps" } else { "" };
+            let cut = match cut {
+                0 => String::new(),
+                cut => format!("; {cut} bytes of a torn line were cut off"),
+            };
+            format!("daemon {version} of {node} started{adopted}{cut}")
+        }
+        Event::Configured {
+            why,
+            by,
+            generation,
+            until,
+            ..
+        } => {
+            let generation = generation
+                .map_or("a configuration that is not kept".to_owned(), |n| {
+                    format!("generation {n}")
+                });
+            let until = until.map_or(String::new(), |until| {
+                format!(", on trial until {}", format_rfc3339_millis(until))
+            });
+            format!("{generation} counts ({why:?}, {by}){until}")
+        }
+        Event::Confirmed { by, generation } => format!("generation {generation} confirmed ({by})"),
+        Event::Drained {
+            by,
+            backend,
+            drained,
+        } => {
+            let word = if *drained {
+                "drains"
+            } else {
+                "takes new flows"
+            };
+            format!("backend {backend} {word} ({by})")
+        }
+        Event::Backend {
+            backend,
+            probes,
+            health,
+            ring,
+            draining,
+            ..
+        } => {
+            let mut words = Vec::new();
+            words.extend(health.map(|(from, to)| format!("health {from:?} -> {to:?}")));
+            let number = |ring: Option<usize>| ring.map_or("none".to_owned(), |r| r.to_string());
+            words.extend(ring.map(|(from, to)| format!("ring {} -> {to}", number(from))));
+            words.extend(draining.map(|draining| format!("draining {draining}")));
+            let words = words.join(", ");
+            let failure = probes.last().and_then(|probe| match &probe.outcome {
+                journal::Outcome::Failed(failure) => Some(format!("; {failure}")),
+                journal::Outcome::Answered { .. } => None,
+            });
+            format!("backend {backend}: {words}{}", failure.unwrap_or_default())
+        }
+        Event::Way { backend, interface } => match interface {
+            Some(interface) => format!("backend {backend}: reached by interface {interface}"),
+            None => format!("backend {backend}: no way to it"),
+        },
+        Event::Table {
+            service,
+            why,
+            slots,
+            changed,
+            shares,
+            ..
+        } => {
+            let share = |(name, share): (&String, &f64)| format!("{name} {:.1} %", share * 100.0);
+            let mut listed: Vec<String> = shares.iter().take(8).map(share).collect();
+            if shares.len() > listed.len() {
+                listed.push(format!("{} more", shares.len() - listed.len()));
+            }
+            let listed = listed.join(", ");
+            format!("service {service}: {changed} of {slots} slots changed ({why}): {listed}")
+        }
+        Event::Gone { member } => format!("member {member} is gone"),
+        Event::Gap { lost } => {
+            format!("{lost} events are missing: the journal could not be written")
+        }
+        Event::Stop => "daemon stopped".to_owned(),
+    }
+}
+
+fn verify(folder: &Path, head: Option<&str>) -> Result<(), Failure> {
+    let verified = journal::verify(folder, head)?;
+    for damage in &verified.damage {
+        println!("{damage}");
+    }
+    if let Some(torn) = &verified.torn {
+        println!("{torn}");
+    }
+    if !verified.damage.is_empty() {
+        let text = format!(
+            "{} lines are not as they were written",
+            verified.damage.len()
+        );
+        return Err(Failure::new(Exit::Failed, anyhow::anyhow!(text)));
+    }
+    if let (Some(head), false) = (head, verified.found) {
+        let text = format!(
+            "no line has the hash {head}: the journal was rewritten or cut, or the line is older \
+             than what is kept"
+        );
+        return Err(Failure::new(Exit::Failed, anyhow::anyhow!(text)));
+    }
+    match (verified.seq, verified.head) {
+        (Some((first, last)), Some(head)) => {
+            println!("lines {first} to {last} are as they were written; head {head}");
+        }
+        _ => println!("there are no lines"),
+    }
+    Ok(())
+}
+
+fn replay(state: &Path, folder: &Path) -> Result<(), Failure> {
+    let store = Store::open(state, usize::MAX)?;
+    let document = |number| match store.generation(number) {
+        Ok(generation) => Ok(generation.document),
+        Err(error) => Err(error.to_string()),
+    };
+    let replayed = control::replay(journal::records(folder)?, document)?;
+    for without in &replayed.without {
+        println!("{without}; what followed was checked without it");
+    }
+    for disagreement in &replayed.disagreements {
+        println!("{disagreement}");
+    }
+    println!(
+        "decided again: {} changes of backends, {} tables; {} tables lack inputs; {} disagree",
+        replayed.backends,
+        replayed.tables,
+        replayed.unchecked,
+        replayed.disagreements.len()
+    );
+    if replayed.disagreements.is_empty() {
+        Ok(())
+    } else {
+        let text = "the journal's inputs lead to other decisions than it tells";
+        Err(Failure::new(Exit::Failed, anyhow::anyhow!(text)))
+    }
+}

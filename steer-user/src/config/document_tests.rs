@@ -1,0 +1,227 @@
+use std::fs;
+use std::path::Path;
+
+use super::*;
+
+const NODE: &str = "[node]\nname = \"n1\"\nregion = \"eu\"\ninterfaces = [\"eth0\"]\n";
+const NAT: &str = "[nat]\naddresses = [\"10.0.0.1\"]\nports = \"1000-2000\"\n";
+
+fn backend(name: &str, last: u8) -> String {
+    format!("[[backend]]\nname = \"{name}\"\naddress = \"10.0.1.{last}\"\nmode = \"nat\"\n")
+}
+
+fn service(pool: &[&str]) -> String {
+    format!(
+        "[[pool]]\nname = \"p\"\nbackends = {pool:?}\n[[service]]\nname = \"s\"\n\
+         address = \"192.0.2.1\"\nport = 80\npools = [\"p\"]\n"
+    )
+}
+
+/// A folder with a main file and these drop-ins.
+fn folder(main: &str, drop_ins: &[(&str, &str)]) -> tempfile::TempDir {
+    let folder = tempfile::tempdir().unwrap();
+    fs::write(folder.path().join("steer.toml"), main).unwrap();
+    fs::create_dir(folder.path().join(DROP_INS)).unwrap();
+    for (name, text) in drop_ins {
+        fs::write(folder.path().join(DROP_INS).join(name), text).unwrap();
+    }
+    folder
+}
+
+fn said(error: &ConfigError, folder: &Path) -> Vec<String> {
+    let root = format!("{}/", folder.display());
+    let text = error.to_string().replace(&root, "");
+    text.lines().map(str::to_owned).collect()
+}
+
+#[test]
+fn drop_ins_add_lists_and_replace_keys_in_the_order_of_their_names() {
+    let main = [NODE, NAT, &backend("a", 1), &service(&["a", "b"])].concat();
+    let folder = folder(
+        &main,
+        &[
+            ("20-late.toml", "[nat]\nports = \"5000-6000\"\n"),
+            ("10-b.toml", &backend("b", 2)),
+            (
+                "10-nat.toml",
+                "[nat]\nports = \"3000-4000\"\n[probe]\nrise = 9\n",
+            ),
+            (".hidden.toml", "nonsense"),
+            ("notes.txt", "nonsense"),
+        ],
+    );
+    let document = Document::read(&folder.path().join("steer.toml")).unwrap();
+    assert_eq!(document.files.len(), 4);
+    let config = document.config().unwrap();
+    let names: Vec<_> = config.backends.iter().map(|b| b.name.as_str()).collect();
+    assert_eq!(names, ["a", "b"]);
+    assert_eq!(config.nat.ports, 5000..=6000);
+    // Keys that the later file does not name stay.
+    assert_eq!(config.nat.addresses.len(), 1);
+    assert_eq!(config.probe.rise, 9);
+}
+
+#[test]
+fn each_mistake_names_its_file_and_line() {
+    let main = [NODE, NAT, &backend("a", 1), &service(&["a"])].concat();
+    let again = format!("\n\n{}", backend("a", 2));
+    let folder = folder(
+        &main,
+        &[
+            ("1.toml", &again),
+            ("2.toml", "[probe]\nrise = 0\n"),
+            (
+                "3.toml",
+                "# it counts, as the later one\n[probe]\nrise = 101\nfall = 0",
+            ),
+            ("4.toml", "[[probe]]\nrise = 1\n"),
+        ],
+    );
+    let file = folder.path().join("steer.toml");
+    let error = Config::load(&file).unwrap_err();
+    let lines = said(&error, folder.path());
+    assert!(
+        lines[0].starts_with("conf.d/1.toml:4: there are two backends"),
+        "{lines:#?}"
+    );
+
+    fs::remove_file(folder.path().join("conf.d/4.toml")).unwrap();
+    fs::remove_file(folder.path().join("conf.d/1.toml")).unwrap();
+    let lines = said(&Config::load(&file).unwrap_err(), folder.path());
+    assert_eq!(lines.len(), 2, "{lines:#?}");
+    assert!(
+        lines[0].starts_with("conf.d/3.toml:3: 101 is out of range"),
+        "{lines:#?}"
+    );
+    assert!(
+        lines[1].starts_with("conf.d/3.toml:4: 0 is out of range"),
+        "{lines:#?}"
+    );
+
+    // What is no TOML is told for every file, and nothing is made of the rest.
+    fs::write(folder.path().join("conf.d/2.toml"), "\n[probe\n").unwrap();
+    fs::write(folder.path().join("conf.d/3.toml"), "a = \n").unwrap();
+    let lines = said(&Config::load(&file).unwrap_err(), folder.path());
+    assert!(lines[0].starts_with("conf.d/2.toml:2: "), "{lines:#?}");
+    assert!(
+        lines.iter().any(|l| l.starts_with("conf.d/3.toml:1: ")),
+        "{lines:#?}"
+    );
+    assert!(
+        !lines.iter().any(|l| l.starts_with("steer.toml")),
+        "{lines:#?}"
+    );
+}
+
+#[test]
+fn a_drop_in_of_another_kind_is_refused() {
+    let main = [NODE, NAT, &backend("a", 1), &service(&["a"])].concat();
+    let folder = folder(&main, &[("1.toml", "[pool]\nname = \"q\"\n")]);
+    let error = Config::load(&folder.path().join("steer.toml")).unwrap_err();
+    let lines = said(&error, folder.path());
+    assert!(
+        lines.iter().any(|l| l.contains("two brackets")),
+        "{lines:#?}"
+    );
+}
+
+#[test]
+fn variables_are_expanded_and_never_told() {
+    let main = [NODE, NAT, &backend("a", 1), &service(&["a"])]
+        .concat()
+        .replace("\"192.0.2.1\"", "\"${VIP}\"")
+        .replace("\"eu\"", "\"${REGION}-west\"");
+    let document = Document::single(Path::new("f.toml"), &main);
+    let with = |vip: &'static str| {
+        move |name: &str| match name {
+            "VIP" => Some(vip.to_owned()),
+            "REGION" => Some("eu".to_owned()),
+            _ => None,
+        }
+    };
+    let config = document.config_with(&with("192.0.2.7")).unwrap();
+    assert_eq!(config.services[0].address.to_string(), "192.0.2.7");
+    assert_eq!(config.node.region, "eu-west");
+    assert!(document.files[0].text.contains("${VIP}"));
+
+    for secret in ["hunter2", "2001:db8::9", "with \"quotes\" and \n"] {
+        let error = document.config_with(&with(secret)).unwrap_err().to_string();
+        assert!(error.contains("${VIP}"), "{error}");
+        assert!(
+            !error.contains(secret) && !error.contains("quotes"),
+            "{error}"
+        );
+    }
+    let error = document.config_with(&|_| None).unwrap_err().to_string();
+    let lines: Vec<_> = error.lines().collect();
+    assert_eq!(lines.len(), 2, "{error}");
+    assert!(
+        lines[0].starts_with("f.toml:3: variable REGION is not set"),
+        "{error}"
+    );
+    assert!(
+        lines[1].starts_with("f.toml:17: variable VIP is not set"),
+        "{error}"
+    );
+}
+
+#[test]
+fn changes_are_told_in_the_words_of_the_files() {
+    let older = [
+        NODE,
+        NAT,
+        &backend("a", 1),
+        &backend("b", 2),
+        &service(&["a"]),
+    ]
+    .concat();
+    let newer = older
+        .replace("ports = \"1000-2000\"\n", "")
+        .replace("10.0.1.1", "${SECRET}")
+        .replace("\"b\"", "\"c\"")
+        .replace("port = 80", "port = 81");
+    let document = |text: &str| Document::single(Path::new("f.toml"), text);
+    let lines = document(&newer).changes_since(&document(&older));
+    assert_eq!(
+        lines,
+        [
+            "[nat]: ports \"1000-2000\" -> unset",
+            "backend \"a\": address \"10.0.1.1\" -> \"${SECRET}\"",
+            "backend \"b\" is gone",
+            "backend \"c\" is new",
+            "service \"s\": port 80 -> 81",
+        ]
+    );
+    assert!(document(&older).changes_since(&document(&older)).is_empty());
+}
+
+#[test]
+fn a_key_is_found_in_what_is_no_toml() {
+    let document = |text: &str| Document::single(Path::new("f.toml"), text);
+    for (text, want) in [
+        ("[node\n  state_dir = \"/a b\"  # here\n", Some("/a b")),
+        ("state_dir='/a'", Some("/a")),
+        (
+            "#state_dir = \"/a\"\nstate_dirs = \"/b\"\nstate_dir = 1",
+            None,
+        ),
+        ("state_dir = \"/a", None),
+        ("", None),
+    ] {
+        assert_eq!(document(text).hint("state_dir"), want, "{text}");
+    }
+}
+
+#[test]
+fn a_fingerprint_goes_by_what_is_said_not_by_where() {
+    let one = Document::single(Path::new("/a"), "x");
+    assert_eq!(
+        one.fingerprint(),
+        Document::single(Path::new("/b"), "x").fingerprint()
+    );
+    let mut two = one.clone();
+    two.files.push(two.files[0].clone());
+    let joined = Document::single(Path::new("/a"), "xx");
+    assert_ne!(two.fingerprint(), one.fingerprint());
+    assert_ne!(two.fingerprint(), joined.fingerprint());
+}

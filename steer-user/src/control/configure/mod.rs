@@ -1,0 +1,174 @@
+//! Changing the configuration of a running daemon: what may be asked, and what comes of it.
+
+mod daemon;
+
+use std::time::{Duration, Instant, SystemTime};
+
+use serde::{Deserialize, Serialize};
+use tokio::sync::oneshot;
+
+use super::preview::{Preview, Rehearsal};
+use crate::{
+    config::{Config, ConfigError, Document},
+    generations::{Generation, History, Standing, StateError},
+    preflight::{self, Finding},
+};
+
+/// Where the answer goes.
+pub type Reply<T> = oneshot::Sender<Result<T, ConfigureError>>;
+
+/// What may be asked about the configuration.
+#[derive(Debug)]
+pub enum Configure {
+    /// What would another one move? The answer is what finds that out.
+    Rehearse(Document, Reply<Prepared>),
+    /// Put another one to work.
+    Apply {
+        /// What it says.
+        document: Document,
+        /// How long to wait for a confirmation, if one is wanted.
+        within: Option<Duration>,
+        /// Who asks.
+        by: String,
+        /// Where the answer goes.
+        reply: Reply<Applied>,
+    },
+    /// Make the one on trial the one to go back to.
+    Confirm {
+        /// Who asks.
+        by: String,
+        /// Where the answer goes.
+        reply: Reply<u64>,
+    },
+    /// Go back to a generation.
+    Rollback {
+        /// Which; without one, the one before.
+        to: Option<u64>,
+        /// Who asks.
+        by: String,
+        /// Where the answer goes.
+        reply: Reply<Applied>,
+    },
+    /// What is kept?
+    History(Reply<History>),
+    /// What does a generation say? Without a number, the one in use.
+    Show(Option<u64>, Reply<Generation>),
+}
+
+/// What another configuration changes.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct Diff {
+    /// The generation in use, if there is one.
+    pub from: Option<u64>,
+    /// Keys that differ, a line each.
+    pub changes: Vec<String>,
+    /// What moves.
+    pub preview: Preview,
+    /// Where it does not fit the node.
+    pub findings: Vec<Finding>,
+}
+
+/// All that is needed to find out what another configuration changes, beside the loop.
+#[derive(Debug)]
+pub struct Prepared {
+    pub(in crate::control) from: Option<u64>,
+    pub(in crate::control) changes: Vec<String>,
+    pub(in crate::control) config: Config,
+    pub(in crate::control) rehearsal: Rehearsal,
+}
+
+impl Prepared {
+    /// Finds it out. With thousands of backends that takes a while.
+    ///
+    /// # Errors
+    /// If the configuration needs more than the data path holds.
+    pub fn diff(self) -> Result<Diff, ConfigureError> {
+        let preview = self.rehearsal.preview(&self.config);
+        Ok(Diff {
+            from: self.from,
+            changes: self.changes,
+            preview: preview.map_err(ConfigureError::Failed)?,
+            findings: preflight::check(&self.config),
+        })
+    }
+}
+
+/// What was done.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Applied {
+    /// The generation in use now.
+    pub generation: Option<u64>,
+    /// Whether it was in use before: files that it names were read again, and that is all.
+    pub unchanged: bool,
+    /// When it is taken back unless somebody confirms it.
+    #[serde(with = "humantime_serde")]
+    pub until: Option<SystemTime>,
+    /// Keys that differ from what was in use, a line each.
+    pub changes: Vec<String>,
+    /// What did not go as it should have, with what to do.
+    pub warning: Option<String>,
+}
+
+/// Why the configuration did not change.
+#[derive(Debug, thiserror::Error)]
+pub enum ConfigureError {
+    /// The document is wrong.
+    #[error(transparent)]
+    Invalid(#[from] ConfigError),
+    /// The state directory did not do.
+    #[error("nothing was changed: {0}")]
+    State(#[from] StateError),
+    /// A generation is on trial.
+    #[error(
+        "generation {number} is on trial for another {left}; `steer config confirm` or \
+         `steer config rollback` first"
+    )]
+    Trial {
+        /// Its number.
+        number: u64,
+        /// What is left of it.
+        left: String,
+    },
+    /// There is nothing to confirm.
+    #[error("no generation is on trial; `steer config history` lists them")]
+    NoTrial,
+    /// It is in use.
+    #[error("generation {0} is in use; `steer config history` lists the others")]
+    Current(u64),
+    /// Nothing could be gone back to if nobody confirmed.
+    #[error(
+        "what runs is no generation that could be gone back to: the state directory did not take \
+         it; apply without a confirm window"
+    )]
+    NoGeneration,
+    /// There is nothing to go back to.
+    #[error("no older generation is kept; `steer config history` lists them")]
+    Oldest,
+    /// Something that a running daemon cannot change.
+    #[error(
+        "node.{key} cannot change from {from} to {to} while the daemon runs; change the file and \
+         restart it"
+    )]
+    Fixed {
+        /// The key.
+        key: &'static str,
+        /// Its value.
+        from: String,
+        /// The value that it cannot have.
+        to: String,
+    },
+    /// It could not be put to work.
+    #[error("nothing was changed: {0:#}")]
+    Failed(anyhow::Error),
+}
+
+/// What counts of the generations, in the running daemon.
+#[derive(Debug)]
+pub(in crate::control) struct InUse {
+    pub(in crate::control) document: Document,
+    pub(in crate::control) number: Option<u64>,
+    /// When the one on trial is taken back.
+    pub(in crate::control) deadline: Option<Instant>,
+    /// A standing that could not be written yet.
+    pub(in crate::control) unsaved: Option<Standing>,
+}

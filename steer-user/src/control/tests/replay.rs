@@ -1,0 +1,269 @@
+//! What the journal tells is enough to decide again, and a record that was made up shows.
+
+use std::collections::HashMap;
+
+use rand::{Rng as _, SeedableRng as _, rngs::StdRng};
+
+use super::*;
+use crate::{
+    config::Document,
+    control::{Replayed, recorder::Recorder, replay},
+    domain::health::State,
+    journal::{self, Event, Journal, Limits, Located, Outcome, Record, Why},
+    probe::DRAINING,
+};
+
+const NAMES: [&str; 5] = ["a", "b", "c", "d", "e"];
+
+/// A run of the loop with a journal, and the documents of its generations.
+struct Run {
+    bench: Bench,
+    random: StdRng,
+    documents: HashMap<u64, Document>,
+}
+
+impl Run {
+    fn new(seed: u64) -> Self {
+        Self {
+            bench: Bench::new(),
+            random: StdRng::seed_from_u64(seed),
+            documents: HashMap::new(),
+        }
+    }
+
+    fn generation(&mut self, why: Why, drained: Vec<String>) -> (Config, Event) {
+        let fall = self.random.random_range(1..4);
+        let some: Vec<&str> = NAMES
+            .into_iter()
+            .filter(|_| self.random.random_bool(0.7))
+            .collect();
+        let some = if some.is_empty() { vec!["a"] } else { some };
+        let text = text(self.bench.folder.path(), &some)
+            .replace("[probe]", &format!("[probe]\nfall = {fall}"));
+        let document = Document::single(Path::new("test.toml"), &text);
+        let number = self.documents.len() as u64 + 1;
+        let event = Event::Configured {
+            why,
+            by: "test".to_owned(),
+            generation: Some(number),
+            fingerprint: document.fingerprint(),
+            until: None,
+            drained,
+        };
+        let config = document.config().unwrap();
+        self.documents.insert(number, document);
+        (config, event)
+    }
+
+    fn probe(&mut self, controller: &mut Controller<Fake>) {
+        let name = NAMES[self.random.random_range(0..NAMES.len())];
+        self.bench.now += Duration::from_micros(self.random.random_range(1..200_000));
+        let outcome = match self.random.random_range(0..10) {
+            0..=1 => Err(ProbeFailure::Timeout),
+            2 => Err(ProbeFailure::Local("no buffers".to_owned())),
+            3 => Err(ProbeFailure::Refused("by the test".to_owned())),
+            _ => {
+                let mut report = OrcaLoadReport::default();
+                if self.random.random_bool(0.1) {
+                    report.named_metrics.insert(DRAINING.to_owned(), 1.0);
+                }
+                let base = [900, 5_000, 20_000, 60_000][self.random.random_range(0..4)];
+                let micros = base + self.random.random_range(0..base);
+                Ok(Sample {
+                    rtt: Duration::from_micros(micros),
+                    handshake: None,
+                    report,
+                })
+            }
+        };
+        let measurement = Measurement {
+            backend: name.to_owned(),
+            at: self.bench.now,
+            outcome,
+        };
+        controller.measure(&measurement).unwrap();
+    }
+
+    /// Starts daemons one after the other over the same data path, and lets things happen to them.
+    fn run(&mut self, daemons: usize, steps: usize, limits: Limits) -> Vec<Located<Record>> {
+        let folder = journal::folder(self.bench.folder.path());
+        let mut fake = Fake::new();
+        for _ in 0..daemons {
+            let (journal, cut) = Journal::open(&folder, limits).unwrap();
+            self.bench.now = Instant::now();
+            let now = self.bench.now;
+            journal.tell(Event::Start {
+                version: "test".to_owned(),
+                node: "edge".to_owned(),
+                adopted: false,
+                cut,
+            });
+            let drained = super::super::drained::Drained::load(self.bench.folder.path()).unwrap();
+            let (config, event) = self.generation(Why::Start, drained.names());
+            let recorder = Recorder::beginning(journal.clone(), now, event);
+            let mut controller =
+                Controller::with_recorder(config, fake.clone(), now, recorder).unwrap();
+            for _ in 0..steps {
+                match self.random.random_range(0..100) {
+                    0 => {
+                        let drained = controller.drained.names();
+                        let (config, event) = self.generation(Why::Apply, drained);
+                        controller.recorder.configured(event);
+                        controller.reconfigure(config, self.bench.now).unwrap();
+                    }
+                    1..=3 => {
+                        let name = NAMES[self.random.random_range(0..NAMES.len())];
+                        let drained = self.random.random_bool(0.5);
+                        // Unless the configuration has none of that name.
+                        let _ = controller.drain(name, drained, self.bench.now);
+                    }
+                    4 => controller.tick(self.bench.now).unwrap(),
+                    _ => self.probe(&mut controller),
+                }
+                // The writer begins files behind our back: wait, so that a seed means one run.
+                journal.flush();
+            }
+            fake = controller.dataplane;
+        }
+        let verified = journal::verify(&folder, None).unwrap();
+        assert!(verified.damage.is_empty(), "{:?}", verified.damage);
+        journal::records(&folder)
+            .unwrap()
+            .map(Result::unwrap)
+            .collect()
+    }
+
+    fn replay(&self, records: &[Located<Record>]) -> Replayed {
+        let document = |number| {
+            let found = self.documents.get(&number).cloned();
+            found.ok_or_else(|| format!("no generation {number}"))
+        };
+        replay(records.iter().cloned().map(Ok), document).unwrap()
+    }
+}
+
+const LARGE: Limits = Limits {
+    file_bytes: 1 << 30,
+    files: 2,
+};
+
+#[test]
+fn decisions_are_made_again_over_restarts_drains_and_configurations() {
+    for seed in 0..4 {
+        let mut run = Run::new(seed);
+        let records = run.run(3, 400, LARGE);
+        let replayed = run.replay(&records);
+        let lines: Vec<_> = replayed
+            .disagreements
+            .iter()
+            .map(ToString::to_string)
+            .collect();
+        assert!(lines.is_empty(), "seed {seed}: {lines:#?}");
+        assert!(
+            replayed.without.is_empty(),
+            "seed {seed}: {:?}",
+            replayed.without
+        );
+        assert_eq!(replayed.unchecked, 0);
+        assert!(
+            replayed.backends > 100 && replayed.tables > 50,
+            "{replayed:?}"
+        );
+    }
+}
+
+#[test]
+fn what_is_left_after_rotation_is_enough_to_go_on() {
+    let limits = Limits {
+        file_bytes: 40_000,
+        files: 3,
+    };
+    let mut run = Run::new(42);
+    let records = run.run(2, 400, limits);
+    assert!(records[0].item.seq > 1, "nothing was rotated away");
+    let replayed = run.replay(&records);
+    assert!(
+        replayed.disagreements.is_empty(),
+        "{:#?}",
+        replayed.disagreements
+    );
+    assert!(
+        replayed.tables > 15 && replayed.unchecked < 5,
+        "{replayed:?}"
+    );
+    // Without the configurations the inputs still lead to the same tables.
+    let none = |_| Err("not kept".to_owned());
+    let blind = replay(records.iter().cloned().map(Ok), none).unwrap();
+    assert!(blind.disagreements.is_empty(), "{:#?}", blind.disagreements);
+    assert!(!blind.without.is_empty());
+    assert_eq!(blind.tables, replayed.tables);
+}
+
+/// Every record of a decision, changed in any way that matters, is disagreed with.
+#[test]
+fn a_record_that_was_made_up_is_disagreed_with() {
+    let mut run = Run::new(7);
+    let records = run.run(1, 150, LARGE);
+    let mut forged = 0;
+    for index in 0..records.len() {
+        for kind in 0..4 {
+            let mut records = records.clone();
+            if !forge(&mut records[index].item.event, kind) {
+                continue;
+            }
+            forged += 1;
+            let replayed = run.replay(&records);
+            let line = records[index].line;
+            assert!(
+                replayed.disagreements.iter().any(|d| d.line == line),
+                "kind {kind}: {:?}",
+                records[index].item.event
+            );
+        }
+    }
+    assert!(forged > 100, "{forged}");
+}
+
+fn forge(event: &mut Event, kind: u8) -> bool {
+    match (event, kind) {
+        (
+            Event::Backend {
+                health: Some((from, to)),
+                ..
+            },
+            0,
+        ) => std::mem::swap(from, to),
+        (Event::Backend { ring, .. }, 1) => {
+            *ring = match ring.take() {
+                Some((from, to)) => Some((from, to + 1)),
+                None => Some((None, 0)),
+            };
+        }
+        // Without its last probe nothing changes.
+        (Event::Backend { probes, .. }, 2) => drop(probes.pop()),
+        (
+            Event::Backend {
+                probes,
+                health: Some((State::Up, State::Down)),
+                ..
+            },
+            3,
+        ) => {
+            if let Some(last) = probes.last_mut() {
+                last.outcome = Outcome::Answered {
+                    rtt_ns: 1,
+                    draining: false,
+                };
+            }
+        }
+        (Event::Table { digest, .. }, 0) => digest.replace_range(..1, "x"),
+        (Event::Table { inputs, .. }, 1) if inputs.iter().any(|i| i.healthy) => {
+            inputs
+                .iter_mut()
+                .for_each(|input| input.healthy = !input.healthy);
+        }
+        (Event::Table { slots, .. }, 2) => *slots = if *slots == 509 { 251 } else { 509 },
+        _ => return false,
+    }
+    true
+}

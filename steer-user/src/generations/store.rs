@@ -1,0 +1,285 @@
+//! Generations on disk.
+//!
+//! `generations/<number>.json` is written once and never changed; `generations/standing.json` says
+//! which of them counts. Both are replaced by renaming, so a crash leaves the old or the new, and a
+//! full disk leaves the old.
+
+use std::{
+    fs, io,
+    path::{Path, PathBuf},
+    time::SystemTime,
+};
+
+use tracing::warn;
+
+use super::{Entry, Generation, History, Standing, StateError};
+use crate::{config::Document, durable};
+
+const STANDING: &str = "standing.json";
+/// The standing before the last change, to go back to without needing room.
+const BEFORE: &str = "standing.before";
+
+/// The generations of a state directory.
+#[derive(Debug)]
+pub struct Store {
+    folder: PathBuf,
+    keep: usize,
+    standing: Option<Standing>,
+}
+
+impl Store {
+    /// Opens the generations of a state directory, of which `keep` are kept. Nothing is written.
+    ///
+    /// # Errors
+    /// If there is a standing that cannot be read.
+    pub fn open(state: &Path, keep: usize) -> Result<Self, StateError> {
+        let folder = state.join("generations");
+        let path = folder.join(STANDING);
+        let standing = match fs::read(&path) {
+            Ok(text) => Some(serde_json::from_slice(&text).map_err(|e| damaged(&path, &e))?),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => None,
+            Err(error) => return Err(failed(&path, error)),
+        };
+        Ok(Self {
+            folder,
+            keep: keep.max(1),
+            standing,
+        })
+    }
+
+    /// As [`Self::open`]; a standing that cannot be read is put aside, so that no later start
+    /// stumbles over it. The second value says so.
+    ///
+    /// # Errors
+    /// If it cannot be put aside.
+    pub fn recover(state: &Path, keep: usize) -> Result<(Self, Option<StateError>), StateError> {
+        match Self::open(state, keep) {
+            Ok(store) => Ok((store, None)),
+            Err(error) => {
+                let path = state.join("generations").join(STANDING);
+                let aside = path.with_extension("damaged");
+                fs::rename(&path, &aside).map_err(|e| failed(&path, e))?;
+                Ok((Self::open(state, keep)?, Some(error)))
+            }
+        }
+    }
+
+    /// Which generation counts; `None` before the first.
+    #[must_use]
+    pub fn standing(&self) -> Option<&Standing> {
+        self.standing.as_ref()
+    }
+
+    /// How many generations are kept from now on.
+    pub fn set_keep(&mut self, keep: usize) {
+        self.keep = keep.max(1);
+    }
+
+    /// A generation that is kept.
+    ///
+    /// # Errors
+    /// If it is not there, or not as it was written.
+    pub fn generation(&self, number: u64) -> Result<Generation, StateError> {
+        let path = self.path(number);
+        let text = fs::read(&path).map_err(|error| match error.kind() {
+            io::ErrorKind::NotFound => StateError::Unknown(number),
+            _ => failed(&path, error),
+        })?;
+        let generation: Generation =
+            serde_json::from_slice(&text).map_err(|error| damaged(&path, &error))?;
+        let right = generation.number == number
+            && generation.document.fingerprint() == generation.fingerprint;
+        if right {
+            Ok(generation)
+        } else {
+            Err(damaged(&path, &"it is not as it was written"))
+        }
+    }
+
+    /// All that are kept, the newest first.
+    ///
+    /// # Errors
+    /// If the folder cannot be read.
+    pub fn history(&self) -> Result<History, StateError> {
+        let entry = |number| match self.generation(number) {
+            Ok(found) => Entry {
+                number,
+                made: found.made,
+                by: found.by,
+                file: found.document.path().to_owned(),
+                fingerprint: found.fingerprint,
+                damage: None,
+            },
+            Err(error) => Entry {
+                number,
+                made: SystemTime::UNIX_EPOCH,
+                by: String::new(),
+                file: PathBuf::new(),
+                fingerprint: String::new(),
+                damage: Some(error.to_string()),
+            },
+        };
+        Ok(History {
+            generations: self.numbers()?.into_iter().rev().map(entry).collect(),
+            standing: self.standing.clone(),
+        })
+    }
+
+    /// The newest generation that is older than the one in use.
+    ///
+    /// # Errors
+    /// If the folder cannot be read.
+    pub fn before(&self) -> Result<Option<u64>, StateError> {
+        let current = self.standing.as_ref().map(Standing::current);
+        let mut numbers = self.numbers()?.into_iter().rev();
+        Ok(numbers.find(|number| current.is_some_and(|current| *number < current)))
+    }
+
+    /// Writes a new generation. It does not count before [`Self::stand`] says so.
+    ///
+    /// # Errors
+    /// If it cannot be written; then it is not there.
+    pub fn add(
+        &mut self,
+        document: Document,
+        by: &str,
+        now: SystemTime,
+    ) -> Result<Generation, StateError> {
+        durable::folder(&self.folder).map_err(|e| failed(&self.folder, e))?;
+        let newest = self.numbers()?.last().copied().unwrap_or(0);
+        let standing = self.standing.as_ref().map_or(0, Standing::current);
+        let generation = Generation {
+            number: newest.max(standing) + 1,
+            made: now,
+            by: by.to_owned(),
+            fingerprint: document.fingerprint(),
+            document,
+        };
+        let path = self.path(generation.number);
+        let text = serde_json::to_vec(&generation).map_err(|e| damaged(&path, &e))?;
+        durable::replace(&path, &text).map_err(|e| failed(&path, e))?;
+        Ok(generation)
+    }
+
+    /// Takes a generation away that never counted.
+    pub fn discard(&mut self, number: u64) {
+        if let Err(error) = fs::remove_file(self.path(number)) {
+            warn!(number, %error, "a generation that was not applied stays");
+        }
+    }
+
+    /// Says which generation counts from now on.
+    ///
+    /// # Errors
+    /// If it cannot be written; then what counted before still does.
+    pub fn stand(&mut self, standing: Standing) -> Result<(), StateError> {
+        let path = self.folder.join(STANDING);
+        let before = self.folder.join(BEFORE);
+        let text = serde_json::to_vec(&standing).map_err(|e| damaged(&path, &e))?;
+        let write = || {
+            remove(&before)?;
+            match fs::hard_link(&path, &before) {
+                Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+                _ => {}
+            }
+            durable::replace(&path, &text)
+        };
+        write().map_err(|error| failed(&path, error))?;
+        self.standing = Some(standing);
+        Ok(())
+    }
+
+    /// Takes the last [`Self::stand`] back. That needs no room on the disk.
+    ///
+    /// # Errors
+    /// If it cannot be done; then the next start takes up what was taken back.
+    pub fn undo(&mut self, before: Option<Standing>) -> Result<(), StateError> {
+        let path = self.folder.join(STANDING);
+        let undone = match before {
+            Some(_) => fs::rename(self.folder.join(BEFORE), &path),
+            None => remove(&path),
+        };
+        undone
+            .and_then(|()| durable::sync_folder(&path))
+            .map_err(|error| failed(&path, error))?;
+        self.standing = before;
+        Ok(())
+    }
+
+    /// Takes a standing for what counts though it could not be written.
+    pub(super) fn assume(&mut self, standing: Standing) {
+        self.standing = Some(standing);
+    }
+
+    fn path(&self, number: u64) -> PathBuf {
+        self.folder.join(format!("{number}.json"))
+    }
+
+    /// Numbers of all that are there, ascending.
+    fn numbers(&self) -> Result<Vec<u64>, StateError> {
+        let entries = match fs::read_dir(&self.folder) {
+            Ok(entries) => entries,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
+            Err(error) => return Err(failed(&self.folder, error)),
+        };
+        let mut numbers = Vec::new();
+        for entry in entries {
+            let name = entry.map_err(|e| failed(&self.folder, e))?.file_name();
+            let name = name.to_string_lossy();
+            if let Some(Ok(number)) = name.strip_suffix(".json").map(str::parse) {
+                numbers.push(number);
+            }
+        }
+        numbers.sort_unstable();
+        Ok(numbers)
+    }
+
+    /// Forgets the oldest that are too many. What counts is kept, however old it is.
+    pub fn prune(&self) {
+        let (Some(standing), Ok(numbers)) = (&self.standing, self.numbers()) else {
+            return;
+        };
+        for number in numbers.iter().rev().skip(self.keep) {
+            if *number != standing.confirmed && *number != standing.current() {
+                self.remove_old(*number);
+            }
+        }
+    }
+
+    fn remove_old(&self, number: u64) {
+        if let Err(error) = remove(&self.path(number)) {
+            warn!(number, %error, "an old generation stays");
+        }
+    }
+}
+
+fn remove(path: &Path) -> io::Result<()> {
+    match fs::remove_file(path) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
+        _ => Ok(()),
+    }
+}
+
+fn failed(path: &Path, source: io::Error) -> StateError {
+    let todo = match source.kind() {
+        io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => {
+            "free some room in the state directory and try again"
+        }
+        io::ErrorKind::PermissionDenied => "run this as the daemon's user, or as root",
+        io::ErrorKind::ReadOnlyFilesystem => "mount the state directory writable",
+        _ => "check the state directory",
+    };
+    StateError::Io {
+        path: path.to_owned(),
+        source,
+        todo,
+    }
+}
+
+fn damaged(path: &Path, error: &dyn std::fmt::Display) -> StateError {
+    StateError::Damaged {
+        path: path.to_owned(),
+        what: error.to_string(),
+        todo: "restore it from a backup, or do without it",
+    }
+}

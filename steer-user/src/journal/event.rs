@@ -1,0 +1,232 @@
+//! What the journal tells of: what changed, by whom or what, from which inputs, and to what effect.
+
+use std::{
+    collections::BTreeMap,
+    time::{Duration, Instant, SystemTime},
+};
+
+use serde::{Deserialize, Serialize};
+
+use crate::{
+    domain::{
+        health::{Health, State},
+        rings::Nearness,
+    },
+    probe::{DRAINING, Measurement, OrcaLoadReport, ProbeFailure, Sample},
+};
+
+/// One change of steering, or of what the journal itself goes by.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(tag = "event", rename_all = "snake_case")]
+pub enum Event {
+    /// A daemon began. Nothing is known of backends.
+    Start {
+        /// Its version.
+        version: String,
+        /// The node's name.
+        node: String,
+        /// Whether it took up the maps of another one.
+        adopted: bool,
+        /// Bytes of a torn last line that were cut off.
+        cut: u64,
+    },
+    /// A configuration counts from now on. What it moved is told behind it.
+    Configured {
+        /// What made it count.
+        why: Why,
+        /// Who asked.
+        by: String,
+        /// Its generation, if there is one.
+        generation: Option<u64>,
+        /// SHA-256 of the document.
+        fingerprint: String,
+        /// Until when it has to be confirmed.
+        #[serde(with = "humantime_serde")]
+        until: Option<SystemTime>,
+        /// Backends that the operator drains.
+        drained: Vec<String>,
+    },
+    /// The generation on trial is one to go back to.
+    Confirmed {
+        /// Who said so.
+        by: String,
+        /// The generation.
+        generation: u64,
+    },
+    /// The operator drains a backend, or no longer.
+    Drained {
+        /// Who said so.
+        by: String,
+        /// The backend.
+        backend: String,
+        /// Whether it is drained now.
+        drained: bool,
+    },
+    /// What is concluded of a backend changed.
+    Backend {
+        /// The backend.
+        backend: String,
+        /// What was concluded before the first of the probes.
+        base: Base,
+        /// The last probes, of which the last one made the change.
+        probes: Vec<Probe>,
+        /// Its health before and after.
+        health: Option<(State, State)>,
+        /// Its ring before and after.
+        ring: Option<(Option<usize>, usize)>,
+        /// Whether its beacon says that it drains.
+        draining: Option<bool>,
+    },
+    /// The way to a backend changed.
+    Way {
+        /// The backend.
+        backend: String,
+        /// The number of the interface that it leads by; `None` if there is no way.
+        interface: Option<u32>,
+    },
+    /// Slots of a table have other choices.
+    Table {
+        /// The service.
+        service: String,
+        /// What made them change.
+        why: String,
+        /// Whether `inputs` are all of them.
+        whole: bool,
+        /// What of the inputs changed since the last event of this table in this run.
+        inputs: Vec<Input>,
+        /// Backends that are no inputs any more.
+        gone: Vec<String>,
+        /// Slots of the table.
+        slots: usize,
+        /// How many of them changed.
+        changed: usize,
+        /// SHA-256 over the names of all slots' choices.
+        digest: String,
+        /// The share of first choices, of the backends in `inputs`.
+        shares: BTreeMap<String, f64>,
+    },
+    /// A member that the configuration no longer has is free of flows, and gone.
+    Gone {
+        /// Its number.
+        member: u16,
+    },
+    /// So many events could not be written.
+    Gap {
+        /// How many.
+        lost: u64,
+    },
+    /// The daemon ended as it was asked to.
+    Stop,
+}
+
+/// What makes a configuration count.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Why {
+    /// A daemon began with it.
+    Start,
+    /// `steer config apply`.
+    Apply,
+    /// SIGHUP.
+    Reload,
+    /// `steer config rollback`.
+    Rollback,
+    /// Nobody confirmed the one on trial.
+    Unconfirmed,
+    /// Another one could not be put to work.
+    Failed,
+    /// It did before; the file of the journal that said so may be gone.
+    Continued,
+}
+
+/// What is concluded of a backend, and from how much.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Base {
+    /// Its health, with the thresholds and the probes that count.
+    pub health: Health,
+    /// Its nearness, with the round trips that count.
+    pub nearness: Nearness,
+    /// Whether its beacon says that it drains.
+    pub draining: bool,
+}
+
+/// A probe, with what of it decides.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Probe {
+    /// When it was known, in microseconds of the journal's clock.
+    pub t: u64,
+    /// What came of it.
+    #[serde(flatten)]
+    pub outcome: Outcome,
+}
+
+/// What came of a probe.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Outcome {
+    /// It was answered.
+    Answered {
+        /// Round trip in nanoseconds.
+        rtt_ns: u64,
+        /// Whether the beacon says that its backend drains.
+        draining: bool,
+    },
+    /// It was not.
+    Failed(ProbeFailure),
+}
+
+/// A backend as a candidate of a table.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Input {
+    /// The backend.
+    pub backend: String,
+    /// The place of its pool in the chain.
+    pub pool: usize,
+    /// Its ring.
+    pub ring: usize,
+    /// Whether new flows may go to it.
+    pub healthy: bool,
+    /// Its weight.
+    pub weight: u32,
+}
+
+impl Probe {
+    /// What of a measurement decides; `t` is its time in microseconds of the journal's clock.
+    pub(crate) fn of(measurement: &Measurement, t: u64) -> Self {
+        let outcome = match &measurement.outcome {
+            Ok(sample) => Outcome::Answered {
+                rtt_ns: u64::try_from(sample.rtt.as_nanos()).unwrap_or(u64::MAX),
+                draining: sample
+                    .report
+                    .named_metrics
+                    .get(DRAINING)
+                    .is_some_and(|value| *value > 0.0),
+            },
+            Err(failure) => Outcome::Failed(failure.clone()),
+        };
+        Self { t, outcome }
+    }
+
+    /// A measurement that decides as the one that it was made of.
+    pub(crate) fn measurement(&self, backend: &str, epoch: Instant) -> Measurement {
+        let outcome = match &self.outcome {
+            Outcome::Answered { rtt_ns, draining } => {
+                let mut report = OrcaLoadReport::default();
+                if *draining {
+                    report.named_metrics.insert(DRAINING.to_owned(), 1.0);
+                }
+                Ok(Sample {
+                    rtt: Duration::from_nanos(*rtt_ns),
+                    handshake: None,
+                    report,
+                })
+            }
+            Outcome::Failed(failure) => Err(failure.clone()),
+        };
+        Measurement {
+            backend: backend.to_owned(),
+            at: epoch + Duration::from_micros(self.t),
+            outcome,
+        }
+    }
+}

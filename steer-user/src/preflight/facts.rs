@@ -1,0 +1,217 @@
+//! What is so on this host.
+
+use std::{
+    collections::BTreeMap,
+    ffi::CString,
+    fs, io, mem,
+    net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket},
+    ops::RangeInclusive,
+    os::{fd::AsRawFd as _, unix::ffi::OsStrExt as _},
+    path::Path,
+};
+
+use nix::{
+    ifaddrs::getifaddrs,
+    unistd::{Group, User},
+};
+
+use crate::config::{Config, Principal};
+
+/// `BPF_FS_MAGIC` of `linux/magic.h`.
+const BPF_FS_MAGIC: i64 = 0xcafe_4a11;
+/// The discard port (RFC 863); nothing is sent.
+const DISCARD: u16 = 9;
+
+/// What is so on this host.
+#[derive(Clone, Debug, Default)]
+pub struct Facts {
+    /// Interfaces by name.
+    pub interfaces: BTreeMap<String, Interface>,
+    /// The way to each backend's address.
+    pub routes: BTreeMap<IpAddr, Result<Route, String>>,
+    /// Ports that the host's own connections get.
+    pub local_ports: Option<RangeInclusive<u16>>,
+    /// Those of them that they do not.
+    pub reserved_ports: Vec<RangeInclusive<u16>>,
+    /// Memory that can be had, in bytes.
+    pub memory: Option<u64>,
+    /// Processors that per-CPU maps have room for.
+    pub cpus: usize,
+    /// Whether maps of an earlier daemon are there, and their memory with them.
+    pub pinned: bool,
+    /// Whether the BPF file system is one.
+    pub bpffs: Option<bool>,
+}
+
+/// An interface.
+#[derive(Clone, Debug, Default)]
+pub struct Interface {
+    /// Its MTU, in bytes.
+    pub mtu: Option<u32>,
+    /// Whether it is the loopback.
+    pub loopback: bool,
+    /// Its addresses.
+    pub addresses: Vec<IpAddr>,
+}
+
+/// The way to an address, as the kernel's own packets would go.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Route {
+    /// Their source.
+    pub source: IpAddr,
+    /// The largest that gets through, in bytes, as far as known.
+    pub mtu: Option<u32>,
+}
+
+impl Facts {
+    /// Finds out what concerns a configuration. What cannot be found out is left open.
+    #[must_use]
+    pub fn read(config: &Config) -> Self {
+        let mut routes = BTreeMap::new();
+        for backend in &config.backends {
+            let find = || route(backend.address).map_err(|error| error.to_string());
+            routes.entry(backend.address).or_insert_with(find);
+        }
+        let number = |name: &str| fs::read_to_string(format!("/proc/sys/net/ipv4/{name}"));
+        let local = number("ip_local_port_range").ok();
+        let reserved = number("ip_local_reserved_ports").unwrap_or_default();
+        Self {
+            interfaces: interfaces(),
+            routes,
+            local_ports: local.and_then(|text| {
+                let (first, last) = text.trim().split_once(char::is_whitespace)?;
+                Some(first.trim().parse().ok()?..=last.trim().parse().ok()?)
+            }),
+            reserved_ports: ranges(&reserved),
+            memory: memory_available(),
+            cpus: possible_cpus(),
+            pinned: config.node.bpffs.join("steer").exists(),
+            bpffs: is_bpffs(&config.node.bpffs).ok(),
+        }
+    }
+}
+
+fn interfaces() -> BTreeMap<String, Interface> {
+    let mut found: BTreeMap<String, Interface> = BTreeMap::new();
+    let Ok(addresses) = getifaddrs() else {
+        return found;
+    };
+    for entry in addresses {
+        let name = entry.interface_name.clone();
+        let interface = found.entry(name.clone()).or_insert_with(|| Interface {
+            mtu: interface_mtu(&name).ok(),
+            ..Interface::default()
+        });
+        interface.loopback |= entry
+            .flags
+            .contains(nix::net::if_::InterfaceFlags::IFF_LOOPBACK);
+        let Some(address) = entry.address else {
+            continue;
+        };
+        if let Some(v4) = address.as_sockaddr_in() {
+            interface.addresses.push(v4.ip().into());
+        } else if let Some(v6) = address.as_sockaddr_in6() {
+            interface.addresses.push(v6.ip().into());
+        }
+    }
+    found
+}
+
+/// Asks by a socket and not in `/sys`, which may be of another network namespace.
+fn interface_mtu(name: &str) -> io::Result<u32> {
+    let socket = UdpSocket::bind((Ipv4Addr::LOCALHOST, 0))?;
+    // SAFETY: a struct of integers, for which zero is a value.
+    let mut request: libc::ifreq = unsafe { mem::zeroed() };
+    let room = request.ifr_name.len() - 1;
+    for (to, from) in request.ifr_name.iter_mut().zip(name.bytes().take(room)) {
+        *to = from.cast_signed();
+    }
+    // SAFETY: the socket is open, and the kernel writes into the request only.
+    let done = unsafe { libc::ioctl(socket.as_raw_fd(), libc::SIOCGIFMTU, &raw mut request) };
+    if done != 0 {
+        return Err(io::Error::last_os_error());
+    }
+    // SAFETY: the field that the request fills.
+    let mtu = unsafe { request.ifr_ifru.ifru_mtu };
+    u32::try_from(mtu).map_err(io::Error::other)
+}
+
+/// Connecting a UDP socket sends nothing and asks the routing.
+fn route(address: IpAddr) -> io::Result<Route> {
+    let any: IpAddr = match address {
+        IpAddr::V4(_) => Ipv4Addr::UNSPECIFIED.into(),
+        IpAddr::V6(_) => Ipv6Addr::UNSPECIFIED.into(),
+    };
+    let socket = UdpSocket::bind((any, 0))?;
+    socket.connect(SocketAddr::new(address, DISCARD))?;
+    let (level, option) = match address {
+        IpAddr::V4(_) => (libc::IPPROTO_IP, libc::IP_MTU),
+        IpAddr::V6(_) => (libc::IPPROTO_IPV6, libc::IPV6_MTU),
+    };
+    let mut mtu: libc::c_int = 0;
+    let mut len = mem::size_of_val(&mtu) as libc::socklen_t;
+    // SAFETY: the kernel writes at most `len` bytes into `mtu`.
+    let done = unsafe {
+        libc::getsockopt(
+            socket.as_raw_fd(),
+            level,
+            option,
+            (&raw mut mtu).cast(),
+            &raw mut len,
+        )
+    };
+    Ok(Route {
+        source: socket.local_addr()?.ip(),
+        mtu: u32::try_from(mtu).ok().filter(|_| done == 0),
+    })
+}
+
+/// The number of a user or group; `None` if this host has none of that name.
+#[must_use]
+pub fn principal_id(name: &Principal) -> Option<u32> {
+    let (Principal::User(text) | Principal::Group(text)) = name;
+    if let Ok(id) = text.parse() {
+        return Some(id);
+    }
+    match name {
+        Principal::User(name) => Some(User::from_name(name).ok()??.uid.as_raw()),
+        Principal::Group(name) => Some(Group::from_name(name).ok()??.gid.as_raw()),
+    }
+}
+
+/// Ranges as the kernel writes them: `80,1000-2000`.
+pub(super) fn ranges(text: &str) -> Vec<RangeInclusive<u16>> {
+    let parts = text.trim().split(',');
+    let range = |part: &str| {
+        let (first, last) = part.split_once('-').unwrap_or((part, part));
+        Some(first.parse().ok()?..=last.parse().ok()?)
+    };
+    parts.filter_map(range).collect()
+}
+
+fn memory_available() -> Option<u64> {
+    let text = fs::read_to_string("/proc/meminfo").ok()?;
+    let line = text.lines().find(|l| l.starts_with("MemAvailable:"))?;
+    let kib: u64 = line.split_whitespace().nth(1)?.parse().ok()?;
+    Some(kib * 1024)
+}
+
+fn possible_cpus() -> usize {
+    let text = fs::read_to_string("/sys/devices/system/cpu/possible").unwrap_or_default();
+    let last = ranges(&text)
+        .into_iter()
+        .map(|range| usize::from(*range.end()))
+        .max();
+    last.map_or(1, |last| last + 1)
+}
+
+fn is_bpffs(path: &Path) -> io::Result<bool> {
+    let path = CString::new(path.as_os_str().as_bytes())?;
+    // SAFETY: a struct of integers, for which zero is a value.
+    let mut found: libc::statfs = unsafe { mem::zeroed() };
+    // SAFETY: a string that ends with 0, and the kernel writes into `found` only.
+    if unsafe { libc::statfs(path.as_ptr(), &raw mut found) } != 0 {
+        return Err(io::Error::last_os_error());
+    }
+    Ok(found.f_type == BPF_FS_MAGIC)
+}

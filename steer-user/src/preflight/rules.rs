@@ -1,0 +1,219 @@
+//! What does not go together.
+
+use std::{collections::BTreeMap, net::IpAddr, ops::RangeInclusive};
+
+use super::{Facts, Finding, memory, principal_id};
+use crate::config::{Backend, Config, Mode, XdpMode};
+
+/// The largest MTU that drivers take for a program that sees packets in one piece: a page, less
+/// headroom and what the kernel keeps behind the packet.
+const NATIVE_MTU: u32 = 3506;
+const IPV4_HEADER: u32 = 20;
+const IPV6_HEADER: u32 = 40;
+const UDP_HEADER: u32 = 8;
+
+/// Interfaces that are not there.
+pub(super) fn absent(config: &Config, facts: &Facts) -> Vec<Finding> {
+    let names = config.node.interfaces.iter();
+    let absent = names.filter(|name| !facts.interfaces.contains_key(*name));
+    absent
+        .map(|name| Finding {
+            subject: format!("interface {name}"),
+            what: "this host has none of that name".to_owned(),
+            todo: "check on the node itself; `ip link` lists its interfaces".to_owned(),
+        })
+        .collect()
+}
+
+pub(super) fn all(config: &Config, facts: &Facts) -> Vec<Finding> {
+    let mut findings = Vec::new();
+    findings.extend(mtu_of_interfaces(config, facts));
+    findings.extend(routes(config, facts));
+    findings.extend(room_for_outer_headers(config, facts));
+    findings.extend(ports(config, facts));
+    findings.extend(memory(facts));
+    findings.extend(bpffs(config, facts));
+    findings.extend(principals(config));
+    findings
+}
+
+fn mtu_of_interfaces(config: &Config, facts: &Facts) -> Vec<Finding> {
+    let native = config.node.xdp_mode == XdpMode::Native;
+    let mut findings = Vec::new();
+    for name in config.node.interfaces.iter().filter(|_| native) {
+        let mtu = facts.interfaces.get(name).and_then(|i| i.mtu);
+        if let Some(mtu) = mtu.filter(|mtu| *mtu > NATIVE_MTU) {
+            findings.push(Finding {
+                subject: format!("interface {name}"),
+                what: format!(
+                    "its MTU is {mtu}, and most drivers refuse native XDP above {NATIVE_MTU}"
+                ),
+                todo: format!("`ip link set dev {name} mtu {NATIVE_MTU}`, or less"),
+            });
+        }
+    }
+    findings
+}
+
+/// The names of a few, for a sentence.
+fn some<'a>(backends: impl IntoIterator<Item = &'a Backend>) -> String {
+    let names: Vec<&str> = backends.into_iter().map(|b| b.name.as_str()).collect();
+    match names.len() {
+        0..=3 => names.join(", "),
+        count => format!("{} and {} others", names[..2].join(", "), count - 2),
+    }
+}
+
+fn routes(config: &Config, facts: &Facts) -> Vec<Finding> {
+    let mut by_error: BTreeMap<&str, Vec<&Backend>> = BTreeMap::new();
+    for backend in &config.backends {
+        if let Some(Err(error)) = facts.routes.get(&backend.address) {
+            by_error.entry(error).or_default().push(backend);
+        }
+    }
+    by_error
+        .into_iter()
+        .map(|(error, backends)| Finding {
+            subject: format!("backends {}", some(backends.iter().copied())),
+            what: format!("there is no way to them: {error}"),
+            todo: format!("`ip route get {}` says why", backends[0].address),
+        })
+        .collect()
+}
+
+fn room_for_outer_headers(config: &Config, facts: &Facts) -> Vec<Finding> {
+    let names = config.node.interfaces.iter();
+    let from_clients = names
+        .filter_map(|name| facts.interfaces.get(name)?.mtu)
+        .max();
+    let Some(inner) = from_clients else {
+        return Vec::new();
+    };
+    let mut short: BTreeMap<(u32, u32), Vec<&Backend>> = BTreeMap::new();
+    for backend in &config.backends {
+        let udp = match backend.mode {
+            Mode::Ipip => 0,
+            Mode::Gue => UDP_HEADER,
+            Mode::Nat { .. } | Mode::L2 => continue,
+        };
+        let outer = udp
+            + match backend.address {
+                IpAddr::V4(_) => IPV4_HEADER,
+                IpAddr::V6(_) => IPV6_HEADER,
+            };
+        let Some(Ok(route)) = facts.routes.get(&backend.address) else {
+            continue;
+        };
+        if let Some(mtu) = route.mtu.filter(|mtu| *mtu < inner + outer) {
+            short.entry((mtu, inner + outer)).or_default().push(backend);
+        }
+    }
+    short
+        .into_iter()
+        .map(|((mtu, needed), backends)| Finding {
+            subject: format!("backends {}", some(backends)),
+            what: format!(
+                "packets of {inner} bytes from clients have {needed} with their outer headers, and the \
+                 way takes {mtu}: senders of larger ones are told, which costs them a round trip"
+            ),
+            todo: format!(
+                "raise the MTU of the way to {needed}, or have the backends announce a smaller MSS: \
+                 `ip route change ... advmss {}` there",
+                mtu.saturating_sub(needed - inner + 40)
+            ),
+        })
+        .collect()
+}
+
+/// Ports of both ranges that are not reserved; `None` if there are none.
+fn shared(
+    nat: &RangeInclusive<u16>,
+    local: &RangeInclusive<u16>,
+    reserved: &[RangeInclusive<u16>],
+) -> Option<RangeInclusive<u16>> {
+    let both = *nat.start().max(local.start())..=*nat.end().min(local.end());
+    let free = |port: &u16| !reserved.iter().any(|range| range.contains(port));
+    let first = both.clone().find(free)?;
+    let last = both.rev().find(free)?;
+    Some(first..=last)
+}
+
+fn ports(config: &Config, facts: &Facts) -> Vec<Finding> {
+    let nat = &config.nat.ports;
+    let Some(local) = &facts.local_ports else {
+        return Vec::new();
+    };
+    let Some(shared) = shared(nat, local, &facts.reserved_ports) else {
+        return Vec::new();
+    };
+    let (first, last) = (shared.start(), shared.end());
+    let mut findings = Vec::new();
+    for address in &config.nat.addresses {
+        let used = config
+            .backends
+            .iter()
+            .filter(|b| matches!(b.mode, Mode::Nat { .. }))
+            .any(|b| {
+                let route = facts.routes.get(&b.address);
+                route.is_some_and(|route| route.as_ref().is_ok_and(|r| r.source == *address))
+            });
+        if used {
+            findings.push(Finding {
+                subject: format!("[nat] address {address}"),
+                what: format!(
+                    "the host's own connections to backends have this source, too, and ports {first} \
+                     to {last} can be theirs and those of nat"
+                ),
+                todo: format!(
+                    "`sysctl -w net.ipv4.ip_local_reserved_ports={}-{}`, or give [nat] an address \
+                     that the host does not use",
+                    nat.start(),
+                    nat.end()
+                ),
+            });
+        }
+    }
+    findings
+}
+
+fn memory(facts: &Facts) -> Option<Finding> {
+    let needed = memory::of_maps(facts.cpus);
+    let available = facts
+        .memory
+        .filter(|available| !facts.pinned && *available < needed)?;
+    let mib = |bytes: u64| bytes >> 20;
+    Some(Finding {
+        subject: "memory".to_owned(),
+        what: format!(
+            "the maps take {} MiB, and {} MiB can be had",
+            mib(needed),
+            mib(available)
+        ),
+        todo: "free some, or use a larger host".to_owned(),
+    })
+}
+
+fn principals(config: &Config) -> Vec<Finding> {
+    let api = &config.api;
+    let all = [&api.read, &api.operate, &api.admin];
+    let unknown = all
+        .into_iter()
+        .flatten()
+        .filter(|name| principal_id(name).is_none());
+    unknown
+        .map(|name| Finding {
+            subject: format!("[api] {name}"),
+            what: "this host has no such user or group".to_owned(),
+            todo: "`getent passwd` and `getent group` list them; numbers do, too".to_owned(),
+        })
+        .collect()
+}
+
+fn bpffs(config: &Config, facts: &Facts) -> Option<Finding> {
+    let path = config.node.bpffs.display();
+    (facts.bpffs == Some(false)).then(|| Finding {
+        subject: path.to_string(),
+        what: "it is no BPF file system".to_owned(),
+        todo: format!("`mount -t bpf bpf {path}`"),
+    })
+}
