@@ -5,9 +5,10 @@
 
 use crate::{
     abi::{
-        Address, Bank, Config, DISPLACEMENTS, FlowEntry, Member, Mode, SERVICES, Service,
+        Address, Bank, Config, DISPLACEMENTS, FlowEntry, Member, Mode, REGIONS, SERVICES, Service,
         ServiceKey, Slot, member_flags, service_flags,
     },
+    admission::takes_flow,
     hash::{self, ServiceHash},
     nat,
     tables::{Step, Tables},
@@ -30,6 +31,9 @@ pub fn decide<T: Tables>(packet: &Packet, tables: &T) -> Verdict {
     tables.note(Step::Service(service.id));
     if !packet.well_formed {
         return Verdict::Drop(DropReason::Malformed);
+    }
+    if config.denies != 0 && tables.is_denied(&packet.key.source) {
+        return Verdict::Drop(DropReason::Denied);
     }
     let mut avoid = 0;
     if service.flags & service_flags::HAS_NAT != 0 {
@@ -64,6 +68,10 @@ pub fn decide<T: Tables>(packet: &Packet, tables: &T) -> Verdict {
             reason => Verdict::Drop(reason),
         };
     }
+    // Nothing would look for the flow that is opened now.
+    if service.flags & service_flags::HAS_NAT == 0 {
+        return Verdict::Drop(DropReason::Internal);
+    }
     // It would take a port, and be dropped with it.
     if packet.ttl <= 1 {
         return Verdict::Drop(DropReason::TtlExpired);
@@ -73,7 +81,11 @@ pub fn decide<T: Tables>(packet: &Packet, tables: &T) -> Verdict {
 
 /// The service that a packet is for.
 #[inline(always)]
-fn find<'t, T: Tables>(packet: &Packet, tables: &'t T, config: &Config) -> Option<&'t Service> {
+pub(crate) fn find<'t, T: Tables>(
+    packet: &Packet,
+    tables: &'t T,
+    config: &Config,
+) -> Option<&'t Service> {
     let active = config.active & 1;
     let bank = &config.banks[active as usize];
     let mut key = ServiceKey {
@@ -181,7 +193,7 @@ fn choose<T: Tables>(
     {
         left = true;
         tables.note(Step::Remembered(id));
-        if let Some(target) = open_target(tables, id) {
+        if let Some(target) = open_target(tables, service, id) {
             return Choice::of(target);
         }
         if is_reset_with_member(packet, service) {
@@ -191,7 +203,7 @@ fn choose<T: Tables>(
     let new = packet.opens_tcp();
     let sticky = packet.is_tcp() || service.flags & service_flags::AFFINITY != 0;
     if sticky && !new {
-        if let Some(target) = open_target(tables, slot.owner) {
+        if let Some(target) = open_target(tables, service, slot.owner) {
             if left && !remember(packet, tables, index, slot.owner) {
                 return Choice::none(DropReason::FlowTableFull);
             }
@@ -205,10 +217,18 @@ fn choose<T: Tables>(
             return Choice::none(lost(packet, service, DropReason::MemberDown));
         }
     }
-    let Some(mut target) = pick(tables, slot, avoid) else {
+    let Some(mut target) = pick(tables, service, slot, avoid) else {
+        if is_outside(tables, service, slot.first) || is_outside(tables, service, slot.second) {
+            return Choice::none(DropReason::Residency);
+        }
         tables.note(Step::EndOfChain);
         return Choice::none(end_of_chain(packet, service));
     };
+    // Under nat every flow that is not known is a new one.
+    let is_flow = new || (target.mode == Mode::Nat as u8 && !packet.is_tcp());
+    if is_flow && !takes_flow(tables, service) {
+        return Choice::none(DropReason::RateLimited);
+    }
     target.new = new;
     tables.note(Step::Picked(target.id));
     // What a nat member needs to know of a flow is in the nat table.
@@ -268,10 +288,14 @@ fn remember<T: Tables>(packet: &Packet, tables: &T, slot: u32, member: u16) -> b
 
 /// The member for an open flow, if it can go on there.
 #[inline(always)]
-fn open_target<T: Tables>(tables: &T, id: u16) -> Option<Target> {
+fn open_target<T: Tables>(tables: &T, service: &Service, id: u16) -> Option<Target> {
     let member = tables.member(id)?;
     if !member.keeps_open() {
         tables.note(Step::Unusable(id));
+        return None;
+    }
+    if !may_serve(service, member) {
+        tables.note(Step::Outside(id));
         return None;
     }
     Some(Target {
@@ -284,18 +308,37 @@ fn open_target<T: Tables>(tables: &T, id: u16) -> Option<Target> {
 /// The member for a new flow: the first choice unless it is hot, down or to be avoided; then the
 /// second; then whichever of them is alive.
 #[inline(always)]
-fn pick<T: Tables>(tables: &T, slot: Slot, avoid: u16) -> Option<Target> {
+fn pick<T: Tables>(tables: &T, service: &Service, slot: Slot, avoid: u16) -> Option<Target> {
     let first = tables.member(slot.first)?;
-    let takes_first = first.takes_new();
+    let takes_first = first.takes_new() && may_serve(service, first);
     if takes_first && prefers(first) && slot.first != avoid {
         return Some(target(slot.first, first));
     }
     let second = tables.member(slot.second)?;
-    let takes_second = second.takes_new();
+    let takes_second = second.takes_new() && may_serve(service, second);
     if takes_second && (!takes_first || prefers(second) || slot.first == avoid) {
         return Some(target(slot.second, second));
     }
     takes_first.then(|| target(slot.first, first))
+}
+
+/// Whether a member is in a region that the service may be served from. What the tables say
+/// otherwise does not matter.
+#[inline(always)]
+pub(crate) const fn may_serve(service: &Service, member: &Member) -> bool {
+    member.region < REGIONS && service.regions >> (member.region & 0x3f) & 1 != 0
+}
+
+/// Whether a member would take new flows, were it not for its region.
+#[inline(always)]
+fn is_outside<T: Tables>(tables: &T, service: &Service, id: u16) -> bool {
+    let outside = tables
+        .member(id)
+        .is_some_and(|member| member.takes_new() && !may_serve(service, member));
+    if outside {
+        tables.note(Step::Outside(id));
+    }
+    outside
 }
 
 #[inline(always)]

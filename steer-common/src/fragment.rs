@@ -5,7 +5,7 @@
 
 use crate::{
     abi::{FragmentEntry, FragmentFate, FragmentKey, age},
-    decide::is_address,
+    decide::{find, is_address, may_serve},
     frame::Frame,
     nat,
     process::{Outcome, deliver, forward, give_back},
@@ -94,12 +94,30 @@ pub(crate) fn follow<F: Frame, T: Tables>(
         part: Part::Later,
         ..packet
     };
+    if entry.fate == FragmentFate::Returned as u8 {
+        let found = tables.with_reverse(&packet.key, |entry| {
+            (entry.member, nat::to_client(entry), entry.back)
+        });
+        return match found {
+            Some((member, ends, back)) => give_back(frame, &packet, tables, member, &ends, &back),
+            None => fragment,
+        };
+    }
+    let service = tables
+        .config()
+        .and_then(|config| find(&packet, tables, config));
+    let Some(service) = service else {
+        return fragment;
+    };
     if entry.fate == FragmentFate::Delivered as u8 {
         let Some(member) = tables.member(entry.member) else {
             return fragment;
         };
         if !member.keeps_open() {
             return Outcome::drop(DropReason::MemberDown);
+        }
+        if !may_serve(service, member) {
+            return Outcome::drop(DropReason::Residency);
         }
         let target = Target {
             id: entry.member,
@@ -108,23 +126,20 @@ pub(crate) fn follow<F: Frame, T: Tables>(
         };
         return deliver(frame, &packet, tables, target);
     }
-    if entry.fate == FragmentFate::Forwarded as u8 {
-        let found = tables.with_forward(&packet.key, |entry| (entry.member, nat::to_member(entry)));
-        let Some((id, ends)) = found else {
-            return fragment;
-        };
-        let target = Target {
-            id,
-            mode: 0,
-            new: false,
-        };
-        return forward(frame, &packet, tables, target, &ends);
+    let found = tables.with_forward(&packet.key, |entry| (entry.member, nat::to_member(entry)));
+    let Some((id, ends)) = found else {
+        return fragment;
+    };
+    let allowed = tables
+        .member(id)
+        .is_some_and(|member| may_serve(service, member));
+    if !allowed {
+        return Outcome::drop(DropReason::Residency);
     }
-    let found = tables.with_reverse(&packet.key, |entry| {
-        (entry.member, nat::to_client(entry), entry.back)
-    });
-    match found {
-        Some((member, ends, back)) => give_back(frame, &packet, tables, member, &ends, &back),
-        None => fragment,
-    }
+    let target = Target {
+        id,
+        mode: 0,
+        new: false,
+    };
+    forward(frame, &packet, tables, target, &ends)
 }

@@ -10,6 +10,7 @@
 extern crate std;
 
 pub mod abi;
+mod admission;
 pub mod checksum;
 pub mod decap;
 pub mod decide;

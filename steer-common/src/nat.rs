@@ -5,7 +5,7 @@ use crate::{
         Address, Back, Config, FlowKey, Mode, NAT_ADDRESSES, NatForward, NatReverse, Service, age,
         nat_state,
     },
-    decide::lost,
+    decide::{lost, may_serve},
     hash,
     tables::{Step, Tables},
     verdict::{DropReason, Ends, Target, Verdict},
@@ -91,6 +91,10 @@ pub(crate) fn known<T: Tables>(
         }
         return Known::Unknown { avoid: 0 };
     };
+    if !may_serve(service, member) {
+        tables.note(Step::Outside(entry.member));
+        return Known::Decided(Verdict::Drop(DropReason::Residency));
+    }
     if entry.news && !opens && !is_quote {
         // The backend's own packets do not say it.
         tables.with_reverse(&reverse_key(packet, &entry.ends), |e| {

@@ -30,6 +30,8 @@ pub enum Step {
     Unusable(u16),
     /// A SYN that was not answered, so another member is tried.
     Retry(u16),
+    /// A member in a region that the service may not be served from.
+    Outside(u16),
     /// No member takes new flows.
     EndOfChain,
 }
@@ -109,6 +111,15 @@ pub trait Tables {
 
     /// Removes the entry of a backend's flow.
     fn remove_reverse(&self, key: &FlowKey);
+
+    /// Whether a client's address is denied.
+    fn is_denied(&self, client: &Address) -> bool;
+
+    /// The monotonic clock in nanoseconds, as coarse as the kernel's ticks.
+    fn now_ns(&self) -> u64;
+
+    /// Does something with the time when a service's next new flow is due.
+    fn with_due<R>(&self, service: u16, f: impl FnOnce(&mut u64) -> R) -> Option<R>;
 
     /// What became of the first fragment of a packet.
     fn fragment(&self, key: &FragmentKey) -> Option<FragmentEntry>;

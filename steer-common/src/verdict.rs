@@ -37,11 +37,17 @@ pub enum DropReason {
     /// Congestion was marked on the outer header of a packet that cannot carry the mark
     /// (RFC 6040 section 4.2).
     DecapEcn = 14,
+    /// From an address that the operator denies.
+    Denied = 15,
+    /// The only members that could take it are in regions that the service may not be served from.
+    Residency = 16,
+    /// One new flow more than the service takes.
+    RateLimited = 17,
 }
 
 impl DropReason {
     /// All reasons, in the order of their numbers.
-    pub const ALL: [Self; 14] = [
+    pub const ALL: [Self; 17] = [
         Self::Malformed,
         Self::Fragment,
         Self::NoBackend,
@@ -56,9 +62,12 @@ impl DropReason {
         Self::Reset,
         Self::Internal,
         Self::DecapEcn,
+        Self::Denied,
+        Self::Residency,
+        Self::RateLimited,
     ];
     /// Entries of the counters' array: one more than the largest number.
-    pub const COUNT: u32 = 16;
+    pub const COUNT: u32 = 32;
 
     /// The name in metrics and tables.
     pub const fn name(self) -> &'static str {
@@ -77,6 +86,9 @@ impl DropReason {
             Self::Reset => "reset",
             Self::Internal => "internal",
             Self::DecapEcn => "decap-ecn",
+            Self::Denied => "denied",
+            Self::Residency => "residency",
+            Self::RateLimited => "rate-limited",
         }
     }
 }

@@ -2,7 +2,7 @@
 
 use aya_ebpf::{
     macros::map,
-    maps::{Array, DevMapHash, LruHashMap, PerCpuArray, ProgramArray},
+    maps::{Array, DevMapHash, LpmTrie, LruHashMap, PerCpuArray, ProgramArray},
 };
 use steer_common::{
     abi::{
@@ -67,6 +67,12 @@ pub(crate) static ARGUMENT: PerCpuArray<u32> = PerCpuArray::with_max_entries(1, 
 /// ICMP errors that were sent of late: since when, and how many.
 #[map]
 pub(crate) static ANSWERS: PerCpuArray<[u32; 2]> = PerCpuArray::with_max_entries(1, 0);
+
+#[map]
+pub(crate) static DENIED: LpmTrie<Address, u32> = LpmTrie::with_max_entries(abi::DENIED, 0);
+
+#[map]
+pub(crate) static ADMISSION: Array<u64> = Array::with_max_entries(abi::SERVICES, 0);
 
 #[map]
 pub(crate) static MEMBER_COUNTS: PerCpuArray<MemberCounters> =

@@ -3,6 +3,7 @@
 use aya_ebpf::{
     bindings::{BPF_ANY, BPF_NOEXIST, xdp_md},
     helpers::generated::bpf_ktime_get_coarse_ns,
+    maps::lpm_trie::Key,
     programs::XdpContext,
 };
 use steer_common::{
@@ -17,7 +18,7 @@ use steer_common::{
 
 use crate::{
     maps::{
-        ANSWERS, CONFIG, DISPLACEMENTS, DROP_COUNTS, FLOWS, FRAGMENTS, MEMBER_COUNTS, MEMBERS, NAT_FORWARD,
+        ADMISSION, ANSWERS, CONFIG, DENIED, DISPLACEMENTS, DROP_COUNTS, FLOWS, FRAGMENTS, MEMBER_COUNTS, MEMBERS, NAT_FORWARD,
         NAT_REVERSE, NAT_SOURCES, NEW_FLOWS, SERVICES, SLOTS,
     },
     route,
@@ -171,6 +172,25 @@ impl Tables for KernelTables {
     fn remove_reverse(&self, key: &FlowKey) {
         // As in `remove_forward`.
         let _ = NAT_REVERSE.remove(key);
+    }
+
+    #[inline(always)]
+    fn is_denied(&self, client: &Address) -> bool {
+        DENIED.get(Key::new(128, *client)).is_some()
+    }
+
+    #[inline(always)]
+    fn now_ns(&self) -> u64 {
+        // SAFETY: the helper takes nothing.
+        unsafe { bpf_ktime_get_coarse_ns() }
+    }
+
+    #[inline(always)]
+    fn with_due<R>(&self, service: u16, f: impl FnOnce(&mut u64) -> R) -> Option<R> {
+        // SAFETY: an element of the map; CPUs that write it at the same time write whole words.
+        ADMISSION
+            .get_ptr_mut(u32::from(service))
+            .map(|due| f(unsafe { &mut *due }))
     }
 
     #[inline(always)]

@@ -128,6 +128,10 @@ impl Words<'_> {
                 format!("the nat table knows the flow: {}", self.member(id))
             }
             Step::Unusable(id) => format!("{} cannot take it", self.member(id)),
+            Step::Outside(id) => format!(
+                "{} is in a region that the service may not be served from",
+                self.member(id)
+            ),
             Step::Retry(id) => {
                 format!(
                     "{} left a SYN unanswered: another is tried",

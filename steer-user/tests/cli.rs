@@ -110,7 +110,7 @@ fn config_check_tells_all_that_is_wrong() {
     let lines: Vec<_> = said.lines().collect();
     assert_eq!(lines.len(), 2, "{said}");
     assert!(lines[0].starts_with(&format!("{file}:8: ")), "{said}");
-    assert!(lines[1].starts_with(&format!("{file}:85: ")), "{said}");
+    assert!(lines[1].starts_with(&format!("{file}:89: ")), "{said}");
     fails(
         3,
         "No such file",

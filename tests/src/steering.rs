@@ -136,6 +136,7 @@ fn service(address: IpAddr, protocol: u8) -> Service {
             family: Family::of(&address) as u8,
             _pad: 0,
         },
+        regions: u64::MAX,
         ..Service::default()
     }
 }

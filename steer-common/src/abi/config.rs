@@ -56,6 +56,8 @@ pub struct Config {
     pub gue_port: u16,
     /// How long a nat entry of UDP with nothing to say is kept, in milliseconds.
     pub nat_udp_idle_ms: u32,
+    /// 1 if any address is denied.
+    pub denies: u32,
     #[doc(hidden)]
-    pub _pad: u64,
+    pub _pad: u32,
 }

@@ -26,7 +26,7 @@ pub struct Member {
     pub service: u16,
     /// The backend's number, the same for all its members.
     pub backend: u16,
-    /// The backend's region.
+    /// The backend's region, below [`REGIONS`](super::REGIONS).
     pub region: u8,
     #[doc(hidden)]
     pub _pad: u8,

@@ -57,6 +57,10 @@ pub const NAT_FLOWS: u32 = 1 << 18;
 pub const NAT_ADDRESSES: u32 = 64;
 /// Packets whose fragments are followed at a time.
 pub const FRAGMENTS: u32 = 1 << 13;
+/// Regions: the bits of [`Service::regions`].
+pub const REGIONS: u8 = 64;
+/// Prefixes that are denied.
+pub const DENIED: u32 = 1 << 16;
 /// Nodes that a decap program accepts packets from.
 pub const DECAP_SOURCES: u32 = 1024;
 /// Interfaces that packets can be redirected to.
@@ -108,6 +112,10 @@ pub mod maps {
     pub const FRAGMENTS: &str = "FRAGMENTS";
     /// Array of programs that take over from the main one: see [`RARE`](super::RARE).
     pub const PROGRAMS: &str = "PROGRAMS";
+    /// Trie of prefixes of clients' [`Address`](super::Address)es that are denied.
+    pub const DENIED: &str = "DENIED";
+    /// Array of `u64` by service: when its next new flow is due, in nanoseconds of the monotonic clock.
+    pub const ADMISSION: &str = "ADMISSION";
     /// Per-CPU array of [`MemberCounters`](super::MemberCounters), by member.
     pub const MEMBER_COUNTS: &str = "MEMBER_COUNTS";
     /// Per-CPU array of `u64`, by drop reason.

@@ -34,8 +34,14 @@ pub struct Service {
     pub id: u16,
     #[doc(hidden)]
     pub _pad: u16,
+    /// Regions that it may be served from: bit n stands for [`Member::region`](super::Member) n.
+    pub regions: u64,
+    /// Nanoseconds from one new flow to the next in the long run; 0 takes any number.
+    pub flow_interval: u32,
     #[doc(hidden)]
-    pub _reserved: [u64; 3],
+    pub _pad2: u32,
+    /// How many nanoseconds of new flows may come at once.
+    pub flow_burst: u64,
 }
 
 /// Bits of [`Service::flags`].

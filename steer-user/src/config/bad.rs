@@ -214,6 +214,36 @@ pub(super) const BAD: &[(&str, &str, usize, &str)] = &[
     ),
     // [[service]]
     ("\"s1\"", "\"a/b\"", 32, "not a name of a service"),
+    (
+        "idle_timeout = \"1m\"",
+        "regions = [\"us\", \"asia\"]",
+        36,
+        "no backend of the service is in region \"asia\"",
+    ),
+    (
+        "idle_timeout = \"1m\"",
+        "regions = []",
+        36,
+        "may be served from nowhere",
+    ),
+    (
+        "idle_timeout = \"1m\"",
+        "new_flows_per_second = 0",
+        36,
+        "0 is out of range",
+    ),
+    (
+        "idle_timeout = \"1m\"",
+        "new_flows_burst = 5",
+        36,
+        "add `new_flows_per_second`",
+    ),
+    (
+        "idle_timeout = \"1m\"",
+        "[admission]\ndeny = [\"10.0.0.1/24\"]",
+        37,
+        "not a unicast address or prefix",
+    ),
     ("\"192.0.2.1\"", "\"0.0.0.0\"", 33, "not a unicast address"),
     (
         "\"192.0.2.1\"",

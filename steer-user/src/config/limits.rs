@@ -1,6 +1,6 @@
 //! What concerns the whole document.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 
 use steer_common::abi::{MEMBERS, SERVICES, SLOTS};
 
@@ -9,7 +9,8 @@ use super::node::NatSection;
 use super::report::Report;
 use crate::domain::maglev::table_size;
 
-/// Entries of the perfect hash that may be used: services, and each address of `nat` twice.
+/// Entries of the perfect hash that may be used: services, their addresses, and each address of `nat`
+/// for two protocols and by itself.
 const MAX_SERVICES: usize = SERVICES as usize / 2;
 /// Members over all services, with room for those that are on their way out.
 pub(super) const MAX_MEMBERS: usize = 16_000;
@@ -44,12 +45,13 @@ pub(super) fn sizes(config: &Config, report: &mut Report<'_>) {
         members += count;
         slots += table_size(count);
     }
-    let entries = config.services.len() + 2 * config.nat.addresses.len();
+    let vips: HashSet<_> = config.services.iter().map(|s| s.address).collect();
+    let entries = config.services.len() + vips.len() + 3 * config.nat.addresses.len();
     for (have, most, what) in [
         (
             entries,
             MAX_SERVICES,
-            "services (an address of [nat] counts twice)",
+            "services and their addresses (an address of [nat] counts three times)",
         ),
         (members, MAX_MEMBERS, "members (backends of each service)"),
         (slots, MAX_SLOTS, "slots (about a hundred for each member)"),

@@ -50,6 +50,8 @@ pub struct Config {
     pub probe: Probe,
     /// Who may use the API.
     pub api: Api,
+    /// Who is not let in.
+    pub admission: Admission,
     /// Backends, in the order of the document.
     pub backends: Vec<Backend>,
     /// Pools, in the order of the document.
@@ -119,6 +121,22 @@ pub struct Outer {
     pub address: IpAddr,
     /// How many of the last bits each flow has for itself.
     pub bits: u8,
+}
+
+/// Who is not let in.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Admission {
+    /// Prefixes of clients' addresses that services drop.
+    pub deny: Vec<(IpAddr, u8)>,
+}
+
+/// How many new flows a service takes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct NewFlows {
+    /// In the long run; at least 1.
+    pub per_second: u32,
+    /// At once; at least 1.
+    pub burst: u32,
 }
 
 /// How backends are probed.
@@ -212,6 +230,19 @@ pub struct Service {
     pub idle_timeout: Duration,
     /// What happens to the open flows of a member that is down.
     pub open_flows: OpenFlows,
+    /// Regions that it may be served from; without it, any.
+    pub regions: Option<Vec<String>>,
+    /// How many new flows it takes; without it, any number.
+    pub new_flows: Option<NewFlows>,
+}
+
+impl Service {
+    /// Whether a backend is where the service may be served from.
+    #[must_use]
+    pub fn may_use(&self, backend: &Backend) -> bool {
+        let allowed = self.regions.as_ref();
+        allowed.is_none_or(|regions| regions.contains(&backend.region))
+    }
 }
 
 /// A protocol above IP.

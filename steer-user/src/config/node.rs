@@ -5,11 +5,11 @@ use std::ops::{Range, RangeInclusive};
 use std::path::PathBuf;
 use std::time::Duration;
 
-use steer_common::abi::NAT_ADDRESSES;
+use steer_common::abi::{DENIED, NAT_ADDRESSES};
 
 use super::raw::{self, Text};
 use super::report::Report;
-use super::{Encap, Nat, Node, Outer, Probe, ProbeFiles};
+use super::{Admission, Encap, Nat, Node, Outer, Probe, ProbeFiles};
 use crate::pki::{Identity, IdentityKind};
 
 const NAT_PORTS: RangeInclusive<u16> = 20_000..=59_999;
@@ -151,35 +151,32 @@ pub(super) fn encap(raw: raw::Encap, report: &mut Report<'_>) -> Encap {
 
 /// An address, or a prefix of which each flow has an address.
 fn outer(value: &Text, report: &mut Report<'_>) -> Option<(IpAddr, Outer)> {
-    let Some((address, len)) = value.get_ref().split_once('/') else {
-        let address = report.address(value)?;
-        return Some((address, Outer { address, bits: 0 }));
-    };
     let todo =
         "write an address like 10.0.0.11, or a prefix like 10.0.8.0/24 whose last bits are 0";
-    let parsed = address.parse::<IpAddr>().ok().zip(len.parse::<u8>().ok());
-    let width = |address: &IpAddr| if address.is_ipv4() { 32_u8 } else { 128 };
-    let fits = parsed.filter(|(address, len)| {
-        let width = width(address);
-        let bits = match address {
-            IpAddr::V4(v4) => u128::from(v4.to_bits()),
-            IpAddr::V6(v6) => v6.to_bits(),
-        };
-        let own = width.checked_sub(*len);
-        own.is_some_and(|own| own <= MAX_SOURCE_BITS && bits & ((1 << own) - 1) == 0)
-            && !address.is_unspecified()
-            && !address.is_multicast()
-    });
-    let Some((address, len)) = fits else {
+    let (address, len) = report.prefix(value, todo)?;
+    let bits = if address.is_ipv4() { 32 } else { 128 } - len;
+    if bits > MAX_SOURCE_BITS {
         let what = format!(
-            "{:?} is not a prefix of unicast addresses with at most {MAX_SOURCE_BITS} bits of its own",
+            "{} leaves more than {MAX_SOURCE_BITS} bits to flows",
             value.get_ref()
         );
         report.add(value.span(), what, todo);
         return None;
-    };
-    let bits = width(&address) - len;
+    }
     Some((address, Outer { address, bits }))
+}
+
+pub(super) fn admission(raw: &raw::Admission, report: &mut Report<'_>) -> Admission {
+    let mut deny = Vec::new();
+    for value in &raw.deny {
+        let todo = "write one like 198.51.100.7 or 198.51.100.0/24, whose last bits are 0";
+        deny.extend(report.prefix(value, todo));
+    }
+    if deny.len() > DENIED as usize {
+        let what = format!("{} prefixes, more than {DENIED}", deny.len());
+        report.add(report.find("admission"), what, "join or remove some");
+    }
+    Admission { deny }
 }
 
 pub(super) fn probe(raw: raw::Probe, with_beacons: bool, report: &mut Report<'_>) -> Probe {

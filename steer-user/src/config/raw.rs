@@ -55,6 +55,14 @@ pub(super) struct Encap {
 
 #[derive(Default, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
+pub(super) struct Admission {
+    /// Clients that services drop: addresses and prefixes.
+    #[serde(default)]
+    pub deny: Vec<Text>,
+}
+
+#[derive(Default, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
 pub(super) struct Probe {
     /// From one ping to the next, 10ms to 1m: 100ms.
     pub interval: Option<Text>,
@@ -153,6 +161,12 @@ pub(super) struct Service {
     pub end: End,
     /// Flows are taken to be gone after so long without a packet, 1s to 7days: 5m.
     pub idle_timeout: Option<Text>,
+    /// Regions that it may be served from, whatever happens: any.
+    pub regions: Option<Spanned<Vec<Text>>>,
+    /// TCP connections, and flows of nat, that it takes in a second: any number.
+    pub new_flows_per_second: Option<Spanned<u32>>,
+    /// So many of them at once: as many as in a second.
+    pub new_flows_burst: Option<Spanned<u32>>,
     /// What a dead backend's open flows get.
     #[serde(default)]
     pub open_flows: OpenFlows,

@@ -17,6 +17,7 @@ pub(super) struct Sections {
     node: Option<raw::Node>,
     nat: raw::Nat,
     encap: raw::Encap,
+    admission: raw::Admission,
     probe: raw::Probe,
     api: raw::Api,
     backends: List<raw::Backend>,
@@ -57,6 +58,9 @@ pub(super) fn sections(
             "node" => sections.node = section.one(report),
             "nat" => sections.nat = section.one(report).unwrap_or_default(),
             "encap" => sections.encap = section.one(report).unwrap_or_default(),
+            "admission" => {
+                sections.admission = section.one(report).unwrap_or_default();
+            }
             "api" => sections.api = section.one(report).unwrap_or_default(),
             "probe" => sections.probe = section.one(report).unwrap_or_default(),
             "backend" => sections.backends = section.each(report),
@@ -65,7 +69,8 @@ pub(super) fn sections(
             other => report.add(
                 section.span,
                 format!("unknown section `{other}`"),
-                "write [node], [nat], [encap], [probe], [api], [[backend]], [[pool]] or [[service]]",
+                "write [node], [nat], [encap], [admission], [probe], [api], [[backend]], [[pool]] or \
+                 [[service]]",
             ),
         }
     }
@@ -113,6 +118,7 @@ impl Sections {
         let node = self.node.map(|raw| node::node(raw, report));
         let nat = node::nat(self.nat, report);
         let encap = node::encap(self.encap, report);
+        let admission = node::admission(&self.admission, report);
         let with_beacons = self.backends.items.iter().any(|b| b.beacon.is_some());
         let probe = node::probe(self.probe, with_beacons, report);
         let context = backends::Context {
@@ -128,6 +134,7 @@ impl Sections {
             node: node?,
             nat: nat.typed.clone(),
             encap,
+            admission,
             probe,
             api,
             backends: backends.all()?,

@@ -15,6 +15,8 @@ struct Document {
     nat: Option<raw::Nat>,
     /// What modes "ipip" and "gue" need.
     encap: Option<raw::Encap>,
+    /// Who is not let in.
+    admission: Option<raw::Admission>,
     /// How beacons are asked.
     probe: Option<raw::Probe>,
     /// Who may use the API's socket, besides root.

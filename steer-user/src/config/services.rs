@@ -8,10 +8,12 @@ use super::names::Names;
 use super::raw::{self, Text};
 use super::read::List;
 use super::report::Report;
-use super::{Backend, Mode, Pool, Service};
+use super::{Backend, Mode, NewFlows, Pool, Service};
 
 const IDLE: Duration = Duration::from_secs(300);
 const MIN_IDLE: Duration = Duration::from_secs(1);
+/// New flows in a second, or at once.
+const MAX_NEW_FLOWS: u32 = 10_000_000;
 const MAX_IDLE: Duration = Duration::from_secs(7 * 86_400);
 /// Services are named in URLs of the API and in metrics.
 const NAME_LEN: usize = 63;
@@ -73,7 +75,10 @@ fn service(
             fits(address, raw.port, backend, reference, report);
         }
     }
+    let regions = regions(raw, &found, pools, backends, report);
     Some(Service {
+        regions,
+        new_flows: new_flows(raw, report),
         name: raw.name.get_ref().clone(),
         address,
         port: raw.port,
@@ -83,6 +88,61 @@ fn service(
         idle_timeout,
         open_flows: raw.open_flows,
     })
+}
+
+/// The regions that the service may be served from: each has a backend.
+fn regions(
+    raw: &raw::Service,
+    found: &[(usize, &Text)],
+    pools: &Names<Pool>,
+    backends: &Names<Backend>,
+    report: &mut Report<'_>,
+) -> Option<Vec<String>> {
+    let regions = raw.regions.as_ref()?;
+    let present: Vec<&String> = found
+        .iter()
+        .filter_map(|(index, _)| pools.item(*index))
+        .flat_map(|pool| &pool.backends)
+        .filter_map(|backend| backends.item(*backend))
+        .map(|backend| &backend.region)
+        .collect();
+    let todo = "name regions of backends of its pools, or leave `regions` out to allow all";
+    if regions.get_ref().is_empty() {
+        report.add(
+            regions.span(),
+            "the service may be served from nowhere",
+            todo,
+        );
+    }
+    // Of a pool that is not there nothing is known.
+    let complete = found.len() == raw.pools.get_ref().len();
+    for region in regions.get_ref().iter().filter(|_| complete) {
+        if !present.contains(&region.get_ref()) {
+            let what = format!(
+                "no backend of the service is in region {:?}",
+                region.get_ref()
+            );
+            report.add(region.span(), what, todo);
+        }
+    }
+    let names = regions
+        .get_ref()
+        .iter()
+        .map(|region| region.get_ref().clone());
+    Some(names.collect())
+}
+
+fn new_flows(raw: &raw::Service, report: &mut Report<'_>) -> Option<NewFlows> {
+    let Some(per_second) = &raw.new_flows_per_second else {
+        if let Some(burst) = &raw.new_flows_burst {
+            let what = "a burst of new flows, but no number of them in a second";
+            report.add(burst.span(), what, "add `new_flows_per_second`");
+        }
+        return None;
+    };
+    let per_second = report.number(Some(per_second), 1, 1..=MAX_NEW_FLOWS);
+    let burst = report.number(raw.new_flows_burst.as_ref(), per_second, 1..=MAX_NEW_FLOWS);
+    Some(NewFlows { per_second, burst })
 }
 
 /// Checks that a backend can serve the VIP.

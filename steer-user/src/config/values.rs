@@ -23,6 +23,33 @@ impl Report<'_> {
         Some(address)
     }
 
+    /// An address with the number of bits that count; all without a number.
+    pub(super) fn prefix(&mut self, value: &Text, todo: &str) -> Option<(IpAddr, u8)> {
+        let (address, len) = match value.get_ref().split_once('/') {
+            Some((address, len)) => (address, Some(len)),
+            None => (value.get_ref().as_str(), None),
+        };
+        let parsed = address.parse::<IpAddr>().ok().and_then(|address| {
+            let (bits, width) = match address {
+                IpAddr::V4(v4) => (u128::from(v4.to_bits()) << 96, 32),
+                IpAddr::V6(v6) => (v6.to_bits(), 128),
+            };
+            let len = match len {
+                Some(len) => len.parse().ok().filter(|len| *len <= width)?,
+                None => width,
+            };
+            let rest = bits.checked_shl(u32::from(len)).unwrap_or(0);
+            let unicast = !address.is_multicast() && address.to_canonical() == address;
+            (rest == 0 && unicast && (len == 0 || !address.is_unspecified()))
+                .then_some((address, len))
+        });
+        if parsed.is_none() {
+            let what = format!("{:?} is not a unicast address or prefix", value.get_ref());
+            self.add(value.span(), what, todo);
+        }
+        parsed
+    }
+
     pub(super) fn path(&mut self, value: Option<Text>, default: &str) -> PathBuf {
         let Some(value) = value else {
             return default.into();

@@ -21,6 +21,7 @@ use super::{
     placement,
     plan::{self, Op},
     recorder::Recorder,
+    regions::Regions,
     slots::{self, Unsettled},
     status::{self, Status},
 };
@@ -56,6 +57,7 @@ pub struct Controller<D> {
     pub(super) config: Config,
     pub(super) dataplane: D,
     pub(super) numbers: Numbers,
+    pub(super) regions: Regions,
     /// Where the tables of the services are, by the index of the service in the configuration.
     pub(super) tables: Vec<Range<u32>>,
     pub(super) known: HashMap<String, Known>,
@@ -92,6 +94,7 @@ impl<D: Dataplane> Controller<D> {
         let adopted = !dataplane.services().is_empty();
         let mut controller = Self {
             numbers: Numbers::default(),
+            regions: Regions::default(),
             tables: Vec::new(),
             known: HashMap::new(),
             unsettled: Unsettled::default(),
@@ -115,15 +118,22 @@ impl<D: Dataplane> Controller<D> {
     /// If it needs more than the data path holds.
     pub fn reconfigure(&mut self, config: Config, now: Instant) -> Result<()> {
         let numbers = Numbers::assign(&config, &self.dataplane)?;
+        let regions = self.regions.with(&config, &numbers, &self.dataplane)?;
         let (mut services, mut ops) = placement::place(&self.dataplane, &config, &numbers)?;
+        for (service, wanted) in services.iter_mut().zip(&config.services) {
+            service.regions = regions.mask(wanted);
+        }
+        desired::keep_nat(&mut services, &self.dataplane);
         let tables: Vec<_> = services.iter().map(placement::table).collect();
         services.extend(desired::nat_sources(&config));
         services.extend(desired::addresses(&services));
         self.known = self.known_of(&config);
         self.config = config;
         self.numbers = numbers;
+        self.regions = regions;
         self.tables = tables;
         ops.push(Op::Sources(self.config.nat.addresses.clone()));
+        ops.push(Op::Denied(self.config.admission.deny.clone()));
         ops.push(Op::Settings(desired::settings(&self.config)));
         ops.push(Op::Publish(services));
         ops.extend(self.member_ops());
@@ -287,6 +297,10 @@ impl<D: Dataplane> Controller<D> {
                 }
                 seen.push(*index);
                 let backend = &self.config.backends[*index];
+                // The kernel would refuse it.
+                if !self.config.services[service].may_use(backend) {
+                    continue;
+                }
                 let id = self.numbers.members[&(service, *index)];
                 let state = self.dataplane.member(id).state;
                 let known = self.known.get(&backend.name)?;

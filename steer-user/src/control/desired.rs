@@ -112,12 +112,36 @@ pub(super) fn service(config: &Config, service: &config::Service, id: u16) -> Se
     if backends(config, service).iter().any(is_nat) {
         flags |= service_flags::HAS_NAT;
     }
+    let (flow_interval, flow_burst) = service.new_flows.map_or((0, 0), pace);
     Service {
         key: key(service),
         flags,
         id,
+        flow_interval,
+        flow_burst,
         ..Service::default()
     }
+}
+
+/// Members that the configuration no longer has keep their flows, which the nat table has to be asked
+/// for.
+pub(super) fn keep_nat(services: &mut [Service], dataplane: &impl Dataplane) {
+    for id in 1..MEMBERS as u16 {
+        let member = dataplane.member(id);
+        if member.state == MemberState::Absent as u8 || member.mode != Mode::Nat as u8 {
+            continue;
+        }
+        if let Some(service) = services.iter_mut().find(|s| s.id == member.service) {
+            service.flags |= service_flags::HAS_NAT;
+        }
+    }
+}
+
+/// Nanoseconds from one new flow to the next, and those of which may come at once.
+fn pace(new_flows: config::NewFlows) -> (u32, u64) {
+    let interval = (1_000_000_000 / new_flows.per_second).max(1);
+    let more = u64::from(new_flows.burst).saturating_sub(1);
+    (interval, u64::from(interval) * more)
 }
 
 /// Entries by which answers to the source addresses of `nat` are found.
@@ -208,6 +232,7 @@ pub(super) fn settings(config: &Config) -> Settings {
         nat_udp_idle_ms: udp_idle_ms(config),
         nat_closed_ms: NAT_CLOSED_MS,
         nat_retry_ms: NAT_RETRY_MS,
+        denies: u32::from(!config.admission.deny.is_empty()),
         ..Settings::default()
     }
 }

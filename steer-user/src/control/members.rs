@@ -82,6 +82,7 @@ impl<D: Dataplane> Controller<D> {
                 vlan: present.vlan,
                 mtu: present.mtu,
                 flags: present.flags & member_flags::RESOLVED,
+                region: self.regions.number(&settings.region),
                 ..desired::member(settings, number, *backend as u16)
             };
             if let Some(way) = self.known.get(&settings.name).and_then(|known| known.way) {

@@ -13,6 +13,7 @@ mod placement;
 mod plan;
 mod preview;
 mod recorder;
+mod regions;
 mod replay;
 mod run;
 mod slots;

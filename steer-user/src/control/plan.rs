@@ -14,6 +14,8 @@ pub(super) enum Op {
     State(u16, MemberState),
     /// Source addresses of `nat`.
     Sources(Vec<IpAddr>),
+    /// Clients that are denied.
+    Denied(Vec<(IpAddr, u8)>),
     /// The node's settings.
     Settings(Config),
     /// All of a member.
@@ -29,7 +31,7 @@ impl Op {
     fn phase(&self) -> u8 {
         match self {
             Self::State(_, state) if *state != MemberState::Up => 0,
-            Self::Sources(_) => 1,
+            Self::Sources(_) | Self::Denied(_) => 1,
             Self::Settings(_) => 2,
             Self::Member(..) => 3,
             Self::State(..) => 4,
@@ -49,6 +51,7 @@ pub(super) fn apply(dataplane: &mut impl Dataplane, op: &Op) -> Result<()> {
     match op {
         Op::State(id, state) => dataplane.set_member_state(*id, *state),
         Op::Sources(sources) => dataplane.set_nat_sources(sources)?,
+        Op::Denied(denied) => dataplane.set_denied(denied)?,
         Op::Settings(config) => dataplane.set_config(config),
         Op::Member(id, member) => dataplane.set_member(*id, member),
         Op::Table(start, slots) => dataplane.write_slots(*start, slots),

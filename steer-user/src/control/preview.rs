@@ -120,6 +120,7 @@ impl<D: Dataplane> Controller<D> {
             config: self.config.clone(),
             dataplane: Memory::of(&self.dataplane),
             numbers: self.numbers.clone(),
+            regions: self.regions.clone(),
             tables: self.tables.clone(),
             known: self.known.clone(),
             unsettled: Unsettled::default(),

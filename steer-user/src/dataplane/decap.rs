@@ -1,14 +1,11 @@
 //! The program for backends without a tunnel device.
 
-use std::net::{IpAddr, Ipv6Addr};
+use std::net::IpAddr;
 
 use anyhow::{Context, Result, anyhow, bail};
 use aya::{
     Ebpf, EbpfLoader,
-    maps::{
-        Array, PerCpuArray,
-        lpm_trie::{Key, LpmTrie},
-    },
+    maps::{Array, PerCpuArray, lpm_trie::LpmTrie},
     programs::{Xdp as Program, links::FdLink},
 };
 use steer_common::{
@@ -16,7 +13,7 @@ use steer_common::{
     verdict::DropReason,
 };
 
-use super::{interface_index, object::decap_object, xdp::attach_by_link};
+use super::{interface_index, object::decap_object, prefix, xdp::attach_by_link};
 
 /// An interface whose encapsulated packets are stripped of their outer header, as long as this
 /// value lives.
@@ -85,12 +82,7 @@ pub fn set_up(ebpf: &mut Ebpf, sources: &[(IpAddr, u8)], gue_port: u16) -> Resul
         .ok_or_else(|| anyhow!("the object has no map {}", maps::DECAP_SOURCES))?;
     let mut map: LpmTrie<_, Address, u32> = map.try_into()?;
     for (source, len) in sources {
-        // IPv4 addresses are mapped into IPv6.
-        let len = match source {
-            IpAddr::V4(_) => u32::from(*len) + Ipv6Addr::BITS - 32,
-            IpAddr::V6(_) => u32::from(*len),
-        };
-        map.insert(&Key::new(len, Address::from(*source)), 1, 0)
+        map.insert(&prefix::key((*source, *len)), 1, 0)
             .with_context(|| format!("{source}: too many nodes"))?;
     }
     let map = ebpf

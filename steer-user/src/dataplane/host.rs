@@ -39,6 +39,10 @@ pub struct HostTables {
     pub drops: RefCell<HashMap<DropReason, u64>>,
     /// The clock, in the kernel's ticks.
     pub now_ms: Cell<u32>,
+    /// The clock, in nanoseconds.
+    pub now_ns: Cell<u64>,
+    /// When services' next new flows are due.
+    pub due: RefCell<HashMap<u16, u64>>,
     /// Where packets leave whose member is not resolved.
     pub routes: HashMap<Address, NextHop>,
     steps: RefCell<Vec<Step>>,
@@ -59,6 +63,8 @@ impl HostTables {
             counters: RefCell::default(),
             drops: RefCell::default(),
             now_ms: Cell::new(0),
+            now_ns: Cell::new(0),
+            due: RefCell::default(),
             routes: HashMap::new(),
             steps: RefCell::default(),
         }
@@ -198,6 +204,23 @@ impl Tables for HostTables {
 
     fn remove_reverse(&self, key: &FlowKey) {
         self.reverse.borrow_mut().remove(key);
+    }
+
+    fn is_denied(&self, client: &Address) -> bool {
+        let bits = |address: &Address| address.to_ipv6().to_bits();
+        let denied = &self.snapshot.denied;
+        denied.iter().any(|(prefix, len)| {
+            let differ = bits(prefix) ^ bits(client);
+            differ.leading_zeros() >= *len
+        })
+    }
+
+    fn now_ns(&self) -> u64 {
+        self.now_ns.get()
+    }
+
+    fn with_due<R>(&self, service: u16, f: impl FnOnce(&mut u64) -> R) -> Option<R> {
+        Some(f(self.due.borrow_mut().entry(service).or_default()))
     }
 
     fn fragment(&self, key: &FragmentKey) -> Option<FragmentEntry> {

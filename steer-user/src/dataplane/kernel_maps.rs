@@ -11,7 +11,10 @@ use std::{
 use anyhow::{Context, Result, bail};
 use aya::{
     Ebpf,
-    maps::{DevMapHash, HashMap, Map, MapData, PerCpuArray},
+    maps::{
+        DevMapHash, HashMap, Map, MapData, PerCpuArray,
+        lpm_trie::{Key, LpmTrie},
+    },
 };
 use steer_common::{
     abi::{
@@ -24,7 +27,7 @@ use steer_common::{
 use super::{
     Counters, Dataplane, Snapshot, Sweep, SweepLimits,
     mapped::Mapped,
-    perfect_hash,
+    perfect_hash, prefix,
     sweep::{Flows, Sweeping},
 };
 
@@ -45,6 +48,7 @@ pub struct KernelMaps {
     nat_reverse: HashMap<MapData, FlowKey, NatReverse>,
     member_counts: PerCpuArray<MapData, MemberCounters>,
     drop_counts: PerCpuArray<MapData, u64>,
+    denied: LpmTrie<MapData, Address, u32>,
     ports: DevMapHash<MapData>,
     published: Option<Instant>,
     /// The tables of flows, for sweeps.
@@ -72,6 +76,7 @@ impl KernelMaps {
             nat_reverse: reverse.try_into()?,
             member_counts: take(ebpf, maps::MEMBER_COUNTS)?.try_into()?,
             drop_counts: take(ebpf, maps::DROP_COUNTS)?.try_into()?,
+            denied: take(ebpf, maps::DENIED)?.try_into()?,
             ports: take(ebpf, maps::PORTS)?.try_into()?,
             published: None,
             sweeping: None,
@@ -185,6 +190,24 @@ impl Dataplane for KernelMaps {
             for (index, address) in (first..).zip(of_family()) {
                 self.nat_sources.set(index, (*address).into());
             }
+        }
+        Ok(())
+    }
+
+    fn set_denied(&mut self, denied: &[(IpAddr, u8)]) -> Result<()> {
+        let wanted: Vec<_> = denied.iter().map(|p| prefix::key(*p)).collect();
+        for (key, (address, len)) in wanted.iter().zip(denied) {
+            self.denied
+                .insert(key, 1, 0)
+                .with_context(|| format!("{address}/{len}: cannot be denied"))?;
+        }
+        let is_wanted = |key: &Key<Address>| {
+            let mut same = wanted.iter().filter(|w| w.prefix_len() == key.prefix_len());
+            same.any(|wanted| wanted.data() == key.data())
+        };
+        let gone: Vec<_> = self.denied.keys().flatten().collect();
+        for key in gone.into_iter().filter(|key| !is_wanted(key)) {
+            self.denied.remove(&key)?;
         }
         Ok(())
     }
@@ -327,6 +350,12 @@ impl Dataplane for KernelMaps {
             slots: self.slots(0..self.slots.len()),
             nat_sources: (0..self.nat_sources.len())
                 .map(|index| self.nat_sources.get(index))
+                .collect(),
+            denied: self
+                .denied
+                .keys()
+                .flatten()
+                .map(|key| (key.data(), key.prefix_len()))
                 .collect(),
         }
     }

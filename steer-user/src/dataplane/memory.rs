@@ -22,6 +22,8 @@ pub struct Memory {
     /// What the flow table holds: slots and members.
     pub tracked: Vec<(u32, u16)>,
     swept: Option<Sweep>,
+    /// Prefixes of clients that are denied.
+    pub denied: Vec<(IpAddr, u8)>,
     /// Interfaces that packets may be redirected to.
     pub ports: Vec<u32>,
 }
@@ -43,6 +45,7 @@ impl Memory {
             slots: Vec::new(),
             tracked: Vec::new(),
             swept: None,
+            denied: Vec::new(),
             ports: Vec::new(),
         }
     }
@@ -101,6 +104,11 @@ impl Dataplane for Memory {
     }
 
     fn set_nat_sources(&mut self, _sources: &[IpAddr]) -> Result<()> {
+        Ok(())
+    }
+
+    fn set_denied(&mut self, denied: &[(IpAddr, u8)]) -> Result<()> {
+        self.denied = denied.to_vec();
         Ok(())
     }
 
@@ -183,6 +191,7 @@ impl Dataplane for Memory {
             members: self.members.clone(),
             slots: self.slots.clone(),
             nat_sources: Vec::new(),
+            denied: Vec::new(),
         }
     }
 

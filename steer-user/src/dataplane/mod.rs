@@ -11,6 +11,7 @@ mod neighbours;
 mod object;
 mod perfect_hash;
 mod pins;
+mod prefix;
 mod sweep;
 mod xdp;
 
@@ -44,6 +45,10 @@ pub trait Dataplane: Send {
     /// Replaces the source addresses of `nat`, IPv4 and IPv6, at most
     /// [`NAT_ADDRESSES`](steer_common::abi::NAT_ADDRESSES) each.
     fn set_nat_sources(&mut self, sources: &[IpAddr]) -> Result<()>;
+
+    /// Makes exactly these prefixes of clients' addresses the ones that are denied. What stays is
+    /// denied all the time.
+    fn set_denied(&mut self, denied: &[(IpAddr, u8)]) -> Result<()>;
 
     /// The services that packets see now.
     fn services(&self) -> Vec<Service>;
@@ -145,4 +150,6 @@ pub struct Snapshot {
     pub slots: Vec<Slot>,
     /// Source addresses of `nat`.
     pub nat_sources: Vec<Address>,
+    /// Prefixes that are denied, with their lengths in bits of IPv6 addresses.
+    pub denied: Vec<(Address, u32)>,
 }

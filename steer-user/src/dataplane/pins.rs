@@ -21,6 +21,8 @@ use steer_common::{
 const BPF_FS_MAGIC: i64 = 0xcafe_4a11;
 /// `BPF_F_MMAPABLE`.
 const MAPPED: u32 = 1 << 10;
+/// `BPF_F_NO_PREALLOC`, which tries have to have.
+const NO_PREALLOC: u32 = 1;
 /// `BPF_F_RDONLY_PROG`, which the kernel gives every devmap.
 const READ_ONLY: u32 = 1 << 7;
 
@@ -69,7 +71,7 @@ const fn per_cpu(name: &'static str, value: usize, entries: u32) -> Spec {
 }
 
 /// The maps that outlive the daemon.
-pub(super) const SPECS: [Spec; 15] = [
+pub(super) const SPECS: [Spec; 17] = [
     array(maps::CONFIG, size_of::<Config>(), 1),
     array(maps::SERVICES, size_of::<Service>(), 2 * abi::SERVICES),
     array(
@@ -102,6 +104,22 @@ pub(super) const SPECS: [Spec; 15] = [
         key: 4,
         value: 4,
         entries: abi::PROGRAMS.len() as u32,
+        flags: 0,
+    },
+    Spec {
+        name: maps::DENIED,
+        kind: MapType::LpmTrie,
+        key: 4 + size_of::<Address>() as u32,
+        value: 4,
+        entries: abi::DENIED,
+        flags: NO_PREALLOC,
+    },
+    Spec {
+        name: maps::ADMISSION,
+        kind: MapType::Array,
+        key: 4,
+        value: 8,
+        entries: abi::SERVICES,
         flags: 0,
     },
     per_cpu(

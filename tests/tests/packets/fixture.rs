@@ -170,9 +170,14 @@ impl Fixture {
 
     /// Changes the flags of a service.
     pub(crate) fn set_flags(&mut self, vip: IpAddr, flags: u32) {
+        self.change_service(vip, |service| service.flags = flags);
+    }
+
+    /// Changes a service, for all its protocols.
+    pub(crate) fn change_service(&mut self, vip: IpAddr, change: impl Fn(&mut Service)) {
         for service in &mut self.services {
-            if service.key.address == vip.into() {
-                service.flags = flags;
+            if service.key.address == vip.into() && service.key.protocol != 0 {
+                change(service);
             }
         }
         self.xdp.maps().publish(&self.services).unwrap();
@@ -181,6 +186,20 @@ impl Fixture {
         host.config = snapshot.config;
         host.services = snapshot.services;
         host.displacements = snapshot.displacements;
+    }
+
+    /// The regions that a service may be served from.
+    pub(crate) fn regions(&self, vip: IpAddr) -> u64 {
+        let mut services = self.services.iter();
+        let service = services.find(|s| s.key.address == vip.into() && s.key.protocol != 0);
+        service.map_or(0, |service| service.regions)
+    }
+
+    /// Denies clients.
+    pub(crate) fn deny(&mut self, denied: &[(IpAddr, u8)]) {
+        self.xdp.maps().set_denied(denied).unwrap();
+        self.configure(|config| config.denies = u32::from(!denied.is_empty()));
+        self.host.snapshot_mut().denied = self.xdp.maps().snapshot().denied;
     }
 
     /// Runs a frame through the program and through the host's build, which have to agree in all.
@@ -205,6 +224,7 @@ impl Fixture {
         memory.extend(frame);
         let mut buffer = Buffer::new(&mut memory, HEADROOM);
         self.host.now_ms.set(now_ms());
+        self.host.now_ns.set(u64::from(now_ms()) << 20);
         let host = process(&mut buffer, INTERFACE, &self.host).action();
         assert_eq!(host, action, "host and kernel decide differently");
         if !matches!(action, Action::Drop(_)) {
@@ -288,6 +308,7 @@ fn service(address: IpAddr, port: u16, protocol: u8, slot: u32, flags: u32) -> S
         },
         slots_start: slot,
         slots_len: 1,
+        regions: u64::MAX,
         flags,
         id,
         ..Service::default()

@@ -318,3 +318,68 @@ fn the_next_hop_is_written_and_forgotten() {
     controller.set_way("a", None).unwrap();
     assert_eq!(controller.dataplane.member(1).flags, 0);
 }
+
+#[test]
+fn flows_of_the_last_nat_backend_are_still_looked_for_when_it_goes() {
+    let bench = Bench::new();
+    let mut controller = bench.start(&["a"], Fake::new());
+    let has_nat = |controller: &Controller<Fake>| {
+        let services = controller.dataplane.services();
+        let chat = services.iter().find(|s| s.key.port == 80).unwrap();
+        chat.flags & steer_common::abi::service_flags::HAS_NAT != 0
+    };
+    assert!(has_nat(&controller));
+    let text = "[node]\nname = \"edge\"\nregion = \"home\"\ninterfaces = [\"eth0\"]\n\
+         [encap]\nsources = [\"10.98.0.1\"]\n\
+         [[backend]]\nname = \"b\"\naddress = \"10.0.9.9\"\nmode = \"ipip\"\n\
+         [[pool]]\nname = \"all\"\nbackends = [\"b\"]\n\
+         [[service]]\nname = \"chat\"\naddress = \"10.99.0.1\"\nport = 80\npools = [\"all\"]\n";
+    let config = Config::parse(text, Path::new("test.toml")).unwrap();
+    controller.reconfigure(config.clone(), bench.now).unwrap();
+    assert!(has_nat(&controller), "its flows are open still");
+    let fresh = Controller::new(config, Fake::new(), bench.now).unwrap();
+    assert!(!has_nat(&fresh));
+}
+
+#[test]
+fn regions_keep_their_numbers_and_bound_a_service() {
+    let bench = Bench::new();
+    let text = |regions: [&str; 2], allowed: &str| {
+        let mut text = "[node]\nname = \"edge\"\nregion = \"home\"\ninterfaces = [\"eth0\"]\n\
+             [encap]\nsources = [\"10.98.0.1\"]\n"
+            .to_owned();
+        for (number, region) in (1..).zip(regions) {
+            text += &format!(
+                "[[backend]]\nname = \"b{number}\"\naddress = \"10.0.9.{number}\"\n\
+                 mode = \"ipip\"\nregion = \"{region}\"\n"
+            );
+        }
+        text += &format!(
+            "[[pool]]\nname = \"all\"\nbackends = [\"b1\", \"b2\"]\n[[service]]\nname = \"chat\"\n\
+             address = \"10.99.0.1\"\nport = 80\npools = [\"all\"]\nregions = [\"{allowed}\"]\n"
+        );
+        Config::parse(&text, Path::new("test.toml")).unwrap()
+    };
+    let of = |controller: &Controller<Fake>| {
+        let dataplane = &controller.dataplane;
+        let members = [1, 2].map(|id| dataplane.member(id).region);
+        (members, dataplane.services()[0].regions)
+    };
+    let mut controller = Controller::new(text(["eu", "us"], "us"), Fake::new(), bench.now).unwrap();
+    let ([eu, us], mask) = of(&controller);
+    assert_ne!(eu, us);
+    assert_eq!(mask, 1 << us);
+    // Only the one that is allowed is in the table.
+    assert_eq!(controller.dataplane.choices(), [(2, 2)]);
+    // A backend moves to a region whose name comes first.
+    controller
+        .reconfigure(text(["asia", "us"], "us"), bench.now)
+        .unwrap();
+    let ([asia, same], mask) = of(&controller);
+    assert_eq!((same, mask), (us, 1 << us));
+    assert_ne!(asia, us);
+    // Another daemon over the same maps finds the numbers there.
+    let fake = controller.dataplane.clone();
+    let next = Controller::new(text(["asia", "us"], "asia"), fake, bench.now).unwrap();
+    assert_eq!(of(&next), ([asia, us], 1 << asia));
+}

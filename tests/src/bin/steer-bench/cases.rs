@@ -224,6 +224,7 @@ fn service(address: Ipv4Addr, port: u16) -> Service {
             family: 4,
             _pad: 0,
         },
+        regions: u64::MAX,
         ..Service::default()
     }
 }
