@@ -2,6 +2,7 @@
 
 mod bench;
 mod demo;
+mod fuzz;
 mod run;
 mod setup;
 mod test;
@@ -26,6 +27,15 @@ enum Task {
         #[arg(long, value_enum, default_value_t = demo::Engine::Chat)]
         engine: demo::Engine,
     },
+    /// Set up, then send random packets through random tables, and compare kernel and host.
+    Fuzz {
+        /// How many packets.
+        #[arg(long, default_value_t = 10_000_000)]
+        packets: u64,
+        /// Where random numbers begin; what a failed run says.
+        #[arg(long)]
+        seed: Option<u64>,
+    },
     /// Install what building and testing need; safe to run again.
     Setup,
     /// Set up, then check formatting, lints, documentation and dependencies, and run the tests.
@@ -36,6 +46,7 @@ fn main() -> Result<()> {
     match Task::parse() {
         Task::Bench { arguments } => bench::run(&arguments),
         Task::Demo { engine } => demo::run(engine),
+        Task::Fuzz { packets, seed } => fuzz::run(packets, seed),
         Task::Setup => setup::run(),
         Task::Test => test::run(),
     }

@@ -76,3 +76,8 @@ fn show(command: &Command) -> String {
     words.extend(command.get_args().map(|arg| arg.to_string_lossy()));
     words.join(" ")
 }
+
+/// The setting of cargo by which tests run as root, with the user's environment.
+pub(crate) const fn as_root_env() -> &'static str {
+    r#"target."cfg(unix)".runner=["sudo","-n","-E","--"]"#
+}

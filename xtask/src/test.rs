@@ -5,7 +5,7 @@ use std::process::Command;
 use anyhow::{Context, Result};
 
 use crate::{
-    run::{cargo, check, is_root, output, repository, toolchain_dir},
+    run::{as_root_env, cargo, check, is_root, output, repository, toolchain_dir},
     setup,
 };
 
@@ -124,8 +124,7 @@ fn tests() -> Result<()> {
     let mut command = cargo();
     command.args(["test", "--locked", "--workspace"]);
     if !is_root() {
-        let runner = r#"target."cfg(unix)".runner=["sudo","-n","-E","--"]"#;
-        command.args(["--config", runner]);
+        command.args(["--config", as_root_env()]);
     }
     check(&mut command)
 }

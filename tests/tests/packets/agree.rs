@@ -1,15 +1,96 @@
 //! Kernel and host agree on packets and tables that nobody thought of.
 
-use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::{
+    net::{IpAddr, Ipv4Addr},
+    panic::{AssertUnwindSafe, catch_unwind},
+};
 
 use rand::{Rng as _, SeedableRng as _, rngs::StdRng};
-use steer_common::abi::{MemberState, Slot};
-use steer_tests::packet::{Packet, Transport};
+use steer_common::abi::{MemberState, Mode, Slot, member_flags, service_flags};
+use steer_tests::packet::{Packet, Transport, ethernet, icmp, ip_around};
 
-use crate::fixture::{Fixture, PORT, V6_SLOTS, client, v4, v6, vip};
+use crate::fixture::{Fixture, OUTER_V4, OUTER_V6, PORT, V6_SLOTS, backend, client, v4, v6, vip};
 
-/// Packets of a run; each meets tables that changed a little.
-const PACKETS: u32 = 4000;
+/// Packets of a run, unless `STEER_FUZZ_PACKETS` says otherwise; many meet tables that changed a
+/// little.
+const PACKETS: u64 = 20_000;
+/// Where random numbers begin, unless `STEER_FUZZ_SEED` says otherwise.
+const SEED: u64 = 20_261_124;
+/// How often services change: the daemon's way of doing that takes its time.
+const SERVICES_EVERY: u64 = 2000;
+
+fn setting(name: &str, usual: u64) -> u64 {
+    match std::env::var(name) {
+        Ok(text) => text.parse().unwrap(),
+        Err(_) => usual,
+    }
+}
+
+/// A frame of one of the kinds that the data path knows.
+fn frame(random: &mut StdRng) -> Vec<u8> {
+    let packet = packet(random);
+    match random.random_range(0..8) {
+        0 => {
+            let fragments = Packet {
+                fragment: 0,
+                extensions: Vec::new(),
+                payload: vec![5; random.random_range(0..80)],
+                id: random.random_range(0..4),
+                ..packet
+            }
+            .fragments(8 * random.random_range(1..5));
+            let index = random.random_range(0..fragments.len());
+            fragments[index].clone()
+        }
+        1 => error(&packet, random),
+        2 => {
+            // As if a backend answered, to a port that may be some flow's.
+            let (source, destination, member) = if packet.source.is_ipv4() {
+                (backend(5), OUTER_V4.into(), 5)
+            } else {
+                (backend(7), OUTER_V6.into(), 7)
+            };
+            Packet {
+                source,
+                destination,
+                source_port: if member == 5 { PORT } else { 8080 },
+                destination_port: 30_000 + random.random_range(0..1000),
+                ..packet
+            }
+            .bytes()
+        }
+        _ => packet.bytes(),
+    }
+}
+
+/// An ICMP error about the answer to a packet.
+fn error(packet: &Packet, random: &mut StdRng) -> Vec<u8> {
+    let about = Packet {
+        source: packet.destination,
+        destination: packet.source,
+        source_port: packet.destination_port,
+        destination_port: packet.source_port,
+        ..packet.clone()
+    }
+    .ip();
+    let about = &about[..random.random_range(0..=about.len())];
+    let is_v4 = packet.source.is_ipv4();
+    let kind = if is_v4 {
+        [[3, 4], [3, 1], [11, 0], [8, 0]]
+    } else {
+        [[2, 0], [1, 4], [3, 0], [128, 0]]
+    }[random.random_range(0..4)];
+    let addresses = [packet.source, packet.destination];
+    let message = icmp(addresses, kind, random.random(), about);
+    let mut frame = ethernet(packet.macs, &packet.tags, is_v4);
+    frame.extend(ip_around(
+        addresses,
+        60,
+        if is_v4 { 1 } else { 58 },
+        &message,
+    ));
+    frame
+}
 
 fn packet(random: &mut StdRng) -> Packet {
     let is_v4: bool = random.random();
@@ -80,23 +161,65 @@ fn change(fixture: &mut Fixture, random: &mut StdRng) {
     fixture.set_state(random.random_range(1..=8), state);
 }
 
+/// Gives members another mode, region, way, or load.
+fn change_member(fixture: &mut Fixture, random: &mut StdRng) {
+    let id = random.random_range(1..=8);
+    fixture.change(id, |member| match random.random_range(0..4) {
+        0 if id <= 4 => {
+            member.mode = [Mode::Ipip, Mode::Gue, Mode::L2][random.random_range(0..3)] as u8;
+        }
+        1 => member.region = random.random_range(0..3),
+        2 => member.vlan = random.random_range(0..2) * 77,
+        _ => member.flags ^= member_flags::HOT,
+    });
+}
+
+fn change_service(fixture: &mut Fixture, random: &mut StdRng) {
+    let last = random.random_range(1..vip::UNKNOWN);
+    let vip = if random.random() { v4(last) } else { v6(last) };
+    let regions = [u64::MAX, 1, 2, 6][random.random_range(0..4)];
+    let mut flags =
+        random.random_range(0..4) | (random.random_range(0..2) * service_flags::AFFINITY);
+    if last == vip::NAT {
+        flags |= service_flags::HAS_NAT;
+    }
+    fixture.change_service(vip, |service| {
+        service.regions = regions;
+        service.flags = flags;
+    });
+    let clients = (IpAddr::V4(Ipv4Addr::new(192, 0, 2, 0)), 24);
+    let denied = random.random_ratio(1, 8).then_some(clients);
+    fixture.deny(denied.as_slice());
+}
+
 #[test]
 fn random_packets_and_tables_are_decided_alike() {
-    let seed = 20_261_124;
+    let seed = setting("STEER_FUZZ_SEED", SEED);
+    let packets = setting("STEER_FUZZ_PACKETS", PACKETS);
     let mut random = StdRng::seed_from_u64(seed);
     let mut fixture = Fixture::new();
     // A SYN that is repeated would be taken elsewhere half a second later: by the clock, that is,
     // which the two read one after the other.
-    fixture.configure(|config| config.nat_retry_ms = u32::MAX);
-    for number in 0..PACKETS {
-        let mut frame = packet(&mut random).bytes();
+    fixture.configure(|config| {
+        config.nat_retry_ms = u32::MAX;
+        config.nat_idle_ms = u32::MAX / 4;
+        config.nat_udp_idle_ms = u32::MAX / 4;
+        config.nat_closed_ms = u32::MAX / 4;
+    });
+    for number in 0..packets {
+        let mut frame = frame(&mut random);
         mutate(&mut frame, &mut random);
-        if random.random_ratio(1, 4) {
+        if random.random_ratio(1, 16) {
             change(&mut fixture, &mut random);
+            change_member(&mut fixture, &mut random);
         }
-        let ran = catch_unwind(AssertUnwindSafe(|| fixture.run(&frame)));
+        if number % SERVICES_EVERY == SERVICES_EVERY - 1 {
+            change_service(&mut fixture, &mut random);
+        }
+        let ran = catch_unwind(AssertUnwindSafe(|| fixture.run_quickly(&frame)));
         assert!(ran.is_ok(), "packet {number} of seed {seed}: {frame:02x?}");
     }
+    fixture.check_drops();
     for index in 0..2 * V6_SLOTS {
         fixture.slot(index);
     }

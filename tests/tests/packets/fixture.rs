@@ -1,6 +1,9 @@
 //! One set of tables, in the kernel and in memory of the host.
 
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::{
+    collections::HashMap,
+    net::{IpAddr, Ipv4Addr, Ipv6Addr},
+};
 
 use aya::programs::{TestRun as _, TestRunOptions};
 use steer_common::{
@@ -90,6 +93,7 @@ pub(crate) struct Fixture {
     pub(crate) xdp: Xdp,
     pub(crate) host: HostTables,
     services: Vec<Service>,
+    dropped: HashMap<DropReason, u64>,
 }
 
 impl Fixture {
@@ -135,6 +139,7 @@ impl Fixture {
             xdp,
             host,
             services,
+            dropped: HashMap::new(),
         }
     }
 
@@ -243,6 +248,45 @@ impl Fixture {
             );
         }
         Ran { action, bytes: out }
+    }
+
+    /// As [`Self::run`], for many packets: what is counted is only added up, for
+    /// [`Self::check_drops`].
+    pub(crate) fn run_quickly(&mut self, frame: &[u8]) {
+        let mut out = vec![0; frame.len() + 256];
+        let mut options = TestRunOptions::new();
+        options.data_in = Some(frame);
+        options.data_out = Some(&mut out);
+        let result = self.xdp.program().unwrap().test_run(options).unwrap();
+        out.truncate(result.data_size_out as usize);
+        let mut memory = vec![0; HEADROOM];
+        memory.extend(frame);
+        let mut buffer = Buffer::new(&mut memory, HEADROOM);
+        self.host.now_ms.set(now_ms());
+        self.host.now_ns.set(u64::from(now_ms()) << 20);
+        let host = process(&mut buffer, INTERFACE, &self.host).action();
+        let code = match host {
+            Action::Drop(reason) => {
+                *self.dropped.entry(reason).or_default() += 1;
+                1
+            }
+            Action::Pass => 2,
+            Action::Transmit(_) => 3,
+        };
+        assert_eq!(result.return_value, code, "the host says {host:?}");
+        if code != 1 {
+            assert_eq!(buffer.bytes(), out, "written differently");
+        }
+    }
+
+    /// Compares what was counted for drops with what the host's build says that was dropped.
+    pub(crate) fn check_drops(&mut self) {
+        let counted = self.xdp.maps().counters().unwrap().drops;
+        for reason in DropReason::ALL {
+            let dropped = self.dropped.get(&reason).copied().unwrap_or(0);
+            let expected = dropped + self.answered(reason);
+            assert_eq!(counted[reason as usize], expected, "{reason:?}");
+        }
     }
 
     /// Packets that the host's build has answered, for this reason.
