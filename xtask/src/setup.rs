@@ -174,17 +174,24 @@ pub(crate) fn apt_install(packages: &[&str], why: &str) -> Result<()> {
         command
     };
     println!("setup: apt-get install {missing:?}: {why}");
-    if !missing.iter().all(|package| apt_offers(package)) {
-        check(apt_get().arg("update"))?;
+    let install = || {
+        check(
+            apt_get()
+                .args(["install", "--no-install-recommends"])
+                .args(&missing),
+        )
+    };
+    let offered = missing.iter().all(|package| apt_offers(package));
+    if offered && install().is_ok() {
+        return Ok(());
     }
+    // The lists are missing, or so old that they name packages which the mirror no longer has.
+    println!("setup: apt-get update, for current lists of packages");
+    check(apt_get().arg("update"))?;
     if let Some(package) = missing.iter().find(|package| !apt_offers(package)) {
         bail!("apt has no {package}: {why}");
     }
-    check(
-        apt_get()
-            .args(["install", "--no-install-recommends"])
-            .args(missing),
-    )
+    install()
 }
 
 fn is_installed(package: &str) -> bool {
