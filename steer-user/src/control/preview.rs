@@ -17,7 +17,7 @@ use crate::{
     dataplane::{Dataplane, Memory},
     domain::health::State,
     journal::Journal,
-    probe::{Measurement, OrcaLoadReport, Sample},
+    probe::{Load, Measurement, OrcaLoadReport, Sample},
 };
 
 /// Round trips to backends of the node's region, and of others, where none was measured.
@@ -157,6 +157,7 @@ impl<D: Dataplane> Controller<D> {
                     rtt,
                     handshake: None,
                     report: OrcaLoadReport::default(),
+                    load: Load::default(),
                 }),
             };
             for _ in 0..self.config.probe.rise {

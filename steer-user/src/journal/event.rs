@@ -12,7 +12,7 @@ use crate::{
         health::{Health, State},
         rings::Nearness,
     },
-    probe::{DRAINING, Measurement, OrcaLoadReport, ProbeFailure, Sample},
+    probe::{DRAINING, Load, Measurement, OrcaLoadReport, ProbeFailure, Sample},
 };
 
 /// One change of steering, or of what the journal itself goes by.
@@ -170,6 +170,9 @@ pub enum Outcome {
         rtt_ns: u64,
         /// Whether the beacon says that its backend drains.
         draining: bool,
+        /// The load that was reported, if there was any.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        load: Option<Box<Load>>,
     },
     /// It was not.
     Failed(ProbeFailure),
@@ -201,6 +204,7 @@ impl Probe {
                     .named_metrics
                     .get(DRAINING)
                     .is_some_and(|value| *value > 0.0),
+                load: (sample.load != Load::default()).then(|| Box::new(sample.load.clone())),
             },
             Err(failure) => Outcome::Failed(failure.clone()),
         };
@@ -210,7 +214,11 @@ impl Probe {
     /// A measurement that decides as the one that it was made of.
     pub(crate) fn measurement(&self, backend: &str, epoch: Instant) -> Measurement {
         let outcome = match &self.outcome {
-            Outcome::Answered { rtt_ns, draining } => {
+            Outcome::Answered {
+                rtt_ns,
+                draining,
+                load,
+            } => {
                 let mut report = OrcaLoadReport::default();
                 if *draining {
                     report.named_metrics.insert(DRAINING.to_owned(), 1.0);
@@ -219,6 +227,7 @@ impl Probe {
                     rtt: Duration::from_nanos(*rtt_ns),
                     handshake: None,
                     report,
+                    load: load.as_deref().cloned().unwrap_or_default(),
                 })
             }
             Outcome::Failed(failure) => Err(failure.clone()),

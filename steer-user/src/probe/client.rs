@@ -108,7 +108,11 @@ impl Prober {
             let outcome = link.ping(self.settings.timeout).await;
             match &outcome {
                 Ok(_) => (timeouts, self.retries) = (0, 0),
-                Err(ProbeFailure::BackendDown | ProbeFailure::Malformed(_)) => timeouts = 0,
+                Err(
+                    ProbeFailure::BackendDown
+                    | ProbeFailure::Hung { .. }
+                    | ProbeFailure::Malformed(_),
+                ) => timeouts = 0,
                 Err(ProbeFailure::Timeout) if timeouts + 1 < TIMEOUTS_PER_LINK => timeouts += 1,
                 Err(failure) => return Err(End::Lost(failure.clone())),
             }

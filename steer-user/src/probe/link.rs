@@ -10,7 +10,7 @@ use tokio::time::timeout;
 
 use super::socket::{self, Unreachable};
 use super::tls::{ProbeTls, Verdict};
-use super::{ProbeFailure, Sample, wire};
+use super::{Load, ProbeFailure, Sample, wire};
 use crate::pki::Identity;
 
 /// An open connection; closed when dropped.
@@ -87,12 +87,13 @@ impl Link {
             }
             failure = refusal(&mut self.unreachable) => return Err(failure),
         };
-        if report.backend_down() {
-            return Err(ProbeFailure::BackendDown);
+        if let Some(failure) = report.failure() {
+            return Err(failure);
         }
         Ok(Sample {
             rtt,
             handshake: self.handshake.take(),
+            load: Load::parse(&report),
             report,
         })
     }

@@ -2,6 +2,7 @@
 
 mod client;
 mod link;
+mod load;
 mod measurement;
 mod orca;
 mod socket;
@@ -11,8 +12,11 @@ mod tls;
 pub mod wire;
 
 pub use self::client::{ProbeSettings, ProbeTarget, spawn};
-pub use self::measurement::{Measurement, ProbeFailure, Sample};
-pub use self::orca::{BACKEND_UP, DRAINING, OrcaLoadReport, ReportError};
+pub use self::load::{Load, NO_SIGNAL, NoSignal};
+pub use self::measurement::{Measurement, ProbeFailure, Sample, Trouble};
+pub use self::orca::{
+    BACKEND_UP, DRAINING, OrcaLoadReport, PROBE_BUDGET, ReportError, TROUBLE, TROUBLE_FOR,
+};
 pub use self::tls::ProbeTls;
 
 /// The ALPN protocol between a node and a beacon.

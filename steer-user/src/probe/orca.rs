@@ -2,10 +2,18 @@
 
 use std::collections::BTreeMap;
 
+use super::{ProbeFailure, Trouble};
+
 /// Named metric: 0 if the backend behind the beacon doesn't answer, 1 if it does.
 pub const BACKEND_UP: &str = "backend_up";
 /// Named metric: 1 if the backend's operator wants no new work, 0 if not.
 pub const DRAINING: &str = "draining";
+/// Named metric: what is wrong with an engine that takes connections, a [`Trouble`] by its number.
+pub const TROUBLE: &str = "trouble";
+/// Named metric: for how many seconds that has been so.
+pub const TROUBLE_FOR: &str = "trouble_for";
+/// Named metric: how many probes a second the beacon wants of one node at most.
+pub const PROBE_BUDGET: &str = "probe_budget";
 
 /// One load report, wire compatible with xDS.
 #[derive(Clone, PartialEq, prost::Message)]
@@ -72,11 +80,23 @@ impl OrcaLoadReport {
         Ok(())
     }
 
-    /// Whether the beacon says that its backend is dead.
-    pub fn backend_down(&self) -> bool {
-        self.named_metrics
-            .get(BACKEND_UP)
-            .is_some_and(|up| *up == 0.0)
+    /// Why its backend is dead, if the beacon says that it is.
+    pub fn failure(&self) -> Option<ProbeFailure> {
+        let metric = |key: &str| self.named_metrics.get(key).copied();
+        if let Some(trouble) = metric(TROUBLE).filter(|trouble| *trouble != 0.0) {
+            return Some(ProbeFailure::Hung {
+                trouble: Trouble::from_number(trouble),
+                // Of a valid report it is finite and not negative; a cast saturates.
+                seconds: metric(TROUBLE_FOR).unwrap_or(0.0) as u64,
+            });
+        }
+        (metric(BACKEND_UP) == Some(0.0)).then_some(ProbeFailure::BackendDown)
+    }
+
+    /// How many probes a second the beacon wants of one node at most.
+    pub fn probe_budget(&self) -> Option<f64> {
+        let budget = self.named_metrics.get(PROBE_BUDGET).copied();
+        budget.filter(|budget| *budget > 0.0)
     }
 
     /// Whether the backend's operator wants no new work for it.

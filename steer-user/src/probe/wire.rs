@@ -7,7 +7,8 @@
 use bytes::{BufMut, Bytes, BytesMut};
 use prost::Message;
 
-use super::orca::{BACKEND_UP, DRAINING, OrcaLoadReport, ReportError};
+use super::orca::{BACKEND_UP, DRAINING, OrcaLoadReport, ReportError, TROUBLE, TROUBLE_FOR};
+use super::{NO_SIGNAL, PROBE_BUDGET};
 
 /// Length of a ping, and of what precedes the report in a reply.
 pub const HEADER_LEN: usize = 16;
@@ -87,8 +88,8 @@ pub fn decode_ping(datagram: &[u8]) -> Result<u64, WireError> {
 
 /// A reply of at most `limit` bytes (and never more than [`MAX_DATAGRAM`]).
 ///
-/// A report that is too long loses its maps, except what steering can't do without:
-/// [`BACKEND_UP`] and [`DRAINING`].
+/// A report that is too long loses its maps, except what steering can't do without: whether the
+/// backend is down or drains, and why there is no load.
 pub fn encode_reply(
     sequence: u64,
     report: &OrcaLoadReport,
@@ -102,9 +103,17 @@ pub fn encode_reply(
     let mut short = report.clone();
     short.request_cost.clear();
     short.utilization.clear();
+    let kept = [
+        BACKEND_UP,
+        DRAINING,
+        TROUBLE,
+        TROUBLE_FOR,
+        NO_SIGNAL,
+        PROBE_BUDGET,
+    ];
     short
         .named_metrics
-        .retain(|key, _| key == BACKEND_UP || key == DRAINING);
+        .retain(|key, _| kept.contains(&key.as_str()));
     let out = assemble(sequence, &short);
     if out.len() <= limit {
         Ok(out)
@@ -177,7 +186,10 @@ mod tests {
             big.named_metrics.insert(format!("metric-{i}"), 1.0);
         }
         let out = encode_reply(1, &big, MAX_DATAGRAM).unwrap();
-        assert!(decode_reply(&out).unwrap().1.backend_down());
+        assert_eq!(
+            decode_reply(&out).unwrap().1.failure(),
+            Some(crate::probe::ProbeFailure::BackendDown)
+        );
         assert!(matches!(
             encode_reply(1, &big, 20),
             Err(WireError::TooLong(_))

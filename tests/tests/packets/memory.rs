@@ -22,7 +22,7 @@ use steer_user::{
     config::Config,
     control::Controller,
     dataplane::{Attacher, Dataplane as _, KernelMaps, OpenOptions, Xdp, bench_object},
-    probe::{Measurement, OrcaLoadReport, ProbeFailure, Sample},
+    probe::{Load, Measurement, OrcaLoadReport, ProbeFailure, Sample},
 };
 
 use crate::fixture::{Fixture, PORT, client, v4, vip};
@@ -110,6 +110,7 @@ impl Node {
                     rtt: Duration::from_millis(1),
                     handshake: None,
                     report: OrcaLoadReport::default(),
+                    load: Load::default(),
                 })
             } else {
                 Err(ProbeFailure::Timeout)

@@ -17,7 +17,7 @@ use super::Controller;
 use crate::{
     config::Config,
     dataplane::Dataplane as _,
-    probe::{Measurement, OrcaLoadReport, ProbeFailure, Sample},
+    probe::{Load, Measurement, OrcaLoadReport, ProbeFailure, Sample},
 };
 
 /// A site with these backends, all probed.
@@ -73,6 +73,7 @@ impl Bench {
                 rtt: Duration::from_millis(rtt),
                 handshake: None,
                 report: OrcaLoadReport::default(),
+                load: Load::default(),
             }),
             None => Err(ProbeFailure::Timeout),
         };

@@ -10,7 +10,7 @@ use crate::{
     control::{Replayed, recorder::Recorder, replay},
     domain::health::State,
     journal::{self, Event, Journal, Limits, Located, Outcome, Record, Why},
-    probe::DRAINING,
+    probe::{DRAINING, Load},
 };
 
 const NAMES: [&str; 5] = ["a", "b", "c", "d", "e"];
@@ -73,6 +73,11 @@ impl Run {
                     rtt: Duration::from_micros(micros),
                     handshake: None,
                     report,
+                    load: Load {
+                        waiting: (micros % 2 == 0).then_some(3.0),
+                        kv_use: (micros % 3 == 0).then_some(0.1 + 0.2),
+                        ..Load::default()
+                    },
                 })
             }
         };
@@ -253,6 +258,7 @@ fn forge(event: &mut Event, kind: u8) -> bool {
                 last.outcome = Outcome::Answered {
                     rtt_ns: 1,
                     draining: false,
+                    load: None,
                 };
             }
         }

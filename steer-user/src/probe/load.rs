@@ -1,0 +1,273 @@
+//! What a backend's engine says of its load, as numbers that can be believed.
+
+use serde::{Deserialize, Serialize};
+
+use super::OrcaLoadReport;
+
+/// Named metric: why there is no signal of the engine, a [`NoSignal`] by its number.
+pub const NO_SIGNAL: &str = "no_signal";
+
+/// Requests, tokens: no engine has more of them at once.
+const COUNT: f64 = 1e7;
+/// A share of something. A little more than all of it is rounding; the rest is a mistake.
+const SHARE: f64 = 1.05;
+/// A day in seconds.
+const SECONDS: f64 = 86_400.0;
+/// Tokens a second of the largest machines, and some room.
+const RATE: f64 = 1e9;
+
+/// The load of one backend. What is `None` is not known, which never means that it is zero.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Load {
+    /// Requests that the engine works on.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub running: Option<f64>,
+    /// Requests that wait for the engine to begin with them.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub waiting: Option<f64>,
+    /// So many waiting requests are too many.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub limit: Option<f64>,
+    /// Requests that the engine has, running or waiting.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub in_flight: Option<f64>,
+    /// Requests that it works on at once at most.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub capacity: Option<f64>,
+    /// Use of the KV cache, from 0 to 1.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub kv_use: Option<f64>,
+    /// Seconds to the first token, half of the requests of late.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub first_token_p50: Option<f64>,
+    /// Seconds to the first token, 95 of 100 requests of late.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub first_token_p95: Option<f64>,
+    /// Seconds to the first token, the mean of late.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub first_token_mean: Option<f64>,
+    /// Seconds from a token to the next, half of them of late.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub inter_token_p50: Option<f64>,
+    /// Seconds from a token to the next, 95 of 100 of late.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub inter_token_p95: Option<f64>,
+    /// Seconds from a token to the next, the mean of late.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub inter_token_mean: Option<f64>,
+    /// Tokens a second that are generated.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub tokens_per_second: Option<f64>,
+    /// Tokens a second of prompts.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub prompt_tokens_per_second: Option<f64>,
+    /// Requests a second that the engine set back for want of memory.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub preemptions_per_second: Option<f64>,
+    /// Seconds since the beacon read all this of the engine; `None` where it reads none.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub age: Option<f64>,
+    /// CPU use of the machine; 1 is all of it, and it may be more.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub cpu: Option<f64>,
+    /// Memory use of the machine, from 0 to 1.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub memory: Option<f64>,
+    /// Why the engine's part is not known, where the beacon should know it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub no_signal: Option<NoSignal>,
+    /// A number that was not believed, with its name.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub refused: Option<String>,
+}
+
+/// Why nothing is known of an engine's load. The numbers are those of the report.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, thiserror::Error)]
+#[serde(rename_all = "snake_case")]
+pub enum NoSignal {
+    /// The beacon has just begun.
+    #[error("the engine's metrics were not read yet")]
+    NotYet = 1,
+    /// The engine's metrics can't be fetched.
+    #[error("the engine's metrics can't be fetched; the beacon's log says why")]
+    Unreachable = 2,
+    /// What the engine sends is no page of metrics.
+    #[error("the engine's metrics can't be read; the beacon's log says why")]
+    Malformed = 3,
+    /// None of the names that the profile knows is there.
+    #[error(
+        "the engine has none of the metrics that the profile knows: was it upgraded, or is it \
+         another engine? The beacon's log names them"
+    )]
+    Renamed = 4,
+    /// What was read last is too old.
+    #[error("the engine's metrics are too old")]
+    Stale = 5,
+    /// A reason that this version doesn't know.
+    #[error("the beacon gives a reason that this version does not know")]
+    Other = 6,
+}
+
+impl NoSignal {
+    fn from_number(number: f64) -> Self {
+        let known = [
+            Self::NotYet,
+            Self::Unreachable,
+            Self::Malformed,
+            Self::Renamed,
+            Self::Stale,
+        ];
+        let found = known.into_iter().find(|r| number == f64::from(*r as u8));
+        found.unwrap_or(Self::Other)
+    }
+}
+
+/// One number: its key in a report, the most of it that is believed, and its place.
+struct Field {
+    key: &'static str,
+    most: f64,
+    place: fn(&mut Load) -> &mut Option<f64>,
+}
+
+const fn field(key: &'static str, most: f64, place: fn(&mut Load) -> &mut Option<f64>) -> Field {
+    Field { key, most, place }
+}
+
+const FIELDS: [Field; 16] = [
+    field("running", COUNT, |l| &mut l.running),
+    field("waiting", COUNT, |l| &mut l.waiting),
+    field("limit", COUNT, |l| &mut l.limit),
+    field("in_flight", COUNT, |l| &mut l.in_flight),
+    field("capacity", COUNT, |l| &mut l.capacity),
+    field("kv_use", SHARE, |l| &mut l.kv_use),
+    field("ttft_p50", SECONDS, |l| &mut l.first_token_p50),
+    field("ttft_p95", SECONDS, |l| &mut l.first_token_p95),
+    field("ttft_mean", SECONDS, |l| &mut l.first_token_mean),
+    field("itl_p50", SECONDS, |l| &mut l.inter_token_p50),
+    field("itl_p95", SECONDS, |l| &mut l.inter_token_p95),
+    field("itl_mean", SECONDS, |l| &mut l.inter_token_mean),
+    field("tokens_s", RATE, |l| &mut l.tokens_per_second),
+    field("prompt_tokens_s", RATE, |l| &mut l.prompt_tokens_per_second),
+    field("preemptions_s", RATE, |l| &mut l.preemptions_per_second),
+    // A beacon that could not read its engine for a year still says so.
+    field("age", 366.0 * SECONDS, |l| &mut l.age),
+];
+
+impl Load {
+    /// What a report says. A number that can't be (not finite, negative, beyond anything that an
+    /// engine has, a limit of 0) is left out, and the last such one is named in
+    /// [`Self::refused`].
+    #[must_use]
+    pub fn parse(report: &OrcaLoadReport) -> Self {
+        let mut load = Self::default();
+        for Field { key, most, place } in &FIELDS {
+            let Some(value) = report.named_metrics.get(*key).copied() else {
+                continue;
+            };
+            let divisor = matches!(*key, "limit" | "capacity");
+            if !(0.0..=*most).contains(&value) || (divisor && value == 0.0) {
+                load.refused = Some(format!("{key} is {value}"));
+            } else if *key == "kv_use" {
+                load.kv_use = Some(value.min(1.0));
+            } else {
+                *place(&mut load) = Some(value);
+            }
+        }
+        let (cpu, memory) = (report.cpu_utilization, report.mem_utilization);
+        // A machine without any memory in use is one of which nothing is said.
+        if memory > 0.0 && memory <= SHARE && (0.0..=COUNT).contains(&cpu) {
+            (load.cpu, load.memory) = (Some(cpu), Some(memory.min(1.0)));
+        }
+        let why = report.named_metrics.get(NO_SIGNAL).copied();
+        load.no_signal = why.filter(|why| *why != 0.0).map(NoSignal::from_number);
+        load
+    }
+
+    /// Puts it into a report, so that [`Self::parse`] finds it there.
+    pub fn write(mut self, report: &mut OrcaLoadReport) {
+        for Field { key, place, .. } in &FIELDS {
+            if let Some(value) = *place(&mut self) {
+                report.named_metrics.insert((*key).to_owned(), value);
+            }
+        }
+        if let Some(why) = self.no_signal {
+            let number = f64::from(why as u8);
+            report.named_metrics.insert(NO_SIGNAL.to_owned(), number);
+        }
+        report.cpu_utilization = self.cpu.unwrap_or(0.0);
+        report.mem_utilization = self.memory.unwrap_or(0.0);
+    }
+
+    /// Whether anything is known of the engine's load.
+    #[must_use]
+    pub fn has_signal(&self) -> bool {
+        let known = [self.running, self.waiting, self.in_flight, self.kv_use];
+        known.iter().any(Option::is_some)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_written_is_read() {
+        let mut load = Load {
+            no_signal: Some(NoSignal::Renamed),
+            cpu: Some(0.5),
+            memory: Some(0.25),
+            ..Load::default()
+        };
+        for (index, field) in FIELDS.iter().enumerate() {
+            *(field.place)(&mut load) = Some(index as f64 / 16.0 + 0.0625);
+        }
+        let mut report = OrcaLoadReport::default();
+        load.clone().write(&mut report);
+        assert_eq!(report.named_metrics.len(), FIELDS.len() + 1);
+        assert_eq!(Load::parse(&report), load);
+        let text = serde_json::to_string(&load).unwrap();
+        assert_eq!(serde_json::from_str::<Load>(&text).unwrap(), load);
+    }
+
+    #[test]
+    fn what_nobody_says_is_unknown_and_not_zero() {
+        let load = Load::parse(&OrcaLoadReport::default());
+        assert_eq!(load, Load::default());
+        assert!(!load.has_signal());
+        assert_eq!(serde_json::to_string(&load).unwrap(), "{}");
+    }
+
+    #[test]
+    fn numbers_that_cannot_be_are_left_out_and_named() {
+        for (key, value) in [
+            ("running", f64::NAN),
+            ("running", -1.0),
+            ("waiting", f64::INFINITY),
+            ("waiting", 1e8),
+            ("kv_use", 1.2),
+            ("capacity", 0.0),
+            ("limit", 0.0),
+            ("ttft_p95", 100_000.0),
+        ] {
+            let mut report = OrcaLoadReport::default();
+            report.named_metrics.insert("in_flight".to_owned(), 3.0);
+            report.named_metrics.insert(key.to_owned(), value);
+            let want = Load {
+                in_flight: Some(3.0),
+                refused: Some(format!("{key} is {value}")),
+                ..Load::default()
+            };
+            assert_eq!(Load::parse(&report), want, "{key} {value}");
+        }
+    }
+
+    #[test]
+    fn a_reason_of_a_later_version_is_a_reason() {
+        let mut report = OrcaLoadReport::default();
+        report.named_metrics.insert(NO_SIGNAL.to_owned(), 77.0);
+        assert_eq!(Load::parse(&report).no_signal, Some(NoSignal::Other));
+        report.named_metrics.insert(NO_SIGNAL.to_owned(), 0.0);
+        assert_eq!(Load::parse(&report).no_signal, None);
+    }
+}
