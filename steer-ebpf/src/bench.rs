@@ -11,10 +11,11 @@ mod maps {
     //! Every map of the programs.
 
     use aya_ebpf::{
+        bindings::BPF_F_NO_PREALLOC,
         macros::map,
-        maps::{Array, LruHashMap, PerCpuArray, ProgramArray},
+        maps::{Array, LpmTrie, LruHashMap, PerCpuArray, ProgramArray},
     };
-    use steer_common::abi::{FlowEntry, FlowKey, bench::Run};
+    use steer_common::abi::{Address, FlowEntry, FlowKey, NAT_FLOWS, NatForward, bench::Run};
 
     #[map]
     pub(crate) static RUN: Array<Run> = Array::with_max_entries(1, 0);
@@ -26,20 +27,32 @@ mod maps {
     pub(crate) static BENCH_LRU: LruHashMap<FlowKey, FlowEntry> =
         LruHashMap::with_max_entries(1 << 21, 0);
 
+    /// As large as the tables of `nat`, and with entries as large.
+    #[map]
+    pub(crate) static BENCH_NEW: LruHashMap<FlowKey, NatForward> =
+        LruHashMap::with_max_entries(NAT_FLOWS, 0);
+
+    #[map]
+    pub(crate) static BENCH_ARRAY: Array<u64> = Array::with_max_entries(1 << 16, 0);
+
+    #[map]
+    pub(crate) static BENCH_LPM: LpmTrie<Address, u32> =
+        LpmTrie::with_max_entries(1 << 10, BPF_F_NO_PREALLOC);
+
     #[map]
     pub(crate) static SCRATCH: PerCpuArray<u64> = PerCpuArray::with_max_entries(1, 0);
 }
 
-use aya_ebpf::{bindings::xdp_action, macros::xdp, programs::XdpContext};
+use aya_ebpf::{bindings::xdp_action, macros::xdp, maps::lpm_trie::Key, programs::XdpContext};
 use steer_common::{
-    abi::bench::Run,
+    abi::{NatForward, bench::Run},
     checksum::Sum,
     frame::Frame,
-    wire::{IPV4_HEADER, parse},
+    wire::{IPV4_HEADER, Packet, parse},
 };
 
 use crate::{
-    maps::{BENCH_LRU, PROGRAMS, RUN},
+    maps::{BENCH_ARRAY, BENCH_LPM, BENCH_LRU, BENCH_NEW, PROGRAMS, RUN},
     packet::XdpFrame,
 };
 
@@ -76,7 +89,8 @@ fn next<F: Frame>(frame: &mut F, run: &mut Run) -> Option<()> {
         frame.store(index * 8, *word)?;
     }
     // An odd factor visits each flow once in a round, far from the one before.
-    let flow = (run.runs as u32).wrapping_mul(0x9e37_79b1) & run.flow_mask;
+    let turn = run.first.wrapping_add(run.runs as u32);
+    let flow = turn.wrapping_mul(0x9e37_79b1) & run.flow_mask;
     frame.store(28, (flow as u16).to_be())?;
     frame.store(34, ((flow >> 16) as u16 + 1024).to_be())
 }
@@ -139,14 +153,45 @@ fn wrap<F: Frame>(frame: &mut F) -> Option<()> {
     frame.store(14, [first, second, third, source, destination])
 }
 
+/// Parses the packet and looks its flow up in an array.
+#[xdp]
+pub fn array(ctx: XdpContext) -> u32 {
+    parsed(&ctx, |packet| {
+        BENCH_ARRAY.get(u32::from(packet.key.source_port)).is_some()
+    })
+}
+
+/// Parses the packet and looks its source up in a trie of prefixes.
+#[xdp]
+pub fn lpm(ctx: XdpContext) -> u32 {
+    parsed(&ctx, |packet| {
+        BENCH_LPM.get(Key::new(128, packet.key.source)).is_some()
+    })
+}
+
 /// Parses the packet and looks its flow up in an LRU hash.
 #[xdp]
 pub fn lru(ctx: XdpContext) -> u32 {
-    let mut frame = XdpFrame::new(&ctx);
+    parsed(&ctx, |packet| BENCH_LRU.get_ptr(packet.key).is_some())
+}
+
+/// Parses the packet and puts its flow into an LRU hash.
+#[xdp]
+pub fn lru_insert(ctx: XdpContext) -> u32 {
+    parsed(&ctx, |packet| {
+        let entry = NatForward::default();
+        BENCH_NEW.insert(packet.key, entry, 0).is_ok()
+    })
+}
+
+/// Parses the packet, does something with it, and sends it back.
+#[inline(always)]
+fn parsed(ctx: &XdpContext, look_up: impl FnOnce(&Packet) -> bool) -> u32 {
+    let mut frame = XdpFrame::new(ctx);
     let Some(packet) = parse(&frame, 1) else {
         return xdp_action::XDP_ABORTED;
     };
-    if BENCH_LRU.get_ptr(packet.key).is_none() {
+    if !look_up(&packet) {
         return xdp_action::XDP_ABORTED;
     }
     match swap_macs(&mut frame) {

@@ -16,8 +16,12 @@ pub struct Run {
     pub good: u64,
     /// Length of the packet in bytes.
     pub len: u32,
-    /// Number of flows minus one; the number is a power of two, 2^20 at most.
+    /// Number of flows minus one; the number is a power of two.
     pub flow_mask: u32,
+    /// The flow before the first, of those that come in turns.
+    pub first: u32,
+    #[doc(hidden)]
+    pub _pad: u32,
     /// By how many bytes the program lengthens a packet.
     pub growth: u32,
     /// Offset in the packet of the word that shows whether the program changed it.

@@ -83,6 +83,14 @@ impl KernelMaps {
         })
     }
 
+    /// Remembers a flow as the program would, for measurements and tests.
+    ///
+    /// # Errors
+    /// If the kernel refuses the entry.
+    pub fn add_flow(&mut self, key: &FlowKey, entry: &FlowEntry) -> Result<()> {
+        Ok(self.flows.insert(key, entry, 0)?)
+    }
+
     /// Opens a nat flow as the program would, for measurements and tests.
     ///
     /// # Errors

@@ -1,19 +1,21 @@
 //! Running the cases.
 
-use std::time::Instant;
+use std::{io, time::Duration};
 
 use anyhow::{Context, Result, anyhow, ensure};
 use aya::{
     Ebpf, EbpfLoader,
-    maps::{Array, HashMap, MapData, ProgramArray},
-    programs::{ProgramFd, TestRun as _, TestRunOptions, Xdp as Program},
+    maps::{Array, MapData, ProgramArray},
+    programs::{ProgramFd, TestRun as _, TestRunOptions, Xdp as Kind},
 };
-use steer_common::abi::{FlowEntry, FlowKey, bench::Run};
+use steer_common::abi::bench::Run;
 use steer_user::dataplane::{OpenOptions, Xdp, bench_object};
 
 use crate::{
-    cases::{self, CASES, Case, LEN},
+    case::{self, Case, LEN, Program},
+    cases::{self, bare},
     report::Measured,
+    scene::Scene,
 };
 
 /// Entries of hash tables: enough that the largest number of flows evicts none.
@@ -21,8 +23,17 @@ const CAPACITY: u32 = 1 << 21;
 /// The interface of test runs: the loopback device.
 const INTERFACE: u32 = 1;
 
-/// Measures all cases at all numbers of flows.
-pub(crate) fn run(flows: &[u32], packets: u32, rounds: u32) -> Result<Vec<Measured>> {
+/// How much is measured.
+#[derive(Clone, Copy)]
+pub(crate) struct Effort {
+    /// Packets of each case in each round.
+    pub(crate) packets: u32,
+    /// Rounds; in each of them all cases take turns.
+    pub(crate) rounds: u32,
+}
+
+/// Measures cases at all numbers of flows.
+pub(crate) fn run(cases: &[Case], flows: &[u32], effort: Effort) -> Result<Vec<Measured>> {
     let mut results = Vec::new();
     for flows in flows.iter().copied() {
         ensure!(
@@ -31,27 +42,36 @@ pub(crate) fn run(flows: &[u32], packets: u32, rounds: u32) -> Result<Vec<Measur
             CAPACITY / 2
         );
         eprintln!("bench: {flows} flows");
-        let mut bench = Bench::new(flows)?;
-        let mut raw = vec![Vec::new(); CASES.len()];
-        let mut ok = vec![1.0_f64; CASES.len()];
-        // The first round warms caches and frequency up, and does not count.
-        for round in 0..=rounds {
-            for (index, case) in CASES.iter().enumerate() {
-                let (nanoseconds, share) = bench.measure(case, flows, packets)?;
+        let mut open = Bench::new(flows, Some(CAPACITY))?;
+        let mut unique = Bench::new(0, None)?;
+        let mut raw = vec![Vec::new(); cases.len()];
+        let mut ok = vec![1.0_f64; cases.len()];
+        // The first round warms caches and fills tables, and does not count.
+        for round in 0..=effort.rounds {
+            for (index, case) in cases.iter().enumerate() {
+                let (nanoseconds, share) = if case.unique {
+                    unique.measure(case, u32::MAX, effort.packets)?
+                } else {
+                    open.measure(case, flows - 1, effort.packets)?
+                };
                 ok[index] = ok[index].min(share);
                 if round > 0 {
                     raw[index].push(nanoseconds);
                 }
             }
         }
-        let median: Vec<f64> = raw.into_iter().map(median).collect();
-        for (index, case) in CASES.iter().enumerate() {
+        for values in &mut raw {
+            values.sort_by(f64::total_cmp);
+        }
+        let median = |index: usize| raw[index][raw[index].len() / 2];
+        for (index, case) in cases.iter().enumerate() {
             results.push(Measured {
                 program: case.program.name(),
                 case: case.name,
                 flows,
-                raw_ns: median[index],
-                net_ns: median[index] - median[0],
+                raw_ns: raw[index][0],
+                net_ns: raw[index][0] - raw[0][0],
+                median_ns: median(index) - median(0),
                 ok_share: ok[index],
             });
         }
@@ -59,48 +79,60 @@ pub(crate) fn run(flows: &[u32], packets: u32, rounds: u32) -> Result<Vec<Measur
     Ok(results)
 }
 
-fn median(mut values: Vec<f64>) -> f64 {
-    values.sort_by(f64::total_cmp);
-    values[values.len() / 2]
-}
-
 struct Bench {
     programs: Ebpf,
     run: Array<MapData, Run>,
     table: ProgramArray<MapData>,
     steer: Xdp,
+    /// Where the next series of unique flows begins.
+    next: u32,
 }
 
 impl Bench {
-    fn new(flows: u32) -> Result<Self> {
+    /// Tables with as many open flows; with room for so many, or for as many as the program has.
+    fn new(flows: u32, capacity: Option<u32>) -> Result<Self> {
         let mut programs = EbpfLoader::new()
             .load(bench_object())
             .context("cannot load the benchmark's programs; it has to be run as root")?;
         let run = take(&mut programs, "RUN")?.try_into()?;
         let table = take(&mut programs, "PROGRAMS")?.try_into()?;
-        let mut lru: HashMap<_, FlowKey, FlowEntry> =
-            take(&mut programs, "BENCH_LRU")?.try_into()?;
-        cases::fill_lru(&mut lru, flows)?;
-        for name in ["bench", "null", "swap", "encap", "lru"] {
+        // Held until the programs hold them.
+        let mut lru = take(&mut programs, "BENCH_LRU")?.try_into()?;
+        bare::fill_lru(&mut lru, flows)?;
+        let mut lpm = take(&mut programs, "BENCH_LPM")?.try_into()?;
+        bare::fill_lpm(&mut lpm)?;
+        for name in Program::BARE.map(Program::name) {
             program(&mut programs, name)?.load()?;
         }
+        program(&mut programs, "bench")?.load()?;
         let mut steer = Xdp::open(&OpenOptions {
-            flows: Some(CAPACITY),
+            flows: capacity,
             ..OpenOptions::default()
         })?;
-        cases::prepare(steer.maps(), INTERFACE)?;
-        cases::fill_nat(steer.maps(), flows, INTERFACE)?;
+        cases::prepare(Scene::new(steer.maps(), INTERFACE, flows))?;
         Ok(Self {
             programs,
             run,
             table,
             steer,
+            next: 0,
         })
     }
 
-    /// Nanoseconds a packet, and the share of packets to which happened what should.
-    fn measure(&mut self, case: &Case, flows: u32, packets: u32) -> Result<(f64, f64)> {
-        let fd: ProgramFd = if case.program == cases::Program::Steer {
+    /// Nanoseconds of CPU a packet, and the share of packets to which happened what should.
+    fn measure(&mut self, case: &Case, flow_mask: u32, packets: u32) -> Result<(f64, f64)> {
+        if let Some(set) = case.setting {
+            set(self.steer.maps(), true)?;
+        }
+        let result = self.series(case, flow_mask, packets);
+        if let Some(set) = case.setting {
+            set(self.steer.maps(), false)?;
+        }
+        result
+    }
+
+    fn series(&mut self, case: &Case, flow_mask: u32, packets: u32) -> Result<(f64, f64)> {
+        let fd: ProgramFd = if case.program == Program::Steer {
             self.steer.program()?.fd()?.try_clone()?
         } else {
             program(&mut self.programs, case.program.name())?
@@ -108,17 +140,24 @@ impl Bench {
                 .try_clone()?
         };
         self.table.set(0, &fd, 0)?;
-        let template = cases::template(case);
-        self.run.set(0, series(case, &template, flows), 0)?;
+        let template = case::template(case);
+        let series = Run {
+            flow_mask,
+            first: self.next,
+            ..series(case, &template)
+        };
+        self.next = self.next.wrapping_add(packets);
+        self.run.set(0, series, 0)?;
         let mut out = [0; LEN + 128];
         let mut options = TestRunOptions::new();
         options.data_in = Some(&template);
         options.data_out = Some(&mut out);
         options.repeat = packets;
         let wrapper = program(&mut self.programs, "bench")?;
-        let start = Instant::now();
+        // Of this thread, so that what else runs on the machine takes no part in it.
+        let start = cpu_time()?;
         let result = wrapper.test_run(options)?;
-        let elapsed = start.elapsed();
+        let spent = cpu_time()?.saturating_sub(start);
         ensure!(
             result.return_value == case.action,
             "{}: the program returned {} and not {}",
@@ -129,17 +168,25 @@ impl Bench {
         let run = self.run.get(&0, 0)?;
         // The first packet is checked before anything was done to it.
         let share = run.good as f64 / (run.runs - 1) as f64;
-        Ok((
-            elapsed.as_nanos() as f64 / f64::from(packets),
-            share.min(1.0),
-        ))
+        Ok((spent.as_nanos() as f64 / f64::from(packets), share.min(1.0)))
     }
 }
 
-fn series(case: &Case, template: &[u8; LEN], flows: u32) -> Run {
+/// CPU time that this thread has had.
+fn cpu_time() -> Result<Duration> {
+    let mut time = libc::timespec {
+        tv_sec: 0,
+        tv_nsec: 0,
+    };
+    // SAFETY: a valid place for the result.
+    let done = unsafe { libc::clock_gettime(libc::CLOCK_THREAD_CPUTIME_ID, &raw mut time) };
+    ensure!(done == 0, io::Error::last_os_error());
+    Ok(Duration::new(time.tv_sec as u64, time.tv_nsec as u32))
+}
+
+fn series(case: &Case, template: &[u8; LEN]) -> Run {
     let mut run = Run {
         len: LEN as u32,
-        flow_mask: flows - 1,
         growth: case.growth,
         check_at: case.check.0,
         change: u32::from(case.check.1),
@@ -162,7 +209,7 @@ fn take(ebpf: &mut Ebpf, name: &str) -> Result<aya::maps::Map> {
         .ok_or_else(|| anyhow!("the object has no map {name}"))
 }
 
-fn program<'a>(ebpf: &'a mut Ebpf, name: &str) -> Result<&'a mut Program> {
+fn program<'a>(ebpf: &'a mut Ebpf, name: &str) -> Result<&'a mut Kind> {
     Ok(ebpf
         .program_mut(name)
         .ok_or_else(|| anyhow!("the object has no program {name}"))?

@@ -1,0 +1,182 @@
+//! A packet that is measured.
+
+use std::net::{IpAddr, Ipv4Addr};
+
+use anyhow::Result;
+use steer_common::abi::{FlowKey, bench::WORDS};
+use steer_user::dataplane::KernelMaps;
+
+/// Length of each packet: the smallest that holds the headers.
+pub(crate) const LEN: usize = WORDS * 8;
+/// The port of every service.
+pub(crate) const PORT: u16 = 443;
+
+pub(crate) const ACK: u8 = 0x10;
+pub(crate) const SYN: u8 = 0x02;
+
+const PASS: u32 = 2;
+const TX: u32 = 3;
+
+/// What a packet is and what has to become of it.
+#[derive(Clone, Copy)]
+pub(crate) struct Case {
+    pub(crate) program: Program,
+    pub(crate) name: &'static str,
+    pub(crate) destination: IpAddr,
+    pub(crate) flags: u8,
+    /// Bytes that the packet grows by.
+    pub(crate) growth: u32,
+    /// Offset of a word, and whether the program changes it.
+    pub(crate) check: (u32, bool),
+    /// The result of the program.
+    pub(crate) action: u32,
+    /// Whether each packet is of a flow that none before it was of. Such cases meet tables of the
+    /// size that the program has, which are full.
+    pub(crate) unique: bool,
+    /// What is switched on for this case and off for all others.
+    pub(crate) setting: Option<Setting>,
+}
+
+/// Switches a setting on or off.
+pub(crate) type Setting = fn(&mut KernelMaps, bool) -> Result<()>;
+
+/// A program under test.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Program {
+    Null,
+    Swap,
+    Encap,
+    Array,
+    Lpm,
+    Lru,
+    LruInsert,
+    Steer,
+}
+
+impl Program {
+    /// All but steer's own.
+    pub(crate) const BARE: [Self; 7] = [
+        Self::Null,
+        Self::Swap,
+        Self::Encap,
+        Self::Array,
+        Self::Lpm,
+        Self::Lru,
+        Self::LruInsert,
+    ];
+
+    pub(crate) const fn name(self) -> &'static str {
+        match self {
+            Self::Null => "null",
+            Self::Swap => "swap",
+            Self::Encap => "encap",
+            Self::Array => "array",
+            Self::Lpm => "lpm",
+            Self::Lru => "lru",
+            Self::LruInsert => "lru_insert",
+            Self::Steer => "steer",
+        }
+    }
+}
+
+impl Case {
+    /// A packet of an open TCP flow over IPv4, sent on with other MAC addresses.
+    pub(crate) const fn open(name: &'static str, destination: Ipv4Addr) -> Self {
+        Self::to(name, IpAddr::V4(destination))
+    }
+
+    /// A packet of an open TCP flow, sent on with other MAC addresses.
+    pub(crate) const fn to(name: &'static str, destination: IpAddr) -> Self {
+        Self {
+            program: Program::Steer,
+            name,
+            destination,
+            flags: ACK,
+            growth: 0,
+            check: (0, true),
+            action: TX,
+            unique: false,
+            setting: None,
+        }
+    }
+
+    /// The same for a new flow.
+    pub(crate) const fn new_flow(self) -> Self {
+        Self { flags: SYN, ..self }
+    }
+
+    /// The same, lengthened by as many bytes.
+    pub(crate) const fn grown(self, growth: u32) -> Self {
+        Self { growth, ..self }
+    }
+
+    /// The same, left as it is to the kernel.
+    pub(crate) const fn passed(self) -> Self {
+        Self {
+            check: (0, false),
+            action: PASS,
+            ..self
+        }
+    }
+
+    /// The same, with the IPv4 destination rewritten.
+    pub(crate) const fn translated(self) -> Self {
+        Self {
+            check: (30, true),
+            ..self
+        }
+    }
+
+    /// The same with another program.
+    pub(crate) const fn by(self, program: Program) -> Self {
+        Self { program, ..self }
+    }
+}
+
+/// The packet of a case, but for the flow.
+pub(crate) fn template(case: &Case) -> [u8; LEN] {
+    let mut packet = [0; LEN];
+    packet[..6].copy_from_slice(&[2, 1, 0, 0, 0, 1]);
+    packet[6..12].copy_from_slice(&[2, 2, 0, 0, 0, 2]);
+    let transport = match case.destination {
+        IpAddr::V4(destination) => {
+            packet[12..14].copy_from_slice(&[8, 0]);
+            packet[14] = 0x45;
+            packet[16..18].copy_from_slice(&((LEN - 14) as u16).to_be_bytes());
+            packet[22] = 64;
+            packet[23] = 6;
+            packet[26..30].copy_from_slice(&[10, 7, 0, 0]);
+            packet[30..34].copy_from_slice(&destination.octets());
+            34
+        }
+        // The wrapper writes the number of the flow into the source address.
+        IpAddr::V6(destination) => {
+            packet[12..14].copy_from_slice(&[0x86, 0xdd]);
+            packet[14] = 0x60;
+            packet[18..20].copy_from_slice(&((LEN - 54) as u16).to_be_bytes());
+            packet[20] = 6;
+            packet[21] = 64;
+            packet[22..24].copy_from_slice(&[0xfd, 7]);
+            packet[38..54].copy_from_slice(&destination.octets());
+            54
+        }
+    };
+    packet[transport + 2..transport + 4].copy_from_slice(&PORT.to_be_bytes());
+    packet[transport + 12] = 0x50;
+    packet[transport + 13] = case.flags;
+    packet
+}
+
+/// The key of flow number `flow`, as the wrapper writes it into the packet.
+pub(crate) fn key(destination: Ipv4Addr, flow: u32) -> FlowKey {
+    let [high, low] = (flow as u16).to_be_bytes();
+    FlowKey {
+        source: Ipv4Addr::new(10, 7, high, low).into(),
+        destination: destination.into(),
+        source_port: (flow >> 16) as u16 + 1024,
+        destination_port: PORT,
+        protocol: 6,
+        family: 4,
+        _pad: 0,
+    }
+}

@@ -1,0 +1,43 @@
+//! What is measured, by feature. A feature has its cases, the tables that they meet, and its goals.
+
+mod admission;
+pub(crate) mod bare;
+mod encap;
+mod memory;
+mod nat;
+
+use anyhow::Result;
+
+use crate::{case::Case, goal::Goal, scene::Scene};
+
+/// All cases. The first is what the others are compared with.
+pub(crate) fn all() -> Vec<Case> {
+    let features: [&[Case]; 5] = [
+        &bare::CASES,
+        &encap::CASES,
+        &memory::CASES,
+        &admission::CASES,
+        &nat::CASES,
+    ];
+    features.concat()
+}
+
+/// What has to be reached.
+pub(crate) fn goals() -> Vec<Goal> {
+    let features: [&[Goal]; 4] = [
+        &encap::GOALS,
+        &memory::GOALS,
+        &admission::GOALS,
+        &nat::GOALS,
+    ];
+    features.concat()
+}
+
+/// Fills the tables.
+pub(crate) fn prepare(mut scene: Scene<'_>) -> Result<()> {
+    encap::prepare(&mut scene);
+    memory::prepare(&mut scene)?;
+    admission::prepare(&mut scene);
+    nat::prepare(&mut scene)?;
+    scene.publish()
+}

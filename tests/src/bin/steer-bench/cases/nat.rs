@@ -1,0 +1,96 @@
+//! Flows with rewritten addresses.
+
+use std::net::{IpAddr, Ipv4Addr};
+
+use anyhow::Result;
+use steer_common::abi::{
+    Back, Macs, Mode, NAT_ADDRESSES, NatForward, NatReverse, Slot, nat_state, service_flags,
+};
+use steer_user::dataplane::{Dataplane as _, now_ms};
+
+use crate::{
+    case::{Case, PORT, key},
+    goal::Goal,
+    scene::Scene,
+};
+
+const VIP: Ipv4Addr = Ipv4Addr::new(10, 99, 0, 2);
+const SOURCE: Ipv4Addr = Ipv4Addr::new(10, 98, 0, 1);
+
+pub(crate) const CASES: [Case; 3] = [
+    Case::open("nat forward", VIP).translated(),
+    Case::open("nat reverse", SOURCE).translated(),
+    Case {
+        unique: true,
+        ..Case::open("nat new", VIP).translated().new_flow()
+    },
+];
+
+pub(crate) const GOALS: [Goal; 3] = [
+    Goal::each(
+        "nat forward",
+        &[(1.0, "bare LRU hit"), (8.0, "bare IPIP encap")],
+    ),
+    Goal::each(
+        "nat reverse",
+        &[(1.0, "bare LRU hit"), (8.0, "bare IPIP encap")],
+    ),
+    Goal::each("nat new", &[(2.5, "bare LRU insert")]),
+];
+
+pub(crate) fn prepare(scene: &mut Scene<'_>) -> Result<()> {
+    // As many as there can be, so that ports for new flows are never short.
+    let sources: Vec<IpAddr> = (1..=NAT_ADDRESSES as u8)
+        .map(|host| Ipv4Addr::new(10, 98, 0, host).into())
+        .collect();
+    scene.maps.set_nat_sources(&sources)?;
+    scene.config.nat_v4 = NAT_ADDRESSES as u16;
+    scene.config.nat_port_first = 20_000;
+    scene.config.nat_port_count = 40_000;
+    scene.config.nat_idle_ms = 1_000_000_000;
+    scene.config.nat_closed_ms = 1_000_000_000;
+    let member = scene.member(Mode::Nat, false);
+    let table = scene.table(&[Slot::settled(member, 0); 100]);
+    scene.service(VIP.into(), table).flags = service_flags::HAS_NAT;
+    for source in sources {
+        let replies = scene.service(source, table);
+        replies.key.port = 0;
+        replies.flags = service_flags::NAT_SOURCE;
+    }
+    let now = now_ms();
+    let forward = NatForward {
+        source: SOURCE.into(),
+        last_ms: now,
+        opened_ms: now,
+        source_port: 20_000,
+        backend_port: PORT,
+        member,
+        state: nat_state::ANSWERED,
+        backend: scene.maps.member(member).address,
+        back: Back {
+            // Where the packets of the benchmark come from.
+            macs: Macs::new([2, 2, 0, 0, 0, 2], [2, 1, 0, 0, 0, 1]),
+            interface: scene.interface,
+            ..Back::default()
+        },
+        ..NatForward::default()
+    };
+    let reverse = NatReverse {
+        vip: VIP.into(),
+        client: Ipv4Addr::new(10, 7, 0, 1).into(),
+        last_ms: now,
+        vip_port: PORT,
+        client_port: 1024,
+        member,
+        state: nat_state::ANSWERED,
+        back: forward.back,
+        ..NatReverse::default()
+    };
+    for flow in 0..scene.flows {
+        let keys = [key(VIP, flow), key(SOURCE, flow)];
+        scene
+            .maps
+            .add_nat_flow(&keys[0], &forward, &keys[1], &reverse)?;
+    }
+    Ok(())
+}
