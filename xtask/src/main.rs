@@ -2,10 +2,12 @@
 
 mod bench;
 mod demo;
+mod dist;
 mod fuzz;
 mod run;
 mod setup;
 mod test;
+mod tool;
 mod toolchain;
 
 use anyhow::Result;
@@ -27,6 +29,8 @@ enum Task {
         #[arg(long, value_enum, default_value_t = demo::Engine::Chat)]
         engine: demo::Engine,
     },
+    /// Set up, then build the Debian packages of node and beacon into target/debian.
+    Dist,
     /// Set up, then send random packets through random tables, and compare kernel and host.
     Fuzz {
         /// How many packets.
@@ -46,6 +50,7 @@ fn main() -> Result<()> {
     match Task::parse() {
         Task::Bench { arguments } => bench::run(&arguments),
         Task::Demo { engine } => demo::run(engine),
+        Task::Dist => dist::run(),
         Task::Fuzz { packets, seed } => fuzz::run(packets, seed),
         Task::Setup => setup::run(),
         Task::Test => test::run(),

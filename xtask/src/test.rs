@@ -5,11 +5,15 @@ use std::process::Command;
 use anyhow::{Context, Result};
 
 use crate::{
-    run::{as_root_env, cargo, check, is_root, output, repository, toolchain_dir},
+    run::{as_root_env, cargo, check, is_root, repository},
     setup,
+    tool::Tool,
 };
 
-const CARGO_DENY: &str = "0.20.2";
+const CARGO_DENY: Tool = Tool {
+    name: "cargo-deny",
+    version: "0.20.2",
+};
 
 /// What is run, with its name.
 type Step = (&'static str, fn() -> Result<()>);
@@ -69,32 +73,8 @@ fn documentation() -> Result<()> {
     ]))
 }
 
-/// Installs cargo-deny under `.toolchain`, unless it is there. It is run once a test run and its
-/// work is small, so it is built for a short build rather than for speed.
 fn install_cargo_deny() -> Result<()> {
-    let root = toolchain_dir();
-    let installed = output(Command::new(root.join("bin/cargo-deny")).arg("--version"));
-    if installed.is_some_and(|version| version == format!("cargo-deny {CARGO_DENY}")) {
-        return Ok(());
-    }
-    println!("test: building cargo-deny {CARGO_DENY} (a few minutes, once)");
-    check(
-        cargo()
-            .env("CARGO_PROFILE_RELEASE_CODEGEN_UNITS", "16")
-            .env("CARGO_PROFILE_RELEASE_DEBUG", "false")
-            .env("CARGO_PROFILE_RELEASE_LTO", "off")
-            .env("CARGO_PROFILE_RELEASE_OPT_LEVEL", "0")
-            .args([
-                "install",
-                "cargo-deny",
-                "--version",
-                CARGO_DENY,
-                "--locked",
-                "--force",
-            ])
-            .args(["--no-default-features", "--root"])
-            .arg(root),
-    )
+    CARGO_DENY.install().map(drop)
 }
 
 fn dependencies() -> Result<()> {
@@ -108,7 +88,7 @@ fn dependencies_ebpf() -> Result<()> {
 fn deny(manifest: &str) -> Result<()> {
     let root = repository();
     check(
-        Command::new(toolchain_dir().join("bin/cargo-deny"))
+        Command::new(CARGO_DENY.install()?)
             .current_dir(&root)
             .arg("--manifest-path")
             .arg(root.join(manifest))

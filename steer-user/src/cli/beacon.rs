@@ -2,6 +2,7 @@
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
+use std::time::Duration;
 
 use anyhow::Context as _;
 use clap::Args;
@@ -9,7 +10,10 @@ use tokio::signal::unix::{SignalKind, signal};
 
 use super::error::Failure;
 use crate::beacon::{self, BeaconConfig};
-use crate::telemetry::{self, LogFormat};
+use crate::telemetry::{self, LogFormat, Supervisor};
+
+/// How often the service manager hears that the beacon lives.
+const PULSE: Duration = Duration::from_secs(1);
 
 #[derive(Debug, Args)]
 pub(super) struct Beacon {
@@ -46,10 +50,19 @@ impl Beacon {
         let beacon = beacon::Beacon::bind(&config).await?;
         tracing::info!(listen = %beacon.local_addr(), "beacon answers");
         let stop = async {
-            tokio::select! {
-                _ = terminate.recv() => {}
-                _ = interrupt.recv() => {}
+            let mut supervisor = Supervisor::new(PULSE);
+            let status = format!("answers at {}", self.listen);
+            supervisor.ready(status.clone());
+            let mut pulse = tokio::time::interval(PULSE);
+            loop {
+                tokio::select! {
+                    _ = terminate.recv() => break,
+                    _ = interrupt.recv() => break,
+                    // In the one thread that answers, too.
+                    _ = pulse.tick() => supervisor.alive(status.clone()),
+                }
             }
+            supervisor.stopping();
         };
         beacon.serve(stop).await;
         tracing::info!("beacon stopped");

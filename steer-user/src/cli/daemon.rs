@@ -15,11 +15,11 @@ use super::error::{Exit, Failure};
 use crate::{
     api::{self, Access},
     config::{Config, ConfigError, Document},
-    control::{self, Setup},
+    control::{self, Life, Pulse, Setup},
     dataplane::{OpenOptions, Pins, Xdp},
     generations::{self, Started, Store},
     journal::{self, Journal, Limits},
-    telemetry::{self, LogFormat},
+    telemetry::{self, LogFormat, Supervisor},
 };
 
 /// Questions that may wait for the loop.
@@ -72,6 +72,7 @@ impl Run {
             state_is_given: self.state.is_some(),
             journal: Journal::open(&folder, Limits::of(node.journal_bytes))?,
             configured: Box::new(move |config| roles.set(&config.api)),
+            life: to_supervisor(),
         };
         control::run(setup, xdp, commands).await?;
         // The next daemon replaces a socket that is left behind.
@@ -82,6 +83,16 @@ impl Run {
         }
         Ok(())
     }
+}
+
+/// What tells the service manager of the loop: its watchdog bites when the loop hangs.
+fn to_supervisor() -> Life {
+    let mut supervisor = Supervisor::new(control::TICK);
+    Box::new(move |pulse| match pulse {
+        Pulse::Steering(status) => supervisor.ready(status),
+        Pulse::Alive(status) => supervisor.alive(status),
+        Pulse::Stopping => supervisor.stopping(),
+    })
 }
 
 /// Where the file says that state is kept, even if it says other things that are wrong.

@@ -26,5 +26,5 @@ pub use self::configure::{Applied, Configure, ConfigureError, Diff, Prepared, Re
 pub use self::controller::{Controller, Refused};
 pub use self::preview::{Fate, Preview, Rehearsal, ServicePreview, Shares};
 pub use self::replay::{Replayed, replay};
-pub use self::run::{Command, Commands, Configured, Setup, run};
+pub use self::run::{Command, Commands, Configured, Life, Pulse, Setup, TICK, run};
 pub use self::status::{BackendStatus, MemberStatus, ServiceStatus, Status};

@@ -18,7 +18,7 @@ use tracing::{error, info};
 
 use super::{
     Configure, Controller, Refused, Status, configure::InUse, drained::Drained, recorder::Recorder,
-    ways,
+    status, ways,
 };
 use crate::{
     config::{Config, XdpMode},
@@ -30,7 +30,7 @@ use crate::{
 };
 
 /// How often things are done that are due by time alone.
-const TICK: Duration = Duration::from_secs(1);
+pub const TICK: Duration = Duration::from_secs(1);
 /// Measurements that may wait for the loop.
 pub(super) const MEASUREMENTS: usize = 1024;
 /// Share of the probe interval by which it varies.
@@ -66,6 +66,23 @@ pub struct Setup {
     pub journal: (Journal, u64),
     /// Who wants to know what is configured: called at the start and after each change.
     pub configured: Configured,
+    /// Who wants to know that the loop goes round: called once the node steers, and then at every
+    /// [`TICK`].
+    pub life: Life,
+}
+
+/// Is called by the loop itself, so that it is silent when the loop hangs.
+pub type Life = Box<dyn FnMut(Pulse) + Send>;
+
+/// What the loop says of itself.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Pulse {
+    /// The program is attached, and the configuration in the maps; with how the node is.
+    Steering(String),
+    /// The loop went round; with how the node is.
+    Alive(String),
+    /// It ends.
+    Stopping,
 }
 
 /// Is called with a configuration that was put to work.
@@ -83,6 +100,7 @@ pub async fn run(setup: Setup, xdp: Xdp, commands: mpsc::Receiver<Command>) -> R
         state_is_given,
         journal: (journal, cut),
         configured: listener,
+        mut life,
     } = setup;
     let config = started.config;
     let adopted = xdp.adopted();
@@ -122,7 +140,9 @@ pub async fn run(setup: Setup, xdp: Xdp, commands: mpsc::Receiver<Command>) -> R
         generation = started.number,
         "steering"
     );
+    life(Pulse::Steering(status::pulse(&controller, started.number)));
     let daemon = Daemon {
+        life,
         file,
         controller,
         attacher,
@@ -144,6 +164,7 @@ pub async fn run(setup: Setup, xdp: Xdp, commands: mpsc::Receiver<Command>) -> R
 }
 
 pub(super) struct Daemon {
+    life: Life,
     pub(super) file: PathBuf,
     pub(super) controller: Controller<KernelMaps>,
     pub(super) attacher: Attacher,
@@ -186,6 +207,7 @@ impl Daemon {
                     let now = Instant::now();
                     self.expire(now);
                     self.save();
+                    (self.life)(Pulse::Alive(status::pulse(&self.controller, self.in_use.number)));
                     self.controller.tick(now)
                 }
             };
@@ -197,6 +219,7 @@ impl Daemon {
                 );
             }
         }
+        (self.life)(Pulse::Stopping);
         for prober in self.probers {
             prober.abort();
         }

@@ -109,6 +109,22 @@ pub struct BackendStatus {
     pub resolved: bool,
 }
 
+/// How the node is, in one line.
+pub(super) fn pulse<D>(controller: &Controller<D>, generation: Option<u64>) -> String {
+    let up = |b: &&config::Backend| {
+        let known = controller.known.get(&b.name);
+        known.is_some_and(|known| known.health(b) == State::Up)
+    };
+    let backends = &controller.config.backends;
+    let generation = generation.map_or_else(String::new, |n| format!("generation {n}; "));
+    format!(
+        "{generation}{} of {} backends up; {} services",
+        backends.iter().filter(up).count(),
+        backends.len(),
+        controller.config.services.len(),
+    )
+}
+
 pub(super) fn of<D: Dataplane>(controller: &Controller<D>, now: Instant) -> Result<Status> {
     let config = &controller.config;
     let counters = controller.dataplane.counters()?;

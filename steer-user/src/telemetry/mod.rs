@@ -1,9 +1,15 @@
-//! What the daemon and the beacon log: structured lines on standard error.
+//! What the daemon and the beacon log: structured lines on standard error, or in the journal of
+//! systemd; and what they tell the service manager.
+
+mod journald;
+mod supervisor;
 
 use std::str::FromStr;
 
 use anyhow::{Context, Result, anyhow};
-use tracing_subscriber::EnvFilter;
+use tracing_subscriber::{EnvFilter, layer::SubscriberExt as _, util::SubscriberInitExt as _};
+
+pub use self::supervisor::Supervisor;
 
 /// The variable that says what to log, as `tracing` filter directives.
 pub const LOG_VARIABLE: &str = "STEER_LOG";
@@ -12,7 +18,8 @@ const DEFAULT_FILTER: &str = "info";
 /// How a line is written.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum LogFormat {
-    /// For people.
+    /// For people; with fields of their own (`STEER_BACKEND=...`) where standard error leads to the
+    /// journal of systemd.
     #[default]
     Text,
     /// One JSON object a line.
@@ -33,7 +40,7 @@ impl FromStr for LogFormat {
     }
 }
 
-/// Sends logs to standard error from now on. Call it once.
+/// Sends logs to standard error, or the journal that it leads to, from now on. Call it once.
 ///
 /// # Errors
 /// If the variable [`LOG_VARIABLE`] doesn't parse, or logs go somewhere already.
@@ -44,6 +51,17 @@ pub fn start(format: LogFormat) -> Result<()> {
             "{LOG_VARIABLE}={directives:?} is no log filter: write for example info,steer=debug"
         )
     })?;
+    if format == LogFormat::Text
+        && journald::listens()
+        && let Ok(layer) = tracing_journald::layer()
+    {
+        let layer = layer.with_field_prefix(Some("STEER".to_owned()));
+        return tracing_subscriber::registry()
+            .with(filter)
+            .with(layer)
+            .try_init()
+            .map_err(|e| anyhow!("logs can't be started: {e}"));
+    }
     let builder = tracing_subscriber::fmt()
         .with_env_filter(filter)
         .with_target(false)
