@@ -166,8 +166,12 @@ impl Pins {
                 other.display()
             );
         }
-        fs::create_dir_all(bpffs).with_context(|| format!("{}", bpffs.display()))?;
-        if file_system(bpffs)? != BPF_FS_MAGIC {
+        // Where the service manager hides others' pins, our folder alone is a BPF file system.
+        let is_ours = file_system(&self.steer).is_ok_and(|magic| magic == BPF_FS_MAGIC);
+        if !is_ours {
+            fs::create_dir_all(bpffs).with_context(|| format!("{}", bpffs.display()))?;
+        }
+        if !is_ours && file_system(bpffs)? != BPF_FS_MAGIC {
             bail!(
                 "{}: not a BPF file system; mount one with `mount -t bpf bpf {}` or set `bpffs`",
                 bpffs.display(),

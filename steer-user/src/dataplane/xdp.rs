@@ -17,6 +17,7 @@ use steer_common::abi::{PROGRAMS, maps};
 
 use super::{
     kernel_maps::KernelMaps,
+    link_info,
     object::object,
     pins::{Pins, SPECS},
 };
@@ -152,7 +153,7 @@ impl Attacher {
         let pin = self.pins.as_ref().map(|pins| pins.link(interface));
         let program = program(&mut self.ebpf, PROGRAM)?;
         if let Some(path) = pin.as_ref().filter(|path| path.exists()) {
-            if link_interface(path)? == Some(index) {
+            if link_info::xdp_interface(path)? == Some(index) {
                 let link = PinnedLink::from_pin(path)
                     .with_context(|| format!("{}: cannot take up the link", path.display()))?;
                 let link = XdpLink::try_from(FdLink::from(link))
@@ -252,14 +253,6 @@ pub fn interface_index(name: &str) -> Result<u32> {
         ),
         index => Ok(index),
     }
-}
-
-/// The interface that a pinned link belongs to; `None` if that is gone.
-fn link_interface(path: &std::path::Path) -> Result<Option<u32>> {
-    let link = PinnedLink::from_pin(path)
-        .with_context(|| format!("{}: cannot open the link", path.display()))?;
-    let id = FdLink::from(link).info()?.id();
-    super::link_info::xdp_interface(id)
 }
 
 fn explain_attach(interface: &str, generic: bool, error: ProgramError) -> anyhow::Error {

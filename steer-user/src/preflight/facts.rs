@@ -86,7 +86,9 @@ impl Facts {
             memory: memory_available(),
             cpus: possible_cpus(),
             pinned: config.node.bpffs.join("steer").exists(),
-            bpffs: is_bpffs(&config.node.bpffs).ok(),
+            bpffs: is_bpffs(&config.node.bpffs.join("steer"))
+                .or_else(|_| is_bpffs(&config.node.bpffs))
+                .ok(),
         }
     }
 }

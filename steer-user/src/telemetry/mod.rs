@@ -7,6 +7,7 @@ mod supervisor;
 use std::str::FromStr;
 
 use anyhow::{Context, Result, anyhow};
+use libsystemd::logging::connected_to_journal;
 use tracing_subscriber::{EnvFilter, layer::SubscriberExt as _, util::SubscriberInitExt as _};
 
 pub use self::supervisor::Supervisor;
@@ -51,14 +52,10 @@ pub fn start(format: LogFormat) -> Result<()> {
             "{LOG_VARIABLE}={directives:?} is no log filter: write for example info,steer=debug"
         )
     })?;
-    if format == LogFormat::Text
-        && journald::listens()
-        && let Ok(layer) = tracing_journald::layer()
-    {
-        let layer = layer.with_field_prefix(Some("STEER".to_owned()));
+    if format == LogFormat::Text && connected_to_journal() {
         return tracing_subscriber::registry()
             .with(filter)
-            .with(layer)
+            .with(journald::Journal)
             .try_init()
             .map_err(|e| anyhow!("logs can't be started: {e}"));
     }

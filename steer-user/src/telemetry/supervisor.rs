@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use sd_notify::NotifyState;
+use libsystemd::daemon::{NotifyState, notify, watchdog_enabled};
 use tracing::warn;
 
 /// The service manager that started this process, if one did and listens.
@@ -17,7 +17,7 @@ impl Supervisor {
     /// watchdog that is less patient than two of them is warned about.
     #[must_use]
     pub fn new(every: Duration) -> Self {
-        let watchdog = sd_notify::watchdog_enabled();
+        let watchdog = watchdog_enabled(false);
         if let Some(patience) = watchdog
             && patience < 2 * every
         {
@@ -35,7 +35,7 @@ impl Supervisor {
 
     /// Says that the node steers, and how it is.
     pub fn ready(&mut self, status: String) {
-        tell(&[NotifyState::Ready, NotifyState::Status(&status)]);
+        tell(&[NotifyState::Ready, NotifyState::Status(status.clone())]);
         self.last = status;
     }
 
@@ -45,19 +45,19 @@ impl Supervisor {
             tell(&[NotifyState::Watchdog]);
         }
         if status != self.last {
-            tell(&[NotifyState::Status(&status)]);
+            tell(&[NotifyState::Status(status.clone())]);
             self.last = status;
         }
     }
 
     /// Says that the end is near.
     pub fn stopping(&mut self) {
-        tell(&[NotifyState::Stopping, NotifyState::Status("stopping")]);
+        tell(&[NotifyState::Stopping, NotifyState::Status("stopping".to_owned())]);
     }
 }
 
-fn tell(what: &[NotifyState<'_>]) {
-    if let Err(error) = sd_notify::notify(what) {
+fn tell(what: &[NotifyState]) {
+    if let Err(error) = notify(false, what) {
         warn!(%error, "the service manager does not listen");
     }
 }
