@@ -67,5 +67,8 @@ pub(crate) fn pack(profile: &str) -> Result<[PathBuf; 2]> {
         );
         done.map(|()| package)
     };
-    Ok([pack("steer", &[])?, pack("steer-beacon", &["--variant", "beacon"])?])
+    Ok([
+        pack("steer", &[])?,
+        pack("steer-beacon", &["--variant", "beacon"])?,
+    ])
 }

@@ -91,7 +91,13 @@ mod tests {
         let subscriber = tracing_subscriber::registry().with(Collect(Arc::clone(&seen)));
         with_default(subscriber, || {
             let failure = "no answer in 200ms";
-            tracing::info!(backend = "gpu-1", ring = 2, ?failure, "backend {}", "changed");
+            tracing::info!(
+                backend = "gpu-1",
+                ring = 2,
+                ?failure,
+                "backend {}",
+                "changed"
+            );
         });
         let seen = seen.lock().unwrap();
         let text = "backend changed backend=gpu-1 ring=2 failure=\"\\\"no answer in 200ms\\\"\"";

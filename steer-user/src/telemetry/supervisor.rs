@@ -52,7 +52,10 @@ impl Supervisor {
 
     /// Says that the end is near.
     pub fn stopping(&mut self) {
-        tell(&[NotifyState::Stopping, NotifyState::Status("stopping".to_owned())]);
+        tell(&[
+            NotifyState::Stopping,
+            NotifyState::Status("stopping".to_owned()),
+        ]);
     }
 }
 
