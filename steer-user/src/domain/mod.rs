@@ -1,6 +1,10 @@
 //! What steer concludes from what it measured: pure code, with the clock passed in.
 
+pub mod balance;
+pub mod flap;
 pub mod health;
+pub mod load;
+pub mod loss;
 pub mod maglev;
 pub mod plan;
 pub mod rings;

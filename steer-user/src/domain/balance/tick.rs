@@ -1,0 +1,316 @@
+//! One step of the slow loop.
+
+use std::collections::BTreeMap;
+
+use super::{Member, Memory, Pool, Settings, Shares, Spill, State, Tier, spread, spread::tiers};
+use crate::domain::load::WHOLE;
+
+/// Changes of a member's factor below this, relative to it, are not worth a move.
+const DEADBAND: f64 = 0.05;
+/// A change has to be wanted in so many ticks in a row.
+const DWELL: i8 = 2;
+/// How much of what stayed of late is what stays now.
+const FOLLOW: f64 = 0.2;
+/// The most that spills out of a tier that still serves.
+const MOST_SPILLED: f64 = 0.95;
+
+/// Why a step is made.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Cause {
+    /// It is time.
+    Time,
+    /// Members have gone: what they served has to go somewhere now.
+    Loss,
+}
+
+/// What a step did.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Ticked {
+    /// The part of the table that moves, in parts of [`WHOLE`].
+    pub moved: u32,
+    /// Whether no member has a report that is new enough, so that the weights stay as they are.
+    pub frozen: bool,
+}
+
+/// Makes one step.
+///
+/// In a step of [`Cause::Time`] no more than `max_shift` of the table moves. Where members have gone,
+/// as much spills at once as the rest cannot carry.
+pub fn tick(
+    state: &mut State,
+    settings: &Settings,
+    pools: &[Pool],
+    members: &[Member],
+    cause: Cause,
+) -> Ticked {
+    let fresh = members.iter().any(|m| m.serves() && m.load.is_some());
+    let before = spread(state, pools, members);
+    let mut wanted = state.clone();
+    let tiers = tiers(members);
+    for (tier, all) in &tiers {
+        let loads = loads(members, all);
+        if cause == Cause::Time {
+            for index in all {
+                let warm = wanted.memory(&members[*index].name).warm;
+                let warmer = warm.saturating_add(settings.warming).min(WHOLE);
+                entry(&mut wanted, &members[*index].name).warm = warmer;
+            }
+        }
+        let Some(loads) = loads else { continue };
+        if cause == Cause::Time {
+            factors(&mut wanted, settings, members, all, &loads);
+        }
+        let spill = spilled(
+            wanted.spill(pools, *tier),
+            settings,
+            members,
+            all,
+            &loads,
+            cause,
+        );
+        put(&mut wanted, pools, *tier, spill);
+    }
+    if cause == Cause::Time {
+        split(&mut wanted, settings, pools);
+        // A member that is out keeps no factor of its last days.
+        for member in members.iter().filter(|m| !m.serves()) {
+            if let Some(memory) = wanted.members.get_mut(&member.name) {
+                (memory.factor, memory.wants) = (WHOLE, 0);
+            }
+        }
+    }
+    let mut next = wanted.clone();
+    if cause == Cause::Time {
+        bound(state, &wanted, &mut next, settings, pools, members, &before);
+    }
+    next.members
+        .retain(|_, memory| *memory != Memory::default());
+    let moved = before.moved(&spread(&next, pools, members));
+    *state = next;
+    Ticked {
+        moved,
+        frozen: !fresh,
+    }
+}
+
+fn entry<'s>(state: &'s mut State, name: &str) -> &'s mut Memory {
+    state.members.entry(name.to_owned()).or_default()
+}
+
+/// The loads of a tier's members. One that says nothing is taken to be as busy as the others; where
+/// all are silent there is none.
+fn loads(members: &[Member], all: &[usize]) -> Option<Vec<f64>> {
+    let known = all.iter().filter_map(|i| {
+        let member = &members[*i];
+        let load = f64::from(member.load?) / f64::from(WHOLE);
+        Some((f64::from(member.capacity), load))
+    });
+    let (capacity, used) = known.fold((0.0, 0.0), |(c, u), (capacity, load)| {
+        (c + capacity, u + capacity * load)
+    });
+    if capacity <= 0.0 {
+        return None;
+    }
+    let mean = used / capacity;
+    let of = |i: &usize| {
+        let load = members[*i].load;
+        load.map_or(mean, |load| f64::from(load) / f64::from(WHOLE))
+    };
+    Some(all.iter().map(of).collect())
+}
+
+/// Moves the factors of a tier towards max(floor, 1 − use), relative to the mean of the tier.
+fn factors(
+    state: &mut State,
+    settings: &Settings,
+    members: &[Member],
+    all: &[usize],
+    loads: &[f64],
+) {
+    let floor = f64::from(settings.floor) / f64::from(WHOLE);
+    let raw: Vec<f64> = loads.iter().map(|load| (1.0 - load).max(floor)).collect();
+    let capacity = |i: &usize| f64::from(members[*i].capacity);
+    let sum: f64 = all.iter().map(capacity).sum();
+    let weighted = |values: &[f64]| -> f64 {
+        let products = all.iter().zip(values).map(|(i, value)| capacity(i) * value);
+        products.sum::<f64>() / sum
+    };
+    let (mean, load) = (weighted(&raw), weighted(loads));
+    // A share of the way that becomes smaller with the use: near the limit a small move has a
+    // large effect, and a loop that goes all the way swings.
+    let gain = ((1.0 - load) / 2.0).clamp(0.05, 0.5);
+    for (index, raw) in all.iter().zip(raw) {
+        let name = &members[*index].name;
+        let mut memory = state.memory(name);
+        let now = f64::from(memory.factor) / f64::from(WHOLE);
+        let target = raw / mean;
+        let off = (target - now) / now;
+        memory.wants = if off.abs() < DEADBAND {
+            0
+        } else {
+            dwell(memory.wants, off > 0.0)
+        };
+        if memory.wants.abs() >= DWELL {
+            let next = now + gain * (target - now);
+            memory.factor = (next * f64::from(WHOLE)).round().max(1.0) as u32;
+        }
+        *entry(state, name) = memory;
+    }
+}
+
+/// Counts ticks in a row that want the same.
+fn dwell(wants: i8, more: bool) -> i8 {
+    match more {
+        true => wants.max(0).saturating_add(1).min(DWELL),
+        false => wants.min(0).saturating_sub(1).max(-DWELL),
+    }
+}
+
+/// How much of what comes to a tier goes on to the next.
+fn spilled(
+    mut spill: Spill,
+    settings: &Settings,
+    members: &[Member],
+    all: &[usize],
+    loads: &[f64],
+    cause: Cause,
+) -> Spill {
+    let part = |value: u32| f64::from(value) / f64::from(WHOLE);
+    let share = |value: f64| (value * f64::from(WHOLE)).round() as u32;
+    let capacity: u64 = all.iter().map(|i| u64::from(members[*i].capacity)).sum();
+    let used: f64 = all
+        .iter()
+        .zip(loads)
+        .map(|(i, load)| f64::from(members[*i].capacity) * load)
+        .sum();
+    let (above, below) = (part(settings.spill_above), part(settings.spill_below));
+    let aim = f64::midpoint(above, below);
+    if cause == Cause::Time {
+        let stays = 1.0 - part(spill.share);
+        spill.stayed = share(part(spill.stayed) + FOLLOW * (stays - part(spill.stayed)));
+    }
+    let stayed = part(spill.stayed).max(1.0 - MOST_SPILLED);
+    match cause {
+        Cause::Time => {
+            let load = used / capacity as f64;
+            // All that comes to the tier, in units of its capacity: its use comes of what stayed.
+            let demand = load / stayed;
+            spill.wants = if load > above {
+                dwell(spill.wants, true)
+            } else if load < below && spill.share > 0 {
+                dwell(spill.wants, false)
+            } else {
+                0
+            };
+            if spill.wants.abs() >= DWELL {
+                let target = if demand > 0.0 {
+                    1.0 - aim / demand
+                } else {
+                    0.0
+                };
+                let target = share(target.clamp(0.0, MOST_SPILLED));
+                spill.share = if spill.wants > 0 {
+                    target.max(spill.share)
+                } else {
+                    target.min(spill.share)
+                };
+            }
+            spill.capacity = capacity;
+            spill.used = share_of(used);
+        }
+        Cause::Loss if capacity < spill.capacity => {
+            let demand = spill.used as f64 / f64::from(WHOLE) / stayed / capacity as f64;
+            if demand > above {
+                let target = share((1.0 - aim / demand).clamp(0.0, MOST_SPILLED));
+                spill.share = target.max(spill.share);
+            }
+        }
+        Cause::Loss => {}
+    }
+    spill
+}
+
+/// An amount of capacity in millionths of its unit: small ones are told apart as well.
+fn share_of(amount: f64) -> u64 {
+    (amount * f64::from(WHOLE)).round() as u64
+}
+
+fn put(state: &mut State, pools: &[Pool], tier: Tier, spill: Spill) {
+    let Some(pool) = pools.get(tier.0) else {
+        return;
+    };
+    let all = state.spills.entry(pool.name.clone()).or_default();
+    all.retain(|other| (other.ring, other.cost) != (spill.ring, spill.cost));
+    all.push(spill);
+    all.sort_by_key(|spill| (spill.ring, spill.cost));
+}
+
+/// Moves the shares of a split towards what is wanted.
+fn split(state: &mut State, settings: &Settings, pools: &[Pool]) {
+    let wanted: BTreeMap<&String, u32> = pools
+        .iter()
+        .filter_map(|pool| Some((&pool.name, pool.split?)))
+        .collect();
+    if wanted.is_empty() {
+        state.split.clear();
+        return;
+    }
+    let begun = !state.split.is_empty();
+    state.split.retain(|name, _| wanted.contains_key(name));
+    for (name, share) in wanted {
+        let now = state.split.get(name).copied();
+        // A pool that joins a split begins with nothing; a split that begins has its shares at once.
+        let now = now.unwrap_or(if begun { 0 } else { share });
+        let step = settings.split_step;
+        let next = share.clamp(now.saturating_sub(step), now.saturating_add(step));
+        state.split.insert(name.clone(), next);
+    }
+}
+
+/// Goes only so far towards what is wanted that no more than `max_shift` of the table moves.
+fn bound(
+    from: &State,
+    wanted: &State,
+    next: &mut State,
+    settings: &Settings,
+    pools: &[Pool],
+    members: &[Member],
+    before: &Shares,
+) {
+    let mut part = 1.0;
+    for _ in 0..24 {
+        let moved = before.moved(&spread(next, pools, members));
+        if moved <= settings.max_shift {
+            return;
+        }
+        // Nearly linear, so that the first step is nearly right.
+        part *= (f64::from(settings.max_shift) / f64::from(moved)).min(0.98);
+        *next = between(from, wanted, pools, part);
+    }
+    *next = between(from, wanted, pools, 0.0);
+}
+
+fn between(from: &State, wanted: &State, pools: &[Pool], part: f64) -> State {
+    let mix = |a: u32, b: u32| {
+        let (a, b) = (f64::from(a), f64::from(b));
+        (a + part * (b - a)).round() as u32
+    };
+    let mut next = wanted.clone();
+    for (name, memory) in &mut next.members {
+        let old = from.memory(name);
+        memory.factor = mix(old.factor, memory.factor);
+        memory.warm = mix(old.warm, memory.warm);
+    }
+    for (index, pool) in pools.iter().enumerate() {
+        for spill in next.spills.get_mut(&pool.name).into_iter().flatten() {
+            let old = from.spill(pools, (index, spill.ring, spill.cost));
+            spill.share = mix(old.share, spill.share);
+        }
+        if let (Some(old), Some(new)) = (from.split.get(&pool.name), next.split.get_mut(&pool.name))
+        {
+            *new = mix(*old, *new);
+        }
+    }
+    next
+}

@@ -1,0 +1,128 @@
+//! Flap damping: a backend that dies again and again stays out until it has been quiet for a while
+//! (the idea of RFC 2439).
+
+use std::time::{Duration, Instant};
+
+/// What each death adds to the penalty.
+const DEATH: f64 = 1_000.0;
+/// From this penalty on the backend is left out: at three deaths in quick succession.
+const SUPPRESS: f64 = 2_500.0;
+/// Until the penalty has decayed to this.
+const REUSE: f64 = 1_000.0;
+/// The penalty grows no further, so that nobody is left out for longer than two half-lives.
+const CEILING: f64 = 4_000.0;
+
+/// The penalty of one backend.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub struct Damping {
+    /// The penalty, and when it was that much.
+    penalty: Option<(f64, Instant)>,
+    suppressed: bool,
+}
+
+impl Damping {
+    /// One with a penalty at a time.
+    #[must_use]
+    pub fn with(penalty: f64, at: Instant, suppressed: bool) -> Self {
+        Self {
+            penalty: Some((penalty, at)),
+            suppressed,
+        }
+    }
+
+    /// The penalty and when it was that much; `None` before the first death.
+    #[must_use]
+    pub fn penalty(&self) -> Option<(f64, Instant)> {
+        self.penalty
+    }
+
+    /// Whether the backend is left out, whatever its probes say.
+    #[must_use]
+    pub fn suppressed(&self) -> bool {
+        self.suppressed
+    }
+
+    /// Takes in that the backend died. A half-life of nothing means that nobody is ever left out.
+    pub fn died(&mut self, half_life: Duration, now: Instant) -> Option<bool> {
+        if half_life.is_zero() {
+            return self.look(half_life, now);
+        }
+        let penalty = (self.decayed(half_life, now) + DEATH).min(CEILING);
+        self.penalty = Some((penalty, now));
+        self.look(half_life, now)
+    }
+
+    /// Looks at the clock, and returns whether the backend is left out now if that changed.
+    pub fn look(&mut self, half_life: Duration, now: Instant) -> Option<bool> {
+        let penalty = self.decayed(half_life, now);
+        let suppressed = if self.suppressed {
+            penalty > REUSE
+        } else {
+            penalty >= SUPPRESS
+        };
+        (std::mem::replace(&mut self.suppressed, suppressed) != suppressed).then_some(suppressed)
+    }
+
+    fn decayed(&self, half_life: Duration, now: Instant) -> f64 {
+        let Some((penalty, at)) = self.penalty else {
+            return 0.0;
+        };
+        if half_life.is_zero() {
+            return 0.0;
+        }
+        let passed = now.saturating_duration_since(at).as_secs_f64();
+        penalty * (-passed / half_life.as_secs_f64()).exp2()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const HALF: Duration = Duration::from_secs(10);
+
+    #[test]
+    fn one_death_is_forgiven_and_flapping_is_not() {
+        let start = Instant::now();
+        let at = |seconds| start + Duration::from_secs(seconds);
+        let mut damping = Damping::default();
+        assert_eq!(damping.died(HALF, at(0)), None);
+        assert_eq!(damping.died(HALF, at(2)), None);
+        assert_eq!(damping.died(HALF, at(4)), Some(true));
+        assert!(damping.suppressed());
+        // 2629 decays to 1000 in 13.9 s.
+        assert_eq!(damping.look(HALF, at(17)), None);
+        assert_eq!(damping.look(HALF, at(18)), Some(false));
+        assert_eq!(damping.died(HALF, at(19)), None);
+    }
+
+    #[test]
+    fn nobody_is_left_out_for_longer_than_two_half_lives_after_the_last_death() {
+        let start = Instant::now();
+        let mut damping = Damping::default();
+        let mut now = start;
+        for _ in 0..100 {
+            now += Duration::from_secs(1);
+            damping.died(HALF, now);
+        }
+        assert_eq!(damping.look(HALF, now + 2 * HALF), Some(false));
+    }
+
+    #[test]
+    fn deaths_that_are_far_apart_add_up_to_nothing() {
+        let start = Instant::now();
+        let mut damping = Damping::default();
+        for death in 0..50 {
+            assert_eq!(damping.died(HALF, start + death * HALF), None);
+        }
+    }
+
+    #[test]
+    fn without_a_half_life_there_is_no_damping() {
+        let now = Instant::now();
+        let mut damping = Damping::default();
+        for _ in 0..10 {
+            assert_eq!(damping.died(Duration::ZERO, now), None);
+        }
+    }
+}

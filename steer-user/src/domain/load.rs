@@ -1,0 +1,135 @@
+//! How much of itself a backend uses: smoothed for the weights, and the hot bit for the kernel.
+
+use std::time::{Duration, Instant};
+
+use serde::{Deserialize, Serialize};
+
+/// All of a backend, or of the new flows of a table: shares are parts of this.
+pub const WHOLE: u32 = 1_000_000;
+/// A backend may say that it uses more than all of itself, but no more than this counts.
+const MOST: u32 = 4 * WHOLE;
+
+/// Half of a rise is in the smoothed use after this.
+const RISE: Duration = Duration::from_millis(700);
+/// Half of a fall is.
+const FALL: Duration = Duration::from_secs(7);
+
+/// The use that a load report comes to: the highest of its parts, each 1 where that resource is
+/// used up. `None` if it says nothing of any.
+#[must_use]
+pub fn usage(parts: impl IntoIterator<Item = Option<f64>>) -> Option<u32> {
+    let finite = parts.into_iter().flatten().filter(|part| part.is_finite());
+    let highest = finite.reduce(f64::max)?;
+    Some((highest.max(0.0) * f64::from(WHOLE)).min(f64::from(MOST)) as u32)
+}
+
+/// A use that follows rises within a second or two, and falls slowly: what was busy just now is
+/// taken to be busy still.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Smoothed {
+    last: Option<(u32, Instant)>,
+}
+
+impl Smoothed {
+    /// One that was at a value at a time.
+    #[must_use]
+    pub fn at(value: u32, at: Instant) -> Self {
+        Self {
+            last: Some((value, at)),
+        }
+    }
+
+    /// Takes in a use, in parts of [`WHOLE`].
+    pub fn observe(&mut self, sample: u32, now: Instant) {
+        let Some((value, at)) = self.last else {
+            self.last = Some((sample, now));
+            return;
+        };
+        let half = if sample > value { RISE } else { FALL };
+        let halves = now.saturating_duration_since(at).as_secs_f64() / half.as_secs_f64();
+        let rest = (-halves).exp2();
+        let difference = f64::from(sample) - f64::from(value);
+        let next = f64::from(sample) - difference * rest;
+        self.last = Some((next.round() as u32, now));
+    }
+
+    /// The value and when it was last fed.
+    #[must_use]
+    pub fn last(&self) -> Option<(u32, Instant)> {
+        self.last
+    }
+
+    /// The value, unless the last sample is too old to say anything.
+    #[must_use]
+    pub fn fresh(&self, stale_after: Duration, now: Instant) -> Option<u32> {
+        let (value, at) = self.last?;
+        (now.saturating_duration_since(at) <= stale_after).then_some(value)
+    }
+}
+
+/// When a backend is hot, in parts of [`WHOLE`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct HotBounds {
+    /// From this use on it is.
+    pub above: u32,
+    /// Until its use is below this.
+    pub below: u32,
+}
+
+impl HotBounds {
+    /// Whether a backend is hot that was or was not, after a report of its use. No report changes
+    /// nothing.
+    #[must_use]
+    pub fn judge(&self, was: bool, sample: Option<u32>) -> bool {
+        match sample {
+            Some(sample) if was => sample >= self.below,
+            Some(sample) => sample >= self.above,
+            None => was,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_scarcest_resource_is_the_use() {
+        assert_eq!(usage([Some(0.2), None, Some(0.9)]), Some(900_000));
+        assert_eq!(usage([None, None]), None);
+        assert_eq!(usage([Some(f64::NAN)]), None);
+        assert_eq!(usage([Some(-1.0)]), Some(0));
+        assert_eq!(usage([Some(1e12)]), Some(MOST));
+    }
+
+    #[test]
+    fn a_peak_shows_at_once_and_stays_for_a_while() {
+        let start = Instant::now();
+        let mut smoothed = Smoothed::default();
+        assert_eq!(smoothed.fresh(RISE, start), None);
+        smoothed.observe(200_000, start);
+        smoothed.observe(1_000_000, start + RISE);
+        assert_eq!(smoothed.last().unwrap().0, 600_000);
+        smoothed.observe(0, start + RISE + RISE);
+        let after = smoothed.last().unwrap().0;
+        assert!((500_000..600_000).contains(&after), "{after}");
+        let later = start + RISE + RISE + Duration::from_secs(4);
+        assert_eq!(smoothed.fresh(Duration::from_secs(3), later), None);
+        assert_eq!(smoothed.fresh(Duration::from_secs(5), later), Some(after));
+    }
+
+    #[test]
+    fn a_hot_backend_stays_hot_until_well_below() {
+        let bounds = HotBounds {
+            above: 900_000,
+            below: 750_000,
+        };
+        let mut hot = false;
+        let mut seen = Vec::new();
+        for sample in [Some(890), Some(900), None, Some(760), Some(749), Some(899)] {
+            hot = bounds.judge(hot, sample.map(|s| s * 1000));
+            seen.push(hot);
+        }
+        assert_eq!(seen, [false, true, true, true, false, false]);
+    }
+}

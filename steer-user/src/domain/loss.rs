@@ -1,0 +1,81 @@
+//! Loss of probes: a backend that answers most of the time is degraded.
+
+use serde::{Deserialize, Serialize};
+
+/// So many results have to be there before they say anything.
+const ENOUGH: u32 = 10;
+/// One in so many failed: from there on a backend is lossy.
+const LOSSY: u32 = 5;
+
+/// The last 32 results of one backend's probes.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Loss {
+    /// A bit for each result, 1 for a failure.
+    failures: u32,
+    /// How many there are.
+    results: u32,
+    lossy: bool,
+}
+
+impl Loss {
+    /// Whether a fifth of the results were failures, and no more than one of 32 since.
+    #[must_use]
+    pub fn lossy(&self) -> bool {
+        self.lossy
+    }
+
+    /// Forgets all results, as of a backend that begins anew. Says whether that changed anything.
+    pub fn forget(&mut self) -> Option<bool> {
+        let was = std::mem::take(self).lossy;
+        was.then_some(false)
+    }
+
+    /// Takes in one result, and returns whether the backend is lossy now if that changed.
+    pub fn observe(&mut self, ok: bool) -> Option<bool> {
+        self.failures = self.failures << 1 | u32::from(!ok);
+        self.results = (self.results + 1).min(u32::BITS);
+        let failed = self.failures.count_ones();
+        let lossy = if self.lossy {
+            failed > 1
+        } else {
+            self.results >= ENOUGH && failed * LOSSY >= self.results
+        };
+        (std::mem::replace(&mut self.lossy, lossy) != lossy).then_some(lossy)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_fifth_lost_is_too_much_and_one_of_32_is_fine() {
+        let mut loss = Loss::default();
+        let mut changes = Vec::new();
+        for index in 0..200u32 {
+            // One of ten, then one of four, then none.
+            let ok = match index {
+                0..80 => index % 10 != 0,
+                80..120 => index % 4 != 0,
+                _ => true,
+            };
+            changes.extend(loss.observe(ok).map(|lossy| (index, lossy)));
+        }
+        let [(since, true), (until, false)] = changes[..] else {
+            panic!("{changes:?}");
+        };
+        assert!((80..120).contains(&since), "{since}");
+        assert!((120..152).contains(&until), "{until}");
+    }
+
+    #[test]
+    fn few_results_say_nothing() {
+        let mut loss = Loss::default();
+        for _ in 1..ENOUGH {
+            assert_eq!(loss.observe(false), None);
+        }
+        assert_eq!(loss.observe(false), Some(true));
+        assert_eq!(loss.forget(), Some(false));
+        assert_eq!(loss.forget(), None);
+    }
+}
