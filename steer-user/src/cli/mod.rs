@@ -5,6 +5,7 @@ mod beacon;
 mod config;
 mod daemon;
 mod decap;
+mod doctor;
 mod error;
 mod journal;
 mod pki;
@@ -59,6 +60,7 @@ enum Command {
     /// Shows, verifies and replays the journal of what changed steering.
     #[command(subcommand)]
     Journal(journal::Journal),
+    Doctor(doctor::Doctor),
     /// Takes outer headers off, on a backend without a tunnel device.
     Decap(decap::Decap),
     /// Prints what makes a shell complete commands.
@@ -83,6 +85,7 @@ pub fn main() -> ExitCode {
         Command::Beacon(command) => command.run(cli.log_format),
         Command::Config(command) => command.run(),
         Command::Journal(command) => command.run(),
+        Command::Doctor(command) => command.run(),
         Command::Decap(command) => command.run(cli.log_format),
         Command::Completions(command) => {
             command.run();

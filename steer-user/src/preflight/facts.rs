@@ -1,7 +1,7 @@
 //! What is so on this host.
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     ffi::CString,
     fs, io, mem,
     net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket},
@@ -15,7 +15,11 @@ use nix::{
     unistd::{Group, User},
 };
 
-use crate::config::{Config, Principal};
+use super::{Link, Offloads, System, ethtool, links};
+use crate::{
+    config::{Config, Principal},
+    dataplane::Pins,
+};
 
 /// `BPF_FS_MAGIC` of `linux/magic.h`.
 const BPF_FS_MAGIC: i64 = 0xcafe_4a11;
@@ -41,6 +45,22 @@ pub struct Facts {
     pub pinned: bool,
     /// Whether the BPF file system is one.
     pub bpffs: Option<bool>,
+    /// Links by name.
+    pub links: BTreeMap<String, Link>,
+    /// Drivers of the configuration's interfaces, those that have one.
+    pub drivers: BTreeMap<String, String>,
+    /// What these interfaces do to packets before a program sees them.
+    pub offloads: BTreeMap<String, Offloads>,
+    /// Whether they look at where packets come from: 1 is strict, 2 loose.
+    pub rp_filter: BTreeMap<String, u8>,
+    /// Whether they forward IPv4.
+    pub forwarding: BTreeMap<String, bool>,
+    /// Interfaces that our program is attached to by a pinned link.
+    pub attached: Vec<String>,
+    /// Backends' addresses whose next hop does not answer, as far as it was asked.
+    pub unresolved: BTreeSet<IpAddr>,
+    /// The kernel, and this process.
+    pub system: System,
 }
 
 /// An interface.
@@ -89,8 +109,41 @@ impl Facts {
             bpffs: is_bpffs(&config.node.bpffs.join("steer"))
                 .or_else(|_| is_bpffs(&config.node.bpffs))
                 .ok(),
+            links: links::links().unwrap_or_default(),
+            drivers: of_interfaces(config, |name| ethtool::driver(name).ok()),
+            offloads: of_interfaces(config, |name| ethtool::offloads(name).ok()),
+            rp_filter: of_interfaces(config, rp_filter),
+            forwarding: of_interfaces(config, |name| Some(setting(name, "forwarding")? != 0)),
+            attached: Pins::new(&config.node.bpffs).interfaces(),
+            unresolved: BTreeSet::new(),
+            system: System::read(),
         }
     }
+
+    /// Finds out which backends' next hops answer.
+    pub(super) fn ask_neighbours(&mut self, config: &Config) {
+        let addresses = config.backends.iter().map(|backend| backend.address);
+        let silent = links::unresolved(&addresses.collect());
+        self.unresolved.extend(silent.unwrap_or_default());
+    }
+}
+
+fn of_interfaces<T>(config: &Config, find: impl Fn(&str) -> Option<T>) -> BTreeMap<String, T> {
+    let names = config.node.interfaces.iter();
+    names
+        .filter_map(|name| Some((name.clone(), find(name)?)))
+        .collect()
+}
+
+fn setting(interface: &str, key: &str) -> Option<u8> {
+    let path = format!("/proc/sys/net/ipv4/conf/{interface}/{key}");
+    fs::read_to_string(path).ok()?.trim().parse().ok()
+}
+
+/// The larger one of the interface's own and that of all counts (ip-sysctl of the kernel).
+fn rp_filter(interface: &str) -> Option<u8> {
+    let key = "rp_filter";
+    Some(setting(interface, key)?.max(setting("all", key)?))
 }
 
 fn interfaces() -> BTreeMap<String, Interface> {

@@ -2,47 +2,66 @@
 //! and no packet is sent.
 
 mod certificates;
+mod ethtool;
 mod facts;
+mod finding;
+mod host;
+mod links;
 mod memory;
 mod rules;
+mod system;
 #[cfg(test)]
 mod tests;
 
-use std::time::SystemTime;
+use std::{path::PathBuf, time::SystemTime};
 
-use serde::{Deserialize, Serialize};
-
+pub use self::ethtool::Offloads;
 pub use self::facts::{Facts, Interface, Route, principal_id};
+pub use self::finding::{Finding, Severity};
+pub use self::links::Link;
+pub use self::system::System;
 use crate::config::Config;
 
-/// Something that will not work, or not well.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Finding {
-    /// What it is about: an interface, an address, a file.
-    pub subject: String,
-    /// What is wrong.
-    pub what: String,
-    /// What to do about it.
-    pub todo: String,
+/// When the node's certificate and its CA's end, with their files.
+#[must_use]
+pub fn certificate_ends(config: &Config) -> Vec<(PathBuf, SystemTime)> {
+    certificates::ends_of(config)
 }
 
-impl std::fmt::Display for Finding {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "{}: {}; {}", self.subject, self.what, self.todo)
-    }
-}
-
-/// Looks at this host with the eyes of a configuration.
+/// Looks at this host with the eyes of a configuration. The worst comes first.
 #[must_use]
 pub fn check(config: &Config) -> Vec<Finding> {
-    let facts = Facts::read(config);
-    let absent = rules::absent(config, &facts);
+    judge(config, &Facts::read(config), false)
+}
+
+/// As [`check`], for a daemon that is to be started as this process was.
+#[must_use]
+pub fn before_start(config: &Config) -> Vec<Finding> {
+    judge(config, &Facts::read(config), true)
+}
+
+/// As [`before_start`], and asks the next hops of backends, by a datagram without content.
+#[must_use]
+pub fn doctor(config: &Config) -> Vec<Finding> {
+    let mut facts = Facts::read(config);
+    facts.ask_neighbours(config);
+    judge(config, &facts, true)
+}
+
+fn judge(config: &Config, facts: &Facts, process: bool) -> Vec<Finding> {
+    let absent = rules::absent(config, facts);
     // Elsewhere than on its node, nothing else would be true.
     if absent.len() == config.node.interfaces.len() {
         return absent;
     }
     let mut findings = absent;
-    findings.extend(rules::all(config, &facts));
+    findings.extend(rules::all(config, facts));
+    findings.extend(host::of_host(config, facts));
+    findings.extend(host::neighbours(config, facts));
+    if process {
+        findings.extend(host::of_process(config, facts));
+    }
     findings.extend(certificates::check(config, SystemTime::now()));
+    findings.sort_by_key(|finding| finding.severity);
     findings
 }

@@ -17,10 +17,13 @@ pub(super) fn absent(config: &Config, facts: &Facts) -> Vec<Finding> {
     let names = config.node.interfaces.iter();
     let absent = names.filter(|name| !facts.interfaces.contains_key(*name));
     absent
-        .map(|name| Finding {
-            subject: format!("interface {name}"),
-            what: "this host has none of that name".to_owned(),
-            todo: "check on the node itself; `ip link` lists its interfaces".to_owned(),
+        .map(|name| {
+            Finding::new(
+                format!("interface {name}"),
+                "this host has none of that name",
+            )
+            .todo("check on the node itself; `ip link` lists its interfaces")
+            .fatal()
         })
         .collect()
 }
@@ -43,13 +46,13 @@ fn mtu_of_interfaces(config: &Config, facts: &Facts) -> Vec<Finding> {
     for name in config.node.interfaces.iter().filter(|_| native) {
         let mtu = facts.interfaces.get(name).and_then(|i| i.mtu);
         if let Some(mtu) = mtu.filter(|mtu| *mtu > NATIVE_MTU) {
-            findings.push(Finding {
-                subject: format!("interface {name}"),
-                what: format!(
-                    "its MTU is {mtu}, and most drivers refuse native XDP above {NATIVE_MTU}"
-                ),
-                todo: format!("`ip link set dev {name} mtu {NATIVE_MTU}`, or less"),
-            });
+            let what =
+                format!("its MTU is {mtu}, and most drivers refuse native XDP above {NATIVE_MTU}");
+            findings.push(
+                Finding::new(format!("interface {name}"), what)
+                    .fix(format!("ip link set dev {name} mtu {NATIVE_MTU}"))
+                    .todo("less"),
+            );
         }
     }
     findings
@@ -73,10 +76,10 @@ fn routes(config: &Config, facts: &Facts) -> Vec<Finding> {
     }
     by_error
         .into_iter()
-        .map(|(error, backends)| Finding {
-            subject: format!("backends {}", some(backends.iter().copied())),
-            what: format!("there is no way to them: {error}"),
-            todo: format!("`ip route get {}` says why", backends[0].address),
+        .map(|(error, backends)| {
+            let subject = format!("backends {}", some(backends.iter().copied()));
+            Finding::new(subject, format!("there is no way to them: {error}"))
+                .todo(format!("`ip route get {}` says why", backends[0].address))
         })
         .collect()
 }
@@ -110,17 +113,16 @@ fn room_for_outer_headers(config: &Config, facts: &Facts) -> Vec<Finding> {
     }
     short
         .into_iter()
-        .map(|((mtu, needed), backends)| Finding {
-            subject: format!("backends {}", some(backends)),
-            what: format!(
+        .map(|((mtu, needed), backends)| {
+            let what = format!(
                 "packets of {inner} bytes from clients have {needed} with their outer headers, and the \
                  way takes {mtu}: senders of larger ones are told, which costs them a round trip"
-            ),
-            todo: format!(
+            );
+            Finding::new(format!("backends {}", some(backends)), what).todo(format!(
                 "raise the MTU of the way to {needed}, or have the backends announce a smaller MSS: \
                  `ip route change ... advmss {}` there",
                 mtu.saturating_sub(needed - inner + 40)
-            ),
+            ))
         })
         .collect()
 }
@@ -158,19 +160,19 @@ fn ports(config: &Config, facts: &Facts) -> Vec<Finding> {
                 route.is_some_and(|route| route.as_ref().is_ok_and(|r| r.source == *address))
             });
         if used {
-            findings.push(Finding {
-                subject: format!("[nat] address {address}"),
-                what: format!(
-                    "the host's own connections to backends have this source, too, and ports {first} \
-                     to {last} can be theirs and those of nat"
-                ),
-                todo: format!(
-                    "`sysctl -w net.ipv4.ip_local_reserved_ports={}-{}`, or give [nat] an address \
-                     that the host does not use",
-                    nat.start(),
-                    nat.end()
-                ),
-            });
+            let what = format!(
+                "the host's own connections to backends have this source, too, and ports {first} \
+                 to {last} can be theirs and those of nat"
+            );
+            findings.push(
+                Finding::new(format!("[nat] address {address}"), what)
+                    .fix(format!(
+                        "sysctl -w net.ipv4.ip_local_reserved_ports={}-{}",
+                        nat.start(),
+                        nat.end()
+                    ))
+                    .todo("give [nat] an address that the host does not use"),
+            );
         }
     }
     findings
@@ -182,15 +184,12 @@ fn memory(facts: &Facts) -> Option<Finding> {
         .memory
         .filter(|available| !facts.pinned && *available < needed)?;
     let mib = |bytes: u64| bytes >> 20;
-    Some(Finding {
-        subject: "memory".to_owned(),
-        what: format!(
-            "the maps take {} MiB, and {} MiB can be had",
-            mib(needed),
-            mib(available)
-        ),
-        todo: "free some, or use a larger host".to_owned(),
-    })
+    let what = format!(
+        "the maps take {} MiB, and {} MiB can be had",
+        mib(needed),
+        mib(available)
+    );
+    Some(Finding::new("memory", what).todo("free some, or use a larger host"))
 }
 
 fn principals(config: &Config) -> Vec<Finding> {
@@ -201,19 +200,21 @@ fn principals(config: &Config) -> Vec<Finding> {
         .flatten()
         .filter(|name| principal_id(name).is_none());
     unknown
-        .map(|name| Finding {
-            subject: format!("[api] {name}"),
-            what: "this host has no such user or group".to_owned(),
-            todo: "`getent passwd` and `getent group` list them; numbers do, too".to_owned(),
+        .map(|name| {
+            Finding::new(
+                format!("[api] {name}"),
+                "this host has no such user or group",
+            )
+            .todo("`getent passwd` and `getent group` list them; numbers do, too")
         })
         .collect()
 }
 
 fn bpffs(config: &Config, facts: &Facts) -> Option<Finding> {
     let path = config.node.bpffs.display();
-    (facts.bpffs == Some(false)).then(|| Finding {
-        subject: path.to_string(),
-        what: "it is no BPF file system".to_owned(),
-        todo: format!("`mount -t bpf bpf {path}`"),
+    (facts.bpffs == Some(false)).then(|| {
+        Finding::new(path.to_string(), "it is no BPF file system")
+            .fix(format!("mount -t bpf bpf {path}"))
+            .fatal()
     })
 }

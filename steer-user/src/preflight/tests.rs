@@ -1,4 +1,8 @@
-use std::{collections::BTreeMap, path::Path, time::Duration};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    path::Path,
+    time::Duration,
+};
 
 use super::*;
 use crate::pki;
@@ -37,13 +41,34 @@ fn facts() -> Facts {
         cpus: 4,
         pinned: false,
         bpffs: Some(true),
+        links: BTreeMap::from([("eth0".to_owned(), up())]),
+        drivers: BTreeMap::from([("eth0".to_owned(), "virtio_net".to_owned())]),
+        offloads: BTreeMap::from([("eth0".to_owned(), Offloads::default())]),
+        rp_filter: BTreeMap::from([("eth0".to_owned(), 2)]),
+        forwarding: BTreeMap::from([("eth0".to_owned(), true)]),
+        attached: Vec::new(),
+        unresolved: BTreeSet::new(),
+        system: System {
+            kernel: Some((6, 12)),
+            jit: Some(true),
+            lacks: Vec::new(),
+            files: Some(1024),
+            clock_in_sync: Some(true),
+        },
+    }
+}
+
+fn up() -> Link {
+    Link {
+        up: true,
+        ..Link::default()
     }
 }
 
 fn said(change: impl FnOnce(&mut Facts)) -> Vec<String> {
     let mut facts = facts();
     change(&mut facts);
-    let findings = rules::all(&config(), &facts);
+    let findings = judge(&config(), &facts, true);
     findings.iter().map(ToString::to_string).collect()
 }
 
@@ -121,6 +146,192 @@ fn each_thing_that_does_not_fit_is_found() {
     );
 }
 
+/// What is said of a host, with how bad it is.
+fn worded(config: &Config, facts: &Facts) -> Vec<String> {
+    let findings = judge(config, facts, true);
+    let worded = findings.iter().map(|f| format!("{}: {f}", f.severity));
+    worded.collect()
+}
+
+#[test]
+fn each_thing_of_the_host_is_found_with_the_command_that_mends_it() {
+    let native = config();
+    let mut generic = config();
+    generic.node.xdp_mode = crate::config::XdpMode::Generic;
+    let eth1 = |f: &mut Facts| {
+        f.interfaces.insert("eth1".to_owned(), Interface::default());
+    };
+    type Change<'a> = &'a dyn Fn(&mut Facts);
+    let offload = |f: &mut Facts, set: fn(&mut Offloads)| set(f.offloads.get_mut("eth0").unwrap());
+    let cases: &[(&Config, Change<'_>, &str, &str)] = &[
+        (
+            &native,
+            &|f| f.system.kernel = Some((5, 10)),
+            "fatal: kernel: it is 5.10",
+            "5.11",
+        ),
+        (
+            &native,
+            &|f| f.system.kernel = Some((5, 15)),
+            "warning: kernel: it is 5.15",
+            "6.1",
+        ),
+        (
+            &native,
+            &|f| f.system.jit = Some(false),
+            "warning: net.core.bpf_jit_enable",
+            "=1`",
+        ),
+        (
+            &native,
+            &|f| f.system.files = Some(32),
+            "warning: open files",
+            "`ulimit -n 64`",
+        ),
+        (
+            &native,
+            &|f| f.system.clock_in_sync = Some(false),
+            "note: clock",
+            "set-ntp true`",
+        ),
+        (
+            &native,
+            &|f| f.system.lacks = vec!["CAP_BPF", "CAP_PERFMON"],
+            "fatal: capabilities: the process lacks CAP_BPF, CAP_PERFMON",
+            "--ambient-caps +bpf,+perfmon ",
+        ),
+        (
+            &native,
+            &|f| f.links.get_mut("eth0").unwrap().up = false,
+            "warning: interface eth0: it is down",
+            "`ip link set dev eth0 up`",
+        ),
+        (
+            &native,
+            &|f| f.links.get_mut("eth0").unwrap().kind = "bridge".to_owned(),
+            "fatal: interface eth0: ",
+            "xdp_mode = \"generic\"",
+        ),
+        (
+            &native,
+            &|f| f.links.get_mut("eth0").unwrap().program = Some(77),
+            "fatal: interface eth0: another XDP program is attached to it, number 77",
+            "`ip link set dev eth0 xdp off`",
+        ),
+        (
+            &native,
+            &|f| offload(f, |o| o.lro = true),
+            "warning: interface eth0: lro is on",
+            "`ethtool -K eth0 lro off`",
+        ),
+        (
+            &generic,
+            &|f| offload(f, |o| o.gro = true),
+            "warning: interface eth0: gro is on",
+            "`ethtool -K eth0 gro off`",
+        ),
+        (
+            &native,
+            &|f| {
+                offload(f, |o| o.rxvlan = true);
+                f.links.get_mut("eth0").unwrap().vlans = true;
+            },
+            "warning: interface eth0: rxvlan is on",
+            "`ethtool -K eth0 rxvlan off`",
+        ),
+        (
+            &native,
+            &|f| {
+                eth1(f);
+                f.rp_filter.insert("eth0".to_owned(), 1);
+            },
+            "warning: net.ipv4.conf.eth0.rp_filter",
+            "`sysctl -w net.ipv4.conf.eth0.rp_filter=2`",
+        ),
+        (
+            &native,
+            &|f| {
+                f.forwarding.insert("eth0".to_owned(), false);
+            },
+            "note: net.ipv4.conf.eth0.forwarding",
+            "forwarding=1`",
+        ),
+        (
+            &native,
+            &|f| {
+                f.unresolved.insert("10.0.1.2".parse().unwrap());
+            },
+            "warning: backend b2: the next hop towards 10.0.1.2",
+            "`ip neigh`",
+        ),
+        (
+            &native,
+            &|f| f.bpffs = Some(false),
+            "fatal: /sys/fs/bpf",
+            "`mount -t bpf bpf /sys/fs/bpf`",
+        ),
+    ];
+    for (config, change, begins, has) in cases {
+        let mut facts = facts();
+        change(&mut facts);
+        let said = worded(config, &facts);
+        assert_eq!(said.len(), 1, "{begins}: {said:?}");
+        assert!(said[0].starts_with(begins), "{begins:?}: {said:?}");
+        assert!(said[0].contains(has), "{has:?}: {said:?}");
+    }
+    // Each by itself is nothing.
+    for (config, change) in [
+        (
+            &native,
+            &(|f: &mut Facts| offload(f, |o| o.gro = true)) as Change<'_>,
+        ),
+        (&native, &|f| offload(f, |o| o.rxvlan = true)),
+        (&native, &|f| {
+            f.rp_filter.insert("eth0".to_owned(), 1);
+        }),
+        (&generic, &|f| {
+            f.links.get_mut("eth0").unwrap().kind = "bridge".to_owned()
+        }),
+        // Our own program.
+        (&native, &|f| {
+            f.links.get_mut("eth0").unwrap().program = Some(77);
+            f.attached.push("eth0".to_owned());
+        }),
+        (&native, &eth1),
+    ] {
+        let mut facts = facts();
+        change(&mut facts);
+        assert_eq!(worded(config, &facts), [""; 0]);
+    }
+}
+
+#[test]
+fn the_worst_comes_first_and_a_process_is_not_always_asked_about() {
+    let mut facts = facts();
+    facts.system.clock_in_sync = Some(false);
+    facts.system.jit = Some(false);
+    facts.bpffs = Some(false);
+    let severities = |process| {
+        let findings = judge(&config(), &facts, process);
+        findings.iter().map(|f| f.severity).collect::<Vec<_>>()
+    };
+    use Severity::{Fatal, Note, Warning};
+    assert_eq!(severities(true), [Fatal, Warning, Note]);
+    assert_eq!(severities(false), [Fatal, Warning]);
+}
+
+#[test]
+fn versions_and_capabilities_are_read() {
+    assert_eq!(system::version("6.1.0-18-amd64"), Some((6, 1)));
+    assert_eq!(system::version("5.10"), Some((5, 10)));
+    assert_eq!(system::version("?"), None);
+    let lacks = |bits: &str| system::lacks(&format!("Name:\tx\nCapEff:\t{bits}\n"));
+    assert_eq!(lacks("000001ffffffffff"), [""; 0]);
+    assert_eq!(lacks("000000c000001000"), [""; 0]);
+    assert_eq!(lacks("0000000000200000"), ["CAP_NET_ADMIN"]);
+    assert_eq!(lacks("0"), ["CAP_NET_ADMIN", "CAP_PERFMON", "CAP_BPF"]);
+}
+
 #[test]
 fn elsewhere_than_on_the_node_only_that_is_said() {
     let mut config = config();
@@ -148,6 +359,9 @@ fn facts_are_read_from_this_host() {
     assert!(route.mtu.unwrap() >= 65_535, "{route:?}");
     assert!(facts.memory.unwrap() > 1 << 20);
     assert!(facts.local_ports.is_some() && facts.cpus >= 1);
+    assert!(facts.links["lo"].up);
+    assert!(facts.system.kernel.unwrap() >= (5, 0));
+    assert!(facts.system.files.unwrap() > 0);
 }
 
 #[test]
@@ -178,6 +392,8 @@ fn certificates_are_looked_into() {
     assert_eq!(said("n1", now), [""; 0]);
     assert!(said("n1", now + 80 * day)[0].contains("it ends "));
     assert!(said("n1", now + 91 * day)[0].contains("it ended "));
+    let early = said("n1", now - 30 * day);
+    assert!(early[0].contains("set-ntp true"), "{early:?}");
     assert!(said("n2", now)[0].contains("this node is n1 in eu"));
     assert!(said("none", now)[0].contains("steer pki issue node"));
 }

@@ -7,7 +7,7 @@ use clap::Args;
 use crate::{
     cli::error::{Exit, Failure},
     config::{Config, ConfigError, Document},
-    preflight::{self, Finding},
+    preflight::{self, Finding, Severity},
 };
 
 #[derive(Debug, Args)]
@@ -33,7 +33,12 @@ impl Check {
         let files = document.as_ref().map_or(0, |document| document.files.len());
         let checked = document.and_then(|document| document.config());
         let findings = match &checked {
-            Ok(config) if !self.document_only => preflight::check(config),
+            // Notes are for `steer doctor`.
+            Ok(config) if !self.document_only => {
+                let mut findings = preflight::check(config);
+                findings.retain(|finding| finding.severity != Severity::Note);
+                findings
+            }
             _ => Vec::new(),
         };
         if self.json {
@@ -57,7 +62,7 @@ impl Check {
 
     fn print(&self, config: &Config, files: usize, findings: &[Finding]) {
         for finding in findings {
-            println!("warning: {finding}");
+            println!("{}: {finding}", finding.severity);
         }
         let from = match files {
             1 => String::new(),

@@ -43,7 +43,7 @@ pub(super) fn diff(diff: &Diff) -> String {
         text.push('\n');
     }
     for finding in &diff.findings {
-        let _ = writeln!(text, "warning: {finding}");
+        let _ = writeln!(text, "{}: {finding}", finding.severity);
     }
     text
 }

@@ -1,0 +1,98 @@
+//! What is found.
+
+use std::fmt;
+
+use serde::{Deserialize, Serialize};
+
+/// How bad it is.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Severity {
+    /// A daemon does not start with it.
+    Fatal,
+    /// It will not work well.
+    #[default]
+    Warning,
+    /// Worth knowing.
+    Note,
+}
+
+impl fmt::Display for Severity {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Fatal => "fatal",
+            Self::Warning => "warning",
+            Self::Note => "note",
+        })
+    }
+}
+
+/// Something that will not work, or not well.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Finding {
+    /// How bad it is.
+    #[serde(default)]
+    pub severity: Severity,
+    /// What it is about: an interface, an address, a file.
+    pub subject: String,
+    /// What is wrong.
+    pub what: String,
+    /// What to do about it, in words; empty where the command says enough.
+    pub todo: String,
+    /// The command that mends it, if there is one.
+    #[serde(default)]
+    pub fix: Option<String>,
+}
+
+impl Finding {
+    /// A warning without a command.
+    pub(super) fn new(subject: impl Into<String>, what: impl Into<String>) -> Self {
+        Self {
+            severity: Severity::Warning,
+            subject: subject.into(),
+            what: what.into(),
+            todo: String::new(),
+            fix: None,
+        }
+    }
+
+    pub(super) fn fatal(self) -> Self {
+        Self {
+            severity: Severity::Fatal,
+            ..self
+        }
+    }
+
+    pub(super) fn note(self) -> Self {
+        Self {
+            severity: Severity::Note,
+            ..self
+        }
+    }
+
+    pub(super) fn todo(self, todo: impl Into<String>) -> Self {
+        Self {
+            todo: todo.into(),
+            ..self
+        }
+    }
+
+    pub(super) fn fix(self, command: impl Into<String>) -> Self {
+        Self {
+            fix: Some(command.into()),
+            ..self
+        }
+    }
+}
+
+impl fmt::Display for Finding {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}: {}", self.subject, self.what)?;
+        match (&self.fix, self.todo.as_str()) {
+            (Some(fix), "") => write!(f, "; `{fix}`"),
+            (Some(fix), todo) => write!(f, "; `{fix}`, or {todo}"),
+            (None, "") => Ok(()),
+            (None, todo) => write!(f, "; {todo}"),
+        }
+    }
+}

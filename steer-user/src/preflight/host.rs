@@ -1,0 +1,214 @@
+//! Rules about the host and this process.
+
+use crate::config::{Config, Mode, XdpMode};
+
+use super::{Facts, Finding};
+
+/// The first kernel with all that the program uses: `bpf_ktime_get_coarse_ns` came last.
+const NEEDED: (u32, u32) = (5, 11);
+/// The first one that it is meant for.
+const MEANT: (u32, u32) = (6, 1);
+/// Kinds of links whose packets native XDP never sees.
+const WITHOUT_NATIVE: [&str; 6] = ["bridge", "macvlan", "vxlan", "tun", "dummy", "vlan"];
+/// Files that a daemon opens besides those of probers: maps, sockets, the journal.
+const FILES: u64 = 64;
+
+/// What would be so for any process on this host.
+pub(super) fn of_host(config: &Config, facts: &Facts) -> Vec<Finding> {
+    let mut findings = kernel(facts);
+    findings.extend(jit(facts));
+    for name in &config.node.interfaces {
+        findings.extend(link(name, config, facts));
+        findings.extend(offloads(name, config, facts));
+        findings.extend(sysctls(name, facts));
+    }
+    findings
+}
+
+/// What a daemon needs, started as this process was.
+pub(super) fn of_process(config: &Config, facts: &Facts) -> Vec<Finding> {
+    let mut findings: Vec<Finding> = capabilities(facts).into_iter().collect();
+    findings.extend(files(config, facts));
+    findings.extend(clock(facts));
+    findings
+}
+
+fn kernel(facts: &Facts) -> Vec<Finding> {
+    let Some(found @ (major, minor)) = facts.system.kernel else {
+        return Vec::new();
+    };
+    let what = |needed: (u32, u32)| {
+        format!(
+            "it is {major}.{minor}, and steer is made for {}.{} and later",
+            needed.0, needed.1
+        )
+    };
+    let todo = "install a later one from the distribution";
+    if found < NEEDED {
+        let finding = Finding::new("kernel", what(NEEDED)).fatal();
+        return vec![finding.todo(todo)];
+    }
+    if found < MEANT {
+        return vec![Finding::new("kernel", what(MEANT)).todo(todo)];
+    }
+    Vec::new()
+}
+
+fn jit(facts: &Facts) -> Option<Finding> {
+    (facts.system.jit == Some(false)).then(|| {
+        let what = "programs are interpreted, which costs ten times as much for each packet";
+        Finding::new("net.core.bpf_jit_enable", what).fix("sysctl -w net.core.bpf_jit_enable=1")
+    })
+}
+
+fn link(name: &str, config: &Config, facts: &Facts) -> Vec<Finding> {
+    let subject = format!("interface {name}");
+    let Some(link) = facts.links.get(name) else {
+        return Vec::new();
+    };
+    let mut findings = Vec::new();
+    if !link.up {
+        let fix = format!("ip link set dev {name} up");
+        findings.push(Finding::new(&subject, "it is down").fix(fix));
+    }
+    let native = config.node.xdp_mode == XdpMode::Native;
+    let kind = facts
+        .drivers
+        .get(name)
+        .map_or(link.kind.as_str(), String::as_str);
+    let without = WITHOUT_NATIVE.contains(&link.kind.as_str()) || WITHOUT_NATIVE.contains(&kind);
+    if native && without {
+        let what = format!("{kind} has no native XDP");
+        let todo = "name the interface below it, or write xdp_mode = \"generic\", which is slow";
+        findings.push(Finding::new(&subject, what).todo(todo).fatal());
+    }
+    let ours = facts.attached.iter().any(|attached| attached == name);
+    if let Some(program) = link.program.filter(|_| !ours) {
+        let what = format!("another XDP program is attached to it, number {program}");
+        findings.push(
+            Finding::new(&subject, what)
+                .fix(format!("ip link set dev {name} xdp off"))
+                .todo("end what holds it: `bpftool link list` shows that")
+                .fatal(),
+        );
+    }
+    findings
+}
+
+fn offloads(name: &str, config: &Config, facts: &Facts) -> Vec<Finding> {
+    let Some(offloads) = facts.offloads.get(name) else {
+        return Vec::new();
+    };
+    let subject = format!("interface {name}");
+    let mut findings = Vec::new();
+    let mut off = |feature: &str, what: &str| {
+        let fix = format!("ethtool -K {name} {feature} off");
+        findings.push(Finding::new(&subject, what).fix(fix));
+    };
+    let generic = config.node.xdp_mode == XdpMode::Generic;
+    let encapsulates = config
+        .backends
+        .iter()
+        .any(|b| matches!(b.mode, Mode::Ipip | Mode::Gue));
+    if offloads.lro {
+        off(
+            "lro",
+            "lro is on: the card joins packets to some that are too big to be sent on",
+        );
+    }
+    if offloads.gro && generic && encapsulates {
+        off(
+            "gro",
+            "gro is on, and joins packets before generic XDP: they are too big with an outer header",
+        );
+    }
+    if offloads.rxvlan && facts.links.get(name).is_some_and(|link| link.vlans) {
+        off(
+            "rxvlan",
+            "rxvlan is on: the card hides VLAN tags, and answers would leave without them",
+        );
+    }
+    findings
+}
+
+fn sysctls(name: &str, facts: &Facts) -> Vec<Finding> {
+    let mut findings = Vec::new();
+    let several = facts.interfaces.values().filter(|i| !i.loopback).count() > 1;
+    if several && facts.rp_filter.get(name) == Some(&1) {
+        let key = format!("net.ipv4.conf.{name}.rp_filter");
+        let what = "1 is strict: answers to probes that come by another interface than the way to \
+                    their sender are dropped";
+        findings.push(Finding::new(&key, what).fix(format!("sysctl -w {key}=2")));
+    }
+    if facts.forwarding.get(name) == Some(&false) {
+        let key = format!("net.ipv4.conf.{name}.forwarding");
+        let what =
+            "the kernel's routing cannot stand in for next hops that the daemon has not found yet";
+        findings.push(
+            Finding::new(&key, what)
+                .fix(format!("sysctl -w {key}=1"))
+                .note(),
+        );
+    }
+    findings
+}
+
+fn capabilities(facts: &Facts) -> Option<Finding> {
+    let lacks = &facts.system.lacks;
+    (!lacks.is_empty()).then(|| {
+        let names = lacks.join(", ");
+        Finding::new("capabilities", format!("the process lacks {names}"))
+            .fix(format!(
+                "setpriv --ambient-caps +{0} --inh-caps +{0} steer run",
+                caps(lacks)
+            ))
+            .todo("run it as root")
+            .fatal()
+    })
+}
+
+/// Names as setpriv(1) has them.
+fn caps(names: &[&str]) -> String {
+    let short = |name: &&str| name.trim_start_matches("CAP_").to_lowercase();
+    names.iter().map(short).collect::<Vec<_>>().join(",+")
+}
+
+fn files(config: &Config, facts: &Facts) -> Option<Finding> {
+    let probed = config.backends.iter().filter(|b| b.beacon.is_some());
+    // An old connection may overlap a new one.
+    let needed = FILES + 2 * probed.count() as u64;
+    let files = facts.system.files.filter(|files| *files < needed)?;
+    let what = format!("{files} may be open, and probes of so many backends need {needed}");
+    Some(
+        Finding::new("open files", what)
+            .fix(format!("ulimit -n {needed}"))
+            .todo(format!("LimitNOFILE={needed} in the unit")),
+    )
+}
+
+fn clock(facts: &Facts) -> Option<Finding> {
+    (facts.system.clock_in_sync == Some(false)).then(|| {
+        let what = "nothing keeps it right: certificates and confirm windows go by it";
+        Finding::new("clock", what)
+            .fix("timedatectl set-ntp true")
+            .note()
+    })
+}
+
+/// Backends whose next hop does not answer.
+pub(super) fn neighbours(config: &Config, facts: &Facts) -> Vec<Finding> {
+    let silent = config
+        .backends
+        .iter()
+        .filter(|b| facts.unresolved.contains(&b.address));
+    silent
+        .map(|backend| {
+            let address = backend.address;
+            let what = format!("the next hop towards {address} does not answer");
+            let todo = format!(
+                "see whether it is on: `ip route get {address}` names it, `ip neigh` its state"
+            );
+            Finding::new(format!("backend {}", backend.name), what).todo(todo)
+        })
+        .collect()
+}

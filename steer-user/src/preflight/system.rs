@@ -1,0 +1,76 @@
+//! What is so of the kernel and of this process.
+
+use std::{fs, mem};
+
+use nix::sys::{
+    resource::{Resource, getrlimit},
+    utsname::uname,
+};
+
+/// Bits of `CapEff` in proc_pid_status(5) by capabilities(7).
+const CAPABILITIES: [(&str, u8); 3] = [("CAP_NET_ADMIN", 12), ("CAP_PERFMON", 38), ("CAP_BPF", 39)];
+/// Stands for `CAP_BPF` and `CAP_PERFMON`, too.
+const CAP_SYS_ADMIN: u8 = 21;
+
+/// Of the kernel and of this process.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct System {
+    /// The kernel's version and patch level.
+    pub kernel: Option<(u32, u32)>,
+    /// Whether programs are compiled to machine code.
+    pub jit: Option<bool>,
+    /// Capabilities that a daemon needs and this process lacks.
+    pub lacks: Vec<&'static str>,
+    /// How many files this process may open.
+    pub files: Option<u64>,
+    /// Whether the clock is kept right by some other clock.
+    pub clock_in_sync: Option<bool>,
+}
+
+impl System {
+    pub(super) fn read() -> Self {
+        let flag = |path: &str| fs::read_to_string(path).ok().map(|text| text.trim() != "0");
+        Self {
+            kernel: kernel(),
+            jit: flag("/proc/sys/net/core/bpf_jit_enable"),
+            lacks: lacks(&fs::read_to_string("/proc/self/status").unwrap_or_default()),
+            files: getrlimit(Resource::RLIMIT_NOFILE)
+                .ok()
+                .map(|(soft, _)| soft),
+            clock_in_sync: clock_in_sync(),
+        }
+    }
+}
+
+fn kernel() -> Option<(u32, u32)> {
+    version(uname().ok()?.release().to_str()?)
+}
+
+pub(super) fn version(release: &str) -> Option<(u32, u32)> {
+    let mut parts = release.split(|c: char| !c.is_ascii_digit());
+    Some((parts.next()?.parse().ok()?, parts.next()?.parse().ok()?))
+}
+
+pub(super) fn lacks(status: &str) -> Vec<&'static str> {
+    let line = status.lines().find_map(|line| line.strip_prefix("CapEff:"));
+    let Some(bits) = line.and_then(|hex| u64::from_str_radix(hex.trim(), 16).ok()) else {
+        return Vec::new();
+    };
+    let has = |bit: u8| bits >> bit & 1 != 0;
+    let lacks = |(name, bit): &(&'static str, u8)| {
+        let stands_in = *name != "CAP_NET_ADMIN" && has(CAP_SYS_ADMIN);
+        (!has(*bit) && !stands_in).then_some(*name)
+    };
+    CAPABILITIES.iter().filter_map(lacks).collect()
+}
+
+/// By adjtimex(2), which changes nothing when it is asked for nothing.
+fn clock_in_sync() -> Option<bool> {
+    // SAFETY: a struct of integers, for which zero is a value.
+    let mut state: libc::timex = unsafe { mem::zeroed() };
+    // SAFETY: the kernel writes into `state` only.
+    match unsafe { libc::adjtimex(&raw mut state) } {
+        -1 => None,
+        _ => Some(state.status & libc::STA_UNSYNC == 0),
+    }
+}

@@ -1,0 +1,204 @@
+//! `steer doctor` in network namespaces that are well, and ill on purpose; this needs root.
+
+#![allow(clippy::unwrap_used, reason = "a failure here is a failed test")]
+
+use std::{collections::BTreeSet, fs, process::Command};
+
+use serde_json::Value;
+use steer_tests::{bpffs::Bpffs, fleet::binary, netns::Namespace};
+use tempfile::TempDir;
+
+/// A node with two interfaces, and a backend behind the second one.
+struct Host {
+    node: Namespace,
+    backend: Namespace,
+    bpffs: Bpffs,
+    folder: TempDir,
+}
+
+impl Host {
+    fn new(xdp_mode: &str) -> Self {
+        let host = Self {
+            node: Namespace::create("doctor").unwrap(),
+            backend: Namespace::create("patient").unwrap(),
+            bpffs: Bpffs::mount().unwrap(),
+            folder: tempfile::tempdir().unwrap(),
+        };
+        let run = |command: &str| host.run(command);
+        run("ip link add eth0 type veth peer name far0");
+        run(&format!(
+            "ip link add eth1 type veth peer name eth0 netns {}",
+            host.backend.name()
+        ));
+        for (interface, address) in [("eth0", "10.1.0.1/24"), ("eth1", "10.2.0.1/24")] {
+            run(&format!("ip addr add {address} dev {interface}"));
+            run(&format!("ip link set {interface} up mtu 1500"));
+            host.node
+                .sysctl(&format!("net.ipv4.conf.{interface}.forwarding"), "1")
+                .unwrap();
+            host.node
+                .sysctl(&format!("net.ipv4.conf.{interface}.rp_filter"), "2")
+                .unwrap();
+            run(&format!("ethtool -K {interface} gro off"));
+        }
+        run("ip link set far0 up");
+        run("ip link set eth1 mtu 1600");
+        host.node
+            .sysctl("net.ipv4.conf.all.rp_filter", "0")
+            .unwrap();
+        for command in [
+            "ip addr add 10.2.0.2/24 dev eth0",
+            "ip link set eth0 up mtu 1600",
+        ] {
+            host.backend
+                .run(&command.split(' ').collect::<Vec<_>>())
+                .unwrap();
+        }
+        let config = format!(
+            "[node]\nname = \"edge\"\nregion = \"home\"\ninterfaces = [\"eth0\"]\n\
+             xdp_mode = \"{xdp_mode}\"\nbpffs = \"{}\"\nstate_dir = \"{}\"\nsocket = \"{}\"\n\
+             [encap]\nsources = [\"10.2.0.1\"]\n\
+             [[backend]]\nname = \"b1\"\naddress = \"10.2.0.2\"\nmode = \"ipip\"\n\
+             [[pool]]\nname = \"all\"\nbackends = [\"b1\"]\n\
+             [[service]]\nname = \"chat\"\naddress = \"192.0.2.1\"\nport = 80\npools = [\"all\"]\n",
+            host.bpffs.path().display(),
+            host.folder.path().join("state").display(),
+            host.folder.path().join("sock").display(),
+        );
+        fs::write(host.folder.path().join("steer.toml"), config).unwrap();
+        host
+    }
+
+    fn run(&self, command: &str) {
+        self.node
+            .run(&command.split(' ').collect::<Vec<_>>())
+            .unwrap();
+    }
+
+    fn command(&self, arguments: &[&str]) -> Command {
+        let mut command = Command::new("nsenter");
+        command
+            .arg(format!("--net={}", self.node.path()))
+            .arg("--")
+            .arg(binary("steer").unwrap())
+            .args(arguments)
+            .arg("--config")
+            .arg(self.folder.path().join("steer.toml"));
+        command
+    }
+
+    /// What the doctor says: severities, places and commands; and its exit code.
+    fn doctor(&self) -> (BTreeSet<(String, String, String)>, Option<i32>) {
+        let output = self.command(&["doctor", "--json"]).output().unwrap();
+        let answer: Value = serde_json::from_slice(&output.stdout)
+            .unwrap_or_else(|error| panic!("{error}: {}", String::from_utf8_lossy(&output.stderr)));
+        let findings = answer["findings"].as_array().unwrap();
+        let text = |finding: &Value, key: &str| finding[key].as_str().unwrap_or("").to_owned();
+        let found = findings
+            .iter()
+            .map(|f| (text(f, "severity"), text(f, "subject"), text(f, "fix")));
+        (found.collect(), output.status.code())
+    }
+
+    /// What it says beyond `before`.
+    fn news(&self, before: &BTreeSet<(String, String, String)>) -> Vec<[String; 3]> {
+        let (now, _) = self.doctor();
+        let gone: Vec<_> = before.difference(&now).collect();
+        assert!(gone.is_empty(), "{gone:?}");
+        let new = now.difference(before).cloned();
+        new.map(|(severity, subject, fix)| [severity, subject, fix])
+            .collect()
+    }
+}
+
+#[test]
+fn a_host_that_is_broken_gives_exactly_these_findings_and_their_commands_mend_it() {
+    let host = Host::new("generic");
+    // What is said of the machine itself, like its clock, is none of the namespace's.
+    let (before, code) = host.doctor();
+    assert_eq!(code, Some(0), "{before:?}");
+    let of_host = before.iter().filter(|(_, subject, _)| {
+        subject.contains("eth") || subject.contains("b1") || subject.contains("bpf")
+    });
+    assert_eq!(of_host.count(), 0, "{before:?}");
+
+    host.node
+        .sysctl("net.ipv4.conf.eth0.rp_filter", "1")
+        .unwrap();
+    host.run("ethtool -K eth0 gro on");
+    host.run("ip link set eth1 mtu 1500");
+    host.node
+        .sysctl("net.ipv4.conf.eth0.forwarding", "0")
+        .unwrap();
+    host.run("ip addr add 10.3.0.1/24 dev far0");
+    let found = host.news(&before);
+    let found: Vec<[&str; 3]> = found
+        .iter()
+        .map(|f| f.each_ref().map(String::as_str))
+        .collect();
+    assert_eq!(
+        found,
+        [
+            [
+                "note",
+                "net.ipv4.conf.eth0.forwarding",
+                "sysctl -w net.ipv4.conf.eth0.forwarding=1"
+            ],
+            ["warning", "backends b1", ""],
+            ["warning", "interface eth0", "ethtool -K eth0 gro off"],
+            [
+                "warning",
+                "net.ipv4.conf.eth0.rp_filter",
+                "sysctl -w net.ipv4.conf.eth0.rp_filter=2"
+            ],
+        ]
+    );
+    for [_, _, fix] in found.iter().filter(|[_, _, fix]| !fix.is_empty()) {
+        host.run(fix);
+    }
+    host.run("ip link set eth1 mtu 1600");
+    assert_eq!(host.news(&before), [[""; 3]; 0]);
+
+    // Who does not answer.
+    host.backend
+        .run(&["ip", "link", "set", "eth0", "down"])
+        .unwrap();
+    host.run("ip neigh flush all");
+    let found = host.news(&before);
+    assert_eq!(found.len(), 1, "{found:?}");
+    assert_eq!(found[0][1], "backend b1");
+}
+
+#[test]
+fn what_is_fatal_keeps_a_daemon_from_starting_with_the_same_words() {
+    let host = Host::new("native");
+    let (before, code) = host.doctor();
+    assert_eq!(code, Some(0), "{before:?}");
+    let path = host.folder.path().join("steer.toml");
+    let text = fs::read_to_string(&path).unwrap();
+    let bpffs = host.bpffs.path().display().to_string();
+    let other = host.folder.path().display().to_string();
+    fs::write(
+        &path,
+        text.replace(
+            &format!("bpffs = \"{bpffs}\""),
+            &format!("bpffs = \"{other}\""),
+        ),
+    )
+    .unwrap();
+    let found = host.news(&before);
+    let fix = format!("mount -t bpf bpf {other}");
+    assert_eq!(found, [["fatal", &other, &fix].map(str::to_owned)]);
+    assert_eq!(host.doctor().1, Some(1));
+    let output = host.command(&["run"]).output().unwrap();
+    let said = String::from_utf8_lossy(&output.stderr);
+    assert_eq!(output.status.code(), Some(1), "{said}");
+    assert!(
+        said.contains(&format!("{other}: it is no BPF file system; `{fix}`")),
+        "{said}"
+    );
+    // Nothing was attached, and no socket is left.
+    let links = host.node.run(&["ip", "-d", "link"]).unwrap();
+    assert!(!links.contains("prog/xdp"), "{links}");
+    assert!(!host.folder.path().join("sock").exists());
+}
