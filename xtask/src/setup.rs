@@ -17,10 +17,12 @@ use crate::{
 const BPF_LINKER: &str = "0.13.0";
 
 /// Programs the tests run, and libraries bpf-linker is linked with.
-const PACKAGES: [&str; 6] = [
+const PACKAGES: [&str; 8] = [
+    "curl",
     "ethtool",
     "iproute2",
     "bpftool",
+    "prometheus",
     "pkg-config",
     "zlib1g-dev",
     "libzstd-dev",

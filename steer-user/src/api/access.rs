@@ -3,21 +3,20 @@
 use std::{
     fmt, fs, io, mem,
     os::{
-        fd::{AsRawFd as _, BorrowedFd},
+        fd::{AsFd as _, AsRawFd as _, BorrowedFd},
         unix::fs::PermissionsExt as _,
     },
     path::{Path, PathBuf},
 };
 
 use axum::{
-    extract::{ConnectInfo, Request, State, connect_info::Connected},
+    extract::{ConnectInfo, Request, State},
     http::StatusCode,
     middleware::Next,
     response::{IntoResponse as _, Response},
-    serve::IncomingStream,
 };
 use nix::unistd::geteuid;
-use tokio::{net::UnixListener, sync::watch};
+use tokio::{net::UnixStream, sync::watch};
 use tracing::warn;
 
 use super::server::Refusal;
@@ -79,7 +78,7 @@ impl Roles {
 
     pub(super) fn of(&self, peer: &Peer) -> Option<Role> {
         let uid = peer.uid?;
-        if uid == 0 || uid == geteuid().as_raw() {
+        if peer.is_root() {
             return Some(Role::Admin);
         }
         let users = self.users.iter().filter(|(id, _)| *id == uid);
@@ -154,20 +153,25 @@ pub(super) struct Peer {
     groups: Vec<u32>,
 }
 
-impl Connected<IncomingStream<'_, UnixListener>> for Peer {
-    fn connect_info(stream: IncomingStream<'_, UnixListener>) -> Self {
-        let Ok(credentials) = stream.io().peer_cred() else {
+impl Peer {
+    /// Who connected.
+    pub(super) fn of(stream: &UnixStream) -> Self {
+        let Ok(credentials) = stream.peer_cred() else {
             return Self::default();
         };
-        // SAFETY: the stream is open for as long as it is borrowed.
-        let fd = unsafe { BorrowedFd::borrow_raw(stream.io().as_raw_fd()) };
-        let mut groups = supplementary(fd).unwrap_or_default();
+        let mut groups = supplementary(stream.as_fd()).unwrap_or_default();
         groups.push(credentials.gid());
         Self {
             uid: Some(credentials.uid()),
             pid: credentials.pid(),
             groups,
         }
+    }
+
+    /// Whether it is root, or the daemon's own user.
+    pub(super) fn is_root(&self) -> bool {
+        self.uid
+            .is_some_and(|uid| uid == 0 || uid == geteuid().as_raw())
     }
 }
 
@@ -219,6 +223,7 @@ mod tests {
             read: principals(&["1001", "@2001"]),
             operate: principals(&["1002", "@2002"]),
             admin: principals(&["1003", "no-such-user", "@root"]),
+            metrics: None,
         });
         let peer = |uid, groups: &[u32]| Peer {
             uid: Some(uid),

@@ -6,6 +6,7 @@ use axum::{
     Json, Router,
     extract::{ConnectInfo, DefaultBodyLimit, Path as UrlPath, State},
     http::StatusCode,
+    middleware::from_fn_with_state,
     response::{IntoResponse, Response},
     routing::{get, post},
 };
@@ -13,6 +14,7 @@ use serde::{Deserialize, Serialize};
 
 use super::{
     access::Peer,
+    listen::{self, Bodies},
     server::{Refusal, ask},
 };
 use crate::{
@@ -70,6 +72,7 @@ pub(super) fn reading() -> Router<Commands> {
         .route("/v1/config/generations/{number}", get(generation))
         .route("/v1/config/diff", post(diff))
         .layer(DefaultBodyLimit::max(MAX_BODY))
+        .layer(from_fn_with_state(Bodies::of(MAX_BODY), listen::body))
 }
 
 pub(super) fn operating() -> Router<Commands> {
@@ -82,6 +85,7 @@ pub(super) fn administering() -> Router<Commands> {
     Router::new()
         .route("/v1/config/apply", post(apply))
         .layer(DefaultBodyLimit::max(MAX_BODY))
+        .layer(from_fn_with_state(Bodies::of(MAX_BODY), listen::body))
 }
 
 async fn configure<T>(

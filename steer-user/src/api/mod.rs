@@ -3,6 +3,9 @@
 mod access;
 mod client;
 mod config;
+mod listen;
+mod metrics;
+mod monitor;
 mod server;
 
 use std::net::SocketAddr;
@@ -12,6 +15,7 @@ use serde::{Deserialize, Serialize};
 pub use self::access::{Access, Role};
 pub use self::client::{Client, ClientError};
 pub use self::config::{ApplyAnswer, ApplyRequest, Confirmed, RollbackRequest};
+pub use self::monitor::{Monitor, monitor};
 pub use self::server::{bind, serve};
 
 /// A flow to explain.

@@ -25,9 +25,10 @@ use tokio::{
 };
 
 use super::{
-    Access, ExplainQuery, Problem, Role,
+    Access, ExplainQuery, Monitor, Problem, Role,
     access::{self, Peer},
     config,
+    listen::{self, Bodies},
 };
 use crate::{
     config::Protocol,
@@ -63,26 +64,30 @@ pub async fn bind(path: &Path) -> Result<UnixListener> {
 }
 
 /// Answers requests, until the task is dropped.
-///
-/// # Errors
-/// If the socket fails.
-pub async fn serve(listener: UnixListener, access: &Access, commands: Commands) -> Result<()> {
+pub async fn serve(listener: UnixListener, access: &Access, monitor: Monitor) {
+    listen::serve(listener, routes(access, monitor)).await;
+}
+
+fn routes(access: &Access, monitor: Monitor) -> Router {
+    let role = |role| from_fn_with_state((access.roles(), role), access::require);
+    let small = || from_fn_with_state(Bodies::of(listen::SMALL), listen::body);
     let read = Router::new()
         .route("/v1/status", get(status))
         .route("/v1/explain", get(explain))
+        .layer(small())
         .merge(config::reading());
     let operate = Router::new()
         .route("/v1/backends/{name}/drain", post(drain))
         .route("/v1/backends/{name}/undrain", post(undrain))
-        .merge(config::operating());
-    let role = |role| from_fn_with_state((access.roles(), role), access::require);
-    let routes = Router::new()
+        .merge(config::operating())
+        .layer(small());
+    Router::new()
         .merge(read.route_layer(role(Role::Read)))
         .merge(operate.route_layer(role(Role::Operate)))
         .merge(config::administering().route_layer(role(Role::Admin)))
-        .with_state(commands)
-        .into_make_service_with_connect_info::<Peer>();
-    axum::serve(listener, routes).await.context("the API ended")
+        .with_state(monitor.commands.clone())
+        .merge(monitor.clone().seeing().route_layer(role(Role::Read)))
+        .merge(monitor.living())
 }
 
 /// A refusal with its status.

@@ -8,14 +8,17 @@ use std::{
 };
 
 use clap::Args;
-use tokio::sync::mpsc;
-use tracing::{error, info, warn};
+use tokio::sync::{mpsc, watch};
+use tracing::{info, warn};
 
-use super::error::{Exit, Failure};
+use super::{
+    doctor,
+    error::{Exit, Failure},
+};
 use crate::{
-    api::{self, Access},
+    api::{self, Access, Monitor},
     config::{Config, ConfigError, Document},
-    control::{self, Life, Pulse, Setup},
+    control::{self, Life, Meters, Pulse, Setup},
     dataplane::{OpenOptions, Pins, Xdp},
     generations::{self, Started, Store},
     journal::{self, Journal, Limits},
@@ -49,6 +52,7 @@ impl Run {
         // First of all, so that of two daemons the second changes nothing.
         let _lock = lock(&state)?;
         let (store, started) = start(&state, file)?;
+        doctor::before_start(&started.config)?;
         let node = started.config.node.clone();
         let listener = api::bind(&node.socket).await?;
         let xdp = Xdp::open(&OpenOptions {
@@ -59,11 +63,14 @@ impl Run {
         let (ask, commands) = mpsc::channel(COMMANDS);
         let access = Arc::new(Access::new(&node.socket));
         let roles = Arc::clone(&access);
-        tokio::spawn(async move {
-            if let Err(error) = api::serve(listener, &access, ask).await {
-                error!(error = format!("{error:#}"), "no API any more");
-            }
-        });
+        let monitor = Monitor {
+            commands: ask,
+            meters: Meters::new(),
+        };
+        let meters = monitor.meters.clone();
+        let (metrics, address) = watch::channel(None);
+        tokio::spawn(api::monitor(monitor.clone(), address));
+        tokio::spawn(async move { api::serve(listener, &access, monitor).await });
         let folder = journal::folder(&state);
         let setup = Setup {
             file: self.config,
@@ -71,8 +78,12 @@ impl Run {
             store,
             state_is_given: self.state.is_some(),
             journal: Journal::open(&folder, Limits::of(node.journal_bytes))?,
-            configured: Box::new(move |config| roles.set(&config.api)),
             life: to_supervisor(),
+            configured: Box::new(move |config| {
+                roles.set(&config.api);
+                metrics.send_replace(config.api.metrics);
+            }),
+            meters,
         };
         control::run(setup, xdp, commands).await?;
         // The next daemon replaces a socket that is left behind.

@@ -1,12 +1,13 @@
 //! The section `[api]`.
 
 use std::fmt;
+use std::net::SocketAddr;
 use std::str::FromStr;
 
 use super::raw;
 use super::report::Report;
 
-/// Who may use the API besides root.
+/// Who may use the API besides root, and where metrics are.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Api {
     /// May see.
@@ -15,6 +16,8 @@ pub struct Api {
     pub operate: Vec<Principal>,
     /// May apply configurations, too.
     pub admin: Vec<Principal>,
+    /// Where metrics are served by TCP, to anybody.
+    pub metrics: Option<SocketAddr>,
 }
 
 /// A user or a group, by name or number.
@@ -62,6 +65,14 @@ impl fmt::Display for Principal {
 }
 
 pub(super) fn api(raw: &raw::Api, report: &mut Report<'_>) -> Api {
+    let todo = "write an address and a port, like 127.0.0.1:9464 or [::1]:9464";
+    let metrics = raw.metrics.as_ref().and_then(|value| {
+        let address: SocketAddr = report.parse(value, "an address and a port", todo)?;
+        if address.port() == 0 {
+            report.add(value.span(), "0 is not a port", todo);
+        }
+        Some(address)
+    });
     let mut list = |names: &[raw::Text]| {
         let mut found: Vec<Principal> = Vec::new();
         for name in names {
@@ -75,5 +86,6 @@ pub(super) fn api(raw: &raw::Api, report: &mut Report<'_>) -> Api {
         read: list(&raw.read),
         operate: list(&raw.operate),
         admin: list(&raw.admin),
+        metrics,
     }
 }

@@ -159,6 +159,12 @@ pub(super) const BAD: &[(&str, &str, usize, &str)] = &[
         11,
         "\"@a b\" is not the name of a user or group; write a user like alice",
     ),
+    (
+        "[probe]",
+        "[api]\nmetrics = \"localhost:9464\"\n[probe]",
+        11,
+        "\"localhost:9464\" is not an address and a port; write an address and a port, like 127",
+    ),
     // [[backend]] and [[pool]]
     (
         "\"b2\"\naddress",

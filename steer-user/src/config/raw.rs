@@ -94,6 +94,8 @@ pub(super) struct Api {
     /// Those who may apply configurations, too.
     #[serde(default)]
     pub admin: Vec<Text>,
+    /// Address and port of metrics and health by TCP, for anybody who gets there: nowhere.
+    pub metrics: Option<Text>,
 }
 
 /// How a backend is reached.

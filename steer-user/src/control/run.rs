@@ -17,8 +17,8 @@ use tokio::{
 use tracing::{error, info};
 
 use super::{
-    Configure, Controller, Refused, Status, configure::InUse, drained::Drained, recorder::Recorder,
-    status, ways,
+    Configure, Controller, Meters, Readiness, Refused, Status, configure::InUse, drained::Drained,
+    meters::Turn, recorder::Recorder, status, ways,
 };
 use crate::{
     config::{Config, XdpMode},
@@ -47,6 +47,8 @@ pub enum Command {
     Drain(String, bool, String, oneshot::Sender<Result<(), Refused>>),
     /// Something about the configuration.
     Configure(Configure),
+    /// Is the daemon ready to be relied on? That it answers at all says that the loop lives.
+    Ready(oneshot::Sender<Readiness>),
 }
 
 /// The way to ask.
@@ -69,6 +71,8 @@ pub struct Setup {
     /// Who wants to know that the loop goes round: called once the node steers, and then at every
     /// [`TICK`].
     pub life: Life,
+    /// What counts for `/metrics`.
+    pub meters: Meters,
 }
 
 /// Is called by the loop itself, so that it is silent when the loop hangs.
@@ -101,6 +105,7 @@ pub async fn run(setup: Setup, xdp: Xdp, commands: mpsc::Receiver<Command>) -> R
         journal: (journal, cut),
         configured: listener,
         mut life,
+        meters,
     } = setup;
     let config = started.config;
     let adopted = xdp.adopted();
@@ -127,6 +132,7 @@ pub async fn run(setup: Setup, xdp: Xdp, commands: mpsc::Receiver<Command>) -> R
     let recorder = Recorder::beginning(journal.clone(), Instant::now(), configured);
     let controller = Controller::with_recorder(config, maps, Instant::now(), recorder)?;
     listener(controller.config());
+    meters.configured(controller.config());
     let neighbours = Neighbours::new()?;
     let (tell_way, ways) = mpsc::channel(64);
     let (followers, followed) = watch::channel(targets(controller.config()));
@@ -153,6 +159,7 @@ pub async fn run(setup: Setup, xdp: Xdp, commands: mpsc::Receiver<Command>) -> R
         state_is_given,
         journal,
         configured: listener,
+        meters,
         in_use: InUse {
             document: started.document,
             number: started.number,
@@ -175,6 +182,7 @@ pub(super) struct Daemon {
     pub(super) state_is_given: bool,
     pub(super) journal: Journal,
     pub(super) configured: Configured,
+    pub(super) meters: Meters,
     pub(super) in_use: InUse,
 }
 
@@ -189,28 +197,39 @@ impl Daemon {
         let mut hangup = signal(SignalKind::hangup()).context("no SIGHUP handler")?;
         let mut tick = interval(TICK);
         loop {
-            let done = tokio::select! {
+            let begun;
+            let (turn, done) = tokio::select! {
                 biased;
                 _ = terminate.recv() => break,
                 _ = interrupt.recv() => break,
-                Some(measurement) = self.measurements.recv() => self.controller.measure(&measurement),
-                Some((name, way)) = ways.recv() => self.controller.set_way(&name, way),
+                Some(measurement) = self.measurements.recv() => {
+                    begun = Instant::now();
+                    self.meters.probed(&measurement);
+                    (Turn::Measurement, self.controller.measure(&measurement))
+                }
+                Some((name, way)) = ways.recv() => {
+                    begun = Instant::now();
+                    (Turn::Way, self.controller.set_way(&name, way))
+                }
                 Some(command) = commands.recv() => {
+                    begun = Instant::now();
                     self.obey(command);
-                    Ok(())
+                    (Turn::Command, Ok(()))
                 }
                 _ = hangup.recv() => {
+                    begun = Instant::now();
                     self.reload();
-                    Ok(())
+                    (Turn::Reload, Ok(()))
                 }
                 _ = tick.tick() => {
-                    let now = Instant::now();
-                    self.expire(now);
+                    begun = Instant::now();
+                    self.expire(begun);
                     self.save();
                     (self.life)(Pulse::Alive(status::pulse(&self.controller, self.in_use.number)));
-                    self.controller.tick(now)
+                    (Turn::Tick, self.controller.tick(begun))
                 }
             };
+            self.meters.took(turn, begun.elapsed());
             // Packets go on by what the maps say; the next change may do better.
             if let Err(error) = done {
                 error!(
@@ -248,6 +267,10 @@ impl Daemon {
                 drop(reply.send(self.controller.drain_by(&name, drained, &by, now)));
             }
             Command::Configure(ask) => self.configure(ask),
+            Command::Ready(reply) => {
+                let attached = self.attacher.interfaces();
+                drop(reply.send(Readiness::of(&self.controller, &attached)));
+            }
         }
     }
 

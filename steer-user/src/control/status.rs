@@ -1,7 +1,7 @@
 //! What `steer status` shows.
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, HashMap},
     time::{Instant, SystemTime},
 };
 
@@ -32,6 +32,9 @@ pub struct Status {
     /// Until when it has to be confirmed, if it is on trial.
     #[serde(default, with = "humantime_serde")]
     pub confirm_by: Option<SystemTime>,
+    /// Whether tables stay as a daemon before left them, because not all backends are measured yet.
+    #[serde(default)]
+    pub frozen: bool,
     /// Services, in the order of the configuration.
     pub services: Vec<ServiceStatus>,
     /// Backends, in the order of the configuration.
@@ -148,6 +151,7 @@ pub(super) fn of<D: Dataplane>(controller: &Controller<D>, now: Instant) -> Resu
         interfaces: config.node.interfaces.clone(),
         generation: None,
         confirm_by: None,
+        frozen: controller.frozen.is_some(),
         services,
         backends,
         drops,
@@ -162,13 +166,16 @@ fn service<D: Dataplane>(
     let config = &controller.config;
     let settings = &config.services[index];
     let range = &controller.tables[index];
-    let slots = controller.dataplane.slots(range.clone());
+    let mut own: HashMap<u16, usize> = HashMap::new();
+    for slot in controller.dataplane.slots(range.clone()) {
+        *own.entry(slot.first).or_default() += 1;
+    }
     let members = desired::backends(config, settings)
         .into_iter()
         .map(|backend| {
             let id = controller.numbers.members[&(index, backend)];
             let count = counters.get(usize::from(id)).copied().unwrap_or_default();
-            let own = slots.iter().filter(|slot| slot.first == id).count();
+            let own = own.get(&id).copied().unwrap_or(0);
             let state = MemberState::from_byte(controller.dataplane.member(id).state);
             MemberStatus {
                 backend: config.backends[backend].name.clone(),
@@ -180,7 +187,7 @@ fn service<D: Dataplane>(
                     MemberState::Absent => "absent",
                 }
                 .to_owned(),
-                share: own as f64 / slots.len().max(1) as f64,
+                share: own as f64 / range.len().max(1) as f64,
                 flows: count.flows,
                 packets: count.packets,
                 bytes: count.bytes,
@@ -198,7 +205,7 @@ fn service<D: Dataplane>(
             .iter()
             .map(|pool| config.pools[*pool].name.clone())
             .collect(),
-        slots: slots.len(),
+        slots: range.len(),
         unsettled: controller.unsettled.count(range),
         members,
     }

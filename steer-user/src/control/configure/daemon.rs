@@ -366,6 +366,7 @@ impl Daemon {
             .set_limits(Limits::of(config.node.journal_bytes));
         self.targets.send_replace(targets(config));
         (self.configured)(config);
+        self.meters.configured(config);
         Ok(())
     }
 }

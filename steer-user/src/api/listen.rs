@@ -1,0 +1,278 @@
+//! Serving connections so that slow, huge and hostile clients cost little.
+
+use std::{convert::Infallible, io, sync::Arc, time::Duration};
+
+use axum::{
+    Router,
+    body::{Body, to_bytes},
+    extract::{ConnectInfo, Request, State},
+    http::StatusCode,
+    middleware::Next,
+    response::{IntoResponse as _, Response},
+};
+use hyper::{server::conn::http1, service::service_fn};
+use hyper_util::rt::{TokioIo, TokioTimer};
+use tokio::{
+    io::{AsyncRead, AsyncWrite},
+    net::{TcpListener, TcpStream, UnixListener, UnixStream},
+    sync::{OwnedSemaphorePermit, Semaphore},
+    time::{sleep, timeout},
+};
+use tokio_io_timeout::TimeoutStream;
+use tracing::{debug, warn};
+
+use super::{access::Peer, server::Refusal};
+
+/// From connecting, or the last answer, to the end of the next request's header.
+const HEADER: Duration = Duration::from_secs(10);
+/// For the body of a request, from the end of its header.
+const BODY: Duration = Duration::from_secs(30);
+/// How long a client may take nothing of an answer.
+const STALL: Duration = Duration::from_secs(30);
+/// Of a request's line and headers together.
+const HEADER_BYTES: usize = 32 << 10;
+/// Bodies above [`SMALL`] that are taken in at a time.
+const LARGE_BODIES: usize = 2;
+/// Most requests have no body, or a few words.
+pub(super) const SMALL: usize = 64 << 10;
+/// Connections at a time. Those behind them wait; root's do not count.
+const CONNECTIONS: usize = 64;
+/// How long after a failure to accept, like too many open files, the next try is.
+const RETRY: Duration = Duration::from_millis(200);
+
+/// What connections come from.
+pub(super) trait Listen: Send + Sync + 'static {
+    type Stream: AsyncRead + AsyncWrite + Unpin + Send + 'static;
+    type Peer: Clone + Send + Sync + 'static;
+
+    fn accept(&self) -> impl Future<Output = io::Result<(Self::Stream, Self::Peer)>> + Send;
+
+    /// Whether a peer's connections are not counted.
+    fn is_trusted(peer: &Self::Peer) -> bool;
+}
+
+impl Listen for UnixListener {
+    type Stream = UnixStream;
+    type Peer = Peer;
+
+    async fn accept(&self) -> io::Result<(UnixStream, Peer)> {
+        let (stream, _) = Self::accept(self).await?;
+        let peer = Peer::of(&stream);
+        Ok((stream, peer))
+    }
+
+    fn is_trusted(peer: &Peer) -> bool {
+        peer.is_root()
+    }
+}
+
+impl Listen for TcpListener {
+    type Stream = TcpStream;
+    type Peer = ();
+
+    async fn accept(&self) -> io::Result<(TcpStream, ())> {
+        let (stream, _) = Self::accept(self).await?;
+        Ok((stream, ()))
+    }
+
+    fn is_trusted((): &()) -> bool {
+        false
+    }
+}
+
+/// Answers by `routes`, until the task is dropped.
+pub(super) async fn serve<L: Listen>(listener: L, routes: Router) -> Infallible {
+    let places = Arc::new(Semaphore::new(CONNECTIONS));
+    loop {
+        let (stream, peer) = match listener.accept().await {
+            Ok(accepted) => accepted,
+            Err(error) => {
+                warn!(%error, "a connection to the API was not accepted");
+                sleep(RETRY).await;
+                continue;
+            }
+        };
+        let place = if L::is_trusted(&peer) {
+            None
+        } else {
+            let Ok(place) = Arc::clone(&places).try_acquire_owned() else {
+                debug!("too many connections to the API: one was closed");
+                continue;
+            };
+            Some(place)
+        };
+        tokio::spawn(connection(stream, peer, routes.clone(), place));
+    }
+}
+
+async fn connection<S, P>(stream: S, peer: P, routes: Router, place: Option<OwnedSemaphorePermit>)
+where
+    S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+    P: Clone + Send + Sync + 'static,
+{
+    let mut stream = TimeoutStream::new(stream);
+    stream.set_write_timeout(Some(STALL));
+    let service = service_fn(move |mut request: hyper::Request<hyper::body::Incoming>| {
+        request.extensions_mut().insert(ConnectInfo(peer.clone()));
+        let routes = routes.clone();
+        async move {
+            let answer = tower_call(routes, request.map(Body::new)).await;
+            Ok::<_, Infallible>(answer)
+        }
+    });
+    let served = http1::Builder::new()
+        .timer(TokioTimer::new())
+        .header_read_timeout(HEADER)
+        .max_buf_size(HEADER_BYTES)
+        .serve_connection(TokioIo::new(Box::pin(stream)), service)
+        .await;
+    if let Err(error) = served {
+        debug!(%error, "a connection to the API ended");
+    }
+    drop(place);
+}
+
+async fn tower_call(mut routes: Router, request: Request) -> Response {
+    use tower_service::Service as _;
+    match routes.call(request).await {
+        Ok(response) => response,
+        Err(never) => match never {},
+    }
+}
+
+/// How much of a body is taken in.
+#[derive(Clone, Debug)]
+pub(super) struct Bodies {
+    bytes: usize,
+    large: Arc<Semaphore>,
+}
+
+impl Bodies {
+    pub(super) fn of(bytes: usize) -> Self {
+        Self {
+            bytes,
+            large: Arc::new(Semaphore::new(LARGE_BODIES)),
+        }
+    }
+}
+
+/// Takes a request's body in before anything is done with it.
+pub(super) async fn body(State(bodies): State<Bodies>, request: Request, next: Next) -> Response {
+    let (parts, body) = request.into_parts();
+    let _place = if bodies.bytes > SMALL {
+        bodies.large.acquire().await.ok()
+    } else {
+        None
+    };
+    let taken = match timeout(BODY, to_bytes(body, bodies.bytes)).await {
+        Ok(Ok(taken)) => taken,
+        Ok(Err(_)) => {
+            let text = format!(
+                "the request's body did not come, or has more than {} bytes",
+                bodies.bytes
+            );
+            return Refusal(StatusCode::PAYLOAD_TOO_LARGE, text).into_response();
+        }
+        Err(_) => {
+            let text = format!("the request's body did not come within {BODY:?}");
+            return Refusal(StatusCode::REQUEST_TIMEOUT, text).into_response();
+        }
+    };
+    next.run(Request::from_parts(parts, Body::from(taken)))
+        .await
+}
+
+#[cfg(test)]
+mod tests {
+    use axum::{middleware::from_fn_with_state, routing::post};
+    use tokio::{
+        io::{AsyncReadExt as _, AsyncWriteExt as _},
+        time::Instant,
+    };
+
+    use super::*;
+
+    /// A server that says how long bodies are.
+    async fn server() -> std::net::SocketAddr {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        let routes = Router::new()
+            .route(
+                "/len",
+                post(|body: String| async move { body.len().to_string() }),
+            )
+            .layer(from_fn_with_state(Bodies::of(SMALL), body));
+        tokio::spawn(serve(listener, routes));
+        address
+    }
+
+    /// What a server says to some bytes, up to its end of the connection.
+    async fn says(address: std::net::SocketAddr, bytes: &[u8]) -> String {
+        let mut stream = TcpStream::connect(address).await.unwrap();
+        // The server may close before it has read all of it.
+        let _ = stream.write_all(bytes).await;
+        let mut said = Vec::new();
+        let _ = stream.read_to_end(&mut said).await;
+        String::from_utf8_lossy(&said).into_owned()
+    }
+
+    fn request(length: usize, body: &str) -> Vec<u8> {
+        format!(
+            "POST /len HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\
+             content-length: {length}\r\n\r\n{body}"
+        )
+        .into_bytes()
+    }
+
+    #[tokio::test]
+    async fn what_is_too_large_is_refused_and_the_server_goes_on() {
+        let address = server().await;
+        let said = says(address, &request(SMALL + 1, &"x".repeat(SMALL + 1))).await;
+        assert!(said.starts_with("HTTP/1.1 413"), "{said}");
+        let mut long = b"POST /len HTTP/1.1\r\nhost: x\r\nx-long: ".to_vec();
+        long.extend(vec![b'x'; 2 * HEADER_BYTES]);
+        let said = says(address, &long).await;
+        assert!(said.starts_with("HTTP/1.1 431"), "{said}");
+        let said = says(address, b"\x16\x03\x01 this is no HTTP\r\n\r\n").await;
+        assert!(said.starts_with("HTTP/1.1 400"), "{said}");
+        let said = says(address, &request(SMALL, &"x".repeat(SMALL))).await;
+        assert!(said.ends_with("\r\n\r\n65536"), "{said}");
+    }
+
+    /// The clock jumps on whenever everything waits for it.
+    #[tokio::test(start_paused = true)]
+    async fn who_is_slow_is_left() {
+        let address = server().await;
+        for (bytes, limit, wanted) in [
+            (&b""[..], HEADER, ""),
+            (b"POST /len HTTP/1.1\r\nhost", HEADER, ""),
+            (&request(10, "12345"), BODY, "HTTP/1.1 408"),
+        ] {
+            let begun = Instant::now();
+            let said = says(address, bytes).await;
+            assert!(said.starts_with(wanted), "{said}");
+            assert_eq!(wanted.is_empty(), said.is_empty(), "{said}");
+            let took = begun.elapsed();
+            assert!(took >= limit && took < 2 * limit, "{took:?}");
+        }
+    }
+
+    #[tokio::test]
+    async fn so_many_connections_are_served_at_a_time_and_then_others_again() {
+        let address = server().await;
+        let mut idle = Vec::new();
+        for _ in 0..CONNECTIONS {
+            let mut stream = TcpStream::connect(address).await.unwrap();
+            stream.write_all(&request(1, "")).await.unwrap();
+            idle.push(stream);
+        }
+        // Those before are accepted in their order.
+        assert_eq!(says(address, &request(2, "ab")).await, "");
+        idle.truncate(CONNECTIONS / 2);
+        let end = Instant::now() + Duration::from_secs(10);
+        while !says(address, &request(2, "ab")).await.ends_with("\r\n2") {
+            assert!(Instant::now() < end, "no place came free");
+            sleep(Duration::from_millis(5)).await;
+        }
+    }
+}

@@ -1,0 +1,238 @@
+//! What the node's status says, as families. Labels are names of the configuration and words of a
+//! fixed set: no label ever has a client in it.
+
+use std::fmt;
+
+use prometheus_client::{collector::Collector, encoding::DescriptorEncoder};
+use steer_common::verdict::DropReason;
+
+use super::writer::{Writer, family};
+use crate::control::{BackendStatus, MemberStatus, ServiceStatus, Status};
+
+/// What a member can be.
+const STATES: [&str; 4] = ["up", "draining", "down", "absent"];
+/// What a backend can be.
+const HEALTH: [&str; 4] = ["up", "down", "unknown", "unprobed"];
+
+#[derive(Debug)]
+pub(super) struct Node(pub(super) Status);
+
+impl Collector for Node {
+    fn encode(&self, encoder: DescriptorEncoder<'_>) -> fmt::Result {
+        let mut page = Writer(encoder);
+        self.node(&mut page)?;
+        self.services(&mut page)?;
+        self.members(&mut page)?;
+        self.backends(&mut page)
+    }
+}
+
+impl Node {
+    fn node(&self, page: &mut Writer<'_>) -> fmt::Result {
+        let Self(status) = self;
+        let info = [
+            ("version", env!("CARGO_PKG_VERSION")),
+            ("node", &status.node),
+        ];
+        page.gauges(
+            family(
+                "steer_build_info",
+                "The daemon's version and its node; always 1.",
+            ),
+            [(info, 1.0)],
+        )?;
+        page.gauge(
+            family(
+                "steer_generation",
+                "The generation of the configuration in use; 0 if the state directory has none.",
+            ),
+            status.generation.unwrap_or(0) as f64,
+        )?;
+        page.gauge(
+            family(
+                "steer_generation_on_trial",
+                "1 while the configuration is taken back unless somebody confirms it.",
+            ),
+            flag(status.confirm_by.is_some()),
+        )?;
+        page.gauge(
+            family(
+                "steer_frozen",
+                "1 while tables stay as the daemon before left them, as not all backends are measured.",
+            ),
+            flag(status.frozen),
+        )?;
+        let drops = DropReason::ALL.iter().map(|reason| {
+            let name = reason.name();
+            let count = status.drops.get(name).copied().unwrap_or(0);
+            ([("reason", name)], count)
+        });
+        page.counters(
+            family(
+                "steer_dropped_packets",
+                "Packets dropped, or answered in a backend's place, by reason.",
+            ),
+            drops,
+        )
+    }
+
+    fn services(&self, page: &mut Writer<'_>) -> fmt::Result {
+        let each = |value: fn(&ServiceStatus) -> f64| {
+            let services = self.0.services.iter();
+            services.map(move |service| ([("service", service.name.as_str())], value(service)))
+        };
+        page.gauges(
+            family("steer_service_slots", "Slots of the service's table."),
+            each(|service| service.slots as f64),
+        )?;
+        page.gauges(
+            family(
+                "steer_service_unsettled_slots",
+                "Slots whose open flows belong to another member than new ones.",
+            ),
+            each(|service| service.unsettled as f64),
+        )?;
+        page.gauges(
+            family("steer_service_members_up", "Members that take new flows."),
+            each(|service| {
+                let up = service.members.iter().filter(|member| member.state == "up");
+                up.count() as f64
+            }),
+        )
+    }
+
+    fn members(&self, page: &mut Writer<'_>) -> fmt::Result {
+        let members = || {
+            let services = self.0.services.iter();
+            services.flat_map(|service| {
+                let labels = move |member: &'_ MemberStatus| {
+                    [
+                        ("service", service.name.clone()),
+                        ("backend", member.backend.clone()),
+                    ]
+                };
+                service.members.iter().map(move |m| (labels(m), m))
+            })
+        };
+        let counts = |value: fn(&MemberStatus) -> u64| {
+            members().map(move |(labels, member)| (labels, value(member)))
+        };
+        page.counters(
+            family(
+                "steer_member_packets",
+                "Packets of clients that were sent to the backend.",
+            ),
+            counts(|member| member.packets),
+        )?;
+        page.counters(
+            family(
+                "steer_member",
+                "Bytes of those packets, as they came, with Ethernet headers.",
+            )
+            .bytes(),
+            counts(|member| member.bytes),
+        )?;
+        page.counters(
+            family(
+                "steer_member_flows",
+                "New flows: TCP connections, and all flows of mode nat.",
+            ),
+            counts(|member| member.flows),
+        )?;
+        page.counters(
+            family(
+                "steer_member_replies",
+                "Packets of the backend that were translated back, in mode nat.",
+            ),
+            counts(|member| member.replies),
+        )?;
+        page.gauges(
+            family(
+                "steer_member_share",
+                "The part of the service's slots whose new flows go to the backend, from 0 to 1.",
+            ),
+            members().map(|(labels, member)| (labels, member.share)),
+        )?;
+        let states = members().flat_map(|(labels, member)| {
+            let [service, backend] = labels;
+            STATES.map(|state| {
+                let labels = [
+                    service.clone(),
+                    backend.clone(),
+                    ("state", state.to_owned()),
+                ];
+                (labels, flag(member.state == state))
+            })
+        });
+        page.gauges(
+            family(
+                "steer_member_state",
+                "What the kernel sends the member: 1 at the state that it is in.",
+            ),
+            states,
+        )
+    }
+
+    fn backends(&self, page: &mut Writer<'_>) -> fmt::Result {
+        let each = |value: fn(&BackendStatus) -> Option<f64>| {
+            let backends = self.0.backends.iter();
+            backends.filter_map(move |backend| {
+                Some(([("backend", backend.name.as_str())], value(backend)?))
+            })
+        };
+        let health = self.0.backends.iter().flat_map(|backend| {
+            HEALTH.map(|health| {
+                let labels = [("backend", backend.name.as_str()), ("health", health)];
+                (labels, flag(backend.health == health))
+            })
+        });
+        page.gauges(
+            family(
+                "steer_backend_health",
+                "What probes say of the backend: 1 at its health.",
+            ),
+            health,
+        )?;
+        page.gauges(
+            family("steer_backend_round_trip", "Smoothed round trip of probes.").seconds(),
+            each(|backend| backend.rtt_us.map(|us| us as f64 / 1e6)),
+        )?;
+        page.gauges(
+            family(
+                "steer_backend_ring",
+                "Ring of round-trip times; 0 is the nearest.",
+            ),
+            each(|backend| backend.ring.map(|ring| ring as f64)),
+        )?;
+        page.gauges(
+            family(
+                "steer_backend_measured_ago",
+                "Time since the last probe of the backend.",
+            )
+            .seconds(),
+            each(|backend| backend.measured_ms_ago.map(|ms| ms as f64 / 1e3)),
+        )?;
+        page.gauges(
+            family("steer_backend_drained", "1 while the operator drains it."),
+            each(|backend| Some(flag(backend.drained))),
+        )?;
+        page.gauges(
+            family(
+                "steer_backend_draining",
+                "1 while its beacon says that it drains.",
+            ),
+            each(|backend| Some(flag(backend.draining))),
+        )?;
+        page.gauges(
+            family(
+                "steer_backend_resolved",
+                "1 while the way to it is known: interface and MAC address.",
+            ),
+            each(|backend| Some(flag(backend.resolved))),
+        )
+    }
+}
+
+fn flag(set: bool) -> f64 {
+    f64::from(u8::from(set))
+}

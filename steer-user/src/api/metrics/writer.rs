@@ -1,0 +1,100 @@
+//! Families of values that are known only when they are asked for.
+
+use std::fmt;
+
+use prometheus_client::{
+    encoding::{DescriptorEncoder, EncodeLabelSet},
+    metrics::{MetricType, exemplar::Exemplar},
+    registry::Unit,
+};
+
+/// What has no exemplars, which the compiler has to be told the type of.
+const NO_EXEMPLAR: Option<&Exemplar<[(&str, &str); 0], f64>> = None;
+
+pub(super) struct Writer<'e>(pub(super) DescriptorEncoder<'e>);
+
+/// What a family is.
+#[derive(Clone, Copy)]
+pub(super) struct Family {
+    /// Without unit and `_total`.
+    pub(super) name: &'static str,
+    /// A sentence.
+    pub(super) help: &'static str,
+    pub(super) unit: Option<&'static Unit>,
+}
+
+impl Writer<'_> {
+    /// A family of counters.
+    pub(super) fn counters<L: EncodeLabelSet>(
+        &mut self,
+        family: Family,
+        samples: impl IntoIterator<Item = (L, u64)>,
+    ) -> fmt::Result {
+        let Family { name, help, unit } = family;
+        let mut encoder = self
+            .0
+            .encode_descriptor(name, help, unit, MetricType::Counter)?;
+        for (labels, value) in samples {
+            encoder
+                .encode_family(&labels)?
+                .encode_counter(&value, NO_EXEMPLAR)?;
+        }
+        Ok(())
+    }
+
+    /// A family of gauges.
+    pub(super) fn gauges<L: EncodeLabelSet>(
+        &mut self,
+        family: Family,
+        samples: impl IntoIterator<Item = (L, f64)>,
+    ) -> fmt::Result {
+        let Family { name, help, unit } = family;
+        let mut encoder = self
+            .0
+            .encode_descriptor(name, help, unit, MetricType::Gauge)?;
+        for (labels, value) in samples {
+            encoder.encode_family(&labels)?.encode_gauge(&value)?;
+        }
+        Ok(())
+    }
+
+    /// A gauge without labels.
+    pub(super) fn gauge(&mut self, family: Family, value: f64) -> fmt::Result {
+        let Family { name, help, unit } = family;
+        self.0
+            .encode_descriptor(name, help, unit, MetricType::Gauge)?
+            .encode_gauge(&value)
+    }
+
+    /// A counter without labels.
+    pub(super) fn counter(&mut self, family: Family, value: f64) -> fmt::Result {
+        let Family { name, help, unit } = family;
+        self.0
+            .encode_descriptor(name, help, unit, MetricType::Counter)?
+            .encode_counter(&value, NO_EXEMPLAR)
+    }
+}
+
+pub(super) const fn family(name: &'static str, help: &'static str) -> Family {
+    Family {
+        name,
+        help,
+        unit: None,
+    }
+}
+
+impl Family {
+    pub(super) const fn seconds(self) -> Self {
+        Self {
+            unit: Some(&Unit::Seconds),
+            ..self
+        }
+    }
+
+    pub(super) const fn bytes(self) -> Self {
+        Self {
+            unit: Some(&Unit::Bytes),
+            ..self
+        }
+    }
+}

@@ -1,0 +1,127 @@
+//! `/metrics`, `/healthz` and `/readyz`: on the API's socket, and on a TCP address of their own that
+//! has nothing else.
+
+use std::{net::SocketAddr, time::Duration};
+
+use axum::{
+    Json, Router,
+    extract::State,
+    http::{StatusCode, header},
+    response::{IntoResponse as _, Response},
+    routing::get,
+};
+use tokio::{net::TcpListener, sync::watch, time::timeout};
+use tracing::{info, warn};
+
+use super::{
+    listen,
+    metrics::page,
+    server::{Refusal, ask},
+};
+use crate::control::{Command, Commands, Meters};
+
+/// A loop that does not answer within this time is taken to be stuck. A turn that applies the largest
+/// configuration takes less.
+const ALIVE: Duration = Duration::from_secs(5);
+/// How long after an address that could not be listened at is tried again.
+const RETRY: Duration = Duration::from_secs(5);
+/// The media type of OpenMetrics' text format.
+const OPEN_METRICS: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
+
+/// What its routes answer by.
+#[derive(Clone, Debug)]
+pub struct Monitor {
+    /// The loop.
+    pub commands: Commands,
+    /// What it counts of itself.
+    pub meters: Meters,
+}
+
+impl Monitor {
+    /// `/metrics`, for those who may see.
+    pub(super) fn seeing(self) -> Router {
+        Router::new()
+            .route("/metrics", get(metrics))
+            .with_state(self)
+    }
+
+    /// `/healthz` and `/readyz`, for anybody.
+    pub(super) fn living(self) -> Router {
+        Router::new()
+            .route("/healthz", get(healthz))
+            .route("/readyz", get(readyz))
+            .with_state(self)
+    }
+}
+
+async fn metrics(State(monitor): State<Monitor>) -> Result<Response, Refusal> {
+    let failed = |error: String| Refusal(StatusCode::INTERNAL_SERVER_ERROR, error);
+    let status = ask(&monitor.commands, Command::Status).await?;
+    let status = status.map_err(|error| failed(format!("{error:#}")))?;
+    let page = page(&monitor.meters, status).map_err(|error| failed(error.to_string()))?;
+    Ok(([(header::CONTENT_TYPE, OPEN_METRICS)], page).into_response())
+}
+
+/// The loop answers.
+async fn healthz(State(monitor): State<Monitor>) -> Result<&'static str, Refusal> {
+    match timeout(ALIVE, ask(&monitor.commands, Command::Ready)).await {
+        Ok(answer) => answer.map(|_| "ok\n"),
+        Err(_) => Err(stuck()),
+    }
+}
+
+async fn readyz(State(monitor): State<Monitor>) -> Result<Response, Refusal> {
+    let Ok(answer) = timeout(ALIVE, ask(&monitor.commands, Command::Ready)).await else {
+        return Err(stuck());
+    };
+    let readiness = answer?;
+    let status = if readiness.ready {
+        StatusCode::OK
+    } else {
+        StatusCode::SERVICE_UNAVAILABLE
+    };
+    Ok((status, Json(readiness)).into_response())
+}
+
+fn stuck() -> Refusal {
+    let text = format!("the loop did not answer within {ALIVE:?}; its log says what it does");
+    Refusal(StatusCode::SERVICE_UNAVAILABLE, text)
+}
+
+/// Answers at the address that the configuration names, if it names one, and follows it.
+pub async fn monitor(monitor: Monitor, mut address: watch::Receiver<Option<SocketAddr>>) {
+    loop {
+        let now = *address.borrow_and_update();
+        let serve = async {
+            match now {
+                Some(address) => at(address, monitor.clone()).await,
+                None => std::future::pending().await,
+            }
+        };
+        tokio::select! {
+            () = serve => {}
+            changed = address.wait_for(|next| *next != now) => {
+                if changed.is_err() {
+                    return;
+                }
+            }
+        }
+    }
+}
+
+async fn at(address: SocketAddr, monitor: Monitor) {
+    let listener = match TcpListener::bind(address).await {
+        Ok(listener) => listener,
+        Err(error) => {
+            warn!(
+                %address, %error,
+                "no metrics here until it can be listened at: see [api] metrics"
+            );
+            tokio::time::sleep(RETRY).await;
+            return;
+        }
+    };
+    info!(%address, "metrics");
+    let routes = monitor.clone().seeing().merge(monitor.living());
+    listen::serve(listener, routes).await;
+}

@@ -1,0 +1,308 @@
+//! What the loop counts of itself and of probes, for `/metrics`.
+
+use std::{
+    collections::BTreeSet,
+    fmt,
+    sync::{Arc, Mutex, PoisonError},
+    time::{Duration, SystemTime},
+};
+
+use prometheus_client::{
+    encoding::text,
+    metrics::{
+        counter::Counter,
+        family::Family,
+        gauge::Gauge,
+        histogram::{Histogram, exponential_buckets},
+    },
+    registry::{Registry, Unit},
+};
+
+use crate::{
+    config::Config,
+    preflight,
+    probe::{Measurement, ProbeFailure},
+};
+
+type Labels<const N: usize> = [(&'static str, String); N];
+type Histograms = Family<Labels<1>, Histogram, fn() -> Histogram>;
+
+/// What comes of a probe: the label `result`.
+const RESULTS: [&str; 9] = [
+    "answered",
+    "timeout",
+    "refused",
+    "identity",
+    "tls",
+    "backend_down",
+    "hung",
+    "malformed",
+    "local",
+];
+
+/// What the loop did in one turn.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Turn {
+    /// It took a measurement.
+    Measurement,
+    /// It took the way to a backend.
+    Way,
+    /// It answered a question, or did what was asked.
+    Command,
+    /// It read its file again.
+    Reload,
+    /// It did what was due by time.
+    Tick,
+}
+
+impl Turn {
+    const ALL: [Self; 5] = [
+        Self::Measurement,
+        Self::Way,
+        Self::Command,
+        Self::Reload,
+        Self::Tick,
+    ];
+
+    const fn name(self) -> &'static str {
+        match self {
+            Self::Measurement => "measurement",
+            Self::Way => "way",
+            Self::Command => "command",
+            Self::Reload => "reload",
+            Self::Tick => "tick",
+        }
+    }
+}
+
+/// Counters that outlive configurations, but for those of backends that are no more.
+#[derive(Clone)]
+pub struct Meters(Arc<Inner>);
+
+struct Inner {
+    registry: Registry,
+    turns: Histograms,
+    probes: Family<Labels<2>, Counter>,
+    round_trips: Histograms,
+    certificates: Family<Labels<1>, Gauge>,
+    backends: Mutex<BTreeSet<String>>,
+}
+
+impl fmt::Debug for Meters {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Meters")
+    }
+}
+
+impl Default for Meters {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl Meters {
+    /// Counters at nought.
+    #[must_use]
+    pub fn new() -> Self {
+        let mut registry = Registry::with_prefix("steer");
+        // From 10 us to 2.6 s.
+        let turns: Histograms =
+            Family::new_with_constructor(|| Histogram::new(exponential_buckets(1e-5, 4.0, 10)));
+        // From 125 us to 512 ms.
+        let round_trips: Histograms =
+            Family::new_with_constructor(|| Histogram::new(exponential_buckets(1.25e-4, 2.0, 13)));
+        let (probes, certificates) = (Family::default(), Family::default());
+        registry.register_with_unit(
+            "loop_turn",
+            "How long the reconcile loop was busy with one thing, by what it was",
+            Unit::Seconds,
+            turns.clone(),
+        );
+        registry.register(
+            "probes",
+            "Probes of backends' beacons, by what came of them",
+            probes.clone(),
+        );
+        registry.register_with_unit(
+            "probe_round_trip",
+            "Round trips of probes that were answered",
+            Unit::Seconds,
+            round_trips.clone(),
+        );
+        registry.register_with_unit(
+            "certificate_end_timestamp",
+            "When a certificate of the node ends, in seconds since 1970",
+            Unit::Seconds,
+            certificates.clone(),
+        );
+        for turn in Turn::ALL {
+            drop(turns.get_or_create(&[("turn", turn.name().to_owned())]));
+        }
+        Self(Arc::new(Inner {
+            registry,
+            turns,
+            probes,
+            round_trips,
+            certificates,
+            backends: Mutex::default(),
+        }))
+    }
+
+    /// Counts a probe.
+    pub(super) fn probed(&self, measurement: &Measurement) {
+        let backend = || ("backend", measurement.backend.clone());
+        let result = match &measurement.outcome {
+            Ok(sample) => {
+                let rtt = sample.rtt.as_secs_f64();
+                self.0.round_trips.get_or_create(&[backend()]).observe(rtt);
+                "answered"
+            }
+            Err(ProbeFailure::Timeout) => "timeout",
+            Err(ProbeFailure::Refused(_)) => "refused",
+            Err(ProbeFailure::Identity(_)) => "identity",
+            Err(ProbeFailure::Tls(_)) => "tls",
+            Err(ProbeFailure::BackendDown) => "backend_down",
+            Err(ProbeFailure::Hung { .. }) => "hung",
+            Err(ProbeFailure::Malformed(_)) => "malformed",
+            Err(ProbeFailure::Local(_)) => "local",
+        };
+        let labels = [backend(), ("result", result.to_owned())];
+        self.0.probes.get_or_create(&labels).inc();
+    }
+
+    /// Takes how long the loop was busy.
+    pub(super) fn took(&self, turn: Turn, time: Duration) {
+        let labels = [("turn", turn.name().to_owned())];
+        self.0
+            .turns
+            .get_or_create(&labels)
+            .observe(time.as_secs_f64());
+    }
+
+    /// Forgets backends that a configuration does not have, and looks at its certificates.
+    pub fn configured(&self, config: &Config) {
+        let probed = config.backends.iter().filter(|b| b.beacon.is_some());
+        let now: BTreeSet<String> = probed.map(|b| b.name.clone()).collect();
+        for name in &now {
+            // They are there before anything happens, so that rates have a beginning.
+            for result in RESULTS {
+                let labels = [("backend", name.clone()), ("result", result.to_owned())];
+                drop(self.0.probes.get_or_create(&labels));
+            }
+        }
+        let mut known = self
+            .0
+            .backends
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
+        for gone in known.difference(&now) {
+            let backend = ("backend", gone.clone());
+            self.0.round_trips.remove(&[backend.clone()]);
+            for result in RESULTS {
+                let labels = [backend.clone(), ("result", result.to_owned())];
+                self.0.probes.remove(&labels);
+            }
+        }
+        *known = now;
+        self.0.certificates.clear();
+        for (file, end) in preflight::certificate_ends(config) {
+            let end = end.duration_since(SystemTime::UNIX_EPOCH);
+            let labels = [("file", file.display().to_string())];
+            let seconds = end.unwrap_or_default().as_secs();
+            self.0
+                .certificates
+                .get_or_create(&labels)
+                .set(i64::try_from(seconds).unwrap_or(i64::MAX));
+        }
+    }
+
+    /// Writes all of it in the text format of OpenMetrics, without the end of the page.
+    ///
+    /// # Errors
+    /// If `text` takes no more.
+    pub fn write(&self, text: &mut String) -> fmt::Result {
+        text::encode_registry(text, &self.0.registry)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Instant;
+
+    use super::*;
+    use crate::probe::{OrcaLoadReport, Sample};
+
+    fn page(meters: &Meters) -> String {
+        let mut text = String::new();
+        meters.write(&mut text).unwrap();
+        text
+    }
+
+    fn configured(meters: &Meters, backends: &[&str]) {
+        let mut text = String::from(
+            "[node]\nname = \"n\"\nregion = \"r\"\ninterfaces = [\"eth0\"]\n[nat]\n\
+             addresses = [\"10.0.0.1\"]\n[probe]\nca = \"/a\"\ncert = \"/b\"\nkey = \"/c\"\n",
+        );
+        for name in backends {
+            let last = name.as_bytes()[0];
+            text += &format!(
+                "[[backend]]\nname = \"{name}\"\naddress = \"10.0.0.{last}\"\nmode = \"nat\"\n\
+                 beacon = \"10.0.0.{last}:7100\"\n"
+            );
+        }
+        text += &format!(
+            "[[pool]]\nname = \"p\"\nbackends = {backends:?}\n[[service]]\nname = \"s\"\n\
+             address = \"192.0.2.1\"\nport = 80\npools = [\"p\"]\n"
+        );
+        meters.configured(&Config::parse(&text, "f".as_ref()).unwrap());
+    }
+
+    #[test]
+    fn probes_are_counted_by_backend_and_result_and_go_with_the_backend() {
+        let meters = Meters::new();
+        configured(&meters, &["a", "b"]);
+        let probe = |backend: &str, outcome| {
+            meters.probed(&Measurement {
+                backend: backend.to_owned(),
+                at: Instant::now(),
+                outcome,
+            });
+        };
+        let answered = || {
+            Ok(Sample {
+                rtt: Duration::from_millis(3),
+                handshake: None,
+                report: OrcaLoadReport::default(),
+                load: crate::probe::Load::default(),
+            })
+        };
+        probe("a", answered());
+        probe("a", answered());
+        probe("a", Err(ProbeFailure::Refused("no".to_owned())));
+        probe("b", Err(ProbeFailure::Timeout));
+        let text = page(&meters);
+        for line in [
+            "steer_probes_total{backend=\"a\",result=\"answered\"} 2",
+            "steer_probes_total{backend=\"a\",result=\"refused\"} 1",
+            "steer_probes_total{backend=\"b\",result=\"timeout\"} 1",
+            "steer_probes_total{backend=\"b\",result=\"answered\"} 0",
+            "steer_probe_round_trip_seconds_bucket{le=\"0.004\",backend=\"a\"} 2",
+            "steer_probe_round_trip_seconds_bucket{le=\"0.002\",backend=\"a\"} 0",
+        ] {
+            assert!(text.lines().any(|l| l == line), "{line} is not in\n{text}");
+        }
+        configured(&meters, &["b"]);
+        let text = page(&meters);
+        assert!(!text.contains("backend=\"a\""), "{text}");
+        assert!(text.contains("backend=\"b\",result=\"timeout\"} 1"));
+    }
+
+    #[test]
+    fn turns_are_there_before_they_happen_and_are_told_apart() {
+        let meters = Meters::new();
+        meters.took(Turn::Tick, Duration::from_millis(1));
+        let text = page(&meters);
+        assert!(text.contains("steer_loop_turn_seconds_count{turn=\"tick\"} 1"));
+        assert!(text.contains("steer_loop_turn_seconds_count{turn=\"reload\"} 0"));
+    }
+}
