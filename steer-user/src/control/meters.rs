@@ -197,7 +197,7 @@ impl Meters {
             .unwrap_or_else(PoisonError::into_inner);
         for gone in known.difference(&now) {
             let backend = ("backend", gone.clone());
-            self.0.round_trips.remove(&[backend.clone()]);
+            self.0.round_trips.remove(std::array::from_ref(&backend));
             for result in RESULTS {
                 let labels = [backend.clone(), ("result", result.to_owned())];
                 self.0.probes.remove(&labels);
