@@ -7,6 +7,7 @@ pub mod delay;
 pub mod echo;
 pub mod fleet;
 pub mod load;
+pub mod machine;
 pub mod netns;
 pub mod packet;
 pub mod pass;

@@ -16,6 +16,7 @@ use rustls::ClientConfig;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpStream;
 use tokio::runtime;
+use tokio::sync::watch;
 use tokio::task::JoinSet;
 use tokio::time::{sleep, timeout};
 use tokio_rustls::TlsConnector;
@@ -38,6 +39,8 @@ pub struct Load {
     pub timeout: Duration,
     /// Whom to tell of each request when it ends.
     pub live: Option<Sender<Sample>>,
+    /// Who says when to stop making requests, before their time is up.
+    pub stop: Option<watch::Receiver<bool>>,
 }
 
 /// What became of a request.
@@ -79,6 +82,7 @@ impl Load {
             duration: second,
             timeout: second,
             live: None,
+            stop: None,
         }
     }
 
@@ -108,7 +112,8 @@ impl Load {
             let (load, tls) = (self.clone(), tls.clone());
             workers.spawn(async move {
                 let mut samples = Vec::new();
-                while Instant::now() < end {
+                let stopped = || load.stop.as_ref().is_some_and(|stop| *stop.borrow());
+                while Instant::now() < end && !stopped() {
                     let sample = load.request(tls.clone()).await;
                     // A refused connection costs nothing: don't spin on it.
                     sleep(Duration::from_millis(if sample.error.is_some() {

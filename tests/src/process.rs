@@ -1,7 +1,9 @@
 //! Child processes that end with the test that started them.
 
+use std::fs::File;
 use std::io::{BufRead, BufReader};
 use std::os::unix::process::CommandExt;
+use std::path::Path;
 use std::process::{Child, ChildStdout, Command, Stdio};
 
 use anyhow::{Context, Result, bail};
@@ -28,6 +30,22 @@ impl Process {
         Ok(Self {
             child,
             stdout,
+            reaped: false,
+        })
+    }
+
+    /// Starts a command with its standard output written to a file.
+    pub fn spawn_quiet(command: &mut Command, log: &Path) -> Result<Self> {
+        let log = File::create(log).with_context(|| format!("{}", log.display()))?;
+        let child = command
+            .process_group(0)
+            .stdin(Stdio::null())
+            .stdout(log)
+            .spawn()
+            .with_context(|| format!("start {command:?}"))?;
+        Ok(Self {
+            child,
+            stdout: None,
             reaped: false,
         })
     }

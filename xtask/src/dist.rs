@@ -36,12 +36,17 @@ pub(crate) fn run() -> Result<()> {
     Ok(())
 }
 
+/// Where programs are that were built by a profile.
+pub(crate) fn built(profile: &str) -> PathBuf {
+    let folder = if profile == "dev" { "debug" } else { profile };
+    repository().join("target").join(folder)
+}
+
 /// Packs what was built by a profile: node first, then beacon.
 pub(crate) fn pack(profile: &str) -> Result<[PathBuf; 2]> {
     let deb = CARGO_DEB.install()?;
     let target = repository().join("target");
-    let folder = if profile == "dev" { "debug" } else { profile };
-    let steer = target.join(folder).join("steer");
+    let steer = built(profile).join("steer");
     let dist = target.join("dist");
     let _ = fs::remove_dir_all(&dist);
     check(Command::new(&steer).arg("man").arg(dist.join("man")))?;

@@ -1,6 +1,7 @@
 //! The tasks of the steer workspace: `cargo xtask <task>`.
 
 mod bench;
+mod boot;
 mod demo;
 mod dist;
 mod fuzz;
@@ -23,6 +24,9 @@ enum Task {
         #[arg(last = true)]
         arguments: Vec<String>,
     },
+    /// Set up, then install the Debian packages in a system that boots, and restart, kill, upgrade and
+    /// remove them under load.
+    Boot,
     /// Set up, then steer real traffic, kill a backend and the daemon, and show what happens.
     Demo {
         /// What serves the backends.
@@ -49,6 +53,7 @@ enum Task {
 fn main() -> Result<()> {
     match Task::parse() {
         Task::Bench { arguments } => bench::run(&arguments),
+        Task::Boot => boot::run(),
         Task::Demo { engine } => demo::run(engine),
         Task::Dist => dist::run(),
         Task::Fuzz { packets, seed } => fuzz::run(packets, seed),

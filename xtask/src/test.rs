@@ -1,10 +1,11 @@
 //! `cargo xtask test`: everything a change has to pass, cheapest first.
 
-use std::process::Command;
+use std::process::{Command, Stdio};
 
 use anyhow::{Context, Result};
 
 use crate::{
+    boot,
     run::{as_root_env, cargo, check, is_root, repository},
     setup,
     tool::Tool,
@@ -18,7 +19,7 @@ const CARGO_DENY: Tool = Tool {
 /// What is run, with its name.
 type Step = (&'static str, fn() -> Result<()>);
 
-const STEPS: [Step; 8] = [
+const STEPS: [Step; 10] = [
     ("format", format),
     ("format of steer-ebpf", format_ebpf),
     ("clippy", clippy),
@@ -27,6 +28,8 @@ const STEPS: [Step; 8] = [
     ("dependencies", dependencies),
     ("dependencies of steer-ebpf", dependencies_ebpf),
     ("tests", tests),
+    ("units", units),
+    ("packages", packages),
 ];
 
 /// Runs every step, up to the first that fails.
@@ -107,4 +110,26 @@ fn tests() -> Result<()> {
         command.args(["--config", as_root_env()]);
     }
     check(&mut command)
+}
+
+/// How exposed a unit may be by `systemd-analyze security`, in tenths.
+const EXPOSURE: u32 = 30;
+
+/// Lets systemd judge the units.
+fn units() -> Result<()> {
+    for unit in ["steer", "steer-beacon"] {
+        check(
+            Command::new("systemd-analyze")
+                .args(["security", "--offline=true", "--no-pager"])
+                .arg(format!("--threshold={EXPOSURE}"))
+                .arg(repository().join(format!("deploy/systemd/{unit}.service")))
+                .stdout(Stdio::null()),
+        )?;
+    }
+    Ok(())
+}
+
+/// Tries the packages in a system that boots, built like the tests.
+fn packages() -> Result<()> {
+    boot::try_packages("dev")
 }

@@ -1,0 +1,65 @@
+//! `cargo xtask boot`: the Debian packages in a system that boots.
+
+use std::{fs, path::PathBuf};
+
+use anyhow::Result;
+
+use crate::{
+    dist,
+    run::{as_root, cargo, check, repository, toolchain_dir},
+    setup::{self, apt_install},
+};
+
+/// Packages of the machine, besides what every Debian has.
+const INCLUDED: &str = "--include=systemd,systemd-sysv,dbus,iproute2";
+
+/// Builds the packages and tries them.
+pub(crate) fn run() -> Result<()> {
+    setup::run()?;
+    try_packages("release")
+}
+
+/// Builds the packages by a profile of Cargo, and tries them.
+pub(crate) fn try_packages(profile: &str) -> Result<()> {
+    apt_install(
+        &["debootstrap", "systemd-container"],
+        "a Debian that boots, to try packages in",
+    )?;
+    check(
+        cargo()
+            .args(["build", "--profile", profile, "--locked"])
+            .args(["-p", "steer-user", "-p", "steer-tests", "--bins"]),
+    )?;
+    let [node, beacon] = dist::pack(profile)?;
+    check(
+        as_root(&dist::built(profile).join("steer-boot").to_string_lossy())
+            .arg("--system")
+            .arg(system()?)
+            .arg("--node")
+            .arg(node)
+            .arg("--beacon")
+            .arg(beacon)
+            .arg("--output")
+            .arg(repository().join("target/boot/latest.json")),
+    )
+}
+
+/// The system that machines are copies of, which is made once.
+fn system() -> Result<PathBuf> {
+    let folder = toolchain_dir().join("debian-12");
+    if folder.exists() {
+        return Ok(folder);
+    }
+    println!("boot: making a Debian 12 under .toolchain (about a minute, once)");
+    let part = toolchain_dir().join("debian-12.part");
+    if part.exists() {
+        check(as_root("rm").arg("-rf").arg(&part))?;
+    }
+    check(
+        as_root("debootstrap")
+            .args(["--variant=minbase", INCLUDED, "bookworm"])
+            .arg(&part),
+    )?;
+    fs::rename(&part, &folder)?;
+    Ok(folder)
+}
