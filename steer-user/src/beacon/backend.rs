@@ -30,8 +30,7 @@ impl Drop for Check {
 impl Check {
     /// Checks once, then again and again.
     pub(super) async fn start(address: SocketAddr) -> Result<Self, BeaconError> {
-        // Only an address of this machine can be bound.
-        std::net::UdpSocket::bind((address.ip(), 0)).map_err(|_| BeaconError::Remote(address))?;
+        on_this_machine(address)?;
         let (tx, up) = watch::channel(connects(address).await);
         let task = tokio::spawn(async move {
             let mut tick = interval(EVERY);
@@ -52,6 +51,12 @@ impl Check {
         // A check that no longer runs vouches for nothing.
         *self.up.borrow() && !self.task.is_finished()
     }
+}
+
+/// Checks that an address is one of this machine: only those can be bound.
+pub(super) fn on_this_machine(address: SocketAddr) -> Result<(), BeaconError> {
+    let bound = std::net::UdpSocket::bind((address.ip(), 0));
+    bound.map(drop).map_err(|_| BeaconError::Remote(address))
 }
 
 async fn connects(address: SocketAddr) -> bool {

@@ -7,16 +7,26 @@ use tokio::task::JoinHandle;
 use tokio::time::sleep;
 
 use super::BeaconError;
-use crate::probe::OrcaLoadReport;
 
 const EVERY: Duration = Duration::from_millis(250);
-const LOADAVG: &str = "/proc/loadavg";
+/// Weight of the newest of these.
+const NEWEST: f64 = 0.25;
+const STAT: &str = "/proc/stat";
 const MEMINFO: &str = "/proc/meminfo";
+
+/// What of the machine is in use.
+#[derive(Clone, Copy, Debug, Default)]
+struct Machine {
+    /// CPU, from 0 to 1, over about a second.
+    cpu: Option<f64>,
+    /// Memory, from 0 to 1.
+    memory: Option<f64>,
+}
 
 /// Reads the load now and then; ends when dropped.
 #[derive(Debug)]
 pub(super) struct Sampler {
-    last: watch::Receiver<OrcaLoadReport>,
+    last: watch::Receiver<Machine>,
     task: JoinHandle<()>,
 }
 
@@ -28,48 +38,81 @@ impl Drop for Sampler {
 
 impl Sampler {
     pub(super) fn start() -> Result<Self, BeaconError> {
-        let (tx, last) = watch::channel(sample()?);
+        let mut before = times()?;
+        let first = Machine {
+            // Since the machine began, for want of better.
+            cpu: busy((0, 0), before),
+            memory: Some(used()?),
+        };
+        let (tx, last) = watch::channel(first);
         let task = tokio::spawn(async move {
             loop {
                 sleep(EVERY).await;
-                match sample() {
-                    Ok(report) => drop(tx.send_replace(report)),
-                    Err(error) => tracing::warn!(%error, "load not read"),
+                let read = times().and_then(|times| Ok((times, used()?)));
+                match read {
+                    Ok((times, memory)) => tx.send_modify(|machine| {
+                        if let Some(busy) = busy(before, times) {
+                            let old = machine.cpu.unwrap_or(busy);
+                            machine.cpu = Some(old + NEWEST * (busy - old));
+                        }
+                        machine.memory = Some(memory);
+                        before = times;
+                    }),
+                    Err(error) => {
+                        tracing::warn!(%error, "load not read");
+                        tx.send_replace(Machine::default());
+                    }
                 }
             }
         });
         Ok(Self { last, task })
     }
 
-    pub(super) fn report(&self) -> OrcaLoadReport {
-        self.last.borrow().clone()
+    /// CPU and memory in use, from 0 to 1.
+    pub(super) fn machine(&self) -> (Option<f64>, Option<f64>) {
+        let last = *self.last.borrow();
+        (last.cpu, last.memory)
     }
 }
 
-fn sample() -> Result<OrcaLoadReport, BeaconError> {
-    let bad = |path, reason: &str| BeaconError::Load {
+/// Time of all CPUs since the machine began, and how much of it they had nothing to do.
+fn times() -> Result<(u64, u64), BeaconError> {
+    cpu(&read(STAT)?).ok_or_else(|| bad(STAT, "no line of all CPUs in it"))
+}
+
+fn used() -> Result<f64, BeaconError> {
+    memory(&read(MEMINFO)?).ok_or_else(|| bad(MEMINFO, "no MemAvailable in it"))
+}
+
+fn bad(path: &'static str, reason: &str) -> BeaconError {
+    BeaconError::Load {
         path,
         reason: reason.to_owned(),
-    };
-    let load = cpu(&read(LOADAVG)?).ok_or_else(|| bad(LOADAVG, "no load average in it"))?;
-    let cores = std::thread::available_parallelism().map_or(1.0, |n| n.get() as f64);
-    let memory = memory(&read(MEMINFO)?).ok_or_else(|| bad(MEMINFO, "no MemAvailable in it"))?;
-    Ok(OrcaLoadReport {
-        cpu_utilization: load / cores,
-        mem_utilization: memory,
-        ..Default::default()
-    })
+    }
 }
 
 fn read(path: &'static str) -> Result<String, BeaconError> {
-    std::fs::read_to_string(path).map_err(|e| BeaconError::Load {
-        path,
-        reason: e.to_string(),
-    })
+    std::fs::read_to_string(path).map_err(|e| bad(path, &e.to_string()))
 }
 
-fn cpu(loadavg: &str) -> Option<f64> {
-    loadavg.split_whitespace().next()?.parse().ok()
+/// proc(5): user, nice, system, idle, iowait, irq, softirq, steal; guest time is in user already.
+fn cpu(stat: &str) -> Option<(u64, u64)> {
+    let line = stat.lines().find_map(|line| line.strip_prefix("cpu "))?;
+    let numbers: Option<Vec<u64>> = line
+        .split_whitespace()
+        .take(8)
+        .map(|number| number.parse().ok())
+        .collect();
+    let numbers = numbers.filter(|numbers| numbers.len() >= 5)?;
+    Some((numbers.iter().sum(), numbers[3] + numbers[4]))
+}
+
+/// The share of the time between that CPUs were busy.
+fn busy(before: (u64, u64), now: (u64, u64)) -> Option<f64> {
+    let all = now.0.checked_sub(before.0).filter(|all| *all > 0)?;
+    // Idle time may go back by a tick.
+    let idle = now.1.saturating_sub(before.1).min(all);
+    Some(1.0 - idle as f64 / all as f64)
 }
 
 fn memory(meminfo: &str) -> Option<f64> {
@@ -87,13 +130,19 @@ mod tests {
 
     #[test]
     fn reads_what_the_kernel_writes() {
-        assert_eq!(cpu("0.50 0.40 0.30 1/200 4242\n"), Some(0.5));
+        let stat = "cpu  10 1 5 100 4 0 2 0 3 0\ncpu0 1 1 1 1 1 1 1 1 1 1\n";
+        assert_eq!(cpu(stat), Some((122, 104)));
+        assert_eq!(cpu("cpu 1 2\n"), None);
+        assert_eq!(cpu(""), None);
+        assert_eq!(busy((100, 80), (200, 105)), Some(0.75));
+        assert_eq!(busy((100, 80), (100, 80)), None);
+        assert_eq!(busy((100, 80), (200, 79)), Some(1.0));
         assert_eq!(
             memory("MemTotal: 1000 kB\nMemFree: 1 kB\nMemAvailable: 250 kB\n"),
             Some(0.75)
         );
         assert_eq!(memory("MemTotal: 0 kB\nMemAvailable: 0 kB\n"), None);
-        assert_eq!(cpu(""), None);
-        sample().unwrap().validate().unwrap();
+        times().unwrap();
+        used().unwrap();
     }
 }

@@ -1,6 +1,8 @@
 //! The beacon: answers a node's probes beside a backend, with the load it sees.
 
 mod backend;
+mod drain;
+mod engine;
 mod load;
 pub(crate) mod tls;
 
@@ -8,13 +10,16 @@ use std::future::Future;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use quinn::{Connection, Endpoint, Incoming};
 use tokio::sync::watch;
 
+pub use self::engine::{Completion, Engine, EngineConfig, Limits, Profile, ProfileError, Selector};
 use crate::pki::PkiError;
-use crate::probe::{BACKEND_UP, DRAINING, OrcaLoadReport, wire};
+use crate::probe::{
+    BACKEND_UP, DRAINING, Load, OrcaLoadReport, PROBE_BUDGET, TROUBLE, TROUBLE_FOR, wire,
+};
 
 /// More connections than any fleet of nodes needs; the rest is refused.
 const MAX_CONNECTIONS: usize = 1024;
@@ -36,6 +41,12 @@ pub struct BeaconConfig {
     pub key: PathBuf,
     /// The backend's TCP address on this machine; while it refuses, probes fail.
     pub backend_check: Option<SocketAddr>,
+    /// The engine there, to be watched.
+    pub engine: Option<EngineConfig>,
+    /// While this file is there the backend drains.
+    pub drain_file: Option<PathBuf>,
+    /// How many probes a second one node is asked to send at most.
+    pub probe_budget: Option<f64>,
 }
 
 /// Why a beacon can't start.
@@ -82,7 +93,10 @@ pub struct Beacon {
 struct State {
     load: Arc<load::Sampler>,
     backend: Option<Arc<backend::Check>>,
+    engine: Option<Arc<engine::Watch>>,
     draining: Arc<watch::Sender<bool>>,
+    drain_file: Option<Arc<drain::Follow>>,
+    probe_budget: Option<f64>,
 }
 
 /// Runs a beacon until `shutdown` is ready.
@@ -103,6 +117,15 @@ impl Beacon {
             Some(address) => Some(Arc::new(backend::Check::start(address).await?)),
             None => None,
         };
+        let engine = match config.engine.clone() {
+            Some(engine) => {
+                backend::on_this_machine(engine.metrics)?;
+                backend::on_this_machine(engine.api)?;
+                Some(Arc::new(engine::Watch::start(engine)))
+            }
+            None => None,
+        };
+        let drain_file = config.drain_file.clone();
         let listen = |source| BeaconError::Listen {
             address: config.listen,
             source,
@@ -116,7 +139,10 @@ impl Beacon {
             state: State {
                 load,
                 backend,
+                engine,
                 draining,
+                drain_file: drain_file.map(|file| Arc::new(drain::Follow::start(file))),
+                probe_budget: config.probe_budget,
             },
         })
     }
@@ -184,15 +210,29 @@ async fn answer(connection: Connection, state: &State) {
 
 impl State {
     fn report(&self) -> OrcaLoadReport {
-        let mut report = self.load.report();
-        let draining = u8::from(*self.draining.borrow());
-        report
-            .named_metrics
-            .insert(DRAINING.to_owned(), draining.into());
-        if let Some(backend) = &self.backend {
-            report
-                .named_metrics
-                .insert(BACKEND_UP.to_owned(), u8::from(backend.up()).into());
+        let now = Instant::now();
+        let engine = self.engine.as_ref();
+        let mut report = OrcaLoadReport::default();
+        let mut load = engine.map_or_else(Load::default, |engine| engine.load(now));
+        (load.cpu, load.memory) = self.load.machine();
+        load.write(&mut report);
+        let mut tell = |key: &str, value: f64| report.named_metrics.insert(key.to_owned(), value);
+        let draining =
+            *self.draining.borrow() || self.drain_file.as_ref().is_some_and(|file| file.is_there());
+        tell(DRAINING, u8::from(draining).into());
+        let up = self.backend.as_ref().map(|backend| backend.up());
+        if let Some(up) = up {
+            tell(BACKEND_UP, u8::from(up).into());
+        }
+        // One that takes no connections is dead, and not hung.
+        if up != Some(false)
+            && let Some((trouble, since)) = engine.and_then(|engine| engine.trouble(now))
+        {
+            tell(TROUBLE, f64::from(trouble as u8));
+            tell(TROUBLE_FOR, since.as_secs_f64());
+        }
+        if let Some(budget) = self.probe_budget {
+            tell(PROBE_BUDGET, budget);
         }
         report
     }

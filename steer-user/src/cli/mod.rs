@@ -53,7 +53,7 @@ enum Command {
     #[command(subcommand)]
     Backend(ask::Backend),
     /// Answers a node's probes beside a backend.
-    Beacon(beacon::Beacon),
+    Beacon(Box<beacon::Beacon>),
     /// Checks, compares and applies configurations, and goes back to earlier ones.
     #[command(subcommand)]
     Config(config::Config),

@@ -195,8 +195,10 @@ impl Load {
             let number = f64::from(why as u8);
             report.named_metrics.insert(NO_SIGNAL.to_owned(), number);
         }
-        report.cpu_utilization = self.cpu.unwrap_or(0.0);
-        report.mem_utilization = self.memory.unwrap_or(0.0);
+        // One alone could not be told from a zero.
+        if let (Some(cpu), Some(memory)) = (self.cpu, self.memory) {
+            (report.cpu_utilization, report.mem_utilization) = (cpu, memory);
+        }
     }
 
     /// Whether anything is known of the engine's load.

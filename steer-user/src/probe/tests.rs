@@ -53,6 +53,9 @@ impl Lab {
             cert: self.path(&format!("{name}.pem")),
             key: self.path(&format!("{name}.key")),
             backend_check: None,
+            engine: None,
+            drain_file: None,
+            probe_budget: None,
         }
     }
 
@@ -144,7 +147,9 @@ async fn a_good_beacon_is_measured() {
     let first = next(&mut rx).await.unwrap();
     assert!(first.handshake.is_some());
     assert!(first.rtt < Duration::from_secs(1));
-    assert!(first.report.mem_utilization > 0.0);
+    assert!(first.load.memory.is_some_and(|used| used > 0.0));
+    assert!(first.load.cpu.is_some());
+    assert!(!first.load.has_signal());
     assert!(!first.report.draining());
     assert_eq!(next(&mut rx).await.unwrap().handshake, None);
 }

@@ -1,0 +1,258 @@
+//! The text format of Prometheus (version 0.0.4), as far as a beacon needs it: bounded, strict, and
+//! only what a profile asks for is kept.
+
+use std::collections::BTreeMap;
+
+/// A page is no longer than that; vLLM's has about 100 KiB.
+pub(super) const MAX_PAGE: usize = 4 << 20;
+/// Series that are kept. A histogram has about thirty for each model.
+const MAX_SERIES: usize = 20_000;
+/// No line is longer.
+const MAX_LINE: usize = 16 << 10;
+const MAX_LABELS: usize = 64;
+
+/// One line of a page.
+#[derive(Clone, Debug, PartialEq)]
+pub(super) struct Series {
+    /// Its name.
+    pub(super) name: String,
+    /// Its labels.
+    pub(super) labels: BTreeMap<String, String>,
+    /// Its value, which may be anything that a float can be.
+    pub(super) value: f64,
+}
+
+/// Why something is no page of metrics.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub(super) enum PageError {
+    /// Longer than any page.
+    #[error("the page has more than {MAX_PAGE} bytes")]
+    TooLong,
+    /// It ends within a line.
+    #[error("the page ends within a line: it was cut off")]
+    Truncated,
+    /// More of what is asked for than any engine has.
+    #[error("the page has more than {MAX_SERIES} series of the profile")]
+    TooMany,
+    /// A line is not of the format.
+    #[error("line {line} of the page: {what}")]
+    Line {
+        /// Its number, from 1.
+        line: usize,
+        /// What is wrong.
+        what: &'static str,
+    },
+}
+
+/// Reads a page, and keeps the series whose name is `wanted`. Any bad line refuses all of it.
+pub(super) fn parse(page: &str, wanted: impl Fn(&str) -> bool) -> Result<Vec<Series>, PageError> {
+    if page.len() > MAX_PAGE {
+        return Err(PageError::TooLong);
+    }
+    if !page.is_empty() && !page.ends_with('\n') {
+        return Err(PageError::Truncated);
+    }
+    let mut kept = Vec::new();
+    for (index, line) in page.lines().enumerate() {
+        let bad = |what| PageError::Line {
+            line: index + 1,
+            what,
+        };
+        if line.len() > MAX_LINE {
+            return Err(bad("it is too long"));
+        }
+        let line = line.trim();
+        if line.is_empty() || line.starts_with('#') {
+            continue;
+        }
+        let series = series(line, &wanted).map_err(bad)?;
+        if let Some(series) = series {
+            if kept.len() == MAX_SERIES {
+                return Err(PageError::TooMany);
+            }
+            kept.push(series);
+        }
+    }
+    Ok(kept)
+}
+
+/// `name{label="value",...} value [timestamp]`.
+fn series(line: &str, wanted: impl Fn(&str) -> bool) -> Result<Option<Series>, &'static str> {
+    let end = line
+        .find(|c: char| !is_name(c))
+        .ok_or("there is no value")?;
+    let (name, rest) = line.split_at(end);
+    if !is_name_start(name) {
+        return Err("it begins with no name");
+    }
+    let (labels, rest) = match rest.trim_start().strip_prefix('{') {
+        Some(rest) => labels(rest)?,
+        None => (BTreeMap::new(), rest),
+    };
+    // Exemplars belong to OpenMetrics; some clients send them anyway.
+    let rest = rest.split(" # ").next().unwrap_or(rest);
+    let mut words = rest.split_whitespace();
+    let value = words.next().ok_or("there is no value")?;
+    let value = number(value).ok_or("its value is no number")?;
+    let timestamp = words.next();
+    if timestamp.is_some_and(|t| t.parse::<f64>().is_err()) || words.next().is_some() {
+        return Err("there is something behind its value");
+    }
+    Ok(wanted(name).then(|| Series {
+        name: name.to_owned(),
+        labels,
+        value,
+    }))
+}
+
+/// Labels behind an opening brace, and what follows the closing one.
+fn labels(mut rest: &str) -> Result<(BTreeMap<String, String>, &str), &'static str> {
+    let mut labels = BTreeMap::new();
+    loop {
+        rest = rest.trim_start();
+        if let Some(behind) = rest.strip_prefix('}') {
+            return Ok((labels, behind));
+        }
+        let (name, behind) = rest.split_once('=').ok_or("a label has no value")?;
+        let name = name.trim();
+        if !is_name_start(name) || !name.chars().all(is_name) {
+            return Err("a label has no name");
+        }
+        let behind = behind.trim_start().strip_prefix('"');
+        let (value, behind) = quoted(behind.ok_or("a label's value is not quoted")?)?;
+        if labels.insert(name.to_owned(), value).is_some() {
+            return Err("a label is there twice");
+        }
+        if labels.len() > MAX_LABELS {
+            return Err("it has too many labels");
+        }
+        let behind = behind.trim_start();
+        rest = match behind.strip_prefix(',') {
+            Some(behind) => behind,
+            None if behind.starts_with('}') => behind,
+            None => return Err("its labels do not end"),
+        };
+    }
+}
+
+/// A text up to its closing quote, and what follows that.
+fn quoted(text: &str) -> Result<(String, &str), &'static str> {
+    let mut value = String::new();
+    let mut chars = text.char_indices();
+    while let Some((at, c)) = chars.next() {
+        match c {
+            '"' => return Ok((value, &text[at + 1..])),
+            '\\' => match chars.next() {
+                Some((_, 'n')) => value.push('\n'),
+                Some((_, c @ ('\\' | '"'))) => value.push(c),
+                _ => return Err("a label's value has an unknown escape"),
+            },
+            c => value.push(c),
+        }
+    }
+    Err("a label's value does not end")
+}
+
+fn number(text: &str) -> Option<f64> {
+    match text {
+        "+Inf" | "Inf" => Some(f64::INFINITY),
+        "-Inf" => Some(f64::NEG_INFINITY),
+        "NaN" => Some(f64::NAN),
+        // What else Rust calls a number ("infinity", "nan") the format does not.
+        _ if text.contains(|c: char| c.is_ascii_alphabetic() && !"eE".contains(c)) => None,
+        _ => text.parse().ok(),
+    }
+}
+
+fn is_name(c: char) -> bool {
+    c.is_ascii_alphanumeric() || c == '_' || c == ':'
+}
+
+fn is_name_start(name: &str) -> bool {
+    name.starts_with(|c: char| is_name(c) && !c.is_ascii_digit())
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn one(line: &str) -> Result<Series, PageError> {
+        parse(&format!("{line}\n"), |_| true).map(|mut all| all.remove(0))
+    }
+
+    #[test]
+    fn reads_what_the_format_allows() {
+        let got = one(r#" vllm:x { model = "a \"b\"\\\n,}" , le="+Inf",} 1.5e3 1700000000000 "#);
+        let got = got.unwrap();
+        assert_eq!((got.name.as_str(), got.value), ("vllm:x", 1500.0));
+        assert_eq!(got.labels["model"], "a \"b\"\\\n,}");
+        assert_eq!(got.labels["le"], "+Inf");
+        assert!(one("a NaN").unwrap().value.is_nan());
+        assert_eq!(one("a{} -Inf").unwrap().value, f64::NEG_INFINITY);
+        assert_eq!(one("a 1 # {trace=\"x\"} 2").unwrap().value, 1.0);
+        let page = "# HELP a what {is\n# TYPE a gauge\n\na 1\r\nb 2\n";
+        let kept = parse(page, |name| name == "b").unwrap();
+        assert_eq!(kept.len(), 1);
+        assert_eq!(parse("", |_| true), Ok(Vec::new()));
+    }
+
+    #[test]
+    fn refuses_what_is_no_page() {
+        for line in [
+            "a",
+            "1a 1",
+            "{a=\"b\"} 1",
+            "a{b} 1",
+            "a{b=c} 1",
+            "a{b=\"c} 1",
+            "a{b=\"c\" d=\"e\"} 1",
+            "a{b=\"c\",b=\"c\"} 1",
+            "a{b=\"\\t\"} 1",
+            "a{b=\"c\"}",
+            "a one",
+            "a nan",
+            "a 1 x",
+            "a 1 2 3",
+            "<html>",
+            "{\"json\": 1}",
+        ] {
+            assert!(
+                matches!(one(line), Err(PageError::Line { line: 1, .. })),
+                "{line}"
+            );
+        }
+        assert_eq!(parse("a 1\nb 1", |_| true), Err(PageError::Truncated));
+        let long = format!("a{{b=\"{}\"}} 1", "x".repeat(MAX_LINE));
+        assert!(one(&long).is_err());
+        let many = "a 1\n".repeat(MAX_SERIES + 1);
+        assert_eq!(parse(&many, |_| true), Err(PageError::TooMany));
+        assert_eq!(parse(&many, |_| false), Ok(Vec::new()));
+        let huge = "#\n".repeat(MAX_PAGE / 2 + 1);
+        assert_eq!(parse(&huge, |_| true), Err(PageError::TooLong));
+    }
+
+    proptest! {
+        #[test]
+        fn arbitrary_text_never_panics(text in "(?s)[ -~\\n\\t\"{}=,#é]{0,200}") {
+            let _ = parse(&text, |_| true);
+            let _ = parse(&(text + "\n"), |_| true);
+        }
+
+        #[test]
+        fn what_is_written_is_read(name in "[a-z_:][a-z0-9_:]{0,20}", label in "[ -~]{0,20}", value in any::<f64>()) {
+            let escaped = label.replace('\\', "\\\\").replace('"', "\\\"");
+            let text = match value {
+                v if v.is_nan() => "NaN".to_owned(),
+                f64::INFINITY => "+Inf".to_owned(),
+                f64::NEG_INFINITY => "-Inf".to_owned(),
+                v => format!("{v:e}"),
+            };
+            let got = one(&format!("{name}{{l=\"{escaped}\"}} {text}")).unwrap();
+            prop_assert_eq!(got.name, name);
+            prop_assert_eq!(&got.labels["l"], &label);
+            prop_assert!(got.value == value || (got.value.is_nan() && value.is_nan()));
+        }
+    }
+}

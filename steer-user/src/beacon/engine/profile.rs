@@ -1,0 +1,326 @@
+//! What a beacon knows of an engine: the names of its metrics, and how to ask it.
+
+use std::{collections::BTreeMap, fmt, fs, io, path::Path, str::FromStr};
+
+use clap::ValueEnum;
+use serde::{Deserialize, Deserializer};
+
+/// An engine that steer knows.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum Engine {
+    /// vLLM.
+    Vllm,
+    /// SGLang.
+    Sglang,
+    /// Hugging Face's Text Generation Inference.
+    Tgi,
+    /// NVIDIA Triton with the TensorRT-LLM backend.
+    Triton,
+    /// TensorRT-LLM's own server.
+    TrtllmServe,
+    /// llama.cpp's server.
+    #[value(name = "llama.cpp")]
+    LlamaCpp,
+}
+
+impl Engine {
+    /// Its profile as it is written: a copy of it is where a custom one begins.
+    #[must_use]
+    pub fn text(self) -> &'static str {
+        match self {
+            Self::Vllm => include_str!("profiles/vllm.toml"),
+            Self::Sglang => include_str!("profiles/sglang.toml"),
+            Self::Tgi => include_str!("profiles/tgi.toml"),
+            Self::Triton => include_str!("profiles/triton.toml"),
+            Self::TrtllmServe => include_str!("profiles/trtllm-serve.toml"),
+            Self::LlamaCpp => include_str!("profiles/llama.cpp.toml"),
+        }
+    }
+}
+
+/// A profile. Of each signal's names the first one that a page has counts: the newest comes first.
+#[derive(Clone, Debug, PartialEq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Profile {
+    /// What it is called in logs.
+    pub name: String,
+    /// Path of the page of metrics.
+    #[serde(default = "metrics")]
+    pub metrics: String,
+    /// Requests that are worked on.
+    #[serde(default)]
+    pub running: Vec<Selector>,
+    /// Requests that wait.
+    #[serde(default)]
+    pub waiting: Vec<Selector>,
+    /// Requests that can be worked on at once.
+    #[serde(default)]
+    pub capacity: Vec<Selector>,
+    /// Use of the KV cache, from 0 to 1.
+    #[serde(default)]
+    pub kv_use: Vec<Selector>,
+    /// Histograms of seconds to the first token.
+    #[serde(default)]
+    pub first_token: Vec<Selector>,
+    /// Histograms of seconds between tokens.
+    #[serde(default)]
+    pub inter_token: Vec<Selector>,
+    /// Counters of generated tokens.
+    #[serde(default)]
+    pub tokens: Vec<Selector>,
+    /// Counters of prompts' tokens.
+    #[serde(default)]
+    pub prompt_tokens: Vec<Selector>,
+    /// Counters of requests that were set back.
+    #[serde(default)]
+    pub preemptions: Vec<Selector>,
+    /// Whatever changes while the engine works; all of them that a page has count.
+    #[serde(default)]
+    pub progress: Vec<Selector>,
+    /// Where the engine says how many requests it works on at once, if no metric does.
+    pub limits: Option<Limits>,
+    /// How it is asked for a tiny completion.
+    pub completion: Option<Completion>,
+}
+
+/// A number in a JSON document of the engine.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Limits {
+    /// The document's path.
+    pub path: String,
+    /// JSON pointer (RFC 6901) to the number of requests at once.
+    pub capacity: String,
+}
+
+/// A tiny completion.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Completion {
+    /// The path that it is posted to.
+    pub path: String,
+    /// The JSON that is posted; `$MODEL` stands for the model's name.
+    pub body: String,
+    /// Path of a list of models in OpenAI's style; the first one is asked.
+    pub models: Option<String>,
+}
+
+fn metrics() -> String {
+    "/metrics".to_owned()
+}
+
+/// Series of a page: `name`, `name{label="value"}`, and a factor if the unit is another one:
+/// `name * 0.001`.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Selector {
+    /// The name.
+    pub name: String,
+    /// Labels that have to be so.
+    pub labels: BTreeMap<String, String>,
+    /// What values are multiplied by.
+    pub factor: f64,
+}
+
+impl FromStr for Selector {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let bad = || {
+            format!(
+                "{text:?} selects nothing: write a name, `name{{label=\"value\"}}`, or `name * 0.001`"
+            )
+        };
+        let (series, factor) = match text.rsplit_once(" * ") {
+            Some((series, factor)) => (series, factor.parse().map_err(|_| bad())?),
+            None => (text, 1.0),
+        };
+        // A selector reads like a line of a page, less its value.
+        let page = format!("{} 0\n", series.trim());
+        let parsed = super::page::parse(&page, |_| true).map_err(|_| bad())?;
+        let [series] = parsed.try_into().map_err(|_| bad())?;
+        if !f64::is_finite(factor) || factor <= 0.0 {
+            return Err(bad());
+        }
+        Ok(Self {
+            name: series.name,
+            labels: series.labels,
+            factor,
+        })
+    }
+}
+
+impl<'de> Deserialize<'de> for Selector {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let text = String::deserialize(deserializer)?;
+        text.parse().map_err(serde::de::Error::custom)
+    }
+}
+
+impl fmt::Display for Selector {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.name)?;
+        let labels: Vec<String> = self
+            .labels
+            .iter()
+            .map(|(k, v)| format!("{k}={v:?}"))
+            .collect();
+        if !labels.is_empty() {
+            write!(f, "{{{}}}", labels.join(","))?;
+        }
+        Ok(())
+    }
+}
+
+/// Why a profile can't be used.
+#[derive(Debug, thiserror::Error)]
+pub enum ProfileError {
+    /// The file can't be read.
+    #[error("engine profile {file}: {source}")]
+    Read {
+        /// The file.
+        file: String,
+        /// What the system said.
+        source: io::Error,
+    },
+    /// It isn't a profile.
+    #[error("engine profile {file}: {what}")]
+    Invalid {
+        /// The file.
+        file: String,
+        /// What is wrong, and where.
+        what: String,
+    },
+}
+
+impl Profile {
+    /// The profile of a known engine.
+    ///
+    /// # Errors
+    /// Never, as tests check them all.
+    pub fn of(engine: Engine) -> Result<Self, ProfileError> {
+        Self::parse(engine.text(), &format!("{engine:?}"))
+    }
+
+    /// Reads one from a file.
+    ///
+    /// # Errors
+    /// If it is no profile, with the line.
+    pub fn load(path: &Path) -> Result<Self, ProfileError> {
+        let file = path.display().to_string();
+        let text = fs::read_to_string(path).map_err(|source| ProfileError::Read {
+            file: file.clone(),
+            source,
+        })?;
+        Self::parse(&text, &file)
+    }
+
+    fn parse(text: &str, file: &str) -> Result<Self, ProfileError> {
+        let invalid = |what: String| ProfileError::Invalid {
+            file: file.to_owned(),
+            what,
+        };
+        let profile: Self = toml::from_str(text).map_err(|e| invalid(e.to_string()))?;
+        let has_work = !profile.running.is_empty() || !profile.waiting.is_empty();
+        if !has_work && profile.kv_use.is_empty() {
+            let what = "it names no load; give `running`, `waiting` or `kv_use`";
+            return Err(invalid(what.to_owned()));
+        }
+        if !profile.progress.is_empty() && !has_work {
+            let what = "`progress` is watched while there is work; give `running` or `waiting`";
+            return Err(invalid(what.to_owned()));
+        }
+        let mut paths = vec![&profile.metrics];
+        paths.extend(profile.limits.as_ref().map(|l| &l.path));
+        if let Some(completion) = &profile.completion {
+            paths.push(&completion.path);
+            paths.extend(&completion.models);
+            let body = completion.body.replace("$MODEL", "model");
+            if let Err(error) = serde_json::from_str::<serde_json::Value>(&body) {
+                return Err(invalid(format!(
+                    "the completion's body is no JSON: {error}"
+                )));
+            }
+        }
+        if let Some(path) = paths
+            .iter()
+            .find(|p| p.parse::<hyper::Uri>().is_err() || !p.starts_with('/'))
+        {
+            return Err(invalid(format!(
+                "{path:?} is no path; write one like /metrics"
+            )));
+        }
+        Ok(profile)
+    }
+
+    /// Whether a page's series of that name is of any use.
+    #[must_use]
+    pub fn wants(&self, name: &str) -> bool {
+        let plain = self.plain();
+        let histograms = [&self.first_token, &self.inter_token];
+        plain.iter().any(|list| list.iter().any(|s| s.name == name))
+            || histograms.iter().any(|list| {
+                list.iter().any(|s| {
+                    let suffix = name.strip_prefix(s.name.as_str());
+                    matches!(suffix, Some("_bucket" | "_sum" | "_count"))
+                })
+            })
+    }
+
+    fn plain(&self) -> [&Vec<Selector>; 8] {
+        [
+            &self.running,
+            &self.waiting,
+            &self.capacity,
+            &self.kv_use,
+            &self.tokens,
+            &self.prompt_tokens,
+            &self.preemptions,
+            &self.progress,
+        ]
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_engine_has_a_profile() {
+        for engine in Engine::value_variants() {
+            let profile = Profile::of(*engine).unwrap();
+            assert!(!profile.running.is_empty(), "{engine:?}");
+            assert!(!profile.progress.is_empty(), "{engine:?}");
+        }
+    }
+
+    #[test]
+    fn selectors_are_read() {
+        let got: Selector = "a:b_ms{x=\"1\"} * 0.001".parse().unwrap();
+        assert_eq!((got.name.as_str(), got.factor), ("a:b_ms", 0.001));
+        assert_eq!(got.to_string(), "a:b_ms{x=\"1\"}");
+        for bad in ["", "a b", "a{x}", "a * b", "a * -1", "1", "a\nb"] {
+            assert!(bad.parse::<Selector>().is_err(), "{bad:?}");
+        }
+    }
+
+    #[test]
+    fn what_is_no_profile_is_refused_with_a_reason() {
+        for (text, want) in [
+            ("name = \"x\"", "names no load"),
+            ("name = \"x\"\nrunnin = []", "runnin"),
+            ("name = \"x\"\nrunning = [\"a b\"]", "selects nothing"),
+            (
+                "name = \"x\"\nkv_use = [\"a\"]\nprogress = [\"b\"]",
+                "while there is work",
+            ),
+            ("name = \"x\"\nkv_use = [\"a\"]\nmetrics = \"m\"", "no path"),
+            (
+                "name = \"x\"\nkv_use = [\"a\"]\n[completion]\npath = \"/c\"\nbody = \"{\"",
+                "no JSON",
+            ),
+        ] {
+            let error = Profile::parse(text, "f.toml").unwrap_err().to_string();
+            assert!(error.contains(want) && error.contains("f.toml"), "{error}");
+        }
+    }
+}
