@@ -59,19 +59,7 @@ impl Site {
         }
         node.sysctl("net.ipv4.ip_forward", "1")?;
         node.sysctl("net.ipv6.conf.all.forwarding", "1")?;
-        connect(&node, NODE_CLIENT_PORT, &client, 0, None)?;
-        for vip in [IpAddr::from(VIP_V4), VIP_V6.into()] {
-            let (family, gateway) = gateway(vip, 0);
-            client.run(&[
-                "ip",
-                family,
-                "route",
-                "add",
-                &vip.to_string(),
-                "via",
-                &gateway,
-            ])?;
-        }
+        connect_client(&node, &client)?;
         // Reconnecting fast would otherwise run into the client's own old connections.
         client.sysctl("net.ipv4.tcp_max_tw_buckets", "4")?;
         client.sysctl("net.ipv4.ip_local_port_range", "1024 65000")?;
@@ -84,6 +72,17 @@ impl Site {
             node,
             backends,
         })
+    }
+
+    /// Takes the link between client and node away, and its interfaces with it.
+    pub fn cut_client(&self) -> Result<()> {
+        let cut = ["ip", "link", "del", NODE_CLIENT_PORT];
+        self.node.run(&cut).map(drop)
+    }
+
+    /// Makes that link anew, as it was.
+    pub fn join_client(&self) -> Result<()> {
+        connect_client(&self.node, &self.client)
     }
 
     /// The client's IPv4 address.
@@ -150,6 +149,16 @@ fn gateway(address: IpAddr, link: u8) -> (&'static str, String) {
 fn open_up(namespace: &Namespace) -> Result<()> {
     namespace.sysctl("net.ipv4.conf.all.rp_filter", "0")?;
     namespace.sysctl("net.ipv4.conf.default.rp_filter", "0")
+}
+
+fn connect_client(node: &Namespace, client: &Namespace) -> Result<()> {
+    connect(node, NODE_CLIENT_PORT, client, 0, None)?;
+    for vip in [IpAddr::from(VIP_V4), VIP_V6.into()] {
+        let (family, gateway) = gateway(vip, 0);
+        let vip = vip.to_string();
+        client.run(&["ip", family, "route", "add", &vip, "via", &gateway])?;
+    }
+    Ok(())
 }
 
 /// Joins the node and another namespace, whose default routes go to the node.

@@ -133,6 +133,8 @@ fn an_interface_that_is_taken_or_absent_is_named() {
         let error = format!("{:#}", second.attach("eth0", false).unwrap_err());
         assert!(error.contains("eth0"), "{error}");
         assert!(error.contains("another XDP program"), "{error}");
+        assert!(error.contains("\"steer_main\""), "{error}");
+        assert!(error.contains("ip link set dev eth0 xdp off"), "{error}");
         let error = format!("{:#}", second.attach("absent", false).unwrap_err());
         assert!(error.contains("absent"), "{error}");
     })

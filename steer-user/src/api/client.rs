@@ -12,6 +12,7 @@ use super::{ApplyAnswer, ApplyRequest, Confirmed, ExplainQuery, Problem, Rollbac
 use crate::{
     config::Document,
     control::{Applied, Diff, Status},
+    dataplane::MapMemory,
     explain::Explanation,
     generations::{Generation, History},
 };
@@ -67,6 +68,14 @@ impl Client {
     /// See [`ClientError`].
     pub async fn status(&self) -> Result<Status, ClientError> {
         self.get("/v1/status").await
+    }
+
+    /// The memory of each map.
+    ///
+    /// # Errors
+    /// See [`ClientError`].
+    pub async fn memory(&self) -> Result<Vec<MapMemory>, ClientError> {
+        self.get("/v1/memory").await
     }
 
     /// What the data path does with a flow.

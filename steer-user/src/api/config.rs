@@ -110,7 +110,8 @@ fn status(error: &ConfigureError) -> StatusCode {
         | ConfigureError::Current(_)
         | ConfigureError::Oldest
         | ConfigureError::NoGeneration
-        | ConfigureError::Fixed { .. } => StatusCode::CONFLICT,
+        | ConfigureError::Fixed { .. }
+        | ConfigureError::TooSmall { .. } => StatusCode::CONFLICT,
         ConfigureError::Failed(_) => StatusCode::INTERNAL_SERVER_ERROR,
     }
 }

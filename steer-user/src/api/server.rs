@@ -73,6 +73,7 @@ fn routes(access: &Access, monitor: Monitor) -> Router {
     let small = || from_fn_with_state(Bodies::of(listen::SMALL), listen::body);
     let read = Router::new()
         .route("/v1/status", get(status))
+        .route("/v1/memory", get(memory))
         .route("/v1/explain", get(explain))
         .layer(small())
         .merge(config::reading());
@@ -115,6 +116,13 @@ async fn status(State(commands): State<Commands>) -> Result<Response, Refusal> {
     let status =
         status.map_err(|error| Refusal(StatusCode::INTERNAL_SERVER_ERROR, format!("{error:#}")))?;
     Ok(Json(status).into_response())
+}
+
+async fn memory(State(commands): State<Commands>) -> Result<Response, Refusal> {
+    let memory = ask(&commands, Command::Memory).await?;
+    let memory =
+        memory.map_err(|error| Refusal(StatusCode::INTERNAL_SERVER_ERROR, format!("{error:#}")))?;
+    Ok(Json(memory).into_response())
 }
 
 async fn explain(

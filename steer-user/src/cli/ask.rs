@@ -42,6 +42,9 @@ pub(super) fn failure(error: ClientError) -> Failure {
 
 #[derive(Debug, Args)]
 pub(super) struct Status {
+    /// Show the memory of each map instead.
+    #[arg(long)]
+    memory: bool,
     #[command(flatten)]
     target: Target,
 }
@@ -49,6 +52,17 @@ pub(super) struct Status {
 impl Status {
     #[tokio::main(flavor = "current_thread")]
     pub(super) async fn run(self) -> Result<(), Failure> {
+        if self.memory {
+            let maps = self.target.client().memory().await.map_err(failure)?;
+            if self.target.json {
+                let total: u64 = maps.iter().map(|map| map.bytes).sum();
+                let json = serde_json::json!({ "maps": maps, "total_bytes": total });
+                println!("{}", serde_json::to_string_pretty(&json)?);
+            } else {
+                print!("{}", table::memory(&maps));
+            }
+            return Ok(());
+        }
         let status = self.target.client().status().await.map_err(failure)?;
         if self.target.json {
             println!("{}", serde_json::to_string_pretty(&status)?);

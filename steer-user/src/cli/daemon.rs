@@ -19,7 +19,7 @@ use crate::{
     api::{self, Access, Monitor},
     config::{Config, ConfigError, Document},
     control::{self, Life, Meters, Pulse, Setup},
-    dataplane::{OpenOptions, Pins, Xdp},
+    dataplane::{OpenOptions, Pins, Sizes, Xdp},
     generations::{self, Started, Store},
     journal::{self, Journal, Limits},
     telemetry::{self, LogFormat, Supervisor},
@@ -57,7 +57,7 @@ impl Run {
         let listener = api::bind(&node.socket).await?;
         let xdp = Xdp::open(&OpenOptions {
             bpffs: Some(node.bpffs.clone()),
-            ..OpenOptions::default()
+            sizes: sizes(&store, &started.config),
         })?;
         info!(adopted = xdp.adopted(), "program loaded");
         let (ask, commands) = mpsc::channel(COMMANDS);
@@ -138,6 +138,16 @@ fn lock(state: &Path) -> Result<Option<File>, Failure> {
         .into()),
         Err(TryLockError::Error(error)) => Err(error.into()),
     }
+}
+
+/// How large the tables of flows have to be: while a generation is on trial, large enough for the one
+/// to go back to as well.
+fn sizes(store: &Store, config: &Config) -> Sizes {
+    let sizes = Sizes::from(config.limits);
+    let on_trial = store.standing().filter(|standing| standing.trial.is_some());
+    let before = on_trial.and_then(|standing| store.generation(standing.confirmed).ok());
+    let before = before.and_then(|generation| generation.document.config().ok());
+    before.map_or(sizes, |before| sizes.max(before.limits.into()))
 }
 
 fn start(state: &Path, file: Result<Document, ConfigError>) -> Result<(Store, Started), Failure> {

@@ -4,18 +4,33 @@ use std::fmt::Write as _;
 
 use humantime_serde::re::humantime::format_rfc3339_seconds;
 
-use crate::control::{BackendStatus, ServiceStatus, Status};
+use crate::{
+    control::{Attachment, BackendStatus, ServiceStatus, Status},
+    dataplane::{MapMemory, Way},
+};
 
 /// The status as a person reads it.
 pub(super) fn status(status: &Status) -> String {
     let mut text = String::new();
     // Writing to a String does not fail.
-    let _ = writeln!(
-        text,
-        "node {}, attached to {}",
-        status.node,
-        status.interfaces.join(", ")
-    );
+    let _ = writeln!(text, "node {}, {}", status.node, attached(&status.attached));
+    for interface in &status.attached {
+        if interface.mode == Some(Way::Generic) {
+            let _ = writeln!(
+                text,
+                "warning: {} is attached in generic mode, as `xdp_mode` says: each packet costs several \
+                 times what it does in a driver",
+                interface.interface
+            );
+        }
+        if let Some(failure) = &interface.failure {
+            let _ = writeln!(
+                text,
+                "warning: {} is not attached, and what comes in by it is not steered: {failure}",
+                interface.interface
+            );
+        }
+    }
     if let Some(generation) = status.generation {
         let trial = status.confirm_by.map_or(String::new(), |until| {
             let until = format_rfc3339_seconds(until);
@@ -33,6 +48,38 @@ pub(super) fn status(status: &Status) -> String {
             let _ = writeln!(text, "  {reason:<24}{count:>12}");
         }
     }
+    text
+}
+
+fn attached(interfaces: &[Attachment]) -> String {
+    let attached = interfaces.iter().filter(|i| i.mode.is_some());
+    let names: Vec<String> = attached
+        .map(|i| match i.mode {
+            Some(Way::Generic) => format!("{} (generic)", i.interface),
+            _ => i.interface.clone(),
+        })
+        .collect();
+    match names.len() {
+        0 => "attached to nothing".to_owned(),
+        _ => format!("attached to {}", names.join(", ")),
+    }
+}
+
+/// The memory of the maps as a person reads it.
+pub(super) fn memory(maps: &[MapMemory]) -> String {
+    let mut text = format!(
+        "{:<16}{:<14}{:>10}{:>14}\n",
+        "map", "kind", "entries", "locked KiB"
+    );
+    // Writing to a String does not fail.
+    let mut line = |name: &str, kind: &str, entries: &str, bytes: u64| {
+        let kib = bytes as f64 / 1024.0;
+        let _ = writeln!(text, "{name:<16}{kind:<14}{entries:>10}{kib:>14.1}");
+    };
+    for map in maps {
+        line(&map.name, &map.kind, &map.entries.to_string(), map.bytes);
+    }
+    line("all", "", "", maps.iter().map(|map| map.bytes).sum());
     text
 }
 

@@ -250,6 +250,12 @@ pub(super) const BAD: &[(&str, &str, usize, &str)] = &[
         37,
         "not a unicast address or prefix",
     ),
+    (
+        "idle_timeout = \"1m\"",
+        "[limits]\nnat_flows = 100",
+        37,
+        "100 is out of range",
+    ),
     ("\"192.0.2.1\"", "\"0.0.0.0\"", 33, "not a unicast address"),
     (
         "\"192.0.2.1\"",

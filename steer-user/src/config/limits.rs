@@ -1,12 +1,13 @@
 //! What concerns the whole document.
 
 use std::collections::{HashMap, HashSet};
+use std::ops::RangeInclusive;
 
-use steer_common::abi::{MEMBERS, SERVICES, SLOTS};
+use steer_common::abi::{FLOWS, MEMBERS, NAT_FLOWS, SERVICES, SLOTS};
 
-use super::Config;
 use super::node::NatSection;
 use super::report::Report;
+use super::{Config, Limits, raw};
 use crate::domain::maglev::table_size;
 
 /// Entries of the perfect hash that may be used: services, their addresses, and each address of `nat`
@@ -17,6 +18,24 @@ pub(super) const MAX_MEMBERS: usize = 16_000;
 /// Slots of all tables. Half the arena, so that any configuration can follow any other one.
 const MAX_SLOTS: usize = SLOTS as usize / 2;
 const _: () = assert!(MAX_MEMBERS < MEMBERS as usize);
+
+/// Flows that a table may have room for.
+const FLOW_RANGE: RangeInclusive<u32> = 1024..=1 << 24;
+/// What the nat table has room for where nothing comes to it.
+const NO_NAT: u32 = 1024;
+
+/// The sizes of the tables.
+pub(super) fn limits(raw: &raw::Limits, nat: &NatSection, report: &mut Report<'_>) -> Limits {
+    let nat_flows = if nat.typed.addresses.is_empty() {
+        NO_NAT
+    } else {
+        NAT_FLOWS
+    };
+    Limits {
+        flows: report.number(raw.flows.as_ref(), FLOWS, FLOW_RANGE),
+        nat_flows: report.number(raw.nat_flows.as_ref(), nat_flows, FLOW_RANGE),
+    }
+}
 
 /// Checks that no address means two things.
 pub(super) fn addresses(nat: &NatSection, config: &Config, report: &mut Report<'_>) {

@@ -52,6 +52,8 @@ pub struct Config {
     pub api: Api,
     /// Who is not let in.
     pub admission: Admission,
+    /// Sizes of the tables.
+    pub limits: Limits,
     /// Backends, in the order of the document.
     pub backends: Vec<Backend>,
     /// Pools, in the order of the document.
@@ -128,6 +130,15 @@ pub struct Outer {
 pub struct Admission {
     /// Prefixes of clients' addresses that services drop.
     pub deny: Vec<(IpAddr, u8)>,
+}
+
+/// Sizes of the tables, which cost memory whether they are full or not.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Limits {
+    /// Flows that the flow table has room for.
+    pub flows: u32,
+    /// Flows that the nat table has room for.
+    pub nat_flows: u32,
 }
 
 /// How many new flows a service takes.

@@ -63,6 +63,15 @@ pub(super) struct Admission {
 
 #[derive(Default, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
+pub(super) struct Limits {
+    /// Flows that the flow table has room for, 1024 to 16777216: 262144.
+    pub flows: Option<Spanned<u32>>,
+    /// Flows that the nat table has room for: 262144, or next to none without addresses of [nat].
+    pub nat_flows: Option<Spanned<u32>>,
+}
+
+#[derive(Default, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
 pub(super) struct Probe {
     /// From one ping to the next, 10ms to 1m: 100ms.
     pub interval: Option<Text>,

@@ -18,6 +18,7 @@ pub(super) struct Sections {
     nat: raw::Nat,
     encap: raw::Encap,
     admission: raw::Admission,
+    limits: raw::Limits,
     probe: raw::Probe,
     api: raw::Api,
     backends: List<raw::Backend>,
@@ -61,6 +62,7 @@ pub(super) fn sections(
             "admission" => {
                 sections.admission = section.one(report).unwrap_or_default();
             }
+            "limits" => sections.limits = section.one(report).unwrap_or_default(),
             "api" => sections.api = section.one(report).unwrap_or_default(),
             "probe" => sections.probe = section.one(report).unwrap_or_default(),
             "backend" => sections.backends = section.each(report),
@@ -69,8 +71,8 @@ pub(super) fn sections(
             other => report.add(
                 section.span,
                 format!("unknown section `{other}`"),
-                "write [node], [nat], [encap], [admission], [probe], [api], [[backend]], [[pool]] or \
-                 [[service]]",
+                "write [node], [nat], [encap], [admission], [limits], [probe], [api], [[backend]], [[pool]] \
+                 or [[service]]",
             ),
         }
     }
@@ -119,6 +121,7 @@ impl Sections {
         let nat = node::nat(self.nat, report);
         let encap = node::encap(self.encap, report);
         let admission = node::admission(&self.admission, report);
+        let limits = limits::limits(&self.limits, &nat, report);
         let with_beacons = self.backends.items.iter().any(|b| b.beacon.is_some());
         let probe = node::probe(self.probe, with_beacons, report);
         let context = backends::Context {
@@ -135,6 +138,7 @@ impl Sections {
             nat: nat.typed.clone(),
             encap,
             admission,
+            limits,
             probe,
             api,
             backends: backends.all()?,

@@ -17,6 +17,8 @@ struct Document {
     encap: Option<raw::Encap>,
     /// Who is not let in.
     admission: Option<raw::Admission>,
+    /// Sizes of the tables of flows, which cost memory whether they are full or not.
+    limits: Option<raw::Limits>,
     /// How beacons are asked.
     probe: Option<raw::Probe>,
     /// Who may use the API's socket, besides root.

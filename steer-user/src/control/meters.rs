@@ -47,6 +47,8 @@ pub(super) enum Turn {
     Measurement,
     /// It took the way to a backend.
     Way,
+    /// It looked at the interfaces.
+    Link,
     /// It answered a question, or did what was asked.
     Command,
     /// It read its file again.
@@ -56,9 +58,10 @@ pub(super) enum Turn {
 }
 
 impl Turn {
-    const ALL: [Self; 5] = [
+    const ALL: [Self; 6] = [
         Self::Measurement,
         Self::Way,
+        Self::Link,
         Self::Command,
         Self::Reload,
         Self::Tick,
@@ -68,6 +71,7 @@ impl Turn {
         match self {
             Self::Measurement => "measurement",
             Self::Way => "way",
+            Self::Link => "link",
             Self::Command => "command",
             Self::Reload => "reload",
             Self::Tick => "tick",

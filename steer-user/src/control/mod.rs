@@ -8,6 +8,7 @@ mod configure;
 mod controller;
 mod desired;
 mod drained;
+mod interfaces;
 mod members;
 mod meters;
 mod placement;
@@ -26,6 +27,7 @@ mod ways;
 
 pub use self::configure::{Applied, Configure, ConfigureError, Diff, Prepared, Reply};
 pub use self::controller::{Controller, Refused};
+pub use self::interfaces::Attachment;
 pub use self::meters::Meters;
 pub use self::preview::{Fate, Preview, Rehearsal, ServicePreview, Shares};
 pub use self::ready::Readiness;

@@ -17,12 +17,12 @@ use tokio::{
 use tracing::{error, info};
 
 use super::{
-    Configure, Controller, Meters, Readiness, Refused, Status, configure::InUse, drained::Drained,
-    meters::Turn, recorder::Recorder, status, ways,
+    Attachment, Configure, Controller, Meters, Readiness, Refused, Status, configure::InUse,
+    drained::Drained, interfaces, meters::Turn, recorder::Recorder, status, ways,
 };
 use crate::{
-    config::{Config, XdpMode},
-    dataplane::{Attacher, Dataplane, KernelMaps, Neighbours, Xdp, interface_index},
+    config::Config,
+    dataplane::{Attacher, KernelMaps, MapMemory, Neighbours, Sizes, Xdp, interface_index},
     explain::Explanation,
     generations::{Started, Store},
     journal::{Event, Journal, Why},
@@ -41,6 +41,8 @@ const JITTER: f64 = 0.1;
 pub enum Command {
     /// What there is to see.
     Status(oneshot::Sender<Result<Status>>),
+    /// The memory of each map.
+    Memory(oneshot::Sender<Result<Vec<MapMemory>>>),
     /// What the data path does with a flow; with TCP flags.
     Explain(FlowKey, u8, oneshot::Sender<Explanation>),
     /// Drain a backend, or stop draining it; with who says so.
@@ -109,8 +111,10 @@ pub async fn run(setup: Setup, xdp: Xdp, commands: mpsc::Receiver<Command>) -> R
     } = setup;
     let config = started.config;
     let adopted = xdp.adopted();
+    let sizes = xdp.sizes();
     let (mut attacher, mut maps) = xdp.into_parts();
-    attach(&mut attacher, &mut maps, &config)?;
+    let attached = interfaces::attach(&mut attacher, &mut maps, &config)?;
+    attacher.settle();
     let trial = store.standing().and_then(|standing| standing.trial.clone());
     let deadline = trial
         .as_ref()
@@ -134,6 +138,7 @@ pub async fn run(setup: Setup, xdp: Xdp, commands: mpsc::Receiver<Command>) -> R
     listener(controller.config());
     meters.configured(controller.config());
     let neighbours = Neighbours::new()?;
+    let links = interfaces::changes(neighbours.changes());
     let (tell_way, ways) = mpsc::channel(64);
     let (followers, followed) = watch::channel(targets(controller.config()));
     tokio::spawn(ways::follow(neighbours, followed, tell_way));
@@ -152,6 +157,8 @@ pub async fn run(setup: Setup, xdp: Xdp, commands: mpsc::Receiver<Command>) -> R
         file,
         controller,
         attacher,
+        attached,
+        sizes,
         targets: followers,
         measurements,
         probers,
@@ -167,7 +174,7 @@ pub async fn run(setup: Setup, xdp: Xdp, commands: mpsc::Receiver<Command>) -> R
             unsaved: None,
         },
     };
-    daemon.run(commands, ways).await
+    daemon.run(commands, ways, links).await
 }
 
 pub(super) struct Daemon {
@@ -175,6 +182,10 @@ pub(super) struct Daemon {
     pub(super) file: PathBuf,
     pub(super) controller: Controller<KernelMaps>,
     pub(super) attacher: Attacher,
+    /// Interfaces of the configuration, in its order.
+    pub(super) attached: Vec<Attachment>,
+    /// Entries of the tables of flows.
+    pub(super) sizes: Sizes,
     pub(super) targets: watch::Sender<ways::Targets>,
     pub(super) measurements: mpsc::Receiver<Measurement>,
     pub(super) probers: Vec<JoinHandle<()>>,
@@ -191,6 +202,7 @@ impl Daemon {
         mut self,
         mut commands: mpsc::Receiver<Command>,
         mut ways: mpsc::Receiver<ways::Way>,
+        mut links: mpsc::Receiver<()>,
     ) -> Result<()> {
         let mut terminate = signal(SignalKind::terminate()).context("no SIGTERM handler")?;
         let mut interrupt = signal(SignalKind::interrupt()).context("no SIGINT handler")?;
@@ -216,6 +228,11 @@ impl Daemon {
                     self.obey(command);
                     (Turn::Command, Ok(()))
                 }
+                Some(()) = links.recv() => {
+                    begun = Instant::now();
+                    self.watch_interfaces();
+                    (Turn::Link, Ok(()))
+                }
                 _ = hangup.recv() => {
                     begun = Instant::now();
                     self.reload();
@@ -223,6 +240,7 @@ impl Daemon {
                 }
                 _ = tick.tick() => {
                     begun = Instant::now();
+                    self.watch_interfaces();
                     self.expire(begun);
                     self.save();
                     (self.life)(Pulse::Alive(status::pulse(&self.controller, self.in_use.number)));
@@ -256,10 +274,12 @@ impl Daemon {
                 let status = self.controller.status(now).map(|status| Status {
                     generation: self.in_use.number,
                     confirm_by: self.confirm_by(),
+                    attached: self.attached.clone(),
                     ..status
                 });
                 drop(reply.send(status));
             }
+            Command::Memory(reply) => drop(reply.send(self.attacher.memory())),
             Command::Explain(key, flags, reply) => {
                 drop(reply.send(self.controller.explain(&key, flags)));
             }
@@ -279,29 +299,6 @@ impl Daemon {
         let trial = self.store.standing().and_then(|s| s.trial.as_ref());
         trial.map(|trial| trial.until)
     }
-}
-
-/// Attaches to the interfaces of the configuration, and to no other.
-pub(super) fn attach(
-    attacher: &mut Attacher,
-    maps: &mut KernelMaps,
-    config: &Config,
-) -> Result<()> {
-    let generic = config.node.xdp_mode == XdpMode::Generic;
-    // A name that is wrong shows before anything is attached.
-    for interface in &config.node.interfaces {
-        maps.add_port(interface_index(interface)?)?;
-    }
-    for interface in &config.node.interfaces {
-        attacher.attach(interface, generic)?;
-    }
-    for interface in attacher.interfaces() {
-        if !config.node.interfaces.contains(&interface) {
-            attacher.detach(&interface)?;
-            info!(interface, "detached: the configuration does not name it");
-        }
-    }
-    Ok(())
 }
 
 pub(super) fn targets(config: &Config) -> ways::Targets {

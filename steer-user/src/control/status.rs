@@ -12,7 +12,7 @@ use steer_common::{
     verdict::DropReason,
 };
 
-use super::{Controller, desired};
+use super::{Attachment, Controller, desired};
 use crate::{
     config::{self, Config},
     dataplane::Dataplane,
@@ -26,6 +26,9 @@ pub struct Status {
     pub node: String,
     /// Interfaces that the program is attached to.
     pub interfaces: Vec<String>,
+    /// How it is attached to each.
+    #[serde(default)]
+    pub attached: Vec<Attachment>,
     /// The generation of the configuration in use, if the state directory has it.
     #[serde(default)]
     pub generation: Option<u64>,
@@ -149,6 +152,7 @@ pub(super) fn of<D: Dataplane>(controller: &Controller<D>, now: Instant) -> Resu
     Ok(Status {
         node: config.node.name.clone(),
         interfaces: config.node.interfaces.clone(),
+        attached: Vec::new(),
         generation: None,
         confirm_by: None,
         frozen: controller.frozen.is_some(),

@@ -7,9 +7,10 @@ use std::{
 
 use aya::Pod;
 
-/// `BPF_MAP_LOOKUP_BATCH` and `BPF_MAP_DELETE_BATCH` of `enum bpf_cmd`.
+/// `BPF_MAP_LOOKUP_BATCH`, `BPF_MAP_DELETE_BATCH` and `BPF_MAP_UPDATE_BATCH` of `enum bpf_cmd`.
 const LOOKUP_BATCH: libc::c_long = 24;
 const DELETE_BATCH: libc::c_long = 27;
+const UPDATE_BATCH: libc::c_long = 26;
 /// Entries of a system call. A bucket of the kernel's hash has to fit; it holds one or two.
 const BATCH: usize = 8192;
 
@@ -90,6 +91,106 @@ pub(super) fn for_each<K: Pod, V: Pod>(
     }
 }
 
+/// Copies every entry of a hash map to another one with keys and values of the same lengths. Entries
+/// that are there already stay as they are if `keep` is set.
+///
+/// # Errors
+/// If the kernel does not answer, or takes no more.
+pub(super) fn copy(
+    from: BorrowedFd<'_>,
+    to: BorrowedFd<'_>,
+    [key, value]: [usize; 2],
+    keep: bool,
+) -> io::Result<usize> {
+    let mut keys = vec![0_u8; BATCH * key];
+    let mut values = vec![0_u8; BATCH * value];
+    let (mut before, mut after) = (0_u64, 0_u64);
+    let mut first = true;
+    let mut copied = 0;
+    loop {
+        let mut attributes = Attributes {
+            in_batch: if first { 0 } else { (&raw const before) as u64 },
+            out_batch: (&raw mut after) as u64,
+            keys: keys.as_mut_ptr() as u64,
+            values: values.as_mut_ptr() as u64,
+            count: BATCH as u32,
+            map: from.as_raw_fd() as u32,
+            ..Attributes::default()
+        };
+        let last = match call(LOOKUP_BATCH, &mut attributes) {
+            Ok(()) => false,
+            Err(error) if error.raw_os_error() == Some(libc::ENOENT) => true,
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
+            Err(error) => return Err(error),
+        };
+        let count = attributes.count as usize;
+        if keep {
+            for index in 0..count {
+                let [key, value] = [
+                    &keys[index * key..][..key],
+                    &values[index * value..][..value],
+                ];
+                copied += usize::from(add(to, key, value)?);
+            }
+        } else if count > 0 {
+            let mut attributes = Attributes {
+                keys: keys.as_ptr() as u64,
+                values: values.as_ptr() as u64,
+                count: attributes.count,
+                map: to.as_raw_fd() as u32,
+                ..Attributes::default()
+            };
+            call(UPDATE_BATCH, &mut attributes)?;
+            copied += count;
+        }
+        if last {
+            return Ok(copied);
+        }
+        before = after;
+        first = false;
+    }
+}
+
+/// The variant of `union bpf_attr` for single elements.
+#[repr(C)]
+struct Element {
+    map: u64,
+    key: u64,
+    value: u64,
+    flags: u64,
+}
+
+/// Adds an entry, of the lengths that the map has, unless there is one. False if there is.
+fn add(map: BorrowedFd<'_>, key: &[u8], value: &[u8]) -> io::Result<bool> {
+    /// `BPF_MAP_UPDATE_ELEM`.
+    const UPDATE: libc::c_long = 2;
+    /// `BPF_NOEXIST`.
+    const NEW: u64 = 1;
+    let element = Element {
+        map: map.as_raw_fd() as u64,
+        key: key.as_ptr() as u64,
+        value: value.as_ptr() as u64,
+        flags: NEW,
+    };
+    // SAFETY: key and value are as long as the map's.
+    let result = unsafe {
+        libc::syscall(
+            libc::SYS_bpf,
+            UPDATE,
+            &raw const element,
+            size_of::<Element>(),
+        )
+    };
+    if result == 0 {
+        return Ok(true);
+    }
+    let error = io::Error::last_os_error();
+    match error.raw_os_error() {
+        Some(libc::EEXIST) => Ok(false),
+        _ => Err(error),
+    }
+}
+
 /// Removes entries. Those that are gone already are as good.
 ///
 /// # Errors
@@ -119,14 +220,6 @@ pub(super) fn remove<K: Pod>(map: BorrowedFd<'_>, keys: &[K]) -> io::Result<()> 
 
 /// Whether a map has an entry. `value` is the length of its values.
 pub(super) fn contains<K: Pod>(map: BorrowedFd<'_>, key: &K, value: usize) -> bool {
-    /// The variant of `union bpf_attr` for single elements.
-    #[repr(C)]
-    struct Element {
-        map: u64,
-        key: u64,
-        value: u64,
-        flags: u64,
-    }
     /// `BPF_MAP_LOOKUP_ELEM`.
     const LOOKUP: libc::c_long = 1;
     let mut value = vec![0_u64; value.div_ceil(8)];

@@ -13,7 +13,7 @@ use steer_common::{
     verdict::DropReason,
 };
 
-use super::{interface_index, object::decap_object, prefix, xdp::attach_by_link};
+use super::{attach::attach_by_link, interface_index, object::decap_object, prefix};
 
 /// An interface whose encapsulated packets are stripped of their outer header, as long as this
 /// value lives.

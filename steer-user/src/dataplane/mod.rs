@@ -1,30 +1,41 @@
 //! What the control loop asks of the data path.
 
+mod attach;
 mod batch;
 mod decap;
+mod device;
+mod footprint;
 mod host;
 mod kernel_maps;
-mod link_info;
 mod mapped;
 mod memory;
+mod memory_use;
+mod migration;
 mod neighbours;
 mod object;
 mod perfect_hash;
+mod pinned_link;
 mod pins;
 mod prefix;
+mod sizes;
 mod sweep;
 mod xdp;
 
+pub use attach::{Attacher, interface_index};
 pub use decap::{Decap, set_up as set_up_decap};
+pub use device::{Attached, Device, Way};
+pub(crate) use footprint::TRIE_ENTRY;
 pub use host::HostTables;
 pub use kernel_maps::KernelMaps;
 pub use memory::Memory;
+pub use memory_use::MapMemory;
 pub use neighbours::Neighbours;
 pub use object::{bench_object, decap_object, object};
 pub use perfect_hash::{PerfectHash, build as build_perfect_hash};
 pub use pins::Pins;
+pub use sizes::Sizes;
 pub use sweep::now_ms;
-pub use xdp::{Attacher, OpenOptions, Xdp, interface_index};
+pub use xdp::{OpenOptions, Xdp};
 
 use std::{net::IpAddr, ops::Range};
 

@@ -17,10 +17,12 @@ use steer_common::{
     verdict::DropReason,
 };
 
+use super::sizes::Sizes;
+
 /// `BPF_FS_MAGIC` of linux/magic.h.
 const BPF_FS_MAGIC: i64 = 0xcafe_4a11;
 /// `BPF_F_MMAPABLE`.
-const MAPPED: u32 = 1 << 10;
+pub(super) const MAPPED: u32 = 1 << 10;
 /// `BPF_F_NO_PREALLOC`, which tries have to have.
 const NO_PREALLOC: u32 = 1;
 /// `BPF_F_RDONLY_PROG`, which the kernel gives every devmap.
@@ -30,11 +32,12 @@ const READ_ONLY: u32 = 1 << 7;
 #[derive(Debug)]
 pub(super) struct Spec {
     pub(super) name: &'static str,
-    kind: MapType,
-    key: u32,
-    value: u32,
-    entries: u32,
-    flags: u32,
+    pub(super) kind: MapType,
+    pub(super) key: u32,
+    pub(super) value: u32,
+    /// The usual number, if [`Sizes`] says no other.
+    pub(super) entries: u32,
+    pub(super) flags: u32,
 }
 
 const fn array(name: &'static str, value: usize, entries: u32) -> Spec {
@@ -215,6 +218,32 @@ impl Pins {
         self.maps().join(name)
     }
 
+    /// Arrays of programs that are pinned, by their number. Each load of the programs has its own, so
+    /// that the parts of one never meet those of another.
+    pub(super) fn program_arrays(&self) -> Vec<(u32, PathBuf)> {
+        let entries = fs::read_dir(self.maps()).into_iter().flatten().flatten();
+        let number = |entry: fs::DirEntry| {
+            let name = entry.file_name();
+            let rest = name.to_str()?.strip_prefix(maps::PROGRAMS)?;
+            let number = rest.strip_prefix('_').unwrap_or("0").parse().ok()?;
+            Some((number, entry.path()))
+        };
+        entries.filter_map(number).collect()
+    }
+
+    /// Where the array of programs of another load may be pinned.
+    pub(super) fn new_program_array(&self) -> PathBuf {
+        let taken = self.program_arrays();
+        let last = taken.iter().map(|(number, _)| *number).max();
+        let number = last.map_or(1, |last| last + 1);
+        self.map(&format!("{}_{number}", maps::PROGRAMS))
+    }
+
+    /// Where a map is pinned that another one takes the place of.
+    pub(super) fn outgrown(&self, name: &str) -> PathBuf {
+        self.map(&format!("{name}_old"))
+    }
+
     /// Where the link of an interface is pinned.
     pub fn link(&self, interface: &str) -> PathBuf {
         // A dot in a file name is refused by bpffs, and VLAN interfaces have one.
@@ -235,8 +264,10 @@ impl Pins {
     }
 
     /// Compares each map that is pinned with what it has to be like. aya takes up any pin, and a
-    /// map of another shape would be memory corruption.
-    pub(super) fn check(&self) -> Result<()> {
+    /// map of another shape would be memory corruption. Where only the size is another one than it
+    /// has to be, it may be if [`Sizes`] says it: such maps are returned.
+    pub(super) fn check(&self, sizes: &Sizes) -> Result<Vec<&'static str>> {
+        let mut outgrown = Vec::new();
         for spec in &SPECS {
             let path = self.map(spec.name);
             if !path.exists() {
@@ -244,7 +275,12 @@ impl Pins {
             }
             let info = MapInfo::from_pin(&path)
                 .with_context(|| format!("{}: cannot be opened", path.display()))?;
-            spec.check(&info).with_context(|| {
+            let wanted = sizes.entries(spec.name);
+            let allowed = wanted.map_or(spec.entries, |_| info.max_entries());
+            if wanted.is_some_and(|wanted| wanted != info.max_entries()) {
+                outgrown.push(spec.name);
+            }
+            spec.check(&info, allowed).with_context(|| {
                 format!(
                     "{}: this map cannot be taken up; everything was left as it is. `steer detach` \
                      removes it, and stops steering until the next start",
@@ -252,7 +288,7 @@ impl Pins {
                 )
             })?;
         }
-        Ok(())
+        Ok(outgrown)
     }
 
     /// Removes the pins. Links go first: a program without links is no longer run.
@@ -290,7 +326,7 @@ impl Pins {
 }
 
 impl Spec {
-    pub(super) fn check(&self, info: &MapInfo) -> Result<()> {
+    fn check(&self, info: &MapInfo, entries: u32) -> Result<()> {
         let found = (
             info.map_type().map_err(|error| anyhow!(error))?,
             info.key_size(),
@@ -298,7 +334,7 @@ impl Spec {
             info.max_entries(),
             info.map_flags(),
         );
-        let wanted = (self.kind, self.key, self.value, self.entries, self.flags);
+        let wanted = (self.kind, self.key, self.value, entries, self.flags);
         if found != wanted {
             bail!(
                 "map {} is {found:?} and has to be {wanted:?} (type, key size, value size, entries, \

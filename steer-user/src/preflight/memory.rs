@@ -1,27 +1,14 @@
-//! Memory of the maps. All of it is taken when they are made; no configuration takes more.
+//! Memory of the maps. It is taken when they are made, whether they are full or not; only what is
+//! denied takes more with each prefix.
 
-use steer_common::abi::{
-    Address, DISPLACEMENTS, FLOWS, FlowEntry, FlowKey, MEMBERS, Member, MemberCounters, NAT_FLOWS,
-    NatForward, NatReverse, SERVICES, SLOTS, Service, Slot,
+use crate::{
+    config::Config,
+    dataplane::{Sizes, TRIE_ENTRY},
 };
 
-/// What an entry of a hash map costs besides key and value: the kernel's `struct htab_elem`, and its
-/// bucket.
-const HASH_ENTRY: u64 = 64;
-
-/// Bytes that the maps take on a host with so many processors.
-pub(super) fn of_maps(cpus: usize) -> u64 {
-    let array = |count: u32, value: usize| u64::from(count) * value as u64;
-    let hash = |count: u32, value: usize| {
-        u64::from(count) * (HASH_ENTRY + (size_of::<FlowKey>() + value) as u64)
-    };
-    array(2 * SERVICES, size_of::<Service>())
-        + array(2 * DISPLACEMENTS, size_of::<u32>())
-        + array(SLOTS, size_of::<Slot>())
-        + array(MEMBERS, size_of::<Member>())
-        + array(steer_common::abi::NAT_ADDRESSES * 2, size_of::<Address>())
-        + array(MEMBERS, size_of::<MemberCounters>()) * cpus as u64
-        + hash(FLOWS, size_of::<FlowEntry>())
-        + hash(NAT_FLOWS, size_of::<NatForward>())
-        + hash(NAT_FLOWS, size_of::<NatReverse>())
+/// Bytes that the maps take for a configuration, on a host with so many processors.
+pub(super) fn of_maps(config: &Config, cpus: usize) -> u64 {
+    let fixed = Sizes::from(config.limits).footprint(cpus);
+    let denied = config.admission.deny.len() as u64 * TRIE_ENTRY;
+    fixed.iter().map(|(_, bytes)| bytes).sum::<u64>() + denied
 }

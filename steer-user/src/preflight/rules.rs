@@ -34,7 +34,7 @@ pub(super) fn all(config: &Config, facts: &Facts) -> Vec<Finding> {
     findings.extend(routes(config, facts));
     findings.extend(room_for_outer_headers(config, facts));
     findings.extend(ports(config, facts));
-    findings.extend(memory(facts));
+    findings.extend(memory(config, facts));
     findings.extend(bpffs(config, facts));
     findings.extend(principals(config));
     findings
@@ -178,8 +178,8 @@ fn ports(config: &Config, facts: &Facts) -> Vec<Finding> {
     findings
 }
 
-fn memory(facts: &Facts) -> Option<Finding> {
-    let needed = memory::of_maps(facts.cpus);
+fn memory(config: &Config, facts: &Facts) -> Option<Finding> {
+    let needed = memory::of_maps(config, facts.cpus);
     let available = facts
         .memory
         .filter(|available| !facts.pinned && *available < needed)?;
@@ -189,7 +189,10 @@ fn memory(facts: &Facts) -> Option<Finding> {
         mib(needed),
         mib(available)
     );
-    Some(Finding::new("memory", what).todo("free some, or use a larger host"))
+    Some(
+        Finding::new("memory", what)
+            .todo("free some, make the tables of [limits] smaller, or use a larger host"),
+    )
 }
 
 fn principals(config: &Config) -> Vec<Finding> {

@@ -17,7 +17,7 @@ use steer_common::{
     verdict::DropReason,
 };
 use steer_tests::packet::NODE_MAC;
-use steer_user::dataplane::{Dataplane, HostTables, OpenOptions, Xdp, now_ms};
+use steer_user::dataplane::{Dataplane, HostTables, OpenOptions, Sizes, Xdp, now_ms};
 
 /// Test runs come in by the loopback device.
 const INTERFACE: u32 = 1;
@@ -104,7 +104,7 @@ impl Fixture {
     /// With room for so many flows.
     pub(crate) fn with_flows(flows: u32) -> Self {
         let mut xdp = Xdp::open(&OpenOptions {
-            flows: Some(flows),
+            sizes: Sizes::of_each(flows),
             ..OpenOptions::default()
         })
         .unwrap();

@@ -21,7 +21,7 @@ use steer_tests::packet::{ACK, NODE_MAC, Packet, SYN};
 use steer_user::{
     config::Config,
     control::Controller,
-    dataplane::{Attacher, Dataplane as _, KernelMaps, OpenOptions, Xdp, bench_object},
+    dataplane::{Attacher, Dataplane as _, KernelMaps, OpenOptions, Sizes, Xdp, bench_object},
     probe::{Load, Measurement, OrcaLoadReport, ProbeFailure, Sample},
 };
 
@@ -66,7 +66,7 @@ struct Node {
 impl Node {
     fn new() -> Self {
         let xdp = Xdp::open(&OpenOptions {
-            flows: Some(1 << 16),
+            sizes: Sizes::of_each(1 << 16),
             ..OpenOptions::default()
         });
         let (attacher, maps) = xdp.unwrap().into_parts();

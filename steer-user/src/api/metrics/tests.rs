@@ -28,6 +28,7 @@ fn status() -> Status {
         resolved: true,
     };
     Status {
+        attached: Vec::new(),
         node: "edge".to_owned(),
         interfaces: vec!["eth0".to_owned()],
         generation: Some(3),

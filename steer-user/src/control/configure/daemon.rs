@@ -10,8 +10,11 @@ use tracing::{error, info, warn};
 use super::{Applied, Configure, ConfigureError, Prepared};
 use crate::{
     config::{Config, Document},
-    control::run::{Daemon, MEASUREMENTS, attach, spawn_probers, targets},
-    dataplane::interface_index,
+    control::{
+        interfaces::attach,
+        run::{Daemon, MEASUREMENTS, spawn_probers, targets},
+    },
+    dataplane::{Sizes, interface_index},
     generations::{Generation, Standing, Trial},
     journal::{Event, Limits, Why},
 };
@@ -94,6 +97,10 @@ impl Daemon {
                     to: to.display().to_string(),
                 });
             }
+        }
+        let wanted = Sizes::from(config.limits);
+        if let Some((key, has, wants)) = self.sizes.too_small_for(&wanted) {
+            return Err(ConfigureError::TooSmall { key, has, wants });
         }
         Ok(config)
     }
@@ -347,15 +354,20 @@ impl Daemon {
             let config = self.controller.config().clone();
             attach(&mut self.attacher, &mut self.controller.dataplane, &config)
         });
-        if let Err(error) = done {
-            probers.into_iter().for_each(|prober| prober.abort());
-            let back = self.controller.reconfigure(before.clone(), now);
-            let attached = attach(&mut self.attacher, &mut self.controller.dataplane, &before);
-            if let Err(error) = back.and(attached) {
-                error!(error = format!("{error:#}"), "cannot go back either");
+        let attached = match done {
+            Ok(attached) => attached,
+            Err(error) => {
+                probers.into_iter().for_each(|prober| prober.abort());
+                let back = self.controller.reconfigure(before.clone(), now);
+                let attached = attach(&mut self.attacher, &mut self.controller.dataplane, &before);
+                match back.and(attached) {
+                    Ok(attached) => self.attached = attached,
+                    Err(error) => error!(error = format!("{error:#}"), "cannot go back either"),
+                }
+                return Err(error);
             }
-            return Err(error);
-        }
+        };
+        self.attached = attached;
         for prober in std::mem::replace(&mut self.probers, probers) {
             prober.abort();
         }

@@ -157,6 +157,20 @@ pub enum ConfigureError {
         /// The value that it cannot have.
         to: String,
     },
+    /// A table that a running daemon would have to make larger.
+    #[error(
+        "{wants} flows are wanted by limits.{key}, and this daemon has made a table of {has}; change the \
+         file and restart the daemon: flows are copied to the larger table (addresses of [nat] where \
+         there were none make the nat table larger, too)"
+    )]
+    TooSmall {
+        /// The key.
+        key: &'static str,
+        /// What the table has room for.
+        has: u32,
+        /// What it has to have room for.
+        wants: u32,
+    },
     /// It could not be put to work.
     #[error("nothing was changed: {0:#}")]
     Failed(anyhow::Error),

@@ -9,7 +9,7 @@ use aya::{
     programs::{ProgramFd, TestRun as _, TestRunOptions, Xdp as Kind},
 };
 use steer_common::abi::bench::Run;
-use steer_user::dataplane::{OpenOptions, Xdp, bench_object};
+use steer_user::dataplane::{OpenOptions, Sizes, Xdp, bench_object};
 
 use crate::{
     case::{self, Case, LEN, Program},
@@ -106,7 +106,7 @@ impl Bench {
         }
         program(&mut programs, "bench")?.load()?;
         let mut steer = Xdp::open(&OpenOptions {
-            flows: capacity,
+            sizes: capacity.map_or_else(Sizes::default, Sizes::of_each),
             ..OpenOptions::default()
         })?;
         cases::prepare(Scene::new(steer.maps(), INTERFACE, flows))?;

@@ -1,0 +1,159 @@
+//! The interfaces of the configuration: attached to, and attached to anew when they come back.
+
+use std::time::Duration;
+
+use anyhow::Result;
+use serde::{Deserialize, Serialize};
+use tokio::{
+    sync::{mpsc, watch},
+    time::sleep,
+};
+use tracing::{info, warn};
+
+use super::run::{Daemon, targets};
+use crate::{
+    config::{Config, XdpMode},
+    dataplane::{Attacher, Dataplane as _, Device, KernelMaps, Way},
+};
+
+/// Changes of links come in flocks; one look answers them all.
+const SETTLE: Duration = Duration::from_millis(20);
+
+/// An interface of the configuration.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Attachment {
+    /// Its name.
+    pub interface: String,
+    /// Its index; `None` while there is no such interface.
+    pub index: Option<u32>,
+    /// How the program is attached; `None` if it is not.
+    pub mode: Option<Way>,
+    /// Why it is not.
+    pub failure: Option<String>,
+}
+
+/// Attaches to the interfaces of the configuration, and to no other.
+pub(super) fn attach(
+    attacher: &mut Attacher,
+    maps: &mut KernelMaps,
+    config: &Config,
+) -> Result<Vec<Attachment>> {
+    // A name that is wrong shows before anything is attached.
+    for interface in &config.node.interfaces {
+        add_ports(maps, &Device::find(interface)?)?;
+    }
+    let generic = config.node.xdp_mode == XdpMode::Generic;
+    let mut attached = Vec::new();
+    for interface in &config.node.interfaces {
+        attached.push(attach_to(attacher, interface, generic)?);
+    }
+    for interface in attacher.interfaces() {
+        if !config.node.interfaces.contains(&interface) {
+            attacher.detach(&interface)?;
+            info!(interface, "detached: the configuration does not name it");
+        }
+    }
+    Ok(attached)
+}
+
+fn attach_to(attacher: &mut Attacher, interface: &str, generic: bool) -> Result<Attachment> {
+    attacher.attach(interface, generic)?;
+    let device = Device::find(interface)?;
+    if generic {
+        warn!(
+            interface,
+            "attached in generic mode, as `xdp_mode` says: each packet costs several times what it does \
+             in the driver"
+        );
+    }
+    Ok(Attachment {
+        interface: interface.to_owned(),
+        index: Some(device.index),
+        mode: device.program.map(|program| program.way),
+        failure: None,
+    })
+}
+
+/// Lets packets be redirected to an interface, and to those that belong to it: packets that come in
+/// by a bond come in by one of its devices, and answers of `nat` go back there.
+fn add_ports(maps: &mut KernelMaps, device: &Device) -> Result<()> {
+    for index in [device.index].iter().chain(&device.ports) {
+        maps.add_port(*index)?;
+    }
+    Ok(())
+}
+
+/// Tells when links may have changed. Nothing waits for it: what changes meanwhile is one change.
+pub(super) fn changes(mut links: watch::Receiver<()>) -> mpsc::Receiver<()> {
+    let (tell, told) = mpsc::channel(1);
+    tokio::spawn(async move {
+        while links.changed().await.is_ok() {
+            sleep(SETTLE).await;
+            links.mark_unchanged();
+            if tell.send(()).await.is_err() {
+                return;
+            }
+        }
+    });
+    told
+}
+
+impl Daemon {
+    /// Attaches to interfaces that came back, which are other ones with the same name.
+    pub(super) fn watch_interfaces(&mut self) {
+        let mut changed = false;
+        for number in 0..self.attached.len() {
+            let interface = self.attached[number].interface.clone();
+            let is_attached = self.attacher.is_attached(&interface);
+            let now = match is_attached {
+                Ok(Some(true)) => continue,
+                Ok(None) => Attachment {
+                    index: None,
+                    mode: None,
+                    failure: Some("there is no such interface".to_owned()),
+                    interface,
+                },
+                Ok(Some(false)) => self.attach_again(interface),
+                Err(error) => failed(interface, &error),
+            };
+            let before = &mut self.attached[number];
+            if *before == now {
+                continue;
+            }
+            match &now.failure {
+                None => info!(
+                    interface = now.interface,
+                    index = now.index,
+                    "attached anew"
+                ),
+                Some(failure) => warn!(
+                    interface = now.interface,
+                    failure, "not attached: packets that come in by it are not steered"
+                ),
+            }
+            *before = now;
+            changed = true;
+        }
+        if changed {
+            self.targets.send_replace(targets(self.controller.config()));
+        }
+    }
+
+    fn attach_again(&mut self, interface: String) -> Attachment {
+        let generic = self.controller.config().node.xdp_mode == XdpMode::Generic;
+        let maps = &mut self.controller.dataplane;
+        let attached = Device::find(&interface)
+            .and_then(|device| add_ports(maps, &device))
+            .and_then(|()| attach_to(&mut self.attacher, &interface, generic));
+        attached.unwrap_or_else(|error| failed(interface, &error))
+    }
+}
+
+fn failed(interface: String, error: &anyhow::Error) -> Attachment {
+    Attachment {
+        index: None,
+        mode: None,
+        failure: Some(format!("{error:#}")),
+        interface,
+    }
+}

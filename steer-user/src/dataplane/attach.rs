@@ -1,0 +1,244 @@
+//! Programs on interfaces.
+
+use std::{io, thread, time::Duration};
+
+use anyhow::{Context, Result, anyhow, bail};
+use aya::programs::{
+    ProgramError, Xdp as Program, XdpMode,
+    links::{FdLink, PinnedLink},
+    loaded_programs,
+    xdp::XdpLink,
+};
+use tracing::{info, warn};
+
+use super::{
+    MapMemory,
+    device::{Device, Way},
+    memory_use::Meters,
+    migration::{self, Migration},
+    pinned_link,
+    pins::Pins,
+    xdp::Programs,
+};
+
+/// How long a packet can at most be on its way through programs that were replaced.
+const GRACE: Duration = Duration::from_millis(10);
+
+/// The loaded program, to attach it to interfaces.
+pub struct Attacher {
+    programs: Programs,
+    meters: Meters,
+    pins: Option<Pins>,
+    migration: Option<Migration>,
+}
+
+impl Attacher {
+    pub(super) fn new(
+        programs: Programs,
+        meters: Meters,
+        pins: Option<Pins>,
+        migration: Option<Migration>,
+    ) -> Self {
+        Self {
+            programs,
+            meters,
+            pins,
+            migration,
+        }
+    }
+
+    /// Attaches the program to an interface by a bpf_link, which is pinned. Where a link is pinned
+    /// already, the program behind it is replaced, and no packet is missed, unless it is to be attached
+    /// in another way.
+    ///
+    /// # Errors
+    /// If there is no such interface, its driver has no XDP (with `generic` unset), or another
+    /// program is there.
+    pub fn attach(&mut self, interface: &str, generic: bool) -> Result<()> {
+        let device = Device::find(interface)?;
+        if let Some(why) = device.refusal(interface, generic) {
+            bail!("interface {interface}: {why}");
+        }
+        let pin = self.pins.as_ref().map(|pins| pins.link(interface));
+        let program = self.programs.main()?;
+        if let Some(path) = pin.as_ref().filter(|path| path.exists()) {
+            let is_there = pinned_link::interface(path)? == Some(device.index);
+            let wanted = if generic { Way::Generic } else { Way::Native };
+            let way = device.program.map(|program| program.way);
+            if is_there && way == Some(wanted) {
+                let link = PinnedLink::from_pin(path)
+                    .with_context(|| format!("{}: cannot take up the link", path.display()))?;
+                let link = XdpLink::try_from(FdLink::from(link))
+                    .with_context(|| format!("{}: not a link of XDP", path.display()))?;
+                let id = program.attach_to_link(link).with_context(|| {
+                    format!("interface {interface}: cannot replace the program")
+                })?;
+                // The pin holds the link; this process need not.
+                drop(program.take_link(id)?);
+                return Ok(());
+            }
+            // The interface that it belonged to is gone, or the link is of the other kind.
+            info!(interface, is_there, ?way, "attaching anew");
+            pinned_link::detach(path)?;
+        }
+        let link = attach_by_link(program, interface, device.index, generic)?;
+        match pin {
+            Some(path) => {
+                // The pin holds the link; this process need not.
+                link.pin(&path)
+                    .with_context(|| format!("{}: cannot pin the link", path.display()))?;
+            }
+            None => {
+                let link = XdpLink::try_from(link)?;
+                program.attach_to_link(link)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Whether the program is attached to the interface that has this name now, which may be another
+    /// one than when it was attached. `None` if there is no such interface.
+    ///
+    /// # Errors
+    /// If the kernel does not answer.
+    pub fn is_attached(&self, interface: &str) -> Result<Option<bool>> {
+        let Ok(index) = interface_index(interface) else {
+            return Ok(None);
+        };
+        let pin = self.pins.as_ref().map(|pins| pins.link(interface));
+        let Some(pin) = pin.filter(|pin| pin.exists()) else {
+            return Ok(Some(false));
+        };
+        Ok(Some(pinned_link::interface(&pin)? == Some(index)))
+    }
+
+    /// To be called once the program is attached to all interfaces: removes what only the programs of
+    /// before have used, and has the last flows copied that they noted.
+    pub fn settle(&mut self) {
+        let Some(pins) = &self.pins else { return };
+        // Packets that met the programs of before are through.
+        thread::sleep(GRACE);
+        if let Some(mut migration) = self.migration.take() {
+            migration.finish();
+        }
+        for (_, path) in pins.program_arrays() {
+            if self.programs.pin.as_ref() != Some(&path) {
+                migration::remove(&path);
+            }
+        }
+    }
+
+    /// The main program, to run it on packets of a test.
+    ///
+    /// # Errors
+    /// None, unless the object is not ours.
+    pub fn program(&mut self) -> Result<&mut Program> {
+        self.programs.main()
+    }
+
+    /// Memory of each map, as the kernel counts it.
+    ///
+    /// # Errors
+    /// If it does not answer.
+    pub fn memory(&self) -> Result<Vec<MapMemory>> {
+        self.meters.read()
+    }
+
+    /// Detaches from an interface that is no longer wanted.
+    ///
+    /// # Errors
+    /// If the pin cannot be removed.
+    pub fn detach(&mut self, interface: &str) -> Result<()> {
+        let Some(pins) = &self.pins else {
+            bail!("interface {interface}: nothing is pinned");
+        };
+        pinned_link::detach(&pins.link(interface))
+    }
+
+    /// Interfaces that the program is attached to by a pinned link.
+    pub fn interfaces(&self) -> Vec<String> {
+        self.pins.as_ref().map(Pins::interfaces).unwrap_or_default()
+    }
+}
+
+/// Attaches a program by a bpf_link and by nothing else.
+pub(super) fn attach_by_link(
+    program: &mut Program,
+    interface: &str,
+    index: u32,
+    generic: bool,
+) -> Result<FdLink> {
+    let mode = if generic {
+        XdpMode::Skb
+    } else {
+        XdpMode::Driver
+    };
+    let id = program
+        .attach_to_if_index(index, mode)
+        .map_err(|error| explain(interface, generic, error))?;
+    // aya falls back to netlink silently, and such a program would not outlive us by a pin.
+    FdLink::try_from(program.take_link(id)?).map_err(|_| {
+        anyhow!("interface {interface}: this kernel cannot attach XDP by a bpf_link (Linux 5.9)")
+    })
+}
+
+/// The index of an interface.
+///
+/// # Errors
+/// If there is none of that name in this network namespace.
+pub fn interface_index(name: &str) -> Result<u32> {
+    let text = std::ffi::CString::new(name)?;
+    // SAFETY: a string that ends with 0.
+    match unsafe { libc::if_nametoindex(text.as_ptr()) } {
+        0 => bail!(
+            "interface {name}: {}; `ip link` lists those that there are",
+            io::Error::last_os_error()
+        ),
+        index => Ok(index),
+    }
+}
+
+fn explain(interface: &str, generic: bool, error: ProgramError) -> anyhow::Error {
+    let errno = match &error {
+        ProgramError::SyscallError(error) => error.io_error.raw_os_error(),
+        _ => None,
+    };
+    let hint = match errno {
+        Some(libc::EBUSY) | Some(libc::EEXIST) => taken(interface),
+        Some(libc::EOPNOTSUPP) if !generic => {
+            "its driver has no native XDP; set `xdp_mode = \"generic\"` to accept the slow one"
+                .to_owned()
+        }
+        Some(libc::EPERM) => "this needs CAP_BPF and CAP_NET_ADMIN, or root".to_owned(),
+        _ => "the kernel's message may be in `dmesg`; native XDP wants an MTU of about 3500 at most, \
+              and large receive offload off"
+            .to_owned(),
+    };
+    anyhow!(error).context(format!("interface {interface}: cannot attach; {hint}"))
+}
+
+/// Whose program is in the way.
+fn taken(interface: &str) -> String {
+    let found = Device::find(interface)
+        .inspect_err(|error| warn!(interface, error = format!("{error:#}"), "cannot be asked"));
+    let Some(program) = found.ok().and_then(|device| device.program) else {
+        return "another XDP program is attached; `bpftool net` names it".to_owned();
+    };
+    // Names can be asked for by root only.
+    let name = loaded_programs()
+        .flatten()
+        .find(|info| info.id() == program.id)
+        .and_then(|info| info.name_as_str().map(str::to_owned))
+        .map_or(String::new(), |name| format!(", {name:?}"));
+    let way = match program.way {
+        Way::Native => "native",
+        Way::Generic => "generic",
+        Way::Other => "another",
+    };
+    format!(
+        "another XDP program is attached, in {way} mode: number {}{name}. An interface has one program. \
+         Take that one away, by `ip link set dev {interface} xdp off`, or by ending what holds its \
+         link (`bpftool link`)",
+        program.id
+    )
+}

@@ -1,0 +1,223 @@
+//! What the kernel says of an interface (rtnetlink), where an answer is wanted at once.
+
+use std::thread;
+
+use anyhow::{Context, Result, anyhow};
+use futures_util::TryStreamExt as _;
+use rtnetlink::{
+    Handle, new_connection,
+    packet_route::link::{InfoKind, LinkAttribute, LinkInfo, LinkMessage, LinkXdp, XdpAttached},
+};
+use serde::{Deserialize, Serialize};
+use tokio::runtime;
+
+/// An interface.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Device {
+    /// Its index.
+    pub index: u32,
+    /// What it is, if it is not a network card.
+    pub kind: Option<String>,
+    /// The device that it lies on, for VLAN devices and the like.
+    pub below: Option<String>,
+    /// Devices that belong to it, by their index: those of a bond.
+    pub ports: Vec<u32>,
+    /// The XDP program that is attached to it.
+    pub program: Option<Attached>,
+}
+
+/// An XDP program that is attached.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Attached {
+    /// How.
+    pub way: Way,
+    /// Its number, as `bpftool prog` shows it.
+    pub id: u32,
+}
+
+/// How a program is attached.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Way {
+    /// In the driver.
+    Native,
+    /// In the kernel's stack, behind the driver.
+    Generic,
+    /// In the network card, or in several ways at once.
+    Other,
+}
+
+impl Device {
+    /// Asks for an interface of this thread's network namespace.
+    ///
+    /// # Errors
+    /// If there is none of that name, or the kernel does not answer.
+    pub fn find(name: &str) -> Result<Self> {
+        // The answer is wanted in the midst of asynchronous code, too. A thread has the network
+        // namespace of the one that starts it.
+        thread::scope(|scope| {
+            let asked = scope.spawn(|| -> Result<Self> {
+                let runtime = runtime::Builder::new_current_thread()
+                    .enable_all()
+                    .build()?;
+                runtime.block_on(ask(name))
+            });
+            asked
+                .join()
+                .unwrap_or_else(|_| Err(anyhow!("the thread has failed")))
+        })
+        .with_context(|| format!("interface {name}"))
+    }
+
+    /// Why a program should not be attached, if it should not: what is wrong and what to do.
+    pub(super) fn refusal(&self, name: &str, generic: bool) -> Option<String> {
+        let below = self.below.as_deref();
+        match (self.kind.as_deref(), below) {
+            (Some("vlan"), Some(below)) if !generic => Some(format!(
+                "a VLAN device has no native XDP: its packets come in by {below}. Write {below:?} in \
+                 place of {name:?} in `interfaces`: tags are looked behind, and packets leave with the \
+                 tag of their way"
+            )),
+            (Some("macvlan" | "ipvlan"), Some(below)) if !generic => Some(format!(
+                "its packets come in by {below}, where native XDP sees them first. Write {below:?} in \
+                 `interfaces`, or set `xdp_mode = \"generic\"`"
+            )),
+            _ => None,
+        }
+    }
+}
+
+async fn ask(name: &str) -> Result<Device> {
+    let (connection, handle, _) = new_connection().context("cannot open a netlink socket")?;
+    let task = tokio::spawn(connection);
+    let device = find(&handle, name).await;
+    task.abort();
+    device
+}
+
+async fn find(handle: &Handle, name: &str) -> Result<Device> {
+    let mut found = handle.link().get().match_name(name.to_owned()).execute();
+    let link = found.try_next().await;
+    let link = link
+        .map_err(|error| anyhow!("{error}; `ip link` lists those that there are"))?
+        .context("there is none of that name; `ip link` lists those that there are")?;
+    let (mut device, below) = read(&link);
+    if let Some(index) = below {
+        // One of another namespace is nothing to name.
+        let mut links = handle.link().get().match_index(index).execute();
+        device.below = links.try_next().await.ok().flatten().and_then(name_of);
+    }
+    if device.kind.as_deref() == Some("bond") {
+        let mut all = handle.link().get().execute();
+        while let Some(link) = all.try_next().await? {
+            let belongs = |a: &LinkAttribute| *a == LinkAttribute::Controller(device.index);
+            if link.attributes.iter().any(belongs) {
+                device.ports.push(link.header.index);
+            }
+        }
+    }
+    Ok(device)
+}
+
+/// What one message says, and the index of the device below.
+fn read(link: &LinkMessage) -> (Device, Option<u32>) {
+    let mut device = Device {
+        index: link.header.index,
+        ..Device::default()
+    };
+    let mut below = None;
+    for attribute in &link.attributes {
+        match attribute {
+            LinkAttribute::Link(index) => below = Some(*index),
+            LinkAttribute::LinkInfo(infos) => {
+                device.kind = infos.iter().find_map(|info| match info {
+                    LinkInfo::Kind(kind) => Some(kind.to_string()),
+                    _ => None,
+                });
+            }
+            LinkAttribute::Xdp(attributes) => device.program = attached(attributes),
+            _ => (),
+        }
+    }
+    // A veth names its peer in the same way.
+    let below = below.filter(|_| device.kind.as_deref() != Some(&InfoKind::Veth.to_string()));
+    (device, below)
+}
+
+fn attached(attributes: &[LinkXdp]) -> Option<Attached> {
+    let (mut way, mut id) = (None, None);
+    for attribute in attributes {
+        match attribute {
+            LinkXdp::Attached(XdpAttached::None) => return None,
+            LinkXdp::Attached(XdpAttached::Driver) => way = Some(Way::Native),
+            LinkXdp::Attached(XdpAttached::SocketBuffer) => way = Some(Way::Generic),
+            LinkXdp::Attached(_) => way = Some(Way::Other),
+            LinkXdp::ProgId(number) => id = Some(*number),
+            LinkXdp::DrvProgId(number) | LinkXdp::SkbProgId(number) => {
+                id = id.or(Some(*number));
+            }
+            _ => (),
+        }
+    }
+    Some(Attached { way: way?, id: id? })
+}
+
+fn name_of(link: LinkMessage) -> Option<String> {
+    link.attributes
+        .into_iter()
+        .find_map(|attribute| match attribute {
+            LinkAttribute::IfName(name) => Some(name),
+            _ => None,
+        })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn kind(kind: InfoKind, below: Option<u32>) -> LinkMessage {
+        let mut link = LinkMessage::default();
+        link.header.index = 5;
+        let infos = vec![LinkInfo::Kind(kind)];
+        link.attributes = vec![LinkAttribute::LinkInfo(infos)];
+        link.attributes.extend(below.map(LinkAttribute::Link));
+        link
+    }
+
+    #[test]
+    fn what_lies_on_another_device_is_refused_and_that_one_named() {
+        let (mut vlan, below) = read(&kind(InfoKind::Vlan, Some(3)));
+        assert_eq!((vlan.index, below), (5, Some(3)));
+        vlan.below = Some("eth0".to_owned());
+        let said = vlan.refusal("eth0.30", false).unwrap();
+        assert!(
+            said.contains("Write \"eth0\" in place of \"eth0.30\""),
+            "{said}"
+        );
+        assert_eq!(vlan.refusal("eth0.30", true), None);
+        let (bond, _) = read(&kind(InfoKind::Bond, None));
+        assert_eq!(bond.refusal("bond0", false), None);
+        // A veth has a link, which is its peer.
+        assert_eq!(read(&kind(InfoKind::Veth, Some(7))).1, None);
+    }
+
+    #[test]
+    fn how_a_program_is_attached_is_read() {
+        let mut link = kind(InfoKind::Veth, None);
+        assert_eq!(read(&link).0.program, None);
+        let xdp = vec![
+            LinkXdp::Attached(XdpAttached::SocketBuffer),
+            LinkXdp::ProgId(42),
+            LinkXdp::SkbProgId(42),
+        ];
+        link.attributes.push(LinkAttribute::Xdp(xdp));
+        let generic = Attached {
+            way: Way::Generic,
+            id: 42,
+        };
+        assert_eq!(read(&link).0.program, Some(generic));
+        let none = vec![LinkXdp::Attached(XdpAttached::None)];
+        *link.attributes.last_mut().unwrap() = LinkAttribute::Xdp(none);
+        assert_eq!(read(&link).0.program, None);
+    }
+}

@@ -1,0 +1,87 @@
+//! Memory of maps, as the kernel counts it.
+
+use std::{
+    fs,
+    os::fd::{AsFd as _, AsRawFd as _, OwnedFd},
+};
+
+use anyhow::{Context, Result};
+use aya::{
+    Ebpf,
+    maps::{Map, MapData},
+};
+use serde::{Deserialize, Serialize};
+
+/// A map's memory.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct MapMemory {
+    /// Its name.
+    pub name: String,
+    /// What kind of map it is.
+    pub kind: String,
+    /// Entries that it has room for.
+    pub entries: u32,
+    /// Bytes that are locked for it.
+    pub bytes: u64,
+}
+
+/// The maps of a program, held to ask for their memory.
+pub(super) struct Meters(Vec<(MapMemory, OwnedFd)>);
+
+impl Meters {
+    /// Those of a program whose maps nobody has taken yet.
+    pub(super) fn of(ebpf: &Ebpf) -> Result<Self> {
+        let mut meters = Vec::new();
+        for (name, map) in ebpf.maps() {
+            let data = data(map).with_context(|| format!("map {name}: of an unknown kind"))?;
+            let info = data.info()?;
+            let kind = info.map_type()?;
+            let memory = MapMemory {
+                name: name.to_owned(),
+                kind: format!("{kind:?}"),
+                entries: info.max_entries(),
+                bytes: 0,
+            };
+            meters.push((memory, data.fd().as_fd().try_clone_to_owned()?));
+        }
+        meters.sort_by(|a, b| a.0.name.cmp(&b.0.name));
+        Ok(Self(meters))
+    }
+
+    /// Asks for each, in the order of names.
+    pub(super) fn read(&self) -> Result<Vec<MapMemory>> {
+        let read = |(memory, fd): &(MapMemory, OwnedFd)| {
+            Ok(MapMemory {
+                bytes: locked(fd).with_context(|| format!("map {}", memory.name))?,
+                ..memory.clone()
+            })
+        };
+        self.0.iter().map(read).collect()
+    }
+}
+
+/// Bytes that are locked for a map, as `/proc` says.
+fn locked(map: &OwnedFd) -> Result<u64> {
+    let path = format!("/proc/self/fdinfo/{}", map.as_raw_fd());
+    let text = fs::read_to_string(&path).with_context(|| path.clone())?;
+    let value = text.lines().find_map(|line| line.strip_prefix("memlock:"));
+    let value = value.with_context(|| format!("{path}: no line memlock"))?;
+    Ok(value.trim().parse()?)
+}
+
+fn data(map: &Map) -> Option<&MapData> {
+    match map {
+        Map::Array(data)
+        | Map::PerCpuArray(data)
+        | Map::HashMap(data)
+        | Map::LruHashMap(data)
+        | Map::PerCpuHashMap(data)
+        | Map::PerCpuLruHashMap(data)
+        | Map::LpmTrie(data)
+        | Map::ProgramArray(data)
+        | Map::DevMap(data)
+        | Map::DevMapHash(data)
+        | Map::RingBuf(data) => Some(data),
+        _ => None,
+    }
+}
