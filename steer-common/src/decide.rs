@@ -9,6 +9,7 @@ use crate::{
         ServiceKey, Slot, member_flags, service_flags,
     },
     admission::takes_flow,
+    class::classify,
     hash::{self, ServiceHash},
     nat,
     tables::{Step, Tables},
@@ -35,6 +36,9 @@ pub fn decide<T: Tables>(packet: &Packet, tables: &T) -> Verdict {
     if config.denies != 0 && tables.is_denied(&packet.key.source) {
         return Verdict::Drop(DropReason::Denied);
     }
+    let Some(service) = classify(packet, tables, service) else {
+        return Verdict::Drop(DropReason::Internal);
+    };
     let mut avoid = 0;
     if service.flags & service_flags::HAS_NAT != 0 {
         match nat::known(packet, tables, config, service) {
@@ -93,7 +97,7 @@ pub(crate) fn find<'t, T: Tables>(
         port: packet.key.destination_port,
         protocol: packet.key.protocol,
         family: packet.key.family,
-        _pad: 0,
+        class: 0,
     };
     if let Some(service) = look_up(&key, tables, active, bank) {
         return Some(service);
@@ -132,7 +136,7 @@ pub(crate) fn is_address<T: Tables>(tables: &T, address: Address, family: u8) ->
         port: 0,
         protocol: 0,
         family,
-        _pad: 0,
+        class: 0,
     };
     look_up(&key, tables, active, &config.banks[active as usize]).is_some()
 }
@@ -189,7 +193,7 @@ fn choose<T: Tables>(
     // there with the member's return.
     let mut left = false;
     if slot.track != 0
-        && let Some(id) = remembered(packet, tables)
+        && let Some(id) = remembered(packet, tables, index)
     {
         left = true;
         tables.note(Step::Remembered(id));
@@ -240,12 +244,13 @@ fn choose<T: Tables>(
 }
 
 /// The member that the flow table has for a flow. A flow that goes on after its SYN moves to where
-/// SYNs cannot push it out.
+/// SYNs cannot push it out. Its slot is noted anew: tables change their places.
 #[inline(always)]
-fn remembered<T: Tables>(packet: &Packet, tables: &T) -> Option<u16> {
+fn remembered<T: Tables>(packet: &Packet, tables: &T, slot: u32) -> Option<u16> {
     let now = tables.now_ms();
     let known = tables.with_flow(&packet.key, |entry| {
         entry.last_ms = now;
+        entry.slot = slot;
         entry.member
     });
     if known.is_some() {
@@ -255,6 +260,7 @@ fn remembered<T: Tables>(packet: &Packet, tables: &T) -> Option<u16> {
     if !packet.opens_tcp() {
         let entry = FlowEntry {
             last_ms: now,
+            slot,
             ..entry
         };
         // If it cannot move it stays where it is.

@@ -5,6 +5,7 @@
 
 use crate::{
     abi::{FragmentEntry, FragmentFate, FragmentKey, age},
+    class::classify,
     decide::{find, is_address, may_serve},
     frame::Frame,
     nat,
@@ -108,6 +109,9 @@ pub(crate) fn follow<F: Frame, T: Tables>(
         .and_then(|config| find(&packet, tables, config));
     let Some(service) = service else {
         return fragment;
+    };
+    let Some(service) = classify(&packet, tables, service) else {
+        return Outcome::drop(DropReason::Internal);
     };
     if entry.fate == FragmentFate::Delivered as u8 {
         let Some(member) = tables.member(entry.member) else {

@@ -12,6 +12,7 @@ extern crate std;
 pub mod abi;
 mod admission;
 pub mod checksum;
+mod class;
 pub mod decap;
 pub mod decide;
 mod fragment;

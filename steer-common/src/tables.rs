@@ -2,8 +2,8 @@
 
 use crate::{
     abi::{
-        Address, Config, FlowEntry, FlowKey, FragmentEntry, FragmentKey, Macs, Member, NatForward,
-        NatReverse, Service, Slot,
+        Address, ClassKey, ClassMatch, Config, FlowEntry, FlowKey, FragmentEntry, FragmentKey,
+        Macs, Member, NatForward, NatReverse, Service, Slot,
     },
     verdict::DropReason,
     wire::Packet,
@@ -14,6 +14,8 @@ use crate::{
 pub enum Step {
     /// The service with this number matched.
     Service(u16),
+    /// The client belongs to the class with this number.
+    Class(u16),
     /// The flow fell into this slot of the arena.
     Slot(u32, Slot),
     /// The flow table knows the flow.
@@ -63,6 +65,15 @@ pub trait Tables {
 
     /// An entry of the perfect hash, counted over both banks.
     fn service(&self, index: u32) -> Option<&Service>;
+
+    /// What the longest prefix of classes says of a client.
+    fn class(&self, key: &ClassKey) -> Option<ClassMatch>;
+
+    /// What a table of DSCPs, counted over both banks, says of one.
+    fn class_by_dscp(&self, table: u16, dscp: u8) -> Option<u16>;
+
+    /// The policy of a class, counted over both banks.
+    fn policy(&self, index: u16) -> Option<&Service>;
 
     /// A slot of the arena.
     fn slot(&self, index: u32) -> Option<Slot>;

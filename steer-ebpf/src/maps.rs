@@ -6,7 +6,7 @@ use aya_ebpf::{
 };
 use steer_common::{
     abi::{
-        self, Address, Config, FlowEntry, FlowKey, FragmentEntry, FragmentKey, Member,
+        self, Address, ClassKey, ClassMatch, Config, DscpTable, FlowEntry, FlowKey, FragmentEntry, FragmentKey, Member,
         MemberCounters, NatForward, NatReverse, Service,
     },
     verdict::DropReason,
@@ -19,7 +19,16 @@ const MAPPED: u32 = 1 << 10;
 pub(crate) static CONFIG: Array<Config> = Array::with_max_entries(1, MAPPED);
 
 #[map]
-pub(crate) static SERVICES: Array<Service> = Array::with_max_entries(2 * abi::SERVICES, MAPPED);
+pub(crate) static SERVICES: Array<Service> =
+    Array::with_max_entries(2 * (abi::SERVICES + abi::CLASSES), MAPPED);
+
+#[map]
+pub(crate) static CLASSES: LpmTrie<ClassKey, ClassMatch> =
+    LpmTrie::with_max_entries(abi::CLASS_PREFIXES, 0);
+
+#[map]
+pub(crate) static CLASS_DSCP: Array<DscpTable> =
+    Array::with_max_entries(2 * abi::DSCP_TABLES, MAPPED);
 
 #[map]
 pub(crate) static DISPLACEMENTS: Array<u32> =

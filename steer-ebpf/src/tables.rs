@@ -8,7 +8,7 @@ use aya_ebpf::{
 };
 use steer_common::{
     abi::{
-        Address, Config, FlowEntry, FlowKey, FragmentEntry, FragmentKey, Member, NatForward,
+        self, Address, ClassKey, ClassMatch, Config, FlowEntry, FlowKey, FragmentEntry, FragmentKey, Member, NatForward,
         NatReverse, Service, Slot, TICK_SHIFT, Track, age,
     },
     tables::{NextHop, Tables},
@@ -18,7 +18,7 @@ use steer_common::{
 
 use crate::{
     maps::{
-        ADMISSION, ANSWERS, CONFIG, DENIED, DISPLACEMENTS, DROP_COUNTS, FLOWS, FRAGMENTS,
+        ADMISSION, ANSWERS, CLASS_DSCP, CLASSES, CONFIG, DENIED, DISPLACEMENTS, DROP_COUNTS, FLOWS, FRAGMENTS,
         MEMBER_COUNTS, MEMBERS, NAT_FORWARD, NAT_REVERSE, NAT_SOURCES, NEW_FLOWS, SERVICES, SLOTS,
     },
     route,
@@ -81,6 +81,23 @@ impl Tables for KernelTables {
     #[inline(always)]
     fn service(&self, index: u32) -> Option<&Service> {
         SERVICES.get(index)
+    }
+
+    #[inline(always)]
+    fn class(&self, key: &ClassKey) -> Option<ClassMatch> {
+        let key = Key::new(ClassKey::SCOPE_BITS + 128, *key);
+        CLASSES.get(key).copied()
+    }
+
+    #[inline(always)]
+    fn class_by_dscp(&self, table: u16, dscp: u8) -> Option<u16> {
+        let table = CLASS_DSCP.get(u32::from(table))?;
+        table.0.get(usize::from(dscp)).copied()
+    }
+
+    #[inline(always)]
+    fn policy(&self, index: u16) -> Option<&Service> {
+        SERVICES.get(2 * abi::SERVICES + u32::from(index))
     }
 
     #[inline(always)]

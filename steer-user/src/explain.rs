@@ -1,6 +1,8 @@
 //! What the data path does with a flow, and why, in words: the very code that runs in the kernel,
 //! over a copy of its maps.
 
+use std::net::IpAddr;
+
 use serde::{Deserialize, Serialize};
 use steer_common::{
     abi::{FlowKey, Macs, MemberState, Mode, Slot},
@@ -16,8 +18,10 @@ use crate::dataplane::{Dataplane, HostTables, now_ms};
 pub trait Names {
     /// The name of a member: its backend's.
     fn member(&self, id: u16) -> Option<String>;
-    /// The name of a service.
+    /// The name of a service or class.
     fn service(&self, id: u16) -> Option<String>;
+    /// Why a client with this DSCP is in a class.
+    fn class(&self, id: u16, client: IpAddr, dscp: u8) -> Option<String>;
 }
 
 /// A decision in words.
@@ -29,12 +33,13 @@ pub struct Explanation {
     pub verdict: String,
 }
 
-/// Explains what would happen now to a packet of a flow with these TCP flags (0 for UDP). Nothing
-/// changes by it.
+/// Explains what would happen now to a packet of a flow with these TCP flags (0 for UDP) and this
+/// DSCP. Nothing changes by it.
 pub fn explain(
     dataplane: &dyn Dataplane,
     key: &FlowKey,
     tcp_flags: u8,
+    dscp: u8,
     names: &dyn Names,
 ) -> Explanation {
     let tables = copy(dataplane, key);
@@ -49,13 +54,18 @@ pub fn explain(
         tags: 0,
         ip_len: 40,
         ttl: 64,
-        tos: 0,
+        tos: dscp << 2,
         tcp_flags,
         part: Part::Packet,
         well_formed: true,
     };
     let verdict = decide(&packet, &tables);
-    let words = Words { dataplane, names };
+    let words = Words {
+        dataplane,
+        names,
+        client: key.source.to_ip(),
+        dscp,
+    };
     Explanation {
         steps: tables
             .steps()
@@ -85,6 +95,8 @@ fn copy(dataplane: &dyn Dataplane, key: &FlowKey) -> HostTables {
 struct Words<'a> {
     dataplane: &'a dyn Dataplane,
     names: &'a dyn Names,
+    client: IpAddr,
+    dscp: u8,
 }
 
 impl Words<'_> {
@@ -111,6 +123,13 @@ impl Words<'_> {
                 let name = self.names.service(id);
                 let name = name.unwrap_or_else(|| format!("number {id}"));
                 format!("the destination is service {name}")
+            }
+            Step::Class(id) => {
+                let name = self.names.service(id);
+                let name = name.unwrap_or_else(|| format!("number {id}"));
+                let because = self.names.class(id, self.client, self.dscp);
+                let because = because.unwrap_or_else(|| "the data path says so".to_owned());
+                format!("the client is of class {name}: {because}")
             }
             Step::Slot(index, slot) => self.slot(index, slot),
             Step::Remembered(id) => {

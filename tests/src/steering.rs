@@ -134,7 +134,7 @@ fn service(address: IpAddr, protocol: u8) -> Service {
             port: 0,
             protocol,
             family: Family::of(&address) as u8,
-            _pad: 0,
+            class: 0,
         },
         regions: u64::MAX,
         ..Service::default()

@@ -5,6 +5,7 @@
 
 mod address;
 pub mod bench;
+mod class;
 mod config;
 mod counters;
 mod flow;
@@ -15,6 +16,7 @@ mod service;
 mod slot;
 
 pub use address::{Address, Family, MAC_LEN, Mac, Macs};
+pub use class::{ClassKey, ClassMatch, DSCPS, DscpTable};
 pub use config::{Bank, Config};
 pub use counters::MemberCounters;
 pub use flow::{FlowEntry, FlowKey};
@@ -45,6 +47,12 @@ pub const SLOTS: u32 = 1 << 21;
 pub const MEMBERS: u32 = 1 << 14;
 /// Entries of the perfect hash in one bank. At most half of them are used.
 pub const SERVICES: u32 = 1 << 13;
+/// Policies of classes in one bank. Number 0 is none.
+pub const CLASSES: u32 = 1 << 12;
+/// Prefixes of classes, over both banks.
+pub const CLASS_PREFIXES: u32 = 1 << 16;
+/// Tables of DSCPs in one bank. Number 0 is none.
+pub const DSCP_TABLES: u32 = 1 << 10;
 /// Displacements of the perfect hash in one bank.
 pub const DISPLACEMENTS: u32 = 1 << 12;
 /// Flows that the flow table remembers.
@@ -89,8 +97,13 @@ pub const MAIN: u32 = 4;
 pub mod maps {
     /// Array of one [`Config`](super::Config), mapped.
     pub const CONFIG: &str = "CONFIG";
-    /// Array of [`Service`](super::Service), two banks, mapped.
+    /// Array of [`Service`](super::Service), two banks, and behind them two banks of policies of
+    /// classes, mapped.
     pub const SERVICES: &str = "SERVICES";
+    /// Trie of [`ClassKey`](super::ClassKey) to [`ClassMatch`](super::ClassMatch), two banks.
+    pub const CLASSES: &str = "CLASSES";
+    /// Array of [`DscpTable`](super::DscpTable), two banks, mapped.
+    pub const CLASS_DSCP: &str = "CLASS_DSCP";
     /// Array of `u32` displacements, two banks, mapped.
     pub const DISPLACEMENTS: &str = "DISPLACEMENTS";
     /// Array of [`Slot`](super::Slot), mapped.
@@ -143,6 +156,9 @@ macro_rules! abi {
 abi! {
     Address: 16,
     Back: 32,
+    ClassKey: 24,
+    ClassMatch: 4,
+    DscpTable: 128,
     Macs: 16,
     Config: 128,
     FlowKey: 40,

@@ -14,11 +14,12 @@ pub struct ServiceKey {
     pub protocol: u8,
     /// Version of IP: 4 or 6. 0 marks an entry that is not in use.
     pub family: u8,
-    #[doc(hidden)]
-    pub _pad: u32,
+    /// 0 for a service; of a policy of one of its classes, a hash of the class's name.
+    pub class: u32,
 }
 
-/// A service, as the perfect hash holds it.
+/// A service, as the perfect hash holds it; or the policy of a class, which takes the service's place
+/// for its clients.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[repr(C)]
 pub struct Service {
@@ -30,7 +31,7 @@ pub struct Service {
     pub slots_len: u32,
     /// [`service_flags`].
     pub flags: u32,
-    /// The service's number.
+    /// The number of the service or class.
     pub id: u16,
     #[doc(hidden)]
     pub _pad: u16,
@@ -38,8 +39,11 @@ pub struct Service {
     pub regions: u64,
     /// Nanoseconds from one new flow to the next in the long run; 0 takes any number.
     pub flow_interval: u32,
+    /// What prefixes of its classes begin with in the trie; 0 if it has none. The daemon's side of the
+    /// data path writes it when it publishes.
+    pub classes: u16,
     #[doc(hidden)]
-    pub _pad2: u32,
+    pub _pad2: u16,
     /// How many nanoseconds of new flows may come at once.
     pub flow_burst: u64,
 }

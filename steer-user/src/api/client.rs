@@ -84,7 +84,7 @@ impl Client {
     /// See [`ClientError`].
     pub async fn explain(&self, query: &ExplainQuery) -> Result<Explanation, ClientError> {
         let path = format!(
-            "/v1/explain?protocol={}&source={}&destination={}&open={}",
+            "/v1/explain?protocol={}&source={}&destination={}&open={}&dscp={}",
             query.protocol.as_str(),
             query
                 .source
@@ -96,7 +96,8 @@ impl Client {
                 .to_string()
                 .replace('[', "%5B")
                 .replace(']', "%5D"),
-            query.open
+            query.open,
+            query.dscp
         );
         self.get(&path).await
     }

@@ -30,6 +30,9 @@ pub struct ExplainQuery {
     /// Whether the packet is in the midst of a connection, not its SYN.
     #[serde(default)]
     pub open: bool,
+    /// Its DSCP, 0 to 63.
+    #[serde(default)]
+    pub dscp: u8,
 }
 
 /// Why a request was refused.

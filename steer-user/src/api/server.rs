@@ -16,7 +16,7 @@ use axum::{
     routing::{get, post},
 };
 use steer_common::{
-    abi::{Family, FlowKey},
+    abi::{DSCPS, Family, FlowKey},
     wire,
 };
 use tokio::{
@@ -133,6 +133,10 @@ async fn explain(
         let text = "source and destination are not of one family".to_owned();
         return Err(Refusal(StatusCode::BAD_REQUEST, text));
     }
+    if usize::from(query.dscp) >= DSCPS {
+        let text = format!("{} is no DSCP; write 0 to {}", query.dscp, DSCPS - 1);
+        return Err(Refusal(StatusCode::BAD_REQUEST, text));
+    }
     let key = FlowKey {
         source: query.source.ip().into(),
         destination: query.destination.ip().into(),
@@ -147,7 +151,10 @@ async fn explain(
         (Protocol::Tcp, false) => wire::SYN,
         (Protocol::Tcp, true) => wire::ACK,
     };
-    let explanation = ask(&commands, |reply| Command::Explain(key, flags, reply)).await?;
+    let explanation = ask(&commands, |reply| {
+        Command::Explain(key, flags, query.dscp, reply)
+    })
+    .await?;
     Ok(Json(explanation).into_response())
 }
 

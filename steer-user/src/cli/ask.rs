@@ -84,6 +84,9 @@ pub(super) struct Explain {
     /// Ask for a packet in the midst of a connection, not for its SYN.
     #[arg(long)]
     open: bool,
+    /// The packet's DSCP.
+    #[arg(long, default_value_t = 0)]
+    dscp: u8,
     #[command(flatten)]
     target: Target,
 }
@@ -96,6 +99,7 @@ impl Explain {
             source: self.source,
             destination: self.destination,
             open: self.open,
+            dscp: self.dscp,
         };
         let explanation = self
             .target

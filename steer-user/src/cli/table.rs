@@ -5,7 +5,7 @@ use std::fmt::Write as _;
 use humantime_serde::re::humantime::format_rfc3339_seconds;
 
 use crate::{
-    control::{Attachment, BackendStatus, ServiceStatus, Status},
+    control::{Attachment, BackendStatus, ClassStatus, ServiceStatus, Status},
     dataplane::{MapMemory, Way},
 };
 
@@ -152,5 +152,36 @@ fn service(text: &mut String, service: &ServiceStatus) {
             member.packets,
             member.bytes
         );
+    }
+    for entry in &service.classes {
+        class(text, entry);
+    }
+}
+
+fn class(text: &mut String, class: &ClassStatus) {
+    let mut clients = Vec::new();
+    if !class.sources.is_empty() {
+        clients.push(format!("clients in {}", class.sources.join(", ")));
+    }
+    if !class.dscp.is_empty() {
+        let dscp: Vec<_> = class.dscp.iter().map(u8::to_string).collect();
+        clients.push(format!("DSCP {}", dscp.join(", ")));
+    }
+    let regions = match &class.regions {
+        Some(regions) => format!(", from {} only", regions.join(", ")),
+        None => String::new(),
+    };
+    let _ = writeln!(
+        text,
+        "  class {}: {}; pools {}{}; {} slots, {} unsettled",
+        class.name,
+        clients.join(", "),
+        class.pools.join(" then "),
+        regions,
+        class.slots,
+        class.unsettled
+    );
+    for (backend, share) in &class.shares {
+        let _ = writeln!(text, "    {backend:<38}{:>5.1} %", share * 100.0);
     }
 }

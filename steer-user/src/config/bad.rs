@@ -296,6 +296,89 @@ pub(super) const BAD: &[(&str, &str, usize, &str)] = &[
         37,
         "`reset` or `resteer`",
     ),
+    // [[class]]
+    (
+        "\"1m\"",
+        "\"1m\"\n[[class]]\nname = \"c 1\"\nservice = \"s1\"\ndscp = [1]\npools = [\"p1\"]",
+        38,
+        "not a name of a class",
+    ),
+    (
+        "\"1m\"",
+        "\"1m\"\n[[class]]\nname = \"c1\"\nservice = \"s2\"\ndscp = [1]\npools = [\"p1\"]",
+        39,
+        "class \"c1\" names service \"s2\", which isn't there; add a [[service]]",
+    ),
+    (
+        "\"1m\"",
+        "\"1m\"\n[[class]]\nname = \"c1\"\nservice = \"s1\"\npools = [\"p1\"]",
+        38,
+        "is for all clients of its service; add `sources` or `dscp`",
+    ),
+    (
+        "\"1m\"",
+        "\"1m\"\n[[class]]\nname = \"c1\"\nservice = \"s1\"\ndscp = [64]\npools = [\"p1\"]",
+        40,
+        "64 is out of range; write 0 to 63",
+    ),
+    (
+        "\"1m\"",
+        "\"1m\"\n[[class]]\nname = \"c1\"\nservice = \"s1\"\ndscp = [1]\npools = []",
+        41,
+        "class \"c1\" has no pool; name at least one",
+    ),
+    (
+        "\"1m\"",
+        "\"1m\"\n[[class]]\nname = \"c1\"\nservice = \"s1\"\ndscp = [1]\npools = [\"p2\"]",
+        41,
+        "names pool \"p2\", which isn't there",
+    ),
+    (
+        "\"1m\"",
+        "\"1m\"\n[[class]]\nname = \"c1\"\nservice = \"s1\"\nsources = [\"10.1.2.3/8\"]\npools = [\"p1\"]",
+        40,
+        "not a unicast address or prefix",
+    ),
+    (
+        "\"1m\"",
+        "\"1m\"\n[[class]]\nname = \"c1\"\nservice = \"s1\"\nsources = [\"fd00::/8\"]\npools = [\"p1\"]",
+        40,
+        "192.0.2.1 is of the other family",
+    ),
+    (
+        "\"1m\"",
+        "\"1m\"\n[[class]]\nname = \"c1\"\nservice = \"s1\"\ndscp = [1]\nregions = [\"asia\"]\npools = [\"p1\"]",
+        41,
+        "no backend of the class is in region \"asia\"",
+    ),
+    (
+        "idle_timeout = \"1m\"",
+        "regions = [\"us\"]\n[[pool]]\nname = \"p2\"\nbackends = [\"b1\"]\n\
+         [[class]]\nname = \"c1\"\nservice = \"s1\"\ndscp = [1]\npools = [\"p2\"]",
+        44,
+        "no backend of the class is in the regions that its service may be served from",
+    ),
+    (
+        "\"1m\"",
+        "\"1m\"\n[[class]]\nname = \"c1\"\nservice = \"s1\"\ndscp = [1]\npools = [\"p1\"]\n\
+         [[class]]\nname = \"c1\"\nservice = \"s1\"\ndscp = [2]\npools = [\"p1\"]",
+        43,
+        "service \"s1\" has two classes named \"c1\"",
+    ),
+    (
+        "\"1m\"",
+        "\"1m\"\n[[class]]\nname = \"c1\"\nservice = \"s1\"\nsources = [\"10.0.0.0/8\"]\npools = [\"p1\"]\n\
+         [[class]]\nname = \"c2\"\nservice = \"s1\"\nsources = [\"10.0.0.0/9\", \"10.0.0.0/8\"]\npools = [\"p1\"]",
+        43,
+        "clients in 10.0.0.0/8 are for class \"c1\" of service \"s1\", too",
+    ),
+    (
+        "\"1m\"",
+        "\"1m\"\n[[class]]\nname = \"c1\"\nservice = \"s1\"\ndscp = [1, 2]\npools = [\"p1\"]\n\
+         [[class]]\nname = \"c2\"\nservice = \"s1\"\ndscp = [2]\nsources = [\"0.0.0.0/0\"]\npools = [\"p1\"]",
+        43,
+        "clients in 0.0.0.0/0 with DSCP 2 are for class \"c1\"",
+    ),
     (
         "\"1m\"",
         "\"1m\"\nprotocol = \"sctp\"",

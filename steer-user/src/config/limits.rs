@@ -3,7 +3,7 @@
 use std::collections::{HashMap, HashSet};
 use std::ops::RangeInclusive;
 
-use steer_common::abi::{FLOWS, MEMBERS, NAT_FLOWS, SERVICES, SLOTS};
+use steer_common::abi::{CLASS_PREFIXES, CLASSES, FLOWS, MEMBERS, NAT_FLOWS, SERVICES, SLOTS};
 
 use super::node::NatSection;
 use super::report::Report;
@@ -60,10 +60,14 @@ pub(super) fn sizes(config: &Config, report: &mut Report<'_>) {
     let mut members = 0;
     let mut slots = 0;
     for service in &config.services {
-        let count = config.members(service).len();
-        members += count;
-        slots += table_size(count);
+        members += config.members(service).len();
     }
+    for id in config.policy_ids() {
+        slots += table_size(config.policy(id).members(config).len());
+    }
+    let all = || config.services.iter().flat_map(|service| &service.classes);
+    let classes = all().count();
+    let prefixes: usize = all().map(|class| class.sources.len().max(1)).sum();
     let vips: HashSet<_> = config.services.iter().map(|s| s.address).collect();
     let entries = config.services.len() + vips.len() + 3 * config.nat.addresses.len();
     for (have, most, what) in [
@@ -74,6 +78,8 @@ pub(super) fn sizes(config: &Config, report: &mut Report<'_>) {
         ),
         (members, MAX_MEMBERS, "members (backends of each service)"),
         (slots, MAX_SLOTS, "slots (about a hundred for each member)"),
+        (classes, CLASSES as usize - 1, "classes"),
+        (prefixes, CLASS_PREFIXES as usize / 2, "sources of classes"),
     ] {
         if have > most {
             let what = format!("{have} {what}, which are more than {most}");

@@ -168,8 +168,13 @@ fn flat(document: &Document) -> Flat {
         match toml::Value::deserialize(ValueDeserializer::from(value)) {
             Ok(toml::Value::Array(items)) => {
                 for (number, item) in (1..).zip(items) {
-                    let name = item.get("name").and_then(|name| name.as_str());
-                    let name = name.map_or(format!("number {number}"), |name| format!("{name:?}"));
+                    let text = |key| item.get(key).and_then(|value| value.as_str());
+                    // Another service may have a class of the same name.
+                    let name = match (text("name"), text("service")) {
+                        (Some(name), Some(service)) => format!("{:?}", format!("{service}/{name}")),
+                        (Some(name), None) => format!("{name:?}"),
+                        (None, _) => format!("number {number}"),
+                    };
                     flat.insert(format!("{section} {name}"), keys(item));
                 }
             }

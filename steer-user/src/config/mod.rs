@@ -5,6 +5,7 @@ mod api;
 mod backends;
 #[cfg(test)]
 mod bad;
+mod classes;
 mod document;
 #[cfg(test)]
 mod document_tests;
@@ -12,6 +13,7 @@ mod limits;
 mod merge;
 mod names;
 mod node;
+mod policy;
 mod raw;
 mod read;
 mod report;
@@ -33,6 +35,7 @@ use serde::{Deserialize, Serialize};
 
 pub use self::api::{Api, NotPrincipal, Principal};
 pub use self::document::{DROP_INS, Document, SourceFile};
+pub use self::policy::{Policy, PolicyId};
 pub use self::report::{ConfigError, Problem};
 pub use self::schema::schema;
 
@@ -245,15 +248,27 @@ pub struct Service {
     pub regions: Option<Vec<String>>,
     /// How many new flows it takes; without it, any number.
     pub new_flows: Option<NewFlows>,
+    /// Its classes, in the order of the document.
+    pub classes: Vec<Class>,
 }
 
-impl Service {
-    /// Whether a backend is where the service may be served from.
-    #[must_use]
-    pub fn may_use(&self, backend: &Backend) -> bool {
-        let allowed = self.regions.as_ref();
-        allowed.is_none_or(|regions| regions.contains(&backend.region))
-    }
+/// A group of a service's clients. What the document leaves out is as the service has it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Class {
+    /// Its name, which no other class of the service has.
+    pub name: String,
+    /// Prefixes of its clients' addresses; none means all.
+    pub sources: Vec<(IpAddr, u8)>,
+    /// Its DSCPs, in order; none means all.
+    pub dscp: Vec<u8>,
+    /// Indexes of its pools in [`Config::pools`], the first choice first; at least one.
+    pub pools: Vec<usize>,
+    /// What happens where no pool has a backend.
+    pub end: End,
+    /// Regions that it may be served from; without it, any.
+    pub regions: Option<Vec<String>>,
+    /// How many new flows it takes; without it, any number.
+    pub new_flows: Option<NewFlows>,
 }
 
 /// A protocol above IP.
@@ -338,16 +353,10 @@ impl Config {
         Document::single(file, text).config()
     }
 
-    /// Backends of a service over all its pools, each once, in order of preference.
+    /// Backends of a service over all its pools and those of its classes, each once, in order of
+    /// preference.
     pub fn members(&self, service: &Service) -> Vec<usize> {
-        let mut found = Vec::new();
-        for pool in &service.pools {
-            for backend in &self.pools[*pool].backends {
-                if !found.contains(backend) {
-                    found.push(*backend);
-                }
-            }
-        }
-        found
+        let classes = service.classes.iter().flat_map(|class| &class.pools);
+        self.of_pools(service.pools.iter().chain(classes))
     }
 }

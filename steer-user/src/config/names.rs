@@ -41,6 +41,28 @@ impl<T> Names<T> {
         self.items.get(index)?.as_ref()
     }
 
+    /// The thing that a reference names.
+    pub(super) fn find(
+        &mut self,
+        name: &Text,
+        owner: &str,
+        report: &mut Report<'_>,
+    ) -> Option<&mut T> {
+        let kind = self.kind;
+        if let Some(index) = self.by_name.get(name.get_ref()) {
+            return self.items.get_mut(*index)?.as_mut();
+        }
+        if !self.partial {
+            let what = format!(
+                "{owner} names {kind} {:?}, which isn't there",
+                name.get_ref()
+            );
+            let todo = format!("add a [[{kind}]] of this name, or correct it");
+            report.add(name.span(), what, todo);
+        }
+        None
+    }
+
     /// The things that a list names, with the reference that named each.
     pub(super) fn resolve<'a>(
         &self,

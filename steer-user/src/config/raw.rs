@@ -182,3 +182,26 @@ pub(super) struct Service {
     #[serde(default)]
     pub open_flows: OpenFlows,
 }
+
+#[derive(Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Class {
+    /// Its name.
+    pub name: Text,
+    /// Name of its service.
+    pub service: Text,
+    /// Clients that it is for, addresses and prefixes; without them, all. The longest prefix decides.
+    pub sources: Option<Spanned<Vec<Text>>>,
+    /// DSCPs that it is for, 0 to 63; without them, all.
+    pub dscp: Option<Spanned<Vec<Spanned<u32>>>>,
+    /// Names of its pools, the first choice first.
+    pub pools: Spanned<Vec<Text>>,
+    /// What happens behind the last pool: as the service.
+    pub end: Option<End>,
+    /// Regions that it may be served from, whatever happens: as the service.
+    pub regions: Option<Spanned<Vec<Text>>>,
+    /// TCP connections, and flows of nat, that it takes in a second: as the service, counted apart.
+    pub new_flows_per_second: Option<Spanned<u32>>,
+    /// So many of them at once: as many as in a second.
+    pub new_flows_burst: Option<Spanned<u32>>,
+}

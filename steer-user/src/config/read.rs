@@ -9,7 +9,7 @@ use toml::de::{DeValue, ValueDeserializer};
 use super::document::Document;
 use super::merge::{self, Variables};
 use super::report::Report;
-use super::{Config, api, backends, limits, node, raw, services};
+use super::{Config, api, backends, classes, limits, node, raw, services};
 
 /// The sections that could be read.
 #[derive(Default)]
@@ -24,6 +24,7 @@ pub(super) struct Sections {
     backends: List<raw::Backend>,
     pools: List<raw::Pool>,
     services: List<raw::Service>,
+    classes: List<raw::Class>,
 }
 
 /// A section that may come more than once.
@@ -68,11 +69,12 @@ pub(super) fn sections(
             "backend" => sections.backends = section.each(report),
             "pool" => sections.pools = section.each(report),
             "service" => sections.services = section.each(report),
+            "class" => sections.classes = section.each(report),
             other => report.add(
                 section.span,
                 format!("unknown section `{other}`"),
-                "write [node], [nat], [encap], [admission], [limits], [probe], [api], [[backend]], [[pool]] \
-                 or [[service]]",
+                "write [node], [nat], [encap], [admission], [limits], [probe], [api], [[backend]], \
+                 [[pool]], [[service]] or [[class]]",
             ),
         }
     }
@@ -132,7 +134,8 @@ impl Sections {
         let api = api::api(&self.api, report);
         let backends = backends::backends(self.backends, &context, report);
         let pools = backends::pools(self.pools, &backends, report);
-        let services = services::services(self.services, &pools, &backends, report);
+        let mut services = services::services(self.services, &pools, &backends, report);
+        classes::classes(self.classes, &mut services, &pools, &backends, report);
         let config = Config {
             node: node?,
             nat: nat.typed.clone(),

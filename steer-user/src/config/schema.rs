@@ -29,6 +29,8 @@ struct Document {
     pool: Option<Vec<raw::Pool>>,
     /// VIPs.
     service: Option<Vec<raw::Service>>,
+    /// Groups of a service's clients.
+    class: Option<Vec<raw::Class>>,
 }
 
 /// The schema of one file (JSON Schema 2020-12). Each string may have variables, `${NAME}`.

@@ -8,6 +8,7 @@ use super::names::Names;
 use super::raw::{self, Text};
 use super::read::List;
 use super::report::Report;
+use super::spanned::Spanned;
 use super::{Backend, Mode, NewFlows, Pool, Service};
 
 const IDLE: Duration = Duration::from_secs(300);
@@ -27,7 +28,7 @@ pub(super) fn services(
     let mut names = Names::new("service", raw.partial);
     let mut vips = HashMap::new();
     for raw in raw.items {
-        name(&raw.name, report);
+        name("service", &raw.name, report);
         let service = service(&raw, pools, backends, report);
         if let Some(service) = &service {
             let vip = (service.address, service.port, service.protocol);
@@ -48,11 +49,12 @@ pub(super) fn services(
     names
 }
 
-fn name(name: &Text, report: &mut Report<'_>) {
+/// Checks the name of a service or class.
+pub(super) fn name(kind: &str, name: &Text, report: &mut Report<'_>) {
     let text = name.get_ref();
     let fit = |c: char| c.is_ascii_alphanumeric() || "-_.".contains(c);
     if text.is_empty() || text.len() > NAME_LEN || !text.chars().all(fit) {
-        let what = format!("{text:?} is not a name of a service");
+        let what = format!("{text:?} is not a name of a {kind}");
         let todo = "use letters, digits, '-', '_' and '.' (63 at most)";
         report.add(name.span(), what, todo);
     }
@@ -69,16 +71,23 @@ fn service(
     let idle = raw.idle_timeout.as_ref();
     let idle_timeout = report.duration(idle, IDLE, MIN_IDLE..=MAX_IDLE);
     let address = report.address(&raw.address)?;
-    for (index, reference) in &found {
-        let members = pools.item(*index).into_iter().flat_map(|p| &p.backends);
-        for backend in members.filter_map(|b| backends.item(*b)) {
-            fits(address, raw.port, backend, reference, report);
-        }
-    }
-    let regions = regions(raw, &found, pools, backends, report);
+    let chain = Chain {
+        of: "service",
+        found: &found,
+        complete: found.len() == raw.pools.get_ref().len(),
+        pools,
+        backends,
+    };
+    chain.fits(address, raw.port, report);
+    let regions = raw.regions.as_ref();
     Some(Service {
-        regions,
-        new_flows: new_flows(raw, report),
+        regions: regions.map(|regions| chain.regions(regions, report)),
+        new_flows: new_flows(
+            raw.new_flows_per_second.as_ref(),
+            raw.new_flows_burst.as_ref(),
+            report,
+        ),
+        classes: Vec::new(),
         name: raw.name.get_ref().clone(),
         address,
         port: raw.port,
@@ -90,58 +99,79 @@ fn service(
     })
 }
 
-/// The regions that the service may be served from: each has a backend.
-fn regions(
-    raw: &raw::Service,
-    found: &[(usize, &Text)],
-    pools: &Names<Pool>,
-    backends: &Names<Backend>,
-    report: &mut Report<'_>,
-) -> Option<Vec<String>> {
-    let regions = raw.regions.as_ref()?;
-    let present: Vec<&String> = found
-        .iter()
-        .filter_map(|(index, _)| pools.item(*index))
-        .flat_map(|pool| &pool.backends)
-        .filter_map(|backend| backends.item(*backend))
-        .map(|backend| &backend.region)
-        .collect();
-    let todo = "name regions of backends of its pools, or leave `regions` out to allow all";
-    if regions.get_ref().is_empty() {
-        report.add(
-            regions.span(),
-            "the service may be served from nowhere",
-            todo,
-        );
-    }
-    // Of a pool that is not there nothing is known.
-    let complete = found.len() == raw.pools.get_ref().len();
-    for region in regions.get_ref().iter().filter(|_| complete) {
-        if !present.contains(&region.get_ref()) {
-            let what = format!(
-                "no backend of the service is in region {:?}",
-                region.get_ref()
-            );
-            report.add(region.span(), what, todo);
-        }
-    }
-    let names = regions
-        .get_ref()
-        .iter()
-        .map(|region| region.get_ref().clone());
-    Some(names.collect())
+/// The pools of a service or class, as far as they are there.
+pub(super) struct Chain<'a> {
+    /// "service" or "class".
+    pub(super) of: &'a str,
+    pub(super) found: &'a [(usize, &'a Text)],
+    /// Whether all are there.
+    pub(super) complete: bool,
+    pub(super) pools: &'a Names<Pool>,
+    pub(super) backends: &'a Names<Backend>,
 }
 
-fn new_flows(raw: &raw::Service, report: &mut Report<'_>) -> Option<NewFlows> {
-    let Some(per_second) = &raw.new_flows_per_second else {
-        if let Some(burst) = &raw.new_flows_burst {
+impl Chain<'_> {
+    /// Checks that the backends can serve the VIP.
+    pub(super) fn fits(&self, vip: IpAddr, port: u16, report: &mut Report<'_>) {
+        for (index, reference) in self.found {
+            let pool = self.pools.item(*index);
+            let members = pool.into_iter().flat_map(|pool| &pool.backends);
+            for backend in members.filter_map(|b| self.backends.item(*b)) {
+                fits(vip, port, backend, reference, report);
+            }
+        }
+    }
+
+    /// Regions of the backends.
+    pub(super) fn present(&self) -> Vec<&String> {
+        self.found
+            .iter()
+            .filter_map(|(index, _)| self.pools.item(*index))
+            .flat_map(|pool| &pool.backends)
+            .filter_map(|backend| self.backends.item(*backend))
+            .map(|backend| &backend.region)
+            .collect()
+    }
+
+    /// The regions that the backends may serve from: each has one.
+    pub(super) fn regions(
+        &self,
+        regions: &Spanned<Vec<Text>>,
+        report: &mut Report<'_>,
+    ) -> Vec<String> {
+        let of = self.of;
+        let present = self.present();
+        let todo = "name regions of backends of its pools, or leave `regions` out to allow all";
+        if regions.get_ref().is_empty() {
+            let what = format!("the {of} may be served from nowhere");
+            report.add(regions.span(), what, todo);
+        }
+        // Of a pool that is not there nothing is known.
+        for region in regions.get_ref().iter().filter(|_| self.complete) {
+            if !present.contains(&region.get_ref()) {
+                let what = format!("no backend of the {of} is in region {:?}", region.get_ref());
+                report.add(region.span(), what, todo);
+            }
+        }
+        let names = regions.get_ref().iter();
+        names.map(|region| region.get_ref().clone()).collect()
+    }
+}
+
+pub(super) fn new_flows(
+    per_second: Option<&Spanned<u32>>,
+    burst: Option<&Spanned<u32>>,
+    report: &mut Report<'_>,
+) -> Option<NewFlows> {
+    if per_second.is_none() {
+        if let Some(burst) = burst {
             let what = "a burst of new flows, but no number of them in a second";
             report.add(burst.span(), what, "add `new_flows_per_second`");
         }
         return None;
-    };
-    let per_second = report.number(Some(per_second), 1, 1..=MAX_NEW_FLOWS);
-    let burst = report.number(raw.new_flows_burst.as_ref(), per_second, 1..=MAX_NEW_FLOWS);
+    }
+    let per_second = report.number(per_second, 1, 1..=MAX_NEW_FLOWS);
+    let burst = report.number(burst, per_second, 1..=MAX_NEW_FLOWS);
     Some(NewFlows { per_second, burst })
 }
 

@@ -100,6 +100,43 @@ fn a_document_becomes_what_it_says() {
 }
 
 #[test]
+fn a_class_has_what_it_leaves_out_from_its_service() {
+    let service = GOOD.replace(
+        "idle_timeout",
+        "end = \"drop\"\nregions = [\"us\"]\nnew_flows_per_second = 7\nidle_timeout",
+    );
+    let first =
+        "[[class]]\nname = \"a\"\nservice = \"s1\"\nsources = [\"10.0.0.0/8\"]\npools = [\"p1\"]\n";
+    let second = "[[class]]\nname = \"b\"\nservice = \"s1\"\nsources = [\"10.0.0.0/8\", \"10.9.0.1\"]\n\
+                  dscp = [46, 10, 46]\npools = [\"p1\"]\nend = \"reject\"\nregions = [\"eu\"]\n\
+                  new_flows_per_second = 3\nnew_flows_burst = 2\n";
+    let config = parse(&format!("{service}{first}{second}")).unwrap();
+    let ids = config.policy_ids();
+    let names: Vec<_> = ids.iter().map(|id| config.policy(*id).name()).collect();
+    assert_eq!(names, ["s1", "s1/a", "s1/b"]);
+    let [own, a, b] = ids[..] else {
+        panic!("{ids:?}");
+    };
+    let [own, a, b] = [own, a, b].map(|id| config.policy(id));
+    assert_eq!(
+        (a.end, a.regions, a.new_flows),
+        (own.end, own.regions, own.new_flows)
+    );
+    assert_eq!((own.end, b.end), (End::Drop, End::Reject));
+    assert_eq!(b.regions, Some(&["eu".to_owned()][..]));
+    assert_eq!(b.new_flows.map(|n| (n.per_second, n.burst)), Some((3, 2)));
+    let class = b.class.unwrap();
+    assert_eq!(class.dscp, [10, 46]);
+    assert_eq!(class.sources[1], (Ipv4Addr::new(10, 9, 0, 1).into(), 32));
+    let client = Ipv4Addr::new(10, 9, 0, 1).into();
+    assert_eq!(
+        class.because(client, 46),
+        "10.9.0.1 is in 10.9.0.1/32, and the DSCP is 46"
+    );
+    assert_ne!(class.hash(), a.class.unwrap().hash());
+}
+
+#[test]
 fn each_mistake_is_told_with_its_line() {
     for (from, to, line, says) in BAD {
         assert!(GOOD.contains(from), "{from:?} is not in the document");

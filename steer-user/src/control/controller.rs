@@ -1,7 +1,8 @@
 //! The state of the loop. It takes the clock as an argument, and waits for nothing.
 
 use std::{
-    collections::HashMap,
+    collections::{HashMap, HashSet},
+    net::IpAddr,
     ops::Range,
     time::{Duration, Instant},
 };
@@ -26,7 +27,7 @@ use super::{
     status::{self, Status},
 };
 use crate::{
-    config::Config,
+    config::{Config, PolicyId},
     dataplane::{Dataplane, SweepLimits},
     domain::{health::State, maglev, rings::Candidate},
     explain::{Explanation, Names, explain},
@@ -58,7 +59,9 @@ pub struct Controller<D> {
     pub(super) dataplane: D,
     pub(super) numbers: Numbers,
     pub(super) regions: Regions,
-    /// Where the tables of the services are, by the index of the service in the configuration.
+    /// Services and their classes, in the order of the configuration.
+    pub(super) policies: Vec<PolicyId>,
+    /// Where the table of each policy is.
     pub(super) tables: Vec<Range<u32>>,
     pub(super) known: HashMap<String, Known>,
     pub(super) unsettled: Unsettled,
@@ -95,6 +98,7 @@ impl<D: Dataplane> Controller<D> {
         let mut controller = Self {
             numbers: Numbers::default(),
             regions: Regions::default(),
+            policies: Vec::new(),
             tables: Vec::new(),
             known: HashMap::new(),
             unsettled: Unsettled::default(),
@@ -119,30 +123,35 @@ impl<D: Dataplane> Controller<D> {
     pub fn reconfigure(&mut self, config: Config, now: Instant) -> Result<()> {
         let numbers = Numbers::assign(&config, &self.dataplane)?;
         let regions = self.regions.with(&config, &numbers, &self.dataplane)?;
-        let (mut services, mut ops) = placement::place(&self.dataplane, &config, &numbers)?;
-        for (service, wanted) in services.iter_mut().zip(&config.services) {
-            service.regions = regions.mask(wanted);
+        let (mut placed, mut ops) = placement::place(&self.dataplane, &config, &numbers)?;
+        let policies = config.policy_ids();
+        for (policy, id) in placed.iter_mut().zip(&policies) {
+            policy.regions = regions.mask(config.policy(*id).regions);
         }
-        desired::keep_nat(&mut services, &self.dataplane);
-        let tables: Vec<_> = services.iter().map(placement::table).collect();
+        desired::keep_nat(&mut placed, &self.dataplane);
+        let tables: Vec<_> = placed.iter().map(placement::table).collect();
+        let (mut services, classes) = desired::split(&config, &policies, placed);
         services.extend(desired::nat_sources(&config));
         services.extend(desired::addresses(&services));
         self.known = self.known_of(&config);
         self.config = config;
         self.numbers = numbers;
         self.regions = regions;
+        self.policies = policies;
         self.tables = tables;
         ops.push(Op::Sources(self.config.nat.addresses.clone()));
         ops.push(Op::Denied(self.config.admission.deny.clone()));
         ops.push(Op::Settings(desired::settings(&self.config)));
-        ops.push(Op::Publish(services));
+        ops.push(Op::Publish(services, classes));
         ops.extend(self.member_ops());
         self.apply(ops)?;
         self.handover = Some(now + HANDOVER);
-        let (backends, services) = (&self.known, &self.config.services);
+        let backends = &self.known;
+        let names = self.policies.iter().map(|id| self.config.policy(*id));
+        let names: HashSet<String> = names.map(|policy| policy.name()).collect();
         self.recorder.retain(
             |name| backends.contains_key(name),
-            |name| services.iter().any(|service| service.name == name),
+            |name| names.contains(name),
         );
         self.unsettled.retain(&self.tables);
         for range in &self.tables {
@@ -260,8 +269,8 @@ impl<D: Dataplane> Controller<D> {
             }
             self.frozen = None;
         }
-        for index in 0..self.config.services.len() {
-            let service = &self.config.services[index].name;
+        for index in 0..self.policies.len() {
+            let service = self.config.policy(self.policies[index]).name();
             let range = self.tables[index].clone();
             let Some(table) = self.table(index, range.len()) else {
                 warn!(service, why, "no backend is up");
@@ -279,16 +288,18 @@ impl<D: Dataplane> Controller<D> {
         self.apply(ops)
     }
 
-    fn table(&self, service: usize, len: usize) -> Option<Vec<maglev::Choice>> {
-        chain::table(&self.pools(service)?, len)
+    fn table(&self, policy: usize, len: usize) -> Option<Vec<maglev::Choice>> {
+        chain::table(&self.pools(policy)?, len)
     }
 
-    /// The candidates of a service's table, by pool.
-    pub(super) fn pools(&self, service: usize) -> Option<Vec<Vec<chain::Member<'_>>>> {
+    /// The candidates of a policy's table, by pool.
+    pub(super) fn pools(&self, policy: usize) -> Option<Vec<Vec<chain::Member<'_>>>> {
+        let id = self.policies[policy];
+        let policy = self.config.policy(id);
         let home = &self.config.node.region;
         let mut seen = Vec::new();
         let mut pools = Vec::new();
-        for pool in &self.config.services[service].pools {
+        for pool in policy.pools {
             let mut members = Vec::new();
             for index in &self.config.pools[*pool].backends {
                 // In a later pool a backend is no further choice.
@@ -298,10 +309,10 @@ impl<D: Dataplane> Controller<D> {
                 seen.push(*index);
                 let backend = &self.config.backends[*index];
                 // The kernel would refuse it.
-                if !self.config.services[service].may_use(backend) {
+                if !policy.may_use(backend) {
                     continue;
                 }
-                let id = self.numbers.members[&(service, *index)];
+                let id = self.numbers.members[&(id.service, *index)];
                 let state = self.dataplane.member(id).state;
                 let known = self.known.get(&backend.name)?;
                 members.push(chain::Member {
@@ -331,9 +342,9 @@ impl<D: Dataplane> Controller<D> {
             let ops = self.retired_ops(now);
             self.apply(ops)?;
         }
-        for (wanted, range) in self.config.services.iter().zip(&self.tables) {
-            self.unsettled
-                .settle(&mut self.dataplane, range, wanted.idle_timeout, now);
+        for (id, range) in self.policies.iter().zip(&self.tables) {
+            let idle = self.config.services[id.service].idle_timeout;
+            self.unsettled.settle(&mut self.dataplane, range, idle, now);
         }
         // One at a time: the marks on the slots are those of the sweep that is under way.
         if !self.sweeping && now.saturating_duration_since(self.swept) >= SWEEP_EVERY {
@@ -369,9 +380,9 @@ impl<D: Dataplane> Controller<D> {
         status::of(self, now)
     }
 
-    /// What the data path does with a flow, in words.
-    pub fn explain(&self, key: &FlowKey, tcp_flags: u8) -> Explanation {
-        explain(&self.dataplane, key, tcp_flags, self)
+    /// What the data path does with a packet of a flow, in words.
+    pub fn explain(&self, key: &FlowKey, tcp_flags: u8, dscp: u8) -> Explanation {
+        explain(&self.dataplane, key, tcp_flags, dscp, self)
     }
 
     /// The configuration in use.
@@ -389,9 +400,15 @@ impl<D> Names for Controller<D> {
     fn service(&self, id: u16) -> Option<String> {
         let found = self
             .numbers
-            .services
+            .policies
             .iter()
             .position(|number| *number == id);
-        found.map(|index| self.config.services[index].name.clone())
+        found.map(|index| self.config.policy(self.policies[index]).name())
+    }
+
+    fn class(&self, id: u16, client: IpAddr, dscp: u8) -> Option<String> {
+        let index = self.numbers.policies.iter().position(|n| *n == id)?;
+        let class = self.config.policy(self.policies[index]).class?;
+        Some(class.because(client, dscp))
     }
 }

@@ -1,6 +1,6 @@
 //! What the configuration asks of the data path, by the numbers that kernel and daemon share.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, HashMap, HashSet};
 
 use anyhow::{Result, bail};
 use steer_common::abi::{
@@ -9,8 +9,8 @@ use steer_common::abi::{
 };
 
 use crate::{
-    config::{self, Config, End, OpenFlows},
-    dataplane::Dataplane,
+    config::{self, Config, End, OpenFlows, Policy, PolicyId},
+    dataplane::{Class, Dataplane},
 };
 
 /// Seed of the hash of flows: the same on all nodes.
@@ -22,11 +22,13 @@ const NAT_RETRY_MS: u32 = 500;
 /// Number of the entries for source addresses of `nat`.
 const NO_SERVICE: u16 = u16::MAX;
 
-/// Numbers of services and members: those that the maps have already, and free ones for the rest.
+/// Numbers of services, classes and members: those that the maps have already, and free ones for the rest.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Numbers {
     /// By the index of the service in the configuration.
     pub(super) services: Vec<u16>,
+    /// Of services and classes, in the order of [`Config::policy_ids`].
+    pub(super) policies: Vec<u16>,
     /// By the indexes of service and backend.
     pub(super) members: BTreeMap<(usize, usize), u16>,
 }
@@ -37,19 +39,23 @@ impl Numbers {
     /// # Errors
     /// If there are more members than the data path holds.
     pub(super) fn assign(config: &Config, dataplane: &impl Dataplane) -> Result<Self> {
-        let present = dataplane.services();
+        let present = present(dataplane);
+        let ids: HashMap<ServiceKey, u16> = present.iter().map(|p| (p.key, p.id)).collect();
+        let mut used: HashSet<u16> = ids.values().copied().collect();
         let mut numbers = Self::default();
         let mut next = 0;
-        for service in &config.services {
-            let key = key(service);
-            let known = present.iter().find(|p| p.key == key).map(|p| p.id);
+        for id in config.policy_ids() {
+            let known = ids.get(&key(&config.policy(id))).copied();
             let number = known.unwrap_or_else(|| {
-                while present.iter().any(|p| p.id == next) || numbers.services.contains(&next) {
+                while !used.insert(next) {
                     next += 1;
                 }
                 next
             });
-            numbers.services.push(number);
+            numbers.policies.push(number);
+            if id.class.is_none() {
+                numbers.services.push(number);
+            }
         }
         let mut present = HashMap::new();
         let mut free = Vec::new();
@@ -63,7 +69,7 @@ impl Numbers {
             }
         }
         for (index, service) in config.services.iter().enumerate() {
-            for backend in backends(config, service) {
+            for backend in config.members(service) {
                 let address = config.backends[backend].address.into();
                 let known = present.get(&(numbers.services[index], address)).copied();
                 let Some(id) = known.or_else(|| free.pop()) else {
@@ -76,45 +82,48 @@ impl Numbers {
     }
 }
 
-/// Indexes of a service's backends, each once, in the order of its pools.
-pub(super) fn backends(config: &Config, service: &config::Service) -> Vec<usize> {
-    let mut found = Vec::new();
-    for pool in &service.pools {
-        for backend in &config.pools[*pool].backends {
-            if !found.contains(backend) {
-                found.push(*backend);
-            }
-        }
-    }
-    found
+/// Services and policies of classes that the data path has.
+pub(super) fn present(dataplane: &impl Dataplane) -> Vec<Service> {
+    let mut present = dataplane.services();
+    present.extend(dataplane.policies());
+    present
 }
 
-pub(super) fn key(service: &config::Service) -> ServiceKey {
+/// What a policy is known by.
+pub(super) fn key(policy: &Policy<'_>) -> ServiceKey {
+    let service = policy.service;
     ServiceKey {
         address: service.address.into(),
         port: service.port,
         protocol: service.protocol.number(),
         family: Family::of(&service.address) as u8,
-        _pad: 0,
+        class: policy.class.map_or(0, config::Class::hash),
     }
 }
 
-/// A service without its table.
-pub(super) fn service(config: &Config, service: &config::Service, id: u16) -> Service {
+/// The key of the service that a policy belongs to.
+pub(super) fn service_key(key: ServiceKey) -> ServiceKey {
+    ServiceKey { class: 0, ..key }
+}
+
+/// A policy without its table and its regions.
+pub(super) fn policy(config: &Config, policy: &Policy<'_>, id: u16) -> Service {
+    let service = policy.service;
     let mut flags = 0;
     if service.open_flows == OpenFlows::Reset {
         flags |= service_flags::RESET_OPEN;
     }
-    if service.end == End::Reject {
+    if policy.end == End::Reject {
         flags |= service_flags::REJECT;
     }
+    // Flows that began in another class are in the nat table, too.
     let is_nat = |b: &usize| matches!(config.backends[*b].mode, config::Mode::Nat { .. });
-    if backends(config, service).iter().any(is_nat) {
+    if config.members(service).iter().any(is_nat) {
         flags |= service_flags::HAS_NAT;
     }
-    let (flow_interval, flow_burst) = service.new_flows.map_or((0, 0), pace);
+    let (flow_interval, flow_burst) = policy.new_flows.map_or((0, 0), pace);
     Service {
-        key: key(service),
+        key: key(policy),
         flags,
         id,
         flow_interval,
@@ -123,16 +132,43 @@ pub(super) fn service(config: &Config, service: &config::Service, id: u16) -> Se
     }
 }
 
+/// Policies as services and their classes.
+pub(super) fn split(
+    config: &Config,
+    ids: &[PolicyId],
+    policies: Vec<Service>,
+) -> (Vec<Service>, Vec<Class>) {
+    let mut services = Vec::new();
+    let mut classes = Vec::new();
+    for (id, policy) in ids.iter().zip(policies) {
+        match config.policy(*id).class {
+            None => services.push(policy),
+            Some(class) => classes.push(Class {
+                policy,
+                sources: class.sources.clone(),
+                dscp: class.dscp.clone(),
+            }),
+        }
+    }
+    (services, classes)
+}
+
 /// Members that the configuration no longer has keep their flows, which the nat table has to be asked
 /// for.
-pub(super) fn keep_nat(services: &mut [Service], dataplane: &impl Dataplane) {
-    for id in 1..MEMBERS as u16 {
-        let member = dataplane.member(id);
-        if member.state == MemberState::Absent as u8 || member.mode != Mode::Nat as u8 {
-            continue;
-        }
-        if let Some(service) = services.iter_mut().find(|s| s.id == member.service) {
-            service.flags |= service_flags::HAS_NAT;
+pub(super) fn keep_nat(policies: &mut [Service], dataplane: &impl Dataplane) {
+    let nat: HashSet<u16> = (1..MEMBERS as u16)
+        .map(|id| dataplane.member(id))
+        .filter(|m| m.state != MemberState::Absent as u8 && m.mode == Mode::Nat as u8)
+        .map(|member| member.service)
+        .collect();
+    let services = policies.iter().filter(|policy| policy.key.class == 0);
+    let keys: HashSet<ServiceKey> = services
+        .filter(|service| nat.contains(&service.id))
+        .map(|service| service.key)
+        .collect();
+    for policy in policies {
+        if keys.contains(&service_key(policy.key)) {
+            policy.flags |= service_flags::HAS_NAT;
         }
     }
 }
@@ -155,7 +191,7 @@ pub(super) fn nat_sources(config: &Config) -> Vec<Service> {
                     port: 0,
                     protocol,
                     family: Family::of(address) as u8,
-                    _pad: 0,
+                    class: 0,
                 },
                 flags: service_flags::NAT_SOURCE,
                 id: NO_SERVICE,

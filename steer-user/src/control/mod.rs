@@ -33,4 +33,4 @@ pub use self::preview::{Fate, Preview, Rehearsal, ServicePreview, Shares};
 pub use self::ready::Readiness;
 pub use self::replay::{Replayed, replay};
 pub use self::run::{Command, Commands, Configured, Life, Pulse, Setup, TICK, run};
-pub use self::status::{BackendStatus, MemberStatus, ServiceStatus, Status};
+pub use self::status::{BackendStatus, ClassStatus, MemberStatus, ServiceStatus, Status};

@@ -1,9 +1,9 @@
 //! Where tables are in the arena of slots.
 
-use std::ops::Range;
+use std::{collections::HashMap, ops::Range};
 
 use anyhow::{Result, bail};
-use steer_common::abi::{Service, Slot};
+use steer_common::abi::{Service, ServiceKey, Slot};
 
 use super::{
     arena::Arena,
@@ -12,45 +12,51 @@ use super::{
 };
 use crate::{config::Config, dataplane::Dataplane, domain::maglev};
 
-/// The table of a service.
+/// The table of a policy.
 pub(super) fn table(service: &Service) -> Range<u32> {
     service.slots_start..service.slots_start + service.slots_len
 }
 
-/// Gives each service a place for its table: the one that it has, or a new one that begins with
+/// Gives each policy a place for its table: the one that it has, or a new one that begins with
 /// the owners of the old.
 pub(super) fn place(
     dataplane: &impl Dataplane,
     config: &Config,
     numbers: &Numbers,
 ) -> Result<(Vec<Service>, Vec<Op>)> {
-    let present = dataplane.services();
-    let mut arena = Arena::new(present.iter().map(table));
+    let present = desired::present(dataplane);
+    let tables: HashMap<ServiceKey, Range<u32>> = present
+        .iter()
+        .map(|policy| (policy.key, table(policy)))
+        .filter(|(_, range)| !range.is_empty())
+        .collect();
+    let mut arena = Arena::new(tables.values().cloned());
     let mut ops = Vec::new();
-    let mut services = Vec::new();
-    for (index, wanted) in config.services.iter().enumerate() {
-        let mut service = desired::service(config, wanted, numbers.services[index]);
-        let members = desired::backends(config, wanted).len();
+    let mut policies = Vec::new();
+    for (id, number) in config.policy_ids().into_iter().zip(&numbers.policies) {
+        let wanted = config.policy(id);
+        let mut policy = desired::policy(config, &wanted, *number);
+        let members = wanted.members(config).len();
         let len = maglev::table_size(members) as u32;
-        let old = present.iter().find(|p| p.key == service.key);
-        let old = old.map(table).filter(|range| !range.is_empty());
         // A table that is large enough keeps its place: in another every flow would have
         // another slot.
-        let range = match old {
-            Some(old) if old.len() as u32 >= len => old,
+        let range = match tables.get(&policy.key) {
+            Some(old) if old.len() as u32 >= len => old.clone(),
             old => {
                 let Some(new) = arena.take(len) else {
-                    bail!("service {}: no room for its table", wanted.name);
+                    bail!("service {}: no room for its table", wanted.name());
                 };
-                ops.push(Op::Table(new.start, grown(dataplane, old, len)));
+                // Clients of a new class were the service's until now, and so are their flows.
+                let before = old.or_else(|| tables.get(&desired::service_key(policy.key)));
+                ops.push(Op::Table(new.start, grown(dataplane, before.cloned(), len)));
                 new
             }
         };
-        service.slots_start = range.start;
-        service.slots_len = range.len() as u32;
-        services.push(service);
+        policy.slots_start = range.start;
+        policy.slots_len = range.len() as u32;
+        policies.push(policy);
     }
-    Ok((services, ops))
+    Ok((policies, ops))
 }
 
 /// A table of another size in which the slots of a flow agree as far as they can: the index of

@@ -5,7 +5,7 @@ use std::net::IpAddr;
 use anyhow::Result;
 use steer_common::abi::{Config, Member, MemberState, Service, Slot};
 
-use crate::dataplane::Dataplane;
+use crate::dataplane::{Class, Dataplane};
 
 /// One change.
 #[derive(Clone, Debug, PartialEq)]
@@ -22,8 +22,8 @@ pub(super) enum Op {
     Member(u16, Member),
     /// A table that no service names yet.
     Table(u32, Vec<Slot>),
-    /// All services.
-    Publish(Vec<Service>),
+    /// All services and their classes.
+    Publish(Vec<Service>, Vec<Class>),
 }
 
 impl Op {
@@ -36,7 +36,7 @@ impl Op {
             Self::Member(..) => 3,
             Self::State(..) => 4,
             Self::Table(..) => 5,
-            Self::Publish(_) => 6,
+            Self::Publish(..) => 6,
         }
     }
 }
@@ -55,7 +55,7 @@ pub(super) fn apply(dataplane: &mut impl Dataplane, op: &Op) -> Result<()> {
         Op::Settings(config) => dataplane.set_config(config),
         Op::Member(id, member) => dataplane.set_member(*id, member),
         Op::Table(start, slots) => dataplane.write_slots(*start, slots),
-        Op::Publish(services) => dataplane.publish(services)?,
+        Op::Publish(services, classes) => dataplane.publish_with(services, classes)?,
     }
     Ok(())
 }

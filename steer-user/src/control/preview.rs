@@ -13,7 +13,7 @@ use tracing::subscriber::{NoSubscriber, with_default};
 
 use super::{Controller, desired, placement, recorder::Recorder, slots::Unsettled};
 use crate::{
-    config::{Config, Service},
+    config::{Config, Policy},
     dataplane::{Dataplane, Memory},
     domain::health::State,
     journal::Journal,
@@ -34,10 +34,10 @@ pub struct Preview {
     pub assumed: Vec<String>,
 }
 
-/// What would become of a service.
+/// What would become of a service, or of one of its classes.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct ServicePreview {
-    /// Its name.
+    /// Its name; of a class, `service/class`.
     pub name: String,
     /// Its protocol, address and port.
     pub vip: String,
@@ -121,6 +121,7 @@ impl<D: Dataplane> Controller<D> {
             dataplane: Memory::of(&self.dataplane),
             numbers: self.numbers.clone(),
             regions: self.regions.clone(),
+            policies: self.policies.clone(),
             tables: self.tables.clone(),
             known: self.known.clone(),
             unsettled: Unsettled::default(),
@@ -184,47 +185,55 @@ impl<D: Dataplane> Controller<D> {
         nearest
     }
 
-    /// The first choices of a service's table, by name; those of no backend that the configuration
+    /// The first choices of a policy's table, by name; those of no backend that the configuration
     /// has are empty.
-    fn firsts(&self, service: usize) -> Vec<&str> {
+    fn firsts(&self, policy: usize) -> Vec<&str> {
+        let service = self.policies[policy].service;
         let members = self.numbers.members.iter();
         let names: HashMap<u16, &str> = members
             .filter(|((s, _), _)| *s == service)
             .map(|((_, b), id)| (*id, self.config.backends[*b].name.as_str()))
             .collect();
         let name = |slot: Slot| names.get(&slot.first).copied().unwrap_or("");
-        let slots = self.dataplane.slots(self.tables[service].clone());
+        let slots = self.dataplane.slots(self.tables[policy].clone());
         slots.into_iter().map(name).collect()
     }
 
-    fn key(&self, service: usize) -> ServiceKey {
-        desired::key(&self.config.services[service])
+    fn policy(&self, index: usize) -> Policy<'_> {
+        self.config.policy(self.policies[index])
+    }
+
+    fn key(&self, policy: usize) -> ServiceKey {
+        desired::key(&self.policy(policy))
     }
 }
 
 fn services(now: &Controller<Memory>, then: &Controller<Memory>) -> Vec<ServicePreview> {
     let mut found = Vec::new();
-    let published = now.dataplane.services();
-    for (index, service) in then.config.services.iter().enumerate() {
-        let before = (0..now.config.services.len()).find(|i| now.key(*i) == then.key(index));
+    let published = desired::present(&now.dataplane);
+    let keys = |c: &Controller<Memory>| (0..c.policies.len()).map(|i| c.key(i)).collect::<Vec<_>>();
+    let [keys_now, keys_then] = [now, then].map(keys);
+    for (index, key) in keys_then.iter().enumerate() {
+        let service = then.policy(index);
+        let before = keys_now.iter().position(|k| k == key);
         let firsts = before.map(|i| now.firsts(i)).unwrap_or_default();
         let after = then.firsts(index);
         let mut shares = shares(&firsts, &after);
-        let own = |c: &Config, s: &Service| -> BTreeSet<String> {
-            let members = c.members(s).into_iter();
+        let own = |c: &Config, policy: &Policy<'_>| -> BTreeSet<String> {
+            let members = policy.members(c).into_iter();
             members.map(|b| c.backends[b].name.clone()).collect()
         };
-        for name in own(&then.config, service) {
+        for name in own(&then.config, &service) {
             shares.entry(name).or_default().then.get_or_insert(0.0);
         }
         if let Some(i) = before {
-            for name in own(&now.config, &now.config.services[i]) {
+            for name in own(&now.config, &now.policy(i)) {
                 shares.entry(name).or_default().now.get_or_insert(0.0);
             }
         }
         found.push(ServicePreview {
-            name: service.name.clone(),
-            vip: vip(service),
+            name: service.name(),
+            vip: vip(&service),
             fate: if before.is_some() {
                 Fate::Stays
             } else {
@@ -234,19 +243,18 @@ fn services(now: &Controller<Memory>, then: &Controller<Memory>) -> Vec<ServiceP
             shares,
         });
     }
-    for (index, service) in now.config.services.iter().enumerate() {
-        let key = now.key(index);
-        let stays = (0..then.config.services.len()).any(|i| then.key(i) == key);
-        if stays
+    for (index, key) in keys_now.iter().enumerate() {
+        let service = now.policy(index);
+        if keys_then.contains(key)
             || !published
                 .iter()
-                .any(|p| p.key == key && !placement::table(p).is_empty())
+                .any(|p| p.key == *key && !placement::table(p).is_empty())
         {
             continue;
         }
         found.push(ServicePreview {
-            name: service.name.clone(),
-            vip: vip(service),
+            name: service.name(),
+            vip: vip(&service),
             fate: Fate::Goes,
             moved: 1.0,
             shares: shares(&now.firsts(index), &[]),
@@ -255,7 +263,8 @@ fn services(now: &Controller<Memory>, then: &Controller<Memory>) -> Vec<ServiceP
     found
 }
 
-fn vip(service: &Service) -> String {
+fn vip(policy: &Policy<'_>) -> String {
+    let service = policy.service;
     let (protocol, port) = (service.protocol.as_str(), service.port);
     match port {
         0 => format!("{protocol} {} any port", service.address),

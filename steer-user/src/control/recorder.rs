@@ -212,10 +212,10 @@ impl Recorder {
 }
 
 impl<D: Dataplane> Controller<D> {
-    /// Tells that slots of a service's table have other choices.
+    /// Tells that slots of a policy's table have other choices.
     pub(super) fn tell(
         &mut self,
-        service: usize,
+        policy: usize,
         why: &str,
         table: &[Choice],
         changed: usize,
@@ -224,9 +224,9 @@ impl<D: Dataplane> Controller<D> {
         if !self.recorder.is_on() {
             return;
         }
-        let inputs = inputs(&self.pools(service).unwrap_or_default());
+        let inputs = inputs(&self.pools(policy).unwrap_or_default());
         let decided = Decided {
-            service: &self.config.services[service].name,
+            service: &self.config.policy(self.policies[policy]).name(),
             why,
             inputs: &inputs,
             table,

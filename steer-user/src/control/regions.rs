@@ -6,10 +6,7 @@ use anyhow::{Result, bail};
 use steer_common::abi::{MEMBERS, MemberState, REGIONS};
 
 use super::desired::Numbers;
-use crate::{
-    config::{Config, Service},
-    dataplane::Dataplane,
-};
+use crate::{config::Config, dataplane::Dataplane};
 
 /// Numbers by name. A name keeps its number for as long as a member in the maps has it, also over
 /// restarts: services and members that are written one after the other always mean the same.
@@ -62,9 +59,9 @@ impl Regions {
         self.0.get(name).copied().unwrap_or(REGIONS)
     }
 
-    /// The regions that a service may be served from.
-    pub(super) fn mask(&self, service: &Service) -> u64 {
-        let Some(regions) = &service.regions else {
+    /// The regions with these names, as a mask; all of them without names.
+    pub(super) fn mask(&self, regions: Option<&[String]>) -> u64 {
+        let Some(regions) = regions else {
             return u64::MAX;
         };
         let known = regions.iter().filter_map(|name| self.0.get(name));

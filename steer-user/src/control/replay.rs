@@ -311,9 +311,10 @@ fn compare(
     inputs: &BTreeMap<String, Input>,
 ) -> Vec<String> {
     let mut lines = Vec::new();
-    let services = &controller.config.services;
-    let Some(index) = services.iter().position(|s| s.name == service) else {
-        return vec!["the configuration has no such service".to_owned()];
+    let mut policies = controller.policies.iter();
+    let Some(index) = policies.position(|id| controller.config.policy(*id).name() == service)
+    else {
+        return vec!["the configuration has no such service or class".to_owned()];
     };
     let pools = controller.pools(index).unwrap_or_default();
     let mine: BTreeMap<String, Input> = recorder::inputs(&pools)

@@ -44,7 +44,7 @@ pub enum Command {
     /// The memory of each map.
     Memory(oneshot::Sender<Result<Vec<MapMemory>>>),
     /// What the data path does with a flow; with TCP flags.
-    Explain(FlowKey, u8, oneshot::Sender<Explanation>),
+    Explain(FlowKey, u8, u8, oneshot::Sender<Explanation>),
     /// Drain a backend, or stop draining it; with who says so.
     Drain(String, bool, String, oneshot::Sender<Result<(), Refused>>),
     /// Something about the configuration.
@@ -280,8 +280,8 @@ impl Daemon {
                 drop(reply.send(status));
             }
             Command::Memory(reply) => drop(reply.send(self.attacher.memory())),
-            Command::Explain(key, flags, reply) => {
-                drop(reply.send(self.controller.explain(&key, flags)));
+            Command::Explain(key, flags, dscp, reply) => {
+                drop(reply.send(self.controller.explain(&key, flags, dscp)));
             }
             Command::Drain(name, drained, by, reply) => {
                 drop(reply.send(self.controller.drain_by(&name, drained, &by, now)));

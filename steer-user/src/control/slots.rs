@@ -149,6 +149,10 @@ pub(super) fn untrack(dataplane: &mut impl Dataplane, ranges: &[Range<u32>], swe
     for (slot, member) in &sweep.tracked {
         held.entry(*slot).or_default().push(*member);
     }
+    // Flows whose table has another place now name the old one until their next packet.
+    let mut sorted = ranges.to_vec();
+    sorted.sort_unstable_by_key(|range| range.start);
+    let moved = sweep.tracked.iter().any(|(slot, _)| !is_in(&sorted, *slot));
     for range in ranges {
         for (index, slot) in (range.start..).zip(dataplane.slots(range.clone())) {
             if slot.track != Track::Sweeping as u8 {
@@ -157,7 +161,7 @@ pub(super) fn untrack(dataplane: &mut impl Dataplane, ranges: &[Range<u32>], swe
             let members = held.get(&index);
             // While a slot is unsettled its owner may change before its flows end.
             let differs = |m: &u16| *m != slot.owner || slot.owner != slot.first;
-            let needed = members.is_some_and(|members| members.iter().any(differs));
+            let needed = moved || members.is_some_and(|members| members.iter().any(differs));
             swap(dataplane, index, slot, |slot| match slot.track {
                 track if track != Track::Sweeping as u8 => slot,
                 _ if needed => slot.with_track(Track::Some as u8),
@@ -165,6 +169,13 @@ pub(super) fn untrack(dataplane: &mut impl Dataplane, ranges: &[Range<u32>], swe
             });
         }
     }
+}
+
+/// Whether a slot is in one of the ranges, which are in order and do not overlap.
+fn is_in(ranges: &[Range<u32>], slot: u32) -> bool {
+    let behind = ranges.partition_point(|range| range.start <= slot);
+    let last = behind.checked_sub(1).and_then(|index| ranges.get(index));
+    last.is_some_and(|range| range.contains(&slot))
 }
 
 /// What slots need besides.

@@ -2,6 +2,8 @@
 
 use std::{
     collections::{BTreeMap, HashMap},
+    net::IpAddr,
+    ops::Range,
     time::{Instant, SystemTime},
 };
 
@@ -12,7 +14,7 @@ use steer_common::{
     verdict::DropReason,
 };
 
-use super::{Attachment, Controller, desired};
+use super::{Attachment, Controller};
 use crate::{
     config::{self, Config},
     dataplane::Dataplane,
@@ -65,6 +67,30 @@ pub struct ServiceStatus {
     pub unsettled: usize,
     /// Its members.
     pub members: Vec<MemberStatus>,
+    /// Its classes. What of its clients is in none has the fields above.
+    #[serde(default)]
+    pub classes: Vec<ClassStatus>,
+}
+
+/// A class of a service's clients.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct ClassStatus {
+    /// Its name.
+    pub name: String,
+    /// Prefixes of its clients; none means all.
+    pub sources: Vec<String>,
+    /// Its DSCPs; none means all.
+    pub dscp: Vec<u8>,
+    /// Names of its pools, the first choice first.
+    pub pools: Vec<String>,
+    /// Regions that it may be served from; `None` means any.
+    pub regions: Option<Vec<String>>,
+    /// Slots of its table.
+    pub slots: usize,
+    /// Slots whose open flows belong to another member than new ones.
+    pub unsettled: usize,
+    /// Parts of its table, from 0 to 1, by backend.
+    pub shares: BTreeMap<String, f64>,
 }
 
 /// A backend as one service sees it.
@@ -141,9 +167,13 @@ pub(super) fn of<D: Dataplane>(controller: &Controller<D>, now: Instant) -> Resu
             drops.insert(reason.name().to_owned(), count);
         }
     }
-    let services = (0..config.services.len())
-        .map(|index| service(controller, index, &counters.members))
-        .collect();
+    let mut services: Vec<ServiceStatus> = Vec::new();
+    for index in 0..controller.policies.len() {
+        match (controller.policies[index].class, services.last_mut()) {
+            (Some(_), Some(service)) => service.classes.extend(class(controller, index)),
+            _ => services.push(service(controller, index, &counters.members)),
+        }
+    }
     let backends = config
         .backends
         .iter()
@@ -168,16 +198,15 @@ fn service<D: Dataplane>(
     counters: &[MemberCounters],
 ) -> ServiceStatus {
     let config = &controller.config;
-    let settings = &config.services[index];
+    let place = controller.policies[index].service;
+    let settings = &config.services[place];
     let range = &controller.tables[index];
-    let mut own: HashMap<u16, usize> = HashMap::new();
-    for slot in controller.dataplane.slots(range.clone()) {
-        *own.entry(slot.first).or_default() += 1;
-    }
-    let members = desired::backends(config, settings)
+    let own = shares(controller, range);
+    let members = config
+        .members(settings)
         .into_iter()
         .map(|backend| {
-            let id = controller.numbers.members[&(index, backend)];
+            let id = controller.numbers.members[&(place, backend)];
             let count = counters.get(usize::from(id)).copied().unwrap_or_default();
             let own = own.get(&id).copied().unwrap_or(0);
             let state = MemberState::from_byte(controller.dataplane.member(id).state);
@@ -204,19 +233,62 @@ fn service<D: Dataplane>(
         address: settings.address.to_string(),
         port: settings.port,
         protocol: settings.protocol.as_str().to_owned(),
-        pools: settings
-            .pools
-            .iter()
-            .map(|pool| config.pools[*pool].name.clone())
-            .collect(),
+        pools: names(config, &settings.pools),
         slots: range.len(),
         unsettled: controller.unsettled.count(range),
         members,
+        classes: Vec::new(),
     }
 }
 
+/// Slots of a table by their first choice.
+fn shares<D: Dataplane>(controller: &Controller<D>, range: &Range<u32>) -> HashMap<u16, usize> {
+    let mut own: HashMap<u16, usize> = HashMap::new();
+    for slot in controller.dataplane.slots(range.clone()) {
+        *own.entry(slot.first).or_default() += 1;
+    }
+    own
+}
+
+fn names(config: &Config, pools: &[usize]) -> Vec<String> {
+    let pools = pools.iter().map(|pool| config.pools[*pool].name.clone());
+    pools.collect()
+}
+
+fn class<D: Dataplane>(controller: &Controller<D>, index: usize) -> Option<ClassStatus> {
+    let config = &controller.config;
+    let id = controller.policies[index];
+    let policy = config.policy(id);
+    let class = policy.class?;
+    let range = &controller.tables[index];
+    let own = shares(controller, range);
+    let share = |backend: usize| {
+        let member = controller.numbers.members[&(id.service, backend)];
+        let own = own.get(&member).copied().unwrap_or(0);
+        own as f64 / range.len().max(1) as f64
+    };
+    let name = |backend: usize| config.backends[backend].name.clone();
+    let prefix = |(address, len): &(IpAddr, u8)| format!("{address}/{len}");
+    Some(ClassStatus {
+        name: class.name.clone(),
+        sources: class.sources.iter().map(prefix).collect(),
+        dscp: class.dscp.clone(),
+        pools: names(config, policy.pools),
+        regions: policy.regions.map(<[String]>::to_vec),
+        slots: range.len(),
+        unsettled: controller.unsettled.count(range),
+        shares: policy
+            .members(config)
+            .into_iter()
+            .map(|backend| (name(backend), share(backend)))
+            .collect(),
+    })
+}
+
 fn pool_of(config: &Config, service: &config::Service, backend: usize) -> String {
-    let mut pools = service.pools.iter().map(|pool| &config.pools[*pool]);
+    let classes = service.classes.iter().flat_map(|class| &class.pools);
+    let pools = service.pools.iter().chain(classes);
+    let mut pools = pools.map(|pool| &config.pools[*pool]);
     let found = pools.find(|pool| pool.backends.contains(&backend));
     found.map(|pool| pool.name.clone()).unwrap_or_default()
 }

@@ -8,15 +8,16 @@ use std::{
 
 use steer_common::{
     abi::{
-        Address, Config, DISPLACEMENTS, FlowEntry, FlowKey, FragmentEntry, FragmentKey, Member,
-        MemberCounters, NatForward, NatReverse, SERVICES, Service, Slot, Track,
+        Address, ClassKey, ClassMatch, Config, DISPLACEMENTS, FlowEntry, FlowKey, FragmentEntry,
+        FragmentKey, Member, MemberCounters, NatForward, NatReverse, SERVICES, Service, Slot,
+        Track,
     },
     tables::{NextHop, Step, Tables},
     verdict::DropReason,
     wire::Packet,
 };
 
-use super::Snapshot;
+use super::{Snapshot, classes};
 
 /// The tables, with all that a decision changes in them.
 #[derive(Debug)]
@@ -132,6 +133,19 @@ impl Tables for HostTables {
     fn service(&self, index: u32) -> Option<&Service> {
         let index = self.in_bank(index, SERVICES)?;
         self.snapshot.services.get(index)
+    }
+
+    fn class(&self, key: &ClassKey) -> Option<ClassMatch> {
+        classes::search(&self.snapshot.classes, key)
+    }
+
+    fn class_by_dscp(&self, table: u16, dscp: u8) -> Option<u16> {
+        let table = self.snapshot.dscp_tables.get(usize::from(table))?;
+        table.0.get(usize::from(dscp)).copied()
+    }
+
+    fn policy(&self, index: u16) -> Option<&Service> {
+        self.snapshot.policies.get(usize::from(index))
     }
 
     fn slot(&self, index: u32) -> Option<Slot> {

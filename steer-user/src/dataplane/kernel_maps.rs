@@ -1,6 +1,7 @@
 //! [`Dataplane`] over the kernel's maps.
 
 use std::{
+    collections::HashMap as Mirror,
     net::IpAddr,
     ops::Range,
     sync::atomic::{AtomicU8, AtomicU32, AtomicU64, Ordering, fence},
@@ -18,14 +19,14 @@ use aya::{
 };
 use steer_common::{
     abi::{
-        self, Address, Config, FlowEntry, FlowKey, Member, MemberCounters, MemberState, NatForward,
-        NatReverse, Service, Slot, maps, member_flags,
+        self, Address, ClassKey, ClassMatch, Config, DscpTable, FlowEntry, FlowKey, Member,
+        MemberCounters, MemberState, NatForward, NatReverse, Service, Slot, maps, member_flags,
     },
     verdict::DropReason,
 };
 
 use super::{
-    Counters, Dataplane, Snapshot, Sweep, SweepLimits,
+    Class, Counters, Dataplane, Snapshot, Sweep, SweepLimits, classes,
     mapped::Mapped,
     perfect_hash, prefix,
     sweep::{Flows, Sweeping},
@@ -39,6 +40,10 @@ pub struct KernelMaps {
     config: Mapped<Config>,
     services: Mapped<Service>,
     displacements: Mapped<u32>,
+    classes: LpmTrie<MapData, ClassKey, ClassMatch>,
+    /// What is in `classes`.
+    prefixes: Mirror<(ClassKey, u32), ClassMatch>,
+    dscp_tables: Mapped<DscpTable>,
     slots: Mapped<u64>,
     members: Mapped<Member>,
     nat_sources: Mapped<Address>,
@@ -62,7 +67,16 @@ impl KernelMaps {
         let new_flows = take(ebpf, maps::NEW_FLOWS)?;
         let forward = take(ebpf, maps::NAT_FORWARD)?;
         let reverse = take(ebpf, maps::NAT_REVERSE)?;
+        let classes: LpmTrie<_, ClassKey, ClassMatch> = take(ebpf, maps::CLASSES)?.try_into()?;
+        let prefixes = classes
+            .iter()
+            .map(|entry| entry.map(|(key, found)| (place(&key), found)))
+            .collect::<Result<_, _>>()
+            .context("the classes cannot be read")?;
         Ok(Self {
+            classes,
+            prefixes,
+            dscp_tables: mapped(ebpf, maps::CLASS_DSCP)?,
             tables: Flows::new([&flows, &new_flows, &forward, &reverse])?,
             new_flows: new_flows.try_into()?,
             config: mapped(ebpf, maps::CONFIG)?,
@@ -115,6 +129,16 @@ impl KernelMaps {
         self.tables.count()
     }
 
+    /// Writes anything at all into the trie of classes; for tests.
+    ///
+    /// # Errors
+    /// If the kernel refuses it.
+    pub fn set_class(&mut self, place: (ClassKey, u32), found: ClassMatch) -> Result<()> {
+        self.classes.insert(&trie_key(place), found, 0)?;
+        self.prefixes.insert(place, found);
+        Ok(())
+    }
+
     /// Removes entries of a nat flow, as the kernel does where a table is full; for tests.
     pub fn evict(&mut self, forward: Option<&FlowKey>, reverse: Option<&FlowKey>) {
         // Gone already is as good.
@@ -144,11 +168,57 @@ impl KernelMaps {
         unsafe { AtomicU8::from_ptr(&raw mut (*member).flags) }
     }
 
+    /// Writes classes into a bank that no packet looks at.
+    fn write_classes(&mut self, bank: u32, built: &classes::Bank) -> Result<()> {
+        let gone = |(key, len): &&(ClassKey, u32)| {
+            classes::is_of_bank(key, bank) && !built.prefixes.contains_key(&(*key, *len))
+        };
+        let gone: Vec<_> = self.prefixes.keys().filter(gone).copied().collect();
+        for place in gone {
+            self.classes.remove(&trie_key(place))?;
+            self.prefixes.remove(&place);
+        }
+        for (place, found) in &built.prefixes {
+            if self.prefixes.get(place) != Some(found) {
+                self.classes
+                    .insert(&trie_key(*place), found, 0)
+                    .context("a prefix of a class cannot be written")?;
+                self.prefixes.insert(*place, *found);
+            }
+        }
+        for (index, table) in (bank * abi::DSCP_TABLES..).zip(&built.tables) {
+            self.dscp_tables.set(index, *table);
+        }
+        let policies = policies_of(bank);
+        for (index, policy) in policies.clone().zip(&built.policies) {
+            self.services.set(index, *policy);
+        }
+        for index in policies.skip(built.policies.len()) {
+            self.services.set(index, Service::default());
+        }
+        Ok(())
+    }
+
     fn active(&self) -> &AtomicU32 {
         let config = self.config.at(0).as_ptr();
         // SAFETY: a field of a valid element.
         unsafe { AtomicU32::from_ptr(&raw mut (*config).active) }
     }
+}
+
+/// Where a bank has the policies of classes among services.
+fn policies_of(bank: u32) -> Range<u32> {
+    let start = 2 * abi::SERVICES + bank * abi::CLASSES;
+    start..start + abi::CLASSES
+}
+
+fn trie_key((key, len): (ClassKey, u32)) -> Key<ClassKey> {
+    Key::new(ClassKey::SCOPE_BITS + len, key)
+}
+
+fn place(key: &Key<ClassKey>) -> (ClassKey, u32) {
+    let len = key.prefix_len().saturating_sub(ClassKey::SCOPE_BITS);
+    (key.data(), len)
 }
 
 fn take(ebpf: &mut Ebpf, name: &str) -> Result<Map> {
@@ -231,13 +301,23 @@ impl Dataplane for KernelMaps {
             .collect()
     }
 
-    fn publish(&mut self, services: &[Service]) -> Result<()> {
-        let table = perfect_hash::build(services)?;
+    fn policies(&self) -> Vec<Service> {
+        policies_of(self.config.get(0).active & 1)
+            .map(|index| self.services.get(index))
+            .filter(|policy| policy.key.family != 0)
+            .collect()
+    }
+
+    fn publish_with(&mut self, services: &[Service], classes: &[Class]) -> Result<()> {
         let idle = (self.active().load(Ordering::Relaxed) & 1) ^ 1;
+        let mut services = services.to_vec();
+        let built = classes::build(idle, &mut services, classes)?;
+        let table = perfect_hash::build(&services)?;
         // A packet may still be looking at the bank that was active before the last change.
         if let Some(since) = self.published {
             thread::sleep(GRACE.saturating_sub(since.elapsed()));
         }
+        self.write_classes(idle, &built)?;
         for (index, value) in (idle * abi::DISPLACEMENTS..).zip(&table.displacements) {
             self.displacements.set(index, *value);
         }
@@ -351,6 +431,15 @@ impl Dataplane for KernelMaps {
                 .collect(),
             services: (services..=services + bank.service_mask)
                 .map(|index| self.services.get(index))
+                .collect(),
+            policies: [0, 1]
+                .into_iter()
+                .flat_map(policies_of)
+                .map(|index| self.services.get(index))
+                .collect(),
+            classes: self.prefixes.clone(),
+            dscp_tables: (0..self.dscp_tables.len())
+                .map(|index| self.dscp_tables.get(index))
                 .collect(),
             members: (0..self.members.len())
                 .map(|index| self.members.get(index))

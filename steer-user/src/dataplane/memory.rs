@@ -1,7 +1,7 @@
 //! A data path in memory, without packets: to try a configuration on, to decide again what was
 //! decided, and for tests.
 
-use std::{net::IpAddr, ops::Range};
+use std::{collections::HashMap, net::IpAddr, ops::Range};
 
 use anyhow::{Result, ensure};
 use steer_common::abi::{
@@ -9,13 +9,15 @@ use steer_common::abi::{
     NatReverse, SERVICES, Service, Slot,
 };
 
-use super::{Counters, Dataplane, Snapshot, Sweep, SweepLimits};
+use super::{Class, Counters, Dataplane, Snapshot, Sweep, SweepLimits, check_classes};
 
 /// What a daemon writes, and nothing that packets do.
 #[derive(Clone, Debug)]
 pub struct Memory {
     config: Config,
     services: Vec<Service>,
+    /// Classes that were published.
+    pub classes: Vec<Class>,
     members: Vec<Member>,
     /// Those behind the end are empty.
     slots: Vec<Slot>,
@@ -41,6 +43,7 @@ impl Memory {
         Self {
             config: Config::default(),
             services: Vec::new(),
+            classes: Vec::new(),
             members: vec![Member::default(); MEMBERS as usize],
             slots: Vec::new(),
             tracked: Vec::new(),
@@ -56,12 +59,25 @@ impl Memory {
         copy.config = dataplane.config();
         copy.services = dataplane.services();
         copy.members = (0..MEMBERS as u16).map(|id| dataplane.member(id)).collect();
-        for service in copy.services.clone() {
+        // Where packets find them is of no use without packets.
+        let unsearched = |policy| Class {
+            policy,
+            sources: Vec::new(),
+            dscp: Vec::new(),
+        };
+        copy.classes = dataplane.policies().into_iter().map(unsearched).collect();
+        for service in copy.tables() {
             let start = service.slots_start;
             let slots = dataplane.slots(start..start + service.slots_len);
             copy.write_slots(start, &slots);
         }
         copy
+    }
+
+    /// Services and policies of classes.
+    fn tables(&self) -> Vec<Service> {
+        let policies = self.classes.iter().map(|class| class.policy);
+        self.services.iter().copied().chain(policies).collect()
     }
 
     fn reserve(&mut self, end: usize) {
@@ -84,7 +100,7 @@ impl Memory {
     #[must_use]
     pub fn choices(&self) -> Vec<(u16, u16)> {
         let mut found = Vec::new();
-        for service in &self.services {
+        for service in &self.tables() {
             let range = service.slots_start..service.slots_start + service.slots_len;
             found.extend(self.slots(range).iter().map(|s| (s.first, s.owner)));
         }
@@ -116,10 +132,16 @@ impl Dataplane for Memory {
         self.services.clone()
     }
 
-    fn publish(&mut self, services: &[Service]) -> Result<()> {
+    fn policies(&self) -> Vec<Service> {
+        self.classes.iter().map(|class| class.policy).collect()
+    }
+
+    fn publish_with(&mut self, services: &[Service], classes: &[Class]) -> Result<()> {
         let most = SERVICES as usize / 2;
         ensure!(services.len() <= most, "more than {most} services");
+        check_classes(services, classes)?;
         self.services = services.to_vec();
+        self.classes = classes.to_vec();
         Ok(())
     }
 
@@ -188,6 +210,9 @@ impl Dataplane for Memory {
             config: self.config,
             displacements: Vec::new(),
             services: self.services.clone(),
+            policies: Vec::new(),
+            classes: HashMap::new(),
+            dscp_tables: Vec::new(),
             members: self.members.clone(),
             slots: self.slots.clone(),
             nat_sources: Vec::new(),

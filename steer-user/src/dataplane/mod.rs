@@ -2,6 +2,7 @@
 
 mod attach;
 mod batch;
+mod classes;
 mod decap;
 mod device;
 mod footprint;
@@ -22,6 +23,7 @@ mod sweep;
 mod xdp;
 
 pub use attach::{Attacher, interface_index};
+pub use classes::{Class, check_classes};
 pub use decap::{Decap, set_up as set_up_decap};
 pub use device::{Attached, Device, Way};
 pub(crate) use footprint::TRIE_ENTRY;
@@ -37,12 +39,12 @@ pub use sizes::Sizes;
 pub use sweep::now_ms;
 pub use xdp::{OpenOptions, Xdp};
 
-use std::{net::IpAddr, ops::Range};
+use std::{collections::HashMap, net::IpAddr, ops::Range};
 
 use anyhow::Result;
 use steer_common::abi::{
-    Address, Config, FlowEntry, FlowKey, Member, MemberCounters, MemberState, NatForward,
-    NatReverse, Service, Slot,
+    Address, ClassKey, ClassMatch, Config, DscpTable, FlowEntry, FlowKey, Member, MemberCounters,
+    MemberState, NatForward, NatReverse, Service, Slot,
 };
 
 /// The data path as the control loop sees it. Nothing here waits for a packet.
@@ -64,9 +66,17 @@ pub trait Dataplane: Send {
     /// The services that packets see now.
     fn services(&self) -> Vec<Service>;
 
-    /// Makes exactly these services the ones that packets see, at once: they are written to the
-    /// bank that is not in use, which then becomes the active one.
-    fn publish(&mut self, services: &[Service]) -> Result<()>;
+    /// The policies of classes that packets see now.
+    fn policies(&self) -> Vec<Service>;
+
+    /// Makes exactly these services and their classes the ones that packets see, at once: they are
+    /// written to the bank that is not in use, which then becomes the active one.
+    fn publish_with(&mut self, services: &[Service], classes: &[Class]) -> Result<()>;
+
+    /// As [`Self::publish_with`], for services without classes.
+    fn publish(&mut self, services: &[Service]) -> Result<()> {
+        self.publish_with(services, &[])
+    }
 
     /// Member `id`, below [`MEMBERS`](steer_common::abi::MEMBERS).
     fn member(&self, id: u16) -> Member;
@@ -155,6 +165,12 @@ pub struct Snapshot {
     pub displacements: Vec<u32>,
     /// Services of the active bank, by their index.
     pub services: Vec<Service>,
+    /// Policies of classes, of both banks.
+    pub policies: Vec<Service>,
+    /// Prefixes of classes, with the number of bits of the address that count.
+    pub classes: HashMap<(ClassKey, u32), ClassMatch>,
+    /// Tables of DSCPs, of both banks.
+    pub dscp_tables: Vec<DscpTable>,
     /// Members by number.
     pub members: Vec<Member>,
     /// Slots by index.

@@ -43,7 +43,7 @@ pub fn build(services: &[Service]) -> Result<PerfectHash> {
             seed: seed.wrapping_mul(0x9e37_79b9_7f4a_7c15),
             displacement_mask: buckets as u32 - 1,
             service_mask: entries as u32 - 1,
-            any_port: u32::from(services.iter().any(|service| service.key.port == 0)),
+            any_port: u32::from(services.iter().any(has_any_port)),
             _pad: 0,
         };
         if let Some(found) = place(services, bank) {
@@ -51,6 +51,11 @@ pub fn build(services: &[Service]) -> Result<PerfectHash> {
         }
     }
     bail!("two services have the same address, port and protocol");
+}
+
+/// Whether it is a service on any port, and not the entry of an address.
+fn has_any_port(service: &Service) -> bool {
+    service.key.port == 0 && service.key.protocol != 0
 }
 
 /// Places the buckets, largest first, each with the first displacement that leads to free entries.
@@ -105,7 +110,7 @@ mod tests {
                 port,
                 protocol: 6,
                 family: 4,
-                _pad: 0,
+                class: 0,
             },
             ..Service::default()
         }

@@ -11,8 +11,9 @@ use anyhow::{Context, Result, anyhow, bail};
 use aya::maps::{MapInfo, MapType};
 use steer_common::{
     abi::{
-        self, ABI_VERSION, Address, Config, FlowEntry, FlowKey, FragmentEntry, FragmentKey, Member,
-        MemberCounters, NatForward, NatReverse, Service, Slot, maps,
+        self, ABI_VERSION, Address, ClassKey, ClassMatch, Config, DscpTable, FlowEntry, FlowKey,
+        FragmentEntry, FragmentKey, Member, MemberCounters, NatForward, NatReverse, Service, Slot,
+        maps,
     },
     verdict::DropReason,
 };
@@ -74,9 +75,26 @@ const fn per_cpu(name: &'static str, value: usize, entries: u32) -> Spec {
 }
 
 /// The maps that outlive the daemon.
-pub(super) const SPECS: [Spec; 17] = [
+pub(super) const SPECS: [Spec; 19] = [
     array(maps::CONFIG, size_of::<Config>(), 1),
-    array(maps::SERVICES, size_of::<Service>(), 2 * abi::SERVICES),
+    array(
+        maps::SERVICES,
+        size_of::<Service>(),
+        2 * (abi::SERVICES + abi::CLASSES),
+    ),
+    Spec {
+        name: maps::CLASSES,
+        kind: MapType::LpmTrie,
+        key: 4 + size_of::<ClassKey>() as u32,
+        value: size_of::<ClassMatch>() as u32,
+        entries: abi::CLASS_PREFIXES,
+        flags: NO_PREALLOC,
+    },
+    array(
+        maps::CLASS_DSCP,
+        size_of::<DscpTable>(),
+        2 * abi::DSCP_TABLES,
+    ),
     array(
         maps::DISPLACEMENTS,
         size_of::<u32>(),

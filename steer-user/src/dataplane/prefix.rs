@@ -6,10 +6,18 @@ use aya::maps::lpm_trie::Key;
 use steer_common::abi::Address;
 
 /// The key of a prefix. IPv4 addresses are mapped into IPv6.
-pub(super) fn key((address, len): (IpAddr, u8)) -> Key<Address> {
-    let len = match address {
-        IpAddr::V4(_) => u32::from(len) + Ipv6Addr::BITS - 32,
-        IpAddr::V6(_) => u32::from(len),
-    };
-    Key::new(len, Address::from(address))
+pub(super) fn key(prefix: (IpAddr, u8)) -> Key<Address> {
+    let (len, _) = bits(prefix);
+    Key::new(len, Address::from(prefix.0))
+}
+
+/// Length and bits of a prefix as one of IPv6 addresses.
+pub(super) fn bits((address, len): (IpAddr, u8)) -> (u32, u128) {
+    match address {
+        IpAddr::V4(v4) => (
+            u32::from(len) + Ipv6Addr::BITS - 32,
+            v4.to_ipv6_mapped().to_bits(),
+        ),
+        IpAddr::V6(v6) => (u32::from(len), v6.to_bits()),
+    }
 }

@@ -86,7 +86,7 @@ pub enum Event {
     },
     /// Slots of a table have other choices.
     Table {
-        /// The service.
+        /// The service, or `service/class`.
         service: String,
         /// What made them change.
         why: String,

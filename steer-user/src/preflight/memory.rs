@@ -1,5 +1,5 @@
-//! Memory of the maps. It is taken when they are made, whether they are full or not; only what is
-//! denied takes more with each prefix.
+//! Memory of the maps. It is taken when they are made, whether they are full or not; only
+//! prefixes of what is denied and of classes take more with each.
 
 use crate::{
     config::Config,
@@ -10,5 +10,9 @@ use crate::{
 pub(super) fn of_maps(config: &Config, cpus: usize) -> u64 {
     let fixed = Sizes::from(config.limits).footprint(cpus);
     let denied = config.admission.deny.len() as u64 * TRIE_ENTRY;
-    fixed.iter().map(|(_, bytes)| bytes).sum::<u64>() + denied
+    let classes = config.services.iter().flat_map(|service| &service.classes);
+    let prefixes: usize = classes.map(|class| class.sources.len().max(1)).sum();
+    // In each of the two banks.
+    let classes = 2 * prefixes as u64 * TRIE_ENTRY;
+    fixed.iter().map(|(_, bytes)| bytes).sum::<u64>() + denied + classes
 }

@@ -5,12 +5,16 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use rand::{Rng as _, SeedableRng as _, rngs::StdRng};
 use steer_common::{
     Action,
-    abi::{MemberState, Slot},
+    abi::{
+        Address, CLASSES, ClassKey, ClassMatch, DSCP_TABLES, MemberState, Service, ServiceKey, Slot,
+    },
     verdict::DropReason,
 };
-use steer_tests::packet::{ACK, Packet, RST, SYN};
+use steer_tests::packet::{ACK, Packet, RST, SYN, Transport};
+use steer_user::dataplane::Class;
 
 use crate::{
+    classes::class,
     fixture::{Fixture, PORT, V6_SLOTS, backend, client, v4, v6, vip},
     nat::{forward, udp},
 };
@@ -154,6 +158,99 @@ fn packets_stay_in_the_regions_of_their_service() {
     }
 }
 
+const VIPS: [u8; 4] = [vip::EXACT, vip::NAT, vip::CROSS, vip::RESTEER];
+
+fn any_class(fixture: &mut Fixture, random: &mut StdRng, number: u32) -> Class {
+    let vip = v4(VIPS[random.random_range(0..4)]);
+    let protocol = [6, 17][random.random_range(0..2)];
+    let sources = ["192.0.2.7/32", "192.0.2.0/24", "192.0.0.0/12", "0.0.0.0/0"];
+    let sources = &sources[random.random_range(0..4)..];
+    let dscp: Vec<u8> = (0..random.random_range(0..60))
+        .map(|_| random.random_range(0..64))
+        .collect();
+    let member = random.random_range(0..=9);
+    let mut class = class(fixture, (vip, protocol), number, member, sources, &dscp);
+    class.policy.regions = random.random_range(0..16);
+    class
+}
+
+/// Writes into the trie of classes what no daemon would.
+fn any_entry(fixture: &mut Fixture, random: &mut StdRng) {
+    let vip = v4(VIPS[random.random_range(0..4)]);
+    let snapshot = fixture.host.snapshot_mut();
+    let with_classes = snapshot
+        .services
+        .iter()
+        .filter(|s| s.key.address == vip.into());
+    let Some(scope) = with_classes.map(|s| s.classes).find(|scope| *scope != 0) else {
+        return;
+    };
+    let bank = scope >> 15;
+    let policies = [
+        0,
+        bank * CLASSES as u16 + random.random_range(0..9),
+        random.random(),
+    ];
+    let tables = [
+        0,
+        bank * DSCP_TABLES as u16 + random.random_range(0..9),
+        random.random(),
+    ];
+    let entry = ClassMatch {
+        policy: policies[random.random_range(0..3)],
+        table: tables[random.random_range(0..3)],
+    };
+    let place = (ClassKey::new(scope, client(true).0.into()), 128);
+    fixture.xdp.maps().set_class(place, entry).unwrap();
+    fixture.copy();
+}
+
+/// The regions that a packet may go to by what the tables say now, found out the slow way.
+fn allowed(fixture: &mut Fixture, packet: &Packet) -> u64 {
+    let protocol = match packet.transport {
+        Transport::Udp { .. } => 17,
+        _ => 6,
+    };
+    let snapshot = fixture.host.snapshot_mut();
+    let is_service =
+        |s: &&Service| s.key.address == packet.destination.into() && s.key.protocol == protocol;
+    let service = snapshot.services.iter().find(is_service).unwrap();
+    let bits = |address: Address| address.to_ipv6().to_bits();
+    let source = bits(packet.source.into());
+    let longest = snapshot
+        .classes
+        .iter()
+        .filter(|((key, len), _)| {
+            let differ = bits(key.client()) ^ source;
+            key.scope() == service.classes && differ.leading_zeros() >= *len
+        })
+        .max_by_key(|((_, len), _)| *len);
+    let Some((_, found)) = longest else {
+        return service.regions;
+    };
+    let policy = match found.table {
+        0 => found.policy,
+        table => match snapshot.dscp_tables.get(usize::from(table)) {
+            Some(table) => table.0[usize::from(packet.tos >> 2)],
+            None => return 0,
+        },
+    };
+    if policy == 0 {
+        return service.regions;
+    }
+    match snapshot.policies.get(usize::from(policy)) {
+        Some(policy)
+            if ServiceKey {
+                class: 0,
+                ..policy.key
+            } == service.key =>
+        {
+            policy.regions
+        }
+        _ => 0,
+    }
+}
+
 #[test]
 fn whatever_the_tables_say_no_packet_leaves_its_regions() {
     let seed = 20_261_126;
@@ -182,18 +279,25 @@ fn whatever_the_tables_say_no_packet_leaves_its_regions() {
             fixture.set_slot(index, slot);
         }
         // A publication waits until no packet can look at the other bank.
-        if number % 60 == 0 {
-            let vip = [vip::EXACT, vip::NAT, vip::CROSS, vip::RESTEER][random.random_range(0..4)];
+        if number % 120 == 0 {
+            let vip = VIPS[random.random_range(0..4)];
             let regions = random.random_range(0..16);
+            let classes = (0..6).map(|number| any_class(&mut fixture, &mut random, number));
+            fixture.classes = classes.collect();
             fixture.change_service(v4(vip), |service| service.regions = regions);
         }
-        let vip = [vip::EXACT, vip::NAT, vip::CROSS, vip::RESTEER][random.random_range(0..4)];
+        if number % 120 == 60 {
+            any_entry(&mut fixture, &mut random);
+        }
+        let vip = VIPS[random.random_range(0..4)];
         let from = (client(true).0, 40_000 + random.random_range(0..8));
-        let packet = match random.random_range(0..4) {
+        let mut packet = match random.random_range(0..4) {
             0 => Packet::udp(from, (v4(vip), PORT)),
             1 => Packet::tcp(from, (v4(vip), PORT), SYN),
             _ => Packet::tcp(from, (v4(vip), PORT), ACK),
         };
+        packet.tos = random.random();
+        let allowed = allowed(&mut fixture, &packet);
         let frames = if random.random_ratio(1, 4) {
             let fragment = Packet {
                 fragment: 0,
@@ -215,7 +319,7 @@ fn whatever_the_tables_say_no_packet_leaves_its_regions() {
                 continue;
             };
             sent += 1;
-            let regions = fixture.regions(v4(vip));
+            let regions = allowed;
             let region = fixture.host.snapshot_mut().members[usize::from(member)].region;
             assert!(
                 regions >> region & 1 != 0,

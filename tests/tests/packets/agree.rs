@@ -9,6 +9,9 @@ use rand::{Rng as _, SeedableRng as _, rngs::StdRng};
 use steer_common::abi::{MemberState, Mode, Slot, member_flags, service_flags};
 use steer_tests::packet::{Packet, Transport, ethernet, icmp, ip_around};
 
+use steer_user::dataplane::Class;
+
+use crate::classes::class;
 use crate::fixture::{Fixture, OUTER_V4, OUTER_V6, PORT, V6_SLOTS, backend, client, v4, v6, vip};
 
 /// Packets of a run, unless `STEER_FUZZ_PACKETS` says otherwise; many meet tables that changed a
@@ -101,7 +104,14 @@ fn packet(random: &mut StdRng) -> Packet {
     } else {
         PORT
     };
-    let from = (client(is_v4).0, 40_000 + random.random_range(0..16));
+    let mut source = client(is_v4).0;
+    if random.random_ratio(1, 4) {
+        source = match source {
+            IpAddr::V4(v4) => IpAddr::V4((v4.to_bits() ^ 1 << random.random_range(0..24)).into()),
+            IpAddr::V6(v6) => IpAddr::V6((v6.to_bits() ^ 1 << random.random_range(0..120)).into()),
+        };
+    }
+    let from = (source, 40_000 + random.random_range(0..16));
     let mut packet = if random.random_ratio(1, 4) {
         Packet::udp(from, (address, port))
     } else {
@@ -174,6 +184,28 @@ fn change_member(fixture: &mut Fixture, random: &mut StdRng) {
     });
 }
 
+fn random_class(fixture: &mut Fixture, random: &mut StdRng, number: u32) -> Class {
+    let last = random.random_range(1..=vip::RESTEER);
+    let is_v4 = random.random();
+    let vip = if is_v4 { v4(last) } else { v6(last) };
+    let protocol = [6, 17][random.random_range(0..2)];
+    let sources = if is_v4 {
+        ["192.0.2.7/32", "192.0.2.0/24", "192.0.0.0/12", "0.0.0.0/0"]
+    } else {
+        ["2001:db8::7/128", "2001:db8::/64", "2001::/20", "::/0"]
+    };
+    let sources = &sources[random.random_range(0..4)..];
+    let dscp: Vec<u8> = (0..random.random_range(0..40))
+        .map(|_| random.random_range(0..64))
+        .collect();
+    let member = random.random_range(0..=9);
+    let mut class = class(fixture, (vip, protocol), number, member, sources, &dscp);
+    class.policy.regions = [u64::MAX, 1, 2, 6][random.random_range(0..4)];
+    class.policy.slots_len = u32::from(random.random_ratio(7, 8));
+    class.policy.flags ^= random.random_range(0..4);
+    class
+}
+
 fn change_service(fixture: &mut Fixture, random: &mut StdRng) {
     let last = random.random_range(1..vip::UNKNOWN);
     let vip = if random.random() { v4(last) } else { v6(last) };
@@ -187,6 +219,10 @@ fn change_service(fixture: &mut Fixture, random: &mut StdRng) {
         service.regions = regions;
         service.flags = flags;
     });
+    let classes = (0..random.random_range(0..8))
+        .map(|number| random_class(fixture, random, number))
+        .collect();
+    fixture.set_classes(classes);
     let clients = (IpAddr::V4(Ipv4Addr::new(192, 0, 2, 0)), 24);
     let denied = random.random_ratio(1, 8).then_some(clients);
     fixture.deny(denied.as_slice());

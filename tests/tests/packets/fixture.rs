@@ -17,7 +17,7 @@ use steer_common::{
     verdict::DropReason,
 };
 use steer_tests::packet::NODE_MAC;
-use steer_user::dataplane::{Dataplane, HostTables, OpenOptions, Sizes, Xdp, now_ms};
+use steer_user::dataplane::{Class, Dataplane, HostTables, OpenOptions, Sizes, Xdp, now_ms};
 
 /// Test runs come in by the loopback device.
 const INTERFACE: u32 = 1;
@@ -93,6 +93,7 @@ pub(crate) struct Fixture {
     pub(crate) xdp: Xdp,
     pub(crate) host: HostTables,
     services: Vec<Service>,
+    pub(crate) classes: Vec<Class>,
     dropped: HashMap<DropReason, u64>,
 }
 
@@ -139,6 +140,7 @@ impl Fixture {
             xdp,
             host,
             services,
+            classes: Vec::new(),
             dropped: HashMap::new(),
         }
     }
@@ -185,19 +187,37 @@ impl Fixture {
                 change(service);
             }
         }
-        self.xdp.maps().publish(&self.services).unwrap();
+        self.publish();
+    }
+
+    /// Gives services these classes, and no others.
+    pub(crate) fn set_classes(&mut self, classes: Vec<Class>) {
+        self.classes = classes;
+        self.publish();
+    }
+
+    fn publish(&mut self) {
+        let maps = self.xdp.maps();
+        maps.publish_with(&self.services, &self.classes).unwrap();
+        self.copy();
+    }
+
+    /// Gives the host's build what the daemon wrote into the maps.
+    pub(crate) fn copy(&mut self) {
         let snapshot = self.xdp.maps().snapshot();
         let host = self.host.snapshot_mut();
         host.config = snapshot.config;
         host.services = snapshot.services;
         host.displacements = snapshot.displacements;
+        host.policies = snapshot.policies;
+        host.classes = snapshot.classes;
+        host.dscp_tables = snapshot.dscp_tables;
     }
 
-    /// The regions that a service may be served from.
-    pub(crate) fn regions(&self, vip: IpAddr) -> u64 {
-        let mut services = self.services.iter();
-        let service = services.find(|s| s.key.address == vip.into() && s.key.protocol != 0);
-        service.map_or(0, |service| service.regions)
+    /// A service as it was set.
+    pub(crate) fn service(&self, vip: IpAddr, protocol: u8) -> Service {
+        let of = |s: &&Service| s.key.address == vip.into() && s.key.protocol == protocol;
+        *self.services.iter().find(of).unwrap()
     }
 
     /// Denies clients.
@@ -348,7 +368,7 @@ fn service(address: IpAddr, port: u16, protocol: u8, slot: u32, flags: u32) -> S
             port,
             protocol,
             family: Family::of(&address) as u8,
-            _pad: 0,
+            class: 0,
         },
         slots_start: slot,
         slots_len: 1,

@@ -5,6 +5,7 @@
 
 mod admission;
 mod agree;
+mod classes;
 mod decap;
 mod encap;
 mod fixture;

@@ -43,6 +43,7 @@ fn status() -> Status {
             slots: 211,
             unsettled: 4,
             members: vec![member("one", "up", 0.75), member("two", "down", 0.25)],
+            classes: Vec::new(),
         }],
         backends: vec![backend("one", "up"), backend("two", "down")],
         drops: BTreeMap::from([("no-backend".to_owned(), 5)]),

@@ -52,6 +52,7 @@ fn service(text: &mut String, service: &ServicePreview) {
     let ServicePreview { name, vip, .. } = service;
     let fate = match service.fate {
         Fate::New => "is new".to_owned(),
+        Fate::Goes if name.contains('/') => "goes: its clients are the service's".to_owned(),
         Fate::Goes => "goes: its packets are no longer steered".to_owned(),
         Fate::Stays if service.moved == 0.0 => "stays as it is".to_owned(),
         Fate::Stays => format!(
@@ -59,7 +60,12 @@ fn service(text: &mut String, service: &ServicePreview) {
             percent(service.moved)
         ),
     };
-    let _ = writeln!(text, "\nservice {name} ({vip}) {fate}");
+    let kind = if name.contains('/') {
+        "class"
+    } else {
+        "service"
+    };
+    let _ = writeln!(text, "\n{kind} {name} ({vip}) {fate}");
     let changed = |shares: &Shares| shares.now != shares.then;
     if service.fate == Fate::Stays && !service.shares.values().any(changed) {
         return;

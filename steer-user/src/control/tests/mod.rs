@@ -1,5 +1,6 @@
 //! The loop over a data path in memory, with a clock of the test's own.
 
+mod classes;
 mod fake;
 mod preview;
 mod replay;

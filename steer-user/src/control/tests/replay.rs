@@ -38,8 +38,11 @@ impl Run {
             .filter(|_| self.random.random_bool(0.7))
             .collect();
         let some = if some.is_empty() { vec!["a"] } else { some };
-        let text = text(self.bench.folder.path(), &some)
+        let mut text = text(self.bench.folder.path(), &some)
             .replace("[probe]", &format!("[probe]\nfall = {fall}"));
+        if self.random.random_bool(0.5) {
+            text += "[[class]]\nname = \"marked\"\nservice = \"chat\"\ndscp = [46]\npools = [\"all\"]\n";
+        }
         let document = Document::single(Path::new("test.toml"), &text);
         let number = self.documents.len() as u64 + 1;
         let event = Event::Configured {

@@ -131,7 +131,7 @@ impl<'m> Scene<'m> {
                 port: PORT,
                 protocol: 6,
                 family: Family::of(&address) as u8,
-                _pad: 0,
+                class: 0,
             },
             id,
             slots_start: table.start,

@@ -1,0 +1,209 @@
+//! Classes as the kernel has them: for each prefix the class of each DSCP, worked out beforehand.
+
+use std::{
+    collections::{BTreeMap, HashMap},
+    net::{IpAddr, Ipv6Addr},
+};
+
+use anyhow::{Result, bail, ensure};
+use steer_common::abi::{
+    self, Address, CLASSES, ClassKey, ClassMatch, DSCP_TABLES, DSCPS, DscpTable, Family, Service,
+};
+
+use super::prefix;
+
+/// A class of a service's clients.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Class {
+    /// Its policy. The key is that of the service, with a hash of the class's name.
+    pub policy: Service,
+    /// Prefixes of its clients' addresses; none means that all are meant.
+    pub sources: Vec<(IpAddr, u8)>,
+    /// Its DSCPs; none means that all are meant.
+    pub dscp: Vec<u8>,
+}
+
+/// Bit of a scope that says that it is one.
+const IN_USE: u16 = 1 << 14;
+/// Where a scope has the number of the bank.
+const BANK_SHIFT: u32 = 15;
+const _: () = assert!(abi::SERVICES <= IN_USE as u32);
+
+/// What is written into one bank.
+#[derive(Debug, Default)]
+pub(super) struct Bank {
+    /// Policies by their index, of which the first is none.
+    pub(super) policies: Vec<Service>,
+    /// Keys of the trie, with the number of bits of the address that count.
+    pub(super) prefixes: HashMap<(ClassKey, u32), ClassMatch>,
+    /// Tables by their index, of which the first is none.
+    pub(super) tables: Vec<DscpTable>,
+}
+
+/// Whether a key of the trie belongs to a bank.
+pub(super) fn is_of_bank(key: &ClassKey, bank: u32) -> bool {
+    u32::from(key.scope()) >> BANK_SHIFT == bank
+}
+
+/// Works classes out for a bank, and tells their services where to look.
+///
+/// The longest prefix decides. Of classes with the same one, those that name a DSCP come first; what
+/// they leave is for the one that names none, and then for shorter prefixes.
+///
+/// # Errors
+/// If there are more than the maps hold, or a class belongs to no service.
+pub(super) fn build(bank: u32, services: &mut [Service], classes: &[Class]) -> Result<Bank> {
+    ensure!(
+        classes.len() < CLASSES as usize,
+        "more classes than the {} that there can be",
+        CLASSES - 1
+    );
+    let mut built = Bank {
+        policies: vec![Service::default()],
+        prefixes: HashMap::new(),
+        tables: vec![DscpTable([0; DSCPS])],
+    };
+    let mut known = HashMap::new();
+    for service in services {
+        let own: Vec<(u16, &Class)> = (1..)
+            .map(|index: u32| (bank * CLASSES + index) as u16)
+            .zip(classes)
+            .filter(|(_, class)| is_of(class, service))
+            .collect();
+        if own.is_empty() {
+            service.classes = 0;
+            continue;
+        }
+        service.classes = (bank << BANK_SHIFT) as u16 | IN_USE | service.id;
+        for ((len, bits), policies) in resolve(&own) {
+            let first = policies[0];
+            let found = if policies.iter().all(|policy| *policy == first) {
+                ClassMatch {
+                    policy: first,
+                    table: 0,
+                }
+            } else {
+                let next = built.tables.len();
+                let index = *known.entry(policies).or_insert(next);
+                if index == next {
+                    built.tables.push(DscpTable(policies));
+                }
+                let table = bank * DSCP_TABLES + index as u32;
+                ClassMatch {
+                    policy: 0,
+                    table: u16::try_from(table).unwrap_or(0),
+                }
+            };
+            let client = Address::from(Ipv6Addr::from_bits(bits));
+            let key = ClassKey::new(service.classes, client);
+            built.prefixes.insert((key, len), found);
+        }
+    }
+    ensure!(
+        built.tables.len() <= DSCP_TABLES as usize,
+        "classes need {} tables of DSCPs, and there are {DSCP_TABLES}",
+        built.tables.len()
+    );
+    let most = abi::CLASS_PREFIXES as usize / 2;
+    ensure!(
+        built.prefixes.len() <= most,
+        "classes have {} prefixes, and there can be {most}",
+        built.prefixes.len()
+    );
+    for class in classes {
+        built.policies.push(class.policy);
+    }
+    Ok(built)
+}
+
+fn is_of(class: &Class, service: &Service) -> bool {
+    let key = abi::ServiceKey {
+        class: 0,
+        ..class.policy.key
+    };
+    service.key == key
+}
+
+/// Policies by DSCP, by prefixes as length and bits of IPv6 addresses.
+type Resolved = BTreeMap<(u32, u128), [u16; DSCPS]>;
+
+fn resolve(own: &[(u16, &Class)]) -> Resolved {
+    let mut by_prefix: BTreeMap<(u32, u128), Vec<(u16, &Class)>> = BTreeMap::new();
+    for (policy, class) in own {
+        for prefix in sources(class) {
+            by_prefix.entry(prefix).or_default().push((*policy, class));
+        }
+    }
+    // Shorter prefixes come first, so that longer ones find what they leave to them.
+    let mut resolved = Resolved::new();
+    for ((len, bits), here) in by_prefix {
+        let wider = (0..len).rev().find_map(|len| {
+            let known = resolved.get(&(len, cut(bits, len)));
+            known.copied()
+        });
+        let mut policies = wider.unwrap_or([0; DSCPS]);
+        let (all, some): (Vec<_>, Vec<_>) = here.iter().partition(|(_, c)| c.dscp.is_empty());
+        for (policy, _) in all {
+            policies = [policy; DSCPS];
+        }
+        for (policy, class) in some {
+            for dscp in &class.dscp {
+                if let Some(place) = policies.get_mut(usize::from(*dscp)) {
+                    *place = policy;
+                }
+            }
+        }
+        resolved.insert((len, bits), policies);
+    }
+    resolved
+}
+
+/// Prefixes of a class, as length and bits of IPv6 addresses.
+fn sources(class: &Class) -> Vec<(u32, u128)> {
+    let is_v4 = class.policy.key.family == Family::V4 as u8;
+    let all = if is_v4 {
+        prefix::bits((IpAddr::V4([0; 4].into()), 0))
+    } else {
+        (0, 0)
+    };
+    if class.sources.is_empty() {
+        return vec![all];
+    }
+    class.sources.iter().copied().map(prefix::bits).collect()
+}
+
+fn cut(bits: u128, len: u32) -> u128 {
+    let rest = u128::BITS - len;
+    bits.checked_shr(rest)
+        .and_then(|bits| bits.checked_shl(rest))
+        .unwrap_or(0)
+}
+
+/// How many tables of DSCPs and prefixes classes take.
+///
+/// # Errors
+/// If they are more than there can be.
+pub fn check_classes(services: &[Service], classes: &[Class]) -> Result<()> {
+    let mut services = services.to_vec();
+    build(0, &mut services, classes).map(drop)?;
+    let orphan = classes
+        .iter()
+        .find(|class| !services.iter().any(|service| is_of(class, service)));
+    if let Some(class) = orphan {
+        bail!("class {} belongs to no service", class.policy.id);
+    }
+    Ok(())
+}
+
+/// What the trie says of a client, by looking at all prefixes; for the host's tables.
+pub(super) fn search(
+    prefixes: &HashMap<(ClassKey, u32), ClassMatch>,
+    key: &ClassKey,
+) -> Option<ClassMatch> {
+    let bits = key.client().to_ipv6().to_bits();
+    (0..=u128::BITS).rev().find_map(|len| {
+        let client = Address::from(Ipv6Addr::from_bits(cut(bits, len)));
+        let key = ClassKey::new(key.scope(), client);
+        prefixes.get(&(key, len)).copied()
+    })
+}
