@@ -6,8 +6,8 @@ use aya_ebpf::{
 };
 use steer_common::{
     abi::{
-        self, Address, ClassKey, ClassMatch, Config, DscpTable, FlowEntry, FlowKey, FragmentEntry, FragmentKey, Member,
-        MemberCounters, NatForward, NatReverse, Service,
+        self, Address, ClassKey, ClassMatch, Config, DscpTable, FlowEntry, FlowKey, FragmentEntry,
+        FragmentKey, Member, MemberCounters, NatForward, NatReverse, Service,
     },
     verdict::DropReason,
 };

@@ -8,8 +8,8 @@ use aya_ebpf::{
 };
 use steer_common::{
     abi::{
-        self, Address, ClassKey, ClassMatch, Config, FlowEntry, FlowKey, FragmentEntry, FragmentKey, Member, NatForward,
-        NatReverse, Service, Slot, TICK_SHIFT, Track, age,
+        self, Address, ClassKey, ClassMatch, Config, FlowEntry, FlowKey, FragmentEntry,
+        FragmentKey, Member, NatForward, NatReverse, Service, Slot, TICK_SHIFT, Track, age,
     },
     tables::{NextHop, Tables},
     verdict::DropReason,
@@ -18,8 +18,9 @@ use steer_common::{
 
 use crate::{
     maps::{
-        ADMISSION, ANSWERS, CLASS_DSCP, CLASSES, CONFIG, DENIED, DISPLACEMENTS, DROP_COUNTS, FLOWS, FRAGMENTS,
-        MEMBER_COUNTS, MEMBERS, NAT_FORWARD, NAT_REVERSE, NAT_SOURCES, NEW_FLOWS, SERVICES, SLOTS,
+        ADMISSION, ANSWERS, CLASS_DSCP, CLASSES, CONFIG, DENIED, DISPLACEMENTS, DROP_COUNTS, FLOWS,
+        FRAGMENTS, MEMBER_COUNTS, MEMBERS, NAT_FORWARD, NAT_REVERSE, NAT_SOURCES, NEW_FLOWS,
+        SERVICES, SLOTS,
     },
     route,
 };
