@@ -1,4 +1,4 @@
-"""The real llama.cpp server with a tiny model of random weights, for the demonstration.
+"""The real llama.cpp server with a tiny model of random weights, for the demonstration and the tests.
 
 Its answers make no sense; its way of answering is the real one.
 """
@@ -13,15 +13,15 @@ import gguf
 import numpy as np
 import xllamacpp
 
-WIDTH, LAYERS, HEADS, FEED_FORWARD, CONTEXT = 64, 2, 4, 128, 2048
+WIDTH, LAYERS, HEADS, FEED_FORWARD = 64, 2, 4, 128
 
 
-def make_model(path):
+def make_model(path, context):
     """Writes a LLaMA of about half a megabyte. The seed is fixed: it always is the same one."""
     random = np.random.default_rng(1)
     writer = gguf.GGUFWriter(path, "llama")
     writer.add_name("tiny-random")
-    writer.add_context_length(CONTEXT)
+    writer.add_context_length(context)
     writer.add_embedding_length(WIDTH)
     writer.add_block_count(LAYERS)
     writer.add_feed_forward_length(FEED_FORWARD)
@@ -75,8 +75,8 @@ def serve(arguments):
     params.model_alias = {arguments.name}
     params.hostnames = [arguments.host]
     params.port = arguments.port
-    params.n_ctx = CONTEXT
-    params.n_parallel = 8
+    params.n_ctx = arguments.context * arguments.slots
+    params.n_parallel = arguments.slots
     params.cpuparams.n_threads = 1
     params.warmup = False
     params.endpoint_metrics = True
@@ -116,13 +116,14 @@ async def end_tls(arguments):
 async def run(arguments):
     """Serves until SIGTERM."""
     engine = serve(arguments)  # It ends when nothing refers to it any more.
-    tls = await end_tls(arguments)
+    tls = await end_tls(arguments) if arguments.tls_port else None
     print(f"engine at {engine.listening_address}")
     print("ready", flush=True)
     stop = asyncio.Event()
     asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, stop.set)
     await stop.wait()
-    tls.close()
+    if tls:
+        tls.close()
 
 
 def main():
@@ -131,11 +132,13 @@ def main():
     parser.add_argument("--host", required=True)
     parser.add_argument("--name", required=True, help="what answers call the model")
     parser.add_argument("--port", type=int, required=True, help="of plain HTTP")
-    parser.add_argument("--tls-port", type=int, required=True)
-    parser.add_argument("--cert", required=True)
-    parser.add_argument("--key", required=True)
+    parser.add_argument("--slots", type=int, default=8, help="requests at once")
+    parser.add_argument("--context", type=int, default=256, help="tokens of a request")
+    parser.add_argument("--tls-port", type=int)
+    parser.add_argument("--cert")
+    parser.add_argument("--key")
     arguments = parser.parse_args()
-    make_model(arguments.model)
+    make_model(arguments.model, arguments.context)
     asyncio.run(run(arguments))
 
 

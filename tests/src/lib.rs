@@ -5,6 +5,7 @@ pub mod bpffs;
 pub mod chat;
 pub mod delay;
 pub mod echo;
+pub mod engine;
 pub mod fleet;
 pub mod load;
 pub mod machine;

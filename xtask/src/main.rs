@@ -5,6 +5,7 @@ mod boot;
 mod demo;
 mod dist;
 mod fuzz;
+mod llama;
 mod run;
 mod setup;
 mod test;

@@ -17,12 +17,13 @@ use crate::{
 const BPF_LINKER: &str = "0.13.0";
 
 /// Programs the tests run, and libraries bpf-linker is linked with.
-const PACKAGES: [&str; 8] = [
+const PACKAGES: [&str; 9] = [
     "curl",
     "ethtool",
     "iproute2",
     "bpftool",
     "prometheus",
+    "python3-venv",
     "pkg-config",
     "zlib1g-dev",
     "libzstd-dev",

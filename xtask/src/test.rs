@@ -5,7 +5,7 @@ use std::process::{Command, Stdio};
 use anyhow::{Context, Result};
 
 use crate::{
-    boot,
+    boot, llama,
     run::{as_root_env, cargo, check, is_root, repository},
     setup,
     tool::Tool,
@@ -19,7 +19,7 @@ const CARGO_DENY: Tool = Tool {
 /// What is run, with its name.
 type Step = (&'static str, fn() -> Result<()>);
 
-const STEPS: [Step; 10] = [
+const STEPS: [Step; 11] = [
     ("format", format),
     ("format of steer-ebpf", format_ebpf),
     ("clippy", clippy),
@@ -27,6 +27,7 @@ const STEPS: [Step; 10] = [
     ("cargo-deny", install_cargo_deny),
     ("dependencies", dependencies),
     ("dependencies of steer-ebpf", dependencies_ebpf),
+    ("engine", engine),
     ("tests", tests),
     ("units", units),
     ("packages", packages),
@@ -99,6 +100,11 @@ fn deny(manifest: &str) -> Result<()> {
             .arg(root.join("deny.toml"))
             .args(["check", "bans", "licenses", "sources"]),
     )
+}
+
+/// Installs the real engine that tests start.
+fn engine() -> Result<()> {
+    llama::python().map(drop)
 }
 
 /// Runs the tests as root: they make network namespaces and load programs. Cargo itself stays the
