@@ -14,6 +14,7 @@ pub mod packet;
 pub mod pass;
 pub mod ping;
 pub mod process;
+pub mod sim;
 pub mod steering;
 pub mod summary;
 pub mod tls;

@@ -8,6 +8,7 @@ mod fuzz;
 mod llama;
 mod run;
 mod setup;
+mod sim;
 mod test;
 mod tool;
 mod toolchain;
@@ -47,6 +48,12 @@ enum Task {
     },
     /// Install what building and testing need; safe to run again.
     Setup,
+    /// Set up, then run a simulated fleet under steer and under what others do, side by side.
+    Sim {
+        /// What to pass on to the simulator; see `cargo xtask sim -- --help`.
+        #[arg(last = true)]
+        arguments: Vec<String>,
+    },
     /// Set up, then check formatting, lints, documentation and dependencies, and run the tests.
     Test,
 }
@@ -59,6 +66,7 @@ fn main() -> Result<()> {
         Task::Dist => dist::run(),
         Task::Fuzz { packets, seed } => fuzz::run(packets, seed),
         Task::Setup => setup::run(),
+        Task::Sim { arguments } => sim::run(&arguments),
         Task::Test => test::run(),
     }
 }

@@ -76,6 +76,20 @@ impl HostTables {
         &mut self.snapshot
     }
 
+    /// What the daemon wrote: settings, services, members.
+    pub fn snapshot(&self) -> &Snapshot {
+        &self.snapshot
+    }
+
+    /// Writes a slot that may not be there yet.
+    pub fn put_slot(&self, index: u32, slot: Slot) {
+        let mut slots = self.slots.borrow_mut();
+        if slots.len() <= index as usize {
+            slots.resize(index as usize + 1, Slot::default());
+        }
+        slots[index as usize] = slot;
+    }
+
     /// Writes a slot, as the daemon would.
     pub fn set_slot(&self, index: u32, slot: Slot) {
         self.change_slot(index, |old| *old = slot);
@@ -84,6 +98,11 @@ impl HostTables {
     /// The steps of the decisions so far.
     pub fn steps(&self) -> Vec<Step> {
         self.steps.borrow().clone()
+    }
+
+    /// Forgets the steps of the decisions so far.
+    pub fn forget_steps(&self) {
+        self.steps.borrow_mut().clear();
     }
 
     /// A slot as it is now.

@@ -1,0 +1,16 @@
+//! A fleet in simulated time: servers, distances, loss and clients are fields of structs, and the same
+//! seed gives the same run. What steers is the daemon's own controller and the kernel's own decision.
+//!
+//! Times are [`Duration`](std::time::Duration)s since the beginning of a run.
+
+mod fleet;
+mod outcome;
+mod path;
+pub mod policy;
+mod scenario;
+mod world;
+
+pub use self::fleet::{Kind, Server, State};
+pub use self::outcome::Outcome;
+pub use self::scenario::{Act, Scenario, all, large};
+pub use self::world::run;

@@ -1,0 +1,172 @@
+//! A data path in memory that daemon and packets share.
+
+use std::{
+    net::IpAddr,
+    ops::Range,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+};
+
+use anyhow::{Result, ensure};
+use steer_common::abi::{
+    Config, FlowEntry, FlowKey, Member, MemberState, NatForward, NatReverse, Service, Slot,
+};
+use steer_user::dataplane::{
+    Class, Counters, Dataplane, HostTables, Memory, Snapshot, Sweep, SweepLimits,
+    build_perfect_hash,
+};
+
+/// What the daemon writes goes into the tables of packets at once, as in mapped arrays.
+#[derive(Clone)]
+pub(super) struct Path {
+    /// What has nothing to do with packets.
+    memory: Memory,
+    tables: Arc<Mutex<HostTables>>,
+}
+
+impl Path {
+    pub(super) fn new() -> Self {
+        let memory = Memory::new();
+        let tables = HostTables::new(memory.snapshot());
+        Self {
+            memory,
+            tables: Arc::new(Mutex::new(tables)),
+        }
+    }
+
+    /// The tables, as packets meet them.
+    pub(super) fn tables(&self) -> MutexGuard<'_, HostTables> {
+        self.tables.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Dataplane for Path {
+    fn config(&self) -> Config {
+        self.memory.config()
+    }
+
+    fn set_config(&mut self, config: &Config) {
+        self.memory.set_config(config);
+        let mut tables = self.tables();
+        let now = &mut tables.snapshot_mut().config;
+        let (active, banks) = (now.active, now.banks);
+        *now = Config {
+            active,
+            banks,
+            ..*config
+        };
+    }
+
+    fn set_nat_sources(&mut self, sources: &[IpAddr]) -> Result<()> {
+        self.memory.set_nat_sources(sources)
+    }
+
+    fn set_denied(&mut self, denied: &[(IpAddr, u8)]) -> Result<()> {
+        self.memory.set_denied(denied)
+    }
+
+    fn services(&self) -> Vec<Service> {
+        self.memory.services()
+    }
+
+    fn policies(&self) -> Vec<Service> {
+        self.memory.policies()
+    }
+
+    fn publish_with(&mut self, services: &[Service], classes: &[Class]) -> Result<()> {
+        ensure!(classes.is_empty(), "simulated services have no classes");
+        self.memory.publish(services)?;
+        let hash = build_perfect_hash(services)?;
+        let mut tables = self.tables();
+        let snapshot = tables.snapshot_mut();
+        snapshot.config.active = 0;
+        snapshot.config.banks[0] = hash.bank;
+        snapshot.displacements = hash.displacements;
+        snapshot.services = hash.services;
+        Ok(())
+    }
+
+    fn member(&self, id: u16) -> Member {
+        self.memory.member(id)
+    }
+
+    fn set_member(&mut self, id: u16, member: &Member) {
+        self.memory.set_member(id, member);
+        self.tables().snapshot_mut().members[usize::from(id)] = *member;
+    }
+
+    fn set_member_state(&mut self, id: u16, state: MemberState) {
+        self.memory.set_member_state(id, state);
+        self.tables().snapshot_mut().members[usize::from(id)].state = state as u8;
+    }
+
+    fn slots(&self, range: Range<u32>) -> Vec<Slot> {
+        let tables = self.tables();
+        range
+            .map(|index| tables.slot_now(index).unwrap_or_default())
+            .collect()
+    }
+
+    fn write_slots(&mut self, start: u32, slots: &[Slot]) {
+        let tables = self.tables();
+        for (index, slot) in (start..).zip(slots) {
+            tables.put_slot(index, *slot);
+        }
+    }
+
+    fn swap_slot(&mut self, index: u32, old: Slot, new: Slot) -> Result<(), Slot> {
+        let tables = self.tables();
+        match tables.slot_now(index).unwrap_or_default() {
+            now if now == old => {
+                tables.put_slot(index, new);
+                Ok(())
+            }
+            now => Err(now),
+        }
+    }
+
+    fn counters(&self) -> Result<Counters> {
+        self.memory.counters()
+    }
+
+    fn sweep(&mut self, limits: SweepLimits) -> Result<()> {
+        let tracked = {
+            let tables = self.tables();
+            // What was only a SYN is as good as what went on.
+            let new: Vec<_> = tables.new_flows.borrow_mut().drain().collect();
+            let mut flows = tables.flows.borrow_mut();
+            flows.extend(new);
+            let now = tables.now_ms.get();
+            flows.retain(|_, flow| now.saturating_sub(flow.last_ms) < limits.flow_idle_ms);
+            flows
+                .values()
+                .map(|flow| (flow.slot, flow.member))
+                .collect()
+        };
+        self.memory.tracked = tracked;
+        self.memory.sweep(limits)
+    }
+
+    fn swept(&mut self) -> Option<Result<Sweep>> {
+        self.memory.swept()
+    }
+
+    fn add_port(&mut self, interface: u32) -> Result<()> {
+        self.memory.add_port(interface)
+    }
+
+    fn snapshot(&self) -> Snapshot {
+        self.memory.snapshot()
+    }
+
+    fn flow(&self, key: &FlowKey) -> Option<FlowEntry> {
+        self.tables().flows.borrow().get(key).copied()
+    }
+
+    fn nat_forward(&self, _key: &FlowKey) -> Option<NatForward> {
+        None
+    }
+
+    fn nat_reverse(&self, _key: &FlowKey) -> Option<NatReverse> {
+        None
+    }
+}

@@ -1,0 +1,240 @@
+//! steer: the daemon's controller over a data path in memory, and the kernel's decision.
+
+use std::{
+    collections::HashMap,
+    fmt::Write as _,
+    net::{IpAddr, Ipv4Addr},
+    path::Path as FilePath,
+    time::{Duration, Instant},
+};
+
+use steer_common::{
+    abi::{FlowKey, Macs, Slot, TICK_SHIFT},
+    decide::decide,
+    verdict::Verdict,
+    wire::{Packet, Part},
+};
+use steer_user::{
+    config::Config,
+    control::Controller,
+    probe::{Load, Measurement, OrcaLoadReport, ProbeFailure, Sample, Trouble},
+};
+use tempfile::TempDir;
+
+use super::{Policy, Probed, Site};
+use crate::sim::path::Path;
+
+const SYN: u8 = 0x02;
+const ACK: u8 = 0x10;
+
+/// One node of steer.
+pub struct Ours {
+    controller: Controller<Path>,
+    path: Path,
+    start: Instant,
+    servers: HashMap<IpAddr, usize>,
+    slots: Vec<Slot>,
+    moved: f64,
+    _state: TempDir,
+}
+
+impl Ours {
+    /// A node with this site as its configuration.
+    ///
+    /// # Panics
+    /// If the configuration is refused: it is a part of the program.
+    #[must_use]
+    pub fn new(site: &Site, _seed: u64) -> Self {
+        let state = tempfile::tempdir().expect("a folder for state");
+        let text = document(site, state.path());
+        let config = Config::parse(&text, FilePath::new("sim.toml")).expect("our own document");
+        let path = Path::new();
+        let start = Instant::now();
+        let controller =
+            Controller::new(config, path.clone(), start).expect("a site that fits the tables");
+        let addresses = (0..site.servers.len()).map(|server| (address(server), server));
+        let mut ours = Self {
+            controller,
+            servers: addresses.collect(),
+            path,
+            start,
+            slots: Vec::new(),
+            moved: 0.0,
+            _state: state,
+        };
+        ours.look();
+        ours
+    }
+
+    /// Notes what of the tables has changed.
+    fn look(&mut self) {
+        let tables = self.path.tables();
+        let slots: Vec<Slot> = (0..).map_while(|index| tables.slot_now(index)).collect();
+        drop(tables);
+        let changed = slots.iter().zip(&self.slots);
+        let changed = changed.filter(|(now, then)| then.first != 0 && now.first != then.first);
+        self.moved += changed.count() as f64 / slots.len().max(1) as f64;
+        self.slots = slots;
+    }
+
+    fn decide(&self, service: usize, flow: &FlowKey, flags: u8, now: Duration) -> Option<usize> {
+        let tables = self.path.tables();
+        tables.now_ns.set(now.as_nanos() as u64);
+        tables
+            .now_ms
+            .set((now.as_nanos() as u64 >> TICK_SHIFT) as u32);
+        tables.forget_steps();
+        let mut key = *flow;
+        key.destination = vip(service).into();
+        let verdict = decide(&packet(key, flags), &*tables);
+        let Verdict::Deliver(target) = verdict else {
+            return None;
+        };
+        let member = tables.snapshot().members[usize::from(target.id)];
+        self.servers.get(&member.address.to_ip()).copied()
+    }
+}
+
+impl Policy for Ours {
+    fn probed(&mut self, server: usize, probed: Probed, now: Duration) {
+        let measurement = Measurement {
+            backend: name(server),
+            at: self.start + now,
+            outcome: outcome(probed),
+        };
+        self.controller
+            .measure(&measurement)
+            .expect("memory takes what is written");
+    }
+
+    fn pick(&mut self, service: usize, flow: &FlowKey, now: Duration) -> Option<usize> {
+        self.decide(service, flow, SYN, now)
+    }
+
+    fn follow(
+        &mut self,
+        service: usize,
+        flow: &FlowKey,
+        _server: usize,
+        now: Duration,
+    ) -> Option<usize> {
+        self.decide(service, flow, ACK, now)
+    }
+
+    fn ended(&mut self, _server: usize, _first: Option<Duration>, _now: Duration) {}
+
+    fn tick(&mut self, now: Duration) {
+        self.controller
+            .tick(self.start + now)
+            .expect("memory takes what is written");
+        self.look();
+    }
+
+    fn moved(&self) -> Option<f64> {
+        Some(self.moved)
+    }
+}
+
+fn outcome(probed: Probed) -> Result<Sample, ProbeFailure> {
+    match probed {
+        Probed::Answered { hung: true, .. } => Err(ProbeFailure::Hung {
+            trouble: Trouble::NoProgress,
+            seconds: 0,
+        }),
+        Probed::Answered {
+            rtt,
+            running,
+            waiting,
+            slots,
+            age,
+            ..
+        } => {
+            let load = Load {
+                running: Some(f64::from(running)),
+                waiting: Some(f64::from(waiting)),
+                limit: Some(f64::from(slots)),
+                in_flight: Some(f64::from(running + waiting)),
+                capacity: Some(f64::from(slots)),
+                kv_use: Some(f64::from(running) / f64::from(slots)),
+                age: Some(age.as_secs_f64()),
+                ..Load::default()
+            };
+            let mut report = OrcaLoadReport::default();
+            load.clone().write(&mut report);
+            Ok(Sample {
+                rtt,
+                handshake: None,
+                report,
+                load,
+            })
+        }
+        Probed::Refused => Err(ProbeFailure::Refused("the process is gone".to_owned())),
+        Probed::Lost => Err(ProbeFailure::Timeout),
+    }
+}
+
+fn name(server: usize) -> String {
+    format!("s{server}")
+}
+
+fn address(server: usize) -> IpAddr {
+    Ipv4Addr::from_bits(0x0a40_0000 + server as u32 + 1).into()
+}
+
+fn vip(service: usize) -> IpAddr {
+    Ipv4Addr::from_bits(0x0a63_0000 + service as u32 + 1).into()
+}
+
+fn document(site: &Site, state: &FilePath) -> String {
+    let state = state.display();
+    let mut text = format!(
+        "[node]\nname = \"edge\"\nregion = \"r{}\"\ninterfaces = [\"eth0\"]\nstate_dir = \"{state}\"\n\
+         [encap]\nsources = [\"10.98.0.1\"]\n[probe]\nca = \"/ca\"\ncert = \"/cert\"\nkey = \"/key\"\n\
+         interval = \"{}ms\"\n",
+        site.home,
+        site.probe_every.as_millis(),
+    );
+    // Writing to a string cannot fail.
+    for (server, (slots, region)) in site.servers.iter().enumerate() {
+        let (name, address) = (name(server), address(server));
+        let _ = write!(
+            text,
+            "[[backend]]\nname = \"{name}\"\naddress = \"{address}\"\nmode = \"ipip\"\n\
+             region = \"r{region}\"\ncapacity = {slots}\nbeacon = \"{address}:7100\"\n"
+        );
+    }
+    for (service, servers) in site.services.iter().enumerate() {
+        let names: Vec<_> = servers.iter().copied().map(name).collect();
+        let _ = write!(
+            text,
+            "[[pool]]\nname = \"p{service}\"\nbackends = {names:?}\n\
+             [[service]]\nname = \"v{service}\"\naddress = \"{}\"\nport = 80\npools = [\"p{service}\"]\n\
+             idle_timeout = \"10s\"\n",
+            vip(service),
+        );
+        if !site.regions.is_empty() {
+            let regions: Vec<_> = site.regions.iter().map(|r| format!("r{r}")).collect();
+            let _ = writeln!(text, "regions = {regions:?}");
+        }
+    }
+    text
+}
+
+fn packet(key: FlowKey, tcp_flags: u8) -> Packet {
+    Packet {
+        key,
+        macs: Macs::default(),
+        interface: 0,
+        frame_len: 64,
+        network: 14,
+        transport: 34,
+        quoted: 0,
+        tags: 0,
+        ip_len: 40,
+        ttl: 64,
+        tos: 0,
+        tcp_flags,
+        part: Part::Packet,
+        well_formed: true,
+    }
+}

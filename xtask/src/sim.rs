@@ -1,0 +1,19 @@
+//! `cargo xtask sim`: a simulated fleet under steer and under what others do.
+
+use anyhow::Result;
+
+use crate::{
+    run::{cargo, check},
+    setup,
+};
+
+/// Builds the simulator and runs it.
+pub(crate) fn run(arguments: &[String]) -> Result<()> {
+    setup::run()?;
+    check(
+        cargo()
+            .args(["run", "--release", "--locked", "-p", "steer-tests"])
+            .args(["--bin", "steer-sim", "--"])
+            .args(arguments),
+    )
+}
