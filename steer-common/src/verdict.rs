@@ -91,6 +91,48 @@ impl DropReason {
             Self::RateLimited => "rate-limited",
         }
     }
+
+    /// What it means, in a sentence.
+    pub const fn meaning(self) -> &'static str {
+        match self {
+            Self::Malformed => {
+                "For a service, but its lengths contradict each other or its transport header \
+                 is cut."
+            }
+            Self::Fragment => {
+                "A fragment for a service's address whose first part was not seen, or one that \
+                 would overwrite the first part's header."
+            }
+            Self::NoBackend => {
+                "No backend takes new flows, and the service's chain ends with a drop."
+            }
+            Self::MemberDown => {
+                "The flow's backend is down, and it can be neither reset nor moved."
+            }
+            Self::FlowTableFull => "A flow that must be remembered could not be.",
+            Self::NatPortsExhausted => "No port was free to translate a new flow with.",
+            Self::NatUnknownFlow => "An open flow that the nat table does not know.",
+            Self::TtlExpired => "It may travel no further: TTL or hop limit is used up.",
+            Self::NoRoute => "There is no way to the next hop, or its MAC address is unknown.",
+            Self::NoHeadroom => "No room in front of the packet for another header.",
+            Self::TooBig => {
+                "Longer than an IP packet can be once it is encapsulated, or than the way to \
+                 the member takes. In the latter case the sender is told."
+            }
+            Self::Reset => "Answered with a TCP reset.",
+            Self::Internal => "The program and its maps disagree: a fault of ours.",
+            Self::DecapEcn => {
+                "Congestion was marked on the outer header of a packet that cannot carry the \
+                 mark (RFC 6040 section 4.2)."
+            }
+            Self::Denied => "From an address that the operator denies.",
+            Self::Residency => {
+                "The only members that could take it are in regions that the service may not be \
+                 served from."
+            }
+            Self::RateLimited => "One new flow more than the service takes.",
+        }
+    }
 }
 
 /// The member that a packet goes to. It holds numbers only: the verifier does not let a register be

@@ -15,6 +15,7 @@ use serde::{Deserialize, Serialize};
 pub use self::access::{Access, Role};
 pub use self::client::{Client, ClientError};
 pub use self::config::{ApplyAnswer, ApplyRequest, Confirmed, RollbackRequest};
+pub use self::metrics::{Family, families};
 pub use self::monitor::{Monitor, monitor};
 pub use self::server::{bind, serve};
 

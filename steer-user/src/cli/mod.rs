@@ -9,6 +9,7 @@ mod doctor;
 mod error;
 mod journal;
 mod pki;
+mod reference;
 mod shell;
 mod table;
 
@@ -67,6 +68,9 @@ enum Command {
     Completions(shell::Completions),
     /// Writes manual pages, one for each command.
     Man(shell::Man),
+    /// Writes the reference of the documentation as Markdown.
+    #[command(hide = true)]
+    Reference(reference::Reference),
     /// Makes the certificates of nodes and beacons.
     #[command(subcommand)]
     Pki(pki::Pki),
@@ -92,6 +96,7 @@ pub fn main() -> ExitCode {
             Ok(())
         }
         Command::Man(command) => command.run(),
+        Command::Reference(command) => command.run(),
         Command::Pki(command) => command.run(),
     };
     match done {

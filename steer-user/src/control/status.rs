@@ -22,7 +22,7 @@ use crate::{
 };
 
 /// The node, as it is now.
-#[derive(Clone, Debug, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
 pub struct Status {
     /// Its name.
     pub node: String,

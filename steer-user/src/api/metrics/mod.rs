@@ -27,3 +27,47 @@ pub(super) fn page(meters: &Meters, status: Status) -> Result<String, fmt::Error
     text::encode_eof(&mut page)?;
     Ok(page)
 }
+
+/// A family of metrics, as the page describes it.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Family {
+    /// Its name, without what OpenMetrics adds for samples.
+    pub name: String,
+    /// counter, gauge or histogram.
+    pub kind: String,
+    /// Its unit, if it has one.
+    pub unit: String,
+    /// A sentence.
+    pub help: String,
+}
+
+/// The families of the page, in its order.
+///
+/// # Errors
+/// If a `String` takes no more.
+pub fn families() -> Result<Vec<Family>, fmt::Error> {
+    let page = page(&Meters::new(), Status::default())?;
+    let mut families: Vec<Family> = Vec::new();
+    for line in page.lines() {
+        let mut words = line.splitn(4, ' ');
+        let (Some("#"), Some(what), Some(name)) = (words.next(), words.next(), words.next()) else {
+            continue;
+        };
+        if families.last().is_none_or(|last| last.name != name) {
+            families.push(Family {
+                name: name.to_owned(),
+                ..Family::default()
+            });
+        }
+        let (Some(family), Some(text)) = (families.last_mut(), words.next()) else {
+            continue;
+        };
+        match what {
+            "HELP" => text.clone_into(&mut family.help),
+            "TYPE" => text.clone_into(&mut family.kind),
+            "UNIT" => text.clone_into(&mut family.unit),
+            _ => {}
+        }
+    }
+    Ok(families)
+}

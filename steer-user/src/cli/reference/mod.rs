@@ -1,0 +1,54 @@
+//! `steer reference`: pages of the documentation that are made of the program's own descriptions.
+
+mod config;
+mod drops;
+mod metrics;
+
+use std::{fs, path::PathBuf};
+
+use anyhow::Context as _;
+use clap::{Args, CommandFactory as _};
+
+use super::{Cli, error::Failure};
+
+/// Writes the reference as Markdown.
+#[derive(Debug, Args)]
+pub(super) struct Reference {
+    /// The folder; it is made if it is not there.
+    folder: PathBuf,
+}
+
+impl Reference {
+    pub(super) fn run(&self) -> Result<(), Failure> {
+        let folder = &self.folder;
+        fs::create_dir_all(folder).with_context(|| format!("{}", folder.display()))?;
+        for (name, page) in pages()? {
+            let path = folder.join(name);
+            fs::write(&path, page)
+                .with_context(|| format!("{}: cannot be written", path.display()))?;
+        }
+        Ok(())
+    }
+}
+
+/// The pages, by their files' names.
+fn pages() -> anyhow::Result<[(&'static str, String); 4]> {
+    Ok([
+        ("config.md", config::page()),
+        ("cli.md", commands()),
+        ("metrics.md", metrics::page()?),
+        ("drop-reasons.md", drops::page()),
+    ])
+}
+
+fn commands() -> String {
+    let options = clap_markdown::MarkdownOptions::new()
+        .title("Commands".to_owned())
+        .show_footer(false)
+        .show_table_of_contents(false);
+    let command = Cli::command();
+    let text = clap_markdown::help_markdown_command_custom(&command, &options);
+    // Ends of lines that editors and git complain about.
+    let lines: Vec<_> = text.lines().map(str::trim_end).collect();
+    lines.join("\n") + "\n"
+}
