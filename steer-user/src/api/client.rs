@@ -8,7 +8,10 @@ use hyper_util::rt::TokioIo;
 use serde::{Serialize, de::DeserializeOwned};
 use tokio::net::UnixStream;
 
-use super::{ApplyAnswer, ApplyRequest, Confirmed, ExplainQuery, Problem, RollbackRequest};
+use super::{
+    ApplyAnswer, ApplyRequest, Confirmed, DrainRequest, ExplainQuery, Problem, RollbackRequest,
+    WeightRequest,
+};
 use crate::{
     config::Document,
     control::{Applied, Diff, Status},
@@ -102,15 +105,31 @@ impl Client {
         self.get(&path).await
     }
 
-    /// Drains a backend, or stops draining it.
+    /// Drains a backend.
     ///
     /// # Errors
     /// See [`ClientError`].
-    pub async fn drain(&self, backend: &str, drained: bool) -> Result<(), ClientError> {
-        let word = if drained { "drain" } else { "undrain" };
-        let path = format!("/v1/backends/{backend}/{word}");
-        let nothing = Bytes::new();
-        self.send(Method::POST, &path, nothing).await.map(|_| ())
+    pub async fn drain(&self, backend: &str, request: &DrainRequest) -> Result<(), ClientError> {
+        self.tell(&format!("/v1/backends/{backend}/drain"), request)
+            .await
+    }
+
+    /// Stops draining a backend.
+    ///
+    /// # Errors
+    /// See [`ClientError`].
+    pub async fn undrain(&self, backend: &str) -> Result<(), ClientError> {
+        self.tell(&format!("/v1/backends/{backend}/undrain"), &())
+            .await
+    }
+
+    /// Gives a backend a weight in place of its capacity, or takes it back.
+    ///
+    /// # Errors
+    /// See [`ClientError`].
+    pub async fn weigh(&self, backend: &str, request: &WeightRequest) -> Result<(), ClientError> {
+        self.tell(&format!("/v1/backends/{backend}/weight"), request)
+            .await
     }
 
     /// What another configuration would move.
@@ -184,6 +203,13 @@ impl Client {
         let body = serde_json::to_vec(body).map_err(refused)?;
         let body = self.send(Method::POST, path, body.into()).await?;
         serde_json::from_slice(&body).map_err(|error| ClientError::Malformed(error.to_string()))
+    }
+
+    /// Says something that has no answer but that it was done.
+    async fn tell(&self, path: &str, body: &impl Serialize) -> Result<(), ClientError> {
+        let refused = |error: serde_json::Error| ClientError::Refused(error.to_string());
+        let body = serde_json::to_vec(body).map_err(refused)?;
+        self.send(Method::POST, path, body.into()).await.map(|_| ())
     }
 
     async fn send(&self, method: Method, path: &str, body: Bytes) -> Result<Bytes, ClientError> {

@@ -8,7 +8,7 @@ mod metrics;
 mod monitor;
 mod server;
 
-use std::net::SocketAddr;
+use std::{net::SocketAddr, time::Duration};
 
 use serde::{Deserialize, Serialize};
 
@@ -34,6 +34,23 @@ pub struct ExplainQuery {
     /// Its DSCP, 0 to 63.
     #[serde(default)]
     pub dscp: u8,
+}
+
+/// How to drain a backend.
+#[derive(Clone, Copy, Debug, Default, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct DrainRequest {
+    /// How long open flows may go on, up to 30 days; without it, as long as they like.
+    #[serde(default, with = "humantime_serde")]
+    pub deadline: Option<Duration>,
+}
+
+/// The weight to give a backend.
+#[derive(Clone, Copy, Debug, Default, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct WeightRequest {
+    /// In place of its capacity; without it, its capacity counts again.
+    pub weight: Option<u32>,
 }
 
 /// Why a request was refused.

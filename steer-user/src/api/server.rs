@@ -4,11 +4,13 @@ use std::{
     fs, io,
     os::unix::fs::{FileTypeExt, PermissionsExt},
     path::Path,
+    time::{Duration, SystemTime},
 };
 
 use anyhow::{Context, Result, bail};
 use axum::{
     Json, Router,
+    body::Bytes,
     extract::{ConnectInfo, Path as UrlPath, Query, State},
     http::StatusCode,
     middleware::from_fn_with_state,
@@ -25,15 +27,18 @@ use tokio::{
 };
 
 use super::{
-    Access, ExplainQuery, Monitor, Problem, Role,
+    Access, DrainRequest, ExplainQuery, Monitor, Problem, Role, WeightRequest,
     access::{self, Peer},
     config,
     listen::{self, Bodies},
 };
 use crate::{
     config::Protocol,
-    control::{Command, Commands, Refused},
+    control::{Command, Commands, Drain, Refused},
 };
+
+/// The longest deadline of a drain.
+const MAX_DEADLINE: Duration = Duration::from_secs(30 * 86_400);
 
 /// Binds the socket, for root alone. One that nobody listens at any more is replaced.
 ///
@@ -80,6 +85,7 @@ fn routes(access: &Access, monitor: Monitor) -> Router {
     let operate = Router::new()
         .route("/v1/backends/{name}/drain", post(drain))
         .route("/v1/backends/{name}/undrain", post(undrain))
+        .route("/v1/backends/{name}/weight", post(weigh))
         .merge(config::operating())
         .layer(small());
     Router::new()
@@ -162,8 +168,23 @@ async fn drain(
     State(commands): State<Commands>,
     ConnectInfo(peer): ConnectInfo<Peer>,
     UrlPath(name): UrlPath<String>,
+    body: Bytes,
 ) -> Result<StatusCode, Refusal> {
-    set_drained(&commands, name, true, peer).await
+    let bad = |text: String| Refusal(StatusCode::BAD_REQUEST, text);
+    let request: DrainRequest = if body.is_empty() {
+        DrainRequest::default()
+    } else {
+        serde_json::from_slice(&body).map_err(|error| bad(error.to_string()))?
+    };
+    if request.deadline.is_some_and(|d| d > MAX_DEADLINE) {
+        return Err(bad(
+            "the deadline is out of range; write up to 30days".into()
+        ));
+    }
+    let until = request
+        .deadline
+        .map(|deadline| SystemTime::now() + deadline);
+    set_drained(&commands, name, Some(Drain { until }), peer).await
 }
 
 async fn undrain(
@@ -171,20 +192,34 @@ async fn undrain(
     ConnectInfo(peer): ConnectInfo<Peer>,
     UrlPath(name): UrlPath<String>,
 ) -> Result<StatusCode, Refusal> {
-    set_drained(&commands, name, false, peer).await
+    set_drained(&commands, name, None, peer).await
 }
 
 async fn set_drained(
     commands: &Commands,
     name: String,
-    drained: bool,
+    drain: Option<Drain>,
     peer: Peer,
 ) -> Result<StatusCode, Refusal> {
-    let drain = |reply| Command::Drain(name, drained, peer.to_string(), reply);
-    let done = ask(commands, drain).await?;
+    let drain = |reply| Command::Drain(name, drain, peer.to_string(), reply);
+    said(ask(commands, drain).await?)
+}
+
+async fn weigh(
+    State(commands): State<Commands>,
+    ConnectInfo(peer): ConnectInfo<Peer>,
+    UrlPath(name): UrlPath<String>,
+    Json(request): Json<WeightRequest>,
+) -> Result<StatusCode, Refusal> {
+    let weigh = |reply| Command::Weigh(name, request.weight, peer.to_string(), reply);
+    said(ask(&commands, weigh).await?)
+}
+
+fn said(done: Result<(), Refused>) -> Result<StatusCode, Refusal> {
     done.map_err(|refused| {
         let status = match refused {
             Refused::Unknown(_) => StatusCode::NOT_FOUND,
+            Refused::Weight => StatusCode::BAD_REQUEST,
             Refused::Failed(_) => StatusCode::INTERNAL_SERVER_ERROR,
         };
         Refusal(status, refused.to_string())

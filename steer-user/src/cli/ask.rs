@@ -2,7 +2,7 @@
 
 use std::{net::SocketAddr, path::PathBuf};
 
-use clap::{Args, Subcommand};
+use clap::Args;
 
 use super::{
     error::{Exit, Failure},
@@ -67,7 +67,7 @@ impl Status {
         if self.target.json {
             println!("{}", serde_json::to_string_pretty(&status)?);
         } else {
-            print!("{}", table::status(&status));
+            anstream::print!("{}", table::status(&status));
         }
         Ok(())
     }
@@ -115,49 +115,6 @@ impl Explain {
             println!("{number}. {step}");
         }
         println!("=> {}", explanation.verdict);
-        Ok(())
-    }
-}
-
-#[derive(Debug, Subcommand)]
-pub(super) enum Backend {
-    /// Sends no new flows to a backend; open ones go on. Outlives restarts.
-    Drain {
-        /// Its name.
-        name: String,
-        #[command(flatten)]
-        target: Target,
-    },
-    /// Sends new flows to a backend again.
-    Undrain {
-        /// Its name.
-        name: String,
-        #[command(flatten)]
-        target: Target,
-    },
-}
-
-impl Backend {
-    #[tokio::main(flavor = "current_thread")]
-    pub(super) async fn run(self) -> Result<(), Failure> {
-        let (name, target, drained) = match self {
-            Self::Drain { name, target } => (name, target, true),
-            Self::Undrain { name, target } => (name, target, false),
-        };
-        target
-            .client()
-            .drain(&name, drained)
-            .await
-            .map_err(failure)?;
-        if target.json {
-            println!(
-                "{}",
-                serde_json::json!({ "backend": name, "drained": drained })
-            );
-        } else {
-            let word = if drained { "drains" } else { "takes new flows" };
-            println!("{name} {word}");
-        }
         Ok(())
     }
 }

@@ -135,13 +135,25 @@ fn words(event: &Event) -> String {
             by,
             backend,
             drained,
+            until,
         } => {
-            let word = if *drained {
-                "drains"
-            } else {
-                "takes new flows"
+            let word = match (drained, until) {
+                (false, _) => "takes new flows".to_owned(),
+                (true, None) => "drains".to_owned(),
+                (true, Some(until)) => format!("drains until {}", format_rfc3339_millis(*until)),
             };
             format!("backend {backend} {word} ({by})")
+        }
+        Event::DrainOver { backend } => {
+            format!("backend {backend}: the drain's deadline has passed")
+        }
+        Event::Weighed {
+            by,
+            backend,
+            weight: Some(weight),
+        } => format!("backend {backend} weighs {weight} ({by})"),
+        Event::Weighed { by, backend, .. } => {
+            format!("backend {backend} weighs what its capacity says ({by})")
         }
         Event::Backend {
             backend,

@@ -8,9 +8,12 @@ mod decap;
 mod doctor;
 mod error;
 mod journal;
+mod operator;
+mod paint;
 mod pki;
 mod reference;
 mod shell;
+mod show;
 mod table;
 
 use std::process::ExitCode;
@@ -50,9 +53,13 @@ enum Command {
     Status(ask::Status),
     /// Says what happens to a flow, and why.
     Explain(ask::Explain),
-    /// Drains backends.
+    /// Shows services.
     #[command(subcommand)]
-    Backend(ask::Backend),
+    Service(operator::Service),
+    /// Shows and drains backends.
+    #[command(subcommand)]
+    Backend(operator::Backend),
+    Weight(operator::Weight),
     /// Answers a node's probes beside a backend.
     Beacon(Box<beacon::Beacon>),
     /// Checks, compares and applies configurations, and goes back to earlier ones.
@@ -85,7 +92,9 @@ pub fn main() -> ExitCode {
         Command::Detach(command) => command.run(),
         Command::Status(command) => command.run(),
         Command::Explain(command) => command.run(),
+        Command::Service(command) => command.run(),
         Command::Backend(command) => command.run(),
+        Command::Weight(command) => command.run(),
         Command::Beacon(command) => command.run(cli.log_format),
         Command::Config(command) => command.run(),
         Command::Journal(command) => command.run(),

@@ -4,6 +4,7 @@ use std::fmt::Write as _;
 
 use humantime_serde::re::humantime::format_rfc3339_seconds;
 
+use super::{paint, show};
 use crate::{
     control::{Attachment, BackendStatus, ClassStatus, ServiceStatus, Status},
     dataplane::{MapMemory, Way},
@@ -83,7 +84,7 @@ pub(super) fn memory(maps: &[MapMemory]) -> String {
     text
 }
 
-fn backends(text: &mut String, backends: &[BackendStatus]) {
+pub(super) fn backends(text: &mut String, backends: &[BackendStatus]) {
     let _ = writeln!(
         text,
         "\n{:<20}{:<10}{:<26}{:<6}{:>12}{:>6}  note",
@@ -96,7 +97,17 @@ fn backends(text: &mut String, backends: &[BackendStatus]) {
         let ring = backend.ring.map_or("-".to_owned(), |ring| ring.to_string());
         let mut notes = Vec::new();
         if backend.drained {
-            notes.push("drained by the operator".to_owned());
+            let far = backend
+                .drain
+                .as_ref()
+                .map(|d| format!(": {}", show::drain(d)));
+            notes.push(format!(
+                "drained by the operator{}",
+                far.unwrap_or_default()
+            ));
+        }
+        if backend.weighed {
+            notes.push(format!("weighs {} by the operator", backend.weight));
         }
         if backend.draining {
             notes.push("its beacon says that it drains".to_owned());
@@ -107,9 +118,9 @@ fn backends(text: &mut String, backends: &[BackendStatus]) {
         notes.extend(backend.failure.clone());
         let _ = writeln!(
             text,
-            "{:<20}{:<10}{:<26}{:<6}{:>12}{:>6}  {}",
+            "{:<20}{}{:<26}{:<6}{:>12}{:>6}  {}",
             backend.name,
-            backend.health,
+            paint::state(&backend.health, 10),
             backend.address,
             backend.mode,
             rtt,
@@ -119,7 +130,7 @@ fn backends(text: &mut String, backends: &[BackendStatus]) {
     }
 }
 
-fn service(text: &mut String, service: &ServiceStatus) {
+pub(super) fn service(text: &mut String, service: &ServiceStatus) {
     let port = match service.port {
         0 => "any port".to_owned(),
         port => format!("port {port}"),
@@ -143,10 +154,10 @@ fn service(text: &mut String, service: &ServiceStatus) {
     for member in &service.members {
         let _ = writeln!(
             text,
-            "  {:<18}{:<12}{:<10}{:>5.1} %{:>12}{:>14}{:>16}",
+            "  {:<18}{:<12}{}{:>5.1} %{:>12}{:>14}{:>16}",
             member.backend,
             member.pool,
-            member.state,
+            paint::state(&member.state, 10),
             member.share * 100.0,
             member.flows,
             member.packets,

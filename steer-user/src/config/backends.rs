@@ -10,7 +10,8 @@ use super::report::Report;
 use super::{Backend, Encap, Mode, Nat, Pool, raw};
 use crate::pki::IdentityKind;
 
-const MAX_CAPACITY: u32 = 1_000_000;
+/// The largest capacity, and the largest weight that the operator may give.
+pub(crate) const MAX_CAPACITY: u32 = 1_000_000;
 
 /// What a backend depends on.
 pub(super) struct Context<'a> {

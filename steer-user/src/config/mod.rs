@@ -34,6 +34,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 pub use self::api::{Api, NotPrincipal, Principal};
+pub(crate) use self::backends::MAX_CAPACITY;
 pub use self::document::{DROP_INS, Document, SourceFile};
 pub use self::policy::{Policy, PolicyId};
 pub use self::report::{ConfigError, Problem};

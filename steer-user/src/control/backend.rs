@@ -4,6 +4,7 @@ use std::time::{Duration, Instant};
 
 use steer_common::tables::NextHop;
 
+use super::operator::Draining;
 use crate::config;
 use crate::domain::health::{Health, State, Transition};
 use crate::domain::rings::{BOUNDS, Nearness};
@@ -16,7 +17,9 @@ pub(super) struct Known {
     pub(super) health: Health,
     pub(super) nearness: Nearness,
     /// The operator wants no new flows on it.
-    pub(super) drained: bool,
+    pub(super) drained: Option<Draining>,
+    /// The weight that the operator gave it in place of its capacity.
+    pub(super) weight: Option<u32>,
     /// Its beacon wants no new flows on it.
     pub(super) draining: bool,
     /// The way to it. `None` until the kernel's tables were asked.
@@ -41,11 +44,12 @@ impl Change {
 }
 
 impl Known {
-    pub(super) fn new(probe: &config::Probe, drained: bool) -> Self {
+    pub(super) fn new(probe: &config::Probe) -> Self {
         Self {
             health: Health::new(probe.rise, probe.fall),
             nearness: Nearness::default(),
-            drained,
+            drained: None,
+            weight: None,
             draining: false,
             way: None,
             failure: None,
@@ -58,7 +62,8 @@ impl Known {
         Self {
             health: base.health.clone(),
             nearness: base.nearness.clone(),
-            drained: false,
+            drained: None,
+            weight: None,
             draining: base.draining,
             way: None,
             failure: None,
@@ -118,6 +123,6 @@ impl Known {
     }
 
     pub(super) fn takes_new(&self) -> bool {
-        !self.drained && !self.draining
+        self.drained.is_none() && !self.draining
     }
 }

@@ -25,9 +25,10 @@ use super::{
     regions::Regions,
     slots::{self, Unsettled},
     status::{self, Status},
+    weights::Weights,
 };
 use crate::{
-    config::{Config, PolicyId},
+    config::{Config, MAX_CAPACITY, PolicyId},
     dataplane::{Dataplane, SweepLimits},
     domain::{health::State, maglev, rings::Candidate},
     explain::{Explanation, Names, explain},
@@ -48,6 +49,12 @@ pub enum Refused {
     /// There is no such backend.
     #[error("no backend is called {0:?}; `steer status` names them")]
     Unknown(String),
+    /// It is no weight.
+    #[error(
+        "a weight is from 1 to {MAX_CAPACITY}; `steer backend drain` is for a backend that shall get \
+         nothing"
+    )]
+    Weight,
     /// It could not be written down.
     #[error("{0:#}")]
     Failed(anyhow::Error),
@@ -66,6 +73,11 @@ pub struct Controller<D> {
     pub(super) known: HashMap<String, Known>,
     pub(super) unsettled: Unsettled,
     pub(super) drained: Drained,
+    pub(super) weights: Weights,
+    /// Flows that are remembered by themselves, by member, as of the last sweep.
+    pub(super) remembered: HashMap<u16, usize>,
+    /// When that sweep began.
+    pub(super) counted: Option<Instant>,
     pub(super) recorder: Recorder,
     /// Tables are not changed before this, unless all backends are measured.
     pub(super) frozen: Option<Instant>,
@@ -94,6 +106,7 @@ impl<D: Dataplane> Controller<D> {
         recorder: Recorder,
     ) -> Result<Self> {
         let drained = Drained::load(&config.node.state_dir)?;
+        let weights = Weights::load(&config.node.state_dir)?;
         let adopted = !dataplane.services().is_empty();
         let mut controller = Self {
             numbers: Numbers::default(),
@@ -103,6 +116,9 @@ impl<D: Dataplane> Controller<D> {
             known: HashMap::new(),
             unsettled: Unsettled::default(),
             drained,
+            weights,
+            remembered: HashMap::new(),
+            counted: None,
             recorder,
             frozen: adopted.then_some(now + FROZEN),
             swept: now,
@@ -133,7 +149,7 @@ impl<D: Dataplane> Controller<D> {
         let (mut services, classes) = desired::split(&config, &policies, placed);
         services.extend(desired::nat_sources(&config));
         services.extend(desired::addresses(&services));
-        self.known = self.known_of(&config);
+        self.known = self.known_of(&config, now);
         self.config = config;
         self.numbers = numbers;
         self.regions = regions;
@@ -160,7 +176,7 @@ impl<D: Dataplane> Controller<D> {
         self.replan(now, "configuration")
     }
 
-    fn apply(&mut self, mut ops: Vec<Op>) -> Result<()> {
+    pub(super) fn apply(&mut self, mut ops: Vec<Op>) -> Result<()> {
         plan::order(&mut ops);
         for op in &ops {
             plan::apply(&mut self.dataplane, op)?;
@@ -194,40 +210,6 @@ impl<D: Dataplane> Controller<D> {
             "backend changed"
         );
         self.replan(measurement.at, &measurement.backend)
-    }
-
-    /// Takes what the operator says of a backend.
-    ///
-    /// # Errors
-    /// If there is none of that name, or it cannot be written down.
-    pub fn drain(&mut self, name: &str, drained: bool, now: Instant) -> Result<(), Refused> {
-        self.drain_by(name, drained, "the operator", now)
-    }
-
-    /// As [`Self::drain`], with who said so.
-    ///
-    /// # Errors
-    /// As [`Self::drain`].
-    pub fn drain_by(
-        &mut self,
-        name: &str,
-        drained: bool,
-        by: &str,
-        now: Instant,
-    ) -> Result<(), Refused> {
-        let Some(known) = self.known.get_mut(name) else {
-            return Err(Refused::Unknown(name.to_owned()));
-        };
-        self.drained.set(name, drained).map_err(Refused::Failed)?;
-        known.drained = drained;
-        info!(backend = name, drained, by, "the operator has spoken");
-        let event = Event::Drained {
-            by: by.to_owned(),
-            backend: name.to_owned(),
-            drained,
-        };
-        self.recorder.tell(event);
-        self.replan(now, name).map_err(Refused::Failed)
     }
 
     /// Takes the way to a backend, as routing and neighbours are now.
@@ -321,7 +303,7 @@ impl<D: Dataplane> Controller<D> {
                         id,
                         ring: known.ring(backend, home),
                         healthy: state == MemberState::Up as u8,
-                        capacity: backend.capacity,
+                        capacity: known.weight.unwrap_or(backend.capacity),
                     },
                 });
             }
@@ -335,6 +317,7 @@ impl<D: Dataplane> Controller<D> {
     /// # Errors
     /// If the data path cannot be read or written.
     pub fn tick(&mut self, now: Instant) -> Result<()> {
+        self.end_drains(now)?;
         if self.frozen.is_some_and(|until| now >= until) {
             self.replan(now, "backends that do not answer")?;
         }
@@ -356,6 +339,7 @@ impl<D: Dataplane> Controller<D> {
             self.sweeping = false;
             let sweep = sweep?;
             slots::untrack(&mut self.dataplane, &self.tables, &sweep);
+            self.note_flows(&sweep);
             self.release(&sweep);
         }
         Ok(())

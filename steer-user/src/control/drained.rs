@@ -1,64 +1,63 @@
-//! What the operator said, kept over restarts.
+//! What the operator said of backends' draining, kept over restarts.
 
 use std::{
-    collections::BTreeSet,
-    fs, io,
+    collections::BTreeMap,
     path::{Path, PathBuf},
+    time::SystemTime,
 };
 
-use anyhow::{Context, Result};
+use anyhow::Result;
+use serde::{Deserialize, Serialize};
 
-use crate::durable;
+use super::said;
 
-/// Names of drained backends, in a file of their own.
+/// What the operator wants of a backend that drains.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Drain {
+    /// When its open flows are ended: reset or moved, as their services say. Without it they may
+    /// take as long as they like.
+    #[serde(
+        default,
+        with = "humantime_serde",
+        skip_serializing_if = "Option::is_none"
+    )]
+    pub until: Option<SystemTime>,
+}
+
+/// Drained backends, in a file of their own.
 #[derive(Clone, Debug)]
 pub(super) struct Drained {
     path: PathBuf,
-    names: BTreeSet<String>,
+    drains: BTreeMap<String, Drain>,
 }
 
 impl Drained {
     /// Reads the file. Without one, nothing is drained.
     pub(super) fn load(state_dir: &Path) -> Result<Self> {
         let path = state_dir.join("drained.json");
-        let names = match fs::read(&path) {
-            Ok(text) => serde_json::from_slice(&text).with_context(|| {
-                format!(
-                    "{}: not a list of names; remove it to drain none",
-                    path.display()
-                )
-            })?,
-            Err(error) if error.kind() == io::ErrorKind::NotFound => BTreeSet::new(),
-            Err(error) => return Err(error).with_context(|| format!("{}", path.display())),
-        };
-        Ok(Self { path, names })
+        let drains = said::read(&path, "drain none")?;
+        Ok(Self { path, drains })
     }
 
-    pub(super) fn contains(&self, name: &str) -> bool {
-        self.names.contains(name)
+    /// What the operator wants of a backend, if it drains.
+    pub(super) fn of(&self, name: &str) -> Option<Drain> {
+        self.drains.get(name).copied()
     }
 
     /// All names.
     pub(super) fn names(&self) -> Vec<String> {
-        self.names.iter().cloned().collect()
+        self.drains.keys().cloned().collect()
     }
 
     /// Writes the file and then remembers; a crash leaves the old one or the new one.
-    pub(super) fn set(&mut self, name: &str, drained: bool) -> Result<()> {
-        let mut names = self.names.clone();
-        if drained {
-            names.insert(name.to_owned());
-        } else {
-            names.remove(name);
-        }
-        let write = || -> io::Result<()> {
-            if let Some(folder) = self.path.parent() {
-                durable::folder(folder)?;
-            }
-            durable::replace(&self.path, &serde_json::to_vec(&names)?)
+    pub(super) fn set(&mut self, name: &str, drain: Option<Drain>) -> Result<()> {
+        let mut drains = self.drains.clone();
+        match drain {
+            Some(drain) => drains.insert(name.to_owned(), drain),
+            None => drains.remove(name),
         };
-        write().with_context(|| format!("{}: cannot be written", self.path.display()))?;
-        self.names = names;
+        said::write(&self.path, &drains)?;
+        self.drains = drains;
         Ok(())
     }
 }

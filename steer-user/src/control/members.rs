@@ -19,7 +19,7 @@ use crate::{
 impl<D: Dataplane> Controller<D> {
     /// What is known of a configuration's backends. One that is elsewhere now has to be measured
     /// anew.
-    pub(super) fn known_of(&mut self, config: &Config) -> HashMap<String, Known> {
+    pub(super) fn known_of(&mut self, config: &Config, now: Instant) -> HashMap<String, Known> {
         let before = self.config.backends.iter();
         let before: HashMap<_, _> = before.map(|b| (b.name.as_str(), b)).collect();
         let mut all = HashMap::new();
@@ -31,7 +31,11 @@ impl<D: Dataplane> Controller<D> {
                 .is_some_and(|b| place(b) == place(backend));
             let mut known = match self.known.get(name).filter(|_| same) {
                 Some(known) => known.clone(),
-                None => Known::new(&config.probe, self.drained.contains(name)),
+                None => {
+                    let mut known = Known::new(&config.probe);
+                    self.remind(name, &mut known, now);
+                    known
+                }
             };
             if !same
                 || !known
@@ -55,6 +59,9 @@ impl<D: Dataplane> Controller<D> {
         let Some(known) = self.known.get(&backend.name) else {
             return MemberState::Down;
         };
+        if known.drained.is_some_and(|draining| draining.over) {
+            return MemberState::Down;
+        }
         let up = if known.takes_new() {
             MemberState::Up
         } else {

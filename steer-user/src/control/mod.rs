@@ -11,6 +11,7 @@ mod drained;
 mod interfaces;
 mod members;
 mod meters;
+mod operator;
 mod placement;
 mod plan;
 mod preview;
@@ -19,16 +20,20 @@ mod recorder;
 mod regions;
 mod replay;
 mod run;
+mod said;
 mod slots;
 mod status;
 #[cfg(test)]
 mod tests;
 mod ways;
+mod weights;
 
 pub use self::configure::{Applied, Configure, ConfigureError, Diff, Prepared, Reply};
 pub use self::controller::{Controller, Refused};
+pub use self::drained::Drain;
 pub use self::interfaces::Attachment;
 pub use self::meters::Meters;
+pub use self::operator::DrainStatus;
 pub use self::preview::{Fate, Preview, Rehearsal, ServicePreview, Shares};
 pub use self::ready::Readiness;
 pub use self::replay::{Replayed, replay};

@@ -96,6 +96,18 @@ impl Recorder {
     pub(super) fn tell(&mut self, event: Event) {
         self.go_on();
         if let (
+            Event::Weighed {
+                backend, weight, ..
+            },
+            Some(Event::Configured { weights, .. }),
+        ) = (&event, &mut self.configured)
+        {
+            match weight {
+                Some(weight) => weights.insert(backend.clone(), *weight),
+                None => weights.remove(backend),
+            };
+        }
+        if let (
             Event::Drained {
                 backend,
                 drained: now,

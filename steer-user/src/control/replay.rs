@@ -11,9 +11,10 @@ use anyhow::Result;
 use tracing::subscriber::{NoSubscriber, with_default};
 
 use super::{
-    Controller,
+    Controller, Drain,
     backend::Known,
     chain,
+    operator::Draining,
     recorder::{self, base},
 };
 use crate::{
@@ -117,6 +118,7 @@ impl Again {
                 generation,
                 fingerprint,
                 drained,
+                weights,
                 ..
             } => {
                 if *why == Why::Continued && self.controller.is_some() {
@@ -131,7 +133,14 @@ impl Again {
                     self.controller = None;
                     self.without = Some(reason);
                 }
+                self.weigh(|name, _| weights.get(name).copied());
                 self.drain(|name, _| drained.iter().any(|d| d == name), now);
+            }
+            Event::Weighed {
+                backend, weight, ..
+            } => {
+                self.weigh(|name, was| if name == backend { *weight } else { was });
+                self.written(|controller| controller.replan(now, "weighed"));
             }
             Event::Drained {
                 backend, drained, ..
@@ -178,7 +187,12 @@ impl Again {
                 }
                 self.table(service, *slots, digest, wrong);
             }
-            Event::Confirmed { .. } | Event::Way { .. } | Event::Gone { .. } | Event::Stop => {}
+            // What takes no new flows already may take fewer.
+            Event::DrainOver { .. }
+            | Event::Confirmed { .. }
+            | Event::Way { .. }
+            | Event::Gone { .. }
+            | Event::Stop => {}
         }
     }
 
@@ -201,12 +215,21 @@ impl Again {
         Ok(())
     }
 
+    fn weigh(&mut self, weight: impl Fn(&str, Option<u32>) -> Option<u32>) {
+        if let Some(controller) = &mut self.controller {
+            for (name, known) in &mut controller.known {
+                known.weight = weight(name, known.weight);
+            }
+        }
+    }
+
     fn drain(&mut self, drained: impl Fn(&str, bool) -> bool, now: Instant) {
         let Some(controller) = &mut self.controller else {
             return;
         };
         for (name, known) in &mut controller.known {
-            known.drained = drained(name, known.drained);
+            let is = drained(name, known.drained.is_some());
+            known.drained = is.then(|| Draining::new(Drain::default(), now));
         }
         self.written(|controller| controller.replan(now, "drained"));
     }

@@ -17,8 +17,8 @@ use tokio::{
 use tracing::{error, info};
 
 use super::{
-    Attachment, Configure, Controller, Meters, Readiness, Refused, Status, configure::InUse,
-    drained::Drained, interfaces, meters::Turn, recorder::Recorder, status, ways,
+    Attachment, Configure, Controller, Drain, Meters, Readiness, Refused, Status, configure::InUse,
+    drained::Drained, interfaces, meters::Turn, recorder::Recorder, status, ways, weights::Weights,
 };
 use crate::{
     config::Config,
@@ -46,7 +46,19 @@ pub enum Command {
     /// What the data path does with a flow; with TCP flags.
     Explain(FlowKey, u8, u8, oneshot::Sender<Explanation>),
     /// Drain a backend, or stop draining it; with who says so.
-    Drain(String, bool, String, oneshot::Sender<Result<(), Refused>>),
+    Drain(
+        String,
+        Option<Drain>,
+        String,
+        oneshot::Sender<Result<(), Refused>>,
+    ),
+    /// Give a backend a weight in place of its capacity, or take it back; with who says so.
+    Weigh(
+        String,
+        Option<u32>,
+        String,
+        oneshot::Sender<Result<(), Refused>>,
+    ),
     /// Something about the configuration.
     Configure(Configure),
     /// Is the daemon ready to be relied on? That it answers at all says that the loop lives.
@@ -132,6 +144,7 @@ pub async fn run(setup: Setup, xdp: Xdp, commands: mpsc::Receiver<Command>) -> R
         fingerprint: started.document.fingerprint(),
         until: trial.map(|trial| trial.until),
         drained: Drained::load(&config.node.state_dir)?.names(),
+        weights: Weights::load(&config.node.state_dir)?.all().clone(),
     };
     let recorder = Recorder::beginning(journal.clone(), Instant::now(), configured);
     let controller = Controller::with_recorder(config, maps, Instant::now(), recorder)?;
@@ -283,8 +296,11 @@ impl Daemon {
             Command::Explain(key, flags, dscp, reply) => {
                 drop(reply.send(self.controller.explain(&key, flags, dscp)));
             }
-            Command::Drain(name, drained, by, reply) => {
-                drop(reply.send(self.controller.drain_by(&name, drained, &by, now)));
+            Command::Drain(name, drain, by, reply) => {
+                drop(reply.send(self.controller.drain_by(&name, drain, &by, now)));
+            }
+            Command::Weigh(name, weight, by, reply) => {
+                drop(reply.send(self.controller.weigh_by(&name, weight, &by, now)));
             }
             Command::Configure(ask) => self.configure(ask),
             Command::Ready(reply) => {

@@ -14,7 +14,7 @@ use steer_common::{
     verdict::DropReason,
 };
 
-use super::{Attachment, Controller};
+use super::{Attachment, Controller, DrainStatus};
 use crate::{
     config::{self, Config},
     dataplane::Dataplane,
@@ -127,6 +127,15 @@ pub struct BackendStatus {
     pub health: String,
     /// Whether the operator drains it.
     pub drained: bool,
+    /// How far that is.
+    #[serde(default)]
+    pub drain: Option<DrainStatus>,
+    /// Its weight relative to the others of its tier: the operator's word, or its capacity.
+    #[serde(default)]
+    pub weight: u32,
+    /// Whether that is the operator's word.
+    #[serde(default)]
+    pub weighed: bool,
     /// Whether its beacon says that it drains.
     pub draining: bool,
     /// Smoothed round trip in microseconds.
@@ -177,7 +186,8 @@ pub(super) fn of<D: Dataplane>(controller: &Controller<D>, now: Instant) -> Resu
     let backends = config
         .backends
         .iter()
-        .map(|settings| backend(controller, settings, now))
+        .enumerate()
+        .map(|(index, settings)| backend(controller, index, settings, now))
         .collect();
     Ok(Status {
         node: config.node.name.clone(),
@@ -295,10 +305,12 @@ fn pool_of(config: &Config, service: &config::Service, backend: usize) -> String
 
 fn backend<D: Dataplane>(
     controller: &Controller<D>,
+    index: usize,
     settings: &config::Backend,
     now: Instant,
 ) -> BackendStatus {
     let known = controller.known.get(&settings.name);
+    let weight = known.and_then(|known| known.weight);
     let health = match known.map(|known| known.health(settings)) {
         _ if settings.beacon.is_none() => "unprobed",
         Some(State::Up) => "up",
@@ -317,7 +329,10 @@ fn backend<D: Dataplane>(
         }
         .to_owned(),
         health: health.to_owned(),
-        drained: known.is_some_and(|known| known.drained),
+        drained: known.is_some_and(|known| known.drained.is_some()),
+        drain: controller.drain_status(index),
+        weight: weight.unwrap_or(settings.capacity),
+        weighed: weight.is_some(),
         draining: known.is_some_and(|known| known.draining),
         rtt_us: known.and_then(|known| known.rtt().map(|rtt| rtt.as_micros() as u64)),
         ring: known.and_then(|known| known.nearness.ring()),

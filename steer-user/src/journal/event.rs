@@ -45,6 +45,9 @@ pub enum Event {
         until: Option<SystemTime>,
         /// Backends that the operator drains.
         drained: Vec<String>,
+        /// Weights that the operator gave backends in place of their capacity.
+        #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+        weights: BTreeMap<String, u32>,
     },
     /// The generation on trial is one to go back to.
     Confirmed {
@@ -61,6 +64,27 @@ pub enum Event {
         backend: String,
         /// Whether it is drained now.
         drained: bool,
+        /// When its open flows are ended, if they are.
+        #[serde(
+            default,
+            with = "humantime_serde",
+            skip_serializing_if = "Option::is_none"
+        )]
+        until: Option<SystemTime>,
+    },
+    /// A drain's deadline has passed: open flows are reset or moved.
+    DrainOver {
+        /// The backend.
+        backend: String,
+    },
+    /// The operator gave a backend a weight in place of its capacity, or took it back.
+    Weighed {
+        /// Who said so.
+        by: String,
+        /// The backend.
+        backend: String,
+        /// The weight; `None` if its capacity counts again.
+        weight: Option<u32>,
     },
     /// What is concluded of a backend changed.
     Backend {

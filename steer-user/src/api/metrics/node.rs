@@ -213,6 +213,13 @@ impl Node {
             each(|backend| backend.measured_ms_ago.map(|ms| ms as f64 / 1e3)),
         )?;
         page.gauges(
+            family(
+                "steer_backend_weight",
+                "Its weight relative to the others: the operator's word, or its capacity.",
+            ),
+            each(|backend| Some(f64::from(backend.weight))),
+        )?;
+        page.gauges(
             family("steer_backend_drained", "1 while the operator drains it."),
             each(|backend| Some(flag(backend.drained))),
         )?;

@@ -329,6 +329,7 @@ impl Daemon {
             fingerprint,
             until,
             drained: self.controller.drained.names(),
+            weights: self.controller.weights.all().clone(),
         };
         self.controller.recorder.configured(event);
     }

@@ -2,6 +2,7 @@
 
 mod classes;
 mod fake;
+mod operator;
 mod preview;
 mod replay;
 

@@ -52,6 +52,10 @@ impl Run {
             fingerprint: document.fingerprint(),
             until: None,
             drained,
+            weights: super::super::weights::Weights::load(self.bench.folder.path())
+                .unwrap()
+                .all()
+                .clone(),
         };
         let config = document.config().unwrap();
         self.documents.insert(number, document);
@@ -125,6 +129,14 @@ impl Run {
                         // Unless the configuration has none of that name.
                         let _ = controller.drain(name, drained, self.bench.now);
                     }
+                    5 => {
+                        let name = NAMES[self.random.random_range(0..NAMES.len())];
+                        let weight = self
+                            .random
+                            .random_bool(0.7)
+                            .then(|| self.random.random_range(1..9));
+                        let _ = controller.weigh_by(name, weight, "test", self.bench.now);
+                    }
                     4 => controller.tick(self.bench.now).unwrap(),
                     _ => self.probe(&mut controller),
                 }
@@ -174,7 +186,7 @@ fn decisions_are_made_again_over_restarts_drains_and_configurations() {
         );
         assert_eq!(replayed.unchecked, 0);
         assert!(
-            replayed.backends > 100 && replayed.tables > 50,
+            replayed.backends > 100 && replayed.tables > 30,
             "{replayed:?}"
         );
     }

@@ -1,0 +1,220 @@
+//! `steer service`, `steer backend` and `steer weight`.
+
+use std::time::Duration;
+
+use clap::{Args, Subcommand};
+use humantime_serde::re::humantime::{format_duration, parse_duration};
+use serde::Serialize;
+
+use super::{
+    ask::{Target, failure},
+    error::{Exit, Failure},
+    show,
+};
+use crate::{
+    api::{DrainRequest, WeightRequest},
+    control::Status,
+};
+
+/// From one look at a drain to the next.
+const LOOK: Duration = Duration::from_secs(1);
+
+#[derive(Debug, Subcommand)]
+pub(super) enum Service {
+    /// Lists services.
+    List {
+        #[command(flatten)]
+        target: Target,
+    },
+    /// Shows a service with its members.
+    Show {
+        /// Its name.
+        name: String,
+        #[command(flatten)]
+        target: Target,
+    },
+}
+
+impl Service {
+    #[tokio::main(flavor = "current_thread")]
+    pub(super) async fn run(self) -> Result<(), Failure> {
+        match self {
+            Self::List { target } => {
+                let status = status(&target).await?;
+                print(&target, &status.services, || show::services(&status))
+            }
+            Self::Show { name, target } => {
+                let status = status(&target).await?;
+                let found = status.services.iter().find(|s| s.name == name);
+                let service = found.ok_or_else(|| unknown("service", &name))?;
+                print(&target, service, || show::service(service))
+            }
+        }
+    }
+}
+
+#[derive(Debug, Subcommand)]
+pub(super) enum Backend {
+    /// Lists backends.
+    List {
+        #[command(flatten)]
+        target: Target,
+    },
+    /// Shows a backend with the services that it is a member of.
+    Show {
+        /// Its name.
+        name: String,
+        #[command(flatten)]
+        target: Target,
+    },
+    /// Sends no new flows to a backend; open ones go on. Outlives restarts.
+    Drain {
+        /// Its name.
+        name: String,
+        /// How long open flows may go on, like 10m. Then they are reset or moved, as their
+        /// service's `open_flows` says.
+        #[arg(long, value_name = "TIME", value_parser = parse_duration)]
+        deadline: Option<Duration>,
+        /// Wait until nothing is open at it any more, or the deadline has passed.
+        #[arg(long)]
+        wait: bool,
+        #[command(flatten)]
+        target: Target,
+    },
+    /// Sends new flows to a backend again.
+    Undrain {
+        /// Its name.
+        name: String,
+        #[command(flatten)]
+        target: Target,
+    },
+}
+
+impl Backend {
+    #[tokio::main(flavor = "current_thread")]
+    pub(super) async fn run(self) -> Result<(), Failure> {
+        match self {
+            Self::List { target } => {
+                let status = status(&target).await?;
+                print(&target, &status.backends, || show::backends(&status))
+            }
+            Self::Show { name, target } => {
+                let status = status(&target).await?;
+                let found = status.backends.iter().find(|b| b.name == name);
+                let backend = found.ok_or_else(|| unknown("backend", &name))?;
+                print(&target, backend, || show::backend(backend, &status))
+            }
+            Self::Drain {
+                name,
+                deadline,
+                wait,
+                target,
+            } => drain(&name, deadline, wait, &target).await,
+            Self::Undrain { name, target } => {
+                let done = target.client().undrain(&name).await;
+                done.map_err(failure)?;
+                let said = serde_json::json!({ "backend": name, "drained": false });
+                print(&target, &said, || format!("{name} takes new flows\n"))
+            }
+        }
+    }
+}
+
+async fn drain(
+    name: &str,
+    deadline: Option<Duration>,
+    wait: bool,
+    target: &Target,
+) -> Result<(), Failure> {
+    let request = DrainRequest { deadline };
+    let done = target.client().drain(name, &request).await;
+    done.map_err(failure)?;
+    while wait {
+        let status = status(target).await?;
+        let found = status.backends.into_iter().find(|b| b.name == name);
+        let Some(drain) = found.and_then(|backend| backend.drain) else {
+            let text = format!("{name}: somebody undrained it, or it is no more");
+            return Err(Failure::new(Exit::Failed, anyhow::anyhow!(text)));
+        };
+        if drain.state == "gone" {
+            break;
+        }
+        tokio::time::sleep(LOOK).await;
+    }
+    let state = if wait { "gone" } else { "draining" };
+    let said = serde_json::json!({ "backend": name, "drained": true, "state": state });
+    print(target, &said, || match (wait, deadline) {
+        (true, _) => format!("{name} is gone: it may be switched off\n"),
+        (false, None) => format!("{name} drains\n"),
+        (false, Some(deadline)) => {
+            let deadline = format_duration(deadline);
+            format!("{name} drains; flows that are open in {deadline} are ended\n")
+        }
+    })
+}
+
+/// Gives a backend a weight in place of its capacity. Outlives restarts.
+#[derive(Debug, Args)]
+pub(super) struct Weight {
+    /// The backend.
+    backend: String,
+    /// The weight, relative to those of the other backends; "capacity" takes it back.
+    #[arg(value_parser = weight)]
+    weight: Given,
+    #[command(flatten)]
+    target: Target,
+}
+
+#[derive(Clone, Copy, Debug)]
+struct Given(Option<u32>);
+
+fn weight(text: &str) -> Result<Given, String> {
+    match text {
+        "capacity" => Ok(Given(None)),
+        _ => text
+            .parse()
+            .map(|weight| Given(Some(weight)))
+            .map_err(|_| "write a number, or \"capacity\"".to_owned()),
+    }
+}
+
+impl Weight {
+    #[tokio::main(flavor = "current_thread")]
+    pub(super) async fn run(self) -> Result<(), Failure> {
+        let Self {
+            backend,
+            weight: Given(weight),
+            target,
+        } = self;
+        let request = WeightRequest { weight };
+        let done = target.client().weigh(&backend, &request).await;
+        done.map_err(failure)?;
+        let said = serde_json::json!({ "backend": backend, "weight": weight });
+        print(&target, &said, || match weight {
+            Some(weight) => format!("{backend} weighs {weight}\n"),
+            None => format!("{backend} weighs what its capacity says\n"),
+        })
+    }
+}
+
+async fn status(target: &Target) -> Result<Status, Failure> {
+    target.client().status().await.map_err(failure)
+}
+
+fn unknown(kind: &str, name: &str) -> Failure {
+    let text = format!("no {kind} is called {name:?}; `steer {kind} list` names them");
+    Failure::new(Exit::Refused, anyhow::anyhow!(text))
+}
+
+fn print(
+    target: &Target,
+    value: &impl Serialize,
+    words: impl FnOnce() -> String,
+) -> Result<(), Failure> {
+    if target.json {
+        println!("{}", serde_json::to_string_pretty(value)?);
+    } else {
+        anstream::print!("{}", words());
+    }
+    Ok(())
+}

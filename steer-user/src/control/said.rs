@@ -1,0 +1,33 @@
+//! Files of what the operator said.
+
+use std::{fs, io, path::Path};
+
+use anyhow::{Context as _, Result};
+use serde::{Serialize, de::DeserializeOwned};
+
+use crate::durable;
+
+/// Reads a file; without one, nothing was said. `without` is what its removal does.
+pub(super) fn read<T: DeserializeOwned + Default>(path: &Path, without: &str) -> Result<T> {
+    match fs::read(path) {
+        Ok(text) => serde_json::from_slice(&text).with_context(|| {
+            format!(
+                "{}: it makes no sense; remove it to {without}",
+                path.display()
+            )
+        }),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(T::default()),
+        Err(error) => Err(error).with_context(|| format!("{}", path.display())),
+    }
+}
+
+/// Replaces a file; a crash leaves the old one or the new one.
+pub(super) fn write(path: &Path, said: &impl Serialize) -> Result<()> {
+    let write = || -> io::Result<()> {
+        if let Some(folder) = path.parent() {
+            durable::folder(folder)?;
+        }
+        durable::replace(path, &serde_json::to_vec(said)?)
+    };
+    write().with_context(|| format!("{}: cannot be written", path.display()))
+}

@@ -1,0 +1,180 @@
+//! What the operator says, and what becomes of open requests; this needs root.
+
+#![allow(clippy::unwrap_used, reason = "a failure here is a failed test")]
+
+use std::{net::SocketAddr, time::Duration};
+
+use serde_json::Value;
+use steer_tests::{
+    fleet::{Fleet, HTTP, Plan, wait},
+    load::{Load, Sample},
+    summary::Summary,
+};
+
+/// Two backends that take so long for an answer.
+fn fleet(tokens: usize, gap: Duration) -> Fleet {
+    let mut plan = Plan {
+        tokens,
+        thinking: [Duration::from_millis(5), gap],
+        ..Plan::new(&["one", "two"], "nat")
+    };
+    // In the midst of a ring: a busy machine shall not move them apart.
+    for (_, delay) in &mut plan.backends {
+        *delay = Some(Duration::from_millis(8));
+    }
+    let mut fleet = Fleet::new(plan).unwrap();
+    fleet.start().unwrap();
+    fleet
+}
+
+fn load(fleet: &Fleet, duration: Duration) -> Load {
+    Load {
+        concurrency: 16,
+        duration,
+        timeout: Duration::from_secs(30),
+        ..Load::new(SocketAddr::new(fleet.vip(), HTTP))
+    }
+}
+
+fn failed(samples: &[Sample]) -> Vec<&Sample> {
+    samples.iter().filter(|s| s.error.is_some()).collect()
+}
+
+#[test]
+fn a_drain_waits_for_open_requests_and_at_its_deadline_no_longer() {
+    // Without a deadline every answer comes to its end, of three seconds.
+    let fleet = fleet(30, Duration::from_millis(100));
+    let running = load(&fleet, Duration::from_millis(500))
+        .start_in(&fleet.site.client)
+        .unwrap();
+    wait(Duration::from_secs(5), "flows are open at both", || {
+        let status = fleet.status()?;
+        let members = status["services"][0]["members"].as_array().unwrap().clone();
+        Ok(members.iter().all(|m| m["flows"].as_u64() > Some(0)))
+    })
+    .unwrap();
+    fleet.cli(&["backend", "drain", "one"]).unwrap();
+    let samples = running.finish().unwrap();
+    assert!(failed(&samples).is_empty(), "{:?}", failed(&samples));
+    assert!(Summary::of(&samples).answers.contains_key("one"));
+    fleet.cli(&["backend", "undrain", "one"]).unwrap();
+
+    // With one of a second its open ones are reset then, and those elsewhere are not.
+    let running = load(&fleet, Duration::from_millis(500))
+        .start_in(&fleet.site.client)
+        .unwrap();
+    let flows = |name: &str| {
+        let status = fleet.status().unwrap();
+        let members = status["services"][0]["members"].as_array().unwrap().clone();
+        let member = members
+            .iter()
+            .find(|m| m["backend"] == name)
+            .unwrap()
+            .clone();
+        member["flows"].as_u64().unwrap()
+    };
+    let before = flows("one");
+    wait(Duration::from_secs(5), "flows are open at one", || {
+        Ok(flows("one") > before)
+    })
+    .unwrap();
+    let said = fleet
+        .cli(&["backend", "drain", "one", "--deadline", "1s", "--wait"])
+        .unwrap();
+    assert!(said.contains("one is gone"), "{said}");
+    let samples = running.finish().unwrap();
+    let cut = failed(&samples);
+    assert!(!cut.is_empty());
+    for sample in cut {
+        assert_eq!(sample.backend.as_deref(), Some("one"), "{sample:?}");
+        // A reset, and no silence until the time-out.
+        assert!(sample.total < Duration::from_secs(20), "{sample:?}");
+    }
+    let said = fleet.cli(&["backend", "show", "one"]).unwrap();
+    assert!(said.contains("drained       gone, since "), "{said}");
+    let journal = fleet
+        .in_node(&[
+            "journal",
+            "show",
+            "--state",
+            &fleet.state().display().to_string(),
+        ])
+        .unwrap();
+    assert!(
+        journal.contains("backend one: the drain's deadline has passed"),
+        "{journal}"
+    );
+}
+
+#[test]
+fn weights_move_new_flows_and_are_shown_and_replayed() {
+    let mut fleet = fleet(2, Duration::from_millis(1));
+    fleet.cli(&["weight", "two", "9"]).unwrap();
+    let shares = |fleet: &Fleet| {
+        let text = fleet.cli(&["service", "show", "chat", "--json"]).unwrap();
+        let service: Value = serde_json::from_str(&text).unwrap();
+        let members = service["members"].as_array().unwrap();
+        let share = |m: &Value| m["share"].as_f64().unwrap();
+        members.iter().map(share).collect::<Vec<_>>()
+    };
+    wait(Duration::from_secs(30), "two has nine parts of ten", || {
+        Ok((shares(&fleet)[1] - 0.9).abs() < 0.02)
+    })
+    .unwrap();
+    let shown = fleet.cli(&["backend", "show", "two"]).unwrap();
+    assert!(
+        shown.contains("weight        9, by the operator"),
+        "{shown}"
+    );
+    let listed = fleet.cli(&["backend", "list"]).unwrap();
+    assert!(listed.contains("weighs 9 by the operator"), "{listed}");
+    assert!(
+        !listed.contains('\u{1b}'),
+        "colours where no terminal is: {listed:?}"
+    );
+    // It outlives the daemon.
+    fleet.kill_daemon();
+    fleet.start().unwrap();
+    assert!(
+        (shares(&fleet)[1] - 0.9).abs() < 0.02,
+        "{:?}",
+        shares(&fleet)
+    );
+    let state = fleet.state().display().to_string();
+    let said = fleet
+        .in_node(&["journal", "replay", "--state", &state])
+        .unwrap();
+    assert!(!said.contains("disagree"), "{said}");
+    let shown = fleet
+        .in_node(&["journal", "show", "--state", &state])
+        .unwrap();
+    assert!(shown.contains("backend two weighs 9 (uid 0"), "{shown}");
+
+    for (wrong, says) in [
+        (&["weight", "two", "0"][..], "`steer backend drain`"),
+        (&["weight", "nobody", "1"], "`steer status` names them"),
+        (&["weight", "two", "heavy"], "write a number"),
+        (
+            &["backend", "show", "nobody"],
+            "`steer backend list` names them",
+        ),
+        (
+            &["service", "show", "nothing"],
+            "`steer service list` names them",
+        ),
+        (
+            &["backend", "drain", "one", "--deadline", "90days"],
+            "30days",
+        ),
+    ] {
+        let said = format!("{:#}", fleet.cli(wrong).unwrap_err());
+        assert!(said.contains(says), "{wrong:?}: {said}");
+    }
+    let listed = fleet.cli(&["service", "list"]).unwrap();
+    assert!(listed.contains("2 of 2"), "{listed}");
+    fleet.cli(&["weight", "two", "capacity"]).unwrap();
+    wait(Duration::from_secs(30), "they share evenly", || {
+        Ok((shares(&fleet)[1] - 0.5).abs() < 0.02)
+    })
+    .unwrap();
+}
