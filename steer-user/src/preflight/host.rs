@@ -8,8 +8,8 @@ use super::{Facts, Finding};
 const NEEDED: (u32, u32) = (5, 11);
 /// The first one that it is meant for.
 const MEANT: (u32, u32) = (6, 1);
-/// Kinds of links whose packets native XDP never sees.
-const WITHOUT_NATIVE: [&str; 6] = ["bridge", "macvlan", "vxlan", "tun", "dummy", "vlan"];
+/// Kinds of links whose packets native XDP never sees. tun is not among them: tap has the same kind.
+const WITHOUT_NATIVE: [&str; 5] = ["bridge", "macvlan", "vxlan", "dummy", "vlan"];
 /// Files that a daemon opens besides those of probers: maps, sockets, the journal.
 const FILES: u64 = 64;
 
