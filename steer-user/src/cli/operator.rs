@@ -129,17 +129,8 @@ async fn drain(
     let request = DrainRequest { deadline };
     let done = target.client().drain(name, &request).await;
     done.map_err(failure)?;
-    while wait {
-        let status = status(target).await?;
-        let found = status.backends.into_iter().find(|b| b.name == name);
-        let Some(drain) = found.and_then(|backend| backend.drain) else {
-            let text = format!("{name}: somebody undrained it, or it is no more");
-            return Err(Failure::new(Exit::Failed, anyhow::anyhow!(text)));
-        };
-        if drain.state == "gone" {
-            break;
-        }
-        tokio::time::sleep(LOOK).await;
+    if wait {
+        until_gone(name, target).await?;
     }
     let state = if wait { "gone" } else { "draining" };
     let said = serde_json::json!({ "backend": name, "drained": true, "state": state });
@@ -151,6 +142,22 @@ async fn drain(
             format!("{name} drains; flows that are open in {deadline} are ended\n")
         }
     })
+}
+
+/// Waits until nothing is open at a backend any more, or its flows were ended.
+async fn until_gone(name: &str, target: &Target) -> Result<(), Failure> {
+    loop {
+        let status = status(target).await?;
+        let found = status.backends.into_iter().find(|b| b.name == name);
+        let Some(drain) = found.and_then(|backend| backend.drain) else {
+            let text = format!("{name}: somebody undrained it, or it is no more");
+            return Err(Failure::new(Exit::Failed, anyhow::anyhow!(text)));
+        };
+        if drain.state == "gone" {
+            return Ok(());
+        }
+        tokio::time::sleep(LOOK).await;
+    }
 }
 
 /// Gives a backend a weight in place of its capacity. Outlives restarts.
