@@ -27,7 +27,7 @@ pub fn decide<T: Tables>(packet: &Packet, tables: &T) -> Verdict {
         return Verdict::Pass;
     };
     if service.flags & service_flags::NAT_SOURCE != 0 {
-        return nat::reply(packet, tables);
+        return nat::reply(packet, tables, config);
     }
     tables.note(Step::Service(service.id));
     if !packet.well_formed {

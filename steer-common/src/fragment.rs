@@ -4,7 +4,7 @@
 //! waits for the rest. A later one that comes before the first is dropped: nothing says where to.
 
 use crate::{
-    abi::{FragmentEntry, FragmentFate, FragmentKey, age},
+    abi::{Address, FragmentEntry, FragmentFate, FragmentKey, age},
     class::classify,
     decide::{find, is_address, may_serve},
     frame::Frame,
@@ -20,35 +20,32 @@ use crate::{
 const LIFETIME: u32 = 30_000;
 
 #[inline(always)]
-fn key(network: &Network) -> FragmentKey {
+fn key(
+    (source, destination): (Address, Address),
+    family: u8,
+    protocol: u8,
+    id: u32,
+) -> FragmentKey {
     FragmentKey {
-        source: network.source,
-        destination: network.destination,
-        id: network.id,
-        protocol: if network.family == 4 {
-            network.protocol
-        } else {
-            0
-        },
-        family: network.family,
+        source,
+        destination,
+        id,
+        protocol: if family == 4 { protocol } else { 0 },
+        family,
         _pad: 0,
     }
 }
 
-/// Notes what was decided for a first fragment. False if that failed: the rest would be lost.
+/// Notes what was decided for a first fragment with this identification. False if that failed: the rest would be
+/// lost.
 #[inline(always)]
 pub(crate) fn note<T: Tables>(
-    network: &Network,
+    id: u32,
     packet: &Packet,
     tables: &T,
     fate: FragmentFate,
     member: u16,
 ) -> bool {
-    let passed = fate as u8 == FragmentFate::Passed as u8;
-    if passed && !is_address(tables, network.destination, network.family) {
-        // The rest passes without a look here.
-        return true;
-    }
     let entry = FragmentEntry {
         at_ms: tables.now_ms(),
         source_port: packet.key.source_port,
@@ -57,7 +54,9 @@ pub(crate) fn note<T: Tables>(
         protocol: packet.key.protocol,
         fate: fate as u8,
     };
-    tables.set_fragment(&key(network), &entry)
+    let flow = &packet.key;
+    let addresses = (flow.source, flow.destination);
+    tables.set_fragment(&key(addresses, flow.family, flow.protocol, id), &entry)
 }
 
 /// Sends a later fragment where the first one went.
@@ -73,7 +72,9 @@ pub(crate) fn follow<F: Frame, T: Tables>(
     }
     let fragment = Outcome::drop(DropReason::Fragment);
     let now = tables.now_ms();
-    let entry = tables.fragment(&key(network));
+    let addresses = (network.source, network.destination);
+    let key = key(addresses, network.family, network.protocol, network.id);
+    let entry = tables.fragment(&key);
     let Some(entry) = entry.filter(|entry| age(now, entry.at_ms) <= LIFETIME) else {
         return fragment;
     };

@@ -28,4 +28,4 @@ pub mod verdict;
 pub mod wire;
 
 pub use process::{Action, Outcome, process, steer};
-pub use rare::{follow, open, rare, too_big};
+pub use rare::{follow, open, quote, rare, too_big};

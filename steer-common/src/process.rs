@@ -1,10 +1,10 @@
 //! A packet's way through: parse, decide, rewrite, count.
 
 use crate::{
-    abi::{Back, FOLLOW, FragmentFate, MAIN, Mode, OPEN, RARE, TOO_BIG},
+    abi::{Back, FOLLOW, FragmentFate, MAIN, Mode, OPEN, QUOTE, RARE, TOO_BIG},
     decide::decide,
     frame::Frame,
-    rare::{follow, open, rare, too_big},
+    rare::{follow, open, quote, rare, too_big},
     rewrite,
     tables::{NextHop, Tables},
     verdict::{DropReason, Ends, Target, Verdict},
@@ -120,6 +120,7 @@ pub fn process<F: Frame, T: Tables>(frame: &mut F, interface: u32, tables: &T) -
         let argument = outcome.argument();
         outcome = match outcome.program() {
             RARE => rare(frame, interface, tables),
+            QUOTE => quote(frame, interface, tables),
             FOLLOW => follow(frame, interface, tables),
             TOO_BIG => too_big(frame, interface, tables, argument),
             MAIN => steer(frame, interface, tables),
@@ -152,7 +153,7 @@ pub fn steer<F: Frame, T: Tables>(frame: &mut F, interface: u32, tables: &T) -> 
     act(frame, &packet, tables, verdict, |_, _| true)
 }
 
-/// Does to a packet what was decided, once `note` has taken note of it. What cannot be noted is
+/// Does to a packet what was decided, once `note` has taken note of where it is sent. What cannot be noted is
 /// dropped.
 #[inline(always)]
 pub(crate) fn act<F: Frame, T: Tables>(
@@ -164,11 +165,7 @@ pub(crate) fn act<F: Frame, T: Tables>(
 ) -> Outcome {
     const UNNOTED: Outcome = Outcome::drop(DropReason::FlowTableFull);
     match verdict {
-        Verdict::Pass => {
-            // What is not steered is not lost for want of a note.
-            note(FragmentFate::Passed, 0);
-            Outcome::PASSED
-        }
+        Verdict::Pass => Outcome::PASSED,
         Verdict::Drop(reason) => Outcome::drop(reason),
         Verdict::Deliver(target) => {
             if !note(FragmentFate::Delivered, target.id) {

@@ -2,8 +2,8 @@
 //! their member, and the first ones of flows with rewritten addresses. They are programs of their own, so that the one for all others stays small.
 
 use crate::{
-    abi::{FOLLOW, MAIN, RARE, TOO_BIG},
-    decide::decide,
+    abi::{FOLLOW, FragmentFate, MAIN, OPEN, QUOTE, RARE, TOO_BIG},
+    decide::{decide, is_address},
     fragment,
     frame::Frame,
     icmp, nat,
@@ -11,46 +11,59 @@ use crate::{
     rewrite,
     tables::Tables,
     verdict::DropReason,
-    wire::{self, Network, Packet, Part},
+    wire::{self, Packet, Part},
 };
 
 /// Does all there is to do with a packet that [`steer`](crate::steer) could not parse: a first
-/// fragment, or an ICMP error. A later fragment is left to [`follow`].
+/// fragment. A later fragment is left to [`follow`], what may be an ICMP error to [`quote`].
 #[inline(always)]
 pub fn rare<F: Frame, T: Tables>(frame: &mut F, interface: u32, tables: &T) -> Outcome {
     let Some(network) = wire::network(frame) else {
         return Outcome::PASSED;
     };
     let network = network.hidden(frame);
-    if network.is_fragment && network.offset != 0 {
+    if !network.is_fragment {
+        return Outcome::hand_over(QUOTE, 0);
+    }
+    if network.offset != 0 {
         return Outcome::hand_over(FOLLOW, 0);
     }
-    let packet = if network.is_fragment {
-        let packet = wire::packet(frame, interface, &network);
-        packet.map(|packet| Packet {
-            part: Part::First,
-            ..packet
-        })
-    } else {
-        icmp::quote(frame, interface, &network)
+    let Some(packet) = wire::packet(frame, interface, &network) else {
+        return Outcome::PASSED;
     };
-    let Some(packet) = packet else {
+    let packet = Packet {
+        part: Part::First,
+        ..packet.hidden(frame)
+    };
+    let verdict = decide(&packet, tables);
+    let outcome = act(frame, &packet, tables, verdict, |fate, member| {
+        fragment::note(network.id, &packet, tables, fate, member)
+    });
+    if outcome.is_pass() && is_address(tables, packet.key.destination, packet.key.family) {
+        // The rest would be taken for parts of something else. What is not steered is not lost for want of
+        // a note.
+        fragment::note(network.id, &packet, tables, FragmentFate::Passed, 0);
+    }
+    settle(outcome)
+}
+
+/// Sends an ICMP error where the flow goes that it is about.
+#[inline(always)]
+pub fn quote<F: Frame, T: Tables>(frame: &mut F, interface: u32, tables: &T) -> Outcome {
+    let Some(network) = wire::network(frame) else {
+        return Outcome::PASSED;
+    };
+    let network = network.hidden(frame);
+    let Some(packet) = icmp::quote(frame, interface, &network) else {
         return Outcome::PASSED;
     };
     // One case for the verifier instead of one for each kind.
-    let word = frame
-        .opaque((packet.quoted as u64) << 16 | (packet.tcp_flags as u64) << 8 | packet.part as u64);
     let packet = Packet {
-        quoted: (word >> 16) as usize & 0x7fff,
-        tcp_flags: (word >> 8) as u8,
-        part: if word & 0xff == Part::First as u64 {
-            Part::First
-        } else {
-            Part::Quote
-        },
+        quoted: frame.opaque(packet.quoted as u64) as usize & 0x7fff,
         ..packet.hidden(frame)
     };
-    settle(first(frame, &network, &packet, tables))
+    let verdict = decide(&packet, tables);
+    settle(act(frame, &packet, tables, verdict, |_, _| true))
 }
 
 /// Sends a later fragment where the first one went.
@@ -89,15 +102,20 @@ pub fn too_big<F: Frame, T: Tables>(
     Outcome::of(done, interface)
 }
 
+/// A member's number and how often this was tried share the argument.
+const MEMBERS: u16 = crate::abi::MEMBERS as u16;
+const _: () = assert!(MEMBERS as u32 * nat::ROUNDS as u32 <= 1 << 16);
+
 /// Puts a flow with rewritten addresses to a member into the nat table, and lets the packet begin
-/// anew: it is known now.
+/// anew: it is known now. `argument` is the member; the rounds after the first are this function's own business.
 #[inline(always)]
 pub fn open<F: Frame, T: Tables>(
     frame: &mut F,
     interface: u32,
     tables: &T,
-    member: u16,
+    argument: u16,
 ) -> Outcome {
+    let (member, round) = (argument % MEMBERS, argument / MEMBERS);
     let Some(config) = tables.config() else {
         return Outcome::drop(DropReason::Internal);
     };
@@ -108,26 +126,14 @@ pub fn open<F: Frame, T: Tables>(
     let Some(packet) = wire::packet(frame, interface, &network) else {
         return Outcome::drop(DropReason::Internal);
     };
-    match nat::open(&packet, tables, config, member) {
+    match nat::open(&packet, tables, config, member, round) {
+        Err(DropReason::NatPortsExhausted) if round + 1 < nat::ROUNDS => {
+            Outcome::hand_over(OPEN, argument + MEMBERS)
+        }
         Ok(()) if network.is_fragment => Outcome::hand_over(RARE, 0),
         Ok(()) => Outcome::hand_over(MAIN, 0),
         Err(reason) => Outcome::drop(reason),
     }
-}
-
-/// A first fragment, or an ICMP error.
-#[inline(always)]
-fn first<F: Frame, T: Tables>(
-    frame: &mut F,
-    network: &Network,
-    packet: &Packet,
-    tables: &T,
-) -> Outcome {
-    let is_first = packet.part as u8 == Part::First as u8;
-    let verdict = decide(packet, tables);
-    act(frame, packet, tables, verdict, |fate, member| {
-        !is_first || fragment::note(network, packet, tables, fate, member)
-    })
 }
 
 /// Neither fragments nor ICMP errors are answered with ICMP errors.

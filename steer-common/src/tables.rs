@@ -3,7 +3,7 @@
 use crate::{
     abi::{
         Address, ClassKey, ClassMatch, Config, FlowEntry, FlowKey, FragmentEntry, FragmentKey,
-        Macs, Member, NatForward, NatReverse, Service, Slot,
+        Macs, Member, NatForward, NatReverse, Opening, Service, Signal, Slot,
     },
     verdict::DropReason,
     wire::Packet,
@@ -49,6 +49,18 @@ pub struct NextHop {
     pub vlan: u16,
     /// Longest IP packet that it takes; 0 if that is not known.
     pub mtu: u16,
+}
+
+/// Whether an entry was added.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u8)]
+pub enum Added {
+    /// It was.
+    Yes,
+    /// There is one already.
+    Taken,
+    /// There is no room.
+    Full,
 }
 
 /// The maps. Implemented by the program over the real ones, and by the host over copies.
@@ -117,11 +129,27 @@ pub trait Tables {
     /// Removes the entry of a client's flow.
     fn remove_forward(&self, key: &FlowKey);
 
-    /// Writes the entry of a backend's flow, unless there is one. False if that failed.
-    fn add_reverse(&self, key: &FlowKey, entry: &NatReverse) -> bool;
+    /// Writes the entry of a backend's flow, unless there is one.
+    fn add_reverse(&self, key: &FlowKey, entry: &NatReverse) -> Added;
 
     /// Removes the entry of a backend's flow.
     fn remove_reverse(&self, key: &FlowKey);
+
+    /// Does something with the next place in this CPU's ring of flows that began, which has `len` of them. Nothing
+    /// if it has none.
+    fn with_opening(&self, len: u32, f: impl FnOnce(&mut Opening));
+
+    /// Does something with room for two entries, whose content is whatever it was before.
+    fn with_draft<R>(&self, f: impl FnOnce(&mut NatForward, &mut NatReverse) -> R) -> Option<R>;
+
+    /// The monotonic clock in nanoseconds, fine. It costs more than [`Self::now_ns`].
+    fn now_fine(&self) -> u64;
+
+    /// Counts a latency of a member: a [`Measure`](crate::abi::Measure) by its number, in nanoseconds.
+    fn measure(&self, id: u16, measure: u8, ns: u64);
+
+    /// Counts a sign of trouble with a member.
+    fn signal(&self, id: u16, signal: Signal);
 
     /// Whether a client's address is denied.
     fn is_denied(&self, client: &Address) -> bool;

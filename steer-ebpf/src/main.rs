@@ -11,7 +11,7 @@ mod runtime;
 mod tables;
 
 use aya_ebpf::{bindings::xdp_action, macros::xdp, programs::XdpContext};
-use steer_common::{Outcome, follow, open, rare, steer, too_big, verdict::DropReason};
+use steer_common::{Outcome, follow, open, quote, rare, steer, too_big, verdict::DropReason};
 
 use crate::{
     packet::XdpFrame,
@@ -28,20 +28,22 @@ pub fn steer_main(ctx: XdpContext) -> u32 {
     finish(&ctx, outcome, interface)
 }
 
-/// Steers a first fragment or an ICMP error.
+/// Steers a first fragment.
 #[xdp]
 pub fn steer_rare(ctx: XdpContext) -> u32 {
-    run(&ctx, |frame, interface, tables, _| {
-        rare(frame, interface, tables)
-    })
+    run_alone(&ctx, rare)
+}
+
+/// Steers an ICMP error.
+#[xdp]
+pub fn steer_quote(ctx: XdpContext) -> u32 {
+    run_alone(&ctx, quote)
 }
 
 /// Steers a later fragment.
 #[xdp]
 pub fn steer_follow(ctx: XdpContext) -> u32 {
-    run(&ctx, |frame, interface, tables, _| {
-        follow(frame, interface, tables)
-    })
+    run_alone(&ctx, follow)
 }
 
 /// Answers a packet that is too big.
@@ -54,6 +56,19 @@ pub fn steer_too_big(ctx: XdpContext) -> u32 {
 #[xdp]
 pub fn steer_open(ctx: XdpContext) -> u32 {
     run(&ctx, open)
+}
+
+/// Runs a part of the data path.
+#[inline(always)]
+fn run_alone(
+    ctx: &XdpContext,
+    part: impl FnOnce(&mut XdpFrame, u32, &KernelTables) -> Outcome,
+) -> u32 {
+    let interface = ctx.ingress_ifindex() as u32;
+    let mut frame = XdpFrame::new(ctx);
+    let tables = KernelTables::new(ctx);
+    let outcome = part(&mut frame, interface, &tables);
+    finish(ctx, outcome, interface)
 }
 
 /// Runs a part of the data path that was told something by the one before.

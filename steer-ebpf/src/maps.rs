@@ -2,18 +2,23 @@
 
 use aya_ebpf::{
     macros::map,
-    maps::{Array, DevMapHash, LpmTrie, LruHashMap, PerCpuArray, ProgramArray},
+    maps::{
+        Array, DevMapHash, HashMap, LpmTrie, LruHashMap, PerCpuArray, PerCpuHashMap, ProgramArray,
+    },
 };
 use steer_common::{
     abi::{
         self, Address, ClassKey, ClassMatch, Config, DscpTable, FlowEntry, FlowKey, FragmentEntry,
-        FragmentKey, Member, MemberCounters, NatForward, NatReverse, Service,
+        FragmentKey, Measured, Member, MemberCounters, NatForward, NatReverse, Opening, Service,
+        Signals,
     },
     verdict::DropReason,
 };
 
 /// The daemon maps the array into its memory (Linux 5.5).
 const MAPPED: u32 = 1 << 10;
+/// `BPF_F_NO_PREALLOC`.
+const NO_PREALLOC: u32 = 1;
 
 #[map]
 pub(crate) static CONFIG: Array<Config> = Array::with_max_entries(1, MAPPED);
@@ -54,12 +59,32 @@ pub(crate) static NEW_FLOWS: LruHashMap<FlowKey, FlowEntry> =
     LruHashMap::with_max_entries(abi::NEW_FLOWS, 0);
 
 #[map]
-pub(crate) static NAT_FORWARD: LruHashMap<FlowKey, NatForward> =
-    LruHashMap::with_max_entries(abi::NAT_FLOWS, 0);
+pub(crate) static NAT_FORWARD: HashMap<FlowKey, NatForward> =
+    HashMap::with_max_entries(abi::NAT_FLOWS, 0);
 
 #[map]
-pub(crate) static NAT_REVERSE: LruHashMap<FlowKey, NatReverse> =
-    LruHashMap::with_max_entries(abi::NAT_FLOWS, 0);
+pub(crate) static NAT_REVERSE: HashMap<FlowKey, NatReverse> =
+    HashMap::with_max_entries(abi::NAT_FLOWS, 0);
+
+#[map]
+pub(crate) static OPENINGS: Array<Opening> = Array::with_max_entries(abi::OPENINGS, 0);
+
+/// Where each CPU's ring of openings goes on.
+#[map]
+pub(crate) static NEXT_OPENING: PerCpuArray<u32> = PerCpuArray::with_max_entries(1, 0);
+
+/// Two entries that would not fit on the stack.
+#[map]
+pub(crate) static DRAFT: PerCpuArray<(NatForward, NatReverse)> =
+    PerCpuArray::with_max_entries(1, 0);
+
+/// Takes memory for members that are measured only.
+#[map]
+pub(crate) static MEASURED: PerCpuHashMap<u32, Measured> =
+    PerCpuHashMap::with_max_entries(abi::MEMBERS, NO_PREALLOC);
+
+#[map]
+pub(crate) static SIGNALS: Array<Signals> = Array::with_max_entries(abi::MEMBERS, MAPPED);
 
 #[map]
 pub(crate) static FRAGMENTS: LruHashMap<FragmentKey, FragmentEntry> =

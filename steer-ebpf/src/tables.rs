@@ -1,26 +1,32 @@
 //! [`Tables`] over the maps.
 
+use core::arch::asm;
+
 use aya_ebpf::{
     bindings::{BPF_ANY, BPF_NOEXIST, xdp_md},
-    helpers::generated::bpf_ktime_get_coarse_ns,
+    helpers::{
+        bpf_get_smp_processor_id,
+        generated::{bpf_ktime_get_coarse_ns, bpf_ktime_get_ns},
+    },
     maps::lpm_trie::Key,
     programs::XdpContext,
 };
 use steer_common::{
     abi::{
         self, Address, ClassKey, ClassMatch, Config, FlowEntry, FlowKey, FragmentEntry,
-        FragmentKey, Member, NatForward, NatReverse, Service, Slot, TICK_SHIFT, Track, age,
+        FragmentKey, Member, NatForward, NatReverse, Opening, Service, Signal, Slot, TICK_SHIFT,
+        Track, age, bucket,
     },
-    tables::{NextHop, Tables},
+    tables::{Added, NextHop, Tables},
     verdict::DropReason,
     wire::Packet,
 };
 
 use crate::{
     maps::{
-        ADMISSION, ANSWERS, CLASS_DSCP, CLASSES, CONFIG, DENIED, DISPLACEMENTS, DROP_COUNTS, FLOWS,
-        FRAGMENTS, MEMBER_COUNTS, MEMBERS, NAT_FORWARD, NAT_REVERSE, NAT_SOURCES, NEW_FLOWS,
-        SERVICES, SLOTS,
+        ADMISSION, ANSWERS, CLASS_DSCP, CLASSES, CONFIG, DENIED, DISPLACEMENTS, DRAFT, DROP_COUNTS,
+        FLOWS, FRAGMENTS, MEASURED, MEMBER_COUNTS, MEMBERS, NAT_FORWARD, NAT_REVERSE, NAT_SOURCES,
+        NEW_FLOWS, NEXT_OPENING, OPENINGS, SERVICES, SIGNALS, SLOTS,
     },
     route,
 };
@@ -28,6 +34,9 @@ use crate::{
 /// Offsets of the bytes that the kernel writes in a slot.
 const TRACK: usize = core::mem::offset_of!(Slot, track);
 const SEEN: usize = core::mem::offset_of!(Slot, seen);
+
+/// `EEXIST` of errno.h, negative as helpers return it.
+const EEXIST: i32 = -17;
 
 /// ICMP errors that each CPU may send within [`ANSWERS_TICKS`]: about a thousand a second.
 const ANSWERS_MAX: u32 = 256;
@@ -180,10 +189,75 @@ impl Tables for KernelTables {
     }
 
     #[inline(always)]
-    fn add_reverse(&self, key: &FlowKey, entry: &NatReverse) -> bool {
-        NAT_REVERSE
-            .insert(key, entry, u64::from(BPF_NOEXIST))
-            .is_ok()
+    fn add_reverse(&self, key: &FlowKey, entry: &NatReverse) -> Added {
+        match NAT_REVERSE.insert(key, entry, u64::from(BPF_NOEXIST)) {
+            Ok(()) => Added::Yes,
+            Err(EEXIST) => Added::Taken,
+            Err(_) => Added::Full,
+        }
+    }
+
+    #[inline(always)]
+    fn with_opening(&self, len: u32, f: impl FnOnce(&mut Opening)) {
+        let Some(next) = NEXT_OPENING.get_ptr_mut(0).filter(|_| len > 0) else {
+            return;
+        };
+        // SAFETY: a per-CPU value, and a program is not interrupted by another of its kind.
+        let next = unsafe { &mut *next };
+        let place = if *next < len { *next } else { 0 };
+        *next = place + 1;
+        // SAFETY: the helper takes nothing.
+        let cpu = unsafe { bpf_get_smp_processor_id() };
+        if let Some(opening) = OPENINGS.get_ptr_mut(cpu.wrapping_mul(len).wrapping_add(place)) {
+            // SAFETY: an element of the map, in the part of it that is this CPU's.
+            f(unsafe { &mut *opening });
+        }
+    }
+
+    #[inline(always)]
+    fn with_draft<R>(&self, f: impl FnOnce(&mut NatForward, &mut NatReverse) -> R) -> Option<R> {
+        let draft = DRAFT.get_ptr_mut(0)?;
+        // SAFETY: a per-CPU value, and a program is not interrupted by another of its kind.
+        let draft = unsafe { &mut *draft };
+        Some(f(&mut draft.0, &mut draft.1))
+    }
+
+    #[inline(always)]
+    fn now_fine(&self) -> u64 {
+        // SAFETY: the helper takes nothing.
+        unsafe { bpf_ktime_get_ns() }
+    }
+
+    #[inline(always)]
+    fn measure(&self, id: u16, measure: u8, ns: u64) {
+        let Some(measured) = MEASURED.get_ptr_mut(u32::from(id)) else {
+            return;
+        };
+        // SAFETY: a per-CPU value, and a program is not interrupted by another of its kind.
+        let measured = unsafe { &mut *measured };
+        if let Some(histogram) = measured.0.get_mut(usize::from(measure))
+            && let Some(count) = histogram.get_mut(bucket(ns) as usize)
+        {
+            *count = count.wrapping_add(1);
+        }
+    }
+
+    #[inline(always)]
+    fn signal(&self, id: u16, signal: Signal) {
+        let Some(signals) = SIGNALS.get_ptr_mut(u32::from(id)) else {
+            return;
+        };
+        // SAFETY: a field of an element, all of which are of this type, one for each signal.
+        let count = unsafe { signals.cast::<u64>().add(signal as usize) };
+        // SAFETY: adds 1 to an aligned word of the map, which other CPUs add to and the daemon reads.
+        unsafe {
+            asm!(
+                "lock *(u64 *)({count} + 0) += {one}",
+                count = in(reg) count,
+                one = in(reg) 1_u64,
+                options(nostack)
+            );
+        }
     }
 
     #[inline(always)]

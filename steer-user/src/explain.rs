@@ -53,6 +53,7 @@ pub fn explain(
         quoted: 0,
         tags: 0,
         ip_len: 40,
+        headers: 40,
         ttl: 64,
         tos: dscp << 2,
         tcp_flags,

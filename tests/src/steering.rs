@@ -4,8 +4,8 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use anyhow::{Context, Result};
 use steer_common::abi::{
-    Address, Config, Family, Member, MemberState, Mode, Service, ServiceKey, Slot, member_flags,
-    service_flags,
+    Address, Config, Family, Member, MemberState, Mode, NatTimeouts, Service, ServiceKey, Slot,
+    member_flags, service_flags,
 };
 use steer_user::dataplane::{Dataplane, Neighbours, OpenOptions, Xdp};
 use tokio::runtime;
@@ -43,8 +43,14 @@ async fn set_up(backends: &[Backend], mode: Mode) -> Result<Xdp> {
         gue_port: 6080,
         nat_port_first: 20_000,
         nat_port_count: 40_000,
-        nat_idle_ms: 60_000,
-        nat_closed_ms: 1000,
+        nat_timeouts: NatTimeouts {
+            idle_ms: 60_000,
+            udp_idle_ms: 60_000,
+            opening_ms: 30_000,
+            closed_ms: 1000,
+        },
+        burst_gap_us: 2000,
+        nat_openings: 1024,
         nat_retry_ms: 200,
         ..Config::default()
     });

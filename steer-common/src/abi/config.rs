@@ -1,6 +1,6 @@
 //! What the program needs to know of the node.
 
-use super::Address;
+use super::{Address, NatTimeouts};
 
 /// One of the two perfect hashes. Packets use the active one while the daemon writes the other.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -40,10 +40,6 @@ pub struct Config {
     pub nat_port_first: u16,
     /// How many ports `nat` gives out, from `nat_port_first` on.
     pub nat_port_count: u16,
-    /// How long a nat entry with nothing to say is kept, in milliseconds, once a port is short.
-    pub nat_idle_ms: u32,
-    /// How long a closed flow keeps its port, in milliseconds.
-    pub nat_closed_ms: u32,
     /// How long a SYN is left unanswered before its retransmission tries the other choice, in
     /// milliseconds.
     pub nat_retry_ms: u32,
@@ -54,10 +50,13 @@ pub struct Config {
     pub outer_v6_bits: u8,
     /// UDP port of backends with mode `gue`.
     pub gue_port: u16,
-    /// How long a nat entry of UDP with nothing to say is kept, in milliseconds.
-    pub nat_udp_idle_ms: u32,
     /// 1 if any address is denied.
     pub denies: u32,
-    #[doc(hidden)]
-    pub _pad: u32,
+    /// How long flows of `nat` keep their ports without a packet.
+    pub nat_timeouts: NatTimeouts,
+    /// Silence between two parts of an answer that makes them two bursts, in units of 2^10 ns; 0 measures
+    /// nothing.
+    pub burst_gap_us: u32,
+    /// How many [`OPENINGS`](super::OPENINGS) each CPU has for itself; with 0 none has to make room.
+    pub nat_openings: u32,
 }

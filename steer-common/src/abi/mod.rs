@@ -10,6 +10,7 @@ mod config;
 mod counters;
 mod flow;
 mod fragment;
+mod measure;
 mod member;
 mod nat;
 mod service;
@@ -21,8 +22,9 @@ pub use config::{Bank, Config};
 pub use counters::MemberCounters;
 pub use flow::{FlowEntry, FlowKey};
 pub use fragment::{FragmentEntry, FragmentFate, FragmentKey};
+pub use measure::{BUCKETS, Measure, Measured, Signal, Signals, bucket, bucket_start};
 pub use member::{Member, MemberState, Mode, member_flags};
-pub use nat::{Back, NatForward, NatReverse, nat_state};
+pub use nat::{Back, NatForward, NatReverse, NatTimeouts, Opening, nat_state};
 pub use service::{Service, ServiceKey, service_flags};
 pub use slot::{Slot, Track};
 
@@ -61,6 +63,9 @@ pub const FLOWS: u32 = 1 << 18;
 pub const NEW_FLOWS: u32 = 1 << 15;
 /// Flows with rewritten addresses, in each direction.
 pub const NAT_FLOWS: u32 = 1 << 18;
+/// Of those, flows whose client has not gone on after an answer, over all CPUs; newer ones push out
+/// older ones.
+pub const OPENINGS: u32 = 1 << 16;
 /// Source addresses for `nat` of one family. IPv4 addresses come first in the map, then IPv6.
 pub const NAT_ADDRESSES: u32 = 64;
 /// Packets whose fragments are followed at a time.
@@ -75,14 +80,15 @@ pub const DECAP_SOURCES: u32 = 1024;
 pub const PORTS: u32 = 64;
 
 /// Names of the programs in [`maps::PROGRAMS`], by their index there.
-pub const PROGRAMS: [&str; 5] = [
+pub const PROGRAMS: [&str; 6] = [
     "steer_rare",
     "steer_follow",
     "steer_too_big",
     "steer_open",
     "steer_main",
+    "steer_quote",
 ];
-/// Index in [`maps::PROGRAMS`] of the program for first fragments and ICMP errors.
+/// Index in [`maps::PROGRAMS`] of the program for first fragments.
 pub const RARE: u32 = 0;
 /// Index of the program for later fragments.
 pub const FOLLOW: u32 = 1;
@@ -92,6 +98,8 @@ pub const TOO_BIG: u32 = 2;
 pub const OPEN: u32 = 3;
 /// Index of the program that every packet comes to first.
 pub const MAIN: u32 = 4;
+/// Index of the program for ICMP errors.
+pub const QUOTE: u32 = 5;
 
 /// Names of the maps, which the kernel cuts at 15 bytes.
 pub mod maps {
@@ -117,10 +125,16 @@ pub mod maps {
     /// As [`FLOWS`], for flows of which no more than the SYN was seen: a flood of SYNs pushes out
     /// others of its kind, and no open flow.
     pub const NEW_FLOWS: &str = "NEW_FLOWS";
-    /// LRU hash of [`FlowKey`](super::FlowKey) (client to VIP) to [`NatForward`](super::NatForward).
+    /// Hash of [`FlowKey`](super::FlowKey) (client to VIP) to [`NatForward`](super::NatForward).
     pub const NAT_FORWARD: &str = "NAT_FORWARD";
-    /// LRU hash of [`FlowKey`](super::FlowKey) (backend to node) to [`NatReverse`](super::NatReverse).
+    /// Hash of [`FlowKey`](super::FlowKey) (backend to node) to [`NatReverse`](super::NatReverse).
     pub const NAT_REVERSE: &str = "NAT_REVERSE";
+    /// Array of [`Opening`](super::Opening): a ring for each CPU, one behind the other.
+    pub const OPENINGS: &str = "OPENINGS";
+    /// Per-CPU hash of members' numbers to [`Measured`](super::Measured): those that are measured.
+    pub const MEASURED: &str = "MEASURED";
+    /// Array of [`Signals`](super::Signals), by member, mapped.
+    pub const SIGNALS: &str = "SIGNALS";
     /// LRU hash of [`FragmentKey`](super::FragmentKey) to [`FragmentEntry`](super::FragmentEntry).
     pub const FRAGMENTS: &str = "FRAGMENTS";
     /// Array of programs that take over from the main one: see [`RARE`](super::RARE).
@@ -160,15 +174,19 @@ abi! {
     ClassMatch: 4,
     DscpTable: 128,
     Macs: 16,
-    Config: 128,
+    Config: 136,
     FlowKey: 40,
     FlowEntry: 16,
     FragmentKey: 40,
     FragmentEntry: 12,
     Member: 64,
     MemberCounters: 32,
+    Measured: 3328,
     NatForward: 80,
-    NatReverse: 80,
+    NatReverse: 96,
+    NatTimeouts: 16,
+    Opening: 48,
     Service: 64,
+    Signals: 32,
     Slot: 8,
 }

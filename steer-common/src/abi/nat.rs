@@ -1,6 +1,6 @@
 //! The nat table.
 
-use super::{Address, Macs};
+use super::{Address, FlowKey, Macs};
 
 /// What a client's packet becomes.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -18,10 +18,10 @@ pub struct NatForward {
     pub backend_port: u16,
     /// The member it goes to.
     pub member: u16,
-    /// [`nat_state`].
+    /// What the client's packets have said: [`nat_state`]. Only they write it.
     pub state: u8,
-    #[doc(hidden)]
-    pub _pad: u8,
+    /// What the backend's packets have said. Only they write it.
+    pub told: u8,
     /// The backend's address.
     pub backend: Address,
     /// By which way the client's packets come, and answers go back.
@@ -58,16 +58,65 @@ pub struct NatReverse {
     pub client_port: u16,
     /// The member.
     pub member: u16,
-    /// [`nat_state`].
+    /// What the backend's packets have said: [`nat_state`]. Only they write it.
     pub state: u8,
+    /// What the client's packets have said. Only they write it.
+    pub told: u8,
     #[doc(hidden)]
-    pub _pad: [u8; 5],
+    pub _pad: [u8; 4],
+    /// When the client's request began, or the flow while it has made none: nanoseconds of the monotonic clock.
+    pub asked_ns: u64,
+    /// When a part of an answer last went by, in the same unit; 0 before the first one.
+    pub heard_ns: u64,
     /// By which way answers go to the client.
     pub back: Back,
 }
 
-/// What a flow with rewritten addresses has seen, as bits of [`NatForward::state`] and
-/// [`NatReverse::state`].
+impl NatForward {
+    /// The key of the backend's packets, of the flow with this key.
+    #[inline(always)]
+    pub const fn reverse_key(&self, key: &FlowKey) -> FlowKey {
+        FlowKey {
+            source: self.backend,
+            destination: self.source,
+            source_port: self.backend_port,
+            destination_port: self.source_port,
+            protocol: key.protocol,
+            family: key.family,
+            _pad: 0,
+        }
+    }
+}
+
+impl NatReverse {
+    /// The key of the client's packets, of the flow whose backend's packets have this key.
+    #[inline(always)]
+    pub const fn forward_key(&self, key: &FlowKey) -> FlowKey {
+        FlowKey {
+            source: self.client,
+            destination: self.vip,
+            source_port: self.client_port,
+            destination_port: self.vip_port,
+            protocol: key.protocol,
+            family: key.family,
+            _pad: 0,
+        }
+    }
+}
+
+/// A flow that began, in the ring of those that may have to make room for others.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[repr(C)]
+pub struct Opening {
+    /// The key of the client's packets.
+    pub key: FlowKey,
+    /// When it began: [`NatForward::opened_ms`].
+    pub opened_ms: u32,
+    #[doc(hidden)]
+    pub _pad: u32,
+}
+
+/// What the packets of a flow with rewritten addresses have said, as bits.
 pub mod nat_state {
     /// The backend has answered.
     pub const ANSWERED: u8 = 1;
@@ -75,15 +124,57 @@ pub mod nat_state {
     pub const CLIENT_DONE: u8 = 2;
     /// The backend is done.
     pub const BACKEND_DONE: u8 = 4;
-    /// Reset by either end.
+    /// The last packet was a reset.
     pub const RESET: u8 = 8;
     /// The packet that opened it is still on its way through the data path. Only in the client's entry.
     pub const FRESH: u8 = 16;
+    /// The client has gone on after it was answered: the flow makes room for no other.
+    pub const SETTLED: u8 = 32;
+    /// Changes with each request of the client's, and with the begin of each answer: where both sides
+    /// have it alike, nothing is asked that is not answered.
+    pub const TURN: u8 = 64;
+    /// The answer's second burst has come. Only in the backend's entry.
+    pub const LATER: u8 = 128;
 
     /// Whether both ends are done, or one has reset the flow: nothing but retransmissions will come.
     #[inline(always)]
     pub const fn is_over(state: u8) -> bool {
         const BOTH: u8 = CLIENT_DONE | BACKEND_DONE;
         state & RESET != 0 || state & BOTH == BOTH
+    }
+
+    /// Whether the client has asked for something that is not answered yet.
+    #[inline(always)]
+    pub const fn is_waiting(state: u8, told: u8) -> bool {
+        (state ^ told) & TURN != 0
+    }
+}
+
+/// How long nat entries are kept without a packet, in milliseconds.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[repr(C)]
+pub struct NatTimeouts {
+    /// Of open TCP flows.
+    pub idle_ms: u32,
+    /// Of UDP flows.
+    pub udp_idle_ms: u32,
+    /// Of flows that are not settled.
+    pub opening_ms: u32,
+    /// Of flows that are over.
+    pub closed_ms: u32,
+}
+
+impl NatTimeouts {
+    /// Whether a flow whose ends have said all this is gone, after so long without a packet.
+    #[inline(always)]
+    pub const fn is_gone(&self, is_tcp: bool, state: u8, idle: u32) -> bool {
+        let longest = if is_tcp {
+            self.idle_ms
+        } else {
+            self.udp_idle_ms
+        };
+        idle > longest
+            || (nat_state::is_over(state) && idle > self.closed_ms)
+            || (state & nat_state::SETTLED == 0 && idle > self.opening_ms)
     }
 }

@@ -57,6 +57,9 @@ pub enum Part {
     Quote = 3,
 }
 
+/// Length of the headers of a packet of which the transport header was not looked at.
+const NO_TRANSPORT: u32 = 0xffff;
+
 /// What is known of a packet.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Packet {
@@ -79,6 +82,8 @@ pub struct Packet {
     pub tags: u64,
     /// Length of the IP packet by its header.
     pub ip_len: u32,
+    /// Length of its IP and transport headers; `NO_TRANSPORT` where the latter was not looked at.
+    pub headers: u32,
     /// TTL or hop limit.
     pub ttl: u8,
     /// Type of service or traffic class: DSCP and ECN.
@@ -115,14 +120,22 @@ impl Packet {
     #[inline(always)]
     pub(crate) fn hidden<F: Frame>(&self, frame: &F) -> Self {
         let mut packet = *self;
-        let word = (self.network as u64) << 32
+        let word = (self.headers as u64) << 40
+            | (self.network as u64) << 32
             | (self.transport as u64) << 16
             | (self.key.protocol as u64) << 8;
         let word = frame.opaque(word);
+        packet.headers = (word >> 40) as u32 & NO_TRANSPORT;
         packet.network = (word >> 32) as usize & 0x1f;
         packet.transport = (word >> 16) as usize & 0x7fff;
         packet.key.protocol = (word >> 8) as u8;
         packet
+    }
+
+    /// How many bytes it carries behind its transport header; 0 where that was not looked at.
+    #[inline(always)]
+    pub const fn payload(&self) -> u32 {
+        self.ip_len.saturating_sub(self.headers)
     }
 
     /// Whether it opens a TCP connection.
@@ -176,6 +189,7 @@ pub(crate) fn packet<F: Frame>(frame: &F, interface: u32, network: &Network) -> 
         )?
     };
     Some(Packet {
+        headers: header_end as u32,
         well_formed: transport.complete
             && header_end <= network.ip_len as usize
             && whole.well_formed,
@@ -212,6 +226,7 @@ pub(crate) fn bare<F: Frame>(
         quoted: 0,
         tags: frame.load(ETHERNET_HEADER - 2)?,
         ip_len: network.ip_len,
+        headers: NO_TRANSPORT,
         ttl: network.ttl,
         tos: network.tos,
         tcp_flags: 0,

@@ -6,7 +6,10 @@ use humantime_serde::re::humantime::format_rfc3339_seconds;
 
 use super::{paint, show};
 use crate::{
-    control::{Attachment, BackendStatus, ClassStatus, ServiceStatus, Status},
+    config::FirstToken,
+    control::{
+        Attachment, BackendStatus, ClassStatus, LatencyStatus, MemberStatus, ServiceStatus, Status,
+    },
     dataplane::{MapMemory, Way},
 };
 
@@ -164,8 +167,61 @@ pub(super) fn service(text: &mut String, service: &ServiceStatus) {
             member.bytes
         );
     }
+    passive(text, &service.members);
     for entry in &service.classes {
         class(text, entry);
+    }
+}
+
+/// What packets tell of members, where any do.
+fn passive(text: &mut String, members: &[MemberStatus]) {
+    let known = || {
+        members
+            .iter()
+            .filter_map(|m| Some((m, m.passive.as_ref()?)))
+    };
+    if known().next().is_none() {
+        return;
+    }
+    let _ = writeln!(
+        text,
+        "  {:<18}{:>20}{:>20}{:>20}{:>9}{:>8}{:>9}{:>8}{:>8}",
+        "p50 / p99 ms",
+        "connect",
+        "first token",
+        "gap",
+        "refused",
+        "resets",
+        "no answer",
+        "waiting",
+        "silent"
+    );
+    for (member, passive) in known() {
+        let first_token = match passive.first_token {
+            FirstToken::FirstByte => &passive.first_byte,
+            FirstToken::SecondBurst => &passive.second_burst,
+        };
+        let _ = writeln!(
+            text,
+            "  {:<18}{:>20}{:>20}{:>20}{:>9}{:>8}{:>9}{:>8}{:>8}",
+            member.backend,
+            quantiles(&passive.connect),
+            quantiles(first_token),
+            quantiles(&passive.gap),
+            passive.refused,
+            passive.resets,
+            passive.unanswered,
+            passive.waiting,
+            passive.silent
+        );
+    }
+}
+
+fn quantiles(latency: &LatencyStatus) -> String {
+    let ms = |us: Option<u64>| us.map(|us| us as f64 / 1000.0);
+    match (ms(latency.p50_us), ms(latency.p99_us)) {
+        (Some(p50), Some(p99)) => format!("{p50:.2} / {p99:.2}"),
+        _ => "-".to_owned(),
     }
 }
 

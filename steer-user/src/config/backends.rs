@@ -84,6 +84,7 @@ fn backend(raw: &raw::Backend, context: &Context<'_>, report: &mut Report<'_>) -
         zone: raw.zone.clone(),
         capacity,
         beacon,
+        first_token: raw.first_token,
     })
 }
 

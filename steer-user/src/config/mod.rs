@@ -107,6 +107,14 @@ pub struct Nat {
     pub addresses: Vec<IpAddr>,
     /// Source ports towards backends; not empty.
     pub ports: RangeInclusive<u16>,
+    /// How long a flow keeps its port before its client has gone on after an answer.
+    pub opening_timeout: Duration,
+    /// How long a flow keeps its port after it is over.
+    pub closed_timeout: Duration,
+    /// Silence between two parts of an answer that makes them two bursts; zero measures nothing.
+    pub burst_gap: Duration,
+    /// A flow that has waited for an answer for longer is silent.
+    pub silence: Duration,
 }
 
 /// What modes `ipip` and `gue` need.
@@ -199,6 +207,19 @@ pub struct Backend {
     pub capacity: u32,
     /// Where its beacon listens. Without one it counts as up.
     pub beacon: Option<SocketAddr>,
+    /// What of its answers is the first token.
+    pub first_token: FirstToken,
+}
+
+/// What of an engine's answers is the first token.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
+#[serde(rename_all = "kebab-case")]
+pub enum FirstToken {
+    /// The first byte: the engine sends nothing before it.
+    FirstByte,
+    /// The second burst: the engine sends headers at once.
+    #[default]
+    SecondBurst,
 }
 
 /// How a backend is reached.

@@ -16,6 +16,7 @@ const NAT_PORTS: RangeInclusive<u16> = 20_000..=59_999;
 /// IFNAMSIZ less the terminator.
 const INTERFACE_LEN: usize = 15;
 const MS: Duration = Duration::from_millis(1);
+const SECOND: Duration = Duration::from_secs(1);
 const MINUTE: Duration = Duration::from_secs(60);
 
 /// The section `[nat]`, and where its addresses stand.
@@ -114,7 +115,17 @@ pub(super) fn nat(raw: raw::Nat, report: &mut Report<'_>) -> NatSection {
             NAT_PORTS
         })
     });
-    let typed = Nat { addresses, ports };
+    let opening = raw.opening_timeout.as_ref();
+    let closed = raw.closed_timeout.as_ref();
+    let ten_minutes = SECOND..=10 * MINUTE;
+    let typed = Nat {
+        addresses,
+        ports,
+        opening_timeout: report.duration(opening, 30 * SECOND, ten_minutes.clone()),
+        closed_timeout: report.duration(closed, 10 * SECOND, ten_minutes),
+        burst_gap: report.duration(raw.burst_gap.as_ref(), 2 * MS, Duration::ZERO..=10 * SECOND),
+        silence: report.duration(raw.silence.as_ref(), 30 * SECOND, 100 * MS..=60 * MINUTE),
+    };
     NatSection { typed, spans }
 }
 

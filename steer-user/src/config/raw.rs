@@ -5,7 +5,7 @@ use schemars::JsonSchema;
 use serde::Deserialize;
 
 use super::spanned::Spanned;
-use super::{End, OpenFlows, Protocol, XdpMode};
+use super::{End, FirstToken, OpenFlows, Protocol, XdpMode};
 
 pub(super) type Text = Spanned<String>;
 
@@ -41,6 +41,15 @@ pub(super) struct Nat {
     pub addresses: Vec<Text>,
     /// Source ports, which each address has all of: 20000-59999.
     pub ports: Option<Text>,
+    /// How long a flow keeps its port before its client has gone on after an answer, 1s to 10m: 30s.
+    pub opening_timeout: Option<Text>,
+    /// How long a flow keeps its port after it is over, 1s to 10m: 10s.
+    pub closed_timeout: Option<Text>,
+    /// Silence between two parts of an answer that makes them two bursts, 0s to 10s: 2ms. 0s measures
+    /// no latencies.
+    pub burst_gap: Option<Text>,
+    /// A connection that has waited for an answer for longer is silent, 100ms to 1h: 30s.
+    pub silence: Option<Text>,
 }
 
 #[derive(Default, Deserialize, JsonSchema)]
@@ -141,6 +150,9 @@ pub(super) struct Backend {
     pub beacon: Option<Text>,
     /// Its port in mode nat; without it, the service's.
     pub port: Option<Spanned<u16>>,
+    /// What of its answers is the first token, which mode nat measures.
+    #[serde(default)]
+    pub first_token: FirstToken,
 }
 
 #[derive(Deserialize, JsonSchema)]

@@ -19,6 +19,7 @@ use super::{
     chain,
     desired::{self, Numbers},
     drained::Drained,
+    passive::Readings,
     placement,
     plan::{self, Op},
     recorder::Recorder,
@@ -79,6 +80,7 @@ pub struct Controller<D> {
     /// When that sweep began.
     pub(super) counted: Option<Instant>,
     pub(super) recorder: Recorder,
+    pub(super) passive: Readings,
     /// Tables are not changed before this, unless all backends are measured.
     pub(super) frozen: Option<Instant>,
     pub(super) swept: Instant,
@@ -120,6 +122,7 @@ impl<D: Dataplane> Controller<D> {
             remembered: HashMap::new(),
             counted: None,
             recorder,
+            passive: Readings::default(),
             frozen: adopted.then_some(now + FROZEN),
             swept: now,
             sweeping: false,
@@ -161,6 +164,7 @@ impl<D: Dataplane> Controller<D> {
         ops.push(Op::Publish(services, classes));
         ops.extend(self.member_ops());
         self.apply(ops)?;
+        self.measure_members()?;
         self.handover = Some(now + HANDOVER);
         let backends = &self.known;
         let names = self.policies.iter().map(|id| self.config.policy(*id));
@@ -340,6 +344,7 @@ impl<D: Dataplane> Controller<D> {
             let sweep = sweep?;
             slots::untrack(&mut self.dataplane, &self.tables, &sweep);
             self.note_flows(&sweep);
+            self.passive.take(&sweep);
             self.release(&sweep);
         }
         Ok(())
@@ -347,12 +352,10 @@ impl<D: Dataplane> Controller<D> {
 
     fn sweep(&mut self) -> Result<()> {
         slots::begin_sweep(&mut self.dataplane, &self.tables);
-        let idle = desired::idle_ms(&self.config);
         self.dataplane.sweep(SweepLimits {
-            flow_idle_ms: idle,
-            nat_idle_ms: idle,
-            nat_udp_idle_ms: desired::udp_idle_ms(&self.config),
-            nat_closed_ms: desired::NAT_CLOSED_MS,
+            flow_idle_ms: desired::idle_ms(&self.config),
+            nat: desired::nat_timeouts(&self.config),
+            silence: self.config.nat.silence,
         })
     }
 

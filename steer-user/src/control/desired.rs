@@ -1,11 +1,15 @@
 //! What the configuration asks of the data path, by the numbers that kernel and daemon share.
 
-use std::collections::{BTreeMap, HashMap, HashSet};
+use std::{
+    collections::{BTreeMap, HashMap, HashSet},
+    time::Duration,
+};
 
 use anyhow::{Result, bail};
+use aya::util::nr_cpus;
 use steer_common::abi::{
-    Config as Settings, Family, MEMBERS, Member, MemberState, Mode, Service, ServiceKey,
-    service_flags,
+    Config as Settings, Family, MEMBERS, Member, MemberState, Mode, NatTimeouts, OPENINGS, Service,
+    ServiceKey, TICK_SHIFT, service_flags,
 };
 
 use crate::{
@@ -15,8 +19,6 @@ use crate::{
 
 /// Seed of the hash of flows: the same on all nodes.
 const FLOW_SEED: u64 = 0x7374_6565_7221_0001;
-/// How long a closed nat flow keeps its port, in ticks.
-pub(super) const NAT_CLOSED_MS: u32 = 10_000;
 /// How long a SYN may stay unanswered before its retransmission goes elsewhere, in ticks.
 const NAT_RETRY_MS: u32 = 500;
 /// Number of the entries for source addresses of `nat`.
@@ -264,23 +266,34 @@ pub(super) fn settings(config: &Config) -> Settings {
         gue_port: config.encap.gue_port,
         nat_port_first: first,
         nat_port_count: (config.nat.ports.end() - first).saturating_add(1),
-        nat_idle_ms: idle_ms(config),
-        nat_udp_idle_ms: udp_idle_ms(config),
-        nat_closed_ms: NAT_CLOSED_MS,
+        nat_timeouts: nat_timeouts(config),
         nat_retry_ms: NAT_RETRY_MS,
+        burst_gap_us: in_units(config.nat.burst_gap, 1024),
+        // A machine with more CPUs than that has other worries.
+        nat_openings: nr_cpus().map_or(0, |cpus| OPENINGS / cpus as u32),
         denies: u32::from(!config.admission.deny.is_empty()),
         ..Settings::default()
     }
 }
 
+/// How long nat entries are kept.
+pub(super) fn nat_timeouts(config: &Config) -> NatTimeouts {
+    NatTimeouts {
+        idle_ms: idle_ms(config),
+        udp_idle_ms: longest(config, |service| service.protocol == config::Protocol::Udp),
+        opening_ms: in_units(config.nat.opening_timeout, 1 << TICK_SHIFT),
+        closed_ms: in_units(config.nat.closed_timeout, 1 << TICK_SHIFT),
+    }
+}
+
+/// A time of the configuration in units of so many nanoseconds.
+fn in_units(time: Duration, unit: u32) -> u32 {
+    u32::try_from(time.as_nanos() / u128::from(unit)).unwrap_or(u32::MAX / 4)
+}
+
 /// The longest idle timeout of a service, in ticks.
 pub(super) fn idle_ms(config: &Config) -> u32 {
     longest(config, |_| true)
-}
-
-/// The longest idle timeout of a service for UDP, in ticks.
-pub(super) fn udp_idle_ms(config: &Config) -> u32 {
-    longest(config, |service| service.protocol == config::Protocol::Udp)
 }
 
 fn longest(config: &Config, of: impl Fn(&config::Service) -> bool) -> u32 {

@@ -12,6 +12,7 @@ mod interfaces;
 mod members;
 mod meters;
 mod operator;
+mod passive;
 mod placement;
 mod plan;
 mod preview;
@@ -34,8 +35,11 @@ pub use self::drained::Drain;
 pub use self::interfaces::Attachment;
 pub use self::meters::Meters;
 pub use self::operator::DrainStatus;
+pub use self::passive::MemberPassive;
 pub use self::preview::{Fate, Preview, Rehearsal, ServicePreview, Shares};
 pub use self::ready::Readiness;
 pub use self::replay::{Replayed, replay};
 pub use self::run::{Command, Commands, Configured, Life, Pulse, Setup, TICK, run};
-pub use self::status::{BackendStatus, ClassStatus, MemberStatus, ServiceStatus, Status};
+pub use self::status::{
+    BackendStatus, ClassStatus, LatencyStatus, MemberStatus, PassiveStatus, ServiceStatus, Status,
+};

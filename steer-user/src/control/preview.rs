@@ -11,7 +11,9 @@ use serde::{Deserialize, Serialize};
 use steer_common::abi::{ServiceKey, Slot};
 use tracing::subscriber::{NoSubscriber, with_default};
 
-use super::{Controller, desired, placement, recorder::Recorder, slots::Unsettled};
+use super::{
+    Controller, desired, passive::Readings, placement, recorder::Recorder, slots::Unsettled,
+};
 use crate::{
     config::{Config, Policy},
     dataplane::{Dataplane, Memory},
@@ -130,6 +132,7 @@ impl<D: Dataplane> Controller<D> {
             remembered: HashMap::new(),
             counted: None,
             recorder: Recorder::new(Journal::none(), now),
+            passive: Readings::default(),
             frozen: None,
             swept: now,
             sweeping: false,

@@ -16,9 +16,12 @@ use steer_common::{
 
 use super::{Attachment, Controller, DrainStatus};
 use crate::{
-    config::{self, Config},
+    config::{self, Config, FirstToken},
     dataplane::Dataplane,
-    domain::health::State,
+    domain::{
+        health::State,
+        latency::{Histogram, Passive},
+    },
 };
 
 /// The node, as it is now.
@@ -112,6 +115,91 @@ pub struct MemberStatus {
     pub bytes: u64,
     /// Packets back to clients, in mode `nat`.
     pub replies: u64,
+    /// What its packets tell of it, in mode `nat`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub passive: Option<PassiveStatus>,
+}
+
+/// What a member's packets tell of it. Latencies are those of the last minute, as the node saw them.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct PassiveStatus {
+    /// From SYN to SYN-ACK.
+    pub connect: LatencyStatus,
+    /// From a request's first byte to the answer's.
+    pub first_byte: LatencyStatus,
+    /// From a request's first byte to the answer's second burst.
+    pub second_burst: LatencyStatus,
+    /// Between later bursts.
+    pub gap: LatencyStatus,
+    /// Which of them is the time to the first token: "first-byte" or "second-burst".
+    pub first_token: FirstToken,
+    /// Connections that the backend accepted.
+    pub accepted: u64,
+    /// Connections that the backend refused.
+    pub refused: u64,
+    /// Connections whose first packet was repeated because no answer came in time.
+    pub unanswered: u64,
+    /// Connections that the backend reset later.
+    pub resets: u64,
+    /// Connections that wait for an answer.
+    pub waiting: u32,
+    /// Those of them that have waited for longer than `silence` of the configuration.
+    pub silent: u32,
+    /// How long the longest has waited, in milliseconds.
+    pub longest_wait_ms: u64,
+}
+
+/// A latency's quantiles in microseconds, if there was any.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LatencyStatus {
+    /// How many there were.
+    pub count: u64,
+    /// The median.
+    pub p50_us: Option<u64>,
+    /// What 95 % do not exceed.
+    pub p95_us: Option<u64>,
+    /// What 99 % do not exceed.
+    pub p99_us: Option<u64>,
+}
+
+impl LatencyStatus {
+    fn of(histogram: &Histogram) -> Self {
+        let quantile = |share| {
+            let time = histogram.quantile(share)?;
+            Some(time.as_micros() as u64)
+        };
+        Self {
+            count: histogram.count(),
+            p50_us: quantile(0.5),
+            p95_us: quantile(0.95),
+            p99_us: quantile(0.99),
+        }
+    }
+}
+
+impl PassiveStatus {
+    fn of(passive: &Passive, first_token: FirstToken) -> Self {
+        let Passive {
+            recent,
+            signals,
+            waiting,
+            ..
+        } = passive;
+        Self {
+            connect: LatencyStatus::of(&recent.connect),
+            first_byte: LatencyStatus::of(&recent.first_byte),
+            second_burst: LatencyStatus::of(&recent.second_burst),
+            gap: LatencyStatus::of(&recent.gap),
+            first_token,
+            accepted: signals.accepted,
+            refused: signals.refused,
+            unanswered: signals.unanswered,
+            resets: signals.resets,
+            waiting: waiting.flows,
+            silent: waiting.silent,
+            longest_wait_ms: waiting.longest.as_millis() as u64,
+        }
+    }
 }
 
 /// A backend.
@@ -180,7 +268,7 @@ pub(super) fn of<D: Dataplane>(controller: &Controller<D>, now: Instant) -> Resu
     for index in 0..controller.policies.len() {
         match (controller.policies[index].class, services.last_mut()) {
             (Some(_), Some(service)) => service.classes.extend(class(controller, index)),
-            _ => services.push(service(controller, index, &counters.members)),
+            _ => services.push(service(controller, index, &counters.members)?),
         }
     }
     let backends = config
@@ -206,7 +294,7 @@ fn service<D: Dataplane>(
     controller: &Controller<D>,
     index: usize,
     counters: &[MemberCounters],
-) -> ServiceStatus {
+) -> Result<ServiceStatus> {
     let config = &controller.config;
     let place = controller.policies[index].service;
     let settings = &config.services[place];
@@ -220,7 +308,9 @@ fn service<D: Dataplane>(
             let count = counters.get(usize::from(id)).copied().unwrap_or_default();
             let own = own.get(&id).copied().unwrap_or(0);
             let state = MemberState::from_byte(controller.dataplane.member(id).state);
-            MemberStatus {
+            let first_token = config.backends[backend].first_token;
+            let passive = controller.passive_of(id)?;
+            Ok(MemberStatus {
                 backend: config.backends[backend].name.clone(),
                 pool: pool_of(config, settings, backend),
                 state: match state {
@@ -235,10 +325,11 @@ fn service<D: Dataplane>(
                 packets: count.packets,
                 bytes: count.bytes,
                 replies: count.replies,
-            }
+                passive: passive.map(|passive| PassiveStatus::of(&passive, first_token)),
+            })
         })
-        .collect();
-    ServiceStatus {
+        .collect::<Result<_>>()?;
+    Ok(ServiceStatus {
         name: settings.name.clone(),
         address: settings.address.to_string(),
         port: settings.port,
@@ -248,7 +339,7 @@ fn service<D: Dataplane>(
         unsettled: controller.unsettled.count(range),
         members,
         classes: Vec::new(),
-    }
+    })
 }
 
 /// Slots of a table by their first choice.

@@ -13,6 +13,8 @@ const DELETE_BATCH: libc::c_long = 27;
 const UPDATE_BATCH: libc::c_long = 26;
 /// Entries of a system call. A bucket of the kernel's hash has to fit; it holds one or two.
 const BATCH: usize = 8192;
+/// The same for values that are large.
+const BATCH_PER_CPU: usize = 64;
 
 /// The variant of `union bpf_attr` for both.
 #[repr(C)]
@@ -53,11 +55,34 @@ pub(super) fn for_each<K: Pod, V: Pod>(
     map: BorrowedFd<'_>,
     mut show: impl FnMut(&K, &V),
 ) -> io::Result<()> {
+    look_up(map, BATCH, 1, |key, values| show(key, &values[0]))
+}
+
+/// As [`for_each`], of a map that has a value for each of `cpus`. Values are multiples of eight bytes.
+///
+/// # Errors
+/// As there.
+pub(super) fn for_each_per_cpu<K: Pod, V: Pod>(
+    map: BorrowedFd<'_>,
+    cpus: usize,
+    show: impl FnMut(&K, &[V]),
+) -> io::Result<()> {
+    const { assert!(size_of::<V>().is_multiple_of(8)) };
+    look_up(map, BATCH_PER_CPU, cpus, show)
+}
+
+/// Shows entries of `each` values, so many at a time.
+fn look_up<K: Pod, V: Pod>(
+    map: BorrowedFd<'_>,
+    batch: usize,
+    each: usize,
+    mut show: impl FnMut(&K, &[V]),
+) -> io::Result<()> {
     // SAFETY: `Pod`s, of which zeros are a value.
     let (mut keys, mut values) = unsafe {
         (
-            vec![mem::zeroed::<K>(); BATCH],
-            vec![mem::zeroed::<V>(); BATCH],
+            vec![mem::zeroed::<K>(); batch],
+            vec![mem::zeroed::<V>(); batch * each],
         )
     };
     let (mut from, mut to) = (0_u64, 0_u64);
@@ -68,7 +93,7 @@ pub(super) fn for_each<K: Pod, V: Pod>(
             out_batch: (&raw mut to) as u64,
             keys: keys.as_mut_ptr() as u64,
             values: values.as_mut_ptr() as u64,
-            count: BATCH as u32,
+            count: batch as u32,
             map: map.as_raw_fd() as u32,
             ..Attributes::default()
         };
@@ -80,8 +105,9 @@ pub(super) fn for_each<K: Pod, V: Pod>(
             Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
             Err(error) => return Err(error),
         };
-        for (key, value) in keys.iter().zip(&values).take(attributes.count as usize) {
-            show(key, value);
+        let found = keys.iter().zip(values.chunks(each));
+        for (key, values) in found.take(attributes.count as usize) {
+            show(key, values);
         }
         if last {
             return Ok(());
@@ -218,15 +244,19 @@ pub(super) fn remove<K: Pod>(map: BorrowedFd<'_>, keys: &[K]) -> io::Result<()> 
     Ok(())
 }
 
-/// Whether a map has an entry. `value` is the length of its values.
-pub(super) fn contains<K: Pod>(map: BorrowedFd<'_>, key: &K, value: usize) -> bool {
+/// An entry of a hash map.
+///
+/// # Errors
+/// If the kernel does not answer.
+pub(super) fn get<K: Pod, V: Pod>(map: BorrowedFd<'_>, key: &K) -> io::Result<Option<V>> {
     /// `BPF_MAP_LOOKUP_ELEM`.
     const LOOKUP: libc::c_long = 1;
-    let mut value = vec![0_u64; value.div_ceil(8)];
+    // SAFETY: a `Pod`, of which zeros are a value.
+    let mut value: V = unsafe { mem::zeroed() };
     let element = Element {
         map: map.as_raw_fd() as u64,
         key: (&raw const *key) as u64,
-        value: value.as_mut_ptr() as u64,
+        value: (&raw mut value) as u64,
         flags: 0,
     };
     // SAFETY: a key of the map's, and room for its value.
@@ -238,5 +268,11 @@ pub(super) fn contains<K: Pod>(map: BorrowedFd<'_>, key: &K, value: usize) -> bo
             size_of::<Element>(),
         )
     };
-    result == 0
+    if result == 0 {
+        return Ok(Some(value));
+    }
+    match io::Error::last_os_error() {
+        error if error.raw_os_error() == Some(libc::ENOENT) => Ok(None),
+        error => Err(error),
+    }
 }

@@ -3,7 +3,7 @@
 
 use aya::maps::MapType;
 
-use super::pins::{MAPPED, Spec};
+use super::pins::{MAPPED, NO_PREALLOC, Spec};
 
 /// About what a map has besides entries: `struct bpf_array`, `struct bpf_htab`.
 const HEAD: u64 = 512;
@@ -29,6 +29,10 @@ impl Spec {
             MapType::Hash | MapType::LruHash => {
                 let buckets = entries.next_power_of_two() * BUCKET;
                 HEAD + buckets + entries * (HASH_ELEMENT + key + value)
+            }
+            // What is not allocated before it is used grows with what is in it.
+            MapType::PerCpuHash if self.flags & NO_PREALLOC != 0 => {
+                HEAD + entries.next_power_of_two() * BUCKET
             }
             MapType::LruPerCpuHash | MapType::PerCpuHash => {
                 let buckets = entries.next_power_of_two() * BUCKET;

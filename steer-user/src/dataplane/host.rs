@@ -2,17 +2,17 @@
 
 use std::{
     cell::{Cell, RefCell},
-    collections::HashMap,
+    collections::{HashMap, VecDeque},
     hash::Hash,
 };
 
 use steer_common::{
     abi::{
         Address, ClassKey, ClassMatch, Config, DISPLACEMENTS, FlowEntry, FlowKey, FragmentEntry,
-        FragmentKey, Member, MemberCounters, NatForward, NatReverse, SERVICES, Service, Slot,
-        Track,
+        FragmentKey, Measured, Member, MemberCounters, NatForward, NatReverse, Opening, SERVICES,
+        Service, Signal, Signals, Slot, Track, bucket,
     },
-    tables::{NextHop, Step, Tables},
+    tables::{Added, NextHop, Step, Tables},
     verdict::DropReason,
     wire::Packet,
 };
@@ -32,6 +32,14 @@ pub struct HostTables {
     pub forward: RefCell<HashMap<FlowKey, NatForward>>,
     /// The nat table, from the backend's side.
     pub reverse: RefCell<HashMap<FlowKey, NatReverse>>,
+    /// Flows that the nat table has room for.
+    pub nat_flows: Cell<usize>,
+    /// Flows of the nat table that began of late, the oldest first.
+    pub openings: RefCell<VecDeque<Opening>>,
+    /// Latencies, by member; those of members that have an entry.
+    pub measured: RefCell<HashMap<u16, Measured>>,
+    /// Signs of trouble, by member.
+    pub signals: RefCell<HashMap<u16, Signals>>,
     /// Fates of first fragments.
     pub fragments: RefCell<HashMap<FragmentKey, FragmentEntry>>,
     /// What was counted, by member.
@@ -42,6 +50,8 @@ pub struct HostTables {
     pub now_ms: Cell<u32>,
     /// The clock, in nanoseconds.
     pub now_ns: Cell<u64>,
+    /// The fine clock, in nanoseconds.
+    pub now_fine: Cell<u64>,
     /// When services' next new flows are due.
     pub due: RefCell<HashMap<u16, u64>>,
     /// Where packets leave whose member is not resolved.
@@ -60,11 +70,16 @@ impl HostTables {
             new_flows: RefCell::default(),
             forward: RefCell::default(),
             reverse: RefCell::default(),
+            nat_flows: Cell::new(usize::MAX),
+            openings: RefCell::default(),
+            measured: RefCell::default(),
+            signals: RefCell::default(),
             fragments: RefCell::default(),
             counters: RefCell::default(),
             drops: RefCell::default(),
             now_ms: Cell::new(0),
             now_ns: Cell::new(0),
+            now_fine: Cell::new(0),
             due: RefCell::default(),
             routes: HashMap::new(),
             steps: RefCell::default(),
@@ -218,6 +233,9 @@ impl Tables for HostTables {
     }
 
     fn set_forward(&self, key: &FlowKey, entry: &NatForward) -> bool {
+        if self.forward.borrow().len() >= self.nat_flows.get() {
+            return false;
+        }
         self.forward.borrow_mut().insert(*key, *entry);
         true
     }
@@ -226,17 +244,55 @@ impl Tables for HostTables {
         self.forward.borrow_mut().remove(key);
     }
 
-    fn add_reverse(&self, key: &FlowKey, entry: &NatReverse) -> bool {
+    fn add_reverse(&self, key: &FlowKey, entry: &NatReverse) -> Added {
         let mut reverse = self.reverse.borrow_mut();
         if reverse.contains_key(key) {
-            return false;
+            return Added::Taken;
+        }
+        if reverse.len() >= self.nat_flows.get() {
+            return Added::Full;
         }
         reverse.insert(*key, *entry);
-        true
+        Added::Yes
     }
 
     fn remove_reverse(&self, key: &FlowKey) {
         self.reverse.borrow_mut().remove(key);
+    }
+
+    fn with_opening(&self, len: u32, f: impl FnOnce(&mut Opening)) {
+        let mut openings = self.openings.borrow_mut();
+        let full = openings.len() >= len as usize;
+        let mut place = openings.pop_front_if(|_| full).unwrap_or_default();
+        if len > 0 {
+            f(&mut place);
+            openings.push_back(place);
+        }
+    }
+
+    fn with_draft<R>(&self, f: impl FnOnce(&mut NatForward, &mut NatReverse) -> R) -> Option<R> {
+        Some(f(&mut NatForward::default(), &mut NatReverse::default()))
+    }
+
+    fn now_fine(&self) -> u64 {
+        self.now_fine.get()
+    }
+
+    fn measure(&self, id: u16, measure: u8, ns: u64) {
+        if let Some(measured) = self.measured.borrow_mut().get_mut(&id) {
+            measured.0[usize::from(measure)][bucket(ns) as usize] += 1;
+        }
+    }
+
+    fn signal(&self, id: u16, signal: Signal) {
+        let mut signals = self.signals.borrow_mut();
+        let signals = signals.entry(id).or_default();
+        *match signal {
+            Signal::Reset => &mut signals.resets,
+            Signal::Refused => &mut signals.refused,
+            Signal::Unanswered => &mut signals.unanswered,
+            Signal::Accepted => &mut signals.accepted,
+        } += 1;
     }
 
     fn is_denied(&self, client: &Address) -> bool {

@@ -13,14 +13,16 @@ use anyhow::{Context, Result, bail};
 use aya::{
     Ebpf,
     maps::{
-        DevMapHash, HashMap, Map, MapData, PerCpuArray,
+        DevMapHash, HashMap, Map, MapData, MapError, PerCpuArray, PerCpuHashMap, PerCpuValues,
         lpm_trie::{Key, LpmTrie},
     },
+    util::nr_cpus,
 };
 use steer_common::{
     abi::{
-        self, Address, ClassKey, ClassMatch, Config, DscpTable, FlowEntry, FlowKey, Member,
-        MemberCounters, MemberState, NatForward, NatReverse, Service, Slot, maps, member_flags,
+        self, Address, ClassKey, ClassMatch, Config, DscpTable, FlowEntry, FlowKey, Measured,
+        Member, MemberCounters, MemberState, NatForward, NatReverse, Service, Signals, Slot, maps,
+        member_flags,
     },
     verdict::DropReason,
 };
@@ -54,6 +56,8 @@ pub struct KernelMaps {
     member_counts: PerCpuArray<MapData, MemberCounters>,
     drop_counts: PerCpuArray<MapData, u64>,
     denied: LpmTrie<MapData, Address, u32>,
+    measured: PerCpuHashMap<MapData, u32, Measured>,
+    signals: Mapped<Signals>,
     ports: DevMapHash<MapData>,
     published: Option<Instant>,
     /// The tables of flows, for sweeps.
@@ -67,6 +71,7 @@ impl KernelMaps {
         let new_flows = take(ebpf, maps::NEW_FLOWS)?;
         let forward = take(ebpf, maps::NAT_FORWARD)?;
         let reverse = take(ebpf, maps::NAT_REVERSE)?;
+        let measured = take(ebpf, maps::MEASURED)?;
         let classes: LpmTrie<_, ClassKey, ClassMatch> = take(ebpf, maps::CLASSES)?.try_into()?;
         let prefixes = classes
             .iter()
@@ -77,7 +82,9 @@ impl KernelMaps {
             classes,
             prefixes,
             dscp_tables: mapped(ebpf, maps::CLASS_DSCP)?,
-            tables: Flows::new([&flows, &new_flows, &forward, &reverse])?,
+            tables: Flows::new([&flows, &new_flows, &forward, &reverse, &measured])?,
+            measured: measured.try_into()?,
+            signals: mapped(ebpf, maps::SIGNALS)?,
             new_flows: new_flows.try_into()?,
             config: mapped(ebpf, maps::CONFIG)?,
             services: mapped(ebpf, maps::SERVICES)?,
@@ -139,7 +146,15 @@ impl KernelMaps {
         Ok(())
     }
 
-    /// Removes entries of a nat flow, as the kernel does where a table is full; for tests.
+    /// How many entries the nat table has of clients, and of backends; for tests.
+    ///
+    /// # Errors
+    /// If the kernel does not answer.
+    pub fn nat_entries(&self) -> Result<[usize; 2]> {
+        self.tables.count_nat()
+    }
+
+    /// Removes entries of a nat flow; for tests.
     pub fn evict(&mut self, forward: Option<&FlowKey>, reverse: Option<&FlowKey>) {
         // Gone already is as good.
         if let Some(key) = forward {
@@ -410,6 +425,43 @@ impl Dataplane for KernelMaps {
         let result = self.sweeping.as_ref()?.result()?;
         self.sweeping = None;
         Some(result)
+    }
+
+    fn set_measured(&mut self, members: &[u16]) -> Result<()> {
+        let present: Vec<u32> = self.measured.keys().flatten().collect();
+        for id in &present {
+            if !members.iter().any(|member| u32::from(*member) == *id) {
+                self.measured.remove(id)?;
+            }
+        }
+        let cpus = nr_cpus().map_err(|(_, error)| error)?;
+        for id in members.iter().map(|id| u32::from(*id)) {
+            if !present.contains(&id) {
+                let zeros = PerCpuValues::try_from(vec![Measured::default(); cpus])?;
+                self.measured
+                    .insert(id, zeros, 0)
+                    .with_context(|| format!("member {id}: cannot be measured"))?;
+            }
+        }
+        Ok(())
+    }
+
+    fn measured(&self, id: u16) -> Result<Option<Measured>> {
+        match self.measured.get(&u32::from(id), 0) {
+            Ok(values) => {
+                let mut sum = Measured::default();
+                for cpu in values.iter() {
+                    sum.add(cpu);
+                }
+                Ok(Some(sum))
+            }
+            Err(MapError::KeyNotFound) => Ok(None),
+            Err(error) => Err(error.into()),
+        }
+    }
+
+    fn signals(&self, id: u16) -> Signals {
+        self.signals.get(u32::from(id))
     }
 
     fn add_port(&mut self, interface: u32) -> Result<()> {

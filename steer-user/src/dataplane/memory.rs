@@ -5,8 +5,8 @@ use std::{collections::HashMap, net::IpAddr, ops::Range};
 
 use anyhow::{Result, ensure};
 use steer_common::abi::{
-    Config, FlowEntry, FlowKey, MEMBERS, Member, MemberCounters, MemberState, NatForward,
-    NatReverse, SERVICES, Service, Slot,
+    Config, FlowEntry, FlowKey, MEMBERS, Measured, Member, MemberCounters, MemberState, NatForward,
+    NatReverse, SERVICES, Service, Signals, Slot,
 };
 
 use super::{Class, Counters, Dataplane, Snapshot, Sweep, SweepLimits, check_classes};
@@ -24,6 +24,10 @@ pub struct Memory {
     /// What the flow table holds: slots and members.
     pub tracked: Vec<(u32, u16)>,
     swept: Option<Sweep>,
+    /// Members that are measured, with what was.
+    pub measured: HashMap<u16, Measured>,
+    /// Signs of trouble, by member.
+    pub signals: HashMap<u16, Signals>,
     /// Prefixes of clients that are denied.
     pub denied: Vec<(IpAddr, u8)>,
     /// Interfaces that packets may be redirected to.
@@ -48,6 +52,8 @@ impl Memory {
             slots: Vec::new(),
             tracked: Vec::new(),
             swept: None,
+            measured: HashMap::new(),
+            signals: HashMap::new(),
             denied: Vec::new(),
             ports: Vec::new(),
         }
@@ -191,6 +197,7 @@ impl Dataplane for Memory {
     fn sweep(&mut self, _limits: SweepLimits) -> Result<()> {
         self.swept = Some(Sweep {
             tracked: self.tracked.clone(),
+            measured: self.measured.clone(),
             ..Sweep::default()
         });
         Ok(())
@@ -198,6 +205,22 @@ impl Dataplane for Memory {
 
     fn swept(&mut self) -> Option<Result<Sweep>> {
         self.swept.take().map(Ok)
+    }
+
+    fn set_measured(&mut self, members: &[u16]) -> Result<()> {
+        self.measured.retain(|id, _| members.contains(id));
+        for id in members {
+            self.measured.entry(*id).or_default();
+        }
+        Ok(())
+    }
+
+    fn measured(&self, id: u16) -> Result<Option<Measured>> {
+        Ok(self.measured.get(&id).copied())
+    }
+
+    fn signals(&self, id: u16) -> Signals {
+        self.signals.get(&id).copied().unwrap_or_default()
     }
 
     fn add_port(&mut self, interface: u32) -> Result<()> {

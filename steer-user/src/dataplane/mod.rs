@@ -36,16 +36,18 @@ pub use object::{bench_object, decap_object, object};
 pub use perfect_hash::{PerfectHash, build as build_perfect_hash};
 pub use pins::Pins;
 pub use sizes::Sizes;
-pub use sweep::now_ms;
+pub use sweep::{now_ms, now_ns};
 pub use xdp::{OpenOptions, Xdp};
 
-use std::{collections::HashMap, net::IpAddr, ops::Range};
+use std::{collections::HashMap, net::IpAddr, ops::Range, time::Duration};
 
 use anyhow::Result;
 use steer_common::abi::{
-    Address, ClassKey, ClassMatch, Config, DscpTable, FlowEntry, FlowKey, Member, MemberCounters,
-    MemberState, NatForward, NatReverse, Service, Slot,
+    Address, ClassKey, ClassMatch, Config, DscpTable, FlowEntry, FlowKey, Measured, Member,
+    MemberCounters, MemberState, NatForward, NatReverse, NatTimeouts, Service, Signals, Slot,
 };
+
+use crate::domain::latency::Waiting;
 
 /// The data path as the control loop sees it. Nothing here waits for a packet.
 pub trait Dataplane: Send {
@@ -107,6 +109,17 @@ pub trait Dataplane: Send {
     /// What the last sweep left, once, when it is done.
     fn swept(&mut self) -> Option<Result<Sweep>>;
 
+    /// Makes exactly these members the ones whose latencies are measured. What was measured of one that
+    /// stays goes on.
+    fn set_measured(&mut self, members: &[u16]) -> Result<()>;
+
+    /// The latencies of a member since it is measured, all CPUs together, modulo 2^32.
+    fn measured(&self, id: u16) -> Result<Option<Measured>>;
+
+    /// Signs of trouble with a member, since the maps were made. Costs no system call, so that it can be
+    /// asked often.
+    fn signals(&self, id: u16) -> Signals;
+
     /// Allows packets to be redirected to an interface.
     fn add_port(&mut self, interface: u32) -> Result<()>;
 
@@ -137,12 +150,10 @@ pub struct Counters {
 pub struct SweepLimits {
     /// Flows of the flow table, in milliseconds.
     pub flow_idle_ms: u32,
-    /// Nat entries of open TCP flows, in milliseconds.
-    pub nat_idle_ms: u32,
-    /// Nat entries of UDP flows, in milliseconds.
-    pub nat_udp_idle_ms: u32,
-    /// Nat entries of closed flows, in milliseconds.
-    pub nat_closed_ms: u32,
+    /// Nat entries.
+    pub nat: NatTimeouts,
+    /// A flow that has waited for an answer for longer than this is silent.
+    pub silence: Duration,
 }
 
 /// What a sweep left.
@@ -152,6 +163,10 @@ pub struct Sweep {
     pub tracked: Vec<(u32, u16)>,
     /// Open nat flows by member.
     pub nat_flows: Vec<u32>,
+    /// Nat flows that wait for an answer, by member; as long as the largest number of those that there are.
+    pub waiting: Vec<Waiting>,
+    /// Latencies of the members that are measured, modulo 2^32.
+    pub measured: HashMap<u16, Measured>,
     /// Entries removed.
     pub removed: usize,
 }

@@ -12,8 +12,8 @@ use aya::maps::{MapInfo, MapType};
 use steer_common::{
     abi::{
         self, ABI_VERSION, Address, ClassKey, ClassMatch, Config, DscpTable, FlowEntry, FlowKey,
-        FragmentEntry, FragmentKey, Member, MemberCounters, NatForward, NatReverse, Service, Slot,
-        maps,
+        FragmentEntry, FragmentKey, Measured, Member, MemberCounters, NatForward, NatReverse,
+        Opening, Service, Signals, Slot, maps,
     },
     verdict::DropReason,
 };
@@ -24,8 +24,8 @@ use super::sizes::Sizes;
 const BPF_FS_MAGIC: i64 = 0xcafe_4a11;
 /// `BPF_F_MMAPABLE`.
 pub(super) const MAPPED: u32 = 1 << 10;
-/// `BPF_F_NO_PREALLOC`, which tries have to have.
-const NO_PREALLOC: u32 = 1;
+/// `BPF_F_NO_PREALLOC`, which tries have to have, and which takes memory for entries that there are.
+pub(super) const NO_PREALLOC: u32 = 1;
 /// `BPF_F_RDONLY_PROG`, which the kernel gives every devmap.
 const READ_ONLY: u32 = 1 << 7;
 
@@ -75,7 +75,7 @@ const fn per_cpu(name: &'static str, value: usize, entries: u32) -> Spec {
 }
 
 /// The maps that outlive the daemon.
-pub(super) const SPECS: [Spec; 19] = [
+pub(super) const SPECS: [Spec; 22] = [
     array(maps::CONFIG, size_of::<Config>(), 1),
     array(
         maps::SERVICES,
@@ -109,8 +109,24 @@ pub(super) const SPECS: [Spec; 19] = [
     ),
     lru(maps::FLOWS, size_of::<FlowEntry>(), abi::FLOWS),
     lru(maps::NEW_FLOWS, size_of::<FlowEntry>(), abi::NEW_FLOWS),
-    lru(maps::NAT_FORWARD, size_of::<NatForward>(), abi::NAT_FLOWS),
-    lru(maps::NAT_REVERSE, size_of::<NatReverse>(), abi::NAT_FLOWS),
+    Spec {
+        kind: MapType::Hash,
+        ..lru(maps::NAT_FORWARD, size_of::<NatForward>(), abi::NAT_FLOWS)
+    },
+    Spec {
+        kind: MapType::Hash,
+        ..lru(maps::NAT_REVERSE, size_of::<NatReverse>(), abi::NAT_FLOWS)
+    },
+    Spec {
+        flags: 0,
+        ..array(maps::OPENINGS, size_of::<Opening>(), abi::OPENINGS)
+    },
+    Spec {
+        kind: MapType::PerCpuHash,
+        flags: NO_PREALLOC,
+        ..per_cpu(maps::MEASURED, size_of::<Measured>(), abi::MEMBERS)
+    },
+    array(maps::SIGNALS, size_of::<Signals>(), abi::MEMBERS),
     Spec {
         name: maps::FRAGMENTS,
         kind: MapType::LruHash,

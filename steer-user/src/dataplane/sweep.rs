@@ -2,15 +2,17 @@
 
 use std::{
     collections::HashMap,
+    io,
     os::fd::{AsFd, OwnedFd},
     sync::mpsc::{Receiver, TryRecvError, channel},
     thread,
+    time::Duration,
 };
 
 use anyhow::{Context, Result, anyhow, bail};
-use aya::maps::Map;
+use aya::{maps::Map, util::nr_cpus};
 use steer_common::{
-    abi::{FlowEntry, FlowKey, NatForward, NatReverse, TICK_SHIFT, age, nat_state},
+    abi::{FlowEntry, FlowKey, Measured, NatForward, NatReverse, TICK_SHIFT, age, nat_state},
     wire::PROTOCOL_TCP,
 };
 
@@ -28,6 +30,17 @@ pub fn now_ms() -> u32 {
     (nanoseconds >> TICK_SHIFT) as u32
 }
 
+/// The kernel's fine clock: nanoseconds of the monotonic clock.
+pub fn now_ns() -> u64 {
+    let mut now = libc::timespec {
+        tv_sec: 0,
+        tv_nsec: 0,
+    };
+    // SAFETY: room for the answer, and a clock that every Linux has.
+    unsafe { libc::clock_gettime(libc::CLOCK_MONOTONIC, &raw mut now) };
+    now.tv_sec as u64 * 1_000_000_000 + now.tv_nsec as u64
+}
+
 /// A sweep that is under way.
 pub(super) struct Sweeping(Receiver<Result<Sweep>>);
 
@@ -42,29 +55,33 @@ impl Sweeping {
     }
 }
 
-/// The tables of flows.
+/// The tables of flows, and what is measured of them.
 pub(super) struct Flows {
     flows: OwnedFd,
     new_flows: OwnedFd,
     forward: OwnedFd,
     reverse: OwnedFd,
+    measured: OwnedFd,
 }
 
 impl Flows {
-    /// Holds the tables besides whoever has them: flows, new flows, and both of nat.
+    /// Holds the tables besides whoever has them: flows, new flows, both of nat, and latencies.
     ///
     /// # Errors
     /// If one is no hash, or there are too many open files.
-    pub(super) fn new([flows, new_flows, forward, reverse]: [&Map; 4]) -> Result<Self> {
+    pub(super) fn new([flows, new_flows, forward, reverse, measured]: [&Map; 5]) -> Result<Self> {
         let own = |map: &Map| match map {
-            Map::LruHashMap(data) => Ok(data.fd().as_fd().try_clone_to_owned()?),
-            _ => bail!("a table of flows is not an LRU hash"),
+            Map::LruHashMap(data) | Map::HashMap(data) | Map::PerCpuHashMap(data) => {
+                Ok(data.fd().as_fd().try_clone_to_owned()?)
+            }
+            _ => bail!("a table of flows is not a hash"),
         };
         Ok(Self {
             flows: own(flows)?,
             new_flows: own(new_flows)?,
             forward: own(forward)?,
             reverse: own(reverse)?,
+            measured: own(measured)?,
         })
     }
 
@@ -80,6 +97,22 @@ impl Flows {
         Ok(counts)
     }
 
+    /// Entries of both nat tables.
+    ///
+    /// # Errors
+    /// If the kernel does not answer.
+    pub(super) fn count_nat(&self) -> Result<[usize; 2]> {
+        let mut counts = [0; 2];
+        let [forward, reverse] = &mut counts;
+        batch::for_each(self.forward.as_fd(), |_: &FlowKey, _: &NatForward| {
+            *forward += 1
+        })?;
+        batch::for_each(self.reverse.as_fd(), |_: &FlowKey, _: &NatReverse| {
+            *reverse += 1
+        })?;
+        Ok(counts)
+    }
+
     /// The same tables once more.
     ///
     /// # Errors
@@ -90,6 +123,7 @@ impl Flows {
             new_flows: self.new_flows.try_clone()?,
             forward: self.forward.try_clone()?,
             reverse: self.reverse.try_clone()?,
+            measured: self.measured.try_clone()?,
         })
     }
 
@@ -107,16 +141,18 @@ impl Flows {
     }
 
     fn run(&self, limits: &SweepLimits) -> Result<Sweep> {
-        let now = now_ms();
         let mut sweep = Sweep::default();
-        self.sweep_flows(limits, now, &mut sweep)
+        self.sweep_flows(limits, &mut sweep)
             .context("the flow table cannot be swept")?;
-        self.sweep_nat(limits, now, &mut sweep)
+        self.sweep_nat(limits, &mut sweep)
             .context("the nat table cannot be swept")?;
+        self.read_measured(&mut sweep)
+            .context("latencies cannot be read")?;
         Ok(sweep)
     }
 
-    fn sweep_flows(&self, limits: &SweepLimits, now: u32, sweep: &mut Sweep) -> Result<()> {
+    fn sweep_flows(&self, limits: &SweepLimits, sweep: &mut Sweep) -> Result<()> {
+        let now = now_ms();
         for table in [&self.flows, &self.new_flows] {
             let mut idle = Vec::new();
             batch::for_each(table.as_fd(), |key: &FlowKey, entry: &FlowEntry| {
@@ -126,73 +162,154 @@ impl Flows {
                     sweep.tracked.push((entry.slot, entry.member));
                 }
             })?;
-            sweep.removed += idle.len();
-            batch::remove(table.as_fd(), &idle)?;
+            for keys in idle.chunks(AT_ONCE) {
+                let now = now_ms();
+                let mut still = Vec::new();
+                for key in keys {
+                    let entry: Option<FlowEntry> = batch::get(table.as_fd(), key)?;
+                    match entry {
+                        Some(entry) if age(now, entry.last_ms) > limits.flow_idle_ms => {
+                            still.push(*key);
+                        }
+                        Some(entry) => sweep.tracked.push((entry.slot, entry.member)),
+                        None => {}
+                    }
+                }
+                sweep.removed += still.len();
+                batch::remove(table.as_fd(), &still)?;
+            }
         }
         Ok(())
     }
 
-    /// A flow is over when neither of its entries says otherwise; an entry that has lost its other
-    /// half by eviction goes once it is idle by itself.
-    fn sweep_nat(&self, limits: &SweepLimits, now: u32, sweep: &mut Sweep) -> Result<()> {
-        // Only entries that look over are looked at twice.
+    /// A flow is gone when neither of its entries says otherwise; one that has lost its other
+    /// half goes once it is idle by itself.
+    fn sweep_nat(&self, limits: &SweepLimits, sweep: &mut Sweep) -> Result<()> {
+        let (now, now_ns) = (now_ms(), now_ns());
+        // Only entries that look like it are looked at twice.
         let mut quiet = HashMap::new();
         batch::for_each(self.reverse.as_fd(), |key: &FlowKey, entry: &NatReverse| {
-            if limits.is_over(key, entry.state, age(now, entry.last_ms)) {
+            if gone(limits, key, entry.state | entry.told, entry.last_ms, now) {
                 quiet.insert(*key, false);
+            } else if nat_state::is_waiting(entry.state, entry.told)
+                && !nat_state::is_over(entry.state | entry.told)
+            {
+                let waited = Duration::from_nanos(now_ns.saturating_sub(entry.asked_ns));
+                of_member(&mut sweep.waiting, entry.member).add(waited, limits.silence);
             }
         })?;
         let mut over = Vec::new();
         batch::for_each(self.forward.as_fd(), |key: &FlowKey, entry: &NatForward| {
-            let reverse_key = reverse_key(key, entry);
-            let is_over = limits.is_over(key, entry.state, age(now, entry.last_ms));
+            let reverse_key = entry.reverse_key(key);
+            let is_gone = gone(limits, key, entry.state | entry.told, entry.last_ms, now);
             let reverse = quiet.get_mut(&reverse_key);
             // The backend may talk on, as long as its own entry is there to say so.
-            if is_over && (reverse.is_some() || !self.has_reverse(&reverse_key)) {
-                over.push(*key);
-                return;
-            }
+            let may_go = is_gone && (reverse.is_some() || !self.has_reverse(&reverse_key));
             if let Some(known) = reverse {
                 *known = true;
             }
-            let member = usize::from(entry.member);
-            if sweep.nat_flows.len() <= member {
-                sweep.nat_flows.resize(member + 1, 0);
+            if may_go {
+                over.push((*key, reverse_key));
+            } else {
+                *of_member(&mut sweep.nat_flows, entry.member) += 1;
             }
-            sweep.nat_flows[member] += 1;
         })?;
-        let silent: Vec<_> = quiet
+        for pairs in over.chunks(AT_ONCE) {
+            self.remove_gone(limits, pairs, sweep)?;
+        }
+        let halves: Vec<_> = quiet
             .into_iter()
             .filter_map(|(key, known)| (!known).then_some(key))
             .collect();
-        sweep.removed += over.len().max(silent.len());
-        batch::remove(self.forward.as_fd(), &over)?;
-        batch::remove(self.reverse.as_fd(), &silent)?;
+        for keys in halves.chunks(AT_ONCE) {
+            let now = now_ms();
+            let mut still = Vec::new();
+            for key in keys {
+                let entry: Option<NatReverse> = batch::get(self.reverse.as_fd(), key)?;
+                let is_gone = entry.is_some_and(|entry| {
+                    gone(limits, key, entry.state | entry.told, entry.last_ms, now)
+                });
+                if is_gone {
+                    still.push(*key);
+                }
+            }
+            sweep.removed += still.len();
+            batch::remove(self.reverse.as_fd(), &still)?;
+        }
+        Ok(())
+    }
+
+    /// Removes flows, but for those that were used or replaced since they were looked at.
+    fn remove_gone(
+        &self,
+        limits: &SweepLimits,
+        pairs: &[(FlowKey, FlowKey)],
+        sweep: &mut Sweep,
+    ) -> Result<()> {
+        let now = now_ms();
+        let (mut forward, mut reverse) = (Vec::new(), Vec::new());
+        for (key, reverse_key) in pairs {
+            let entry: Option<NatForward> = batch::get(self.forward.as_fd(), key)?;
+            let Some(entry) = entry else { continue };
+            let same = entry.reverse_key(key) == *reverse_key;
+            let other: Option<NatReverse> = batch::get(self.reverse.as_fd(), reverse_key)?;
+            let other_gone = other.is_none_or(|other| {
+                let state = other.state | other.told;
+                gone(limits, reverse_key, state, other.last_ms, now)
+            });
+            if same && other_gone && gone(limits, key, entry.state | entry.told, entry.last_ms, now)
+            {
+                forward.push(*key);
+                reverse.push(*reverse_key);
+            } else {
+                *of_member(&mut sweep.nat_flows, entry.member) += 1;
+            }
+        }
+        sweep.removed += forward.len();
+        // A flow without this half is refused at once; without the other one it would hear nothing.
+        batch::remove(self.forward.as_fd(), &forward)?;
+        batch::remove(self.reverse.as_fd(), &reverse)?;
         Ok(())
     }
 
     fn has_reverse(&self, key: &FlowKey) -> bool {
-        batch::contains(self.reverse.as_fd(), key, size_of::<NatReverse>())
+        let found: io::Result<Option<NatReverse>> = batch::get(self.reverse.as_fd(), key);
+        // What cannot be read may be there.
+        !matches!(found, Ok(None))
+    }
+
+    fn read_measured(&self, sweep: &mut Sweep) -> Result<()> {
+        let cpus = nr_cpus().map_err(|(_, error)| error)?;
+        batch::for_each_per_cpu(
+            self.measured.as_fd(),
+            cpus,
+            |id: &u32, values: &[Measured]| {
+                let mut sum = Measured::default();
+                for cpu in values {
+                    sum.add(cpu);
+                }
+                if let Ok(id) = u16::try_from(*id) {
+                    sweep.measured.insert(id, sum);
+                }
+            },
+        )?;
+        Ok(())
     }
 }
 
-impl SweepLimits {
-    fn is_over(&self, key: &FlowKey, state: u8, idle: u32) -> bool {
-        let longest = if key.protocol == PROTOCOL_TCP {
-            self.nat_idle_ms
-        } else {
-            self.nat_udp_idle_ms
-        };
-        idle > longest || (nat_state::is_over(state) && idle > self.nat_closed_ms)
-    }
+/// Entries that are looked at once more right before they are removed together: few enough that none
+/// comes to life meanwhile.
+const AT_ONCE: usize = 256;
+
+fn gone(limits: &SweepLimits, key: &FlowKey, state: u8, last_ms: u32, now: u32) -> bool {
+    let is_tcp = key.protocol == PROTOCOL_TCP;
+    limits.nat.is_gone(is_tcp, state, age(now, last_ms))
 }
 
-fn reverse_key(key: &FlowKey, entry: &NatForward) -> FlowKey {
-    FlowKey {
-        source: entry.backend,
-        destination: entry.source,
-        source_port: entry.backend_port,
-        destination_port: entry.source_port,
-        ..*key
+fn of_member<T: Clone + Default>(all: &mut Vec<T>, member: u16) -> &mut T {
+    let index = usize::from(member);
+    if all.len() <= index {
+        all.resize(index + 1, T::default());
     }
+    &mut all[index]
 }

@@ -3,6 +3,7 @@
 pub mod balance;
 pub mod flap;
 pub mod health;
+pub mod latency;
 pub mod load;
 pub mod loss;
 pub mod maglev;

@@ -8,7 +8,8 @@ use std::{
 
 use anyhow::{Result, ensure};
 use steer_common::abi::{
-    Config, FlowEntry, FlowKey, Member, MemberState, NatForward, NatReverse, Service, Slot,
+    Config, FlowEntry, FlowKey, Measured, Member, MemberState, NatForward, NatReverse, Service,
+    Signals, Slot,
 };
 use steer_user::dataplane::{
     Class, Counters, Dataplane, HostTables, Memory, Snapshot, Sweep, SweepLimits,
@@ -148,6 +149,18 @@ impl Dataplane for Path {
 
     fn swept(&mut self) -> Option<Result<Sweep>> {
         self.memory.swept()
+    }
+
+    fn set_measured(&mut self, members: &[u16]) -> Result<()> {
+        self.memory.set_measured(members)
+    }
+
+    fn measured(&self, id: u16) -> Result<Option<Measured>> {
+        self.memory.measured(id)
+    }
+
+    fn signals(&self, id: u16) -> Signals {
+        self.memory.signals(id)
     }
 
     fn add_port(&mut self, interface: u32) -> Result<()> {

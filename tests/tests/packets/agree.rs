@@ -6,7 +6,7 @@ use std::{
 };
 
 use rand::{Rng as _, SeedableRng as _, rngs::StdRng};
-use steer_common::abi::{MemberState, Mode, Slot, member_flags, service_flags};
+use steer_common::abi::{MemberState, Mode, NatTimeouts, Slot, member_flags, service_flags};
 use steer_tests::packet::{Packet, Transport, ethernet, icmp, ip_around};
 
 use steer_user::dataplane::Class;
@@ -238,9 +238,12 @@ fn random_packets_and_tables_are_decided_alike() {
     // which the two read one after the other.
     fixture.configure(|config| {
         config.nat_retry_ms = u32::MAX;
-        config.nat_idle_ms = u32::MAX / 4;
-        config.nat_udp_idle_ms = u32::MAX / 4;
-        config.nat_closed_ms = u32::MAX / 4;
+        config.nat_timeouts = NatTimeouts {
+            idle_ms: u32::MAX / 4,
+            udp_idle_ms: u32::MAX / 4,
+            opening_ms: u32::MAX / 4,
+            closed_ms: u32::MAX / 4,
+        };
     });
     for number in 0..packets {
         let mut frame = frame(&mut random);

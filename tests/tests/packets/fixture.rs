@@ -9,15 +9,17 @@ use aya::programs::{TestRun as _, TestRunOptions};
 use steer_common::{
     Action,
     abi::{
-        Config, Family, Macs, Member, MemberState, Mode, Service, ServiceKey, Slot, member_flags,
-        service_flags,
+        Config, Family, Macs, Measured, Member, MemberState, Mode, NatTimeouts, Service,
+        ServiceKey, Slot, member_flags, service_flags,
     },
     frame::Buffer,
     process,
     verdict::DropReason,
 };
 use steer_tests::packet::NODE_MAC;
-use steer_user::dataplane::{Class, Dataplane, HostTables, OpenOptions, Sizes, Xdp, now_ms};
+use steer_user::dataplane::{
+    Class, Dataplane, HostTables, OpenOptions, Sizes, Xdp, now_ms, now_ns,
+};
 
 /// Test runs come in by the loopback device.
 const INTERFACE: u32 = 1;
@@ -117,11 +119,15 @@ impl Fixture {
             outer_v4: OUTER_V4.into(),
             outer_v6: OUTER_V6.into(),
             gue_port: 6080,
-            nat_udp_idle_ms: 60_000,
             nat_port_first: 30_000,
             nat_port_count: 1000,
-            nat_idle_ms: 60_000,
-            nat_closed_ms: 10_000,
+            nat_timeouts: NatTimeouts {
+                idle_ms: 60_000,
+                udp_idle_ms: 50_000,
+                opening_ms: 30_000,
+                closed_ms: 10_000,
+            },
+            burst_gap_us: 2000,
             nat_retry_ms: 500,
             ..Config::default()
         });
@@ -130,12 +136,15 @@ impl Fixture {
         for id in 1..=8 {
             maps.set_member(id, &member(id));
         }
+        maps.set_measured(&[5, 6, 7, 8]).unwrap();
         let services = services();
         maps.publish(&services).unwrap();
         for (slot, members) in slots() {
             maps.write_slots(slot, &[Slot::settled(members[0], members[1])]);
         }
         let host = HostTables::new(maps.snapshot());
+        let measured = (5..=8).map(|id| (id, Measured::default()));
+        host.measured.borrow_mut().extend(measured);
         Self {
             xdp,
             host,
@@ -250,6 +259,7 @@ impl Fixture {
         let mut buffer = Buffer::new(&mut memory, HEADROOM);
         self.host.now_ms.set(now_ms());
         self.host.now_ns.set(u64::from(now_ms()) << 20);
+        self.host.now_fine.set(now_ns());
         let host = process(&mut buffer, INTERFACE, &self.host).action();
         assert_eq!(host, action, "host and kernel decide differently");
         if !matches!(action, Action::Drop(_)) {
@@ -284,6 +294,7 @@ impl Fixture {
         let mut buffer = Buffer::new(&mut memory, HEADROOM);
         self.host.now_ms.set(now_ms());
         self.host.now_ns.set(u64::from(now_ms()) << 20);
+        self.host.now_fine.set(now_ns());
         let host = process(&mut buffer, INTERFACE, &self.host).action();
         let code = match host {
             Action::Drop(reason) => {

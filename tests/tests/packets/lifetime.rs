@@ -90,24 +90,30 @@ fn a_port_stands_for_one_flow_at_a_time() {
 
 #[test]
 fn a_port_is_taken_over_once_its_flow_is_idle_or_closed_for_long() {
+    const OPEN: u8 = nat_state::ANSWERED | nat_state::SETTLED;
     for (state, idle, taken) in [
-        (nat_state::ANSWERED, 59_000, false),
-        (nat_state::ANSWERED, 61_000, true),
-        (nat_state::CLIENT_DONE, 59_000, false),
-        (nat_state::BACKEND_DONE, 59_000, false),
-        (nat_state::BACKEND_DONE, 61_000, true),
+        (OPEN, 59_000, false),
+        (OPEN, 61_000, true),
+        (OPEN | nat_state::CLIENT_DONE, 59_000, false),
+        (OPEN | nat_state::BACKEND_DONE, 59_000, false),
+        (OPEN | nat_state::BACKEND_DONE, 61_000, true),
         (
-            nat_state::CLIENT_DONE | nat_state::BACKEND_DONE,
+            OPEN | nat_state::CLIENT_DONE | nat_state::BACKEND_DONE,
             9_000,
             false,
         ),
         (
-            nat_state::CLIENT_DONE | nat_state::BACKEND_DONE,
+            OPEN | nat_state::CLIENT_DONE | nat_state::BACKEND_DONE,
             11_000,
             true,
         ),
-        (nat_state::RESET, 9_000, false),
-        (nat_state::RESET, 11_000, true),
+        (OPEN | nat_state::RESET, 9_000, false),
+        (OPEN | nat_state::RESET, 11_000, true),
+        // The client has not gone on.
+        (nat_state::ANSWERED, 29_000, false),
+        (nat_state::ANSWERED, 31_000, true),
+        (0, 29_000, false),
+        (0, 31_000, true),
     ] {
         let mut fixture = with_one_port();
         forward(&mut fixture, &tcp(true, SYN), 5);
@@ -159,11 +165,28 @@ fn a_connection_that_is_over_leaves_its_5_tuple_to_the_next() {
         }
         // The slot has moved on: the old flow would not.
         fixture.set_slot(u32::from(vip::NAT), Slot::settled(6, 5));
-        forward(&mut fixture, &tcp(true, ACK), 5);
         let port = forward(&mut fixture, &syn, 6);
         back(&mut fixture, &answer(&syn, 6, port, SYN | ACK), &syn);
         forward(&mut fixture, &tcp(true, ACK), 6);
     }
+}
+
+#[test]
+fn an_end_that_goes_on_was_not_reset() {
+    let mut fixture = Fixture::new();
+    let syn = tcp(true, SYN);
+    let port = forward(&mut fixture, &syn, 5);
+    back(&mut fixture, &answer(&syn, 5, port, SYN | ACK), &syn);
+    // Somebody else has sent the resets, and guessed the ports.
+    for (reset, next) in [
+        (tcp(true, RST), tcp(true, ACK)),
+        (answer(&syn, 5, port, RST), answer(&syn, 5, port, ACK)),
+    ] {
+        fixture.run(&reset.bytes());
+        fixture.run(&next.bytes());
+    }
+    fixture.set_slot(u32::from(vip::NAT), Slot::settled(6, 5));
+    assert_eq!(forward(&mut fixture, &syn, 5), port);
 }
 
 #[test]

@@ -1,17 +1,21 @@
 //! Sweeping the real maps.
 
-use std::{net::Ipv4Addr, thread};
+use std::{net::Ipv4Addr, thread, time::Duration};
 
-use steer_common::abi::{FlowKey, NatForward, NatReverse, nat_state};
+use steer_common::abi::{FlowKey, NatForward, NatReverse, NatTimeouts, nat_state};
 use steer_user::dataplane::{Dataplane as _, KernelMaps, Sweep, SweepLimits, now_ms};
 
 use crate::fixture::Fixture;
 
 const LIMITS: SweepLimits = SweepLimits {
     flow_idle_ms: 1000,
-    nat_idle_ms: 60_000,
-    nat_udp_idle_ms: 30_000,
-    nat_closed_ms: 10_000,
+    nat: NatTimeouts {
+        idle_ms: 60_000,
+        udp_idle_ms: 30_000,
+        opening_ms: 20_000,
+        closed_ms: 10_000,
+    },
+    silence: Duration::from_secs(5),
 };
 
 fn swept(maps: &mut KernelMaps) -> Sweep {
@@ -74,7 +78,8 @@ fn add(maps: &mut KernelMaps, number: u16, protocol: u8, state: u8, idle: [u32; 
 
 #[test]
 fn what_both_ends_have_left_goes_and_the_rest_stays() {
-    const OPEN: u8 = nat_state::ANSWERED;
+    const NEW: u8 = nat_state::ANSWERED;
+    const OPEN: u8 = NEW | nat_state::SETTLED;
     const HALF: u8 = OPEN | nat_state::CLIENT_DONE;
     const OVER: u8 = HALF | nat_state::BACKEND_DONE;
     let mut fixture = Fixture::new();
@@ -88,7 +93,11 @@ fn what_both_ends_have_left_goes_and_the_rest_stays() {
         (6, OVER, [9_000, 20_000], true),
         (6, OVER, [20_000, 9_000], true),
         (6, OVER, [20_000, 20_000], false),
-        (6, nat_state::RESET, [20_000, 20_000], false),
+        (6, OPEN | nat_state::RESET, [20_000, 9_000], true),
+        (6, OPEN | nat_state::RESET, [20_000, 20_000], false),
+        (6, NEW, [21_000, 19_000], true),
+        (6, NEW, [21_000, 21_000], false),
+        (17, NEW, [21_000, 21_000], false),
         (17, OPEN, [29_000, 29_000], true),
         (17, OPEN, [31_000, 31_000], false),
     ];
@@ -114,8 +123,8 @@ fn halves_that_eviction_left_go_once_they_are_idle() {
     let mut fixture = Fixture::new();
     let maps = fixture.xdp.maps();
     for (number, idle) in [(1, 70_000), (2, 100)] {
-        add(maps, number, 6, nat_state::ANSWERED, [idle, idle]);
-        add(maps, number + 10, 6, nat_state::ANSWERED, [idle, idle]);
+        add(maps, number, 6, nat_state::SETTLED, [idle, idle]);
+        add(maps, number + 10, 6, nat_state::SETTLED, [idle, idle]);
         maps.evict(Some(&keys(number, 6).0), None);
         maps.evict(None, Some(&keys(number + 10, 6).1));
     }
@@ -133,7 +142,7 @@ fn tables_larger_than_a_batch_are_swept_whole() {
     let maps = fixture.xdp.maps();
     for number in 0..20_000 {
         let idle = if number % 2 == 0 { 70_000 } else { 0 };
-        add(maps, number, 6, nat_state::ANSWERED, [idle, idle]);
+        add(maps, number, 6, nat_state::SETTLED, [idle, idle]);
     }
     let sweep = swept(maps);
     assert_eq!((sweep.nat_flows[5], sweep.removed), (10_000, 10_000));

@@ -231,6 +231,7 @@ fn packet(key: FlowKey, tcp_flags: u8) -> Packet {
         quoted: 0,
         tags: 0,
         ip_len: 40,
+        headers: 40,
         ttl: 64,
         tos: 0,
         tcp_flags,

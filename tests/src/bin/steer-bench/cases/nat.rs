@@ -4,7 +4,8 @@ use std::net::{IpAddr, Ipv4Addr};
 
 use anyhow::Result;
 use steer_common::abi::{
-    Back, Macs, Mode, NAT_ADDRESSES, NatForward, NatReverse, Slot, nat_state, service_flags,
+    Back, Macs, Mode, NAT_ADDRESSES, NatForward, NatReverse, NatTimeouts, Slot, nat_state,
+    service_flags,
 };
 use steer_user::dataplane::{Dataplane as _, now_ms};
 
@@ -47,8 +48,15 @@ pub(crate) fn prepare(scene: &mut Scene<'_>) -> Result<()> {
     scene.config.nat_v4 = NAT_ADDRESSES as u16;
     scene.config.nat_port_first = 20_000;
     scene.config.nat_port_count = 40_000;
-    scene.config.nat_idle_ms = 1_000_000_000;
-    scene.config.nat_closed_ms = 1_000_000_000;
+    scene.config.nat_timeouts = NatTimeouts {
+        idle_ms: 1_000_000_000,
+        udp_idle_ms: 1_000_000_000,
+        opening_ms: 1_000_000_000,
+        closed_ms: 1_000_000_000,
+    };
+    scene.config.burst_gap_us = 2000;
+    // New flows make room for each other, so that the table is never full.
+    scene.config.nat_openings = 1 << 14;
     let member = scene.member(Mode::Nat, false);
     let table = scene.table(&[Slot::settled(member, 0); 100]);
     scene.service(VIP.into(), table).flags = service_flags::HAS_NAT;
@@ -65,7 +73,8 @@ pub(crate) fn prepare(scene: &mut Scene<'_>) -> Result<()> {
         source_port: 20_000,
         backend_port: PORT,
         member,
-        state: nat_state::ANSWERED,
+        state: nat_state::SETTLED,
+        told: nat_state::ANSWERED,
         backend: scene.maps.member(member).address,
         back: Back {
             // Where the packets of the benchmark come from.
@@ -73,7 +82,6 @@ pub(crate) fn prepare(scene: &mut Scene<'_>) -> Result<()> {
             interface: scene.interface,
             ..Back::default()
         },
-        ..NatForward::default()
     };
     let reverse = NatReverse {
         vip: VIP.into(),
@@ -83,6 +91,7 @@ pub(crate) fn prepare(scene: &mut Scene<'_>) -> Result<()> {
         client_port: 1024,
         member,
         state: nat_state::ANSWERED,
+        told: nat_state::SETTLED,
         back: forward.back,
         ..NatReverse::default()
     };

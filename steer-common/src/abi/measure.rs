@@ -1,0 +1,161 @@
+//! What packets of mode `nat` tell of their members: latencies, and signs of trouble.
+
+/// What is measured, in the order of the histograms in [`Measured`]. Times are those at the node.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[repr(u8)]
+pub enum Measure {
+    /// From a connection's SYN to the SYN-ACK.
+    Connect = 0,
+    /// From the first byte of a request to the first byte that comes back.
+    FirstByte = 1,
+    /// From the first byte of a request to the first byte of the second burst that comes back.
+    SecondBurst = 2,
+    /// From the end of the second or a later burst to the begin of the next one.
+    Gap = 3,
+}
+
+impl Measure {
+    /// All of them, in the order of their numbers.
+    pub const ALL: [Self; 4] = [Self::Connect, Self::FirstByte, Self::SecondBurst, Self::Gap];
+
+    /// The name in tables and metrics.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Connect => "connect",
+            Self::FirstByte => "first-byte",
+            Self::SecondBurst => "second-burst",
+            Self::Gap => "gap",
+        }
+    }
+}
+
+/// Buckets of a histogram. They are log-linear: eight to a power of two, so that the bounds of a
+/// bucket are apart by an eighth at most from 8 µs on; below they are 1 µs apart. The last one holds all that is longer.
+pub const BUCKETS: u32 = 208;
+/// Times are counted in units of 2^10 ns, which is a microsecond but for 2 %.
+const UNIT_SHIFT: u32 = 10;
+/// The longest time that has a bucket of its own, in units.
+const LONGEST: u64 = (1 << 28) - 1;
+
+/// The bucket of a time in nanoseconds.
+#[inline(always)]
+pub const fn bucket(ns: u64) -> u32 {
+    let units = ns >> UNIT_SHIFT;
+    let mut mantissa = if units > LONGEST {
+        LONGEST as u32
+    } else {
+        units as u32
+    };
+    // The kernel has no instruction that counts zeros.
+    let mut shift = 0;
+    if mantissa >> 16 >= 8 {
+        mantissa >>= 16;
+        shift += 16;
+    }
+    if mantissa >> 8 >= 8 {
+        mantissa >>= 8;
+        shift += 8;
+    }
+    if mantissa >> 4 >= 8 {
+        mantissa >>= 4;
+        shift += 4;
+    }
+    if mantissa >> 2 >= 8 {
+        mantissa >>= 2;
+        shift += 2;
+    }
+    if mantissa >> 1 >= 8 {
+        mantissa >>= 1;
+        shift += 1;
+    }
+    shift * 8 + mantissa
+}
+
+/// The shortest time of a bucket, in nanoseconds; that of the bucket behind it is where it ends.
+pub const fn bucket_start(bucket: u32) -> u64 {
+    let units = if bucket < 16 {
+        bucket as u64
+    } else {
+        let shift = bucket / 8 - 1;
+        ((bucket - shift * 8) as u64) << shift
+    };
+    units << UNIT_SHIFT
+}
+
+/// Histograms of a member on one CPU: how many of each [`Measure`] fell into each bucket, since the
+/// member is measured, modulo 2^32.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(C)]
+pub struct Measured(pub [[u32; BUCKETS as usize]; 4]);
+
+impl Measured {
+    /// Adds what another CPU counted.
+    pub fn add(&mut self, other: &Self) {
+        let counts = self.0.iter_mut().flatten();
+        for (count, more) in counts.zip(other.0.iter().flatten()) {
+            *count = count.wrapping_add(*more);
+        }
+    }
+}
+
+impl Default for Measured {
+    fn default() -> Self {
+        Self([[0; BUCKETS as usize]; 4])
+    }
+}
+
+/// Signs of trouble with a member, counted since the maps were made.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[repr(C)]
+pub struct Signals {
+    /// Flows that the backend has reset after it had answered.
+    pub resets: u64,
+    /// Flows that the backend has reset in answer to their SYN: nobody listens there.
+    pub refused: u64,
+    /// Flows whose SYN was repeated because no answer had come in time.
+    pub unanswered: u64,
+    /// Connections that the backend has accepted.
+    pub accepted: u64,
+}
+
+/// A field of [`Signals`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[repr(u8)]
+pub enum Signal {
+    /// [`Signals::resets`].
+    Reset = 0,
+    /// [`Signals::refused`].
+    Refused = 1,
+    /// [`Signals::unanswered`].
+    Unanswered = 2,
+    /// [`Signals::accepted`].
+    Accepted = 3,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn buckets_are_an_eighth_wide_at_most() {
+        for number in 8..BUCKETS - 1 {
+            let (start, end) = (bucket_start(number), bucket_start(number + 1));
+            assert!((end - start) * 8 <= start, "bucket {number}");
+        }
+    }
+
+    #[test]
+    fn a_time_is_in_the_bucket_around_it() {
+        for number in 0..BUCKETS {
+            let start = bucket_start(number);
+            assert_eq!(bucket(start), number);
+            if number > 0 {
+                assert_eq!(bucket(start - 1), number - 1);
+            }
+        }
+        assert_eq!(bucket(u64::MAX), BUCKETS - 1);
+        assert_eq!(bucket(0), 0);
+        // What takes minutes still has a bucket of its own.
+        assert!(bucket(240_000_000_000) < BUCKETS - 1);
+    }
+}

@@ -1,0 +1,100 @@
+//! What the packets of flows under mode `nat` tell of their backends.
+
+use std::collections::HashMap;
+
+use anyhow::Result;
+use steer_common::abi::Mode;
+
+use super::Controller;
+use crate::{
+    dataplane::{Dataplane, Sweep},
+    domain::latency::{self, Passive, Waiting},
+};
+
+/// What sweeps found, by member.
+#[derive(Debug, Default)]
+pub(super) struct Readings {
+    latencies: HashMap<u16, latency::Readings>,
+    waiting: Vec<Waiting>,
+}
+
+impl Readings {
+    /// Takes what a sweep found.
+    pub(super) fn take(&mut self, sweep: &Sweep) {
+        self.latencies
+            .retain(|id, _| sweep.measured.contains_key(id));
+        for (id, measured) in &sweep.measured {
+            self.latencies.entry(*id).or_default().take(measured);
+        }
+        self.waiting.clone_from(&sweep.waiting);
+    }
+
+    fn waiting(&self, id: u16) -> Waiting {
+        let found = self.waiting.get(usize::from(id));
+        found.copied().unwrap_or_default()
+    }
+}
+
+/// What packets tell of a member: a backend as one service sees it.
+#[derive(Clone, Debug)]
+pub struct MemberPassive {
+    /// The service's name.
+    pub service: String,
+    /// The backend's name.
+    pub backend: String,
+    /// What packets tell of it.
+    pub passive: Passive,
+}
+
+impl<D: Dataplane> Controller<D> {
+    /// What packets tell of each member with mode `nat`, up to now; of flows that wait, as the last sweep found
+    /// them. For signs of trouble alone, which cost nothing to read, see
+    /// [`Dataplane::signals`].
+    ///
+    /// # Errors
+    /// If the data path cannot be read.
+    pub fn passive(&self) -> Result<Vec<MemberPassive>> {
+        let mut all = Vec::new();
+        for ((service, backend), id) in &self.numbers.members {
+            if let Some(passive) = self.passive_of(*id)? {
+                all.push(MemberPassive {
+                    service: self.config.services[*service].name.clone(),
+                    backend: self.config.backends[*backend].name.clone(),
+                    passive,
+                });
+            }
+        }
+        Ok(all)
+    }
+
+    /// The same of one member. `None` if it is not measured.
+    pub(super) fn passive_of(&self, id: u16) -> Result<Option<Passive>> {
+        let Some(measured) = self.dataplane.measured(id)? else {
+            return Ok(None);
+        };
+        let mut readings = self.passive.latencies.get(&id).cloned().unwrap_or_default();
+        readings.peek(&measured);
+        Ok(Some(Passive {
+            total: readings.total().clone(),
+            recent: readings.recent(),
+            signals: self.dataplane.signals(id),
+            waiting: self.passive.waiting(id),
+        }))
+    }
+
+    /// Has the members measured that can be.
+    pub(super) fn measure_members(&mut self) -> Result<()> {
+        let of_nat = |id: &u16| self.dataplane.member(*id).mode == Mode::Nat as u8;
+        let members: Vec<u16> = if self.config.nat.burst_gap.is_zero() {
+            Vec::new()
+        } else {
+            self.numbers
+                .members
+                .values()
+                .copied()
+                .filter(of_nat)
+                .collect()
+        };
+        self.dataplane.set_measured(&members)
+    }
+}
