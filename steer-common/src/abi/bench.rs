@@ -1,8 +1,8 @@
 //! What the benchmark and its wrapper program share.
 
 /// Bytes of the template, in words: the headers of IPv4 or IPv6 with TCP, all of which a program may
-/// rewrite.
-pub const WORDS: usize = 10;
+/// rewrite, and enough content to be an answer.
+pub const WORDS: usize = 11;
 
 /// A series of runs.
 #[derive(Clone, Copy, Debug, Default)]

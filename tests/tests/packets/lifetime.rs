@@ -7,7 +7,7 @@ use steer_common::{
     abi::{FlowKey, MemberState, NatForward, NatReverse, Slot, nat_state},
     verdict::DropReason,
 };
-use steer_tests::packet::{ACK, FIN, NODE_MAC, Packet, RST, SYN};
+use steer_tests::packet::{ACK, FIN, NODE_MAC, Packet, RST, SYN, Transport};
 use steer_user::dataplane::{Dataplane as _, now_ms};
 
 use crate::{
@@ -16,10 +16,10 @@ use crate::{
 };
 
 const EXHAUSTED: Action = Action::Drop(DropReason::NatPortsExhausted);
-const ONLY_PORT: u16 = 30_000;
+pub(crate) const ONLY_PORT: u16 = 30_000;
 
 /// The same packet from the other client.
-fn other(packet: Packet) -> Packet {
+pub(crate) fn other(packet: Packet) -> Packet {
     Packet {
         source: IpAddr::V4(Ipv4Addr::new(192, 0, 2, 8)),
         source_port: 50_000,
@@ -28,7 +28,7 @@ fn other(packet: Packet) -> Packet {
 }
 
 /// Tables in which every new flow to a backend wants the same port.
-fn with_one_port() -> Fixture {
+pub(crate) fn with_one_port() -> Fixture {
     let mut fixture = Fixture::new();
     fixture.configure(|config| config.nat_port_count = 1);
     fixture
@@ -42,13 +42,20 @@ fn is_reset(fixture: &mut Fixture, packet: &Packet) -> bool {
 
 /// Changes both entries of the flow of `packet` through `ONLY_PORT` to member 5, as time or the
 /// kernel might.
-fn age(fixture: &mut Fixture, packet: &Packet, change: impl Fn(&mut NatForward, &mut NatReverse)) {
+pub(crate) fn age(
+    fixture: &mut Fixture,
+    packet: &Packet,
+    change: impl Fn(&mut NatForward, &mut NatReverse),
+) {
     let key = FlowKey {
         source: packet.source.into(),
         destination: packet.destination.into(),
         source_port: packet.source_port,
         destination_port: packet.destination_port,
-        protocol: 6,
+        protocol: match packet.transport {
+            Transport::Tcp { .. } => 6,
+            Transport::Udp { .. } => 17,
+        },
         family: 4,
         ..FlowKey::default()
     };
@@ -296,7 +303,7 @@ fn the_end_of_a_flow_frees_no_port_of_another() {
     let mut fixture = with_one_port();
     let (first, second) = (tcp(true, SYN), other(tcp(true, SYN)));
     forward(&mut fixture, &first, 5);
-    // The kernel evicted one of the two entries, and another flow has got the port.
+    // By a fault of ours another flow has got the port.
     age(&mut fixture, &first, |forward, reverse| {
         forward.state = nat_state::RESET;
         reverse.client = second.source.into();

@@ -17,4 +17,6 @@ mod memory;
 mod modes;
 mod nat;
 mod parse;
+mod passive;
+mod ports;
 mod sweep;

@@ -14,7 +14,10 @@ use aya::{
 };
 use rand::{Rng as _, SeedableRng as _, rngs::StdRng};
 use steer_common::{
-    abi::{Macs, Slot, bench::Run},
+    abi::{
+        Macs, Slot,
+        bench::{Run, WORDS},
+    },
     tables::NextHop,
 };
 use steer_tests::packet::{ACK, NODE_MAC, Packet, SYN};
@@ -25,7 +28,10 @@ use steer_user::{
     probe::{Load, Measurement, OrcaLoadReport, ProbeFailure, Sample},
 };
 
-use crate::fixture::{Fixture, PORT, client, v4, vip};
+use crate::{
+    fixture::{Fixture, PORT, client, v4, vip},
+    nat::{answer, back, tcp},
+};
 
 const FLOWS: u32 = 10_000;
 const CHANGES: u32 = 1_000;
@@ -229,22 +235,23 @@ fn no_flow_moves_through_a_thousand_changes_of_other_backends() {
     }
 }
 
-/// Sends `count` SYNs of a million flows through the program, back to back.
-fn flood(program: &mut Program, count: u32) {
+/// Sends `count` SYNs of a million flows to a service through the program, back to back; each grows by so
+/// many bytes.
+fn flood(program: &mut Program, vip: u8, growth: u32, count: u32) {
     let mut bench = EbpfLoader::new().load(bench_object()).unwrap();
     let wrapper: &mut Program = bench.program_mut("bench").unwrap().try_into().unwrap();
     wrapper.load().unwrap();
     let mut table: ProgramArray<MapData> = bench.take_map("PROGRAMS").unwrap().try_into().unwrap();
     table.set(0, program.fd().unwrap(), 0).unwrap();
     let mut run: Array<MapData, Run> = bench.take_map("RUN").unwrap().try_into().unwrap();
-    let mut syn = Packet::tcp(client(true), (v4(vip::EXACT), PORT), SYN);
-    syn.payload.truncate(22);
+    let mut syn = Packet::tcp(client(true), (v4(vip), PORT), SYN);
+    syn.payload = vec![7; 30];
     let template = syn.bytes();
-    assert_eq!(template.len(), 80);
+    assert_eq!(template.len(), 8 * WORDS);
     let mut series = Run {
         len: template.len() as u32,
         flow_mask: (1 << 20) - 1,
-        growth: 20,
+        growth,
         check: u32::from_ne_bytes(template[..4].try_into().unwrap()),
         change: 1,
         ..Run::default()
@@ -287,7 +294,7 @@ fn ten_million_syns_move_no_open_flow() {
         places.push(place);
     }
     assert!(places.iter().all(|place| place.octets()[3] == 1));
-    flood(program, 10_000_000);
+    flood(program, vip::EXACT, 20, 10_000_000);
     for (number, place) in (0..).zip(&places) {
         assert_eq!(sent_to(program, &tcp(number, ACK)), *place, "flow {number}");
     }
@@ -295,8 +302,50 @@ fn ten_million_syns_move_no_open_flow() {
     let maps = fixture.xdp.maps();
     let before = maps.remembered().unwrap();
     fixture.xdp.maps().write_slots(slot, &[Slot::settled(1, 2)]);
-    flood(fixture.xdp.program().unwrap(), 1_000_000);
+    flood(fixture.xdp.program().unwrap(), vip::EXACT, 20, 1_000_000);
     assert_eq!(fixture.xdp.maps().remembered().unwrap(), before);
     assert_eq!(before[0], usize::from(OPEN));
     assert!(before[1] <= 1 << 15, "{before:?}");
+}
+
+#[test]
+fn two_million_syns_end_no_open_flow_of_nat() {
+    const OPEN: u16 = 500;
+    const OPENINGS: u32 = 1 << 12;
+    let mut fixture = Fixture::with_flows(1 << 14);
+    fixture.configure(|config| {
+        config.nat_openings = OPENINGS;
+        config.nat_port_count = 30_000;
+    });
+    let from = |number: u16, packet: Packet| Packet {
+        source_port: 2000 + number,
+        ..packet
+    };
+    let port_of = |fixture: &mut Fixture, packet: &Packet| {
+        let ran = fixture.run(&packet.bytes());
+        u16::from_be_bytes([ran.bytes[34], ran.bytes[35]])
+    };
+    let mut ports = Vec::new();
+    for number in 0..OPEN {
+        let syn = from(number, tcp(true, SYN));
+        let port = port_of(&mut fixture, &syn);
+        back(&mut fixture, &answer(&syn, 5, port, SYN | ACK), &syn);
+        assert_eq!(port_of(&mut fixture, &from(number, tcp(true, ACK))), port);
+        ports.push(port);
+    }
+    flood(fixture.xdp.program().unwrap(), vip::NAT, 0, 2_000_000);
+    for (number, port) in (0..).zip(&ports) {
+        let syn = from(number, tcp(true, SYN));
+        back(&mut fixture, &answer(&syn, 5, *port, ACK), &syn);
+        let found = port_of(&mut fixture, &from(number, tcp(true, ACK)));
+        assert_eq!(found, *port, "flow {number}");
+    }
+    // The run may have been on more than one CPU, each of which has a ring.
+    let cpus = aya::util::nr_cpus().unwrap();
+    let most = usize::from(OPEN) + cpus * OPENINGS as usize;
+    let entries = fixture.xdp.maps().nat_entries().unwrap();
+    assert!(
+        entries[0] == entries[1] && entries[0] <= most,
+        "{entries:?}"
+    );
 }

@@ -3,7 +3,7 @@
 use std::{net::Ipv4Addr, thread, time::Duration};
 
 use steer_common::abi::{FlowKey, NatForward, NatReverse, NatTimeouts, nat_state};
-use steer_user::dataplane::{Dataplane as _, KernelMaps, Sweep, SweepLimits, now_ms};
+use steer_user::dataplane::{Dataplane as _, KernelMaps, Sweep, SweepLimits, now_ms, now_ns};
 
 use crate::fixture::Fixture;
 
@@ -119,7 +119,7 @@ fn what_both_ends_have_left_goes_and_the_rest_stays() {
 }
 
 #[test]
-fn halves_that_eviction_left_go_once_they_are_idle() {
+fn halves_go_once_they_are_idle() {
     let mut fixture = Fixture::new();
     let maps = fixture.xdp.maps();
     for (number, idle) in [(1, 70_000), (2, 100)] {
@@ -134,6 +134,47 @@ fn halves_that_eviction_left_go_once_they_are_idle() {
         let forward = maps.nat_forward(&keys(number + 10, 6).0).is_some();
         assert_eq!((reverse, forward), (stays, stays));
     }
+}
+
+#[test]
+fn flows_that_wait_for_an_answer_are_counted() {
+    let mut fixture = Fixture::new();
+    let maps = fixture.xdp.maps();
+    for (number, asked, over) in [
+        (1, None, 0),
+        (2, Some(1), 0),
+        (3, Some(7), 0),
+        (4, Some(9), nat_state::RESET),
+    ] {
+        let (key, reverse_key) = keys(number, 6);
+        add(maps, number, 6, nat_state::SETTLED | over, [0, 0]);
+        let forward = maps.nat_forward(&key).unwrap();
+        let mut reverse = maps.nat_reverse(&reverse_key).unwrap();
+        if let Some(seconds) = asked {
+            reverse.told ^= nat_state::TURN;
+            reverse.asked_ns = now_ns() - seconds * 1_000_000_000;
+        }
+        maps.add_nat_flow(&key, &forward, &reverse_key, &reverse)
+            .unwrap();
+    }
+    let waiting = swept(maps).waiting[5];
+    assert_eq!((waiting.flows, waiting.silent), (2, 1));
+    let longest = waiting.longest.as_secs_f64();
+    assert!((7.0..60.0).contains(&longest), "{longest}");
+}
+
+#[test]
+fn what_is_measured_comes_with_the_sweep() {
+    let mut fixture = Fixture::new();
+    let maps = fixture.xdp.maps();
+    assert_eq!(swept(maps).measured.len(), 4);
+    maps.set_measured(&[5, 9]).unwrap();
+    let measured = swept(maps).measured;
+    let mut ids: Vec<_> = measured.keys().copied().collect();
+    ids.sort_unstable();
+    assert_eq!(ids, [5, 9]);
+    assert_eq!(measured[&9], maps.measured(9).unwrap().unwrap());
+    assert_eq!(maps.measured(6).unwrap(), None);
 }
 
 #[test]

@@ -6,6 +6,7 @@ mod goal;
 mod measure;
 mod report;
 mod scene;
+mod sweep;
 
 use std::path::PathBuf;
 
@@ -35,10 +36,16 @@ struct Options {
     /// Only cases whose names contain this, and bare ones.
     #[arg(long)]
     only: Option<String>,
+    /// Measure nothing but a sweep of so many nat flows, and how long the loop waits for it.
+    #[arg(long, value_name = "FLOWS")]
+    sweep: Option<u32>,
 }
 
 fn main() -> Result<()> {
     let options = Options::parse();
+    if let Some(flows) = options.sweep {
+        return sweep::run(flows);
+    }
     ensure!(
         options.rounds > 0 && options.packets > 1,
         "nothing to measure"

@@ -4,10 +4,10 @@ use std::net::{IpAddr, Ipv4Addr};
 
 use anyhow::Result;
 use steer_common::abi::{
-    Back, Macs, Mode, NAT_ADDRESSES, NatForward, NatReverse, NatTimeouts, Slot, nat_state,
-    service_flags,
+    Back, Config, MEMBERS, Macs, Mode, NAT_ADDRESSES, NatForward, NatReverse, NatTimeouts, Slot,
+    nat_state, service_flags,
 };
-use steer_user::dataplane::{Dataplane as _, now_ms};
+use steer_user::dataplane::{Dataplane as _, KernelMaps, now_ms, now_ns};
 
 use crate::{
     case::{Case, PORT, key},
@@ -18,16 +18,24 @@ use crate::{
 const VIP: Ipv4Addr = Ipv4Addr::new(10, 99, 0, 2);
 const SOURCE: Ipv4Addr = Ipv4Addr::new(10, 98, 0, 1);
 
-pub(crate) const CASES: [Case; 3] = [
+pub(crate) const CASES: [Case; 5] = [
     Case::open("nat forward", VIP).translated(),
     Case::open("nat reverse", SOURCE).translated(),
+    Case {
+        setting: Some(measured),
+        ..Case::open("nat forward, measured", VIP).translated()
+    },
+    Case {
+        setting: Some(measured),
+        ..Case::open("nat reverse, measured", SOURCE).translated()
+    },
     Case {
         unique: true,
         ..Case::open("nat new", VIP).translated().new_flow()
     },
 ];
 
-pub(crate) const GOALS: [Goal; 3] = [
+pub(crate) const GOALS: [Goal; 5] = [
     Goal::each(
         "nat forward",
         &[(1.0, "bare LRU hit"), (8.0, "bare IPIP encap")],
@@ -36,8 +44,30 @@ pub(crate) const GOALS: [Goal; 3] = [
         "nat reverse",
         &[(1.0, "bare LRU hit"), (8.0, "bare IPIP encap")],
     ),
+    Goal::each(
+        "nat forward, measured",
+        &[(1.0, "bare LRU hit"), (8.0, "bare IPIP encap")],
+    ),
+    Goal::each(
+        "nat reverse, measured",
+        &[(1.0, "bare LRU hit"), (8.0, "bare IPIP encap")],
+    ),
     Goal::each("nat new", &[(2.5, "bare LRU insert")]),
 ];
+
+/// Switches the measurement of latencies.
+fn measured(maps: &mut KernelMaps, on: bool) -> Result<()> {
+    let members: Vec<u16> = (1..MEMBERS as u16)
+        .filter(|id| on && maps.member(*id).mode == Mode::Nat as u8)
+        .collect();
+    maps.set_measured(&members)?;
+    let config = maps.config();
+    maps.set_config(&Config {
+        burst_gap_us: if on { 2000 } else { 0 },
+        ..config
+    });
+    Ok(())
+}
 
 pub(crate) fn prepare(scene: &mut Scene<'_>) -> Result<()> {
     // As many as there can be, so that ports for new flows are never short.
@@ -54,7 +84,6 @@ pub(crate) fn prepare(scene: &mut Scene<'_>) -> Result<()> {
         opening_ms: 1_000_000_000,
         closed_ms: 1_000_000_000,
     };
-    scene.config.burst_gap_us = 2000;
     // New flows make room for each other, so that the table is never full.
     scene.config.nat_openings = 1 << 14;
     let member = scene.member(Mode::Nat, false);
@@ -90,8 +119,10 @@ pub(crate) fn prepare(scene: &mut Scene<'_>) -> Result<()> {
         vip_port: PORT,
         client_port: 1024,
         member,
-        state: nat_state::ANSWERED,
-        told: nat_state::SETTLED,
+        // In the midst of an answer: a gap is measured wherever one is.
+        state: nat_state::ANSWERED | nat_state::TURN | nat_state::LATER,
+        told: nat_state::SETTLED | nat_state::TURN,
+        heard_ns: now_ns(),
         back: forward.back,
         ..NatReverse::default()
     };

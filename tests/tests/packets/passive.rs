@@ -1,0 +1,212 @@
+//! What packets of mode `nat` tell of their members.
+
+use steer_common::abi::{BUCKETS, Measure, NatReverse, Signals, bucket, bucket_start};
+use steer_tests::packet::{ACK, FIN, Packet, RST, SYN};
+use steer_user::dataplane::{Dataplane as _, now_ns};
+
+use crate::{
+    fixture::Fixture,
+    lifetime::{ONLY_PORT, age, other, with_one_port},
+    nat::{answer, back, forward, tcp},
+};
+
+const MEMBER: u16 = 5;
+/// Times are so long that what the test takes is little of a bucket.
+const S: u64 = 1_000_000_000;
+
+/// A time in the middle of the bucket that another one falls into, so that what the test takes moves it to no
+/// other.
+fn middle(ns: u64) -> u64 {
+    let found = bucket(ns);
+    bucket_start(found).midpoint(bucket_start(found + 1))
+}
+
+/// A request of so many bytes.
+fn request(len: usize) -> Packet {
+    Packet {
+        payload: vec![7; len],
+        ..tcp(true, ACK)
+    }
+}
+
+/// A part of an answer, of so many bytes.
+fn part(len: usize) -> Packet {
+    Packet {
+        payload: vec![8; len],
+        ..answer(&tcp(true, SYN), MEMBER, ONLY_PORT, ACK)
+    }
+}
+
+struct Flow {
+    fixture: Fixture,
+    /// How many times of each bucket there have to be.
+    expected: Vec<(Measure, u32)>,
+}
+
+impl Flow {
+    fn new() -> Self {
+        let mut fixture = with_one_port();
+        fixture.configure(|config| config.burst_gap_us = 1_000_000);
+        Self {
+            fixture,
+            expected: Vec::new(),
+        }
+    }
+
+    fn open(&mut self) {
+        forward(&mut self.fixture, &tcp(true, SYN), MEMBER);
+        self.ago(|entry| entry.asked_ns = now_ns() - middle(3 * S));
+        let syn_ack = answer(&tcp(true, SYN), MEMBER, ONLY_PORT, SYN | ACK);
+        back(&mut self.fixture, &syn_ack, &tcp(true, SYN));
+        self.expect(Measure::Connect, 3 * S);
+        // Sent once more.
+        back(&mut self.fixture, &syn_ack, &tcp(true, SYN));
+        forward(&mut self.fixture, &request(0), MEMBER);
+    }
+
+    /// Lets time pass, as the flow's entry sees it.
+    fn ago(&mut self, change: impl Fn(&mut NatReverse)) {
+        age(&mut self.fixture, &tcp(true, SYN), |_, reverse| {
+            change(reverse)
+        });
+    }
+
+    fn ask(&mut self, len: usize) {
+        forward(&mut self.fixture, &request(len), MEMBER);
+    }
+
+    fn hear(&mut self, len: usize) {
+        back(&mut self.fixture, &part(len), &request(0));
+    }
+
+    fn expect(&mut self, measure: Measure, ns: u64) {
+        self.expected.push((measure, bucket(middle(ns))));
+        self.check();
+    }
+
+    /// Compares with what kernel and host have measured.
+    fn check(&mut self) {
+        let kernel = self.fixture.xdp.maps().measured(MEMBER).unwrap().unwrap();
+        let host = self.fixture.host.measured.borrow()[&MEMBER];
+        for measured in [&kernel, &host] {
+            for measure in Measure::ALL {
+                for bucket in 0..BUCKETS {
+                    let wanted = self.expected.iter().filter(|e| **e == (measure, bucket));
+                    let found = measured.0[measure as usize][bucket as usize];
+                    assert_eq!(found as usize, wanted.count(), "{measure:?} {bucket}");
+                }
+            }
+        }
+    }
+
+    fn signals(&mut self) -> Signals {
+        let kernel = self.fixture.xdp.maps().signals(MEMBER);
+        let host = self.fixture.host.signals.borrow();
+        assert_eq!(kernel, host.get(&MEMBER).copied().unwrap_or_default());
+        kernel
+    }
+}
+
+#[test]
+fn an_answer_is_measured_by_its_bursts() {
+    let mut flow = Flow::new();
+    flow.open();
+    for _ in 0..2 {
+        flow.ask(300);
+        flow.ago(|entry| entry.asked_ns = now_ns() - middle(80 * S));
+        flow.hear(200);
+        flow.expect(Measure::FirstByte, 80 * S);
+        // More of the same burst, and what is too little to be a part of an answer.
+        flow.hear(200);
+        flow.ago(|entry| entry.heard_ns = now_ns() - 40 * S);
+        flow.hear(31);
+        flow.ago(|entry| {
+            entry.heard_ns = now_ns() - 40 * S;
+            entry.asked_ns = now_ns() - middle(200 * S);
+        });
+        flow.hear(32);
+        flow.expect(Measure::SecondBurst, 200 * S);
+        for gap in [30 * S, 3 * S, 90 * S] {
+            flow.ago(|entry| entry.heard_ns = now_ns() - middle(gap));
+            flow.hear(200);
+            flow.expect(Measure::Gap, gap);
+        }
+    }
+    flow.check();
+}
+
+#[test]
+fn what_is_no_request_begins_no_measurement() {
+    let mut flow = Flow::new();
+    flow.open();
+    // The backend speaks first; the client says little; a segment is repeated while an answer is awaited.
+    flow.hear(200);
+    flow.ask(95);
+    flow.hear(200);
+    flow.check();
+    flow.ask(96);
+    flow.ago(|entry| entry.asked_ns = now_ns() - middle(50 * S));
+    flow.ask(96);
+    flow.ask(500);
+    flow.hear(200);
+    flow.expect(Measure::FirstByte, 50 * S);
+    // Nothing of it where nothing is to be measured.
+    flow.fixture.configure(|config| config.burst_gap_us = 0);
+    flow.ask(300);
+    flow.ago(|entry| entry.heard_ns = now_ns() - 50 * S);
+    flow.hear(200);
+    flow.check();
+}
+
+#[test]
+fn resets_tell_of_a_backend_unless_the_client_was_done() {
+    let mut flow = Flow::new();
+    let mut expected = Signals::default();
+    let end = |flow: &mut Flow, from_client: Option<u8>, from_backend: u8| {
+        flow.expected.clear();
+        forward(&mut flow.fixture, &tcp(true, SYN), MEMBER);
+        let reply = |flags| answer(&tcp(true, SYN), MEMBER, ONLY_PORT, flags);
+        if from_backend & ACK == 0 {
+            back(&mut flow.fixture, &reply(SYN | ACK), &tcp(true, SYN));
+            forward(&mut flow.fixture, &tcp(true, ACK), MEMBER);
+        }
+        if let Some(flags) = from_client {
+            forward(&mut flow.fixture, &tcp(true, flags), MEMBER);
+        }
+        for _ in 0..2 {
+            back(&mut flow.fixture, &reply(from_backend), &tcp(true, SYN));
+        }
+        let signals = flow.signals();
+        // The next one begins anew.
+        age(&mut flow.fixture, &tcp(true, SYN), |forward, reverse| {
+            forward.state |= steer_common::abi::nat_state::RESET;
+            reverse.state |= steer_common::abi::nat_state::RESET;
+        });
+        signals
+    };
+    // In answer to the SYN: nobody listens.
+    expected.refused = 1;
+    assert_eq!(end(&mut flow, None, RST | ACK), expected);
+    expected.accepted += 1;
+    expected.resets = 1;
+    assert_eq!(end(&mut flow, None, RST), expected);
+    for flags in [FIN | ACK, RST] {
+        expected.accepted += 1;
+        assert_eq!(end(&mut flow, Some(flags), RST), expected);
+    }
+}
+
+#[test]
+fn a_syn_that_is_repeated_tells_of_the_backend_that_did_not_answer() {
+    let mut fixture = Fixture::new();
+    fixture.configure(|config| config.nat_retry_ms = 0);
+    forward(&mut fixture, &tcp(true, SYN), 5);
+    forward(&mut fixture, &tcp(true, SYN), 6);
+    forward(&mut fixture, &other(tcp(true, SYN)), 5);
+    for (id, unanswered) in [(5, 1), (6, 0)] {
+        let kernel = fixture.xdp.maps().signals(id);
+        let host = fixture.host.signals.borrow();
+        assert_eq!(kernel, host.get(&id).copied().unwrap_or_default());
+        assert_eq!(kernel.unanswered, unanswered, "member {id}");
+    }
+}
