@@ -8,7 +8,7 @@ use crate::{
         Address, Bank, Config, DISPLACEMENTS, FlowEntry, Member, Mode, REGIONS, SERVICES, Service,
         ServiceKey, Slot, member_flags, service_flags,
     },
-    admission::takes_flow,
+    admission::refusal,
     class::classify,
     hash::{self, ServiceHash},
     nat,
@@ -34,6 +34,7 @@ pub fn decide<T: Tables>(packet: &Packet, tables: &T) -> Verdict {
         return Verdict::Drop(DropReason::Malformed);
     }
     if config.denies != 0 && tables.is_denied(&packet.key.source) {
+        tables.count_refusal(service.id, DropReason::Denied);
         return Verdict::Drop(DropReason::Denied);
     }
     let Some(service) = classify(packet, tables, service) else {
@@ -54,11 +55,19 @@ pub fn decide<T: Tables>(packet: &Packet, tables: &T) -> Verdict {
         Choice {
             refusal: Some(DropReason::Reset),
             ..
-        } => return Verdict::Reset,
+        } => {
+            if service.flags & service_flags::REJECT != 0 && packet.opens_tcp() {
+                tables.count_refusal(service.id, DropReason::NoBackend);
+            }
+            return Verdict::Reset;
+        }
         Choice {
             refusal: Some(reason),
             ..
-        } => return Verdict::Drop(reason),
+        } => {
+            tables.count_refusal(service.id, reason);
+            return Verdict::Drop(reason);
+        }
     };
     if target.mode != Mode::Nat as u8 {
         return Verdict::Deliver(target);
@@ -230,8 +239,8 @@ fn choose<T: Tables>(
     };
     // Under nat every flow that is not known is a new one.
     let is_flow = new || (target.mode == Mode::Nat as u8 && !packet.is_tcp());
-    if is_flow && !takes_flow(tables, service) {
-        return Choice::none(DropReason::RateLimited);
+    if is_flow && let Some(reason) = refusal(packet, tables, service) {
+        return Choice::none(reason);
     }
     target.new = new;
     tables.note(Step::Picked(target.id));

@@ -2,8 +2,9 @@
 
 use crate::{
     abi::{
-        Address, ClassKey, ClassMatch, Config, FlowEntry, FlowKey, FragmentEntry, FragmentKey,
-        Macs, Member, NatForward, NatReverse, Opening, Service, Signal, Slot,
+        Address, Admission, ClassKey, ClassMatch, Config, FlowEntry, FlowKey, FragmentEntry,
+        FragmentKey, Macs, Member, NatForward, NatReverse, Opening, Service, Signal, Slot,
+        SourceKey, SourceLimit,
     },
     verdict::DropReason,
     wire::Packet,
@@ -157,8 +158,20 @@ pub trait Tables {
     /// The monotonic clock in nanoseconds, as coarse as the kernel's ticks.
     fn now_ns(&self) -> u64;
 
-    /// Does something with the time when a service's next new flow is due.
-    fn with_due<R>(&self, service: u16, f: impl FnOnce(&mut u64) -> R) -> Option<R>;
+    /// Does something with what of admission changes, of a service or class by its number.
+    fn with_admission<R>(&self, policy: u16, f: impl FnOnce(&mut Admission) -> R) -> Option<R>;
+
+    /// A limit for sources, counted over both banks.
+    fn source_limit(&self, index: u16) -> Option<&SourceLimit>;
+
+    /// Does something with the time when a source's next new flow is due, if it is known.
+    fn with_source<R>(&self, key: &SourceKey, f: impl FnOnce(&mut u64) -> R) -> Option<R>;
+
+    /// Notes when a source's next new flow is due, if there is room.
+    fn set_source(&self, key: &SourceKey, due: u64);
+
+    /// Counts what was refused for a service or class, by its number.
+    fn count_refusal(&self, policy: u16, reason: DropReason);
 
     /// What became of the first fragment of a packet.
     fn fragment(&self, key: &FragmentKey) -> Option<FragmentEntry>;

@@ -43,11 +43,15 @@ pub enum DropReason {
     Residency = 16,
     /// One new flow more than the service takes.
     RateLimited = 17,
+    /// One new flow more than the service or class takes of its source.
+    SourceLimited = 18,
+    /// A new flow of a priority that is shed, so that what is more important finds room.
+    Shed = 19,
 }
 
 impl DropReason {
     /// All reasons, in the order of their numbers.
-    pub const ALL: [Self; 17] = [
+    pub const ALL: [Self; 19] = [
         Self::Malformed,
         Self::Fragment,
         Self::NoBackend,
@@ -65,6 +69,8 @@ impl DropReason {
         Self::Denied,
         Self::Residency,
         Self::RateLimited,
+        Self::SourceLimited,
+        Self::Shed,
     ];
     /// Entries of the counters' array: one more than the largest number.
     pub const COUNT: u32 = 32;
@@ -89,6 +95,8 @@ impl DropReason {
             Self::Denied => "denied",
             Self::Residency => "residency",
             Self::RateLimited => "rate-limited",
+            Self::SourceLimited => "source-limited",
+            Self::Shed => "shed",
         }
     }
 
@@ -131,6 +139,13 @@ impl DropReason {
                  served from."
             }
             Self::RateLimited => "One new flow more than the service takes.",
+            Self::SourceLimited => {
+                "One new flow more than the service or class takes of its source."
+            }
+            Self::Shed => {
+                "A new flow of a priority that is shed, so that what is more important finds \
+                 room."
+            }
         }
     }
 }

@@ -8,9 +8,7 @@ use aya_ebpf::{
 };
 use steer_common::{
     abi::{
-        self, Address, ClassKey, ClassMatch, Config, DscpTable, FlowEntry, FlowKey, FragmentEntry,
-        FragmentKey, Measured, Member, MemberCounters, NatForward, NatReverse, Opening, Service,
-        Signals,
+        self, Address, ClassKey, ClassMatch, Config, DscpTable, FlowEntry, FlowKey, FragmentEntry, FragmentKey, Measured, Member, MemberCounters, NatForward, NatReverse, Opening, Service, Signals, Admission, Refusals, SourceKey, SourceLimit,
     },
     verdict::DropReason,
 };
@@ -106,7 +104,17 @@ pub(crate) static ANSWERS: PerCpuArray<[u32; 2]> = PerCpuArray::with_max_entries
 pub(crate) static DENIED: LpmTrie<Address, u32> = LpmTrie::with_max_entries(abi::DENIED, 0);
 
 #[map]
-pub(crate) static ADMISSION: Array<u64> = Array::with_max_entries(abi::SERVICES, 0);
+pub(crate) static ADMISSION: Array<Admission> = Array::with_max_entries(abi::SERVICES, MAPPED);
+
+#[map]
+pub(crate) static LIMITS: Array<SourceLimit> = Array::with_max_entries(2 * abi::LIMITS, MAPPED);
+
+#[map]
+pub(crate) static SOURCES: LruHashMap<SourceKey, u64> =
+    LruHashMap::with_max_entries(abi::SOURCES, 0);
+
+#[map]
+pub(crate) static REFUSED: PerCpuArray<Refusals> = PerCpuArray::with_max_entries(abi::SERVICES, 0);
 
 #[map]
 pub(crate) static MEMBER_COUNTS: PerCpuArray<MemberCounters> =

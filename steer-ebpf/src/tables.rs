@@ -13,9 +13,7 @@ use aya_ebpf::{
 };
 use steer_common::{
     abi::{
-        self, Address, ClassKey, ClassMatch, Config, FlowEntry, FlowKey, FragmentEntry,
-        FragmentKey, Member, NatForward, NatReverse, Opening, Service, Signal, Slot, TICK_SHIFT,
-        Track, age, bucket,
+        self, Address, ClassKey, ClassMatch, Config, FlowEntry, FlowKey, FragmentEntry, FragmentKey, Member, NatForward, NatReverse, Opening, Service, Signal, Slot, TICK_SHIFT, Track, age, bucket, Admission, SourceKey, SourceLimit,
     },
     tables::{Added, NextHop, Tables},
     verdict::DropReason,
@@ -24,9 +22,7 @@ use steer_common::{
 
 use crate::{
     maps::{
-        ADMISSION, ANSWERS, CLASS_DSCP, CLASSES, CONFIG, DENIED, DISPLACEMENTS, DRAFT, DROP_COUNTS,
-        FLOWS, FRAGMENTS, MEASURED, MEMBER_COUNTS, MEMBERS, NAT_FORWARD, NAT_REVERSE, NAT_SOURCES,
-        NEW_FLOWS, NEXT_OPENING, OPENINGS, SERVICES, SIGNALS, SLOTS,
+        ADMISSION, ANSWERS, CLASS_DSCP, CLASSES, CONFIG, DENIED, DISPLACEMENTS, DRAFT, DROP_COUNTS, FLOWS, FRAGMENTS, MEASURED, MEMBER_COUNTS, MEMBERS, NAT_FORWARD, NAT_REVERSE, NAT_SOURCES, NEW_FLOWS, NEXT_OPENING, OPENINGS, SERVICES, SIGNALS, SLOTS, LIMITS, REFUSED, SOURCES,
     },
     route,
 };
@@ -278,11 +274,36 @@ impl Tables for KernelTables {
     }
 
     #[inline(always)]
-    fn with_due<R>(&self, service: u16, f: impl FnOnce(&mut u64) -> R) -> Option<R> {
+    fn with_admission<R>(&self, policy: u16, f: impl FnOnce(&mut Admission) -> R) -> Option<R> {
         // SAFETY: an element of the map; CPUs that write it at the same time write whole words.
         ADMISSION
-            .get_ptr_mut(u32::from(service))
-            .map(|due| f(unsafe { &mut *due }))
+            .get_ptr_mut(u32::from(policy))
+            .map(|admission| f(unsafe { &mut *admission }))
+    }
+
+    #[inline(always)]
+    fn source_limit(&self, index: u16) -> Option<&SourceLimit> {
+        LIMITS.get(u32::from(index))
+    }
+
+    #[inline(always)]
+    fn with_source<R>(&self, key: &SourceKey, f: impl FnOnce(&mut u64) -> R) -> Option<R> {
+        // SAFETY: as in `with_admission`.
+        SOURCES.get_ptr_mut(key).map(|due| f(unsafe { &mut *due }))
+    }
+
+    #[inline(always)]
+    fn set_source(&self, key: &SourceKey, due: u64) {
+        // One that cannot be noted is let in.
+        let _ = SOURCES.insert(key, due, u64::from(BPF_ANY));
+    }
+
+    #[inline(always)]
+    fn count_refusal(&self, policy: u16, reason: DropReason) {
+        if let Some(refusals) = REFUSED.get_ptr_mut(u32::from(policy)) {
+            // SAFETY: a per-CPU value, and a program is not interrupted by another of its kind.
+            unsafe { (*refusals).count(reason) };
+        }
     }
 
     #[inline(always)]

@@ -12,7 +12,7 @@ use steer_common::{
     wire::{Packet, Part},
 };
 
-use crate::dataplane::{Dataplane, HostTables, now_ms};
+use crate::dataplane::{Dataplane, HostTables, now_ms, now_ns};
 
 /// Names that the data path does not know.
 pub trait Names {
@@ -81,6 +81,7 @@ pub fn explain(
 fn copy(dataplane: &dyn Dataplane, key: &FlowKey) -> HostTables {
     let tables = HostTables::new(dataplane.snapshot());
     tables.now_ms.set(now_ms());
+    tables.now_ns.set(now_ns());
     if let Some(entry) = dataplane.flow(key) {
         tables.flows.borrow_mut().insert(*key, entry);
     }

@@ -4,6 +4,7 @@
 //! asserted. A change of any of them is a change of [`ABI_VERSION`].
 
 mod address;
+mod admission;
 pub mod bench;
 mod class;
 mod config;
@@ -17,6 +18,7 @@ mod service;
 mod slot;
 
 pub use address::{Address, Family, MAC_LEN, Mac, Macs};
+pub use admission::{Admission, Refusals, SourceKey, SourceLimit};
 pub use class::{ClassKey, ClassMatch, DSCPS, DscpTable};
 pub use config::{Bank, Config};
 pub use counters::MemberCounters;
@@ -55,6 +57,10 @@ pub const CLASSES: u32 = 1 << 12;
 pub const CLASS_PREFIXES: u32 = 1 << 16;
 /// Tables of DSCPs in one bank. Number 0 is none.
 pub const DSCP_TABLES: u32 = 1 << 10;
+/// Limits for sources in one bank. Number 0 is none.
+pub const LIMITS: u32 = 1 << 10;
+/// Sources whose new flows are counted at a time.
+pub const SOURCES: u32 = 1 << 15;
 /// Displacements of the perfect hash in one bank.
 pub const DISPLACEMENTS: u32 = 1 << 12;
 /// Flows that the flow table remembers.
@@ -141,8 +147,14 @@ pub mod maps {
     pub const PROGRAMS: &str = "PROGRAMS";
     /// Trie of prefixes of clients' [`Address`](super::Address)es that are denied.
     pub const DENIED: &str = "DENIED";
-    /// Array of `u64` by service: when its next new flow is due, in nanoseconds of the monotonic clock.
+    /// Array of [`Admission`](super::Admission) by the number of a service or class, mapped.
     pub const ADMISSION: &str = "ADMISSION";
+    /// Array of [`SourceLimit`](super::SourceLimit), two banks, mapped.
+    pub const LIMITS: &str = "LIMITS";
+    /// LRU hash of [`SourceKey`](super::SourceKey) to `u64`: when the source's next new flow is due.
+    pub const SOURCES: &str = "SOURCES";
+    /// Per-CPU array of [`Refusals`](super::Refusals), by the number of a service or class.
+    pub const REFUSED: &str = "REFUSED";
     /// Per-CPU array of [`MemberCounters`](super::MemberCounters), by member.
     pub const MEMBER_COUNTS: &str = "MEMBER_COUNTS";
     /// Per-CPU array of `u64`, by drop reason.
@@ -169,6 +181,7 @@ macro_rules! abi {
 
 abi! {
     Address: 16,
+    Admission: 16,
     Back: 32,
     ClassKey: 24,
     ClassMatch: 4,
@@ -186,7 +199,10 @@ abi! {
     NatReverse: 96,
     NatTimeouts: 16,
     Opening: 48,
+    Refusals: 64,
     Service: 64,
     Signals: 32,
     Slot: 8,
+    SourceKey: 24,
+    SourceLimit: 32,
 }

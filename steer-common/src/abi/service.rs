@@ -33,8 +33,9 @@ pub struct Service {
     pub flags: u32,
     /// The number of the service or class.
     pub id: u16,
-    #[doc(hidden)]
-    pub _pad: u16,
+    /// Its [`SourceLimit`](super::SourceLimit), counted over both banks; 0 if it has none. What the daemon
+    /// publishes has it within a bank.
+    pub limit: u16,
     /// Regions that it may be served from: bit n stands for [`Member::region`](super::Member) n.
     pub regions: u64,
     /// Nanoseconds from one new flow to the next in the long run; 0 takes any number.
@@ -42,8 +43,10 @@ pub struct Service {
     /// What prefixes of its classes begin with in the trie; 0 if it has none. The daemon's side of the
     /// data path writes it when it publishes.
     pub classes: u16,
+    /// The lowest is shed first.
+    pub priority: u8,
     #[doc(hidden)]
-    pub _pad2: u16,
+    pub _pad: u8,
     /// How many nanoseconds of new flows may come at once.
     pub flow_burst: u64,
 }
@@ -60,6 +63,8 @@ pub mod service_flags {
     pub const AFFINITY: u32 = 8;
     /// Not a service but an address that `nat` uses as source, so that replies are recognised.
     pub const NAT_SOURCE: u32 = 16;
+    /// Its new flows may be shed: see [`Admission::pressure`](super::Admission::pressure).
+    pub const SHEDS: u32 = 256;
     /// Not a service but an address of services: packets to it may be parts of one for a service.
     pub const ADDRESS: u32 = 32;
 }

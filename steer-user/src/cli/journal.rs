@@ -179,6 +179,20 @@ fn words(event: &Event) -> String {
             Some(interface) => format!("backend {backend}: reached by interface {interface}"),
             None => format!("backend {backend}: no way to it"),
         },
+        Event::Shedding {
+            pool,
+            hot,
+            members,
+            below: 0,
+        } => format!("pool {pool}: {hot} of {members} members hot, nothing is shed"),
+        Event::Shedding {
+            pool,
+            hot,
+            members,
+            below,
+        } => format!(
+            "pool {pool}: {hot} of {members} members hot, priorities below {below} are shed"
+        ),
         Event::Table {
             service,
             why,

@@ -1,6 +1,6 @@
 //! The status in words and columns.
 
-use std::fmt::Write as _;
+use std::{collections::BTreeMap, fmt::Write as _};
 
 use humantime_serde::re::humantime::format_rfc3339_seconds;
 
@@ -168,6 +168,7 @@ pub(super) fn service(text: &mut String, service: &ServiceStatus) {
         );
     }
     passive(text, &service.members);
+    admission(text, "", service.shed, service.priority, &service.refused);
     for entry in &service.classes {
         class(text, entry);
     }
@@ -225,6 +226,26 @@ fn quantiles(latency: &LatencyStatus) -> String {
     }
 }
 
+fn admission(
+    text: &mut String,
+    indent: &str,
+    shed: bool,
+    priority: u8,
+    refused: &BTreeMap<String, u64>,
+) {
+    if shed {
+        let _ = writeln!(
+            text,
+            "  {indent}new flows are shed: a pool is hot, and the priority is {priority}"
+        );
+    }
+    if !refused.is_empty() {
+        let count = |(reason, count): (&String, &u64)| format!("{count} {reason}");
+        let counts: Vec<_> = refused.iter().map(count).collect();
+        let _ = writeln!(text, "  {indent}refused packets: {}", counts.join(", "));
+    }
+}
+
 fn class(text: &mut String, class: &ClassStatus) {
     let mut clients = Vec::new();
     if !class.sources.is_empty() {
@@ -251,4 +272,5 @@ fn class(text: &mut String, class: &ClassStatus) {
     for (backend, share) in &class.shares {
         let _ = writeln!(text, "    {backend:<38}{:>5.1} %", share * 100.0);
     }
+    admission(text, "  ", class.shed, class.priority, &class.refused);
 }

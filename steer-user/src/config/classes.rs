@@ -9,7 +9,7 @@ use super::names::Names;
 use super::raw;
 use super::read::List;
 use super::report::Report;
-use super::services::{Chain, name, new_flows};
+use super::services::{Chain, name, priority, rate};
 use super::{Backend, Class, Pool, Service};
 
 /// Which class has a prefix and a DSCP of a service; without a DSCP, all that no other class has.
@@ -68,9 +68,16 @@ pub(super) fn classes(
                 inherited
             }
         };
-        let own = new_flows(
+        let own = rate(
+            "new_flows",
             raw.new_flows_per_second.as_ref(),
             raw.new_flows_burst.as_ref(),
+            report,
+        );
+        let of_source = rate(
+            "source_flows",
+            raw.source_flows_per_second.as_ref(),
+            raw.source_flows_burst.as_ref(),
             report,
         );
         let class = Class {
@@ -81,6 +88,8 @@ pub(super) fn classes(
             end: raw.end.unwrap_or(service.end),
             regions,
             new_flows: own.or(service.new_flows),
+            source_flows: of_source.or(service.source_flows),
+            priority: priority(raw.priority.as_ref(), service.priority, report),
         };
         if let Some(other) = service
             .classes

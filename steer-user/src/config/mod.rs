@@ -142,6 +142,10 @@ pub struct Outer {
 pub struct Admission {
     /// Prefixes of clients' addresses that services drop.
     pub deny: Vec<(IpAddr, u8)>,
+    /// Bits of an IPv4 address that make a source.
+    pub source_v4_bits: u8,
+    /// Bits of an IPv6 address that make a source.
+    pub source_v6_bits: u8,
 }
 
 /// Sizes of the tables, which cost memory whether they are full or not.
@@ -270,6 +274,10 @@ pub struct Service {
     pub regions: Option<Vec<String>>,
     /// How many new flows it takes; without it, any number.
     pub new_flows: Option<NewFlows>,
+    /// How many new flows it takes of each source; without it, any number.
+    pub source_flows: Option<NewFlows>,
+    /// The lowest is shed first.
+    pub priority: u8,
     /// Its classes, in the order of the document.
     pub classes: Vec<Class>,
 }
@@ -291,6 +299,10 @@ pub struct Class {
     pub regions: Option<Vec<String>>,
     /// How many new flows it takes; without it, any number.
     pub new_flows: Option<NewFlows>,
+    /// How many new flows it takes of each source; without it, any number.
+    pub source_flows: Option<NewFlows>,
+    /// The lowest is shed first.
+    pub priority: u8,
 }
 
 /// A protocol above IP.

@@ -187,7 +187,12 @@ pub(super) fn admission(raw: &raw::Admission, report: &mut Report<'_>) -> Admiss
         let what = format!("{} prefixes, more than {DENIED}", deny.len());
         report.add(report.find("admission"), what, "join or remove some");
     }
-    Admission { deny }
+    let bits = |number: u32| u8::try_from(number).unwrap_or(u8::MAX);
+    Admission {
+        deny,
+        source_v4_bits: bits(report.number(raw.source_v4_bits.as_ref(), 32, 8..=32)),
+        source_v6_bits: bits(report.number(raw.source_v6_bits.as_ref(), 64, 16..=128)),
+    }
 }
 
 pub(super) fn probe(raw: raw::Probe, with_beacons: bool, report: &mut Report<'_>) -> Probe {

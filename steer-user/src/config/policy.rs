@@ -28,6 +28,10 @@ pub struct Policy<'c> {
     pub regions: Option<&'c [String]>,
     /// How many new flows are taken; without it, any number.
     pub new_flows: Option<NewFlows>,
+    /// How many new flows are taken of each source; without it, any number.
+    pub source_flows: Option<NewFlows>,
+    /// The lowest is shed first.
+    pub priority: u8,
 }
 
 impl Policy<'_> {
@@ -82,6 +86,8 @@ impl Config {
                 end: class.end,
                 regions: class.regions.as_deref(),
                 new_flows: class.new_flows,
+                source_flows: class.source_flows,
+                priority: class.priority,
             },
             None => Policy {
                 service,
@@ -90,6 +96,8 @@ impl Config {
                 end: service.end,
                 regions: service.regions.as_deref(),
                 new_flows: service.new_flows,
+                source_flows: service.source_flows,
+                priority: service.priority,
             },
         }
     }

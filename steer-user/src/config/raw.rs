@@ -68,6 +68,10 @@ pub(super) struct Admission {
     /// Clients that services drop: addresses and prefixes.
     #[serde(default)]
     pub deny: Vec<Text>,
+    /// Bits of an IPv4 address that make a source, for limits of each, 8 to 32: 32.
+    pub source_v4_bits: Option<Spanned<u32>>,
+    /// The same of an IPv6 address, 16 to 128: 64.
+    pub source_v6_bits: Option<Spanned<u32>>,
 }
 
 #[derive(Default, Deserialize, JsonSchema)]
@@ -190,6 +194,12 @@ pub(super) struct Service {
     pub new_flows_per_second: Option<Spanned<u32>>,
     /// So many of them at once: as many as in a second.
     pub new_flows_burst: Option<Spanned<u32>>,
+    /// New flows that it takes of each source in a second: any number.
+    pub source_flows_per_second: Option<Spanned<u32>>,
+    /// So many of them at once: as many as in a second.
+    pub source_flows_burst: Option<Spanned<u32>>,
+    /// The lowest is shed first where a pool is hot, 0 to 255: 100.
+    pub priority: Option<Spanned<u32>>,
     /// What a dead backend's open flows get.
     #[serde(default)]
     pub open_flows: OpenFlows,
@@ -216,4 +226,10 @@ pub(super) struct Class {
     pub new_flows_per_second: Option<Spanned<u32>>,
     /// So many of them at once: as many as in a second.
     pub new_flows_burst: Option<Spanned<u32>>,
+    /// New flows that it takes of each source in a second: as the service.
+    pub source_flows_per_second: Option<Spanned<u32>>,
+    /// So many of them at once: as many as in a second.
+    pub source_flows_burst: Option<Spanned<u32>>,
+    /// The lowest is shed first where a pool is hot, 0 to 255: as the service.
+    pub priority: Option<Spanned<u32>>,
 }

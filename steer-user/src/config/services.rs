@@ -15,6 +15,8 @@ const IDLE: Duration = Duration::from_secs(300);
 const MIN_IDLE: Duration = Duration::from_secs(1);
 /// New flows in a second, or at once.
 const MAX_NEW_FLOWS: u32 = 10_000_000;
+/// The priority of a service that says none.
+const PRIORITY: u8 = 100;
 const MAX_IDLE: Duration = Duration::from_secs(7 * 86_400);
 /// Services are named in URLs of the API and in metrics.
 const NAME_LEN: usize = 63;
@@ -82,11 +84,19 @@ fn service(
     let regions = raw.regions.as_ref();
     Some(Service {
         regions: regions.map(|regions| chain.regions(regions, report)),
-        new_flows: new_flows(
+        new_flows: rate(
+            "new_flows",
             raw.new_flows_per_second.as_ref(),
             raw.new_flows_burst.as_ref(),
             report,
         ),
+        source_flows: rate(
+            "source_flows",
+            raw.source_flows_per_second.as_ref(),
+            raw.source_flows_burst.as_ref(),
+            report,
+        ),
+        priority: priority(raw.priority.as_ref(), PRIORITY, report),
         classes: Vec::new(),
         name: raw.name.get_ref().clone(),
         address,
@@ -158,7 +168,9 @@ impl Chain<'_> {
     }
 }
 
-pub(super) fn new_flows(
+/// A number of new flows in a second and at once; `of` are the keys' common letters.
+pub(super) fn rate(
+    of: &str,
     per_second: Option<&Spanned<u32>>,
     burst: Option<&Spanned<u32>>,
     report: &mut Report<'_>,
@@ -166,13 +178,18 @@ pub(super) fn new_flows(
     if per_second.is_none() {
         if let Some(burst) = burst {
             let what = "a burst of new flows, but no number of them in a second";
-            report.add(burst.span(), what, "add `new_flows_per_second`");
+            report.add(burst.span(), what, format!("add `{of}_per_second`"));
         }
         return None;
     }
     let per_second = report.number(per_second, 1, 1..=MAX_NEW_FLOWS);
     let burst = report.number(burst, per_second, 1..=MAX_NEW_FLOWS);
     Some(NewFlows { per_second, burst })
+}
+
+pub(super) fn priority(value: Option<&Spanned<u32>>, default: u8, report: &mut Report<'_>) -> u8 {
+    let number = report.number(value, u32::from(default), 0..=u32::from(u8::MAX));
+    u8::try_from(number).unwrap_or(default)
 }
 
 /// Checks that a backend can serve the VIP.

@@ -24,6 +24,7 @@ use super::{
     plan::{self, Op},
     recorder::Recorder,
     regions::Regions,
+    shedding::Shedding,
     slots::{self, Unsettled},
     status::{self, Status},
     weights::Weights,
@@ -69,6 +70,7 @@ pub struct Controller<D> {
     pub(super) regions: Regions,
     /// Services and their classes, in the order of the configuration.
     pub(super) policies: Vec<PolicyId>,
+    pub(super) shedding: Shedding,
     /// Where the table of each policy is.
     pub(super) tables: Vec<Range<u32>>,
     pub(super) known: HashMap<String, Known>,
@@ -114,6 +116,7 @@ impl<D: Dataplane> Controller<D> {
             numbers: Numbers::default(),
             regions: Regions::default(),
             policies: Vec::new(),
+            shedding: Shedding::default(),
             tables: Vec::new(),
             known: HashMap::new(),
             unsettled: Unsettled::default(),
@@ -148,6 +151,8 @@ impl<D: Dataplane> Controller<D> {
             policy.regions = regions.mask(config.policy(*id).regions);
         }
         desired::keep_nat(&mut placed, &self.dataplane);
+        let limits = desired::admit(&config, &policies, &mut placed)?;
+        ops.extend(numbers.fresh.iter().copied().map(Op::Clear));
         let tables: Vec<_> = placed.iter().map(placement::table).collect();
         let (mut services, classes) = desired::split(&config, &policies, placed);
         services.extend(desired::nat_sources(&config));
@@ -157,11 +162,12 @@ impl<D: Dataplane> Controller<D> {
         self.numbers = numbers;
         self.regions = regions;
         self.policies = policies;
+        self.reshuffle_shedding();
         self.tables = tables;
         ops.push(Op::Sources(self.config.nat.addresses.clone()));
         ops.push(Op::Denied(self.config.admission.deny.clone()));
         ops.push(Op::Settings(desired::settings(&self.config)));
-        ops.push(Op::Publish(services, classes));
+        ops.push(Op::Publish(services, classes, limits));
         ops.extend(self.member_ops());
         self.apply(ops)?;
         self.measure_members()?;
@@ -329,6 +335,7 @@ impl<D: Dataplane> Controller<D> {
             let ops = self.retired_ops(now);
             self.apply(ops)?;
         }
+        self.shed(now);
         for (id, range) in self.policies.iter().zip(&self.tables) {
             let idle = self.config.services[id.service].idle_timeout;
             self.unsettled.settle(&mut self.dataplane, range, idle, now);

@@ -2,14 +2,15 @@
 
 use std::{
     collections::{BTreeMap, HashMap, HashSet},
+    net::{IpAddr, Ipv6Addr},
     time::Duration,
 };
 
 use anyhow::{Result, bail};
 use aya::util::nr_cpus;
 use steer_common::abi::{
-    Config as Settings, Family, MEMBERS, Member, MemberState, Mode, NatTimeouts, OPENINGS, Service,
-    ServiceKey, TICK_SHIFT, service_flags,
+    Address, Config as Settings, Family, MEMBERS, Member, MemberState, Mode, NatTimeouts, OPENINGS,
+    Service, ServiceKey, SourceLimit, TICK_SHIFT, service_flags,
 };
 
 use crate::{
@@ -31,6 +32,8 @@ pub(super) struct Numbers {
     pub(super) services: Vec<u16>,
     /// Of services and classes, in the order of [`Config::policy_ids`].
     pub(super) policies: Vec<u16>,
+    /// Those that services and classes have got which were not there.
+    pub(super) fresh: Vec<u16>,
     /// By the indexes of service and backend.
     pub(super) members: BTreeMap<(usize, usize), u16>,
 }
@@ -52,6 +55,7 @@ impl Numbers {
                 while !used.insert(next) {
                     next += 1;
                 }
+                numbers.fresh.push(next);
                 next
             });
             numbers.policies.push(number);
@@ -130,8 +134,54 @@ pub(super) fn policy(config: &Config, policy: &Policy<'_>, id: u16) -> Service {
         id,
         flow_interval,
         flow_burst,
+        priority: policy.priority,
         ..Service::default()
     }
+}
+
+/// Gives policies their limits for sources, which those that are alike share, and lets those shed that are
+/// less important than others.
+pub(super) fn admit(
+    config: &Config,
+    ids: &[PolicyId],
+    policies: &mut [Service],
+) -> Result<Vec<SourceLimit>> {
+    let mut limits: Vec<SourceLimit> = Vec::new();
+    let highest = policies.iter().map(|policy| policy.priority).max();
+    for (id, policy) in ids.iter().zip(policies) {
+        if Some(policy.priority) < highest {
+            policy.flags |= service_flags::SHEDS;
+        }
+        let wanted = config.policy(*id);
+        let Some(flows) = wanted.source_flows else {
+            continue;
+        };
+        let (interval, burst) = pace(flows);
+        let limit = SourceLimit {
+            burst,
+            mask: mask(config, wanted.service.address),
+            interval,
+            _pad: 0,
+        };
+        let place = limits.iter().position(|known| *known == limit);
+        let place = place.unwrap_or_else(|| {
+            limits.push(limit);
+            limits.len() - 1
+        });
+        policy.limit = u16::try_from(place + 1)?;
+    }
+    Ok(limits)
+}
+
+/// The bits of an address of this family that make a source.
+fn mask(config: &Config, family: IpAddr) -> Address {
+    let bits = match family {
+        IpAddr::V4(_) => u32::from(config.admission.source_v4_bits) + Ipv6Addr::BITS - 32,
+        IpAddr::V6(_) => u32::from(config.admission.source_v6_bits),
+    };
+    let rest = Ipv6Addr::BITS.saturating_sub(bits);
+    let mask = u128::MAX.checked_shl(rest).unwrap_or(0);
+    Ipv6Addr::from_bits(mask).into()
 }
 
 /// Policies as services and their classes.

@@ -22,6 +22,7 @@ mod regions;
 mod replay;
 mod run;
 mod said;
+mod shedding;
 mod slots;
 mod status;
 #[cfg(test)]

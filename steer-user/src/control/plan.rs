@@ -3,7 +3,7 @@
 use std::net::IpAddr;
 
 use anyhow::Result;
-use steer_common::abi::{Config, Member, MemberState, Service, Slot};
+use steer_common::abi::{Config, Member, MemberState, Service, Slot, SourceLimit};
 
 use crate::dataplane::{Class, Dataplane};
 
@@ -22,8 +22,10 @@ pub(super) enum Op {
     Member(u16, Member),
     /// A table that no service names yet.
     Table(u32, Vec<Slot>),
-    /// All services and their classes.
-    Publish(Vec<Service>, Vec<Class>),
+    /// All services and their classes, with the limits for sources that they name.
+    Publish(Vec<Service>, Vec<Class>, Vec<SourceLimit>),
+    /// A service or class gets a number that had been another's.
+    Clear(u16),
 }
 
 impl Op {
@@ -31,7 +33,7 @@ impl Op {
     fn phase(&self) -> u8 {
         match self {
             Self::State(_, state) if *state != MemberState::Up => 0,
-            Self::Sources(_) | Self::Denied(_) => 1,
+            Self::Sources(_) | Self::Denied(_) | Self::Clear(_) => 1,
             Self::Settings(_) => 2,
             Self::Member(..) => 3,
             Self::State(..) => 4,
@@ -55,7 +57,10 @@ pub(super) fn apply(dataplane: &mut impl Dataplane, op: &Op) -> Result<()> {
         Op::Settings(config) => dataplane.set_config(config),
         Op::Member(id, member) => dataplane.set_member(*id, member),
         Op::Table(start, slots) => dataplane.write_slots(*start, slots),
-        Op::Publish(services, classes) => dataplane.publish_with(services, classes)?,
+        Op::Publish(services, classes, limits) => {
+            dataplane.publish_with(services, classes, limits)?;
+        }
+        Op::Clear(id) => dataplane.clear_policy(*id)?,
     }
     Ok(())
 }

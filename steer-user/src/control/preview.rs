@@ -12,7 +12,8 @@ use steer_common::abi::{ServiceKey, Slot};
 use tracing::subscriber::{NoSubscriber, with_default};
 
 use super::{
-    Controller, desired, passive::Readings, placement, recorder::Recorder, slots::Unsettled,
+    Controller, desired, passive::Readings, placement, recorder::Recorder, shedding::Shedding,
+    slots::Unsettled,
 };
 use crate::{
     config::{Config, Policy},
@@ -124,6 +125,7 @@ impl<D: Dataplane> Controller<D> {
             numbers: self.numbers.clone(),
             regions: self.regions.clone(),
             policies: self.policies.clone(),
+            shedding: Shedding::default(),
             tables: self.tables.clone(),
             known: self.known.clone(),
             unsettled: Unsettled::default(),

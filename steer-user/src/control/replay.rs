@@ -191,6 +191,7 @@ impl Again {
             Event::DrainOver { .. }
             | Event::Confirmed { .. }
             | Event::Way { .. }
+            | Event::Shedding { .. }
             | Event::Gone { .. }
             | Event::Stop => {}
         }

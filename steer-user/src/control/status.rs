@@ -9,15 +9,12 @@ use std::{
 
 use anyhow::Result;
 use serde::{Deserialize, Serialize};
-use steer_common::{
-    abi::{MemberCounters, MemberState},
-    verdict::DropReason,
-};
+use steer_common::{abi::MemberState, verdict::DropReason};
 
 use super::{Attachment, Controller, DrainStatus};
 use crate::{
     config::{self, Config, FirstToken},
-    dataplane::Dataplane,
+    dataplane::{Counters, Dataplane},
     domain::{
         health::State,
         latency::{Histogram, Passive},
@@ -70,6 +67,15 @@ pub struct ServiceStatus {
     pub unsettled: usize,
     /// Its members.
     pub members: Vec<MemberStatus>,
+    /// Its priority: the lowest is shed first.
+    #[serde(default)]
+    pub priority: u8,
+    /// Whether its new flows are shed.
+    #[serde(default)]
+    pub shed: bool,
+    /// Packets that were refused, by reason; those that there were.
+    #[serde(default)]
+    pub refused: BTreeMap<String, u64>,
     /// Its classes. What of its clients is in none has the fields above.
     #[serde(default)]
     pub classes: Vec<ClassStatus>,
@@ -92,6 +98,15 @@ pub struct ClassStatus {
     pub slots: usize,
     /// Slots whose open flows belong to another member than new ones.
     pub unsettled: usize,
+    /// Its priority: the lowest is shed first.
+    #[serde(default)]
+    pub priority: u8,
+    /// Whether its new flows are shed.
+    #[serde(default)]
+    pub shed: bool,
+    /// Packets that were refused, by reason; those that there were.
+    #[serde(default)]
+    pub refused: BTreeMap<String, u64>,
     /// Parts of its table, from 0 to 1, by backend.
     pub shares: BTreeMap<String, f64>,
 }
@@ -267,8 +282,8 @@ pub(super) fn of<D: Dataplane>(controller: &Controller<D>, now: Instant) -> Resu
     let mut services: Vec<ServiceStatus> = Vec::new();
     for index in 0..controller.policies.len() {
         match (controller.policies[index].class, services.last_mut()) {
-            (Some(_), Some(service)) => service.classes.extend(class(controller, index)),
-            _ => services.push(service(controller, index, &counters.members)?),
+            (Some(_), Some(service)) => service.classes.extend(class(controller, index, &counters)),
+            _ => services.push(service(controller, index, &counters)?),
         }
     }
     let backends = config
@@ -293,7 +308,7 @@ pub(super) fn of<D: Dataplane>(controller: &Controller<D>, now: Instant) -> Resu
 fn service<D: Dataplane>(
     controller: &Controller<D>,
     index: usize,
-    counters: &[MemberCounters],
+    counters: &Counters,
 ) -> Result<ServiceStatus> {
     let config = &controller.config;
     let place = controller.policies[index].service;
@@ -305,7 +320,11 @@ fn service<D: Dataplane>(
         .into_iter()
         .map(|backend| {
             let id = controller.numbers.members[&(place, backend)];
-            let count = counters.get(usize::from(id)).copied().unwrap_or_default();
+            let count = counters
+                .members
+                .get(usize::from(id))
+                .copied()
+                .unwrap_or_default();
             let own = own.get(&id).copied().unwrap_or(0);
             let state = MemberState::from_byte(controller.dataplane.member(id).state);
             let first_token = config.backends[backend].first_token;
@@ -338,8 +357,26 @@ fn service<D: Dataplane>(
         slots: range.len(),
         unsettled: controller.unsettled.count(range),
         members,
+        priority: settings.priority,
+        shed: controller.shedding.sheds(index, settings.priority),
+        refused: refused(controller, index, counters),
         classes: Vec::new(),
     })
+}
+
+/// What was refused for a policy, by reason.
+fn refused<D: Dataplane>(
+    controller: &Controller<D>,
+    index: usize,
+    counters: &Counters,
+) -> BTreeMap<String, u64> {
+    let number = controller.numbers.policies[index];
+    let refused = counters.refused.get(&number).copied().unwrap_or_default();
+    refused
+        .counts()
+        .filter(|(_, count)| *count > 0)
+        .map(|(reason, count)| (reason.name().to_owned(), count))
+        .collect()
 }
 
 /// Slots of a table by their first choice.
@@ -356,7 +393,11 @@ fn names(config: &Config, pools: &[usize]) -> Vec<String> {
     pools.collect()
 }
 
-fn class<D: Dataplane>(controller: &Controller<D>, index: usize) -> Option<ClassStatus> {
+fn class<D: Dataplane>(
+    controller: &Controller<D>,
+    index: usize,
+    counters: &Counters,
+) -> Option<ClassStatus> {
     let config = &controller.config;
     let id = controller.policies[index];
     let policy = config.policy(id);
@@ -378,6 +419,9 @@ fn class<D: Dataplane>(controller: &Controller<D>, index: usize) -> Option<Class
         regions: policy.regions.map(<[String]>::to_vec),
         slots: range.len(),
         unsettled: controller.unsettled.count(range),
+        priority: policy.priority,
+        shed: controller.shedding.sheds(index, policy.priority),
+        refused: refused(controller, index, counters),
         shares: policy
             .members(config)
             .into_iter()

@@ -7,7 +7,8 @@ use std::{
 
 use anyhow::{Result, bail, ensure};
 use steer_common::abi::{
-    self, Address, CLASSES, ClassKey, ClassMatch, DSCP_TABLES, DSCPS, DscpTable, Family, Service,
+    self, Address, CLASSES, ClassKey, ClassMatch, DSCP_TABLES, DSCPS, DscpTable, Family, LIMITS,
+    Service, SourceLimit,
 };
 
 use super::prefix;
@@ -38,6 +39,8 @@ pub(super) struct Bank {
     pub(super) prefixes: HashMap<(ClassKey, u32), ClassMatch>,
     /// Tables by their index, of which the first is none.
     pub(super) tables: Vec<DscpTable>,
+    /// Limits by their index, of which the first is none.
+    pub(super) limits: Vec<SourceLimit>,
 }
 
 /// Whether a key of the trie belongs to a bank.
@@ -52,7 +55,24 @@ pub(super) fn is_of_bank(key: &ClassKey, bank: u32) -> bool {
 ///
 /// # Errors
 /// If there are more than the maps hold, or a class belongs to no service.
-pub(super) fn build(bank: u32, services: &mut [Service], classes: &[Class]) -> Result<Bank> {
+pub(super) fn build(
+    bank: u32,
+    services: &mut [Service],
+    classes: &[Class],
+    limits: &[SourceLimit],
+) -> Result<Bank> {
+    ensure!(
+        limits.len() < LIMITS as usize,
+        "more limits for sources than the {} that there can be",
+        LIMITS - 1
+    );
+    let limited = |policy: &Service| Service {
+        limit: match policy.limit {
+            0 => 0,
+            limit => limit + (bank * LIMITS) as u16,
+        },
+        ..*policy
+    };
     ensure!(
         classes.len() < CLASSES as usize,
         "more classes than the {} that there can be",
@@ -62,9 +82,12 @@ pub(super) fn build(bank: u32, services: &mut [Service], classes: &[Class]) -> R
         policies: vec![Service::default()],
         prefixes: HashMap::new(),
         tables: vec![DscpTable([0; DSCPS])],
+        limits: vec![SourceLimit::default()],
     };
+    built.limits.extend(limits);
     let mut known = HashMap::new();
     for service in services {
+        *service = limited(service);
         let own: Vec<(u16, &Class)> = (1..)
             .map(|index: u32| (bank * CLASSES + index) as u16)
             .zip(classes)
@@ -111,7 +134,7 @@ pub(super) fn build(bank: u32, services: &mut [Service], classes: &[Class]) -> R
         built.prefixes.len()
     );
     for class in classes {
-        built.policies.push(class.policy);
+        built.policies.push(limited(&class.policy));
     }
     Ok(built)
 }
@@ -179,13 +202,17 @@ fn cut(bits: u128, len: u32) -> u128 {
         .unwrap_or(0)
 }
 
-/// How many tables of DSCPs and prefixes classes take.
+/// Checks that classes and limits fit into the maps.
 ///
 /// # Errors
-/// If they are more than there can be.
-pub fn check_classes(services: &[Service], classes: &[Class]) -> Result<()> {
+/// If they are more than there can be, or a class belongs to no service.
+pub fn check_classes(
+    services: &[Service],
+    classes: &[Class],
+    limits: &[SourceLimit],
+) -> Result<()> {
     let mut services = services.to_vec();
-    build(0, &mut services, classes).map(drop)?;
+    build(0, &mut services, classes, limits).map(drop)?;
     let orphan = classes
         .iter()
         .find(|class| !services.iter().any(|service| is_of(class, service)));

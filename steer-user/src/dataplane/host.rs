@@ -8,9 +8,10 @@ use std::{
 
 use steer_common::{
     abi::{
-        Address, ClassKey, ClassMatch, Config, DISPLACEMENTS, FlowEntry, FlowKey, FragmentEntry,
-        FragmentKey, Measured, Member, MemberCounters, NatForward, NatReverse, Opening, SERVICES,
-        Service, Signal, Signals, Slot, Track, bucket,
+        Address, Admission, ClassKey, ClassMatch, Config, DISPLACEMENTS, FlowEntry, FlowKey,
+        FragmentEntry, FragmentKey, Measured, Member, MemberCounters, NatForward, NatReverse,
+        Opening, Refusals, SERVICES, Service, Signal, Signals, Slot, SourceKey, SourceLimit, Track,
+        bucket,
     },
     tables::{Added, NextHop, Step, Tables},
     verdict::DropReason,
@@ -52,8 +53,12 @@ pub struct HostTables {
     pub now_ns: Cell<u64>,
     /// The fine clock, in nanoseconds.
     pub now_fine: Cell<u64>,
-    /// When services' next new flows are due.
-    pub due: RefCell<HashMap<u16, u64>>,
+    /// What of admission changes, by the numbers of services and classes.
+    pub admission: RefCell<HashMap<u16, Admission>>,
+    /// When sources' next new flows are due.
+    pub sources: RefCell<HashMap<SourceKey, u64>>,
+    /// What was refused, by the numbers of services and classes.
+    pub refused: RefCell<HashMap<u16, Refusals>>,
     /// Where packets leave whose member is not resolved.
     pub routes: HashMap<Address, NextHop>,
     steps: RefCell<Vec<Step>>,
@@ -63,6 +68,7 @@ impl HostTables {
     /// Tables that begin as the copy says, with no flow.
     pub fn new(mut snapshot: Snapshot) -> Self {
         let slots = std::mem::take(&mut snapshot.slots);
+        let admission = std::mem::take(&mut snapshot.admission);
         Self {
             snapshot,
             slots: RefCell::new(slots),
@@ -80,7 +86,9 @@ impl HostTables {
             now_ms: Cell::new(0),
             now_ns: Cell::new(0),
             now_fine: Cell::new(0),
-            due: RefCell::default(),
+            admission: RefCell::new((0..).zip(admission).collect()),
+            sources: RefCell::default(),
+            refused: RefCell::default(),
             routes: HashMap::new(),
             steps: RefCell::default(),
         }
@@ -308,8 +316,25 @@ impl Tables for HostTables {
         self.now_ns.get()
     }
 
-    fn with_due<R>(&self, service: u16, f: impl FnOnce(&mut u64) -> R) -> Option<R> {
-        Some(f(self.due.borrow_mut().entry(service).or_default()))
+    fn with_admission<R>(&self, policy: u16, f: impl FnOnce(&mut Admission) -> R) -> Option<R> {
+        Some(f(self.admission.borrow_mut().entry(policy).or_default()))
+    }
+
+    fn source_limit(&self, index: u16) -> Option<&SourceLimit> {
+        self.snapshot.limits.get(usize::from(index))
+    }
+
+    fn with_source<R>(&self, key: &SourceKey, f: impl FnOnce(&mut u64) -> R) -> Option<R> {
+        with(&self.sources, key, f)
+    }
+
+    fn set_source(&self, key: &SourceKey, due: u64) {
+        self.sources.borrow_mut().insert(*key, due);
+    }
+
+    fn count_refusal(&self, policy: u16, reason: DropReason) {
+        let mut refused = self.refused.borrow_mut();
+        refused.entry(policy).or_default().count(reason);
     }
 
     fn fragment(&self, key: &FragmentKey) -> Option<FragmentEntry> {

@@ -20,9 +20,9 @@ use aya::{
 };
 use steer_common::{
     abi::{
-        self, Address, ClassKey, ClassMatch, Config, DscpTable, FlowEntry, FlowKey, Measured,
-        Member, MemberCounters, MemberState, NatForward, NatReverse, Service, Signals, Slot, maps,
-        member_flags,
+        self, Address, Admission, ClassKey, ClassMatch, Config, DscpTable, FlowEntry, FlowKey,
+        Measured, Member, MemberCounters, MemberState, NatForward, NatReverse, Refusals, Service,
+        Signals, Slot, SourceLimit, maps, member_flags,
     },
     verdict::DropReason,
 };
@@ -46,6 +46,9 @@ pub struct KernelMaps {
     /// What is in `classes`.
     prefixes: Mirror<(ClassKey, u32), ClassMatch>,
     dscp_tables: Mapped<DscpTable>,
+    limits: Mapped<SourceLimit>,
+    admission: Mapped<Admission>,
+    refused: PerCpuArray<MapData, Refusals>,
     slots: Mapped<u64>,
     members: Mapped<Member>,
     nat_sources: Mapped<Address>,
@@ -82,6 +85,9 @@ impl KernelMaps {
             classes,
             prefixes,
             dscp_tables: mapped(ebpf, maps::CLASS_DSCP)?,
+            limits: mapped(ebpf, maps::LIMITS)?,
+            admission: mapped(ebpf, maps::ADMISSION)?,
+            refused: take(ebpf, maps::REFUSED)?.try_into()?,
             tables: Flows::new([&flows, &new_flows, &forward, &reverse, &measured])?,
             measured: measured.try_into()?,
             signals: mapped(ebpf, maps::SIGNALS)?,
@@ -134,6 +140,14 @@ impl KernelMaps {
     /// If the kernel does not answer.
     pub fn remembered(&self) -> Result<[usize; 2]> {
         self.tables.count()
+    }
+
+    /// Writes when the next new flow of a service or class is due, in nanoseconds of the kernel's clock;
+    /// for tests.
+    pub fn set_due(&mut self, id: u16, due: u64) {
+        let admission = self.admission.get(u32::from(id));
+        self.admission
+            .set(u32::from(id), Admission { due, ..admission });
     }
 
     /// Writes anything at all into the trie of classes; for tests.
@@ -203,6 +217,9 @@ impl KernelMaps {
         }
         for (index, table) in (bank * abi::DSCP_TABLES..).zip(&built.tables) {
             self.dscp_tables.set(index, *table);
+        }
+        for (index, limit) in (bank * abi::LIMITS..).zip(&built.limits) {
+            self.limits.set(index, *limit);
         }
         let policies = policies_of(bank);
         for (index, policy) in policies.clone().zip(&built.policies) {
@@ -323,10 +340,30 @@ impl Dataplane for KernelMaps {
             .collect()
     }
 
-    fn publish_with(&mut self, services: &[Service], classes: &[Class]) -> Result<()> {
+    fn clear_policy(&mut self, id: u16) -> Result<()> {
+        self.admission.set(u32::from(id), Admission::default());
+        let cpus = nr_cpus().map_err(|(_, error)| error)?;
+        let zero = vec![Refusals::default(); cpus];
+        self.refused.set(u32::from(id), zero.try_into()?, 0)?;
+        Ok(())
+    }
+
+    fn set_pressure(&mut self, id: u16, pressure: u32) {
+        let admission = self.admission.at(u32::from(id)).as_ptr();
+        // SAFETY: a field of a valid element.
+        let word = unsafe { AtomicU32::from_ptr(&raw mut (*admission).pressure) };
+        word.store(pressure, Ordering::SeqCst);
+    }
+
+    fn publish_with(
+        &mut self,
+        services: &[Service],
+        classes: &[Class],
+        limits: &[SourceLimit],
+    ) -> Result<()> {
         let idle = (self.active().load(Ordering::Relaxed) & 1) ^ 1;
         let mut services = services.to_vec();
-        let built = classes::build(idle, &mut services, classes)?;
+        let built = classes::build(idle, &mut services, classes, limits)?;
         let table = perfect_hash::build(&services)?;
         // A packet may still be looking at the bank that was active before the last change.
         if let Some(since) = self.published {
@@ -411,6 +448,18 @@ impl Dataplane for KernelMaps {
                 .drops
                 .push(self.drop_counts.get(&reason, 0)?.iter().sum());
         }
+        let mut present = self.services();
+        present.extend(self.policies());
+        let numbered = present
+            .iter()
+            .filter(|policy| u32::from(policy.id) < abi::SERVICES);
+        for policy in numbered {
+            let mut sum = Refusals::default();
+            for cpu in self.refused.get(&u32::from(policy.id), 0)?.iter() {
+                sum.add(cpu);
+            }
+            counters.refused.insert(policy.id, sum);
+        }
         Ok(counters)
     }
 
@@ -492,6 +541,12 @@ impl Dataplane for KernelMaps {
             classes: self.prefixes.clone(),
             dscp_tables: (0..self.dscp_tables.len())
                 .map(|index| self.dscp_tables.get(index))
+                .collect(),
+            limits: (0..self.limits.len())
+                .map(|index| self.limits.get(index))
+                .collect(),
+            admission: (0..self.admission.len())
+                .map(|index| self.admission.get(index))
                 .collect(),
             members: (0..self.members.len())
                 .map(|index| self.members.get(index))

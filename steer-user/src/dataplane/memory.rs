@@ -6,7 +6,7 @@ use std::{collections::HashMap, net::IpAddr, ops::Range};
 use anyhow::{Result, ensure};
 use steer_common::abi::{
     Config, FlowEntry, FlowKey, MEMBERS, Measured, Member, MemberCounters, MemberState, NatForward,
-    NatReverse, SERVICES, Service, Signals, Slot,
+    NatReverse, SERVICES, Service, Signals, Slot, SourceLimit,
 };
 
 use super::{Class, Counters, Dataplane, Snapshot, Sweep, SweepLimits, check_classes};
@@ -18,6 +18,8 @@ pub struct Memory {
     services: Vec<Service>,
     /// Classes that were published.
     pub classes: Vec<Class>,
+    /// Priorities below which new flows are shed, by the numbers of services and classes.
+    pub pressures: HashMap<u16, u32>,
     members: Vec<Member>,
     /// Those behind the end are empty.
     slots: Vec<Slot>,
@@ -48,6 +50,7 @@ impl Memory {
             config: Config::default(),
             services: Vec::new(),
             classes: Vec::new(),
+            pressures: HashMap::new(),
             members: vec![Member::default(); MEMBERS as usize],
             slots: Vec::new(),
             tracked: Vec::new(),
@@ -142,10 +145,24 @@ impl Dataplane for Memory {
         self.classes.iter().map(|class| class.policy).collect()
     }
 
-    fn publish_with(&mut self, services: &[Service], classes: &[Class]) -> Result<()> {
+    fn clear_policy(&mut self, id: u16) -> Result<()> {
+        self.pressures.remove(&id);
+        Ok(())
+    }
+
+    fn set_pressure(&mut self, id: u16, pressure: u32) {
+        self.pressures.insert(id, pressure);
+    }
+
+    fn publish_with(
+        &mut self,
+        services: &[Service],
+        classes: &[Class],
+        limits: &[SourceLimit],
+    ) -> Result<()> {
         let most = SERVICES as usize / 2;
         ensure!(services.len() <= most, "more than {most} services");
-        check_classes(services, classes)?;
+        check_classes(services, classes, limits)?;
         self.services = services.to_vec();
         self.classes = classes.to_vec();
         Ok(())
@@ -191,6 +208,7 @@ impl Dataplane for Memory {
         Ok(Counters {
             members: vec![MemberCounters::default(); self.members.len()],
             drops: Vec::new(),
+            refused: HashMap::new(),
         })
     }
 
@@ -236,6 +254,8 @@ impl Dataplane for Memory {
             policies: Vec::new(),
             classes: HashMap::new(),
             dscp_tables: Vec::new(),
+            limits: Vec::new(),
+            admission: Vec::new(),
             members: self.members.clone(),
             slots: self.slots.clone(),
             nat_sources: Vec::new(),

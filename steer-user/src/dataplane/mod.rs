@@ -43,8 +43,9 @@ use std::{collections::HashMap, net::IpAddr, ops::Range, time::Duration};
 
 use anyhow::Result;
 use steer_common::abi::{
-    Address, ClassKey, ClassMatch, Config, DscpTable, FlowEntry, FlowKey, Measured, Member,
-    MemberCounters, MemberState, NatForward, NatReverse, NatTimeouts, Service, Signals, Slot,
+    Address, Admission, ClassKey, ClassMatch, Config, DscpTable, FlowEntry, FlowKey, Measured,
+    Member, MemberCounters, MemberState, NatForward, NatReverse, NatTimeouts, Refusals, Service,
+    Signals, Slot, SourceLimit,
 };
 
 use crate::domain::latency::Waiting;
@@ -72,13 +73,25 @@ pub trait Dataplane: Send {
     fn policies(&self) -> Vec<Service>;
 
     /// Makes exactly these services and their classes the ones that packets see, at once: they are
-    /// written to the bank that is not in use, which then becomes the active one.
-    fn publish_with(&mut self, services: &[Service], classes: &[Class]) -> Result<()>;
+    /// written to the bank that is not in use, which then becomes the active one. A `limit` that they
+    /// have is one of `limits`, counted from 1.
+    fn publish_with(
+        &mut self,
+        services: &[Service],
+        classes: &[Class],
+        limits: &[SourceLimit],
+    ) -> Result<()>;
 
     /// As [`Self::publish_with`], for services without classes.
     fn publish(&mut self, services: &[Service]) -> Result<()> {
-        self.publish_with(services, &[])
+        self.publish_with(services, &[], &[])
     }
+
+    /// Forgets what was counted and is due for a service or class that gets this number.
+    fn clear_policy(&mut self, id: u16) -> Result<()>;
+
+    /// Sheds new flows of a service or class, by its number, if their priority is below this.
+    fn set_pressure(&mut self, id: u16, pressure: u32);
 
     /// Member `id`, below [`MEMBERS`](steer_common::abi::MEMBERS).
     fn member(&self, id: u16) -> Member;
@@ -143,6 +156,8 @@ pub struct Counters {
     pub members: Vec<MemberCounters>,
     /// Packets dropped, by the number of the reason.
     pub drops: Vec<u64>,
+    /// What was refused, by the numbers of the services and classes that there are.
+    pub refused: HashMap<u16, Refusals>,
 }
 
 /// How long flows are kept without a packet.
@@ -186,6 +201,10 @@ pub struct Snapshot {
     pub classes: HashMap<(ClassKey, u32), ClassMatch>,
     /// Tables of DSCPs, of both banks.
     pub dscp_tables: Vec<DscpTable>,
+    /// Limits of sources, of both banks.
+    pub limits: Vec<SourceLimit>,
+    /// What of admission changes, by the numbers of services and classes.
+    pub admission: Vec<Admission>,
     /// Members by number.
     pub members: Vec<Member>,
     /// Slots by index.

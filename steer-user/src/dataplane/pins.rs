@@ -11,9 +11,9 @@ use anyhow::{Context, Result, anyhow, bail};
 use aya::maps::{MapInfo, MapType};
 use steer_common::{
     abi::{
-        self, ABI_VERSION, Address, ClassKey, ClassMatch, Config, DscpTable, FlowEntry, FlowKey,
-        FragmentEntry, FragmentKey, Measured, Member, MemberCounters, NatForward, NatReverse,
-        Opening, Service, Signals, Slot, maps,
+        self, ABI_VERSION, Address, Admission, ClassKey, ClassMatch, Config, DscpTable, FlowEntry,
+        FlowKey, FragmentEntry, FragmentKey, Measured, Member, MemberCounters, NatForward,
+        NatReverse, Opening, Refusals, Service, Signals, Slot, SourceKey, SourceLimit, maps,
     },
     verdict::DropReason,
 };
@@ -75,7 +75,7 @@ const fn per_cpu(name: &'static str, value: usize, entries: u32) -> Spec {
 }
 
 /// The maps that outlive the daemon.
-pub(super) const SPECS: [Spec; 22] = [
+pub(super) const SPECS: [Spec; 25] = [
     array(maps::CONFIG, size_of::<Config>(), 1),
     array(
         maps::SERVICES,
@@ -151,14 +151,17 @@ pub(super) const SPECS: [Spec; 22] = [
         entries: abi::DENIED,
         flags: NO_PREALLOC,
     },
+    array(maps::ADMISSION, size_of::<Admission>(), abi::SERVICES),
+    array(maps::LIMITS, size_of::<SourceLimit>(), 2 * abi::LIMITS),
     Spec {
-        name: maps::ADMISSION,
-        kind: MapType::Array,
-        key: 4,
+        name: maps::SOURCES,
+        kind: MapType::LruHash,
+        key: size_of::<SourceKey>() as u32,
         value: 8,
-        entries: abi::SERVICES,
+        entries: abi::SOURCES,
         flags: 0,
     },
+    per_cpu(maps::REFUSED, size_of::<Refusals>(), abi::SERVICES),
     per_cpu(
         maps::MEMBER_COUNTS,
         size_of::<MemberCounters>(),

@@ -8,4 +8,5 @@ pub mod load;
 pub mod loss;
 pub mod maglev;
 pub mod plan;
+pub mod pressure;
 pub mod rings;

@@ -129,6 +129,17 @@ pub enum Event {
         /// The share of first choices, of the backends in `inputs`.
         shares: BTreeMap<String, f64>,
     },
+    /// New flows of low priorities are shed where they would go to a pool, or no longer.
+    Shedding {
+        /// The pool.
+        pool: String,
+        /// How many of its members that take new flows are hot.
+        hot: usize,
+        /// How many take new flows.
+        members: usize,
+        /// Priorities below this are shed; 0 sheds none.
+        below: u8,
+    },
     /// A member that the configuration no longer has is free of flows, and gone.
     Gone {
         /// Its number.

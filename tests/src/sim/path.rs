@@ -9,7 +9,7 @@ use std::{
 use anyhow::{Result, ensure};
 use steer_common::abi::{
     Config, FlowEntry, FlowKey, Measured, Member, MemberState, NatForward, NatReverse, Service,
-    Signals, Slot,
+    Signals, Slot, SourceLimit,
 };
 use steer_user::dataplane::{
     Class, Counters, Dataplane, HostTables, Memory, Snapshot, Sweep, SweepLimits,
@@ -73,8 +73,25 @@ impl Dataplane for Path {
         self.memory.policies()
     }
 
-    fn publish_with(&mut self, services: &[Service], classes: &[Class]) -> Result<()> {
+    fn clear_policy(&mut self, id: u16) -> Result<()> {
+        self.memory.clear_policy(id)
+    }
+
+    fn set_pressure(&mut self, id: u16, pressure: u32) {
+        self.memory.set_pressure(id, pressure);
+        let tables = self.tables();
+        let mut admission = tables.admission.borrow_mut();
+        admission.entry(id).or_default().pressure = pressure;
+    }
+
+    fn publish_with(
+        &mut self,
+        services: &[Service],
+        classes: &[Class],
+        limits: &[SourceLimit],
+    ) -> Result<()> {
         ensure!(classes.is_empty(), "simulated services have no classes");
+        ensure!(limits.is_empty(), "nor limits of sources");
         self.memory.publish(services)?;
         let hash = build_perfect_hash(services)?;
         let mut tables = self.tables();

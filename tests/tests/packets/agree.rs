@@ -203,6 +203,9 @@ fn random_class(fixture: &mut Fixture, random: &mut StdRng, number: u32) -> Clas
     class.policy.regions = [u64::MAX, 1, 2, 6][random.random_range(0..4)];
     class.policy.slots_len = u32::from(random.random_ratio(7, 8));
     class.policy.flags ^= random.random_range(0..4);
+    class.policy.flags |= random.random_range(0..2) * service_flags::SHEDS;
+    class.policy.priority = random.random_range(0..4);
+    fixture.set_pressure(class.policy.id, random.random_range(0..4));
     class
 }
 
@@ -212,6 +215,12 @@ fn change_service(fixture: &mut Fixture, random: &mut StdRng) {
     let regions = [u64::MAX, 1, 2, 6][random.random_range(0..4)];
     let mut flags =
         random.random_range(0..4) | (random.random_range(0..2) * service_flags::AFFINITY);
+    flags |= random.random_range(0..2) * service_flags::SHEDS;
+    let pressure = random.random_range(0..2);
+    for protocol in [6, 17].into_iter().filter(|_| last <= vip::RESTEER) {
+        let id = fixture.service(vip, protocol).id;
+        fixture.set_pressure(id, pressure);
+    }
     if last == vip::NAT {
         flags |= service_flags::HAS_NAT;
     }

@@ -10,7 +10,7 @@ use steer_common::{
     Action,
     abi::{
         Config, Family, Macs, Measured, Member, MemberState, Mode, NatTimeouts, Service,
-        ServiceKey, Slot, member_flags, service_flags,
+        ServiceKey, Slot, SourceLimit, member_flags, service_flags,
     },
     frame::Buffer,
     process,
@@ -96,6 +96,8 @@ pub(crate) struct Fixture {
     pub(crate) host: HostTables,
     services: Vec<Service>,
     pub(crate) classes: Vec<Class>,
+    /// Limits of sources, which services and classes name by their place from 1.
+    pub(crate) limits: Vec<SourceLimit>,
     dropped: HashMap<DropReason, u64>,
 }
 
@@ -150,6 +152,7 @@ impl Fixture {
             host,
             services,
             classes: Vec::new(),
+            limits: Vec::new(),
             dropped: HashMap::new(),
         }
     }
@@ -207,7 +210,8 @@ impl Fixture {
 
     fn publish(&mut self) {
         let maps = self.xdp.maps();
-        maps.publish_with(&self.services, &self.classes).unwrap();
+        maps.publish_with(&self.services, &self.classes, &self.limits)
+            .unwrap();
         self.copy();
     }
 
@@ -221,6 +225,7 @@ impl Fixture {
         host.policies = snapshot.policies;
         host.classes = snapshot.classes;
         host.dscp_tables = snapshot.dscp_tables;
+        host.limits = snapshot.limits;
     }
 
     /// A service as it was set.
@@ -324,6 +329,23 @@ impl Fixture {
     pub(crate) fn answered(&self, reason: DropReason) -> u64 {
         let drops = self.host.drops.borrow();
         drops.get(&reason).copied().unwrap_or(0)
+    }
+
+    /// Sheds new flows of a service or class whose priority is below this.
+    pub(crate) fn set_pressure(&mut self, id: u16, pressure: u32) {
+        self.xdp.maps().set_pressure(id, pressure);
+        let mut admission = self.host.admission.borrow_mut();
+        admission.entry(id).or_default().pressure = pressure;
+    }
+
+    /// Compares what was refused, and says how often for a reason.
+    pub(crate) fn refused(&mut self, id: u16, reason: DropReason) -> u64 {
+        let kernel = self.xdp.maps().counters().unwrap().refused[&id];
+        let host = self.host.refused.borrow();
+        let host = host.get(&id).copied().unwrap_or_default();
+        assert_eq!(kernel, host, "number {id}");
+        let mut counts = kernel.counts();
+        counts.find(|(counted, _)| *counted == reason).unwrap().1
     }
 
     /// Compares what was counted for members.

@@ -13,6 +13,7 @@ mod flows;
 mod fragments;
 mod icmp;
 mod lifetime;
+mod limits;
 mod memory;
 mod modes;
 mod nat;

@@ -4,7 +4,7 @@
 use std::fmt;
 
 use prometheus_client::{collector::Collector, encoding::DescriptorEncoder};
-use steer_common::verdict::DropReason;
+use steer_common::{abi::Refusals, verdict::DropReason};
 
 use super::writer::{Writer, family};
 use crate::control::{BackendStatus, MemberStatus, ServiceStatus, Status};
@@ -97,6 +97,53 @@ impl Node {
             each(|service| {
                 let up = service.members.iter().filter(|member| member.state == "up");
                 up.count() as f64
+            }),
+        )?;
+        self.refused(page)
+    }
+
+    /// Of services, and of their classes.
+    fn refused(&self, page: &mut Writer<'_>) -> fmt::Result {
+        let policies = || {
+            let services = self.0.services.iter();
+            services.flat_map(|service| {
+                let own = (service.name.as_str(), "", service.shed, &service.refused);
+                let classes = service.classes.iter();
+                let classes = classes.map(|class| {
+                    (
+                        service.name.as_str(),
+                        class.name.as_str(),
+                        class.shed,
+                        &class.refused,
+                    )
+                });
+                std::iter::once(own).chain(classes)
+            })
+        };
+        page.counters(
+            family(
+                "steer_refused_packets",
+                "Packets refused, by the service or class that they were for, and reason.",
+            ),
+            policies().flat_map(|(service, class, _, refused)| {
+                Refusals::REASONS.into_iter().map(move |reason| {
+                    let count = refused.get(reason.name()).copied().unwrap_or(0);
+                    let labels = [
+                        ("service", service),
+                        ("class", class),
+                        ("reason", reason.name()),
+                    ];
+                    (labels, count)
+                })
+            }),
+        )?;
+        page.gauges(
+            family(
+                "steer_shedding",
+                "1 while new flows are shed for their priority.",
+            ),
+            policies().map(|(service, class, shed, _)| {
+                ([("service", service), ("class", class)], flag(shed))
             }),
         )
     }

@@ -23,7 +23,13 @@ fn status() -> Status {
         "services": [{
             "name": "chat", "address": "192.0.2.1", "port": 80, "protocol": "tcp",
             "pools": ["all"], "slots": 211, "unsettled": 4,
-            "members": [member("one", "up", 0.75), member("two", "down", 0.25)]
+            "members": [member("one", "up", 0.75), member("two", "down", 0.25)],
+            "priority": 100, "refused": { "denied": 2 },
+            "classes": [{
+                "name": "premium", "sources": ["10.0.0.0/8"], "dscp": [46], "pools": ["all"],
+                "regions": null, "slots": 211, "unsettled": 0, "priority": 200,
+                "refused": { "source-limited": 3 }, "shares": { "one": 1.0 }
+            }]
         }],
         "backends": [backend("one", "up"), backend("two", "down")],
         "drops": { "no-backend": 5 }
@@ -50,6 +56,10 @@ fn the_page_has_what_the_status_says() {
         "steer_dropped_packets_total{reason=\"no-backend\"} 5",
         "steer_dropped_packets_total{reason=\"reset\"} 0",
         "steer_backend_weight{backend=\"two\"} 5.0",
+        "steer_refused_packets_total{service=\"chat\",class=\"\",reason=\"denied\"} 2",
+        "steer_refused_packets_total{service=\"chat\",class=\"premium\",reason=\"source-limited\"} 3",
+        "steer_refused_packets_total{service=\"chat\",class=\"premium\",reason=\"shed\"} 0",
+        "steer_shedding{service=\"chat\",class=\"premium\"} 0.0",
         "steer_generation 3.0",
     ] {
         assert!(page.lines().any(|l| l == line), "{line} is not in\n{page}");
@@ -102,8 +112,8 @@ fn families_are_whole_and_described() {
 fn labels_are_names_and_words_and_no_addresses() {
     let page = page(&Meters::new(), status()).unwrap();
     let allowed = [
-        "service", "backend", "reason", "state", "health", "version", "node", "turn", "result",
-        "le", "file",
+        "service", "class", "backend", "reason", "state", "health", "version", "node", "turn",
+        "result", "le", "file",
     ];
     for line in page.lines().filter(|line| !line.starts_with('#')) {
         let Some((_, labels)) = line.split_once('{') else {

@@ -5,6 +5,7 @@ mod fake;
 mod operator;
 mod preview;
 mod replay;
+mod shedding;
 
 use std::{
     path::Path,
