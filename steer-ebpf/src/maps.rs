@@ -8,7 +8,9 @@ use aya_ebpf::{
 };
 use steer_common::{
     abi::{
-        self, Address, ClassKey, ClassMatch, Config, DscpTable, FlowEntry, FlowKey, FragmentEntry, FragmentKey, Measured, Member, MemberCounters, NatForward, NatReverse, Opening, Service, Signals, Admission, Refusals, SourceKey, SourceLimit,
+        self, Address, Admission, ClassKey, ClassMatch, Config, DscpTable, FlowEntry, FlowKey,
+        FragmentEntry, FragmentKey, Measured, Member, MemberCounters, NatForward, NatReverse,
+        Opening, Refusals, Service, Signals, SourceKey, SourceLimit,
     },
     verdict::DropReason,
 };

@@ -13,7 +13,9 @@ use aya_ebpf::{
 };
 use steer_common::{
     abi::{
-        self, Address, ClassKey, ClassMatch, Config, FlowEntry, FlowKey, FragmentEntry, FragmentKey, Member, NatForward, NatReverse, Opening, Service, Signal, Slot, TICK_SHIFT, Track, age, bucket, Admission, SourceKey, SourceLimit,
+        self, Address, Admission, ClassKey, ClassMatch, Config, FlowEntry, FlowKey, FragmentEntry,
+        FragmentKey, Member, NatForward, NatReverse, Opening, Service, Signal, Slot, SourceKey,
+        SourceLimit, TICK_SHIFT, Track, age, bucket,
     },
     tables::{Added, NextHop, Tables},
     verdict::DropReason,
@@ -22,7 +24,9 @@ use steer_common::{
 
 use crate::{
     maps::{
-        ADMISSION, ANSWERS, CLASS_DSCP, CLASSES, CONFIG, DENIED, DISPLACEMENTS, DRAFT, DROP_COUNTS, FLOWS, FRAGMENTS, MEASURED, MEMBER_COUNTS, MEMBERS, NAT_FORWARD, NAT_REVERSE, NAT_SOURCES, NEW_FLOWS, NEXT_OPENING, OPENINGS, SERVICES, SIGNALS, SLOTS, LIMITS, REFUSED, SOURCES,
+        ADMISSION, ANSWERS, CLASS_DSCP, CLASSES, CONFIG, DENIED, DISPLACEMENTS, DRAFT, DROP_COUNTS,
+        FLOWS, FRAGMENTS, LIMITS, MEASURED, MEMBER_COUNTS, MEMBERS, NAT_FORWARD, NAT_REVERSE,
+        NAT_SOURCES, NEW_FLOWS, NEXT_OPENING, OPENINGS, REFUSED, SERVICES, SIGNALS, SLOTS, SOURCES,
     },
     route,
 };
