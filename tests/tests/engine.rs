@@ -16,7 +16,8 @@ use steer_tests::{
 use steer_user::{
     pki::{self, Identity, IdentityKind, Validity},
     probe::{
-        Measurement, ProbeFailure, ProbeSettings, ProbeTarget, ProbeTls, Sample, Trouble, spawn,
+        Budget, Measurement, Method, ProbeFailure, ProbeSettings, ProbeTarget, ProbeTls, Sample,
+        Trouble, WebTls, spawn,
     },
 };
 use tempfile::TempDir;
@@ -66,16 +67,19 @@ impl Site {
             name: "b1".to_owned(),
             region: "eu".to_owned(),
             address: listen,
+            method: Method::Beacon,
         };
         let tls = ProbeTls::load(&file("ca.pem"), &file("n1.pem"), &file("n1.key"))?;
         let settings = ProbeSettings {
-            interval: Duration::from_millis(50),
+            node: "n1".to_owned(),
+            budget: Budget::new(1, Duration::from_millis(50), HOUR, 1000.0),
+            fast_probes: 2,
             timeout: Duration::from_secs(5),
             jitter: 0.1,
-            handshake_every: HOUR,
-            tls: Arc::new(tls),
+            tls: Some(Arc::new(tls)),
+            web: WebTls::new(None, None)?,
         };
-        spawn(target, settings, tx);
+        spawn(vec![target], 1, &settings, &tx);
         Ok(Self {
             folder,
             engine,

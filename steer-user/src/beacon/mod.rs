@@ -4,6 +4,7 @@ mod backend;
 mod drain;
 mod engine;
 mod load;
+mod peers;
 pub(crate) mod tls;
 
 use std::future::Future;
@@ -13,18 +14,16 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use quinn::{Connection, Endpoint, Incoming};
+use rustls::pki_types::CertificateDer;
 use tokio::sync::watch;
 
 pub use self::engine::{Completion, Engine, EngineConfig, Limits, Profile, ProfileError, Selector};
-use crate::pki::PkiError;
+use self::peers::{Knock, Peers, Pings, Place};
+use crate::pki::{Identity, PkiError};
 use crate::probe::{
     BACKEND_UP, DRAINING, Load, OrcaLoadReport, PROBE_BUDGET, TROUBLE, TROUBLE_FOR, wire,
 };
 
-/// More connections than any fleet of nodes needs; the rest is refused.
-const MAX_CONNECTIONS: usize = 1024;
-/// Above so many, a client must first prove its address.
-const UNPROVED_CONNECTIONS: usize = 64;
 /// How long the last packets may take on shutdown.
 const LINGER: Duration = Duration::from_secs(1);
 
@@ -47,6 +46,8 @@ pub struct BeaconConfig {
     pub drain_file: Option<PathBuf>,
     /// How many probes a second one node is asked to send at most.
     pub probe_budget: Option<f64>,
+    /// How many connections one node may have at once.
+    pub connections_per_node: usize,
 }
 
 /// Why a beacon can't start.
@@ -97,6 +98,7 @@ struct State {
     draining: Arc<watch::Sender<bool>>,
     drain_file: Option<Arc<drain::Follow>>,
     probe_budget: Option<f64>,
+    peers: Peers,
 }
 
 /// Runs a beacon until `shutdown` is ready.
@@ -143,6 +145,7 @@ impl Beacon {
                 draining,
                 drain_file: drain_file.map(|file| Arc::new(drain::Follow::start(file))),
                 probe_budget: config.probe_budget,
+                peers: Peers::new(config.connections_per_node),
             },
         })
     }
@@ -166,14 +169,16 @@ impl Beacon {
                 incoming = self.endpoint.accept() => incoming,
             };
             let Some(incoming) = incoming else { break };
-            let open = self.endpoint.open_connections();
-            if open >= MAX_CONNECTIONS {
-                incoming.refuse();
-            } else if open >= UNPROVED_CONNECTIONS && incoming.may_retry() {
+            let peers = &self.state.peers;
+            let address = incoming.remote_address().ip();
+            match peers.knock(address, !incoming.may_retry()) {
+                Knock::Refuse => incoming.refuse(),
                 // Can't fail: it may be retried.
-                let _ = incoming.retry();
-            } else {
-                tokio::spawn(welcome(incoming, self.state.clone()));
+                Knock::Prove => drop(incoming.retry()),
+                Knock::Welcome => {
+                    let place = peers.enter(address);
+                    tokio::spawn(welcome(incoming, place, self.state.clone()));
+                }
             }
         }
         self.endpoint.close(0_u8.into(), b"beacon shuts down");
@@ -181,17 +186,37 @@ impl Beacon {
     }
 }
 
-async fn welcome(incoming: Incoming, state: State) {
+async fn welcome(incoming: Incoming, mut place: Place, state: State) {
     let peer = incoming.remote_address();
     match incoming.await {
-        Ok(connection) => answer(connection, &state).await,
+        Ok(connection) => {
+            let node = node(&connection).unwrap_or_default();
+            if place.is(&node) {
+                answer(connection, &state).await;
+            } else {
+                tracing::warn!(%peer, node, "the node has enough connections");
+                connection.close(2_u8.into(), b"the node has enough connections");
+            }
+        }
         Err(error) => tracing::warn!(%peer, %error, "probe connection refused"),
     }
 }
 
+/// Whose certificate it is; it was verified in the handshake.
+fn node(connection: &Connection) -> Option<String> {
+    let shown = connection.peer_identity()?;
+    let chain = shown.downcast::<Vec<CertificateDer<'static>>>().ok()?;
+    let identity = Identity::from_certificate(chain.first()?).ok()?;
+    Some(identity.to_string())
+}
+
 /// Answers pings until the connection ends.
 async fn answer(connection: Connection, state: &State) {
+    let mut pings = Pings::new(Instant::now());
     while let Ok(datagram) = connection.read_datagram().await {
+        if !pings.allow(Instant::now()) {
+            continue;
+        }
         let peer = connection.remote_address();
         let reply = wire::decode_ping(&datagram).and_then(|sequence| {
             let limit = connection.max_datagram_size().unwrap_or(0);

@@ -46,6 +46,8 @@ pub(crate) fn server(config: &BeaconConfig) -> Result<quinn::ServerConfig, Beaco
         .max_concurrent_uni_streams(0_u8.into());
     let mut server = quinn::ServerConfig::with_crypto(Arc::new(crypto));
     server.transport_config(Arc::new(transport));
+    // A reply, which is longer than a ping, never goes to an address that did not make the handshake.
+    server.migration(false);
     Ok(server)
 }
 

@@ -40,6 +40,9 @@ pub(super) struct Beacon {
     /// Ask each node to send so many probes a second at most.
     #[arg(long, value_name = "NUMBER", value_parser = clap::value_parser!(u32).range(1..=1000))]
     probe_budget: Option<u32>,
+    /// How many connections one node may have at once.
+    #[arg(long, value_name = "NUMBER", default_value_t = 8, value_parser = clap::value_parser!(u16).range(2..=1024))]
+    connections_per_node: u16,
     #[command(flatten)]
     engine: Engine,
 }
@@ -145,6 +148,7 @@ impl Beacon {
             engine,
             drain_file: self.drain_file,
             probe_budget: self.probe_budget.map(f64::from),
+            connections_per_node: self.connections_per_node.into(),
         })
     }
 }

@@ -7,7 +7,7 @@ use super::names::Names;
 use super::node::identity;
 use super::read::List;
 use super::report::Report;
-use super::{Backend, Encap, Mode, Nat, Pool, raw};
+use super::{Backend, Encap, Mode, Nat, Pool, probes, raw};
 use crate::pki::IdentityKind;
 
 /// The largest capacity, and the largest weight that the operator may give.
@@ -71,6 +71,7 @@ fn backend(raw: &raw::Backend, context: &Context<'_>, report: &mut Report<'_>) -
             }
         }
     };
+    let (probes, require) = probes::probes(raw, report);
     let address = report.address(&raw.address)?;
     reachable(raw, address, context, report);
     Some(Backend {
@@ -85,6 +86,8 @@ fn backend(raw: &raw::Backend, context: &Context<'_>, report: &mut Report<'_>) -
         capacity,
         beacon,
         first_token: raw.first_token,
+        probes,
+        require,
     })
 }
 

@@ -14,6 +14,7 @@ mod merge;
 mod names;
 mod node;
 mod policy;
+mod probes;
 mod raw;
 mod read;
 mod report;
@@ -39,6 +40,7 @@ pub use self::document::{DROP_INS, Document, SourceFile};
 pub use self::policy::{Policy, PolicyId};
 pub use self::report::{ConfigError, Problem};
 pub use self::schema::schema;
+use crate::probe::Method;
 
 /// A configuration that holds: names are unique, and each reference names something.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -179,6 +181,12 @@ pub struct Probe {
     pub fall: u32,
     /// From one full handshake to the next.
     pub handshake_every: Duration,
+    /// How many probes a second the node sends at most; after failures half as many more.
+    pub budget: u32,
+    /// The CA of certificates that HTTPS and HTTP/3 probes take; without it, any will do.
+    pub http_ca: Option<PathBuf>,
+    /// The host that HTTP probes ask for; without it, the backend's address.
+    pub http_name: Option<String>,
     /// Certificates; there if any backend has a beacon.
     pub files: Option<ProbeFiles>,
 }
@@ -209,10 +217,29 @@ pub struct Backend {
     pub zone: String,
     /// Its weight relative to other backends; at least 1.
     pub capacity: u32,
-    /// Where its beacon listens. Without one it counts as up.
+    /// Where its beacon listens.
     pub beacon: Option<SocketAddr>,
     /// What of its answers is the first token.
     pub first_token: FirstToken,
+    /// How it is probed, the beacon first. Without any it counts as up.
+    pub probes: Vec<Method>,
+    /// So many of them have to be answered; at least 1.
+    pub require: usize,
+}
+
+impl Backend {
+    /// Where a probe of it goes to.
+    #[must_use]
+    pub fn asked_at(&self, method: &Method) -> SocketAddr {
+        match (method, self.beacon) {
+            (Method::Beacon, Some(beacon)) => beacon,
+            // A beacon that is probed has a place.
+            (Method::Beacon, None) => SocketAddr::new(self.address, 0),
+            (Method::Tcp { port } | Method::Get { port, .. }, _) => {
+                SocketAddr::new(self.address, *port)
+            }
+        }
+    }
 }
 
 /// What of an engine's answers is the first token.

@@ -209,9 +209,16 @@ pub(super) fn probe(raw: raw::Probe, with_beacons: bool, report: &mut Report<'_>
         let todo = "name the files that `steer pki` made, or remove `beacon` from the backends";
         report.add(report.find("probe"), what, todo);
     }
+    if let Some(name) = &raw.http_name
+        && rustls::pki_types::ServerName::try_from(name.get_ref().as_str()).is_err()
+    {
+        let what = format!("{:?} is no name of a host", name.get_ref());
+        report.add(name.span(), what, "write one like chat.example.org");
+    }
     let mut file = |value: Option<Text>| -> Option<PathBuf> {
         value.map(|v| report.path(Some(v), "/etc/steer/pki/ca.pem"))
     };
+    let http_ca = file(raw.http_ca);
     let files = (file(raw.ca), file(raw.cert), file(raw.key));
     Probe {
         interval,
@@ -219,6 +226,9 @@ pub(super) fn probe(raw: raw::Probe, with_beacons: bool, report: &mut Report<'_>
         rise: report.number(raw.rise.as_ref(), 2, 1..=100),
         fall: report.number(raw.fall.as_ref(), 2, 1..=100),
         handshake_every,
+        budget: report.number(raw.budget.as_ref(), 5000, 10..=100_000),
+        http_ca,
+        http_name: raw.http_name.map(Text::into_inner),
         files: match files {
             (Some(ca), Some(cert), Some(key)) => Some(ProbeFiles { ca, cert, key }),
             _ => None,

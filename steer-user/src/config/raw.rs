@@ -96,6 +96,12 @@ pub(super) struct Probe {
     pub fall: Option<Spanned<u32>>,
     /// From one full handshake to the next: 30s.
     pub handshake_every: Option<Text>,
+    /// Probes a second that the node sends at most, 10 to 100000: 5000.
+    pub budget: Option<Spanned<u32>>,
+    /// File of the CA of certificates that HTTPS and HTTP/3 probes take: any certificate will do.
+    pub http_ca: Option<Text>,
+    /// Host that HTTP probes ask for, and name of their certificates: the backend's address.
+    pub http_name: Option<Text>,
     /// File of the CA of beacons' certificates.
     pub ca: Option<Text>,
     /// File of the node's certificate.
@@ -118,6 +124,16 @@ pub(super) struct Api {
     pub admin: Vec<Text>,
     /// Address and port of metrics and health by TCP, for anybody who gets there: nowhere.
     pub metrics: Option<Text>,
+}
+
+/// How many of several probes have to be answered.
+#[derive(Clone, Deserialize, JsonSchema)]
+#[serde(untagged)]
+pub(super) enum Require {
+    /// So many.
+    Number(u32),
+    /// "all" or "any".
+    Word(String),
 }
 
 /// How a backend is reached.
@@ -150,8 +166,13 @@ pub(super) struct Backend {
     pub zone: String,
     /// Its share relative to the other backends': 1.
     pub capacity: Option<Spanned<u32>>,
-    /// Address and port of its beacon; without one it counts as up.
+    /// Address and port of its beacon.
     pub beacon: Option<Text>,
+    /// How it is probed: beacon, tcp:8000, http:8000/health, https:443/health, h3:443/health. By its
+    /// beacon; without one, not at all, and it counts as up.
+    pub probes: Option<Spanned<Vec<Text>>>,
+    /// How many of them have to be answered: all, any, or a number. All.
+    pub require: Option<Spanned<Require>>,
     /// Its port in mode nat; without it, the service's.
     pub port: Option<Spanned<u16>>,
     /// What of its answers is the first token, which mode nat measures.

@@ -102,15 +102,16 @@ impl Known {
 
     /// Its health; a backend that is not probed counts as up.
     pub(super) fn health(&self, backend: &config::Backend) -> State {
-        match backend.beacon {
-            Some(_) => self.health.state(),
-            None => State::Up,
+        if backend.probes.is_empty() {
+            State::Up
+        } else {
+            self.health.state()
         }
     }
 
     /// Its ring; one that was not measured is near if it is in this node's region, else far.
     pub(super) fn ring(&self, backend: &config::Backend, home: &str) -> usize {
-        let assumed = if backend.beacon.is_none() && backend.region == home {
+        let assumed = if backend.probes.is_empty() && backend.region == home {
             0
         } else {
             BOUNDS.len()

@@ -25,7 +25,7 @@ impl<D: Dataplane> Controller<D> {
         let mut all = HashMap::new();
         for backend in &config.backends {
             let name = &backend.name;
-            let place = |b: &Backend| (b.address, b.beacon, b.region.clone());
+            let place = |b: &Backend| (b.address, b.beacon, b.region.clone(), b.probes.clone());
             let same = before
                 .get(name.as_str())
                 .is_some_and(|b| place(b) == place(backend));

@@ -28,7 +28,7 @@ type Labels<const N: usize> = [(&'static str, String); N];
 type Histograms = Family<Labels<1>, Histogram, fn() -> Histogram>;
 
 /// What comes of a probe: the label `result`.
-const RESULTS: [&str; 9] = [
+const RESULTS: [&str; 10] = [
     "answered",
     "timeout",
     "refused",
@@ -36,6 +36,7 @@ const RESULTS: [&str; 9] = [
     "tls",
     "backend_down",
     "hung",
+    "status",
     "malformed",
     "local",
 ];
@@ -167,6 +168,7 @@ impl Meters {
             Err(ProbeFailure::Tls(_)) => "tls",
             Err(ProbeFailure::BackendDown) => "backend_down",
             Err(ProbeFailure::Hung { .. }) => "hung",
+            Err(ProbeFailure::Status { .. }) => "status",
             Err(ProbeFailure::Malformed(_)) => "malformed",
             Err(ProbeFailure::Local(_)) => "local",
         };
@@ -185,7 +187,7 @@ impl Meters {
 
     /// Forgets backends that a configuration does not have, and looks at its certificates.
     pub fn configured(&self, config: &Config) {
-        let probed = config.backends.iter().filter(|b| b.beacon.is_some());
+        let probed = config.backends.iter().filter(|b| !b.probes.is_empty());
         let now: BTreeSet<String> = probed.map(|b| b.name.clone()).collect();
         for name in &now {
             // They are there before anything happens, so that rates have a beginning.

@@ -26,7 +26,7 @@ use crate::{
     explain::Explanation,
     generations::{Started, Store},
     journal::{Event, Journal, Why},
-    probe::{self, Measurement, ProbeSettings, ProbeTarget, ProbeTls},
+    probe::{self, Budget, Measurement, ProbeSettings, ProbeTarget, ProbeTls, WebTls},
 };
 
 /// How often things are done that are due by time alone.
@@ -331,27 +331,39 @@ pub(super) fn spawn_probers(
     config: &Config,
     measured: &mpsc::Sender<Measurement>,
 ) -> Result<Vec<JoinHandle<()>>> {
-    let Some(files) = &config.probe.files else {
-        return Ok(Vec::new());
+    let settings = &config.probe;
+    let tls = match &settings.files {
+        Some(files) => {
+            let loaded = ProbeTls::load(&files.ca, &files.cert, &files.key)?;
+            Some(Arc::new(loaded))
+        }
+        None => None,
     };
-    let tls = ProbeTls::load(&files.ca, &files.cert, &files.key)?;
+    let count = config.backends.iter().map(|b| b.probes.len()).sum();
     let settings = ProbeSettings {
-        interval: config.probe.interval,
-        timeout: config.probe.timeout,
+        node: config.node.name.clone(),
+        budget: Budget::new(
+            count,
+            settings.interval,
+            settings.handshake_every,
+            f64::from(settings.budget),
+        ),
+        fast_probes: settings.rise.max(settings.fall),
+        timeout: settings.timeout,
         jitter: JITTER,
-        handshake_every: config.probe.handshake_every,
-        tls: Arc::new(tls),
+        tls,
+        web: WebTls::new(settings.http_ca.as_deref(), settings.http_name.clone())?,
     };
     let mut probers = Vec::new();
     for backend in &config.backends {
-        if let Some(address) = backend.beacon {
-            let target = ProbeTarget {
-                name: backend.name.clone(),
-                region: backend.region.clone(),
-                address,
-            };
-            probers.push(probe::spawn(target, settings.clone(), measured.clone()));
-        }
+        let targets = backend.probes.iter().map(|method| ProbeTarget {
+            name: backend.name.clone(),
+            region: backend.region.clone(),
+            address: backend.asked_at(method),
+            method: method.clone(),
+        });
+        let (targets, require) = (targets.collect(), backend.require);
+        probers.extend(probe::spawn(targets, require, &settings, measured));
     }
     Ok(probers)
 }

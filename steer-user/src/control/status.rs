@@ -226,7 +226,7 @@ pub struct BackendStatus {
     pub address: String,
     /// How it is reached.
     pub mode: String,
-    /// What probes say: up, down or unknown; "unprobed" without a beacon.
+    /// What probes say: up, down or unknown; "unprobed" without probes.
     pub health: String,
     /// Whether the operator drains it.
     pub drained: bool,
@@ -447,7 +447,7 @@ fn backend<D: Dataplane>(
     let known = controller.known.get(&settings.name);
     let weight = known.and_then(|known| known.weight);
     let health = match known.map(|known| known.health(settings)) {
-        _ if settings.beacon.is_none() => "unprobed",
+        _ if settings.probes.is_empty() => "unprobed",
         Some(State::Up) => "up",
         Some(State::Down) => "down",
         Some(State::Unknown) | None => "unknown",

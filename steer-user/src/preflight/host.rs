@@ -174,9 +174,9 @@ fn caps(names: &[&str]) -> String {
 }
 
 fn files(config: &Config, facts: &Facts) -> Option<Finding> {
-    let probed = config.backends.iter().filter(|b| b.beacon.is_some());
+    let probes = config.backends.iter().map(|b| b.probes.len() as u64);
     // An old connection may overlap a new one.
-    let needed = FILES + 2 * probed.count() as u64;
+    let needed = FILES + 2 * probes.sum::<u64>();
     let files = facts.system.files.filter(|files| *files < needed)?;
     let what = format!("{files} may be open, and probes of so many backends need {needed}");
     Some(

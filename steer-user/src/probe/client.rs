@@ -1,72 +1,94 @@
-//! The prober of one backend.
+//! The probers of one backend.
 
 use std::convert::Infallible;
 use std::net::SocketAddr;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-use tokio::sync::mpsc;
+use tokio::sync::{Semaphore, mpsc};
 use tokio::task::JoinHandle;
 use tokio::time::sleep;
 
-use super::link::Link;
+use super::combine::Combine;
+use super::method::Method;
+use super::pace::{Budget, Pace};
+use super::session::Session;
+use super::web_tls::WebTls;
 use super::{Measurement, ProbeFailure, ProbeTls, Sample};
-use crate::pki::{Identity, IdentityKind};
 
 /// The first wait after a failed reconnection; doubles up to the interval.
 const FIRST_BACKOFF: Duration = Duration::from_millis(25);
 /// So many timeouts in a row replace the connection: a restarted beacon doesn't know the old one.
 const TIMEOUTS_PER_LINK: u32 = 2;
+/// Connections that are made at once: more of them would time out by each other's work.
+static OPENING: Semaphore = Semaphore::const_new(64);
 
-/// Whom to probe.
+/// Whom to probe, and how.
 #[derive(Clone, Debug)]
 pub struct ProbeTarget {
     /// The backend's name; its beacon's certificate must carry it.
     pub name: String,
     /// The backend's region; its beacon's certificate must carry it.
     pub region: String,
-    /// Where the beacon listens (UDP).
+    /// Where it is asked.
     pub address: SocketAddr,
+    /// How it is asked.
+    pub method: Method,
 }
 
 /// How to probe.
 #[derive(Clone, Debug)]
 pub struct ProbeSettings {
-    /// From one ping to the next.
-    pub interval: Duration,
+    /// This node's name: it has a part in when probes go out.
+    pub node: String,
+    /// How often, shared by all probes of the node.
+    pub budget: Arc<Budget>,
+    /// After a change of a probe's outcome so many go out faster.
+    pub fast_probes: u32,
     /// Longest wait for a reply or a handshake.
     pub timeout: Duration,
     /// Share of the interval, from 0 to 1, by which it varies at random, so that nodes don't ping
     /// in step.
     pub jitter: f64,
-    /// How often a fresh connection with a full handshake replaces the old one.
-    pub handshake_every: Duration,
-    /// Certificates.
-    pub tls: Arc<ProbeTls>,
+    /// Certificates for beacons.
+    pub tls: Option<Arc<ProbeTls>>,
+    /// Certificates of others.
+    pub web: WebTls,
 }
 
-/// Probes `target` until the receiver of `tx` is dropped or the handle is aborted.
+/// Probes one backend by all of `targets`, until the receiver of `tx` is dropped or the handles are
+/// aborted. `require` of them have to be answered for a good outcome.
 ///
-/// Each ping gives one [`Measurement`]; so does each loss of the connection, when it happens, and
-/// each failed attempt to reconnect. Must be called in a tokio runtime.
+/// Each probe gives at most one [`Measurement`]; so does each loss of a beacon's connection, when it
+/// happens, and each failed attempt to reconnect. Must be called in a tokio runtime.
 pub fn spawn(
-    target: ProbeTarget,
-    settings: ProbeSettings,
-    tx: mpsc::Sender<Measurement>,
-) -> JoinHandle<()> {
-    tokio::spawn(async move {
+    targets: Vec<ProbeTarget>,
+    require: usize,
+    settings: &ProbeSettings,
+    tx: &mpsc::Sender<Measurement>,
+) -> Vec<JoinHandle<()>> {
+    let combine = Arc::new(Mutex::new(Combine::new(targets.len(), require)));
+    let mut tasks = Vec::new();
+    for (index, target) in targets.into_iter().enumerate() {
         let closed = tx.clone();
+        let pace = Pace::new(Arc::clone(&settings.budget), settings.fast_probes);
         let mut prober = Prober {
             target,
-            settings,
-            tx,
+            settings: settings.clone(),
+            tx: tx.clone(),
+            combine: Arc::clone(&combine),
+            index,
+            pace,
             retries: 0,
         };
-        tokio::select! {
-            () = closed.closed() => {}
-            () = prober.run() => {}
-        }
-    })
+        tasks.push(tokio::spawn(async move {
+            tokio::select! {
+                () = closed.closed() => {}
+                () = prober.run() => {}
+            }
+        }));
+    }
+    tasks
 }
 
 enum End {
@@ -78,88 +100,88 @@ struct Prober {
     target: ProbeTarget,
     settings: ProbeSettings,
     tx: mpsc::Sender<Measurement>,
+    combine: Arc<Mutex<Combine>>,
+    /// Its place among the probes of the backend.
+    index: usize,
+    pace: Pace,
     /// Reconnections since the last ping that was answered.
     retries: u32,
 }
 
 impl Prober {
     async fn run(&mut self) {
+        let name = format!("{} {}", self.target.name, self.target.method);
+        sleep(self.pace.phase(&self.settings.node, &name)).await;
         loop {
             let Err(end) = self.session().await;
             let End::Lost(failure) = end else { return };
             if self.send(Err(failure)).await.is_err() {
                 return;
             }
+            let usual = self.pace.next(false, None);
             let doubled = FIRST_BACKOFF * (1 << self.retries.saturating_sub(1).min(10));
             if self.retries > 0 {
-                sleep(self.jittered(doubled.min(self.settings.interval))).await;
+                sleep(self.jittered(doubled.min(usual))).await;
             }
             self.retries += 1;
         }
     }
 
-    /// Connects, then pings until the connection is lost.
+    /// Connects, then asks until the connection is lost.
     async fn session(&mut self) -> Result<Infallible, End> {
-        let mut link = self.open().await?;
+        let mut session = {
+            // Never closed.
+            let _place = OPENING.acquire().await;
+            Session::open(&self.target, &self.settings)
+                .await
+                .map_err(End::Lost)?
+        };
+        // Not all of a node's connections are made anew at once.
+        let every = self.settings.budget.handshake_every();
         let mut opened = Instant::now();
+        let mut renew_after = every.mul_f64(1.0 - 0.5 * rand::random::<f64>());
         let mut timeouts = 0;
         loop {
             let started = Instant::now();
-            let outcome = link.ping(self.settings.timeout).await;
+            let outcome = session.ask(self.settings.timeout).await;
             match &outcome {
                 Ok(_) => (timeouts, self.retries) = (0, 0),
                 Err(
                     ProbeFailure::BackendDown
                     | ProbeFailure::Hung { .. }
+                    | ProbeFailure::Status { .. }
                     | ProbeFailure::Malformed(_),
                 ) => timeouts = 0,
                 Err(ProbeFailure::Timeout) if timeouts + 1 < TIMEOUTS_PER_LINK => timeouts += 1,
                 Err(failure) => return Err(End::Lost(failure.clone())),
             }
+            let allowed = outcome.as_ref().ok().and_then(|s| s.report.probe_budget());
+            let period = self.pace.next(outcome.is_ok(), allowed);
             self.send(outcome).await?;
 
-            let wait = self
-                .jittered(self.settings.interval)
-                .saturating_sub(started.elapsed());
+            let wait = self.jittered(period).saturating_sub(started.elapsed());
             tokio::select! {
                 () = sleep(wait) => {}
-                failure = link.lost() => return Err(End::Lost(failure)),
+                failure = session.lost() => return Err(End::Lost(failure)),
             }
-            if opened.elapsed() >= self.settings.handshake_every {
-                link = self.open().await?;
+            if opened.elapsed() >= renew_after {
+                let _place = OPENING.acquire().await;
+                let renewed = session.renew(&self.target, &self.settings).await;
+                renewed.map_err(End::Lost)?;
                 opened = Instant::now();
+                renew_after = every;
             }
         }
     }
 
-    async fn open(&self) -> Result<Link, End> {
-        let ProbeTarget {
-            name,
-            region,
-            address,
-        } = &self.target;
-        let expected = Identity::new(IdentityKind::Beacon, region, name)
-            .map_err(|e| End::Lost(ProbeFailure::Local(e.to_string())))?;
-        let ProbeSettings {
-            interval,
-            timeout,
-            tls,
-            ..
-        } = &self.settings;
-        // Never idle between two pings; what is lost is found by the pings.
-        let idle = interval
-            .saturating_mul(4)
-            .saturating_add(*timeout)
-            .max(Duration::from_secs(10));
-        Link::open(*address, expected, tls, *timeout, idle)
-            .await
-            .map_err(End::Lost)
-    }
-
     async fn send(&self, outcome: Result<Sample, ProbeFailure>) -> Result<(), End> {
-        let backend = self.target.name.clone();
+        let counts = {
+            let mut combine = self.combine.lock().unwrap_or_else(PoisonError::into_inner);
+            combine.note(self.index, outcome)
+        };
+        let Some(outcome) = counts else { return Ok(()) };
         let measurement = Measurement {
-            backend,
+            backend: self.target.name.clone(),
             at: Instant::now(),
             outcome,
         };

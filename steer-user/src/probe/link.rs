@@ -128,7 +128,7 @@ async fn reply(
     }
 }
 
-async fn refusal(unreachable: &mut Unreachable) -> ProbeFailure {
+pub(super) async fn refusal(unreachable: &mut Unreachable) -> ProbeFailure {
     match unreachable
         .wait_for(Option::is_some)
         .await
@@ -145,7 +145,7 @@ fn unusable(error: ConnectError) -> ProbeFailure {
 }
 
 /// The failure that a lost connection amounts to.
-fn classify(error: ConnectionError) -> ProbeFailure {
+pub(super) fn classify(error: ConnectionError) -> ProbeFailure {
     let code = match &error {
         ConnectionError::TimedOut => return ProbeFailure::Timeout,
         ConnectionError::VersionMismatch => return ProbeFailure::Malformed(error.to_string()),

@@ -85,6 +85,12 @@ pub enum ProbeFailure {
         /// For how long.
         seconds: u64,
     },
+    /// The backend answers with a status that is not one of success.
+    #[error("it answers with status {status}; check the path that is probed, and the backend")]
+    Status {
+        /// The status.
+        status: u16,
+    },
     /// The beacon doesn't keep to the protocol.
     #[error("malformed answer: {0}; do both sides run the same version?")]
     Malformed(String),

@@ -1,23 +1,34 @@
-//! Probes: what a node asks of a backend's beacon, and how.
+//! Probes: what a node asks of a backend or of the beacon beside it, and how.
 
 mod client;
+mod combine;
 mod link;
 mod load;
 mod measurement;
+mod method;
 mod orca;
+mod pace;
+mod session;
 mod socket;
 #[cfg(test)]
 mod tests;
 mod tls;
+mod web;
+#[cfg(test)]
+mod web_tests;
+mod web_tls;
 pub mod wire;
 
 pub use self::client::{ProbeSettings, ProbeTarget, spawn};
 pub use self::load::{Load, NO_SIGNAL, NoSignal};
 pub use self::measurement::{Measurement, ProbeFailure, Sample, Trouble};
+pub use self::method::{Method, Over};
 pub use self::orca::{
     BACKEND_UP, DRAINING, OrcaLoadReport, PROBE_BUDGET, ReportError, TROUBLE, TROUBLE_FOR,
 };
+pub use self::pace::Budget;
 pub use self::tls::ProbeTls;
+pub use self::web_tls::WebTls;
 
 /// The ALPN protocol between a node and a beacon.
 pub const ALPN: &[u8] = b"steer-probe/1";

@@ -56,6 +56,7 @@ impl Lab {
             engine: None,
             drain_file: None,
             probe_budget: None,
+            connections_per_node: 8,
         }
     }
 
@@ -69,13 +70,19 @@ impl Lab {
     }
 }
 
+fn pace(interval: Duration, handshake_every: Duration) -> Arc<Budget> {
+    Budget::new(1, interval, handshake_every, 1e6)
+}
+
 fn settings(tls: ProbeTls) -> ProbeSettings {
     ProbeSettings {
-        interval: Duration::from_millis(20),
+        node: "n1".to_owned(),
+        budget: pace(Duration::from_millis(20), HOUR),
+        fast_probes: 2,
         timeout: Duration::from_secs(5),
         jitter: 0.2,
-        handshake_every: HOUR,
-        tls: Arc::new(tls),
+        tls: Some(Arc::new(tls)),
+        web: WebTls::new(None, None).unwrap(),
     }
 }
 
@@ -85,8 +92,9 @@ fn probe(address: SocketAddr, settings: ProbeSettings) -> mpsc::Receiver<Measure
         name: "b1".to_owned(),
         region: "eu".to_owned(),
         address,
+        method: Method::Beacon,
     };
-    spawn(target, settings, tx);
+    spawn(vec![target], 1, &settings, &tx);
     rx
 }
 
@@ -169,12 +177,14 @@ async fn fresh_connections_are_made_when_due() {
     let lab = Lab::new();
     let running = start(&lab.beacon("b1")).await;
     let always = ProbeSettings {
-        handshake_every: Duration::ZERO,
+        budget: pace(Duration::from_millis(20), Duration::ZERO),
         ..settings(lab.tls("n1"))
     };
     let mut rx = probe(running.address, always);
     for _ in 0..3 {
-        assert!(next(&mut rx).await.unwrap().handshake.is_some());
+        until(&mut rx, |o| o.as_ref().is_ok_and(|s| s.handshake.is_some()))
+            .await
+            .unwrap();
     }
 }
 
@@ -301,7 +311,7 @@ async fn a_beacon_that_stops_is_seen_at_once_and_found_again() {
     let running = start(&config).await;
     // Pings are too rare to be what notices.
     let rare = ProbeSettings {
-        interval: HOUR,
+        budget: pace(HOUR, HOUR),
         jitter: 0.0,
         ..settings(lab.tls("n1"))
     };
@@ -384,4 +394,46 @@ async fn a_beacon_does_not_vouch_for_a_dead_backend() {
     );
     let _backend = TcpListener::bind(address).await.unwrap();
     until(&mut rx, Result::is_ok).await.unwrap();
+}
+
+#[tokio::test]
+async fn a_node_has_so_many_connections_and_no_more() {
+    let lab = Lab::new();
+    let config = BeaconConfig {
+        connections_per_node: 2,
+        ..lab.beacon("b1")
+    };
+    let running = start(&config).await;
+    let (mut first, mut second) = (lab.probe(running.address), lab.probe(running.address));
+    next(&mut first).await.unwrap();
+    next(&mut second).await.unwrap();
+    let failure = next(&mut lab.probe(running.address)).await.unwrap_err();
+    assert!(matches!(failure, ProbeFailure::Refused(_)), "{failure}");
+    next(&mut first).await.unwrap();
+    drop(first);
+    until(&mut lab.probe(running.address), Result::is_ok)
+        .await
+        .unwrap();
+}
+
+#[tokio::test]
+async fn a_budget_of_the_beacon_is_kept() {
+    let lab = Lab::new();
+    let config = BeaconConfig {
+        probe_budget: Some(4.0),
+        ..lab.beacon("b1")
+    };
+    let running = start(&config).await;
+    let mut rx = lab.probe(running.address);
+    next(&mut rx).await.unwrap();
+    let begun = Instant::now();
+    for _ in 0..3 {
+        next(&mut rx).await.unwrap();
+    }
+    // Three quarters of a second, less the jitter.
+    assert!(
+        begun.elapsed() >= Duration::from_millis(500),
+        "{:?}",
+        begun.elapsed()
+    );
 }

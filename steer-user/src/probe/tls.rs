@@ -94,6 +94,8 @@ impl ProbeTls {
         let mut transport = quinn::TransportConfig::default();
         transport
             .initial_rtt(Duration::from_millis(100))
+            // For intervals that are longer than a beacon waits.
+            .keep_alive_interval(Some(Duration::from_secs(10)))
             .max_idle_timeout(Some(idle.try_into().map_err(|e| local(&e))?))
             .max_concurrent_bidi_streams(0_u8.into())
             .max_concurrent_uni_streams(0_u8.into());

@@ -1,0 +1,68 @@
+//! The keys `probes` and `require` of `[[backend]]`.
+
+use super::raw::{self, Require};
+use super::report::Report;
+use crate::probe::Method;
+
+/// How a backend is probed, the beacon first, and how many of the probes have to be answered.
+pub(super) fn probes(raw: &raw::Backend, report: &mut Report<'_>) -> (Vec<Method>, usize) {
+    let mut methods: Vec<Method> = Vec::new();
+    match &raw.probes {
+        None => methods.extend(raw.beacon.as_ref().map(|_| Method::Beacon)),
+        Some(list) => {
+            for text in list.get_ref() {
+                match text.get_ref().parse::<Method>() {
+                    Ok(method) if methods.contains(&method) => {
+                        let what = format!("probe {:?} is there twice", text.get_ref());
+                        report.add(text.span(), what, "remove one of them");
+                    }
+                    Ok(method) => {
+                        if method == Method::Beacon && raw.beacon.is_none() {
+                            let todo = "write its address and port: beacon = \"192.0.2.1:7100\"";
+                            report.add(text.span(), "the backend has no `beacon`", todo);
+                        }
+                        methods.push(method);
+                    }
+                    Err(_) => {
+                        let what = format!("{:?} is no probe", text.get_ref());
+                        let todo = "write beacon, tcp:8000, http:8000/health, https:443/health or \
+                                    h3:443/health";
+                        report.add(text.span(), what, todo);
+                    }
+                }
+            }
+            if let Some(beacon) = raw
+                .beacon
+                .as_ref()
+                .filter(|_| !methods.contains(&Method::Beacon))
+            {
+                let todo = "add \"beacon\" to `probes`, or remove this";
+                report.add(beacon.span(), "`probes` does not ask this beacon", todo);
+            }
+        }
+    }
+    // It knows most, and speaks for the others.
+    methods.sort_by_key(|method| *method != Method::Beacon);
+    let all = methods.len().max(1);
+    let Some(require) = &raw.require else {
+        return (methods, all);
+    };
+    let number = match require.get_ref() {
+        Require::Word(word) if word == "all" => Some(all),
+        Require::Word(word) if word == "any" => Some(1),
+        Require::Word(_) => None,
+        Require::Number(number) => usize::try_from(*number)
+            .ok()
+            .filter(|n| (1..=all).contains(n)),
+    };
+    let number = number.unwrap_or_else(|| {
+        let what = "`require` is not all, any, or a number of its probes";
+        report.add(
+            require.span(),
+            what,
+            format!("write all, any, or 1 to {all}"),
+        );
+        all
+    });
+    (methods, number)
+}

@@ -1,0 +1,85 @@
+//! One way to ask, with the connection that it keeps.
+
+use std::time::Duration;
+
+use super::{
+    ProbeFailure, ProbeSettings, ProbeTarget, Sample,
+    link::Link,
+    method::Method,
+    web::{self, Get, Getter},
+};
+use crate::pki::{Identity, IdentityKind};
+
+pub(super) enum Session {
+    Beacon(Box<Link>),
+    Tcp(std::net::SocketAddr),
+    Get(Box<Getter>),
+}
+
+impl Session {
+    /// Begins. Only a beacon is connected to at once; the others are with their first probe.
+    pub(super) async fn open(
+        target: &ProbeTarget,
+        settings: &ProbeSettings,
+    ) -> Result<Self, ProbeFailure> {
+        let ProbeTarget {
+            name,
+            region,
+            address,
+            method,
+        } = target;
+        match method {
+            Method::Beacon => {
+                let expected = Identity::new(IdentityKind::Beacon, region, name)
+                    .map_err(|e| ProbeFailure::Local(e.to_string()))?;
+                let Some(tls) = &settings.tls else {
+                    return Err(ProbeFailure::Local("there are no certificates".to_owned()));
+                };
+                let timeout = settings.timeout;
+                // Never idle between two pings; what is lost is found by the pings.
+                let idle = Duration::from_secs(120).max(timeout.saturating_mul(4));
+                let link = Link::open(*address, expected, tls, timeout, idle).await?;
+                Ok(Self::Beacon(Box::new(link)))
+            }
+            Method::Tcp { .. } => Ok(Self::Tcp(*address)),
+            Method::Get { over, path, .. } => Ok(Self::Get(Box::new(Getter::new(Get {
+                over: *over,
+                address: *address,
+                path: path.clone(),
+                tls: settings.web.clone(),
+            })))),
+        }
+    }
+
+    /// One probe.
+    pub(super) async fn ask(&mut self, limit: Duration) -> Result<Sample, ProbeFailure> {
+        match self {
+            Self::Beacon(link) => link.ping(limit).await,
+            Self::Tcp(address) => web::connect(*address, limit).await,
+            Self::Get(getter) => getter.ask(limit).await,
+        }
+    }
+
+    /// Makes the connection anew.
+    pub(super) async fn renew(
+        &mut self,
+        target: &ProbeTarget,
+        settings: &ProbeSettings,
+    ) -> Result<(), ProbeFailure> {
+        match self {
+            Self::Beacon(_) => *self = Self::open(target, settings).await?,
+            Self::Tcp(_) => {}
+            Self::Get(getter) => getter.renew(),
+        }
+        Ok(())
+    }
+
+    /// Waits until the connection is lost, where that says something: a web server may close one
+    /// that has nothing to do.
+    pub(super) async fn lost(&mut self) -> ProbeFailure {
+        match self {
+            Self::Beacon(link) => link.lost().await,
+            Self::Tcp(_) | Self::Get(_) => std::future::pending().await,
+        }
+    }
+}
