@@ -4,8 +4,10 @@ mod bench;
 mod boot;
 mod demo;
 mod dist;
+mod docs;
 mod fuzz;
 mod llama;
+mod python;
 mod run;
 mod setup;
 mod sim;
@@ -37,6 +39,8 @@ enum Task {
     },
     /// Set up, then build the Debian packages of node and beacon into target/debian.
     Dist,
+    /// Set up, then write the documentation's reference anew and build the book into target/book.
+    Docs,
     /// Set up, then send random packets through random tables, and compare kernel and host.
     Fuzz {
         /// How many packets.
@@ -64,6 +68,7 @@ fn main() -> Result<()> {
         Task::Boot => boot::run(),
         Task::Demo { engine } => demo::run(engine),
         Task::Dist => dist::run(),
+        Task::Docs => docs::run(),
         Task::Fuzz { packets, seed } => fuzz::run(packets, seed),
         Task::Setup => setup::run(),
         Task::Sim { arguments } => sim::run(&arguments),

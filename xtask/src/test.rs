@@ -5,7 +5,7 @@ use std::process::{Command, Stdio};
 use anyhow::{Context, Result};
 
 use crate::{
-    boot, llama,
+    boot, llama, python,
     run::{as_root_env, cargo, check, is_root, repository},
     setup,
     tool::Tool,
@@ -19,7 +19,7 @@ const CARGO_DENY: Tool = Tool {
 /// What is run, with its name.
 type Step = (&'static str, fn() -> Result<()>);
 
-const STEPS: [Step; 11] = [
+const STEPS: [Step; 12] = [
     ("format", format),
     ("format of steer-ebpf", format_ebpf),
     ("clippy", clippy),
@@ -30,6 +30,7 @@ const STEPS: [Step; 11] = [
     ("engine", engine),
     ("tests", tests),
     ("units", units),
+    ("manifests", manifests),
     ("packages", packages),
 ];
 
@@ -133,6 +134,20 @@ fn units() -> Result<()> {
         )?;
     }
     Ok(())
+}
+
+/// Compares the manifests with the schemas of Kubernetes.
+fn manifests() -> Result<()> {
+    let python = python::environment(
+        "kubernetes",
+        "kubernetes_validate, yaml",
+        &["kubernetes-validate==1.37.0", "pyyaml"],
+    )?;
+    check(
+        Command::new(python.with_file_name("kubernetes-validate"))
+            .arg("--strict")
+            .arg(repository().join("deploy/kubernetes/node.yaml")),
+    )
 }
 
 /// Tries the packages in a system that boots, built like the tests.
