@@ -3,18 +3,23 @@
 use std::path::{Path, PathBuf};
 
 use http_body_util::{BodyExt as _, Full};
-use hyper::{Method, Request, StatusCode, body::Bytes, client::conn::http1, header};
+use hyper::{
+    Method, Request, StatusCode,
+    body::{Bytes, Incoming},
+    client::conn::http1,
+    header,
+};
 use hyper_util::rt::TokioIo;
 use serde::{Serialize, de::DeserializeOwned};
 use tokio::net::UnixStream;
 
 use super::{
     ApplyAnswer, ApplyRequest, Confirmed, DrainRequest, ExplainQuery, Problem, RollbackRequest,
-    WeightRequest,
+    TuneRequest, WeightRequest,
 };
 use crate::{
     config::Document,
-    control::{Applied, Diff, Status},
+    control::{Applied, Diff, KnobStatus, Status},
     dataplane::MapMemory,
     explain::Explanation,
     generations::{Generation, History},
@@ -132,6 +137,45 @@ impl Client {
             .await
     }
 
+    /// What can be set in the running daemon.
+    ///
+    /// # Errors
+    /// See [`ClientError`].
+    pub async fn knobs(&self) -> Result<Vec<KnobStatus>, ClientError> {
+        self.get("/v1/tune").await
+    }
+
+    /// Sets something in the running daemon; without a value, to its default.
+    ///
+    /// # Errors
+    /// See [`ClientError`].
+    pub async fn tune(&self, name: &str, value: Option<String>) -> Result<KnobStatus, ClientError> {
+        let request = TuneRequest { value };
+        self.post(&format!("/v1/tune/{name}"), &request).await
+    }
+
+    /// Shows each line of changes as it comes, until the daemon ends them.
+    ///
+    /// # Errors
+    /// See [`ClientError`].
+    pub async fn watch(&self, mut show: impl FnMut(&str)) -> Result<(), ClientError> {
+        let mut body = self.ask(Method::GET, "/v1/watch", Bytes::new()).await?;
+        let mut rest = Vec::new();
+        while let Some(frame) = body.frame().await {
+            // A daemon that is killed ends it in the midst of a chunk.
+            let Ok(frame) = frame else { break };
+            let Ok(data) = frame.into_data() else {
+                continue;
+            };
+            rest.extend_from_slice(&data);
+            while let Some(end) = rest.iter().position(|byte| *byte == b'\n') {
+                let line: Vec<u8> = rest.drain(..=end).collect();
+                show(String::from_utf8_lossy(&line).trim_end());
+            }
+        }
+        Ok(())
+    }
+
     /// What another configuration would move.
     ///
     /// # Errors
@@ -214,6 +258,13 @@ impl Client {
 
     async fn send(&self, method: Method, path: &str, body: Bytes) -> Result<Bytes, ClientError> {
         let malformed = |error: hyper::Error| ClientError::Malformed(error.to_string());
+        let body = self.ask(method, path, body).await?;
+        Ok(body.collect().await.map_err(malformed)?.to_bytes())
+    }
+
+    /// Asks, and gives the answer's body if the answer is yes.
+    async fn ask(&self, method: Method, path: &str, body: Bytes) -> Result<Incoming, ClientError> {
+        let malformed = |error: hyper::Error| ClientError::Malformed(error.to_string());
         let stream = UnixStream::connect(&self.socket)
             .await
             .map_err(|source| self.unreachable(source))?;
@@ -230,11 +281,11 @@ impl Client {
             .map_err(|error| ClientError::Refused(format!("{path}: {error}")))?;
         let response = sender.send_request(request).await.map_err(malformed)?;
         let status = response.status();
+        if status.is_success() {
+            return Ok(response.into_body());
+        }
         let body = response.into_body().collect().await.map_err(malformed)?;
         let body = body.to_bytes();
-        if status.is_success() {
-            return Ok(body);
-        }
         let problem: Result<Problem, _> = serde_json::from_slice(&body);
         Err(match problem {
             Ok(problem) if status == StatusCode::UNPROCESSABLE_ENTITY => {

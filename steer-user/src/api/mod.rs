@@ -7,6 +7,7 @@ mod listen;
 mod metrics;
 mod monitor;
 mod server;
+mod watch;
 
 use std::{net::SocketAddr, time::Duration};
 
@@ -51,6 +52,14 @@ pub struct DrainRequest {
 pub struct WeightRequest {
     /// In place of its capacity; without it, its capacity counts again.
     pub weight: Option<u32>,
+}
+
+/// The value to set something to.
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct TuneRequest {
+    /// The value; without it, the default.
+    pub value: Option<String>,
 }
 
 /// Why a request was refused.

@@ -18,7 +18,10 @@ use super::{
     metrics::page,
     server::{Refusal, ask},
 };
-use crate::control::{Command, Commands, Meters};
+use crate::{
+    control::{Command, Commands, Meters},
+    journal::Journal,
+};
 
 /// A loop that does not answer within this time is taken to be stuck. A turn that applies the largest
 /// configuration takes less.
@@ -35,6 +38,8 @@ pub struct Monitor {
     pub commands: Commands,
     /// What it counts of itself.
     pub meters: Meters,
+    /// What changes steering.
+    pub journal: Journal,
 }
 
 impl Monitor {

@@ -27,14 +27,15 @@ use tokio::{
 };
 
 use super::{
-    Access, DrainRequest, ExplainQuery, Monitor, Problem, Role, WeightRequest,
+    Access, DrainRequest, ExplainQuery, Monitor, Problem, Role, TuneRequest, WeightRequest,
     access::{self, Peer},
     config,
     listen::{self, Bodies},
+    watch,
 };
 use crate::{
     config::Protocol,
-    control::{Command, Commands, Drain, Refused},
+    control::{Command, Commands, Drain, KnobStatus, Refused, TuneError},
 };
 
 /// The longest deadline of a drain.
@@ -80,12 +81,14 @@ fn routes(access: &Access, monitor: Monitor) -> Router {
         .route("/v1/status", get(status))
         .route("/v1/memory", get(memory))
         .route("/v1/explain", get(explain))
+        .route("/v1/tune", get(knobs))
         .layer(small())
         .merge(config::reading());
     let operate = Router::new()
         .route("/v1/backends/{name}/drain", post(drain))
         .route("/v1/backends/{name}/undrain", post(undrain))
         .route("/v1/backends/{name}/weight", post(weigh))
+        .route("/v1/tune/{name}", post(tune))
         .merge(config::operating())
         .layer(small());
     Router::new()
@@ -93,6 +96,7 @@ fn routes(access: &Access, monitor: Monitor) -> Router {
         .merge(operate.route_layer(role(Role::Operate)))
         .merge(config::administering().route_layer(role(Role::Admin)))
         .with_state(monitor.commands.clone())
+        .merge(watch::watching(monitor.journal.clone()).route_layer(role(Role::Read)))
         .merge(monitor.clone().seeing().route_layer(role(Role::Read)))
         .merge(monitor.living())
 }
@@ -225,4 +229,32 @@ fn said(done: Result<(), Refused>) -> Result<StatusCode, Refusal> {
         Refusal(status, refused.to_string())
     })?;
     Ok(StatusCode::NO_CONTENT)
+}
+
+async fn knobs(State(commands): State<Commands>) -> Result<Json<Vec<KnobStatus>>, Refusal> {
+    ask(&commands, Command::Knobs).await.map(Json)
+}
+
+async fn tune(
+    State(commands): State<Commands>,
+    ConnectInfo(peer): ConnectInfo<Peer>,
+    UrlPath(name): UrlPath<String>,
+    Json(request): Json<TuneRequest>,
+) -> Result<Json<KnobStatus>, Refusal> {
+    let tune = |reply| Command::Tune {
+        name,
+        value: request.value,
+        by: peer.to_string(),
+        reply,
+    };
+    let done = ask(&commands, tune).await?;
+    let knob = done.map_err(|error| {
+        let status = match error {
+            TuneError::Unknown(_) => StatusCode::NOT_FOUND,
+            TuneError::Value { .. } | TuneError::Handshakes => StatusCode::BAD_REQUEST,
+            TuneError::Failed(_) => StatusCode::INTERNAL_SERVER_ERROR,
+        };
+        Refusal(status, error.to_string())
+    })?;
+    Ok(Json(knob))
 }

@@ -13,12 +13,25 @@ use crate::{
     config::Protocol,
 };
 
-/// Where and how to ask.
+/// Where to ask.
 #[derive(Debug, Args)]
-pub(super) struct Target {
+pub(super) struct Socket {
     /// The daemon's socket.
     #[arg(long, default_value = "/run/steer/steer.sock")]
     socket: PathBuf,
+}
+
+impl Socket {
+    pub(super) fn client(&self) -> Client {
+        Client::new(&self.socket)
+    }
+}
+
+/// Where and how to ask.
+#[derive(Debug, Args)]
+pub(super) struct Target {
+    #[command(flatten)]
+    socket: Socket,
     /// Print JSON instead of tables and sentences.
     #[arg(long)]
     pub(super) json: bool,
@@ -26,7 +39,7 @@ pub(super) struct Target {
 
 impl Target {
     pub(super) fn client(&self) -> Client {
-        Client::new(&self.socket)
+        self.socket.client()
     }
 }
 

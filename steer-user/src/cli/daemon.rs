@@ -63,21 +63,23 @@ impl Run {
         let (ask, commands) = mpsc::channel(COMMANDS);
         let access = Arc::new(Access::new(&node.socket));
         let roles = Arc::clone(&access);
+        let folder = journal::folder(&state);
+        let journal = Journal::open(&folder, Limits::of(node.journal_bytes))?;
         let monitor = Monitor {
             commands: ask,
+            journal: journal.0.clone(),
             meters: Meters::new(),
         };
         let meters = monitor.meters.clone();
         let (metrics, address) = watch::channel(None);
         tokio::spawn(api::monitor(monitor.clone(), address));
         tokio::spawn(async move { api::serve(listener, &access, monitor).await });
-        let folder = journal::folder(&state);
         let setup = Setup {
             file: self.config,
             started,
             store,
             state_is_given: self.state.is_some(),
-            journal: Journal::open(&folder, Limits::of(node.journal_bytes))?,
+            journal,
             life: to_supervisor(),
             configured: Box::new(move |config| {
                 roles.set(&config.api);

@@ -99,7 +99,7 @@ fn line(record: &Record) -> String {
     format!("{at} {:>6}  {}", record.seq, words(&record.event))
 }
 
-fn words(event: &Event) -> String {
+pub(super) fn words(event: &Event) -> String {
     match event {
         Event::Start {
             version,
@@ -144,6 +144,9 @@ fn words(event: &Event) -> String {
             };
             format!("backend {backend} {word} ({by})")
         }
+        Event::Tuned {
+            by, name, from, to, ..
+        } => format!("{name} set from {from} to {to} ({by})"),
         Event::DrainOver { backend } => {
             format!("backend {backend}: the drain's deadline has passed")
         }

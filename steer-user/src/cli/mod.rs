@@ -15,6 +15,9 @@ mod reference;
 mod shell;
 mod show;
 mod table;
+mod top;
+mod tune;
+mod watch;
 
 use std::process::ExitCode;
 
@@ -51,6 +54,8 @@ enum Command {
     Detach(daemon::Detach),
     /// Shows services, members and backends.
     Status(ask::Status),
+    Top(top::Top),
+    Watch(watch::Watch),
     /// Says what happens to a flow, and why.
     Explain(ask::Explain),
     /// Shows services.
@@ -60,6 +65,9 @@ enum Command {
     #[command(subcommand)]
     Backend(operator::Backend),
     Weight(operator::Weight),
+    /// Changes what a running daemon goes by, until it ends.
+    #[command(subcommand)]
+    Tune(tune::Tune),
     /// Answers a node's probes beside a backend.
     Beacon(Box<beacon::Beacon>),
     /// Checks, compares and applies configurations, and goes back to earlier ones.
@@ -95,6 +103,9 @@ pub fn main() -> ExitCode {
         Command::Service(command) => command.run(),
         Command::Backend(command) => command.run(),
         Command::Weight(command) => command.run(),
+        Command::Tune(command) => command.run(),
+        Command::Top(command) => command.run(),
+        Command::Watch(command) => command.run(),
         Command::Beacon(command) => command.run(cli.log_format),
         Command::Config(command) => command.run(),
         Command::Journal(command) => command.run(),

@@ -27,6 +27,7 @@ use super::{
     shedding::Shedding,
     slots::{self, Unsettled},
     status::{self, Status},
+    tune::Tuning,
     weights::Weights,
 };
 use crate::{
@@ -43,7 +44,7 @@ const FROZEN: Duration = Duration::from_secs(3);
 /// How long members that a configuration drops may take new flows while nobody else can.
 const HANDOVER: Duration = Duration::from_secs(3);
 /// From one sweep of the flow and nat tables to the next.
-const SWEEP_EVERY: Duration = Duration::from_secs(10);
+pub(super) const SWEEP_EVERY: Duration = Duration::from_secs(10);
 
 /// What the operator asked for and cannot have.
 #[derive(Debug, thiserror::Error)]
@@ -77,6 +78,8 @@ pub struct Controller<D> {
     pub(super) unsettled: Unsettled,
     pub(super) drained: Drained,
     pub(super) weights: Weights,
+    /// Values that were set while the daemon runs.
+    pub(super) tuning: Tuning,
     /// Flows that are remembered by themselves, by member, as of the last sweep.
     pub(super) remembered: HashMap<u16, usize>,
     /// When that sweep began.
@@ -122,6 +125,7 @@ impl<D: Dataplane> Controller<D> {
             unsettled: Unsettled::default(),
             drained,
             weights,
+            tuning: Tuning::default(),
             remembered: HashMap::new(),
             counted: None,
             recorder,
@@ -166,7 +170,7 @@ impl<D: Dataplane> Controller<D> {
         self.tables = tables;
         ops.push(Op::Sources(self.config.nat.addresses.clone()));
         ops.push(Op::Denied(self.config.admission.deny.clone()));
-        ops.push(Op::Settings(desired::settings(&self.config)));
+        ops.push(Op::Settings(self.tuning.settings(&self.config)));
         ops.push(Op::Publish(services, classes, limits));
         ops.extend(self.member_ops());
         self.apply(ops)?;
@@ -340,8 +344,9 @@ impl<D: Dataplane> Controller<D> {
             let idle = self.config.services[id.service].idle_timeout;
             self.unsettled.settle(&mut self.dataplane, range, idle, now);
         }
+        let every = self.tuning.sweep_every.unwrap_or(SWEEP_EVERY);
         // One at a time: the marks on the slots are those of the sweep that is under way.
-        if !self.sweeping && now.saturating_duration_since(self.swept) >= SWEEP_EVERY {
+        if !self.sweeping && now.saturating_duration_since(self.swept) >= every {
             self.swept = now;
             self.sweep()?;
             self.sweeping = true;
@@ -357,11 +362,19 @@ impl<D: Dataplane> Controller<D> {
         Ok(())
     }
 
+    /// Brings the kernel what was set.
+    ///
+    /// # Errors
+    /// If the data path cannot be written.
+    pub(super) fn retune(&mut self) -> Result<()> {
+        self.apply(vec![Op::Settings(self.tuning.settings(&self.config))])
+    }
+
     fn sweep(&mut self) -> Result<()> {
         slots::begin_sweep(&mut self.dataplane, &self.tables);
         self.dataplane.sweep(SweepLimits {
             flow_idle_ms: desired::idle_ms(&self.config),
-            nat: desired::nat_timeouts(&self.config),
+            nat: self.tuning.settings(&self.config).nat_timeouts,
             silence: self.config.nat.silence,
         })
     }

@@ -27,6 +27,8 @@ mod slots;
 mod status;
 #[cfg(test)]
 mod tests;
+mod tune;
+mod tuned;
 mod ways;
 mod weights;
 
@@ -44,3 +46,4 @@ pub use self::run::{Command, Commands, Configured, Life, Pulse, Setup, TICK, run
 pub use self::status::{
     BackendStatus, ClassStatus, LatencyStatus, MemberStatus, PassiveStatus, ServiceStatus, Status,
 };
+pub use self::tune::{Knob, KnobStatus, TuneError};

@@ -131,6 +131,7 @@ impl<D: Dataplane> Controller<D> {
             unsettled: Unsettled::default(),
             drained: self.drained.clone(),
             weights: self.weights.clone(),
+            tuning: self.tuning,
             remembered: HashMap::new(),
             counted: None,
             recorder: Recorder::new(Journal::none(), now),

@@ -189,6 +189,8 @@ impl Again {
             }
             // What takes no new flows already may take fewer.
             Event::DrainOver { .. }
+            // What it changed is in the bases of those that it concerns.
+            | Event::Tuned { .. }
             | Event::Confirmed { .. }
             | Event::Way { .. }
             | Event::Shedding { .. }

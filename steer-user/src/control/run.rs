@@ -17,8 +17,9 @@ use tokio::{
 use tracing::{error, info};
 
 use super::{
-    Attachment, Configure, Controller, Drain, Meters, Readiness, Refused, Status, configure::InUse,
-    drained::Drained, interfaces, meters::Turn, recorder::Recorder, status, ways, weights::Weights,
+    Attachment, Configure, Controller, Drain, KnobStatus, Meters, Readiness, Refused, Status,
+    TuneError, configure::InUse, drained::Drained, interfaces, meters::Turn, recorder::Recorder,
+    status, ways, weights::Weights,
 };
 use crate::{
     config::Config,
@@ -59,6 +60,19 @@ pub enum Command {
         String,
         oneshot::Sender<Result<(), Refused>>,
     ),
+    /// What can be set, as it is set?
+    Knobs(oneshot::Sender<Vec<KnobStatus>>),
+    /// Set something, or without a value set it to its default.
+    Tune {
+        /// Its name.
+        name: String,
+        /// Its value.
+        value: Option<String>,
+        /// Who asks.
+        by: String,
+        /// Where the answer goes.
+        reply: oneshot::Sender<Result<KnobStatus, TuneError>>,
+    },
     /// Something about the configuration.
     Configure(Configure),
     /// Is the daemon ready to be relied on? That it answers at all says that the loop lives.
@@ -302,6 +316,13 @@ impl Daemon {
             Command::Weigh(name, weight, by, reply) => {
                 drop(reply.send(self.controller.weigh_by(&name, weight, &by, now)));
             }
+            Command::Knobs(reply) => drop(reply.send(self.knobs())),
+            Command::Tune {
+                name,
+                value,
+                by,
+                reply,
+            } => drop(reply.send(self.tune(&name, value.as_deref(), &by))),
             Command::Configure(ask) => self.configure(ask),
             Command::Ready(reply) => {
                 let attached = self.attacher.interfaces();

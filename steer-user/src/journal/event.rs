@@ -72,6 +72,17 @@ pub enum Event {
         )]
         until: Option<SystemTime>,
     },
+    /// The operator changed what the running daemon goes by.
+    Tuned {
+        /// Who did.
+        by: String,
+        /// What.
+        name: String,
+        /// Its value before.
+        from: String,
+        /// Its value now.
+        to: String,
+    },
     /// A drain's deadline has passed: open flows are reset or moved.
     DrainOver {
         /// The backend.

@@ -24,6 +24,9 @@ use std::{
 };
 
 use anyhow::{Context, Result};
+use serde::Serialize;
+use serde_json::Value;
+use tokio::sync::broadcast;
 
 pub use self::event::{Base, Event, Input, Outcome, Probe, Why};
 pub use self::line::Record;
@@ -50,6 +53,9 @@ impl Limits {
     }
 }
 
+/// Events that wait for those who watch.
+pub const CHANGES: usize = 1024;
+
 /// Where a state directory has its journal.
 #[must_use]
 pub fn folder(state: &Path) -> PathBuf {
@@ -72,6 +78,16 @@ pub struct Journal {
     writer: Option<Sender<Message>>,
     epoch: Instant,
     files_begun: Arc<AtomicU64>,
+    changes: broadcast::Sender<Value>,
+}
+
+/// What those who watch are told of an event.
+#[derive(Serialize)]
+struct Change<'a> {
+    #[serde(with = "humantime_serde")]
+    at: SystemTime,
+    #[serde(flatten)]
+    event: &'a Event,
 }
 
 impl Journal {
@@ -82,6 +98,7 @@ impl Journal {
             writer: None,
             epoch: Instant::now(),
             files_begun: Arc::default(),
+            changes: broadcast::Sender::new(CHANGES),
         }
     }
 
@@ -104,6 +121,7 @@ impl Journal {
             writer: Some(sender),
             epoch: Instant::now(),
             files_begun,
+            changes: broadcast::Sender::new(CHANGES),
         };
         Ok((journal, cut))
     }
@@ -134,6 +152,12 @@ impl Journal {
 
     /// Appends an event of that time.
     pub fn write(&self, at: Instant, event: Event) {
+        if self.changes.receiver_count() > 0 {
+            let at = SystemTime::now();
+            let change = serde_json::to_value(Change { at, event: &event });
+            // Who watched a moment ago may be gone.
+            let _ = self.changes.send(change.unwrap_or_default());
+        }
         if let Some(writer) = &self.writer {
             // The thread lives as long as there is a sender.
             let _ = writer.send(Message::Write {
@@ -142,6 +166,13 @@ impl Journal {
                 event: Box::new(event),
             });
         }
+    }
+
+    /// Events from now on, as JSON objects with their time in `at`; who is more than [`CHANGES`] behind
+    /// is told how many were missed.
+    #[must_use]
+    pub fn watch(&self) -> broadcast::Receiver<Value> {
+        self.changes.subscribe()
     }
 
     /// Changes how much is kept.

@@ -1,6 +1,7 @@
 //! What the daemon and the beacon log: structured lines on standard error, or in the journal of
 //! systemd; and what they tell the service manager.
 
+mod filter;
 mod journald;
 mod supervisor;
 
@@ -8,8 +9,11 @@ use std::str::FromStr;
 
 use anyhow::{Context, Result, anyhow};
 use libsystemd::logging::connected_to_journal;
-use tracing_subscriber::{EnvFilter, layer::SubscriberExt as _, util::SubscriberInitExt as _};
+use tracing_subscriber::{
+    EnvFilter, layer::SubscriberExt as _, reload, util::SubscriberInitExt as _,
+};
 
+pub use self::filter::{filter, first_filter, set_filter};
 pub use self::supervisor::Supervisor;
 
 /// The variable that says what to log, as `tracing` filter directives.
@@ -53,6 +57,8 @@ pub fn start(format: LogFormat) -> Result<()> {
         )
     })?;
     if format == LogFormat::Text && connected_to_journal() {
+        let (filter, handle) = reload::Layer::new(filter);
+        filter::keep(handle, directives);
         return tracing_subscriber::registry()
             .with(filter)
             .with(journald::Journal)
@@ -65,8 +71,16 @@ pub fn start(format: LogFormat) -> Result<()> {
         .with_ansi(false)
         .with_writer(std::io::stderr);
     match format {
-        LogFormat::Text => builder.try_init(),
-        LogFormat::Json => builder.json().try_init(),
+        LogFormat::Text => {
+            let builder = builder.with_filter_reloading();
+            filter::keep(builder.reload_handle(), directives);
+            builder.try_init()
+        }
+        LogFormat::Json => {
+            let builder = builder.json().with_filter_reloading();
+            filter::keep(builder.reload_handle(), directives);
+            builder.try_init()
+        }
     }
     .map_err(|e| anyhow!("logs can't be started: {e}"))
 }

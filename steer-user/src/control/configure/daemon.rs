@@ -341,7 +341,7 @@ impl Daemon {
     }
 
     /// Puts a configuration to work, whole or not at all.
-    fn put_to_work(&mut self, config: Config) -> anyhow::Result<()> {
+    pub(in crate::control) fn put_to_work(&mut self, config: Config) -> anyhow::Result<()> {
         // All that can fail comes before the first change.
         for interface in &config.node.interfaces {
             interface_index(interface)?;

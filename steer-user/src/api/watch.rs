@@ -1,0 +1,136 @@
+//! `/v1/watch`: changes as they happen, a line of JSON each.
+
+use std::{convert::Infallible, time::Duration};
+
+use axum::{
+    Router,
+    body::Body,
+    extract::State,
+    http::header,
+    response::{IntoResponse as _, Response},
+    routing::get,
+};
+use futures_util::stream;
+use hyper::body::Bytes;
+use serde_json::{Value, json};
+use tokio::{
+    sync::broadcast::{Receiver, error::RecvError},
+    time::timeout,
+};
+
+use crate::journal::Journal;
+
+/// A line comes at least so often: who reads none for longer has lost the connection.
+const ALIVE: Duration = Duration::from_secs(10);
+
+pub(super) fn watching(journal: Journal) -> Router {
+    Router::new()
+        .route("/v1/watch", get(watch))
+        .with_state(journal)
+}
+
+async fn watch(State(journal): State<Journal>) -> Response {
+    let lines = stream::unfold(Reading::Begin(journal.watch()), next);
+    let kind = [(header::CONTENT_TYPE, "application/x-ndjson")];
+    (kind, Body::from_stream(lines)).into_response()
+}
+
+enum Reading {
+    Begin(Receiver<Value>),
+    Goes(Receiver<Value>),
+    Over,
+}
+
+/// The next line. A reader that is too slow gets a last one that says so: what it missed is in the
+/// journal.
+async fn next(state: Reading) -> Option<(Result<Bytes, Infallible>, Reading)> {
+    let mut changes = match state {
+        Reading::Begin(changes) => {
+            return Some((
+                line(&json!({ "event": "watching" })),
+                Reading::Goes(changes),
+            ));
+        }
+        Reading::Goes(changes) => changes,
+        Reading::Over => return None,
+    };
+    match timeout(ALIVE, changes.recv()).await {
+        Ok(Ok(change)) if change["event"] == "stop" => Some((line(&change), Reading::Over)),
+        Ok(Ok(change)) => Some((line(&change), Reading::Goes(changes))),
+        Ok(Err(RecvError::Lagged(missed))) => {
+            let why = format!("you read too slowly: {missed} changes were not sent");
+            let last = json!({ "event": "end", "why": why, "missed": missed });
+            Some((line(&last), Reading::Over))
+        }
+        Ok(Err(RecvError::Closed)) => {
+            let last = json!({ "event": "end", "why": "the daemon stops" });
+            Some((line(&last), Reading::Over))
+        }
+        Err(_) => Some((line(&json!({ "event": "alive" })), Reading::Goes(changes))),
+    }
+}
+
+fn line(value: &Value) -> Result<Bytes, Infallible> {
+    Ok(Bytes::from(format!("{value}\n")))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::journal::{CHANGES, Event};
+
+    fn tell(journal: &Journal, count: usize) {
+        for number in 0..count {
+            journal.tell(Event::DrainOver {
+                backend: format!("b{number}"),
+            });
+        }
+    }
+
+    async fn step(state: Reading) -> (Value, Reading) {
+        let (line, state) = next(state).await.unwrap();
+        let line = line.unwrap();
+        assert!(line.ends_with(b"\n") && line.iter().filter(|b| **b == b'\n').count() == 1);
+        (serde_json::from_slice(&line).unwrap(), state)
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn changes_come_in_order_and_silence_is_broken() {
+        let journal = Journal::none();
+        let (first, state) = step(Reading::Begin(journal.watch())).await;
+        assert_eq!(first["event"], "watching");
+        tell(&journal, 2);
+        let (a, state) = step(state).await;
+        let (b, state) = step(state).await;
+        assert_eq!(
+            (a["event"].as_str(), a["backend"].as_str()),
+            (Some("drain_over"), Some("b0"))
+        );
+        assert_eq!(b["backend"], "b1");
+        assert!(a["at"].is_string(), "{a}");
+        // The clock jumps on while nothing happens.
+        let (alive, _) = step(state).await;
+        assert_eq!(alive["event"], "alive");
+    }
+
+    #[tokio::test]
+    async fn who_is_too_slow_is_told_so_and_left() {
+        let journal = Journal::none();
+        let (_, state) = step(Reading::Begin(journal.watch())).await;
+        tell(&journal, CHANGES + 5);
+        let (last, state) = step(state).await;
+        assert_eq!(last["event"], "end");
+        assert_eq!(last["missed"], 5);
+        assert!(next(state).await.is_none());
+    }
+
+    #[tokio::test]
+    async fn the_end_of_the_daemon_is_the_end() {
+        let journal = Journal::none();
+        let (_, state) = step(Reading::Begin(journal.watch())).await;
+        journal.tell(Event::Stop);
+        let (last, state) = step(state).await;
+        assert_eq!(last["event"], "stop");
+        assert!(next(state).await.is_none());
+    }
+}

@@ -1,0 +1,112 @@
+//! `steer tune`.
+
+use clap::Subcommand;
+
+use super::{
+    ask::{Target, failure},
+    error::{Exit, Failure},
+};
+use crate::control::KnobStatus;
+
+#[derive(Debug, Subcommand)]
+pub(super) enum Tune {
+    /// Lists what can be set, with values, defaults and ranges.
+    List {
+        #[command(flatten)]
+        target: Target,
+    },
+    /// Shows one.
+    Get {
+        /// Its name.
+        name: String,
+        #[command(flatten)]
+        target: Target,
+    },
+    /// Sets one, at once and until the daemon ends, or as `steer tune list` says.
+    Set {
+        /// Its name.
+        name: String,
+        /// Its value.
+        value: String,
+        #[command(flatten)]
+        target: Target,
+    },
+    /// Sets one to its default.
+    Reset {
+        /// Its name.
+        name: String,
+        #[command(flatten)]
+        target: Target,
+    },
+}
+
+impl Tune {
+    #[tokio::main(flavor = "current_thread")]
+    pub(super) async fn run(self) -> Result<(), Failure> {
+        let (target, knobs) = match self {
+            Self::List { target } => {
+                let knobs = target.client().knobs().await.map_err(failure)?;
+                if target.json {
+                    println!("{}", serde_json::to_string_pretty(&knobs)?);
+                } else {
+                    print!("{}", table(&knobs));
+                }
+                return Ok(());
+            }
+            Self::Get { name, target } => {
+                let knobs = target.client().knobs().await.map_err(failure)?;
+                let found = knobs.into_iter().find(|knob| knob.name == name);
+                let knob = found.ok_or_else(|| {
+                    let text =
+                        format!("no setting is called {name:?}; `steer tune list` names them");
+                    Failure::new(Exit::Refused, anyhow::anyhow!(text))
+                })?;
+                (target, knob)
+            }
+            Self::Set {
+                name,
+                value,
+                target,
+            } => {
+                let knob = target.client().tune(&name, Some(value)).await;
+                (target, knob.map_err(failure)?)
+            }
+            Self::Reset { name, target } => {
+                let knob = target.client().tune(&name, None).await;
+                (target, knob.map_err(failure)?)
+            }
+        };
+        if target.json {
+            println!("{}", serde_json::to_string_pretty(&knobs)?);
+        } else {
+            println!("{} = {}", knobs.name, knobs.value);
+        }
+        Ok(())
+    }
+}
+
+fn table(knobs: &[KnobStatus]) -> String {
+    let mut text = format!(
+        "{:<22}{:<10}{:<10}{:<18}{:<14}{}\n",
+        "name", "value", "default", "range", "after reload", "what"
+    );
+    for knob in knobs {
+        // A log filter says in its own words what it takes.
+        let range = if knob.unit == "filter" {
+            "-"
+        } else {
+            &knob.values
+        };
+        let after = if knob.outlives_reload {
+            "stays"
+        } else {
+            "default"
+        };
+        text += &format!(
+            "{:<22}{:<10}{:<10}{range:<18}{after:<14}{}\n",
+            knob.name, knob.value, knob.default, knob.what
+        );
+    }
+    text += "None outlives the daemon: write what shall stay into the configuration.\n";
+    text
+}

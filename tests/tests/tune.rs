@@ -1,0 +1,154 @@
+//! What a running daemon is set to, and what it tells those who watch; this needs root.
+
+#![allow(clippy::unwrap_used, reason = "a failure here is a failed test")]
+
+use std::{
+    process::Command,
+    time::{Duration, Instant},
+};
+
+use aya::maps::{Array, Map, MapData};
+use serde_json::Value;
+use steer_common::abi::{self, maps};
+use steer_tests::{
+    fleet::{Fleet, Plan, binary, wait},
+    process::Process,
+};
+
+/// The settings as the kernel has them.
+fn kernel(fleet: &Fleet) -> abi::Config {
+    let pin = fleet
+        .bpffs()
+        .join(format!("steer/v{}/maps/{}", abi::ABI_VERSION, maps::CONFIG));
+    let map = Map::Array(MapData::from_pin(&pin).unwrap());
+    let array: Array<MapData, abi::Config> = map.try_into().unwrap();
+    array.get(&0, 0).unwrap()
+}
+
+fn value(fleet: &Fleet, name: &str) -> String {
+    let text = fleet.cli(&["tune", "get", name, "--json"]).unwrap();
+    let knob: Value = serde_json::from_str(&text).unwrap();
+    knob["value"].as_str().unwrap().to_owned()
+}
+
+/// How often a backend is probed, by the counter of answers, in a second.
+fn pace(fleet: &Fleet) -> f64 {
+    let socket = fleet.path("steer.sock").display().to_string();
+    let count = || {
+        let curl = ["curl", "-s", "--unix-socket", &socket, "http://x/metrics"];
+        let page = fleet.site.node.run(&curl).unwrap();
+        let name = "steer_probes_total{backend=\"one\",result=\"answered\"} ";
+        let line = page.lines().find_map(|line| line.strip_prefix(name));
+        line.unwrap().parse::<f64>().unwrap()
+    };
+    let (begun, before) = (Instant::now(), count());
+    // Time in which probes are counted.
+    std::thread::sleep(Duration::from_secs(2));
+    (count() - before) / begun.elapsed().as_secs_f64()
+}
+
+#[test]
+fn knobs_are_set_in_daemon_and_kernel_and_wrong_ones_are_refused_whole() {
+    let mut fleet = Fleet::new(Plan::new(&["one"], "nat")).unwrap();
+    fleet.start().unwrap();
+    let listed = fleet.cli(&["tune", "list"]).unwrap();
+    for name in ["probe.interval", "nat.retry", "sweep.every", "log"] {
+        assert!(listed.contains(name), "{listed}");
+    }
+
+    assert_eq!(kernel(&fleet).nat_retry_ms, 500);
+    let said = fleet.cli(&["tune", "set", "nat.retry", "2s"]).unwrap();
+    assert_eq!(said, "nat.retry = 2s\n");
+    assert_eq!(kernel(&fleet).nat_retry_ms, 2000);
+    let before = kernel(&fleet).nat_timeouts.closed_ms;
+    fleet
+        .cli(&["tune", "set", "nat.closed_timeout", "30s"])
+        .unwrap();
+    assert_eq!(kernel(&fleet).nat_timeouts.closed_ms / 3, before);
+
+    assert!(pace(&fleet) > 4.0);
+    fleet.cli(&["tune", "set", "probe.interval", "1s"]).unwrap();
+    assert!(pace(&fleet) < 3.0);
+
+    for (wrong, says) in [
+        (["nat.retry", "1ms"], "write 50ms to 1m"),
+        (["nat.retry", "soon"], "\"soon\" is not a value"),
+        (["probe.fall", "0"], "write 1 to 100"),
+        (["probe.retry", "1s"], "`steer tune list` names them"),
+        (["log", "steer=loud"], "log: \"steer=loud\" is not a value"),
+        (["probe.handshake_every", "10ms"], "write 1s to 1day"),
+    ] {
+        let said = fleet.cli(&["tune", "set", wrong[0], wrong[1]]).unwrap_err();
+        let said = format!("{said:#}");
+        assert!(said.contains(says), "{wrong:?}: {said}");
+    }
+    assert_eq!(kernel(&fleet).nat_retry_ms, 2000);
+
+    assert_eq!(value(&fleet, "log"), "info");
+    fleet
+        .cli(&["tune", "set", "log", "warn,steer_user=debug"])
+        .unwrap();
+    assert_eq!(value(&fleet, "log"), "warn,steer_user=debug");
+
+    // What the configuration has is its own again once it is applied; the rest stays.
+    let path = fleet.config_path().display().to_string();
+    fleet.cli(&["config", "apply", &path]).unwrap();
+    assert_eq!(value(&fleet, "probe.interval"), "100ms");
+    assert_eq!(value(&fleet, "nat.retry"), "2s");
+    assert_eq!(kernel(&fleet).nat_retry_ms, 2000);
+    fleet.cli(&["tune", "reset", "nat.retry"]).unwrap();
+    assert_eq!(kernel(&fleet).nat_retry_ms, 500);
+
+    let state = fleet.state().display().to_string();
+    let journal = fleet
+        .in_node(&["journal", "show", "--state", &state])
+        .unwrap();
+    assert!(
+        journal.contains("nat.retry set from 500ms to 2s (uid 0"),
+        "{journal}"
+    );
+    assert!(
+        journal.contains("probe.interval set from 100ms to 1s"),
+        "{journal}"
+    );
+    let replayed = fleet.in_node(&["journal", "replay", "--state", &state]);
+    replayed.unwrap();
+
+    // None outlives the daemon.
+    fleet.cli(&["tune", "set", "nat.retry", "3s"]).unwrap();
+    fleet.kill_daemon();
+    fleet.start().unwrap();
+    assert_eq!(kernel(&fleet).nat_retry_ms, 500);
+}
+
+#[test]
+fn who_watches_is_told_of_changes_as_they_happen() {
+    let mut fleet = Fleet::new(Plan::new(&["one", "two"], "nat")).unwrap();
+    fleet.start().unwrap();
+    let mut watch = Command::new(binary("steer").unwrap());
+    let socket = fleet.path("steer.sock");
+    watch.args(["watch", "--json", "--socket"]).arg(&socket);
+    let mut watch: Process = fleet.site.node.spawn(watch).unwrap();
+    let mut until = |event: &str, text: &str| loop {
+        let line = watch.read_line().unwrap().expect("the end");
+        let change: Value = serde_json::from_str(&line).unwrap();
+        if change["event"] == event {
+            assert!(line.contains(text), "{line}");
+            break;
+        }
+    };
+    until("watching", "");
+    fleet.cli(&["backend", "drain", "one"]).unwrap();
+    until("drained", "\"backend\":\"one\"");
+    until("table", "\"why\":\"one\"");
+    fleet.cli(&["tune", "set", "probe.fall", "3"]).unwrap();
+    until("tuned", "\"to\":\"3\"");
+    fleet.kill_backend(1);
+    until("backend", "\"backend\":\"two\"");
+    // The end of the daemon ends it, with a reason.
+    fleet.daemon().unwrap().signal(libc::SIGTERM);
+    wait(Duration::from_secs(10), "it has ended", || {
+        Ok(!watch.is_running())
+    })
+    .unwrap();
+}
