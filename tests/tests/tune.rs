@@ -132,8 +132,8 @@ fn who_watches_is_told_of_changes_as_they_happen() {
     let mut until = |event: &str, text: &str| loop {
         let line = watch.read_line().unwrap().expect("the end");
         let change: Value = serde_json::from_str(&line).unwrap();
-        if change["event"] == event {
-            assert!(line.contains(text), "{line}");
+        // Rings and tables may change besides, on a busy machine.
+        if change["event"] == event && line.contains(text) {
             break;
         }
     };

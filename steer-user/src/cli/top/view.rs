@@ -129,7 +129,7 @@ fn summary(seen: &Seen) -> Vec<Line<'_>> {
 fn members(seen: &Seen) -> Vec<Line<'_>> {
     let mut lines = vec![Line::styled(
         format!(
-            "{:<20}{:<10}{:>8} {:<BAR$}{:>8}{:>9}{:>9}  {}",
+            "{:<19}{:<10}{:>8} {:<BAR$}{:>8}{:>9}{:>9}  {}",
             "", "state", "share", "", "flows/s", "B/s", "rtt", "ring"
         ),
         dim(),
@@ -177,7 +177,7 @@ fn row<'a>(member: &'a MemberStatus, rate: Rate, backend: Option<&BackendStatus>
     let ring = backend.and_then(|b| b.ring);
     let ring = ring.map_or("-".to_owned(), |ring| ring.to_string());
     Line::from(vec![
-        Span::raw(format!("  {:<18}", cut(&member.backend, 17))),
+        Span::raw(format!("  {:<17}", cut(&member.backend, 16))),
         Span::styled(format!("{word:<10}"), Style::new().fg(color)),
         Span::raw(format!("{:>6.1} % ", member.share * 100.0)),
         Span::styled("█".repeat(full.min(BAR)), Style::new().fg(Color::Cyan)),
@@ -234,13 +234,13 @@ fn short(number: f64) -> String {
     let units = [(1e12, "T"), (1e9, "G"), (1e6, "M"), (1e3, "k")];
     for (unit, name) in units {
         if number >= unit {
-            return format!("{:.1} {name}", number / unit);
+            return format!("{:.1}{name}", number / unit);
         }
     }
     match number {
-        number if number == 0.0 => "0 ".to_owned(),
-        number if number < 10.0 => format!("{number:.1} "),
-        number => format!("{number:.0} "),
+        number if number == 0.0 => "0".to_owned(),
+        number if number < 10.0 => format!("{number:.1}"),
+        number => format!("{number:.0}"),
     }
 }
 
@@ -326,15 +326,14 @@ mod tests {
         let shown = screen(&mut view(0), 80, 24);
         let wanted = "\
 steer edge-1   3 of 4 backends up   configuration 12
-750  new flows/s   11.2 MB/s in   10  drops/s
+750 new flows/s   11.2MB/s in   10 drops/s
 
-                    state        share            flows/s      B/s      rtt  ring
+                   state        share            flows/s      B/s      rtt  ring
 chat (tcp 192.0.2.80 443, 4 slots unsettled)
-  gpu-1             up          66.7 % ███████···    600     9.0 M   0.4 ms     0
-  gpu-2             up          33.3 % ███·······    150     2.2 M   2.0 ms     0
-  gpu-3             draining     0.0 % ··········      0        0    8.1 ms     0
-  a-backend-with-a… down         0.0 % ··········      0        0         -     -
-
+  gpu-1            up          66.7 % ███████···     600     9.0M   0.4 ms     0
+  gpu-2            up          33.3 % ███·······     150     2.2M   2.0 ms     0
+  gpu-3            draining     0.0 % ··········       0        0   8.1 ms     0
+  a-backend-with-… down         0.0 % ··········       0        0        -     -
 
 
 
@@ -345,8 +344,8 @@ chat (tcp 192.0.2.80 443, 4 slots unsettled)
 
 
 dropped packets                in a second        in all
-  reset                               10             25
-  no-backend                           0              3
+  reset                                 10            25
+  no-backend                             0             3
 
 
 q quits
@@ -399,12 +398,12 @@ q quits
     #[test]
     fn numbers_are_short() {
         for (number, wanted) in [
-            (0.0, "0 "),
-            (0.5, "0.5 "),
-            (12.3, "12 "),
-            (999.0, "999 "),
-            (1500.0, "1.5 k"),
-            (2.5e10, "25.0 G"),
+            (0.0, "0"),
+            (0.5, "0.5"),
+            (12.3, "12"),
+            (999.0, "999"),
+            (1500.0, "1.5k"),
+            (2.5e10, "25.0G"),
         ] {
             assert_eq!(short(number), wanted);
         }
