@@ -238,7 +238,7 @@ fn short(number: f64) -> String {
         }
     }
     match number {
-        number if number == 0.0 => "0".to_owned(),
+        0.0 => "0".to_owned(),
         number if number < 10.0 => format!("{number:.1}"),
         number => format!("{number:.0}"),
     }
