@@ -22,10 +22,13 @@ pub(super) struct Rate {
     pub(super) bytes: f64,
 }
 
+/// Members by the names of service and backend.
+type Members = HashMap<(String, String), MemberStatus>;
+
 /// Remembers the last look.
 #[derive(Debug, Default)]
 pub(super) struct Rates {
-    last: Option<(Instant, HashMap<(String, String), MemberStatus>, Status)>,
+    last: Option<(Instant, Members, Status)>,
 }
 
 impl Rates {
