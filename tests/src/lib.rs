@@ -7,6 +7,7 @@ pub mod delay;
 pub mod echo;
 pub mod engine;
 pub mod fleet;
+mod link;
 pub mod load;
 pub mod machine;
 pub mod netns;
@@ -14,7 +15,11 @@ pub mod packet;
 pub mod pass;
 pub mod ping;
 pub mod process;
+<<<<<<< HEAD
 pub mod sim;
+=======
+pub mod programs;
+>>>>>>> f33c491 (Boot other kernels in emulated machines, with traffic through each mode: cargo xtask vm)
 pub mod steering;
 pub mod summary;
 pub mod tls;

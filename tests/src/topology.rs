@@ -6,6 +6,7 @@ use std::time::Duration;
 use anyhow::{Result, ensure};
 
 use crate::delay::DelayLine;
+use crate::link::{bond, devices, vlan};
 use crate::netns::Namespace;
 use crate::veth::{End, Veth};
 
@@ -17,6 +18,22 @@ pub const VIP_V6: Ipv6Addr = Ipv6Addr::new(0xfd99, 0, 0, 0, 0, 0, 0, 1);
 pub const NODE_CLIENT_PORT: &str = "client";
 /// The only interface of the client and of each backend.
 pub const PORT: &str = "eth0";
+
+/// What joins the node and another namespace.
+#[derive(Clone, Debug, Default)]
+pub enum Link {
+    /// A pair of virtual Ethernet devices.
+    #[default]
+    Veth,
+    /// A line that delays each frame by as much each way.
+    Delayed(Duration),
+    /// A VLAN on a pair of virtual Ethernet devices.
+    Vlan(u16),
+    /// A bond of two pairs of virtual Ethernet devices.
+    Bond,
+    /// Two devices of this namespace that are joined already: the node's and the other's.
+    Devices([String; 2]),
+}
 
 /// Namespaces joined as client — node — backends; each link has a network of its own, in which
 /// the node is host 1 and the other end host 2.
@@ -52,20 +69,45 @@ impl Site {
     /// Makes a site with one backend for each item; with a duration its link delays each frame
     /// by that much each way.
     pub fn new(delays: &[Option<Duration>]) -> Result<Self> {
-        ensure!(delays.len() < 250, "too many backends");
+        let links: Vec<Link> = delays
+            .iter()
+            .map(|delay| delay.map_or(Link::Veth, Link::Delayed))
+            .collect();
+        Self::over(&Link::Veth, &links)
+    }
+
+    /// Makes a site with one backend for each of the links; the first link is the client's.
+    pub fn over(client_link: &Link, links: &[Link]) -> Result<Self> {
+        ensure!(links.len() < 250, "too many backends");
         let [client, node] = [Namespace::create("client")?, Namespace::create("node")?];
         for namespace in [&client, &node] {
             open_up(namespace)?;
         }
         node.sysctl("net.ipv4.ip_forward", "1")?;
         node.sysctl("net.ipv6.conf.all.forwarding", "1")?;
+<<<<<<< HEAD
         connect_client(&node, &client)?;
+=======
+        connect(&node, NODE_CLIENT_PORT, &client, 0, client_link)?;
+        for vip in [IpAddr::from(VIP_V4), VIP_V6.into()] {
+            let (family, gateway) = gateway(vip, 0);
+            client.run(&[
+                "ip",
+                family,
+                "route",
+                "add",
+                &vip.to_string(),
+                "via",
+                &gateway,
+            ])?;
+        }
+>>>>>>> f33c491 (Boot other kernels in emulated machines, with traffic through each mode: cargo xtask vm)
         // Reconnecting fast would otherwise run into the client's own old connections.
         client.sysctl("net.ipv4.tcp_max_tw_buckets", "4")?;
         client.sysctl("net.ipv4.ip_local_port_range", "1024 65000")?;
         let backends = (1..)
-            .zip(delays)
-            .map(|(link, delay)| Backend::new(&node, link, *delay));
+            .zip(links)
+            .map(|(number, link)| Backend::new(&node, number, link));
         let backends = backends.collect::<Result<_>>()?;
         Ok(Self {
             client,
@@ -97,18 +139,18 @@ impl Site {
 }
 
 impl Backend {
-    fn new(node: &Namespace, link: u8, delay: Option<Duration>) -> Result<Self> {
-        let namespace = Namespace::create(&format!("backend{}", link - 1))?;
+    fn new(node: &Namespace, number: u8, link: &Link) -> Result<Self> {
+        let namespace = Namespace::create(&format!("backend{}", number - 1))?;
         open_up(&namespace)?;
-        let node_port = format!("backend{}", link - 1);
-        let line = connect(node, &node_port, &namespace, link, delay)?;
-        let v4 = Ipv4Addr::new(10, 77, link, 2);
+        let node_port = format!("backend{}", number - 1);
+        let line = connect(node, &node_port, &namespace, number, link)?;
+        let v4 = Ipv4Addr::new(10, 77, number, 2);
         Ok(Self {
             line,
             namespace,
             v4,
-            v6: v6(link, 2),
-            mac: mac(link, 2),
+            v6: v6(number, 2),
+            mac: mac(number, 2),
             node_port,
         })
     }
@@ -166,19 +208,19 @@ fn connect(
     node: &Namespace,
     node_port: &str,
     other: &Namespace,
-    link: u8,
-    delay: Option<Duration>,
+    number: u8,
+    link: &Link,
 ) -> Result<Option<DelayLine>> {
     let addresses = [1, 2].map(|host| {
         [
-            format!("10.77.{link}.{host}/24"),
-            format!("{}/64", v6(link, host)),
+            format!("10.77.{number}.{host}/24"),
+            format!("{}/64", v6(number, host)),
         ]
     });
     let addresses = addresses
         .each_ref()
         .map(|both| both.each_ref().map(String::as_str));
-    let macs = [1, 2].map(|host| mac(link, host));
+    let macs = [1, 2].map(|host| mac(number, host));
     let near = End {
         namespace: node,
         name: node_port,
@@ -193,15 +235,19 @@ fn connect(
         addresses: &addresses[1],
         gro: true,
     };
-    let line = match delay {
-        Some(delay) => Some(DelayLine::between(near, far, delay)?),
-        None => Veth::between(near, far).map(|()| None)?,
-    };
+    let mut line = None;
+    match link {
+        Link::Veth => Veth::between(near, far)?,
+        Link::Delayed(delay) => line = Some(DelayLine::between(near, far, *delay)?),
+        Link::Vlan(id) => vlan(near, far, *id)?,
+        Link::Bond => bond(near, far)?,
+        Link::Devices(names) => devices(names, near, far)?,
+    }
     for any in [
         IpAddr::from(Ipv4Addr::UNSPECIFIED),
         Ipv6Addr::UNSPECIFIED.into(),
     ] {
-        let (family, gateway) = gateway(any, link);
+        let (family, gateway) = gateway(any, number);
         other.run(&["ip", family, "route", "add", "default", "via", &gateway])?;
     }
     Ok(line)

@@ -61,19 +61,7 @@ impl Veth {
     /// Joins two namespaces, resolves each end's neighbour and switches checksum offload off:
     /// native XDP forgets that a local stack left a checksum to the device.
     pub fn between(a: End<'_>, b: End<'_>) -> Result<()> {
-        a.namespace.run(&[
-            "ip",
-            "link",
-            "add",
-            a.name,
-            "type",
-            "veth",
-            "peer",
-            "name",
-            b.name,
-            "netns",
-            b.namespace.name(),
-        ])?;
+        Self::pair([a.namespace, b.namespace], [a.name, b.name])?;
         for (end, other) in [(a, b), (b, a)] {
             end.namespace
                 .run(&["ethtool", "-K", end.name, "tx", "off", "gro", "off"])?;
@@ -86,6 +74,24 @@ impl Veth {
             end.namespace
                 .run(&["ethtool", "-K", end.name, "gro", "on"])?;
         }
+        Ok(())
+    }
+
+    /// Makes the pair, with a name in each of two namespaces.
+    pub(crate) fn pair([a, b]: [&Namespace; 2], [name, peer]: [&str; 2]) -> Result<()> {
+        a.run(&[
+            "ip",
+            "link",
+            "add",
+            name,
+            "type",
+            "veth",
+            "peer",
+            "name",
+            peer,
+            "netns",
+            b.name(),
+        ])?;
         Ok(())
     }
 }

@@ -14,6 +14,7 @@ mod sim;
 mod test;
 mod tool;
 mod toolchain;
+mod vm;
 
 use anyhow::Result;
 use clap::Parser;
@@ -60,6 +61,8 @@ enum Task {
     },
     /// Set up, then check formatting, lints, documentation and dependencies, and run the tests.
     Test,
+    /// Set up, then boot other kernels in emulated machines, and let traffic through each mode there.
+    Vm(vm::Options),
 }
 
 fn main() -> Result<()> {
@@ -73,5 +76,6 @@ fn main() -> Result<()> {
         Task::Setup => setup::run(),
         Task::Sim { arguments } => sim::run(&arguments),
         Task::Test => test::run(),
+        Task::Vm(options) => vm::run(&options),
     }
 }

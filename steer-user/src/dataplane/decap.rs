@@ -13,7 +13,9 @@ use steer_common::{
     verdict::DropReason,
 };
 
-use super::{attach::attach_by_link, interface_index, object::decap_object, prefix};
+use super::{
+    attach::attach_by_link, interface_index, kernel::check_kernel, object::decap_object, prefix,
+};
 
 /// An interface whose encapsulated packets are stripped of their outer header, as long as this
 /// value lives.
@@ -27,7 +29,7 @@ impl Decap {
     /// an interface. UDP to `gue_port` is taken for GUE.
     ///
     /// # Errors
-    /// If there is no source or no such interface, or the kernel refuses.
+    /// If there is no source or no such interface, or the kernel is too old or refuses.
     pub fn attach(
         interface: &str,
         sources: &[(IpAddr, u8)],
@@ -37,6 +39,7 @@ impl Decap {
         if sources.is_empty() {
             bail!("no node to accept packets from: anyone could send past a firewall then");
         }
+        check_kernel()?;
         let index = interface_index(interface)?;
         let mut ebpf = EbpfLoader::new()
             .load(decap_object())

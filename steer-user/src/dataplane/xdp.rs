@@ -12,6 +12,7 @@ use steer_common::abi::{PROGRAMS, maps};
 
 use super::{
     Attacher, MapMemory,
+    kernel::check_kernel,
     kernel_maps::KernelMaps,
     memory_use::Meters,
     migration::{self, Migration},
@@ -46,9 +47,11 @@ impl Xdp {
     /// that are not are made and pinned. Flows of tables that have another size are copied to new ones.
     ///
     /// # Errors
-    /// If a pinned map does not fit, `bpffs` is none, or the kernel refuses the program. What is
+    /// If the kernel is too old, a pinned map does not fit, `bpffs` is none, or the kernel refuses the
+    /// program. What is
     /// attached stays as it is.
     pub fn open(options: &OpenOptions) -> Result<Self> {
+        check_kernel()?;
         let sizes = options.sizes;
         let pins = options.bpffs.as_deref().map(Pins::new);
         let mut adopted = false;

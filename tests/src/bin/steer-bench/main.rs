@@ -12,6 +12,7 @@ use std::path::PathBuf;
 
 use anyhow::{Result, ensure};
 use clap::Parser;
+use steer_tests::programs;
 
 use crate::{measure::Effort, report::Report};
 
@@ -60,8 +61,12 @@ fn main() -> Result<()> {
         packets: options.packets,
         rounds: options.rounds,
     };
+    let programs = programs::load_all()?
+        .into_iter()
+        .map(|(_, loaded)| loaded)
+        .collect::<Result<_>>()?;
     let figures = measure::run(&cases, &options.flows, effort)?;
-    let report = Report::new(figures, &cases::goals(), &options.flows);
+    let report = Report::new(programs, figures, &cases::goals(), &options.flows);
     report.print(&options.flows);
     report.write(&options.output)?;
     report.judge()

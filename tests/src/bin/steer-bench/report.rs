@@ -4,6 +4,7 @@ use std::{fs, path::Path};
 
 use anyhow::{Context, Result, bail};
 use serde::Serialize;
+use steer_tests::programs::Loaded;
 
 use crate::goal::{Goal, Outcome};
 
@@ -27,13 +28,19 @@ pub(crate) struct Measured {
 #[derive(Serialize)]
 pub(crate) struct Report {
     kernel: String,
+    programs: Vec<Loaded>,
     figures: Vec<Measured>,
     goals: Vec<Outcome>,
 }
 
 impl Report {
     /// Compares figures with goals.
-    pub(crate) fn new(figures: Vec<Measured>, goals: &[Goal], flows: &[u32]) -> Self {
+    pub(crate) fn new(
+        programs: Vec<Loaded>,
+        figures: Vec<Measured>,
+        goals: &[Goal],
+        flows: &[u32],
+    ) -> Self {
         let goals = goals
             .iter()
             .flat_map(|goal| goal.outcomes(&figures, flows))
@@ -41,6 +48,7 @@ impl Report {
         let kernel = fs::read_to_string("/proc/sys/kernel/osrelease").unwrap_or_default();
         Self {
             kernel: kernel.trim().to_owned(),
+            programs,
             figures,
             goals,
         }
@@ -48,6 +56,17 @@ impl Report {
 
     /// Prints a row for each case and for each goal, with a column for each number of flows.
     pub(crate) fn print(&self, flows: &[u32]) {
+        println!(
+            "{:<20}{:>24}{:>24}",
+            "program", "instructions verified", "bytes of machine code"
+        );
+        for program in &self.programs {
+            println!(
+                "{:<20}{:>24}{:>24}",
+                program.name, program.verified, program.jited
+            );
+        }
+        println!();
         print!("{:<28}", "ns of CPU, net of null");
         for count in flows {
             print!("{count:>10}");

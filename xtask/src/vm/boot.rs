@@ -1,0 +1,110 @@
+//! A machine, from its start to its end.
+
+use std::{
+    fs,
+    path::Path,
+    process::{Child, Command, Stdio},
+    thread,
+    time::{Duration, Instant},
+};
+
+use anyhow::{Context as _, Result, bail};
+use serde::{Deserialize, Serialize};
+
+use super::kernel::Kernel;
+
+/// A machine that takes longer is ended. It takes about a minute on an idle host.
+const LIMIT: Duration = Duration::from_secs(600);
+/// Pairs of network devices that are joined with each other.
+const PAIRS: usize = 2;
+
+/// What the guest told of a step.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub(super) struct Line {
+    pub(super) step: String,
+    pub(super) ok: bool,
+    pub(super) text: String,
+    /// Instructions that the verifier went through, and bytes of machine code.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(super) program: Option<[u32; 2]>,
+}
+
+/// Boots a kernel, waits for the guest to power off, and returns what it told.
+pub(super) fn run(
+    kernel: &Kernel,
+    initrd: &Path,
+    folder: &Path,
+    load_only: bool,
+) -> Result<Vec<Line>> {
+    let (console, results) = (folder.join("console.log"), folder.join("results.jsonl"));
+    let mut words = "console=ttyS0 panic=-1 quiet".to_owned();
+    if load_only {
+        words.push_str(" load-only");
+    }
+    let mut qemu = Command::new("qemu-system-x86_64");
+    qemu.args(["-machine", "q35,accel=tcg", "-cpu", "max"])
+        .args(["-smp", "2", "-m", "2048", "-nodefaults"])
+        .args(["-display", "none", "-no-reboot", "-append", &words])
+        .arg("-kernel")
+        .arg(kernel.image()?)
+        .arg("-initrd")
+        .arg(initrd);
+    for file in [&console, &results] {
+        // A run of before must not look like this one.
+        if file.exists() {
+            fs::remove_file(file)?;
+        }
+        qemu.arg("-serial").arg(format!("file:{}", file.display()));
+    }
+    for device in 0..2 * PAIRS {
+        let hub = device / 2;
+        qemu.arg("-netdev")
+            .arg(format!("hubport,id=n{device},hubid={hub}"))
+            .arg("-device")
+            .arg(format!("virtio-net-pci,netdev=n{device},romfile="));
+    }
+    let child = qemu.stdin(Stdio::null()).spawn();
+    let mut machine = Machine(child.context("cannot run qemu-system-x86_64")?);
+    let ended = machine.wait(LIMIT)?;
+    let told = fs::read_to_string(&results).unwrap_or_default();
+    let lines: Vec<Line> = told
+        .lines()
+        .filter_map(|line| serde_json::from_str(line).ok())
+        .collect();
+    let last = lines.last().map_or("nothing", |line| &line.step);
+    if !ended {
+        bail!("the machine did not end within {LIMIT:?}; the last that it told was {last:?}");
+    }
+    if last != "done" {
+        bail!(
+            "the machine ended early; the last that it told was {last:?}; see {}",
+            console.display()
+        );
+    }
+    Ok(lines)
+}
+
+/// A running machine; it ends with this value.
+struct Machine(Child);
+
+impl Machine {
+    /// Whether it ended by itself in time.
+    fn wait(&mut self, limit: Duration) -> Result<bool> {
+        let start = Instant::now();
+        while start.elapsed() < limit {
+            if self.0.try_wait()?.is_some() {
+                return Ok(true);
+            }
+            thread::sleep(Duration::from_millis(100));
+        }
+        Ok(false)
+    }
+}
+
+impl Drop for Machine {
+    fn drop(&mut self) {
+        // Ended already is as good.
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
