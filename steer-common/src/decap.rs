@@ -200,5 +200,5 @@ fn strip<F: Frame>(frame: &mut F, network: usize, outer: &Outer) -> Option<()> {
     } else {
         ETHERTYPE_IPV4
     };
-    frame.store(network - 2, ethertype.to_be())
+    frame.store((network - 2) & 0x1f, ethertype.to_be())
 }

@@ -130,7 +130,7 @@ fn look_up<'t, T: Tables>(
     let displacement = tables.displacement(active * DISPLACEMENTS + bucket)?;
     let entry = hash.entry(displacement, bank.service_mask);
     let service = tables.service(active * SERVICES + entry)?;
-    (service.key == *key).then_some(service)
+    service.key.is(key).then_some(service)
 }
 
 /// Whether an address is one that services or `nat` use.

@@ -17,6 +17,9 @@ unsafe impl Plain for u64 {}
 // SAFETY: arrays have no padding of their own.
 unsafe impl<T: Plain, const N: usize> Plain for [T; N] {}
 
+/// The most bytes of a value that [`Frame::blur`] takes.
+pub const BLURRED: usize = 192;
+
 /// A packet from its Ethernet header on, with room to grow in front.
 pub trait Frame {
     /// Length in bytes.
@@ -45,6 +48,12 @@ pub trait Frame {
     /// The same value, but the verifier forgets what it knew of it.
     #[inline(always)]
     fn opaque(&self, value: u64) -> u64 {
+        value
+    }
+
+    /// As [`Self::opaque`], for each field of a value of up to [`BLURRED`] bytes without pointers.
+    #[inline(always)]
+    fn blur<T: Copy>(&self, value: T) -> T {
         value
     }
 }

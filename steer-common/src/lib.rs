@@ -27,5 +27,5 @@ pub mod tables;
 pub mod verdict;
 pub mod wire;
 
-pub use process::{Action, Outcome, process, steer};
+pub use process::{Action, Outcome, general, process, steer, steer_v6};
 pub use rare::{follow, open, quote, rare, too_big};

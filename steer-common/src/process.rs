@@ -1,14 +1,14 @@
 //! A packet's way through: parse, decide, rewrite, count.
 
 use crate::{
-    abi::{Back, FOLLOW, FragmentFate, MAIN, Mode, OPEN, QUOTE, RARE, TOO_BIG},
+    abi::{Back, FOLLOW, FragmentFate, GENERAL, MAIN, Mode, OPEN, QUOTE, RARE, TOO_BIG, V6},
     decide::decide,
     frame::Frame,
     rare::{follow, open, quote, rare, too_big},
     rewrite,
     tables::{NextHop, Tables},
     verdict::{DropReason, Ends, Target, Verdict},
-    wire::{IPV4_HEADER, IPV6_HEADER, Packet, Part, parse},
+    wire::{Packet, Part, is_v6, parse, parse_v4, parse_v6},
 };
 
 /// What the kernel is told to do with the frame.
@@ -59,6 +59,12 @@ impl Outcome {
             Ok(()) => Self::transmit(interface),
             Err(reason) => Self::drop(reason),
         }
+    }
+
+    /// Whether the packet leaves by the interface [`Self::word`].
+    #[inline(always)]
+    pub const fn is_transmitted(self) -> bool {
+        self.0 >> 32 == 0
     }
 
     /// Whether the packet is left to the kernel.
@@ -121,6 +127,8 @@ pub fn process<F: Frame, T: Tables>(frame: &mut F, interface: u32, tables: &T) -
         outcome = match outcome.program() {
             RARE => rare(frame, interface, tables),
             QUOTE => quote(frame, interface, tables),
+            V6 => steer_v6(frame, interface, tables),
+            GENERAL => general(frame, interface, tables),
             FOLLOW => follow(frame, interface, tables),
             TOO_BIG => too_big(frame, interface, tables, argument),
             MAIN => steer(frame, interface, tables),
@@ -131,24 +139,38 @@ pub fn process<F: Frame, T: Tables>(frame: &mut F, interface: u32, tables: &T) -
     outcome
 }
 
-/// Does all there is to do with a packet, unless it is rare.
+/// Does all there is to do with an IPv4 packet, unless it is rare or has more headers than usual: those
+/// are left to [`general`], so that here all offsets are constants. IPv6 is left to [`steer_v6`].
 #[inline(always)]
 pub fn steer<F: Frame, T: Tables>(frame: &mut F, interface: u32, tables: &T) -> Outcome {
+    if is_v6(frame) {
+        return Outcome::hand_over(V6, 0);
+    }
+    let Some(packet) = parse_v4(frame, interface) else {
+        return Outcome::hand_over(GENERAL, 0);
+    };
+    let verdict = decide(&packet, tables);
+    act(frame, &packet, tables, verdict, |_, _| true)
+}
+
+/// As [`steer`], for IPv6.
+#[inline(always)]
+pub fn steer_v6<F: Frame, T: Tables>(frame: &mut F, interface: u32, tables: &T) -> Outcome {
+    let Some(packet) = parse_v6(frame, interface) else {
+        return Outcome::hand_over(GENERAL, 0);
+    };
+    let verdict = decide(&packet, tables);
+    act(frame, &packet, tables, verdict, |_, _| true)
+}
+
+/// Does all there is to do with a packet that may have VLAN tags, options or extension headers, unless
+/// it is rare.
+#[inline(always)]
+pub fn general<F: Frame, T: Tables>(frame: &mut F, interface: u32, tables: &T) -> Outcome {
     let Some(packet) = parse(frame, interface) else {
         return Outcome::hand_over(RARE, 0);
     };
-    // The rest of the program is one copy for all packets: a copy for those without tags, options
-    // and extension headers, with constant offsets, was measured and is slower.
-    let header = if packet.is_v6() {
-        IPV6_HEADER
-    } else {
-        IPV4_HEADER
-    };
-    let packet = if packet.is_plain(header) {
-        packet
-    } else {
-        packet.hidden(frame)
-    };
+    let packet = packet.hidden(frame);
     let verdict = decide(&packet, tables);
     act(frame, &packet, tables, verdict, |_, _| true)
 }
@@ -219,7 +241,7 @@ pub(crate) fn deliver<F: Frame, T: Tables>(
     let done = if member.mode == Mode::L2 as u8 {
         rewrite::l2(frame, packet, &hop)
     } else {
-        rewrite::encap(frame, packet, tables, member, &hop)
+        rewrite::encap(frame, packet, tables, member, &hop, overhead)
     };
     count(packet, tables, target, done);
     Outcome::of(done, hop.interface)

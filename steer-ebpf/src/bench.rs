@@ -15,7 +15,10 @@ mod maps {
         macros::map,
         maps::{Array, LpmTrie, LruHashMap, PerCpuArray, ProgramArray},
     };
-    use steer_common::abi::{Address, FlowEntry, FlowKey, NAT_FLOWS, NatForward, bench::Run};
+    use steer_common::{
+        abi::{Address, FlowEntry, FlowKey, NAT_FLOWS, NatForward, bench::Run},
+        frame::BLURRED,
+    };
 
     #[map]
     pub(crate) static RUN: Array<Run> = Array::with_max_entries(1, 0);
@@ -40,7 +43,8 @@ mod maps {
         LpmTrie::with_max_entries(1 << 10, BPF_F_NO_PREALLOC);
 
     #[map]
-    pub(crate) static SCRATCH: PerCpuArray<u64> = PerCpuArray::with_max_entries(1, 0);
+    pub(crate) static SCRATCH: PerCpuArray<[u64; BLURRED / 8]> =
+        PerCpuArray::with_max_entries(1, 0);
 }
 
 use aya_ebpf::{bindings::xdp_action, macros::xdp, maps::lpm_trie::Key, programs::XdpContext};
@@ -48,7 +52,7 @@ use steer_common::{
     abi::{NatForward, bench::Run},
     checksum::Sum,
     frame::Frame,
-    wire::{IPV4_HEADER, Packet, parse},
+    wire::{IPV4_HEADER, Packet, parse_v4},
 };
 
 use crate::{
@@ -188,7 +192,7 @@ pub fn lru_insert(ctx: XdpContext) -> u32 {
 #[inline(always)]
 fn parsed(ctx: &XdpContext, look_up: impl FnOnce(&Packet) -> bool) -> u32 {
     let mut frame = XdpFrame::new(ctx);
-    let Some(packet) = parse(&frame, 1) else {
+    let Some(packet) = parse_v4(&frame, 1) else {
         return xdp_action::XDP_ABORTED;
     };
     if !look_up(&packet) {

@@ -16,6 +16,7 @@ mod maps {
     };
     use steer_common::{
         abi::{self, Address},
+        frame::BLURRED,
         verdict::DropReason,
     };
 
@@ -31,7 +32,8 @@ mod maps {
         PerCpuArray::with_max_entries(DropReason::COUNT, 0);
 
     #[map]
-    pub(crate) static SCRATCH: PerCpuArray<u64> = PerCpuArray::with_max_entries(1, 0);
+    pub(crate) static SCRATCH: PerCpuArray<[u64; BLURRED / 8]> =
+        PerCpuArray::with_max_entries(1, 0);
 }
 
 use aya_ebpf::{bindings::xdp_action, macros::xdp, maps::lpm_trie::Key, programs::XdpContext};

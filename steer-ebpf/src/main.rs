@@ -11,98 +11,142 @@ mod runtime;
 mod tables;
 
 use aya_ebpf::{bindings::xdp_action, macros::xdp, programs::XdpContext};
-use steer_common::{Outcome, follow, open, quote, rare, steer, too_big, verdict::DropReason};
+use steer_common::{
+    Outcome, abi::V6, follow, general, open, quote, rare, steer, too_big, verdict::DropReason,
+    wire::is_v6,
+};
 
 use crate::{
     packet::XdpFrame,
     tables::{KernelTables, count_drop},
 };
 
-/// Steers a packet.
+/// Steers an IPv4 packet.
 #[xdp]
+#[inline(always)]
 pub fn steer_main(ctx: XdpContext) -> u32 {
-    let interface = ctx.ingress_ifindex() as u32;
-    let mut frame = XdpFrame::new(&ctx);
-    let tables = KernelTables::new(&ctx);
+    // As `steer` says, but the kernel makes a plain jump of a tail call to a constant.
+    if is_v6(&XdpFrame::new(&ctx)) {
+        // SAFETY: the array holds programs of this object only.
+        unsafe { maps::PROGRAMS.tail_call(&ctx, V6) };
+        return dropped(DropReason::Internal as u32);
+    }
+    let Some((mut frame, interface, tables)) = begin(&ctx) else {
+        return xdp_action::XDP_PASS;
+    };
     let outcome = steer(&mut frame, interface, &tables);
+    finish(&ctx, outcome, interface)
+}
+
+/// Steers an IPv6 packet.
+#[xdp]
+#[inline(always)]
+pub fn steer_v6(ctx: XdpContext) -> u32 {
+    let Some((mut frame, interface, tables)) = begin(&ctx) else {
+        return xdp_action::XDP_PASS;
+    };
+    let outcome = steer_common::steer_v6(&mut frame, interface, &tables);
+    finish(&ctx, outcome, interface)
+}
+
+/// Steers a packet with VLAN tags, options or extension headers.
+#[xdp]
+#[inline(always)]
+pub fn steer_general(ctx: XdpContext) -> u32 {
+    let Some((mut frame, interface, tables)) = begin(&ctx) else {
+        return xdp_action::XDP_PASS;
+    };
+    let outcome = general(&mut frame, interface, &tables);
     finish(&ctx, outcome, interface)
 }
 
 /// Steers a first fragment.
 #[xdp]
+#[inline(always)]
 pub fn steer_rare(ctx: XdpContext) -> u32 {
-    run_alone(&ctx, rare)
+    let Some((mut frame, interface, tables)) = begin(&ctx) else {
+        return xdp_action::XDP_PASS;
+    };
+    let outcome = rare(&mut frame, interface, &tables);
+    finish(&ctx, outcome, interface)
 }
 
 /// Steers an ICMP error.
 #[xdp]
+#[inline(always)]
 pub fn steer_quote(ctx: XdpContext) -> u32 {
-    run_alone(&ctx, quote)
+    let Some((mut frame, interface, tables)) = begin(&ctx) else {
+        return xdp_action::XDP_PASS;
+    };
+    let outcome = quote(&mut frame, interface, &tables);
+    finish(&ctx, outcome, interface)
 }
 
 /// Steers a later fragment.
 #[xdp]
+#[inline(always)]
 pub fn steer_follow(ctx: XdpContext) -> u32 {
-    run_alone(&ctx, follow)
+    let Some((mut frame, interface, tables)) = begin(&ctx) else {
+        return xdp_action::XDP_PASS;
+    };
+    let outcome = follow(&mut frame, interface, &tables);
+    finish(&ctx, outcome, interface)
 }
 
 /// Answers a packet that is too big.
 #[xdp]
+#[inline(always)]
 pub fn steer_too_big(ctx: XdpContext) -> u32 {
-    run(&ctx, too_big)
+    let Some((mut frame, interface, tables)) = begin(&ctx) else {
+        return xdp_action::XDP_PASS;
+    };
+    let outcome = too_big(&mut frame, interface, &tables, argument());
+    finish(&ctx, outcome, interface)
 }
 
 /// Opens a flow with rewritten addresses.
 #[xdp]
+#[inline(always)]
 pub fn steer_open(ctx: XdpContext) -> u32 {
-    run(&ctx, open)
+    let Some((mut frame, interface, tables)) = begin(&ctx) else {
+        return xdp_action::XDP_PASS;
+    };
+    let outcome = open(&mut frame, interface, &tables, argument());
+    finish(&ctx, outcome, interface)
 }
 
-/// Runs a part of the data path.
+/// What every program begins with. All of a program is one function: calls cost, and each has a
+/// share of the stack.
 #[inline(always)]
-fn run_alone(
-    ctx: &XdpContext,
-    part: impl FnOnce(&mut XdpFrame, u32, &KernelTables) -> Outcome,
-) -> u32 {
-    let interface = ctx.ingress_ifindex() as u32;
-    let mut frame = XdpFrame::new(ctx);
-    let tables = KernelTables::new(ctx);
-    let outcome = part(&mut frame, interface, &tables);
-    finish(ctx, outcome, interface)
+fn begin(ctx: &XdpContext) -> Option<(XdpFrame, u32, KernelTables)> {
+    let tables = KernelTables::new(ctx)?;
+    Some((XdpFrame::new(ctx), ctx.ingress_ifindex() as u32, tables))
 }
 
-/// Runs a part of the data path that was told something by the one before.
+/// What the program before told this one.
 #[inline(always)]
-fn run(
-    ctx: &XdpContext,
-    part: impl FnOnce(&mut XdpFrame, u32, &KernelTables, u16) -> Outcome,
-) -> u32 {
-    let interface = ctx.ingress_ifindex() as u32;
-    let mut frame = XdpFrame::new(ctx);
-    let tables = KernelTables::new(ctx);
-    let argument = maps::ARGUMENT.get(0).copied().unwrap_or(0);
-    let outcome = part(&mut frame, interface, &tables, argument as u16);
-    finish(ctx, outcome, interface)
+fn argument() -> u16 {
+    maps::ARGUMENT.get(0).copied().unwrap_or(0) as u16
 }
 
 #[inline(always)]
 fn finish(ctx: &XdpContext, outcome: Outcome, interface: u32) -> u32 {
-    if outcome.is_handed_over() {
-        return hand_over(ctx, outcome);
+    if outcome.is_transmitted() {
+        if outcome.word() == interface {
+            return xdp_action::XDP_TX;
+        }
+        return match maps::PORTS.redirect(outcome.word(), 0) {
+            Ok(action) => action,
+            Err(_) => dropped(DropReason::NoRoute as u32),
+        };
     }
     if outcome.is_pass() {
         return xdp_action::XDP_PASS;
     }
-    if outcome.is_drop() {
-        return dropped(outcome.word());
+    if outcome.is_handed_over() {
+        return hand_over(ctx, outcome);
     }
-    if outcome.word() == interface {
-        return xdp_action::XDP_TX;
-    }
-    match maps::PORTS.redirect(outcome.word(), 0) {
-        Ok(action) => action,
-        Err(_) => dropped(DropReason::NoRoute as u32),
-    }
+    dropped(outcome.word())
 }
 
 #[inline(always)]

@@ -12,6 +12,7 @@ use steer_common::{
         FragmentEntry, FragmentKey, Measured, Member, MemberCounters, NatForward, NatReverse,
         Opening, Refusals, Service, Signals, SourceKey, SourceLimit,
     },
+    frame::BLURRED,
     verdict::DropReason,
 };
 
@@ -126,9 +127,9 @@ pub(crate) static MEMBER_COUNTS: PerCpuArray<MemberCounters> =
 pub(crate) static DROP_COUNTS: PerCpuArray<u64> =
     PerCpuArray::with_max_entries(DropReason::COUNT, 0);
 
-/// A place where the verifier loses track of a value.
+/// A place where the verifier loses track of values.
 #[map]
-pub(crate) static SCRATCH: PerCpuArray<u64> = PerCpuArray::with_max_entries(1, 0);
+pub(crate) static SCRATCH: PerCpuArray<[u64; BLURRED / 8]> = PerCpuArray::with_max_entries(1, 0);
 
 #[map]
 pub(crate) static PORTS: DevMapHash = DevMapHash::with_max_entries(abi::PORTS, 0);

@@ -7,7 +7,7 @@ use aya_ebpf::{
     helpers::{bpf_xdp_adjust_head, bpf_xdp_adjust_tail},
     programs::XdpContext,
 };
-use steer_common::frame::{Frame, Plain};
+use steer_common::frame::{BLURRED, Frame, Plain};
 
 use crate::maps::SCRATCH;
 
@@ -119,11 +119,28 @@ impl Frame for XdpFrame {
         let Some(scratch) = SCRATCH.get_ptr_mut(0) else {
             return value;
         };
+        let scratch = scratch.cast::<u64>();
         // SAFETY: a per-CPU value, and a program is not interrupted by another of its kind.
         // Volatile, because the compiler would pass the value by the map.
         unsafe {
             scratch.write_volatile(value);
             scratch.read_volatile()
+        }
+    }
+
+    #[inline(always)]
+    fn blur<T: Copy>(&self, value: T) -> T {
+        const { assert!(size_of::<T>() <= BLURRED && align_of::<T>() <= align_of::<u64>()) };
+        let Some(scratch) = SCRATCH.get_ptr_mut(0) else {
+            return value;
+        };
+        let mut place = scratch.cast::<T>();
+        // SAFETY: large and aligned enough, per CPU, and a program is not interrupted by another of its
+        // kind. The assembly may change the memory, as far as the compiler knows.
+        unsafe {
+            place.write(value);
+            asm!("{0} = {0}", inout(reg) place, options(nostack));
+            place.read()
         }
     }
 }

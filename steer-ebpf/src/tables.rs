@@ -44,12 +44,17 @@ const ANSWERS_TICKS: u32 = 256;
 
 pub(crate) struct KernelTables {
     ctx: *mut xdp_md,
+    /// Looked up once for each packet.
+    config: &'static Config,
 }
 
 impl KernelTables {
     #[inline(always)]
-    pub(crate) fn new(ctx: &XdpContext) -> Self {
-        Self { ctx: ctx.ctx }
+    pub(crate) fn new(ctx: &XdpContext) -> Option<Self> {
+        Some(Self {
+            ctx: ctx.ctx,
+            config: CONFIG.get(0)?,
+        })
     }
 
     #[inline(always)]
@@ -80,7 +85,7 @@ impl Tables for KernelTables {
 
     #[inline(always)]
     fn config(&self) -> Option<&Config> {
-        CONFIG.get(0)
+        Some(self.config)
     }
 
     #[inline(always)]
@@ -135,29 +140,29 @@ impl Tables for KernelTables {
     #[inline(always)]
     fn with_flow<R>(&self, key: &FlowKey, f: impl FnOnce(&mut FlowEntry) -> R) -> Option<R> {
         // SAFETY: an entry of the map; CPUs that share a flow write whole fields of the same meaning.
-        FLOWS.get_ptr_mut(key).map(|e| f(unsafe { &mut *e }))
+        FLOWS.get_ptr_mut(*key).map(|e| f(unsafe { &mut *e }))
     }
 
     #[inline(always)]
     fn remember(&self, key: &FlowKey, entry: &FlowEntry) -> bool {
-        FLOWS.insert(key, entry, u64::from(BPF_ANY)).is_ok()
+        FLOWS.insert(*key, entry, u64::from(BPF_ANY)).is_ok()
     }
 
     #[inline(always)]
     fn new_flow(&self, key: &FlowKey) -> Option<FlowEntry> {
         // SAFETY: an entry of the map, copied.
-        NEW_FLOWS.get_ptr(key).map(|entry| unsafe { *entry })
+        NEW_FLOWS.get_ptr(*key).map(|entry| unsafe { *entry })
     }
 
     #[inline(always)]
     fn remember_new(&self, key: &FlowKey, entry: &FlowEntry) -> bool {
-        NEW_FLOWS.insert(key, entry, u64::from(BPF_ANY)).is_ok()
+        NEW_FLOWS.insert(*key, entry, u64::from(BPF_ANY)).is_ok()
     }
 
     #[inline(always)]
     fn forget_new(&self, key: &FlowKey) {
         // An entry that is gone already is as good.
-        let _ = NEW_FLOWS.remove(key);
+        let _ = NEW_FLOWS.remove(*key);
     }
 
     #[inline(always)]
@@ -168,29 +173,29 @@ impl Tables for KernelTables {
     #[inline(always)]
     fn with_forward<R>(&self, key: &FlowKey, f: impl FnOnce(&mut NatForward) -> R) -> Option<R> {
         // SAFETY: as in `with_flow`.
-        NAT_FORWARD.get_ptr_mut(key).map(|e| f(unsafe { &mut *e }))
+        NAT_FORWARD.get_ptr_mut(*key).map(|e| f(unsafe { &mut *e }))
     }
 
     #[inline(always)]
     fn with_reverse<R>(&self, key: &FlowKey, f: impl FnOnce(&mut NatReverse) -> R) -> Option<R> {
         // SAFETY: as in `with_flow`.
-        NAT_REVERSE.get_ptr_mut(key).map(|e| f(unsafe { &mut *e }))
+        NAT_REVERSE.get_ptr_mut(*key).map(|e| f(unsafe { &mut *e }))
     }
 
     #[inline(always)]
     fn set_forward(&self, key: &FlowKey, entry: &NatForward) -> bool {
-        NAT_FORWARD.insert(key, entry, u64::from(BPF_ANY)).is_ok()
+        NAT_FORWARD.insert(*key, entry, u64::from(BPF_ANY)).is_ok()
     }
 
     #[inline(always)]
     fn remove_forward(&self, key: &FlowKey) {
         // An entry that is gone already is as good.
-        let _ = NAT_FORWARD.remove(key);
+        let _ = NAT_FORWARD.remove(*key);
     }
 
     #[inline(always)]
     fn add_reverse(&self, key: &FlowKey, entry: &NatReverse) -> Added {
-        match NAT_REVERSE.insert(key, entry, u64::from(BPF_NOEXIST)) {
+        match NAT_REVERSE.insert(*key, entry, u64::from(BPF_NOEXIST)) {
             Ok(()) => Added::Yes,
             Err(EEXIST) => Added::Taken,
             Err(_) => Added::Full,
@@ -263,7 +268,7 @@ impl Tables for KernelTables {
     #[inline(always)]
     fn remove_reverse(&self, key: &FlowKey) {
         // As in `remove_forward`.
-        let _ = NAT_REVERSE.remove(key);
+        let _ = NAT_REVERSE.remove(*key);
     }
 
     #[inline(always)]
@@ -313,12 +318,12 @@ impl Tables for KernelTables {
     #[inline(always)]
     fn fragment(&self, key: &FragmentKey) -> Option<FragmentEntry> {
         // SAFETY: an entry of the map, copied.
-        FRAGMENTS.get_ptr(key).map(|entry| unsafe { *entry })
+        FRAGMENTS.get_ptr(*key).map(|entry| unsafe { *entry })
     }
 
     #[inline(always)]
     fn set_fragment(&self, key: &FragmentKey, entry: &FragmentEntry) -> bool {
-        FRAGMENTS.insert(key, entry, u64::from(BPF_ANY)).is_ok()
+        FRAGMENTS.insert(*key, entry, u64::from(BPF_ANY)).is_ok()
     }
 
     #[inline(always)]

@@ -15,11 +15,8 @@ pub mod packet;
 pub mod pass;
 pub mod ping;
 pub mod process;
-<<<<<<< HEAD
-pub mod sim;
-=======
 pub mod programs;
->>>>>>> f33c491 (Boot other kernels in emulated machines, with traffic through each mode: cargo xtask vm)
+pub mod sim;
 pub mod steering;
 pub mod summary;
 pub mod tls;

@@ -85,23 +85,7 @@ impl Site {
         }
         node.sysctl("net.ipv4.ip_forward", "1")?;
         node.sysctl("net.ipv6.conf.all.forwarding", "1")?;
-<<<<<<< HEAD
-        connect_client(&node, &client)?;
-=======
-        connect(&node, NODE_CLIENT_PORT, &client, 0, client_link)?;
-        for vip in [IpAddr::from(VIP_V4), VIP_V6.into()] {
-            let (family, gateway) = gateway(vip, 0);
-            client.run(&[
-                "ip",
-                family,
-                "route",
-                "add",
-                &vip.to_string(),
-                "via",
-                &gateway,
-            ])?;
-        }
->>>>>>> f33c491 (Boot other kernels in emulated machines, with traffic through each mode: cargo xtask vm)
+        connect_client(&node, &client, client_link)?;
         // Reconnecting fast would otherwise run into the client's own old connections.
         client.sysctl("net.ipv4.tcp_max_tw_buckets", "4")?;
         client.sysctl("net.ipv4.ip_local_port_range", "1024 65000")?;
@@ -124,7 +108,7 @@ impl Site {
 
     /// Makes that link anew, as it was.
     pub fn join_client(&self) -> Result<()> {
-        connect_client(&self.node, &self.client)
+        connect_client(&self.node, &self.client, &Link::Veth)
     }
 
     /// The client's IPv4 address.
@@ -193,8 +177,8 @@ fn open_up(namespace: &Namespace) -> Result<()> {
     namespace.sysctl("net.ipv4.conf.default.rp_filter", "0")
 }
 
-fn connect_client(node: &Namespace, client: &Namespace) -> Result<()> {
-    connect(node, NODE_CLIENT_PORT, client, 0, None)?;
+fn connect_client(node: &Namespace, client: &Namespace, link: &Link) -> Result<()> {
+    connect(node, NODE_CLIENT_PORT, client, 0, link)?;
     for vip in [IpAddr::from(VIP_V4), VIP_V6.into()] {
         let (family, gateway) = gateway(vip, 0);
         let vip = vip.to_string();

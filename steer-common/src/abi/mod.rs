@@ -86,13 +86,15 @@ pub const DECAP_SOURCES: u32 = 1024;
 pub const PORTS: u32 = 64;
 
 /// Names of the programs in [`maps::PROGRAMS`], by their index there.
-pub const PROGRAMS: [&str; 6] = [
+pub const PROGRAMS: [&str; 8] = [
     "steer_rare",
     "steer_follow",
     "steer_too_big",
     "steer_open",
     "steer_main",
     "steer_quote",
+    "steer_general",
+    "steer_v6",
 ];
 /// Index in [`maps::PROGRAMS`] of the program for first fragments.
 pub const RARE: u32 = 0;
@@ -106,6 +108,10 @@ pub const OPEN: u32 = 3;
 pub const MAIN: u32 = 4;
 /// Index of the program for ICMP errors.
 pub const QUOTE: u32 = 5;
+/// Index of the program for packets with VLAN tags, options or extension headers.
+pub const GENERAL: u32 = 6;
+/// Index of the program for IPv6.
+pub const V6: u32 = 7;
 
 /// Names of the maps, which the kernel cuts at 15 bytes.
 pub mod maps {

@@ -39,7 +39,7 @@ pub(crate) const fn overhead(member: &Member) -> u32 {
     (ip + udp) as u32
 }
 
-/// Wraps a packet in headers towards its member.
+/// Wraps a packet in `outer` bytes of headers towards its member.
 #[inline(always)]
 pub(crate) fn encap<F: Frame, T: Tables>(
     frame: &mut F,
@@ -47,15 +47,16 @@ pub(crate) fn encap<F: Frame, T: Tables>(
     tables: &T,
     member: &Member,
     hop: &NextHop,
+    outer: u32,
 ) -> Result<(), DropReason> {
     if packet.ttl <= 1 {
         return Err(DropReason::TtlExpired);
     }
     let config = tables.config().ok_or(INTERNAL)?;
     if member.family == 6 {
-        wrap_v6(frame, packet, config, member, hop)?;
+        wrap_v6(frame, packet, config, member, hop, outer)?;
     } else {
-        wrap_v4(frame, packet, config, member, hop)?;
+        wrap_v4(frame, packet, config, member, hop, outer)?;
     }
     write_macs(frame, hop.macs)
 }
@@ -67,19 +68,19 @@ fn wrap_v4<F: Frame>(
     config: &Config,
     member: &Member,
     hop: &NextHop,
+    outer: u32,
 ) -> Result<(), DropReason> {
-    let outer = overhead(member);
     let total = packet.ip_len + outer;
     if total > 0xffff {
         return Err(DropReason::TooBig);
     }
-    let (id, fragment, inside) = if packet.is_v6() {
-        (0, 0x4000_u16.to_be(), PROTOCOL_IPV6)
+    let (id, inside) = if packet.is_v6() {
+        (0x4000_u32.to_be(), PROTOCOL_IPV6)
     } else {
-        let [id, fragment]: [u16; 2] = frame.load(packet.network + 4).ok_or(INTERNAL)?;
+        let id: u32 = frame.load(packet.network + 4).ok_or(INTERNAL)?;
         // The inner identification serves the outer header as well: it tells the packets of one
         // source apart. Of the flags only "don't fragment" is copied.
-        (id, fragment & 0x4000_u16.to_be(), PROTOCOL_IPV4)
+        (id & 0xffff_4000_u32.to_be(), PROTOCOL_IPV4)
     };
     let is_gue = member.mode == Mode::Gue as u8;
     let protocol = if is_gue { PROTOCOL_UDP } else { inside };
@@ -98,14 +99,13 @@ fn wrap_v4<F: Frame>(
     let sum = Sum::default()
         .add16(first)
         .add16(length)
-        .add16(id)
-        .add16(fragment)
+        .add32(id)
         .add16(ttl)
         .add32(source)
         .add_address(member.address, false);
     let words = [
         pair(first, length),
-        pair(id, fragment),
+        id,
         pair(ttl, sum.checksum()),
         source,
         member.address.v4(),
@@ -131,8 +131,8 @@ fn wrap_v6<F: Frame>(
     config: &Config,
     member: &Member,
     hop: &NextHop,
+    outer: u32,
 ) -> Result<(), DropReason> {
-    let outer = overhead(member);
     let payload = packet.ip_len + outer - IPV6_HEADER as u32;
     if payload > 0xffff {
         return Err(DropReason::TooBig);
@@ -252,8 +252,12 @@ pub(super) fn lower_ttl<F: Frame>(frame: &mut F, packet: &Packet) -> Result<(), 
             .ok_or(INTERNAL);
     }
     let at = packet.network + 8;
-    let [old, checksum]: [u16; 2] = frame.load(at).ok_or(INTERNAL)?;
-    let new = (u16::from_be(old).wrapping_sub(0x100)).to_be();
-    let checksum = Sum::of_checksum(checksum).remove16(old).add16(new);
-    frame.store(at, [new, checksum.checksum()]).ok_or(INTERNAL)
+    let checksum: u16 = frame.load(at + 2).ok_or(INTERNAL)?;
+    // One less in the upper byte of a word is one more there in the checksum (RFC 1141).
+    let sum = u32::from(checksum) + u32::from(0x0100_u16.to_be());
+    let sum = sum + u32::from(sum >= 0xffff);
+    frame
+        .store(at, packet.ttl - 1)
+        .and_then(|()| frame.store(at + 2, sum as u16))
+        .ok_or(INTERNAL)
 }

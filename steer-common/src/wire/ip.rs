@@ -1,6 +1,6 @@
 //! IPv4 (RFC 791) and IPv6 (RFC 8200).
 
-use super::{ETHERTYPE_IPV4, ETHERTYPE_IPV6};
+use super::{ETHERNET_HEADER, ETHERTYPE_IPV4, ETHERTYPE_IPV6};
 use crate::{abi::Address, frame::Frame};
 
 /// Length of an IPv4 header without options.
@@ -48,19 +48,12 @@ impl Network {
     /// another, `at` is lost.
     #[inline(always)]
     pub(crate) fn hidden<F: Frame>(&self, frame: &F) -> Self {
-        let word = (self.at as u64) << 48
-            | (self.transport as u64) << 32
-            | (self.offset as u64) << 16
-            | (self.protocol as u64) << 8
-            | self.is_fragment as u64;
-        let word = frame.opaque(word);
+        let network = frame.blur(*self);
         Self {
-            at: (word >> 48) as usize & 0x1f,
-            transport: (word >> 32) as usize & 0x7fff,
-            offset: (word >> 16) as u16,
-            protocol: (word >> 8) as u8,
-            is_fragment: word & 1 != 0,
-            ..*self
+            at: network.at & 0x1f,
+            transport: network.transport & 0x7fff,
+            family: self.family,
+            ..network
         }
     }
 
@@ -72,6 +65,26 @@ impl Network {
             ETHERTYPE_IPV6 => parse_v6(frame, at),
             _ => None,
         }
+    }
+
+    /// Reads an IPv4 header without options right behind an Ethernet header without tags. `None` for all
+    /// else, and for fragments.
+    #[inline(always)]
+    pub(super) fn plain_v4<F: Frame>(frame: &F) -> Option<Self> {
+        let network = parse_v4(frame, ETHERNET_HEADER)?;
+        let plain = network.transport == ETHERNET_HEADER + IPV4_HEADER && !network.is_fragment;
+        plain.then_some(Self {
+            transport: ETHERNET_HEADER + IPV4_HEADER,
+            is_fragment: false,
+            ..network
+        })
+    }
+
+    /// Reads an IPv6 header right behind an Ethernet header without tags. What it carries may be
+    /// another header, which is neither TCP nor UDP.
+    #[inline(always)]
+    pub(super) fn plain_v6<F: Frame>(frame: &F) -> Option<Self> {
+        header_v6(frame, ETHERNET_HEADER)
     }
 }
 
@@ -104,6 +117,21 @@ fn parse_v4<F: Frame>(frame: &F, at: usize) -> Option<Network> {
 
 #[inline(always)]
 fn parse_v6<F: Frame>(frame: &F, at: usize) -> Option<Network> {
+    let network = header_v6(frame, at)?;
+    let chain = skip_extensions(frame, network.protocol, network.transport)?;
+    Some(Network {
+        transport: chain.end,
+        protocol: chain.protocol,
+        is_fragment: chain.fragment != 0,
+        offset: chain.fragment >> 3,
+        id: chain.id,
+        ..network
+    })
+}
+
+/// An IPv6 header, as if nothing stood between it and what it carries.
+#[inline(always)]
+fn header_v6<F: Frame>(frame: &F, at: usize) -> Option<Network> {
     let [first, _, ip_len, next]: [u16; 4] = frame.load(at)?;
     let first = u16::from_be(first);
     let [next, ttl] = next.to_ne_bytes();
@@ -112,20 +140,19 @@ fn parse_v6<F: Frame>(frame: &F, at: usize) -> Option<Network> {
     }
     let source = Address::from_v6(frame.load(at + 8)?);
     let destination = Address::from_v6(frame.load(at + 24)?);
-    let chain = skip_extensions(frame, next, at + IPV6_HEADER)?;
     Some(Network {
         at,
-        transport: chain.end,
+        transport: at + IPV6_HEADER,
         ip_len: IPV6_HEADER as u32 + u32::from(u16::from_be(ip_len)),
         source,
         destination,
-        protocol: chain.protocol,
+        protocol: next,
         family: 6,
         ttl,
         tos: (first >> 4) as u8,
-        is_fragment: chain.fragment != 0,
-        offset: chain.fragment >> 3,
-        id: chain.id,
+        is_fragment: false,
+        offset: 0,
+        id: 0,
     })
 }
 

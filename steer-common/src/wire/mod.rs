@@ -109,27 +109,24 @@ impl Packet {
         self.key.protocol == PROTOCOL_TCP
     }
 
-    /// Whether nothing stands between its Ethernet, IP and transport headers.
-    #[inline(always)]
-    pub(crate) const fn is_plain(&self, ip_header: usize) -> bool {
-        self.network == ETHERNET_HEADER && self.transport == ETHERNET_HEADER + ip_header
-    }
-
     /// The same, with one case made of all the ways that tags, options and extension headers can
     /// lead to, so that the verifier follows what comes next once and not for each of them.
     #[inline(always)]
     pub(crate) fn hidden<F: Frame>(&self, frame: &F) -> Self {
-        let mut packet = *self;
-        let word = (self.headers as u64) << 40
-            | (self.network as u64) << 32
-            | (self.transport as u64) << 16
-            | (self.key.protocol as u64) << 8;
-        let word = frame.opaque(word);
-        packet.headers = (word >> 40) as u32 & NO_TRANSPORT;
-        packet.network = (word >> 32) as usize & 0x1f;
-        packet.transport = (word >> 16) as usize & 0x7fff;
-        packet.key.protocol = (word >> 8) as u8;
-        packet
+        let packet = frame.blur(*self);
+        Self {
+            // One of two, and asked for time and again.
+            key: FlowKey {
+                family: self.key.family,
+                ..packet.key
+            },
+            network: packet.network & 0x1f,
+            transport: packet.transport & 0x7fff,
+            headers: packet.headers & NO_TRANSPORT,
+            quoted: packet.quoted & 0x7fff,
+            part: self.part,
+            ..packet
+        }
     }
 
     /// How many bytes it carries behind its transport header; 0 where that was not looked at.
@@ -153,6 +150,46 @@ pub fn parse<F: Frame>(frame: &F, interface: u32) -> Option<Packet> {
         return None;
     }
     packet(frame, interface, &network)
+}
+
+/// Parses an IPv4 packet whose headers are the usual ones, so that all offsets are constants. `None` also
+/// for those with VLAN tags or options, and for those that are not well formed.
+#[inline(always)]
+pub fn parse_v4<F: Frame>(frame: &F, interface: u32) -> Option<Packet> {
+    if outer_ethertype(frame)? != ETHERTYPE_IPV4 {
+        return None;
+    }
+    plain(frame, interface, &Network::plain_v4(frame)?)
+}
+
+/// Parses an IPv6 packet whose headers are the usual ones, so that all offsets are constants. `None`
+/// also for those with VLAN tags or extension headers, and for those that are not well formed.
+#[inline(always)]
+pub fn parse_v6<F: Frame>(frame: &F, interface: u32) -> Option<Packet> {
+    if outer_ethertype(frame)? != ETHERTYPE_IPV6 {
+        return None;
+    }
+    plain(frame, interface, &Network::plain_v6(frame)?)
+}
+
+/// Whether a frame without VLAN tags has an IPv6 packet.
+#[inline(always)]
+pub fn is_v6<F: Frame>(frame: &F) -> bool {
+    outer_ethertype(frame) == Some(ETHERTYPE_IPV6)
+}
+
+#[inline(always)]
+fn outer_ethertype<F: Frame>(frame: &F) -> Option<u16> {
+    Some(u16::from_be(frame.load(ETHERNET_HEADER - 2)?))
+}
+
+#[inline(always)]
+fn plain<F: Frame>(frame: &F, interface: u32, network: &Network) -> Option<Packet> {
+    let packet = packet(frame, interface, network)?;
+    packet.well_formed.then_some(Packet {
+        well_formed: true,
+        ..packet
+    })
 }
 
 /// The IP headers of a packet.

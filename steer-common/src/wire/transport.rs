@@ -33,9 +33,9 @@ impl Transport {
         }
         let ports: [u16; 2] = frame.load(at)?;
         let (flags, header_len, complete) = if protocol == PROTOCOL_TCP {
-            match frame.load::<[u16; 4]>(at + 12) {
-                Some([control, ..]) => {
-                    let [offset, flags] = control.to_ne_bytes();
+            match frame.load::<u64>(at + 12) {
+                Some(rest) => {
+                    let [offset, flags, ..] = rest.to_ne_bytes();
                     let len = usize::from(offset >> 4) * 4;
                     (flags, len, len >= TCP_HEADER)
                 }

@@ -13,8 +13,8 @@ use serde::{Deserialize, Serialize};
 
 use super::kernel::Kernel;
 
-/// A machine that takes longer is ended. It takes about a minute on an idle host.
-const LIMIT: Duration = Duration::from_secs(600);
+/// A machine that takes longer is ended. One that is alone on its host takes minutes at most.
+const LIMIT: Duration = Duration::from_secs(1200);
 /// Pairs of network devices that are joined with each other.
 const PAIRS: usize = 2;
 
