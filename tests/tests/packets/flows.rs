@@ -153,6 +153,25 @@ fn an_affine_udp_flow_stays_with_the_owner() {
 }
 
 #[test]
+fn a_service_on_a_port_goes_before_one_on_any() {
+    let mut fixture = Fixture::new();
+    let both = v4(vip::ANY);
+    fixture.change_service(v4(vip::EXACT), |service| service.key.address = both.into());
+    fixture.set_slot(u32::from(vip::ANY), Slot::settled(2, 1));
+    for (port, member) in [(PORT, 1), (PORT + 1, 2), (1, 2), (u16::MAX, 2)] {
+        for packet in [
+            Packet::tcp(client(true), (both, port), SYN),
+            Packet::udp(client(true), (both, port)),
+        ] {
+            assert_eq!(member_of(&mut fixture, &packet.bytes()), member, "{port}");
+        }
+    }
+    // Where it was there is nothing any more.
+    let packet = Packet::tcp(client(true), (v4(vip::EXACT), PORT), SYN);
+    assert_eq!(fixture.run(&packet.bytes()).action, Action::Pass);
+}
+
+#[test]
 fn a_member_without_a_next_hop_is_asked_for_and_not_sent_to() {
     let mut fixture = Fixture::new();
     fixture.change(1, |member| member.flags = 0);

@@ -1,5 +1,7 @@
 //! Fragments: the first one carries the decision, later ones follow it.
 
+use std::net::{IpAddr, Ipv4Addr};
+
 use steer_common::{
     Action,
     abi::{MemberState, Slot},
@@ -196,4 +198,51 @@ fn an_atomic_fragment_is_a_whole_packet() {
         ..datagram(false, vip::EXACT)
     };
     assert_eq!(fixture.run(&packet.bytes()).action, SENT);
+}
+
+#[test]
+fn parts_that_overlap_go_to_the_same_place() {
+    let mut fixture = Fixture::new();
+    for is_v4 in [true, false] {
+        let packet = datagram(is_v4, vip::EXACT);
+        let member = if is_v4 { 1 } else { 3 };
+        let (coarse, fine) = (packet.fragments(128), packet.fragments(SIZE));
+        // The second of the fine ones is inside the first of the coarse ones; which bytes count is the
+        // receiver's business.
+        for part in [
+            &coarse[0], &fine[1], &fine[2], &coarse[1], &fine[2], &coarse[0],
+        ] {
+            let ran = fixture.run(part);
+            assert_eq!(ran.action, SENT);
+            assert_eq!(ran.bytes[..12], macs_to(member).concat());
+            assert_eq!(ran.bytes.len(), part.len() + if is_v4 { 20 } else { 40 });
+        }
+    }
+}
+
+#[test]
+fn a_flood_of_fragments_hides_no_packet_from_its_parts() {
+    // More than twice as many as are followed at a time.
+    const FLOOD: u32 = 20_000;
+    let mut fixture = Fixture::new();
+    let part = Packet {
+        source: IpAddr::V4(Ipv4Addr::new(198, 51, 100, 1)),
+        ..datagram(true, vip::EXACT)
+    };
+    for number in 0..FLOOD {
+        let part = Packet {
+            id: number as u16,
+            source_port: number as u16,
+            payload: vec![0; 9],
+            ..part.clone()
+        };
+        let parts = part.fragments(8);
+        // First parts, and later ones of packets that never began.
+        fixture.run_quickly(&parts[if number % 4 == 3 { 1 } else { 0 }]);
+        if number % 2000 == 1999 {
+            for part in datagram(true, vip::EXACT).fragments(SIZE) {
+                assert_eq!(fixture.run(&part).action, SENT, "after {number}");
+            }
+        }
+    }
 }

@@ -179,6 +179,36 @@ fn a_connection_that_is_over_leaves_its_5_tuple_to_the_next() {
 }
 
 #[test]
+fn ends_that_close_at_the_same_time_both_hear_of_it() {
+    for client_first in [true, false] {
+        let mut fixture = Fixture::new();
+        let syn = tcp(true, SYN);
+        let port = forward(&mut fixture, &syn, 5);
+        let from_backend = |flags| answer(&tcp(true, SYN), 5, port, flags);
+        back(&mut fixture, &from_backend(SYN | ACK), &syn);
+        forward(&mut fixture, &tcp(true, ACK), 5);
+        if client_first {
+            forward(&mut fixture, &tcp(true, FIN | ACK), 5);
+            back(&mut fixture, &from_backend(FIN | ACK), &syn);
+        } else {
+            back(&mut fixture, &from_backend(FIN | ACK), &syn);
+            forward(&mut fixture, &tcp(true, FIN | ACK), 5);
+        }
+        // Neither FIN has been acknowledged yet, and both may be repeated.
+        for _ in 0..2 {
+            for flags in [FIN | ACK, ACK] {
+                assert_eq!(forward(&mut fixture, &tcp(true, flags), 5), port);
+                back(&mut fixture, &from_backend(flags), &syn);
+            }
+        }
+        // The same ports again, while the backend may still be in TIME_WAIT: a new connection, which
+        // goes where new ones go.
+        fixture.set_slot(u32::from(vip::NAT), Slot::settled(6, 5));
+        forward(&mut fixture, &syn, 6);
+    }
+}
+
+#[test]
 fn an_end_that_goes_on_was_not_reset() {
     let mut fixture = Fixture::new();
     let syn = tcp(true, SYN);

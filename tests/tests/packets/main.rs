@@ -1,5 +1,10 @@
 //! Packets through the program and through the host's build of the same code, every byte compared;
 //! this needs root.
+//!
+//! Where to look for a case: `parse` for headers and lengths, `encap`, `modes` and `decap` for what is around a
+//! packet, `nat`, `lifetime`, `ports`, `sweep` and `passive` for rewritten addresses, `icmp` and
+//! `fragments` for those, `flows` for slots, members' states and resets, `memory` for what floods and changes leave
+//! alone, `admission` and `classes` for who may come and where to, `agree` for all of it at random.
 
 #![allow(clippy::unwrap_used, reason = "a failure here is a failed test")]
 
