@@ -290,6 +290,12 @@ pub(super) const BAD: &[(&str, &str, usize, &str)] = &[
     ),
     (
         "idle_timeout = \"1m\"",
+        "[[backend]]\nname = \"x\"\naddress = \"10.0.9.9\"\nmode = \"nat\"\nfirst_token = \"third\"",
+        40,
+        "`first-byte` or `second-burst`",
+    ),
+    (
+        "idle_timeout = \"1m\"",
         "[limits]\nnat_flows = 100",
         37,
         "100 is out of range",

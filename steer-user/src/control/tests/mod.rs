@@ -3,6 +3,7 @@
 mod classes;
 mod fake;
 mod operator;
+mod passive;
 mod preview;
 mod replay;
 mod shedding;
