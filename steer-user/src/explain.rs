@@ -25,7 +25,7 @@ pub trait Names {
 }
 
 /// A decision in words.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, schemars::JsonSchema)]
 pub struct Explanation {
     /// What was looked at, in order.
     pub steps: Vec<String>,

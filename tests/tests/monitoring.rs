@@ -45,12 +45,21 @@ fn rules_are_rules_and_fire_when_they_should() {
     assert!(promtool(&["test", "rules", "steer.rules.test.yml"]).contains("SUCCESS"));
 }
 
-/// Names of the samples of a page.
+/// Names of the samples of a page, with those of families that have none now.
 fn names(page: &str) -> BTreeSet<String> {
     let samples = page.lines().filter(|line| !line.starts_with('#'));
-    samples
+    let mut names: BTreeSet<String> = samples
         .map(|line| line.split(['{', ' ']).next().unwrap().to_owned())
-        .collect()
+        .collect();
+    for line in page.lines().filter_map(|l| l.strip_prefix("# TYPE ")) {
+        let (name, kind) = line.split_once(' ').unwrap();
+        names.insert(match kind {
+            "counter" => format!("{name}_total"),
+            "histogram" => format!("{name}_bucket"),
+            _ => name.to_owned(),
+        });
+    }
+    names
 }
 
 /// Words of a text that look like names of our metrics.
@@ -194,6 +203,7 @@ fn a_real_prometheus_takes_the_metrics_of_a_real_site() {
                 &fleet,
                 "min(steer_certificate_end_timestamp_seconds)-time()",
             ) > Some(0.0)
+            && query(&fleet, "sum(steer_member_first_byte_seconds_count)") > Some(0.0)
             && query(&fleet, "steer_generation") == Some(1.0))
     })
     .unwrap();

@@ -29,18 +29,19 @@ const MIN_WINDOW: Duration = Duration::from_secs(1);
 const MAX_WINDOW: Duration = Duration::from_secs(86_400);
 
 /// What to apply.
-#[derive(Clone, Debug, Serialize, Deserialize)]
+#[derive(Clone, Debug, Serialize, Deserialize, schemars::JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct ApplyRequest {
     /// The configuration, variables unexpanded: the daemon expands them.
     pub document: Document,
     /// How long to wait for a confirmation before it is taken back; 1 s to a day.
     #[serde(default, with = "humantime_serde")]
+    #[schemars(with = "Option<String>")]
     pub confirm_within: Option<Duration>,
 }
 
 /// What was applied.
-#[derive(Clone, Debug, Serialize, Deserialize)]
+#[derive(Clone, Debug, Serialize, Deserialize, schemars::JsonSchema)]
 pub struct ApplyAnswer {
     /// What was done.
     #[serde(flatten)]
@@ -50,7 +51,7 @@ pub struct ApplyAnswer {
 }
 
 /// What to go back to.
-#[derive(Clone, Copy, Debug, Default, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, Default, Serialize, Deserialize, schemars::JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct RollbackRequest {
     /// The generation; without it, the one before.
@@ -59,7 +60,7 @@ pub struct RollbackRequest {
 }
 
 /// What was confirmed.
-#[derive(Clone, Copy, Debug, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, Serialize, Deserialize, schemars::JsonSchema)]
 pub struct Confirmed {
     /// The generation.
     pub generation: u64,

@@ -6,6 +6,7 @@ mod config;
 mod listen;
 mod metrics;
 mod monitor;
+mod openapi;
 mod server;
 mod watch;
 
@@ -18,10 +19,11 @@ pub use self::client::{Client, ClientError};
 pub use self::config::{ApplyAnswer, ApplyRequest, Confirmed, RollbackRequest};
 pub use self::metrics::{Family, families};
 pub use self::monitor::{Monitor, monitor};
+pub use self::openapi::openapi;
 pub use self::server::{bind, serve};
 
 /// A flow to explain.
-#[derive(Clone, Debug, Serialize, Deserialize)]
+#[derive(Clone, Debug, Serialize, Deserialize, schemars::JsonSchema)]
 pub struct ExplainQuery {
     /// "tcp" or "udp".
     pub protocol: crate::config::Protocol,
@@ -38,16 +40,17 @@ pub struct ExplainQuery {
 }
 
 /// How to drain a backend.
-#[derive(Clone, Copy, Debug, Default, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, Default, Serialize, Deserialize, schemars::JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct DrainRequest {
     /// How long open flows may go on, up to 30 days; without it, as long as they like.
     #[serde(default, with = "humantime_serde")]
+    #[schemars(with = "Option<String>")]
     pub deadline: Option<Duration>,
 }
 
 /// The weight to give a backend.
-#[derive(Clone, Copy, Debug, Default, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, Default, Serialize, Deserialize, schemars::JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct WeightRequest {
     /// In place of its capacity; without it, its capacity counts again.
@@ -55,7 +58,7 @@ pub struct WeightRequest {
 }
 
 /// The value to set something to.
-#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, Serialize, Deserialize, schemars::JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct TuneRequest {
     /// The value; without it, the default.
@@ -63,7 +66,7 @@ pub struct TuneRequest {
 }
 
 /// Why a request was refused.
-#[derive(Clone, Debug, Serialize, Deserialize)]
+#[derive(Clone, Debug, Serialize, Deserialize, schemars::JsonSchema)]
 pub struct Problem {
     /// What was wrong and what to do.
     pub error: String,

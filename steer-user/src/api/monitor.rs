@@ -63,7 +63,9 @@ async fn metrics(State(monitor): State<Monitor>) -> Result<Response, Refusal> {
     let failed = |error: String| Refusal(StatusCode::INTERNAL_SERVER_ERROR, error);
     let status = ask(&monitor.commands, Command::Status).await?;
     let status = status.map_err(|error| failed(format!("{error:#}")))?;
-    let page = page(&monitor.meters, status).map_err(|error| failed(error.to_string()))?;
+    let passive = ask(&monitor.commands, Command::Passive).await?;
+    let passive = passive.map_err(|error| failed(format!("{error:#}")))?;
+    let page = page(&monitor.meters, status, passive).map_err(|error| failed(error.to_string()))?;
     Ok(([(header::CONTENT_TYPE, OPEN_METRICS)], page).into_response())
 }
 

@@ -31,7 +31,7 @@ use super::{
     access::{self, Peer},
     config,
     listen::{self, Bodies},
-    watch,
+    openapi, watch,
 };
 use crate::{
     config::Protocol,
@@ -97,6 +97,7 @@ fn routes(access: &Access, monitor: Monitor) -> Router {
         .merge(config::administering().route_layer(role(Role::Admin)))
         .with_state(monitor.commands.clone())
         .merge(watch::watching(monitor.journal.clone()).route_layer(role(Role::Read)))
+        .merge(openapi::describing().route_layer(role(Role::Read)))
         .merge(monitor.clone().seeing().route_layer(role(Role::Read)))
         .merge(monitor.living())
 }

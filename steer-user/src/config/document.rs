@@ -17,7 +17,7 @@ const MAX_BYTES: u64 = 16 << 20;
 
 /// A configuration as it is written: the main file and those of `conf.d` behind it, by name.
 /// Variables are not expanded in it, so it may be stored and shown.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, schemars::JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Document {
     /// The files, the main one first.
@@ -25,7 +25,7 @@ pub struct Document {
 }
 
 /// One file of a configuration.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, schemars::JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct SourceFile {
     /// Where it was read; for messages only.

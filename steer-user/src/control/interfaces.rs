@@ -20,7 +20,7 @@ use crate::{
 const SETTLE: Duration = Duration::from_millis(20);
 
 /// An interface of the configuration.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, schemars::JsonSchema)]
 pub struct Attachment {
     /// Its name.
     pub interface: String,

@@ -17,13 +17,14 @@ use crate::{
 };
 
 /// How far a drain is.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, schemars::JsonSchema)]
 pub struct DrainStatus {
     /// "draining": new flows go elsewhere, open ones go on. "gone": its open flows are over, or the
     /// deadline has passed and they were ended.
     pub state: String,
     /// When open flows are ended, if they are.
     #[serde(default, with = "humantime_serde")]
+    #[schemars(with = "Option<String>")]
     pub until: Option<SystemTime>,
     /// Slots whose open flows still belong to it.
     pub slots: usize,

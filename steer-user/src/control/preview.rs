@@ -28,7 +28,7 @@ const HOME: Duration = Duration::from_millis(1);
 const ABROAD: Duration = Duration::from_secs(1);
 
 /// What a configuration would move.
-#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, schemars::JsonSchema)]
 pub struct Preview {
     /// Services of either configuration, in the order of the new one; those that go last.
     pub services: Vec<ServicePreview>,
@@ -38,7 +38,7 @@ pub struct Preview {
 }
 
 /// What would become of a service, or of one of its classes.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, schemars::JsonSchema)]
 pub struct ServicePreview {
     /// Its name; of a class, `service/class`.
     pub name: String,
@@ -53,7 +53,7 @@ pub struct ServicePreview {
 }
 
 /// What becomes of a service.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, schemars::JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum Fate {
     /// It stays.
@@ -65,7 +65,7 @@ pub enum Fate {
 }
 
 /// A backend's part of a table, from 0 to 1.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize, schemars::JsonSchema)]
 pub struct Shares {
     /// Now; `None` if the backend does not serve it.
     pub now: Option<f64>,

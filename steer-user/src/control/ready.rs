@@ -7,7 +7,7 @@ use super::Controller;
 use crate::{dataplane::Dataplane, domain::health::State};
 
 /// Whether the daemon can be relied on, and what is lacking.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, schemars::JsonSchema)]
 pub struct Readiness {
     /// Whether all of it is so.
     pub ready: bool,

@@ -17,9 +17,9 @@ use tokio::{
 use tracing::{error, info};
 
 use super::{
-    Attachment, Configure, Controller, Drain, KnobStatus, Meters, Readiness, Refused, Status,
-    TuneError, configure::InUse, drained::Drained, interfaces, meters::Turn, recorder::Recorder,
-    status, ways, weights::Weights,
+    Attachment, Configure, Controller, Drain, KnobStatus, MemberPassive, Meters, Readiness,
+    Refused, Status, TuneError, configure::InUse, drained::Drained, interfaces, meters::Turn,
+    recorder::Recorder, status, ways, weights::Weights,
 };
 use crate::{
     config::Config,
@@ -75,6 +75,8 @@ pub enum Command {
     },
     /// Something about the configuration.
     Configure(Configure),
+    /// What do packets tell of members?
+    Passive(oneshot::Sender<Result<Vec<MemberPassive>>>),
     /// Is the daemon ready to be relied on? That it answers at all says that the loop lives.
     Ready(oneshot::Sender<Readiness>),
 }
@@ -324,6 +326,7 @@ impl Daemon {
                 reply,
             } => drop(reply.send(self.tune(&name, value.as_deref(), &by))),
             Command::Configure(ask) => self.configure(ask),
+            Command::Passive(reply) => drop(reply.send(self.controller.passive())),
             Command::Ready(reply) => {
                 let attached = self.attacher.interfaces();
                 drop(reply.send(Readiness::of(&self.controller, &attached)));

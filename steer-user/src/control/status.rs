@@ -22,7 +22,7 @@ use crate::{
 };
 
 /// The node, as it is now.
-#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, Serialize, Deserialize, schemars::JsonSchema)]
 pub struct Status {
     /// Its name.
     pub node: String,
@@ -36,6 +36,7 @@ pub struct Status {
     pub generation: Option<u64>,
     /// Until when it has to be confirmed, if it is on trial.
     #[serde(default, with = "humantime_serde")]
+    #[schemars(with = "Option<String>")]
     pub confirm_by: Option<SystemTime>,
     /// Whether tables stay as a daemon before left them, because not all backends are measured yet.
     #[serde(default)]
@@ -49,7 +50,7 @@ pub struct Status {
 }
 
 /// A service.
-#[derive(Clone, Debug, Serialize, Deserialize)]
+#[derive(Clone, Debug, Serialize, Deserialize, schemars::JsonSchema)]
 pub struct ServiceStatus {
     /// Its name.
     pub name: String,
@@ -82,7 +83,7 @@ pub struct ServiceStatus {
 }
 
 /// A class of a service's clients.
-#[derive(Clone, Debug, Serialize, Deserialize)]
+#[derive(Clone, Debug, Serialize, Deserialize, schemars::JsonSchema)]
 pub struct ClassStatus {
     /// Its name.
     pub name: String,
@@ -112,7 +113,7 @@ pub struct ClassStatus {
 }
 
 /// A backend as one service sees it.
-#[derive(Clone, Debug, Serialize, Deserialize)]
+#[derive(Clone, Debug, Serialize, Deserialize, schemars::JsonSchema)]
 pub struct MemberStatus {
     /// Its backend.
     pub backend: String,
@@ -136,7 +137,7 @@ pub struct MemberStatus {
 }
 
 /// What a member's packets tell of it. Latencies are those of the last minute, as the node saw them.
-#[derive(Clone, Debug, Serialize, Deserialize)]
+#[derive(Clone, Debug, Serialize, Deserialize, schemars::JsonSchema)]
 pub struct PassiveStatus {
     /// From SYN to SYN-ACK.
     pub connect: LatencyStatus,
@@ -165,7 +166,9 @@ pub struct PassiveStatus {
 }
 
 /// A latency's quantiles in microseconds, if there was any.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(
+    Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, schemars::JsonSchema,
+)]
 pub struct LatencyStatus {
     /// How many there were.
     pub count: u64,
@@ -218,7 +221,7 @@ impl PassiveStatus {
 }
 
 /// A backend.
-#[derive(Clone, Debug, Serialize, Deserialize)]
+#[derive(Clone, Debug, Serialize, Deserialize, schemars::JsonSchema)]
 pub struct BackendStatus {
     /// Its name.
     pub name: String,

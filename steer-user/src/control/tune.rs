@@ -243,7 +243,7 @@ pub enum TuneError {
 }
 
 /// A knob as it is set.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, schemars::JsonSchema)]
 pub struct KnobStatus {
     /// Its name.
     pub name: String,

@@ -13,7 +13,7 @@ use aya::{
 use serde::{Deserialize, Serialize};
 
 /// A map's memory.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, schemars::JsonSchema)]
 pub struct MapMemory {
     /// Its name.
     pub name: String,

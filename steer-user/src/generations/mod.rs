@@ -17,12 +17,13 @@ pub use self::store::Store;
 use crate::config::{ConfigError, Document};
 
 /// A configuration that was applied.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, schemars::JsonSchema)]
 pub struct Generation {
     /// Its number, from 1; never given twice.
     pub number: u64,
     /// When it was made.
     #[serde(with = "humantime_serde")]
+    #[schemars(with = "String")]
     pub made: SystemTime,
     /// Who made it.
     pub by: String,
@@ -33,12 +34,13 @@ pub struct Generation {
 }
 
 /// A generation in a list.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, schemars::JsonSchema)]
 pub struct Entry {
     /// Its number.
     pub number: u64,
     /// When it was made.
     #[serde(with = "humantime_serde")]
+    #[schemars(with = "String")]
     pub made: SystemTime,
     /// Who made it.
     pub by: String,
@@ -51,7 +53,7 @@ pub struct Entry {
 }
 
 /// All that is kept, and what counts.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, schemars::JsonSchema)]
 pub struct History {
     /// Generations, the newest first.
     pub generations: Vec<Entry>,

@@ -5,7 +5,7 @@ use std::time::{Duration, SystemTime};
 use serde::{Deserialize, Serialize};
 
 /// Which generation counts, and until when. One small file, replaced as a whole.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, schemars::JsonSchema)]
 pub struct Standing {
     /// The generation that is gone back to.
     pub confirmed: u64,
@@ -17,15 +17,17 @@ pub struct Standing {
 }
 
 /// A generation that is taken back unless somebody confirms it.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, schemars::JsonSchema)]
 pub struct Trial {
     /// Its number.
     pub number: u64,
     /// When it is taken back.
     #[serde(with = "humantime_serde")]
+    #[schemars(with = "String")]
     pub until: SystemTime,
     /// How long it was given.
     #[serde(with = "humantime_serde")]
+    #[schemars(with = "String")]
     pub window: Duration,
 }
 

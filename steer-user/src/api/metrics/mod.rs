@@ -1,6 +1,7 @@
 //! The page of metrics: what the loop counts, and what its status says.
 
 mod node;
+mod passive;
 mod process;
 #[cfg(test)]
 mod tests;
@@ -10,16 +11,21 @@ use std::fmt;
 
 use prometheus_client::{encoding::text, registry::Registry};
 
-use self::{node::Node, process::Process};
-use crate::control::{Meters, Status};
+use self::{node::Node, passive::Passive, process::Process};
+use crate::control::{MemberPassive, Meters, Status};
 
 /// The page in the text format of OpenMetrics 1.0.
 ///
 /// # Errors
 /// If a `String` takes no more.
-pub(super) fn page(meters: &Meters, status: Status) -> Result<String, fmt::Error> {
+pub(super) fn page(
+    meters: &Meters,
+    status: Status,
+    passive: Vec<MemberPassive>,
+) -> Result<String, fmt::Error> {
     let mut registry = Registry::default();
     registry.register_collector(Box::new(Node(status)));
+    registry.register_collector(Box::new(Passive(passive)));
     registry.register_collector(Box::new(Process));
     let mut page = String::new();
     text::encode_registry(&mut page, &registry)?;
@@ -46,7 +52,7 @@ pub struct Family {
 /// # Errors
 /// If a `String` takes no more.
 pub fn families() -> Result<Vec<Family>, fmt::Error> {
-    let page = page(&Meters::new(), Status::default())?;
+    let page = page(&Meters::new(), Status::default(), Vec::new())?;
     let mut families: Vec<Family> = Vec::new();
     for line in page.lines() {
         let mut words = line.splitn(4, ' ');

@@ -7,7 +7,7 @@ use prometheus_client::{collector::Collector, encoding::DescriptorEncoder};
 use steer_common::{abi::Refusals, verdict::DropReason};
 
 use super::writer::{Writer, family};
-use crate::control::{BackendStatus, MemberStatus, ServiceStatus, Status};
+use crate::control::{BackendStatus, ClassStatus, MemberStatus, ServiceStatus, Status};
 
 /// What a member can be.
 const STATES: [&str; 4] = ["up", "draining", "down", "absent"];
@@ -22,6 +22,7 @@ impl Collector for Node {
         let mut page = Writer(encoder);
         self.node(&mut page)?;
         self.services(&mut page)?;
+        self.classes(&mut page)?;
         self.members(&mut page)?;
         self.backends(&mut page)
     }
@@ -145,6 +146,50 @@ impl Node {
             policies().map(|(service, class, shed, _)| {
                 ([("service", service), ("class", class)], flag(shed))
             }),
+        )
+    }
+
+    fn classes(&self, page: &mut Writer<'_>) -> fmt::Result {
+        let classes = || {
+            let services = self.0.services.iter();
+            services.flat_map(|service| {
+                let name = service.name.as_str();
+                service.classes.iter().map(move |class| (name, class))
+            })
+        };
+        let each = |value: fn(&ClassStatus) -> f64| {
+            classes().map(move |(service, class)| {
+                let labels = [("service", service), ("class", class.name.as_str())];
+                (labels, value(class))
+            })
+        };
+        page.gauges(
+            family("steer_class_slots", "Slots of the class's table."),
+            each(|class| class.slots as f64),
+        )?;
+        page.gauges(
+            family(
+                "steer_class_unsettled_slots",
+                "Slots of the class whose open flows belong to another member than new ones.",
+            ),
+            each(|class| class.unsettled as f64),
+        )?;
+        let shares = classes().flat_map(|(service, class)| {
+            class.shares.iter().map(move |(backend, share)| {
+                let labels = [
+                    ("service", service),
+                    ("class", class.name.as_str()),
+                    ("backend", backend.as_str()),
+                ];
+                (labels, *share)
+            })
+        });
+        page.gauges(
+            family(
+                "steer_class_share",
+                "The part of the class's slots whose new flows go to the backend, from 0 to 1.",
+            ),
+            shares,
         )
     }
 

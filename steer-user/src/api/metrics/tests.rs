@@ -39,7 +39,7 @@ fn status() -> Status {
 
 #[test]
 fn the_page_has_what_the_status_says() {
-    let page = page(&Meters::new(), status()).unwrap();
+    let page = page(&Meters::new(), status(), Vec::new()).unwrap();
     for line in [
         "# TYPE steer_member_bytes counter",
         "# UNIT steer_member_bytes bytes",
@@ -59,6 +59,8 @@ fn the_page_has_what_the_status_says() {
         "steer_refused_packets_total{service=\"chat\",class=\"\",reason=\"denied\"} 2",
         "steer_refused_packets_total{service=\"chat\",class=\"premium\",reason=\"source-limited\"} 3",
         "steer_refused_packets_total{service=\"chat\",class=\"premium\",reason=\"shed\"} 0",
+        "steer_class_share{service=\"chat\",class=\"premium\",backend=\"one\"} 1.0",
+        "steer_class_slots{service=\"chat\",class=\"premium\"} 211.0",
         "steer_shedding{service=\"chat\",class=\"premium\"} 0.0",
         "steer_generation 3.0",
     ] {
@@ -71,7 +73,7 @@ fn the_page_has_what_the_status_says() {
 /// text, a counter's samples with `_total`, a unit at the end of the name.
 #[test]
 fn families_are_whole_and_described() {
-    let page = page(&Meters::new(), status()).unwrap();
+    let page = page(&Meters::new(), status(), Vec::new()).unwrap();
     let mut described = BTreeSet::new();
     let mut kind = BTreeMap::new();
     let mut current = String::new();
@@ -110,7 +112,7 @@ fn families_are_whole_and_described() {
 
 #[test]
 fn labels_are_names_and_words_and_no_addresses() {
-    let page = page(&Meters::new(), status()).unwrap();
+    let page = page(&Meters::new(), status(), Vec::new()).unwrap();
     let allowed = [
         "service", "class", "backend", "reason", "state", "health", "version", "node", "turn",
         "result", "le", "file",

@@ -58,6 +58,25 @@ impl Writer<'_> {
         Ok(())
     }
 
+    /// A family of histograms: sums, and counts by where buckets end.
+    pub(super) fn histograms<L: EncodeLabelSet>(
+        &mut self,
+        family: Family,
+        samples: impl IntoIterator<Item = (L, f64, Vec<(f64, u64)>)>,
+    ) -> fmt::Result {
+        let Family { name, help, unit } = family;
+        let mut encoder = self
+            .0
+            .encode_descriptor(name, help, unit, MetricType::Histogram)?;
+        for (labels, sum, buckets) in samples {
+            let count = buckets.iter().map(|(_, count)| count).sum();
+            encoder
+                .encode_family(&labels)?
+                .encode_histogram::<[(&str, &str); 0]>(sum, count, &buckets, None)?;
+        }
+        Ok(())
+    }
+
     /// A gauge without labels.
     pub(super) fn gauge(&mut self, family: Family, value: f64) -> fmt::Result {
         let Family { name, help, unit } = family;

@@ -56,7 +56,7 @@ pub enum Configure {
 }
 
 /// What another configuration changes.
-#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, schemars::JsonSchema)]
 pub struct Diff {
     /// The generation in use, if there is one.
     pub from: Option<u64>,
@@ -94,7 +94,7 @@ impl Prepared {
 }
 
 /// What was done.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, schemars::JsonSchema)]
 pub struct Applied {
     /// The generation in use now.
     pub generation: Option<u64>,
@@ -102,6 +102,7 @@ pub struct Applied {
     pub unchanged: bool,
     /// When it is taken back unless somebody confirms it.
     #[serde(with = "humantime_serde")]
+    #[schemars(with = "Option<String>")]
     pub until: Option<SystemTime>,
     /// Keys that differ from what was in use, a line each.
     pub changes: Vec<String>,

@@ -1,0 +1,166 @@
+//! What packets of mode `nat` tell of members, as families.
+
+use std::{fmt, time::Duration};
+
+use prometheus_client::{collector::Collector, encoding::DescriptorEncoder};
+use steer_common::abi::{Measure, bucket_start};
+
+use super::writer::{Writer, family};
+use crate::{control::MemberPassive, domain::latency::Histogram};
+
+/// Buckets of the data path where one of the page's begins: two to a power of two, from 1 ms to 50 s.
+/// Their bounds are bounds of the data path's, so that nothing is counted in the wrong one.
+const FIRST: u32 = 64;
+const LAST: u32 = 188;
+const STEP: usize = 4;
+
+#[derive(Debug)]
+pub(super) struct Passive(pub(super) Vec<MemberPassive>);
+
+const fn described(measure: Measure) -> (&'static str, &'static str) {
+    match measure {
+        Measure::Connect => (
+            "steer_member_connect",
+            "From a connection's SYN to the backend's SYN-ACK, as the node sees it.",
+        ),
+        Measure::FirstByte => (
+            "steer_member_first_byte",
+            "From a request's first byte to the first byte that comes back.",
+        ),
+        Measure::SecondBurst => (
+            "steer_member_second_burst",
+            "From a request's first byte to the second burst that comes back.",
+        ),
+        Measure::Gap => (
+            "steer_member_gap",
+            "Between later bursts of an answer: with streamed tokens, from one to the next.",
+        ),
+    }
+}
+
+impl Collector for Passive {
+    fn encode(&self, encoder: DescriptorEncoder<'_>) -> fmt::Result {
+        let mut page = Writer(encoder);
+        for measure in Measure::ALL {
+            let (name, help) = described(measure);
+            let each = self.0.iter().map(|member| {
+                let histogram = member.passive.total.of(measure);
+                let sum = histogram.sum().as_secs_f64();
+                (labels(member), sum, buckets(histogram))
+            });
+            page.histograms(family(name, help).seconds(), each)?;
+        }
+        let counts =
+            |value: fn(&MemberPassive) -> u64| self.0.iter().map(move |m| (labels(m), value(m)));
+        page.counters(
+            family(
+                "steer_member_accepted_flows",
+                "Connections that the backend accepted.",
+            ),
+            counts(|m| m.passive.signals.accepted),
+        )?;
+        page.counters(
+            family(
+                "steer_member_refused_flows",
+                "Connections that the backend refused: nobody listens there.",
+            ),
+            counts(|m| m.passive.signals.refused),
+        )?;
+        page.counters(
+            family(
+                "steer_member_unanswered_flows",
+                "Connections whose SYN was repeated because no answer came in time.",
+            ),
+            counts(|m| m.passive.signals.unanswered),
+        )?;
+        page.counters(
+            family(
+                "steer_member_reset_flows",
+                "Connections that the backend reset after it had answered.",
+            ),
+            counts(|m| m.passive.signals.resets),
+        )?;
+        let gauges = |value: fn(&MemberPassive) -> u32| {
+            let each = self.0.iter();
+            each.map(move |m| (labels(m), f64::from(value(m))))
+        };
+        page.gauges(
+            family(
+                "steer_member_waiting_flows",
+                "Connections that wait for an answer.",
+            ),
+            gauges(|m| m.passive.waiting.flows),
+        )?;
+        page.gauges(
+            family(
+                "steer_member_silent_flows",
+                "Those of them that have waited for longer than `silence` of the configuration.",
+            ),
+            gauges(|m| m.passive.waiting.silent),
+        )
+    }
+}
+
+fn labels(member: &MemberPassive) -> [(&'static str, &str); 2] {
+    [("service", &member.service), ("backend", &member.backend)]
+}
+
+/// Counts by where buckets end, in seconds; the last one has all that is longer.
+fn buckets(histogram: &Histogram) -> Vec<(f64, u64)> {
+    let bounds = (FIRST..=LAST).step_by(STEP).map(bucket_start);
+    let mut buckets: Vec<(u64, u64)> = bounds.map(|bound| (bound, 0)).collect();
+    let mut longer = 0;
+    for (end, count) in histogram.buckets() {
+        let end = u64::try_from(Duration::as_nanos(&end)).unwrap_or(u64::MAX);
+        let place = buckets.partition_point(|(bound, _)| *bound < end);
+        match buckets.get_mut(place) {
+            Some((_, sum)) => *sum += count,
+            None => longer += count,
+        }
+    }
+    let seconds = buckets
+        .into_iter()
+        .map(|(bound, count)| (bound as f64 / 1e9, count));
+    seconds.chain([(f64::MAX, longer)]).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn times_are_in_the_buckets_that_their_bounds_say() {
+        let mut histogram = Histogram::default();
+        let times = [1, 900, 3_000, 3_000, 40_000, 900_000, 70_000_000];
+        for micros in times {
+            histogram.record(Duration::from_micros(micros));
+        }
+        let buckets = buckets(&histogram);
+        assert_eq!(
+            buckets.iter().map(|(_, count)| count).sum::<u64>(),
+            times.len() as u64
+        );
+        assert_eq!(buckets.last().unwrap().1, 1);
+        let mut below = 0;
+        for (bound, count) in buckets {
+            below += count;
+            let really = times
+                .iter()
+                .filter(|micros| (**micros as f64) < bound * 1e6)
+                .count();
+            assert_eq!(below, really as u64, "{bound}");
+        }
+    }
+
+    #[test]
+    fn bounds_are_apart_by_half_at_most() {
+        let bounds: Vec<f64> = buckets(&Histogram::default())
+            .into_iter()
+            .map(|(b, _)| b)
+            .collect();
+        assert!((0.001..0.0012).contains(&bounds[0]), "{bounds:?}");
+        assert!(bounds[bounds.len() - 2] > 30.0, "{bounds:?}");
+        let apart = bounds[..bounds.len() - 1].windows(2);
+        assert!(apart.into_iter().all(|b| b[1] / b[0] <= 1.51), "{bounds:?}");
+    }
+}
