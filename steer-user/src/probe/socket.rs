@@ -6,6 +6,7 @@
 use std::future::Future;
 use std::io::{self, ErrorKind, IoSliceMut};
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::os::fd::AsRawFd;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll, ready};
@@ -36,6 +37,7 @@ pub(super) fn connect(peer: SocketAddr) -> io::Result<(Arc<dyn AsyncUdpSocket>, 
     socket.connect(peer)?;
     socket.set_nonblocking(true)?;
     let state = UdpSocketState::new((&socket).into())?;
+    one_by_one(&socket)?;
     let (unreachable, seen) = watch::channel(None);
     Ok((
         Arc::new(Connected {
@@ -45,6 +47,27 @@ pub(super) fn connect(peer: SocketAddr) -> io::Result<(Arc<dyn AsyncUdpSocket>, 
         }),
         seen,
     ))
+}
+
+/// Turns off what joins packets (UDP_GRO): replies come one by one, and quinn would keep a buffer of
+/// three megabytes for each socket.
+fn one_by_one(socket: &std::net::UdpSocket) -> io::Result<()> {
+    let off: libc::c_int = 0;
+    // SAFETY: the option's value is an int, and its pointer and size are those of one.
+    let failed = unsafe {
+        libc::setsockopt(
+            socket.as_raw_fd(),
+            libc::SOL_UDP,
+            libc::UDP_GRO,
+            (&raw const off).cast(),
+            size_of::<libc::c_int>() as libc::socklen_t,
+        )
+    };
+    if failed == 0 {
+        Ok(())
+    } else {
+        Err(io::Error::last_os_error())
+    }
 }
 
 impl Connected {
@@ -120,7 +143,7 @@ impl AsyncUdpSocket for Connected {
     }
 
     fn max_receive_segments(&self) -> usize {
-        self.state.gro_segments()
+        1
     }
 }
 
