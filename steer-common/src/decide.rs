@@ -10,6 +10,7 @@ use crate::{
     },
     admission::refusal,
     class::classify,
+    flight,
     hash::{self, ServiceHash},
     nat,
     tables::{Step, Tables},
@@ -326,12 +327,14 @@ fn open_target<T: Tables>(tables: &T, service: &Service, id: u16) -> Option<Targ
 fn pick<T: Tables>(tables: &T, service: &Service, slot: Slot, avoid: u16) -> Option<Target> {
     let first = tables.member(slot.first)?;
     let takes_first = first.takes_new() && may_serve(service, first);
-    if takes_first && prefers(first) && slot.first != avoid {
+    if takes_first && prefers(tables, slot.first, first) && slot.first != avoid {
         return Some(target(slot.first, first));
     }
     let second = tables.member(slot.second)?;
     let takes_second = second.takes_new() && may_serve(service, second);
-    if takes_second && (!takes_first || prefers(second) || slot.first == avoid) {
+    let prefers_second = takes_second
+        && (!takes_first || slot.first == avoid || prefers(tables, slot.second, second));
+    if prefers_second {
         return Some(target(slot.second, second));
     }
     takes_first.then(|| target(slot.first, first))
@@ -356,9 +359,14 @@ fn is_outside<T: Tables>(tables: &T, service: &Service, id: u16) -> bool {
     outside
 }
 
+/// Whether a member is not hot.
 #[inline(always)]
-const fn prefers(member: &Member) -> bool {
-    member.flags & member_flags::HOT == 0
+fn prefers<T: Tables>(tables: &T, id: u16, member: &Member) -> bool {
+    let hot = member.flags & member_flags::HOT != 0 || flight::is_full(tables, id, member);
+    if hot {
+        tables.note(Step::Hot(id));
+    }
+    !hot
 }
 
 #[inline(always)]

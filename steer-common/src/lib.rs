@@ -15,6 +15,7 @@ pub mod checksum;
 mod class;
 pub mod decap;
 pub mod decide;
+mod flight;
 mod fragment;
 pub mod frame;
 pub mod hash;

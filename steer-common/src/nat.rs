@@ -11,7 +11,7 @@ use crate::{
         Service, Signal, age, nat_state,
     },
     decide::{lost, may_serve},
-    hash,
+    flight, hash,
     tables::{Added, Step, Tables},
     verdict::{DropReason, Ends, Target, Verdict},
     wire::{ACK, ETHERNET_HEADER, FIN, Packet, Part, RST, SYN, VLAN_TAG},
@@ -65,6 +65,7 @@ pub(crate) fn known<T: Tables>(
             fresh: before & nat_state::FRESH != 0,
             asks: false,
             news: false,
+            before,
         };
         if seen.fresh {
             entry.state = before & !nat_state::FRESH;
@@ -90,9 +91,11 @@ pub(crate) fn known<T: Tables>(
         return Known::Unknown { avoid: 0 };
     };
     tables.note(Step::Translated(entry.member));
+    let flights = flights(entry.before | entry.told, entry.state | entry.told);
+    flight::count(tables, entry.member, flights);
     if opens && !entry.fresh {
         if nat_state::is_over(entry.state | entry.told) {
-            forget(packet, tables, &entry.ends);
+            forget(packet, tables, &entry);
             return Known::Unknown { avoid: 0 };
         }
         let unanswered = entry.told & nat_state::ANSWERED == 0
@@ -100,7 +103,7 @@ pub(crate) fn known<T: Tables>(
         if unanswered {
             tables.note(Step::Retry(entry.member));
             tables.signal(entry.member, Signal::Unanswered);
-            forget(packet, tables, &entry.ends);
+            forget(packet, tables, &entry);
             return Known::Unknown {
                 avoid: entry.member,
             };
@@ -112,7 +115,7 @@ pub(crate) fn known<T: Tables>(
         if is_quote {
             return Known::Decided(Verdict::Drop(DropReason::MemberDown));
         }
-        forget(packet, tables, &entry.ends);
+        forget(packet, tables, &entry);
         if packet.is_tcp() && !opens {
             return Known::Decided(match lost(packet, service, DropReason::MemberDown) {
                 DropReason::Reset => Verdict::Reset,
@@ -164,6 +167,14 @@ struct Seen {
     asks: bool,
     /// Whether the packet says something that the entry did not hold.
     news: bool,
+    /// What the client had said before.
+    before: u8,
+}
+
+/// Flows in flight that a packet makes more, or less, by what was said before and is now.
+#[inline(always)]
+const fn flights(before: u8, now: u8) -> i64 {
+    nat_state::is_over(before) as i64 - nat_state::is_over(now) as i64
 }
 
 /// What a client's packet becomes.
@@ -262,6 +273,7 @@ pub(crate) fn open<T: Tables>(
     match done {
         Some(0) => {
             tables.note(Step::Insert(id));
+            flight::count(tables, id, 1);
             Ok(())
         }
         Some(reason) if reason == DropReason::NatPortsExhausted as u32 => {
@@ -278,11 +290,17 @@ pub(crate) fn open<T: Tables>(
 fn make_room<T: Tables>(packet: &Packet, tables: &T, config: &Config, now: u32) {
     tables.with_opening(config.nat_openings, |opening| {
         let mut reverse = FlowKey::default();
+        let (mut member, mut over) = (0, false);
         let found = tables.with_forward(&opening.key, |entry| {
             reverse = entry.reverse_key(&opening.key);
+            member = entry.member;
+            over = nat_state::is_over(entry.state | entry.told);
             entry.opened_ms == opening.opened_ms && entry.state & nat_state::SETTLED == 0
         });
         if found == Some(true) {
+            if !over {
+                flight::count(tables, member, -1);
+            }
             tables.remove_forward(&opening.key);
             tables.remove_reverse(&reverse);
         }
@@ -432,6 +450,8 @@ pub(crate) fn reply<T: Tables>(packet: &Packet, tables: &T, config: &Config) -> 
             _pad: 0,
         };
         tables.with_forward(&key, |forward| forward.told = seen.state & OF_CLIENT);
+        let flights = flights(seen.before | seen.told, seen.state | seen.told);
+        flight::count(tables, seen.member, flights);
         if packet.is_tcp() && packet.part as u8 == Part::Packet as u8 {
             signal(packet, tables, &seen);
         }
@@ -568,9 +588,12 @@ impl Clock {
 
 /// Ends a flow and frees its port, unless that has become another's.
 #[inline(always)]
-fn forget<T: Tables>(packet: &Packet, tables: &T, ends: &Ends) {
+fn forget<T: Tables>(packet: &Packet, tables: &T, flow: &Seen) {
+    if !nat_state::is_over(flow.state | flow.told) {
+        flight::count(tables, flow.member, -1);
+    }
     tables.remove_forward(&packet.key);
-    let key = reverse_key(packet, ends);
+    let key = reverse_key(packet, &flow.ends);
     let is_ours = tables.with_reverse(&key, |reverse| reverse.forward_key(&key) == packet.key);
     if is_ours == Some(true) {
         tables.remove_reverse(&key);

@@ -31,6 +31,8 @@ pub enum Step {
     Translated(u16),
     /// A member that cannot take the packet.
     Unusable(u16),
+    /// A member whose load, or number of flows, makes new flows try another one.
+    Hot(u16),
     /// A SYN that was not answered, so another member is tried.
     Retry(u16),
     /// A member in a region that the service may not be served from.
@@ -172,6 +174,12 @@ pub trait Tables {
 
     /// Counts what was refused for a service or class, by its number.
     fn count_refusal(&self, policy: u16, reason: DropReason);
+
+    /// Flows in flight of a member. Less than 0 is none.
+    fn in_flight(&self, id: u16) -> i64;
+
+    /// Adds to them.
+    fn add_in_flight(&self, id: u16, by: i64);
 
     /// What became of the first fragment of a packet.
     fn fragment(&self, key: &FragmentKey) -> Option<FragmentEntry>;

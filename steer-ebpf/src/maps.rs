@@ -110,6 +110,9 @@ pub(crate) static DENIED: LpmTrie<Address, u32> = LpmTrie::with_max_entries(abi:
 pub(crate) static ADMISSION: Array<Admission> = Array::with_max_entries(abi::SERVICES, MAPPED);
 
 #[map]
+pub(crate) static IN_FLIGHT: Array<u64> = Array::with_max_entries(abi::MEMBERS, MAPPED);
+
+#[map]
 pub(crate) static LIMITS: Array<SourceLimit> = Array::with_max_entries(2 * abi::LIMITS, MAPPED);
 
 #[map]

@@ -25,7 +25,7 @@ use steer_common::{
 use crate::{
     maps::{
         ADMISSION, ANSWERS, CLASS_DSCP, CLASSES, CONFIG, DENIED, DISPLACEMENTS, DRAFT, DROP_COUNTS,
-        FLOWS, FRAGMENTS, LIMITS, MEASURED, MEMBER_COUNTS, MEMBERS, NAT_FORWARD, NAT_REVERSE,
+        FLOWS, FRAGMENTS, IN_FLIGHT, LIMITS, MEASURED, MEMBER_COUNTS, MEMBERS, NAT_FORWARD, NAT_REVERSE,
         NAT_SOURCES, NEW_FLOWS, NEXT_OPENING, OPENINGS, REFUSED, SERVICES, SIGNALS, SLOTS, SOURCES,
     },
     route,
@@ -305,6 +305,29 @@ impl Tables for KernelTables {
     fn set_source(&self, key: &SourceKey, due: u64) {
         // One that cannot be noted is let in.
         let _ = SOURCES.insert(key, due, u64::from(BPF_ANY));
+    }
+
+    #[inline(always)]
+    fn in_flight(&self, id: u16) -> i64 {
+        let count = IN_FLIGHT.get_ptr(u32::from(id));
+        // SAFETY: inside the map. One load of the whole word, which others add to.
+        count.map_or(0, |count| unsafe { count.read_volatile() } as i64)
+    }
+
+    #[inline(always)]
+    fn add_in_flight(&self, id: u16, by: i64) {
+        let Some(count) = IN_FLIGHT.get_ptr_mut(u32::from(id)) else {
+            return;
+        };
+        // SAFETY: adds to an aligned word of the map, which other CPUs and the daemon add to.
+        unsafe {
+            asm!(
+                "lock *(u64 *)({count} + 0) += {by}",
+                count = in(reg) count,
+                by = in(reg) by,
+                options(nostack)
+            );
+        }
     }
 
     #[inline(always)]

@@ -153,6 +153,10 @@ impl Words<'_> {
                 "{} is in a region that the service may not be served from",
                 self.member(id)
             ),
+            Step::Hot(id) => format!(
+                "{} is hot, or has all the flows that it may have: others come first",
+                self.member(id)
+            ),
             Step::Retry(id) => {
                 format!(
                     "{} left a SYN unanswered: another is tried",

@@ -34,8 +34,10 @@ pub struct Member {
     pub mtu: u16,
     /// VLAN that the way to the backend lies in; 0 if frames to it have no tag.
     pub vlan: u16,
+    /// With so many open flows under `nat` it counts as hot; 0 is any number.
+    pub max_in_flight: u32,
     #[doc(hidden)]
-    pub _reserved: [u32; 3],
+    pub _reserved: [u32; 2],
 }
 
 /// Bits of [`Member::flags`].

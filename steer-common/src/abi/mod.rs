@@ -155,6 +155,8 @@ pub mod maps {
     pub const DENIED: &str = "DENIED";
     /// Array of [`Admission`](super::Admission) by the number of a service or class, mapped.
     pub const ADMISSION: &str = "ADMISSION";
+    /// Array of `u64` by member: open flows under `nat` of those that may have only so many, mapped.
+    pub const IN_FLIGHT: &str = "IN_FLIGHT";
     /// Array of [`SourceLimit`](super::SourceLimit), two banks, mapped.
     pub const LIMITS: &str = "LIMITS";
     /// LRU hash of [`SourceKey`](super::SourceKey) to `u64`: when the source's next new flow is due.

@@ -12,6 +12,7 @@ use crate::pki::IdentityKind;
 
 /// The largest capacity, and the largest weight that the operator may give.
 pub(crate) const MAX_CAPACITY: u32 = 1_000_000;
+const MAX_IN_FLIGHT: u32 = 1_000_000;
 
 /// What a backend depends on.
 pub(super) struct Context<'a> {
@@ -72,6 +73,17 @@ fn backend(raw: &raw::Backend, context: &Context<'_>, report: &mut Report<'_>) -
         }
     };
     let (probes, require) = probes::probes(raw, report);
+    let max_in_flight = raw.max_in_flight.as_ref().map(|value| {
+        if raw.mode != raw::Mode::Nat {
+            let what = "only in mode nat are open connections counted";
+            report.add(
+                value.span(),
+                what,
+                "remove `max_in_flight`, or use mode nat",
+            );
+        }
+        report.number(Some(value), 1, 1..=MAX_IN_FLIGHT)
+    });
     let address = report.address(&raw.address)?;
     reachable(raw, address, context, report);
     Some(Backend {
@@ -88,6 +100,7 @@ fn backend(raw: &raw::Backend, context: &Context<'_>, report: &mut Report<'_>) -
         first_token: raw.first_token,
         probes,
         require,
+        max_in_flight,
     })
 }
 

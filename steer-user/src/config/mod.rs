@@ -221,6 +221,8 @@ pub struct Backend {
     pub beacon: Option<SocketAddr>,
     /// What of its answers is the first token.
     pub first_token: FirstToken,
+    /// With so many open connections of a service it counts as hot; without it, never for their number.
+    pub max_in_flight: Option<u32>,
     /// How it is probed, the beacon first. Without any it counts as up.
     pub probes: Vec<Method>,
     /// So many of them have to be answered; at least 1.

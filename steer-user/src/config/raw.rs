@@ -173,6 +173,9 @@ pub(super) struct Backend {
     pub probes: Option<Spanned<Vec<Text>>>,
     /// How many of them have to be answered: all, any, or a number. All.
     pub require: Option<Spanned<Require>>,
+    /// With so many open connections of a service it takes new ones only where others can't, in mode
+    /// nat: any number.
+    pub max_in_flight: Option<Spanned<u32>>,
     /// Its port in mode nat; without it, the service's.
     pub port: Option<Spanned<u16>>,
     /// What of its answers is the first token, which mode nat measures.

@@ -19,6 +19,7 @@ use super::{
     chain,
     desired::{self, Numbers},
     drained::Drained,
+    flights::Flights,
     passive::Readings,
     placement,
     plan::{self, Op},
@@ -72,6 +73,7 @@ pub struct Controller<D> {
     /// Services and their classes, in the order of the configuration.
     pub(super) policies: Vec<PolicyId>,
     pub(super) shedding: Shedding,
+    pub(super) flights: Flights,
     /// Where the table of each policy is.
     pub(super) tables: Vec<Range<u32>>,
     pub(super) known: HashMap<String, Known>,
@@ -120,6 +122,7 @@ impl<D: Dataplane> Controller<D> {
             regions: Regions::default(),
             policies: Vec::new(),
             shedding: Shedding::default(),
+            flights: Flights::default(),
             tables: Vec::new(),
             known: HashMap::new(),
             unsettled: Unsettled::default(),
@@ -356,6 +359,7 @@ impl<D: Dataplane> Controller<D> {
             let sweep = sweep?;
             slots::untrack(&mut self.dataplane, &self.tables, &sweep);
             self.note_flows(&sweep);
+            self.correct_in_flight(&sweep);
             self.passive.take(&sweep);
             self.release(&sweep);
         }
@@ -372,6 +376,7 @@ impl<D: Dataplane> Controller<D> {
 
     fn sweep(&mut self) -> Result<()> {
         slots::begin_sweep(&mut self.dataplane, &self.tables);
+        self.note_in_flight();
         self.dataplane.sweep(SweepLimits {
             flow_idle_ms: desired::idle_ms(&self.config),
             nat: self.tuning.settings(&self.config).nat_timeouts,

@@ -291,6 +291,7 @@ pub(super) fn member(backend: &config::Backend, service: u16, number: u16) -> Me
         port,
         service,
         backend: number,
+        max_in_flight: backend.max_in_flight.unwrap_or(0),
         ..Member::default()
     }
 }

@@ -8,6 +8,7 @@ mod configure;
 mod controller;
 mod desired;
 mod drained;
+mod flights;
 mod interfaces;
 mod members;
 mod meters;

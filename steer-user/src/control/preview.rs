@@ -12,8 +12,8 @@ use steer_common::abi::{ServiceKey, Slot};
 use tracing::subscriber::{NoSubscriber, with_default};
 
 use super::{
-    Controller, desired, passive::Readings, placement, recorder::Recorder, shedding::Shedding,
-    slots::Unsettled,
+    Controller, desired, flights::Flights, passive::Readings, placement, recorder::Recorder,
+    shedding::Shedding, slots::Unsettled,
 };
 use crate::{
     config::{Config, Policy},
@@ -126,6 +126,7 @@ impl<D: Dataplane> Controller<D> {
             regions: self.regions.clone(),
             policies: self.policies.clone(),
             shedding: Shedding::default(),
+            flights: Flights::default(),
             tables: self.tables.clone(),
             known: self.known.clone(),
             unsettled: Unsettled::default(),

@@ -5,7 +5,7 @@ use std::{
     time::Instant,
 };
 
-use steer_common::abi::MemberState;
+use steer_common::abi::{MemberState, member_flags};
 use tracing::info;
 
 use super::Controller;
@@ -117,6 +117,9 @@ impl<D: Dataplane> Controller<D> {
 
     /// Whether new flows avoid a member for its load.
     pub(super) fn is_hot(&self, id: u16) -> bool {
-        self.dataplane.member(id).flags & steer_common::abi::member_flags::HOT != 0
+        let member = self.dataplane.member(id);
+        let limit = i64::from(member.max_in_flight);
+        let full = limit != 0 && self.dataplane.in_flight(id) >= limit;
+        full || member.flags & member_flags::HOT != 0
     }
 }

@@ -131,6 +131,12 @@ pub struct MemberStatus {
     pub bytes: u64,
     /// Packets back to clients, in mode `nat`.
     pub replies: u64,
+    /// Open connections of the service, if their number is limited.
+    #[serde(default)]
+    pub in_flight: Option<u64>,
+    /// Whether new flows avoid it, for its load or their number.
+    #[serde(default)]
+    pub hot: bool,
     /// What its packets tell of it, in mode `nat`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub passive: Option<PassiveStatus>,
@@ -347,6 +353,11 @@ fn service<D: Dataplane>(
                 packets: count.packets,
                 bytes: count.bytes,
                 replies: count.replies,
+                in_flight: config.backends[backend].max_in_flight.map(|_| {
+                    let count = controller.dataplane.in_flight(id);
+                    u64::try_from(count).unwrap_or(0)
+                }),
+                hot: controller.is_hot(id),
                 passive: passive.map(|passive| PassiveStatus::of(&passive, first_token)),
             })
         })

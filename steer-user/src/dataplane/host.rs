@@ -57,6 +57,8 @@ pub struct HostTables {
     pub admission: RefCell<HashMap<u16, Admission>>,
     /// When sources' next new flows are due.
     pub sources: RefCell<HashMap<SourceKey, u64>>,
+    /// Flows in flight, by member.
+    pub in_flight: RefCell<HashMap<u16, i64>>,
     /// What was refused, by the numbers of services and classes.
     pub refused: RefCell<HashMap<u16, Refusals>>,
     /// Where packets leave whose member is not resolved.
@@ -88,6 +90,7 @@ impl HostTables {
             now_fine: Cell::new(0),
             admission: RefCell::new((0..).zip(admission).collect()),
             sources: RefCell::default(),
+            in_flight: RefCell::default(),
             refused: RefCell::default(),
             routes: HashMap::new(),
             steps: RefCell::default(),
@@ -330,6 +333,14 @@ impl Tables for HostTables {
 
     fn set_source(&self, key: &SourceKey, due: u64) {
         self.sources.borrow_mut().insert(*key, due);
+    }
+
+    fn in_flight(&self, id: u16) -> i64 {
+        self.in_flight.borrow().get(&id).copied().unwrap_or(0)
+    }
+
+    fn add_in_flight(&self, id: u16, by: i64) {
+        *self.in_flight.borrow_mut().entry(id).or_default() += by;
     }
 
     fn count_refusal(&self, policy: u16, reason: DropReason) {

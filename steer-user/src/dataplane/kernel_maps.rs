@@ -47,6 +47,7 @@ pub struct KernelMaps {
     prefixes: Mirror<(ClassKey, u32), ClassMatch>,
     dscp_tables: Mapped<DscpTable>,
     limits: Mapped<SourceLimit>,
+    in_flight: Mapped<u64>,
     admission: Mapped<Admission>,
     refused: PerCpuArray<MapData, Refusals>,
     slots: Mapped<u64>,
@@ -86,6 +87,7 @@ impl KernelMaps {
             prefixes,
             dscp_tables: mapped(ebpf, maps::CLASS_DSCP)?,
             limits: mapped(ebpf, maps::LIMITS)?,
+            in_flight: mapped(ebpf, maps::IN_FLIGHT)?,
             admission: mapped(ebpf, maps::ADMISSION)?,
             refused: take(ebpf, maps::REFUSED)?.try_into()?,
             tables: Flows::new([&flows, &new_flows, &forward, &reverse, &measured])?,
@@ -189,6 +191,11 @@ impl KernelMaps {
         let member = self.members.at(u32::from(id)).as_ptr();
         // SAFETY: a field of a valid element.
         unsafe { AtomicU8::from_ptr(&raw mut (*member).state) }
+    }
+
+    fn flights(&self, id: u16) -> &AtomicU64 {
+        // SAFETY: a valid element, aligned to its size, and accessed atomically only.
+        unsafe { AtomicU64::from_ptr(self.in_flight.at(u32::from(id)).as_ptr()) }
     }
 
     fn flags(&self, id: u16) -> &AtomicU8 {
@@ -338,6 +345,15 @@ impl Dataplane for KernelMaps {
             .map(|index| self.services.get(index))
             .filter(|policy| policy.key.family != 0)
             .collect()
+    }
+
+    fn in_flight(&self, id: u16) -> i64 {
+        self.flights(id).load(Ordering::Relaxed).cast_signed()
+    }
+
+    fn add_in_flight(&mut self, id: u16, by: i64) {
+        self.flights(id)
+            .fetch_add(by.cast_unsigned(), Ordering::SeqCst);
     }
 
     fn clear_policy(&mut self, id: u16) -> Result<()> {

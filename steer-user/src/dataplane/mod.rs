@@ -95,6 +95,17 @@ pub trait Dataplane: Send {
     /// Sheds new flows of a service or class, by its number, if their priority is below this.
     fn set_pressure(&mut self, id: u16, pressure: u32);
 
+    /// Flows in flight of a member that may have only so many, as the kernel counts them. There are none where no packets come.
+    fn in_flight(&self, id: u16) -> i64 {
+        let _ = id;
+        0
+    }
+
+    /// Adds to what the kernel counts.
+    fn add_in_flight(&mut self, id: u16, by: i64) {
+        let _ = (id, by);
+    }
+
     /// Member `id`, below [`MEMBERS`](steer_common::abi::MEMBERS).
     fn member(&self, id: u16) -> Member;
 
@@ -178,8 +189,10 @@ pub struct SweepLimits {
 pub struct Sweep {
     /// Slots of the arena that the flow table still holds flows of, with their member.
     pub tracked: Vec<(u32, u16)>,
-    /// Open nat flows by member.
+    /// Nat flows by member.
     pub nat_flows: Vec<u32>,
+    /// Of those, flows that are not over.
+    pub in_flight: Vec<u32>,
     /// Nat flows that wait for an answer, by member; as long as the largest number of those that there are.
     pub waiting: Vec<Waiting>,
     /// Latencies of the members that are measured, modulo 2^32.

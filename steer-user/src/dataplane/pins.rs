@@ -75,7 +75,7 @@ const fn per_cpu(name: &'static str, value: usize, entries: u32) -> Spec {
 }
 
 /// The maps that outlive the daemon.
-pub(super) const SPECS: [Spec; 25] = [
+pub(super) const SPECS: [Spec; 26] = [
     array(maps::CONFIG, size_of::<Config>(), 1),
     array(
         maps::SERVICES,
@@ -152,6 +152,7 @@ pub(super) const SPECS: [Spec; 25] = [
         flags: NO_PREALLOC,
     },
     array(maps::ADMISSION, size_of::<Admission>(), abi::SERVICES),
+    array(maps::IN_FLIGHT, 8, abi::MEMBERS),
     array(maps::LIMITS, size_of::<SourceLimit>(), 2 * abi::LIMITS),
     Spec {
         name: maps::SOURCES,

@@ -212,6 +212,9 @@ impl Flows {
                 over.push((*key, reverse_key));
             } else {
                 *of_member(&mut sweep.nat_flows, entry.member) += 1;
+                if !nat_state::is_over(entry.state | entry.told) {
+                    *of_member(&mut sweep.in_flight, entry.member) += 1;
+                }
             }
         })?;
         for pairs in over.chunks(AT_ONCE) {

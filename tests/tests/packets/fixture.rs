@@ -338,6 +338,14 @@ impl Fixture {
         admission.entry(id).or_default().pressure = pressure;
     }
 
+    /// Flows in flight of a member.
+    pub(crate) fn in_flight(&mut self, id: u16) -> i64 {
+        let kernel = self.xdp.maps().in_flight(id);
+        let host = self.host.in_flight.borrow().get(&id).copied();
+        assert_eq!(kernel, host.unwrap_or(0), "member {id}");
+        kernel
+    }
+
     /// Compares what was refused, and says how often for a reason.
     pub(crate) fn refused(&mut self, id: u16, reason: DropReason) -> u64 {
         let kernel = self.xdp.maps().counters().unwrap().refused[&id];

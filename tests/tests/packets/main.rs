@@ -17,6 +17,7 @@ mod fixture;
 mod flows;
 mod fragments;
 mod icmp;
+mod in_flight;
 mod lifetime;
 mod limits;
 mod memory;

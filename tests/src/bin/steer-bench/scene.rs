@@ -5,10 +5,10 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use anyhow::Result;
 use steer_common::abi::{
     Address, Config, Family, Macs, Member, MemberState, Mode, Service, ServiceKey, Slot,
-    member_flags,
+    SourceLimit, member_flags,
 };
 use steer_user::{
-    dataplane::{Dataplane, KernelMaps},
+    dataplane::{Class, Dataplane, KernelMaps},
     domain::maglev::{self, Weighted},
 };
 
@@ -42,6 +42,10 @@ pub(crate) struct Scene<'m> {
     slots: u32,
     members: u16,
     services: Vec<Service>,
+    /// Classes of them.
+    pub(crate) classes: Vec<Class>,
+    /// Limits of sources, which services name by their place from 1.
+    pub(crate) limits: Vec<SourceLimit>,
 }
 
 impl<'m> Scene<'m> {
@@ -60,6 +64,8 @@ impl<'m> Scene<'m> {
             slots: 0,
             members: 1,
             services: Vec::new(),
+            classes: Vec::new(),
+            limits: Vec::new(),
         }
     }
 
@@ -111,6 +117,11 @@ impl<'m> Scene<'m> {
         self.table(&slots)
     }
 
+    /// The members of the table of a hundred that was added last.
+    pub(crate) fn last_settled(&self) -> std::ops::Range<u16> {
+        self.members - MEMBERS..self.members
+    }
+
     /// Adds a table of slots.
     pub(crate) fn table(&mut self, slots: &[Slot]) -> Table {
         let table = Table {
@@ -146,6 +157,7 @@ impl<'m> Scene<'m> {
     /// Lets packets meet all that was added.
     pub(crate) fn publish(self) -> Result<()> {
         self.maps.set_config(&self.config);
-        self.maps.publish(&self.services)
+        self.maps
+            .publish_with(&self.services, &self.classes, &self.limits)
     }
 }

@@ -2,6 +2,7 @@
 
 mod admission;
 pub(crate) mod bare;
+mod classes;
 mod encap;
 mod memory;
 mod nat;
@@ -12,11 +13,12 @@ use crate::{case::Case, goal::Goal, scene::Scene};
 
 /// All cases. The first is what the others are compared with.
 pub(crate) fn all() -> Vec<Case> {
-    let features: [&[Case]; 5] = [
+    let features: [&[Case]; 6] = [
         &bare::CASES,
         &encap::CASES,
         &memory::CASES,
         &admission::CASES,
+        &classes::CASES,
         &nat::CASES,
     ];
     features.concat()
@@ -24,10 +26,11 @@ pub(crate) fn all() -> Vec<Case> {
 
 /// What has to be reached.
 pub(crate) fn goals() -> Vec<Goal> {
-    let features: [&[Goal]; 4] = [
+    let features: [&[Goal]; 5] = [
         &encap::GOALS,
         &memory::GOALS,
         &admission::GOALS,
+        &classes::GOALS,
         &nat::GOALS,
     ];
     features.concat()
@@ -38,6 +41,7 @@ pub(crate) fn prepare(mut scene: Scene<'_>) -> Result<()> {
     encap::prepare(&mut scene);
     memory::prepare(&mut scene)?;
     admission::prepare(&mut scene);
+    classes::prepare(&mut scene);
     nat::prepare(&mut scene)?;
     scene.publish()
 }

@@ -1,0 +1,70 @@
+//! Members that may have only so many open connections.
+
+use steer_common::abi::Slot;
+use steer_tests::packet::{ACK, FIN, Packet, RST, SYN};
+
+use crate::{
+    fixture::{Fixture, PORT, client, v4, vip},
+    nat::{answer, back, forward},
+};
+
+fn tcp(port: u16, flags: u8) -> Packet {
+    Packet {
+        source_port: port,
+        ..Packet::tcp(client(true), (v4(vip::NAT), PORT), flags)
+    }
+}
+
+/// Members 5 and 6 as choices, of which the first may have two connections.
+fn limited() -> Fixture {
+    let mut fixture = Fixture::new();
+    fixture.set_slot(u32::from(vip::NAT), Slot::settled(5, 6));
+    fixture.change(5, |member| member.max_in_flight = 2);
+    fixture
+}
+
+#[test]
+fn at_its_limit_a_member_is_hot_in_the_very_next_packet() {
+    let mut fixture = limited();
+    let first = forward(&mut fixture, &tcp(1, SYN), 5);
+    assert_eq!(fixture.in_flight(5), 1);
+    // The same connection again, and what follows in it, is no other one.
+    assert_eq!(forward(&mut fixture, &tcp(1, SYN), 5), first);
+    forward(&mut fixture, &tcp(2, SYN), 5);
+    assert_eq!(fixture.in_flight(5), 2);
+    forward(&mut fixture, &tcp(3, SYN), 6);
+    forward(&mut fixture, &tcp(1, ACK), 5);
+    assert_eq!((fixture.in_flight(5), fixture.in_flight(6)), (2, 0));
+
+    // Both ends are done: there is room for one more.
+    forward(&mut fixture, &tcp(1, FIN | ACK), 5);
+    assert_eq!(fixture.in_flight(5), 2);
+    let end = answer(&tcp(1, ACK), 5, first, FIN | ACK);
+    back(&mut fixture, &end, &tcp(1, ACK));
+    assert_eq!(fixture.in_flight(5), 1);
+    // Packets that still come do not end it twice.
+    forward(&mut fixture, &tcp(1, FIN | ACK), 5);
+    back(&mut fixture, &end, &tcp(1, ACK));
+    assert_eq!(fixture.in_flight(5), 1);
+    forward(&mut fixture, &tcp(4, SYN), 5);
+    forward(&mut fixture, &tcp(5, SYN), 6);
+    // One that is reset ends at once.
+    forward(&mut fixture, &tcp(4, RST), 5);
+    assert_eq!(fixture.in_flight(5), 1);
+    forward(&mut fixture, &tcp(6, SYN), 5);
+    assert_eq!(fixture.in_flight(5), 2);
+}
+
+#[test]
+fn where_all_are_full_the_first_choice_serves() {
+    let mut fixture = limited();
+    fixture.change(6, |member| member.max_in_flight = 1);
+    for (port, member) in [(1, 5), (2, 5), (3, 6), (4, 5), (5, 5)] {
+        forward(&mut fixture, &tcp(port, SYN), member);
+    }
+    assert_eq!((fixture.in_flight(5), fixture.in_flight(6)), (4, 1));
+    // A port whose connection is over is used again: one ends, and one begins.
+    forward(&mut fixture, &tcp(1, RST), 5);
+    forward(&mut fixture, &tcp(1, SYN), 5);
+    assert_eq!(fixture.in_flight(5), 4);
+}
