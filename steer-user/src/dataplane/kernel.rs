@@ -4,7 +4,7 @@ use std::fs;
 
 use anyhow::{Context as _, Result, bail};
 
-/// The oldest Linux that the program is tested on: `cargo xtask vm`.
+/// The oldest Linux that is not refused; `cargo xtask vm` tries the program on it.
 pub const OLDEST_KERNEL: (u32, u32) = (6, 1);
 
 /// Refuses a kernel that is too old.
