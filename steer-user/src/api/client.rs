@@ -19,7 +19,7 @@ use super::{
 };
 use crate::{
     config::Document,
-    control::{Applied, Diff, KnobStatus, Status},
+    control::{Applied, Decision, Diff, KnobStatus, Status},
     dataplane::MapMemory,
     explain::Explanation,
     generations::{Generation, History},
@@ -108,6 +108,14 @@ impl Client {
             query.dscp
         );
         self.get(&path).await
+    }
+
+    /// The last decisions about a backend, the oldest first.
+    ///
+    /// # Errors
+    /// See [`ClientError`].
+    pub async fn why(&self, backend: &str) -> Result<Vec<Decision>, ClientError> {
+        self.get(&format!("/v1/backends/{backend}/why")).await
     }
 
     /// Drains a backend.

@@ -82,6 +82,7 @@ fn routes(access: &Access, monitor: Monitor) -> Router {
         .route("/v1/memory", get(memory))
         .route("/v1/explain", get(explain))
         .route("/v1/tune", get(knobs))
+        .route("/v1/backends/{name}/why", get(why))
         .layer(small())
         .merge(config::reading());
     let operate = Router::new()
@@ -198,6 +199,16 @@ async fn undrain(
     UrlPath(name): UrlPath<String>,
 ) -> Result<StatusCode, Refusal> {
     set_drained(&commands, name, None, peer).await
+}
+
+async fn why(
+    State(commands): State<Commands>,
+    UrlPath(name): UrlPath<String>,
+) -> Result<Response, Refusal> {
+    let decisions = ask(&commands, |reply| Command::Why(name, reply)).await?;
+    let decisions =
+        decisions.map_err(|refused| Refusal(StatusCode::NOT_FOUND, refused.to_string()))?;
+    Ok(Json(decisions).into_response())
 }
 
 async fn set_drained(

@@ -3,6 +3,7 @@
 use std::{net::SocketAddr, path::PathBuf};
 
 use clap::Args;
+use humantime_serde::re::humantime::format_rfc3339_millis;
 
 use super::{
     error::{Exit, Failure},
@@ -128,6 +129,44 @@ impl Explain {
             println!("{number}. {step}");
         }
         println!("=> {}", explanation.verdict);
+        Ok(())
+    }
+}
+
+#[derive(Debug, Args)]
+pub(super) struct Why {
+    /// The backend's name.
+    backend: String,
+    #[command(flatten)]
+    target: Target,
+}
+
+impl Why {
+    #[tokio::main(flavor = "current_thread")]
+    pub(super) async fn run(self) -> Result<(), Failure> {
+        let decisions = self.target.client().why(&self.backend).await;
+        let decisions = decisions.map_err(failure)?;
+        if self.target.json {
+            println!("{}", serde_json::to_string_pretty(&decisions)?);
+            return Ok(());
+        }
+        if decisions.is_empty() {
+            println!(
+                "nothing was decided about {} since the daemon began; `steer journal show` has what \
+                 was before",
+                self.backend
+            );
+        }
+        for decision in decisions {
+            let at = format_rfc3339_millis(decision.at);
+            let of = decision
+                .service
+                .map_or(String::new(), |name| format!(" of {name}"));
+            println!("{at}  {}{of}: {}", decision.what, decision.effect);
+            if !decision.because.is_empty() {
+                println!("    because: {}", decision.because.join("; "));
+            }
+        }
         Ok(())
     }
 }

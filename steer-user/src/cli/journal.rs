@@ -11,6 +11,7 @@ use super::{
 };
 use crate::{
     control,
+    domain::passive::{self, Verdict},
     generations::Store,
     journal::{self, Event, Record},
 };
@@ -164,6 +165,9 @@ pub(super) fn words(event: &Event) -> String {
             health,
             ring,
             draining,
+            suppressed,
+            lossy,
+            hot,
             ..
         } => {
             let mut words = Vec::new();
@@ -171,12 +175,68 @@ pub(super) fn words(event: &Event) -> String {
             let number = |ring: Option<usize>| ring.map_or("none".to_owned(), |r| r.to_string());
             words.extend(ring.map(|(from, to)| format!("ring {} -> {to}", number(from))));
             words.extend(draining.map(|draining| format!("draining {draining}")));
+            words.extend(suppressed.map(|out| format!("left out for flapping {out}")));
+            words.extend(lossy.map(|lossy| format!("lossy {lossy}")));
+            words.extend(hot.map(|hot| format!("hot {hot}")));
+            if words.is_empty() {
+                words.push("fails in another way".to_owned());
+            }
             let words = words.join(", ");
             let failure = probes.last().and_then(|probe| match &probe.outcome {
                 journal::Outcome::Failed(failure) => Some(format!("; {failure}")),
                 journal::Outcome::Answered { .. } => None,
             });
             format!("backend {backend}: {words}{}", failure.unwrap_or_default())
+        }
+        Event::Passive {
+            backend,
+            counts,
+            verdict,
+            ..
+        } => {
+            let verdict = match verdict {
+                Verdict::Out(reason, time) => {
+                    format!("left out for {} s, {reason}", time.as_secs())
+                }
+                Verdict::Again => "tried again".to_owned(),
+            };
+            let passive::Counts {
+                refused,
+                unanswered,
+                accepted,
+            } = counts;
+            format!(
+                "backend {backend}: {verdict}: {refused} connections refused, {unanswered} \
+                 unanswered, {accepted} accepted"
+            )
+        }
+        Event::Panic {
+            service,
+            panics,
+            healthy,
+            of,
+        } => {
+            let word = if *panics {
+                "not believed"
+            } else {
+                "believed again"
+            };
+            format!("service {service}: {healthy} of {of} healthy, probes are {word}")
+        }
+        Event::Balanced {
+            service,
+            cause,
+            members,
+            moved,
+            ..
+        } => {
+            let reported = members.iter().filter(|m| m.load.is_some()).count();
+            format!(
+                "service {service}: weights changed ({cause:?}), {:.1} % of the table moves, \
+                 {reported} of {} backends report their use",
+                f64::from(*moved) / 10_000.0,
+                members.len()
+            )
         }
         Event::Way { backend, interface } => match interface {
             Some(interface) => format!("backend {backend}: reached by interface {interface}"),
@@ -265,8 +325,9 @@ fn replay(state: &Path, folder: &Path) -> Result<(), Failure> {
         println!("{disagreement}");
     }
     println!(
-        "decided again: {} changes of backends, {} tables; {} tables lack inputs; {} disagree",
+        "decided again: {} changes of backends, {} steps of weights, {} tables; {} tables lack inputs; {} disagree",
         replayed.backends,
+        replayed.steps,
         replayed.tables,
         replayed.unchecked,
         replayed.disagreements.len()

@@ -58,6 +58,8 @@ enum Command {
     Watch(watch::Watch),
     /// Says what happens to a flow, and why.
     Explain(ask::Explain),
+    /// Shows the last decisions about a backend, with what led to them.
+    Why(ask::Why),
     /// Shows services.
     #[command(subcommand)]
     Service(operator::Service),
@@ -101,6 +103,7 @@ pub fn main() -> ExitCode {
         Command::Status(command) => command.run(),
         Command::Explain(command) => command.run(),
         Command::Service(command) => command.run(),
+        Command::Why(command) => command.run(),
         Command::Backend(command) => command.run(),
         Command::Weight(command) => command.run(),
         Command::Tune(command) => command.run(),

@@ -115,6 +115,21 @@ pub(super) fn backends(text: &mut String, backends: &[BackendStatus]) {
         if backend.draining {
             notes.push("its beacon says that it drains".to_owned());
         }
+        notes.extend(
+            backend
+                .used
+                .map(|used| format!("uses {:.0} %", used * 100.0)),
+        );
+        if backend.hot {
+            notes.push("hot: new flows try others".to_owned());
+        }
+        notes.extend(backend.degraded.iter().cloned());
+        notes.extend(
+            backend
+                .left_out
+                .as_ref()
+                .map(|why| format!("left out: {why}")),
+        );
         if !backend.resolved {
             notes.push("the way to it is not known".to_owned());
         }

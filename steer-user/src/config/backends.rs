@@ -13,6 +13,8 @@ use crate::pki::IdentityKind;
 /// The largest capacity, and the largest weight that the operator may give.
 pub(crate) const MAX_CAPACITY: u32 = 1_000_000;
 const MAX_IN_FLIGHT: u32 = 1_000_000;
+/// New flows in a second.
+const MAX_NEW_FLOWS: u32 = 10_000_000;
 
 /// What a backend depends on.
 pub(super) struct Context<'a> {
@@ -47,6 +49,7 @@ pub(super) fn backends(
 fn backend(raw: &raw::Backend, context: &Context<'_>, report: &mut Report<'_>) -> Option<Backend> {
     identity(IdentityKind::Beacon, &raw.name, raw.region.as_ref(), report);
     let capacity = report.number(raw.capacity.as_ref(), 1, 1..=MAX_CAPACITY);
+    let cost = report.number(raw.cost.as_ref(), 1, 0..=MAX_CAPACITY);
     let beacon = raw.beacon.as_ref().and_then(|value| {
         let todo = "write one like 192.0.2.1:7100 or [2001:db8::1]:7100";
         report.parse::<SocketAddr>(value, "an address with port", todo)
@@ -96,6 +99,7 @@ fn backend(raw: &raw::Backend, context: &Context<'_>, report: &mut Report<'_>) -
         },
         zone: raw.zone.clone(),
         capacity,
+        cost,
         beacon,
         first_token: raw.first_token,
         probes,
@@ -141,6 +145,12 @@ pub(super) fn pools(
         let pool = Pool {
             name: raw.name.get_ref().clone(),
             backends: found.into_iter().map(|(index, _)| index).collect(),
+            max_share: report.number(raw.max_share.as_ref(), 100, 1..=100),
+            max_new_flows: raw
+                .max_new_flows_per_second
+                .as_ref()
+                .map(|number| report.number(Some(number), 1, 1..=MAX_NEW_FLOWS)),
+            overflow: raw.overflow,
         };
         names.push(&raw.name, Some(pool), report);
     }

@@ -10,6 +10,7 @@ use super::raw;
 use super::read::List;
 use super::report::Report;
 use super::services::{Chain, name, priority, rate};
+use super::split;
 use super::{Backend, Class, Pool, Service};
 
 /// Which class has a prefix and a DSCP of a service; without a DSCP, all that no other class has.
@@ -84,6 +85,7 @@ pub(super) fn classes(
             name: raw.name.get_ref().clone(),
             sources,
             dscp,
+            split: split::of(raw.split.as_ref(), &found, report),
             pools: found.into_iter().map(|(index, _)| index).collect(),
             end: raw.end.unwrap_or(service.end),
             regions,

@@ -5,6 +5,7 @@ mod api;
 mod backends;
 #[cfg(test)]
 mod bad;
+mod balance;
 mod classes;
 mod document;
 #[cfg(test)]
@@ -21,6 +22,7 @@ mod report;
 mod schema;
 mod services;
 mod spanned;
+mod split;
 #[cfg(test)]
 mod tests;
 mod values;
@@ -36,6 +38,7 @@ use serde::{Deserialize, Serialize};
 
 pub use self::api::{Api, NotPrincipal, Principal};
 pub(crate) use self::backends::MAX_CAPACITY;
+pub use self::balance::Balance;
 pub use self::document::{DROP_INS, Document, SourceFile};
 pub use self::policy::{Policy, PolicyId};
 pub use self::report::{ConfigError, Problem};
@@ -54,6 +57,8 @@ pub struct Config {
     pub encap: Encap,
     /// How backends are probed.
     pub probe: Probe,
+    /// How new flows are shared out.
+    pub balance: Balance,
     /// Who may use the API.
     pub api: Api,
     /// Who is not let in.
@@ -75,6 +80,8 @@ pub struct Node {
     pub name: String,
     /// Its region.
     pub region: String,
+    /// Its zone; may be empty.
+    pub zone: String,
     /// Interfaces that the program is attached to; at least one.
     pub interfaces: Vec<String>,
     /// How it is attached.
@@ -179,6 +186,8 @@ pub struct Probe {
     pub rise: u32,
     /// So many bad ones make it down.
     pub fall: u32,
+    /// The half-life of the penalty for dying; zero means that there is none.
+    pub flap_half_life: Duration,
     /// From one full handshake to the next.
     pub handshake_every: Duration,
     /// How many probes a second the node sends at most; after failures half as many more.
@@ -217,6 +226,8 @@ pub struct Backend {
     pub zone: String,
     /// Its weight relative to other backends; at least 1.
     pub capacity: u32,
+    /// Its price relative to other backends.
+    pub cost: u32,
     /// Where its beacon listens.
     pub beacon: Option<SocketAddr>,
     /// What of its answers is the first token.
@@ -278,6 +289,12 @@ pub struct Pool {
     pub name: String,
     /// Indexes of its backends in [`Config::backends`]; at least one.
     pub backends: Vec<usize>,
+    /// The most that it takes of a service's new flows, in percent.
+    pub max_share: u32,
+    /// The most new flows in a second that it takes of a service.
+    pub max_new_flows: Option<u32>,
+    /// Whether new flows go on to the next pool while all of its rings are too busy.
+    pub overflow: bool,
 }
 
 /// A VIP.
@@ -293,6 +310,12 @@ pub struct Service {
     pub protocol: Protocol,
     /// Indexes of its pools in [`Config::pools`], the first choice first; at least one.
     pub pools: Vec<usize>,
+    /// Where new flows begin, if not in the first pool: places in `pools` with percents, 100 together.
+    pub split: Vec<(usize, u32)>,
+    /// The most percent of new flows that a change of `split` moves in a second.
+    pub split_shift: u32,
+    /// Backends that answer within this are as near as each other.
+    pub objective: Option<Duration>,
     /// What happens where no pool has a backend.
     pub end: End,
     /// A slot's open flows are taken to be gone after so long without a packet.
@@ -322,6 +345,8 @@ pub struct Class {
     pub dscp: Vec<u8>,
     /// Indexes of its pools in [`Config::pools`], the first choice first; at least one.
     pub pools: Vec<usize>,
+    /// Where new flows begin, if not in the first pool: places in `pools` with percents, 100 together.
+    pub split: Vec<(usize, u32)>,
     /// What happens where no pool has a backend.
     pub end: End,
     /// Regions that it may be served from; without it, any.

@@ -47,6 +47,7 @@ pub(super) fn node(raw: raw::Node, report: &mut Report<'_>) -> Node {
     Node {
         name: raw.name.into_inner(),
         region: raw.region.into_inner(),
+        zone: raw.zone,
         interfaces,
         xdp_mode: raw.xdp_mode,
         state_dir: report.path(raw.state_dir, "/var/lib/steer"),
@@ -225,6 +226,11 @@ pub(super) fn probe(raw: raw::Probe, with_beacons: bool, report: &mut Report<'_>
         timeout,
         rise: report.number(raw.rise.as_ref(), 2, 1..=100),
         fall: report.number(raw.fall.as_ref(), 2, 1..=100),
+        flap_half_life: report.duration(
+            raw.flap_half_life.as_ref(),
+            MINUTE / 6,
+            Duration::ZERO..=MINUTE * 10,
+        ),
         handshake_every,
         budget: report.number(raw.budget.as_ref(), 5000, 10..=100_000),
         http_ca,

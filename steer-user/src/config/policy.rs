@@ -22,6 +22,8 @@ pub struct Policy<'c> {
     pub class: Option<&'c Class>,
     /// Indexes of its pools in [`Config::pools`], the first choice first; at least one.
     pub pools: &'c [usize],
+    /// Where new flows begin, if not in the first pool: places in `pools` with percents.
+    pub split: &'c [(usize, u32)],
     /// What happens where no pool has a backend.
     pub end: End,
     /// Regions that may serve; without it, any.
@@ -83,6 +85,7 @@ impl Config {
                 service,
                 class: Some(class),
                 pools: &class.pools,
+                split: &class.split,
                 end: class.end,
                 regions: class.regions.as_deref(),
                 new_flows: class.new_flows,
@@ -93,6 +96,7 @@ impl Config {
                 service,
                 class: None,
                 pools: &service.pools,
+                split: &service.split,
                 end: service.end,
                 regions: service.regions.as_deref(),
                 new_flows: service.new_flows,

@@ -1,6 +1,8 @@
 //! The document as it is written, before anything is checked but types and keys. What is said of a
 //! key here is in the schema, too.
 
+use std::collections::BTreeMap;
+
 use schemars::JsonSchema;
 use serde::Deserialize;
 
@@ -16,6 +18,9 @@ pub(super) struct Node {
     pub name: Text,
     /// Its region, which its certificate carries.
     pub region: Text,
+    /// Its zone: backends of it are taken to be the nearest while they are not measured.
+    #[serde(default)]
+    pub zone: String,
     /// Interfaces that clients' packets come in by.
     pub interfaces: Spanned<Vec<Text>>,
     /// How the program is attached.
@@ -94,6 +99,9 @@ pub(super) struct Probe {
     pub rise: Option<Spanned<u32>>,
     /// So many failures in a row make it down: 2.
     pub fall: Option<Spanned<u32>>,
+    /// A backend that dies again and again is left out until so long has halved its penalty often
+    /// enough, 0s to 10m: 10s. With 0s nobody is.
+    pub flap_half_life: Option<Text>,
     /// From one full handshake to the next: 30s.
     pub handshake_every: Option<Text>,
     /// Probes a second that the node sends at most, 10 to 100000: 5000.
@@ -108,6 +116,32 @@ pub(super) struct Probe {
     pub cert: Option<Text>,
     /// File of its key.
     pub key: Option<Text>,
+}
+
+#[derive(Default, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Balance {
+    /// From one step of the weights to the next, 100ms to 1m: 2s.
+    pub interval: Option<Text>,
+    /// The most of a table that a step moves, in percent: 5.
+    pub max_shift: Option<Spanned<u32>>,
+    /// The least that a backend's load brings its weight down to, in percent: 5.
+    pub floor: Option<Spanned<u32>>,
+    /// How long a backend that came back takes to get its whole weight, 0s to 1h: 30s.
+    pub slow_start: Option<Text>,
+    /// Above this use, in percent, new flows spill to the next ring: 80.
+    pub spill_above: Option<Spanned<u32>>,
+    /// Below this use, in percent, they come back: 65.
+    pub spill_below: Option<Spanned<u32>>,
+    /// From this use on, in percent, a backend is hot, and new flows try the second choice: 90.
+    pub hot_above: Option<Spanned<u32>>,
+    /// Below this use, in percent, it is hot no longer: 75.
+    pub hot_below: Option<Spanned<u32>>,
+    /// A pool with fewer healthy backends than so many percent is used as if probes were wrong, 0 to
+    /// 100: 50. With 0 none is.
+    pub panic_below: Option<Spanned<u32>>,
+    /// A report of load that is older says nothing, 100ms to 10m: 3s.
+    pub stale_after: Option<Text>,
 }
 
 #[derive(Default, Deserialize, JsonSchema)]
@@ -166,6 +200,9 @@ pub(super) struct Backend {
     pub zone: String,
     /// Its share relative to the other backends': 1.
     pub capacity: Option<Spanned<u32>>,
+    /// Its price relative to the other backends': 1. It counts among those that meet a service's
+    /// `objective`.
+    pub cost: Option<Spanned<u32>>,
     /// Address and port of its beacon.
     pub beacon: Option<Text>,
     /// How it is probed: beacon, tcp:8000, http:8000/health, https:443/health, h3:443/health. By its
@@ -190,6 +227,13 @@ pub(super) struct Pool {
     pub name: Text,
     /// Names of its backends.
     pub backends: Spanned<Vec<Text>>,
+    /// The most that it takes of the new flows of a service, in percent: 100.
+    pub max_share: Option<Spanned<u32>>,
+    /// The most new flows in a second that it takes of a service: any number.
+    pub max_new_flows_per_second: Option<Spanned<u32>>,
+    /// Whether new flows go on to the next pool while all of its rings are too busy.
+    #[serde(default)]
+    pub overflow: bool,
 }
 
 #[derive(Deserialize, JsonSchema)]
@@ -207,6 +251,14 @@ pub(super) struct Service {
     /// Names of its pools, the first choice first: the next one serves where none of the one before
     /// is healthy.
     pub pools: Spanned<Vec<Text>>,
+    /// New flows begin in these pools of `pools`, by name, with these shares in percent, 100 together;
+    /// the others stand behind them.
+    pub split: Option<Spanned<BTreeMap<String, Spanned<u32>>>>,
+    /// The most percent of new flows that a change of `split` moves in a second, 1 to 100: 1.
+    pub split_shift: Option<Spanned<u32>>,
+    /// Backends that answer within this are as near as each other, 1ms to 1h; among them those that
+    /// cost least come first. Without it the price does not matter.
+    pub objective: Option<Text>,
     /// What happens behind the last pool.
     #[serde(default)]
     pub end: End,
@@ -242,6 +294,8 @@ pub(super) struct Class {
     pub dscp: Option<Spanned<Vec<Spanned<u32>>>>,
     /// Names of its pools, the first choice first.
     pub pools: Spanned<Vec<Text>>,
+    /// New flows begin in these pools of `pools`, by name, with these shares in percent, 100 together.
+    pub split: Option<Spanned<BTreeMap<String, Spanned<u32>>>>,
     /// What happens behind the last pool: as the service.
     pub end: Option<End>,
     /// Regions that it may be served from, whatever happens: as the service.

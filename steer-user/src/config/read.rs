@@ -9,7 +9,7 @@ use toml::de::{DeValue, ValueDeserializer};
 use super::document::Document;
 use super::merge::{self, Variables};
 use super::report::Report;
-use super::{Config, api, backends, classes, limits, node, raw, services};
+use super::{Config, api, backends, balance, classes, limits, node, raw, services};
 
 /// The sections that could be read.
 #[derive(Default)]
@@ -20,6 +20,7 @@ pub(super) struct Sections {
     admission: raw::Admission,
     limits: raw::Limits,
     probe: raw::Probe,
+    balance: raw::Balance,
     api: raw::Api,
     backends: List<raw::Backend>,
     pools: List<raw::Pool>,
@@ -66,6 +67,7 @@ pub(super) fn sections(
             "limits" => sections.limits = section.one(report).unwrap_or_default(),
             "api" => sections.api = section.one(report).unwrap_or_default(),
             "probe" => sections.probe = section.one(report).unwrap_or_default(),
+            "balance" => sections.balance = section.one(report).unwrap_or_default(),
             "backend" => sections.backends = section.each(report),
             "pool" => sections.pools = section.each(report),
             "service" => sections.services = section.each(report),
@@ -73,8 +75,8 @@ pub(super) fn sections(
             other => report.add(
                 section.span,
                 format!("unknown section `{other}`"),
-                "write [node], [nat], [encap], [admission], [limits], [probe], [api], [[backend]], \
-                 [[pool]], [[service]] or [[class]]",
+                "write [node], [nat], [encap], [admission], [limits], [probe], [balance], [api], \
+                 [[backend]], [[pool]], [[service]] or [[class]]",
             ),
         }
     }
@@ -131,6 +133,7 @@ impl Sections {
             nat: &nat.typed,
             encap: &encap,
         };
+        let balance = balance::balance(&self.balance, report);
         let api = api::api(&self.api, report);
         let backends = backends::backends(self.backends, &context, report);
         let pools = backends::pools(self.pools, &backends, report);
@@ -143,6 +146,7 @@ impl Sections {
             admission,
             limits,
             probe,
+            balance,
             api,
             backends: backends.all()?,
             pools: pools.all()?,

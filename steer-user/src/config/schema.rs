@@ -21,6 +21,8 @@ struct Document {
     limits: Option<raw::Limits>,
     /// How beacons are asked.
     probe: Option<raw::Probe>,
+    /// How new flows are shared out.
+    balance: Option<raw::Balance>,
     /// Who may use the API's socket, besides root.
     api: Option<raw::Api>,
     /// Inference endpoints.

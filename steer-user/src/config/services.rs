@@ -9,9 +9,13 @@ use super::raw::{self, Text};
 use super::read::List;
 use super::report::Report;
 use super::spanned::Spanned;
+use super::split;
 use super::{Backend, Mode, NewFlows, Pool, Service};
 
 const IDLE: Duration = Duration::from_secs(300);
+/// What an objective may be.
+const OBJECTIVE: std::ops::RangeInclusive<Duration> =
+    Duration::from_millis(1)..=Duration::from_secs(3_600);
 const MIN_IDLE: Duration = Duration::from_secs(1);
 /// New flows in a second, or at once.
 const MAX_NEW_FLOWS: u32 = 10_000_000;
@@ -82,6 +86,12 @@ fn service(
     };
     chain.fits(address, raw.port, report);
     let regions = raw.regions.as_ref();
+    let objective = raw.objective.as_ref();
+    let split_shift = report.number(raw.split_shift.as_ref(), 1, 1..=100);
+    if let (Some(shift), None) = (&raw.split_shift, &raw.split) {
+        let what = "how fast a split moves, but no `split`";
+        report.add(shift.span(), what, "add `split`, or remove it");
+    }
     Some(Service {
         regions: regions.map(|regions| chain.regions(regions, report)),
         new_flows: rate(
@@ -102,6 +112,9 @@ fn service(
         address,
         port: raw.port,
         protocol: raw.protocol,
+        split: split::of(raw.split.as_ref(), &found, report),
+        split_shift,
+        objective: objective.map(|_| report.duration(objective, MAX_IDLE, OBJECTIVE)),
         pools: found.into_iter().map(|(index, _)| index).collect(),
         end: raw.end,
         idle_timeout,

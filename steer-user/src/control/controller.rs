@@ -8,15 +8,12 @@ use std::{
 };
 
 use anyhow::Result;
-use steer_common::{
-    abi::{FlowKey, MemberState},
-    tables::NextHop,
-};
-use tracing::{info, warn};
+use steer_common::{abi::FlowKey, tables::NextHop};
+use tracing::info;
 
 use super::{
-    backend::Known,
-    chain,
+    backend::{Change, Known},
+    balancing::Rates,
     desired::{self, Numbers},
     drained::Drained,
     flights::Flights,
@@ -30,11 +27,16 @@ use super::{
     status::{self, Status},
     tune::Tuning,
     weights::Weights,
+    why::Decisions,
 };
 use crate::{
     config::{Config, MAX_CAPACITY, PolicyId},
     dataplane::{Dataplane, SweepLimits},
-    domain::{health::State, maglev, rings::Candidate},
+    domain::{
+        balance::{self, Cause},
+        health::State,
+        passive::Counts,
+    },
     explain::{Explanation, Names, explain},
     journal::{Event, Journal},
     probe::Measurement,
@@ -93,6 +95,26 @@ pub struct Controller<D> {
     pub(super) swept: Instant,
     /// Whether a sweep is under way.
     pub(super) sweeping: bool,
+    /// What the slow loop remembers of each table, by service.
+    pub(super) balances: HashMap<String, balance::State>,
+    /// Whether it makes steps; else it only keeps what others made.
+    pub(super) steps: bool,
+    /// When it made its last step.
+    pub(super) balanced: Instant,
+    /// New flows of services.
+    pub(super) rates: Rates,
+    /// Services of which no backend says anything of its load.
+    pub(super) silent: HashSet<String>,
+    /// Services whose probes are not believed.
+    pub(super) panicking: HashSet<String>,
+    /// Their backends that are taken to serve all the same, by the indexes of both.
+    pub(super) revived: HashSet<(usize, usize)>,
+    /// What was counted of backends' connections last.
+    pub(super) seen: HashMap<String, Counts>,
+    /// The weights of the last table that was told of, by service and backend.
+    pub(super) shares: HashMap<String, HashMap<String, u32>>,
+    /// The last decisions.
+    pub(super) why: Decisions,
     /// Until when members that are no more in the configuration stand in for those that are.
     pub(super) handover: Option<Instant>,
 }
@@ -103,7 +125,7 @@ impl<D: Dataplane> Controller<D> {
     /// # Errors
     /// If the configuration needs more than the data path holds, or the state directory is unusable.
     pub fn new(config: Config, dataplane: D, now: Instant) -> Result<Self> {
-        let recorder = Recorder::new(Journal::none(), now);
+        let recorder = Recorder::new(Journal::none());
         Self::with_recorder(config, dataplane, now, recorder)
     }
 
@@ -137,6 +159,16 @@ impl<D: Dataplane> Controller<D> {
             swept: now,
             sweeping: false,
             handover: None,
+            balances: HashMap::new(),
+            steps: true,
+            balanced: now,
+            rates: Rates::default(),
+            silent: HashSet::new(),
+            panicking: HashSet::new(),
+            revived: HashSet::new(),
+            seen: HashMap::new(),
+            shares: HashMap::new(),
+            why: Decisions::default(),
             config,
             dataplane,
         };
@@ -171,6 +203,8 @@ impl<D: Dataplane> Controller<D> {
         self.policies = policies;
         self.reshuffle_shedding();
         self.tables = tables;
+        self.revived.clear();
+        self.forget_balances();
         ops.push(Op::Sources(self.config.nat.addresses.clone()));
         ops.push(Op::Denied(self.config.admission.deny.clone()));
         ops.push(Op::Settings(self.tuning.settings(&self.config)));
@@ -209,12 +243,17 @@ impl<D: Dataplane> Controller<D> {
         let Some(known) = self.known.get_mut(&measurement.backend) else {
             return Ok(());
         };
+        // By the journal's clock, so that it is decided again alike.
+        let measurement = &Measurement {
+            at: self.recorder.on_clock(measurement.at),
+            ..measurement.clone()
+        };
         self.recorder.keep(known, measurement);
         let change = known.measure(measurement);
         if !change.any() {
             return Ok(());
         }
-        self.recorder.backend(measurement, &change);
+        self.recorder.backend(measurement, &change, known.watch);
         let rtt = known.rtt();
         let failure = known.failure.as_ref().map(ToString::to_string);
         info!(
@@ -222,10 +261,27 @@ impl<D: Dataplane> Controller<D> {
             health = ?change.health.map(|health| (health.from, health.to)),
             ring = ?change.ring,
             draining = ?change.draining,
+            suppressed = ?change.suppressed,
+            lossy = ?change.lossy,
+            hot = ?change.hot,
+            doubt = ?change.doubt,
             rtt_us = rtt.map(|rtt| rtt.as_micros() as u64),
             failure,
             "backend changed"
         );
+        self.note_change(&measurement.backend, &change);
+        if change.came_back() {
+            self.warm_up(&measurement.backend);
+        }
+        let only_hot = Change {
+            hot: change.hot,
+            ..Change::default()
+        };
+        if change == only_hot {
+            // The kernel does the rest.
+            let ops = self.member_ops();
+            return self.apply(ops);
+        }
         self.replan(measurement.at, &measurement.backend)
     }
 
@@ -256,6 +312,7 @@ impl<D: Dataplane> Controller<D> {
 
     /// Writes members' states, and tables where they follow.
     pub(super) fn replan(&mut self, now: Instant, why: &str) -> Result<()> {
+        self.look_for_panic();
         let ops = self.member_ops();
         self.apply(ops)?;
         if let Some(until) = self.frozen {
@@ -269,64 +326,11 @@ impl<D: Dataplane> Controller<D> {
             self.frozen = None;
         }
         for index in 0..self.policies.len() {
-            let service = self.config.policy(self.policies[index]).name();
-            let range = self.tables[index].clone();
-            let Some(table) = self.table(index, range.len()) else {
-                warn!(service, why, "no backend is up");
-                continue;
-            };
-            let changed = self
-                .unsettled
-                .choose(&mut self.dataplane, range.start, &table, now);
-            if changed > 0 {
-                info!(service, why, slots = table.len(), changed, "table changed");
-                self.tell(index, why, &table, changed, now);
-            }
+            self.step(index, Cause::Loss, now);
+            self.retable(index, why, now);
         }
         let ops = self.retired_ops(now);
         self.apply(ops)
-    }
-
-    fn table(&self, policy: usize, len: usize) -> Option<Vec<maglev::Choice>> {
-        chain::table(&self.pools(policy)?, len)
-    }
-
-    /// The candidates of a policy's table, by pool.
-    pub(super) fn pools(&self, policy: usize) -> Option<Vec<Vec<chain::Member<'_>>>> {
-        let id = self.policies[policy];
-        let policy = self.config.policy(id);
-        let home = &self.config.node.region;
-        let mut seen = Vec::new();
-        let mut pools = Vec::new();
-        for pool in policy.pools {
-            let mut members = Vec::new();
-            for index in &self.config.pools[*pool].backends {
-                // In a later pool a backend is no further choice.
-                if seen.contains(index) {
-                    continue;
-                }
-                seen.push(*index);
-                let backend = &self.config.backends[*index];
-                // The kernel would refuse it.
-                if !policy.may_use(backend) {
-                    continue;
-                }
-                let id = self.numbers.members[&(id.service, *index)];
-                let state = self.dataplane.member(id).state;
-                let known = self.known.get(&backend.name)?;
-                members.push(chain::Member {
-                    name: &backend.name,
-                    candidate: Candidate {
-                        id,
-                        ring: known.ring(backend, home),
-                        healthy: state == MemberState::Up as u8,
-                        capacity: known.weight.unwrap_or(backend.capacity),
-                    },
-                });
-            }
-            pools.push(members);
-        }
-        Some(pools)
     }
 
     /// Does what is due by time alone.
@@ -372,6 +376,16 @@ impl<D: Dataplane> Controller<D> {
     /// If the data path cannot be written.
     pub(super) fn retune(&mut self) -> Result<()> {
         self.apply(vec![Op::Settings(self.tuning.settings(&self.config))])
+    }
+
+    /// Does what is due by time, and soon: takes in what connections tell of backends, and makes the
+    /// steps of the weights.
+    ///
+    /// # Errors
+    /// If the data path cannot be read or written.
+    pub fn look(&mut self, now: Instant) -> Result<()> {
+        self.watch_all(now)?;
+        self.balance(now)
     }
 
     fn sweep(&mut self) -> Result<()> {

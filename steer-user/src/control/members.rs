@@ -8,7 +8,12 @@ use std::{
 use steer_common::abi::{MEMBERS, Member, MemberState, member_flags};
 use tracing::info;
 
-use super::{Controller, backend::Known, desired, plan::Op};
+use super::{
+    Controller,
+    backend::{Known, rules},
+    desired,
+    plan::Op,
+};
 use crate::{
     config::{Backend, Config},
     dataplane::{Dataplane, Sweep},
@@ -32,7 +37,7 @@ impl<D: Dataplane> Controller<D> {
             let mut known = match self.known.get(name).filter(|_| same) {
                 Some(known) => known.clone(),
                 None => {
-                    let mut known = Known::new(&config.probe);
+                    let mut known = Known::new(config);
                     self.remind(name, &mut known, now);
                     known
                 }
@@ -41,6 +46,7 @@ impl<D: Dataplane> Controller<D> {
                 || !known
                     .health
                     .has_thresholds(config.probe.rise, config.probe.fall)
+                || known.rules != rules(config)
             {
                 // Its next change is told from here on.
                 self.recorder.forget(name);
@@ -48,27 +54,31 @@ impl<D: Dataplane> Controller<D> {
             known
                 .health
                 .set_thresholds(config.probe.rise, config.probe.fall);
+            known.rules = rules(config);
             all.insert(name.clone(), known);
         }
         all
     }
 
     /// What the kernel may send a member now.
-    fn state(&self, backend: usize, present: MemberState) -> MemberState {
-        let backend = &self.config.backends[backend];
+    fn state(&self, service: usize, index: usize, present: MemberState) -> MemberState {
+        let backend = &self.config.backends[index];
         let Some(known) = self.known.get(&backend.name) else {
             return MemberState::Down;
         };
         if known.drained.is_some_and(|draining| draining.over) {
             return MemberState::Down;
         }
-        let up = if known.takes_new() {
+        let revived = self.revived.contains(&(service, index));
+        // One that is left out may have open flows, which are nobody's business.
+        let up = if known.takes_new() && (revived || !known.is_out()) {
             MemberState::Up
         } else {
             MemberState::Draining
         };
         match (known.health(backend), present) {
             (State::Up, _) => up,
+            (State::Down, _) if revived => up,
             (State::Down, _) => MemberState::Down,
             // Not measured yet: what was concluded before holds.
             (State::Unknown, MemberState::Up | MemberState::Draining) => up,
@@ -102,9 +112,20 @@ impl<D: Dataplane> Controller<D> {
                     wanted.flags = member_flags::RESOLVED;
                 }
             }
-            let state = self.state(*backend, MemberState::from_byte(present.state));
+            let state = self.state(*service, *backend, MemberState::from_byte(present.state));
             wanted.state = present.state;
-            if wanted != present {
+            // That bit is written by itself where nothing else changes: packets go on meanwhile.
+            wanted.flags |= present.flags & member_flags::HOT;
+            let same = wanted == present;
+            let hot = self.known.get(&settings.name).is_some_and(|k| k.hot);
+            let was_hot = present.flags & member_flags::HOT != 0;
+            if hot != was_hot {
+                wanted.flags ^= member_flags::HOT;
+                if same {
+                    ops.push(Op::Hot(*id, hot));
+                }
+            }
+            if !same {
                 wanted.state = state as u8;
                 ops.push(Op::Member(*id, wanted));
             } else if present.state != state as u8 {

@@ -54,17 +54,20 @@ pub(super) enum Turn {
     Command,
     /// It read its file again.
     Reload,
+    /// It looked at connections and loads.
+    Look,
     /// It did what was due by time.
     Tick,
 }
 
 impl Turn {
-    const ALL: [Self; 6] = [
+    const ALL: [Self; 7] = [
         Self::Measurement,
         Self::Way,
         Self::Link,
         Self::Command,
         Self::Reload,
+        Self::Look,
         Self::Tick,
     ];
 
@@ -75,6 +78,7 @@ impl Turn {
             Self::Link => "link",
             Self::Command => "command",
             Self::Reload => "reload",
+            Self::Look => "look",
             Self::Tick => "tick",
         }
     }

@@ -3,8 +3,10 @@
 
 mod arena;
 mod backend;
+mod balancing;
 mod chain;
 mod configure;
+mod connections;
 mod controller;
 mod desired;
 mod drained;
@@ -13,6 +15,7 @@ mod interfaces;
 mod members;
 mod meters;
 mod operator;
+mod panic;
 mod passive;
 mod placement;
 mod plan;
@@ -32,6 +35,7 @@ mod tune;
 mod tuned;
 mod ways;
 mod weights;
+mod why;
 
 pub use self::configure::{Applied, Configure, ConfigureError, Diff, Prepared, Reply};
 pub use self::controller::{Controller, Refused};
@@ -48,3 +52,4 @@ pub use self::status::{
     BackendStatus, ClassStatus, LatencyStatus, MemberStatus, PassiveStatus, ServiceStatus, Status,
 };
 pub use self::tune::{Knob, KnobStatus, TuneError};
+pub use self::why::Decision;

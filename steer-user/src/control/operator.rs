@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 use steer_common::abi::Slot;
 use tracing::info;
 
-use super::{Controller, Drain, Refused, backend::Known};
+use super::{Controller, Drain, Refused, backend::Known, why::Said};
 use crate::{
     config::MAX_CAPACITY,
     dataplane::{Dataplane, Sweep},
@@ -95,6 +95,18 @@ impl<D: Dataplane> Controller<D> {
             by,
             "the operator has spoken"
         );
+        self.why.note(Said {
+            backend: name.to_owned(),
+            service: None,
+            what: "operator".to_owned(),
+            because: vec![format!("said by {by}")],
+            effect: if drained {
+                "drains"
+            } else {
+                "drains no longer"
+            }
+            .to_owned(),
+        });
         let event = Event::Drained {
             by: by.to_owned(),
             backend: name.to_owned(),
@@ -125,6 +137,13 @@ impl<D: Dataplane> Controller<D> {
         self.weights.set(name, weight).map_err(Refused::Failed)?;
         known.weight = weight;
         info!(backend = name, weight, by, "the operator has spoken");
+        self.why.note(Said {
+            backend: name.to_owned(),
+            service: None,
+            what: "operator".to_owned(),
+            because: vec![format!("said by {by}")],
+            effect: weight.map_or("its capacity counts".to_owned(), |w| format!("weighs {w}")),
+        });
         let event = Event::Weighed {
             by: by.to_owned(),
             backend: name.to_owned(),

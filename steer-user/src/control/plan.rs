@@ -12,6 +12,8 @@ use crate::dataplane::{Class, Dataplane};
 pub(super) enum Op {
     /// What a member may be sent.
     State(u16, MemberState),
+    /// Whether new flows of a member try their second choice.
+    Hot(u16, bool),
     /// Source addresses of `nat`.
     Sources(Vec<IpAddr>),
     /// Clients that are denied.
@@ -33,10 +35,11 @@ impl Op {
     fn phase(&self) -> u8 {
         match self {
             Self::State(_, state) if *state != MemberState::Up => 0,
+            Self::Hot(_, true) => 0,
             Self::Sources(_) | Self::Denied(_) | Self::Clear(_) => 1,
             Self::Settings(_) => 2,
             Self::Member(..) => 3,
-            Self::State(..) => 4,
+            Self::State(..) | Self::Hot(..) => 4,
             Self::Table(..) => 5,
             Self::Publish(..) => 6,
         }
@@ -52,6 +55,7 @@ pub(super) fn order(ops: &mut [Op]) {
 pub(super) fn apply(dataplane: &mut impl Dataplane, op: &Op) -> Result<()> {
     match op {
         Op::State(id, state) => dataplane.set_member_state(*id, *state),
+        Op::Hot(id, hot) => dataplane.set_member_hot(*id, *hot),
         Op::Sources(sources) => dataplane.set_nat_sources(sources)?,
         Op::Denied(denied) => dataplane.set_denied(denied)?,
         Op::Settings(config) => dataplane.set_config(config),

@@ -13,7 +13,7 @@ use tracing::subscriber::{NoSubscriber, with_default};
 
 use super::{
     Controller, desired, flights::Flights, passive::Readings, placement, recorder::Recorder,
-    shedding::Shedding, slots::Unsettled,
+    shedding::Shedding, slots::Unsettled, why::Decisions,
 };
 use crate::{
     config::{Config, Policy},
@@ -135,12 +135,22 @@ impl<D: Dataplane> Controller<D> {
             tuning: self.tuning,
             remembered: HashMap::new(),
             counted: None,
-            recorder: Recorder::new(Journal::none(), now),
+            recorder: Recorder::new(Journal::none()),
             passive: Readings::default(),
             frozen: None,
             swept: now,
             sweeping: false,
             handover: None,
+            balances: self.balances.clone(),
+            steps: true,
+            balanced: now,
+            rates: self.rates.clone(),
+            silent: self.silent.clone(),
+            panicking: self.panicking.clone(),
+            revived: self.revived.clone(),
+            seen: HashMap::new(),
+            shares: HashMap::new(),
+            why: Decisions::default(),
         }
     }
 

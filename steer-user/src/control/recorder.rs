@@ -6,15 +6,20 @@ use std::{
 };
 
 use super::{
-    Controller,
+    Controller, Refused,
     backend::{Change, Known},
-    chain,
+    chain::{self, Candidates},
+    why::{Decision, Said},
 };
 use crate::{
     dataplane::Dataplane,
     digest::sha256,
-    domain::maglev::Choice,
-    journal::{Base, Event, Input, Journal, Probe, Why},
+    domain::{
+        balance::{Cause, SUM, Settings, State},
+        maglev::Choice,
+        passive::Watch,
+    },
+    journal::{Event, Input, Journal, Probe, Why},
     probe::Measurement,
 };
 
@@ -31,7 +36,6 @@ struct Trail {
 /// The loop's side of the journal.
 pub(super) struct Recorder {
     journal: Journal,
-    epoch: Instant,
     trails: HashMap<String, Trail>,
     /// The inputs of each service's table that were told last.
     told: HashMap<String, BTreeMap<String, Input>>,
@@ -47,13 +51,24 @@ pub(super) struct Decided<'a> {
     pub(super) inputs: &'a [(u16, Input)],
     pub(super) table: &'a [Choice],
     pub(super) changed: usize,
+    pub(super) nobody: u32,
+}
+
+/// A step of a table's weights with what it was made of.
+pub(super) struct Stepped<'a> {
+    pub(super) service: &'a str,
+    pub(super) cause: Cause,
+    pub(super) settings: Settings,
+    pub(super) candidates: &'a Candidates,
+    pub(super) before: State,
+    pub(super) after: &'a State,
+    pub(super) moved: u32,
 }
 
 impl Recorder {
-    pub(super) fn new(journal: Journal, now: Instant) -> Self {
+    pub(super) fn new(journal: Journal) -> Self {
         Self {
             journal,
-            epoch: now,
             trails: HashMap::new(),
             told: HashMap::new(),
             configured: None,
@@ -62,8 +77,8 @@ impl Recorder {
     }
 
     /// One of a daemon that begins with a configuration.
-    pub(super) fn beginning(journal: Journal, now: Instant, configured: Event) -> Self {
-        let mut recorder = Self::new(journal, now);
+    pub(super) fn beginning(journal: Journal, configured: Event) -> Self {
+        let mut recorder = Self::new(journal);
         recorder.files_begun = recorder.journal.files_begun();
         recorder.configured(configured);
         recorder
@@ -124,6 +139,26 @@ impl Recorder {
         self.journal.tell(event);
     }
 
+    /// As [`Self::tell`], of something at a time.
+    pub(super) fn tell_at(&mut self, at: Instant, event: Event) {
+        self.go_on();
+        self.journal.write(at, event);
+    }
+
+    /// A time in microseconds of the journal's clock.
+    pub(super) fn micros(&self, at: Instant) -> u64 {
+        self.journal.micros(at)
+    }
+
+    /// A time as the journal's clock has it: what is decided is decided again by that.
+    pub(super) fn on_clock(&self, at: Instant) -> Instant {
+        if self.is_on() {
+            self.journal.instant(self.journal.micros(at))
+        } else {
+            at
+        }
+    }
+
     pub(super) fn is_on(&self) -> bool {
         self.journal.is_on()
     }
@@ -144,7 +179,7 @@ impl Recorder {
         if trail.probes.len() == TRAIL
             && let Some(first) = trail.probes.pop_front()
         {
-            let epoch = self.epoch;
+            let epoch = self.journal.instant(0);
             trail
                 .base
                 .measure(&first.measurement(&measurement.backend, epoch));
@@ -153,20 +188,47 @@ impl Recorder {
     }
 
     /// Tells what the measurement changed that was kept last.
-    pub(super) fn backend(&mut self, measurement: &Measurement, change: &Change) {
+    pub(super) fn backend(&mut self, measurement: &Measurement, change: &Change, watch: Watch) {
         let Some(trail) = self.trails.remove(&measurement.backend) else {
             return;
         };
+        let base = Known {
+            watch,
+            ..trail.base
+        };
         let event = Event::Backend {
             backend: measurement.backend.clone(),
-            base: base(&trail.base),
+            base: base.base(|at| self.journal.micros(at)),
             probes: trail.probes.into(),
             health: change.health.map(|health| (health.from, health.to)),
             ring: change.ring,
             draining: change.draining,
+            suppressed: change.suppressed,
+            lossy: change.lossy,
+            hot: change.hot,
+            doubt: change.doubt,
         };
         self.go_on();
         self.journal.write(measurement.at, event);
+    }
+
+    /// Tells of a step of a table's weights.
+    pub(super) fn balanced(&mut self, step: Stepped<'_>, now: Instant) {
+        if !self.is_on() {
+            return;
+        }
+        self.go_on();
+        let event = Event::Balanced {
+            service: step.service.to_owned(),
+            cause: step.cause,
+            settings: step.settings,
+            pools: step.candidates.pools.clone(),
+            members: step.candidates.members.clone(),
+            before: step.before,
+            after: step.after.clone(),
+            moved: step.moved,
+        };
+        self.journal.write(now, event);
     }
 
     /// Tells that slots of a table have other choices.
@@ -199,6 +261,7 @@ impl Recorder {
             whole,
             inputs,
             gone: before.into_keys().collect(),
+            nobody: decided.nobody,
             slots: decided.table.len(),
             changed: decided.changed,
             digest: digest(decided.table, decided.inputs),
@@ -224,54 +287,153 @@ impl Recorder {
 }
 
 impl<D: Dataplane> Controller<D> {
-    /// Tells that slots of a policy's table have other choices.
+    /// Tells that slots of a policy's table have other choices: of which candidates they were made.
     pub(super) fn tell(
         &mut self,
         policy: usize,
         why: &str,
-        table: &[Choice],
-        changed: usize,
+        (table, changed): (&[Choice], usize),
+        (candidates, members, nobody): (&Candidates, &[chain::Member<'_>], u32),
         now: Instant,
     ) {
+        let name = self.config.policy(self.policies[policy]).name();
+        self.note_shares(&name, why, candidates, members);
         if !self.recorder.is_on() {
             return;
         }
-        let inputs = inputs(&self.pools(policy).unwrap_or_default());
+        let inputs = inputs(candidates, members);
         let decided = Decided {
-            service: &self.config.policy(self.policies[policy]).name(),
+            service: &name,
             why,
             inputs: &inputs,
             table,
             changed,
+            nobody,
         };
         self.recorder.table(&decided, now);
     }
-}
 
-/// What is concluded of a backend.
-pub(super) fn base(known: &Known) -> Base {
-    Base {
-        health: known.health.clone(),
-        nearness: known.nearness.clone(),
-        draining: known.draining,
+    /// Keeps what became of backends' shares, with why.
+    fn note_shares(
+        &mut self,
+        service: &str,
+        why: &str,
+        candidates: &Candidates,
+        members: &[chain::Member<'_>],
+    ) {
+        let percent = |weight: u32| f64::from(weight) * 100.0 / f64::from(SUM);
+        let before = self.shares.entry(service.to_owned()).or_default();
+        let mut after = HashMap::new();
+        for (member, seen) in members.iter().zip(&candidates.members) {
+            let was = before.get(member.name).copied().unwrap_or(0);
+            after.insert(member.name.to_owned(), member.weight);
+            if was.abs_diff(member.weight) < SUM / 1_000 {
+                continue;
+            }
+            let pool = candidates.pools.get(seen.pool);
+            let mut because = vec![
+                why.to_owned(),
+                format!(
+                    "pool {}, ring {}",
+                    pool.map_or("?", |pool| pool.name.as_str()),
+                    seen.ring
+                ),
+            ];
+            if !member.healthy {
+                because.push("takes no new flows".to_owned());
+            }
+            because.extend(
+                seen.load
+                    .map(|load| format!("use {:.0} %", f64::from(load) / 10_000.0)),
+            );
+            self.why.note(Said {
+                backend: member.name.to_owned(),
+                service: Some(service.to_owned()),
+                what: "share".to_owned(),
+                because,
+                effect: format!("{:.1} % -> {:.1} %", percent(was), percent(member.weight)),
+            });
+        }
+        *before = after;
+    }
+
+    /// Keeps what a measurement changed.
+    pub(super) fn note_change(&mut self, backend: &str, change: &Change) {
+        let Some(known) = self.known.get(backend) else {
+            return;
+        };
+        let mut because = Vec::new();
+        because.extend(known.failure.as_ref().map(ToString::to_string));
+        because.extend(
+            known
+                .rtt()
+                .map(|rtt| format!("smoothed round trip {:.2} ms", rtt.as_secs_f64() * 1e3)),
+        );
+        because.extend(
+            known
+                .load
+                .last()
+                .map(|(load, _)| format!("use {:.0} %", f64::from(load) / 10_000.0)),
+        );
+        let mut effects = Vec::new();
+        effects.extend(
+            change
+                .health
+                .map(|t| ("health", format!("{:?} -> {:?}", t.from, t.to))),
+        );
+        effects.extend(change.ring.map(|(from, to)| {
+            let from = from.map_or("none".to_owned(), |ring| ring.to_string());
+            ("ring", format!("{from} -> {to}"))
+        }));
+        let flags = [
+            ("draining", change.draining),
+            ("left out for flapping", change.suppressed),
+            ("degraded by loss", change.lossy),
+            ("hot", change.hot),
+        ];
+        effects.extend(flags.into_iter().filter_map(|(what, flag)| {
+            let word = if flag? { "yes" } else { "no longer" };
+            Some((what, word.to_owned()))
+        }));
+        for (what, effect) in effects {
+            self.why.note(Said {
+                backend: backend.to_owned(),
+                service: None,
+                what: what.to_owned(),
+                because: because.clone(),
+                effect,
+            });
+        }
+    }
+
+    /// The last decisions about a backend, the oldest first, each with its inputs.
+    ///
+    /// # Errors
+    /// If there is no such backend.
+    pub fn why(&self, backend: &str) -> Result<Vec<Decision>, Refused> {
+        if self.known.contains_key(backend) {
+            Ok(self.why.of(backend))
+        } else {
+            Err(Refused::Unknown(backend.to_owned()))
+        }
     }
 }
 
 /// Candidates as inputs, each with its number.
-pub(super) fn inputs(pools: &[Vec<chain::Member<'_>>]) -> Vec<(u16, Input)> {
+pub(super) fn inputs(candidates: &Candidates, members: &[chain::Member<'_>]) -> Vec<(u16, Input)> {
     let mut inputs = Vec::new();
-    for (pool, members) in pools.iter().enumerate() {
-        for member in members {
-            let candidate = &member.candidate;
-            let input = Input {
-                backend: member.name.to_owned(),
-                pool,
-                ring: candidate.ring,
-                healthy: candidate.healthy,
-                weight: candidate.capacity,
-            };
-            inputs.push((candidate.id, input));
-        }
+    for (member, seen) in members.iter().zip(&candidates.members) {
+        let (pool, place, cost) = member.tier;
+        let input = Input {
+            backend: member.name.to_owned(),
+            pool,
+            ring: seen.ring,
+            cost: (place == 0).then_some(cost),
+            healthy: member.healthy,
+            capacity: member.capacity,
+            weight: member.weight,
+        };
+        inputs.push((member.id, input));
     }
     inputs
 }

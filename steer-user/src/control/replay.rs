@@ -10,17 +10,16 @@ use std::{
 use anyhow::Result;
 use tracing::subscriber::{NoSubscriber, with_default};
 
-use super::{
-    Controller, Drain,
-    backend::Known,
-    chain,
-    operator::Draining,
-    recorder::{self, base},
-};
+use super::{Controller, Drain, backend::Known, chain, operator::Draining, recorder};
 use crate::{
     config::{Config, Document},
     dataplane::Memory,
-    domain::{health::State, rings::Candidate},
+    domain::{
+        balance::{self, Settings, tick},
+        health::State,
+        passive::Watch,
+        rules::Doubt,
+    },
     journal::{Base, Event, Input, Located, Probe, Record, Why},
 };
 
@@ -31,6 +30,8 @@ pub struct Replayed {
     pub backends: u64,
     /// Tables that were decided again.
     pub tables: u64,
+    /// Steps of weights that were made again.
+    pub steps: u64,
     /// Tables whose inputs are not all in the journal.
     pub unchecked: u64,
     /// Configurations that could not be taken up again, and why. What was decided under them was
@@ -77,6 +78,8 @@ struct Again {
     epoch: Instant,
     /// Backends of which all that was concluded in this run is known.
     sure: HashSet<String>,
+    /// Services of whose weights all is known.
+    balances: HashSet<String>,
     /// The inputs of tables, where all of them are known.
     inputs: HashMap<String, BTreeMap<String, Input>>,
     /// Why there is no controller any more.
@@ -90,6 +93,7 @@ impl Again {
             controller: None,
             epoch: Instant::now(),
             sure: HashSet::new(),
+            balances: HashSet::new(),
             inputs: HashMap::new(),
             without: None,
             result: Replayed::default(),
@@ -107,10 +111,12 @@ impl Again {
             Event::Start { .. } => {
                 self.controller = None;
                 self.sure.clear();
+                self.balances.clear();
                 self.inputs.clear();
             }
             Event::Gap { .. } => {
                 self.sure.clear();
+                self.balances.clear();
                 self.inputs.clear();
             }
             Event::Configured {
@@ -148,6 +154,65 @@ impl Again {
                 let now_drained = |name: &str, was| if name == backend { *drained } else { was };
                 self.drain(now_drained, now);
             }
+            Event::Passive {
+                backend,
+                before,
+                counts,
+                verdict,
+            } => {
+                let mut watch = Watch::read(before, |t| self.epoch + Duration::from_micros(t));
+                if watch.observe(counts, now) != Some(*verdict) {
+                    wrong.push(format!(
+                        "backend {backend}: its connections lead to something else than the journal says"
+                    ));
+                }
+                let known = self.controller.as_mut().map(|c| &mut c.known);
+                if let Some(known) = known.and_then(|known| known.get_mut(backend)) {
+                    known.watch = watch;
+                }
+                self.written(|c| c.conclude(backend, *counts, *verdict, now));
+            }
+            Event::Panic {
+                service, panics, ..
+            } => {
+                let Some(controller) = &self.controller else {
+                    return;
+                };
+                let sure = controller.config.backends.iter().all(|backend| {
+                    let known = controller.known.get(&backend.name);
+                    self.sure.contains(&backend.name)
+                        && known.is_some_and(|k| k.health.state() != State::Unknown)
+                });
+                if sure && controller.panicking.contains(service) != *panics {
+                    wrong.push(format!(
+                        "service {service}: its probes are believed or not other than the journal says"
+                    ));
+                }
+            }
+            Event::Balanced {
+                service,
+                cause,
+                settings,
+                pools,
+                members,
+                before,
+                after,
+                moved,
+            } => {
+                self.result.steps += 1;
+                let mut mine = before.clone();
+                let ticked = tick(&mut mine, settings, pools, members, *cause);
+                if mine != *after || ticked.moved != *moved {
+                    wrong.push(format!(
+                        "service {service}: the step leads to other weights than the journal says"
+                    ));
+                }
+                self.balanced(service, settings, members, before, wrong);
+                if let Some(controller) = &mut self.controller {
+                    controller.balances.insert(service.clone(), after.clone());
+                }
+                self.balances.insert(service.clone());
+            }
             Event::Backend {
                 backend,
                 base,
@@ -155,11 +220,19 @@ impl Again {
                 health,
                 ring,
                 draining,
+                suppressed,
+                lossy,
+                hot,
+                doubt,
             } => {
                 let said = Said {
                     health: *health,
                     ring: *ring,
                     draining: *draining,
+                    suppressed: *suppressed,
+                    lossy: *lossy,
+                    hot: *hot,
+                    doubt: *doubt,
                 };
                 self.backend(backend, base, probes, &said, wrong);
             }
@@ -170,6 +243,7 @@ impl Again {
                 gone,
                 slots,
                 digest,
+                nobody,
                 ..
             } => {
                 if *whole {
@@ -185,7 +259,7 @@ impl Again {
                 for input in inputs {
                     known.insert(input.backend.clone(), input.clone());
                 }
-                self.table(service, *slots, digest, wrong);
+                self.table(service, *slots, *nobody, digest, wrong);
             }
             // What takes no new flows already may take fewer.
             Event::DrainOver { .. }
@@ -213,8 +287,14 @@ impl Again {
         if why == Why::Start {
             self.sure
                 .extend(config.backends.iter().map(|b| b.name.clone()));
+            let policies = config.policy_ids().into_iter();
+            self.balances
+                .extend(policies.map(|id| config.policy(id).name()));
         }
-        self.controller = Some(Controller::new(config, Memory::new(), now).map_err(text)?);
+        let mut controller = Controller::new(config, Memory::new(), now).map_err(text)?;
+        // It makes those steps that the journal has, and no other.
+        controller.steps = false;
+        self.controller = Some(controller);
         Ok(())
     }
 
@@ -255,19 +335,19 @@ impl Again {
         wrong: &mut Vec<String>,
     ) {
         self.result.backends += 1;
-        let mut known = Known::from_base(told);
+        let epoch = self.epoch;
+        let micros = |at: Instant| at.saturating_duration_since(epoch).as_micros() as u64;
+        let mut known = Known::from_base(told, |t| epoch + Duration::from_micros(t));
         let controller = self.controller.as_mut();
         if let Some(mine) = controller.and_then(|controller| controller.known.get_mut(name)) {
-            let before = conclusions(&base(mine));
+            let before = conclusions(&mine.base(micros));
             let after = conclusions(told);
             if self.sure.contains(name) && before != after {
                 wrong.push(format!(
                     "backend {name}: was {after} before this, and {before} by what was told before"
                 ));
             }
-            mine.health = told.health.clone();
-            mine.nearness = told.nearness.clone();
-            mine.draining = told.draining;
+            mine.resume(&known);
             self.sure.insert(name.to_owned());
         }
         for (index, probe) in probes.iter().enumerate() {
@@ -277,6 +357,10 @@ impl Again {
                 health: change.health.map(|health| (health.from, health.to)),
                 ring: change.ring,
                 draining: change.draining,
+                suppressed: change.suppressed,
+                lossy: change.lossy,
+                hot: change.hot,
+                doubt: change.doubt,
             };
             let last = index + 1 == probes.len();
             let expected = if last { said.clone() } else { Said::default() };
@@ -294,26 +378,75 @@ impl Again {
         }
     }
 
-    fn table(&mut self, service: &str, slots: usize, digest: &str, wrong: &mut Vec<String>) {
+    /// Compares what a step went by with what was told.
+    fn balanced(
+        &self,
+        service: &str,
+        settings: &Settings,
+        members: &[balance::Member],
+        before: &balance::State,
+        wrong: &mut Vec<String>,
+    ) {
+        let Some(controller) = &self.controller else {
+            return;
+        };
+        let config = &controller.config;
+        let mut policies = controller.policies.iter();
+        let Some(index) = policies.position(|id| config.policy(*id).name() == service) else {
+            wrong.push(format!(
+                "service {service}: the configuration does not have it"
+            ));
+            return;
+        };
+        if controller.balance_settings(index) != *settings {
+            wrong.push(format!(
+                "service {service}: the step goes by other settings than the configuration's"
+            ));
+        }
+        if self.balances.contains(service)
+            && controller.balance_of(index).decides() != before.decides()
+        {
+            wrong.push(format!(
+                "service {service}: the step begins with other weights than the last one left"
+            ));
+        }
+        let own = controller.candidates(index, Instant::now());
+        let own = own.unwrap_or_default().members;
+        let of = |all: &[balance::Member]| -> Vec<(String, u32)> {
+            all.iter().map(|m| (m.name.clone(), m.capacity)).collect()
+        };
+        if of(members) != of(&own) {
+            wrong.push(format!(
+                "service {service}: the step has other backends than the configuration"
+            ));
+        }
+    }
+
+    fn table(
+        &mut self,
+        service: &str,
+        slots: usize,
+        nobody: u32,
+        digest: &str,
+        wrong: &mut Vec<String>,
+    ) {
         self.result.tables += 1;
         let Some(inputs) = self.inputs.get(service) else {
             return;
         };
         let numbered: Vec<(u16, Input)> = (1..).zip(inputs.values().cloned()).collect();
-        let last = numbered.iter().map(|(_, input)| input.pool).max();
-        let mut pools: Vec<Vec<chain::Member<'_>>> = vec![Vec::new(); last.map_or(0, |l| l + 1)];
-        for (id, input) in &numbered {
-            pools[input.pool].push(chain::Member {
+        let members: Vec<chain::Member<'_>> = numbered
+            .iter()
+            .map(|(id, input)| chain::Member {
+                id: *id,
                 name: &input.backend,
-                candidate: Candidate {
-                    id: *id,
-                    ring: input.ring,
-                    healthy: input.healthy,
-                    capacity: input.weight,
-                },
-            });
-        }
-        let table = chain::table(&pools, slots);
+                tier: input.tier(),
+                healthy: input.healthy,
+                capacity: input.capacity,
+                weight: input.weight,
+            })
+            .collect();
+        let table = chain::table(&members, nobody, slots);
         let mine = table.map(|table| recorder::digest(&table, &numbered));
         if mine.as_deref() != Some(digest) {
             wrong.push(format!(
@@ -321,7 +454,8 @@ impl Again {
             ));
         }
         if let Some(controller) = &self.controller {
-            for line in compare(controller, &self.sure, service, inputs) {
+            let weights = self.balances.contains(service);
+            for line in compare(controller, &self.sure, weights, service, inputs) {
                 wrong.push(format!("service {service}: {line}"));
             }
         }
@@ -329,10 +463,11 @@ impl Again {
 }
 
 /// Differences between inputs and what measurements and configuration make of them. Weights are
-/// left out: they may depend on what is not in the journal.
+/// compared where all that they depend on is in the journal.
 fn compare(
     controller: &Controller<Memory>,
     sure: &HashSet<String>,
+    weights: bool,
     service: &str,
     inputs: &BTreeMap<String, Input>,
 ) -> Vec<String> {
@@ -342,11 +477,21 @@ fn compare(
     else {
         return vec!["the configuration has no such service or class".to_owned()];
     };
-    let pools = controller.pools(index).unwrap_or_default();
-    let mine: BTreeMap<String, Input> = recorder::inputs(&pools)
+    let now = Instant::now();
+    let candidates = controller.candidates(index, now).unwrap_or_default();
+    let state = controller.balance_of(index);
+    let (members, _) = candidates.weighed(&state);
+    let mine: BTreeMap<String, Input> = recorder::inputs(&candidates, &members)
         .into_iter()
         .map(|(_, input)| (input.backend.clone(), input))
         .collect();
+    let is_sure = |name: &String| {
+        let known = controller.known.get(name);
+        sure.contains(name) && known.is_some_and(|k| k.health.state() != State::Unknown)
+    };
+    // In a panic the health of each depends on all.
+    let all = mine.keys().all(is_sure);
+    let weights = weights && all;
     if !mine.keys().eq(inputs.keys()) {
         lines.push("it has other backends than the configuration says".to_owned());
         return lines;
@@ -358,7 +503,12 @@ fn compare(
         let same = mine.pool == theirs.pool
             && (!sure.contains(name) || mine.ring == theirs.ring)
             // What is not measured yet is as the daemon before left it.
-            && (!sure.contains(name) || !measured || mine.healthy == theirs.healthy);
+            && (!sure.contains(name)
+                || !measured
+                || mine.healthy == theirs.healthy
+                || (!all && theirs.healthy))
+            && (theirs.healthy || theirs.weight == 0)
+            && (!weights || mine.weight == theirs.weight);
         if !same {
             lines.push(format!(
                 "backend {name} was taken as {theirs:?}, and what was told makes it {mine:?}"
@@ -374,6 +524,10 @@ struct Said {
     health: Option<(State, State)>,
     ring: Option<(Option<usize>, usize)>,
     draining: Option<bool>,
+    suppressed: Option<bool>,
+    lossy: Option<bool>,
+    hot: Option<bool>,
+    doubt: Option<Doubt>,
 }
 
 impl std::fmt::Display for Said {
@@ -385,6 +539,10 @@ impl std::fmt::Display for Said {
         );
         words.extend(self.ring.map(|(from, to)| format!("ring {from:?} -> {to}")));
         words.extend(self.draining.map(|draining| format!("draining {draining}")));
+        words.extend(self.suppressed.map(|out| format!("left out {out}")));
+        words.extend(self.lossy.map(|lossy| format!("lossy {lossy}")));
+        words.extend(self.hot.map(|hot| format!("hot {hot}")));
+        words.extend(self.doubt.map(|doubt| format!("doubt {doubt:?}")));
         if words.is_empty() {
             words.push("no change".to_owned());
         }
@@ -395,8 +553,16 @@ impl std::fmt::Display for Said {
 fn conclusions(base: &Base) -> String {
     let ring = base.nearness.ring();
     let ring = ring.map_or("no ring".to_owned(), |ring| format!("ring {ring}"));
-    let draining = if base.draining { ", draining" } else { "" };
-    format!("{:?}, {ring}{draining}", base.health.state())
+    let mut text = format!("{:?}, {ring}", base.health.state());
+    let flags = [
+        (base.draining, ", draining"),
+        (base.judged.suppressed, ", left out"),
+        (base.judged.hot, ", hot"),
+    ];
+    for (_, word) in flags.iter().filter(|(flag, _)| *flag) {
+        text += word;
+    }
+    text
 }
 
 fn resolve(document: &Document, fingerprint: &str) -> Result<Config, String> {

@@ -12,12 +12,12 @@ use tokio::{
     signal::unix::{SignalKind, signal},
     sync::{mpsc, oneshot, watch},
     task::JoinHandle,
-    time::interval,
+    time::{MissedTickBehavior, interval},
 };
 use tracing::{error, info};
 
 use super::{
-    Attachment, Configure, Controller, Drain, KnobStatus, MemberPassive, Meters, Readiness,
+    Attachment, Configure, Controller, Decision, Drain, KnobStatus, MemberPassive, Meters, Readiness,
     Refused, Status, TuneError, configure::InUse, drained::Drained, interfaces, meters::Turn,
     recorder::Recorder, status, ways, weights::Weights,
 };
@@ -32,6 +32,8 @@ use crate::{
 
 /// How often things are done that are due by time alone.
 pub const TICK: Duration = Duration::from_secs(1);
+/// How often the loop looks at what connections tell of backends, and whether weights are due.
+const LOOK: Duration = Duration::from_millis(20);
 /// Measurements that may wait for the loop.
 pub(super) const MEASUREMENTS: usize = 1024;
 /// Share of the probe interval by which it varies.
@@ -73,6 +75,8 @@ pub enum Command {
         /// Where the answer goes.
         reply: oneshot::Sender<Result<KnobStatus, TuneError>>,
     },
+    /// The last decisions about a backend.
+    Why(String, oneshot::Sender<Result<Vec<Decision>, Refused>>),
     /// Something about the configuration.
     Configure(Configure),
     /// What do packets tell of members?
@@ -162,7 +166,7 @@ pub async fn run(setup: Setup, xdp: Xdp, commands: mpsc::Receiver<Command>) -> R
         drained: Drained::load(&config.node.state_dir)?.names(),
         weights: Weights::load(&config.node.state_dir)?.all().clone(),
     };
-    let recorder = Recorder::beginning(journal.clone(), Instant::now(), configured);
+    let recorder = Recorder::beginning(journal.clone(), configured);
     let controller = Controller::with_recorder(config, maps, Instant::now(), recorder)?;
     listener(controller.config());
     meters.configured(controller.config());
@@ -237,12 +241,18 @@ impl Daemon {
         let mut interrupt = signal(SignalKind::interrupt()).context("no SIGINT handler")?;
         let mut hangup = signal(SignalKind::hangup()).context("no SIGHUP handler")?;
         let mut tick = interval(TICK);
+        let mut look = interval(LOOK);
+        look.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
             let begun;
             let (turn, done) = tokio::select! {
                 biased;
                 _ = terminate.recv() => break,
                 _ = interrupt.recv() => break,
+                _ = look.tick() => {
+                    begun = Instant::now();
+                    (Turn::Look, self.controller.look(begun))
+                }
                 Some(measurement) = self.measurements.recv() => {
                     begun = Instant::now();
                     self.meters.probed(&measurement);
@@ -325,6 +335,7 @@ impl Daemon {
                 by,
                 reply,
             } => drop(reply.send(self.tune(&name, value.as_deref(), &by))),
+            Command::Why(name, reply) => drop(reply.send(self.controller.why(&name))),
             Command::Configure(ask) => self.configure(ask),
             Command::Passive(reply) => drop(reply.send(self.controller.passive())),
             Command::Ready(reply) => {

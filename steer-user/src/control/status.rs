@@ -18,6 +18,7 @@ use crate::{
     domain::{
         health::State,
         latency::{Histogram, Passive},
+        load::WHOLE,
     },
 };
 
@@ -66,6 +67,9 @@ pub struct ServiceStatus {
     pub slots: usize,
     /// Slots whose open flows belong to another member than new ones.
     pub unsettled: usize,
+    /// Whether no backend says anything of its load, so that weights stay as they are.
+    #[serde(default)]
+    pub silent: bool,
     /// Its members.
     pub members: Vec<MemberStatus>,
     /// Its priority: the lowest is shed first.
@@ -235,7 +239,7 @@ pub struct BackendStatus {
     pub address: String,
     /// How it is reached.
     pub mode: String,
-    /// What probes say: up, down or unknown; "unprobed" without probes.
+    /// What probes say: up, degraded, down or unknown; "unprobed" without probes.
     pub health: String,
     /// Whether the operator drains it.
     pub drained: bool,
@@ -256,6 +260,18 @@ pub struct BackendStatus {
     pub ring: Option<usize>,
     /// Milliseconds since it was last measured.
     pub measured_ms_ago: Option<u64>,
+    /// How much of itself it uses, smoothed; 1 is all of it.
+    #[serde(default)]
+    pub used: Option<f64>,
+    /// Whether it is too busy for new flows.
+    #[serde(default)]
+    pub hot: bool,
+    /// Why it takes less than it could: it is slow, or loses probes.
+    #[serde(default)]
+    pub degraded: Vec<String>,
+    /// Why it gets no new flows although it answers probes.
+    #[serde(default)]
+    pub left_out: Option<String>,
     /// Why the last probe failed, if it did.
     pub failure: Option<String>,
     /// Whether the way to it is known: interface and MAC address.
@@ -370,6 +386,7 @@ fn service<D: Dataplane>(
         pools: names(config, &settings.pools),
         slots: range.len(),
         unsettled: controller.unsettled.count(range),
+        silent: controller.is_silent(&settings.name),
         members,
         priority: settings.priority,
         shed: controller.shedding.sheds(index, settings.priority),
@@ -460,8 +477,10 @@ fn backend<D: Dataplane>(
 ) -> BackendStatus {
     let known = controller.known.get(&settings.name);
     let weight = known.and_then(|known| known.weight);
+    let degraded = degraded(controller, &settings.name);
     let health = match known.map(|known| known.health(settings)) {
         _ if settings.probes.is_empty() => "unprobed",
+        Some(State::Up) if !degraded.is_empty() => "degraded",
         Some(State::Up) => "up",
         Some(State::Down) => "down",
         Some(State::Unknown) | None => "unknown",
@@ -486,7 +505,35 @@ fn backend<D: Dataplane>(
         rtt_us: known.and_then(|known| known.rtt().map(|rtt| rtt.as_micros() as u64)),
         ring: known.and_then(|known| known.nearness.ring()),
         measured_ms_ago: known.and_then(|known| known.measured.map(millis)),
+        used: known.and_then(|known| {
+            let stale_after = controller.config.balance.stale_after;
+            let used = known.load.fresh(stale_after, now)?;
+            Some(f64::from(used) / f64::from(WHOLE))
+        }),
+        hot: known.is_some_and(|known| known.hot),
+        degraded,
+        left_out: known.and_then(|known| match known.watch.out() {
+            Some(reason) => Some(reason.to_string()),
+            None => known
+                .damping
+                .suppressed()
+                .then(|| "it died again and again".to_owned()),
+        }),
         failure: known.and_then(|known| known.failure.as_ref().map(ToString::to_string)),
         resolved: known.is_some_and(|known| matches!(known.way, Some(Some(_)))),
     }
+}
+
+/// Why a backend takes less than it could.
+fn degraded<D: Dataplane>(controller: &Controller<D>, name: &str) -> Vec<String> {
+    let mut reasons = Vec::new();
+    let known = controller.known.get(name);
+    if known.is_some_and(|known| known.loss.lossy()) {
+        reasons.push("loses probes".to_owned());
+    }
+    let mut states = controller.balances.values();
+    if states.any(|state| state.memory(name).slow) {
+        reasons.push("much slower than its peers".to_owned());
+    }
+    reasons
 }

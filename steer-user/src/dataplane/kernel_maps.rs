@@ -419,6 +419,15 @@ impl Dataplane for KernelMaps {
         self.state(id).store(member.state, Ordering::SeqCst);
     }
 
+    fn set_member_hot(&mut self, id: u16, hot: bool) {
+        let flags = self.flags(id);
+        if hot {
+            flags.fetch_or(member_flags::HOT, Ordering::Relaxed);
+        } else {
+            flags.fetch_and(!member_flags::HOT, Ordering::Relaxed);
+        }
+    }
+
     fn set_member_state(&mut self, id: u16, state: MemberState) {
         self.state(id).store(state as u8, Ordering::SeqCst);
     }

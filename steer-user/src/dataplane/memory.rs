@@ -6,7 +6,7 @@ use std::{collections::HashMap, net::IpAddr, ops::Range};
 use anyhow::{Result, ensure};
 use steer_common::abi::{
     Config, FlowEntry, FlowKey, MEMBERS, Measured, Member, MemberCounters, MemberState, NatForward,
-    NatReverse, SERVICES, Service, Signals, Slot, SourceLimit,
+    NatReverse, SERVICES, Service, Signals, Slot, SourceLimit, member_flags,
 };
 
 use super::{Class, Counters, Dataplane, Snapshot, Sweep, SweepLimits, check_classes};
@@ -178,6 +178,11 @@ impl Dataplane for Memory {
 
     fn set_member_state(&mut self, id: u16, state: MemberState) {
         self.members[usize::from(id)].state = state as u8;
+    }
+
+    fn set_member_hot(&mut self, id: u16, hot: bool) {
+        let flags = &mut self.members[usize::from(id)].flags;
+        *flags = (*flags & !member_flags::HOT) | if hot { member_flags::HOT } else { 0 };
     }
 
     fn slots(&self, range: Range<u32>) -> Vec<Slot> {

@@ -116,6 +116,9 @@ pub trait Dataplane: Send {
     /// Writes the one byte that all slots honour in the next packet.
     fn set_member_state(&mut self, id: u16, state: MemberState);
 
+    /// Writes the bit by which new flows of a member try their slots' second choice.
+    fn set_member_hot(&mut self, id: u16, hot: bool);
+
     /// The slots of a range of the arena.
     fn slots(&self, range: Range<u32>) -> Vec<Slot>;
 

@@ -7,6 +7,8 @@ pub mod latency;
 pub mod load;
 pub mod loss;
 pub mod maglev;
+pub mod passive;
 pub mod plan;
 pub mod pressure;
 pub mod rings;
+pub mod rules;

@@ -1,4 +1,4 @@
-//! Nearness: backends sorted into rings by smoothed round-trip time, and the choice of the nearest.
+//! Nearness: backends sorted into rings by smoothed round-trip time.
 
 use std::collections::VecDeque;
 use std::time::Duration;
@@ -67,33 +67,6 @@ impl Nearness {
     }
 }
 
-/// A backend to choose from.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Candidate {
-    /// The member's id.
-    pub id: u16,
-    /// Its ring, 0 being the nearest.
-    pub ring: usize,
-    /// Whether new flows may go to it.
-    pub healthy: bool,
-    /// Its capacity, which becomes its weight; 0 means never.
-    pub capacity: u32,
-}
-
-/// The healthy candidates of the lowest ring that has any, with their weights.
-///
-/// The result is empty if none is healthy: the caller then goes on to the next pool of the chain.
-/// There is no panic rule in here that would ignore health below some healthy share.
-#[must_use]
-pub fn choose(candidates: &[Candidate]) -> Vec<(u16, u32)> {
-    let usable = || candidates.iter().filter(|c| c.healthy && c.capacity > 0);
-    let nearest = usable().map(|c| c.ring).min();
-    usable()
-        .filter(|c| Some(c.ring) == nearest)
-        .map(|c| (c.id, c.capacity))
-        .collect()
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -132,26 +105,5 @@ mod tests {
         assert_eq!(nearness.observe(Duration::from_secs(1)), None);
         let off = nearness.smoothed().unwrap().as_secs_f64() - 0.001;
         assert!(off.abs() < 1e-9);
-    }
-
-    #[test]
-    fn only_the_nearest_healthy_ring_is_chosen() {
-        let c = |id, ring, healthy, capacity| Candidate {
-            id,
-            ring,
-            healthy,
-            capacity,
-        };
-        let all = [
-            c(1, 0, false, 9),
-            c(2, 1, true, 5),
-            c(3, 1, true, 7),
-            c(4, 2, true, 1),
-            c(5, 0, true, 0),
-        ];
-        assert_eq!(choose(&all), [(2, 5), (3, 7)]);
-        assert_eq!(choose(&all[3..]), [(4, 1)]);
-        assert_eq!(choose(&all[..1]), []);
-        assert_eq!(choose(&[]), []);
     }
 }

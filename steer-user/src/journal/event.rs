@@ -9,8 +9,12 @@ use serde::{Deserialize, Serialize};
 
 use crate::{
     domain::{
-        health::{Health, State},
+        balance::{self, Cause, Pool, Settings, State, Tier},
+        health::{self, Health},
+        loss::Loss,
+        passive::{Counts, Verdict, Written},
         rings::Nearness,
+        rules::{Doubt, Rules},
     },
     probe::{DRAINING, Load, Measurement, OrcaLoadReport, ProbeFailure, Sample},
 };
@@ -106,11 +110,64 @@ pub enum Event {
         /// The last probes, of which the last one made the change.
         probes: Vec<Probe>,
         /// Its health before and after.
-        health: Option<(State, State)>,
+        health: Option<(health::State, health::State)>,
         /// Its ring before and after.
         ring: Option<(Option<usize>, usize)>,
         /// Whether its beacon says that it drains.
         draining: Option<bool>,
+        /// Whether it is left out for dying again and again.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        suppressed: Option<bool>,
+        /// Whether it loses probes.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        lossy: Option<bool>,
+        /// Whether it is too busy for new flows.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        hot: Option<bool>,
+        /// What is left open of it while it is down.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        doubt: Option<Doubt>,
+    },
+    /// What connections tell of a backend changed.
+    Passive {
+        /// The backend.
+        backend: String,
+        /// What was known before.
+        before: Written,
+        /// Connections since.
+        counts: Counts,
+        /// What follows.
+        verdict: Verdict,
+    },
+    /// So many backends of a policy's pools are out that probes are not believed, or no longer.
+    Panic {
+        /// The service, or `service/class`.
+        service: String,
+        /// Whether that is so now.
+        panics: bool,
+        /// Backends that are healthy.
+        healthy: usize,
+        /// Of so many.
+        of: usize,
+    },
+    /// A step of a table's weights.
+    Balanced {
+        /// The service, or `service/class`.
+        service: String,
+        /// Why it was made.
+        cause: Cause,
+        /// What it went by.
+        settings: Settings,
+        /// The pools of the chain.
+        pools: Vec<Pool>,
+        /// Their members, with their loads.
+        members: Vec<balance::Member>,
+        /// What was remembered of earlier steps.
+        before: State,
+        /// And is now.
+        after: State,
+        /// The part of the table that moves, in millionths.
+        moved: u32,
     },
     /// The way to a backend changed.
     Way {
@@ -131,6 +188,9 @@ pub enum Event {
         inputs: Vec<Input>,
         /// Backends that are no inputs any more.
         gone: Vec<String>,
+        /// The weight of nobody: what is beyond all budgets.
+        #[serde(default, skip_serializing_if = "is_zero")]
+        nobody: u32,
         /// Slots of the table.
         slots: usize,
         /// How many of them changed.
@@ -194,6 +254,34 @@ pub struct Base {
     pub nearness: Nearness,
     /// Whether its beacon says that it drains.
     pub draining: bool,
+    /// How it was judged besides.
+    pub judged: Judged,
+}
+
+/// What of a backend is judged by more than its thresholds. Times are in microseconds of the journal's
+/// clock.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Judged {
+    /// By what.
+    pub rules: Rules,
+    /// The penalty for dying, and when it was that much.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub penalty: Option<(f64, u64)>,
+    /// Whether it is left out for it.
+    pub suppressed: bool,
+    /// Results of the last probes.
+    pub loss: Loss,
+    /// Its use, in millionths, and when it was reported.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub load: Option<(u32, u64)>,
+    /// Whether it is too busy for new flows.
+    pub hot: bool,
+    /// What connections tell of it, at the time of the event.
+    #[serde(default, skip_serializing_if = "is_unwritten")]
+    pub watch: Written,
+    /// What is left open of it since its last probe failed.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub doubt: Option<Doubt>,
 }
 
 /// A probe, with what of it decides.
@@ -233,10 +321,37 @@ pub struct Input {
     pub pool: usize,
     /// Its ring.
     pub ring: usize,
+    /// Its price, where it is in its tier for that.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub cost: Option<u32>,
     /// Whether new flows may go to it.
     pub healthy: bool,
-    /// Its weight.
+    /// Its capacity.
+    pub capacity: u32,
+    /// Its weight in the table; those of all, and of nobody, are a billion together.
     pub weight: u32,
+}
+
+impl Input {
+    /// The tier that it is in.
+    pub(crate) fn tier(&self) -> Tier {
+        match self.cost {
+            Some(cost) => (self.pool, 0, cost),
+            None => (self.pool, self.ring + 1, 0),
+        }
+    }
+}
+
+fn is_unwritten(watch: &Written) -> bool {
+    *watch == Written::default()
+}
+
+#[expect(
+    clippy::trivially_copy_pass_by_ref,
+    reason = "serde hands out references"
+)]
+fn is_zero(value: &u32) -> bool {
+    *value == 0
 }
 
 impl Probe {

@@ -20,7 +20,7 @@ use std::{
         mpsc::{Sender, SyncSender, channel, sync_channel},
     },
     thread,
-    time::{Instant, SystemTime},
+    time::{Duration, Instant, SystemTime},
 };
 
 use anyhow::{Context, Result};
@@ -28,7 +28,7 @@ use serde::Serialize;
 use serde_json::Value;
 use tokio::sync::broadcast;
 
-pub use self::event::{Base, Event, Input, Outcome, Probe, Why};
+pub use self::event::{Base, Event, Input, Judged, Outcome, Probe, Why};
 pub use self::line::Record;
 pub use self::read::{Damage, Located, Verified, records, verify};
 use self::write::Writer;
@@ -136,6 +136,12 @@ impl Journal {
     #[must_use]
     pub fn micros(&self, at: Instant) -> u64 {
         at.saturating_duration_since(self.epoch).as_micros() as u64
+    }
+
+    /// The time of a number of microseconds: the other way round.
+    #[must_use]
+    pub fn instant(&self, micros: u64) -> Instant {
+        self.epoch + Duration::from_micros(micros)
     }
 
     /// How many files were begun. Older ones go, and with them what later lines build on: after a

@@ -117,6 +117,12 @@ impl Dataplane for Path {
         self.tables().snapshot_mut().members[usize::from(id)].state = state as u8;
     }
 
+    fn set_member_hot(&mut self, id: u16, hot: bool) {
+        self.memory.set_member_hot(id, hot);
+        let member = self.memory.member(id);
+        self.tables().snapshot_mut().members[usize::from(id)] = member;
+    }
+
     fn slots(&self, range: Range<u32>) -> Vec<Slot> {
         let tables = self.tables();
         range

@@ -12,7 +12,7 @@ use crate::control::{BackendStatus, ClassStatus, MemberStatus, ServiceStatus, St
 /// What a member can be.
 const STATES: [&str; 4] = ["up", "draining", "down", "absent"];
 /// What a backend can be.
-const HEALTH: [&str; 4] = ["up", "down", "unknown", "unprobed"];
+const HEALTH: [&str; 5] = ["up", "degraded", "down", "unknown", "unprobed"];
 
 #[derive(Debug)]
 pub(super) struct Node(pub(super) Status);

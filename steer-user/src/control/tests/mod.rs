@@ -1,5 +1,6 @@
 //! The loop over a data path in memory, with a clock of the test's own.
 
+mod balance;
 mod classes;
 mod fake;
 mod operator;
@@ -85,6 +86,25 @@ impl Bench {
             backend: backend.to_owned(),
             at: self.now,
             outcome,
+        };
+        controller.measure(&measurement).unwrap();
+    }
+
+    /// A probe that is answered at once, with a use in percent.
+    fn loaded(&mut self, controller: &mut Controller<Fake>, backend: &str, percent: f64) {
+        self.now += Duration::from_millis(10);
+        let measurement = Measurement {
+            backend: backend.to_owned(),
+            at: self.now,
+            outcome: Ok(Sample {
+                rtt: Duration::from_millis(1),
+                handshake: None,
+                report: OrcaLoadReport::default(),
+                load: Load {
+                    kv_use: Some(percent / 100.0),
+                    ..Load::default()
+                },
+            }),
         };
         controller.measure(&measurement).unwrap();
     }

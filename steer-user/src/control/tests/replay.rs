@@ -8,7 +8,7 @@ use super::*;
 use crate::{
     config::Document,
     control::{Replayed, recorder::Recorder, replay},
-    domain::health::State,
+    domain::{health::State, passive::Counts},
     journal::{self, Event, Journal, Limits, Located, Outcome, Record, Why},
     probe::{DRAINING, Load},
 };
@@ -20,6 +20,7 @@ struct Run {
     bench: Bench,
     random: StdRng,
     documents: HashMap<u64, Document>,
+    counts: Counts,
 }
 
 impl Run {
@@ -28,6 +29,7 @@ impl Run {
             bench: Bench::new(),
             random: StdRng::seed_from_u64(seed),
             documents: HashMap::new(),
+            counts: Counts::default(),
         }
     }
 
@@ -82,7 +84,7 @@ impl Run {
                     report,
                     load: Load {
                         waiting: (micros % 2 == 0).then_some(3.0),
-                        kv_use: (micros % 3 == 0).then_some(0.1 + 0.2),
+                        kv_use: (micros % 3 != 0).then_some((micros % 100) as f64 / 100.0),
                         ..Load::default()
                     },
                 })
@@ -112,7 +114,7 @@ impl Run {
             });
             let drained = super::super::drained::Drained::load(self.bench.folder.path()).unwrap();
             let (config, event) = self.generation(Why::Start, drained.names());
-            let recorder = Recorder::beginning(journal.clone(), now, event);
+            let recorder = Recorder::beginning(journal.clone(), event);
             let mut controller =
                 Controller::with_recorder(config, fake.clone(), now, recorder).unwrap();
             for _ in 0..steps {
@@ -138,6 +140,17 @@ impl Run {
                         let _ = controller.weigh_by(name, weight, "test", self.bench.now);
                     }
                     4 => controller.tick(self.bench.now).unwrap(),
+                    6..=14 => {
+                        self.bench.now += Duration::from_secs(2);
+                        controller.look(self.bench.now).unwrap();
+                    }
+                    16..=18 => {
+                        let name = NAMES[self.random.random_range(0..NAMES.len())];
+                        self.counts.refused += self.random.random_range(0..2);
+                        self.counts.accepted += self.random.random_range(0..2);
+                        let (counts, now) = (self.counts, self.bench.now);
+                        controller.watch(name, counts, now).unwrap();
+                    }
                     _ => self.probe(&mut controller),
                 }
                 // The writer begins files behind our back: wait, so that a seed means one run.
@@ -186,7 +199,7 @@ fn decisions_are_made_again_over_restarts_drains_and_configurations() {
         );
         assert_eq!(replayed.unchecked, 0);
         assert!(
-            replayed.backends > 100 && replayed.tables > 30,
+            replayed.backends > 100 && replayed.tables > 15 && replayed.steps > 20,
             "{replayed:?}"
         );
     }
@@ -277,6 +290,10 @@ fn forge(event: &mut Event, kind: u8) -> bool {
                 };
             }
         }
+        (Event::Balanced { moved, .. }, 0) => *moved += 1,
+        (Event::Balanced { members, .. }, 1) => members.iter_mut().for_each(|m| m.capacity += 1),
+        (Event::Balanced { settings, .. }, 2) => settings.max_shift += 1,
+        (Event::Passive { counts, .. }, 0) => counts.refused = 0,
         (Event::Table { digest, .. }, 0) => digest.replace_range(..1, "x"),
         (Event::Table { inputs, .. }, 1) if inputs.iter().any(|i| i.healthy) => {
             inputs

@@ -5,6 +5,7 @@
 //! to the next one, and so on. Within a tier a member's weight is
 //! capacity · max(floor, 1 − use) · slow start, less if it is degraded.
 
+mod judge;
 mod spread;
 #[cfg(test)]
 mod tests;
@@ -33,6 +34,10 @@ pub struct Settings {
     pub warming: u32,
     /// What each pool of a split may gain or lose in a tick.
     pub split_step: u32,
+    /// Members that answer within so many microseconds are as near as each other: among them, those
+    /// that cost least come first.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub objective_us: Option<u32>,
 }
 
 /// A pool of a chain.
@@ -47,6 +52,9 @@ pub struct Pool {
     /// The most that it takes of the table's new flows.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub most: Option<u32>,
+    /// The same, as the number of new flows of late and a budget of so many in a second make it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub most_now: Option<u32>,
     /// Whether its flows spill to the next pool while its last ring is too busy. Otherwise the next pool
     /// serves only where this one has nobody.
     #[serde(default, skip_serializing_if = "is_false")]
@@ -67,36 +75,27 @@ pub struct Member {
     /// Its capacity relative to the others'.
     pub capacity: u32,
     /// Its price relative to the others'. It counts only among those that meet the objective.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub cost: Option<u32>,
-    /// Whether it meets the objective of its service, if that has one.
-    #[serde(default, skip_serializing_if = "is_false")]
-    pub meets: bool,
+    pub cost: u32,
     /// Its smoothed use, in parts of [`WHOLE`]; `None` if there is no report that is new enough.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub load: Option<u32>,
-    /// Whether it is degraded: slow or lossy.
-    #[serde(default, skip_serializing_if = "is_false")]
-    pub degraded: bool,
-    /// The operator's factor on its weight, in parts of [`WHOLE`].
+    /// How long it takes to answer, in microseconds: to the first token where that is known, else one
+    /// round trip.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub factor: Option<u32>,
+    pub answers_us: Option<u32>,
+    /// Its time to the first token, in microseconds, if it is known.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub first_token_us: Option<u32>,
+    /// Whether it loses probes.
+    #[serde(default, skip_serializing_if = "is_false")]
+    pub lossy: bool,
 }
 
 /// A group of members that are as good as each other: its pool, and its order within.
 pub type Tier = (usize, usize, u32);
 
 impl Member {
-    /// The tier it is in. What meets the objective is nearest, and among that what costs least.
-    #[must_use]
-    pub fn tier(&self) -> Tier {
-        match self.cost.filter(|_| self.meets) {
-            Some(cost) => (self.pool, 0, cost),
-            None => (self.pool, self.ring + 1, 0),
-        }
-    }
-
-    pub(super) fn serves(&self) -> bool {
+    fn serves(&self) -> bool {
         self.healthy && self.capacity > 0
     }
 }
@@ -112,6 +111,12 @@ pub struct Memory {
     /// Ticks in a row in which its factor should have risen, or fallen if negative.
     #[serde(default, skip_serializing_if = "is_zero")]
     pub wants: i8,
+    /// Whether it meets the objective of its service, if that has one.
+    #[serde(default, skip_serializing_if = "is_false")]
+    pub meets: bool,
+    /// Whether it is much slower than its peers.
+    #[serde(default, skip_serializing_if = "is_false")]
+    pub slow: bool,
 }
 
 impl Default for Memory {
@@ -120,6 +125,8 @@ impl Default for Memory {
             factor: WHOLE,
             warm: WHOLE,
             wants: 0,
+            meets: false,
+            slow: false,
         }
     }
 }
@@ -157,6 +164,9 @@ pub struct State {
     /// The shares of a split chain's pools as they are now.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub split: BTreeMap<String, u32>,
+    /// The most that pools with a budget in a second take.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub budgets: BTreeMap<String, u32>,
 }
 
 /// The part of its weight that a member has that just came back.
@@ -173,13 +183,53 @@ impl State {
         self.members.retain(|name, _| member(name));
         self.spills.retain(|name, _| pool(name));
         self.split.retain(|name, _| pool(name));
+        self.budgets.retain(|name, _| pool(name));
     }
 
-    pub(super) fn memory(&self, name: &str) -> Memory {
+    /// What of it shares depend on: all but what only counts and averages.
+    #[must_use]
+    pub fn decides(&self) -> Self {
+        let mut state = self.clone();
+        state
+            .members
+            .values_mut()
+            .for_each(|memory| memory.wants = 0);
+        state
+            .members
+            .retain(|_, memory| *memory != Memory::default());
+        let spills = state.spills.values_mut();
+        for spill in spills.flatten() {
+            *spill = Spill {
+                ring: spill.ring,
+                cost: spill.cost,
+                share: spill.share,
+                ..Spill::default()
+            };
+        }
+        for spills in state.spills.values_mut() {
+            spills.retain(|spill| spill.share > 0);
+        }
+        state.spills.retain(|_, spills| !spills.is_empty());
+        state
+    }
+
+    /// What it remembers of a member.
+    #[must_use]
+    pub fn memory(&self, name: &str) -> Memory {
         self.members.get(name).copied().unwrap_or_default()
     }
 
-    pub(super) fn spill(&self, pools: &[Pool], tier: Tier) -> Spill {
+    /// The tier of a member. What meets the objective is nearest, and among that what costs least.
+    #[must_use]
+    pub fn tier(&self, member: &Member) -> Tier {
+        if self.memory(&member.name).meets {
+            (member.pool, 0, member.cost)
+        } else {
+            (member.pool, member.ring + 1, 0)
+        }
+    }
+
+    fn spill(&self, pools: &[Pool], tier: Tier) -> Spill {
         let of_pool = pools
             .get(tier.0)
             .and_then(|pool| self.spills.get(&pool.name));

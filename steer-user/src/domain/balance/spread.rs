@@ -31,11 +31,11 @@ impl Shares {
 }
 
 /// The tiers of a chain with those of their members that serve.
-pub(super) fn tiers(members: &[Member]) -> BTreeMap<Tier, Vec<usize>> {
+pub(super) fn tiers(state: &State, members: &[Member]) -> BTreeMap<Tier, Vec<usize>> {
     let mut tiers: BTreeMap<Tier, Vec<usize>> = BTreeMap::new();
     for (index, member) in members.iter().enumerate() {
         if member.serves() {
-            tiers.entry(member.tier()).or_default().push(index);
+            tiers.entry(state.tier(member)).or_default().push(index);
         }
     }
     tiers
@@ -44,7 +44,7 @@ pub(super) fn tiers(members: &[Member]) -> BTreeMap<Tier, Vec<usize>> {
 /// The shares of a table. Without a member that serves all of them are 0.
 #[must_use]
 pub fn spread(state: &State, pools: &[Pool], members: &[Member]) -> Shares {
-    let tiers = tiers(members);
+    let tiers = tiers(state, members);
     let mut placing = Placing {
         state,
         pools,
@@ -52,7 +52,10 @@ pub fn spread(state: &State, pools: &[Pool], members: &[Member]) -> Shares {
         tiers: &tiers,
         room: pools
             .iter()
-            .map(|pool| f64::from(pool.most.unwrap_or(WHOLE)))
+            .map(|pool| {
+                let now = state.budgets.get(&pool.name).copied();
+                f64::from(now.unwrap_or(WHOLE).min(pool.most.unwrap_or(WHOLE)))
+            })
             .collect(),
         given: vec![0.0; members.len()],
     };
@@ -166,9 +169,12 @@ impl Placing<'_> {
     fn weight(&self, member: &Member) -> f64 {
         let memory = self.state.memory(&member.name);
         let part = |value: u32| f64::from(value.max(1)) / f64::from(WHOLE);
-        let degraded = if member.degraded { DEGRADED } else { 1.0 };
-        let operator = member.factor.map_or(1.0, part);
-        f64::from(member.capacity) * part(memory.factor) * part(memory.warm) * degraded * operator
+        let degraded = if member.lossy || memory.slow {
+            DEGRADED
+        } else {
+            1.0
+        };
+        f64::from(member.capacity) * part(memory.factor) * part(memory.warm) * degraded
     }
 
     fn shares(self, nobody: f64) -> Shares {

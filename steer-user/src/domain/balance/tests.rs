@@ -12,6 +12,7 @@ fn settings() -> Settings {
         max_shift: 5 * PERCENT,
         warming: 6 * PERCENT,
         split_step: 2 * PERCENT,
+        objective_us: None,
     }
 }
 
@@ -71,17 +72,58 @@ fn price_counts_only_among_those_that_meet_the_objective() {
         member("cheap", 0, 2),
         member("far", 0, 4),
     ];
-    for (member, cost) in members.iter_mut().zip([5, 2, 1]) {
-        member.cost = Some(cost);
-        member.meets = member.name != "far";
+    for (member, (cost, ms)) in members.iter_mut().zip([(5, 1), (2, 20), (1, 100)]) {
+        (member.cost, member.answers_us) = (cost, Some(ms * 1_000));
     }
     let pools = pools(&["all"]);
-    let shares = |members: &[Member]| percent(&State::default(), &pools, members);
+    let settings = Settings {
+        objective_us: Some(50_000),
+        ..settings()
+    };
+    let mut state = State::default();
+    let mut shares = |members: &[Member]| {
+        tick(&mut state, &settings, &pools, members, Cause::Time);
+        percent(&state, &pools, members)
+    };
     assert_eq!(shares(&members), [0, 100, 0, 0]);
-    members[1].meets = false;
+    // A little too slow is fine for one that was fast enough, and not for one that was not.
+    members[1].answers_us = Some(55_000);
+    members[2].answers_us = Some(52_000);
+    assert_eq!(shares(&members), [0, 100, 0, 0]);
+    members[1].answers_us = Some(65_000);
     assert_eq!(shares(&members), [100, 0, 0, 0]);
-    members[0].meets = false;
+    members[0].answers_us = Some(90_000);
     assert_eq!(shares(&members), [100, 0, 0, 0], "nearness decides");
+}
+
+#[test]
+fn one_that_is_much_slower_than_its_peers_takes_less() {
+    let mut members: Vec<_> = ["a", "b", "c", "d"].map(|name| member(name, 0, 0)).into();
+    let pools = pools(&["all"]);
+    let mut state = State::default();
+    let mut share = |members: &[Member]| {
+        for _ in 0..3 {
+            tick(&mut state, &settings(), &pools, members, Cause::Time);
+        }
+        percent(&state, &pools, members)[3]
+    };
+    let set = |ms: u32, members: &mut Vec<Member>| {
+        for member in members.iter_mut() {
+            member.first_token_us = Some(100_000);
+        }
+        members[3].first_token_us = Some(ms * 1_000);
+    };
+    set(250, &mut members);
+    assert_eq!(share(&members), 25);
+    set(1_000, &mut members);
+    // A quarter of the others' weight.
+    assert_eq!(share(&members), 8);
+    set(250, &mut members);
+    assert_eq!(share(&members), 8);
+    set(150, &mut members);
+    assert_eq!(share(&members), 25);
+    members[1].lossy = true;
+    assert_eq!(share(&members), 31);
 }
 
 #[test]

@@ -2,7 +2,9 @@
 
 use std::collections::BTreeMap;
 
-use super::{Member, Memory, Pool, Settings, Shares, Spill, State, Tier, spread, spread::tiers};
+use super::{
+    Member, Memory, Pool, Settings, Shares, Spill, State, Tier, judge, spread, spread::tiers,
+};
 use crate::domain::load::WHOLE;
 
 /// Changes of a member's factor below this, relative to it, are not worth a move.
@@ -47,7 +49,10 @@ pub fn tick(
     let fresh = members.iter().any(|m| m.serves() && m.load.is_some());
     let before = spread(state, pools, members);
     let mut wanted = state.clone();
-    let tiers = tiers(members);
+    if cause == Cause::Time {
+        judge::judge(&mut wanted, settings, pools, members);
+    }
+    let tiers = tiers(&wanted, members);
     for (tier, all) in &tiers {
         let loads = loads(members, all);
         if cause == Cause::Time {
@@ -73,6 +78,11 @@ pub fn tick(
     }
     if cause == Cause::Time {
         split(&mut wanted, settings, pools);
+        // A budget holds at once, whatever it moves.
+        wanted.budgets = pools
+            .iter()
+            .filter_map(|pool| Some((pool.name.clone(), pool.most_now?)))
+            .collect();
         // A member that is out keeps no factor of its last days.
         for member in members.iter().filter(|m| !m.serves()) {
             if let Some(memory) = wanted.members.get_mut(&member.name) {
@@ -94,7 +104,7 @@ pub fn tick(
     }
 }
 
-fn entry<'s>(state: &'s mut State, name: &str) -> &'s mut Memory {
+pub(super) fn entry<'s>(state: &'s mut State, name: &str) -> &'s mut Memory {
     state.members.entry(name.to_owned()).or_default()
 }
 

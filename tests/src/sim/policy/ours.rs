@@ -126,6 +126,7 @@ impl Policy for Ours {
     fn tick(&mut self, now: Duration) {
         self.controller
             .tick(self.start + now)
+            .and_then(|()| self.controller.look(self.start + now))
             .expect("memory takes what is written");
         self.look();
     }
@@ -209,7 +210,7 @@ fn document(site: &Site, state: &FilePath) -> String {
             text,
             "[[pool]]\nname = \"p{service}\"\nbackends = {names:?}\n\
              [[service]]\nname = \"v{service}\"\naddress = \"{}\"\nport = 80\npools = [\"p{service}\"]\n\
-             idle_timeout = \"10s\"\n",
+             idle_timeout = \"60s\"\n",
             vip(service),
         );
         if !site.regions.is_empty() {

@@ -1,0 +1,119 @@
+//! The section `[balance]`.
+
+use std::time::Duration;
+
+use super::raw;
+use super::report::Report;
+use super::spanned::Spanned;
+use crate::domain::{
+    balance::{COLD, Settings},
+    load::{HotBounds, WHOLE},
+};
+
+const MS: Duration = Duration::from_millis(1);
+const SECOND: Duration = Duration::from_secs(1);
+const MINUTE: Duration = Duration::from_secs(60);
+
+/// How new flows are shared out. Uses and shares are in percent.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Balance {
+    /// From one step of the weights to the next.
+    pub interval: Duration,
+    /// The most of a table that a step moves.
+    pub max_shift: u32,
+    /// The least that a backend's load brings its weight down to.
+    pub floor: u32,
+    /// How long a backend that came back takes to get its whole weight.
+    pub slow_start: Duration,
+    /// Above this use new flows spill to the next ring.
+    pub spill_above: u32,
+    /// Below this use they come back.
+    pub spill_below: u32,
+    /// From this use on a backend is hot.
+    pub hot_above: u32,
+    /// Below this use it is hot no longer.
+    pub hot_below: u32,
+    /// With fewer healthy backends than that a pool is used as if probes were wrong.
+    pub panic_below: u32,
+    /// A report of load that is older says nothing.
+    pub stale_after: Duration,
+}
+
+impl Balance {
+    /// What a step of a table goes by; with the objective of its service, and the most percent of new
+    /// flows that a change of its split moves in a second.
+    #[must_use]
+    pub fn settings(&self, objective: Option<Duration>, split_shift: u32) -> Settings {
+        let percent = |share: u32| share * (WHOLE / 100);
+        let part = |whole: f64| (whole.clamp(1.0, f64::from(WHOLE))) as u32;
+        let interval = self.interval.as_secs_f64();
+        let steps = (self.slow_start.as_secs_f64() / interval).max(1.0);
+        Settings {
+            floor: percent(self.floor),
+            spill_above: percent(self.spill_above),
+            spill_below: percent(self.spill_below),
+            max_shift: percent(self.max_shift),
+            warming: part(f64::from(WHOLE - COLD) / steps),
+            split_step: part(f64::from(percent(split_shift)) * interval),
+            objective_us: objective.map(|o| u32::try_from(o.as_micros()).unwrap_or(u32::MAX)),
+        }
+    }
+
+    /// When backends are hot.
+    #[must_use]
+    pub fn hot(&self) -> HotBounds {
+        HotBounds {
+            above: self.hot_above * (WHOLE / 100),
+            below: self.hot_below * (WHOLE / 100),
+        }
+    }
+}
+
+pub(super) fn balance(raw: &raw::Balance, report: &mut Report<'_>) -> Balance {
+    let mut percent = |value: &Option<Spanned<u32>>, default: u32, least: u32| {
+        report.number(value.as_ref(), default, least..=100)
+    };
+    let max_shift = percent(&raw.max_shift, 5, 1);
+    let floor = percent(&raw.floor, 5, 1);
+    let panic_below = percent(&raw.panic_below, 50, 0);
+    let (spill_above, spill_below) = band(
+        "spill",
+        (&raw.spill_above, 80),
+        (&raw.spill_below, 65),
+        report,
+    );
+    let (hot_above, hot_below) = band("hot", (&raw.hot_above, 90), (&raw.hot_below, 75), report);
+    Balance {
+        interval: report.duration(raw.interval.as_ref(), 2 * SECOND, 100 * MS..=MINUTE),
+        slow_start: report.duration(
+            raw.slow_start.as_ref(),
+            30 * SECOND,
+            Duration::ZERO..=60 * MINUTE,
+        ),
+        stale_after: report.duration(raw.stale_after.as_ref(), 3 * SECOND, 100 * MS..=10 * MINUTE),
+        max_shift,
+        floor,
+        spill_above,
+        spill_below,
+        hot_above,
+        hot_below,
+        panic_below,
+    }
+}
+
+/// Two bounds that are apart: at one and the same, what they decide would swing.
+fn band(
+    name: &str,
+    (above, high): (&Option<Spanned<u32>>, u32),
+    (below, low): (&Option<Spanned<u32>>, u32),
+    report: &mut Report<'_>,
+) -> (u32, u32) {
+    let from = report.number(above.as_ref(), high, 1..=100);
+    let to = report.number(below.as_ref(), low, 0..=100);
+    if let Some(value) = above.as_ref().or(below.as_ref()).filter(|_| to >= from) {
+        let what = format!("`{name}_above` is {from}, and `{name}_below` is {to}");
+        let todo = format!("write a `{name}_below` that is well below `{name}_above`");
+        report.add(value.span(), what, todo);
+    }
+    (from, to)
+}

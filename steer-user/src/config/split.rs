@@ -1,0 +1,34 @@
+//! The key `split` of services and classes: where new flows begin.
+
+use std::collections::BTreeMap;
+
+use super::raw::Text;
+use super::report::Report;
+use super::spanned::Spanned;
+
+/// Places in the list of pools with their percents, which are 100 together.
+pub(super) fn of(
+    raw: Option<&Spanned<BTreeMap<String, Spanned<u32>>>>,
+    pools: &[(usize, &Text)],
+    report: &mut Report<'_>,
+) -> Vec<(usize, u32)> {
+    let mut found = Vec::new();
+    let Some(raw) = raw else { return found };
+    let mut sum = 0_u32;
+    for (name, share) in raw.get_ref() {
+        let place = pools.iter().position(|(_, pool)| pool.get_ref() == name);
+        let Some(place) = place else {
+            let what = format!("`split` names pool {name:?}, which `pools` does not");
+            report.add(share.span(), what, "add it to `pools`, or remove it here");
+            continue;
+        };
+        sum = sum.saturating_add(*share.get_ref());
+        found.push((place, *share.get_ref()));
+    }
+    found.sort_unstable();
+    if sum != 100 && found.len() == raw.get_ref().len() {
+        let what = format!("the shares of `split` are {sum} together");
+        report.add(raw.span(), what, "write percents that are 100 together");
+    }
+    found
+}

@@ -1,0 +1,136 @@
+//! When probes are not believed: where most backends of all pools seem to be dead, it is likelier that
+//! the probes are wrong.
+
+use std::collections::HashSet;
+
+use tracing::warn;
+
+use super::{Controller, backend::Known};
+use crate::{
+    config::{Backend, PolicyId},
+    dataplane::Dataplane,
+    domain::health::State,
+    journal::Event,
+};
+
+/// A pool with fewer backends says little by its share of healthy ones: two of three may well be dead.
+const MANY: usize = 4;
+
+/// How many backends of a pool are healthy.
+#[derive(Clone, Copy, Debug, Default)]
+struct Count {
+    healthy: usize,
+    all: usize,
+}
+
+impl Count {
+    fn is_thin(self, below: u32) -> bool {
+        self.all > 0 && self.healthy * 100 < self.all * below as usize
+    }
+
+    fn is_many(self) -> bool {
+        self.all >= MANY
+    }
+}
+
+impl<D: Dataplane> Controller<D> {
+    /// Whether new flows may go to a backend by what is known of it, or was concluded before.
+    pub(super) fn is_sound(&self, backend: &Backend) -> bool {
+        let known = self.known.get(&backend.name);
+        known.is_some_and(|known| sound(known, backend))
+    }
+
+    /// Whether a pool of a policy has so few healthy backends that the next one takes over a part.
+    pub(super) fn is_thin(&self, id: PolicyId, pool: usize) -> bool {
+        self.count(id, pool)
+            .is_thin(self.config.balance.panic_below)
+    }
+
+    fn count(&self, id: PolicyId, pool: usize) -> Count {
+        let policy = self.config.policy(id);
+        let mut count = Count::default();
+        for backend in &self.config.pools[pool].backends {
+            let backend = &self.config.backends[*backend];
+            if policy.may_use(backend) {
+                count.all += 1;
+                count.healthy += usize::from(self.is_sound(backend));
+            }
+        }
+        count
+    }
+
+    /// Whether all pools of a policy have too few healthy backends, with their number and how many
+    /// there are.
+    fn panics(&self, id: PolicyId) -> (bool, usize, usize) {
+        let below = self.config.balance.panic_below;
+        let pools = self.config.policy(id).pools.iter();
+        let counts: Vec<Count> = pools.map(|pool| self.count(id, *pool)).collect();
+        let panics = below > 0 && counts.iter().all(|c| c.all == 0 || c.is_thin(below));
+        let healthy = counts.iter().map(|c| c.healthy).sum();
+        (panics, healthy, counts.iter().map(|c| c.all).sum())
+    }
+
+    /// Finds out where probes are not believed, and tells where that changed.
+    pub(super) fn look_for_panic(&mut self) {
+        let mut revived = HashSet::new();
+        let mut panicking = HashSet::new();
+        for id in self.policies.clone() {
+            let (panics, healthy, of) = self.panics(id);
+            let name = &self.config.policy(id).name();
+            let mut any = false;
+            if panics {
+                for backend in self.revivable(id, healthy == 0) {
+                    any = true;
+                    revived.insert((id.service, backend));
+                }
+            }
+            if any {
+                panicking.insert(name.clone());
+            }
+            if any != self.panicking.contains(name) {
+                warn!(
+                    service = name,
+                    panics = any,
+                    healthy,
+                    of,
+                    "probes of most backends fail: they are not believed"
+                );
+                self.recorder.tell(Event::Panic {
+                    service: name.clone(),
+                    panics: any,
+                    healthy,
+                    of,
+                });
+            }
+        }
+        self.revived = revived;
+        self.panicking = panicking;
+    }
+
+    /// Backends that are out and may live all the same.
+    fn revivable(&self, id: PolicyId, is_last: bool) -> Vec<usize> {
+        let settings = self.config.policy(id);
+        let mut found = Vec::new();
+        for pool in settings.pools {
+            let is_many = self.count(id, *pool).is_many();
+            for index in &self.config.pools[*pool].backends {
+                let backend = &self.config.backends[*index];
+                let Some(known) = self.known.get(&backend.name) else {
+                    continue;
+                };
+                if settings.may_use(backend)
+                    && !sound(known, backend)
+                    && known.may_serve(backend, is_many, is_last)
+                {
+                    found.push(*index);
+                }
+            }
+        }
+        found
+    }
+}
+
+/// One that was not measured counts as what was concluded before.
+fn sound(known: &Known, backend: &Backend) -> bool {
+    known.health(backend) != State::Down && !known.is_out()
+}
