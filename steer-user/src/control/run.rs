@@ -17,9 +17,9 @@ use tokio::{
 use tracing::{error, info};
 
 use super::{
-    Attachment, Configure, Controller, Decision, Drain, KnobStatus, MemberPassive, Meters, Readiness,
-    Refused, Status, TuneError, configure::InUse, drained::Drained, interfaces, meters::Turn,
-    recorder::Recorder, status, ways, weights::Weights,
+    Attachment, Configure, Controller, Decision, Drain, KnobStatus, MemberPassive, Meters,
+    Readiness, Refused, Status, TuneError, configure::InUse, drained::Drained, interfaces,
+    meters::Turn, recorder::Recorder, status, ways, weights::Weights,
 };
 use crate::{
     config::Config,
