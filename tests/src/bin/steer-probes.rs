@@ -40,7 +40,7 @@ struct Arguments {
 
 fn main() -> Result<()> {
     let arguments = Arguments::parse();
-    more_files()?;
+    more_files(arguments.backends)?;
     let folder = tempfile::tempdir()?;
     pki::init(folder.path())?;
     for (kind, name) in [(IdentityKind::Node, "n1"), (IdentityKind::Beacon, "b1")] {
@@ -176,17 +176,24 @@ fn memory() -> Result<u64> {
     Ok(number.context("no VmRSS")?.parse()?)
 }
 
-/// A socket for each link.
-fn more_files() -> Result<()> {
-    let limit = libc::rlimit {
-        rlim_cur: 65_536,
-        rlim_max: 65_536,
+/// A socket for each link: as many files as this process may open at all.
+fn more_files(links: usize) -> Result<()> {
+    let mut limit = libc::rlimit {
+        rlim_cur: 0,
+        rlim_max: 0,
     };
     // SAFETY: the pointer is to a rlimit of ours.
+    let failed = unsafe { libc::getrlimit(libc::RLIMIT_NOFILE, &raw mut limit) };
+    ensure!(failed == 0, "no limit of open files");
+    limit.rlim_cur = limit.rlim_max;
+    // SAFETY: the pointer is to a rlimit of ours.
     let failed = unsafe { libc::setrlimit(libc::RLIMIT_NOFILE, &raw const limit) };
+    // Connections that are made anew overlap, and there is more than links.
+    let needed = links as u64 + 300;
     ensure!(
-        failed == 0,
-        "cannot open so many files: run as root, or raise `ulimit -n`"
+        failed == 0 && limit.rlim_max >= needed,
+        "{} files may be open, and so many links need {needed}: raise `ulimit -Hn`",
+        limit.rlim_max
     );
     Ok(())
 }
