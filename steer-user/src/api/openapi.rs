@@ -10,7 +10,7 @@ use super::{
 };
 use crate::{
     config::Document,
-    control::{Applied, Diff, KnobStatus, Readiness, Status},
+    control::{Applied, Decision, Diff, KnobStatus, Readiness, Status},
     dataplane::MapMemory,
     explain::Explanation,
     generations::{Generation, History},
@@ -97,6 +97,11 @@ fn operations() -> Vec<Operation> {
             "/v1/explain",
             "What happens to a flow, and why; by the query's protocol, source, destination, open and dscp",
             of::<Explanation>,
+        ),
+        reads(
+            "/v1/backends/{name}/why",
+            "The last decisions about a backend, with what led to them",
+            of::<Vec<Decision>>,
         ),
         reads(
             "/v1/tune",

@@ -15,10 +15,11 @@ const EACH: usize = 32;
 const FEW: usize = 4;
 
 /// A decision about a backend.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, schemars::JsonSchema)]
 pub struct Decision {
     /// When.
     #[serde(with = "humantime_serde")]
+    #[schemars(with = "String")]
     pub at: SystemTime,
     /// The service, or `service/class`, if it concerns one only.
     #[serde(default, skip_serializing_if = "Option::is_none")]
