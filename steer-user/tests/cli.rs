@@ -100,17 +100,26 @@ fn config_check_tells_all_that_is_wrong() {
     succeeds(&["config", "check", file.to_str().unwrap()]);
 
     let bad = good
-        .replace("eth0", "")
+        .replace("\"eth0\"", "\"\"")
         .replace("\"local\", \"remote\"", "\"lokal\"");
-    std::fs::write(&file, bad).unwrap();
+    std::fs::write(&file, &bad).unwrap();
     let output = steer(&["config", "check", file.to_str().unwrap()]);
     let said = stderr(&output);
     assert_eq!(output.status.code(), Some(3));
     let file = file.display();
     let lines: Vec<_> = said.lines().collect();
-    assert_eq!(lines.len(), 2, "{said}");
-    assert!(lines[0].starts_with(&format!("{file}:8: ")), "{said}");
-    assert!(lines[1].starts_with(&format!("{file}:89: ")), "{said}");
+    // The interface, and the pool that service and class name.
+    let wrong = ["interfaces = [\"\"]", "pools = [\"lokal\"]"];
+    let numbers: Vec<usize> = (1..)
+        .zip(bad.lines())
+        .filter(|(_, line)| wrong.iter().any(|wrong| line.starts_with(wrong)))
+        .map(|(number, _)| number)
+        .collect();
+    assert_eq!(numbers.len(), 3);
+    assert_eq!(lines.len(), numbers.len(), "{said}");
+    for (line, number) in lines.iter().zip(numbers) {
+        assert!(line.starts_with(&format!("{file}:{number}: ")), "{said}");
+    }
     fails(
         3,
         "No such file",

@@ -6,10 +6,12 @@ use super::raw::Text;
 use super::report::Report;
 use super::spanned::Spanned;
 
-/// Places in the list of pools with their percents, which are 100 together.
+/// Places in the list of pools with their percents, which are 100 together. Unless the list is
+/// complete, a pool that it lacks was reported there.
 pub(super) fn of(
     raw: Option<&Spanned<BTreeMap<String, Spanned<u32>>>>,
     pools: &[(usize, &Text)],
+    complete: bool,
     report: &mut Report<'_>,
 ) -> Vec<(usize, u32)> {
     let mut found = Vec::new();
@@ -18,6 +20,9 @@ pub(super) fn of(
     for (name, share) in raw.get_ref() {
         let place = pools.iter().position(|(_, pool)| pool.get_ref() == name);
         let Some(place) = place else {
+            if !complete {
+                continue;
+            }
             let what = format!("`split` names pool {name:?}, which `pools` does not");
             report.add(share.span(), what, "add it to `pools`, or remove it here");
             continue;

@@ -363,8 +363,9 @@ proptest! {
                 late += ticked.moved;
             }
         }
-        // Two minutes at two seconds a tick: less than a tick may move.
-        prop_assert!(late <= 5 * PERCENT, "{late} {:?}", site.state);
+        // Two minutes at two seconds a tick. Noise of the reports is all that still moves: near the limit
+        // two percent of the use are a fifth of what is unused.
+        prop_assert!(late <= 15 * PERCENT, "{late} {:?}", site.state);
         // Nobody is drowned while others have room.
         let most = site.used.iter().copied().fold(0.0, f64::max);
         prop_assert!(most < 0.98, "{:?}", site.used);
