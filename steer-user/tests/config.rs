@@ -121,20 +121,20 @@ fn variables_come_from_the_environment_and_are_not_printed() {
 }
 
 #[test]
-fn a_host_that_does_not_fit_is_a_warning_unless_asked_for_more() {
+fn a_host_that_does_not_fit_is_told_and_fails_if_asked_for() {
     let (_folder, file) = folder(|text| text.replace("eth0", "no-such-if"), &[]);
     let loose = steer(&["config", "check", &file]);
     assert_eq!(loose.code, Some(0), "{}", loose.err);
     assert!(
         loose
             .out
-            .contains("warning: interface no-such-if: this host has none"),
+            .contains("fatal: interface no-such-if: this host has none"),
         "{}",
         loose.out
     );
     assert_eq!(steer(&["config", "check", "--strict", &file]).code, Some(3));
     let quiet = steer(&["config", "check", "--document-only", &file]);
-    assert!(!quiet.out.contains("warning"), "{}", quiet.out);
+    assert!(!quiet.out.contains("no-such-if"), "{}", quiet.out);
 }
 
 #[test]
