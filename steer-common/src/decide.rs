@@ -13,14 +13,16 @@ use crate::{
     flight,
     hash::{self, ServiceHash},
     nat,
+    quic::{Look, Said},
     tables::{Step, Tables},
     verdict::{DropReason, Target, Verdict},
     wire::{Packet, Part, RST},
 };
 
-/// Decides what to do with a packet, and notes in the tables what must be remembered of it.
+/// Decides what to do with a packet, and notes in the tables what must be remembered of it. `look` says
+/// what a packet for a service of QUIC says of its connection.
 #[inline(always)]
-pub fn decide<T: Tables>(packet: &Packet, tables: &T) -> Verdict {
+pub fn decide<T: Tables>(packet: &Packet, tables: &T, look: &impl Look) -> Verdict {
     let Some(config) = tables.config() else {
         return Verdict::Pass;
     };
@@ -31,6 +33,9 @@ pub fn decide<T: Tables>(packet: &Packet, tables: &T) -> Verdict {
         return nat::reply(packet, tables, config);
     }
     tables.note(Step::Service(service.id));
+    if look.is_elsewhere() && service.flags & service_flags::QUIC != 0 {
+        return Verdict::Quic;
+    }
     if !packet.well_formed {
         return Verdict::Drop(DropReason::Malformed);
     }
@@ -38,17 +43,19 @@ pub fn decide<T: Tables>(packet: &Packet, tables: &T) -> Verdict {
         tables.count_refusal(service.id, DropReason::Denied);
         return Verdict::Drop(DropReason::Denied);
     }
+    // Server ids are those of the service: a client that moves into another class keeps its member.
+    let said = look.look(config, service);
     let Some(service) = classify(packet, tables, service) else {
         return Verdict::Drop(DropReason::Internal);
     };
     let mut avoid = 0;
-    if service.flags & service_flags::HAS_NAT != 0 {
+    if service.flags & service_flags::HAS_NAT != 0 && !look.is_quic(service) {
         match nat::known(packet, tables, config, service) {
             nat::Known::Decided(verdict) => return verdict,
             nat::Known::Unknown { avoid: member } => avoid = member,
         }
     }
-    let target = match choose(packet, tables, config, service, avoid) {
+    let target = match choose(packet, look, said, tables, config, service, avoid) {
         Choice {
             target,
             refusal: None,
@@ -72,6 +79,9 @@ pub fn decide<T: Tables>(packet: &Packet, tables: &T) -> Verdict {
     };
     if target.mode != Mode::Nat as u8 {
         return Verdict::Deliver(target);
+    }
+    if look.is_quic(service) {
+        return Verdict::Translate(target);
     }
     if packet.part as u8 == Part::Quote as u8 {
         return Verdict::Pass;
@@ -179,15 +189,23 @@ impl Choice {
     }
 }
 
-/// The member for a packet that the nat table does not know. `avoid` did not answer this flow.
+/// The member for a packet that the nat table does not know. `avoid` did not answer this flow; `said`
+/// is what a datagram of QUIC says.
 #[inline(always)]
 fn choose<T: Tables>(
     packet: &Packet,
+    look: &impl Look,
+    said: Said,
     tables: &T,
     config: &Config,
     service: &Service,
     avoid: u16,
 ) -> Choice {
+    if said.member != 0
+        && let Some(target) = open_target(tables, service, said.member)
+    {
+        return Choice::of(target);
+    }
     if service.slots_len == 0 {
         tables.note(Step::EndOfChain);
         return Choice::none(end_of_chain(packet, service));
@@ -198,12 +216,14 @@ fn choose<T: Tables>(
         return Choice::none(DropReason::Internal);
     };
     tables.note(Step::Slot(index, slot));
+    let opens = packet.opens_tcp() || said.opens;
 
     // Whether the flow table names a member that the flow leaves now, for good: it would go back
     // there with the member's return.
     let mut left = false;
     if slot.track != 0
-        && let Some(id) = remembered(packet, tables, index)
+        && said.member == 0
+        && let Some(id) = remembered(packet, tables, index, opens)
     {
         left = true;
         tables.note(Step::Remembered(id));
@@ -214,11 +234,13 @@ fn choose<T: Tables>(
             return Choice::none(lost(packet, service, DropReason::MemberDown));
         }
     }
-    let new = packet.opens_tcp();
-    let sticky = packet.is_tcp() || service.flags & service_flags::AFFINITY != 0;
-    if sticky && !new {
+    let sticky =
+        packet.is_tcp() || look.is_quic(service) || service.flags & service_flags::AFFINITY != 0;
+    // What lost the member that its id names is over: whoever gets it says so, and needs no memory.
+    let sticky = sticky && said.member == 0;
+    if sticky && !opens {
         if let Some(target) = open_target(tables, service, slot.owner) {
-            if left && !remember(packet, tables, index, slot.owner) {
+            if left && !remember(packet, tables, index, slot.owner, opens) {
                 return Choice::none(DropReason::FlowTableFull);
             }
             if slot.owner != slot.first && slot.seen == 0 {
@@ -238,16 +260,17 @@ fn choose<T: Tables>(
         tables.note(Step::EndOfChain);
         return Choice::none(end_of_chain(packet, service));
     };
-    // Under nat every flow that is not known is a new one.
-    let is_flow = new || (target.mode == Mode::Nat as u8 && !packet.is_tcp());
+    // Under nat every flow that is not known is a new one; QUIC says itself which are.
+    let is_nat = target.mode == Mode::Nat as u8 && !look.is_quic(service);
+    let is_flow = opens || (is_nat && !packet.is_tcp());
     if is_flow && let Some(reason) = refusal(packet, tables, service) {
         return Choice::none(reason);
     }
-    target.new = new;
+    target.new = opens;
     tables.note(Step::Picked(target.id));
     // What a nat member needs to know of a flow is in the nat table.
-    let differs = sticky && target.id != slot.owner && target.mode != Mode::Nat as u8;
-    if (left || differs) && !remember(packet, tables, index, target.id) {
+    let differs = sticky && target.id != slot.owner && !is_nat;
+    if (left || differs) && !remember(packet, tables, index, target.id, opens) {
         return Choice::none(DropReason::FlowTableFull);
     }
     Choice::of(target)
@@ -256,7 +279,7 @@ fn choose<T: Tables>(
 /// The member that the flow table has for a flow. A flow that goes on after its SYN moves to where
 /// SYNs cannot push it out. Its slot is noted anew: tables change their places.
 #[inline(always)]
-fn remembered<T: Tables>(packet: &Packet, tables: &T, slot: u32) -> Option<u16> {
+fn remembered<T: Tables>(packet: &Packet, tables: &T, slot: u32, opens: bool) -> Option<u16> {
     let now = tables.now_ms();
     let known = tables.with_flow(&packet.key, |entry| {
         entry.last_ms = now;
@@ -267,7 +290,7 @@ fn remembered<T: Tables>(packet: &Packet, tables: &T, slot: u32) -> Option<u16> 
         return known;
     }
     let entry = tables.new_flow(&packet.key)?;
-    if !packet.opens_tcp() {
+    if !opens {
         let entry = FlowEntry {
             last_ms: now,
             slot,
@@ -282,14 +305,14 @@ fn remembered<T: Tables>(packet: &Packet, tables: &T, slot: u32) -> Option<u16> 
 }
 
 #[inline(always)]
-fn remember<T: Tables>(packet: &Packet, tables: &T, slot: u32, member: u16) -> bool {
+fn remember<T: Tables>(packet: &Packet, tables: &T, slot: u32, member: u16, opens: bool) -> bool {
     let entry = FlowEntry {
         last_ms: tables.now_ms(),
         slot,
         member,
         _pad: [0; 3],
     };
-    let done = if packet.opens_tcp() {
+    let done = if opens {
         tables.remember_new(&packet.key, &entry)
     } else {
         tables.remember(&packet.key, &entry)

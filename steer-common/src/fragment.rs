@@ -4,7 +4,7 @@
 //! waits for the rest. A later one that comes before the first is dropped: nothing says where to.
 
 use crate::{
-    abi::{Address, FragmentEntry, FragmentFate, FragmentKey, age},
+    abi::{Address, FlowKey, FragmentEntry, FragmentFate, FragmentKey, age, service_flags},
     class::classify,
     decide::{find, is_address, may_serve},
     frame::Frame,
@@ -131,7 +131,12 @@ pub(crate) fn follow<F: Frame, T: Tables>(
         };
         return deliver(frame, &packet, tables, target);
     }
-    let found = tables.with_forward(&packet.key, |entry| (entry.member, nat::to_member(entry)));
+    let is_quic = service.flags & service_flags::QUIC != 0;
+    let key = FlowKey {
+        member: if is_quic { entry.member } else { 0 },
+        ..packet.key
+    };
+    let found = tables.with_forward(&key, |entry| (entry.member, nat::to_member(entry)));
     let Some((id, ends)) = found else {
         return fragment;
     };

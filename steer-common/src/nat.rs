@@ -229,7 +229,8 @@ pub(crate) fn open<T: Tables>(
             member: id,
             state: 0,
             told: 0,
-            _pad: [0; 4],
+            key_member: packet.key.member,
+            _pad: 0,
             asked_ns: if config.burst_gap_us != 0 {
                 tables.now_fine()
             } else {
@@ -427,6 +428,7 @@ pub(crate) fn reply<T: Tables>(packet: &Packet, tables: &T, config: &Config) -> 
             before,
             state,
             told: entry.told,
+            key_member: entry.key_member,
             took: Took::NOTHING,
         };
         seen.took = clock.take(packet, config, entry, &mut seen.state);
@@ -447,7 +449,7 @@ pub(crate) fn reply<T: Tables>(packet: &Packet, tables: &T, config: &Config) -> 
             destination_port: seen.ends.source_port,
             protocol: packet.key.protocol,
             family: packet.key.family,
-            _pad: 0,
+            member: seen.key_member,
         };
         tables.with_forward(&key, |forward| forward.told = seen.state & OF_CLIENT);
         let flights = flights(seen.before | seen.told, seen.state | seen.told);
@@ -472,6 +474,8 @@ struct Replied {
     state: u8,
     /// What the client has said.
     told: u8,
+    /// What the key of the client's entry has as member.
+    key_member: u16,
     took: Took,
 }
 
@@ -610,7 +614,7 @@ fn reverse_key(packet: &Packet, ends: &Ends) -> FlowKey {
         destination_port: ends.source_port,
         protocol: packet.key.protocol,
         family: packet.key.family,
-        _pad: 0,
+        member: 0,
     }
 }
 

@@ -1,9 +1,13 @@
 //! A packet's way through: parse, decide, rewrite, count.
 
 use crate::{
-    abi::{Back, FOLLOW, FragmentFate, GENERAL, MAIN, Mode, OPEN, QUOTE, RARE, TOO_BIG, V6},
+    abi::{
+        Back, FOLLOW, FragmentFate, GENERAL, MAIN, Mode, OPEN, QUIC, QUOTE, RARE, TOO_BIG,
+        TRANSLATE, V6,
+    },
     decide::decide,
     frame::Frame,
+    quic::{Elsewhere, quic, translate},
     rare::{follow, open, quote, rare, too_big},
     rewrite,
     tables::{NextHop, Tables},
@@ -133,6 +137,8 @@ pub fn process<F: Frame, T: Tables>(frame: &mut F, interface: u32, tables: &T) -
             TOO_BIG => too_big(frame, interface, tables, argument),
             MAIN => steer(frame, interface, tables),
             OPEN => open(frame, interface, tables, argument),
+            QUIC => quic(frame, interface, tables),
+            TRANSLATE => translate(frame, interface, tables, argument),
             _ => Outcome::drop(DropReason::Internal),
         };
     }
@@ -149,7 +155,7 @@ pub fn steer<F: Frame, T: Tables>(frame: &mut F, interface: u32, tables: &T) -> 
     let Some(packet) = parse_v4(frame, interface) else {
         return Outcome::hand_over(GENERAL, 0);
     };
-    let verdict = decide(&packet, tables);
+    let verdict = decide(&packet, tables, &Elsewhere);
     act(frame, &packet, tables, verdict, |_, _| true)
 }
 
@@ -159,7 +165,7 @@ pub fn steer_v6<F: Frame, T: Tables>(frame: &mut F, interface: u32, tables: &T) 
     let Some(packet) = parse_v6(frame, interface) else {
         return Outcome::hand_over(GENERAL, 0);
     };
-    let verdict = decide(&packet, tables);
+    let verdict = decide(&packet, tables, &Elsewhere);
     act(frame, &packet, tables, verdict, |_, _| true)
 }
 
@@ -171,7 +177,7 @@ pub fn general<F: Frame, T: Tables>(frame: &mut F, interface: u32, tables: &T) -
         return Outcome::hand_over(RARE, 0);
     };
     let packet = packet.hidden(frame);
-    let verdict = decide(&packet, tables);
+    let verdict = decide(&packet, tables, &Elsewhere);
     act(frame, &packet, tables, verdict, |_, _| true)
 }
 
@@ -196,6 +202,8 @@ pub(crate) fn act<F: Frame, T: Tables>(
             deliver(frame, packet, tables, target)
         }
         Verdict::Open(target) => Outcome::hand_over(OPEN, target.id),
+        Verdict::Quic => Outcome::hand_over(QUIC, 0),
+        Verdict::Translate(target) => Outcome::hand_over(TRANSLATE, target.id),
         Verdict::Forward(target, ends) => {
             if !note(FragmentFate::Forwarded, target.id) {
                 return UNNOTED;

@@ -2,12 +2,15 @@
 //! their member, and the first ones of flows with rewritten addresses. They are programs of their own, so that the one for all others stays small.
 
 use crate::{
-    abi::{FOLLOW, FragmentFate, MAIN, OPEN, QUOTE, RARE, TOO_BIG},
-    decide::{decide, is_address},
+    abi::{
+        FOLLOW, FlowKey, FragmentFate, MAIN, OPEN, QUOTE, RARE, TOO_BIG, TRANSLATE, service_flags,
+    },
+    decide::{decide, find, is_address},
     fragment,
     frame::Frame,
     icmp, nat,
     process::{Outcome, act},
+    quic::Nowhere,
     rewrite,
     tables::Tables,
     verdict::DropReason,
@@ -35,7 +38,7 @@ pub fn rare<F: Frame, T: Tables>(frame: &mut F, interface: u32, tables: &T) -> O
         part: Part::First,
         ..packet.hidden(frame)
     };
-    let verdict = decide(&packet, tables);
+    let verdict = decide(&packet, tables, &Nowhere);
     let outcome = act(frame, &packet, tables, verdict, |fate, member| {
         fragment::note(network.id, &packet, tables, fate, member)
     });
@@ -62,7 +65,7 @@ pub fn quote<F: Frame, T: Tables>(frame: &mut F, interface: u32, tables: &T) -> 
         quoted: frame.opaque(packet.quoted as u64) as usize & 0x7fff,
         ..packet.hidden(frame)
     };
-    let verdict = decide(&packet, tables);
+    let verdict = decide(&packet, tables, &Nowhere);
     settle(act(frame, &packet, tables, verdict, |_, _| true))
 }
 
@@ -126,10 +129,20 @@ pub fn open<F: Frame, T: Tables>(
     let Some(packet) = wire::packet(frame, interface, &network) else {
         return Outcome::drop(DropReason::Internal);
     };
+    let is_quic = find(&packet, tables, config)
+        .is_some_and(|service| service.flags & service_flags::QUIC != 0);
+    let packet = Packet {
+        key: FlowKey {
+            member: if is_quic { member } else { 0 },
+            ..packet.key
+        },
+        ..packet
+    };
     match nat::open(&packet, tables, config, member, round) {
         Err(DropReason::NatPortsExhausted) if round + 1 < nat::ROUNDS => {
             Outcome::hand_over(OPEN, argument + MEMBERS)
         }
+        Ok(()) if is_quic => Outcome::hand_over(TRANSLATE, member),
         Ok(()) if network.is_fragment => Outcome::hand_over(RARE, 0),
         Ok(()) => Outcome::hand_over(MAIN, 0),
         Err(reason) => Outcome::drop(reason),

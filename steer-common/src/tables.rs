@@ -2,10 +2,11 @@
 
 use crate::{
     abi::{
-        Address, Admission, ClassKey, ClassMatch, Config, FlowEntry, FlowKey, FragmentEntry,
-        FragmentKey, Macs, Member, NatForward, NatReverse, Opening, Service, Signal, Slot,
-        SourceKey, SourceLimit,
+        Address, Admission, CidKey, ClassKey, ClassMatch, Config, FlowEntry, FlowKey,
+        FragmentEntry, FragmentKey, Macs, Member, NatForward, NatReverse, Opening, Service, Signal,
+        Slot, SourceKey, SourceLimit,
     },
+    cid::Server,
     verdict::DropReason,
     wire::Packet,
 };
@@ -27,6 +28,8 @@ pub enum Step {
     Owner(u16),
     /// The flow was put into the flow table.
     Insert(u16),
+    /// The connection id names this server, and the service has this member for it; 0 is none.
+    ServerId(Server, u16),
     /// The nat table knows the flow.
     Translated(u16),
     /// A member that cannot take the packet.
@@ -153,6 +156,9 @@ pub trait Tables {
 
     /// Counts a sign of trouble with a member.
     fn signal(&self, id: u16, signal: Signal);
+
+    /// The member that a server id of QUIC stands for.
+    fn cid_member(&self, key: &CidKey) -> Option<u16>;
 
     /// Whether a client's address is denied.
     fn is_denied(&self, client: &Address) -> bool;

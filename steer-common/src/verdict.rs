@@ -186,6 +186,11 @@ pub enum Verdict {
     Deliver(Target),
     /// Opens a flow to a member with rewritten addresses, which the nat table has to hold first.
     Open(Target),
+    /// For a service of QUIC: what its header says has to be looked at.
+    Quic,
+    /// Sent to a member with rewritten addresses, by the entry that the nat table has for this flow
+    /// and member, or gets now: QUIC.
+    Translate(Target),
     /// Sent to a member with rewritten addresses.
     Forward(Target, Ends),
     /// A member's packet, sent to the client with the addresses that it knows.

@@ -12,8 +12,8 @@ mod tables;
 
 use aya_ebpf::{bindings::xdp_action, macros::xdp, programs::XdpContext};
 use steer_common::{
-    Outcome, abi::V6, follow, general, open, quote, rare, steer, too_big, verdict::DropReason,
-    wire::is_v6,
+    Outcome, abi::V6, follow, general, open, quic, quote, rare, steer, too_big, translate,
+    verdict::DropReason, wire::is_v6,
 };
 
 use crate::{
@@ -112,6 +112,28 @@ pub fn steer_open(ctx: XdpContext) -> u32 {
         return xdp_action::XDP_PASS;
     };
     let outcome = open(&mut frame, interface, &tables, argument());
+    finish(&ctx, outcome, interface)
+}
+
+/// Steers a packet for a service of QUIC.
+#[xdp]
+#[inline(always)]
+pub fn steer_quic(ctx: XdpContext) -> u32 {
+    let Some((mut frame, interface, tables)) = begin(&ctx) else {
+        return xdp_action::XDP_PASS;
+    };
+    let outcome = quic(&mut frame, interface, &tables);
+    finish(&ctx, outcome, interface)
+}
+
+/// Sends a packet of QUIC to a member with rewritten addresses.
+#[xdp]
+#[inline(always)]
+pub fn steer_translate(ctx: XdpContext) -> u32 {
+    let Some((mut frame, interface, tables)) = begin(&ctx) else {
+        return xdp_action::XDP_PASS;
+    };
+    let outcome = translate(&mut frame, interface, &tables, argument());
     finish(&ctx, outcome, interface)
 }
 

@@ -1,6 +1,7 @@
 //! Every map of the program.
 
 use aya_ebpf::{
+    bindings::BPF_F_NO_PREALLOC,
     macros::map,
     maps::{
         Array, DevMapHash, HashMap, LpmTrie, LruHashMap, PerCpuArray, PerCpuHashMap, ProgramArray,
@@ -8,9 +9,9 @@ use aya_ebpf::{
 };
 use steer_common::{
     abi::{
-        self, Address, Admission, ClassKey, ClassMatch, Config, DscpTable, FlowEntry, FlowKey,
-        FragmentEntry, FragmentKey, Measured, Member, MemberCounters, NatForward, NatReverse,
-        Opening, Refusals, Service, Signals, SourceKey, SourceLimit,
+        self, Address, Admission, CidKey, ClassKey, ClassMatch, Config, DscpTable, FlowEntry,
+        FlowKey, FragmentEntry, FragmentKey, Measured, Member, MemberCounters, NatForward,
+        NatReverse, Opening, Refusals, Service, Signals, SourceKey, SourceLimit,
     },
     frame::BLURRED,
     verdict::DropReason,
@@ -121,6 +122,10 @@ pub(crate) static SOURCES: LruHashMap<SourceKey, u64> =
 
 #[map]
 pub(crate) static REFUSED: PerCpuArray<Refusals> = PerCpuArray::with_max_entries(abi::SERVICES, 0);
+
+#[map]
+pub(crate) static CIDS: HashMap<CidKey, u32> =
+    HashMap::with_max_entries(abi::CIDS, BPF_F_NO_PREALLOC);
 
 #[map]
 pub(crate) static MEMBER_COUNTS: PerCpuArray<MemberCounters> =

@@ -13,9 +13,9 @@ use aya_ebpf::{
 };
 use steer_common::{
     abi::{
-        self, Address, Admission, ClassKey, ClassMatch, Config, FlowEntry, FlowKey, FragmentEntry,
-        FragmentKey, Member, NatForward, NatReverse, Opening, Service, Signal, Slot, SourceKey,
-        SourceLimit, TICK_SHIFT, Track, age, bucket,
+        self, Address, Admission, CidKey, ClassKey, ClassMatch, Config, FlowEntry, FlowKey,
+        FragmentEntry, FragmentKey, Member, NatForward, NatReverse, Opening, Service, Signal, Slot,
+        SourceKey, SourceLimit, TICK_SHIFT, Track, age, bucket,
     },
     tables::{Added, NextHop, Tables},
     verdict::DropReason,
@@ -24,10 +24,10 @@ use steer_common::{
 
 use crate::{
     maps::{
-        ADMISSION, ANSWERS, CLASS_DSCP, CLASSES, CONFIG, DENIED, DISPLACEMENTS, DRAFT, DROP_COUNTS,
-        FLOWS, FRAGMENTS, IN_FLIGHT, LIMITS, MEASURED, MEMBER_COUNTS, MEMBERS, NAT_FORWARD,
-        NAT_REVERSE, NAT_SOURCES, NEW_FLOWS, NEXT_OPENING, OPENINGS, REFUSED, SERVICES, SIGNALS,
-        SLOTS, SOURCES,
+        ADMISSION, ANSWERS, CIDS, CLASS_DSCP, CLASSES, CONFIG, DENIED, DISPLACEMENTS, DRAFT,
+        DROP_COUNTS, FLOWS, FRAGMENTS, IN_FLIGHT, LIMITS, MEASURED, MEMBER_COUNTS, MEMBERS,
+        NAT_FORWARD, NAT_REVERSE, NAT_SOURCES, NEW_FLOWS, NEXT_OPENING, OPENINGS, REFUSED,
+        SERVICES, SIGNALS, SLOTS, SOURCES,
     },
     route,
 };
@@ -270,6 +270,12 @@ impl Tables for KernelTables {
     fn remove_reverse(&self, key: &FlowKey) {
         // As in `remove_forward`.
         let _ = NAT_REVERSE.remove(*key);
+    }
+
+    #[inline(always)]
+    fn cid_member(&self, key: &CidKey) -> Option<u16> {
+        // SAFETY: an entry of the map, copied.
+        CIDS.get_ptr(key).map(|member| unsafe { *member } as u16)
     }
 
     #[inline(always)]

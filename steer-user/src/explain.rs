@@ -5,8 +5,11 @@ use std::net::IpAddr;
 
 use serde::{Deserialize, Serialize};
 use steer_common::{
-    abi::{FlowKey, Macs, MemberState, Mode, Slot},
+    abi::{Config, FlowKey, Macs, MemberState, Mode, Service, Slot, service_flags},
+    cid::Server,
     decide::decide,
+    frame::Buffer,
+    quic::{self, Look, Said},
     tables::Step,
     verdict::Verdict,
     wire::{Packet, Part},
@@ -33,39 +36,72 @@ pub struct Explanation {
     pub verdict: String,
 }
 
-/// Explains what would happen now to a packet of a flow with these TCP flags (0 for UDP) and this
-/// DSCP. Nothing changes by it.
-pub fn explain(
-    dataplane: &dyn Dataplane,
-    key: &FlowKey,
-    tcp_flags: u8,
-    dscp: u8,
-    names: &dyn Names,
-) -> Explanation {
+/// What is asked about: a packet of a flow.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Question {
+    /// The flow.
+    pub key: FlowKey,
+    /// TCP flags; 0 for UDP.
+    pub tcp_flags: u8,
+    /// Its DSCP.
+    pub dscp: u8,
+    /// What a UDP datagram carries, as far as it matters: the header of [`quic_header`].
+    pub payload: Vec<u8>,
+}
+
+/// The header of a QUIC datagram to a server with this connection id: one that opens a connection, or
+/// one of an open connection.
+#[must_use]
+pub fn quic_header(open: bool, id: &[u8]) -> Vec<u8> {
+    let mut header = if open {
+        vec![0x40]
+    } else {
+        vec![0xc0, 0, 0, 0, 1, id.len() as u8]
+    };
+    header.extend(id);
+    // The rest of a real one, so that it is as long.
+    header.extend([0; 32]);
+    header
+}
+
+/// Explains what would happen now to a packet. Nothing changes by it.
+pub fn explain(dataplane: &dyn Dataplane, question: &Question, names: &dyn Names) -> Explanation {
+    const TRANSPORT: usize = 34;
+    let key = &question.key;
     let tables = copy(dataplane, key);
+    let mut bytes = vec![0; TRANSPORT + 4];
+    bytes.extend((8 + question.payload.len() as u16).to_be_bytes());
+    bytes.extend([0, 0]);
+    bytes.extend(&question.payload);
     let packet = Packet {
         key: *key,
         macs: Macs::default(),
         interface: 0,
         frame_len: 64,
         network: 14,
-        transport: 34,
+        transport: TRANSPORT,
         quoted: 0,
         tags: 0,
         ip_len: 40,
         headers: 40,
         ttl: 64,
-        tos: dscp << 2,
-        tcp_flags,
+        tos: question.dscp << 2,
+        tcp_flags: question.tcp_flags,
         part: Part::Packet,
         well_formed: true,
     };
-    let verdict = decide(&packet, &tables);
+    let frame = Buffer::new(&mut bytes, 0);
+    let header = Header {
+        packet: &packet,
+        frame,
+        tables: &tables,
+    };
+    let verdict = decide(&packet, &tables, &header);
     let words = Words {
         dataplane,
         names,
-        client: key.source.to_ip(),
-        dscp,
+        key,
+        dscp: question.dscp,
     };
     Explanation {
         steps: tables
@@ -94,10 +130,34 @@ fn copy(dataplane: &dyn Dataplane, key: &FlowKey) -> HostTables {
     tables
 }
 
+/// The header of what is asked about, if it is for a service of QUIC.
+struct Header<'a> {
+    packet: &'a Packet,
+    frame: Buffer<'a>,
+    tables: &'a HostTables,
+}
+
+impl Look for Header<'_> {
+    fn look(&self, config: &Config, service: &Service) -> Said {
+        if service.flags & service_flags::QUIC == 0 {
+            return Said::NOTHING;
+        }
+        quic::look(self.packet, &self.frame, self.tables, config, service)
+    }
+}
+
+/// A server as operators write it: rotation, and the bytes of its id.
+fn hex(server: Server) -> String {
+    let bytes = server.id.to_be_bytes();
+    let id = bytes[bytes.len() - usize::from(server.len)..].iter();
+    let id: String = id.map(|byte| format!("{byte:02x}")).collect();
+    format!("{id} of rotation {}", server.rotation)
+}
+
 struct Words<'a> {
     dataplane: &'a dyn Dataplane,
     names: &'a dyn Names,
-    client: IpAddr,
+    key: &'a FlowKey,
     dscp: u8,
 }
 
@@ -129,7 +189,7 @@ impl Words<'_> {
             Step::Class(id) => {
                 let name = self.names.service(id);
                 let name = name.unwrap_or_else(|| format!("number {id}"));
-                let because = self.names.class(id, self.client, self.dscp);
+                let because = self.names.class(id, self.key.source.to_ip(), self.dscp);
                 let because = because.unwrap_or_else(|| "the data path says so".to_owned());
                 format!("the client is of class {name}: {because}")
             }
@@ -145,6 +205,15 @@ impl Words<'_> {
                 )
             }
             Step::Insert(id) => format!("the flow would be remembered for {}", self.member(id)),
+            Step::ServerId(server, 0) => format!(
+                "the connection id names server {}, which the service has not",
+                hex(server)
+            ),
+            Step::ServerId(server, id) => format!(
+                "the connection id names server {}: {}",
+                hex(server),
+                self.member(id)
+            ),
             Step::Translated(id) => {
                 format!("the nat table knows the flow: {}", self.member(id))
             }
@@ -182,6 +251,8 @@ impl Words<'_> {
 
     fn verdict(&self, verdict: &Verdict) -> String {
         match verdict {
+            // The header was looked at.
+            Verdict::Quic => "left to the program for QUIC".to_owned(),
             Verdict::Pass => "passed to the kernel untouched: not for a service".to_owned(),
             Verdict::Drop(reason) => format!("dropped: {}", reason.name()),
             Verdict::Reset => "answered with a TCP reset".to_owned(),
@@ -200,6 +271,23 @@ impl Words<'_> {
                 self.member(target.id),
                 self.dataplane.member(target.id).address.to_ip()
             ),
+            Verdict::Translate(target) => {
+                let key = FlowKey {
+                    member: target.id,
+                    ..*self.key
+                };
+                match self.dataplane.nat_forward(&key) {
+                    Some(entry) => format!(
+                        "sent to {} at {} port {}, from {} port {}",
+                        self.member(target.id),
+                        entry.backend.to_ip(),
+                        entry.backend_port,
+                        entry.source.to_ip(),
+                        entry.source_port
+                    ),
+                    None => self.verdict(&Verdict::Open(*target)),
+                }
+            }
             Verdict::Forward(target, ends) => format!(
                 "sent to {} at {} port {}, from {} port {}",
                 self.member(target.id),

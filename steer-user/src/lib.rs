@@ -15,4 +15,5 @@ pub mod journal;
 pub mod pki;
 pub mod preflight;
 pub mod probe;
+pub mod quic;
 pub mod telemetry;

@@ -1,6 +1,6 @@
 //! What the program needs to know of the node.
 
-use super::{Address, NatTimeouts};
+use super::{Address, CidLayouts, NatTimeouts};
 
 /// One of the two perfect hashes. Packets use the active one while the daemon writes the other.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -59,4 +59,6 @@ pub struct Config {
     pub burst_gap_us: u32,
     /// How many [`OPENINGS`](super::OPENINGS) each CPU has for itself; with 0 none has to make room.
     pub nat_openings: u32,
+    /// How connection ids of QUIC are laid out.
+    pub cids: CidLayouts,
 }

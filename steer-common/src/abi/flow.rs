@@ -18,8 +18,9 @@ pub struct FlowKey {
     pub protocol: u8,
     /// Version of IP: 4 or 6.
     pub family: u8,
-    #[doc(hidden)]
-    pub _pad: u16,
+    /// In the nat table of QUIC the member, because connections of one 5-tuple may have several;
+    /// otherwise 0.
+    pub member: u16,
 }
 
 /// Where a remembered flow goes.

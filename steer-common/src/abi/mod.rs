@@ -6,6 +6,7 @@
 mod address;
 mod admission;
 pub mod bench;
+mod cid;
 mod class;
 mod config;
 mod counters;
@@ -19,6 +20,7 @@ mod slot;
 
 pub use address::{Address, Family, MAC_LEN, Mac, Macs};
 pub use admission::{Admission, Refusals, SourceKey, SourceLimit};
+pub use cid::{CidKey, CidLayouts};
 pub use class::{ClassKey, ClassMatch, DSCPS, DscpTable};
 pub use config::{Bank, Config};
 pub use counters::MemberCounters;
@@ -82,11 +84,13 @@ pub const REGIONS: u8 = 64;
 pub const DENIED: u32 = 1 << 16;
 /// Nodes that a decap program accepts packets from.
 pub const DECAP_SOURCES: u32 = 1024;
+/// Server ids of QUIC connection ids, over all services and layouts.
+pub const CIDS: u32 = 1 << 15;
 /// Interfaces that packets can be redirected to.
 pub const PORTS: u32 = 64;
 
 /// Names of the programs in [`maps::PROGRAMS`], by their index there.
-pub const PROGRAMS: [&str; 8] = [
+pub const PROGRAMS: [&str; 10] = [
     "steer_rare",
     "steer_follow",
     "steer_too_big",
@@ -95,6 +99,8 @@ pub const PROGRAMS: [&str; 8] = [
     "steer_quote",
     "steer_general",
     "steer_v6",
+    "steer_quic",
+    "steer_translate",
 ];
 /// Index in [`maps::PROGRAMS`] of the program for first fragments.
 pub const RARE: u32 = 0;
@@ -112,6 +118,10 @@ pub const QUOTE: u32 = 5;
 pub const GENERAL: u32 = 6;
 /// Index of the program for IPv6.
 pub const V6: u32 = 7;
+/// Index of the program for services of QUIC.
+pub const QUIC: u32 = 8;
+/// Index of the program that rewrites addresses of QUIC packets.
+pub const TRANSLATE: u32 = 9;
 
 /// Names of the maps, which the kernel cuts at 15 bytes.
 pub mod maps {
@@ -163,6 +173,8 @@ pub mod maps {
     pub const SOURCES: &str = "SOURCES";
     /// Per-CPU array of [`Refusals`](super::Refusals), by the number of a service or class.
     pub const REFUSED: &str = "REFUSED";
+    /// Hash of [`CidKey`](super::CidKey) to `u32`: the member that a server id of QUIC stands for.
+    pub const CIDS: &str = "CIDS";
     /// Per-CPU array of [`MemberCounters`](super::MemberCounters), by member.
     pub const MEMBER_COUNTS: &str = "MEMBER_COUNTS";
     /// Per-CPU array of `u64`, by drop reason.
@@ -195,7 +207,9 @@ abi! {
     ClassMatch: 4,
     DscpTable: 128,
     Macs: 16,
-    Config: 136,
+    CidKey: 16,
+    CidLayouts: 16,
+    Config: 152,
     FlowKey: 40,
     FlowEntry: 16,
     FragmentKey: 40,

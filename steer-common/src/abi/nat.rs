@@ -62,8 +62,10 @@ pub struct NatReverse {
     pub state: u8,
     /// What the client's packets have said. Only they write it.
     pub told: u8,
+    /// [`FlowKey::member`] of the client's entry.
+    pub key_member: u16,
     #[doc(hidden)]
-    pub _pad: [u8; 4],
+    pub _pad: u16,
     /// When the client's request began, or the flow while it has made none: nanoseconds of the monotonic clock.
     pub asked_ns: u64,
     /// When a part of an answer last went by, in the same unit; 0 before the first one.
@@ -83,7 +85,7 @@ impl NatForward {
             destination_port: self.source_port,
             protocol: key.protocol,
             family: key.family,
-            _pad: 0,
+            member: 0,
         }
     }
 }
@@ -99,7 +101,7 @@ impl NatReverse {
             destination_port: self.vip_port,
             protocol: key.protocol,
             family: key.family,
-            _pad: 0,
+            member: self.key_member,
         }
     }
 }

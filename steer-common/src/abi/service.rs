@@ -85,4 +85,6 @@ pub mod service_flags {
     pub const SHEDS: u32 = 256;
     /// Not a service but an address of services: packets to it may be parts of one for a service.
     pub const ADDRESS: u32 = 32;
+    /// UDP that is QUIC: datagrams are told by their headers and connection ids.
+    pub const QUIC: u32 = 64;
 }

@@ -8,8 +8,8 @@ mod transport;
 
 pub(crate) use ip::Network;
 pub use ip::{IPV4_HEADER, IPV6_HEADER};
-pub(crate) use transport::Transport;
 pub use transport::{ACK, FIN, RST, SYN};
+pub(crate) use transport::{Transport, UDP_HEADER};
 
 use crate::{
     abi::{FlowKey, Macs},
@@ -253,7 +253,7 @@ pub(crate) fn bare<F: Frame>(
             destination_port,
             protocol,
             family: network.family,
-            _pad: 0,
+            member: 0,
         },
         macs: Macs::from_words(frame.load(0)?, frame.load(8)?),
         interface,

@@ -13,7 +13,8 @@ pub const RST: u8 = 0x04;
 pub const ACK: u8 = 0x10;
 
 const TCP_HEADER: usize = 20;
-const UDP_HEADER: usize = 8;
+/// Length of a UDP header.
+pub(crate) const UDP_HEADER: usize = 8;
 
 pub(crate) struct Transport {
     pub(crate) source: u16,

@@ -92,7 +92,7 @@ impl Client {
     /// See [`ClientError`].
     pub async fn explain(&self, query: &ExplainQuery) -> Result<Explanation, ClientError> {
         let path = format!(
-            "/v1/explain?protocol={}&source={}&destination={}&open={}&dscp={}",
+            "/v1/explain?protocol={}&source={}&destination={}&open={}&dscp={}&dcid={}",
             query.protocol.as_str(),
             query
                 .source
@@ -105,7 +105,8 @@ impl Client {
                 .replace('[', "%5B")
                 .replace(']', "%5D"),
             query.open,
-            query.dscp
+            query.dscp,
+            query.dcid,
         );
         self.get(&path).await
     }

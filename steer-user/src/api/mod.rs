@@ -31,12 +31,16 @@ pub struct ExplainQuery {
     pub source: SocketAddr,
     /// The VIP.
     pub destination: SocketAddr,
-    /// Whether the packet is in the midst of a connection, not its SYN.
+    /// Whether the packet is in the midst of a connection, not its SYN or QUIC Initial.
     #[serde(default)]
     pub open: bool,
     /// Its DSCP, 0 to 63.
     #[serde(default)]
     pub dscp: u8,
+    /// The destination connection id of a QUIC packet.
+    #[serde(default)]
+    #[schemars(with = "String")]
+    pub dcid: crate::quic::Hex,
 }
 
 /// How to drain a backend.

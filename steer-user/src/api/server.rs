@@ -19,7 +19,7 @@ use axum::{
 };
 use steer_common::{
     abi::{DSCPS, Family, FlowKey},
-    wire,
+    cid, wire,
 };
 use tokio::{
     net::{UnixListener, UnixStream},
@@ -36,6 +36,7 @@ use super::{
 use crate::{
     config::Protocol,
     control::{Command, Commands, Drain, KnobStatus, Refused, TuneError},
+    explain::{self, Question},
 };
 
 /// The longest deadline of a drain.
@@ -80,7 +81,7 @@ fn routes(access: &Access, monitor: Monitor) -> Router {
     let read = Router::new()
         .route("/v1/status", get(status))
         .route("/v1/memory", get(memory))
-        .route("/v1/explain", get(explain))
+        .route("/v1/explain", get(explanation))
         .route("/v1/tune", get(knobs))
         .route("/v1/backends/{name}/why", get(why))
         .layer(small())
@@ -137,7 +138,7 @@ async fn memory(State(commands): State<Commands>) -> Result<Response, Refusal> {
     Ok(Json(memory).into_response())
 }
 
-async fn explain(
+async fn explanation(
     State(commands): State<Commands>,
     Query(query): Query<ExplainQuery>,
 ) -> Result<Response, Refusal> {
@@ -149,6 +150,10 @@ async fn explain(
         let text = format!("{} is no DSCP; write 0 to {}", query.dscp, DSCPS - 1);
         return Err(Refusal(StatusCode::BAD_REQUEST, text));
     }
+    if query.dcid.0.len() > cid::MAX_LEN {
+        let text = format!("a connection id has {} bytes at most", cid::MAX_LEN);
+        return Err(Refusal(StatusCode::BAD_REQUEST, text));
+    }
     let key = FlowKey {
         source: query.source.ip().into(),
         destination: query.destination.ip().into(),
@@ -156,17 +161,24 @@ async fn explain(
         destination_port: query.destination.port(),
         protocol: query.protocol.number(),
         family: Family::of(&query.source.ip()) as u8,
-        _pad: 0,
+        member: 0,
     };
     let flags = match (query.protocol, query.open) {
         (Protocol::Udp, _) => 0,
         (Protocol::Tcp, false) => wire::SYN,
         (Protocol::Tcp, true) => wire::ACK,
     };
-    let explanation = ask(&commands, |reply| {
-        Command::Explain(key, flags, query.dscp, reply)
-    })
-    .await?;
+    let payload = match query.protocol {
+        Protocol::Tcp => Vec::new(),
+        Protocol::Udp => explain::quic_header(query.open, &query.dcid.0),
+    };
+    let question = Question {
+        key,
+        tcp_flags: flags,
+        dscp: query.dscp,
+        payload,
+    };
+    let explanation = ask(&commands, |reply| Command::Explain(question, reply)).await?;
     Ok(Json(explanation).into_response())
 }
 

@@ -12,6 +12,7 @@ use super::{
 use crate::{
     api::{Client, ClientError, ExplainQuery},
     config::Protocol,
+    quic::Hex,
 };
 
 /// Where to ask.
@@ -95,12 +96,20 @@ pub(super) struct Explain {
     source: SocketAddr,
     /// The VIP: address and port.
     destination: SocketAddr,
-    /// Ask for a packet in the midst of a connection, not for its SYN.
+    /// Ask for a packet in the midst of a connection, not for its SYN or QUIC Initial.
     #[arg(long)]
     open: bool,
     /// The packet's DSCP.
     #[arg(long, default_value_t = 0)]
     dscp: u8,
+    /// The destination connection id of a QUIC packet.
+    #[arg(
+        long,
+        value_name = "HEX",
+        default_value = "",
+        hide_default_value = true
+    )]
+    dcid: Hex,
     #[command(flatten)]
     target: Target,
 }
@@ -114,6 +123,7 @@ impl Explain {
             destination: self.destination,
             open: self.open,
             dscp: self.dscp,
+            dcid: self.dcid,
         };
         let explanation = self
             .target

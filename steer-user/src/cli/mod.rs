@@ -2,6 +2,7 @@
 
 mod ask;
 mod beacon;
+mod cid;
 mod config;
 mod daemon;
 mod decap;
@@ -79,6 +80,9 @@ enum Command {
     #[command(subcommand)]
     Journal(journal::Journal),
     Doctor(doctor::Doctor),
+    /// Makes and reads connection ids of QUIC servers behind this node.
+    #[command(subcommand)]
+    Cid(cid::Cid),
     /// Takes outer headers off, on a backend without a tunnel device.
     Decap(decap::Decap),
     /// Prints what makes a shell complete commands.
@@ -113,6 +117,7 @@ pub fn main() -> ExitCode {
         Command::Config(command) => command.run(),
         Command::Journal(command) => command.run(),
         Command::Doctor(command) => command.run(),
+        Command::Cid(command) => command.run(),
         Command::Decap(command) => command.run(cli.log_format),
         Command::Completions(command) => {
             command.run();

@@ -7,7 +7,7 @@ use super::names::Names;
 use super::node::identity;
 use super::read::List;
 use super::report::Report;
-use super::{Backend, Encap, Mode, Nat, Pool, probes, raw};
+use super::{Backend, CidLayout, Encap, Mode, Nat, Pool, probes, quic, raw};
 use crate::pki::IdentityKind;
 
 /// The largest capacity, and the largest weight that the operator may give.
@@ -22,6 +22,7 @@ pub(super) struct Context<'a> {
     pub(super) home: &'a str,
     pub(super) nat: &'a Nat,
     pub(super) encap: &'a Encap,
+    pub(super) quic: &'a [CidLayout],
 }
 
 pub(super) fn backends(
@@ -105,6 +106,7 @@ fn backend(raw: &raw::Backend, context: &Context<'_>, report: &mut Report<'_>) -
         probes,
         require,
         max_in_flight,
+        server_ids: quic::server_ids(raw, context.quic, report),
     })
 }
 

@@ -429,4 +429,47 @@ pub(super) const BAD: &[(&str, &str, usize, &str)] = &[
         37,
         "`tcp` or `udp`",
     ),
+    // [[quic]]
+    (
+        "idle_timeout = \"1m\"",
+        "quic = true",
+        36,
+        "QUIC goes over UDP, and the service is for TCP; add",
+    ),
+    (
+        "[probe]",
+        "[[quic]]\nrotation = 7\n[probe]",
+        11,
+        "7 is out of range; write 0 to 6",
+    ),
+    (
+        "[probe]",
+        "[[quic]]\nrotation = 1\n[[quic]]\nrotation = 1\n[probe]",
+        13,
+        "rotation 1 is there twice",
+    ),
+    (
+        "[probe]",
+        "[[quic]]\nrotation = 1\nserver_id_length = 8\nnonce_length = 12\n[probe]",
+        13,
+        "12 is out of range; write 4 to 11",
+    ),
+    (
+        "capacity = 3",
+        "server_ids = [\"0a1b2c\"]",
+        26,
+        "a server id of 3 bytes, but connection ids have none such",
+    ),
+    (
+        "capacity = 3",
+        "server_ids = [\"0a1b2c3d\",\n\"ffffffff\"]",
+        27,
+        "two server ids of 4 bytes; keep one",
+    ),
+    (
+        "capacity = 3",
+        "server_ids = [\"0xyz\"]",
+        26,
+        "not a server id; write bytes as hexadecimal digits",
+    ),
 ];

@@ -16,6 +16,7 @@ mod names;
 mod node;
 mod policy;
 mod probes;
+mod quic;
 mod raw;
 mod read;
 mod report;
@@ -65,6 +66,9 @@ pub struct Config {
     pub admission: Admission,
     /// Sizes of the tables.
     pub limits: Limits,
+    /// How servers lay out connection ids of QUIC; the last one is that which they use now. At least
+    /// one.
+    pub quic: Vec<CidLayout>,
     /// Backends, in the order of the document.
     pub backends: Vec<Backend>,
     /// Pools, in the order of the document.
@@ -144,6 +148,17 @@ pub struct Outer {
     pub address: IpAddr,
     /// How many of the last bits each flow has for itself.
     pub bits: u8,
+}
+
+/// How servers lay out connection ids of QUIC (draft-ietf-quic-load-balancers-21, in plaintext).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct CidLayout {
+    /// The first three bits, 0 to 6.
+    pub rotation: u8,
+    /// Length of the server id in bytes, 1 to 8.
+    pub server_id: usize,
+    /// Length of the nonce in bytes, 4 at least.
+    pub nonce: usize,
 }
 
 /// Who is not let in.
@@ -230,6 +245,8 @@ pub struct Backend {
     pub cost: u32,
     /// Where its beacon listens.
     pub beacon: Option<SocketAddr>,
+    /// Server ids that it was given, each of another length; see [`Backend::server_id`].
+    pub server_ids: Vec<crate::quic::Hex>,
     /// What of its answers is the first token.
     pub first_token: FirstToken,
     /// With so many open connections of a service it counts as hot; without it, never for their number.
@@ -330,6 +347,8 @@ pub struct Service {
     pub source_flows: Option<NewFlows>,
     /// The lowest is shed first.
     pub priority: u8,
+    /// Whether its UDP is QUIC.
+    pub quic: bool,
     /// Its classes, in the order of the document.
     pub classes: Vec<Class>,
 }

@@ -88,6 +88,17 @@ pub(super) struct Limits {
     pub nat_flows: Option<Spanned<u32>>,
 }
 
+#[derive(Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Quic {
+    /// The first three bits of connection ids, 0 to 6, another one for each section.
+    pub rotation: Spanned<u32>,
+    /// Bytes of a server id, 1 to 8: 4.
+    pub server_id_length: Option<Spanned<u32>>,
+    /// Random bytes behind it, 4 or more, with the server id 19 at most: 7.
+    pub nonce_length: Option<Spanned<u32>>,
+}
+
 #[derive(Default, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub(super) struct Probe {
@@ -218,6 +229,9 @@ pub(super) struct Backend {
     /// What of its answers is the first token, which mode nat measures.
     #[serde(default)]
     pub first_token: FirstToken,
+    /// Server ids of its QUIC connection ids, in hexadecimal digits; without one, of its name.
+    #[serde(default)]
+    pub server_ids: Vec<Text>,
 }
 
 #[derive(Deserialize, JsonSchema)]
@@ -279,6 +293,8 @@ pub(super) struct Service {
     /// What a dead backend's open flows get.
     #[serde(default)]
     pub open_flows: OpenFlows,
+    /// Whether its UDP is QUIC, whose connection ids may say their server: false.
+    pub quic: Option<Spanned<bool>>,
 }
 
 #[derive(Deserialize, JsonSchema)]

@@ -9,7 +9,7 @@ use toml::de::{DeValue, ValueDeserializer};
 use super::document::Document;
 use super::merge::{self, Variables};
 use super::report::Report;
-use super::{Config, api, backends, balance, classes, limits, node, raw, services};
+use super::{Config, api, backends, balance, classes, limits, node, quic, raw, services};
 
 /// The sections that could be read.
 #[derive(Default)]
@@ -22,6 +22,7 @@ pub(super) struct Sections {
     probe: raw::Probe,
     balance: raw::Balance,
     api: raw::Api,
+    quic: List<raw::Quic>,
     backends: List<raw::Backend>,
     pools: List<raw::Pool>,
     services: List<raw::Service>,
@@ -68,6 +69,7 @@ pub(super) fn sections(
             "api" => sections.api = section.one(report).unwrap_or_default(),
             "probe" => sections.probe = section.one(report).unwrap_or_default(),
             "balance" => sections.balance = section.one(report).unwrap_or_default(),
+            "quic" => sections.quic = section.each(report),
             "backend" => sections.backends = section.each(report),
             "pool" => sections.pools = section.each(report),
             "service" => sections.services = section.each(report),
@@ -76,7 +78,7 @@ pub(super) fn sections(
                 section.span,
                 format!("unknown section `{other}`"),
                 "write [node], [nat], [encap], [admission], [limits], [probe], [balance], [api], \
-                 [[backend]], [[pool]], [[service]] or [[class]]",
+                 [[quic]], [[backend]], [[pool]], [[service]] or [[class]]",
             ),
         }
     }
@@ -128,7 +130,9 @@ impl Sections {
         let limits = limits::limits(&self.limits, &nat, report);
         let with_beacons = self.backends.items.iter().any(|b| b.beacon.is_some());
         let probe = node::probe(self.probe, with_beacons, report);
+        let quic = quic::layouts(self.quic, report);
         let context = backends::Context {
+            quic: &quic,
             home: node.as_ref().map_or("", |n| n.region.as_str()),
             nat: &nat.typed,
             encap: &encap,
@@ -148,12 +152,14 @@ impl Sections {
             probe,
             balance,
             api,
+            quic,
             backends: backends.all()?,
             pools: pools.all()?,
             services: services.all()?,
         };
         limits::addresses(&nat, &config, report);
         limits::sizes(&config, report);
+        quic::check(&config, report);
         Some(config)
     }
 }

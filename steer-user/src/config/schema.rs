@@ -25,6 +25,8 @@ struct Document {
     balance: Option<raw::Balance>,
     /// Who may use the API's socket, besides root.
     api: Option<raw::Api>,
+    /// How servers lay out connection ids of QUIC.
+    quic: Option<Vec<raw::Quic>>,
     /// Inference endpoints.
     backend: Option<Vec<raw::Backend>>,
     /// Backends that serve the same thing.

@@ -10,7 +10,7 @@ use super::read::List;
 use super::report::Report;
 use super::spanned::Spanned;
 use super::split;
-use super::{Backend, Mode, NewFlows, Pool, Service};
+use super::{Backend, Mode, NewFlows, Pool, Protocol, Service};
 
 const IDLE: Duration = Duration::from_secs(300);
 /// What an objective may be.
@@ -107,6 +107,7 @@ fn service(
             report,
         ),
         priority: priority(raw.priority.as_ref(), PRIORITY, report),
+        quic: quic(raw, report),
         classes: Vec::new(),
         name: raw.name.get_ref().clone(),
         address,
@@ -120,6 +121,21 @@ fn service(
         idle_timeout,
         open_flows: raw.open_flows,
     })
+}
+
+fn quic(raw: &raw::Service, report: &mut Report<'_>) -> bool {
+    let Some(quic) = raw.quic.as_ref().filter(|quic| *quic.get_ref()) else {
+        return false;
+    };
+    if raw.protocol != Protocol::Udp {
+        let todo = "add `protocol = \"udp\"`, or remove `quic`";
+        report.add(
+            quic.span(),
+            "QUIC goes over UDP, and the service is for TCP",
+            todo,
+        );
+    }
+    true
 }
 
 /// The pools of a service or class, as far as they are there.

@@ -226,3 +226,42 @@ fn messages_begin_with_the_file() {
         "{error}"
     );
 }
+
+/// The first bytes of what `printf b2 | sha256sum` prints.
+const SHA256_OF_B2: [u8; 4] = [0x48, 0x14, 0xd9, 0x20];
+
+/// The good document with its service as one of QUIC, and backends with these server ids.
+fn quic(ids: [&str; 2]) -> Result<Config, ConfigError> {
+    let mut text = GOOD.replace(
+        "idle_timeout",
+        "protocol = \"udp\"\nquic = true\nidle_timeout",
+    );
+    for (name, id) in ["b1", "b2"].into_iter().zip(ids) {
+        let from = format!("name = \"{name}\"\n");
+        text = text.replace(&from, &format!("{from}server_ids = [{id}]\n"));
+    }
+    Config::parse(&text, Path::new("f"))
+}
+
+#[test]
+fn server_ids_are_given_or_follow_from_the_name() {
+    let config = quic(["\"0a1b2c3d\"", ""]).unwrap();
+    assert!(config.services[0].quic);
+    let usual = CidLayout {
+        rotation: 0,
+        server_id: 4,
+        nonce: 7,
+    };
+    assert_eq!(config.quic, [usual]);
+    assert_eq!(config.backends[0].server_id(4), [0x0a, 0x1b, 0x2c, 0x3d]);
+    assert_eq!(config.backends[1].server_id(4), SHA256_OF_B2);
+    assert_eq!(config.backends[1].server_id(2), SHA256_OF_B2[..2]);
+}
+
+#[test]
+fn two_backends_with_one_server_id_are_refused() {
+    let same = "\"0a1b2c3d\"";
+    let said = quic([same, same]).unwrap_err().to_string();
+    let what = "backends \"b1\" and \"b2\" have the server id 0a1b2c3d of rotation 0; give one";
+    assert!(said.contains(what), "{said}");
+}

@@ -8,12 +8,13 @@ use std::{
 };
 
 use anyhow::Result;
-use steer_common::{abi::FlowKey, tables::NextHop};
+use steer_common::tables::NextHop;
 use tracing::info;
 
 use super::{
     backend::{Change, Known},
     balancing::Rates,
+    cids::Quiet,
     desired::{self, Numbers},
     drained::Drained,
     flights::Flights,
@@ -37,7 +38,7 @@ use crate::{
         health::State,
         passive::Counts,
     },
-    explain::{Explanation, Names, explain},
+    explain::{Explanation, Names, Question, explain},
     journal::{Event, Journal},
     probe::Measurement,
 };
@@ -115,6 +116,8 @@ pub struct Controller<D> {
     pub(super) shares: HashMap<String, HashMap<String, u32>>,
     /// The last decisions.
     pub(super) why: Decisions,
+    /// Members with server ids of QUIC that are on their way out.
+    pub(super) quiet: Quiet,
     /// Until when members that are no more in the configuration stand in for those that are.
     pub(super) handover: Option<Instant>,
 }
@@ -169,6 +172,7 @@ impl<D: Dataplane> Controller<D> {
             seen: HashMap::new(),
             shares: HashMap::new(),
             why: Decisions::default(),
+            quiet: Quiet::default(),
             config,
             dataplane,
         };
@@ -208,6 +212,7 @@ impl<D: Dataplane> Controller<D> {
         ops.push(Op::Sources(self.config.nat.addresses.clone()));
         ops.push(Op::Denied(self.config.admission.deny.clone()));
         ops.push(Op::Settings(self.tuning.settings(&self.config)));
+        ops.push(Op::Cids(self.cids()));
         ops.push(Op::Publish(services, classes, limits));
         ops.extend(self.member_ops());
         self.apply(ops)?;
@@ -365,7 +370,7 @@ impl<D: Dataplane> Controller<D> {
             self.note_flows(&sweep);
             self.correct_in_flight(&sweep);
             self.passive.take(&sweep);
-            self.release(&sweep);
+            self.release(&sweep, now)?;
         }
         Ok(())
     }
@@ -406,9 +411,9 @@ impl<D: Dataplane> Controller<D> {
         status::of(self, now)
     }
 
-    /// What the data path does with a packet of a flow, in words.
-    pub fn explain(&self, key: &FlowKey, tcp_flags: u8, dscp: u8) -> Explanation {
-        explain(&self.dataplane, key, tcp_flags, dscp, self)
+    /// What the data path does with a packet, in words.
+    pub fn explain(&self, question: &Question) -> Explanation {
+        explain(&self.dataplane, question, self)
     }
 
     /// The configuration in use.

@@ -13,6 +13,7 @@ use steer_common::abi::{
     Service, ServiceKey, SourceLimit, TICK_SHIFT, service_flags,
 };
 
+use super::cids;
 use crate::{
     config::{self, Config, End, OpenFlows, Policy, PolicyId},
     dataplane::{Class, Dataplane},
@@ -126,6 +127,9 @@ pub(super) fn policy(config: &Config, policy: &Policy<'_>, id: u16) -> Service {
     let is_nat = |b: &usize| matches!(config.backends[*b].mode, config::Mode::Nat { .. });
     if config.members(service).iter().any(is_nat) {
         flags |= service_flags::HAS_NAT;
+    }
+    if service.quic {
+        flags |= service_flags::QUIC;
     }
     let (flow_interval, flow_burst) = policy.new_flows.map_or((0, 0), pace);
     Service {
@@ -323,6 +327,7 @@ pub(super) fn settings(config: &Config) -> Settings {
         // A machine with more CPUs than that has other worries.
         nat_openings: nr_cpus().map_or(0, |cpus| OPENINGS / cpus as u32),
         denies: u32::from(!config.admission.deny.is_empty()),
+        cids: cids::layouts(config),
         ..Settings::default()
     }
 }
@@ -331,7 +336,7 @@ pub(super) fn settings(config: &Config) -> Settings {
 pub(super) fn nat_timeouts(config: &Config) -> NatTimeouts {
     NatTimeouts {
         idle_ms: idle_ms(config),
-        udp_idle_ms: longest(config, |service| service.protocol == config::Protocol::Udp),
+        udp_idle_ms: udp_idle_ms(config),
         opening_ms: in_units(config.nat.opening_timeout, 1 << TICK_SHIFT),
         closed_ms: in_units(config.nat.closed_timeout, 1 << TICK_SHIFT),
     }
@@ -340,6 +345,11 @@ pub(super) fn nat_timeouts(config: &Config) -> NatTimeouts {
 /// A time of the configuration in units of so many nanoseconds.
 fn in_units(time: Duration, unit: u32) -> u32 {
     u32::try_from(time.as_nanos() / u128::from(unit)).unwrap_or(u32::MAX / 4)
+}
+
+/// The longest idle timeout of a service for UDP, in ticks.
+pub(super) fn udp_idle_ms(config: &Config) -> u32 {
+    longest(config, |service| service.protocol == config::Protocol::Udp)
 }
 
 /// The longest idle timeout of a service, in ticks.

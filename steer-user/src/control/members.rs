@@ -2,9 +2,10 @@
 
 use std::{
     collections::{HashMap, HashSet},
-    time::Instant,
+    time::{Duration, Instant},
 };
 
+use anyhow::Result;
 use steer_common::abi::{MEMBERS, Member, MemberState, member_flags};
 use tracing::info;
 
@@ -159,7 +160,7 @@ impl<D: Dataplane> Controller<D> {
         })
     }
 
-    fn retired(&self) -> Vec<u16> {
+    pub(super) fn retired(&self) -> Vec<u16> {
         let used: HashSet<u16> = self.numbers.members.values().copied().collect();
         (1..MEMBERS as u16)
             .filter(|id| self.dataplane.member(*id).state != MemberState::Absent as u8)
@@ -168,11 +169,16 @@ impl<D: Dataplane> Controller<D> {
     }
 
     /// Frees the numbers of members that the configuration no longer has and nothing names.
-    pub(super) fn release(&mut self, sweep: &Sweep) {
+    ///
+    /// # Errors
+    /// If the data path cannot be read or written.
+    pub(super) fn release(&mut self, sweep: &Sweep, now: Instant) -> Result<()> {
         let retired = self.retired();
+        self.quiet.retain(&retired);
         if retired.is_empty() {
-            return;
+            return Ok(());
         }
+        let busy = self.busy(&retired, now)?;
         let mut named: HashSet<u16> = sweep.tracked.iter().map(|(_, member)| *member).collect();
         for range in &self.tables {
             for slot in self.dataplane.slots(range.clone()) {
@@ -181,11 +187,34 @@ impl<D: Dataplane> Controller<D> {
         }
         for id in retired {
             let in_nat = sweep.nat_flows.get(usize::from(id)).is_some_and(|n| *n > 0);
-            if !(in_nat || named.contains(&id)) {
+            if !(in_nat || named.contains(&id) || busy.contains(&id)) {
                 info!(member = id, "member is gone");
                 self.recorder.tell(Event::Gone { member: id });
                 self.dataplane.set_member_state(id, MemberState::Absent);
             }
         }
+        // Before their numbers are given out again.
+        let cids = self.cids();
+        self.dataplane.set_cids(&cids)
+    }
+
+    /// Those of the members that connections of QUIC may still go to: nothing names these but the ids
+    /// in their packets.
+    fn busy(&mut self, retired: &[u16], now: Instant) -> Result<HashSet<u16>> {
+        let named: HashSet<u16> = self.dataplane.cids().into_values().collect();
+        let mut named = retired.iter().filter(|id| named.contains(id)).peekable();
+        let mut busy = HashSet::new();
+        if named.peek().is_none() {
+            return Ok(busy);
+        }
+        let idle = Duration::from_millis(desired::udp_idle_ms(&self.config).into());
+        let counters = self.dataplane.counters()?.members;
+        for id in named {
+            let packets = counters.get(usize::from(*id)).map_or(0, |c| c.packets);
+            if !self.quiet.is(*id, packets, idle, now) {
+                busy.insert(*id);
+            }
+        }
+        Ok(busy)
     }
 }

@@ -5,6 +5,7 @@ mod arena;
 mod backend;
 mod balancing;
 mod chain;
+mod cids;
 mod configure;
 mod connections;
 mod controller;

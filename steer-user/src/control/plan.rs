@@ -1,9 +1,9 @@
 //! Changes of the data path, in an order in which every packet between two of them is steered well.
 
-use std::net::IpAddr;
+use std::{collections::BTreeMap, net::IpAddr};
 
 use anyhow::Result;
-use steer_common::abi::{Config, Member, MemberState, Service, Slot, SourceLimit};
+use steer_common::abi::{CidKey, Config, Member, MemberState, Service, Slot, SourceLimit};
 
 use crate::dataplane::{Class, Dataplane};
 
@@ -24,6 +24,8 @@ pub(super) enum Op {
     Member(u16, Member),
     /// A table that no service names yet.
     Table(u32, Vec<Slot>),
+    /// Members of services of QUIC by server ids.
+    Cids(BTreeMap<CidKey, u16>),
     /// All services and their classes, with the limits for sources that they name.
     Publish(Vec<Service>, Vec<Class>, Vec<SourceLimit>),
     /// A service or class gets a number that had been another's.
@@ -40,7 +42,7 @@ impl Op {
             Self::Settings(_) => 2,
             Self::Member(..) => 3,
             Self::State(..) | Self::Hot(..) => 4,
-            Self::Table(..) => 5,
+            Self::Table(..) | Self::Cids(_) => 5,
             Self::Publish(..) => 6,
         }
     }
@@ -61,6 +63,7 @@ pub(super) fn apply(dataplane: &mut impl Dataplane, op: &Op) -> Result<()> {
         Op::Settings(config) => dataplane.set_config(config),
         Op::Member(id, member) => dataplane.set_member(*id, member),
         Op::Table(start, slots) => dataplane.write_slots(*start, slots),
+        Op::Cids(cids) => dataplane.set_cids(cids)?,
         Op::Publish(services, classes, limits) => {
             dataplane.publish_with(services, classes, limits)?;
         }

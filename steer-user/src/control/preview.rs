@@ -12,8 +12,8 @@ use steer_common::abi::{ServiceKey, Slot};
 use tracing::subscriber::{NoSubscriber, with_default};
 
 use super::{
-    Controller, desired, flights::Flights, passive::Readings, placement, recorder::Recorder,
-    shedding::Shedding, slots::Unsettled, why::Decisions,
+    Controller, cids::Quiet, desired, flights::Flights, passive::Readings, placement,
+    recorder::Recorder, shedding::Shedding, slots::Unsettled, why::Decisions,
 };
 use crate::{
     config::{Config, Policy},
@@ -151,6 +151,7 @@ impl<D: Dataplane> Controller<D> {
             seen: HashMap::new(),
             shares: HashMap::new(),
             why: Decisions::default(),
+            quiet: Quiet::default(),
         }
     }
 

@@ -7,7 +7,6 @@ use std::{
 };
 
 use anyhow::{Context, Result};
-use steer_common::abi::FlowKey;
 use tokio::{
     signal::unix::{SignalKind, signal},
     sync::{mpsc, oneshot, watch},
@@ -24,7 +23,7 @@ use super::{
 use crate::{
     config::Config,
     dataplane::{Attacher, KernelMaps, MapMemory, Neighbours, Sizes, Xdp, interface_index},
-    explain::Explanation,
+    explain::{Explanation, Question},
     generations::{Started, Store},
     journal::{Event, Journal, Why},
     probe::{self, Budget, Measurement, ProbeSettings, ProbeTarget, ProbeTls, WebTls},
@@ -46,8 +45,8 @@ pub enum Command {
     Status(oneshot::Sender<Result<Status>>),
     /// The memory of each map.
     Memory(oneshot::Sender<Result<Vec<MapMemory>>>),
-    /// What the data path does with a flow; with TCP flags.
-    Explain(FlowKey, u8, u8, oneshot::Sender<Explanation>),
+    /// What the data path does with a packet.
+    Explain(Question, oneshot::Sender<Explanation>),
     /// Drain a backend, or stop draining it; with who says so.
     Drain(
         String,
@@ -319,8 +318,8 @@ impl Daemon {
                 drop(reply.send(status));
             }
             Command::Memory(reply) => drop(reply.send(self.attacher.memory())),
-            Command::Explain(key, flags, dscp, reply) => {
-                drop(reply.send(self.controller.explain(&key, flags, dscp)));
+            Command::Explain(question, reply) => {
+                drop(reply.send(self.controller.explain(&question)));
             }
             Command::Drain(name, drain, by, reply) => {
                 drop(reply.send(self.controller.drain_by(&name, drain, &by, now)));

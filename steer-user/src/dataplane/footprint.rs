@@ -26,6 +26,10 @@ impl Spec {
             MapType::Array => HEAD + entries * value,
             MapType::ProgramArray => HEAD + entries * POINTER,
             MapType::PerCpuArray => HEAD + entries * (POINTER + value * cpus),
+            // Like those of tries, its entries are counted once they are in it.
+            MapType::Hash if self.flags & NO_PREALLOC != 0 => {
+                HEAD + entries.next_power_of_two() * BUCKET
+            }
             MapType::Hash | MapType::LruHash => {
                 let buckets = entries.next_power_of_two() * BUCKET;
                 HEAD + buckets + entries * (HASH_ELEMENT + key + value)

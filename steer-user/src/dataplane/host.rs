@@ -8,10 +8,10 @@ use std::{
 
 use steer_common::{
     abi::{
-        Address, Admission, ClassKey, ClassMatch, Config, DISPLACEMENTS, FlowEntry, FlowKey,
-        FragmentEntry, FragmentKey, Measured, Member, MemberCounters, NatForward, NatReverse,
-        Opening, Refusals, SERVICES, Service, Signal, Signals, Slot, SourceKey, SourceLimit, Track,
-        bucket,
+        Address, Admission, CidKey, ClassKey, ClassMatch, Config, DISPLACEMENTS, FlowEntry,
+        FlowKey, FragmentEntry, FragmentKey, Measured, Member, MemberCounters, NatForward,
+        NatReverse, Opening, Refusals, SERVICES, Service, Signal, Signals, Slot, SourceKey,
+        SourceLimit, Track, bucket,
     },
     tables::{Added, NextHop, Step, Tables},
     verdict::DropReason,
@@ -304,6 +304,10 @@ impl Tables for HostTables {
             Signal::Unanswered => &mut signals.unanswered,
             Signal::Accepted => &mut signals.accepted,
         } += 1;
+    }
+
+    fn cid_member(&self, key: &CidKey) -> Option<u16> {
+        self.snapshot.cids.get(key).copied()
     }
 
     fn is_denied(&self, client: &Address) -> bool {

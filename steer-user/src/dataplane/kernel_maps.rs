@@ -1,7 +1,7 @@
 //! [`Dataplane`] over the kernel's maps.
 
 use std::{
-    collections::HashMap as Mirror,
+    collections::{BTreeMap, HashMap as Mirror},
     net::IpAddr,
     ops::Range,
     sync::atomic::{AtomicU8, AtomicU32, AtomicU64, Ordering, fence},
@@ -20,9 +20,9 @@ use aya::{
 };
 use steer_common::{
     abi::{
-        self, Address, Admission, ClassKey, ClassMatch, Config, DscpTable, FlowEntry, FlowKey,
-        Measured, Member, MemberCounters, MemberState, NatForward, NatReverse, Refusals, Service,
-        Signals, Slot, SourceLimit, maps, member_flags,
+        self, Address, Admission, CidKey, ClassKey, ClassMatch, Config, DscpTable, FlowEntry,
+        FlowKey, Measured, Member, MemberCounters, MemberState, NatForward, NatReverse, Refusals,
+        Service, Signals, Slot, SourceLimit, maps, member_flags,
     },
     verdict::DropReason,
 };
@@ -60,6 +60,7 @@ pub struct KernelMaps {
     member_counts: PerCpuArray<MapData, MemberCounters>,
     drop_counts: PerCpuArray<MapData, u64>,
     denied: LpmTrie<MapData, Address, u32>,
+    cids: HashMap<MapData, CidKey, u32>,
     measured: PerCpuHashMap<MapData, u32, Measured>,
     signals: Mapped<Signals>,
     ports: DevMapHash<MapData>,
@@ -106,6 +107,7 @@ impl KernelMaps {
             member_counts: take(ebpf, maps::MEMBER_COUNTS)?.try_into()?,
             drop_counts: take(ebpf, maps::DROP_COUNTS)?.try_into()?,
             denied: take(ebpf, maps::DENIED)?.try_into()?,
+            cids: take(ebpf, maps::CIDS)?.try_into()?,
             ports: take(ebpf, maps::PORTS)?.try_into()?,
             published: None,
             sweeping: None,
@@ -325,6 +327,28 @@ impl Dataplane for KernelMaps {
         let gone: Vec<_> = self.denied.keys().flatten().collect();
         for key in gone.into_iter().filter(|key| !is_wanted(key)) {
             self.denied.remove(&key)?;
+        }
+        Ok(())
+    }
+
+    fn cids(&self) -> BTreeMap<CidKey, u16> {
+        let entries = self.cids.iter().flatten();
+        entries.map(|(key, member)| (key, member as u16)).collect()
+    }
+
+    fn set_cids(&mut self, cids: &BTreeMap<CidKey, u16>) -> Result<()> {
+        let present = self.cids();
+        for (key, member) in cids {
+            if present.get(key) != Some(member) {
+                self.cids
+                    .insert(key, u32::from(*member), 0)
+                    .with_context(|| {
+                        format!("server id {:#x}: cannot be made known", key.server_id)
+                    })?;
+            }
+        }
+        for key in present.keys().filter(|key| !cids.contains_key(key)) {
+            self.cids.remove(key)?;
         }
         Ok(())
     }
@@ -586,6 +610,7 @@ impl Dataplane for KernelMaps {
                 .flatten()
                 .map(|key| (key.data(), key.prefix_len()))
                 .collect(),
+            cids: self.cids(),
         }
     }
 

@@ -1,12 +1,16 @@
 //! A data path in memory, without packets: to try a configuration on, to decide again what was
 //! decided, and for tests.
 
-use std::{collections::HashMap, net::IpAddr, ops::Range};
+use std::{
+    collections::{BTreeMap, HashMap},
+    net::IpAddr,
+    ops::Range,
+};
 
 use anyhow::{Result, ensure};
 use steer_common::abi::{
-    Config, FlowEntry, FlowKey, MEMBERS, Measured, Member, MemberCounters, MemberState, NatForward,
-    NatReverse, SERVICES, Service, Signals, Slot, SourceLimit, member_flags,
+    CidKey, Config, FlowEntry, FlowKey, MEMBERS, Measured, Member, MemberCounters, MemberState,
+    NatForward, NatReverse, SERVICES, Service, Signals, Slot, SourceLimit, member_flags,
 };
 
 use super::{Class, Counters, Dataplane, Snapshot, Sweep, SweepLimits, check_classes};
@@ -32,6 +36,7 @@ pub struct Memory {
     pub signals: HashMap<u16, Signals>,
     /// Prefixes of clients that are denied.
     pub denied: Vec<(IpAddr, u8)>,
+    cids: BTreeMap<CidKey, u16>,
     /// Interfaces that packets may be redirected to.
     pub ports: Vec<u32>,
 }
@@ -58,6 +63,7 @@ impl Memory {
             measured: HashMap::new(),
             signals: HashMap::new(),
             denied: Vec::new(),
+            cids: BTreeMap::new(),
             ports: Vec::new(),
         }
     }
@@ -67,6 +73,7 @@ impl Memory {
         let mut copy = Self::new();
         copy.config = dataplane.config();
         copy.services = dataplane.services();
+        copy.cids = dataplane.cids();
         copy.members = (0..MEMBERS as u16).map(|id| dataplane.member(id)).collect();
         // Where packets find them is of no use without packets.
         let unsearched = |policy| Class {
@@ -134,6 +141,15 @@ impl Dataplane for Memory {
 
     fn set_denied(&mut self, denied: &[(IpAddr, u8)]) -> Result<()> {
         self.denied = denied.to_vec();
+        Ok(())
+    }
+
+    fn cids(&self) -> BTreeMap<CidKey, u16> {
+        self.cids.clone()
+    }
+
+    fn set_cids(&mut self, cids: &BTreeMap<CidKey, u16>) -> Result<()> {
+        self.cids = cids.clone();
         Ok(())
     }
 
@@ -265,6 +281,7 @@ impl Dataplane for Memory {
             slots: self.slots.clone(),
             nat_sources: Vec::new(),
             denied: Vec::new(),
+            cids: self.cids.clone(),
         }
     }
 

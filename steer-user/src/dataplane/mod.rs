@@ -41,13 +41,18 @@ pub use sizes::Sizes;
 pub use sweep::{now_ms, now_ns};
 pub use xdp::{OpenOptions, Xdp};
 
-use std::{collections::HashMap, net::IpAddr, ops::Range, time::Duration};
+use std::{
+    collections::{BTreeMap, HashMap},
+    net::IpAddr,
+    ops::Range,
+    time::Duration,
+};
 
 use anyhow::Result;
 use steer_common::abi::{
-    Address, Admission, ClassKey, ClassMatch, Config, DscpTable, FlowEntry, FlowKey, Measured,
-    Member, MemberCounters, MemberState, NatForward, NatReverse, NatTimeouts, Refusals, Service,
-    Signals, Slot, SourceLimit,
+    Address, Admission, CidKey, ClassKey, ClassMatch, Config, DscpTable, FlowEntry, FlowKey,
+    Measured, Member, MemberCounters, MemberState, NatForward, NatReverse, NatTimeouts, Refusals,
+    Service, Signals, Slot, SourceLimit,
 };
 
 use crate::domain::latency::Waiting;
@@ -67,6 +72,12 @@ pub trait Dataplane: Send {
     /// Makes exactly these prefixes of clients' addresses the ones that are denied. What stays is
     /// denied all the time.
     fn set_denied(&mut self, denied: &[(IpAddr, u8)]) -> Result<()>;
+
+    /// Members of services of QUIC by server ids.
+    fn cids(&self) -> BTreeMap<CidKey, u16>;
+
+    /// Makes exactly these server ids known. What stays is known all the time.
+    fn set_cids(&mut self, cids: &BTreeMap<CidKey, u16>) -> Result<()>;
 
     /// The services that packets see now.
     fn services(&self) -> Vec<Service>;
@@ -231,4 +242,6 @@ pub struct Snapshot {
     pub nat_sources: Vec<Address>,
     /// Prefixes that are denied, with their lengths in bits of IPv6 addresses.
     pub denied: Vec<(Address, u32)>,
+    /// Members of services of QUIC by server ids.
+    pub cids: BTreeMap<CidKey, u16>,
 }

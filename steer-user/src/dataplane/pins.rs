@@ -11,9 +11,10 @@ use anyhow::{Context, Result, anyhow, bail};
 use aya::maps::{MapInfo, MapType};
 use steer_common::{
     abi::{
-        self, ABI_VERSION, Address, Admission, ClassKey, ClassMatch, Config, DscpTable, FlowEntry,
-        FlowKey, FragmentEntry, FragmentKey, Measured, Member, MemberCounters, NatForward,
-        NatReverse, Opening, Refusals, Service, Signals, Slot, SourceKey, SourceLimit, maps,
+        self, ABI_VERSION, Address, Admission, CidKey, ClassKey, ClassMatch, Config, DscpTable,
+        FlowEntry, FlowKey, FragmentEntry, FragmentKey, Measured, Member, MemberCounters,
+        NatForward, NatReverse, Opening, Refusals, Service, Signals, Slot, SourceKey, SourceLimit,
+        maps,
     },
     verdict::DropReason,
 };
@@ -75,7 +76,7 @@ const fn per_cpu(name: &'static str, value: usize, entries: u32) -> Spec {
 }
 
 /// The maps that outlive the daemon.
-pub(super) const SPECS: [Spec; 26] = [
+pub(super) const SPECS: [Spec; 27] = [
     array(maps::CONFIG, size_of::<Config>(), 1),
     array(
         maps::SERVICES,
@@ -154,6 +155,14 @@ pub(super) const SPECS: [Spec; 26] = [
     array(maps::ADMISSION, size_of::<Admission>(), abi::SERVICES),
     array(maps::IN_FLIGHT, 8, abi::MEMBERS),
     array(maps::LIMITS, size_of::<SourceLimit>(), 2 * abi::LIMITS),
+    Spec {
+        name: maps::CIDS,
+        kind: MapType::Hash,
+        key: size_of::<CidKey>() as u32,
+        value: 4,
+        entries: abi::CIDS,
+        flags: NO_PREALLOC,
+    },
     Spec {
         name: maps::SOURCES,
         kind: MapType::LruHash,

@@ -1,6 +1,7 @@
 //! A data path in memory that daemon and packets share.
 
 use std::{
+    collections::BTreeMap,
     net::IpAddr,
     ops::Range,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
@@ -8,8 +9,8 @@ use std::{
 
 use anyhow::{Result, ensure};
 use steer_common::abi::{
-    Config, FlowEntry, FlowKey, Measured, Member, MemberState, NatForward, NatReverse, Service,
-    Signals, Slot, SourceLimit,
+    CidKey, Config, FlowEntry, FlowKey, Measured, Member, MemberState, NatForward, NatReverse,
+    Service, Signals, Slot, SourceLimit,
 };
 use steer_user::dataplane::{
     Class, Counters, Dataplane, HostTables, Memory, Snapshot, Sweep, SweepLimits,
@@ -63,6 +64,14 @@ impl Dataplane for Path {
 
     fn set_denied(&mut self, denied: &[(IpAddr, u8)]) -> Result<()> {
         self.memory.set_denied(denied)
+    }
+
+    fn cids(&self) -> BTreeMap<CidKey, u16> {
+        self.memory.cids()
+    }
+
+    fn set_cids(&mut self, cids: &BTreeMap<CidKey, u16>) -> Result<()> {
+        self.memory.set_cids(cids)
     }
 
     fn services(&self) -> Vec<Service> {

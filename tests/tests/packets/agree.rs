@@ -11,8 +11,11 @@ use steer_tests::packet::{Packet, Transport, ethernet, icmp, ip_around};
 
 use steer_user::dataplane::Class;
 
-use crate::classes::class;
-use crate::fixture::{Fixture, OUTER_V4, OUTER_V6, PORT, V6_SLOTS, backend, client, v4, v6, vip};
+use crate::{
+    classes::class,
+    fixture::{Fixture, OUTER_V4, OUTER_V6, PORT, V6_SLOTS, backend, client, v4, v6, vip},
+    quic,
+};
 
 /// Packets of a run, unless `STEER_FUZZ_PACKETS` says otherwise; many meet tables that changed a
 /// little.
@@ -97,7 +100,7 @@ fn error(packet: &Packet, random: &mut StdRng) -> Vec<u8> {
 
 fn packet(random: &mut StdRng) -> Packet {
     let is_v4: bool = random.random();
-    let vip = random.random_range(1..=vip::UNKNOWN);
+    let vip = random.random_range(1..=vip::QUIC_NAT);
     let address = if is_v4 { v4(vip) } else { v6(vip) };
     let port = if random.random_ratio(1, 8) {
         PORT + 1
@@ -120,7 +123,11 @@ fn packet(random: &mut StdRng) -> Packet {
     packet.ttl = random.random_range(0..4);
     packet.tos = random.random();
     packet.fragment = [0, 0x4000, 0x2000, 0x0001][random.random_range(0..4)];
-    packet.payload.truncate(random.random_range(0..20));
+    if quic::is_datagram(&packet) && random.random() {
+        packet.payload = quic::random(random);
+    } else {
+        packet.payload.truncate(random.random_range(0..20));
+    }
     packet.padding = random.random_range(0..8);
     if random.random_ratio(1, 4) {
         packet.tags = vec![(0x8100, 5); random.random_range(1..4)];
@@ -151,7 +158,8 @@ fn mutate(frame: &mut Vec<u8>, random: &mut StdRng) {
 
 fn change(fixture: &mut Fixture, random: &mut StdRng) {
     let v6 = u32::from(random.random::<bool>());
-    let index = v6 * V6_SLOTS + u32::from(random.random_range(1..=vip::RESTEER));
+    let slots = [1, 2, 3, 4, 5, 6, vip::RESTEER, vip::QUIC, vip::QUIC_NAT];
+    let index = v6 * V6_SLOTS + u32::from(slots[random.random_range(0..slots.len())]);
     let mut member = || random.random_range(0..=9);
     let slot = Slot {
         owner: member(),
@@ -210,7 +218,7 @@ fn random_class(fixture: &mut Fixture, random: &mut StdRng, number: u32) -> Clas
 }
 
 fn change_service(fixture: &mut Fixture, random: &mut StdRng) {
-    let last = random.random_range(1..vip::UNKNOWN);
+    let last = vip::KNOWN[random.random_range(0..vip::KNOWN.len())];
     let vip = if random.random() { v4(last) } else { v6(last) };
     let regions = [u64::MAX, 1, 2, 6][random.random_range(0..4)];
     let mut flags =
@@ -221,8 +229,12 @@ fn change_service(fixture: &mut Fixture, random: &mut StdRng) {
         let id = fixture.service(vip, protocol).id;
         fixture.set_pressure(id, pressure);
     }
-    if last == vip::NAT {
+    if last == vip::NAT || last == vip::QUIC_NAT {
         flags |= service_flags::HAS_NAT;
+    }
+    if last >= vip::QUIC {
+        // The flag is for the service's TCP as well, and means nothing there.
+        flags |= service_flags::QUIC;
     }
     fixture.change_service(vip, |service| {
         service.regions = regions;

@@ -10,7 +10,7 @@ use crate::fixture::{
 };
 
 /// What an IPv4 member is sent: the outer header in front of the packet, whose TTL is one less.
-fn outer_v4(packet: &Packet, member: u16) -> Vec<u8> {
+pub(crate) fn outer_v4(packet: &Packet, member: u16) -> Vec<u8> {
     let IpAddr::V4(destination) = backend(member) else {
         panic!("member {member} is not IPv4");
     };
@@ -38,7 +38,7 @@ fn outer_v4(packet: &Packet, member: u16) -> Vec<u8> {
 }
 
 /// What an IPv6 member is sent. The flow label is whatever the program chose.
-fn outer_v6(packet: &Packet, member: u16, sent: &[u8]) -> Vec<u8> {
+pub(crate) fn outer_v6(packet: &Packet, member: u16, sent: &[u8]) -> Vec<u8> {
     let IpAddr::V6(destination) = backend(member) else {
         panic!("member {member} is not IPv6");
     };

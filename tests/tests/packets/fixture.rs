@@ -1,7 +1,7 @@
 //! One set of tables, in the kernel and in memory of the host.
 
 use std::{
-    collections::HashMap,
+    collections::{BTreeMap, HashMap},
     net::{IpAddr, Ipv4Addr, Ipv6Addr},
 };
 
@@ -9,9 +9,10 @@ use aya::programs::{TestRun as _, TestRunOptions};
 use steer_common::{
     Action,
     abi::{
-        Config, Family, Macs, Measured, Member, MemberState, Mode, NatTimeouts, Service,
-        ServiceKey, Slot, SourceLimit, member_flags, service_flags,
+        CidKey, CidLayouts, Config, Family, Macs, Measured, Member, MemberState, Mode, NatTimeouts,
+        Service, ServiceKey, Slot, SourceLimit, member_flags, service_flags,
     },
+    cid::Layout,
     frame::Buffer,
     process,
     verdict::DropReason,
@@ -43,6 +44,9 @@ pub(crate) mod vip {
     pub(crate) const CROSS: u8 = 6;
     pub(crate) const RESTEER: u8 = 7;
     pub(crate) const UNKNOWN: u8 = 9;
+    pub(crate) const QUIC: u8 = 10;
+    pub(crate) const QUIC_NAT: u8 = 11;
+    pub(crate) const KNOWN: [u8; 10] = [1, 2, 3, 4, 5, 6, 7, 8, QUIC, QUIC_NAT];
 }
 
 /// The IPv4 VIP of a service.
@@ -77,6 +81,16 @@ pub(crate) fn backend(id: u16) -> IpAddr {
         3 | 4 | 7 | 8 => Ipv6Addr::new(0xfd08, 0, 0, 0, 0, 0, 0, id).into(),
         _ => Ipv4Addr::new(10, 8, 0, last).into(),
     }
+}
+
+/// Rotations of connection ids in use, with the lengths of server id and nonce.
+pub(crate) const LAYOUTS: [(u8, usize, usize); 2] = [(0, 1, 4), (5, 4, 7)];
+
+/// The server id of a backend, which has the number of its member.
+pub(crate) fn server_id(member: u16, len: usize) -> Vec<u8> {
+    let mut id = vec![0xa0; len];
+    id[len - 1] = member as u8;
+    id
 }
 
 /// MAC addresses of frames to a member.
@@ -131,6 +145,7 @@ impl Fixture {
             },
             burst_gap_us: 2000,
             nat_retry_ms: 500,
+            cids: layouts(),
             ..Config::default()
         });
         maps.set_nat_sources(&[OUTER_V4.into(), OUTER_V6.into()])
@@ -144,6 +159,7 @@ impl Fixture {
         for (slot, members) in slots() {
             maps.write_slots(slot, &[Slot::settled(members[0], members[1])]);
         }
+        maps.set_cids(&cids()).unwrap();
         let host = HostTables::new(maps.snapshot());
         let measured = (5..=8).map(|id| (id, Measured::default()));
         host.measured.borrow_mut().extend(measured);
@@ -232,6 +248,13 @@ impl Fixture {
     pub(crate) fn service(&self, vip: IpAddr, protocol: u8) -> Service {
         let of = |s: &&Service| s.key.address == vip.into() && s.key.protocol == protocol;
         *self.services.iter().find(of).unwrap()
+    }
+
+    /// Makes these server ids known instead of those that there are.
+    pub(crate) fn set_cids(&mut self, cids: BTreeMap<CidKey, u16>) {
+        self.xdp.maps().set_cids(&cids).unwrap();
+        assert_eq!(self.xdp.maps().cids(), cids);
+        self.host.snapshot_mut().cids = cids;
     }
 
     /// Denies clients.
@@ -420,6 +443,47 @@ fn service(address: IpAddr, port: u16, protocol: u8, slot: u32, flags: u32) -> S
     }
 }
 
+const fn quic(protocol: u8) -> u32 {
+    if protocol == 17 {
+        service_flags::QUIC
+    } else {
+        0
+    }
+}
+
+fn layouts() -> CidLayouts {
+    let layouts = LAYOUTS.iter();
+    layouts.fold(CidLayouts::default(), |all, (rotation, id, nonce)| {
+        all.with(*rotation, Layout::new(*id, *nonce))
+    })
+}
+
+/// Server ids of the members of services of QUIC.
+fn cids() -> BTreeMap<CidKey, u16> {
+    let mut cids = BTreeMap::new();
+    for (vip, first, members) in [
+        (vip::QUIC, 0, 1..=2),
+        (vip::QUIC, V6_SLOTS, 3..=4),
+        (vip::QUIC_NAT, 0, 5..=6),
+        (vip::QUIC_NAT, V6_SLOTS, 7..=8),
+    ] {
+        for member in members {
+            for (rotation, len, _) in LAYOUTS {
+                let id = server_id(member, len);
+                let key = CidKey {
+                    server_id: id.iter().fold(0, |id, byte| id << 8 | u64::from(*byte)),
+                    service: first as u16 + u16::from(vip),
+                    rotation,
+                    server_id_len: len as u8,
+                    _pad: 0,
+                };
+                cids.insert(key, member);
+            }
+        }
+    }
+    cids
+}
+
 fn services() -> Vec<Service> {
     let usual = service_flags::RESET_OPEN | service_flags::REJECT;
     let mut services = Vec::new();
@@ -431,6 +495,12 @@ fn services() -> Vec<Service> {
                 (vip::NAT, PORT, usual | service_flags::HAS_NAT),
                 (vip::CROSS, PORT, usual),
                 (vip::RESTEER, PORT, 0),
+                (vip::QUIC, PORT, usual | quic(protocol)),
+                (
+                    vip::QUIC_NAT,
+                    PORT,
+                    usual | quic(protocol) | service_flags::HAS_NAT,
+                ),
             ] {
                 let slot = first + u32::from(vip);
                 services.push(service(address(vip), port, protocol, slot, flags));
@@ -443,7 +513,7 @@ fn services() -> Vec<Service> {
             }
         }
     }
-    let vips = (1..vip::UNKNOWN).flat_map(|last| [v4(last), v6(last)]);
+    let vips = vip::KNOWN.into_iter().flat_map(|last| [v4(last), v6(last)]);
     for address in vips.chain([OUTER_V4.into(), OUTER_V6.into()]) {
         services.push(service(address, 0, 0, 0, service_flags::ADDRESS));
     }
@@ -457,12 +527,14 @@ fn services() -> Vec<Service> {
 
 fn slots() -> Vec<(u32, [u16; 2])> {
     let mut slots = Vec::new();
-    for vip in [vip::EXACT, vip::ANY, vip::RESTEER] {
+    for vip in [vip::EXACT, vip::ANY, vip::RESTEER, vip::QUIC] {
         slots.push((u32::from(vip), [1, 2]));
         slots.push((V6_SLOTS + u32::from(vip), [3, 4]));
     }
-    slots.push((u32::from(vip::NAT), [5, 6]));
-    slots.push((V6_SLOTS + u32::from(vip::NAT), [7, 8]));
+    for vip in [vip::NAT, vip::QUIC_NAT] {
+        slots.push((u32::from(vip), [5, 6]));
+        slots.push((V6_SLOTS + u32::from(vip), [7, 8]));
+    }
     slots.push((u32::from(vip::CROSS), [3, 4]));
     slots.push((V6_SLOTS + u32::from(vip::CROSS), [1, 2]));
     slots

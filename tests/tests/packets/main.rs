@@ -26,4 +26,5 @@ mod nat;
 mod parse;
 mod passive;
 mod ports;
+mod quic;
 mod sweep;

@@ -132,7 +132,7 @@ fn occupy(fixture: &mut Fixture, ports: impl Iterator<Item = u16>, idle: u32) {
             destination_port: PORT,
             protocol: 6,
             family: 4,
-            _pad: 0,
+            member: 0,
         };
         let forward = NatForward {
             source: OUTER_V4.into(),
@@ -190,7 +190,7 @@ fn with_nine_in_ten_ports_taken_less_than_a_flow_in_a_hundred_is_refused() {
             destination_port: PORT,
             protocol: 6,
             family: 4,
-            _pad: 0,
+            member: 0,
         };
         let forward = fixture.host.forward.borrow_mut().remove(&key).unwrap();
         let reverse = forward.reverse_key(&key);

@@ -36,7 +36,7 @@ fn keys(number: u16, protocol: u8) -> (FlowKey, FlowKey) {
         destination_port: 80,
         protocol,
         family: 4,
-        _pad: 0,
+        member: 0,
     };
     let reverse = FlowKey {
         source: Ipv4Addr::new(10, 8, 0, 5).into(),

@@ -177,6 +177,6 @@ pub(crate) fn key(destination: Ipv4Addr, flow: u32) -> FlowKey {
         destination_port: PORT,
         protocol: 6,
         family: 4,
-        _pad: 0,
+        member: 0,
     }
 }

@@ -53,7 +53,7 @@ fn fill(maps: &mut KernelMaps, flows: u32, idle: u32) -> Result<()> {
             destination_port: 443,
             protocol: 6,
             family: 4,
-            _pad: 0,
+            member: 0,
         };
         let forward = NatForward {
             source: Ipv4Addr::new(10, 98, 0, 1).into(),

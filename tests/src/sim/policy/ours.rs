@@ -11,6 +11,7 @@ use std::{
 use steer_common::{
     abi::{FlowKey, Macs, Slot, TICK_SHIFT},
     decide::decide,
+    quic::Nowhere,
     verdict::Verdict,
     wire::{Packet, Part},
 };
@@ -86,7 +87,7 @@ impl Ours {
         tables.forget_steps();
         let mut key = *flow;
         key.destination = vip(service).into();
-        let verdict = decide(&packet(key, flags), &*tables);
+        let verdict = decide(&packet(key, flags), &*tables, &Nowhere);
         let Verdict::Deliver(target) = verdict else {
             return None;
         };

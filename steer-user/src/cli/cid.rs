@@ -1,0 +1,158 @@
+//! `steer cid`: connection ids of QUIC servers behind this node.
+
+use std::path::PathBuf;
+
+use anyhow::{Context as _, anyhow};
+use clap::{Args, Subcommand};
+use steer_common::{
+    abi::CidLayouts,
+    cid::{self, Layout},
+};
+
+use super::error::{Exit, Failure};
+use crate::{
+    config::{self, CidLayout},
+    quic::{CidConfig, CidGenerator, Hex},
+};
+
+#[derive(Debug, Subcommand)]
+pub(super) enum Cid {
+    /// Prints what a backend's QUIC server has to know to make connection ids, as JSON.
+    Config(Whose),
+    /// Makes connection ids of a backend's QUIC server, one a line.
+    Make(Make),
+    /// Says which server a connection id names.
+    Decode(Decode),
+}
+
+/// Whose connection ids.
+#[derive(Debug, Args)]
+pub(super) struct Whose {
+    /// The backend's name.
+    backend: String,
+    /// Of the [[quic]] with this rotation; without it, of the last one.
+    #[arg(long)]
+    rotation: Option<u8>,
+    #[command(flatten)]
+    file: File,
+}
+
+#[derive(Debug, Args)]
+struct File {
+    /// The configuration.
+    #[arg(long, default_value = "/etc/steer/steer.toml")]
+    config: PathBuf,
+}
+
+#[derive(Debug, Args)]
+pub(super) struct Make {
+    #[command(flatten)]
+    whose: Whose,
+    /// How many.
+    #[arg(long, default_value_t = 1)]
+    count: u32,
+    /// Have the first octet say the length of what follows.
+    #[arg(long)]
+    encode_length: bool,
+}
+
+#[derive(Debug, Args)]
+pub(super) struct Decode {
+    /// The connection id, in hexadecimal digits.
+    id: Hex,
+    /// Print JSON instead of a sentence.
+    #[arg(long)]
+    json: bool,
+    #[command(flatten)]
+    file: File,
+}
+
+impl File {
+    fn load(&self) -> Result<config::Config, Failure> {
+        config::Config::load(&self.config).map_err(|error| Failure::new(Exit::Config, error))
+    }
+}
+
+impl Whose {
+    fn config(&self) -> Result<CidConfig, Failure> {
+        let config = self.file.load()?;
+        let mut backends = config.backends.iter();
+        let backend = backends
+            .find(|backend| backend.name == self.backend)
+            .with_context(|| format!("the configuration has no backend {:?}", self.backend))?;
+        let mut layouts = config.quic.iter().rev();
+        let layout: &CidLayout = layouts
+            .find(|layout| {
+                self.rotation
+                    .is_none_or(|rotation| rotation == layout.rotation)
+            })
+            .with_context(|| "the configuration has no [[quic]] of this rotation")?;
+        Ok(CidConfig {
+            rotation: layout.rotation,
+            server_id: Hex(backend.server_id(layout.server_id)),
+            nonce_length: layout.nonce,
+            encode_length: false,
+        })
+    }
+}
+
+impl Cid {
+    pub(super) fn run(self) -> Result<(), Failure> {
+        match self {
+            Self::Config(whose) => {
+                println!("{}", serde_json::to_string(&whose.config()?)?);
+                Ok(())
+            }
+            Self::Make(make) => make.run(),
+            Self::Decode(decode) => decode.run(),
+        }
+    }
+}
+
+impl Make {
+    fn run(self) -> Result<(), Failure> {
+        let config = CidConfig {
+            encode_length: self.encode_length,
+            ..self.whose.config()?
+        };
+        let generator = CidGenerator::new(config).map_err(|error| anyhow!(error))?;
+        for _ in 0..self.count {
+            println!("{}", Hex(generator.make().bytes().to_vec()));
+        }
+        Ok(())
+    }
+}
+
+impl Decode {
+    fn run(self) -> Result<(), Failure> {
+        let config = self.file.load()?;
+        let layouts = config.quic.iter();
+        let layouts = layouts.fold(CidLayouts::default(), |all, one| {
+            all.with(one.rotation, Layout::new(one.server_id, one.nonce))
+        });
+        let Some(server) = cid::decode(&self.id.0, &layouts) else {
+            let why = "its rotation is of no [[quic]], or it is too short";
+            return Err(anyhow!("{} names no server: {why}", self.id).into());
+        };
+        let len = usize::from(server.len);
+        let id = Hex(server.id.to_be_bytes()[8 - len..].to_vec());
+        let mut backends = config.backends.iter();
+        let backend = backends.find(|backend| backend.server_id(len) == id.0);
+        let backend = backend.map(|backend| backend.name.as_str());
+        if self.json {
+            let said = serde_json::json!({
+                "rotation": server.rotation,
+                "server_id": id,
+                "backend": backend,
+            });
+            println!("{said}");
+        } else {
+            println!(
+                "server id {id} of rotation {}: {}",
+                server.rotation,
+                backend.unwrap_or("no backend of the configuration")
+            );
+        }
+        Ok(())
+    }
+}

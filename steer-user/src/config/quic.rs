@@ -1,0 +1,129 @@
+//! The sections `[[quic]]`, and the server ids of backends.
+
+use std::collections::HashMap;
+
+use ring::digest::{SHA256, digest};
+use steer_common::abi::CIDS;
+use steer_common::cid::{Layout, MAX_SERVER_ID, ROTATIONS};
+
+use super::raw;
+use super::read::List;
+use super::report::Report;
+use super::{Backend, CidLayout, Config};
+use crate::quic::Hex;
+
+/// What servers encode where the document says nothing: server ids that random connection ids do not
+/// meet by chance, and as many random bytes as make ids of the usual twelve.
+const USUAL: CidLayout = CidLayout {
+    rotation: 0,
+    server_id: 4,
+    nonce: 7,
+};
+/// Server ids that may be known, with room for those of members that are on their way out.
+const MAX_CIDS: usize = CIDS as usize * 3 / 4;
+
+pub(super) fn layouts(raw: List<raw::Quic>, report: &mut Report<'_>) -> Vec<CidLayout> {
+    if raw.items.is_empty() {
+        return vec![USUAL];
+    }
+    let mut layouts: Vec<CidLayout> = Vec::new();
+    for raw in raw.items {
+        let most = u32::from(ROTATIONS) - 1;
+        let rotation = report.number(Some(&raw.rotation), 0, 0..=most) as u8;
+        if layouts.iter().any(|layout| layout.rotation == rotation) {
+            let what = format!("rotation {rotation} is there twice");
+            let todo = "give each section another one, 0 to 6";
+            report.add(raw.rotation.span(), what, todo);
+        }
+        let id = raw.server_id_length.as_ref();
+        let server_id = report.number(id, USUAL.server_id as u32, 1..=MAX_SERVER_ID as u32);
+        // Both at most 19 bytes: a connection id has 20.
+        let nonce = raw.nonce_length.as_ref();
+        let nonce = report.number(nonce, USUAL.nonce as u32, 4..=19 - server_id.min(8));
+        layouts.push(CidLayout {
+            rotation,
+            server_id: server_id as usize,
+            nonce: nonce as usize,
+        });
+    }
+    layouts
+}
+
+/// The server ids that a backend was given, each of another length.
+pub(super) fn server_ids(
+    raw: &raw::Backend,
+    layouts: &[CidLayout],
+    report: &mut Report<'_>,
+) -> Vec<Hex> {
+    let mut ids: Vec<Hex> = Vec::new();
+    for value in &raw.server_ids {
+        let todo = "write bytes as hexadecimal digits, like \"0a1b2c3d\"";
+        let Some(id) = report.parse::<Hex>(value, "a server id", todo) else {
+            continue;
+        };
+        let len = id.0.len();
+        if !layouts.iter().any(|layout| layout.server_id == len) {
+            let what = format!("a server id of {len} bytes, but connection ids have none such");
+            let todo =
+                "write as many bytes as `server_id_length` of a [[quic]] says (4 without one)";
+            report.add(value.span(), what, todo);
+        }
+        if ids.iter().any(|other| other.0.len() == len) {
+            let what = format!("two server ids of {len} bytes");
+            report.add(value.span(), what, "keep one of each length");
+        }
+        ids.push(id);
+    }
+    ids
+}
+
+/// Checks that server ids are different, and not too many.
+pub(super) fn check(config: &Config, report: &mut Report<'_>) {
+    let services = config.services.iter().filter(|service| service.quic);
+    let members: Vec<usize> = services.flat_map(|s| config.members(s)).collect();
+    let entries = members.len() * config.quic.len();
+    if entries > MAX_CIDS {
+        let what = format!("{entries} server ids over all services, more than {MAX_CIDS}");
+        let todo = "remove a [[quic]] that is no longer in use, or spread the services over nodes";
+        report.add(report.find("quic"), what, todo);
+    }
+    for layout in &config.quic {
+        let mut known: HashMap<Vec<u8>, usize> = HashMap::new();
+        for index in &members {
+            let backend = &config.backends[*index];
+            let id = backend.server_id(layout.server_id);
+            if let Some(other) = known.insert(id.clone(), *index).filter(|o| o != index) {
+                let what = format!(
+                    "backends {:?} and {:?} have the server id {} of rotation {}",
+                    config.backends[other].name,
+                    backend.name,
+                    Hex(id),
+                    layout.rotation
+                );
+                let todo = "give one of them another by `server_ids`";
+                report.add(report.find("backend"), what, todo);
+            }
+        }
+    }
+}
+
+impl CidLayout {
+    /// What follows the first octet.
+    #[must_use]
+    pub fn layout(&self) -> Option<Layout> {
+        Layout::new(self.server_id, self.nonce)
+    }
+}
+
+impl Backend {
+    /// Its server id of so many bytes, at most 8: the one that it was given, or the first bytes of the
+    /// SHA-256 of its name.
+    #[must_use]
+    pub fn server_id(&self, len: usize) -> Vec<u8> {
+        let given = self.server_ids.iter().find(|id| id.0.len() == len);
+        given.map_or_else(
+            || digest(&SHA256, self.name.as_bytes()).as_ref()[..len].to_vec(),
+            |id| id.0.clone(),
+        )
+    }
+}

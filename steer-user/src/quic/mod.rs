@@ -1,0 +1,186 @@
+//! For servers of QUIC behind steer: connection ids by which a node finds the server again when a
+//! client changes its address, as draft-ietf-quic-load-balancers-21 has them, in plaintext.
+//!
+//! `steer cid config` prints the [`CidConfig`] of a backend as JSON. A server that uses quinn hands it
+//! to [`CidGenerator`]:
+//!
+//! ```
+//! use steer_user::quic::{CidConfig, CidGenerator};
+//!
+//! let config: CidConfig =
+//!     serde_json::from_str(r#"{"rotation": 0, "server_id": "0a1b2c3d", "nonce_length": 7}"#)?;
+//! let generator = CidGenerator::new(config)?;
+//! let mut endpoint = quinn::EndpointConfig::default();
+//! endpoint.cid_generator(move || Box::new(generator.clone()));
+//! # Ok::<(), Box<dyn std::error::Error>>(())
+//! ```
+//!
+//! Servers that share the key of [`quinn::EndpointConfig::new`] can end each other's connections by
+//! stateless resets: clients of a server that has died learn of it at once.
+
+mod hex;
+
+use std::time::Duration;
+
+use quinn::{ConnectionId, ConnectionIdGenerator};
+use rand::RngCore as _;
+use serde::{Deserialize, Serialize};
+use steer_common::cid::{self, Cid, Layout, LowBits, Server};
+
+pub use self::hex::{Hex, NotHex};
+
+/// What a server has to know to make its connection ids.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct CidConfig {
+    /// The first three bits, 0 to 6.
+    pub rotation: u8,
+    /// The server id, 1 to 8 bytes.
+    pub server_id: Hex,
+    /// Random bytes behind it: at least 4, and with the server id 19 at most.
+    pub nonce_length: usize,
+    /// Whether the last five bits of the first octet say the length of what follows, for hardware that
+    /// has to know; they are random otherwise.
+    #[serde(default)]
+    pub encode_length: bool,
+}
+
+/// A configuration that connection ids cannot be made by.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error(
+    "rotation {rotation} with a server id of {server_id} and a nonce of {nonce} bytes: the rotation has to be \
+     0 to 6, the server id 1 to 8 bytes long, the nonce 4 at least, both 19 at most"
+)]
+pub struct BadCidConfig {
+    rotation: u8,
+    server_id: usize,
+    nonce: usize,
+}
+
+/// Makes connection ids that a node finds this server by.
+#[derive(Clone, Debug)]
+pub struct CidGenerator {
+    server: Server,
+    layout: Layout,
+    encode_length: bool,
+    lifetime: Option<Duration>,
+}
+
+impl CidGenerator {
+    /// A generator of connection ids for the server that the configuration names.
+    ///
+    /// # Errors
+    /// If the draft allows no such connection ids.
+    pub fn new(config: CidConfig) -> Result<Self, BadCidConfig> {
+        let id = &config.server_id.0;
+        let server = Server::new(config.rotation, id);
+        let layout = Layout::new(id.len(), config.nonce_length);
+        match (server, layout) {
+            (Some(server), Some(layout)) => Ok(Self {
+                server,
+                layout,
+                encode_length: config.encode_length,
+                lifetime: None,
+            }),
+            _ => Err(BadCidConfig {
+                rotation: config.rotation,
+                server_id: id.len(),
+                nonce: config.nonce_length,
+            }),
+        }
+    }
+
+    /// Has quinn replace connection ids after so long, as they should be once the server got another
+    /// configuration.
+    #[must_use]
+    pub fn with_lifetime(mut self, lifetime: Duration) -> Self {
+        self.lifetime = Some(lifetime);
+        self
+    }
+
+    /// A new connection id, with a random nonce.
+    #[must_use]
+    pub fn make(&self) -> Cid {
+        let mut random = [0; cid::MAX_LEN];
+        rand::rng().fill_bytes(&mut random);
+        let (low, nonce) = (random[0], &random[1..=self.layout.nonce()]);
+        let low = if self.encode_length {
+            LowBits::Length
+        } else {
+            LowBits::Random(low)
+        };
+        match cid::encode(self.server, nonce, low) {
+            Some(cid) => cid,
+            None => unreachable!("the lengths were checked by `new`"),
+        }
+    }
+}
+
+impl ConnectionIdGenerator for CidGenerator {
+    fn generate_cid(&mut self) -> ConnectionId {
+        ConnectionId::new(self.make().bytes())
+    }
+
+    // `validate` stays as it is: an id of another server, which a node hands on because that one has
+    // died, is to be answered with a stateless reset.
+
+    fn cid_len(&self) -> usize {
+        self.layout.cid_len()
+    }
+
+    fn cid_lifetime(&self) -> Option<Duration> {
+        self.lifetime
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use steer_common::abi::CidLayouts;
+
+    use super::*;
+
+    fn config() -> CidConfig {
+        serde_json::from_str(r#"{"rotation":5,"server_id":"0a1b2c3d","nonce_length":7}"#).unwrap()
+    }
+
+    #[test]
+    fn generated_ids_lead_to_the_server_and_differ() {
+        let mut generator = CidGenerator::new(config()).unwrap();
+        let layouts = CidLayouts::default().with(5, Layout::new(4, 7));
+        let ids: Vec<_> = (0..100).map(|_| generator.generate_cid()).collect();
+        for id in &ids {
+            assert_eq!(id.len(), generator.cid_len());
+            let server = cid::decode(id, &layouts).unwrap();
+            assert_eq!((server.rotation, server.id), (5, 0x0a1b_2c3d));
+        }
+        let first: std::collections::HashSet<_> = ids.iter().map(|id| id[0]).collect();
+        assert!(first.len() > 8, "the first octet's low bits are random");
+        let all: std::collections::HashSet<_> = ids.iter().collect();
+        assert_eq!(all.len(), 100);
+    }
+
+    #[test]
+    fn the_length_is_encoded_where_it_is_asked_for() {
+        let config = CidConfig {
+            encode_length: true,
+            ..config()
+        };
+        let generator = CidGenerator::new(config).unwrap();
+        assert_eq!(generator.make().bytes()[0], 5 << 5 | 11);
+    }
+
+    #[test]
+    fn what_the_draft_does_not_allow_is_refused() {
+        for (rotation, id, nonce_length) in [(7, 4, 7), (0, 0, 7), (0, 9, 7), (0, 4, 3), (0, 8, 12)]
+        {
+            let config = CidConfig {
+                rotation,
+                server_id: Hex(vec![1; id]),
+                nonce_length,
+                encode_length: false,
+            };
+            let said = CidGenerator::new(config).unwrap_err().to_string();
+            assert!(said.contains(&format!("rotation {rotation}")), "{said}");
+        }
+    }
+}
