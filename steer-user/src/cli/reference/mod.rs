@@ -52,3 +52,24 @@ fn commands() -> String {
     let lines: Vec<_> = text.lines().map(str::trim_end).collect();
     lines.join("\n") + "\n"
 }
+
+#[cfg(test)]
+mod tests {
+    use std::path::Path;
+
+    use super::*;
+
+    #[test]
+    fn the_documentation_has_these_pages() {
+        let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../docs/src/reference");
+        for (name, page) in pages().unwrap() {
+            let path = folder.join(name);
+            let there = fs::read_to_string(&path).unwrap_or_default();
+            assert!(
+                there == page,
+                "{} is not what the program says; run `cargo xtask docs`",
+                path.display()
+            );
+        }
+    }
+}
