@@ -81,7 +81,7 @@ pub mod service_flags {
     pub const AFFINITY: u32 = 8;
     /// Not a service but an address that `nat` uses as source, so that replies are recognised.
     pub const NAT_SOURCE: u32 = 16;
-    /// Its new flows may be shed: see [`Admission::pressure`](super::Admission::pressure).
+    /// Its new flows may be shed: see `pressure` of its admission entry.
     pub const SHEDS: u32 = 256;
     /// Not a service but an address of services: packets to it may be parts of one for a service.
     pub const ADDRESS: u32 = 32;
