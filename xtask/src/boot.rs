@@ -16,11 +16,7 @@ const INCLUDED: &str = "--include=systemd,systemd-sysv,dbus,iproute2";
 /// Builds the packages and tries them.
 pub(crate) fn run() -> Result<()> {
     setup::run()?;
-    try_packages("release")
-}
-
-/// Builds the packages by a profile of Cargo, and tries them.
-pub(crate) fn try_packages(profile: &str) -> Result<()> {
+    let profile = "release";
     apt_install(
         &["debootstrap", "systemd-container"],
         "a Debian that boots, to try packages in",

@@ -5,7 +5,7 @@ use std::process::{Command, Stdio};
 use anyhow::{Context, Result};
 
 use crate::{
-    boot, llama, python,
+    llama, python,
     run::{as_root_env, cargo, check, is_root, repository},
     setup,
     tool::Tool,
@@ -19,7 +19,7 @@ const CARGO_DENY: Tool = Tool {
 /// What is run, with its name.
 type Step = (&'static str, fn() -> Result<()>);
 
-const STEPS: [Step; 12] = [
+const STEPS: [Step; 11] = [
     ("format", format),
     ("format of steer-ebpf", format_ebpf),
     ("clippy", clippy),
@@ -31,7 +31,6 @@ const STEPS: [Step; 12] = [
     ("tests", tests),
     ("units", units),
     ("manifests", manifests),
-    ("packages", packages),
 ];
 
 /// Runs every step, up to the first that fails.
@@ -148,9 +147,4 @@ fn manifests() -> Result<()> {
             .arg("--strict")
             .arg(repository().join("deploy/kubernetes/node.yaml")),
     )
-}
-
-/// Tries the packages in a system that boots, built like the tests.
-fn packages() -> Result<()> {
-    boot::try_packages("dev")
 }
