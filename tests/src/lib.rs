@@ -16,6 +16,7 @@ pub mod pass;
 pub mod ping;
 pub mod process;
 pub mod programs;
+pub mod quic;
 pub mod sim;
 pub mod steering;
 pub mod summary;

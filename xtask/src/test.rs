@@ -19,7 +19,7 @@ const CARGO_DENY: Tool = Tool {
 /// What is run, with its name.
 type Step = (&'static str, fn() -> Result<()>);
 
-const STEPS: [Step; 11] = [
+const STEPS: [Step; 12] = [
     ("format", format),
     ("format of steer-ebpf", format_ebpf),
     ("clippy", clippy),
@@ -28,6 +28,7 @@ const STEPS: [Step; 11] = [
     ("dependencies", dependencies),
     ("dependencies of steer-ebpf", dependencies_ebpf),
     ("engine", engine),
+    ("another QUIC", quic),
     ("tests", tests),
     ("units", units),
     ("manifests", manifests),
@@ -105,6 +106,11 @@ fn deny(manifest: &str) -> Result<()> {
 /// Installs the real engine that tests start.
 fn engine() -> Result<()> {
     llama::python().map(drop)
+}
+
+/// Installs another implementation of QUIC, which serves in tests.
+fn quic() -> Result<()> {
+    python::environment("quic", "aioquic", &["aioquic==1.7.0"]).map(drop)
 }
 
 /// Runs the tests as root: they make network namespaces and load programs. Cargo itself stays the
