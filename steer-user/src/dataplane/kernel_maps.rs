@@ -28,7 +28,7 @@ use steer_common::{
 };
 
 use super::{
-    Class, Counters, Dataplane, Snapshot, Sweep, SweepLimits, classes,
+    Class, Counters, Dataplane, Snapshot, Sweep, SweepLimits, classes, insist,
     mapped::Mapped,
     perfect_hash, prefix,
     sweep::{Flows, Sweeping},
@@ -218,8 +218,8 @@ impl KernelMaps {
         }
         for (place, found) in &built.prefixes {
             if self.prefixes.get(place) != Some(found) {
-                self.classes
-                    .insert(&trie_key(*place), found, 0)
+                let key = trie_key(*place);
+                insist::update(|| self.classes.insert(&key, found, 0))
                     .context("a prefix of a class cannot be written")?;
                 self.prefixes.insert(*place, *found);
             }
@@ -316,8 +316,7 @@ impl Dataplane for KernelMaps {
     fn set_denied(&mut self, denied: &[(IpAddr, u8)]) -> Result<()> {
         let wanted: Vec<_> = denied.iter().map(|p| prefix::key(*p)).collect();
         for (key, (address, len)) in wanted.iter().zip(denied) {
-            self.denied
-                .insert(key, 1, 0)
+            insist::update(|| self.denied.insert(key, 1, 0))
                 .with_context(|| format!("{address}/{len}: cannot be denied"))?;
         }
         let is_wanted = |key: &Key<Address>| {
@@ -340,11 +339,9 @@ impl Dataplane for KernelMaps {
         let present = self.cids();
         for (key, member) in cids {
             if present.get(key) != Some(member) {
-                self.cids
-                    .insert(key, u32::from(*member), 0)
-                    .with_context(|| {
-                        format!("server id {:#x}: cannot be made known", key.server_id)
-                    })?;
+                insist::update(|| self.cids.insert(key, u32::from(*member), 0)).with_context(
+                    || format!("server id {:#x}: cannot be made known", key.server_id),
+                )?;
             }
         }
         for key in present.keys().filter(|key| !cids.contains_key(key)) {
@@ -535,9 +532,9 @@ impl Dataplane for KernelMaps {
         let cpus = nr_cpus().map_err(|(_, error)| error)?;
         for id in members.iter().map(|id| u32::from(*id)) {
             if !present.contains(&id) {
-                let zeros = PerCpuValues::try_from(vec![Measured::default(); cpus])?;
-                self.measured
-                    .insert(id, zeros, 0)
+                let zeros = vec![Measured::default(); cpus];
+                let zeros = || PerCpuValues::try_from(zeros.clone());
+                insist::update(|| self.measured.insert(id, zeros()?, 0))
                     .with_context(|| format!("member {id}: cannot be measured"))?;
             }
         }

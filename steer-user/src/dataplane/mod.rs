@@ -7,6 +7,7 @@ mod decap;
 mod device;
 mod footprint;
 mod host;
+mod insist;
 mod kernel;
 mod kernel_maps;
 mod mapped;

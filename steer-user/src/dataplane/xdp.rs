@@ -11,7 +11,7 @@ use aya::{
 use steer_common::abi::{PROGRAMS, maps};
 
 use super::{
-    Attacher, MapMemory,
+    Attacher, MapMemory, insist,
     kernel::check_kernel,
     kernel_maps::KernelMaps,
     memory_use::Meters,
@@ -185,8 +185,8 @@ impl Programs {
         let fd = std::os::fd::AsFd::as_fd(data.fd()).try_clone_to_owned()?;
         let array = Map::ProgramArray(MapData::from_fd(fd)?);
         for name in PROGRAMS {
-            program(&mut ebpf, name)?
-                .load()
+            let program = program(&mut ebpf, name)?;
+            insist::load(|| program.load())
                 .with_context(|| format!("the kernel refuses the XDP program {name}"))?;
         }
         let mut array = ProgramArray::try_from(array)?;
