@@ -69,6 +69,11 @@ impl Namespace {
         self.enter(|| Process::spawn(&mut command))?
     }
 
+    /// As [`Self::spawn`], following what the command complains of.
+    pub fn spawn_followed(&self, mut command: Command) -> Result<Process> {
+        self.enter(|| Process::spawn_followed(&mut command))?
+    }
+
     /// Sets a `net.` sysctl of the namespace.
     pub fn sysctl(&self, key: &str, value: &str) -> Result<()> {
         let path = format!("/proc/sys/{}", key.replace('.', "/"));

@@ -1,22 +1,34 @@
 //! Child processes that end with the test that started them.
 
+use std::collections::VecDeque;
 use std::fs::File;
 use std::io::{BufRead, BufReader};
 use std::os::unix::process::CommandExt;
 use std::path::Path;
-use std::process::{Child, ChildStdout, Command, Stdio};
+use std::process::{Child, ChildStderr, ChildStdout, Command, Stdio};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::thread::{self, JoinHandle};
 
 use anyhow::{Context, Result, bail};
+
+/// Lines of a child's standard error that are kept.
+const KEPT: usize = 20;
 
 /// A child in a process group of its own; the group is killed when this is dropped.
 #[derive(Debug)]
 pub struct Process {
     child: Child,
     stdout: Option<BufReader<ChildStdout>>,
+    complaints: Complaints,
     reaped: bool,
 }
 
 impl Process {
+    /// As [`Self::spawn`], with its standard error passed on as the test's own, and the end of it kept.
+    pub fn spawn_followed(command: &mut Command) -> Result<Self> {
+        Self::spawn(command.stderr(Stdio::piped()))
+    }
+
     /// Starts a command with its standard output piped to this process.
     pub fn spawn(command: &mut Command) -> Result<Self> {
         command
@@ -27,9 +39,11 @@ impl Process {
             .spawn()
             .with_context(|| format!("start {command:?}"))?;
         let stdout = child.stdout.take().map(BufReader::new);
+        let complaints = child.stderr.take().map(Complaints::follow);
         Ok(Self {
             child,
             stdout,
+            complaints: complaints.unwrap_or_default(),
             reaped: false,
         })
     }
@@ -46,6 +60,7 @@ impl Process {
         Ok(Self {
             child,
             stdout: None,
+            complaints: Complaints::default(),
             reaped: false,
         })
     }
@@ -96,6 +111,11 @@ impl Process {
         }
     }
 
+    /// The last lines of the standard error of a child that was followed and has ended.
+    pub fn last_words(&mut self) -> String {
+        self.complaints.end()
+    }
+
     /// Whether the child is still running.
     pub fn is_running(&self) -> bool {
         let stat = std::fs::read_to_string(format!("/proc/{}/stat", self.child.id()));
@@ -109,6 +129,44 @@ impl Process {
 impl Drop for Process {
     fn drop(&mut self) {
         self.kill();
+    }
+}
+
+/// What a child writes to its standard error.
+#[derive(Debug, Default)]
+struct Complaints {
+    last: Arc<Mutex<VecDeque<String>>>,
+    follower: Option<JoinHandle<()>>,
+}
+
+impl Complaints {
+    fn follow(stderr: ChildStderr) -> Self {
+        let last = Arc::new(Mutex::new(VecDeque::new()));
+        let kept = Arc::clone(&last);
+        let follower = thread::spawn(move || {
+            for line in BufReader::new(stderr).lines().map_while(Result::ok) {
+                // To the harness, which shows it with the test if that fails.
+                eprintln!("{line}");
+                let mut kept = kept.lock().unwrap_or_else(PoisonError::into_inner);
+                if kept.len() == KEPT {
+                    kept.pop_front();
+                }
+                kept.push_back(line);
+            }
+        });
+        Self {
+            last,
+            follower: Some(follower),
+        }
+    }
+
+    /// The last lines, once nobody can write more.
+    fn end(&mut self) -> String {
+        if let Some(follower) = self.follower.take() {
+            drop(follower.join());
+        }
+        let last = self.last.lock().unwrap_or_else(PoisonError::into_inner);
+        Vec::from_iter(last.iter().cloned()).join("\n")
     }
 }
 

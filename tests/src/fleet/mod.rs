@@ -27,6 +27,8 @@ use crate::{
 pub const HTTP: u16 = 8080;
 /// Port of HTTP over TLS, at VIP and backends.
 pub const HTTPS: u16 = 8443;
+/// What anything at a site may take, on a machine that has other things to do.
+const LIMIT: Duration = Duration::from_secs(60);
 /// Port of the beacons.
 pub const BEACON: u16 = 7100;
 /// Sources of `nat` and `ipip`.
@@ -249,7 +251,7 @@ impl Fleet {
     pub fn start_daemon(&mut self) -> Result<()> {
         let mut daemon = Command::new(&self.steer);
         daemon.args(["run", "--config"]).arg(self.config_path());
-        self.daemon = Some(self.site.node.spawn(daemon)?);
+        self.daemon = Some(self.site.node.spawn_followed(daemon)?);
         Ok(())
     }
 
@@ -298,20 +300,18 @@ impl Fleet {
     /// Waits until the status shows a health for a backend.
     pub fn wait_for_health(&mut self, name: &str, health: &str) -> Result<Duration> {
         let start = Instant::now();
-        wait(
-            Duration::from_secs(15),
-            &format!("{name} is {health}"),
-            || {
-                // Before the daemon listens there is no status.
-                let Ok(all) = self.health() else {
-                    if let Some(daemon) = &mut self.daemon {
-                        ensure!(daemon.is_running(), "the daemon has ended");
-                    }
-                    return Ok(false);
-                };
-                Ok(all.iter().any(|(n, h)| n == name && h == health))
-            },
-        )?;
+        wait(LIMIT, &format!("{name} is {health}"), || {
+            // Before the daemon listens there is no status.
+            let Ok(all) = self.health() else {
+                if let Some(daemon) = &mut self.daemon
+                    && !daemon.is_running()
+                {
+                    bail!("the daemon has ended: {}", daemon.last_words());
+                }
+                return Ok(false);
+            };
+            Ok(all.iter().any(|(n, h)| n == name && h == health))
+        })?;
         Ok(start.elapsed())
     }
 
