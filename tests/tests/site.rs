@@ -4,7 +4,8 @@
 
 use std::{
     fs,
-    net::SocketAddr,
+    io::{ErrorKind, Read as _, Write as _},
+    net::{SocketAddr, TcpStream},
     thread,
     time::{Duration, Instant},
 };
@@ -12,7 +13,9 @@ use std::{
 use steer_tests::{
     fleet::{Fleet, HTTP, HTTPS, Plan, wait},
     load::{Load, Sample},
+    pass::Pass,
     summary::Summary,
+    topology::PORT,
 };
 
 fn fleet(mode: &'static str, v6: bool) -> Fleet {
@@ -111,6 +114,43 @@ fn a_backends_death_fails_no_new_request_for_long_and_none_elsewhere() {
         .collect();
     assert!(failed_elsewhere.is_empty(), "{failed_elsewhere:?}");
     assert!(summary.answers.contains_key("far"), "{summary:?}");
+}
+
+/// A host that is gone says nothing, and a client would wait for minutes: the node answers in its place, so
+/// that the client's TCP tells it at once.
+fn open_connections_to_what_is_gone_are_reset(mode: &'static str, v6: bool) {
+    const LIMIT: Duration = Duration::from_secs(60);
+    const REQUEST: &[u8] = b"GET / HTTP/1.1\r\nhost: chat\r\n\r\n";
+    let mut fleet = fleet(mode, v6);
+    let _pass = Pass::attach(&fleet.site.client, PORT).unwrap();
+    let chat = SocketAddr::new(fleet.vip(), HTTP);
+    let client = &fleet.site.client;
+    let connected = client.enter(|| TcpStream::connect_timeout(&chat, LIMIT));
+    let mut connection = connected.unwrap().unwrap();
+    connection.set_read_timeout(Some(LIMIT)).unwrap();
+    connection.write_all(REQUEST).unwrap();
+    let mut answer = [0; 4096];
+    let length = connection.read(&mut answer).unwrap();
+    let answer = String::from_utf8_lossy(&answer[..length]);
+    assert!(answer.contains("x-backend: near"), "{answer}");
+
+    let gone = &fleet.site.backends[0].namespace;
+    gone.run(&["ip", "link", "set", PORT, "down"]).unwrap();
+    fleet.wait_for_health("near", "down").unwrap();
+    connection.write_all(REQUEST).unwrap();
+    let failure = connection.read(&mut [0; 64]).unwrap_err();
+    assert_eq!(failure.kind(), ErrorKind::ConnectionReset, "{failure}");
+    assert_eq!(ask(&fleet, HTTP).share("far"), 1.0);
+}
+
+#[test]
+fn open_connections_through_nat_to_a_host_that_is_gone_are_reset() {
+    open_connections_to_what_is_gone_are_reset("nat", false);
+}
+
+#[test]
+fn open_connections_through_a_tunnel_to_a_host_that_is_gone_are_reset() {
+    open_connections_to_what_is_gone_are_reset("ipip", true);
 }
 
 #[test]
