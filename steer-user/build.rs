@@ -50,21 +50,32 @@ fn run() -> Result<(), String> {
 
     let toolchain = read_toolchain(&env_json)?;
     let target_dir = out.join("ebpf");
-    let status = cargo(&toolchain, &ebpf, &target_dir)
-        .status()
-        .map_err(|e| {
-            format!(
-                "{}: {e}; run `cargo xtask setup`",
-                toolchain.cargo.display()
-            )
-        })?;
+    let keep = |program: &str, name: &str| {
+        let built = target_dir.join(TARGET).join("release").join(program);
+        fs::copy(&built, out.join(format!("{name}.o")))
+            .map(drop)
+            .map_err(|e| format!("{}: {e}", built.display()))
+    };
+    build(&toolchain, cargo(&toolchain, &ebpf, &target_dir))?;
+    for program in PROGRAMS {
+        keep(program, program)?;
+    }
+    // The same once more, for while somebody traces. Cargo keeps what both have in common.
+    let mut tracing = cargo(&toolchain, &ebpf, &target_dir);
+    tracing.args(["--bin", "steer", "--features", "trace"]);
+    build(&toolchain, tracing)?;
+    keep("steer", "trace")
+}
+
+fn build(toolchain: &Toolchain, mut cargo: Command) -> Result<(), String> {
+    let status = cargo.status().map_err(|e| {
+        format!(
+            "{}: {e}; run `cargo xtask setup`",
+            toolchain.cargo.display()
+        )
+    })?;
     if !status.success() {
         return Err(format!("steer-ebpf did not build ({status})"));
-    }
-    for program in PROGRAMS {
-        let built = target_dir.join(TARGET).join("release").join(program);
-        fs::copy(&built, out.join(format!("{program}.o")))
-            .map_err(|e| format!("{}: {e}", built.display()))?;
     }
     Ok(())
 }

@@ -23,6 +23,7 @@ use crate::{
 /// what a packet for a service of QUIC says of its connection.
 #[inline(always)]
 pub fn decide<T: Tables>(packet: &Packet, tables: &T, look: &impl Look) -> Verdict {
+    tables.see(&packet.key);
     let Some(config) = tables.config() else {
         return Verdict::Pass;
     };

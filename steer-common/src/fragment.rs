@@ -89,6 +89,7 @@ pub(crate) fn follow<F: Frame, T: Tables>(
     let Some(packet) = bare(frame, interface, network, entry.protocol, ports) else {
         return fragment;
     };
+    tables.see(&packet.key);
     if !packet.well_formed {
         return Outcome::drop(DropReason::Malformed);
     }

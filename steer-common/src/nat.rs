@@ -411,7 +411,10 @@ pub(crate) fn reply<T: Tables>(packet: &Packet, tables: &T, config: &Config) -> 
             (entry.member, to_client(entry), entry.back)
         });
         return match found {
-            Some((member, ends, back)) if is_quote => Verdict::Return(member, ends, back),
+            Some((member, ends, back)) if is_quote => {
+                tables.note(Step::Translated(member));
+                Verdict::Return(member, ends, back)
+            }
             Some(_) => Verdict::Drop(DropReason::Malformed),
             None => Verdict::Pass,
         };
@@ -439,6 +442,7 @@ pub(crate) fn reply<T: Tables>(packet: &Packet, tables: &T, config: &Config) -> 
     let Some(seen) = found else {
         return Verdict::Pass;
     };
+    tables.note(Step::Translated(seen.member));
     const OF_CLIENT: u8 =
         nat_state::ANSWERED | nat_state::BACKEND_DONE | nat_state::RESET | nat_state::TURN;
     if (seen.state ^ seen.before) & OF_CLIENT != 0 {

@@ -57,6 +57,7 @@ pub fn quote<F: Frame, T: Tables>(frame: &mut F, interface: u32, tables: &T) -> 
         return Outcome::PASSED;
     };
     let network = network.hidden(frame);
+    tables.see(&network.flow());
     let Some(packet) = icmp::quote(frame, interface, &network) else {
         return Outcome::PASSED;
     };

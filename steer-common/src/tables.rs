@@ -208,6 +208,12 @@ pub trait Tables {
     /// Counts a drop that the program's result does not show.
     fn count_drop(&self, reason: DropReason);
 
+    /// Follows what is looked at: the flow of a packet, as far as it is known by now.
+    #[inline(always)]
+    fn see(&self, key: &FlowKey) {
+        let _ = key;
+    }
+
     /// Follows the decision.
     #[inline(always)]
     fn note(&self, step: Step) {

@@ -9,11 +9,19 @@ mod packet;
 mod route;
 mod runtime;
 mod tables;
+#[cfg(feature = "trace")]
+mod trace;
+#[cfg(not(feature = "trace"))]
+#[path = "no_trace.rs"]
+mod trace;
 
 use aya_ebpf::{bindings::xdp_action, macros::xdp, programs::XdpContext};
 use steer_common::{
-    Outcome, abi::V6, follow, general, open, quic, quote, rare, steer, too_big, translate,
-    verdict::DropReason, wire::is_v6,
+    Outcome,
+    abi::{TraceVerdict, V6},
+    follow, general, open, quic, quote, rare, steer, too_big, translate,
+    verdict::DropReason,
+    wire::is_v6,
 };
 
 use crate::{
@@ -154,21 +162,22 @@ fn argument() -> u16 {
 #[inline(always)]
 fn finish(ctx: &XdpContext, outcome: Outcome, interface: u32) -> u32 {
     if outcome.is_transmitted() {
-        if outcome.word() == interface {
-            return xdp_action::XDP_TX;
+        let port = outcome.word();
+        if port == interface {
+            return trace::end(ctx, TraceVerdict::Transmitted, port, xdp_action::XDP_TX);
         }
-        return match maps::PORTS.redirect(outcome.word(), 0) {
-            Ok(action) => action,
-            Err(_) => dropped(DropReason::NoRoute as u32),
+        return match maps::PORTS.redirect(port, 0) {
+            Ok(action) => trace::end(ctx, TraceVerdict::Redirected, port, action),
+            Err(_) => drop_for(ctx, DropReason::NoRoute as u32),
         };
     }
     if outcome.is_pass() {
-        return xdp_action::XDP_PASS;
+        return trace::end(ctx, TraceVerdict::Passed, 0, xdp_action::XDP_PASS);
     }
     if outcome.is_handed_over() {
         return hand_over(ctx, outcome);
     }
-    dropped(outcome.word())
+    drop_for(ctx, outcome.word())
 }
 
 #[inline(always)]
@@ -179,7 +188,13 @@ fn hand_over(ctx: &XdpContext, outcome: Outcome) -> u32 {
     }
     // SAFETY: the array holds programs of this object only.
     unsafe { maps::PROGRAMS.tail_call(ctx, outcome.program()) };
-    dropped(DropReason::Internal as u32)
+    drop_for(ctx, DropReason::Internal as u32)
+}
+
+#[inline(always)]
+fn drop_for(ctx: &XdpContext, reason: u32) -> u32 {
+    let action = dropped(reason);
+    trace::end(ctx, TraceVerdict::Dropped, reason, action)
 }
 
 #[inline(always)]

@@ -17,7 +17,7 @@ use steer_common::{
         FragmentEntry, FragmentKey, Member, NatForward, NatReverse, Opening, Service, Signal, Slot,
         SourceKey, SourceLimit, TICK_SHIFT, Track, age, bucket,
     },
-    tables::{Added, NextHop, Tables},
+    tables::{Added, NextHop, Step, Tables},
     verdict::DropReason,
     wire::Packet,
 };
@@ -29,7 +29,7 @@ use crate::{
         NAT_FORWARD, NAT_REVERSE, NAT_SOURCES, NEW_FLOWS, NEXT_OPENING, OPENINGS, REFUSED,
         SERVICES, SIGNALS, SLOTS, SOURCES,
     },
-    route,
+    route, trace,
 };
 
 /// Offsets of the bytes that the kernel writes in a slot.
@@ -47,6 +47,7 @@ pub(crate) struct KernelTables {
     ctx: *mut xdp_md,
     /// Looked up once for each packet.
     config: &'static Config,
+    trace: trace::Recorder,
 }
 
 impl KernelTables {
@@ -55,6 +56,7 @@ impl KernelTables {
         Some(Self {
             ctx: ctx.ctx,
             config: CONFIG.get(0)?,
+            trace: trace::Recorder::new()?,
         })
     }
 
@@ -379,6 +381,7 @@ impl Tables for KernelTables {
 
     #[inline(always)]
     fn count_member(&self, id: u16, bytes: u64, new: bool) {
+        self.trace.member(id);
         if let Some(counters) = MEMBER_COUNTS.get_ptr_mut(u32::from(id)) {
             // SAFETY: a per-CPU value, and a program is not interrupted by another of its kind.
             let counters = unsafe { &mut *counters };
@@ -390,11 +393,23 @@ impl Tables for KernelTables {
 
     #[inline(always)]
     fn count_drop(&self, reason: DropReason) {
+        self.trace.answered(reason);
         count_drop(reason as u32);
     }
 
     #[inline(always)]
+    fn see(&self, key: &FlowKey) {
+        self.trace.see(key);
+    }
+
+    #[inline(always)]
+    fn note(&self, step: Step) {
+        self.trace.note(step);
+    }
+
+    #[inline(always)]
     fn count_reply(&self, id: u16) {
+        self.trace.answer(id);
         if let Some(counters) = MEMBER_COUNTS.get_ptr_mut(u32::from(id)) {
             // SAFETY: as in `count_member`.
             unsafe { (*counters).replies += 1 };

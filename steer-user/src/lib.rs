@@ -12,6 +12,7 @@ mod durable;
 pub mod explain;
 pub mod generations;
 pub mod journal;
+mod packet_words;
 pub mod pki;
 pub mod preflight;
 pub mod probe;

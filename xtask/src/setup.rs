@@ -17,13 +17,14 @@ use crate::{
 const BPF_LINKER: &str = "0.13.0";
 
 /// Programs the tests run, and libraries bpf-linker is linked with.
-const PACKAGES: [&str; 9] = [
+const PACKAGES: [&str; 10] = [
     "curl",
     "ethtool",
     "iproute2",
     "bpftool",
     "prometheus",
     "python3-venv",
+    "tshark",
     "pkg-config",
     "zlib1g-dev",
     "libzstd-dev",

@@ -17,6 +17,7 @@ mod member;
 mod nat;
 mod service;
 mod slot;
+mod trace;
 
 pub use address::{Address, Family, MAC_LEN, Mac, Macs};
 pub use admission::{Admission, Refusals, SourceKey, SourceLimit};
@@ -31,6 +32,10 @@ pub use member::{Member, MemberState, Mode, member_flags};
 pub use nat::{Back, NatForward, NatReverse, NatTimeouts, Opening, nat_state};
 pub use service::{Service, ServiceKey, service_flags};
 pub use slot::{Slot, Track};
+pub use trace::{
+    TRACE_ANY, TRACE_BYTES, TRACE_FIRST, TRACE_PROGRAMS, TRACE_RING, TRACE_SERVICES, TRACE_TOLD,
+    TRACE_USUAL, TraceEvent, TraceFilter, TraceState, TraceVerdict, trace_steps,
+};
 
 /// Version of the maps' layout. Part of the pin path, so that programs of two versions never share
 /// a map.
@@ -179,6 +184,14 @@ pub mod maps {
     pub const MEMBER_COUNTS: &str = "MEMBER_COUNTS";
     /// Per-CPU array of `u64`, by drop reason.
     pub const DROP_COUNTS: &str = "DROP_COUNTS";
+    /// Array of one [`TraceFilter`](super::TraceFilter), of the tracing programs only, as the next three.
+    pub const TRACE_FILTER: &str = "TRACE_FILTER";
+    /// Per-CPU array of one [`TraceState`](super::TraceState).
+    pub const TRACE_STATE: &str = "TRACE_STATE";
+    /// Ring of [`TraceEvent`](super::TraceEvent)s.
+    pub const TRACE_EVENTS: &str = "TRACE_EVENTS";
+    /// Array of [`TRACE_PROGRAMS`](super::TRACE_PROGRAMS).
+    pub const TRACE_PROGRAMS: &str = "TRACE_PROGRAMS";
     /// Devmap hash of interfaces, by index.
     pub const PORTS: &str = "PORTS";
     /// Trie of prefixes of outer source [`Address`](super::Address)es that the decap program accepts.
@@ -227,4 +240,7 @@ abi! {
     Slot: 8,
     SourceKey: 24,
     SourceLimit: 32,
+    TraceFilter: 72,
+    TraceEvent: 344,
+    TraceState: 376,
 }

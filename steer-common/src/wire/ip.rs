@@ -1,7 +1,10 @@
 //! IPv4 (RFC 791) and IPv6 (RFC 8200).
 
 use super::{ETHERNET_HEADER, ETHERTYPE_IPV4, ETHERTYPE_IPV6};
-use crate::{abi::Address, frame::Frame};
+use crate::{
+    abi::{Address, FlowKey},
+    frame::Frame,
+};
 
 /// Length of an IPv4 header without options.
 pub const IPV4_HEADER: usize = 20;
@@ -44,6 +47,20 @@ pub(crate) struct Network {
 }
 
 impl Network {
+    /// The flow, without ports.
+    #[inline(always)]
+    pub(crate) const fn flow(&self) -> FlowKey {
+        FlowKey {
+            source: self.source,
+            destination: self.destination,
+            source_port: 0,
+            destination_port: 0,
+            protocol: self.protocol,
+            family: self.family,
+            member: 0,
+        }
+    }
+
     /// The same, with one case made of all, as [`Packet::hidden`](super::Packet). Of a packet inside
     /// another, `at` is lost.
     #[inline(always)]

@@ -272,7 +272,12 @@ impl Client {
     }
 
     /// Asks, and gives the answer's body if the answer is yes.
-    async fn ask(&self, method: Method, path: &str, body: Bytes) -> Result<Incoming, ClientError> {
+    pub(super) async fn ask(
+        &self,
+        method: Method,
+        path: &str,
+        body: Bytes,
+    ) -> Result<Incoming, ClientError> {
         let malformed = |error: hyper::Error| ClientError::Malformed(error.to_string());
         let stream = UnixStream::connect(&self.socket)
             .await

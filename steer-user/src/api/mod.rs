@@ -8,6 +8,7 @@ mod metrics;
 mod monitor;
 mod openapi;
 mod server;
+mod trace;
 mod watch;
 
 use std::{net::SocketAddr, time::Duration};
@@ -21,6 +22,7 @@ pub use self::metrics::{Family, families};
 pub use self::monitor::{Monitor, monitor};
 pub use self::openapi::openapi;
 pub use self::server::{bind, serve};
+pub use self::trace::{TraceLine, TraceStream, TracedPacket};
 
 /// A flow to explain.
 #[derive(Clone, Debug, Serialize, Deserialize, schemars::JsonSchema)]

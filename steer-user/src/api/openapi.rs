@@ -10,7 +10,7 @@ use super::{
 };
 use crate::{
     config::Document,
-    control::{Applied, Decision, Diff, KnobStatus, Readiness, Status},
+    control::{Applied, Decision, Diff, KnobStatus, Readiness, Status, TraceRequest},
     dataplane::MapMemory,
     explain::Explanation,
     generations::{Generation, History},
@@ -166,6 +166,14 @@ fn operations() -> Vec<Operation> {
             ),
             of::<KnobStatus>,
         ),
+        Operation {
+            answer: Answer::Text("application/x-ndjson"),
+            ..does(
+                "/v1/trace",
+                "Live packets and what becomes of them, a line of JSON each, until the client goes",
+                Some(of::<TraceRequest>),
+            )
+        },
         text(
             "/metrics",
             "read",
@@ -268,6 +276,7 @@ mod tests {
             include_str!("config.rs"),
             include_str!("monitor.rs"),
             include_str!("watch.rs"),
+            include_str!("trace.rs"),
             include_str!("openapi.rs"),
         ];
         let mut found = BTreeSet::new();

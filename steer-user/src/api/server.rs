@@ -31,7 +31,7 @@ use super::{
     access::{self, Peer},
     config,
     listen::{self, Bodies},
-    openapi, watch,
+    openapi, trace, watch,
 };
 use crate::{
     config::Protocol,
@@ -91,6 +91,7 @@ fn routes(access: &Access, monitor: Monitor) -> Router {
         .route("/v1/backends/{name}/undrain", post(undrain))
         .route("/v1/backends/{name}/weight", post(weigh))
         .route("/v1/tune/{name}", post(tune))
+        .route("/v1/trace", post(trace::trace))
         .merge(config::operating())
         .layer(small());
     Router::new()

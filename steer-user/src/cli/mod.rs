@@ -17,6 +17,7 @@ mod shell;
 mod show;
 mod table;
 mod top;
+mod trace;
 mod tune;
 mod watch;
 
@@ -61,6 +62,8 @@ enum Command {
     Explain(ask::Explain),
     /// Shows the last decisions about a backend, with what led to them.
     Why(ask::Why),
+    /// Shows live packets, what becomes of them, and why.
+    Trace(trace::Trace),
     /// Shows services.
     #[command(subcommand)]
     Service(operator::Service),
@@ -108,6 +111,7 @@ pub fn main() -> ExitCode {
         Command::Explain(command) => command.run(),
         Command::Service(command) => command.run(),
         Command::Why(command) => command.run(),
+        Command::Trace(command) => command.run(),
         Command::Backend(command) => command.run(),
         Command::Weight(command) => command.run(),
         Command::Tune(command) => command.run(),

@@ -35,6 +35,9 @@ pub(super) fn status(status: &Status) -> String {
             );
         }
     }
+    if let Some(by) = &status.traced_by {
+        let _ = writeln!(text, "{by} traces, which slows the data path down");
+    }
     if let Some(generation) = status.generation {
         let trial = status.confirm_by.map_or(String::new(), |until| {
             let until = format_rfc3339_seconds(until);

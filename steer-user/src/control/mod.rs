@@ -32,6 +32,7 @@ mod slots;
 mod status;
 #[cfg(test)]
 mod tests;
+mod trace;
 mod tune;
 mod tuned;
 mod ways;
@@ -52,5 +53,6 @@ pub use self::run::{Command, Commands, Configured, Life, Pulse, Setup, TICK, run
 pub use self::status::{
     BackendStatus, ClassStatus, LatencyStatus, MemberStatus, PassiveStatus, ServiceStatus, Status,
 };
+pub use self::trace::{Lease, TraceNames, TraceRefused, TraceReply, TraceRequest, Tracing};
 pub use self::tune::{Knob, KnobStatus, TuneError};
 pub use self::why::Decision;

@@ -17,8 +17,16 @@ use tracing::{error, info};
 
 use super::{
     Attachment, Configure, Controller, Decision, Drain, KnobStatus, MemberPassive, Meters,
-    Readiness, Refused, Status, TuneError, configure::InUse, drained::Drained, interfaces,
-    meters::Turn, recorder::Recorder, status, ways, weights::Weights,
+    Readiness, Refused, Status, TuneError,
+    configure::InUse,
+    drained::Drained,
+    interfaces,
+    meters::Turn,
+    recorder::Recorder,
+    status,
+    trace::{Trace, TraceReply, TraceRequest},
+    ways,
+    weights::Weights,
 };
 use crate::{
     config::Config,
@@ -43,6 +51,8 @@ const JITTER: f64 = 0.1;
 pub enum Command {
     /// What there is to see.
     Status(oneshot::Sender<Result<Status>>),
+    /// Tell of packets; with who asks.
+    Trace(TraceRequest, String, TraceReply),
     /// The memory of each map.
     Memory(oneshot::Sender<Result<Vec<MapMemory>>>),
     /// What the data path does with a packet.
@@ -190,6 +200,7 @@ pub async fn run(setup: Setup, xdp: Xdp, commands: mpsc::Receiver<Command>) -> R
         controller,
         attacher,
         attached,
+        trace: Trace::new(),
         sizes,
         targets: followers,
         measurements,
@@ -216,6 +227,7 @@ pub(super) struct Daemon {
     pub(super) attacher: Attacher,
     /// Interfaces of the configuration, in its order.
     pub(super) attached: Vec<Attachment>,
+    pub(super) trace: Trace,
     /// Entries of the tables of flows.
     pub(super) sizes: Sizes,
     pub(super) targets: watch::Sender<ways::Targets>,
@@ -266,6 +278,11 @@ impl Daemon {
                     self.obey(command);
                     (Turn::Command, Ok(()))
                 }
+                Some(news) = self.trace.news.recv() => {
+                    begun = Instant::now();
+                    self.trace_news(news);
+                    (Turn::Command, Ok(()))
+                }
                 Some(()) = links.recv() => {
                     begun = Instant::now();
                     self.watch_interfaces();
@@ -295,6 +312,7 @@ impl Daemon {
             }
         }
         (self.life)(Pulse::Stopping);
+        self.end_trace();
         for prober in self.probers {
             prober.abort();
         }
@@ -313,10 +331,12 @@ impl Daemon {
                     generation: self.in_use.number,
                     confirm_by: self.confirm_by(),
                     attached: self.attached.clone(),
+                    traced_by: self.trace.by(),
                     ..status
                 });
                 drop(reply.send(status));
             }
+            Command::Trace(request, by, reply) => self.begin_trace(&request, by, reply),
             Command::Memory(reply) => drop(reply.send(self.attacher.memory())),
             Command::Explain(question, reply) => {
                 drop(reply.send(self.controller.explain(&question)));

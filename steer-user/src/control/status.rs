@@ -32,6 +32,9 @@ pub struct Status {
     /// How it is attached to each.
     #[serde(default)]
     pub attached: Vec<Attachment>,
+    /// Who traces, which slows the data path down.
+    #[serde(default)]
+    pub traced_by: Option<String>,
     /// The generation of the configuration in use, if the state directory has it.
     #[serde(default)]
     pub generation: Option<u64>,
@@ -321,6 +324,7 @@ pub(super) fn of<D: Dataplane>(controller: &Controller<D>, now: Instant) -> Resu
         node: config.node.name.clone(),
         interfaces: config.node.interfaces.clone(),
         attached: Vec::new(),
+        traced_by: None,
         generation: None,
         confirm_by: None,
         frozen: controller.frozen.is_some(),

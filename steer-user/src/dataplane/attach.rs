@@ -1,6 +1,6 @@
 //! Programs on interfaces.
 
-use std::{io, thread, time::Duration};
+use std::{io, path::Path, thread, time::Duration};
 
 use anyhow::{Context, Result, anyhow, bail};
 use aya::programs::{
@@ -18,6 +18,8 @@ use super::{
     migration::{self, Migration},
     pinned_link,
     pins::Pins,
+    sizes::Sizes,
+    trace::{TracePrograms, Tracer},
     xdp::Programs,
 };
 
@@ -29,7 +31,10 @@ pub struct Attacher {
     programs: Programs,
     meters: Meters,
     pins: Option<Pins>,
+    sizes: Sizes,
     migration: Option<Migration>,
+    /// Attached in place of the usual ones while somebody traces.
+    tracing: Option<TracePrograms>,
 }
 
 impl Attacher {
@@ -37,13 +42,16 @@ impl Attacher {
         programs: Programs,
         meters: Meters,
         pins: Option<Pins>,
+        sizes: Sizes,
         migration: Option<Migration>,
     ) -> Self {
         Self {
             programs,
             meters,
             pins,
+            sizes,
             migration,
+            tracing: None,
         }
     }
 
@@ -60,22 +68,17 @@ impl Attacher {
             bail!("interface {interface}: {why}");
         }
         let pin = self.pins.as_ref().map(|pins| pins.link(interface));
-        let program = self.programs.main()?;
+        let program = match &mut self.tracing {
+            Some(tracing) => tracing.program()?,
+            None => self.programs.main()?,
+        };
         if let Some(path) = pin.as_ref().filter(|path| path.exists()) {
             let is_there = pinned_link::interface(path)? == Some(device.index);
             let wanted = if generic { Way::Generic } else { Way::Native };
             let way = device.program.map(|program| program.way);
             if is_there && way == Some(wanted) {
-                let link = PinnedLink::from_pin(path)
-                    .with_context(|| format!("{}: cannot take up the link", path.display()))?;
-                let link = XdpLink::try_from(FdLink::from(link))
-                    .with_context(|| format!("{}: not a link of XDP", path.display()))?;
-                let id = program.attach_to_link(link).with_context(|| {
-                    format!("interface {interface}: cannot replace the program")
-                })?;
-                // The pin holds the link; this process need not.
-                drop(program.take_link(id)?);
-                return Ok(());
+                return replace(program, path)
+                    .with_context(|| format!("interface {interface}: cannot replace the program"));
             }
             // The interface that it belonged to is gone, or the link is of the other kind.
             info!(interface, is_there, ?way, "attaching anew");
@@ -122,7 +125,8 @@ impl Attacher {
             migration.finish();
         }
         for (_, path) in pins.program_arrays() {
-            if self.programs.pin.as_ref() != Some(&path) {
+            let tracing = self.tracing.as_ref().and_then(|t| t.programs.pin.as_ref());
+            if self.programs.pin.as_ref() != Some(&path) && tracing != Some(&path) {
                 migration::remove(&path);
             }
         }
@@ -134,6 +138,68 @@ impl Attacher {
     /// None, unless the object is not ours.
     pub fn program(&mut self) -> Result<&mut Program> {
         self.programs.main()
+    }
+
+    /// What makes the copy of the programs that traces.
+    ///
+    /// # Errors
+    /// Without a place for pins, which it finds the maps by.
+    pub fn tracer(&mut self) -> Result<Tracer> {
+        let pins = self.pins.clone();
+        Ok(Tracer {
+            pins: pins.context("nothing can be traced without pins")?,
+            sizes: self.sizes,
+            usual: self.programs.main()?.fd()?.try_clone()?,
+        })
+    }
+
+    /// Puts the copy that traces in the place of the usual programs. No packet is missed.
+    ///
+    /// # Errors
+    /// If the kernel refuses; the usual programs are in their place again then.
+    pub fn trace(&mut self, programs: TracePrograms) -> Result<()> {
+        self.tracing = Some(programs);
+        let done = self.replace_all();
+        if done.is_err() {
+            self.end_trace();
+        }
+        done
+    }
+
+    /// Puts the usual programs back.
+    pub fn end_trace(&mut self) {
+        let Some(tracing) = self.tracing.take() else {
+            return;
+        };
+        // What stays tells what nobody hears, and is replaced when a daemon starts at the latest.
+        if let Err(error) = self.replace_all() {
+            warn!(error = format!("{error:#}"), "the programs that trace stay");
+            return;
+        }
+        thread::sleep(GRACE);
+        if let Some(pin) = &tracing.programs.pin {
+            migration::remove(pin);
+        }
+    }
+
+    fn replace_all(&mut self) -> Result<()> {
+        let Some(pins) = &self.pins else {
+            return Ok(());
+        };
+        let program = match &mut self.tracing {
+            Some(tracing) => tracing.program()?,
+            None => self.programs.main()?,
+        };
+        for interface in pins.interfaces() {
+            let path = pins.link(&interface);
+            // One that is gone is attached to when it comes back.
+            if pinned_link::interface(&path)?.is_some() {
+                replace(program, &path).with_context(|| {
+                    format!("interface {interface}: cannot replace the program")
+                })?;
+            }
+        }
+        Ok(())
     }
 
     /// Memory of each map, as the kernel counts it.
@@ -159,6 +225,18 @@ impl Attacher {
     pub fn interfaces(&self) -> Vec<String> {
         self.pins.as_ref().map(Pins::interfaces).unwrap_or_default()
     }
+}
+
+/// Replaces the program behind a pinned link, atomically.
+fn replace(program: &mut Program, pin: &Path) -> Result<()> {
+    let link = PinnedLink::from_pin(pin)
+        .with_context(|| format!("{}: cannot take up the link", pin.display()))?;
+    let link = XdpLink::try_from(FdLink::from(link))
+        .with_context(|| format!("{}: not a link of XDP", pin.display()))?;
+    let id = program.attach_to_link(link)?;
+    // The pin holds the link; this process need not.
+    drop(program.take_link(id)?);
+    Ok(())
 }
 
 /// Attaches a program by a bpf_link and by nothing else.

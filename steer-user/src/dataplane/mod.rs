@@ -22,6 +22,7 @@ mod pins;
 mod prefix;
 mod sizes;
 mod sweep;
+mod trace;
 mod xdp;
 
 pub use attach::{Attacher, interface_index};
@@ -40,6 +41,7 @@ pub use perfect_hash::{PerfectHash, build as build_perfect_hash};
 pub use pins::Pins;
 pub use sizes::Sizes;
 pub use sweep::{now_ms, now_ns};
+pub use trace::{TraceEvents, TracePrograms, Tracer};
 pub use xdp::{OpenOptions, Xdp};
 
 use std::{

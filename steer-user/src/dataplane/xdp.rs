@@ -68,7 +68,7 @@ impl Xdp {
         let meters = Meters::of(&programs.ebpf)?;
         let maps = KernelMaps::new(&mut programs.ebpf)?;
         Ok(Self {
-            attacher: Attacher::new(programs, meters, pins, migration),
+            attacher: Attacher::new(programs, meters, pins, sizes, migration),
             maps,
             adopted,
             sizes,
@@ -138,6 +138,8 @@ pub(super) struct Programs {
     _array: ProgramArray<MapData>,
     /// Where it is pinned.
     pub(super) pin: Option<PathBuf>,
+    /// Name of the program that every packet comes to first.
+    pub(super) first: &'static str,
 }
 
 impl Programs {
@@ -185,9 +187,7 @@ impl Programs {
         let fd = std::os::fd::AsFd::as_fd(data.fd()).try_clone_to_owned()?;
         let array = Map::ProgramArray(MapData::from_fd(fd)?);
         for name in PROGRAMS {
-            let program = program(&mut ebpf, name)?;
-            insist::load(|| program.load())
-                .with_context(|| format!("the kernel refuses the XDP program {name}"))?;
+            load(&mut ebpf, name)?;
         }
         let mut array = ProgramArray::try_from(array)?;
         for (index, name) in (0..).zip(PROGRAMS) {
@@ -199,13 +199,29 @@ impl Programs {
             ebpf,
             _array: array,
             pin,
+            first: PROGRAM,
         })
+    }
+
+    /// Loads one more program of the object.
+    ///
+    /// # Errors
+    /// If the kernel refuses.
+    pub(super) fn load_program(&mut self, name: &str) -> Result<&mut Program> {
+        load(&mut self.ebpf, name)
     }
 
     /// The program that every packet comes to first.
     pub(super) fn main(&mut self) -> Result<&mut Program> {
-        program(&mut self.ebpf, PROGRAM)
+        program(&mut self.ebpf, self.first)
     }
+}
+
+fn load<'e>(ebpf: &'e mut Ebpf, name: &str) -> Result<&'e mut Program> {
+    let program = program(ebpf, name)?;
+    insist::load(|| program.load())
+        .with_context(|| format!("the kernel refuses the XDP program {name}"))?;
+    Ok(program)
 }
 
 fn program<'e>(ebpf: &'e mut Ebpf, name: &str) -> Result<&'e mut Program> {

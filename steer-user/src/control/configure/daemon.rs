@@ -380,6 +380,7 @@ impl Daemon {
         self.targets.send_replace(targets(config));
         (self.configured)(config);
         self.meters.configured(config);
+        self.name_for_traces();
         Ok(())
     }
 }

@@ -1,0 +1,293 @@
+//! Somebody traces: what becomes of packets is told by a ring.
+//!
+//! Packets come to [`steer_trace`] first, which leaves those that do not fit to the usual programs. What is
+//! found out of the others on their way is written into a value of this CPU, whichever program finds it;
+//! the last one leaves the rest to [`steer_told`]. Nothing here is a function that is called: the largest of the
+//! programs leave no room for it on the stack.
+
+use core::arch::asm;
+
+use aya_ebpf::{
+    bindings::{xdp_action, xdp_md},
+    helpers::{
+        bpf_ktime_get_ns,
+        generated::{bpf_xdp_get_buff_len, bpf_xdp_load_bytes},
+    },
+    macros::{map, xdp},
+    maps::{Array, PerCpuArray, ProgramArray, RingBuf},
+    programs::XdpContext,
+};
+use steer_common::{
+    abi::{
+        self, FlowKey, MAIN, TRACE_ANY, TRACE_BYTES, TRACE_TOLD, TRACE_USUAL, TraceEvent,
+        TraceFilter, TraceState, TraceVerdict, trace_steps,
+    },
+    tables::Step,
+    verdict::DropReason,
+    wire::{is_v6, parse_v4, parse_v6},
+};
+
+use crate::{
+    maps::{MEMBERS, PROGRAMS},
+    packet::XdpFrame,
+};
+
+#[map]
+static TRACE_FILTER: Array<TraceFilter> = Array::with_max_entries(1, 0);
+
+#[map]
+static TRACE_STATE: PerCpuArray<TraceState> = PerCpuArray::with_max_entries(1, 0);
+
+#[map]
+static TRACE_EVENTS: RingBuf = RingBuf::with_byte_size(abi::TRACE_RING, 0);
+
+#[map]
+static TRACE_PROGRAMS: ProgramArray =
+    ProgramArray::with_max_entries(abi::TRACE_PROGRAMS.len() as u32, 0);
+
+/// Begins with a packet. Nobody is told of one that does not fit: the usual programs have it from here on.
+#[xdp]
+#[inline(always)]
+pub fn steer_trace(ctx: XdpContext) -> u32 {
+    if !begin(&ctx) {
+        // SAFETY: the array holds programs of the data path only.
+        unsafe { TRACE_PROGRAMS.tail_call(&ctx, TRACE_USUAL) };
+    }
+    // SAFETY: the array holds programs of this object only.
+    unsafe { PROGRAMS.tail_call(&ctx, MAIN) };
+    crate::dropped(DropReason::Internal as u32)
+}
+
+/// Tells of a packet that is done with, if it fits, and says what the kernel is to do with it.
+#[xdp]
+#[inline(always)]
+pub fn steer_told(ctx: XdpContext) -> u32 {
+    let (Some(state), Some(filter)) = (state(), TRACE_FILTER.get(0)) else {
+        return xdp_action::XDP_ABORTED;
+    };
+    if fits(state, filter) {
+        tell(ctx.ctx, state);
+    }
+    state.action
+}
+
+/// The state of this CPU.
+#[inline(always)]
+fn state<'s>() -> Option<&'s mut TraceState> {
+    // SAFETY: a per-CPU value, and a program is not interrupted by another of its kind.
+    TRACE_STATE
+        .get_ptr_mut(0)
+        .map(|state| unsafe { &mut *state })
+}
+
+/// Takes note of a packet as it comes. False if it is known not to fit, which it is of packets with the usual
+/// headers: the flow of others is found out on their way.
+#[inline(always)]
+fn begin(ctx: &XdpContext) -> bool {
+    let (Some(state), Some(filter)) = (state(), TRACE_FILTER.get(0)) else {
+        return false;
+    };
+    let frame = XdpFrame::new(ctx);
+    let packet = if is_v6(&frame) {
+        parse_v6(&frame, 0)
+    } else {
+        parse_v4(&frame, 0)
+    };
+    if packet.is_some_and(|packet| !filter.takes_flow(&packet.key)) {
+        return false;
+    }
+    let event = &mut state.event;
+    event.key.family = 0;
+    event.slot = u32::MAX;
+    event.steps = 0;
+    event.service = TRACE_ANY;
+    event.class = TRACE_ANY;
+    event.member = 0;
+    event.reason = 0;
+    event.len = length(ctx.ctx);
+    event.before_len = copy(ctx.ctx, &mut event.before, event.len);
+    true
+}
+
+#[inline(always)]
+fn length(ctx: *mut xdp_md) -> u32 {
+    // SAFETY: the context is valid.
+    unsafe { bpf_xdp_get_buff_len(ctx) as u32 }
+}
+
+/// Copies the first bytes of the packet, and returns how many.
+#[inline(always)]
+fn copy(ctx: *mut xdp_md, to: &mut [u8; TRACE_BYTES], len: u32) -> u16 {
+    let mut len = len & 0xffff;
+    if len > TRACE_BYTES as u32 {
+        len = TRACE_BYTES as u32;
+    }
+    // SAFETY: a move of a register to itself: what is checked is what is used.
+    unsafe { asm!("{0} = {0}", inout(reg) len, options(pure, nomem, nostack)) };
+    if len == 0 {
+        return 0;
+    }
+    // SAFETY: the context is valid, and there is room for as many bytes.
+    let done = unsafe { bpf_xdp_load_bytes(ctx, 0, to.as_mut_ptr().cast(), len) };
+    if done == 0 { len as u16 } else { 0 }
+}
+
+/// What takes note of a packet on its way, in one program.
+#[derive(Clone, Copy)]
+pub(crate) struct Recorder(*mut TraceState);
+
+impl Recorder {
+    #[inline(always)]
+    pub(crate) fn new() -> Option<Self> {
+        TRACE_STATE.get_ptr_mut(0).map(Self)
+    }
+
+    #[inline(always)]
+    fn event(&self) -> &mut TraceEvent {
+        // SAFETY: as in `state`; nobody keeps what is lent here.
+        unsafe { &mut (*self.0).event }
+    }
+
+    /// Takes note of the flow.
+    #[inline(always)]
+    pub(crate) fn see(self, key: &FlowKey) {
+        self.event().key = *key;
+    }
+
+    #[inline(always)]
+    fn step(self, step: u32) {
+        self.event().steps |= step;
+    }
+
+    /// Takes note of a step of the decision.
+    #[inline(always)]
+    pub(crate) fn note(self, step: Step) {
+        match step {
+            Step::Service(id) => self.event().service = id,
+            Step::Class(id) => self.event().class = id,
+            Step::Slot(index, _) => self.event().slot = index,
+            Step::Picked(id) => self.choice(id, trace_steps::PICKED),
+            Step::Owner(id) => self.choice(id, trace_steps::OWNER),
+            Step::Remembered(id) => self.choice(id, trace_steps::REMEMBERED),
+            Step::Translated(id) => self.choice(id, trace_steps::TRANSLATED),
+            Step::ServerId(_, id) if id != 0 => self.choice(id, trace_steps::SERVER_ID),
+            Step::ServerId(..) => self.step(trace_steps::STRANGE_ID),
+            Step::Insert(_) => self.step(trace_steps::INSERTED),
+            Step::Retry(_) => self.step(trace_steps::RETRIED),
+            Step::Unusable(_) => self.step(trace_steps::UNUSABLE),
+            Step::Hot(_) => self.step(trace_steps::HOT),
+            Step::Outside(_) => self.step(trace_steps::OUTSIDE),
+            Step::EndOfChain => self.step(trace_steps::END_OF_CHAIN),
+        }
+    }
+
+    #[inline(always)]
+    fn choice(self, id: u16, step: u32) {
+        self.member(id);
+        self.step(step);
+    }
+
+    /// Takes note of the member that a packet goes to.
+    #[inline(always)]
+    pub(crate) fn member(self, id: u16) {
+        self.event().member = id;
+    }
+
+    /// Takes note that a packet is a member's answer.
+    #[inline(always)]
+    pub(crate) fn answer(self, id: u16) {
+        self.choice(id, trace_steps::ANSWER);
+    }
+
+    /// Takes note that a packet's sender is answered.
+    #[inline(always)]
+    pub(crate) fn answered(self, reason: DropReason) {
+        self.event().reason = reason as u8;
+    }
+}
+
+/// What every program ends with: `action`, once it was told of. `word` is the reason of a drop, or the interface
+/// that the packet leaves by.
+#[inline(always)]
+pub(crate) fn end(ctx: &XdpContext, verdict: TraceVerdict, word: u32, action: u32) -> u32 {
+    if let Some(state) = state() {
+        state.action = action;
+        state.event.verdict = verdict as u8;
+        state.event.sent_by = word;
+        // SAFETY: the array holds programs of the data path only.
+        unsafe { TRACE_PROGRAMS.tail_call(ctx, TRACE_TOLD) };
+    }
+    // Nobody traces any more: the array was the daemon's, and it is gone.
+    action
+}
+
+/// Whether a packet is to be told of.
+#[inline(always)]
+fn fits(state: &mut TraceState, filter: &TraceFilter) -> bool {
+    let event = &mut state.event;
+    let takes = if event.key.family == 0 {
+        filter.takes_any_flow()
+    } else {
+        filter.takes_flow(&event.key)
+    };
+    if !takes {
+        return false;
+    }
+    if event.verdict == TraceVerdict::Dropped as u8 {
+        event.reason = event.sent_by as u8;
+    }
+    if event.verdict == TraceVerdict::Dropped as u8 || event.verdict == TraceVerdict::Passed as u8 {
+        event.sent_by = 0;
+    } else if event.reason != 0 {
+        event.verdict = TraceVerdict::Answered as u8;
+    }
+    if !takes_result(filter, event) {
+        return false;
+    }
+    state.fits += 1;
+    if filter.sample > 1 && state.fits % u64::from(filter.sample) != 0 {
+        return false;
+    }
+    if filter.limit != 0 && state.told >= u64::from(filter.limit) {
+        return false;
+    }
+    state.told += 1;
+    true
+}
+
+/// Whether what became of the packet fits.
+#[inline(always)]
+fn takes_result(filter: &TraceFilter, event: &mut TraceEvent) -> bool {
+    let mut backend = TRACE_ANY;
+    if event.member != 0
+        && let Some(member) = MEMBERS.get(u32::from(event.member))
+    {
+        backend = member.backend;
+        // Answers of `nat` are for no service by their address.
+        if event.service == TRACE_ANY {
+            event.service = member.service;
+        }
+    }
+    (filter.verdicts == 0 || filter.verdicts >> (event.verdict & 7) & 1 != 0)
+        && (filter.reasons == 0 || filter.reasons >> (event.reason & 0x3f) & 1 != 0)
+        && filter.takes_service(event.service)
+        && (filter.backend == TRACE_ANY || filter.backend == backend)
+}
+
+#[inline(always)]
+fn tell(ctx: *mut xdp_md, state: &mut TraceState) {
+    let event = &mut state.event;
+    // SAFETY: the helper takes nothing.
+    event.at_ns = unsafe { bpf_ktime_get_ns() };
+    // SAFETY: the context is valid.
+    event.interface = unsafe { (*ctx).ingress_ifindex };
+    event.after_len = 0;
+    event.sent_len = 0;
+    if event.sent_by != 0 {
+        event.sent_len = length(ctx);
+        event.after_len = copy(ctx, &mut event.after, event.sent_len);
+    }
+    if TRACE_EVENTS.output::<TraceEvent>(&*event, 0).is_err() {
+        state.lost += 1;
+    }
+}
