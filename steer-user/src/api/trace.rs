@@ -268,7 +268,7 @@ impl Lines {
         let names = self.tracing.names.borrow().clone();
         let mut text = String::new();
         for _ in 0..BATCH.min(usize::try_from(self.left).unwrap_or(BATCH)) {
-            let Some(event) = self.events.get_mut().next() else {
+            let Some(event) = self.events.get_mut().take() else {
                 break;
             };
             self.left -= 1;

@@ -103,7 +103,7 @@ impl TracePrograms {
 
 impl TraceEvents {
     /// The next event, if there is one.
-    pub fn next(&mut self) -> Option<Box<TraceEvent>> {
+    pub fn take(&mut self) -> Option<Box<TraceEvent>> {
         loop {
             let item = self.ring.next()?;
             if item.len() < size_of::<TraceEvent>() {
