@@ -6,7 +6,7 @@
 use std::{
     collections::VecDeque,
     net::IpAddr,
-    time::{Duration, SystemTime, UNIX_EPOCH},
+    time::{Duration, Instant, SystemTime, UNIX_EPOCH},
 };
 
 use axum::{
@@ -40,7 +40,7 @@ use crate::{
     packet_words::hex,
 };
 
-/// How often something is said if there is nothing to say: that finds out that a client is gone.
+/// How often it is said what is lost, which finds out that a client is gone, too.
 const BEAT: Duration = Duration::from_secs(1);
 /// Events that are sent at once.
 const BATCH: usize = 64;
@@ -215,7 +215,8 @@ struct Lines {
     tracing: Held,
     left: u64,
     since_1970: u64,
-    begun: bool,
+    /// When it was last said what is lost.
+    said: Option<Instant>,
 }
 
 /// What has to live as long as the stream.
@@ -237,14 +238,14 @@ impl Lines {
             },
             left,
             since_1970: since_1970(),
-            begun: false,
+            said: None,
         })
     }
 
     /// The next lines, together; at the end none.
     async fn next(mut self) -> Option<(std::io::Result<Bytes>, Self)> {
         // The first line says that it has begun.
-        if !std::mem::replace(&mut self.begun, true) {
+        if self.said.is_none() {
             return Some((Ok(self.beat()), self));
         }
         if self.left == 0 {
@@ -275,19 +276,20 @@ impl Lines {
             let packet = TracedPacket::of(&event, &names, self.since_1970);
             line(&mut text, &TraceLine::Packet(Box::new(packet)));
         }
-        if self.left == 0 {
+        if self.left == 0 || self.said.is_some_and(|said| said.elapsed() >= BEAT) {
             self.say_lost(&mut text);
         }
         text
     }
 
-    fn beat(&self) -> Bytes {
+    fn beat(&mut self) -> Bytes {
         let mut text = String::new();
         self.say_lost(&mut text);
         text.into()
     }
 
-    fn say_lost(&self, text: &mut String) {
+    fn say_lost(&mut self, text: &mut String) {
+        self.said = Some(Instant::now());
         let lost = self.events.get_ref().lost().unwrap_or(0);
         line(text, &TraceLine::Lost(lost));
     }
