@@ -270,10 +270,7 @@ fn tshark_reads_the_capture_and_its_comments() {
     let vip = fleet.vip().to_string();
     assert_eq!(lines[0][..3], ["client", vip.as_str(), &port], "{text}");
     assert!(lines[0][3].starts_with("sent to "), "{text}");
-    assert!(
-        lines[0][3].contains(", service chat, new flow"),
-        "{text}"
-    );
+    assert!(lines[0][3].contains(", service chat, new flow"), "{text}");
     assert!(lines[0][3].ends_with(", in the nat table"), "{text}");
     assert!(lines[1][0].starts_with("backend"), "{text}");
     assert!(lines[1][1].starts_with("10.77."), "{text}");
