@@ -143,7 +143,7 @@ impl Prober {
         let mut timeouts = 0;
         loop {
             let started = Instant::now();
-            let outcome = session.ask(self.settings.timeout).await;
+            let outcome = session.ask(self.settings.timeout, &self.pace).await;
             match &outcome {
                 Ok(_) => (timeouts, self.retries) = (0, 0),
                 Err(

@@ -6,12 +6,19 @@ use quinn::{
     ConnectError, Connection, ConnectionError, Endpoint, EndpointConfig, SendDatagramError,
     TokioRuntime, TransportErrorCode,
 };
-use tokio::time::timeout;
+use tokio::time::{sleep_until, timeout};
 
+use super::pace::{Fast, Pace};
+use super::patience::Patience;
 use super::socket::{self, Unreachable};
 use super::tls::{ProbeTls, Verdict};
-use super::{Load, ProbeFailure, Sample, wire};
+use super::{Load, OrcaLoadReport, ProbeFailure, Sample, wire};
 use crate::pki::Identity;
+
+/// A timer that fires so much too late says that the node itself was busy.
+const LATE: Duration = Duration::from_millis(5);
+/// It waits no longer for that.
+const MOST_LATE: Duration = Duration::from_millis(50);
 
 /// An open connection; closed when dropped.
 pub(super) struct Link {
@@ -19,6 +26,17 @@ pub(super) struct Link {
     unreachable: Unreachable,
     sequence: u64,
     handshake: Option<Duration>,
+    patience: Patience,
+    /// A ping that went out while the one before was overdue, until it is told what became of it.
+    second: Option<Second>,
+}
+
+struct Second {
+    sequence: u64,
+    sent: Instant,
+    _place: Fast,
+    /// Its answer, if it came.
+    answered: Option<(Duration, OrcaLoadReport)>,
 }
 
 impl Drop for Link {
@@ -67,26 +85,76 @@ impl Link {
             unreachable,
             sequence: 0,
             handshake: Some(started.elapsed()),
+            patience: Patience::default(),
+            second: None,
         })
     }
 
-    /// One round trip.
-    pub(super) async fn ping(&mut self, limit: Duration) -> Result<Sample, ProbeFailure> {
+    /// One round trip. Where the answer is overdue another ping goes out before the first one has failed:
+    /// the next call says what became of that one, so that two failures in a row are known soon.
+    pub(super) async fn ping(
+        &mut self,
+        limit: Duration,
+        pace: &Pace,
+    ) -> Result<Sample, ProbeFailure> {
+        let limit = self.patience.limit(limit);
+        let (sequence, sent) = match self.second.take() {
+            Some(Second {
+                answered: Some((rtt, report)),
+                ..
+            }) => return self.sample(rtt, report),
+            Some(Second { sequence, sent, .. }) => (sequence, sent),
+            None => self.send()?,
+        };
+        let deadline = sent + limit;
+        let again = pace
+            .again_after()
+            .and_then(|fast| self.patience.overdue(fast));
+        let mut again = again.map(|after| sent + after).filter(|at| *at < deadline);
+        loop {
+            let wake = again.unwrap_or(deadline);
+            let found = tokio::select! {
+                biased;
+                found = answer(&self.connection, &mut self.second, sequence, sent) => found?,
+                failure = refusal(&mut self.unreachable) => return Err(failure),
+                () = awake(wake) => {
+                    if again.take().is_none() {
+                        return Err(ProbeFailure::Timeout);
+                    }
+                    if let Some(place) = pace.place() {
+                        let (sequence, sent) = self.send()?;
+                        let answered = None;
+                        self.second = Some(Second { sequence, sent, _place: place, answered });
+                    }
+                    continue;
+                }
+            };
+            return match found {
+                Some((rtt, report)) => {
+                    // What the other ping would tell is known.
+                    self.second = None;
+                    self.sample(rtt, report)
+                }
+                // The one behind it was answered: it is lost.
+                None => Err(ProbeFailure::Timeout),
+            };
+        }
+    }
+
+    fn send(&mut self) -> Result<(u64, Instant), ProbeFailure> {
         self.sequence += 1;
-        let sequence = self.sequence;
         let sent = Instant::now();
         self.connection
-            .send_datagram(wire::encode_ping(sequence))
+            .send_datagram(wire::encode_ping(self.sequence))
             .map_err(|e| match e {
                 SendDatagramError::ConnectionLost(e) => classify(e),
                 e => ProbeFailure::Malformed(format!("the beacon takes no datagrams: {e}")),
             })?;
-        let (rtt, report) = tokio::select! {
-            reply = timeout(limit, reply(&self.connection, sequence, sent)) => {
-                reply.map_err(|_| ProbeFailure::Timeout)??
-            }
-            failure = refusal(&mut self.unreachable) => return Err(failure),
-        };
+        Ok((self.sequence, sent))
+    }
+
+    fn sample(&mut self, rtt: Duration, report: OrcaLoadReport) -> Result<Sample, ProbeFailure> {
+        self.patience.observe(rtt);
         if let Some(failure) = report.failure() {
             return Err(failure);
         }
@@ -107,24 +175,41 @@ impl Link {
     }
 }
 
-async fn reply(
+/// The answer to a ping; `None` once the second one is answered, which is kept.
+async fn answer(
     connection: &Connection,
+    second: &mut Option<Second>,
     sequence: u64,
     sent: Instant,
-) -> Result<(Duration, super::OrcaLoadReport), ProbeFailure> {
+) -> Result<Option<(Duration, OrcaLoadReport)>, ProbeFailure> {
     loop {
         let datagram = connection.read_datagram().await.map_err(classify)?;
-        let rtt = sent.elapsed();
         let (echoed, report) =
             wire::decode_reply(&datagram).map_err(|e| ProbeFailure::Malformed(e.to_string()))?;
         if echoed == sequence {
-            return Ok((rtt, report));
+            return Ok(Some((sent.elapsed(), report)));
+        }
+        if let Some(second) = second
+            && echoed == second.sequence
+        {
+            second.answered = Some((second.sent.elapsed(), report));
+            return Ok(None);
         }
         // A lower number is an answer that came after its timeout.
         if echoed > sequence {
             let what = format!("answer to ping {echoed}, which was never sent");
             return Err(ProbeFailure::Malformed(what));
         }
+    }
+}
+
+/// Waits until a time, and for as long again as this node was late itself: an answer that came meanwhile
+/// has not been looked at yet.
+async fn awake(at: Instant) {
+    sleep_until(at.into()).await;
+    let late = at.elapsed();
+    if late > LATE {
+        sleep_until((Instant::now() + late.min(MOST_LATE)).into()).await;
     }
 }
 

@@ -8,6 +8,7 @@ mod measurement;
 mod method;
 mod orca;
 mod pace;
+mod patience;
 mod session;
 mod socket;
 #[cfg(test)]

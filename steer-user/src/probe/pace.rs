@@ -71,7 +71,7 @@ impl Budget {
 
 /// A place among the fast ones.
 #[derive(Debug)]
-struct Fast(Arc<Budget>);
+pub(super) struct Fast(Arc<Budget>);
 
 impl Drop for Fast {
     fn drop(&mut self) {
@@ -103,6 +103,17 @@ impl Pace {
             left: 0,
             asked: Duration::ZERO,
         }
+    }
+
+    /// How long after a probe that is not answered another one may go out, if there is room for it in the
+    /// node's budget and the beacon allows it.
+    pub(super) fn again_after(&self) -> Option<Duration> {
+        (self.asked <= self.budget.fast).then_some(self.budget.fast)
+    }
+
+    /// A place for a probe besides those that are due.
+    pub(super) fn place(&self) -> Option<Fast> {
+        self.budget.begin_fast()
     }
 
     /// When the first probe goes out: at a place within the period that its name has, so that

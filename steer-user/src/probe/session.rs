@@ -6,6 +6,7 @@ use super::{
     ProbeFailure, ProbeSettings, ProbeTarget, Sample,
     link::Link,
     method::Method,
+    pace::Pace,
     web::{self, Get, Getter},
 };
 use crate::pki::{Identity, IdentityKind};
@@ -52,9 +53,13 @@ impl Session {
     }
 
     /// One probe.
-    pub(super) async fn ask(&mut self, limit: Duration) -> Result<Sample, ProbeFailure> {
+    pub(super) async fn ask(
+        &mut self,
+        limit: Duration,
+        pace: &Pace,
+    ) -> Result<Sample, ProbeFailure> {
         match self {
-            Self::Beacon(link) => link.ping(limit).await,
+            Self::Beacon(link) => link.ping(limit, pace).await,
             Self::Tcp(address) => web::connect(*address, limit).await,
             Self::Get(getter) => getter.ask(limit).await,
         }
