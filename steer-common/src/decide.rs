@@ -254,7 +254,7 @@ fn choose<T: Tables>(
             return Choice::none(lost(packet, service, DropReason::MemberDown));
         }
     }
-    let Some(mut target) = pick(tables, service, slot, avoid) else {
+    let Some(mut target) = pick(tables, service, slot, avoid, hash) else {
         if is_outside(tables, service, slot.first) || is_outside(tables, service, slot.second) {
             return Choice::none(DropReason::Residency);
         }
@@ -346,9 +346,16 @@ fn open_target<T: Tables>(tables: &T, service: &Service, id: u16) -> Option<Targ
 }
 
 /// The member for a new flow: the first choice unless it is hot, down or to be avoided; then the
-/// second; then whichever of them is alive.
+/// second; then whichever of them is alive. Where both are hot, flows go to either by a bit of their hash:
+/// who is the first choice says nothing any more, and all of them would be one's.
 #[inline(always)]
-fn pick<T: Tables>(tables: &T, service: &Service, slot: Slot, avoid: u16) -> Option<Target> {
+fn pick<T: Tables>(
+    tables: &T,
+    service: &Service,
+    slot: Slot,
+    avoid: u16,
+    hash: u64,
+) -> Option<Target> {
     let first = tables.member(slot.first)?;
     let takes_first = first.takes_new() && may_serve(service, first);
     if takes_first && prefers(tables, slot.first, first) && slot.first != avoid {
@@ -357,7 +364,10 @@ fn pick<T: Tables>(tables: &T, service: &Service, slot: Slot, avoid: u16) -> Opt
     let second = tables.member(slot.second)?;
     let takes_second = second.takes_new() && may_serve(service, second);
     let prefers_second = takes_second
-        && (!takes_first || slot.first == avoid || prefers(tables, slot.second, second));
+        && (!takes_first
+            || slot.first == avoid
+            || prefers(tables, slot.second, second)
+            || hash & 1 != 0);
     if prefers_second {
         return Some(target(slot.second, second));
     }

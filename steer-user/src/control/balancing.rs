@@ -1,6 +1,9 @@
 //! The slow loop over the tables: what it goes by, and what it tells.
 
-use std::{collections::HashSet, time::Instant};
+use std::{
+    collections::{BTreeSet, HashSet},
+    time::Instant,
+};
 
 use anyhow::Result;
 use steer_common::abi::MemberState;
@@ -11,7 +14,7 @@ use crate::{
     config::PolicyId,
     dataplane::Dataplane,
     domain::{
-        balance::{Cause, Member, Pool, Settings, State, tick},
+        balance::{Cause, Member, Pool, Settings, State, Tier, tick},
         load::WHOLE,
     },
 };
@@ -54,6 +57,7 @@ impl<D: Dataplane> Controller<D> {
                 let micros = |d: std::time::Duration| u32::try_from(d.as_micros()).ok();
                 let rtt = known.rtt().and_then(micros);
                 found.ids.push(member);
+                found.hot.push(self.is_hot(member));
                 found.members.push(Member {
                     name: backend.name.clone(),
                     pool: place,
@@ -289,7 +293,22 @@ impl<D: Dataplane> Controller<D> {
         let Some(candidates) = self.candidates(policy, now) else {
             return;
         };
-        let (members, nobody) = candidates.weighed(&self.balance_of(policy));
+        let nothing = BTreeSet::new();
+        let were_full = self.full.get(&name).unwrap_or(&nothing);
+        let (members, nobody) = candidates.weighed(&self.balance_of(policy), were_full);
+        let full: BTreeSet<Tier> = members.iter().filter(|m| m.full).map(|m| m.tier).collect();
+        if full != *were_full {
+            let tiers = full.len();
+            info!(
+                service = name,
+                tiers, "full tiers have their second choices behind them"
+            );
+        }
+        if full.is_empty() {
+            self.full.remove(&name);
+        } else {
+            self.full.insert(name.clone(), full);
+        }
         let Some(table) = super::chain::table(&members, nobody, range.len()) else {
             warn!(service = name, why, "no backend is up");
             return;
@@ -329,6 +348,7 @@ impl<D: Dataplane> Controller<D> {
             is_service(name)
         });
         self.silent.retain(is_service);
+        self.full.retain(|name, _| names.contains(name));
         self.panicking.retain(is_service);
         self.why.retain(|name| known.contains_key(name));
     }

@@ -103,6 +103,6 @@ impl<D: Dataplane> Controller<D> {
         if verdict == Verdict::Again {
             self.warm_up(backend);
         }
-        self.replan(now, backend)
+        self.replan_of(backend, now)
     }
 }

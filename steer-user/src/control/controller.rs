@@ -1,7 +1,7 @@
 //! The state of the loop. It takes the clock as an argument, and waits for nothing.
 
 use std::{
-    collections::{HashMap, HashSet},
+    collections::{BTreeSet, HashMap, HashSet},
     net::IpAddr,
     ops::Range,
     time::{Duration, Instant},
@@ -15,6 +15,7 @@ use super::{
     backend::{Change, Known},
     balancing::Rates,
     cids::Quiet,
+    concern::Concern,
     desired::{self, Numbers},
     drained::Drained,
     flights::Flights,
@@ -34,7 +35,7 @@ use crate::{
     config::{Config, MAX_CAPACITY, PolicyId},
     dataplane::{Dataplane, SweepLimits},
     domain::{
-        balance::{self, Cause},
+        balance::{self, Cause, Tier},
         health::State,
         passive::Counts,
     },
@@ -106,6 +107,12 @@ pub struct Controller<D> {
     pub(super) rates: Rates,
     /// Services of which no backend says anything of its load.
     pub(super) silent: HashSet<String>,
+    /// Tiers of services that are full.
+    pub(super) full: HashMap<String, BTreeSet<Tier>>,
+    /// Whom backends concern.
+    pub(super) concern: Concern,
+    /// Whether members were on their way out when the configuration was taken.
+    pub(super) leaving: bool,
     /// Services whose probes are not believed.
     pub(super) panicking: HashSet<String>,
     /// Their backends that are taken to serve all the same, by the indexes of both.
@@ -167,6 +174,9 @@ impl<D: Dataplane> Controller<D> {
             balanced: now,
             rates: Rates::default(),
             silent: HashSet::new(),
+            full: HashMap::new(),
+            concern: Concern::default(),
+            leaving: false,
             panicking: HashSet::new(),
             revived: HashSet::new(),
             seen: HashMap::new(),
@@ -205,6 +215,8 @@ impl<D: Dataplane> Controller<D> {
         self.numbers = numbers;
         self.regions = regions;
         self.policies = policies;
+        self.concern = Concern::of(&self.config, &self.policies);
+        self.leaving = !self.retired().is_empty();
         self.reshuffle_shedding();
         self.tables = tables;
         self.revived.clear();
@@ -216,7 +228,7 @@ impl<D: Dataplane> Controller<D> {
         ops.push(Op::Publish(services, classes, limits));
         ops.extend(self.member_ops());
         self.apply(ops)?;
-        self.measure_members()?;
+        self.measure_members();
         self.handover = Some(now + HANDOVER);
         let backends = &self.known;
         let names = self.policies.iter().map(|id| self.config.policy(*id));
@@ -284,10 +296,12 @@ impl<D: Dataplane> Controller<D> {
         };
         if change == only_hot {
             // The kernel does the rest.
-            let ops = self.member_ops();
-            return self.apply(ops);
+            self.reheat(&measurement.backend)?;
+        } else {
+            self.replan_of(&measurement.backend, measurement.at)?;
         }
-        self.replan(measurement.at, &measurement.backend)
+        self.concern.note(measurement.at);
+        Ok(())
     }
 
     /// Takes the way to a backend, as routing and neighbours are now.
@@ -311,7 +325,7 @@ impl<D: Dataplane> Controller<D> {
         if let Some(hop) = way {
             self.dataplane.add_port(hop.interface)?;
         }
-        let ops = self.member_ops();
+        let ops = self.member_ops_of(name);
         self.apply(ops)
     }
 
@@ -320,15 +334,8 @@ impl<D: Dataplane> Controller<D> {
         self.look_for_panic();
         let ops = self.member_ops();
         self.apply(ops)?;
-        if let Some(until) = self.frozen {
-            let measured = |b: &crate::config::Backend| {
-                let known = self.known.get(&b.name);
-                known.is_some_and(|known| known.health(b) != State::Unknown)
-            };
-            if now < until && !self.config.backends.iter().all(measured) {
-                return Ok(());
-            }
-            self.frozen = None;
+        if !self.thaw(now) {
+            return Ok(());
         }
         for index in 0..self.policies.len() {
             self.step(index, Cause::Loss, now);
@@ -336,6 +343,22 @@ impl<D: Dataplane> Controller<D> {
         }
         let ops = self.retired_ops(now);
         self.apply(ops)
+    }
+
+    /// Whether tables may change: all backends are measured, or it was waited for them long enough.
+    pub(super) fn thaw(&mut self, now: Instant) -> bool {
+        let Some(until) = self.frozen else {
+            return true;
+        };
+        let measured = |b: &crate::config::Backend| {
+            let known = self.known.get(&b.name);
+            known.is_some_and(|known| known.health(b) != State::Unknown)
+        };
+        if now < until && !self.config.backends.iter().all(measured) {
+            return false;
+        }
+        self.frozen = None;
+        true
     }
 
     /// Does what is due by time alone.
@@ -370,6 +393,9 @@ impl<D: Dataplane> Controller<D> {
             self.note_flows(&sweep);
             self.correct_in_flight(&sweep);
             self.passive.take(&sweep);
+            if self.passive.lacks {
+                self.measure_members();
+            }
             self.release(&sweep, now)?;
         }
         Ok(())
@@ -390,6 +416,7 @@ impl<D: Dataplane> Controller<D> {
     /// If the data path cannot be read or written.
     pub fn look(&mut self, now: Instant) -> Result<()> {
         self.watch_all(now)?;
+        self.catch_up(now)?;
         self.balance(now)
     }
 

@@ -37,6 +37,8 @@ pub(super) struct Numbers {
     pub(super) fresh: Vec<u16>,
     /// By the indexes of service and backend.
     pub(super) members: BTreeMap<(usize, usize), u16>,
+    /// By the index of the backend: services, by their indexes, and members.
+    by_backend: Vec<Vec<(usize, u16)>>,
 }
 
 impl Numbers {
@@ -85,7 +87,16 @@ impl Numbers {
                 numbers.members.insert((index, backend), id);
             }
         }
+        numbers.by_backend.resize(config.backends.len(), Vec::new());
+        for ((service, backend), id) in &numbers.members {
+            numbers.by_backend[*backend].push((*service, *id));
+        }
         Ok(numbers)
+    }
+
+    /// The members of a backend, each with the index of its service.
+    pub(super) fn of_backend(&self, backend: usize) -> &[(usize, u16)] {
+        self.by_backend.get(backend).map_or(&[], Vec::as_slice)
     }
 }
 

@@ -91,49 +91,73 @@ impl<D: Dataplane> Controller<D> {
     pub(super) fn member_ops(&self) -> Vec<Op> {
         let mut ops = Vec::new();
         for ((service, backend), id) in &self.numbers.members {
-            let present = self.dataplane.member(*id);
-            let settings = &self.config.backends[*backend];
-            let number = self.numbers.services[*service];
-            let mut wanted = Member {
-                macs: present.macs,
-                interface: present.interface,
-                vlan: present.vlan,
-                mtu: present.mtu,
-                flags: present.flags & member_flags::RESOLVED,
-                region: self.regions.number(&settings.region),
-                ..desired::member(settings, number, *backend as u16)
-            };
-            if let Some(way) = self.known.get(&settings.name).and_then(|known| known.way) {
-                wanted.flags = 0;
-                if let Some(hop) = way {
-                    wanted.macs = hop.macs;
-                    wanted.interface = hop.interface;
-                    wanted.vlan = hop.vlan;
-                    wanted.mtu = hop.mtu;
-                    wanted.flags = member_flags::RESOLVED;
-                }
-            }
-            let state = self.state(*service, *backend, MemberState::from_byte(present.state));
-            wanted.state = present.state;
-            // That bit is written by itself where nothing else changes: packets go on meanwhile.
-            wanted.flags |= present.flags & member_flags::HOT;
-            let same = wanted == present;
-            let hot = self.known.get(&settings.name).is_some_and(|k| k.hot);
-            let was_hot = present.flags & member_flags::HOT != 0;
-            if hot != was_hot {
-                wanted.flags ^= member_flags::HOT;
-                if same {
-                    ops.push(Op::Hot(*id, hot));
-                }
-            }
-            if !same {
-                wanted.state = state as u8;
-                ops.push(Op::Member(*id, wanted));
-            } else if present.state != state as u8 {
-                ops.push(Op::State(*id, state));
+            self.differences(*service, *backend, *id, &mut ops);
+        }
+        ops
+    }
+
+    /// The same of one backend's members.
+    pub(super) fn member_ops_of(&self, backend: &str) -> Vec<Op> {
+        let mut ops = Vec::new();
+        if let Some(place) = self.concern.place(backend) {
+            for (service, id) in self.numbers.of_backend(place) {
+                self.differences(*service, place, *id, &mut ops);
             }
         }
         ops
+    }
+
+    /// The same of one service's members.
+    pub(super) fn member_ops_of_service(&self, service: usize) -> Vec<Op> {
+        let mut ops = Vec::new();
+        for ((_, backend), id) in self.numbers.members.range((service, 0)..(service + 1, 0)) {
+            self.differences(service, *backend, *id, &mut ops);
+        }
+        ops
+    }
+
+    fn differences(&self, service: usize, backend: usize, id: u16, ops: &mut Vec<Op>) {
+        let present = self.dataplane.member(id);
+        let settings = &self.config.backends[backend];
+        let number = self.numbers.services[service];
+        let mut wanted = Member {
+            macs: present.macs,
+            interface: present.interface,
+            vlan: present.vlan,
+            mtu: present.mtu,
+            flags: present.flags & member_flags::RESOLVED,
+            region: self.regions.number(&settings.region),
+            ..desired::member(settings, number, backend as u16)
+        };
+        if let Some(way) = self.known.get(&settings.name).and_then(|known| known.way) {
+            wanted.flags = 0;
+            if let Some(hop) = way {
+                wanted.macs = hop.macs;
+                wanted.interface = hop.interface;
+                wanted.vlan = hop.vlan;
+                wanted.mtu = hop.mtu;
+                wanted.flags = member_flags::RESOLVED;
+            }
+        }
+        let state = self.state(service, backend, MemberState::from_byte(present.state));
+        wanted.state = present.state;
+        // That bit is written by itself where nothing else changes: packets go on meanwhile.
+        wanted.flags |= present.flags & member_flags::HOT;
+        let same = wanted == present;
+        let hot = self.known.get(&settings.name).is_some_and(|k| k.hot);
+        let was_hot = present.flags & member_flags::HOT != 0;
+        if hot != was_hot {
+            wanted.flags ^= member_flags::HOT;
+            if same {
+                ops.push(Op::Hot(id, hot));
+            }
+        }
+        if !same {
+            wanted.state = state as u8;
+            ops.push(Op::Member(id, wanted));
+        } else if present.state != state as u8 {
+            ops.push(Op::State(id, state));
+        }
     }
 
     /// Members that the configuration no longer has keep their open flows. They take new ones, too,

@@ -93,6 +93,7 @@ struct Inner {
     turns: Histograms,
     probes: Family<Labels<2>, Counter>,
     round_trips: Histograms,
+    written: Histogram,
     certificates: Family<Labels<1>, Gauge>,
     backends: Mutex<BTreeSet<String>>,
 }
@@ -120,6 +121,8 @@ impl Meters {
         // From 125 us to 512 ms.
         let round_trips: Histograms =
             Family::new_with_constructor(|| Histogram::new(exponential_buckets(1.25e-4, 2.0, 13)));
+        // From 20 us to 5 s.
+        let written = Histogram::new(exponential_buckets(2e-5, 2.0, 19));
         let (probes, certificates) = (Family::default(), Family::default());
         registry.register_with_unit(
             "loop_turn",
@@ -139,6 +142,12 @@ impl Meters {
             round_trips.clone(),
         );
         registry.register_with_unit(
+            "probe_to_slots",
+            "From the result of a probe that changes something until members and slots are written",
+            Unit::Seconds,
+            written.clone(),
+        );
+        registry.register_with_unit(
             "certificate_end_timestamp",
             "When a certificate of the node ends, in seconds since 1970",
             Unit::Seconds,
@@ -152,6 +161,7 @@ impl Meters {
             turns,
             probes,
             round_trips,
+            written,
             certificates,
             backends: Mutex::default(),
         }))
@@ -178,6 +188,11 @@ impl Meters {
         };
         let labels = [backend(), ("result", result.to_owned())];
         self.0.probes.get_or_create(&labels).inc();
+    }
+
+    /// Takes how long it took from a probe's result until what it changes was written.
+    pub(super) fn written(&self, time: Duration) {
+        self.0.written.observe(time.as_secs_f64());
     }
 
     /// Takes how long the loop was busy.

@@ -6,6 +6,7 @@ mod backend;
 mod balancing;
 mod chain;
 mod cids;
+mod concern;
 mod configure;
 mod connections;
 mod controller;

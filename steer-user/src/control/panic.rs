@@ -72,9 +72,30 @@ impl<D: Dataplane> Controller<D> {
 
     /// Finds out where probes are not believed, and tells where that changed.
     pub(super) fn look_for_panic(&mut self) {
-        let mut revived = HashSet::new();
-        let mut panicking = HashSet::new();
-        for id in self.policies.clone() {
+        let all: Vec<usize> = (0..self.policies.len()).collect();
+        self.look_for_panic_of(&all);
+    }
+
+    /// The same of some policies, by their places.
+    pub(super) fn look_for_panic_of(&mut self, policies: &[usize]) {
+        // Policies of a service have a say in it together.
+        let services: HashSet<usize> = policies.iter().map(|p| self.policies[*p].service).collect();
+        let ids: Vec<PolicyId> = match policies.len() == self.policies.len() {
+            true => self.policies.clone(),
+            false => {
+                let all = self.policies.iter().copied();
+                all.filter(|id| services.contains(&id.service)).collect()
+            }
+        };
+        let revived = self.revived.iter().copied();
+        let mut revived: HashSet<_> = revived.filter(|(s, _)| !services.contains(s)).collect();
+        let names: HashSet<String> = ids
+            .iter()
+            .map(|id| self.config.policy(*id).name())
+            .collect();
+        let panicking = self.panicking.iter().cloned();
+        let mut panicking: HashSet<_> = panicking.filter(|name| !names.contains(name)).collect();
+        for id in ids {
             let (panics, healthy, of) = self.panics(id);
             let name = &self.config.policy(id).name();
             let mut any = false;

@@ -4,6 +4,7 @@ use std::collections::HashMap;
 
 use anyhow::Result;
 use steer_common::abi::Mode;
+use tracing::warn;
 
 use super::Controller;
 use crate::{
@@ -16,6 +17,8 @@ use crate::{
 pub(super) struct Readings {
     latencies: HashMap<u16, latency::Readings>,
     waiting: Vec<Waiting>,
+    /// Whether the kernel had no memory to measure all members.
+    pub(super) lacks: bool,
 }
 
 impl Readings {
@@ -83,7 +86,7 @@ impl<D: Dataplane> Controller<D> {
     }
 
     /// Has the members measured that can be.
-    pub(super) fn measure_members(&mut self) -> Result<()> {
+    pub(super) fn measure_members(&mut self) {
         let of_nat = |id: &u16| self.dataplane.member(*id).mode == Mode::Nat as u8;
         let members: Vec<u16> = if self.config.nat.burst_gap.is_zero() {
             Vec::new()
@@ -95,6 +98,15 @@ impl<D: Dataplane> Controller<D> {
                 .filter(of_nat)
                 .collect()
         };
-        self.dataplane.set_measured(&members)
+        // The kernel may have no memory for it at the moment, and steers without it. It is asked again after
+        // the next sweep.
+        let done = self.dataplane.set_measured(&members);
+        self.passive.lacks = done.is_err();
+        if let Err(error) = done {
+            warn!(
+                error = format!("{error:#}"),
+                "not all members of mode nat are measured"
+            );
+        }
     }
 }

@@ -432,6 +432,8 @@ pub(super) fn inputs(candidates: &Candidates, members: &[chain::Member<'_>]) -> 
             healthy: member.healthy,
             capacity: member.capacity,
             weight: member.weight,
+            full: member.full,
+            open: member.open && member.tier.0 > 0,
         };
         inputs.push((member.id, input));
     }

@@ -1,7 +1,7 @@
 //! Deciding again what a journal says was decided, from the inputs that it has.
 
 use std::{
-    collections::{BTreeMap, HashMap, HashSet},
+    collections::{BTreeMap, BTreeSet, HashMap, HashSet},
     io,
     path::PathBuf,
     time::{Duration, Instant},
@@ -444,6 +444,8 @@ impl Again {
                 healthy: input.healthy,
                 capacity: input.capacity,
                 weight: input.weight,
+                full: input.full,
+                open: input.open,
             })
             .collect();
         let table = chain::table(&members, nobody, slots);
@@ -480,7 +482,7 @@ fn compare(
     let now = Instant::now();
     let candidates = controller.candidates(index, now).unwrap_or_default();
     let state = controller.balance_of(index);
-    let (members, _) = candidates.weighed(&state);
+    let (members, _) = candidates.weighed(&state, &BTreeSet::new());
     let mine: BTreeMap<String, Input> = recorder::inputs(&candidates, &members)
         .into_iter()
         .map(|(_, input)| (input.backend.clone(), input))

@@ -303,6 +303,9 @@ impl Daemon {
                 }
             };
             self.meters.took(turn, begun.elapsed());
+            for measured in self.controller.take_written() {
+                self.meters.written(measured.elapsed());
+            }
             // Packets go on by what the maps say; the next change may do better.
             if let Err(error) = done {
                 error!(

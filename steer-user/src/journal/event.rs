@@ -330,6 +330,12 @@ pub struct Input {
     pub capacity: u32,
     /// Its weight in the table; those of all, and of nobody, are a billion together.
     pub weight: u32,
+    /// Whether its tier is so busy that its second choices are behind it.
+    #[serde(default, skip_serializing_if = "is_false")]
+    pub full: bool,
+    /// Whether others' second choices may be in its tier although its pool is another one.
+    #[serde(default, skip_serializing_if = "is_false")]
+    pub open: bool,
 }
 
 impl Input {
@@ -344,6 +350,14 @@ impl Input {
 
 fn is_unwritten(watch: &Written) -> bool {
     *watch == Written::default()
+}
+
+#[expect(
+    clippy::trivially_copy_pass_by_ref,
+    reason = "serde hands out references"
+)]
+fn is_false(value: &bool) -> bool {
+    !value
 }
 
 #[expect(

@@ -169,6 +169,13 @@ pub struct State {
     pub budgets: BTreeMap<String, u32>,
 }
 
+/// Whether a tier is full that was or was not before, by how much of its capacity is hot: from a half on,
+/// until it is less than a quarter.
+#[must_use]
+pub fn is_full(was: bool, hot: u64, all: u64) -> bool {
+    hot > 0 && if was { hot * 4 >= all } else { hot * 2 >= all }
+}
+
 /// The part of its weight that a member has that just came back.
 pub const COLD: u32 = WHOLE / 10;
 

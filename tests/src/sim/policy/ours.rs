@@ -25,6 +25,8 @@ use tempfile::TempDir;
 use super::{Policy, Probed, Site};
 use crate::sim::path::Path;
 
+/// How often the loop looks, as in the daemon.
+const LOOK: Duration = Duration::from_millis(20);
 const SYN: u8 = 0x02;
 const ACK: u8 = 0x10;
 
@@ -36,6 +38,7 @@ pub struct Ours {
     servers: HashMap<IpAddr, usize>,
     slots: Vec<Slot>,
     moved: f64,
+    looked: Duration,
     _state: TempDir,
 }
 
@@ -61,6 +64,7 @@ impl Ours {
             start,
             slots: Vec::new(),
             moved: 0.0,
+            looked: Duration::ZERO,
             _state: state,
         };
         ours.look();
@@ -106,6 +110,12 @@ impl Policy for Ours {
         self.controller
             .measure(&measurement)
             .expect("memory takes what is written");
+        if now.saturating_sub(self.looked) >= LOOK {
+            self.looked = now;
+            self.controller
+                .look(self.start + now)
+                .expect("memory takes what is written");
+        }
     }
 
     fn pick(&mut self, service: usize, flow: &FlowKey, now: Duration) -> Option<usize> {

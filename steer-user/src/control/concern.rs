@@ -1,0 +1,159 @@
+//! Whom a backend concerns: what is known of one changes the tables of those that it may serve, and no others.
+
+use std::{
+    collections::{BTreeSet, HashMap},
+    mem,
+    ops::Range,
+    time::Instant,
+};
+
+use anyhow::Result;
+
+use super::{Controller, plan::Op};
+use crate::{
+    config::{Config, PolicyId},
+    dataplane::Dataplane,
+    domain::balance::Cause,
+};
+
+/// Tables of more slots are built when the loop looks the next time, and not for each backend that changes:
+/// what counts at once is in the members' states.
+const LARGE: u32 = 4093;
+
+/// The places of backends, and of the policies that each concerns.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Concern {
+    places: HashMap<String, usize>,
+    policies: Vec<Vec<usize>>,
+    /// Policies whose tables are to be built.
+    due: BTreeSet<usize>,
+    /// Policies with members that became hot, or no longer are.
+    heated: BTreeSet<usize>,
+    /// When those measurements were made whose tables are due.
+    waiting: Vec<Instant>,
+    /// When those were made of which all is written.
+    written: Vec<Instant>,
+}
+
+impl Concern {
+    pub(super) fn of(config: &Config, ids: &[PolicyId]) -> Self {
+        let backends = config.backends.iter().enumerate();
+        let mut policies = vec![Vec::new(); config.backends.len()];
+        for (place, id) in ids.iter().enumerate() {
+            let mut members = config.policy(*id).members(config);
+            members.sort_unstable();
+            members.dedup();
+            for backend in members {
+                policies[backend].push(place);
+            }
+        }
+        Self {
+            places: backends.map(|(i, b)| (b.name.clone(), i)).collect(),
+            policies,
+            due: BTreeSet::new(),
+            heated: BTreeSet::new(),
+            waiting: Vec::new(),
+            written: Vec::new(),
+        }
+    }
+
+    /// Notes that what a measurement changed is written, but for tables that are due.
+    pub(super) fn note(&mut self, at: Instant) {
+        if self.due.is_empty() && self.heated.is_empty() {
+            self.written.push(at);
+        } else {
+            self.waiting.push(at);
+        }
+    }
+
+    /// The index of a backend.
+    pub(super) fn place(&self, backend: &str) -> Option<usize> {
+        self.places.get(backend).copied()
+    }
+
+    fn policies(&self, backend: &str) -> &[usize] {
+        let place = self.place(backend);
+        place.map_or(&[], |place| self.policies[place].as_slice())
+    }
+}
+
+impl<D: Dataplane> Controller<D> {
+    /// Writes what changed about one backend: the states of its members at once, and the tables that it
+    /// concerns.
+    pub(super) fn replan_of(&mut self, backend: &str, now: Instant) -> Result<()> {
+        let concerned = self.concern.policies(backend).to_vec();
+        let (large, small): (Vec<usize>, Vec<usize>) = concerned
+            .into_iter()
+            .partition(|policy| len(&self.tables[*policy]) > LARGE);
+        let ops = self.member_ops_of(backend);
+        self.apply(ops)?;
+        self.concern.due.extend(large);
+        self.rebuild(&small, backend, now)
+    }
+
+    /// Writes hot bits of a backend's members. Where that fills a tier follows at the next look.
+    pub(super) fn reheat(&mut self, backend: &str) -> Result<()> {
+        let concerned = self.concern.policies(backend).to_vec();
+        self.concern.heated.extend(concerned);
+        let ops = self.member_ops_of(backend);
+        self.apply(ops)
+    }
+
+    /// Does what was put off.
+    pub(super) fn catch_up(&mut self, now: Instant) -> Result<()> {
+        let due: Vec<usize> = mem::take(&mut self.concern.due).into_iter().collect();
+        if !due.is_empty() {
+            self.rebuild(&due, "backends", now)?;
+        }
+        for policy in mem::take(&mut self.concern.heated) {
+            if self.frozen.is_none() && self.fills(policy, now) {
+                self.retable(policy, "full", now);
+            }
+        }
+        let waited = mem::take(&mut self.concern.waiting);
+        self.concern.written.extend(waited);
+        Ok(())
+    }
+
+    /// When those measurements were made that changed something, and all of it is written since this was
+    /// asked last.
+    pub fn take_written(&mut self) -> Vec<Instant> {
+        mem::take(&mut self.concern.written)
+    }
+
+    /// Whether a tier of a policy has become full, or is no longer.
+    fn fills(&self, policy: usize, now: Instant) -> bool {
+        let name = self.config.policy(self.policies[policy]).name();
+        let nothing = BTreeSet::new();
+        let before = self.full.get(&name).unwrap_or(&nothing);
+        let candidates = self.candidates(policy, now);
+        candidates.is_some_and(|c| c.full(&self.balance_of(policy), before) != *before)
+    }
+
+    fn rebuild(&mut self, policies: &[usize], why: &str, now: Instant) -> Result<()> {
+        self.look_for_panic_of(policies);
+        let mut services: Vec<usize> = policies.iter().map(|p| self.policies[*p].service).collect();
+        services.dedup();
+        let ops: Vec<Op> = services
+            .into_iter()
+            .flat_map(|service| self.member_ops_of_service(service))
+            .collect();
+        self.apply(ops)?;
+        if !self.thaw(now) {
+            return Ok(());
+        }
+        for policy in policies {
+            self.step(*policy, Cause::Loss, now);
+            self.retable(*policy, why, now);
+        }
+        if self.leaving {
+            let ops = self.retired_ops(now);
+            self.apply(ops)?;
+        }
+        Ok(())
+    }
+}
+
+fn len(range: &Range<u32>) -> u32 {
+    range.end - range.start
+}
