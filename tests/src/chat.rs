@@ -3,6 +3,7 @@
 use std::convert::Infallible;
 use std::pin::Pin;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
 use std::task::{Context, Poll};
 use std::time::Duration;
 
@@ -34,6 +35,74 @@ pub struct Chat {
     pub gap: Duration,
     /// Tokens in an answer.
     pub tokens: u32,
+    /// Its engine.
+    pub engine: Engine,
+}
+
+/// What a chat server's engine is doing.
+#[derive(Clone, Debug, Default)]
+pub struct Engine(Arc<Inner>);
+
+#[derive(Debug, Default)]
+struct Inner {
+    /// It takes requests, and pages of health and metrics are there, and nothing gets done.
+    hung: AtomicBool,
+    /// It is slower by a factor of ten.
+    slow: AtomicBool,
+    running: AtomicU64,
+    tokens: AtomicU64,
+    done: AtomicU64,
+}
+
+impl Engine {
+    /// Hangs, or goes on.
+    pub fn toggle_hung(&self) {
+        self.0.hung.fetch_xor(true, Relaxed);
+    }
+
+    /// Becomes slow, or as fast as before.
+    pub fn toggle_slow(&self) {
+        self.0.slow.fetch_xor(true, Relaxed);
+    }
+
+    /// Works for a while.
+    async fn work(&self, time: Duration) {
+        let slow = self.0.slow.load(Relaxed);
+        sleep(if slow { time * 10 } else { time }).await;
+        while self.0.hung.load(Relaxed) {
+            sleep(Duration::from_millis(20)).await;
+        }
+    }
+
+    /// A page of metrics like vLLM's.
+    fn page(&self) -> String {
+        let read = |count: &AtomicU64| count.load(Relaxed);
+        format!(
+            "vllm:num_requests_running {}\nvllm:num_requests_waiting 0\n\
+             vllm:kv_cache_usage_perc 0.1\nvllm:generation_tokens_total {}\n\
+             vllm:request_success_total {}\n",
+            read(&self.0.running),
+            read(&self.0.tokens),
+            read(&self.0.done),
+        )
+    }
+}
+
+/// A request that the engine works on.
+struct Running(Engine);
+
+impl Running {
+    fn begin(engine: &Engine) -> Self {
+        engine.0.running.fetch_add(1, Relaxed);
+        Self(engine.clone())
+    }
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        self.0.0.running.fetch_sub(1, Relaxed);
+        self.0.0.done.fetch_add(1, Relaxed);
+    }
 }
 
 impl Chat {
@@ -79,7 +148,23 @@ impl Chat {
         let name = self.name.clone();
         let (status, kind, body) = match (request.method(), request.uri().path()) {
             (&Method::GET, "/health") => (StatusCode::OK, "text/plain", Chunks::one("ok\n")),
-            (&Method::POST, "/v1/chat/completions") => {
+            (&Method::GET, "/metrics") => {
+                let page = self.engine.page();
+                (
+                    StatusCode::OK,
+                    "text/plain; version=0.0.4",
+                    Chunks::one(page),
+                )
+            }
+            (&Method::GET, "/v1/models") => {
+                let models = json!({"object": "list", "data": [{"id": self.name}]});
+                (
+                    StatusCode::OK,
+                    "application/json",
+                    Chunks::one(models.to_string()),
+                )
+            }
+            (&Method::POST, "/v1/chat/completions" | "/v1/completions") => {
                 let body = request.into_body().collect().await?.to_bytes();
                 match serde_json::from_slice::<Value>(&body) {
                     Ok(body) if body["stream"] == true => {
@@ -108,13 +193,15 @@ impl Chat {
     fn stream(self: Arc<Self>) -> Chunks {
         let (sender, receiver) = mpsc::channel(16);
         tokio::spawn(async move {
+            let _running = Running::begin(&self.engine);
             for token in 0..self.tokens {
-                sleep(if token == 0 {
+                let takes = if token == 0 {
                     self.first_token
                 } else {
                     self.gap
-                })
-                .await;
+                };
+                self.engine.work(takes).await;
+                self.engine.0.tokens.fetch_add(1, Relaxed);
                 let choice = json!({"index": 0, "delta": {"content": format!("t{token} ")}});
                 let chunk = self.object("chat.completion.chunk", &choice);
                 if sender
@@ -132,7 +219,10 @@ impl Chat {
     }
 
     async fn whole(&self) -> Chunks {
-        sleep(self.first_token + self.gap * self.tokens.saturating_sub(1)).await;
+        let _running = Running::begin(&self.engine);
+        let takes = self.first_token + self.gap * self.tokens.saturating_sub(1);
+        self.engine.work(takes).await;
+        self.engine.0.tokens.fetch_add(self.tokens.into(), Relaxed);
         let content: String = (0..self.tokens).map(|token| format!("t{token} ")).collect();
         let message = json!({"role": "assistant", "content": content});
         let choice = json!({"index": 0, "message": message, "finish_reason": "stop"});

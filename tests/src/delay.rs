@@ -8,7 +8,7 @@ use std::os::unix::fs::OpenOptionsExt;
 use std::os::unix::net::UnixStream;
 use std::ptr;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
@@ -27,6 +27,7 @@ pub struct DelayLine {
     stop: Option<UnixStream>,
     thread: Option<JoinHandle<()>>,
     dropped: Arc<AtomicU64>,
+    loss: Arc<AtomicU32>,
 }
 
 impl DelayLine {
@@ -42,7 +43,9 @@ impl DelayLine {
         }
         let (stop, stopped) = UnixStream::pair()?;
         let dropped = Arc::new(AtomicU64::new(0));
+        let loss = Arc::new(AtomicU32::new(0));
         let relay = Relay {
+            loss: loss.clone(),
             taps,
             stopped,
             delay,
@@ -59,7 +62,13 @@ impl DelayLine {
             stop: Some(stop),
             thread: Some(thread),
             dropped,
+            loss,
         })
+    }
+
+    /// Loses so many percent of the frames each way from now on, at random: all of them make a black hole.
+    pub fn lose(&self, percent: u32) {
+        self.loss.store(percent, Ordering::Relaxed);
     }
 
     /// Frames lost because too many were in flight or the far device took no more.
@@ -119,6 +128,7 @@ struct Relay {
     delay: Duration,
     queue: VecDeque<Frame>,
     dropped: Arc<AtomicU64>,
+    loss: Arc<AtomicU32>,
 }
 
 impl Relay {
@@ -144,6 +154,10 @@ impl Relay {
             let Ok(length) = (&self.taps[from]).read(buffer) else {
                 return;
             };
+            let loss = self.loss.load(Ordering::Relaxed);
+            if loss > 0 && rand::random_range(0..100) < loss {
+                continue;
+            }
             if self.queue.len() < CAPACITY {
                 let due = Instant::now() + self.delay;
                 self.queue.push_back(Frame {

@@ -2,6 +2,7 @@
 //! delay, chat and echo servers and a load client.
 
 pub mod bpffs;
+pub mod chaos;
 pub mod chat;
 pub mod delay;
 pub mod echo;

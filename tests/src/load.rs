@@ -18,7 +18,7 @@ use tokio::net::TcpStream;
 use tokio::runtime;
 use tokio::sync::watch;
 use tokio::task::JoinSet;
-use tokio::time::{sleep, timeout};
+use tokio::time::{interval, sleep, timeout};
 use tokio_rustls::TlsConnector;
 
 use crate::netns::Namespace;
@@ -33,6 +33,9 @@ pub struct Load {
     pub tls: bool,
     /// Requests under way at a time.
     pub concurrency: usize,
+    /// Makes a request every so often, whatever became of those before, instead of so many at a time:
+    /// what hangs then does not keep others from beginning.
+    pub every: Option<Duration>,
     /// When to stop making requests.
     pub duration: Duration,
     /// What a request may take from connecting to its answer's end.
@@ -79,6 +82,7 @@ impl Load {
             target,
             tls: false,
             concurrency: 4,
+            every: None,
             duration: second,
             timeout: second,
             live: None,
@@ -107,6 +111,9 @@ impl Load {
     pub async fn run(&self) -> Result<Vec<Sample>> {
         let end = Instant::now() + self.duration;
         let tls = if self.tls { Some(tls::client()?) } else { None };
+        if let Some(every) = self.every {
+            return Ok(self.open(every, end, tls).await);
+        }
         let mut workers = JoinSet::new();
         for _ in 0..self.concurrency {
             let (load, tls) = (self.clone(), tls.clone());
@@ -134,6 +141,37 @@ impl Load {
         let mut samples: Vec<Sample> = workers.join_all().await.into_iter().flatten().collect();
         samples.sort_by_key(|sample| sample.start);
         Ok(samples)
+    }
+
+    /// The load with requests that do not wait for each other.
+    async fn open(
+        &self,
+        every: Duration,
+        end: Instant,
+        tls: Option<Arc<ClientConfig>>,
+    ) -> Vec<Sample> {
+        let mut due = interval(every);
+        let mut requests = JoinSet::new();
+        let mut samples = Vec::new();
+        let stopped = || self.stop.as_ref().is_some_and(|stop| *stop.borrow());
+        while Instant::now() < end && !stopped() {
+            due.tick().await;
+            while let Some(done) = requests.try_join_next() {
+                samples.extend(done);
+            }
+            let (load, tls) = (self.clone(), tls.clone());
+            requests.spawn(async move {
+                let sample = load.request(tls).await;
+                if let Some(live) = &load.live {
+                    // Nobody may be listening any more.
+                    let _ = live.send(sample.clone());
+                }
+                sample
+            });
+        }
+        samples.extend(requests.join_all().await);
+        samples.sort_by_key(|sample: &Sample| sample.start);
+        samples
     }
 
     async fn request(&self, tls: Option<Arc<ClientConfig>>) -> Sample {

@@ -3,7 +3,7 @@
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::time::Duration;
 
-use anyhow::{Result, ensure};
+use anyhow::{Context, Result, ensure};
 
 use crate::delay::DelayLine;
 use crate::link::{bond, devices, vlan};
@@ -146,6 +146,44 @@ impl Backend {
             .run(&["ip", "addr", "add", &v4, "dev", "lo"])?;
         self.namespace
             .run(&["ip", "addr", "add", &v6, "dev", "lo", "nodad"])?;
+        Ok(())
+    }
+
+    /// Has the backend's delay line lose so many percent of the frames each way; see [`DelayLine::lose`].
+    pub fn lose(&self, percent: u32) -> Result<()> {
+        let line = self.line.as_ref();
+        line.context("its link is no delay line")?.lose(percent);
+        Ok(())
+    }
+
+    /// Gives the backend back what its interface loses by going down: addresses of IPv6, the node's
+    /// hardware addresses and the ways to it.
+    pub fn restore(&self) -> Result<()> {
+        let number = self.v4.octets()[2];
+        let address = format!("{}/64", self.v6);
+        self.namespace
+            .run(&["ip", "addr", "replace", &address, "dev", PORT, "nodad"])?;
+        for any in [
+            IpAddr::from(Ipv4Addr::UNSPECIFIED),
+            Ipv6Addr::UNSPECIFIED.into(),
+        ] {
+            let (family, gateway) = gateway(any, number);
+            let mac = mac(number, 1);
+            self.namespace.run(&[
+                "ip",
+                "neigh",
+                "replace",
+                &gateway,
+                "lladdr",
+                &mac,
+                "dev",
+                PORT,
+                "nud",
+                "permanent",
+            ])?;
+            self.namespace
+                .run(&["ip", family, "route", "replace", "default", "via", &gateway])?;
+        }
         Ok(())
     }
 

@@ -11,7 +11,7 @@ use std::{
 
 use steer_common::abi::{Measure, Mode, bucket};
 use steer_tests::{
-    chat::Chat,
+    chat::{Chat, Engine},
     netns::Namespace,
     steering::steer,
     topology::{Site, VIP_V4, VIP_V6},
@@ -47,6 +47,7 @@ fn serve(namespace: &Namespace, address: SocketAddr) {
                 first_token: FIRST_TOKEN,
                 gap: GAP,
                 tokens: TOKENS,
+                engine: Engine::default(),
             };
             let listener = TcpListener::bind(address).await?;
             ready.send(())?;

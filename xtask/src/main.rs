@@ -2,6 +2,7 @@
 
 mod bench;
 mod boot;
+mod chaos;
 mod demo;
 mod dist;
 mod docs;
@@ -32,6 +33,13 @@ enum Task {
     /// Set up, then install the Debian packages in a system that boots, and restart, kill, upgrade and
     /// remove them under load.
     Boot,
+    /// Set up, then kill, hang and cut off backends under load, and print when new flows kept away and what
+    /// failed.
+    Chaos {
+        /// What to pass on; see `cargo xtask chaos -- --help`.
+        #[arg(last = true)]
+        arguments: Vec<String>,
+    },
     /// Set up, then steer real traffic, kill a backend and the daemon, and show what happens.
     Demo {
         /// What serves the backends.
@@ -59,6 +67,16 @@ enum Task {
         #[arg(last = true)]
         arguments: Vec<String>,
     },
+    /// Set up, then let faults happen at random under load, and fail if anything is lost without a reason or
+    /// grows.
+    Soak {
+        /// How long.
+        #[arg(long, default_value_t = 60)]
+        minutes: u64,
+        /// What to pass on besides; see `cargo xtask soak -- --help`.
+        #[arg(last = true)]
+        arguments: Vec<String>,
+    },
     /// Set up, then check formatting, lints, documentation and dependencies, and run the tests.
     Test,
     /// Set up, then boot other kernels in emulated machines, and let traffic through each mode there.
@@ -69,12 +87,17 @@ fn main() -> Result<()> {
     match Task::parse() {
         Task::Bench { arguments } => bench::run(&arguments),
         Task::Boot => boot::run(),
+        Task::Chaos { arguments } => chaos::run("steer-chaos", &arguments),
         Task::Demo { engine } => demo::run(engine),
         Task::Dist => dist::run(),
         Task::Docs => docs::run(),
         Task::Fuzz { packets, seed } => fuzz::run(packets, seed),
         Task::Setup => setup::run(),
         Task::Sim { arguments } => sim::run(&arguments),
+        Task::Soak { minutes, arguments } => {
+            let minutes = ["--minutes".to_owned(), minutes.to_string()];
+            chaos::run("steer-soak", &[&minutes, arguments.as_slice()].concat())
+        }
         Task::Test => test::run(),
         Task::Vm(options) => vm::run(&options),
     }

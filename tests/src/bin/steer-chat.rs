@@ -1,4 +1,5 @@
-//! A chat completion server as a process, for tests that kill it.
+//! A chat completion server as a process, for tests that kill it. SIGUSR1 makes it hang while healthy, and
+//! SIGUSR2 slow; a second one ends it.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -6,9 +7,10 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
 use clap::Parser;
-use steer_tests::chat::Chat;
+use steer_tests::chat::{Chat, Engine};
 use steer_tests::tls;
 use tokio::net::TcpListener;
+use tokio::signal::unix::{SignalKind, signal};
 use tokio::task::JoinSet;
 
 #[derive(Parser)]
@@ -41,6 +43,18 @@ async fn main() -> Result<()> {
         first_token: Duration::from_millis(arguments.ttft),
         gap: Duration::from_millis(arguments.gap),
         tokens: arguments.tokens,
+        engine: Engine::default(),
+    });
+    let engine = chat.engine.clone();
+    let mut hang = signal(SignalKind::user_defined1())?;
+    let mut slow = signal(SignalKind::user_defined2())?;
+    tokio::spawn(async move {
+        loop {
+            tokio::select! {
+                _ = hang.recv() => engine.toggle_hung(),
+                _ = slow.recv() => engine.toggle_slow(),
+            }
+        }
     });
     let secure = tls::server()?;
     let plain = arguments.listen.iter().map(|address| (address, None));

@@ -6,18 +6,22 @@ use super::{BEACON, Fleet, HTTP, HTTPS, SOURCES};
 use crate::topology::NODE_CLIENT_PORT;
 
 impl Fleet {
-    /// The configuration that the site was made with. Weights follow at once, where by default they take
-    /// half a minute.
+    /// The configuration that the site was made with. Unless the plan wants defaults, weights follow at
+    /// once, where by default they take half a minute.
     pub fn config(&self) -> String {
         let folder = self.folder.path().display();
         let names: Vec<&str> = self.plan.backends.iter().map(|(name, _)| *name).collect();
+        let balance = if self.plan.defaults {
+            ""
+        } else {
+            "[balance]\ninterval = \"100ms\"\nslow_start = \"0s\"\nmax_shift = 100\n\n"
+        };
         let mut interfaces = vec![NODE_CLIENT_PORT];
         interfaces.extend(self.site.backends.iter().map(|b| b.node_port.as_str()));
         let mut text = format!(
             "[node]\nname = \"edge\"\nregion = \"home\"\ninterfaces = {interfaces:?}\n\
              state_dir = \"{folder}/state\"\nsocket = \"{}\"\nbpffs = \"{}\"\n\n\
-             [balance]\ninterval = \"100ms\"\nslow_start = \"0s\"\nmax_shift = 100\n\n\
-             [nat]\naddresses = {SOURCES:?}\n\n[encap]\nsources = {SOURCES:?}\n\n\
+             {balance}[nat]\naddresses = {SOURCES:?}\n\n[encap]\nsources = {SOURCES:?}\n\n\
              [probe]\nca = \"{folder}/pki/ca.pem\"\ncert = \"{folder}/pki/edge.pem\"\n\
              key = \"{folder}/pki/edge.key\"\n",
             self.socket().display(),

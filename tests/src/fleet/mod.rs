@@ -3,6 +3,7 @@
 
 mod config;
 mod engines;
+mod faults;
 
 use std::{
     env, fs,
@@ -47,6 +48,10 @@ pub struct Plan {
     pub thinking: [Duration; 2],
     /// Tokens of an answer.
     pub tokens: usize,
+    /// Whether weights follow as by default, and not at once.
+    pub defaults: bool,
+    /// Whether beacons watch our own server as an engine.
+    pub watched: bool,
     /// A Python with xllamacpp, gguf and numpy, to serve by llama.cpp instead of our own server.
     pub llama: Option<PathBuf>,
 }
@@ -60,6 +65,8 @@ impl Plan {
             v6: false,
             thinking: [Duration::from_millis(5), Duration::from_millis(2)],
             tokens: 5,
+            defaults: false,
+            watched: false,
             llama: None,
         }
     }
@@ -69,7 +76,7 @@ impl Plan {
 #[derive(Debug)]
 pub struct Fleet {
     daemon: Option<Process>,
-    servers: Vec<Option<Servers>>,
+    servers: Vec<Servers>,
     decaps: Vec<Process>,
     steer: PathBuf,
     plan: Plan,
@@ -79,10 +86,10 @@ pub struct Fleet {
     folder: TempDir,
 }
 
-#[derive(Debug)]
+#[derive(Debug, Default)]
 struct Servers {
-    chat: Process,
-    beacon: Process,
+    chat: Option<Process>,
+    beacon: Option<Process>,
 }
 
 impl Fleet {
@@ -107,7 +114,7 @@ impl Fleet {
                 fleet.site.backends[index].add_vips()?;
                 fleet.start_decap(index)?;
             }
-            fleet.servers.push(None);
+            fleet.servers.push(Servers::default());
             fleet.start_backend(index)?;
         }
         Ok(fleet)
@@ -196,19 +203,37 @@ impl Fleet {
 
     /// Starts a backend's chat server and beacon.
     pub fn start_backend(&mut self, index: usize) -> Result<()> {
-        let backend = &self.site.backends[index];
-        let (name, _) = self.plan.backends[index];
-        let serves_at = if self.plan.mode == "ipip" {
+        self.start_server(index)?;
+        self.start_beacon(index)
+    }
+
+    /// Where a backend's server listens.
+    fn serves_at(&self, index: usize) -> IpAddr {
+        if self.plan.mode == "ipip" {
             self.vip()
         } else {
-            self.address(backend)
-        };
+            self.address(&self.site.backends[index])
+        }
+    }
+
+    /// Starts a backend's chat server.
+    pub fn start_server(&mut self, index: usize) -> Result<()> {
+        let (name, _) = self.plan.backends[index];
+        let serves_at = self.serves_at(index);
         let chat = match &self.plan.llama {
             Some(python) => self.llama(python, name, serves_at)?,
             None => self.chat(name, serves_at)?,
         };
-        let mut chat = backend.namespace.spawn(chat)?;
+        let mut chat = self.site.backends[index].namespace.spawn(chat)?;
         chat.wait_for("ready")?;
+        self.servers[index].chat = Some(chat);
+        Ok(())
+    }
+
+    /// Starts a backend's beacon.
+    pub fn start_beacon(&mut self, index: usize) -> Result<()> {
+        let backend = &self.site.backends[index];
+        let (name, _) = self.plan.backends[index];
         let pki = self.path("pki");
         let mut beacon = Command::new(&self.steer);
         beacon
@@ -220,16 +245,22 @@ impl Fleet {
             .arg(pki.join(format!("{name}.pem")))
             .arg("--key")
             .arg(pki.join(format!("{name}.key")));
-        let beacon = backend.namespace.spawn(beacon)?;
-        self.servers[index] = Some(Servers { chat, beacon });
+        if self.plan.watched {
+            let serves_at = SocketAddr::new(self.serves_at(index), HTTP).to_string();
+            beacon
+                .args(["--backend", &serves_at, "--engine", "vllm"])
+                .args(["--capacity", "64", "--drain-file"])
+                .arg(self.path(&format!("{name}.drain")));
+        }
+        self.servers[index].beacon = Some(backend.namespace.spawn(beacon)?);
         Ok(())
     }
 
     /// Kills a backend's chat server and beacon with SIGKILL.
     pub fn kill_backend(&mut self, index: usize) {
-        if let Some(mut servers) = self.servers[index].take() {
-            servers.chat.kill();
-            servers.beacon.kill();
+        let servers = std::mem::take(&mut self.servers[index]);
+        for mut process in [servers.chat, servers.beacon].into_iter().flatten() {
+            process.kill();
         }
     }
 

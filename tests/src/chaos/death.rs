@@ -1,0 +1,188 @@
+//! Ways to die, and to come back.
+
+use std::{thread, time::Duration};
+
+use anyhow::Result;
+use serde::Serialize;
+
+use crate::{fleet::Fleet, topology::PORT};
+
+/// Something that happens to a backend, or to the daemon.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Death {
+    /// Engine and beacon are killed.
+    Killed,
+    /// The engine is killed: its port refuses, and the beacon lives.
+    EngineKilled,
+    /// The beacon is killed, and the engine goes on.
+    BeaconKilled,
+    /// Engine and beacon are stopped: connections are accepted by the kernel, and nothing answers.
+    Stopped,
+    /// The engine is stopped, and the beacon lives.
+    EngineStopped,
+    /// The engine takes requests and answers pages of health and metrics, and nothing gets done.
+    Hung,
+    /// The backend's interface goes down.
+    LinkDown,
+    /// All frames are lost on the way, both ways.
+    BlackHole,
+    /// Half of the frames are lost, each way.
+    HalfLost,
+    /// The engine is slower by a factor of ten.
+    Slow,
+    /// Engine and beacon die and come back each second, three times.
+    Flapping,
+    /// The operator drains it.
+    Drained,
+    /// Its beacon says that it drains.
+    BeaconDrains,
+    /// The daemon is killed, and started again.
+    DaemonKilled,
+}
+
+impl Death {
+    /// All of them.
+    pub const ALL: [Self; 14] = [
+        Self::Killed,
+        Self::EngineKilled,
+        Self::BeaconKilled,
+        Self::Stopped,
+        Self::EngineStopped,
+        Self::Hung,
+        Self::LinkDown,
+        Self::BlackHole,
+        Self::HalfLost,
+        Self::Slow,
+        Self::Flapping,
+        Self::Drained,
+        Self::BeaconDrains,
+        Self::DaemonKilled,
+    ];
+
+    /// In words.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Killed => "SIGKILL of engine and beacon",
+            Self::EngineKilled => "SIGKILL of the engine",
+            Self::BeaconKilled => "SIGKILL of the beacon",
+            Self::Stopped => "SIGSTOP of engine and beacon",
+            Self::EngineStopped => "SIGSTOP of the engine",
+            Self::Hung => "engine hung, health page fine",
+            Self::LinkDown => "link down",
+            Self::BlackHole => "black hole",
+            Self::HalfLost => "half of all frames lost",
+            Self::Slow => "engine ten times slower",
+            Self::Flapping => "dying each second",
+            Self::Drained => "drained by the operator",
+            Self::BeaconDrains => "drained by its beacon",
+            Self::DaemonKilled => "SIGKILL of the daemon",
+        }
+    }
+
+    /// Whether new flows have to keep away from the backend for good, so that there is a last one.
+    #[must_use]
+    pub const fn ends_new_flows(self) -> bool {
+        !matches!(
+            self,
+            Self::HalfLost | Self::Slow | Self::Flapping | Self::DaemonKilled
+        )
+    }
+
+    /// Whether no request may fail by it.
+    #[must_use]
+    pub const fn fails_nothing(self) -> bool {
+        matches!(
+            self,
+            Self::BeaconKilled
+                | Self::Slow
+                | Self::Drained
+                | Self::BeaconDrains
+                | Self::DaemonKilled
+        )
+    }
+
+    /// How long the daemon is given to notice.
+    #[must_use]
+    pub const fn patience(self) -> Duration {
+        match self {
+            // What beacons wait for by default: 5 s of silence, 20 s without progress.
+            Self::EngineStopped => Duration::from_secs(9),
+            Self::Hung => Duration::from_secs(26),
+            _ => Duration::from_secs(4),
+        }
+    }
+
+    /// Does it.
+    pub fn inflict(self, fleet: &mut Fleet, victim: usize) -> Result<()> {
+        match self {
+            Self::Killed => fleet.kill_backend(victim),
+            Self::EngineKilled => fleet.kill_server(victim),
+            Self::BeaconKilled => fleet.kill_beacon(victim),
+            Self::Stopped => {
+                fleet.signal_server(victim, libc::SIGSTOP);
+                fleet.signal_beacon(victim, libc::SIGSTOP);
+            }
+            Self::EngineStopped => fleet.signal_server(victim, libc::SIGSTOP),
+            Self::Hung => fleet.signal_server(victim, libc::SIGUSR1),
+            Self::LinkDown => link(fleet, victim, "down")?,
+            Self::BlackHole => fleet.site.backends[victim].lose(100)?,
+            Self::HalfLost => fleet.site.backends[victim].lose(50)?,
+            Self::Slow => fleet.signal_server(victim, libc::SIGUSR2),
+            Self::Flapping => {
+                for turn in 0..3 {
+                    if turn > 0 {
+                        fleet.start_backend(victim)?;
+                        // The time between deaths is what this is about.
+                        thread::sleep(Duration::from_secs(1));
+                    }
+                    fleet.kill_backend(victim);
+                }
+            }
+            Self::Drained => {
+                fleet.cli(&["backend", "drain", fleet.names()[victim]])?;
+            }
+            Self::BeaconDrains => fleet.drain_by_beacon(victim, true)?,
+            Self::DaemonKilled => {
+                fleet.kill_daemon();
+                // Time in which only the program in the kernel is there.
+                thread::sleep(Duration::from_millis(500));
+                fleet.start_daemon()?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Takes it back.
+    pub fn repair(self, fleet: &mut Fleet, victim: usize) -> Result<()> {
+        match self {
+            Self::Killed | Self::Flapping => fleet.start_backend(victim)?,
+            Self::EngineKilled => fleet.start_server(victim)?,
+            Self::BeaconKilled => fleet.start_beacon(victim)?,
+            Self::Stopped => {
+                fleet.signal_server(victim, libc::SIGCONT);
+                fleet.signal_beacon(victim, libc::SIGCONT);
+            }
+            Self::EngineStopped => fleet.signal_server(victim, libc::SIGCONT),
+            Self::Hung => fleet.signal_server(victim, libc::SIGUSR1),
+            Self::LinkDown => {
+                link(fleet, victim, "up")?;
+                fleet.site.backends[victim].restore()?;
+            }
+            Self::BlackHole | Self::HalfLost => fleet.site.backends[victim].lose(0)?,
+            Self::Slow => fleet.signal_server(victim, libc::SIGUSR2),
+            Self::Drained => {
+                fleet.cli(&["backend", "undrain", fleet.names()[victim]])?;
+            }
+            Self::BeaconDrains => fleet.drain_by_beacon(victim, false)?,
+            Self::DaemonKilled => {}
+        }
+        Ok(())
+    }
+}
+
+fn link(fleet: &Fleet, victim: usize, state: &str) -> Result<()> {
+    let backend = &fleet.site.backends[victim].namespace;
+    backend.run(&["ip", "link", "set", PORT, state]).map(drop)
+}

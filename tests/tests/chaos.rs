@@ -1,0 +1,92 @@
+//! Deaths under load, with settings as they are by default; this needs root. `cargo xtask chaos` measures
+//! more of them, and `cargo xtask soak` goes on for an hour. Here the order of things counts, not how long
+//! they take on a machine that has other work.
+
+#![allow(clippy::unwrap_used, reason = "a failure here is a failed test")]
+
+use std::time::Duration;
+
+use steer_tests::chaos::{Death, Site, Soak, Trial, soak};
+
+const EVERY: Duration = Duration::from_millis(10);
+/// From one probe to the next by default, in milliseconds.
+const PERIOD_MS: f64 = 100.0;
+
+fn trial(mode: &'static str, death: Death) -> Trial {
+    Site::start(mode, EVERY).unwrap().run(death, 0).unwrap()
+}
+
+/// A death is noticed, then tables change, and soon after no new flow has to do with it any more.
+fn ends_new_flows(mode: &'static str, death: Death) -> Trial {
+    let trial = trial(mode, death);
+    let noticed = trial.detected_ms.unwrap();
+    assert!(trial.table_ms.unwrap() >= noticed, "{trial:?}");
+    let last = trial.last_new_ms.unwrap_or(0.0);
+    assert!(last <= noticed + 3.0 * PERIOD_MS, "{trial:?}");
+    assert_eq!(trial.failed_elsewhere, 0, "{trial:?}");
+    // Dead once, and not again and again.
+    assert!(trial.tables <= 4, "{trial:?}");
+    trial
+}
+
+#[test]
+fn a_killed_backend_gets_no_new_flow_once_it_is_noticed() {
+    let trial = ends_new_flows("nat", Death::Killed);
+    assert!(trial.failed_after < trial.requests / 4, "{trial:?}");
+}
+
+#[test]
+fn connections_that_are_refused_are_noticed_as_such() {
+    let trial = ends_new_flows("nat", Death::EngineKilled);
+    assert!(trial.failed_after < trial.requests / 4, "{trial:?}");
+}
+
+#[test]
+fn new_flows_into_a_black_hole_try_again_elsewhere() {
+    let trial = ends_new_flows("nat", Death::BlackHole);
+    // Their SYN is repeated to the other choice.
+    assert_eq!(trial.failed_after, 0, "{trial:?}");
+}
+
+#[test]
+fn a_machine_that_stands_still_gets_no_new_flow_over_ipip() {
+    ends_new_flows("ipip", Death::Stopped);
+}
+
+#[test]
+fn what_is_announced_fails_nothing() {
+    for death in [Death::Drained, Death::BeaconDrains] {
+        let trial = ends_new_flows("nat", death);
+        assert_eq!(
+            (trial.failed_under_way, trial.failed_after),
+            (0, 0),
+            "{trial:?}"
+        );
+    }
+}
+
+#[test]
+fn a_beacon_or_a_daemon_that_dies_fails_nothing() {
+    for death in [Death::BeaconKilled, Death::DaemonKilled] {
+        let trial = trial("nat", death);
+        assert_eq!(
+            (trial.failed_under_way, trial.failed_after),
+            (0, 0),
+            "{trial:?}"
+        );
+    }
+}
+
+#[test]
+fn nothing_is_lost_without_a_reason_and_nothing_grows() {
+    let plan = Soak {
+        length: Duration::from_secs(25),
+        seed: 11,
+        mode: "nat",
+        every: EVERY,
+    };
+    let soaked = soak(&plan, |_| ()).unwrap();
+    assert!(soaked.unexplained.is_empty(), "{soaked:?}");
+    assert!(soaked.growth.too_much().is_empty(), "{soaked:?}");
+    assert!(soaked.requests > 1000, "{soaked:?}");
+}
