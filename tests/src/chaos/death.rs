@@ -95,11 +95,7 @@ impl Death {
     pub const fn fails_nothing(self) -> bool {
         matches!(
             self,
-            Self::BeaconKilled
-                | Self::Slow
-                | Self::Drained
-                | Self::BeaconDrains
-                | Self::DaemonKilled
+            Self::Slow | Self::Drained | Self::BeaconDrains | Self::DaemonKilled
         )
     }
 
