@@ -1,6 +1,8 @@
 //! What the data path does with a flow, and why, in words: the very code that runs in the kernel,
 //! over a copy of its maps.
 
+mod packet;
+
 use std::net::IpAddr;
 
 use serde::{Deserialize, Serialize};
@@ -15,6 +17,7 @@ use steer_common::{
     wire::{Packet, Part},
 };
 
+pub use self::packet::{Fate, PacketQuestion, explain_packet, fate};
 use crate::dataplane::{Dataplane, HostTables, now_ms, now_ns};
 
 /// Names that the data path does not know.
@@ -25,6 +28,8 @@ pub trait Names {
     fn service(&self, id: u16) -> Option<String>;
     /// Why a client with this DSCP is in a class.
     fn class(&self, id: u16, client: IpAddr, dscp: u8) -> Option<String>;
+    /// The name of an interface of the configuration, by its index.
+    fn interface(&self, index: u32) -> Option<String>;
 }
 
 /// A decision in words.
@@ -34,6 +39,9 @@ pub struct Explanation {
     pub steps: Vec<String>,
     /// What happens to the packet.
     pub verdict: String,
+    /// The frame that leaves, in hexadecimal digits, where a whole packet was asked about.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub sent: Option<String>,
 }
 
 /// What is asked about: a packet of a flow.
@@ -110,6 +118,7 @@ pub fn explain(dataplane: &dyn Dataplane, question: &Question, names: &dyn Names
             .map(|step| words.step(step))
             .collect(),
         verdict: words.verdict(&verdict),
+        sent: None,
     }
 }
 

@@ -5,7 +5,10 @@ use std::{
     net::{IpAddr, Ipv4Addr, Ipv6Addr},
 };
 
-use steer_common::wire::{PROTOCOL_IPV4, PROTOCOL_IPV6, PROTOCOL_TCP, PROTOCOL_UDP};
+use steer_common::{
+    abi::FlowKey,
+    wire::{PROTOCOL_IPV4, PROTOCOL_IPV6, PROTOCOL_TCP, PROTOCOL_UDP},
+};
 
 const VLANS: [u16; 2] = [0x8100, 0x88a8];
 const IPV4: u16 = 0x0800;
@@ -38,6 +41,18 @@ pub(crate) fn frame(bytes: &[u8], gue: Option<u16>) -> String {
         ARP => text + "ARP",
         other => text + &format!("EtherType {other:#06x}"),
     }
+}
+
+/// A flow in one line.
+pub(crate) fn flow(key: &FlowKey) -> String {
+    let name = match key.protocol {
+        PROTOCOL_TCP => "tcp".to_owned(),
+        PROTOCOL_UDP => "udp".to_owned(),
+        other => format!("protocol {other}"),
+    };
+    let source = port(key.source.to_ip(), key.source_port);
+    let destination = port(key.destination.to_ip(), key.destination_port);
+    format!("{name} {source} > {destination}")
 }
 
 /// The headers of an IP packet in one line.

@@ -3,7 +3,7 @@
 use anyhow::Result;
 use aya::{EbpfLoader, programs::Xdp};
 use serde::Serialize;
-use steer_user::dataplane::{decap_object, object};
+use steer_user::dataplane::{decap_object, object, trace_object};
 
 /// A program, as the kernel loaded it.
 #[derive(Clone, Debug, Serialize)]
@@ -22,14 +22,18 @@ pub struct Loaded {
 /// If an object or its maps cannot be loaded at all.
 pub fn load_all() -> Result<Vec<(String, Result<Loaded>)>> {
     let mut all = Vec::new();
-    for object in [object(), decap_object()] {
+    for (object, of) in [
+        (object(), ""),
+        (trace_object(), "tracing "),
+        (decap_object(), ""),
+    ] {
         let mut ebpf = EbpfLoader::new().load(object)?;
         for (name, program) in ebpf.programs_mut() {
             let loaded = program
                 .try_into()
                 .map_err(anyhow::Error::from)
-                .and_then(|program: &mut Xdp| load(name, program));
-            all.push((name.to_owned(), loaded));
+                .and_then(|program: &mut Xdp| load(&format!("{of}{name}"), program));
+            all.push((format!("{of}{name}"), loaded));
         }
     }
     all.sort_by(|a, b| a.0.cmp(&b.0));

@@ -50,14 +50,18 @@ enum Task {
     Dist,
     /// Set up, then write the documentation's reference anew and build the book into target/book.
     Docs,
-    /// Set up, then send random packets through random tables, and compare kernel and host.
+    /// Set up, then feed arbitrary bytes to all that reads what others wrote, and send random packets
+    /// through random tables, to compare kernel and host.
     Fuzz {
-        /// How many packets.
+        /// How many packets; 0 for none.
         #[arg(long, default_value_t = 10_000_000)]
         packets: u64,
         /// Where random numbers begin; what a failed run says.
         #[arg(long)]
         seed: Option<u64>,
+        /// How long each reader is fed; 0 for none.
+        #[arg(long, default_value_t = 60)]
+        seconds: u64,
     },
     /// Install what building and testing need; safe to run again.
     Setup,
@@ -91,7 +95,11 @@ fn main() -> Result<()> {
         Task::Demo { engine } => demo::run(engine),
         Task::Dist => dist::run(),
         Task::Docs => docs::run(),
-        Task::Fuzz { packets, seed } => fuzz::run(packets, seed),
+        Task::Fuzz {
+            packets,
+            seed,
+            seconds,
+        } => fuzz::run(packets, seed, seconds),
         Task::Setup => setup::run(),
         Task::Sim { arguments } => sim::run(&arguments),
         Task::Soak { minutes, arguments } => {

@@ -247,7 +247,7 @@ impl Client {
         serde_json::from_slice(&body).map_err(|error| ClientError::Malformed(error.to_string()))
     }
 
-    async fn post<B: Serialize, T: DeserializeOwned>(
+    pub(super) async fn post<B: Serialize, T: DeserializeOwned>(
         &self,
         path: &str,
         body: &B,

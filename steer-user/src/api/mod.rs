@@ -7,6 +7,7 @@ mod listen;
 mod metrics;
 mod monitor;
 mod openapi;
+mod packet;
 mod server;
 mod trace;
 mod watch;
@@ -43,6 +44,18 @@ pub struct ExplainQuery {
     #[serde(default)]
     #[schemars(with = "String")]
     pub dcid: crate::quic::Hex,
+}
+
+/// A whole packet to explain.
+#[derive(Clone, Debug, Serialize, Deserialize, schemars::JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct ExplainPacket {
+    /// The frame, from its Ethernet header on, in hexadecimal digits.
+    #[schemars(with = "String")]
+    pub packet: crate::quic::Hex,
+    /// The interface that it comes in by; the first of the configuration if it is not said.
+    #[serde(default)]
+    pub interface: Option<String>,
 }
 
 /// How to drain a backend.

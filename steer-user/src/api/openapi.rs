@@ -5,8 +5,8 @@ use schemars::{JsonSchema, Schema, SchemaGenerator, generate::SchemaSettings};
 use serde_json::{Map, Value, json};
 
 use super::{
-    ApplyAnswer, ApplyRequest, Confirmed, DrainRequest, Problem, RollbackRequest, TuneRequest,
-    WeightRequest,
+    ApplyAnswer, ApplyRequest, Confirmed, DrainRequest, ExplainPacket, Problem, RollbackRequest,
+    TuneRequest, WeightRequest,
 };
 use crate::{
     config::Document,
@@ -96,6 +96,17 @@ fn operations() -> Vec<Operation> {
         reads(
             "/v1/explain",
             "What happens to a flow, and why; by the query's protocol, source, destination, open and dscp",
+            of::<Explanation>,
+        ),
+        answers(
+            by(
+                does(
+                    "/v1/explain/packet",
+                    "What happens to a whole packet, and why, to the bytes that leave",
+                    Some(of::<ExplainPacket>),
+                ),
+                "read",
+            ),
             of::<Explanation>,
         ),
         reads(
@@ -277,6 +288,7 @@ mod tests {
             include_str!("monitor.rs"),
             include_str!("watch.rs"),
             include_str!("trace.rs"),
+            include_str!("packet.rs"),
             include_str!("openapi.rs"),
         ];
         let mut found = BTreeSet::new();

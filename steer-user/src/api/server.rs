@@ -31,7 +31,7 @@ use super::{
     access::{self, Peer},
     config,
     listen::{self, Bodies},
-    openapi, trace, watch,
+    openapi, packet, trace, watch,
 };
 use crate::{
     config::Protocol,
@@ -85,7 +85,8 @@ fn routes(access: &Access, monitor: Monitor) -> Router {
         .route("/v1/tune", get(knobs))
         .route("/v1/backends/{name}/why", get(why))
         .layer(small())
-        .merge(config::reading());
+        .merge(config::reading())
+        .merge(packet::explaining());
     let operate = Router::new()
         .route("/v1/backends/{name}/drain", post(drain))
         .route("/v1/backends/{name}/undrain", post(undrain))

@@ -17,7 +17,9 @@ use quinn::{Connection, Endpoint, Incoming};
 use rustls::pki_types::CertificateDer;
 use tokio::sync::watch;
 
-pub use self::engine::{Completion, Engine, EngineConfig, Limits, Profile, ProfileError, Selector};
+pub use self::engine::{
+    Completion, Engine, EngineConfig, Limits, Profile, ProfileError, Selector, missing,
+};
 use self::peers::{Knock, Peers, Pings, Place};
 use crate::pki::{Identity, PkiError};
 use crate::probe::{

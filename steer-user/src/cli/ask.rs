@@ -1,6 +1,6 @@
 //! Commands that ask the daemon.
 
-use std::{net::SocketAddr, path::PathBuf};
+use std::path::PathBuf;
 
 use clap::Args;
 use humantime_serde::re::humantime::format_rfc3339_millis;
@@ -9,11 +9,7 @@ use super::{
     error::{Exit, Failure},
     table,
 };
-use crate::{
-    api::{Client, ClientError, ExplainQuery},
-    config::Protocol,
-    quic::Hex,
-};
+use crate::api::{Client, ClientError};
 
 /// Where to ask.
 #[derive(Debug, Args)]
@@ -84,61 +80,6 @@ impl Status {
         } else {
             anstream::print!("{}", table::status(&status));
         }
-        Ok(())
-    }
-}
-
-#[derive(Debug, Args)]
-pub(super) struct Explain {
-    /// tcp or udp.
-    protocol: Protocol,
-    /// The client: address and port.
-    source: SocketAddr,
-    /// The VIP: address and port.
-    destination: SocketAddr,
-    /// Ask for a packet in the midst of a connection, not for its SYN or QUIC Initial.
-    #[arg(long)]
-    open: bool,
-    /// The packet's DSCP.
-    #[arg(long, default_value_t = 0)]
-    dscp: u8,
-    /// The destination connection id of a QUIC packet.
-    #[arg(
-        long,
-        value_name = "HEX",
-        default_value = "",
-        hide_default_value = true
-    )]
-    dcid: Hex,
-    #[command(flatten)]
-    target: Target,
-}
-
-impl Explain {
-    #[tokio::main(flavor = "current_thread")]
-    pub(super) async fn run(self) -> Result<(), Failure> {
-        let query = ExplainQuery {
-            protocol: self.protocol,
-            source: self.source,
-            destination: self.destination,
-            open: self.open,
-            dscp: self.dscp,
-            dcid: self.dcid,
-        };
-        let explanation = self
-            .target
-            .client()
-            .explain(&query)
-            .await
-            .map_err(failure)?;
-        if self.target.json {
-            println!("{}", serde_json::to_string_pretty(&explanation)?);
-            return Ok(());
-        }
-        for (number, step) in (1..).zip(&explanation.steps) {
-            println!("{number}. {step}");
-        }
-        println!("=> {}", explanation.verdict);
         Ok(())
     }
 }

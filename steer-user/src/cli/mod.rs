@@ -8,6 +8,8 @@ mod daemon;
 mod decap;
 mod doctor;
 mod error;
+mod explain;
+mod hexdump;
 mod journal;
 mod operator;
 mod paint;
@@ -59,7 +61,7 @@ enum Command {
     Top(top::Top),
     Watch(watch::Watch),
     /// Says what happens to a flow, and why.
-    Explain(ask::Explain),
+    Explain(explain::Explain),
     /// Shows the last decisions about a backend, with what led to them.
     Why(ask::Why),
     /// Shows live packets, what becomes of them, and why.

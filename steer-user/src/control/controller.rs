@@ -33,13 +33,13 @@ use super::{
 };
 use crate::{
     config::{Config, MAX_CAPACITY, PolicyId},
-    dataplane::{Dataplane, SweepLimits},
+    dataplane::{Dataplane, SweepLimits, interface_index},
     domain::{
         balance::{self, Cause, Tier},
         health::State,
         passive::Counts,
     },
-    explain::{Explanation, Names, Question, explain},
+    explain::{Explanation, Names, PacketQuestion, Question, explain, explain_packet},
     journal::{Event, Journal},
     probe::Measurement,
 };
@@ -443,6 +443,11 @@ impl<D: Dataplane> Controller<D> {
         explain(&self.dataplane, question, self)
     }
 
+    /// What the data path does with a whole packet, in words.
+    pub fn explain_packet(&self, question: &PacketQuestion) -> Explanation {
+        explain_packet(&self.dataplane, question, self)
+    }
+
     /// The configuration in use.
     pub fn config(&self) -> &Config {
         &self.config
@@ -468,5 +473,12 @@ impl<D> Names for Controller<D> {
         let index = self.numbers.policies.iter().position(|n| *n == id)?;
         let class = self.config.policy(self.policies[index]).class?;
         Some(class.because(client, dscp))
+    }
+
+    fn interface(&self, index: u32) -> Option<String> {
+        let mut interfaces = self.config.node.interfaces.iter();
+        interfaces
+            .find(|name| interface_index(name).is_ok_and(|found| found == index))
+            .cloned()
     }
 }

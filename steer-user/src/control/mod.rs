@@ -12,6 +12,7 @@ mod connections;
 mod controller;
 mod desired;
 mod drained;
+mod explained;
 mod flights;
 mod interfaces;
 mod members;

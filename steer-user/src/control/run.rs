@@ -57,6 +57,13 @@ pub enum Command {
     Memory(oneshot::Sender<Result<Vec<MapMemory>>>),
     /// What the data path does with a packet.
     Explain(Question, oneshot::Sender<Explanation>),
+    /// What the data path does with a whole packet that comes in by an interface: by the first one if none
+    /// is named.
+    ExplainPacket(
+        Vec<u8>,
+        Option<String>,
+        oneshot::Sender<Result<Explanation>>,
+    ),
     /// Drain a backend, or stop draining it; with who says so.
     Drain(
         String,
@@ -343,6 +350,9 @@ impl Daemon {
             Command::Memory(reply) => drop(reply.send(self.attacher.memory())),
             Command::Explain(question, reply) => {
                 drop(reply.send(self.controller.explain(&question)));
+            }
+            Command::ExplainPacket(bytes, interface, reply) => {
+                drop(reply.send(self.explain_packet(bytes, interface)));
             }
             Command::Drain(name, drain, by, reply) => {
                 drop(reply.send(self.controller.drain_by(&name, drain, &by, now)));

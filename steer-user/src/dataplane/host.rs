@@ -64,6 +64,28 @@ pub struct HostTables {
     /// Where packets leave whose member is not resolved.
     pub routes: HashMap<Address, NextHop>,
     steps: RefCell<Vec<Step>>,
+    seen: Cell<Option<FlowKey>>,
+    /// What was looked for in vain, if that is noted.
+    missed: RefCell<Option<Vec<Missed>>>,
+}
+
+/// What was looked for in a table of flows, and is not there.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Missed {
+    /// A flow of the flow table.
+    Flow(FlowKey),
+    /// One of which only the SYN was seen.
+    NewFlow(FlowKey),
+    /// A client's flow in the nat table.
+    Forward(FlowKey),
+    /// A backend's.
+    Reverse(FlowKey),
+    /// The fate of a first fragment.
+    Fragment(FragmentKey),
+    /// When a source's next new flow is due.
+    Source(SourceKey),
+    /// Flows in flight of a member.
+    InFlight(u16),
 }
 
 impl HostTables {
@@ -94,6 +116,8 @@ impl HostTables {
             refused: RefCell::default(),
             routes: HashMap::new(),
             steps: RefCell::default(),
+            seen: Cell::default(),
+            missed: RefCell::default(),
         }
     }
 
@@ -124,6 +148,30 @@ impl HostTables {
     /// The steps of the decisions so far.
     pub fn steps(&self) -> Vec<Step> {
         self.steps.borrow().clone()
+    }
+
+    /// The flow that was looked at last.
+    pub fn seen(&self) -> Option<FlowKey> {
+        self.seen.get()
+    }
+
+    /// Begins to note what is looked for in vain.
+    pub fn note_misses(&self) {
+        self.missed.replace(Some(Vec::new()));
+    }
+
+    /// What was looked for in vain since then.
+    pub fn misses(&self) -> Vec<Missed> {
+        self.missed.borrow().clone().unwrap_or_default()
+    }
+
+    fn miss<R>(&self, found: Option<R>, what: impl FnOnce() -> Missed) -> Option<R> {
+        if found.is_none()
+            && let Some(missed) = self.missed.borrow_mut().as_mut()
+        {
+            missed.push(what());
+        }
+        found
     }
 
     /// Forgets the steps of the decisions so far.
@@ -210,7 +258,7 @@ impl Tables for HostTables {
     }
 
     fn with_flow<R>(&self, key: &FlowKey, f: impl FnOnce(&mut FlowEntry) -> R) -> Option<R> {
-        with(&self.flows, key, f)
+        self.miss(with(&self.flows, key, f), || Missed::Flow(*key))
     }
 
     fn remember(&self, key: &FlowKey, entry: &FlowEntry) -> bool {
@@ -219,7 +267,8 @@ impl Tables for HostTables {
     }
 
     fn new_flow(&self, key: &FlowKey) -> Option<FlowEntry> {
-        self.new_flows.borrow().get(key).copied()
+        let found = self.new_flows.borrow().get(key).copied();
+        self.miss(found, || Missed::NewFlow(*key))
     }
 
     fn remember_new(&self, key: &FlowKey, entry: &FlowEntry) -> bool {
@@ -236,11 +285,11 @@ impl Tables for HostTables {
     }
 
     fn with_forward<R>(&self, key: &FlowKey, f: impl FnOnce(&mut NatForward) -> R) -> Option<R> {
-        with(&self.forward, key, f)
+        self.miss(with(&self.forward, key, f), || Missed::Forward(*key))
     }
 
     fn with_reverse<R>(&self, key: &FlowKey, f: impl FnOnce(&mut NatReverse) -> R) -> Option<R> {
-        with(&self.reverse, key, f)
+        self.miss(with(&self.reverse, key, f), || Missed::Reverse(*key))
     }
 
     fn set_forward(&self, key: &FlowKey, entry: &NatForward) -> bool {
@@ -263,6 +312,7 @@ impl Tables for HostTables {
         if reverse.len() >= self.nat_flows.get() {
             return Added::Full;
         }
+        self.miss(None::<()>, || Missed::Reverse(*key));
         reverse.insert(*key, *entry);
         Added::Yes
     }
@@ -332,7 +382,7 @@ impl Tables for HostTables {
     }
 
     fn with_source<R>(&self, key: &SourceKey, f: impl FnOnce(&mut u64) -> R) -> Option<R> {
-        with(&self.sources, key, f)
+        self.miss(with(&self.sources, key, f), || Missed::Source(*key))
     }
 
     fn set_source(&self, key: &SourceKey, due: u64) {
@@ -340,7 +390,8 @@ impl Tables for HostTables {
     }
 
     fn in_flight(&self, id: u16) -> i64 {
-        self.in_flight.borrow().get(&id).copied().unwrap_or(0)
+        let found = self.in_flight.borrow().get(&id).copied();
+        self.miss(found, || Missed::InFlight(id)).unwrap_or(0)
     }
 
     fn add_in_flight(&self, id: u16, by: i64) {
@@ -353,7 +404,8 @@ impl Tables for HostTables {
     }
 
     fn fragment(&self, key: &FragmentKey) -> Option<FragmentEntry> {
-        self.fragments.borrow().get(key).copied()
+        let found = self.fragments.borrow().get(key).copied();
+        self.miss(found, || Missed::Fragment(*key))
     }
 
     fn set_fragment(&self, key: &FragmentKey, entry: &FragmentEntry) -> bool {
@@ -383,6 +435,10 @@ impl Tables for HostTables {
 
     fn count_drop(&self, reason: DropReason) {
         *self.drops.borrow_mut().entry(reason).or_default() += 1;
+    }
+
+    fn see(&self, key: &FlowKey) {
+        self.seen.set(Some(*key));
     }
 
     fn note(&self, step: Step) {

@@ -21,8 +21,9 @@ use aya::{
 use steer_common::{
     abi::{
         self, Address, Admission, CidKey, ClassKey, ClassMatch, Config, DscpTable, FlowEntry,
-        FlowKey, Measured, Member, MemberCounters, MemberState, NatForward, NatReverse, Refusals,
-        Service, Signals, Slot, SourceLimit, maps, member_flags,
+        FlowKey, FragmentEntry, FragmentKey, Measured, Member, MemberCounters, MemberState,
+        NatForward, NatReverse, Refusals, Service, Signals, Slot, SourceKey, SourceLimit, maps,
+        member_flags,
     },
     verdict::DropReason,
 };
@@ -57,6 +58,8 @@ pub struct KernelMaps {
     new_flows: HashMap<MapData, FlowKey, FlowEntry>,
     nat_forward: HashMap<MapData, FlowKey, NatForward>,
     nat_reverse: HashMap<MapData, FlowKey, NatReverse>,
+    fragments: HashMap<MapData, FragmentKey, FragmentEntry>,
+    sources: HashMap<MapData, SourceKey, u64>,
     member_counts: PerCpuArray<MapData, MemberCounters>,
     drop_counts: PerCpuArray<MapData, u64>,
     denied: LpmTrie<MapData, Address, u32>,
@@ -104,6 +107,8 @@ impl KernelMaps {
             flows: flows.try_into()?,
             nat_forward: forward.try_into()?,
             nat_reverse: reverse.try_into()?,
+            fragments: take(ebpf, maps::FRAGMENTS)?.try_into()?,
+            sources: take(ebpf, maps::SOURCES)?.try_into()?,
             member_counts: take(ebpf, maps::MEMBER_COUNTS)?.try_into()?,
             drop_counts: take(ebpf, maps::DROP_COUNTS)?.try_into()?,
             denied: take(ebpf, maps::DENIED)?.try_into()?,
@@ -622,5 +627,21 @@ impl Dataplane for KernelMaps {
 
     fn nat_reverse(&self, key: &FlowKey) -> Option<NatReverse> {
         self.nat_reverse.get(key, 0).ok()
+    }
+
+    fn settled_flow(&self, key: &FlowKey) -> Option<FlowEntry> {
+        self.flows.get(key, 0).ok()
+    }
+
+    fn new_flow(&self, key: &FlowKey) -> Option<FlowEntry> {
+        self.new_flows.get(key, 0).ok()
+    }
+
+    fn fragment(&self, key: &FragmentKey) -> Option<FragmentEntry> {
+        self.fragments.get(key, 0).ok()
+    }
+
+    fn source(&self, key: &SourceKey) -> Option<u64> {
+        self.sources.get(key, 0).ok()
     }
 }

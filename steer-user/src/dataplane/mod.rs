@@ -30,13 +30,13 @@ pub use classes::{Class, check_classes};
 pub use decap::{Decap, set_up as set_up_decap};
 pub use device::{Attached, Device, Way};
 pub(crate) use footprint::TRIE_ENTRY;
-pub use host::HostTables;
+pub use host::{HostTables, Missed};
 pub use kernel::{OLDEST_KERNEL, check_kernel};
 pub use kernel_maps::KernelMaps;
 pub use memory::Memory;
 pub use memory_use::MapMemory;
 pub use neighbours::Neighbours;
-pub use object::{bench_object, decap_object, object};
+pub use object::{bench_object, decap_object, object, trace_object};
 pub use perfect_hash::{PerfectHash, build as build_perfect_hash};
 pub use pins::Pins;
 pub use sizes::Sizes;
@@ -54,8 +54,8 @@ use std::{
 use anyhow::Result;
 use steer_common::abi::{
     Address, Admission, CidKey, ClassKey, ClassMatch, Config, DscpTable, FlowEntry, FlowKey,
-    Measured, Member, MemberCounters, MemberState, NatForward, NatReverse, NatTimeouts, Refusals,
-    Service, Signals, Slot, SourceLimit,
+    FragmentEntry, FragmentKey, Measured, Member, MemberCounters, MemberState, NatForward,
+    NatReverse, NatTimeouts, Refusals, Service, Signals, Slot, SourceKey, SourceLimit,
 };
 
 use crate::domain::latency::Waiting;
@@ -177,6 +177,29 @@ pub trait Dataplane: Send {
 
     /// The nat entry of a backend's flow.
     fn nat_reverse(&self, key: &FlowKey) -> Option<NatReverse>;
+
+    /// The entry of a flow of which more than the SYN was seen. Where no packets come there is one kind only.
+    fn settled_flow(&self, key: &FlowKey) -> Option<FlowEntry> {
+        self.flow(key)
+    }
+
+    /// The entry of a flow of which only the SYN was seen.
+    fn new_flow(&self, key: &FlowKey) -> Option<FlowEntry> {
+        let _ = key;
+        None
+    }
+
+    /// What became of the first fragment of a packet.
+    fn fragment(&self, key: &FragmentKey) -> Option<FragmentEntry> {
+        let _ = key;
+        None
+    }
+
+    /// When a source's next new flow is due.
+    fn source(&self, key: &SourceKey) -> Option<u64> {
+        let _ = key;
+        None
+    }
 }
 
 /// Counters of all CPUs together.

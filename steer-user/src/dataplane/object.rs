@@ -16,6 +16,6 @@ pub fn bench_object() -> &'static [u8] {
 }
 
 /// The ELF object with the XDP program as it is while somebody traces.
-pub(super) fn trace_object() -> &'static [u8] {
+pub fn trace_object() -> &'static [u8] {
     aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/trace.o"))
 }

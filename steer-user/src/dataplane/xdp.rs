@@ -19,6 +19,7 @@ use super::{
     object::object,
     pins::{Pins, SPECS},
     sizes::Sizes,
+    trace::Tracer,
 };
 
 /// Name of the program in the object.
@@ -117,6 +118,14 @@ impl Xdp {
     /// None, unless the object is not ours.
     pub fn program(&mut self) -> Result<&mut Program> {
         self.attacher.program()
+    }
+
+    /// As [`Attacher::tracer`].
+    ///
+    /// # Errors
+    /// As there.
+    pub fn tracer(&mut self) -> Result<Tracer> {
+        self.attacher.tracer()
     }
 
     /// The maps.

@@ -20,6 +20,8 @@ use crate::{
 /// Packets of a run, unless `STEER_FUZZ_PACKETS` says otherwise; many meet tables that changed a
 /// little.
 const PACKETS: u64 = 20_000;
+/// Packets that `steer explain` is asked about.
+const EXPLAINED: u32 = 60;
 /// Where random numbers begin, unless `STEER_FUZZ_SEED` says otherwise.
 const SEED: u64 = 20_261_124;
 /// How often services change: the daemon's way of doing that takes its time.
@@ -247,6 +249,22 @@ fn change_service(fixture: &mut Fixture, random: &mut StdRng) {
     let clients = (IpAddr::V4(Ipv4Addr::new(192, 0, 2, 0)), 24);
     let denied = random.random_ratio(1, 8).then_some(clients);
     fixture.deny(denied.as_slice());
+}
+
+/// What `steer explain --packet` says is what the kernel does next: of fragments, ICMP errors, answers of
+/// backends, and ids of connections as well.
+#[test]
+fn explain_says_of_any_packet_what_the_kernel_does() {
+    let mut random = StdRng::seed_from_u64(SEED);
+    let mut fixture = Fixture::new();
+    fixture.configure(|config| config.nat_retry_ms = u32::MAX);
+    fixture.explains = true;
+    for _ in 0..EXPLAINED {
+        let frame = frame(&mut random);
+        fixture.run(&frame);
+        // Once more, with what the first one left.
+        fixture.run(&frame);
+    }
 }
 
 #[test]

@@ -18,8 +18,9 @@ use steer_common::{
     verdict::DropReason,
 };
 use steer_tests::packet::NODE_MAC;
-use steer_user::dataplane::{
-    Class, Dataplane, HostTables, OpenOptions, Sizes, Xdp, now_ms, now_ns,
+use steer_user::{
+    dataplane::{Class, Dataplane, HostTables, OpenOptions, Sizes, Xdp, now_ms, now_ns},
+    explain::{self, Fate, PacketQuestion},
 };
 
 /// Test runs come in by the loopback device.
@@ -113,6 +114,8 @@ pub(crate) struct Fixture {
     /// Limits of sources, which services and classes name by their place from 1.
     pub(crate) limits: Vec<SourceLimit>,
     dropped: HashMap<DropReason, u64>,
+    /// Whether `steer explain` is asked about each packet before it is sent. It copies all tables each time.
+    pub(crate) explains: bool,
 }
 
 impl Fixture {
@@ -170,6 +173,7 @@ impl Fixture {
             classes: Vec::new(),
             limits: Vec::new(),
             dropped: HashMap::new(),
+            explains: false,
         }
     }
 
@@ -266,6 +270,7 @@ impl Fixture {
 
     /// Runs a frame through the program and through the host's build, which have to agree in all.
     pub(crate) fn run(&mut self, frame: &[u8]) -> Ran {
+        let explained = self.explained(frame);
         let drops_before = self.xdp.maps().counters().unwrap().drops;
         let mut out = vec![0; frame.len() + 256];
         let mut options = TestRunOptions::new();
@@ -280,6 +285,16 @@ impl Fixture {
             3 => Action::Transmit(INTERFACE),
             other => panic!("the program returned {other}"),
         };
+        if let Some(fate) = explained {
+            assert_eq!(fate.action, action, "explain and the kernel disagree");
+            if !matches!(action, Action::Drop(_)) {
+                assert_eq!(
+                    hex(&fate.bytes),
+                    hex(&out),
+                    "explain and the kernel disagree"
+                );
+            }
+        }
         let answered_before = ANSWERED.map(|reason| self.answered(reason));
 
         let mut memory = vec![0; HEADROOM];
@@ -306,6 +321,20 @@ impl Fixture {
             );
         }
         Ran { action, bytes: out }
+    }
+
+    /// What `steer explain` says of a frame, if it is asked.
+    fn explained(&mut self, frame: &[u8]) -> Option<Fate> {
+        if !self.explains {
+            return None;
+        }
+        let question = PacketQuestion {
+            bytes: frame.to_vec(),
+            interface: INTERFACE,
+        };
+        let fate = explain::fate(self.xdp.maps(), &question);
+        // The kernel's routing is not asked.
+        (fate.action != Action::Drop(DropReason::NoRoute)).then_some(fate)
     }
 
     /// As [`Self::run`], for many packets: what is counted is only added up, for

@@ -42,6 +42,15 @@ const LIMITS_EVERY: Duration = Duration::from_secs(60);
 /// So many looks may fail before what was read counts as too old.
 const LOOKS: u32 = 5;
 
+/// What a page of metrics lacks of what a profile asks for, by the names of the profile's keys.
+///
+/// # Errors
+/// If it is no page of metrics.
+pub fn missing(page: &str, profile: &Profile) -> anyhow::Result<Vec<&'static str>> {
+    let series = page::parse(page, |name| profile.wants(name))?;
+    Ok(Reading::of(&series, profile).missing)
+}
+
 /// How an engine is looked at.
 #[derive(Clone, Debug)]
 pub struct EngineConfig {

@@ -1,0 +1,14 @@
+//! Configurations.
+#![no_main]
+
+use std::path::Path;
+
+use libfuzzer_sys::fuzz_target;
+use steer_user::config::Config;
+
+fuzz_target!(|text: &str| {
+    if let Err(error) = Config::parse(text, Path::new("steer.toml")) {
+        // Every refusal says something.
+        assert!(!error.to_string().is_empty());
+    }
+});

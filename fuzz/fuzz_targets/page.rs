@@ -1,0 +1,26 @@
+//! Pages of engines' metrics, by the profile of each engine.
+#![no_main]
+
+use std::sync::OnceLock;
+
+use libfuzzer_sys::fuzz_target;
+use steer_user::beacon::{Engine, Profile, missing};
+
+fuzz_target!(|page: &str| {
+    static PROFILES: OnceLock<Vec<Profile>> = OnceLock::new();
+    let profiles = PROFILES.get_or_init(|| {
+        let engines = [
+            Engine::Vllm,
+            Engine::Sglang,
+            Engine::Tgi,
+            Engine::Triton,
+            Engine::TrtllmServe,
+            Engine::LlamaCpp,
+        ];
+        let profile = |engine| Profile::of(engine).expect("it is tested");
+        engines.map(profile).into()
+    });
+    for profile in profiles {
+        let _ = missing(page, profile);
+    }
+});

@@ -1,0 +1,59 @@
+//! What the data path does with a packet that somebody has.
+
+use axum::{
+    Json, Router,
+    extract::State,
+    http::StatusCode,
+    response::{IntoResponse as _, Response},
+    routing::post,
+};
+
+use super::{
+    Client, ClientError, ExplainPacket,
+    server::{Refusal, ask},
+};
+use crate::{
+    control::{Command, Commands},
+    explain::Explanation,
+};
+
+/// Lengths of frames: an Ethernet header, to what a jumbo frame has at most.
+const LENGTHS: std::ops::RangeInclusive<usize> = 14..=9216;
+
+pub(super) fn explaining() -> Router<Commands> {
+    Router::new().route("/v1/explain/packet", post(explanation))
+}
+
+async fn explanation(
+    State(commands): State<Commands>,
+    Json(query): Json<ExplainPacket>,
+) -> Result<Response, Refusal> {
+    let bytes = query.packet.0;
+    if !LENGTHS.contains(&bytes.len()) {
+        let text = format!(
+            "the packet has {} bytes; a frame has {} to {}, with its Ethernet header",
+            bytes.len(),
+            LENGTHS.start(),
+            LENGTHS.end()
+        );
+        return Err(Refusal(StatusCode::BAD_REQUEST, text));
+    }
+    let interface = query.interface;
+    let explanation = ask(&commands, |reply| {
+        Command::ExplainPacket(bytes, interface, reply)
+    })
+    .await?;
+    let explanation =
+        explanation.map_err(|error| Refusal(StatusCode::BAD_REQUEST, format!("{error:#}")))?;
+    Ok(Json(explanation).into_response())
+}
+
+impl Client {
+    /// What the data path does with a whole packet.
+    ///
+    /// # Errors
+    /// See [`ClientError`].
+    pub async fn explain_packet(&self, query: &ExplainPacket) -> Result<Explanation, ClientError> {
+        self.post("/v1/explain/packet", query).await
+    }
+}

@@ -1,0 +1,241 @@
+//! What the data path does with a whole packet, whatever it is: all that a packet goes through, over a copy of
+//! the maps, to the bytes that leave.
+
+use std::collections::{HashMap, HashSet};
+
+use steer_common::{
+    Action,
+    abi::{
+        Admission, FlowEntry, FlowKey, FragmentEntry, FragmentKey, MemberCounters, NatForward,
+        NatReverse, SourceKey,
+    },
+    frame::Buffer,
+    process,
+    tables::Step,
+    verdict::DropReason,
+    wire::{self, ETHERTYPE_IPV4, ETHERTYPE_IPV6, Packet, parse},
+};
+
+use super::{Explanation, Names, Words};
+use crate::{
+    dataplane::{Dataplane, HostTables, Missed, now_ms, now_ns},
+    packet_words::{self, hex},
+};
+
+/// Bytes in front of a packet, as drivers leave.
+const HEADROOM: usize = 256;
+
+/// A packet that is asked about.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct PacketQuestion {
+    /// The frame, from its Ethernet header on.
+    pub bytes: Vec<u8>,
+    /// The index of the interface that it comes in by.
+    pub interface: u32,
+}
+
+/// What would become of a packet.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Fate {
+    /// What the kernel would be told.
+    pub action: Action,
+    /// The frame as it would leave, if it does.
+    pub bytes: Vec<u8>,
+    /// Why its sender would be answered in its place, if so.
+    pub answered: Option<DropReason>,
+    /// The steps of the decision.
+    steps: Vec<Step>,
+    /// The flow that it belongs to, as far as it is known.
+    flow: Option<FlowKey>,
+    /// The member that it goes to.
+    member: Option<u16>,
+    /// The member that it comes from.
+    from: Option<u16>,
+    gue_port: u16,
+}
+
+/// What of the tables of flows a packet meets. It is found out by running it: what it looks for and does not find is
+/// asked of the data path, until nothing new is found.
+#[derive(Default)]
+struct Met {
+    asked: HashSet<Missed>,
+    flows: HashMap<FlowKey, FlowEntry>,
+    new_flows: HashMap<FlowKey, FlowEntry>,
+    forward: HashMap<FlowKey, NatForward>,
+    reverse: HashMap<FlowKey, NatReverse>,
+    fragments: HashMap<FragmentKey, FragmentEntry>,
+    sources: HashMap<SourceKey, u64>,
+    in_flight: HashMap<u16, i64>,
+}
+
+impl Met {
+    /// Puts what is known into the tables, in which nothing else happened yet.
+    fn begin(&self, tables: &HostTables, admission: &HashMap<u16, Admission>) {
+        // The slots that were looked at, as they were before.
+        for step in tables.steps().into_iter().rev() {
+            if let Step::Slot(index, slot) = step {
+                tables.set_slot(index, slot);
+            }
+        }
+        tables.forget_steps();
+        tables.counters.borrow_mut().clear();
+        tables.drops.borrow_mut().clear();
+        tables.openings.borrow_mut().clear();
+        tables.admission.replace(admission.clone());
+        tables.flows.replace(self.flows.clone());
+        tables.new_flows.replace(self.new_flows.clone());
+        tables.forward.replace(self.forward.clone());
+        tables.reverse.replace(self.reverse.clone());
+        tables.fragments.replace(self.fragments.clone());
+        tables.sources.replace(self.sources.clone());
+        tables.in_flight.replace(self.in_flight.clone());
+        tables.note_misses();
+    }
+
+    /// Asks for what was looked for in vain. False if nothing of it is there.
+    fn ask(&mut self, dataplane: &dyn Dataplane, missed: Vec<Missed>) -> bool {
+        fn found<K: std::hash::Hash + Eq, V>(
+            map: &mut HashMap<K, V>,
+            key: K,
+            value: Option<V>,
+        ) -> bool {
+            value.is_some_and(|value| map.insert(key, value).is_none())
+        }
+        let mut news = false;
+        for missed in missed {
+            if !self.asked.insert(missed) {
+                continue;
+            }
+            news |= match missed {
+                Missed::Flow(key) => found(&mut self.flows, key, dataplane.settled_flow(&key)),
+                Missed::NewFlow(key) => found(&mut self.new_flows, key, dataplane.new_flow(&key)),
+                Missed::Forward(key) => found(&mut self.forward, key, dataplane.nat_forward(&key)),
+                Missed::Reverse(key) => found(&mut self.reverse, key, dataplane.nat_reverse(&key)),
+                Missed::Fragment(key) => found(&mut self.fragments, key, dataplane.fragment(&key)),
+                Missed::Source(key) => found(&mut self.sources, key, dataplane.source(&key)),
+                Missed::InFlight(id) => {
+                    found(&mut self.in_flight, id, Some(dataplane.in_flight(id)))
+                }
+            };
+        }
+        news
+    }
+}
+
+/// Finds out what would become of a packet now. Nothing changes by it.
+pub fn fate(dataplane: &dyn Dataplane, question: &PacketQuestion) -> Fate {
+    let tables = HostTables::new(dataplane.snapshot());
+    tables.now_ms.set(now_ms());
+    tables.now_ns.set(now_ns());
+    tables.now_fine.set(now_ns());
+    let admission = tables.admission.borrow().clone();
+    let mut met = Met::default();
+    loop {
+        met.begin(&tables, &admission);
+        let mut memory = vec![0; HEADROOM];
+        memory.extend(&question.bytes);
+        let mut frame = Buffer::new(&mut memory, HEADROOM);
+        let action = process(&mut frame, question.interface, &tables).action();
+        // Each turn knows one entry more, and a packet looks for a bounded number of them.
+        if met.ask(dataplane, tables.misses()) {
+            continue;
+        }
+        let is_sent = matches!(action, Action::Transmit(_));
+        let answered: Option<DropReason> = tables.drops.borrow().keys().next().copied();
+        let counters = tables.counters.borrow();
+        let which = |counts: fn(&MemberCounters) -> u64| {
+            let mut all = counters.iter();
+            all.find(|(_, c)| counts(c) > 0).map(|(id, _)| *id)
+        };
+        return Fate {
+            action,
+            bytes: frame.bytes().to_vec(),
+            answered: answered.filter(|_| is_sent),
+            steps: tables.steps(),
+            flow: tables.seen(),
+            member: which(|c| c.packets),
+            from: which(|c| c.replies),
+            gue_port: tables.snapshot().config.gue_port,
+        };
+    }
+}
+
+/// Explains what would become of a packet now. Nothing changes by it.
+pub fn explain_packet(
+    dataplane: &dyn Dataplane,
+    question: &PacketQuestion,
+    names: &dyn Names,
+) -> Explanation {
+    let fate = fate(dataplane, question);
+    let mut bytes = question.bytes.clone();
+    let frame = Buffer::new(&mut bytes, 0);
+    let own = parse(&frame, question.interface).map(|packet: Packet| packet.key);
+    let key = fate.flow.or(own).unwrap_or_default();
+    let words = Words {
+        dataplane,
+        names,
+        key: &key,
+        dscp: dscp(&question.bytes).unwrap_or(0),
+    };
+    let gue = Some(fate.gue_port);
+    let mut steps = vec![format!(
+        "the packet is {}",
+        packet_words::frame(&question.bytes, gue)
+    )];
+    if own.is_none() && key.source_port != 0 {
+        steps.push(format!(
+            "it belongs to the flow {}",
+            packet_words::flow(&key)
+        ));
+    }
+    steps.extend(fate.steps.iter().map(|step| words.step(*step)));
+    let sent = matches!(fate.action, Action::Transmit(_));
+    Explanation {
+        steps,
+        verdict: verdict(&fate, &words, gue),
+        sent: sent.then(|| hex(&fate.bytes)),
+    }
+}
+
+fn verdict(fate: &Fate, words: &Words<'_>, gue: Option<u16>) -> String {
+    let interface = match fate.action {
+        Action::Pass => return "passed to the kernel untouched".to_owned(),
+        Action::Drop(DropReason::NoRoute) => {
+            return "the kernel's routing is asked for the way, because the daemon knows none; \
+                    without one it is dropped: no-route"
+                .to_owned();
+        }
+        Action::Drop(reason) => return format!("dropped: {}", reason.name()),
+        Action::Transmit(interface) => interface,
+    };
+    let by = words.names.interface(interface);
+    let by = by.unwrap_or_else(|| format!("interface {interface}"));
+    let to = match (fate.answered, fate.member, fate.from) {
+        (Some(DropReason::Reset), ..) => "answered with a TCP reset".to_owned(),
+        (Some(DropReason::TooBig), ..) => {
+            "answered with an ICMP error: it is too big for the way to its backend".to_owned()
+        }
+        (Some(reason), ..) => format!("answered: {}", reason.name()),
+        (None, Some(member), _) => format!("sent to {}", words.member(member)),
+        (None, None, Some(member)) => {
+            format!("sent back from {} to its client", words.member(member))
+        }
+        (None, None, None) => "sent to the other end of its flow".to_owned(),
+    };
+    let leaves = packet_words::frame(&fate.bytes, gue);
+    format!("{to} by {by}, as {leaves}")
+}
+
+/// The DSCP of an IP packet.
+fn dscp(bytes: &[u8]) -> Option<u8> {
+    let mut copy = bytes.to_vec();
+    let (ethertype, at) = wire::ethertype(&Buffer::new(&mut copy, 0))?;
+    let [first, second] = *bytes.get(at..at + 2)? else {
+        return None;
+    };
+    match ethertype {
+        ETHERTYPE_IPV4 => Some(second >> 2),
+        ETHERTYPE_IPV6 => Some((first << 4 | second >> 4) >> 2),
+        _ => None,
+    }
+}
