@@ -195,16 +195,18 @@ impl Known {
             Err(failure) => {
                 self.failure = Some(failure.clone());
                 let doubt = Some(doubt(failure));
+                let was_gone = self.is_gone();
                 let other = std::mem::replace(&mut self.doubt, doubt) != doubt;
                 change.lossy = self.loss.observe(false);
                 change.health = self.health.observe(false, at);
+                let news = change.health.is_some() || self.is_gone() != was_gone;
                 change.suppressed = match change.health {
                     Some(Transition {
                         from: State::Up, ..
                     }) => self.damping.died(half_life, at),
                     _ => self.damping.look(half_life, at),
                 };
-                if self.health.state() == State::Down && (other || change.health.is_some()) {
+                if self.health.state() == State::Down && (other || news) {
                     change.doubt = doubt;
                 }
             }
@@ -272,6 +274,13 @@ impl Known {
             Some(Doubt::Silent) => is_many,
             Some(Doubt::None) | None => false,
         }
+    }
+
+    /// Whether its open flows have nobody to go on with. A machine or a line that is only busy is silent as well:
+    /// new flows go elsewhere at once, but what is open is given up when it was silent for twice as long.
+    pub(super) fn is_gone(&self) -> bool {
+        let is_sure = self.doubt != Some(Doubt::Silent) || self.health.failed_twice_over();
+        self.health.state() == State::Down && is_sure
     }
 
     pub(super) fn takes_new(&self) -> bool {

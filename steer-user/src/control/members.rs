@@ -80,6 +80,9 @@ impl<D: Dataplane> Controller<D> {
         match (known.health(backend), present) {
             (State::Up, _) => up,
             (State::Down, _) if revived => up,
+            (State::Down, MemberState::Up | MemberState::Draining) if !known.is_gone() => {
+                MemberState::Draining
+            }
             (State::Down, _) => MemberState::Down,
             // Not measured yet: what was concluded before holds.
             (State::Unknown, MemberState::Up | MemberState::Draining) => up,
