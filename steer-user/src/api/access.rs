@@ -1,7 +1,9 @@
-//! Who may do what, by the credentials that the kernel has of a socket's other end.
+//! Who may do what: by the credentials that the kernel has of a socket's other end, or by a
+//! certificate.
 
 use std::{
     fmt, fs, io, mem,
+    net::SocketAddr,
     os::{
         fd::{AsFd as _, AsRawFd as _, BorrowedFd},
         unix::fs::PermissionsExt as _,
@@ -49,11 +51,13 @@ impl fmt::Display for Role {
     }
 }
 
-/// Users and groups, by number.
+/// Users and groups, by number, and certificates.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(super) struct Roles {
     users: Vec<(u32, Role)>,
     groups: Vec<(u32, Role)>,
+    /// By their names.
+    certificates: Vec<(String, Role)>,
 }
 
 impl Roles {
@@ -69,6 +73,9 @@ impl Roles {
                 match (principal_id(name), name) {
                     (Some(id), Principal::User(_)) => roles.users.push((id, role)),
                     (Some(id), Principal::Group(_)) => roles.groups.push((id, role)),
+                    (_, Principal::Certificate(name)) => {
+                        roles.certificates.push((name.clone(), role));
+                    }
                     (None, _) => warn!(%name, %role, "this host has no such user or group"),
                 }
             }
@@ -77,6 +84,10 @@ impl Roles {
     }
 
     pub(super) fn of(&self, peer: &Peer) -> Option<Role> {
+        if let Some(shown) = &peer.certificate {
+            let certificates = self.certificates.iter().filter(|(name, _)| name == shown);
+            return certificates.map(|(_, role)| *role).max();
+        }
         let uid = peer.uid?;
         if peer.is_root() {
             return Some(Role::Admin);
@@ -145,9 +156,13 @@ pub(super) async fn require(
     Refusal(StatusCode::FORBIDDEN, text).into_response()
 }
 
-/// Who is at the other end of the socket.
+/// Who is at the other end.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Peer {
+    /// Where from, by TCP.
+    from: Option<SocketAddr>,
+    /// The operator that the certificate is of, by TCP.
+    certificate: Option<String>,
     uid: Option<u32>,
     pid: Option<i32>,
     groups: Vec<u32>,
@@ -165,6 +180,16 @@ impl Peer {
             uid: Some(credentials.uid()),
             pid: credentials.pid(),
             groups,
+            ..Self::default()
+        }
+    }
+
+    /// Who connected by TCP.
+    pub(super) fn remote(from: SocketAddr, certificate: Option<String>) -> Self {
+        Self {
+            from: Some(from),
+            certificate,
+            ..Self::default()
         }
     }
 
@@ -198,6 +223,12 @@ fn supplementary(stream: BorrowedFd<'_>) -> io::Result<Vec<u32>> {
 
 impl fmt::Display for Peer {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if let Some(from) = self.from {
+            return match &self.certificate {
+                Some(name) => write!(f, "cert:{name} ({from})"),
+                None => write!(f, "somebody without an operator's certificate ({from})"),
+            };
+        }
         match self.uid {
             Some(uid) => write!(f, "uid {uid}")?,
             None => write!(f, "somebody")?,
@@ -222,14 +253,21 @@ mod tests {
         let roles = Roles::resolve(&Api {
             read: principals(&["1001", "@2001"]),
             operate: principals(&["1002", "@2002"]),
-            admin: principals(&["1003", "no-such-user", "@root"]),
+            admin: principals(&["1003", "no-such-user", "@root", "cert:alice"]),
             metrics: None,
+            remote: None,
         });
         let peer = |uid, groups: &[u32]| Peer {
             uid: Some(uid),
             pid: None,
             groups: groups.to_vec(),
+            ..Peer::default()
         };
+        let from = SocketAddr::from(([192, 0, 2, 1], 4711));
+        let shown = |name: Option<&str>| Peer::remote(from, name.map(str::to_owned));
+        assert_eq!(roles.of(&shown(Some("alice"))), Some(Role::Admin));
+        assert_eq!(roles.of(&shown(Some("root"))), None);
+        assert_eq!(roles.of(&shown(None)), None);
         for (peer, role) in [
             (peer(1001, &[]), Some(Role::Read)),
             (peer(1001, &[2002]), Some(Role::Operate)),

@@ -11,11 +11,14 @@ use hyper::{
 };
 use hyper_util::rt::TokioIo;
 use serde::{Serialize, de::DeserializeOwned};
-use tokio::net::UnixStream;
+use tokio::{
+    io::{AsyncRead, AsyncWrite},
+    net::UnixStream,
+};
 
 use super::{
     ApplyAnswer, ApplyRequest, Confirmed, DrainRequest, ExplainQuery, Problem, RollbackRequest,
-    TuneRequest, WeightRequest,
+    TuneRequest, WeightRequest, dial::Remote,
 };
 use crate::{
     config::Document,
@@ -45,6 +48,15 @@ pub enum ClientError {
         /// The socket.
         path: PathBuf,
     },
+    /// The other end of a connection by TCP is not the one that is meant, or does not take us for
+    /// anybody.
+    #[error("{url}: {reason}; see --api-ca, --api-cert and --api-key")]
+    Untrusted {
+        /// The daemon's address.
+        url: String,
+        /// Why.
+        reason: String,
+    },
     /// The daemon said no.
     #[error("{0}")]
     Refused(String),
@@ -56,18 +68,25 @@ pub enum ClientError {
     Malformed(String),
 }
 
-/// A client of the daemon at a socket.
+/// A client of the daemon at a socket, or by TCP.
 #[derive(Clone, Debug)]
-pub struct Client {
-    socket: PathBuf,
+pub struct Client(At);
+
+#[derive(Clone, Debug)]
+enum At {
+    Socket(PathBuf),
+    Remote(Remote),
 }
 
 impl Client {
     /// A client that connects for each question.
     pub fn new(socket: &Path) -> Self {
-        Self {
-            socket: socket.to_owned(),
-        }
+        Self(At::Socket(socket.to_owned()))
+    }
+
+    /// A client that connects by TCP for each question.
+    pub fn remote(remote: Remote) -> Self {
+        Self(At::Remote(remote))
     }
 
     /// What there is to see.
@@ -234,14 +253,6 @@ impl Client {
         self.get(&format!("/v1/config/generations/{number}")).await
     }
 
-    fn unreachable(&self, source: std::io::Error) -> ClientError {
-        let path = self.socket.clone();
-        match source.kind() {
-            std::io::ErrorKind::PermissionDenied => ClientError::Denied { path },
-            _ => ClientError::Unreachable { path, source },
-        }
-    }
-
     async fn get<T: DeserializeOwned>(&self, path: &str) -> Result<T, ClientError> {
         let body = self.send(Method::GET, path, Bytes::new()).await?;
         serde_json::from_slice(&body).map_err(|error| ClientError::Malformed(error.to_string()))
@@ -279,9 +290,15 @@ impl Client {
         body: Bytes,
     ) -> Result<Incoming, ClientError> {
         let malformed = |error: hyper::Error| ClientError::Malformed(error.to_string());
-        let stream = UnixStream::connect(&self.socket)
-            .await
-            .map_err(|source| self.unreachable(source))?;
+        let malformed = |error: hyper::Error| match &self.0 {
+            // Only now the server says what it thinks of our certificate.
+            At::Remote(remote) => remote.untrusted(&error),
+            At::Socket(_) => malformed(error),
+        };
+        let stream: Box<dyn Stream> = match &self.0 {
+            At::Socket(path) => Box::new(socket(path).await?),
+            At::Remote(remote) => Box::new(remote.connect().await?),
+        };
         let (mut sender, connection) = http1::handshake(TokioIo::new(stream))
             .await
             .map_err(malformed)?;
@@ -312,4 +329,18 @@ impl Client {
             Err(_) => ClientError::Refused(String::from_utf8_lossy(&body).into_owned()),
         })
     }
+}
+
+trait Stream: AsyncRead + AsyncWrite + Send + Unpin {}
+
+impl<S: AsyncRead + AsyncWrite + Send + Unpin> Stream for S {}
+
+async fn socket(path: &Path) -> Result<UnixStream, ClientError> {
+    UnixStream::connect(path).await.map_err(|source| {
+        let path = path.to_owned();
+        match source.kind() {
+            std::io::ErrorKind::PermissionDenied => ClientError::Denied { path },
+            _ => ClientError::Unreachable { path, source },
+        }
+    })
 }

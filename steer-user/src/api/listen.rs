@@ -42,16 +42,23 @@ const RETRY: Duration = Duration::from_millis(200);
 
 /// What connections come from.
 pub(super) trait Listen: Send + Sync + 'static {
+    /// What is accepted.
+    type Raw: Send + 'static;
     type Stream: AsyncRead + AsyncWrite + Unpin + Send + 'static;
     type Peer: Clone + Send + Sync + 'static;
 
-    fn accept(&self) -> impl Future<Output = io::Result<(Self::Stream, Self::Peer)>> + Send;
+    fn accept(&self) -> impl Future<Output = io::Result<Self::Raw>> + Send;
 
     /// Whether a peer's connections are not counted.
-    fn is_trusted(peer: &Self::Peer) -> bool;
+    fn is_trusted(raw: &Self::Raw) -> bool;
+
+    /// What has to be said first, at the peer's pace.
+    fn begin(raw: Self::Raw)
+    -> impl Future<Output = io::Result<(Self::Stream, Self::Peer)>> + Send;
 }
 
 impl Listen for UnixListener {
+    type Raw = (UnixStream, Peer);
     type Stream = UnixStream;
     type Peer = Peer;
 
@@ -61,22 +68,31 @@ impl Listen for UnixListener {
         Ok((stream, peer))
     }
 
-    fn is_trusted(peer: &Peer) -> bool {
+    fn is_trusted((_, peer): &Self::Raw) -> bool {
         peer.is_root()
+    }
+
+    async fn begin(raw: Self::Raw) -> io::Result<(UnixStream, Peer)> {
+        Ok(raw)
     }
 }
 
 impl Listen for TcpListener {
+    type Raw = TcpStream;
     type Stream = TcpStream;
     type Peer = ();
 
-    async fn accept(&self) -> io::Result<(TcpStream, ())> {
+    async fn accept(&self) -> io::Result<TcpStream> {
         let (stream, _) = Self::accept(self).await?;
-        Ok((stream, ()))
+        Ok(stream)
     }
 
-    fn is_trusted((): &()) -> bool {
+    fn is_trusted(_: &TcpStream) -> bool {
         false
+    }
+
+    async fn begin(raw: TcpStream) -> io::Result<(TcpStream, ())> {
+        Ok((raw, ()))
     }
 }
 
@@ -84,7 +100,7 @@ impl Listen for TcpListener {
 pub(super) async fn serve<L: Listen>(listener: L, routes: Router) -> Infallible {
     let places = Arc::new(Semaphore::new(CONNECTIONS));
     loop {
-        let (stream, peer) = match listener.accept().await {
+        let raw = match listener.accept().await {
             Ok(accepted) => accepted,
             Err(error) => {
                 warn!(%error, "a connection to the API was not accepted");
@@ -92,7 +108,7 @@ pub(super) async fn serve<L: Listen>(listener: L, routes: Router) -> Infallible 
                 continue;
             }
         };
-        let place = if L::is_trusted(&peer) {
+        let place = if L::is_trusted(&raw) {
             None
         } else {
             let Ok(place) = Arc::clone(&places).try_acquire_owned() else {
@@ -101,7 +117,14 @@ pub(super) async fn serve<L: Listen>(listener: L, routes: Router) -> Infallible 
             };
             Some(place)
         };
-        tokio::spawn(connection(stream, peer, routes.clone(), place));
+        let routes = routes.clone();
+        tokio::spawn(async move {
+            match timeout(HEADER, L::begin(raw)).await {
+                Ok(Ok((stream, peer))) => connection(stream, peer, routes, place).await,
+                Ok(Err(error)) => debug!(%error, "a connection to the API did not begin"),
+                Err(_) => debug!("a connection to the API took too long to begin"),
+            }
+        });
     }
 }
 

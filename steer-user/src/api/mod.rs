@@ -3,11 +3,13 @@
 mod access;
 mod client;
 mod config;
+mod dial;
 mod listen;
 mod metrics;
 mod monitor;
 mod openapi;
 mod packet;
+mod remote;
 mod server;
 mod trace;
 mod watch;
@@ -19,9 +21,11 @@ use serde::{Deserialize, Serialize};
 pub use self::access::{Access, Role};
 pub use self::client::{Client, ClientError};
 pub use self::config::{ApplyAnswer, ApplyRequest, Confirmed, RollbackRequest};
+pub use self::dial::{Dial, Remote};
 pub use self::metrics::{Family, families};
 pub use self::monitor::{Monitor, monitor};
 pub use self::openapi::openapi;
+pub use self::remote::remote;
 pub use self::server::{bind, serve};
 pub use self::trace::{TraceLine, TraceStream, TracedPacket};
 

@@ -75,7 +75,7 @@ pub async fn serve(listener: UnixListener, access: &Access, monitor: Monitor) {
     listen::serve(listener, routes(access, monitor)).await;
 }
 
-fn routes(access: &Access, monitor: Monitor) -> Router {
+pub(super) fn routes(access: &Access, monitor: Monitor) -> Router {
     let role = |role| from_fn_with_state((access.roles(), role), access::require);
     let small = || from_fn_with_state(Bodies::of(listen::SMALL), listen::body);
     let read = Router::new()

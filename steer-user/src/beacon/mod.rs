@@ -10,7 +10,7 @@ pub(crate) mod tls;
 use std::future::Future;
 use std::net::SocketAddr;
 use std::path::PathBuf;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use quinn::{Connection, Endpoint, Incoming};
@@ -21,7 +21,7 @@ pub use self::engine::{
     Completion, Engine, EngineConfig, Limits, Profile, ProfileError, Selector, missing,
 };
 use self::peers::{Knock, Peers, Pings, Place};
-use crate::pki::{Identity, PkiError};
+use crate::pki::{Identity, Marks, PkiError, follow};
 use crate::probe::{
     BACKEND_UP, DRAINING, Load, OrcaLoadReport, PROBE_BUDGET, TROUBLE, TROUBLE_FOR, wire,
 };
@@ -90,6 +90,29 @@ pub struct Beacon {
     endpoint: Endpoint,
     address: SocketAddr,
     state: State,
+    certificates: Certificates,
+}
+
+/// What a beacon shows and whom it trusts, to be read again.
+#[derive(Debug)]
+struct Certificates {
+    endpoint: Endpoint,
+    config: BeaconConfig,
+    marks: Mutex<Marks>,
+}
+
+impl Certificates {
+    fn refresh(&self) -> Result<bool, BeaconError> {
+        let mut marks = self.marks.lock().unwrap_or_else(PoisonError::into_inner);
+        if !marks.changed() {
+            return Ok(false);
+        }
+        tls::verify(&self.config)?;
+        // Handshakes go by it from now on.
+        self.endpoint
+            .set_server_config(Some(tls::server(&self.config)?));
+        Ok(true)
+    }
 }
 
 #[derive(Clone, Debug)]
@@ -115,6 +138,7 @@ pub async fn run(
 impl Beacon {
     /// Listens, and checks the backend a first time. Answers come with [`Beacon::serve`].
     pub async fn bind(config: &BeaconConfig) -> Result<Self, BeaconError> {
+        let marks = Marks::of([&*config.ca, &*config.cert, &*config.key]);
         let tls = tls::server(config)?;
         let load = Arc::new(load::Sampler::start()?);
         let backend = match config.backend_check {
@@ -138,6 +162,11 @@ impl Beacon {
         let address = endpoint.local_addr().map_err(listen)?;
         let draining = Arc::new(watch::Sender::new(false));
         Ok(Self {
+            certificates: Certificates {
+                endpoint: endpoint.clone(),
+                config: config.clone(),
+                marks: Mutex::new(marks),
+            },
             endpoint,
             address,
             state: State {
@@ -164,10 +193,12 @@ impl Beacon {
 
     /// Answers until `shutdown` is ready, then tells every node that it goes.
     pub async fn serve(self, shutdown: impl Future<Output = ()>) {
-        tokio::pin!(shutdown);
+        let following = follow("beacon", || self.certificates.refresh());
+        tokio::pin!(shutdown, following);
         loop {
             let incoming = tokio::select! {
                 () = &mut shutdown => break,
+                () = &mut following => break,
                 incoming = self.endpoint.accept() => incoming,
             };
             let Some(incoming) = incoming else { break };

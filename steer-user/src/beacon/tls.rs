@@ -15,11 +15,18 @@ use rustls::{
 };
 
 use super::{BeaconConfig, BeaconError};
-use crate::pki::{Identity, IdentityKind, load_credentials, load_roots};
+use crate::pki::{self, Identity, IdentityKind, PkiError, load_credentials, load_roots};
 use crate::probe::ALPN;
 
 /// Nodes that went away without a word are forgotten after this.
 const IDLE: Duration = Duration::from_secs(30);
+
+/// Refuses certificates that no node would take.
+pub(super) fn verify(config: &BeaconConfig) -> Result<(), PkiError> {
+    let held = load_credentials(&config.cert, &config.key)?;
+    let roots = Arc::new(load_roots(&config.ca)?);
+    pki::verify(&held, &roots, IdentityKind::Beacon, &config.cert)
+}
 
 pub(crate) fn server(config: &BeaconConfig) -> Result<quinn::ServerConfig, BeaconError> {
     let bad = |e: &dyn std::fmt::Display| BeaconError::Tls(e.to_string());

@@ -9,7 +9,7 @@ use super::{
     error::{Exit, Failure},
     table,
 };
-use crate::api::{Client, ClientError};
+use crate::api::{Client, ClientError, Dial};
 
 /// Where to ask.
 #[derive(Debug, Args)]
@@ -17,11 +17,40 @@ pub(super) struct Socket {
     /// The daemon's socket.
     #[arg(long, default_value = "/run/steer/steer.sock")]
     socket: PathBuf,
+    /// A daemon elsewhere: https:// with its name or address and the port of `[api] listen`.
+    #[arg(long, value_name = "URL", conflicts_with = "socket")]
+    api: Option<String>,
+    /// The CA of that daemon's certificate.
+    #[arg(long, value_name = "FILE", default_value = "/etc/steer/pki/ca.pem")]
+    api_ca: PathBuf,
+    /// The certificate to show there (`steer pki issue operator`).
+    #[arg(
+        long,
+        value_name = "FILE",
+        default_value = "/etc/steer/pki/operator.pem"
+    )]
+    api_cert: PathBuf,
+    /// Its key.
+    #[arg(
+        long,
+        value_name = "FILE",
+        default_value = "/etc/steer/pki/operator.key"
+    )]
+    api_key: PathBuf,
 }
 
 impl Socket {
-    pub(super) fn client(&self) -> Client {
-        Client::new(&self.socket)
+    pub(super) fn client(&self) -> Result<Client, Failure> {
+        let Some(url) = &self.api else {
+            return Ok(Client::new(&self.socket));
+        };
+        let dial = Dial {
+            url,
+            ca: &self.api_ca,
+            cert: &self.api_cert,
+            key: &self.api_key,
+        };
+        dial.remote().map(Client::remote).map_err(failure)
     }
 }
 
@@ -36,14 +65,16 @@ pub(super) struct Target {
 }
 
 impl Target {
-    pub(super) fn client(&self) -> Client {
+    pub(super) fn client(&self) -> Result<Client, Failure> {
         self.socket.client()
     }
 }
 
 pub(super) fn failure(error: ClientError) -> Failure {
     let exit = match error {
-        ClientError::Unreachable { .. } | ClientError::Denied { .. } => Exit::Unreachable,
+        ClientError::Unreachable { .. }
+        | ClientError::Denied { .. }
+        | ClientError::Untrusted { .. } => Exit::Unreachable,
         ClientError::Refused(_) => Exit::Refused,
         ClientError::Config(_) => Exit::Config,
         ClientError::Malformed(_) => Exit::Failed,
@@ -64,7 +95,7 @@ impl Status {
     #[tokio::main(flavor = "current_thread")]
     pub(super) async fn run(self) -> Result<(), Failure> {
         if self.memory {
-            let maps = self.target.client().memory().await.map_err(failure)?;
+            let maps = self.target.client()?.memory().await.map_err(failure)?;
             if self.target.json {
                 let total: u64 = maps.iter().map(|map| map.bytes).sum();
                 let json = serde_json::json!({ "maps": maps, "total_bytes": total });
@@ -74,7 +105,7 @@ impl Status {
             }
             return Ok(());
         }
-        let status = self.target.client().status().await.map_err(failure)?;
+        let status = self.target.client()?.status().await.map_err(failure)?;
         if self.target.json {
             println!("{}", serde_json::to_string_pretty(&status)?);
         } else {
@@ -95,7 +126,7 @@ pub(super) struct Why {
 impl Why {
     #[tokio::main(flavor = "current_thread")]
     pub(super) async fn run(self) -> Result<(), Failure> {
-        let decisions = self.target.client().why(&self.backend).await;
+        let decisions = self.target.client()?.why(&self.backend).await;
         let decisions = decisions.map_err(failure)?;
         if self.target.json {
             println!("{}", serde_json::to_string_pretty(&decisions)?);

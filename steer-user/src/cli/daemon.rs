@@ -73,6 +73,8 @@ impl Run {
         let meters = monitor.meters.clone();
         let (metrics, address) = watch::channel(None);
         tokio::spawn(api::monitor(monitor.clone(), address));
+        let (remote, remotes) = watch::channel(None);
+        tokio::spawn(api::remote(Arc::clone(&access), monitor.clone(), remotes));
         tokio::spawn(async move { api::serve(listener, &access, monitor).await });
         let setup = Setup {
             file: self.config,
@@ -84,6 +86,7 @@ impl Run {
             configured: Box::new(move |config| {
                 roles.set(&config.api);
                 metrics.send_replace(config.api.metrics);
+                remote.send_replace(config.api.remote.clone());
             }),
             meters,
         };

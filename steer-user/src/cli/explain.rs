@@ -61,7 +61,7 @@ pub(super) struct Explain {
 impl Explain {
     #[tokio::main(flavor = "current_thread")]
     pub(super) async fn run(self) -> Result<(), Failure> {
-        let client = self.target.client();
+        let client = self.target.client()?;
         let explanation = match (
             self.packet,
             self.protocol,

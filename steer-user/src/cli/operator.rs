@@ -111,7 +111,7 @@ impl Backend {
                 target,
             } => drain(&name, deadline, wait, &target).await,
             Self::Undrain { name, target } => {
-                let done = target.client().undrain(&name).await;
+                let done = target.client()?.undrain(&name).await;
                 done.map_err(failure)?;
                 let said = serde_json::json!({ "backend": name, "drained": false });
                 print(&target, &said, || format!("{name} takes new flows\n"))
@@ -127,7 +127,7 @@ async fn drain(
     target: &Target,
 ) -> Result<(), Failure> {
     let request = DrainRequest { deadline };
-    let done = target.client().drain(name, &request).await;
+    let done = target.client()?.drain(name, &request).await;
     done.map_err(failure)?;
     if wait {
         until_gone(name, target).await?;
@@ -194,7 +194,7 @@ impl Weight {
             target,
         } = self;
         let request = WeightRequest { weight };
-        let done = target.client().weigh(&backend, &request).await;
+        let done = target.client()?.weigh(&backend, &request).await;
         done.map_err(failure)?;
         let said = serde_json::json!({ "backend": backend, "weight": weight });
         print(&target, &said, || match weight {
@@ -205,7 +205,7 @@ impl Weight {
 }
 
 async fn status(target: &Target) -> Result<Status, Failure> {
-    target.client().status().await.map_err(failure)
+    target.client()?.status().await.map_err(failure)
 }
 
 fn unknown(kind: &str, name: &str) -> Failure {

@@ -21,11 +21,14 @@ pub(super) enum Pki {
     Issue {
         /// What the certificate is for.
         kind: Kind,
-        /// Name of the node, or of the backend that the beacon stands beside.
+        /// Name of the node, of the backend that the beacon stands beside, or of the operator.
         name: String,
         /// Its region, as in the configuration.
         #[arg(long)]
         region: String,
+        /// A name or address that clients reach it by, of a server; may be given several times.
+        #[arg(long, value_name = "HOST")]
+        host: Vec<String>,
         /// For how many days it is valid.
         #[arg(long, default_value_t = 365, value_parser = clap::value_parser!(u32).range(1..=3650))]
         days: u32,
@@ -47,6 +50,10 @@ pub(super) enum Kind {
     Node,
     /// A beacon, which answers.
     Beacon,
+    /// An operator, who asks the API of a node by TCP.
+    Operator,
+    /// The API of a node by TCP.
+    Api,
 }
 
 impl Pki {
@@ -60,16 +67,19 @@ impl Pki {
                 kind,
                 name,
                 region,
+                host,
                 days,
                 place,
             } => {
                 let kind = match kind {
                     Kind::Node => IdentityKind::Node,
                     Kind::Beacon => IdentityKind::Beacon,
+                    Kind::Operator => IdentityKind::Operator,
+                    Kind::Api => IdentityKind::Api,
                 };
                 let identity = Identity::new(kind, &region, &name)
                     .map_err(|e| Failure::new(Exit::Usage, e))?;
-                pki::issue(&place.dir, &identity, Validity::for_next(DAY * days))?;
+                pki::issue(&place.dir, &identity, Validity::for_next(DAY * days), &host)?;
                 let path = place.dir.join(format!("{name}.pem"));
                 println!("issued {} for {identity}", path.display());
             }

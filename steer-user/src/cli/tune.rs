@@ -45,7 +45,7 @@ impl Tune {
     pub(super) async fn run(self) -> Result<(), Failure> {
         let (target, knobs) = match self {
             Self::List { target } => {
-                let knobs = target.client().knobs().await.map_err(failure)?;
+                let knobs = target.client()?.knobs().await.map_err(failure)?;
                 if target.json {
                     println!("{}", serde_json::to_string_pretty(&knobs)?);
                 } else {
@@ -54,7 +54,7 @@ impl Tune {
                 return Ok(());
             }
             Self::Get { name, target } => {
-                let knobs = target.client().knobs().await.map_err(failure)?;
+                let knobs = target.client()?.knobs().await.map_err(failure)?;
                 let found = knobs.into_iter().find(|knob| knob.name == name);
                 let knob = found.ok_or_else(|| {
                     let text =
@@ -68,11 +68,11 @@ impl Tune {
                 value,
                 target,
             } => {
-                let knob = target.client().tune(&name, Some(value)).await;
+                let knob = target.client()?.tune(&name, Some(value)).await;
                 (target, knob.map_err(failure)?)
             }
             Self::Reset { name, target } => {
-                let knob = target.client().tune(&name, None).await;
+                let knob = target.client()?.tune(&name, None).await;
                 (target, knob.map_err(failure)?)
             }
         };

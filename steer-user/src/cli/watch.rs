@@ -22,7 +22,7 @@ impl Watch {
     pub(super) async fn run(self) -> Result<(), Failure> {
         let json = self.target.json;
         let mut end = None;
-        let client = self.target.client();
+        let client = self.target.client()?;
         let watched = client.watch(|line| {
             if json {
                 println!("{line}");

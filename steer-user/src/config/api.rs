@@ -2,10 +2,12 @@
 
 use std::fmt;
 use std::net::SocketAddr;
+use std::path::PathBuf;
 use std::str::FromStr;
 
 use super::raw;
 use super::report::Report;
+use crate::pki::{Identity, IdentityKind};
 
 /// Who may use the API besides root, and where metrics are.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -18,26 +20,50 @@ pub struct Api {
     pub admin: Vec<Principal>,
     /// Where metrics are served by TCP, to anybody.
     pub metrics: Option<SocketAddr>,
+    /// The API by TCP.
+    pub remote: Option<Remote>,
 }
 
-/// A user or a group, by name or number.
+/// The API by TCP: where, and with which certificates.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Remote {
+    /// Where it listens.
+    pub address: SocketAddr,
+    /// Its certificate.
+    pub cert: PathBuf,
+    /// The certificate's key.
+    pub key: PathBuf,
+    /// The CA of its clients.
+    pub ca: PathBuf,
+}
+
+/// A user or a group, by name or number, or a client's certificate.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Principal {
     /// A user.
     User(String),
     /// A group, written with an @ in front.
     Group(String),
+    /// The name in the certificate of an operator, written with cert: in front.
+    Certificate(String),
 }
 
-/// Not the name of a user or group.
+/// Not the name of a user, group or certificate.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("not the name of a user or group")]
+#[error("not the name of a user, group or certificate")]
 pub struct NotPrincipal;
 
 impl FromStr for Principal {
     type Err = NotPrincipal;
 
     fn from_str(text: &str) -> Result<Self, NotPrincipal> {
+        if let Some(name) = text.strip_prefix("cert:") {
+            let identity = Identity::new(IdentityKind::Operator, "any", name);
+            return match identity {
+                Ok(_) => Ok(Self::Certificate(name.to_owned())),
+                Err(_) => Err(NotPrincipal),
+            };
+        }
         let (name, group) = match text.strip_prefix('@') {
             Some(name) => (name, true),
             None => (text, false),
@@ -60,23 +86,21 @@ impl fmt::Display for Principal {
         match self {
             Self::User(name) => f.write_str(name),
             Self::Group(name) => write!(f, "@{name}"),
+            Self::Certificate(name) => write!(f, "cert:{name}"),
         }
     }
 }
 
 pub(super) fn api(raw: &raw::Api, report: &mut Report<'_>) -> Api {
-    let todo = "write an address and a port, like 127.0.0.1:9464 or [::1]:9464";
-    let metrics = raw.metrics.as_ref().and_then(|value| {
-        let address: SocketAddr = report.parse(value, "an address and a port", todo)?;
-        if address.port() == 0 {
-            report.add(value.span(), "0 is not a port", todo);
-        }
-        Some(address)
-    });
+    let metrics = raw
+        .metrics
+        .as_ref()
+        .and_then(|value| address(value, report));
+    let remote = remote(raw, report);
     let mut list = |names: &[raw::Text]| {
         let mut found: Vec<Principal> = Vec::new();
         for name in names {
-            let todo = "write a user like alice, a group like @ops, or their numbers";
+            let todo = "write a user like alice, a group like @ops, their numbers, or a certificate like cert:alice";
             let parsed = report.parse(name, "the name of a user or group", todo);
             found.extend(parsed);
         }
@@ -87,5 +111,39 @@ pub(super) fn api(raw: &raw::Api, report: &mut Report<'_>) -> Api {
         operate: list(&raw.operate),
         admin: list(&raw.admin),
         metrics,
+        remote,
     }
+}
+
+fn address(value: &raw::Text, report: &mut Report<'_>) -> Option<SocketAddr> {
+    let todo = "write an address and a port, like 127.0.0.1:9464 or [::1]:9464";
+    let address: SocketAddr = report.parse(value, "an address and a port", todo)?;
+    if address.port() == 0 {
+        report.add(value.span(), "0 is not a port", todo);
+    }
+    Some(address)
+}
+
+fn remote(raw: &raw::Api, report: &mut Report<'_>) -> Option<Remote> {
+    let files = [&raw.cert, &raw.key, &raw.ca];
+    let Some(listen) = &raw.listen else {
+        if let Some(file) = files.into_iter().flatten().next() {
+            let todo = "write `listen` as well, or leave it out";
+            report.add(file.span(), "the API does not listen by TCP", todo);
+        }
+        return None;
+    };
+    let address = address(listen, report);
+    let [Some(cert), Some(key), Some(ca)] = files else {
+        let todo = "write `cert`, `key` and `ca`: `steer pki issue api` makes them";
+        report.add(listen.span(), "the API by TCP needs certificates", todo);
+        return None;
+    };
+    let path = |text: &raw::Text| PathBuf::from(text.get_ref());
+    Some(Remote {
+        address: address?,
+        cert: path(cert),
+        key: path(key),
+        ca: path(ca),
+    })
 }

@@ -37,7 +37,7 @@ use std::time::Duration;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-pub use self::api::{Api, NotPrincipal, Principal};
+pub use self::api::{Api, NotPrincipal, Principal, Remote};
 pub(crate) use self::backends::MAX_CAPACITY;
 pub use self::balance::Balance;
 pub use self::document::{DROP_INS, Document, SourceFile};

@@ -158,7 +158,7 @@ pub(super) struct Balance {
 #[derive(Default, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub(super) struct Api {
-    /// Users and @groups, by name or number, who may see.
+    /// Users and @groups, by name or number, and cert:NAME by TCP, who may see.
     #[serde(default)]
     pub read: Vec<Text>,
     /// Those who may drain backends, confirm and roll back, too.
@@ -169,6 +169,14 @@ pub(super) struct Api {
     pub admin: Vec<Text>,
     /// Address and port of metrics and health by TCP, for anybody who gets there: nowhere.
     pub metrics: Option<Text>,
+    /// Address and port of the API by TCP, for those with a certificate (cert:NAME above): nowhere.
+    pub listen: Option<Text>,
+    /// File with the certificate of the API by TCP (`steer pki issue api`).
+    pub cert: Option<Text>,
+    /// File with its key.
+    pub key: Option<Text>,
+    /// File with the CA that certificates of its clients are from (`steer pki issue operator`).
+    pub ca: Option<Text>,
 }
 
 /// How many of several probes have to be answered.

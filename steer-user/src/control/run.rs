@@ -406,6 +406,10 @@ pub(super) fn spawn_probers(
         }
         None => None,
     };
+    let mut probers = Vec::new();
+    if let Some(tls) = tls.clone() {
+        probers.push(tokio::spawn(async move { tls.follow().await }));
+    }
     let count = config.backends.iter().map(|b| b.probes.len()).sum();
     let settings = ProbeSettings {
         node: config.node.name.clone(),
@@ -421,7 +425,6 @@ pub(super) fn spawn_probers(
         tls,
         web: WebTls::new(settings.http_ca.as_deref(), settings.http_name.clone())?,
     };
-    let mut probers = Vec::new();
     for backend in &config.backends {
         let targets = backend.probes.iter().map(|method| ProbeTarget {
             name: backend.name.clone(),

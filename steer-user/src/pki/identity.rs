@@ -6,21 +6,32 @@ use std::str::FromStr;
 use rustls::pki_types::{CertificateDer, DnsName};
 use x509_parser::prelude::{FromDer, GeneralName, X509Certificate};
 
-/// What an [`Identity`] may do: a node probes, a beacon answers.
+/// What an [`Identity`] may do: a node probes, a beacon answers, an operator asks an API.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum IdentityKind {
     /// A load balancer node; the client side of a probe.
     Node,
     /// The responder beside one backend; the server side of a probe.
     Beacon,
+    /// Who asks the API of a node by TCP; the client side.
+    Operator,
+    /// The API of a node; the server side.
+    Api,
 }
 
 impl IdentityKind {
+    /// Whether it is the server's side.
+    pub(crate) const fn serves(self) -> bool {
+        matches!(self, Self::Beacon | Self::Api)
+    }
+
     /// The word in the URI.
     pub fn as_str(self) -> &'static str {
         match self {
             Self::Node => "node",
             Self::Beacon => "beacon",
+            Self::Operator => "operator",
+            Self::Api => "api",
         }
     }
 }
@@ -43,7 +54,7 @@ pub enum IdentityError {
     #[error("region {0:?} is not valid: use letters, digits, '-', '_' and '.' (63 at most)")]
     Region(String),
     /// Not of the form `steer://<kind>/<region>/<name>`.
-    #[error("{0:?} is not an identity: write steer://node|beacon/<region>/<name>")]
+    #[error("{0:?} is not an identity: write steer://node|beacon|operator|api/<region>/<name>")]
     Uri(String),
     /// The certificate doesn't parse.
     #[error("certificate can't be parsed: {0}; issue it anew")]
@@ -96,7 +107,7 @@ impl Identity {
         }
     }
 
-    /// Node or beacon.
+    /// What it may do.
     pub fn kind(&self) -> IdentityKind {
         self.kind
     }
@@ -137,6 +148,8 @@ impl FromStr for Identity {
         let kind = match *kind {
             "node" => IdentityKind::Node,
             "beacon" => IdentityKind::Beacon,
+            "operator" => IdentityKind::Operator,
+            "api" => IdentityKind::Api,
             _ => return Err(bad()),
         };
         Self::new(kind, region, name)

@@ -1,6 +1,7 @@
-//! A small private CA for the mutual TLS between nodes and beacons.
+//! A small private CA for the mutual TLS between nodes and beacons, and of the API by TCP.
 
 mod files;
+mod fresh;
 mod identity;
 
 use std::path::{Path, PathBuf};
@@ -13,6 +14,7 @@ use rcgen::{
 use time::OffsetDateTime;
 
 pub use self::files::{Credentials, load_credentials, load_roots};
+pub(crate) use self::fresh::{Fresh, Marks, follow, verify};
 pub use self::identity::{Identity, IdentityError, IdentityKind};
 
 /// How long a CA lives.
@@ -38,6 +40,14 @@ pub enum PkiError {
     #[error("{}: not usable as PEM: {reason}; make it anew", path.display())]
     Pem {
         /// The file.
+        path: PathBuf,
+        /// What is wrong with it.
+        reason: String,
+    },
+    /// Nobody would take the certificate.
+    #[error("{}: not usable: {reason}; have it issued anew", path.display())]
+    Unfit {
+        /// Its file.
         path: PathBuf,
         /// What is wrong with it.
         reason: String,
@@ -92,8 +102,14 @@ pub fn init(dir: &Path) -> Result<(), PkiError> {
 
 /// Issues a certificate from the CA in `dir`: `<name>.pem` and `<name>.key` beside it.
 ///
-/// A node's certificate is for clients only and a beacon's for servers only.
-pub fn issue(dir: &Path, identity: &Identity, validity: Validity) -> Result<(), PkiError> {
+/// The certificates of nodes and operators are for clients only, those of beacons and APIs for servers
+/// only. Servers can be reached by `hosts` as well, names or addresses, and not only by their own name.
+pub fn issue(
+    dir: &Path,
+    identity: &Identity,
+    validity: Validity,
+    hosts: &[String],
+) -> Result<(), PkiError> {
     let make = |source| PkiError::Make {
         subject: identity.to_string(),
         source,
@@ -106,11 +122,19 @@ pub fn issue(dir: &Path, identity: &Identity, validity: Validity) -> Result<(), 
         SanType::URI(identity.to_string().try_into().map_err(make)?),
         SanType::DnsName(identity.name().try_into().map_err(make)?),
     ];
+    for host in hosts {
+        let name = match host.parse() {
+            Ok(address) => SanType::IpAddress(address),
+            Err(_) => SanType::DnsName(host.as_str().try_into().map_err(make)?),
+        };
+        params.subject_alt_names.push(name);
+    }
     params.is_ca = IsCa::ExplicitNoCa;
     params.key_usages = vec![KeyUsagePurpose::DigitalSignature];
-    params.extended_key_usages = vec![match identity.kind() {
-        IdentityKind::Node => ExtendedKeyUsagePurpose::ClientAuth,
-        IdentityKind::Beacon => ExtendedKeyUsagePurpose::ServerAuth,
+    params.extended_key_usages = vec![if identity.kind().serves() {
+        ExtendedKeyUsagePurpose::ServerAuth
+    } else {
+        ExtendedKeyUsagePurpose::ClientAuth
     }];
     params.use_authority_key_identifier_extension = true;
     let key = KeyPair::generate().map_err(make)?;
@@ -146,7 +170,7 @@ mod tests {
         init(dir.path()).unwrap();
         let id = Identity::new(IdentityKind::Beacon, "eu", "gpu-1").unwrap();
         let day = Validity::for_next(Duration::from_secs(86_400));
-        issue(dir.path(), &id, day).unwrap();
+        issue(dir.path(), &id, day, &[]).unwrap();
 
         let held =
             load_credentials(&dir.path().join("gpu-1.pem"), &dir.path().join("gpu-1.key")).unwrap();
@@ -165,7 +189,7 @@ mod tests {
         let before = std::fs::read(dir.path().join("ca.key")).unwrap();
         assert!(matches!(init(dir.path()), Err(PkiError::Exists(_))));
         assert!(matches!(
-            issue(dir.path(), &id, day),
+            issue(dir.path(), &id, day, &[]),
             Err(PkiError::Exists(_))
         ));
         assert_eq!(std::fs::read(dir.path().join("ca.key")).unwrap(), before);

@@ -224,13 +224,16 @@ fn route(address: IpAddr) -> io::Result<Route> {
 /// The number of a user or group; `None` if this host has none of that name.
 #[must_use]
 pub fn principal_id(name: &Principal) -> Option<u32> {
-    let (Principal::User(text) | Principal::Group(text)) = name;
+    let (Principal::User(text) | Principal::Group(text)) = name else {
+        return None;
+    };
     if let Ok(id) = text.parse() {
         return Some(id);
     }
     match name {
         Principal::User(name) => Some(User::from_name(name).ok()??.uid.as_raw()),
         Principal::Group(name) => Some(Group::from_name(name).ok()??.gid.as_raw()),
+        Principal::Certificate(_) => None,
     }
 }
 

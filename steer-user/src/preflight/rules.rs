@@ -3,7 +3,7 @@
 use std::{collections::BTreeMap, net::IpAddr, ops::RangeInclusive};
 
 use super::{Facts, Finding, memory, principal_id};
-use crate::config::{Backend, Config, Mode, XdpMode};
+use crate::config::{Backend, Config, Mode, Principal, XdpMode};
 
 /// The largest MTU that drivers take for a program that sees packets in one piece: a page, less
 /// headroom and what the kernel keeps behind the packet.
@@ -201,7 +201,7 @@ fn principals(config: &Config) -> Vec<Finding> {
     let unknown = all
         .into_iter()
         .flatten()
-        .filter(|name| principal_id(name).is_none());
+        .filter(|name| !matches!(name, Principal::Certificate(_)) && principal_id(name).is_none());
     unknown
         .map(|name| {
             Finding::new(

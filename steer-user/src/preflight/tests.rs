@@ -371,7 +371,7 @@ fn certificates_are_looked_into() {
         let identity = pki::Identity::new(pki::IdentityKind::Node, "eu", name).unwrap();
         let life = Duration::from_secs(days * 86_400);
         let validity = pki::Validity::for_next(life);
-        pki::issue(folder.path(), &identity, validity).unwrap();
+        pki::issue(folder.path(), &identity, validity, &[]).unwrap();
     };
     pki::init(folder.path()).unwrap();
     issue("n1", 90);

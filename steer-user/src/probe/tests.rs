@@ -39,7 +39,7 @@ impl Lab {
 
     fn issue(&self, kind: IdentityKind, region: &str, name: &str, validity: Validity) {
         let identity = Identity::new(kind, region, name).unwrap();
-        pki::issue(self.0.path(), &identity, validity).unwrap();
+        pki::issue(self.0.path(), &identity, validity, &[]).unwrap();
     }
 
     fn path(&self, file: &str) -> PathBuf {
@@ -436,4 +436,86 @@ async fn a_budget_of_the_beacon_is_kept() {
         "{:?}",
         begun.elapsed()
     );
+}
+
+/// Puts other files in the place of those of a lab, as a renewal does.
+fn rotate(lab: &Lab, from: &Lab, files: &[&str]) {
+    for file in files {
+        let new = lab.path(&format!("{file}.new"));
+        std::fs::copy(from.path(file), &new).unwrap();
+        std::fs::rename(new, lab.path(file)).unwrap();
+    }
+}
+
+/// Asks by fresh connections until the answer is as wanted.
+async fn answers(address: SocketAddr, tls: &ProbeTls, wanted: bool) {
+    let end = Instant::now() + Duration::from_secs(20);
+    loop {
+        let answer = next(&mut probe(address, settings(tls.clone()))).await;
+        if answer.is_ok() == wanted {
+            return;
+        }
+        assert!(Instant::now() < end, "{answer:?}");
+    }
+}
+
+#[tokio::test]
+async fn a_beacon_takes_new_certificates_and_leaves_its_connections() {
+    let (lab, other) = (Lab::new(), Lab::new());
+    let running = start(&lab.beacon("b1")).await;
+    let mut open = lab.probe(running.address);
+    next(&mut open).await.unwrap();
+    let old = lab.tls("n1");
+
+    // Half of a pair, or nothing that can be read, changes nothing.
+    rotate(&lab, &other, &["b1.pem"]);
+    tokio::time::sleep(Duration::from_millis(100)).await;
+    answers(running.address, &old, true).await;
+    std::fs::write(lab.path("b1.key"), "no key").unwrap();
+    tokio::time::sleep(Duration::from_millis(100)).await;
+    answers(running.address, &old, true).await;
+    answers(running.address, &other.tls("n1"), false).await;
+
+    rotate(&lab, &other, &["ca.pem", "b1.key"]);
+    answers(running.address, &other.tls("n1"), true).await;
+    answers(running.address, &old, false).await;
+    for _ in 0..3 {
+        next(&mut open).await.unwrap();
+    }
+}
+
+#[tokio::test]
+async fn a_node_takes_new_certificates_and_leaves_its_connections() {
+    let (lab, other) = (Lab::new(), Lab::new());
+    let [ours, theirs] = [
+        start(&lab.beacon("b1")).await,
+        start(&other.beacon("b1")).await,
+    ];
+    let tls = lab.tls("n1");
+    let mut open = probe(ours.address, settings(tls.clone()));
+    next(&mut open).await.unwrap();
+    answers(theirs.address, &tls, false).await;
+
+    rotate(&lab, &other, &["n1.pem"]);
+    let error = tls.refresh().unwrap_err().to_string();
+    assert!(
+        error.contains("n1.pem") && error.contains("another certificate"),
+        "{error}"
+    );
+    assert!(
+        !tls.refresh().unwrap(),
+        "it was tried again without a change"
+    );
+    answers(ours.address, &tls, true).await;
+
+    rotate(&lab, &other, &["n1.key"]);
+    let error = tls.refresh().unwrap_err().to_string();
+    assert!(error.contains("n1.pem: not usable"), "{error}");
+    rotate(&lab, &other, &["ca.pem"]);
+    assert!(tls.refresh().unwrap());
+    answers(theirs.address, &tls, true).await;
+    answers(ours.address, &tls, false).await;
+    for _ in 0..3 {
+        next(&mut open).await.unwrap();
+    }
 }

@@ -14,13 +14,30 @@ use rustls::{
 };
 
 use super::{ALPN, ProbeFailure};
-use crate::pki::{self, Credentials, Identity, PkiError};
+use crate::pki::{
+    self, Credentials, Fresh, Identity, IdentityKind, Marks, PkiError, follow, verify,
+};
 
-/// What a node shows to beacons and whom it trusts.
+/// What a node shows to beacons and whom it trusts: read again when the files change.
 #[derive(Clone, Debug)]
 pub struct ProbeTls {
+    held: Arc<Fresh<Held>>,
+    anonymous: bool,
+}
+
+#[derive(Debug)]
+struct Held {
     roots: Arc<RootCertStore>,
-    credentials: Option<Credentials>,
+    credentials: Credentials,
+}
+
+impl Held {
+    fn load(ca: &Path, cert: &Path, key: &Path) -> Result<Self, PkiError> {
+        Ok(Self {
+            roots: Arc::new(pki::load_roots(ca)?),
+            credentials: pki::load_credentials(cert, key)?,
+        })
+    }
 }
 
 /// What the verifier found wrong: more than the TLS alert that comes out of quinn says.
@@ -40,17 +57,38 @@ impl Verdict {
 impl ProbeTls {
     /// Reads the CA, the node's certificate and its key.
     pub fn load(ca: &Path, cert: &Path, key: &Path) -> Result<Self, PkiError> {
-        let roots = Arc::new(pki::load_roots(ca)?);
+        let marks = Marks::of([ca, cert, key]);
+        let held = Held::load(ca, cert, key)?;
+        let [ca, cert, key] = [ca, cert, key].map(Path::to_owned);
+        let again = move || {
+            let held = Held::load(&ca, &cert, &key)?;
+            verify(&held.credentials, &held.roots, IdentityKind::Node, &cert)?;
+            Ok(held)
+        };
         Ok(Self {
-            roots,
-            credentials: Some(pki::load_credentials(cert, key)?),
+            held: Arc::new(Fresh::new(held, marks, again)),
+            anonymous: false,
         })
+    }
+
+    /// Takes new certificates as their files change, and on SIGHUP, for ever. Connections that there are
+    /// go on.
+    pub async fn follow(&self) {
+        follow("probes", || self.held.refresh()).await;
+    }
+
+    /// Looks whether the files have changed; true if what they say is used from now on.
+    ///
+    /// # Errors
+    /// If they cannot be used. Those of before are used on.
+    pub fn refresh(&self) -> Result<bool, PkiError> {
+        self.held.refresh()
     }
 
     /// The same without a certificate to show; no beacon takes it.
     #[cfg(test)]
     pub(crate) fn anonymous(mut self) -> Self {
-        self.credentials = None;
+        self.anonymous = true;
         self
     }
 
@@ -67,7 +105,8 @@ impl ProbeTls {
             ))
         };
         let provider = Arc::new(ring::default_provider());
-        let roots = Arc::clone(&self.roots);
+        let held = self.held.current();
+        let roots = Arc::clone(&held.roots);
         let inner = WebPkiServerVerifier::builder_with_provider(roots, Arc::clone(&provider))
             .build()
             .map_err(|e| local(&e))?;
@@ -81,11 +120,13 @@ impl ProbeTls {
             .map_err(|e| local(&e))?
             .dangerous()
             .with_custom_certificate_verifier(Arc::new(verifier));
-        let mut tls = match self.credentials.clone() {
-            Some(Credentials { chain, key }) => builder
+        let Credentials { chain, key } = held.credentials.clone();
+        let mut tls = if self.anonymous {
+            builder.with_no_client_auth()
+        } else {
+            builder
                 .with_client_auth_cert(chain, key)
-                .map_err(|e| local(&e))?,
-            None => builder.with_no_client_auth(),
+                .map_err(|e| local(&e))?
         };
         tls.alpn_protocols = vec![ALPN.to_vec()];
         // A resumed session checks no certificate; a full handshake is what is measured.

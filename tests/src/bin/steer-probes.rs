@@ -45,7 +45,7 @@ fn main() -> Result<()> {
     pki::init(folder.path())?;
     for (kind, name) in [(IdentityKind::Node, "n1"), (IdentityKind::Beacon, "b1")] {
         let identity = Identity::new(kind, "eu", name)?;
-        pki::issue(folder.path(), &identity, Validity::for_next(HOUR))?;
+        pki::issue(folder.path(), &identity, Validity::for_next(HOUR), &[])?;
     }
     let file = |name: &str| folder.path().join(name);
     let config = BeaconConfig {

@@ -44,7 +44,7 @@ impl Diff {
         let document = read(&self.file)?;
         let diff = self
             .target
-            .client()
+            .client()?
             .diff(&document)
             .await
             .map_err(failure)?;
@@ -73,7 +73,7 @@ impl Apply {
         };
         let answer = self
             .target
-            .client()
+            .client()?
             .apply(&request)
             .await
             .map_err(failure)?;
@@ -91,7 +91,7 @@ pub(in crate::cli) struct Confirm {
 impl Confirm {
     #[tokio::main(flavor = "current_thread")]
     pub(super) async fn run(self) -> Result<(), Failure> {
-        let confirmed = self.target.client().confirm().await.map_err(failure)?;
+        let confirmed = self.target.client()?.confirm().await.map_err(failure)?;
         let words = format!("generation {} is confirmed\n", confirmed.generation);
         print(&self.target, &confirmed, words)
     }
@@ -111,7 +111,7 @@ impl Rollback {
         let request = RollbackRequest {
             generation: self.generation,
         };
-        let client = self.target.client();
+        let client = self.target.client()?;
         let applied = client.rollback(&request).await.map_err(failure)?;
         print(&self.target, &applied, words::applied(&applied, None))
     }

@@ -27,7 +27,7 @@ impl History {
     pub(super) async fn run(self) -> Result<(), Failure> {
         let history = match &self.state {
             Some(state) => open(state)?.history()?,
-            None => self.target.client().history().await.map_err(failure)?,
+            None => self.target.client()?.history().await.map_err(failure)?,
         };
         if self.target.json {
             println!("{}", serde_json::to_string_pretty(&history)?);
@@ -55,7 +55,7 @@ impl Show {
         let generation = match &self.state {
             Some(state) => stored(state, self.generation)?,
             None => {
-                let client = self.target.client();
+                let client = self.target.client()?;
                 client.generation(self.generation).await.map_err(failure)?
             }
         };

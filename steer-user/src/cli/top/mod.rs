@@ -39,7 +39,7 @@ impl Top {
         let runtime = tokio::runtime::Builder::new_current_thread()
             .enable_all()
             .build()?;
-        let client = self.socket.client();
+        let client = self.socket.client()?;
         let mut view = View::default();
         // Before the screen is taken: what keeps it from being filled is said in the usual way.
         let first = runtime.block_on(client.status()).map_err(failure)?;

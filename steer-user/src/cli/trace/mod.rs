@@ -107,7 +107,7 @@ impl Trace {
             None if self.target.json => Out::Json(io::stdout().lock()),
             None => Out::Words(io::stdout().lock()),
         };
-        let client = self.target.client();
+        let client = self.target.client()?;
         let mut stream = client.trace(&request).await.map_err(failure)?;
         eprintln!("steer: tracing; Ctrl-C ends it");
         let mut lost = 0;

@@ -1,0 +1,186 @@
+//! Certificates that are read again while they are in use: connections that there are go on, new ones
+//! are made with the new certificates, and files that cannot be used change nothing.
+
+use std::{
+    fmt, fs,
+    os::unix::fs::MetadataExt as _,
+    path::{Path, PathBuf},
+    sync::{Arc, Mutex, PoisonError},
+    time::Duration,
+};
+
+use rustls::{
+    RootCertStore,
+    client::{WebPkiServerVerifier, danger::ServerCertVerifier as _},
+    crypto::ring,
+    pki_types::{ServerName, UnixTime},
+    server::WebPkiClientVerifier,
+    sign::CertifiedKey,
+};
+use tokio::{
+    signal::unix::{SignalKind, signal},
+    time::sleep,
+};
+use tracing::{error, info};
+
+use super::{Credentials, Identity, IdentityKind, PkiError};
+
+/// How often files are looked at.
+const LOOK: Duration = Duration::from_millis(if cfg!(test) { 20 } else { 5000 });
+
+/// What tells a file from the one that was there before.
+type Mark = Option<(u64, i64, i64, u64)>;
+
+/// Files, and what they were like at the last look.
+#[derive(Debug)]
+pub(crate) struct Marks {
+    paths: Vec<PathBuf>,
+    seen: Vec<Mark>,
+}
+
+impl Marks {
+    /// As they are now.
+    pub(crate) fn of<'p>(paths: impl IntoIterator<Item = &'p Path>) -> Self {
+        let mut marks = Self {
+            paths: paths.into_iter().map(Path::to_owned).collect(),
+            seen: Vec::new(),
+        };
+        marks.changed();
+        marks
+    }
+
+    /// Whether any of them is another one than at the last look.
+    pub(crate) fn changed(&mut self) -> bool {
+        let mark = |path: &PathBuf| {
+            let found = fs::metadata(path).ok()?;
+            Some((found.ino(), found.mtime(), found.mtime_nsec(), found.len()))
+        };
+        let now: Vec<Mark> = self.paths.iter().map(mark).collect();
+        let changed = now != self.seen;
+        self.seen = now;
+        changed
+    }
+}
+
+/// Something made of certificates, to be made again.
+pub(crate) struct Fresh<T> {
+    held: Mutex<Arc<T>>,
+    make: Box<dyn Fn() -> Result<T, PkiError> + Send + Sync>,
+    marks: Mutex<Marks>,
+}
+
+impl<T> fmt::Debug for Fresh<T> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Fresh")
+            .field("marks", &self.marks)
+            .finish_non_exhaustive()
+    }
+}
+
+impl<T> Fresh<T> {
+    /// What was made of the files, and how to make it again.
+    pub(crate) fn new(
+        held: T,
+        marks: Marks,
+        make: impl Fn() -> Result<T, PkiError> + Send + Sync + 'static,
+    ) -> Self {
+        Self {
+            held: Mutex::new(Arc::new(held)),
+            make: Box::new(make),
+            marks: Mutex::new(marks),
+        }
+    }
+
+    /// The last one that was good.
+    pub(crate) fn current(&self) -> Arc<T> {
+        Arc::clone(&self.held.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    /// Makes it again if files have changed; true if it did.
+    ///
+    /// # Errors
+    /// If the files cannot be used. What was made before stays.
+    pub(crate) fn refresh(&self) -> Result<bool, PkiError> {
+        let mut marks = self.marks.lock().unwrap_or_else(PoisonError::into_inner);
+        if !marks.changed() {
+            return Ok(false);
+        }
+        let made = Arc::new((self.make)()?);
+        *self.held.lock().unwrap_or_else(PoisonError::into_inner) = made;
+        Ok(true)
+    }
+}
+
+/// Looks at files every few seconds and on SIGHUP, for ever. What is read never shows in a log, only
+/// names of files do.
+pub(crate) async fn follow<E: fmt::Display>(
+    what: &'static str,
+    mut refresh: impl FnMut() -> Result<bool, E>,
+) {
+    let mut hangup = signal(SignalKind::hangup()).ok();
+    loop {
+        let asked = async {
+            match &mut hangup {
+                Some(hangup) => hangup.recv().await,
+                None => std::future::pending().await,
+            }
+        };
+        tokio::select! {
+            _ = asked => {}
+            () = sleep(LOOK) => {}
+        }
+        match refresh() {
+            Ok(true) => info!(what, "new certificates are in use"),
+            Ok(false) => {}
+            Err(error) => {
+                error!(what, %error, "certificates not taken, those of before go on");
+            }
+        }
+    }
+}
+
+/// Refuses credentials that nobody with these roots would take: a key of another certificate, one of
+/// another CA or for something else, one that is not valid now.
+pub(crate) fn verify(
+    credentials: &Credentials,
+    roots: &Arc<RootCertStore>,
+    kind: IdentityKind,
+    path: &Path,
+) -> Result<(), PkiError> {
+    let unfit = |reason: String| PkiError::Unfit {
+        path: path.to_owned(),
+        reason,
+    };
+    let bad = |error: &dyn fmt::Display| unfit(error.to_string());
+    let Some((end, others)) = credentials.chain.split_first() else {
+        return Err(unfit("no certificate in it".to_owned()));
+    };
+    let provider = Arc::new(ring::default_provider());
+    let key = provider
+        .key_provider
+        .load_private_key(credentials.key.clone_key())
+        .map_err(|e| bad(&e))?;
+    CertifiedKey::new(credentials.chain.clone(), key)
+        .keys_match()
+        .map_err(|_| unfit("the key beside it is of another certificate".to_owned()))?;
+    let identity = Identity::from_certificate(end).map_err(|e| bad(&e))?;
+    if identity.kind() != kind {
+        return Err(unfit(format!(
+            "it is of {identity}, and not of kind {}",
+            kind.as_str()
+        )));
+    }
+    let now = UnixTime::now();
+    if kind.serves() {
+        let name = ServerName::try_from(identity.name().to_owned()).map_err(|e| bad(&e))?;
+        let verifier = WebPkiServerVerifier::builder_with_provider(Arc::clone(roots), provider);
+        let verifier = verifier.build().map_err(|e| bad(&e))?;
+        let verified = verifier.verify_server_cert(end, others, &name, &[], now);
+        verified.map(drop).map_err(|e| bad(&e))
+    } else {
+        let verifier = WebPkiClientVerifier::builder_with_provider(Arc::clone(roots), provider);
+        let verifier = verifier.build().map_err(|e| bad(&e))?;
+        let verified = verifier.verify_client_cert(end, others, now);
+        verified.map(drop).map_err(|e| bad(&e))
+    }
+}
