@@ -19,7 +19,7 @@ pub(in crate::cli) struct Check {
     /// certificates.
     #[arg(long)]
     document_only: bool,
-    /// Fail where this host does not fit, too.
+    /// Fail for warnings about this host, too, and not only for what would keep a daemon from starting.
     #[arg(long, conflicts_with = "document_only")]
     strict: bool,
     /// Print JSON.
@@ -48,16 +48,17 @@ impl Check {
         if !self.json {
             self.print(&config, files, &findings);
         }
-        match findings.len() {
-            count if count > 0 && self.strict => Err(Failure::new(
-                Exit::Config,
-                anyhow::anyhow!(
-                    "{}: this host does not fit ({count} warnings)",
-                    self.file.display()
-                ),
-            )),
-            _ => Ok(()),
+        let count = |severity| findings.iter().filter(|f| f.severity == severity).count();
+        let (fatal, warnings) = (count(Severity::Fatal), count(Severity::Warning));
+        if fatal > 0 || (warnings > 0 && self.strict) {
+            let what = anyhow::anyhow!(
+                "{}: this host does not fit ({fatal} fatal, {warnings} warnings); with --document-only \
+                 the host is not looked at",
+                self.file.display()
+            );
+            return Err(Failure::new(Exit::Config, what));
         }
+        Ok(())
     }
 
     fn print(&self, config: &Config, files: usize, findings: &[Finding]) {
