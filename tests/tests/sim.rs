@@ -31,7 +31,7 @@ fn the_same_seed_gives_the_same_run() {
 
 #[test]
 fn no_open_flow_leaves_a_living_server_whatever_happens() {
-    for name in ["1.5x step", "one at 45 %", "flapping"] {
+    for name in ["1.5x step", "one at 45 %", "flapping", "four nodes"] {
         let outcome = short(name, 60);
         assert_eq!(outcome.strayed, 0, "{name}");
         assert!(outcome.requests > 1000, "{name}: {}", outcome.requests);

@@ -312,6 +312,9 @@ impl<'a> World<'a> {
         let Some(server) = self.serving(index) else {
             return;
         };
+        // The request is the flow's first packet after the handshake, and keeps it from being forgotten as one
+        // that was never open.
+        self.packet(index);
         let machine = &mut self.servers[server];
         if machine.running < machine.kind.slots {
             self.start(index, server);
@@ -348,11 +351,10 @@ impl<'a> World<'a> {
         let Some(server) = self.serving(index) else {
             return;
         };
-        let machine = &mut self.servers[server];
+        let machine = &self.servers[server];
         if machine.state != State::Serving {
             return;
         }
-        machine.progress = self.now;
         let back = machine.distances[self.requests[index].node];
         let request = &mut self.requests[index];
         request.first = Some(self.now + back - request.start);
@@ -380,7 +382,6 @@ impl<'a> World<'a> {
         if self.servers[server].state != State::Serving {
             return;
         }
-        self.servers[server].progress = self.now;
         self.leave(index, server);
         let (request, now) = (&self.requests[index], self.now);
         self.nodes[request.node].ended(server, request.first, now);
@@ -425,6 +426,11 @@ impl<'a> World<'a> {
         let jitter = self.random.random_range(0.9..1.1);
         self.after(every.mul_f64(jitter), Event::Probe(node, server));
         let lost = self.lost() || self.lost();
+        let machine = &mut self.servers[server];
+        if machine.state == State::Serving {
+            // A token of one request or another.
+            machine.progress = self.now;
+        }
         let machine = &self.servers[server];
         let rtt = 2 * machine.distances[node];
         let (running, waiting, age) = machine.load(self.now);
