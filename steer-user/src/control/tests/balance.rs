@@ -191,6 +191,11 @@ fn silence_of_most_of_many_is_not_believed_and_of_few_it_is() {
     for name in ["a", "b"] {
         fail(&mut bench, &mut controller, name, &ProbeFailure::Timeout);
     }
+    let silent = [(1, Draining), (2, Draining)];
+    assert_eq!(controller.dataplane.states()[..2], silent);
+    for name in ["a", "b"] {
+        fail(&mut bench, &mut controller, name, &ProbeFailure::Timeout);
+    }
     assert_eq!(controller.dataplane.states()[..2], [(1, Down), (2, Down)]);
     let hung = ProbeFailure::Hung {
         trouble: Trouble::NoProgress,

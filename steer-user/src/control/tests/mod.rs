@@ -115,8 +115,9 @@ impl Bench {
         }
     }
 
+    /// Silent for so long that its open flows are given up.
     fn down(&mut self, controller: &mut Controller<Fake>, backend: &str) {
-        for _ in 0..2 {
+        for _ in 0..4 {
             self.probe(controller, backend, None);
         }
     }
@@ -300,10 +301,10 @@ fn other_thresholds_count_for_backends_that_are_known() {
     let patient = text(bench.folder.path(), &["a", "b"]).replace("[probe]", "[probe]\nfall = 3");
     let patient = Config::parse(&patient, Path::new("test.toml")).unwrap();
     controller.reconfigure(patient, bench.now).unwrap();
-    bench.down(&mut controller, "a");
-    assert_eq!(controller.dataplane.states()[0], (1, Up));
-    bench.probe(&mut controller, "a", None);
-    assert_eq!(controller.dataplane.states()[0], (1, Down));
+    for state in [Up, Up, Draining, Draining, Draining, Down] {
+        bench.probe(&mut controller, "a", None);
+        assert_eq!(controller.dataplane.states()[0], (1, state));
+    }
 }
 
 #[test]
