@@ -25,7 +25,7 @@ use steer_common::{
 };
 
 use crate::{
-    packet::XdpFrame,
+    packet::{XdpFrame, always},
     tables::{KernelTables, count_drop},
 };
 
@@ -156,7 +156,8 @@ fn begin(ctx: &XdpContext) -> Option<(XdpFrame, u32, KernelTables)> {
 /// What the program before told this one.
 #[inline(always)]
 fn argument() -> u16 {
-    maps::ARGUMENT.get(0).copied().unwrap_or(0) as u16
+    // SAFETY: a per-CPU value, and a program is not interrupted by another of its kind.
+    unsafe { *always(maps::ARGUMENT.get_ptr_mut(0)) as u16 }
 }
 
 #[inline(always)]
@@ -182,10 +183,8 @@ fn finish(ctx: &XdpContext, outcome: Outcome, interface: u32) -> u32 {
 
 #[inline(always)]
 fn hand_over(ctx: &XdpContext, outcome: Outcome) -> u32 {
-    if let Some(argument) = maps::ARGUMENT.get_ptr_mut(0) {
-        // SAFETY: a per-CPU value, and a program is not interrupted by another of its kind.
-        unsafe { *argument = u32::from(outcome.argument()) };
-    }
+    // SAFETY: a per-CPU value, and a program is not interrupted by another of its kind.
+    unsafe { *always(maps::ARGUMENT.get_ptr_mut(0)) = u32::from(outcome.argument()) };
     // SAFETY: the array holds programs of this object only.
     unsafe { maps::PROGRAMS.tail_call(ctx, outcome.program()) };
     drop_for(ctx, DropReason::Internal as u32)

@@ -14,6 +14,17 @@ use crate::maps::SCRATCH;
 /// More than any header starts at. Tells the verifier that offsets are small.
 const MAX_OFFSET: usize = 0x7fff;
 
+/// What is always there: the first element of an array. Linux before 6.14 does not know that, and would follow
+/// all that comes a second time, as if there were none: so that ends the program.
+#[inline(always)]
+pub(crate) fn always<T>(element: Option<*mut T>) -> *mut T {
+    let Some(element) = element else {
+        // SAFETY: leaves the program, of which all is one function, by XDP_DROP.
+        unsafe { asm!("r0 = 1", "exit", options(noreturn, nostack)) }
+    };
+    element
+}
+
 pub(crate) struct XdpFrame {
     ctx: *mut xdp_md,
     /// Bounds of the packet, kept so that they are not read from the context for each access.
@@ -116,10 +127,7 @@ impl Frame for XdpFrame {
 
     #[inline(always)]
     fn opaque(&self, value: u64) -> u64 {
-        let Some(scratch) = SCRATCH.get_ptr_mut(0) else {
-            return value;
-        };
-        let scratch = scratch.cast::<u64>();
+        let scratch = always(SCRATCH.get_ptr_mut(0)).cast::<u64>();
         // SAFETY: a per-CPU value, and a program is not interrupted by another of its kind.
         // Volatile, because the compiler would pass the value by the map.
         unsafe {
@@ -131,10 +139,7 @@ impl Frame for XdpFrame {
     #[inline(always)]
     fn blur<T: Copy>(&self, value: T) -> T {
         const { assert!(size_of::<T>() <= BLURRED && align_of::<T>() <= align_of::<u64>()) };
-        let Some(scratch) = SCRATCH.get_ptr_mut(0) else {
-            return value;
-        };
-        let mut place = scratch.cast::<T>();
+        let mut place = always(SCRATCH.get_ptr_mut(0)).cast::<T>();
         // SAFETY: large and aligned enough, per CPU, and a program is not interrupted by another of its
         // kind. The assembly may change the memory, as far as the compiler knows.
         unsafe {

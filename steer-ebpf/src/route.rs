@@ -6,27 +6,30 @@ use aya_ebpf::{
 };
 use steer_common::{
     abi::{Macs, Member},
+    frame::BLURRED,
     tables::NextHop,
     wire::Packet,
 };
+
+use crate::{maps::SCRATCH, packet::always};
 
 /// Address families of sockets.
 const AF_INET: u8 = 2;
 const AF_INET6: u8 = 10;
 
-/// Asks for the way to a member. Not inlined: it is rare, and its argument would be on the stack of
-/// the packet path.
-#[inline(never)]
-fn look_up(ctx: *mut xdp_md, lookup: &mut FibLookup) -> i64 {
-    let len = size_of::<FibLookup>() as i32;
-    // SAFETY: the context is valid, and the argument is as long as is said.
-    unsafe { bpf_fib_lookup(ctx.cast(), lookup, len, 0) }
-}
+const _: () = assert!(size_of::<FibLookup>() <= BLURRED);
 
+/// The way to a member by the kernel's routes. The question is no value of the stack: it is rare, and of
+/// the stack the packet's way needs all.
 #[inline(always)]
 pub(crate) fn route(ctx: *mut xdp_md, packet: &Packet, member: &Member) -> Option<NextHop> {
-    // SAFETY: made of integers, of which 0 is a value.
-    let mut lookup: FibLookup = unsafe { core::mem::zeroed() };
+    let lookup = always(SCRATCH.get_ptr_mut(0)).cast::<FibLookup>();
+    // SAFETY: a per-CPU value that is large and aligned enough, and a program is not interrupted by another
+    // of its kind. Made of integers, of which 0 is a value.
+    let lookup = unsafe {
+        lookup.write(core::mem::zeroed());
+        &mut *lookup
+    };
     lookup.ifindex = packet.interface;
     if member.family == 6 {
         lookup.family = AF_INET6;
@@ -41,7 +44,10 @@ pub(crate) fn route(ctx: *mut xdp_md, packet: &Packet, member: &Member) -> Optio
         lookup.family = AF_INET;
         lookup.__bindgen_anon_4.ipv4_dst = member.address.v4();
     }
-    if look_up(ctx, &mut lookup) != i64::from(BPF_FIB_LKUP_RET_SUCCESS) {
+    let len = size_of::<FibLookup>() as i32;
+    // SAFETY: the context is valid, and the argument is as long as is said.
+    let found = unsafe { bpf_fib_lookup(ctx.cast(), lookup, len, 0) };
+    if found != i64::from(BPF_FIB_LKUP_RET_SUCCESS) {
         return None;
     }
     let [d, s] = [halves(&lookup.dmac), halves(&lookup.smac)];
@@ -57,7 +63,7 @@ pub(crate) fn route(ctx: *mut xdp_md, packet: &Packet, member: &Member) -> Optio
 }
 
 /// A MAC address by two bytes, in the memory order of this target. They are read as such because
-/// they lie at any even address, and the verifier wants accesses to the stack aligned.
+/// they lie at any even address.
 #[inline(always)]
 fn halves(mac: &[u8; 6]) -> [u64; 3] {
     let start = mac.as_ptr().cast::<u16>();

@@ -1,7 +1,7 @@
 //! What the verifier of this kernel says of the programs.
 
 use anyhow::Result;
-use aya::{EbpfLoader, programs::Xdp};
+use aya::{EbpfLoader, VerifierLogLevel, programs::Xdp};
 use serde::Serialize;
 use steer_user::dataplane::{decap_object, object, trace_object};
 
@@ -16,28 +16,35 @@ pub struct Loaded {
     pub jited: u32,
 }
 
-/// Loads each program, and lets it go again.
+/// Loads each program that is wanted, lets it go again, and tells what came of it.
 ///
 /// # Errors
-/// If an object or its maps cannot be loaded at all.
-pub fn load_all() -> Result<Vec<(String, Result<Loaded>)>> {
-    let mut all = Vec::new();
+/// If an object or its maps cannot be loaded at all, or `tell` fails.
+pub fn load_each(
+    is_wanted: impl Fn(&str) -> bool,
+    mut tell: impl FnMut(&str, Result<Loaded>) -> Result<()>,
+) -> Result<()> {
     for (object, of) in [
         (object(), ""),
         (trace_object(), "tracing "),
         (decap_object(), ""),
     ] {
-        let mut ebpf = EbpfLoader::new().load(object)?;
-        for (name, program) in ebpf.programs_mut() {
+        // What it goes through would be a gigabyte; an error comes with the last of it all the same.
+        let mut loader = EbpfLoader::new();
+        loader.verifier_log_level(VerifierLogLevel::STATS);
+        let mut ebpf = loader.load(object)?;
+        let mut programs: Vec<_> = ebpf.programs_mut().filter(|p| is_wanted(p.0)).collect();
+        programs.sort_by_key(|(name, _)| *name);
+        for (name, program) in programs {
+            let name = format!("{of}{name}");
             let loaded = program
                 .try_into()
                 .map_err(anyhow::Error::from)
-                .and_then(|program: &mut Xdp| load(&format!("{of}{name}"), program));
-            all.push((format!("{of}{name}"), loaded));
+                .and_then(|program: &mut Xdp| load(&name, program));
+            tell(&name, loaded)?;
         }
     }
-    all.sort_by(|a, b| a.0.cmp(&b.0));
-    Ok(all)
+    Ok(())
 }
 
 fn load(name: &str, program: &mut Xdp) -> Result<Loaded> {

@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use anyhow::{Context, Result, anyhow};
 use aya::{
-    Ebpf, EbpfLoader,
+    Ebpf, EbpfLoader, VerifierLogLevel,
     maps::{Map, MapData, ProgramArray},
     programs::Xdp as Program,
 };
@@ -172,6 +172,8 @@ impl Programs {
         pin: Option<PathBuf>,
     ) -> Result<Self> {
         let mut loader = EbpfLoader::new();
+        // Of a refusal the kernel's reason, not each of the steps before it.
+        loader.verifier_log_level(VerifierLogLevel::STATS);
         for spec in &SPECS {
             if let Some(entries) = sizes.entries(spec.name) {
                 loader.map_max_entries(spec.name, entries);

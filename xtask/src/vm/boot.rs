@@ -29,18 +29,10 @@ pub(super) struct Line {
     pub(super) program: Option<[u32; 2]>,
 }
 
-/// Boots a kernel, waits for the guest to power off, and returns what it told.
-pub(super) fn run(
-    kernel: &Kernel,
-    initrd: &Path,
-    folder: &Path,
-    load_only: bool,
-) -> Result<Vec<Line>> {
+/// Boots a kernel with words for the guest, waits for it to power off, and returns what it told.
+pub(super) fn run(kernel: &Kernel, initrd: &Path, folder: &Path, words: &str) -> Result<Vec<Line>> {
     let (console, results) = (folder.join("console.log"), folder.join("results.jsonl"));
-    let mut words = "console=ttyS0 panic=-1 quiet".to_owned();
-    if load_only {
-        words.push_str(" load-only");
-    }
+    let words = format!("console=ttyS0 panic=-1 quiet{words}");
     let mut qemu = Command::new("qemu-system-x86_64");
     qemu.args(["-machine", "q35,accel=tcg", "-cpu", "max"])
         .args(["-smp", "2", "-m", "2048", "-nodefaults"])

@@ -42,6 +42,9 @@ pub(crate) struct Options {
     /// Only load the programs; send no traffic.
     #[arg(long)]
     load_only: bool,
+    /// Only load programs whose names contain this; implies --load-only.
+    #[arg(long)]
+    only: Option<String>,
     /// Build without optimisation, which is faster to build and slower to run.
     #[arg(long)]
     debug: bool,
@@ -67,7 +70,7 @@ pub(crate) fn run(options: &Options) -> Result<()> {
     let mut rows = Vec::new();
     for (series, expected) in wanted {
         println!("vm: Linux {series}");
-        let row = match one(&apt, series, &guest, options.load_only) {
+        let row = match one(&apt, series, &guest, options) {
             Ok(row) => row.expect(expected),
             Err(error) => Row::failed(series, &error),
         };
@@ -84,12 +87,18 @@ pub(crate) fn run(options: &Options) -> Result<()> {
     Ok(())
 }
 
-fn one(apt: &apt::Root, series: &str, guest: &image::Guest, load_only: bool) -> Result<Row> {
+fn one(apt: &apt::Root, series: &str, guest: &image::Guest, options: &Options) -> Result<Row> {
     let folder = folder().join(series);
     let kernel = kernel::Kernel::get(apt, series, &folder)?;
     println!("vm: {}", kernel.release);
     let initrd = image::build(&kernel, guest, &folder)?;
-    let lines = boot::run(&kernel, &initrd, &folder, load_only)?;
+    let mut words = String::new();
+    if let Some(only) = &options.only {
+        words = format!(" load-only only={only}");
+    } else if options.load_only {
+        words = " load-only".to_owned();
+    }
+    let lines = boot::run(&kernel, &initrd, &folder, &words)?;
     Ok(Row::new(series, &kernel.release, lines))
 }
 

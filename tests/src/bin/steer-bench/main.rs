@@ -61,10 +61,12 @@ fn main() -> Result<()> {
         packets: options.packets,
         rounds: options.rounds,
     };
-    let programs = programs::load_all()?
-        .into_iter()
-        .map(|(_, loaded)| loaded)
-        .collect::<Result<_>>()?;
+    let mut programs = Vec::new();
+    let push = |_: &str, loaded: Result<_>| {
+        programs.push(loaded?);
+        Ok(())
+    };
+    programs::load_each(|_| true, push)?;
     let figures = measure::run(&cases, &options.flows, effort)?;
     let report = Report::new(programs, figures, &cases::goals(), &options.flows);
     report.print(&options.flows);

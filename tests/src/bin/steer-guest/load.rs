@@ -4,16 +4,21 @@ use anyhow::Result;
 use steer_tests::programs;
 use steer_user::dataplane::{OpenOptions, Xdp};
 
-use crate::results::Results;
+use crate::{machine, results::Results};
 
 /// Loads all programs, and then the data path as the daemon does.
 pub(crate) fn all(results: &mut Results) -> Result<()> {
     if let Err(error) = steer_user::dataplane::check_kernel() {
         return results.refuse(&error);
     }
-    for (name, loaded) in programs::load_all()? {
+    let only = machine::value("only");
+    let is_wanted = |name: &str| only.as_ref().is_none_or(|only| name.contains(only));
+    programs::load_each(is_wanted, |name, loaded| {
         let figures = loaded.map(|loaded| [loaded.verified, loaded.jited]);
-        results.program(&name, figures)?;
+        results.program(name, figures)
+    })?;
+    if only.is_some() {
+        return Ok(());
     }
     let opened = Xdp::open(&OpenOptions::default()).map(drop);
     results.tell("open", opened)?;

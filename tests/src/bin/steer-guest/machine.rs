@@ -62,6 +62,13 @@ pub(crate) fn is_told(word: &str) -> bool {
     line.split_whitespace().any(|w| w == word)
 }
 
+/// What the kernel's command line says of a key.
+pub(crate) fn value(key: &str) -> Option<String> {
+    let line = fs::read_to_string("/proc/cmdline").unwrap_or_default();
+    let mut words = line.split_whitespace();
+    words.find_map(|word| Some(word.strip_prefix(key)?.strip_prefix('=')?.to_owned()))
+}
+
 /// The names of network devices that virtio gave us, in the order of the bus.
 pub(crate) fn virtio_devices() -> Result<Vec<String>> {
     let mut found = Vec::new();
