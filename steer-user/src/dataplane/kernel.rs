@@ -7,6 +7,10 @@ use anyhow::{Context as _, Result, bail};
 /// The oldest Linux that is not refused; `cargo xtask vm` tries the program on it.
 pub const OLDEST_KERNEL: (u32, u32) = (6, 1);
 
+/// What to do about an older one.
+pub const UPGRADE: &str =
+    "boot a newer kernel (Debian: linux-image-amd64 of bookworm or bookworm-backports)";
+
 /// Refuses a kernel that is too old.
 ///
 /// # Errors
@@ -30,8 +34,7 @@ pub(crate) fn check_release(release: &str) -> Result<()> {
     let (oldest_major, oldest_minor) = OLDEST_KERNEL;
     if (major, minor) < OLDEST_KERNEL {
         bail!(
-            "Linux {release} is too old: steer needs {oldest_major}.{oldest_minor} or later; \
-             boot a newer kernel (Debian: linux-image-amd64 of bookworm or bookworm-backports)"
+            "Linux {release} is too old: steer needs {oldest_major}.{oldest_minor} or later; {UPGRADE}"
         );
     }
     Ok(())

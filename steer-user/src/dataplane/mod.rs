@@ -31,7 +31,7 @@ pub use decap::{Decap, set_up as set_up_decap};
 pub use device::{Attached, Device, Way};
 pub(crate) use footprint::TRIE_ENTRY;
 pub use host::{HostTables, Missed};
-pub use kernel::{OLDEST_KERNEL, check_kernel};
+pub use kernel::{OLDEST_KERNEL, UPGRADE, check_kernel};
 pub use kernel_maps::KernelMaps;
 pub use memory::Memory;
 pub use memory_use::MapMemory;

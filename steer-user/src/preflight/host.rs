@@ -1,13 +1,12 @@
 //! Rules about the host and this process.
 
-use crate::config::{Config, Mode, XdpMode};
+use crate::{
+    config::{Config, Mode, XdpMode},
+    dataplane::{OLDEST_KERNEL, UPGRADE},
+};
 
 use super::{Facts, Finding};
 
-/// The first kernel with all that the program uses: `bpf_ktime_get_coarse_ns` came last.
-const NEEDED: (u32, u32) = (5, 11);
-/// The first one that it is meant for.
-const MEANT: (u32, u32) = (6, 1);
 /// Kinds of links whose packets native XDP never sees. tun is not among them: tap has the same kind.
 const WITHOUT_NATIVE: [&str; 5] = ["bridge", "macvlan", "vxlan", "dummy", "vlan"];
 /// Files that a daemon opens besides those of probers: maps, sockets, the journal.
@@ -15,7 +14,7 @@ const FILES: u64 = 64;
 
 /// What would be so for any process on this host.
 pub(super) fn of_host(config: &Config, facts: &Facts) -> Vec<Finding> {
-    let mut findings = kernel(facts);
+    let mut findings: Vec<Finding> = kernel(facts).into_iter().collect();
     findings.extend(jit(facts));
     for name in &config.node.interfaces {
         findings.extend(link(name, config, facts));
@@ -33,25 +32,12 @@ pub(super) fn of_process(config: &Config, facts: &Facts) -> Vec<Finding> {
     findings
 }
 
-fn kernel(facts: &Facts) -> Vec<Finding> {
-    let Some(found @ (major, minor)) = facts.system.kernel else {
-        return Vec::new();
-    };
-    let what = |needed: (u32, u32)| {
-        format!(
-            "it is {major}.{minor}, and steer is made for {}.{} and later",
-            needed.0, needed.1
-        )
-    };
-    let todo = "install a later one from the distribution";
-    if found < NEEDED {
-        let finding = Finding::new("kernel", what(NEEDED)).fatal();
-        return vec![finding.todo(todo)];
-    }
-    if found < MEANT {
-        return vec![Finding::new("kernel", what(MEANT)).todo(todo)];
-    }
-    Vec::new()
+/// A kernel that the data path would refuse to be loaded on.
+fn kernel(facts: &Facts) -> Option<Finding> {
+    let (major, minor) = facts.system.kernel.filter(|found| *found < OLDEST_KERNEL)?;
+    let (oldest, patch) = OLDEST_KERNEL;
+    let what = format!("Linux {major}.{minor} is too old: steer needs {oldest}.{patch} or later");
+    Some(Finding::new("kernel", what).todo(UPGRADE).fatal())
 }
 
 fn jit(facts: &Facts) -> Option<Finding> {

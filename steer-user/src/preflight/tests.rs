@@ -167,13 +167,13 @@ fn each_thing_of_the_host_is_found_with_the_command_that_mends_it() {
         (
             &native,
             &|f| f.system.kernel = Some((5, 10)),
-            "fatal: kernel: it is 5.10",
-            "5.11",
+            "fatal: kernel: Linux 5.10 is too old",
+            "needs 6.1 or later; boot a newer kernel",
         ),
         (
             &native,
-            &|f| f.system.kernel = Some((5, 15)),
-            "warning: kernel: it is 5.15",
+            &|f| f.system.kernel = Some((6, 0)),
+            "fatal: kernel: Linux 6.0 is too old",
             "6.1",
         ),
         (
