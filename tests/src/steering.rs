@@ -7,7 +7,7 @@ use steer_common::abi::{
     Address, Config, Family, Member, MemberState, Mode, NatTimeouts, Service, ServiceKey, Slot,
     member_flags, service_flags,
 };
-use steer_user::dataplane::{Dataplane, Neighbours, OpenOptions, Xdp};
+use steer_user::dataplane::{Dataplane, Device, Neighbours, OpenOptions, Xdp};
 use tokio::runtime;
 
 use crate::topology::{Backend, NODE_CLIENT_PORT, Site, VIP_V4, VIP_V6};
@@ -108,8 +108,11 @@ async fn set_up(backends: &[Backend], mode: Mode) -> Result<Xdp> {
         });
     }
     maps.publish(&services)?;
-    let client = steer_user::dataplane::interface_index(NODE_CLIENT_PORT)?;
-    xdp.maps().add_port(client)?;
+    // Packets come in by a device of a bond, and answers of `nat` go back by it.
+    let client = Device::find(NODE_CLIENT_PORT)?;
+    for index in [client.index].into_iter().chain(client.ports) {
+        xdp.maps().add_port(index)?;
+    }
     xdp.attach(NODE_CLIENT_PORT, false)?;
     for backend in backends {
         xdp.attach(&backend.node_port, false)?;

@@ -50,11 +50,12 @@ pub(crate) fn all(results: &mut Results) -> Result<()> {
     let bonded = [Link::Bond, Link::Bond];
     site(results, "bond devices, ", &bonded, Mode::Ipip)?;
     site(results, "bond devices, ", &bonded, Mode::Nat)?;
-    let names = machine::virtio_devices()?;
-    ensure!(names.len() == 4, "virtio devices: {names:?}, and not four");
-    let virtio = [0, 2].map(|i| Link::Devices([names[i].clone(), names[i + 1].clone()]));
-    site(results, "virtio_net, ", &virtio, Mode::Ipip)?;
-    site(results, "virtio_net, ", &virtio, Mode::Nat)
+    for mode in [Mode::Ipip, Mode::Nat] {
+        let names = machine::virtio_devices(4)?;
+        let virtio = [0, 2].map(|i| Link::Devices([names[i].clone(), names[i + 1].clone()]));
+        site(results, "virtio_net, ", &virtio, mode)?;
+    }
+    Ok(())
 }
 
 /// Makes a site and asks over each way that its mode has.
@@ -162,7 +163,8 @@ fn go(site: &Site, xdp: &mut Xdp, way: Way) -> Result<()> {
     let direct = answer.contains(&client.to_string());
     let nat = answer.contains("10.98.0.1") || answer.contains("fd98::1");
     ensure!(direct || nat, "the backend saw {answer}");
-    ensure!(count >= 4, "{count} packets went through the program");
+    // SYN, ACK and the question; the answer may be here before its ACK is sent.
+    ensure!(count >= 3, "{count} packets went through the program");
     Ok(())
 }
 

@@ -1,6 +1,12 @@
 //! What an init does.
 
-use std::{ffi::CString, fs, io, os::fd::AsRawFd as _};
+use std::{
+    ffi::CString,
+    fs, io,
+    os::fd::AsRawFd as _,
+    thread,
+    time::{Duration, Instant},
+};
 
 use anyhow::{Context as _, Result, ensure};
 
@@ -8,6 +14,8 @@ use crate::results::Results;
 
 /// Modules in the order in which they are loaded, put there with them by `cargo xtask vm`.
 const MODULES: &str = "/modules";
+/// The kernel takes a network namespace away some time after it was deleted, and its devices come back then.
+const RETURN: Duration = Duration::from_secs(30);
 
 /// Mounts what the tests need.
 pub(crate) fn mount_all() -> Result<()> {
@@ -69,11 +77,27 @@ pub(crate) fn value(key: &str) -> Option<String> {
     words.find_map(|word| Some(word.strip_prefix(key)?.strip_prefix('=')?.to_owned()))
 }
 
-/// The names of network devices that virtio gave us, in the order of the bus.
-pub(crate) fn virtio_devices() -> Result<Vec<String>> {
+/// The names of so many network devices that virtio gave us, in the order of the bus.
+pub(crate) fn virtio_devices(count: usize) -> Result<Vec<String>> {
+    let deadline = Instant::now() + RETURN;
+    loop {
+        let names = virtio_devices_here()?;
+        if names.len() == count {
+            return Ok(names);
+        }
+        ensure!(
+            Instant::now() < deadline,
+            "virtio devices: {names:?}, and not {count}"
+        );
+        thread::sleep(Duration::from_millis(20));
+    }
+}
+
+fn virtio_devices_here() -> Result<Vec<String>> {
     let mut found = Vec::new();
     for entry in fs::read_dir("/sys/class/net").context("/sys/class/net")? {
         let path = entry?.path();
+        // One that goes to another namespace meanwhile is none of ours.
         let driver = fs::read_link(path.join("device/driver")).unwrap_or_default();
         if driver.ends_with("virtio_net") {
             let device = fs::canonicalize(path.join("device"))?;
