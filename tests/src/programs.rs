@@ -16,12 +16,14 @@ pub struct Loaded {
     pub jited: u32,
 }
 
-/// Loads each program that is wanted, lets it go again, and tells what came of it.
+/// Loads each program that is wanted, lets it go again, and tells what came of it. An error has the log of the
+/// verifier as `level` says.
 ///
 /// # Errors
 /// If an object or its maps cannot be loaded at all, or `tell` fails.
 pub fn load_each(
     is_wanted: impl Fn(&str) -> bool,
+    level: VerifierLogLevel,
     mut tell: impl FnMut(&str, Result<Loaded>) -> Result<()>,
 ) -> Result<()> {
     for (object, of) in [
@@ -29,9 +31,8 @@ pub fn load_each(
         (trace_object(), "tracing "),
         (decap_object(), ""),
     ] {
-        // What it goes through would be a gigabyte; an error comes with the last of it all the same.
         let mut loader = EbpfLoader::new();
-        loader.verifier_log_level(VerifierLogLevel::STATS);
+        loader.verifier_log_level(level);
         let mut ebpf = loader.load(object)?;
         let mut programs: Vec<_> = ebpf.programs_mut().filter(|p| is_wanted(p.0)).collect();
         programs.sort_by_key(|(name, _)| *name);

@@ -60,7 +60,7 @@ pub(super) fn relink<F: Frame>(
     }
     let len = frame.opaque(tags.len as u64) as usize & 0xc;
     let start = ETHERNET_HEADER + len;
-    let end = start + outer;
+    let end = frame.apart(start + outer);
     if end > network {
         frame
             .grow_head(end - network)

@@ -11,6 +11,7 @@ mod sweep;
 use std::path::PathBuf;
 
 use anyhow::{Result, ensure};
+use aya::VerifierLogLevel;
 use clap::Parser;
 use steer_tests::programs;
 
@@ -66,7 +67,7 @@ fn main() -> Result<()> {
         programs.push(loaded?);
         Ok(())
     };
-    programs::load_each(|_| true, push)?;
+    programs::load_each(|_| true, VerifierLogLevel::STATS, push)?;
     let figures = measure::run(&cases, &options.flows, effort)?;
     let report = Report::new(programs, figures, &cases::goals(), &options.flows);
     report.print(&options.flows);

@@ -1,6 +1,7 @@
 //! Whether the verifier takes the programs, and what that costs it.
 
 use anyhow::Result;
+use aya::VerifierLogLevel;
 use steer_tests::programs;
 use steer_user::dataplane::{OpenOptions, Xdp};
 
@@ -13,7 +14,13 @@ pub(crate) fn all(results: &mut Results) -> Result<()> {
     }
     let only = machine::value("only");
     let is_wanted = |name: &str| only.as_ref().is_none_or(|only| name.contains(only));
-    programs::load_each(is_wanted, |name, loaded| {
+    // All that it goes through would be a gigabyte; what led to a refusal is little enough for a few programs.
+    let level = if only.is_some() {
+        VerifierLogLevel::DEBUG | VerifierLogLevel::STATS
+    } else {
+        VerifierLogLevel::STATS
+    };
+    programs::load_each(is_wanted, level, |name, loaded| {
         let figures = loaded.map(|loaded| [loaded.verified, loaded.jited]);
         results.program(name, figures)
     })?;
