@@ -6,7 +6,7 @@
 use crate::{
     abi::{
         Address, Bank, Config, DISPLACEMENTS, FlowEntry, Member, Mode, REGIONS, SERVICES, Service,
-        ServiceKey, Slot, member_flags, service_flags,
+        ServiceKey, Slot, begins, member_flags, service_flags,
     },
     admission::refusal,
     class::classify,
@@ -79,7 +79,10 @@ pub fn decide<T: Tables>(packet: &Packet, tables: &T, look: &impl Look) -> Verdi
         }
     };
     if target.mode != Mode::Nat as u8 {
-        return Verdict::Deliver(target);
+        return Verdict::Deliver(Target {
+            begins: target.begins | (packet.only_acknowledges() as u8 * begins::ANSWER),
+            ..target
+        });
     }
     if look.is_quic(service) {
         return Verdict::Translate(target);
@@ -87,7 +90,7 @@ pub fn decide<T: Tables>(packet: &Packet, tables: &T, look: &impl Look) -> Verdi
     if packet.part as u8 == Part::Quote as u8 {
         return Verdict::Pass;
     }
-    if packet.is_tcp() && !target.new {
+    if packet.is_tcp() && target.begins & begins::FLOW == 0 {
         return match lost(packet, service, DropReason::NatUnknownFlow) {
             DropReason::Reset => Verdict::Reset,
             reason => Verdict::Drop(reason),
@@ -183,7 +186,7 @@ impl Choice {
             target: Target {
                 id: 0,
                 mode: 0,
-                new: false,
+                begins: 0,
             },
             refusal: Some(reason),
         }
@@ -267,7 +270,7 @@ fn choose<T: Tables>(
     if is_flow && let Some(reason) = refusal(packet, tables, service) {
         return Choice::none(reason);
     }
-    target.new = opens;
+    target.begins = if opens { begins::FLOW } else { 0 };
     tables.note(Step::Picked(target.id));
     // What a nat member needs to know of a flow is in the nat table.
     let differs = sticky && target.id != slot.owner && !is_nat;
@@ -341,7 +344,7 @@ fn open_target<T: Tables>(tables: &T, service: &Service, id: u16) -> Option<Targ
     Some(Target {
         id,
         mode: member.mode,
-        new: false,
+        begins: 0,
     })
 }
 
@@ -408,7 +411,7 @@ const fn target(id: u16, member: &Member) -> Target {
     Target {
         id,
         mode: member.mode,
-        new: true,
+        begins: begins::FLOW,
     }
 }
 

@@ -128,7 +128,7 @@ pub(crate) fn follow<F: Frame, T: Tables>(
         let target = Target {
             id: entry.member,
             mode: member.mode,
-            new: false,
+            begins: 0,
         };
         return deliver(frame, &packet, tables, target);
     }
@@ -150,7 +150,7 @@ pub(crate) fn follow<F: Frame, T: Tables>(
     let target = Target {
         id,
         mode: 0,
-        new: false,
+        begins: 0,
     };
     forward(frame, &packet, tables, target, &ends)
 }

@@ -8,7 +8,7 @@
 use crate::{
     abi::{
         Address, Back, Config, FlowKey, Measure, Mode, NAT_ADDRESSES, NatForward, NatReverse,
-        Service, Signal, age, nat_state,
+        Service, Signal, age, begins, nat_state,
     },
     decide::{lost, may_serve},
     flight, hash,
@@ -142,7 +142,7 @@ pub(crate) fn known<T: Tables>(
     let target = Target {
         id: entry.member,
         mode: member.mode,
-        new: entry.fresh,
+        begins: (entry.fresh as u8 * begins::FLOW) | (entry.asks as u8 * begins::REQUEST),
     };
     Known::Decided(Verdict::Forward(target, entry.ends))
 }

@@ -290,7 +290,7 @@ pub(crate) fn give_back<F: Frame, T: Tables>(
 ) -> Outcome {
     let done = rewrite::back(frame, packet, ends, back);
     if done.is_ok() && packet.part as u8 != Part::Quote as u8 {
-        tables.count_reply(member);
+        tables.count_reply(member, packet.payload() != 0);
     }
     Outcome::of(done, back.interface)
 }
@@ -304,6 +304,6 @@ fn is_too_big(packet: &Packet, hop: &NextHop, overhead: u32) -> bool {
 #[inline(always)]
 fn count<T: Tables>(packet: &Packet, tables: &T, target: Target, done: Result<(), DropReason>) {
     if done.is_ok() {
-        tables.count_member(target.id, packet.frame_len as u64, target.new);
+        tables.count_member(target.id, packet.frame_len as u64, target.begins);
     }
 }

@@ -199,11 +199,11 @@ pub trait Tables {
     /// Asks the kernel's routing for the way to a member, because the daemon has not said it.
     fn route(&self, packet: &Packet, member: &Member) -> Option<NextHop>;
 
-    /// Counts a packet for a member.
-    fn count_member(&self, id: u16, bytes: u64, new: bool);
+    /// Counts a packet for a member, with what it begins: [`begins`](crate::abi::begins).
+    fn count_member(&self, id: u16, bytes: u64, begins: u8);
 
-    /// Counts a packet from a member.
-    fn count_reply(&self, id: u16);
+    /// Counts a packet from a member; `answers` if it has content.
+    fn count_reply(&self, id: u16, answers: bool);
 
     /// Counts a drop that the program's result does not show.
     fn count_drop(&self, reason: DropReason);

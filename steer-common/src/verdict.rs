@@ -158,8 +158,8 @@ pub struct Target {
     pub id: u16,
     /// Its [`Mode`](crate::abi::Mode).
     pub mode: u8,
-    /// Whether the packet opens a flow.
-    pub new: bool,
+    /// What the packet begins: [`begins`](crate::abi::begins).
+    pub begins: u8,
 }
 
 /// What addresses and ports become.

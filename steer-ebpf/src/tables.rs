@@ -380,14 +380,11 @@ impl Tables for KernelTables {
     }
 
     #[inline(always)]
-    fn count_member(&self, id: u16, bytes: u64, new: bool) {
+    fn count_member(&self, id: u16, bytes: u64, begins: u8) {
         self.trace.member(id);
         if let Some(counters) = MEMBER_COUNTS.get_ptr_mut(u32::from(id)) {
             // SAFETY: a per-CPU value, and a program is not interrupted by another of its kind.
-            let counters = unsafe { &mut *counters };
-            counters.packets += 1;
-            counters.bytes += bytes;
-            counters.flows += u64::from(new);
+            unsafe { (*counters).count(bytes, begins) };
         }
     }
 
@@ -408,11 +405,13 @@ impl Tables for KernelTables {
     }
 
     #[inline(always)]
-    fn count_reply(&self, id: u16) {
+    fn count_reply(&self, id: u16, answers: bool) {
         self.trace.answer(id);
         if let Some(counters) = MEMBER_COUNTS.get_ptr_mut(u32::from(id)) {
             // SAFETY: as in `count_member`.
-            unsafe { (*counters).replies += 1 };
+            let counters = unsafe { &mut *counters };
+            counters.replies += 1;
+            counters.answers += u64::from(answers);
         }
     }
 }

@@ -12,14 +12,41 @@ pub struct MemberCounters {
     pub flows: u64,
     /// Packets from the backend that were translated back. 0 for modes with direct return.
     pub replies: u64,
+    /// Requests that began, where the daemon has latencies of `nat` measured.
+    pub requests: u64,
+    /// Signs that it answers: under `nat` packets with content that came back, otherwise clients' packets that
+    /// do nothing but acknowledge. One of the latter belongs to each connection, before it was answered.
+    pub answers: u64,
+}
+
+/// What a packet begins, or shows, as bits.
+pub mod begins {
+    /// A flow.
+    pub const FLOW: u8 = 1;
+    /// A request.
+    pub const REQUEST: u8 = 2;
+    /// Nothing: it says that there was an answer.
+    pub const ANSWER: u8 = 4;
 }
 
 impl MemberCounters {
+    /// Counts a packet from a client, of so many bytes, that begins this.
+    #[inline(always)]
+    pub const fn count(&mut self, bytes: u64, begins: u8) {
+        self.packets += 1;
+        self.bytes += bytes;
+        self.flows += (begins & begins::FLOW) as u64;
+        self.requests += ((begins & begins::REQUEST) / begins::REQUEST) as u64;
+        self.answers += ((begins & begins::ANSWER) / begins::ANSWER) as u64;
+    }
+
     /// Adds what another CPU counted.
     pub fn add(&mut self, other: &Self) {
         self.packets = self.packets.wrapping_add(other.packets);
         self.bytes = self.bytes.wrapping_add(other.bytes);
         self.flows = self.flows.wrapping_add(other.flows);
         self.replies = self.replies.wrapping_add(other.replies);
+        self.requests = self.requests.wrapping_add(other.requests);
+        self.answers = self.answers.wrapping_add(other.answers);
     }
 }

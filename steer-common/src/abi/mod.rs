@@ -24,7 +24,7 @@ pub use admission::{Admission, Refusals, SourceKey, SourceLimit};
 pub use cid::{CidKey, CidLayouts};
 pub use class::{ClassKey, ClassMatch, DSCPS, DscpTable};
 pub use config::{Bank, Config};
-pub use counters::MemberCounters;
+pub use counters::{MemberCounters, begins};
 pub use flow::{FlowEntry, FlowKey};
 pub use fragment::{FragmentEntry, FragmentFate, FragmentKey};
 pub use measure::{BUCKETS, Measure, Measured, Signal, Signals, bucket, bucket_start};
@@ -228,7 +228,7 @@ abi! {
     FragmentKey: 40,
     FragmentEntry: 12,
     Member: 64,
-    MemberCounters: 32,
+    MemberCounters: 48,
     Measured: 3328,
     NatForward: 80,
     NatReverse: 96,

@@ -57,6 +57,9 @@ pub enum Part {
     Quote = 3,
 }
 
+/// A packet that is longer has content: IPv6 and TCP headers with all options that acknowledgements have.
+const SHORT: u32 = 100;
+
 /// Length of the headers of a packet of which the transport header was not looked at.
 const NO_TRANSPORT: u32 = 0xffff;
 
@@ -133,6 +136,13 @@ impl Packet {
     #[inline(always)]
     pub const fn payload(&self) -> u32 {
         self.ip_len.saturating_sub(self.headers)
+    }
+
+    /// Whether it is TCP and so short that it says nothing but what was received: up to the length of headers
+    /// with selective acknowledgements (RFC 2018). Where headers end the kernel's stack has no room for.
+    #[inline(always)]
+    pub const fn only_acknowledges(&self) -> bool {
+        self.tcp_flags & (SYN | ACK | RST | FIN) == ACK && self.ip_len <= SHORT
     }
 
     /// Whether it opens a TCP connection.

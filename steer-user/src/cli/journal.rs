@@ -199,11 +199,13 @@ pub(super) fn words(event: &Event) -> String {
                     format!("left out for {} s, {reason}", time.as_secs())
                 }
                 Verdict::Again => "tried again".to_owned(),
+                Verdict::Answers => "answers again".to_owned(),
             };
             let passive::Counts {
                 refused,
                 unanswered,
                 accepted,
+                ..
             } = counts;
             format!(
                 "backend {backend}: {verdict}: {refused} connections refused, {unanswered} \

@@ -16,6 +16,7 @@ use super::{
     balancing::Rates,
     cids::Quiet,
     concern::Concern,
+    connections::Seen,
     desired::{self, Numbers},
     drained::Drained,
     flights::Flights,
@@ -119,6 +120,8 @@ pub struct Controller<D> {
     pub(super) revived: HashSet<(usize, usize)>,
     /// What was counted of backends' connections last.
     pub(super) seen: HashMap<String, Counts>,
+    /// What went to them and came back.
+    pub(super) traffic: Seen,
     /// The weights of the last table that was told of, by service and backend.
     pub(super) shares: HashMap<String, HashMap<String, u32>>,
     /// The last decisions.
@@ -180,6 +183,7 @@ impl<D: Dataplane> Controller<D> {
             panicking: HashSet::new(),
             revived: HashSet::new(),
             seen: HashMap::new(),
+            traffic: Seen::default(),
             shares: HashMap::new(),
             why: Decisions::default(),
             quiet: Quiet::default(),
@@ -213,6 +217,7 @@ impl<D: Dataplane> Controller<D> {
         self.known = self.known_of(&config, now);
         self.config = config;
         self.numbers = numbers;
+        self.traffic = Seen::default();
         self.regions = regions;
         self.policies = policies;
         self.concern = Concern::of(&self.config, &self.policies);

@@ -12,7 +12,7 @@ use steer_common::abi::{ServiceKey, Slot};
 use tracing::subscriber::{NoSubscriber, with_default};
 
 use super::{
-    Controller, cids::Quiet, desired, flights::Flights, passive::Readings, placement,
+    Controller, cids::Quiet, connections::Seen, desired, flights::Flights, passive::Readings, placement,
     recorder::Recorder, shedding::Shedding, slots::Unsettled, why::Decisions,
 };
 use crate::{
@@ -152,6 +152,7 @@ impl<D: Dataplane> Controller<D> {
             panicking: self.panicking.clone(),
             revived: self.revived.clone(),
             seen: HashMap::new(),
+            traffic: Seen::default(),
             shares: HashMap::new(),
             why: Decisions::default(),
             quiet: Quiet::default(),

@@ -158,10 +158,11 @@ impl Again {
                 backend,
                 before,
                 counts,
+                around,
                 verdict,
             } => {
                 let mut watch = Watch::read(before, |t| self.epoch + Duration::from_micros(t));
-                if watch.observe(counts, now) != Some(*verdict) {
+                if watch.observe(counts, *around, now) != Some(*verdict) {
                     wrong.push(format!(
                         "backend {backend}: its connections lead to something else than the journal says"
                     ));
@@ -208,10 +209,11 @@ impl Again {
                     ));
                 }
                 self.balanced(service, settings, members, before, wrong);
+                // What is told before a configuration is known is told again in the next step.
                 if let Some(controller) = &mut self.controller {
                     controller.balances.insert(service.clone(), after.clone());
+                    self.balances.insert(service.clone());
                 }
-                self.balances.insert(service.clone());
             }
             Event::Backend {
                 backend,

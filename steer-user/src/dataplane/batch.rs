@@ -71,6 +71,43 @@ pub(super) fn for_each_per_cpu<K: Pod, V: Pod>(
     look_up(map, BATCH_PER_CPU, cpus, show)
 }
 
+/// Reads the first `count` elements of an array that has a value for each of `cpus`, with one system call: the values
+/// of an element one after the other. Values are multiples of eight bytes.
+///
+/// # Errors
+/// If the kernel does not answer.
+pub(super) fn first_of_array<V: Pod>(
+    map: BorrowedFd<'_>,
+    cpus: usize,
+    count: usize,
+    values: &mut Vec<V>,
+) -> io::Result<()> {
+    const { assert!(size_of::<V>().is_multiple_of(8)) };
+    // SAFETY: a `Pod`, of which zeros are a value.
+    values.resize_with(count * cpus, || unsafe { mem::zeroed() });
+    if count == 0 {
+        return Ok(());
+    }
+    let mut keys = vec![0_u32; count];
+    let mut next = 0_u32;
+    loop {
+        let mut attributes = Attributes {
+            out_batch: (&raw mut next) as u64,
+            keys: keys.as_mut_ptr() as u64,
+            values: values.as_mut_ptr() as u64,
+            count: count as u32,
+            map: map.as_raw_fd() as u32,
+            ..Attributes::default()
+        };
+        match call(LOOKUP_BATCH, &mut attributes) {
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            // The end.
+            Err(error) if error.raw_os_error() == Some(libc::ENOENT) => return Ok(()),
+            done => return done,
+        }
+    }
+}
+
 /// Shows entries of `each` values, so many at a time.
 fn look_up<K: Pod, V: Pod>(
     map: BorrowedFd<'_>,

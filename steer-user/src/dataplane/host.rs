@@ -421,16 +421,15 @@ impl Tables for HostTables {
         self.routes.get(&member.address).copied()
     }
 
-    fn count_member(&self, id: u16, bytes: u64, new: bool) {
-        self.count(id, |counters| {
-            counters.packets += 1;
-            counters.bytes += bytes;
-            counters.flows += u64::from(new);
-        });
+    fn count_member(&self, id: u16, bytes: u64, begins: u8) {
+        self.count(id, |counters| counters.count(bytes, begins));
     }
 
-    fn count_reply(&self, id: u16) {
-        self.count(id, |counters| counters.replies += 1);
+    fn count_reply(&self, id: u16, answers: bool) {
+        self.count(id, |counters| {
+            counters.replies += 1;
+            counters.answers += u64::from(answers);
+        });
     }
 
     fn count_drop(&self, reason: DropReason) {

@@ -33,6 +33,7 @@ use super::{
     mapped::Mapped,
     perfect_hash, prefix,
     sweep::{Flows, Sweeping},
+    traffic::Traffic,
 };
 
 /// How long a packet can at most have been looking at a bank of services.
@@ -61,6 +62,8 @@ pub struct KernelMaps {
     fragments: HashMap<MapData, FragmentKey, FragmentEntry>,
     sources: HashMap<MapData, SourceKey, u64>,
     member_counts: PerCpuArray<MapData, MemberCounters>,
+    /// The same, to be read often.
+    traffic: Traffic,
     drop_counts: PerCpuArray<MapData, u64>,
     denied: LpmTrie<MapData, Address, u32>,
     cids: HashMap<MapData, CidKey, u32>,
@@ -80,6 +83,7 @@ impl KernelMaps {
         let forward = take(ebpf, maps::NAT_FORWARD)?;
         let reverse = take(ebpf, maps::NAT_REVERSE)?;
         let measured = take(ebpf, maps::MEASURED)?;
+        let member_counts = take(ebpf, maps::MEMBER_COUNTS)?;
         let classes: LpmTrie<_, ClassKey, ClassMatch> = take(ebpf, maps::CLASSES)?.try_into()?;
         let prefixes = classes
             .iter()
@@ -109,7 +113,8 @@ impl KernelMaps {
             nat_reverse: reverse.try_into()?,
             fragments: take(ebpf, maps::FRAGMENTS)?.try_into()?,
             sources: take(ebpf, maps::SOURCES)?.try_into()?,
-            member_counts: take(ebpf, maps::MEMBER_COUNTS)?.try_into()?,
+            traffic: Traffic::new(&member_counts)?,
+            member_counts: member_counts.try_into()?,
             drop_counts: take(ebpf, maps::DROP_COUNTS)?.try_into()?,
             denied: take(ebpf, maps::DENIED)?.try_into()?,
             cids: take(ebpf, maps::CIDS)?.try_into()?,
@@ -512,6 +517,10 @@ impl Dataplane for KernelMaps {
             counters.refused.insert(policy.id, sum);
         }
         Ok(counters)
+    }
+
+    fn traffic(&mut self, end: u16) -> Result<Vec<MemberCounters>> {
+        self.traffic.read(end)
     }
 
     fn sweep(&mut self, limits: SweepLimits) -> Result<()> {

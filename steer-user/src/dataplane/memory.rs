@@ -34,6 +34,8 @@ pub struct Memory {
     pub measured: HashMap<u16, Measured>,
     /// Signs of trouble, by member.
     pub signals: HashMap<u16, Signals>,
+    /// What went to members and came back.
+    pub traffic: HashMap<u16, MemberCounters>,
     /// Prefixes of clients that are denied.
     pub denied: Vec<(IpAddr, u8)>,
     cids: BTreeMap<CidKey, u16>,
@@ -62,6 +64,7 @@ impl Memory {
             swept: None,
             measured: HashMap::new(),
             signals: HashMap::new(),
+            traffic: HashMap::new(),
             denied: Vec::new(),
             cids: BTreeMap::new(),
             ports: Vec::new(),
@@ -231,6 +234,11 @@ impl Dataplane for Memory {
             drops: Vec::new(),
             refused: HashMap::new(),
         })
+    }
+
+    fn traffic(&mut self, end: u16) -> Result<Vec<MemberCounters>> {
+        let of = |id| self.traffic.get(&id).copied().unwrap_or_default();
+        Ok((0..end).map(of).collect())
     }
 
     fn sweep(&mut self, _limits: SweepLimits) -> Result<()> {

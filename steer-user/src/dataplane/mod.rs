@@ -23,6 +23,7 @@ mod prefix;
 mod sizes;
 mod sweep;
 mod trace;
+mod traffic;
 mod xdp;
 
 pub use attach::{Attacher, interface_index};
@@ -144,6 +145,10 @@ pub trait Dataplane: Send {
 
     /// What was counted since the maps were made.
     fn counters(&self) -> Result<Counters>;
+
+    /// What went to the members whose numbers are below `end` and came back, since the maps were made. Costs a
+    /// system call.
+    fn traffic(&mut self, end: u16) -> Result<Vec<MemberCounters>>;
 
     /// Begins to remove flows of the flow table and nat entries that were idle for longer than the
     /// limits. Until [`Self::swept`] gives the result no other begins.

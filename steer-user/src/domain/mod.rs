@@ -12,3 +12,4 @@ pub mod plan;
 pub mod pressure;
 pub mod rings;
 pub mod rules;
+pub mod silence;

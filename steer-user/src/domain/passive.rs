@@ -1,9 +1,11 @@
-//! What the data path sees of a backend, besides all probes: connections that are refused, and those
-//! that nobody answers.
+//! What the data path sees of a backend, besides all probes: connections that are refused, those that
+//! nobody answers, and silence.
 
 use std::time::{Duration, Instant};
 
 use serde::{Deserialize, Serialize};
+
+use super::silence::{self, Around, Silence, Traffic};
 
 /// So many refused connections without an accepted one between them: nobody listens there.
 const REFUSED: u64 = 2;
@@ -11,6 +13,8 @@ const REFUSED: u64 = 2;
 const UNANSWERED: u64 = 3;
 /// How long a backend is left out the first time; then twice as long each time.
 const FIRST: Duration = Duration::from_secs(1);
+/// The same of one that is silent: if it answers what it was asked before, it is back at once.
+const FIRST_SILENT: Duration = Duration::from_secs(5);
 /// It is never left out for longer.
 const LONGEST: Duration = Duration::from_secs(60);
 /// After so long without trouble it begins anew.
@@ -25,6 +29,9 @@ pub struct Counts {
     pub unanswered: u64,
     /// Connections that it accepted.
     pub accepted: u64,
+    /// What went by.
+    #[serde(flatten)]
+    pub traffic: Traffic,
 }
 
 impl Counts {
@@ -35,6 +42,7 @@ impl Counts {
             refused: self.refused.checked_sub(before.refused)?,
             unanswered: self.unanswered.checked_sub(before.unanswered)?,
             accepted: self.accepted.checked_sub(before.accepted)?,
+            traffic: self.traffic.since(&before.traffic)?,
         })
     }
 
@@ -45,6 +53,7 @@ impl Counts {
             refused: self.refused.wrapping_add(other.refused),
             unanswered: self.unanswered.wrapping_add(other.unanswered),
             accepted: self.accepted.wrapping_add(other.accepted),
+            traffic: self.traffic.plus(&other.traffic),
         }
     }
 }
@@ -57,6 +66,8 @@ pub enum Reason {
     Refused,
     /// It does not answer them.
     Unanswered,
+    /// It is silent with work in flight.
+    Silent,
 }
 
 impl std::fmt::Display for Reason {
@@ -64,6 +75,7 @@ impl std::fmt::Display for Reason {
         f.write_str(match self {
             Self::Refused => "it refuses connections",
             Self::Unanswered => "it does not answer connections",
+            Self::Silent => "it is silent with work in flight",
         })
     }
 }
@@ -76,6 +88,7 @@ pub struct Watch {
     times: u32,
     out: Option<(Reason, Instant)>,
     last: Option<Instant>,
+    silence: Silence,
 }
 
 /// A change: left out for a time, or no longer.
@@ -86,6 +99,8 @@ pub enum Verdict {
     Out(Reason, #[serde(with = "humantime_serde")] Duration),
     /// It may be tried again.
     Again,
+    /// It answers again.
+    Answers,
 }
 
 /// The same with times of a clock of its own, in microseconds, to be written down.
@@ -98,6 +113,12 @@ pub struct Written {
     out: Option<(Reason, u64)>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     last: Option<u64>,
+    #[serde(default, skip_serializing_if = "is_unknown")]
+    silence: Silence<u64>,
+}
+
+fn is_unknown(silence: &Silence<u64>) -> bool {
+    *silence == Silence::default()
 }
 
 impl Watch {
@@ -109,7 +130,8 @@ impl Watch {
             unanswered: self.unanswered,
             times: self.times,
             out: self.out.map(|(reason, until)| (reason, micros(until))),
-            last: self.last.map(micros),
+            last: self.last.map(&micros),
+            silence: self.silence.on(micros),
         }
     }
 
@@ -121,7 +143,8 @@ impl Watch {
             unanswered: written.unanswered,
             times: written.times,
             out: written.out.map(|(reason, until)| (reason, instant(until))),
-            last: written.last.map(instant),
+            last: written.last.map(&instant),
+            silence: written.silence.on(instant),
         }
     }
 
@@ -131,24 +154,44 @@ impl Watch {
         self.out.map(|(reason, _)| reason)
     }
 
+    /// Whether time alone may change something.
+    #[must_use]
+    pub fn is_waiting(&self) -> bool {
+        self.out.is_some() || self.silence.is_waiting()
+    }
+
+    /// How silent it is.
+    #[must_use]
+    pub fn silence(&self) -> &Silence {
+        &self.silence
+    }
+
     /// Takes in what was counted since it was called last.
-    pub fn observe(&mut self, new: &Counts, now: Instant) -> Option<Verdict> {
+    pub fn observe(&mut self, new: &Counts, around: Around, now: Instant) -> Option<Verdict> {
+        let silence = self.silence.observe(&new.traffic, around, now);
         if new.accepted > 0 {
             (self.refused, self.unanswered) = (0, 0);
         } else {
             self.refused = self.refused.saturating_add(new.refused);
             self.unanswered = self.unanswered.saturating_add(new.unanswered);
         }
-        if let Some((_, until)) = self.out {
-            if now < until {
+        if let Some((reason, until)) = self.out {
+            let answers = (reason, silence) == (Reason::Silent, Some(silence::Change::Answers));
+            if !answers && now < until {
                 return None;
             }
             self.out = None;
+            if answers {
+                return Some(Verdict::Answers);
+            }
             // The next ones are a trial.
             (self.refused, self.unanswered) = (0, 0);
+            self.silence.begin_anew();
             return Some(Verdict::Again);
         }
-        let reason = if self.refused >= REFUSED {
+        let reason = if silence == Some(silence::Change::Silent) {
+            Reason::Silent
+        } else if self.refused >= REFUSED {
             Reason::Refused
         } else if self.unanswered >= UNANSWERED {
             Reason::Unanswered
@@ -159,7 +202,11 @@ impl Watch {
         if self.last.is_none_or(quiet) {
             self.times = 0;
         }
-        let time = FIRST.saturating_mul(1 << self.times.min(6)).min(LONGEST);
+        let first = match reason {
+            Reason::Silent => FIRST_SILENT,
+            Reason::Refused | Reason::Unanswered => FIRST,
+        };
+        let time = first.saturating_mul(1 << self.times.min(6)).min(LONGEST);
         self.times += 1;
         self.last = Some(now);
         self.out = Some((reason, now + time));
@@ -176,22 +223,27 @@ mod tests {
             refused,
             unanswered,
             accepted,
+            ..Counts::default()
         }
+    }
+
+    fn observe(watch: &mut Watch, counts: Counts, now: Instant) -> Option<Verdict> {
+        watch.observe(&counts, Around::default(), now)
     }
 
     #[test]
     fn connections_refused_in_a_row_take_a_backend_out() {
         let now = Instant::now();
         let mut watch = Watch::default();
-        assert_eq!(watch.observe(&counts(1, 0, 0), now), None);
+        assert_eq!(observe(&mut watch, counts(1, 0, 0), now), None);
         assert_eq!(
-            watch.observe(&counts(1, 0, 5), now),
+            observe(&mut watch, counts(1, 0, 5), now),
             None,
             "it accepts others"
         );
-        assert_eq!(watch.observe(&counts(1, 0, 0), now), None);
+        assert_eq!(observe(&mut watch, counts(1, 0, 0), now), None);
         let out = Verdict::Out(Reason::Refused, FIRST);
-        assert_eq!(watch.observe(&counts(1, 0, 0), now), Some(out));
+        assert_eq!(observe(&mut watch, counts(1, 0, 0), now), Some(out));
         assert_eq!(watch.out(), Some(Reason::Refused));
     }
 
@@ -201,19 +253,68 @@ mod tests {
         let mut watch = Watch::default();
         let mut times = Vec::new();
         for _ in 0..9 {
-            let Some(Verdict::Out(Reason::Unanswered, time)) = watch.observe(&counts(0, 3, 0), now)
+            let Some(Verdict::Out(Reason::Unanswered, time)) = observe(&mut watch, counts(0, 3, 0), now)
             else {
                 panic!("{watch:?}");
             };
             times.push(time.as_secs());
-            assert_eq!(watch.observe(&counts(0, 9, 0), now + time / 2), None);
+            assert_eq!(observe(&mut watch, counts(0, 9, 0), now + time / 2), None);
             now += time;
-            assert_eq!(watch.observe(&counts(0, 0, 0), now), Some(Verdict::Again));
+            assert_eq!(observe(&mut watch, counts(0, 0, 0), now), Some(Verdict::Again));
         }
         assert_eq!(times, [1, 2, 4, 8, 16, 32, 60, 60, 60]);
         now += FORGIVEN;
         let out = Verdict::Out(Reason::Refused, FIRST);
-        assert_eq!(watch.observe(&counts(2, 0, 0), now), Some(out));
+        assert_eq!(observe(&mut watch, counts(2, 0, 0), now), Some(out));
+    }
+
+    #[test]
+    fn a_silent_one_is_back_once_it_answers_and_tried_after_a_while() {
+        let mut now = Instant::now();
+        let mut watch = Watch::default();
+        let around = Around {
+            direct: false,
+            others: true,
+            well: true,
+        };
+        let mut step = |watch: &mut Watch, asked, answers| {
+            now += Duration::from_millis(20);
+            let traffic = Traffic {
+                flows: asked,
+                requests: asked,
+                answers,
+            };
+            let counts = Counts {
+                traffic,
+                ..Counts::default()
+            };
+            watch.observe(&counts, around, now)
+        };
+        let mut silent = |watch: &mut Watch, time: u64| {
+            for _ in 0..50 {
+                assert_eq!(step(watch, 1, 9), None);
+            }
+            let out = (0..200).find_map(|_| step(watch, 1, 0));
+            let time = Duration::from_secs(time);
+            assert_eq!(out, Some(Verdict::Out(Reason::Silent, time)));
+        };
+        silent(&mut watch, 5);
+        let mut answering = watch;
+        now += Duration::from_millis(500);
+        assert_eq!(observe(&mut answering, counts(0, 0, 0), now), None);
+        let answer = Counts {
+            traffic: Traffic {
+                answers: 1,
+                ..Traffic::default()
+            },
+            ..Counts::default()
+        };
+        let verdict = answering.observe(&answer, around, now);
+        assert_eq!((verdict, answering.out()), (Some(Verdict::Answers), None));
+        now += Duration::from_secs(5);
+        let verdict = observe(&mut watch, counts(0, 0, 0), now);
+        assert_eq!(verdict, Some(Verdict::Again));
+        assert!(!watch.is_waiting());
     }
 
     #[test]

@@ -15,6 +15,7 @@ use crate::{
         passive::{Counts, Verdict, Written},
         rings::Nearness,
         rules::{Doubt, Rules},
+        silence::Around,
     },
     probe::{DRAINING, Load, Measurement, OrcaLoadReport, ProbeFailure, Sample},
 };
@@ -136,6 +137,9 @@ pub enum Event {
         before: Written,
         /// Connections since.
         counts: Counts,
+        /// What was known besides.
+        #[serde(default, skip_serializing_if = "is_nothing")]
+        around: Around,
         /// What follows.
         verdict: Verdict,
     },
@@ -346,6 +350,10 @@ impl Input {
             None => (self.pool, self.ring + 1, 0),
         }
     }
+}
+
+fn is_nothing(around: &Around) -> bool {
+    *around == Around::default()
 }
 
 fn is_unwritten(watch: &Written) -> bool {

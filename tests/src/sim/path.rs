@@ -9,7 +9,7 @@ use std::{
 
 use anyhow::{Result, ensure};
 use steer_common::abi::{
-    CidKey, Config, FlowEntry, FlowKey, Measured, Member, MemberState, NatForward, NatReverse,
+    CidKey, Config, FlowEntry, FlowKey, Measured, Member, MemberCounters, MemberState, NatForward, NatReverse,
     Service, Signals, Slot, SourceLimit,
 };
 use steer_user::dataplane::{
@@ -159,6 +159,10 @@ impl Dataplane for Path {
 
     fn counters(&self) -> Result<Counters> {
         self.memory.counters()
+    }
+
+    fn traffic(&mut self, end: u16) -> Result<Vec<MemberCounters>> {
+        self.memory.traffic(end)
     }
 
     fn sweep(&mut self, limits: SweepLimits) -> Result<()> {

@@ -5,7 +5,7 @@ use steer_tests::packet::{ACK, FIN, Packet, RST, SYN};
 use steer_user::dataplane::{Dataplane as _, now_ns};
 
 use crate::{
-    fixture::Fixture,
+    fixture::{Fixture, PORT, client, v4, v6, vip},
     lifetime::{ONLY_PORT, age, other, with_one_port},
     nat::{answer, back, forward, tcp},
 };
@@ -208,5 +208,56 @@ fn a_syn_that_is_repeated_tells_of_the_backend_that_did_not_answer() {
         let host = fixture.host.signals.borrow();
         assert_eq!(kernel, host.get(&id).copied().unwrap_or_default());
         assert_eq!(kernel.unanswered, unanswered, "member {id}");
+    }
+}
+
+/// Flows, requests and answers of a member, by one system call, as kernel and host have counted them.
+fn traffic(fixture: &mut Fixture, member: u16) -> [u64; 3] {
+    fixture.check_counters();
+    let counted = fixture.xdp.maps().traffic(9).unwrap();
+    let of = counted[usize::from(member)];
+    let all = fixture.xdp.maps().counters().unwrap().members;
+    assert_eq!(counted, all[..9], "the other way to read them");
+    [of.flows, of.requests, of.answers]
+}
+
+#[test]
+fn requests_and_what_comes_back_are_counted() {
+    let mut flow = Flow::new();
+    flow.open();
+    // The test's SYN-ACKs have content.
+    let [flows, requests, before] = traffic(&mut flow.fixture, MEMBER);
+    assert_eq!((flows, requests), (1, 0));
+    for turn in 1..=3 {
+        flow.ask(300);
+        flow.ask(300);
+        flow.hear(0);
+        assert_eq!(traffic(&mut flow.fixture, MEMBER), [1, turn, before + 2 * (turn - 1)]);
+        flow.hear(1400);
+        flow.hear(5);
+        assert_eq!(traffic(&mut flow.fixture, MEMBER), [1, turn, before + 2 * turn]);
+    }
+}
+
+#[test]
+fn where_backends_answer_directly_clients_say_that_they_did() {
+    for (is_v4, member) in [(true, 1), (false, 3)] {
+        let mut fixture = Fixture::new();
+        let address = if is_v4 { v4(vip::EXACT) } else { v6(vip::EXACT) };
+        let mut send = |flags, payload| {
+            let packet = Packet {
+                payload: vec![7; payload],
+                ..Packet::tcp(client(is_v4), (address, PORT), flags)
+            };
+            fixture.run(&packet.bytes());
+            traffic(&mut fixture, member)
+        };
+        assert_eq!(send(SYN, 0), [1, 0, 0]);
+        assert_eq!(send(ACK, 0), [1, 0, 1]);
+        // A request, and ends of connections, say nothing of the kind.
+        assert_eq!(send(ACK, 300), [1, 0, 1]);
+        assert_eq!(send(ACK | FIN, 0), [1, 0, 1]);
+        assert_eq!(send(ACK | RST, 0), [1, 0, 1]);
+        assert_eq!(send(ACK, 0), [1, 0, 2]);
     }
 }

@@ -8,6 +8,7 @@ mod passive;
 mod preview;
 mod replay;
 mod shedding;
+mod silence;
 
 use std::{
     path::Path,

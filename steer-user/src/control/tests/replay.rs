@@ -98,6 +98,23 @@ impl Run {
         controller.measure(&measurement).unwrap();
     }
 
+    /// Lets clients ask all members, of which one may say nothing for a while.
+    fn traffic(&mut self, controller: &mut Controller<Fake>) {
+        let silent = self.random.random_range(0..8);
+        for _ in 0..40 {
+            self.bench.now += Duration::from_millis(20);
+            for id in (1..=NAMES.len() as u16).filter(|id| *id != silent) {
+                controller.dataplane.traffic.entry(id).or_default().answers += 10;
+            }
+            for id in 1..=NAMES.len() as u16 {
+                let counters = controller.dataplane.traffic.entry(id).or_default();
+                counters.flows += 1;
+                counters.requests += 1;
+            }
+            controller.look(self.bench.now).unwrap();
+        }
+    }
+
     /// Starts daemons one after the other over the same data path, and lets things happen to them.
     fn run(&mut self, daemons: usize, steps: usize, limits: Limits) -> Vec<Located<Record>> {
         let folder = journal::folder(self.bench.folder.path());
@@ -151,6 +168,7 @@ impl Run {
                         let (counts, now) = (self.counts, self.bench.now);
                         controller.watch(name, counts, now).unwrap();
                     }
+                    20..=22 => self.traffic(&mut controller),
                     _ => self.probe(&mut controller),
                 }
                 // The writer begins files behind our back: wait, so that a seed means one run.
@@ -208,11 +226,11 @@ fn decisions_are_made_again_over_restarts_drains_and_configurations() {
 #[test]
 fn what_is_left_after_rotation_is_enough_to_go_on() {
     let limits = Limits {
-        file_bytes: 40_000,
+        file_bytes: 90_000,
         files: 3,
     };
     let mut run = Run::new(42);
-    let records = run.run(2, 400, limits);
+    let records = run.run(2, 500, limits);
     assert!(records[0].item.seq > 1, "nothing was rotated away");
     let replayed = run.replay(&records);
     assert!(
@@ -293,7 +311,8 @@ fn forge(event: &mut Event, kind: u8) -> bool {
         (Event::Balanced { moved, .. }, 0) => *moved += 1,
         (Event::Balanced { members, .. }, 1) => members.iter_mut().for_each(|m| m.capacity += 1),
         (Event::Balanced { settings, .. }, 2) => settings.max_shift += 1,
-        (Event::Passive { counts, .. }, 0) => counts.refused = 0,
+        (Event::Passive { counts, .. }, 0) if counts.refused > 0 => counts.refused = 0,
+        (Event::Passive { around, .. }, 0) if around.others => around.others = false,
         (Event::Table { digest, .. }, 0) => digest.replace_range(..1, "x"),
         (Event::Table { inputs, .. }, 1) if inputs.iter().any(|i| i.healthy) => {
             inputs

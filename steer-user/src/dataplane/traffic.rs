@@ -1,0 +1,54 @@
+//! What went to members and came back, read with one system call.
+
+use std::os::fd::{AsFd as _, OwnedFd};
+
+use anyhow::{Context as _, Result, bail};
+use aya::{maps::Map, util::nr_cpus};
+use steer_common::abi::MemberCounters;
+
+use super::batch;
+
+/// Members' counters.
+pub(super) struct Traffic {
+    map: OwnedFd,
+    cpus: usize,
+    /// Room for what is read, by member and CPU.
+    values: Vec<MemberCounters>,
+}
+
+impl Traffic {
+    /// Holds the map besides whoever has it.
+    ///
+    /// # Errors
+    /// If it is no array, or there are too many open files.
+    pub(super) fn new(map: &Map) -> Result<Self> {
+        let Map::PerCpuArray(data) = map else {
+            bail!("members' counters are no array");
+        };
+        Ok(Self {
+            map: data.fd().as_fd().try_clone_to_owned()?,
+            cpus: nr_cpus().map_err(|(_, error)| error)?,
+            values: Vec::new(),
+        })
+    }
+
+    /// What was counted of the members below `end`, all CPUs together.
+    ///
+    /// # Errors
+    /// If the kernel does not answer.
+    pub(super) fn read(&mut self, end: u16) -> Result<Vec<MemberCounters>> {
+        batch::first_of_array(
+            self.map.as_fd(),
+            self.cpus,
+            usize::from(end),
+            &mut self.values,
+        )
+        .context("members' counters cannot be read")?;
+        let sum = |of: &[MemberCounters]| {
+            let mut sum = MemberCounters::default();
+            of.iter().for_each(|cpu| sum.add(cpu));
+            sum
+        };
+        Ok(self.values.chunks(self.cpus).map(sum).collect())
+    }
+}
