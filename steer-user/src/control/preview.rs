@@ -12,8 +12,8 @@ use steer_common::abi::{ServiceKey, Slot};
 use tracing::subscriber::{NoSubscriber, with_default};
 
 use super::{
-    Controller, cids::Quiet, connections::Seen, desired, flights::Flights, passive::Readings, placement,
-    recorder::Recorder, shedding::Shedding, slots::Unsettled, why::Decisions,
+    Controller, cids::Quiet, connections::Seen, desired, flights::Flights, passive::Readings,
+    placement, recorder::Recorder, shedding::Shedding, slots::Unsettled, why::Decisions,
 };
 use crate::{
     config::{Config, Policy},

@@ -253,14 +253,18 @@ mod tests {
         let mut watch = Watch::default();
         let mut times = Vec::new();
         for _ in 0..9 {
-            let Some(Verdict::Out(Reason::Unanswered, time)) = observe(&mut watch, counts(0, 3, 0), now)
+            let Some(Verdict::Out(Reason::Unanswered, time)) =
+                observe(&mut watch, counts(0, 3, 0), now)
             else {
                 panic!("{watch:?}");
             };
             times.push(time.as_secs());
             assert_eq!(observe(&mut watch, counts(0, 9, 0), now + time / 2), None);
             now += time;
-            assert_eq!(observe(&mut watch, counts(0, 0, 0), now), Some(Verdict::Again));
+            assert_eq!(
+                observe(&mut watch, counts(0, 0, 0), now),
+                Some(Verdict::Again)
+            );
         }
         assert_eq!(times, [1, 2, 4, 8, 16, 32, 60, 60, 60]);
         now += FORGIVEN;

@@ -194,9 +194,7 @@ impl Silence {
         self.confirmed |= self.silent && !around.well;
         if self.is_answer(new, around.direct, now) {
             let heard = self.traffic.heard(around.direct);
-            return self
-                .answered(asked, heard, now)
-                .then_some(Change::Answers);
+            return self.answered(asked, heard, now).then_some(Change::Answers);
         }
         if asked == 0 {
             return None;
@@ -238,7 +236,11 @@ impl Silence {
         let turned = *self.turned.get_or_insert(now);
         let passed = now.saturating_duration_since(turned);
         if passed >= BEGINS {
-            let last = if passed < 2 * BEGINS { self.explained[0] } else { 0 };
+            let last = if passed < 2 * BEGINS {
+                self.explained[0]
+            } else {
+                0
+            };
             self.explained = [0, last];
             self.turned = Some(now);
         }

@@ -9,8 +9,8 @@ use std::{
 
 use anyhow::{Result, ensure};
 use steer_common::abi::{
-    CidKey, Config, FlowEntry, FlowKey, Measured, Member, MemberCounters, MemberState, NatForward, NatReverse,
-    Service, Signals, Slot, SourceLimit,
+    CidKey, Config, FlowEntry, FlowKey, Measured, Member, MemberCounters, MemberState, NatForward,
+    NatReverse, Service, Signals, Slot, SourceLimit,
 };
 use steer_user::dataplane::{
     Class, Counters, Dataplane, HostTables, Memory, Snapshot, Sweep, SweepLimits,

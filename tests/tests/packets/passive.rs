@@ -232,10 +232,16 @@ fn requests_and_what_comes_back_are_counted() {
         flow.ask(300);
         flow.ask(300);
         flow.hear(0);
-        assert_eq!(traffic(&mut flow.fixture, MEMBER), [1, turn, before + 2 * (turn - 1)]);
+        assert_eq!(
+            traffic(&mut flow.fixture, MEMBER),
+            [1, turn, before + 2 * (turn - 1)]
+        );
         flow.hear(1400);
         flow.hear(5);
-        assert_eq!(traffic(&mut flow.fixture, MEMBER), [1, turn, before + 2 * turn]);
+        assert_eq!(
+            traffic(&mut flow.fixture, MEMBER),
+            [1, turn, before + 2 * turn]
+        );
     }
 }
 
@@ -243,7 +249,11 @@ fn requests_and_what_comes_back_are_counted() {
 fn where_backends_answer_directly_clients_say_that_they_did() {
     for (is_v4, member) in [(true, 1), (false, 3)] {
         let mut fixture = Fixture::new();
-        let address = if is_v4 { v4(vip::EXACT) } else { v6(vip::EXACT) };
+        let address = if is_v4 {
+            v4(vip::EXACT)
+        } else {
+            v6(vip::EXACT)
+        };
         let mut send = |flags, payload| {
             let packet = Packet {
                 payload: vec![7; payload],

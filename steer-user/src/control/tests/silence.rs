@@ -16,8 +16,7 @@ fn traffic(
     (1..=steps).find_map(|step| {
         bench.now += Duration::from_millis(20);
         for id in 1..=before.len() as u16 {
-            let counters: &mut MemberCounters =
-                controller.dataplane.traffic.entry(id).or_default();
+            let counters: &mut MemberCounters = controller.dataplane.traffic.entry(id).or_default();
             counters.flows += 1;
             counters.requests += 1;
             counters.answers += if answering.contains(&id) { 10 } else { 0 };
@@ -34,7 +33,10 @@ fn start() -> (Bench, Controller<Fake>) {
     for name in names {
         bench.up(&mut controller, name, 1);
     }
-    assert_eq!(traffic(&mut bench, &mut controller, &[1, 2, 3, 4], 100), None);
+    assert_eq!(
+        traffic(&mut bench, &mut controller, &[1, 2, 3, 4], 100),
+        None
+    );
     (bench, controller)
 }
 
@@ -49,14 +51,20 @@ fn a_silent_backend_gets_no_new_flows_until_it_answers() {
     let said = status.backends[0].left_out.as_deref().unwrap();
     assert!(said.contains("silent"), "{said}");
     let why = controller.why("a").unwrap();
-    let why = why.iter().rfind(|decision| decision.what == "connections").unwrap();
+    let why = why
+        .iter()
+        .rfind(|decision| decision.what == "connections")
+        .unwrap();
     assert!(why.because[0].contains("0 packets of answers"), "{why:?}");
     // Its probes go on, and change nothing.
     bench.probe(&mut controller, "a", Some(1));
     assert_eq!(controller.dataplane.states(), states);
     let back = traffic(&mut bench, &mut controller, &[1, 2, 3, 4], 50).unwrap();
     assert!(back <= 40, "{back} ms");
-    assert_eq!(traffic(&mut bench, &mut controller, &[1, 2, 3, 4], 50), None);
+    assert_eq!(
+        traffic(&mut bench, &mut controller, &[1, 2, 3, 4], 50),
+        None
+    );
 }
 
 #[test]
@@ -72,5 +80,8 @@ fn with_one_left_that_answers_the_others_are_tried_all_the_same() {
         traffic(&mut bench, &mut controller, &[4], 100);
     }
     // One of four is well: that is fewer than half.
-    assert_eq!(controller.dataplane.states(), [(1, Up), (2, Up), (3, Up), (4, Up)]);
+    assert_eq!(
+        controller.dataplane.states(),
+        [(1, Up), (2, Up), (3, Up), (4, Up)]
+    );
 }
