@@ -21,7 +21,7 @@ pub(super) enum Expected {
 }
 
 /// What the guest needs of modules.
-const MODULES: [&str; 11] = [
+const MODULES: [&str; 10] = [
     "virtio_pci",
     "virtio_net",
     "veth",
@@ -32,7 +32,6 @@ const MODULES: [&str; 11] = [
     "ip6_tunnel",
     "fou",
     "fou6",
-    "ipv6",
 ];
 
 /// An unpacked kernel.
@@ -52,7 +51,7 @@ impl Kernel {
         let complete = kernel.root.join("complete");
         if !complete.exists() {
             // Newer packages have the parts apart.
-            for part in ["image", "binary", "modules"] {
+            for part in ["image", "base", "binary", "modules"] {
                 let package = format!("linux-{part}-{}", kernel.release);
                 if part == "image" || apt.has(&package) {
                     apt.unpack(&package, &kernel.root)?;
