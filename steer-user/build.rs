@@ -117,6 +117,9 @@ fn cargo(toolchain: &Toolchain, ebpf: &Path, target_dir: &Path) -> Command {
         .args(["build", "--release", "--locked", "--target", TARGET])
         .arg("--target-dir")
         .arg(target_dir);
+    if env::var_os("CARGO_FEATURE_NEXT_ABI").is_some() {
+        command.args(["--features", "next-abi"]);
+    }
     if toolchain.way == "nightly" {
         command.arg("-Zbuild-std=core");
     }

@@ -57,6 +57,8 @@ pub struct Sample {
     pub first: Option<Duration>,
     /// The time to the end, good or bad.
     pub total: Duration,
+    /// The longest silence between two pieces of the answer.
+    pub gap: Duration,
     /// Why it failed, if it did.
     pub error: Option<String>,
 }
@@ -176,17 +178,23 @@ impl Load {
 
     async fn request(&self, tls: Option<Arc<ClientConfig>>) -> Sample {
         let start = Instant::now();
-        let seen = Mutex::new((None, None));
+        let seen = Mutex::new(Seen::default());
         let error = match timeout(self.timeout, self.exchange(tls, start, &seen)).await {
             Ok(result) => result.err().map(|error| format!("{error:#}")),
             Err(_) => Some("timed out".to_owned()),
         };
-        let (backend, first) = seen.into_inner().unwrap_or_else(PoisonError::into_inner);
+        let Seen {
+            backend,
+            first,
+            gap,
+            ..
+        } = seen.into_inner().unwrap_or_else(PoisonError::into_inner);
         Sample {
             start,
             backend,
             first,
             total: start.elapsed(),
+            gap,
             error,
         }
     }
@@ -195,7 +203,7 @@ impl Load {
         &self,
         tls: Option<Arc<ClientConfig>>,
         start: Instant,
-        seen: &Seen,
+        seen: &Mutex<Seen>,
     ) -> Result<()> {
         let stream = TcpStream::connect(self.target).await.context("connect")?;
         stream.set_nodelay(true)?;
@@ -209,7 +217,7 @@ impl Load {
         }
     }
 
-    async fn ask<S>(&self, stream: S, start: Instant, seen: &Seen) -> Result<()>
+    async fn ask<S>(&self, stream: S, start: Instant, seen: &Mutex<Seen>) -> Result<()>
     where
         S: AsyncRead + AsyncWrite + Unpin,
     {
@@ -222,8 +230,12 @@ impl Load {
         let request = request.body(Full::new(Bytes::from_static(content.as_bytes())))?;
         let note = |backend: Option<String>, first| {
             let mut seen = seen.lock().unwrap_or_else(PoisonError::into_inner);
-            seen.0 = seen.0.take().or(backend);
-            seen.1 = seen.1.or(first);
+            seen.backend = seen.backend.take().or(backend);
+            seen.first = seen.first.or(first);
+            if let (Some(now), Some(last)) = (first, seen.last) {
+                seen.gap = seen.gap.max(now.saturating_sub(last));
+            }
+            seen.last = first.or(seen.last);
         };
         let answer = async {
             let mut response = sender.send_request(request).await.context("send")?;
@@ -262,4 +274,11 @@ fn model(data: &[u8]) -> Option<String> {
     behind.split_once('"').map(|(model, _)| model.to_owned())
 }
 
-type Seen = Mutex<(Option<String>, Option<Duration>)>;
+/// What an exchange has seen, even if it fails. Times are from its start.
+#[derive(Default)]
+struct Seen {
+    backend: Option<String>,
+    first: Option<Duration>,
+    last: Option<Duration>,
+    gap: Duration,
+}

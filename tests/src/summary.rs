@@ -20,6 +20,8 @@ pub struct Summary {
     pub first: [Duration; 2],
     /// Median and 95th percentile of the time to the last byte of good answers.
     pub total: [Duration; 2],
+    /// The longest time in which a client waited for the next piece of its answer, or for the first.
+    pub gap: Duration,
 }
 
 impl Summary {
@@ -43,6 +45,11 @@ impl Summary {
             answers,
             first: [50, 95].map(|percent| percentile(&first, percent)),
             total: [50, 95].map(|percent| percentile(&total, percent)),
+            gap: all
+                .iter()
+                .map(|sample| sample.gap.max(sample.first.unwrap_or(sample.total)))
+                .max()
+                .unwrap_or_default(),
         }
     }
 
@@ -84,6 +91,7 @@ mod tests {
             backend: Some(backend.to_owned()),
             first: None,
             total: Duration::from_millis(millis),
+            gap: Duration::ZERO,
             error: error.map(str::to_owned),
         };
         let bad = Some("cut short");

@@ -105,13 +105,15 @@ fn a_map_of_another_shape_is_refused_and_left() {
 }
 
 #[test]
-fn pins_of_another_version_are_refused_and_left() {
+fn pins_of_a_version_that_does_not_say_what_they_are_like_are_refused_and_left() {
     let bpffs = Bpffs::mount().unwrap();
     let other = bpffs.path().join("steer/v9999/maps");
     fs::create_dir_all(&other).unwrap();
+    let map: Array<MapData, u64> = Array::create(16, 0).unwrap();
+    map.pin(other.join(maps::CONFIG)).unwrap();
     let error = Xdp::open(&options(bpffs.path())).err().unwrap();
     assert!(format!("{error:#}").contains("v9999"), "{error:#}");
-    assert!(other.exists());
+    assert!(other.join(maps::CONFIG).exists());
     assert!(!Pins::new(bpffs.path()).map(maps::CONFIG).exists());
 }
 

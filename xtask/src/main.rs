@@ -8,6 +8,7 @@ mod dist;
 mod docs;
 mod fuzz;
 mod llama;
+mod programs;
 mod python;
 mod run;
 mod setup;
@@ -40,6 +41,8 @@ enum Task {
         #[arg(last = true)]
         arguments: Vec<String>,
     },
+    /// Set up, then count the requests that fail while daemon, program and configuration change.
+    Changes,
     /// Set up, then steer real traffic, kill a backend and the daemon, and show what happens.
     Demo {
         /// What serves the backends.
@@ -63,6 +66,8 @@ enum Task {
         #[arg(long, default_value_t = 60)]
         seconds: u64,
     },
+    /// Build the programs that tests start.
+    Programs,
     /// Install what building and testing need; safe to run again.
     Setup,
     /// Set up, then run a simulated fleet under steer and under what others do, side by side.
@@ -91,6 +96,7 @@ fn main() -> Result<()> {
     match Task::parse() {
         Task::Bench { arguments } => bench::run(&arguments),
         Task::Boot => boot::run(),
+        Task::Changes => programs::changes(),
         Task::Chaos { arguments } => chaos::run("steer-chaos", &arguments),
         Task::Demo { engine } => demo::run(engine),
         Task::Dist => dist::run(),
@@ -100,6 +106,7 @@ fn main() -> Result<()> {
             seed,
             seconds,
         } => fuzz::run(packets, seed, seconds),
+        Task::Programs => programs::run(),
         Task::Setup => setup::run(),
         Task::Sim { arguments } => sim::run(&arguments),
         Task::Soak { minutes, arguments } => {

@@ -5,7 +5,7 @@ use std::process::{Command, Stdio};
 use anyhow::{Context, Result};
 
 use crate::{
-    llama, python,
+    llama, programs, python,
     run::{as_root_env, cargo, check, is_root, repository},
     setup,
     tool::Tool,
@@ -19,7 +19,7 @@ const CARGO_DENY: Tool = Tool {
 /// What is run, with its name.
 type Step = (&'static str, fn() -> Result<()>);
 
-const STEPS: [Step; 12] = [
+const STEPS: [Step; 13] = [
     ("format", format),
     ("format of steer-ebpf", format_ebpf),
     ("clippy", clippy),
@@ -29,6 +29,7 @@ const STEPS: [Step; 12] = [
     ("dependencies of steer-ebpf", dependencies_ebpf),
     ("engine", engine),
     ("another QUIC", quic),
+    ("programs", programs::run),
     ("tests", tests),
     ("units", units),
     ("manifests", manifests),

@@ -28,6 +28,7 @@ pub struct FlowKey {
 #[repr(C)]
 pub struct FlowEntry {
     /// When a packet of it was last seen: milliseconds of the monotonic clock, cut to 32 bits.
+    #[cfg(not(feature = "next-abi"))]
     pub last_ms: u32,
     /// Its slot, an index into the arena.
     pub slot: u32,
@@ -35,4 +36,7 @@ pub struct FlowEntry {
     pub member: u16,
     #[doc(hidden)]
     pub _pad: [u16; 3],
+    /// As it is called in the other version.
+    #[cfg(feature = "next-abi")]
+    pub last_ms: u32,
 }

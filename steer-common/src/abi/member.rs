@@ -11,6 +11,7 @@ pub struct Member {
     /// MAC addresses of the next hop and of our interface.
     pub macs: Macs,
     /// Our interface towards the backend.
+    #[cfg(not(feature = "next-abi"))]
     pub interface: u32,
     /// A [`MemberState`]. A byte of its own: one store takes a member out of every slot.
     pub state: u8,
@@ -36,8 +37,11 @@ pub struct Member {
     pub vlan: u16,
     /// With so many open flows under `nat` it counts as hot; 0 is any number.
     pub max_in_flight: u32,
+    /// As it is called in the other version.
+    #[cfg(feature = "next-abi")]
+    pub interface: u32,
     #[doc(hidden)]
-    pub _reserved: [u32; 2],
+    pub _reserved: [u32; if cfg!(feature = "next-abi") { 4 } else { 2 }],
 }
 
 /// Bits of [`Member::flags`].

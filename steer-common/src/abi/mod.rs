@@ -12,6 +12,7 @@ mod config;
 mod counters;
 mod flow;
 mod fragment;
+mod layout;
 mod measure;
 mod member;
 mod nat;
@@ -27,6 +28,7 @@ pub use config::{Bank, Config};
 pub use counters::{MemberCounters, begins};
 pub use flow::{FlowEntry, FlowKey};
 pub use fragment::{FragmentEntry, FragmentFate, FragmentKey};
+pub use layout::{Field, Layout};
 pub use measure::{BUCKETS, Measure, Measured, Signal, Signals, bucket, bucket_start};
 pub use member::{Member, MemberState, Mode, member_flags};
 pub use nat::{Back, NatForward, NatReverse, NatTimeouts, Opening, nat_state};
@@ -37,9 +39,9 @@ pub use trace::{
     TRACE_USUAL, TraceEvent, TraceFilter, TraceState, TraceVerdict, trace_steps,
 };
 
-/// Version of the maps' layout. Part of the pin path, so that programs of two versions never share
-/// a map.
-pub const ABI_VERSION: u32 = 2;
+/// Version of the maps' layout. Part of the pin path. A daemon of another version takes over what is
+/// pinned: [`Layout`] says how.
+pub const ABI_VERSION: u32 = if cfg!(feature = "next-abi") { 3 } else { 2 };
 
 /// Times in the maps, `*_ms`, are nanoseconds of the monotonic clock shifted right by this, cut to 32
 /// bits: milliseconds but for 5 %, without a division for each packet.
@@ -182,6 +184,9 @@ pub mod maps {
     pub const CIDS: &str = "CIDS";
     /// Per-CPU array of [`MemberCounters`](super::MemberCounters), by member.
     pub const MEMBER_COUNTS: &str = "MEMBER_COUNTS";
+    /// Array of bytes: what the keys and values of the maps beside it look like. It is made by the daemon,
+    /// and no program has it.
+    pub const LAYOUT: &str = "LAYOUT";
     /// Per-CPU array of `u64`, by drop reason.
     pub const DROP_COUNTS: &str = "DROP_COUNTS";
     /// Array of one [`TraceFilter`](super::TraceFilter), of the tracing programs only, as the next three.
@@ -204,7 +209,7 @@ pub mod maps {
 
 /// Asserts the size of each type, and lets aya read and write it as bytes.
 macro_rules! abi {
-    ($($type:ty: $size:literal,)*) => {$(
+    ($($type:ty: $size:expr,)*) => {$(
         const _: () = assert!(size_of::<$type>() == $size);
         // SAFETY: `repr(C)`, `Copy`, and made of integers only, without implicit padding.
         #[cfg(feature = "user")]
@@ -227,7 +232,7 @@ abi! {
     FlowEntry: 16,
     FragmentKey: 40,
     FragmentEntry: 12,
-    Member: 64,
+    Member: if cfg!(feature = "next-abi") { 72 } else { 64 },
     MemberCounters: 48,
     Measured: 3328,
     NatForward: 80,

@@ -7,6 +7,7 @@ use super::{Address, FlowKey, Macs};
 #[repr(C)]
 pub struct NatForward {
     /// The node's address that the backend sees.
+    #[cfg(not(feature = "next-abi"))]
     pub source: Address,
     /// When a packet of the client was last seen: milliseconds of the monotonic clock, 32 bits.
     pub last_ms: u32,
@@ -26,6 +27,9 @@ pub struct NatForward {
     pub backend: Address,
     /// By which way the client's packets come, and answers go back.
     pub back: Back,
+    /// As it is called in the other version.
+    #[cfg(feature = "next-abi")]
+    pub source: Address,
 }
 
 /// The way back to a client: that by which its packets come ("auto last hop").

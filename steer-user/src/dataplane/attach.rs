@@ -1,6 +1,6 @@
 //! Programs on interfaces.
 
-use std::{io, path::Path, thread, time::Duration};
+use std::{fs, io, path::Path, thread, time::Duration};
 
 use anyhow::{Context, Result, anyhow, bail};
 use aya::programs::{
@@ -18,7 +18,9 @@ use super::{
     migration::{self, Migration},
     pinned_link,
     pins::Pins,
+    record::Record,
     sizes::Sizes,
+    takeover::Takeover,
     trace::{TracePrograms, Tracer},
     xdp::Programs,
 };
@@ -33,6 +35,7 @@ pub struct Attacher {
     pins: Option<Pins>,
     sizes: Sizes,
     migration: Option<Migration>,
+    takeover: Option<Takeover>,
     /// Attached in place of the usual ones while somebody traces.
     tracing: Option<TracePrograms>,
 }
@@ -43,7 +46,7 @@ impl Attacher {
         meters: Meters,
         pins: Option<Pins>,
         sizes: Sizes,
-        migration: Option<Migration>,
+        (migration, takeover): (Option<Migration>, Option<Takeover>),
     ) -> Self {
         Self {
             programs,
@@ -51,6 +54,7 @@ impl Attacher {
             pins,
             sizes,
             migration,
+            takeover,
             tracing: None,
         }
     }
@@ -68,17 +72,28 @@ impl Attacher {
             bail!("interface {interface}: {why}");
         }
         let pin = self.pins.as_ref().map(|pins| pins.link(interface));
+        let found = self
+            .pins
+            .as_ref()
+            .and_then(|pins| pins.found_link(interface));
         let program = match &mut self.tracing {
             Some(tracing) => tracing.program()?,
             None => self.programs.main()?,
         };
-        if let Some(path) = pin.as_ref().filter(|path| path.exists()) {
+        if let (Some(path), Some(pin)) = (&found, &pin) {
             let is_there = pinned_link::interface(path)? == Some(device.index);
             let wanted = if generic { Way::Generic } else { Way::Native };
             let way = device.program.map(|program| program.way);
             if is_there && way == Some(wanted) {
-                return replace(program, path)
-                    .with_context(|| format!("interface {interface}: cannot replace the program"));
+                replace(program, path)
+                    .with_context(|| format!("interface {interface}: cannot replace the program"))?;
+                if path != pin {
+                    // That of another version of the maps.
+                    fs::rename(path, pin).with_context(|| {
+                        format!("{}: cannot become {}", path.display(), pin.display())
+                    })?;
+                }
+                return Ok(());
             }
             // The interface that it belonged to is gone, or the link is of the other kind.
             info!(interface, is_there, ?way, "attaching anew");
@@ -108,8 +123,11 @@ impl Attacher {
         let Ok(index) = interface_index(interface) else {
             return Ok(None);
         };
-        let pin = self.pins.as_ref().map(|pins| pins.link(interface));
-        let Some(pin) = pin.filter(|pin| pin.exists()) else {
+        let pin = self
+            .pins
+            .as_ref()
+            .and_then(|pins| pins.found_link(interface));
+        let Some(pin) = pin else {
             return Ok(Some(false));
         };
         Ok(Some(pinned_link::interface(&pin)? == Some(index)))
@@ -123,6 +141,9 @@ impl Attacher {
         thread::sleep(GRACE);
         if let Some(mut migration) = self.migration.take() {
             migration.finish();
+        }
+        if let Some(mut takeover) = self.takeover.take() {
+            takeover.finish();
         }
         for (_, path) in pins.program_arrays() {
             let tracing = self.tracing.as_ref().and_then(|t| t.programs.pin.as_ref());
@@ -157,7 +178,10 @@ impl Attacher {
     ///
     /// # Errors
     /// If the kernel refuses; the usual programs are in their place again then.
-    pub fn trace(&mut self, programs: TracePrograms) -> Result<()> {
+    pub fn trace(&mut self, mut programs: TracePrograms) -> Result<()> {
+        if let Some(pins) = &self.pins {
+            Record::write(pins, programs.program()?.info()?.id())?;
+        }
         self.tracing = Some(programs);
         let done = self.replace_all();
         if done.is_err() {
@@ -218,7 +242,10 @@ impl Attacher {
         let Some(pins) = &self.pins else {
             bail!("interface {interface}: nothing is pinned");
         };
-        pinned_link::detach(&pins.link(interface))
+        let link = pins
+            .found_link(interface)
+            .unwrap_or_else(|| pins.link(interface));
+        pinned_link::detach(&link)
     }
 
     /// Interfaces that the program is attached to by a pinned link.

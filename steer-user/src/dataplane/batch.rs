@@ -162,21 +162,54 @@ fn look_up<K: Pod, V: Pod>(
 pub(super) fn copy(
     from: BorrowedFd<'_>,
     to: BorrowedFd<'_>,
-    [key, value]: [usize; 2],
+    lengths: [usize; 2],
     keep: bool,
 ) -> io::Result<usize> {
-    let mut keys = vec![0_u8; BATCH * key];
-    let mut values = vec![0_u8; BATCH * value];
-    let (mut before, mut after) = (0_u64, 0_u64);
+    let mut same = |old: [&[u8]; 2], [key, value]: [&mut [u8]; 2]| {
+        key.copy_from_slice(old[0]);
+        value.copy_from_slice(old[1]);
+        Ok(true)
+    };
+    if !keep {
+        return transfer([from, to], lengths, lengths, &mut same);
+    }
+    let mut copied = 0;
+    let mut each = |old: [&[u8]; 2], _: [&mut [u8]; 2]| {
+        copied += usize::from(add(to, old[0], old[1])?);
+        Ok(false)
+    };
+    transfer([from, to], lengths, lengths, &mut each)?;
+    Ok(copied)
+}
+
+/// Makes a key and value, which are zeros, of those of another map; false leaves them out.
+pub(super) type Make<'m> = dyn FnMut([&[u8]; 2], [&mut [u8]; 2]) -> io::Result<bool> + 'm;
+
+/// Writes what is made of every entry of a map to another map. Keys and values have the lengths that
+/// the system calls have: values of maps per CPU are as many, each a multiple of eight bytes.
+///
+/// # Errors
+/// If the kernel does not answer, or takes no more, or `make` fails.
+pub(super) fn transfer(
+    [from, to]: [BorrowedFd<'_>; 2],
+    [key, value]: [usize; 2],
+    [new_key, new_value]: [usize; 2],
+    make: &mut Make<'_>,
+) -> io::Result<usize> {
+    let batch = (BATCH * 64 / value.max(new_value)).clamp(BATCH_PER_CPU, BATCH);
+    let mut keys = vec![0_u8; batch * key];
+    let mut values = vec![0_u8; batch * value];
+    // Where the kernel goes on: a number, or a key.
+    let (mut before, mut after) = (vec![0_u8; key.max(8)], vec![0_u8; key.max(8)]);
     let mut first = true;
     let mut copied = 0;
     loop {
         let mut attributes = Attributes {
-            in_batch: if first { 0 } else { (&raw const before) as u64 },
-            out_batch: (&raw mut after) as u64,
+            in_batch: if first { 0 } else { before.as_ptr() as u64 },
+            out_batch: after.as_mut_ptr() as u64,
             keys: keys.as_mut_ptr() as u64,
             values: values.as_mut_ptr() as u64,
-            count: BATCH as u32,
+            count: batch as u32,
             map: from.as_raw_fd() as u32,
             ..Attributes::default()
         };
@@ -187,30 +220,68 @@ pub(super) fn copy(
             Err(error) => return Err(error),
         };
         let count = attributes.count as usize;
-        if keep {
-            for index in 0..count {
-                let [key, value] = [
-                    &keys[index * key..][..key],
-                    &values[index * value..][..value],
-                ];
-                copied += usize::from(add(to, key, value)?);
+        let mut made = (Vec::new(), Vec::new());
+        let found = keys.chunks(key).zip(values.chunks(value));
+        for (old_key, old_value) in found.take(count) {
+            let ends = (made.0.len(), made.1.len());
+            made.0.resize(ends.0 + new_key, 0);
+            made.1.resize(ends.1 + new_value, 0);
+            let new = [&mut made.0[ends.0..], &mut made.1[ends.1..]];
+            if !make([old_key, old_value], new)? {
+                made.0.truncate(ends.0);
+                made.1.truncate(ends.1);
             }
-        } else if count > 0 {
-            let mut attributes = Attributes {
-                keys: keys.as_ptr() as u64,
-                values: values.as_ptr() as u64,
-                count: attributes.count,
-                map: to.as_raw_fd() as u32,
-                ..Attributes::default()
-            };
-            call(UPDATE_BATCH, &mut attributes)?;
-            copied += count;
         }
+        copied += update(to, &made.0, new_key, &made.1)?;
         if last {
             return Ok(copied);
         }
-        before = after;
+        mem::swap(&mut before, &mut after);
         first = false;
+    }
+}
+
+/// Writes entries, one behind the other.
+fn update(map: BorrowedFd<'_>, keys: &[u8], key: usize, values: &[u8]) -> io::Result<usize> {
+    let count = keys.len() / key;
+    if count > 0 {
+        let mut attributes = Attributes {
+            keys: keys.as_ptr() as u64,
+            values: values.as_ptr() as u64,
+            count: count as u32,
+            map: map.as_raw_fd() as u32,
+            ..Attributes::default()
+        };
+        call(UPDATE_BATCH, &mut attributes)?;
+    }
+    Ok(count)
+}
+
+/// The value of a key, of the length that the map has; false if there is none.
+pub(super) fn look_up_bytes(map: BorrowedFd<'_>, key: &[u8], value: &mut [u8]) -> io::Result<bool> {
+    /// `BPF_MAP_LOOKUP_ELEM`.
+    const LOOKUP: libc::c_long = 1;
+    let element = Element {
+        map: map.as_raw_fd() as u64,
+        key: key.as_ptr() as u64,
+        value: value.as_mut_ptr() as u64,
+        flags: 0,
+    };
+    // SAFETY: key and value are as long as the map's.
+    let result = unsafe {
+        libc::syscall(
+            libc::SYS_bpf,
+            LOOKUP,
+            &raw const element,
+            size_of::<Element>(),
+        )
+    };
+    if result == 0 {
+        return Ok(true);
+    }
+    match io::Error::last_os_error() {
+        error if error.raw_os_error() == Some(libc::ENOENT) => Ok(false),
+        error => Err(error),
     }
 }
 

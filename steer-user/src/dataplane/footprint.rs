@@ -3,7 +3,7 @@
 
 use aya::maps::MapType;
 
-use super::pins::{MAPPED, NO_PREALLOC, Spec};
+use super::specs::{MAPPED, NO_PREALLOC, Spec};
 
 /// About what a map has besides entries: `struct bpf_array`, `struct bpf_htab`.
 const HEAD: u64 = 512;

@@ -13,8 +13,9 @@ use tracing::{info, warn};
 
 use super::{
     batch,
-    pins::{Pins, SPECS, Spec},
+    pins::Pins,
     sizes::Sizes,
+    specs::{SPECS, Spec},
 };
 
 /// Tables whose flows go to new ones. Dropped before it is finished, it puts the old ones back.

@@ -49,6 +49,16 @@ struct ObjectQuery {
 
 /// The interface of a pinned XDP link; `None` if that is gone.
 pub(super) fn interface(pin: &Path) -> Result<Option<u32>> {
+    let info = info(pin)?;
+    Ok((info.interface != 0).then_some(info.interface))
+}
+
+/// The number of the program that runs there.
+pub(super) fn program(pin: &Path) -> Result<u32> {
+    Ok(info(pin)?.program)
+}
+
+fn info(pin: &Path) -> Result<LinkInfo> {
     let fd = open(pin)?;
     let mut info = LinkInfo::default();
     let query = InfoQuery {
@@ -59,7 +69,7 @@ pub(super) fn interface(pin: &Path) -> Result<Option<u32>> {
     // SAFETY: the command writes at most `len` bytes to `info`.
     unsafe { call(GET_INFO_BY_FD, &query) }
         .with_context(|| format!("{}: cannot ask for the link", pin.display()))?;
-    Ok((info.interface != 0).then_some(info.interface))
+    Ok(info)
 }
 
 /// Takes the program off the interface at once, and removes the pin. Without the first the kernel

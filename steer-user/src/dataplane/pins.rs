@@ -1,192 +1,21 @@
 //! Where programs and maps stay while no daemon runs, and what may be taken up again.
 
 use std::{
-    ffi::CString,
+    ffi::{CString, OsString},
     fs, io,
     os::unix::ffi::OsStrExt,
     path::{Path, PathBuf},
 };
 
-use anyhow::{Context, Result, anyhow, bail};
-use aya::maps::{MapInfo, MapType};
-use steer_common::{
-    abi::{
-        self, ABI_VERSION, Address, Admission, CidKey, ClassKey, ClassMatch, Config, DscpTable,
-        FlowEntry, FlowKey, FragmentEntry, FragmentKey, Measured, Member, MemberCounters,
-        NatForward, NatReverse, Opening, Refusals, Service, Signals, Slot, SourceKey, SourceLimit,
-        maps,
-    },
-    verdict::DropReason,
-};
+use anyhow::{Context, Result, bail};
+use aya::maps::MapInfo;
+use steer_common::abi::{ABI_VERSION, maps};
+use tracing::debug;
 
-use super::sizes::Sizes;
+use super::{sizes::Sizes, specs::SPECS};
 
 /// `BPF_FS_MAGIC` of linux/magic.h.
 const BPF_FS_MAGIC: i64 = 0xcafe_4a11;
-/// `BPF_F_MMAPABLE`.
-pub(super) const MAPPED: u32 = 1 << 10;
-/// `BPF_F_NO_PREALLOC`, which tries have to have, and which takes memory for entries that there are.
-pub(super) const NO_PREALLOC: u32 = 1;
-/// `BPF_F_RDONLY_PROG`, which the kernel gives every devmap.
-const READ_ONLY: u32 = 1 << 7;
-
-/// What a map has to be like.
-#[derive(Debug)]
-pub(super) struct Spec {
-    pub(super) name: &'static str,
-    pub(super) kind: MapType,
-    pub(super) key: u32,
-    pub(super) value: u32,
-    /// The usual number, if [`Sizes`] says no other.
-    pub(super) entries: u32,
-    pub(super) flags: u32,
-}
-
-const fn array(name: &'static str, value: usize, entries: u32) -> Spec {
-    Spec {
-        name,
-        kind: MapType::Array,
-        key: 4,
-        value: value as u32,
-        entries,
-        flags: MAPPED,
-    }
-}
-
-const fn lru(name: &'static str, value: usize, entries: u32) -> Spec {
-    Spec {
-        name,
-        kind: MapType::LruHash,
-        key: size_of::<FlowKey>() as u32,
-        value: value as u32,
-        entries,
-        flags: 0,
-    }
-}
-
-const fn per_cpu(name: &'static str, value: usize, entries: u32) -> Spec {
-    Spec {
-        name,
-        kind: MapType::PerCpuArray,
-        key: 4,
-        value: value as u32,
-        entries,
-        flags: 0,
-    }
-}
-
-/// The maps that outlive the daemon.
-pub(super) const SPECS: [Spec; 27] = [
-    array(maps::CONFIG, size_of::<Config>(), 1),
-    array(
-        maps::SERVICES,
-        size_of::<Service>(),
-        2 * (abi::SERVICES + abi::CLASSES),
-    ),
-    Spec {
-        name: maps::CLASSES,
-        kind: MapType::LpmTrie,
-        key: 4 + size_of::<ClassKey>() as u32,
-        value: size_of::<ClassMatch>() as u32,
-        entries: abi::CLASS_PREFIXES,
-        flags: NO_PREALLOC,
-    },
-    array(
-        maps::CLASS_DSCP,
-        size_of::<DscpTable>(),
-        2 * abi::DSCP_TABLES,
-    ),
-    array(
-        maps::DISPLACEMENTS,
-        size_of::<u32>(),
-        2 * abi::DISPLACEMENTS,
-    ),
-    array(maps::SLOTS, size_of::<Slot>(), abi::SLOTS),
-    array(maps::MEMBERS, size_of::<Member>(), abi::MEMBERS),
-    array(
-        maps::NAT_SOURCES,
-        size_of::<Address>(),
-        2 * abi::NAT_ADDRESSES,
-    ),
-    lru(maps::FLOWS, size_of::<FlowEntry>(), abi::FLOWS),
-    lru(maps::NEW_FLOWS, size_of::<FlowEntry>(), abi::NEW_FLOWS),
-    Spec {
-        kind: MapType::Hash,
-        ..lru(maps::NAT_FORWARD, size_of::<NatForward>(), abi::NAT_FLOWS)
-    },
-    Spec {
-        kind: MapType::Hash,
-        ..lru(maps::NAT_REVERSE, size_of::<NatReverse>(), abi::NAT_FLOWS)
-    },
-    Spec {
-        flags: 0,
-        ..array(maps::OPENINGS, size_of::<Opening>(), abi::OPENINGS)
-    },
-    Spec {
-        kind: MapType::PerCpuHash,
-        flags: NO_PREALLOC,
-        ..per_cpu(maps::MEASURED, size_of::<Measured>(), abi::MEMBERS)
-    },
-    array(maps::SIGNALS, size_of::<Signals>(), abi::MEMBERS),
-    Spec {
-        name: maps::FRAGMENTS,
-        kind: MapType::LruHash,
-        key: size_of::<FragmentKey>() as u32,
-        value: size_of::<FragmentEntry>() as u32,
-        entries: abi::FRAGMENTS,
-        flags: 0,
-    },
-    Spec {
-        name: maps::PROGRAMS,
-        kind: MapType::ProgramArray,
-        key: 4,
-        value: 4,
-        entries: abi::PROGRAMS.len() as u32,
-        flags: 0,
-    },
-    Spec {
-        name: maps::DENIED,
-        kind: MapType::LpmTrie,
-        key: 4 + size_of::<Address>() as u32,
-        value: 4,
-        entries: abi::DENIED,
-        flags: NO_PREALLOC,
-    },
-    array(maps::ADMISSION, size_of::<Admission>(), abi::SERVICES),
-    array(maps::IN_FLIGHT, 8, abi::MEMBERS),
-    array(maps::LIMITS, size_of::<SourceLimit>(), 2 * abi::LIMITS),
-    Spec {
-        name: maps::CIDS,
-        kind: MapType::Hash,
-        key: size_of::<CidKey>() as u32,
-        value: 4,
-        entries: abi::CIDS,
-        flags: NO_PREALLOC,
-    },
-    Spec {
-        name: maps::SOURCES,
-        kind: MapType::LruHash,
-        key: size_of::<SourceKey>() as u32,
-        value: 8,
-        entries: abi::SOURCES,
-        flags: 0,
-    },
-    per_cpu(maps::REFUSED, size_of::<Refusals>(), abi::SERVICES),
-    per_cpu(
-        maps::MEMBER_COUNTS,
-        size_of::<MemberCounters>(),
-        abi::MEMBERS,
-    ),
-    per_cpu(maps::DROP_COUNTS, size_of::<u64>(), DropReason::COUNT),
-    Spec {
-        name: maps::PORTS,
-        kind: MapType::DevMapHash,
-        key: 4,
-        value: 8,
-        entries: abi::PORTS,
-        flags: READ_ONLY,
-    },
-];
 
 /// The folders of pins below a mounted bpffs.
 #[derive(Clone, Debug)]
@@ -206,16 +35,9 @@ impl Pins {
     /// Makes the folders.
     ///
     /// # Errors
-    /// If this is not on a bpffs, or another version of the maps is pinned.
+    /// If this is not on a bpffs.
     pub(super) fn prepare(&self) -> Result<()> {
         let bpffs = self.steer.parent().unwrap_or(Path::new("/"));
-        if let Some(other) = self.other_version()? {
-            bail!(
-                "{}: maps of another version of steer are pinned here, and a program is using them; \
-                 they were left as they are. Run `steer detach` of that version first",
-                other.display()
-            );
-        }
         // Where the service manager hides others' pins, our folder alone is a BPF file system.
         let is_ours = file_system(&self.steer).is_ok_and(|magic| magic == BPF_FS_MAGIC);
         if !is_ours {
@@ -235,21 +57,46 @@ impl Pins {
         Ok(())
     }
 
-    fn other_version(&self) -> Result<Option<PathBuf>> {
-        let entries = match fs::read_dir(&self.steer) {
-            Ok(entries) => entries,
-            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
-            Err(error) => {
-                return Err(error).with_context(|| format!("{}", self.steer.display()));
-            }
-        };
-        for entry in entries {
-            let path = entry?.path();
-            if path != self.version {
-                return Ok(Some(path));
-            }
-        }
-        Ok(None)
+    /// The pins of other versions.
+    ///
+    /// # Errors
+    /// If the folder cannot be read.
+    pub(super) fn others(&self) -> Result<Vec<Self>> {
+        let names = names(&self.steer).with_context(|| format!("{}", self.steer.display()))?;
+        let mut others: Vec<_> = names
+            .into_iter()
+            .map(|name| Self {
+                steer: self.steer.clone(),
+                version: self.steer.join(name),
+            })
+            .filter(|other| other.version != self.version)
+            .collect();
+        others.sort_by(|a, b| a.version.cmp(&b.version));
+        Ok(others)
+    }
+
+    /// The folder of this version.
+    pub(super) fn folder(&self) -> &Path {
+        &self.version
+    }
+
+    /// Whether any map is pinned.
+    pub(super) fn has_maps(&self) -> bool {
+        names(&self.maps()).is_ok_and(|names| !names.is_empty())
+    }
+
+    /// Links that are pinned for this version.
+    pub(super) fn own_links(&self) -> Vec<PathBuf> {
+        let names = names(&self.links()).unwrap_or_default();
+        names.iter().map(|name| self.links().join(name)).collect()
+    }
+
+    /// Where the link of an interface is pinned now, be it by another version.
+    pub(super) fn found_link(&self, interface: &str) -> Option<PathBuf> {
+        let others = self.others().unwrap_or_default();
+        let all = std::iter::once(self).chain(&others);
+        all.map(|pins| pins.link(interface))
+            .find(|path| path.exists())
     }
 
     fn maps(&self) -> PathBuf {
@@ -297,17 +144,18 @@ impl Pins {
         self.links().join(interface.replace('.', ":"))
     }
 
-    /// Interfaces with a pinned link.
+    /// Interfaces with a pinned link, be it by another version.
     pub fn interfaces(&self) -> Vec<String> {
-        let Ok(entries) = fs::read_dir(self.links()) else {
-            return Vec::new();
-        };
-        let mut names: Vec<String> = entries
-            .flatten()
-            .map(|entry| entry.file_name().to_string_lossy().replace(':', "."))
+        let mut all = self.others().unwrap_or_default();
+        all.push(self.clone());
+        let mut interfaces: Vec<String> = all
+            .iter()
+            .flat_map(Self::own_links)
+            .filter_map(|path| Some(path.file_name()?.to_string_lossy().replace(':', ".")))
             .collect();
-        names.sort();
-        names
+        interfaces.sort();
+        interfaces.dedup();
+        interfaces
     }
 
     /// Compares each map that is pinned with what it has to be like. aya takes up any pin, and a
@@ -338,58 +186,69 @@ impl Pins {
         Ok(outgrown)
     }
 
-    /// Removes the pins. Links go first: a program without links is no longer run.
+    /// Removes the pins of all versions. Links go first: a program without links is no longer run.
     ///
     /// # Errors
     /// If a pin cannot be removed.
     pub fn remove(&self) -> Result<()> {
-        for folder in [self.links(), self.maps()] {
-            let entries = match fs::read_dir(&folder) {
-                Ok(entries) => entries,
-                Err(error) if error.kind() == io::ErrorKind::NotFound => continue,
-                Err(error) => return Err(error).with_context(|| format!("{}", folder.display())),
-            };
-            for entry in entries {
-                let path = entry?.path();
-                fs::remove_file(&path)
-                    .with_context(|| format!("{}: cannot be removed", path.display()))?;
-            }
+        for other in self.others()? {
+            other.remove_version()?;
         }
-        for folder in [
-            self.links(),
-            self.maps(),
-            self.version.clone(),
-            self.steer.clone(),
-        ] {
-            match fs::remove_dir(&folder) {
-                Ok(()) => (),
-                // Another version's pins may be beside ours.
-                Err(error) if error.kind() == io::ErrorKind::NotFound || folder == self.steer => {}
-                Err(error) => return Err(error).with_context(|| format!("{}", folder.display())),
+        self.remove_version()?;
+        match fs::remove_dir(&self.steer) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => {
+                // It may be a mount of its own, which stays.
+                debug!(path = %self.steer.display(), %error, "the folder stays");
+            }
+            _ => {}
+        }
+        Ok(())
+    }
+
+    /// Removes the pins of this version alone, links first.
+    ///
+    /// # Errors
+    /// If a pin cannot be removed.
+    pub(super) fn remove_version(&self) -> Result<()> {
+        for folder in [self.links(), self.maps()] {
+            remove_all(&folder)?;
+        }
+        for folder in [&self.links(), &self.maps(), &self.version] {
+            match fs::remove_dir(folder) {
+                Err(error) if error.kind() != io::ErrorKind::NotFound => {
+                    return Err(error).with_context(|| format!("{}", folder.display()));
+                }
+                _ => {}
             }
         }
         Ok(())
     }
+
+    /// Removes the pins of maps, and leaves links.
+    ///
+    /// # Errors
+    /// If one cannot be removed.
+    pub(super) fn remove_maps(&self) -> Result<()> {
+        remove_all(&self.maps())
+    }
 }
 
-impl Spec {
-    fn check(&self, info: &MapInfo, entries: u32) -> Result<()> {
-        let found = (
-            info.map_type().map_err(|error| anyhow!(error))?,
-            info.key_size(),
-            info.value_size(),
-            info.max_entries(),
-            info.map_flags(),
-        );
-        let wanted = (self.kind, self.key, self.value, entries, self.flags);
-        if found != wanted {
-            bail!(
-                "map {} is {found:?} and has to be {wanted:?} (type, key size, value size, entries, \
-                 flags)",
-                self.name
-            );
-        }
-        Ok(())
+fn remove_all(folder: &Path) -> Result<()> {
+    let names = names(folder).with_context(|| format!("{}", folder.display()))?;
+    for path in names.iter().map(|name| folder.join(name)) {
+        fs::remove_file(&path).with_context(|| format!("{}: cannot be removed", path.display()))?;
+    }
+    Ok(())
+}
+
+/// What is in a folder; nothing if there is none.
+fn names(folder: &Path) -> io::Result<Vec<OsString>> {
+    match fs::read_dir(folder) {
+        Ok(entries) => entries
+            .map(|entry| entry.map(|entry| entry.file_name()))
+            .collect(),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(Vec::new()),
+        Err(error) => Err(error),
     }
 }
 

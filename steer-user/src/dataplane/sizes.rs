@@ -2,7 +2,7 @@
 
 use steer_common::abi::{FLOWS, NAT_FLOWS, maps};
 
-use super::pins::SPECS;
+use super::specs::SPECS;
 use crate::config::Limits;
 
 /// Entries of the maps whose size is not fixed.
@@ -74,7 +74,7 @@ impl Sizes {
     /// Bytes that each map takes on a host with so many processors, before anything is in it.
     #[must_use]
     pub fn footprint(&self, cpus: usize) -> Vec<(&'static str, u64)> {
-        let bytes = |spec: &super::pins::Spec| spec.bytes(self.entries(spec.name), cpus as u64);
+        let bytes = |spec: &super::specs::Spec| spec.bytes(self.entries(spec.name), cpus as u64);
         SPECS.iter().map(|spec| (spec.name, bytes(spec))).collect()
     }
 }

@@ -93,7 +93,7 @@ impl TracePrograms {
     /// Maps that the copy has for itself: all others are those that the usual programs have.
     #[must_use]
     pub fn own_maps(&self) -> Vec<String> {
-        let pinned = |name: &&str| !super::pins::SPECS.iter().any(|spec| spec.name == *name);
+        let pinned = |name: &&str| !super::specs::SPECS.iter().any(|spec| spec.name == *name);
         let names = self.programs.ebpf.maps().map(|(name, _)| name);
         let mut own: Vec<String> = names.filter(pinned).map(str::to_owned).collect();
         own.sort();

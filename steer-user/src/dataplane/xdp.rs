@@ -17,8 +17,11 @@ use super::{
     memory_use::Meters,
     migration::{self, Migration},
     object::object,
-    pins::{Pins, SPECS},
+    pins::Pins,
+    record::Record,
     sizes::Sizes,
+    specs::SPECS,
+    takeover::Takeover,
     trace::Tracer,
 };
 
@@ -45,7 +48,8 @@ pub struct Xdp {
 
 impl Xdp {
     /// Loads the program. Maps that are pinned are taken up after their shape was compared; those
-    /// that are not are made and pinned. Flows of tables that have another size are copied to new ones.
+    /// that are not are made and pinned. Flows of tables that have another size are copied to new ones,
+    /// and entries of maps of another version of the ABI are converted.
     ///
     /// # Errors
     /// If the kernel is too old, a pinned map does not fit, `bpffs` is none, or the kernel refuses the
@@ -57,19 +61,28 @@ impl Xdp {
         let pins = options.bpffs.as_deref().map(Pins::new);
         let mut adopted = false;
         let mut migration = None;
+        let mut takeover = None;
         if let Some(pins) = &pins {
             pins.prepare()?;
-            adopted = SPECS.iter().any(|spec| pins.map(spec.name).exists());
+            let begun = takeover.insert(Takeover::begin(pins, &sizes)?);
+            adopted = begun.is_one();
+            adopted |= SPECS.iter().any(|spec| pins.map(spec.name).exists());
             migration = Some(Migration::begin(pins, &sizes)?);
         }
         let mut programs = Programs::load(object(), pins.as_ref(), &sizes)?;
         if let Some(migration) = &migration {
             migration.copy()?;
         }
+        if let Some(takeover) = &mut takeover {
+            takeover.copy()?;
+        }
+        if let Some(pins) = &pins {
+            Record::write(pins, programs.main()?.info()?.id())?;
+        }
         let meters = Meters::of(&programs.ebpf)?;
         let maps = KernelMaps::new(&mut programs.ebpf)?;
         Ok(Self {
-            attacher: Attacher::new(programs, meters, pins, sizes, migration),
+            attacher: Attacher::new(programs, meters, pins, sizes, (migration, takeover)),
             maps,
             adopted,
             sizes,

@@ -120,6 +120,22 @@ impl Fleet {
         Ok(fleet)
     }
 
+    /// Goes on with another build of `steer`, beside the usual one, from the next process on.
+    pub fn use_program(&mut self, name: &str) -> Result<()> {
+        self.steer = binary(name)?;
+        Ok(())
+    }
+
+    /// As [`Self::use_program`], of any file.
+    pub fn use_program_at(&mut self, path: &Path) {
+        self.steer = path.to_owned();
+    }
+
+    /// The program that processes are started from.
+    pub fn program(&self) -> &Path {
+        &self.steer
+    }
+
     /// The VIP's address.
     pub fn vip(&self) -> IpAddr {
         if self.plan.v6 {
@@ -391,7 +407,7 @@ pub fn binary(name: &str) -> Result<PathBuf> {
         .find(|path| path.is_file())
         .with_context(|| {
             format!(
-                "no program {name} beside {}; `cargo build --workspace` makes it",
+                "no program {name} beside {}; `cargo xtask programs` makes it",
                 own.display()
             )
         })

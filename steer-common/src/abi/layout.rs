@@ -1,0 +1,116 @@
+//! What keys and values look like, field by field. It is recorded beside pinned maps, so that a daemon
+//! of another [`ABI_VERSION`](super::ABI_VERSION) can take their entries over: fields are found by
+//! their names. One that gets another meaning has to get another name.
+
+use super::{
+    Address, Admission, Back, Bank, CidKey, CidLayouts, ClassKey, ClassMatch, Config, DscpTable,
+    FlowEntry, FlowKey, FragmentEntry, FragmentKey, Macs, Measured, Member, MemberCounters,
+    NatForward, NatReverse, NatTimeouts, Opening, Refusals, Service, ServiceKey, Signals, Slot,
+    SourceKey, SourceLimit,
+};
+
+/// A part of a type.
+#[derive(Clone, Copy, Debug)]
+pub struct Field {
+    /// Its name. What begins with `_` means nothing.
+    pub name: &'static str,
+    /// Where it begins, in bytes.
+    pub offset: usize,
+    /// Its length in bytes.
+    pub size: usize,
+    /// Its own fields; none if it is one value.
+    pub inner: &'static [Self],
+}
+
+/// A type that says what it looks like.
+pub trait Layout: Sized {
+    /// Its fields; none if it is one value.
+    const FIELDS: &'static [Field];
+}
+
+const fn field<T, F: Layout>(
+    name: &'static str,
+    offset: usize,
+    _of: for<'t> fn(&'t T) -> &'t F,
+) -> Field {
+    Field {
+        name,
+        offset,
+        size: size_of::<F>(),
+        inner: F::FIELDS,
+    }
+}
+
+/// Bytes that belong to a field.
+const fn covered(fields: &[Field]) -> usize {
+    let (mut at, mut bytes) = (0, 0);
+    while at < fields.len() {
+        bytes += fields[at].size;
+        at += 1;
+    }
+    bytes
+}
+
+/// Says what types look like, and refuses to compile where a field was left out.
+macro_rules! fields {
+    ($($type:ty: $($field:ident)*;)*) => {$(
+        impl Layout for $type {
+            const FIELDS: &'static [Field] = &[$(
+                field::<Self, _>(
+                    stringify!($field),
+                    core::mem::offset_of!($type, $field),
+                    |value| &value.$field,
+                )
+            ),*];
+        }
+        const _: () = assert!(covered(<$type as Layout>::FIELDS) == size_of::<$type>());
+    )*};
+}
+
+/// Types that are taken as a whole.
+macro_rules! whole {
+    ($($type:ty)*) => {$(
+        impl Layout for $type {
+            const FIELDS: &'static [Field] = &[];
+        }
+    )*};
+}
+
+impl<T, const N: usize> Layout for [T; N] {
+    const FIELDS: &'static [Field] = &[];
+}
+
+whole! {
+    u8 u16 u32 u64
+    Address CidLayouts ClassKey DscpTable Macs Measured Refusals
+}
+
+fields! {
+    Admission: due pressure _pad;
+    Back: macs tags interface tags_len;
+    Bank: seed displacement_mask service_mask any_port _pad;
+    CidKey: server_id service rotation server_id_len _pad;
+    ClassMatch: policy table;
+    Config: active nat_v4 nat_v6 banks flow_seed outer_v4 outer_v6 nat_port_first nat_port_count
+        nat_retry_ms outer_v4_bits outer_v6_bits gue_port denies nat_timeouts burst_gap_us nat_openings
+        cids;
+    FlowEntry: last_ms slot member _pad;
+    FlowKey: source destination source_port destination_port protocol family member;
+    FragmentEntry: at_ms source_port destination_port member protocol fate;
+    FragmentKey: source destination id protocol family _pad;
+    Member: address macs interface state flags mode family port service backend region _pad mtu vlan
+        max_in_flight _reserved;
+    MemberCounters: packets bytes flows replies requests answers;
+    NatForward: source last_ms opened_ms source_port backend_port member state told backend back;
+    NatReverse: vip client last_ms vip_port client_port member state told key_member _pad asked_ns
+        heard_ns back;
+    NatTimeouts: idle_ms udp_idle_ms opening_ms closed_ms;
+    Opening: key opened_ms _pad;
+    Service: key slots_start slots_len flags id limit regions flow_interval classes priority _pad
+        flow_burst;
+    ServiceKey: address port protocol family class;
+    Signals: resets refused unanswered accepted;
+    Slot: owner first second track seen;
+    SourceKey: source policy _pad;
+    SourceLimit: burst mask interval _pad;
+}

@@ -1,0 +1,179 @@
+//! Keys and values from one layout to another, field by field.
+
+use anyhow::{Result, bail};
+use serde::{Deserialize, Serialize};
+use steer_common::abi::Field;
+
+/// A field as it is recorded.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) struct Column {
+    /// Its name, behind those of the fields that it lies in; empty for what has no fields.
+    pub(super) name: String,
+    /// Where it begins, in bytes.
+    pub(super) offset: usize,
+    /// Its length in bytes.
+    pub(super) size: usize,
+}
+
+/// The fields of a type of `size` bytes that begins at `offset`. What means nothing is left out.
+pub(super) fn columns(fields: &[Field], offset: usize, size: usize) -> Vec<Column> {
+    let mut columns = Vec::new();
+    if fields.is_empty() {
+        let name = String::new();
+        columns.push(Column { name, offset, size });
+    }
+    flatten(fields, "", offset, &mut columns);
+    columns
+}
+
+fn flatten(fields: &[Field], outer: &str, start: usize, columns: &mut Vec<Column>) {
+    for field in fields.iter().filter(|field| !field.name.starts_with('_')) {
+        let name = format!("{outer}{}", field.name);
+        let offset = start + field.offset;
+        if field.inner.is_empty() {
+            let size = field.size;
+            columns.push(Column { name, offset, size });
+        } else {
+            flatten(field.inner, &format!("{name}."), offset, columns);
+        }
+    }
+}
+
+/// How to make a key or value of another one.
+#[derive(Debug)]
+pub(super) struct Conversion {
+    moves: Vec<Move>,
+    /// Where both have a field of this name, in the old one and the new one.
+    last_ms: Option<[usize; 2]>,
+}
+
+#[derive(Debug)]
+struct Move {
+    name: String,
+    from: usize,
+    to: usize,
+    /// Bytes before and after.
+    sizes: [usize; 2],
+}
+
+impl Conversion {
+    /// From one layout to another. Fields that are new are 0, and those that are gone are left out.
+    ///
+    /// # Errors
+    /// If a field has another length, unless it is a number in both.
+    pub(super) fn between(old: &[Column], new: &[Column]) -> Result<Self> {
+        let mut moves = Vec::new();
+        for to in new {
+            let Some(from) = old.iter().find(|from| from.name == to.name) else {
+                continue;
+            };
+            let sizes = [from.size, to.size];
+            if sizes[0] != sizes[1] && !sizes.iter().all(|size| matches!(size, 1 | 2 | 4 | 8)) {
+                bail!(
+                    "the field {:?} had {} bytes and has {}",
+                    to.name,
+                    from.size,
+                    to.size
+                );
+            }
+            moves.push(Move {
+                name: to.name.clone(),
+                from: from.offset,
+                to: to.offset,
+                sizes,
+            });
+        }
+        let last_ms = moves
+            .iter()
+            .find(|step| step.name == "last_ms" && step.sizes == [4, 4])
+            .map(|step| [step.from, step.to]);
+        Ok(Self { moves, last_ms })
+    }
+
+    /// Makes the new one, of zeros before.
+    ///
+    /// # Errors
+    /// If a number does not fit into its new field.
+    pub(super) fn apply(&self, old: &[u8], new: &mut [u8]) -> Result<()> {
+        for step in &self.moves {
+            let [before, after] = step.sizes;
+            let from = &old[step.from..][..before];
+            let kept = before.min(after);
+            // Programs for BPF are little-endian here, so what a number loses is behind.
+            if from[kept..].iter().any(|byte| *byte != 0) {
+                bail!("{:?}: {from:?} does not fit into {after} bytes", step.name);
+            }
+            new[step.to..][..kept].copy_from_slice(&from[..kept]);
+        }
+        Ok(())
+    }
+
+    /// When an old value and a new one were last used, if they say it.
+    pub(super) fn last_used(&self, old: &[u8], new: &[u8]) -> Option<[u32; 2]> {
+        let [from, to] = self.last_ms?;
+        let read = |bytes: &[u8], at| {
+            let bytes: [u8; 4] = bytes.get(at..)?.first_chunk().copied()?;
+            Some(u32::from_ne_bytes(bytes))
+        };
+        Some([read(old, from)?, read(new, to)?])
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use steer_common::abi::{Layout as _, Opening};
+
+    use super::*;
+
+    fn column(name: &str, offset: usize, size: usize) -> Column {
+        Column {
+            name: name.to_owned(),
+            offset,
+            size,
+        }
+    }
+
+    #[test]
+    fn fields_are_found_by_their_names() {
+        let old = [column("a", 0, 4), column("gone", 4, 4), column("b", 8, 2)];
+        let new = [column("b", 0, 8), column("new", 8, 4), column("a", 12, 4)];
+        let conversion = Conversion::between(&old, &new).unwrap();
+        let mut made = [0; 16];
+        conversion
+            .apply(&[1, 2, 3, 4, 9, 9, 9, 9, 7, 8], &mut made)
+            .unwrap();
+        assert_eq!(made, [7, 8, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 1, 2, 3, 4]);
+    }
+
+    #[test]
+    fn what_would_lose_something_is_refused() {
+        let conversion = Conversion::between(&[column("a", 0, 4)], &[column("a", 0, 2)]).unwrap();
+        let mut made = [0; 2];
+        conversion.apply(&[1, 2, 0, 0], &mut made).unwrap();
+        assert_eq!(made, [1, 2]);
+        let error = conversion.apply(&[1, 2, 3, 0], &mut made).unwrap_err();
+        assert!(error.to_string().contains("\"a\""), "{error}");
+        let error =
+            Conversion::between(&[column("mac", 0, 6)], &[column("mac", 0, 8)]).unwrap_err();
+        assert!(
+            error.to_string().contains("had 6 bytes and has 8"),
+            "{error}"
+        );
+    }
+
+    #[test]
+    fn fields_within_fields_have_both_names() {
+        let found = columns(Opening::FIELDS, 4, size_of::<Opening>());
+        assert!(
+            found.contains(&column("key.source_port", 36, 2)),
+            "{found:?}"
+        );
+        assert!(found.contains(&column("opened_ms", 44, 4)), "{found:?}");
+        assert!(
+            found
+                .iter()
+                .all(|column| !column.name.contains('_') || !column.name.starts_with('_'))
+        );
+        assert_eq!(columns(&[], 4, 16), [column("", 4, 16)]);
+    }
+}

@@ -1,0 +1,217 @@
+//! What is written beside pinned maps, in a map of its own, so that a daemon of another version can
+//! read them: the layout of each, and which programs use them.
+
+use std::{collections::BTreeMap, path::Path};
+
+use anyhow::{Context, Result, ensure};
+use aya::maps::{Array, Map, MapData, MapType};
+use serde::{Deserialize, Serialize};
+use steer_common::abi::{ABI_VERSION, maps};
+
+use super::{
+    convert::{Column, columns},
+    pins::Pins,
+    specs::{SPECS, Spec},
+};
+
+/// How the record itself is written. One of another number is not understood.
+const FORMAT: u32 = 1;
+/// Bytes of an element of the map.
+const CHUNK: usize = 1024;
+/// Elements. The first one has the length of the text and numbers of programs, others the text.
+const CHUNKS: u32 = 64;
+/// Programs that are remembered: the last ones that were loaded over these maps.
+const PROGRAMS: usize = CHUNK / 4 - 1;
+
+type Chunk = [u8; CHUNK];
+
+/// What the maps of one version look like.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) struct Record {
+    format: u32,
+    /// The version.
+    pub(super) abi: u32,
+    /// The maps by their names.
+    pub(super) maps: BTreeMap<String, MapLayout>,
+}
+
+/// What a map's keys and values look like.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) struct MapLayout {
+    /// Length of a key.
+    pub(super) key_size: u32,
+    /// Length of a value, of one CPU.
+    pub(super) value_size: u32,
+    /// Fields of keys.
+    pub(super) key: Vec<Column>,
+    /// Fields of values.
+    pub(super) value: Vec<Column>,
+}
+
+impl MapLayout {
+    /// What a map of this version looks like.
+    pub(super) fn of(spec: &Spec) -> Self {
+        let (key, value) = (spec.key as usize, spec.value as usize);
+        let mut keys = Vec::new();
+        let mut prefix = 0;
+        if spec.kind == MapType::LpmTrie {
+            prefix = 4;
+            keys.push(Column {
+                name: "prefix_len".to_owned(),
+                offset: 0,
+                size: prefix,
+            });
+        }
+        keys.extend(columns(spec.key_fields, prefix, key - prefix));
+        Self {
+            key_size: spec.key,
+            value_size: spec.value,
+            key: keys,
+            value: columns(spec.value_fields, 0, value),
+        }
+    }
+}
+
+impl Record {
+    /// That of this version.
+    pub(super) fn own() -> Self {
+        let layout = |spec: &Spec| (spec.name.to_owned(), MapLayout::of(spec));
+        Self {
+            format: FORMAT,
+            abi: ABI_VERSION,
+            maps: SPECS.iter().map(layout).collect(),
+        }
+    }
+
+    /// The record beside pinned maps, with the numbers of their programs; `None` if there is none.
+    ///
+    /// # Errors
+    /// If it cannot be read.
+    pub(super) fn read(pins: &Pins) -> Result<Option<(Self, Vec<u32>)>> {
+        let path = pins.map(maps::LAYOUT);
+        if !path.exists() {
+            return Ok(None);
+        }
+        let read = || -> Result<_> {
+            let map = open(&path)?;
+            let head = map.get(&0, 0)?;
+            let (length, programs) = read_head(&head);
+            ensure!(length <= (CHUNKS as usize - 1) * CHUNK, "it is too long");
+            let mut text = Vec::new();
+            for index in 1..CHUNKS {
+                if text.len() < length {
+                    text.extend(map.get(&index, 0)?);
+                }
+            }
+            let record: Self = serde_json::from_slice(&text[..length])?;
+            ensure!(
+                record.format == FORMAT,
+                "it is of another format, {}",
+                record.format
+            );
+            Ok(Some((record, programs)))
+        };
+        read().with_context(|| {
+            format!(
+                "{}: what these maps look like cannot be read",
+                path.display()
+            )
+        })
+    }
+
+    /// Writes the record of this version, and that a program is about to use the maps. With the first
+    /// one the maps are complete.
+    ///
+    /// # Errors
+    /// If the kernel refuses.
+    pub(super) fn write(pins: &Pins, program: u32) -> Result<()> {
+        let path = pins.map(maps::LAYOUT);
+        let found = Self::read(pins)?;
+        let mut programs = found.as_ref().map_or(Vec::new(), |found| found.1.clone());
+        programs.push(program);
+        let text = serde_json::to_vec(&Self::own())?;
+        let pinned = path.exists();
+        let mut map = if pinned {
+            open(&path)?
+        } else {
+            Array::create(CHUNKS, 0).context("the kernel makes no map for the record")?
+        };
+        for (index, part) in (1..).zip(text.chunks(CHUNK)) {
+            let mut chunk = [0; CHUNK];
+            chunk[..part.len()].copy_from_slice(part);
+            map.set(index, chunk, 0)?;
+        }
+        map.set(0, head(text.len(), &programs), 0)?;
+        if !pinned {
+            map.pin(&path)
+                .with_context(|| format!("{}: cannot be pinned", path.display()))?;
+        }
+        Ok(())
+    }
+}
+
+fn open(path: &Path) -> Result<Array<MapData, Chunk>> {
+    Ok(Array::try_from(Map::Array(MapData::from_pin(path)?))?)
+}
+
+fn head(length: usize, programs: &[u32]) -> Chunk {
+    let last = &programs[programs.len().saturating_sub(PROGRAMS)..];
+    let mut chunk = [0; CHUNK];
+    let words = std::iter::once(length as u32).chain(last.iter().copied());
+    for (place, word) in chunk.chunks_exact_mut(4).zip(words) {
+        place.copy_from_slice(&word.to_le_bytes());
+    }
+    chunk
+}
+
+fn read_head(chunk: &Chunk) -> (usize, Vec<u32>) {
+    let mut words = chunk
+        .chunks_exact(4)
+        .filter_map(|word| word.first_chunk().map(|word| u32::from_le_bytes(*word)));
+    let length = words.next().unwrap_or_default() as usize;
+    (length, words.take_while(|program| *program != 0).collect())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_record_fits_with_room_to_grow() {
+        let text = serde_json::to_vec(&Record::own()).unwrap();
+        assert!(text.len() < CHUNKS as usize * CHUNK / 2, "{}", text.len());
+        assert_eq!(
+            serde_json::from_slice::<Record>(&text).unwrap(),
+            Record::own()
+        );
+    }
+
+    #[test]
+    fn the_last_programs_are_remembered() {
+        let programs: Vec<u32> = (1..=PROGRAMS as u32 + 10).collect();
+        let (length, found) = read_head(&head(4711, &programs));
+        assert_eq!(length, 4711);
+        assert_eq!(found, programs[10..]);
+        assert_eq!(read_head(&head(1, &[])), (1, Vec::new()));
+    }
+
+    /// Each field of each map is in the record, at its place, and none lies in another.
+    #[test]
+    fn fields_do_not_overlap() {
+        for (name, layout) in Record::own().maps {
+            for (columns, size) in [
+                (layout.key, layout.key_size),
+                (layout.value, layout.value_size),
+            ] {
+                let mut end = 0;
+                let mut sorted = columns;
+                sorted.sort_by_key(|column| column.offset);
+                for column in sorted {
+                    assert!(column.offset >= end, "{name} {column:?}");
+                    end = column.offset + column.size;
+                }
+                assert!(end <= size as usize, "{name}");
+            }
+        }
+    }
+}

@@ -1,0 +1,230 @@
+//! What changes of the daemon, its program and its configuration cost clients: each is made while
+//! streamed requests go through the node, and the failed ones are counted.
+
+use std::{
+    fs,
+    net::SocketAddr,
+    path::Path,
+    time::{Duration, Instant},
+};
+
+use anyhow::{Context, Result, ensure};
+use clap::Parser;
+use steer_tests::{
+    fleet::{Fleet, HTTP, Plan, wait},
+    load::Load,
+    summary::Summary,
+};
+use tokio::sync::watch;
+
+/// How long traffic goes on before and after.
+const AROUND: Duration = Duration::from_millis(1500);
+/// Generations that are gone back to.
+const GENERATIONS: u64 = 9;
+/// Daemons that are killed while they take over.
+const KILLS: u64 = 10;
+
+/// What changes cost clients, in a table.
+#[derive(Debug, Parser)]
+struct Options {
+    /// How backends are reached.
+    #[arg(long, default_values = ["nat", "ipip"])]
+    mode: Vec<String>,
+}
+
+fn main() -> Result<()> {
+    let options = Options::parse();
+    println!(
+        "{:<5} {:<46} {:>8} {:>7} {:>12} {:>9}",
+        "mode", "", "requests", "failed", "longest gap", "took"
+    );
+    let mut failed = 0;
+    for mode in &options.mode {
+        let mode = match mode.as_str() {
+            "nat" => "nat",
+            "ipip" => "ipip",
+            other => anyhow::bail!("{other}: no mode of this; write nat or ipip"),
+        };
+        let mut table = Table::new(mode)?;
+        table.run()?;
+        failed += table.failed;
+    }
+    ensure!(failed == 0, "{failed} requests failed");
+    Ok(())
+}
+
+struct Table {
+    mode: &'static str,
+    fleet: Fleet,
+    failed: usize,
+}
+
+type Act<'a> = &'a mut dyn FnMut(&mut Fleet) -> Result<()>;
+
+impl Table {
+    fn new(mode: &'static str) -> Result<Self> {
+        let mut fleet = Fleet::new(Plan {
+            thinking: [Duration::from_millis(40), Duration::from_millis(10)],
+            tokens: 60,
+            ..Plan::new(&["near", "far"], mode)
+        })?;
+        fs::write(fleet.config_path(), config(&fleet))?;
+        fleet.start()?;
+        Ok(Self {
+            mode,
+            fleet,
+            failed: 0,
+        })
+    }
+
+    fn run(&mut self) -> Result<()> {
+        let good = config(&self.fleet);
+        let config = self.fleet.config_path();
+        let write = |text: &str| fs::write(&config, text).context("the configuration");
+        self.under("nothing", &mut |_| Ok(()))?;
+        self.under("restart", &mut |fleet| {
+            stop(fleet)?;
+            fleet.start()
+        })?;
+        self.under("SIGKILL, and a start after a second", &mut |fleet| {
+            fleet.kill_daemon();
+            std::thread::sleep(Duration::from_secs(1));
+            fleet.start()
+        })?;
+        let copy = self.fleet.path("steer-copy");
+        fs::copy(self.fleet.program(), &copy)?;
+        self.under("upgrade, same map ABI", &mut |fleet| {
+            stop(fleet)?;
+            fleet.use_program_at(&copy);
+            fleet.start()
+        })?;
+        self.under("upgrade, newer map ABI", &mut |fleet| {
+            stop(fleet)?;
+            fleet.use_program("steer-next")?;
+            fleet.start()
+        })?;
+        self.under("back to the older map ABI", &mut |fleet| {
+            stop(fleet)?;
+            fleet.use_program("steer")?;
+            fleet.start()
+        })?;
+        self.under(
+            &format!("{KILLS} SIGKILLs in takeovers of map ABIs"),
+            &mut |fleet| {
+                for kill in 0..KILLS {
+                    fleet.kill_daemon();
+                    fleet.use_program(["steer-next", "steer"][kill as usize % 2])?;
+                    fleet.start_daemon()?;
+                    std::thread::sleep(Duration::from_millis(100 + 300 * kill));
+                }
+                fleet.kill_daemon();
+                fleet.use_program("steer")?;
+                fleet.start()
+            },
+        )?;
+        self.under("upgrade that cannot start, and back", &mut |fleet| {
+            stop(fleet)?;
+            fleet.use_program_at(Path::new("/bin/false"));
+            fleet.start_daemon()?;
+            std::thread::sleep(Duration::from_millis(500));
+            fleet.use_program("steer")?;
+            fleet.start()
+        })?;
+        self.under("reload with another service", &mut |fleet| {
+            write(&(good.clone() + ANOTHER))?;
+            fleet.daemon()?.signal(libc::SIGHUP);
+            wait(Duration::from_secs(10), "it is reloaded", || {
+                Ok(fleet.status()?.to_string().contains("\"another\""))
+            })
+        })?;
+        self.under("reload with a wrong configuration", &mut |fleet| {
+            write("[node\n")?;
+            fleet.daemon()?.signal(libc::SIGHUP);
+            std::thread::sleep(Duration::from_millis(500));
+            ensure!(fleet.daemon()?.is_running(), "the daemon has ended");
+            write(&good)
+        })?;
+        let path = config.display().to_string();
+        for number in 0..GENERATIONS {
+            write(&good.replace("\"chat-tls\"", &format!("\"chat-tls-{number}\"")))?;
+            self.fleet.cli(&["config", "apply", &path])?;
+        }
+        let mut longest = Duration::ZERO;
+        self.under("rollback to each of nine generations", &mut |fleet| {
+            let now = generation(fleet)?;
+            for number in (now - GENERATIONS..now).rev() {
+                let begun = Instant::now();
+                fleet.cli(&["config", "rollback", &number.to_string()])?;
+                longest = longest.max(begun.elapsed());
+                ensure!(
+                    generation(fleet)? == number,
+                    "it is not the one gone back to"
+                );
+            }
+            Ok(())
+        })?;
+        println!(
+            "{:<5} the longest rollback took {:.0} ms",
+            self.mode,
+            longest.as_secs_f64() * 1e3
+        );
+        Ok(())
+    }
+
+    fn under(&mut self, what: &str, act: Act<'_>) -> Result<()> {
+        let (stop, stopped) = watch::channel(false);
+        let running = Load {
+            concurrency: 8,
+            duration: Duration::from_secs(180),
+            timeout: Duration::from_secs(20),
+            stop: Some(stopped),
+            ..Load::new(SocketAddr::new(self.fleet.vip(), HTTP))
+        }
+        .start_in(&self.fleet.site.client)?;
+        std::thread::sleep(AROUND);
+        let begun = Instant::now();
+        act(&mut self.fleet).with_context(|| what.to_owned())?;
+        let took = begun.elapsed();
+        std::thread::sleep(AROUND);
+        stop.send(true)?;
+        let samples = running.finish()?;
+        let summary = Summary::of(&samples);
+        for error in samples.iter().filter_map(|sample| sample.error.as_ref()) {
+            println!("  {error}");
+        }
+        self.failed += summary.failures;
+        println!(
+            "{:<5} {what:<46} {:>8} {:>7} {:>9.0} ms {:>7.1} s",
+            self.mode,
+            summary.requests,
+            summary.failures,
+            summary.gap.as_secs_f64() * 1e3,
+            took.as_secs_f64()
+        );
+        Ok(())
+    }
+}
+
+/// Another service, for a reload.
+const ANOTHER: &str = "\n[[service]]\nname = \"another\"\naddress = \"10.99.0.77\"\nport = 80\n\
+                       pools = [\"all\"]\n";
+
+/// A busy machine may answer probes late: a backend that is taken to be down for that has its open
+/// connections reset, which is nothing that a change did.
+fn config(fleet: &Fleet) -> String {
+    fleet.config().replace("[probe]\n", "[probe]\nfall = 50\n")
+}
+
+/// Ends the daemon as a service manager does.
+fn stop(fleet: &mut Fleet) -> Result<()> {
+    fleet.daemon()?.signal(libc::SIGTERM);
+    wait(Duration::from_secs(20), "the daemon has ended", || {
+        Ok(!fleet.daemon()?.is_running())
+    })
+}
+
+fn generation(fleet: &Fleet) -> Result<u64> {
+    fleet.status()?["generation"]
+        .as_u64()
+        .context("the status has no generation")
+}

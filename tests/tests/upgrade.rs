@@ -1,0 +1,135 @@
+//! A program with another version of the maps takes over under load, and gives back; this needs root,
+//! and `cargo xtask programs`, which builds that program.
+
+#![allow(clippy::unwrap_used, reason = "a failure here is a failed test")]
+
+use std::{net::SocketAddr, thread, time::Duration};
+
+use steer_common::abi::ABI_VERSION;
+use steer_tests::{
+    fleet::{Fleet, HTTP, Plan, wait},
+    load::{Load, Running},
+    summary::Summary,
+};
+use tokio::sync::watch;
+
+/// The usual program, and one whose maps are of the next version.
+const PROGRAMS: [&str; 2] = ["steer", "steer-next"];
+
+fn fleet(mode: &'static str) -> Fleet {
+    let mut fleet = Fleet::new(Plan {
+        // Answers of a second and more, so that connections are open across each change.
+        thinking: [Duration::from_millis(50), Duration::from_millis(10)],
+        tokens: 100,
+        ..Plan::new(&["near", "far"], mode)
+    })
+    .unwrap();
+    // A busy machine may answer probes late, and open connections of what is taken to be down are reset.
+    let patient = fleet.config().replace("[probe]\n", "[probe]\nfall = 50\n");
+    std::fs::write(fleet.config_path(), patient).unwrap();
+    fleet.start().unwrap();
+    fleet
+}
+
+fn load(fleet: &Fleet) -> (Running, watch::Sender<bool>) {
+    let (stop, stopped) = watch::channel(false);
+    let load = Load {
+        concurrency: 16,
+        duration: Duration::from_secs(120),
+        timeout: Duration::from_secs(20),
+        stop: Some(stopped),
+        ..Load::new(SocketAddr::new(fleet.vip(), HTTP))
+    };
+    (load.start_in(&fleet.site.client).unwrap(), stop)
+}
+
+/// Ends the load: no request may have failed.
+fn whole(load: (Running, watch::Sender<bool>), what: &str) {
+    load.1.send(true).unwrap();
+    let samples = load.0.finish().unwrap();
+    let errors: Vec<_> = samples.iter().filter_map(|s| s.error.clone()).collect();
+    let summary = Summary::of(&samples);
+    println!(
+        "{what}: {} requests, {} failed, longest gap {:?}",
+        summary.requests, summary.failures, summary.gap
+    );
+    assert!(errors.is_empty(), "{what}: {errors:?}");
+    assert!(samples.len() > 20, "{what}: {} requests", samples.len());
+}
+
+fn versions(fleet: &Fleet) -> Vec<String> {
+    let entries = std::fs::read_dir(fleet.bpffs().join("steer")).unwrap();
+    let names = entries.map(|entry| entry.unwrap().file_name().to_string_lossy().into_owned());
+    names.collect()
+}
+
+fn unsettled(fleet: &Fleet) -> u64 {
+    let status = fleet.status().unwrap();
+    status["services"][0]["unsettled"].as_u64().unwrap()
+}
+
+/// Makes slots whose open flows belong to one backend, and new ones to the other: by the first or the
+/// second change, as backends came up in this or that order.
+fn unsettle(fleet: &Fleet) {
+    let mut drains = ["drain", "undrain"].iter().cycle();
+    wait(Duration::from_secs(10), "slots are unsettled", || {
+        let drain = drains.next().copied().unwrap_or_default();
+        fleet.cli(&["backend", drain, "near"])?;
+        Ok(unsettled(fleet) > 0)
+    })
+    .unwrap();
+}
+
+fn restart_as(fleet: &mut Fleet, program: usize) {
+    fleet.kill_daemon();
+    fleet.use_program(PROGRAMS[program]).unwrap();
+    fleet.start().unwrap();
+    let version = ABI_VERSION + u32::from(program == 1);
+    assert_eq!(versions(fleet), [format!("v{version}")]);
+}
+
+fn takes_over_and_gives_back(mode: &'static str) {
+    let mut fleet = fleet(mode);
+    let load = load(&fleet);
+    wait(Duration::from_secs(10), "requests flow", || {
+        Ok(fleet.status()?.to_string().contains("\"packets\""))
+    })
+    .unwrap();
+    for program in [1, 0, 1, 0] {
+        unsettle(&fleet);
+        restart_as(&mut fleet, program);
+    }
+    whole(load, mode);
+}
+
+#[test]
+fn another_version_takes_over_flows_of_nat_and_gives_them_back() {
+    takes_over_and_gives_back("nat");
+}
+
+#[test]
+fn another_version_takes_over_flows_of_ipip_and_gives_them_back() {
+    takes_over_and_gives_back("ipip");
+}
+
+/// Whatever moment a daemon of another version dies at, the next one of either version goes on.
+#[test]
+fn killed_at_any_moment_of_a_takeover_nothing_is_lost() {
+    let mut fleet = fleet("nat");
+    let load = load(&fleet);
+    let mut kills = 0;
+    for round in 0..8_u64 {
+        for program in [1, 0] {
+            fleet.kill_daemon();
+            fleet.use_program(PROGRAMS[program]).unwrap();
+            fleet.start_daemon().unwrap();
+            // Moments all over a start; no event tells of them.
+            thread::sleep(Duration::from_millis(100 + 137 * round));
+            kills += 1;
+        }
+    }
+    for program in [1, 0] {
+        restart_as(&mut fleet, program);
+    }
+    whole(load, &format!("{kills} kills in takeovers"));
+}

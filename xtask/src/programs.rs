@@ -1,0 +1,39 @@
+//! `cargo xtask programs`: the programs that tests start.
+
+use std::fs;
+
+use anyhow::{Context, Result};
+
+use crate::{
+    run::{as_root, cargo, check, repository},
+    setup,
+};
+
+/// Builds them. `steer-next` is `steer` with another version of the maps, for tests of upgrades.
+pub(crate) fn run() -> Result<()> {
+    let next = [
+        "--package",
+        "steer-user",
+        "--bin",
+        "steer",
+        "--features",
+        "next-abi",
+    ];
+    check(cargo().args(["build", "--locked"]).args(next))?;
+    let folder = repository().join("target/debug");
+    let (built, kept) = (folder.join("steer"), folder.join("steer-next"));
+    // Not into the file of before, which may be running.
+    if kept.exists() {
+        fs::remove_file(&kept).with_context(|| format!("{}", kept.display()))?;
+    }
+    fs::copy(&built, &kept).with_context(|| format!("{}", built.display()))?;
+    check(cargo().args(["build", "--locked", "--workspace"]))
+}
+
+/// Measures what changes under load cost.
+pub(crate) fn changes() -> Result<()> {
+    setup::run()?;
+    run()?;
+    let program = repository().join("target/debug/steer-changes");
+    check(&mut as_root(&program.to_string_lossy()))
+}
