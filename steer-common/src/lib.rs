@@ -19,6 +19,7 @@ pub mod decide;
 mod flight;
 mod fragment;
 pub mod frame;
+mod gate;
 pub mod hash;
 mod icmp;
 mod nat;
@@ -30,6 +31,7 @@ pub mod tables;
 pub mod verdict;
 pub mod wire;
 
+pub use gate::hold;
 pub use process::{Action, Outcome, general, process, steer, steer_v6};
 pub use quic::{quic, translate};
 pub use rare::{follow, open, quote, rare, too_big};

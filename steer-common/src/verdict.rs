@@ -47,11 +47,13 @@ pub enum DropReason {
     SourceLimited = 18,
     /// A new flow of a priority that is shed, so that what is more important finds room.
     Shed = 19,
+    /// In the moment in which another version of the program takes over; the sender repeats it.
+    Takeover = 20,
 }
 
 impl DropReason {
     /// All reasons, in the order of their numbers.
-    pub const ALL: [Self; 19] = [
+    pub const ALL: [Self; 20] = [
         Self::Malformed,
         Self::Fragment,
         Self::NoBackend,
@@ -71,6 +73,7 @@ impl DropReason {
         Self::RateLimited,
         Self::SourceLimited,
         Self::Shed,
+        Self::Takeover,
     ];
     /// Entries of the counters' array: one more than the largest number.
     pub const COUNT: u32 = 32;
@@ -97,6 +100,7 @@ impl DropReason {
             Self::RateLimited => "rate-limited",
             Self::SourceLimited => "source-limited",
             Self::Shed => "shed",
+            Self::Takeover => "takeover",
         }
     }
 
@@ -145,6 +149,10 @@ impl DropReason {
             Self::Shed => {
                 "A new flow of a priority that is shed, so that what is more important finds \
                  room."
+            }
+            Self::Takeover => {
+                "In the moment in which another version of the program takes over; the sender \
+                 repeats it."
             }
         }
     }

@@ -4,6 +4,8 @@
 #![feature(asm_experimental_arch, core_intrinsics)]
 #![allow(internal_features, reason = "to know which offsets are constants")]
 
+#[cfg(not(feature = "trace"))]
+mod gate;
 mod maps;
 mod packet;
 mod route;

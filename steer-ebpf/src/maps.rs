@@ -141,3 +141,14 @@ pub(crate) static SCRATCH: PerCpuArray<[u64; BLURRED / 8]> = PerCpuArray::with_m
 
 #[map]
 pub(crate) static PORTS: DevMapHash = DevMapHash::with_max_entries(abi::PORTS, 0);
+
+/// The programs that are taken over from, in their own array.
+#[cfg(not(feature = "trace"))]
+#[map]
+pub(crate) static BEFORE: ProgramArray =
+    ProgramArray::with_max_entries(abi::PROGRAMS.len() as u32, 0);
+
+/// Whose turn it is while they are.
+#[cfg(not(feature = "trace"))]
+#[map]
+pub(crate) static GATE: Array<u64> = Array::with_max_entries(1, MAPPED);

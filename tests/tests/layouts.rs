@@ -119,7 +119,7 @@ fn entries_are_converted_field_by_field() {
 
     // Values in another order, with a shorter number and a field that is gone.
     replace(&folder, maps::FLOWS, |pin| {
-        let mut old: HashMap<MapData, FlowKey, [u8; 10]> = HashMap::create(1024, 0).unwrap();
+        let mut old: HashMap<MapData, FlowKey, [u8; 10]> = HashMap::create(2048, 0).unwrap();
         for port in 0..1000_u16 {
             let [a, b] = port.to_le_bytes();
             old.insert(flow(port), [3, 0, 99, 99, a, b, 1, 2, 3, 4], 0)
@@ -184,17 +184,34 @@ fn entries_are_converted_field_by_field() {
 
     let mut xdp = Xdp::open(&options(bpffs.path())).unwrap();
     assert!(xdp.adopted());
-    xdp.settle();
+    // What packets change between the first copy and the last moment: a flow that begins, one that is
+    // used, and one that goes.
+    let flows = Map::HashMap(MapData::from_pin(folder.join(maps::FLOWS)).unwrap());
+    let mut flows: HashMap<MapData, FlowKey, [u8; 10]> = flows.try_into().unwrap();
+    let value = |port: u16, member: u8| {
+        let [a, b] = port.to_le_bytes();
+        [member, 0, 99, 99, a, b, 1, 2, 3, 4]
+    };
+    flows.insert(flow(1000), value(1000, 3), 0).unwrap();
+    flows.insert(flow(1001), value(1001, 4), 0).unwrap();
+    flows.insert(flow(2), value(2, 5), 0).unwrap();
+    flows.remove(&flow(3)).unwrap();
+    xdp.settle().unwrap();
     assert!(!bpffs.path().join("steer/v1").exists());
     let kernel = xdp.maps();
-    for port in 0..1000 {
+    for port in 0..1002 {
         let wanted = FlowEntry {
             last_ms: 0x0403_0201,
             slot: u32::from(port),
-            member: 3,
+            member: match port {
+                2 => 5,
+                1001 => 4,
+                _ => 3,
+            },
             ..FlowEntry::default()
         };
-        assert_eq!(kernel.flow(&flow(port)), Some(wanted));
+        let wanted = (port != 3).then_some(wanted);
+        assert_eq!(kernel.flow(&flow(port)), wanted, "{port}");
     }
     assert_eq!(kernel.nat_forward(&flow(1)), Some(nat));
     assert_eq!(kernel.member(7).port, 80);

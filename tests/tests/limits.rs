@@ -106,7 +106,7 @@ fn flows_are_copied_to_a_table_of_another_size() {
     let mut xdp = Xdp::open(&options(bpffs.path(), large)).unwrap();
     assert!(xdp.adopted());
     assert!(pins.map("NAT_FORWARD_old").exists());
-    xdp.settle();
+    xdp.settle().unwrap();
     for name in ["NAT_FORWARD_old", "NAT_REVERSE_old", "FLOWS_old"] {
         assert!(!pins.map(name).exists(), "{name}");
     }
@@ -126,7 +126,7 @@ fn arrays_of_programs_do_not_pile_up() {
     let bpffs = Bpffs::mount().unwrap();
     for _ in 0..3 {
         let mut xdp = Xdp::open(&options(bpffs.path(), Sizes::of_each(1024))).unwrap();
-        xdp.settle();
+        xdp.settle().unwrap();
     }
     let folder = Pins::new(bpffs.path()).map(maps::CONFIG);
     let names = fs::read_dir(folder.parent().unwrap()).unwrap().flatten();

@@ -117,7 +117,8 @@ pub const FOLLOW: u32 = 1;
 pub const TOO_BIG: u32 = 2;
 /// Index of the program that opens flows with rewritten addresses.
 pub const OPEN: u32 = 3;
-/// Index of the program that every packet comes to first.
+/// Index of the program that every packet comes to first. It is the same in all versions: programs of another
+/// one hand packets to it while they take over.
 pub const MAIN: u32 = 4;
 /// Index of the program for ICMP errors.
 pub const QUOTE: u32 = 5;
@@ -129,6 +130,11 @@ pub const V6: u32 = 7;
 pub const QUIC: u32 = 8;
 /// Index of the program that rewrites addresses of QUIC packets.
 pub const TRANSLATE: u32 = 9;
+
+/// Name of the program that packets come to first while programs of another version take over.
+pub const GATE: &str = "steer_gate";
+/// In [`maps::GATE`]: packets go to the programs of this version, for good.
+pub const GATE_OPEN: u64 = u64::MAX;
 
 /// Names of the maps, which the kernel cuts at 15 bytes.
 pub mod maps {
@@ -187,6 +193,11 @@ pub mod maps {
     /// Array of bytes: what the keys and values of the maps beside it look like. It is made by the daemon,
     /// and no program has it.
     pub const LAYOUT: &str = "LAYOUT";
+    /// Array of one `u64`, mapped, of [`GATE`](super::GATE): [`GATE_OPEN`](super::GATE_OPEN), or until which
+    /// nanosecond of the monotonic clock packets are held; after that they go to the programs of before.
+    pub const GATE: &str = "GATE";
+    /// Array of programs: [`PROGRAMS`] of the version that is taken over from.
+    pub const BEFORE: &str = "BEFORE";
     /// Per-CPU array of `u64`, by drop reason.
     pub const DROP_COUNTS: &str = "DROP_COUNTS";
     /// Array of one [`TraceFilter`](super::TraceFilter), of the tracing programs only, as the next three.

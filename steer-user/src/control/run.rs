@@ -162,7 +162,7 @@ pub async fn run(setup: Setup, xdp: Xdp, commands: mpsc::Receiver<Command>) -> R
     let sizes = xdp.sizes();
     let (mut attacher, mut maps) = xdp.into_parts();
     let attached = interfaces::attach(&mut attacher, &mut maps, &config)?;
-    attacher.settle();
+    attacher.settle()?;
     let trial = store.standing().and_then(|standing| standing.trial.clone());
     let deadline = trial
         .as_ref()

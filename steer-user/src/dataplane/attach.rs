@@ -14,6 +14,7 @@ use tracing::{info, warn};
 use super::{
     MapMemory,
     device::{Device, Way},
+    gate::Gate,
     memory_use::Meters,
     migration::{self, Migration},
     pinned_link,
@@ -22,7 +23,7 @@ use super::{
     sizes::Sizes,
     takeover::Takeover,
     trace::{TracePrograms, Tracer},
-    xdp::Programs,
+    xdp::{PROGRAM, Programs},
 };
 
 /// How long a packet can at most be on its way through programs that were replaced.
@@ -36,6 +37,8 @@ pub struct Attacher {
     sizes: Sizes,
     migration: Option<Migration>,
     takeover: Option<Takeover>,
+    /// Attached in place of the usual programs until they take over from those of another version.
+    gate: Option<Gate>,
     /// Attached in place of the usual ones while somebody traces.
     tracing: Option<TracePrograms>,
 }
@@ -46,7 +49,7 @@ impl Attacher {
         meters: Meters,
         pins: Option<Pins>,
         sizes: Sizes,
-        (migration, takeover): (Option<Migration>, Option<Takeover>),
+        (migration, takeover, gate): (Option<Migration>, Option<Takeover>, Option<Gate>),
     ) -> Self {
         Self {
             programs,
@@ -55,6 +58,7 @@ impl Attacher {
             sizes,
             migration,
             takeover,
+            gate,
             tracing: None,
         }
     }
@@ -85,13 +89,11 @@ impl Attacher {
             let wanted = if generic { Way::Generic } else { Way::Native };
             let way = device.program.map(|program| program.way);
             if is_there && way == Some(wanted) {
-                replace(program, path)
-                    .with_context(|| format!("interface {interface}: cannot replace the program"))?;
-                if path != pin {
-                    // That of another version of the maps.
-                    fs::rename(path, pin).with_context(|| {
-                        format!("{}: cannot become {}", path.display(), pin.display())
-                    })?;
+                replace(program, path).with_context(|| {
+                    format!("interface {interface}: cannot replace the program")
+                })?;
+                if self.gate.is_none() {
+                    make_own(path, pin)?;
                 }
                 return Ok(());
             }
@@ -133,24 +135,39 @@ impl Attacher {
         Ok(Some(pinned_link::interface(&pin)? == Some(index)))
     }
 
-    /// To be called once the program is attached to all interfaces: removes what only the programs of
-    /// before have used, and has the last flows copied that they noted.
-    pub fn settle(&mut self) {
-        let Some(pins) = &self.pins else { return };
+    /// To be called once the program is attached to all interfaces: takes over from the programs of
+    /// before, with the last flows that they noted, and removes what only they have used.
+    ///
+    /// # Errors
+    /// If programs of another version cannot be taken over from; they go on.
+    pub fn settle(&mut self) -> Result<()> {
+        if self.pins.is_none() {
+            return Ok(());
+        }
+        if let (Some(takeover), Some(gate)) = (&mut self.takeover, &self.gate) {
+            takeover.switch(gate)?;
+            self.gate = None;
+            self.programs.first = PROGRAM;
+            self.replace_all()?;
+        }
         // Packets that met the programs of before are through.
         thread::sleep(GRACE);
         if let Some(mut migration) = self.migration.take() {
             migration.finish();
         }
-        if let Some(mut takeover) = self.takeover.take() {
-            takeover.finish();
+        if let Some(takeover) = self.takeover.take() {
+            takeover.clean();
         }
+        let Some(pins) = &self.pins else {
+            return Ok(());
+        };
         for (_, path) in pins.program_arrays() {
             let tracing = self.tracing.as_ref().and_then(|t| t.programs.pin.as_ref());
             if self.programs.pin.as_ref() != Some(&path) && tracing != Some(&path) {
                 migration::remove(&path);
             }
         }
+        Ok(())
     }
 
     /// The main program, to run it on packets of a test.
@@ -180,7 +197,7 @@ impl Attacher {
     /// If the kernel refuses; the usual programs are in their place again then.
     pub fn trace(&mut self, mut programs: TracePrograms) -> Result<()> {
         if let Some(pins) = &self.pins {
-            Record::write(pins, programs.program()?.info()?.id())?;
+            Record::write(pins, &[programs.program()?.info()?.id()])?;
         }
         self.tracing = Some(programs);
         let done = self.replace_all();
@@ -215,12 +232,14 @@ impl Attacher {
             None => self.programs.main()?,
         };
         for interface in pins.interfaces() {
-            let path = pins.link(&interface);
+            let pin = pins.link(&interface);
+            let path = pins.found_link(&interface).unwrap_or_else(|| pin.clone());
             // One that is gone is attached to when it comes back.
             if pinned_link::interface(&path)?.is_some() {
                 replace(program, &path).with_context(|| {
                     format!("interface {interface}: cannot replace the program")
                 })?;
+                make_own(&path, &pin)?;
             }
         }
         Ok(())
@@ -252,6 +271,15 @@ impl Attacher {
     pub fn interfaces(&self) -> Vec<String> {
         self.pins.as_ref().map(Pins::interfaces).unwrap_or_default()
     }
+}
+
+/// Moves the pin of a link that another version of the maps has had.
+fn make_own(path: &Path, pin: &Path) -> Result<()> {
+    if path != pin {
+        fs::rename(path, pin)
+            .with_context(|| format!("{}: cannot become {}", path.display(), pin.display()))?;
+    }
+    Ok(())
 }
 
 /// Replaces the program behind a pinned link, atomically.

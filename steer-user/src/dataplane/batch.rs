@@ -257,30 +257,33 @@ fn update(map: BorrowedFd<'_>, keys: &[u8], key: usize, values: &[u8]) -> io::Re
     Ok(count)
 }
 
-/// The value of a key, of the length that the map has; false if there is none.
-pub(super) fn look_up_bytes(map: BorrowedFd<'_>, key: &[u8], value: &mut [u8]) -> io::Result<bool> {
-    /// `BPF_MAP_LOOKUP_ELEM`.
-    const LOOKUP: libc::c_long = 1;
+/// Removes an entry, of a key of the length that the map has. One that is gone already is as good.
+///
+/// # Errors
+/// If the kernel refuses.
+pub(super) fn remove_bytes(map: BorrowedFd<'_>, key: &[u8]) -> io::Result<()> {
+    /// `BPF_MAP_DELETE_ELEM`.
+    const DELETE: libc::c_long = 3;
     let element = Element {
         map: map.as_raw_fd() as u64,
         key: key.as_ptr() as u64,
-        value: value.as_mut_ptr() as u64,
+        value: 0,
         flags: 0,
     };
-    // SAFETY: key and value are as long as the map's.
+    // SAFETY: a key as long as the map's.
     let result = unsafe {
         libc::syscall(
             libc::SYS_bpf,
-            LOOKUP,
+            DELETE,
             &raw const element,
             size_of::<Element>(),
         )
     };
     if result == 0 {
-        return Ok(true);
+        return Ok(());
     }
     match io::Error::last_os_error() {
-        error if error.raw_os_error() == Some(libc::ENOENT) => Ok(false),
+        error if error.raw_os_error() == Some(libc::ENOENT) => Ok(()),
         error => Err(error),
     }
 }

@@ -43,8 +43,6 @@ fn flatten(fields: &[Field], outer: &str, start: usize, columns: &mut Vec<Column
 #[derive(Debug)]
 pub(super) struct Conversion {
     moves: Vec<Move>,
-    /// Where both have a field of this name, in the old one and the new one.
-    last_ms: Option<[usize; 2]>,
 }
 
 #[derive(Debug)]
@@ -83,11 +81,7 @@ impl Conversion {
                 sizes,
             });
         }
-        let last_ms = moves
-            .iter()
-            .find(|step| step.name == "last_ms" && step.sizes == [4, 4])
-            .map(|step| [step.from, step.to]);
-        Ok(Self { moves, last_ms })
+        Ok(Self { moves })
     }
 
     /// Makes the new one, of zeros before.
@@ -106,16 +100,6 @@ impl Conversion {
             new[step.to..][..kept].copy_from_slice(&from[..kept]);
         }
         Ok(())
-    }
-
-    /// When an old value and a new one were last used, if they say it.
-    pub(super) fn last_used(&self, old: &[u8], new: &[u8]) -> Option<[u32; 2]> {
-        let [from, to] = self.last_ms?;
-        let read = |bytes: &[u8], at| {
-            let bytes: [u8; 4] = bytes.get(at..)?.first_chunk().copied()?;
-            Some(u32::from_ne_bytes(bytes))
-        };
-        Some([read(old, from)?, read(new, to)?])
     }
 }
 

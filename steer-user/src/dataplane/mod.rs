@@ -7,6 +7,7 @@ mod convert;
 mod decap;
 mod device;
 mod footprint;
+mod gate;
 mod host;
 mod insist;
 mod kernel;

@@ -119,16 +119,16 @@ impl Record {
         })
     }
 
-    /// Writes the record of this version, and that a program is about to use the maps. With the first
-    /// one the maps are complete.
+    /// Writes the record of this version, and that programs are about to use the maps. With the first
+    /// ones the maps are complete.
     ///
     /// # Errors
     /// If the kernel refuses.
-    pub(super) fn write(pins: &Pins, program: u32) -> Result<()> {
+    pub(super) fn write(pins: &Pins, more: &[u32]) -> Result<()> {
         let path = pins.map(maps::LAYOUT);
         let found = Self::read(pins)?;
         let mut programs = found.as_ref().map_or(Vec::new(), |found| found.1.clone());
-        programs.push(program);
+        programs.extend(more);
         let text = serde_json::to_vec(&Self::own())?;
         let pinned = path.exists();
         let mut map = if pinned {

@@ -1,38 +1,53 @@
 //! Maps of another version of the ABI, newer or older: those that look alike are pinned for this
 //! version too, and used by the programs of both; entries of others are converted, field by field.
 //!
-//! Until programs of this version run on an interface nothing of the other one is changed, so whatever
-//! fails before leaves it as it was. The record (`LAYOUT`) is pinned once all maps are complete, and it
-//! names the programs that use them; a link's program thus tells whose maps are in use, whenever a
-//! daemon dies.
+//! Programs of the other version go on until all is copied: interfaces get the gate ([`Gate`]), which hands
+//! packets to them. In the end it holds what is steered, for as long as it takes to copy what has changed
+//! since the last time, so that both versions have the same; then one word lets packets go to the programs
+//! of this version, at all interfaces at once. A daemon that dies before leaves the programs of before at work,
+//! held packets or not, and one that dies after it those of this version.
+//!
+//! The record (`LAYOUT`) is pinned once all maps are complete, and it names the programs that use them; a
+//! link's program and the gate thus tell whose maps are in use.
 
-use std::{io, os::fd::AsFd as _};
+use std::{
+    collections::HashMap,
+    hash::{BuildHasher as _, RandomState},
+    io,
+    os::fd::AsFd as _,
+    path::PathBuf,
+    time::{Duration, Instant},
+};
 
 use anyhow::{Context, Result, anyhow, bail};
 use aya::{
     maps::{MapData, MapInfo, MapType},
     util::nr_cpus,
 };
-use steer_common::abi::{Slot, Track, maps};
+use steer_common::abi::{MAIN, Slot, Track, maps};
 use tracing::{info, warn};
 
 use super::{
     batch,
     convert::Conversion,
-    pinned_link,
+    gate::Gate,
+    migration, pinned_link,
     pins::Pins,
     record::{MapLayout, Record},
     sizes::Sizes,
     specs::{SPECS, Spec},
-    sweep::now_ms,
 };
+
+/// How often the last changes are copied, if it takes longer than packets were held for.
+const TRIES: u32 = 5;
+/// Packets are held for so many times what copying took the last time, and so much more.
+const TIMES: u32 = 3;
+const MORE: Duration = Duration::from_millis(300);
 
 /// What is taken over. Dropped before programs of this version run, it leaves no trace.
 pub(super) struct Takeover {
     own: Pins,
     from: Option<Source>,
-    /// When entries were copied; `None` if another daemon did it.
-    copied: Option<u32>,
     finished: bool,
 }
 
@@ -40,8 +55,6 @@ struct Source {
     pins: Pins,
     abi: u32,
     tables: Vec<Table>,
-    /// A daemon of this version has begun, and did not live to its end.
-    continued: bool,
 }
 
 /// A map whose entries are converted.
@@ -50,6 +63,15 @@ struct Table {
     before: MapLayout,
     key: Conversion,
     value: Conversion,
+    /// What was copied, of tables of flows.
+    copied: Copied,
+}
+
+/// Entries, as hashes of their keys and values: whole ones would be a second table in memory.
+#[derive(Default)]
+struct Copied {
+    hasher: RandomState,
+    entries: HashMap<u64, u64>,
 }
 
 impl Takeover {
@@ -61,31 +83,28 @@ impl Takeover {
         let mut takeover = Self {
             own: own.clone(),
             from: None,
-            copied: None,
             finished: false,
         };
         let ours = Record::read(own)?;
         if let Some((ours, _)) = &ours {
             compare(own, ours)?;
         }
-        let continued = ours.is_some_and(|(_, programs)| runs(own, &programs));
-        let Some((other, record)) = choose(own, continued)? else {
+        let unfinished = Gate::is_closed(own)?;
+        let runs_here = ours.is_some_and(|(_, programs)| !unfinished && runs(own, &programs));
+        let Some((other, record)) = choose(own, runs_here, unfinished)? else {
             return Ok(takeover);
         };
-        if !continued {
-            own.remove_maps()?;
-        }
+        own.remove_maps()?;
         // From here on what is pinned is taken away again if anything fails.
         let source = takeover.from.insert(Source {
             pins: other,
             abi: record.abi,
             tables: Vec::new(),
-            continued,
         });
-        source.tables = take(own, &source.pins, &record, sizes, continued)?;
+        source.tables = take(own, &source.pins, &record, sizes)?;
         info!(
             from = record.abi,
-            continued,
+            unfinished,
             converted = ?source.tables.iter().map(|table| table.spec.name).collect::<Vec<_>>(),
             "taking over the maps of another version"
         );
@@ -97,57 +116,117 @@ impl Takeover {
         self.from.is_some()
     }
 
+    /// Where the programs that are taken over from are pinned.
+    ///
+    /// # Errors
+    /// If they cannot be found.
+    pub(super) fn programs_before(&self) -> Result<Option<PathBuf>> {
+        let Some(source) = &self.from else {
+            return Ok(None);
+        };
+        let running = running(&source.pins);
+        let mut found = None;
+        for (number, path) in source.pins.program_arrays() {
+            let map = MapData::from_pin(&path)
+                .with_context(|| format!("{}: cannot be opened", path.display()))?;
+            // The kernel says the number of the program.
+            let main: Option<u32> = batch::get(map.fd().as_fd(), &MAIN)
+                .with_context(|| format!("{}: cannot be read", path.display()))?;
+            if let Some(main) = main {
+                let key = (running.contains(&main), number);
+                if found.as_ref().is_none_or(|(best, _)| *best < key) {
+                    found = Some((key, path));
+                }
+            }
+        }
+        let (_, path) = found.with_context(|| {
+            format!(
+                "{}: no programs are pinned here that could go on meanwhile; everything was left as it \
+                 was. `steer detach` removes what is left, and stops steering until the next start",
+                source.pins.folder().display()
+            )
+        })?;
+        Ok(Some(path))
+    }
+
     /// Converts entries, while the programs of before go on.
     ///
     /// # Errors
     /// If the kernel refuses, or an entry cannot be converted.
     pub(super) fn copy(&mut self) -> Result<()> {
-        let Some(source) = self.from.as_ref().filter(|source| !source.continued) else {
+        let Some(source) = &mut self.from else {
             return Ok(());
         };
-        let begun = now_ms();
-        for table in &source.tables {
-            let entries = table.convert(&source.pins, &self.own, None)?;
+        for table in &mut source.tables {
+            let entries = table.convert(&source.pins, &self.own)?;
             info!(map = table.spec.name, entries, "converted");
         }
-        self.copied = Some(begun);
         Ok(())
     }
 
-    /// Takes over what became of flows meanwhile, and removes the pins of before. Their programs
-    /// must be gone.
-    pub(super) fn finish(&mut self) {
-        self.finished = true;
-        // Others that nobody runs go as well.
-        let others = self.own.others().unwrap_or_default();
-        if let Some(source) = self.from.take() {
-            for table in source.tables.iter().filter(|table| table.has_flows()) {
-                let since = self.copied.map_or(Newer::All, Newer::Since);
-                if let Err(error) = table.convert(&source.pins, &self.own, Some(since)) {
-                    let error = format!("{error:#}");
-                    let map = table.spec.name;
-                    warn!(map, error, "the last flows were not converted");
-                }
+    /// Copies what became of flows meanwhile, and lets packets go to the programs of this version. All
+    /// interfaces must have the gate.
+    ///
+    /// # Errors
+    /// If it cannot be copied. The programs of before go on.
+    pub(super) fn switch(&mut self, gate: &Gate) -> Result<()> {
+        let Some(source) = &mut self.from else {
+            return Ok(());
+        };
+        let mut last = source.copy_flows(&self.own)?;
+        for _ in 0..TRIES {
+            let begun = Instant::now();
+            gate.hold(TIMES * last + MORE);
+            let copied = source.copy_flows(&self.own).inspect_err(|_| gate.close())?;
+            if gate.open() {
+                self.finished = true;
+                let held = begun.elapsed();
+                info!(
+                    from = source.abi,
+                    ?held,
+                    "maps of another version taken over"
+                );
+                return Ok(());
             }
-            info!(from = source.abi, "maps of another version taken over");
+            warn!(took = ?copied, "flows change faster than they can be copied; once more");
+            last = copied;
         }
-        for other in others {
+        bail!(
+            "maps of version {} cannot be taken over: copying the last flows took longer than {TIMES} times \
+             what it had taken before; the programs of before go on",
+            source.abi
+        );
+    }
+
+    /// Removes what was before. Programs of this version must be attached in place of the gate.
+    pub(super) fn clean(&self) {
+        for other in self.own.others().unwrap_or_default() {
             if let Err(error) = other.remove_version() {
                 let error = format!("{error:#}");
                 warn!(error, "pins of another version stay");
             }
         }
+        let gate = self.own.map(maps::GATE);
+        if gate.exists() {
+            migration::remove(&gate);
+        }
+    }
+}
+
+impl Source {
+    /// Copies what has changed in tables of flows since the last time, and says how long it took.
+    fn copy_flows(&mut self, own: &Pins) -> Result<Duration> {
+        let begun = Instant::now();
+        for table in self.tables.iter_mut().filter(|table| table.has_flows()) {
+            table.convert(&self.pins, own)?;
+        }
+        Ok(begun.elapsed())
     }
 }
 
 impl Drop for Takeover {
     fn drop(&mut self) {
         if self.finished || self.from.is_none() {
-            return;
-        }
-        // What runs already is in use.
-        let ours = Record::read(&self.own).ok().flatten();
-        if ours.is_some_and(|(_, programs)| runs(&self.own, &programs)) {
             return;
         }
         if let Err(error) = self.own.remove_version() {
@@ -157,20 +236,32 @@ impl Drop for Takeover {
     }
 }
 
-/// Whether a link of any version has one of these programs.
-fn runs(pins: &Pins, programs: &[u32]) -> bool {
+/// The programs that links of any version have.
+fn running(pins: &Pins) -> Vec<u32> {
     let interfaces = pins.interfaces();
     let links = interfaces.iter().filter_map(|name| pins.found_link(name));
-    let mut running = links.filter_map(|link| pinned_link::program(&link).ok());
-    running.any(|program| programs.contains(&program))
+    links
+        .filter_map(|link| pinned_link::program(&link).ok())
+        .collect()
+}
+
+/// Whether a link of any version has one of these programs.
+fn runs(pins: &Pins, programs: &[u32]) -> bool {
+    running(pins)
+        .iter()
+        .any(|program| programs.contains(program))
 }
 
 /// The version to take over from: one that runs, or where there is nothing of our own, any. Maps without
-/// a record, beside others, are those of a daemon that died before it had all of them.
-fn choose(own: &Pins, ours_runs: bool) -> Result<Option<(Pins, Record)>> {
+/// a record, beside others, are those of a daemon that died before it had all of them, and what was being
+/// taken over when a daemon died (`unfinished`) is a copy of what is in use.
+fn choose(own: &Pins, ours_runs: bool, unfinished: bool) -> Result<Option<(Pins, Record)>> {
     let mut chosen = None;
     let mut silent = None;
     for pins in own.others()? {
+        if Gate::is_closed(&pins)? {
+            continue;
+        }
         match Record::read(&pins)? {
             Some((record, programs)) => {
                 let running = runs(&pins, &programs);
@@ -182,7 +273,9 @@ fn choose(own: &Pins, ours_runs: bool) -> Result<Option<(Pins, Record)>> {
             None => {}
         }
     }
-    let begun = !own.has_maps() || (!own.map(maps::LAYOUT).exists() && own.own_links().is_empty());
+    let begun = unfinished
+        || !own.has_maps()
+        || (!own.map(maps::LAYOUT).exists() && own.own_links().is_empty());
     if let Some(pins) =
         silent.filter(|pins| chosen.is_none() && begun || !pins.own_links().is_empty())
     {
@@ -215,13 +308,7 @@ fn compare(pins: &Pins, found: &Record) -> Result<()> {
 }
 
 /// Pins what looks alike, and says what has to be converted.
-fn take(
-    own: &Pins,
-    other: &Pins,
-    record: &Record,
-    sizes: &Sizes,
-    continued: bool,
-) -> Result<Vec<Table>> {
+fn take(own: &Pins, other: &Pins, record: &Record, sizes: &Sizes) -> Result<Vec<Table>> {
     let mut tables = Vec::new();
     for spec in SPECS.iter().filter(|spec| spec.name != maps::PROGRAMS) {
         let path = other.map(spec.name);
@@ -230,12 +317,10 @@ fn take(
         };
         let info = MapInfo::from_pin(&path)
             .with_context(|| format!("{}: cannot be opened", path.display()))?;
-        let allowed = sizes.entries(spec.name).map(|_| info.max_entries());
-        let same_shape = spec.check(&info, allowed.unwrap_or(spec.entries)).is_ok();
+        let wanted = sizes.entries(spec.name).unwrap_or(spec.entries);
+        let same_shape = spec.check(&info, wanted).is_ok();
         if same_shape && *before == MapLayout::of(spec) {
-            if !continued {
-                share(&path, own, spec)?;
-            }
+            share(&path, own, spec)?;
             continue;
         }
         let kind = info.map_type().map_err(|error| anyhow!(error))?;
@@ -258,15 +343,6 @@ fn share(path: &std::path::Path, own: &Pins, spec: &Spec) -> Result<()> {
         .with_context(|| format!("{}: cannot be pinned", pin.display()))
 }
 
-/// Which entries are converted once more, if they were used later than what the new map has of them.
-#[derive(Clone, Copy)]
-enum Newer {
-    /// All.
-    All,
-    /// Those that were used since.
-    Since(u32),
-}
-
 impl Table {
     fn new(spec: &'static Spec, before: MapLayout, kind: MapType) -> Result<Self> {
         if is_per_cpu(kind) != is_per_cpu(spec.kind) {
@@ -278,6 +354,7 @@ impl Table {
             key: Conversion::between(&before.key, &now.key)?,
             value: Conversion::between(&before.value, &now.value)?,
             before,
+            copied: Copied::default(),
         })
     }
 
@@ -286,13 +363,15 @@ impl Table {
         matches!(self.spec.kind, MapType::Hash | MapType::LruHash)
     }
 
-    fn convert(&self, other: &Pins, own: &Pins, newer: Option<Newer>) -> Result<usize> {
+    /// Copies entries; of flows only what has changed since the last time, and what has gone is removed.
+    fn convert(&mut self, other: &Pins, own: &Pins) -> Result<usize> {
         let open = |pins: &Pins| {
             let path = pins.map(self.spec.name);
             MapData::from_pin(&path)
                 .with_context(|| format!("{}: cannot be opened", path.display()))
         };
         let (from, to) = (open(other)?, open(own)?);
+        let (from, to) = (from.fd().as_fd(), to.fd().as_fd());
         let cpus = match self.spec.kind {
             kind if is_per_cpu(kind) => nr_cpus().map_err(|(_, error)| error)?,
             _ => 1,
@@ -303,7 +382,12 @@ impl Table {
             _ => (size as usize).next_multiple_of(8),
         };
         let (old_value, new_value) = (stride(self.before.value_size), stride(self.spec.value));
-        let mut present = vec![0; new_value * cpus];
+        let old_lengths = [self.before.key_size as usize, old_value * cpus];
+        let lengths = [self.spec.key as usize, new_value * cpus];
+        let has_flows = self.has_flows();
+        let hasher = &self.copied.hasher;
+        let copied = &self.copied.entries;
+        let mut found = HashMap::with_capacity(copied.len());
         let mut make =
             |[old_key, old]: [&[u8]; 2], [key, new]: [&mut [u8]; 2]| -> io::Result<bool> {
                 self.key.apply(old_key, key).map_err(io::Error::other)?;
@@ -313,32 +397,32 @@ impl Table {
                 if self.spec.name == maps::SLOTS {
                     make_safe(new);
                 }
-                let Some(newer) = newer else { return Ok(true) };
-                let used = self.value.last_used(old, new).map(|[_, used]| used);
-                if let (Newer::Since(since), Some(used)) = (newer, used)
-                    && is_before(used, since)
-                {
-                    return Ok(false);
-                }
-                if !batch::look_up_bytes(to.fd().as_fd(), key, &mut present)? {
+                if !has_flows {
                     return Ok(true);
                 }
-                let found = self.value.last_used(old, &present);
-                Ok(found.is_some_and(|[used, found]| is_before(found, used)))
+                let (key, value) = (hasher.hash_one(&*key), hasher.hash_one(&*new));
+                found.insert(key, value);
+                Ok(copied.get(&key) != Some(&value))
             };
-        batch::transfer(
-            [from.fd().as_fd(), to.fd().as_fd()],
-            [self.before.key_size as usize, old_value * cpus],
-            [self.spec.key as usize, new_value * cpus],
-            &mut make,
-        )
-        .with_context(|| format!("map {}: cannot be converted", self.spec.name))
+        let context = || format!("map {}: cannot be converted", self.spec.name);
+        let entries =
+            batch::transfer([from, to], old_lengths, lengths, &mut make).with_context(context)?;
+        if copied.keys().any(|key| !found.contains_key(key)) {
+            let mut gone = Vec::new();
+            let mut look = |[key, _]: [&[u8]; 2], _: [&mut [u8]; 2]| {
+                if !found.contains_key(&hasher.hash_one(key)) {
+                    gone.push(key.to_owned());
+                }
+                Ok(false)
+            };
+            batch::transfer([to, to], lengths, lengths, &mut look).with_context(context)?;
+            for key in gone {
+                batch::remove_bytes(to, &key).with_context(context)?;
+            }
+        }
+        self.copied.entries = found;
+        Ok(entries)
     }
-}
-
-/// Whether one moment is before another, of the clock in maps.
-const fn is_before(a: u32, b: u32) -> bool {
-    a != b && b.wrapping_sub(a) < u32::MAX / 2
 }
 
 /// Programs of before write to their slots until the end: what they may note meanwhile is taken to be

@@ -46,7 +46,7 @@ impl Tracer {
     /// # Errors
     /// If the kernel refuses.
     pub fn load(&self, filter: &TraceFilter) -> Result<(TracePrograms, TraceEvents)> {
-        let mut programs = Programs::load(trace_object(), Some(&self.pins), &self.sizes)?;
+        let mut programs = Programs::load(trace_object(), Some(&self.pins), &self.sizes, None)?;
         programs.first = TRACE_FIRST;
         let array = self.complete(&mut programs)?;
         let ebpf = &mut programs.ebpf;

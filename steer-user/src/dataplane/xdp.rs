@@ -8,10 +8,12 @@ use aya::{
     maps::{Map, MapData, ProgramArray},
     programs::Xdp as Program,
 };
-use steer_common::abi::{PROGRAMS, maps};
+use steer_common::abi::{GATE, PROGRAMS, maps};
 
 use super::{
-    Attacher, MapMemory, insist,
+    Attacher, MapMemory,
+    gate::Gate,
+    insist,
     kernel::check_kernel,
     kernel_maps::KernelMaps,
     memory_use::Meters,
@@ -26,7 +28,7 @@ use super::{
 };
 
 /// Name of the program in the object.
-const PROGRAM: &str = "steer_main";
+pub(super) const PROGRAM: &str = "steer_main";
 
 /// What to load, and where to keep it.
 #[derive(Clone, Debug, Default)]
@@ -69,20 +71,35 @@ impl Xdp {
             adopted |= SPECS.iter().any(|spec| pins.map(spec.name).exists());
             migration = Some(Migration::begin(pins, &sizes)?);
         }
-        let mut programs = Programs::load(object(), pins.as_ref(), &sizes)?;
+        let before = match &takeover {
+            Some(takeover) => takeover.programs_before()?,
+            None => None,
+        };
+        let mut programs = Programs::load(object(), pins.as_ref(), &sizes, before)?;
         if let Some(migration) = &migration {
             migration.copy()?;
         }
         if let Some(takeover) = &mut takeover {
             takeover.copy()?;
         }
+        let gate = if takeover.as_ref().is_some_and(Takeover::is_one) {
+            Some(Gate::of(&programs.ebpf)?)
+        } else {
+            None
+        };
         if let Some(pins) = &pins {
-            Record::write(pins, programs.main()?.info()?.id())?;
+            let mut first = vec![programs.main()?.info()?.id()];
+            if gate.is_some() {
+                programs.load_program(GATE)?;
+                programs.first = GATE;
+                first.push(programs.main()?.info()?.id());
+            }
+            Record::write(pins, &first)?;
         }
         let meters = Meters::of(&programs.ebpf)?;
         let maps = KernelMaps::new(&mut programs.ebpf)?;
         Ok(Self {
-            attacher: Attacher::new(programs, meters, pins, sizes, (migration, takeover)),
+            attacher: Attacher::new(programs, meters, pins, sizes, (migration, takeover, gate)),
             maps,
             adopted,
             sizes,
@@ -108,8 +125,11 @@ impl Xdp {
     }
 
     /// As [`Attacher::settle`].
-    pub fn settle(&mut self) {
-        self.attacher.settle();
+    ///
+    /// # Errors
+    /// As there.
+    pub fn settle(&mut self) -> Result<()> {
+        self.attacher.settle()
     }
 
     /// As [`Attacher::interfaces`].
@@ -165,13 +185,19 @@ pub(super) struct Programs {
 }
 
 impl Programs {
-    /// Loads them. Maps that are pinned are used, others made and pinned.
+    /// Loads them. Maps that are pinned are used, others made and pinned. With the place of other programs
+    /// the gate can hand packets to those.
     ///
     /// # Errors
     /// If the kernel refuses.
-    pub(super) fn load(object: &[u8], pins: Option<&Pins>, sizes: &Sizes) -> Result<Self> {
+    pub(super) fn load(
+        object: &[u8],
+        pins: Option<&Pins>,
+        sizes: &Sizes,
+        before: Option<PathBuf>,
+    ) -> Result<Self> {
         let pin = pins.map(Pins::new_program_array);
-        let loaded = Self::load_at(object, pins, sizes, pin.clone());
+        let loaded = Self::load_at(object, pins, sizes, (pin.clone(), before));
         if let (Err(_), Some(pin)) = (&loaded, pin.filter(|pin| pin.exists())) {
             migration::remove(&pin);
         }
@@ -182,11 +208,15 @@ impl Programs {
         object: &[u8],
         pins: Option<&Pins>,
         sizes: &Sizes,
-        pin: Option<PathBuf>,
+        (pin, before): (Option<PathBuf>, Option<PathBuf>),
     ) -> Result<Self> {
         let mut loader = EbpfLoader::new();
         // Of a refusal the kernel's reason, not each of the steps before it.
         loader.verifier_log_level(VerifierLogLevel::STATS);
+        if let (Some(pins), Some(before)) = (pins, before) {
+            loader.map_pin_path(maps::BEFORE, before);
+            loader.map_pin_path(maps::GATE, pins.map(maps::GATE));
+        }
         for spec in &SPECS {
             if let Some(entries) = sizes.entries(spec.name) {
                 loader.map_max_entries(spec.name, entries);

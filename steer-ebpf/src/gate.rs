@@ -1,0 +1,41 @@
+//! What packets come to while programs of another version take over: one word says for all interfaces
+//! whose turn it is.
+
+use aya_ebpf::{
+    bindings::xdp_action, helpers::generated::bpf_ktime_get_ns, macros::xdp, programs::XdpContext,
+};
+use steer_common::{
+    abi::{GATE_OPEN, MAIN},
+    hold,
+    verdict::DropReason,
+};
+
+use crate::{begin, dropped, finish, maps};
+
+/// Hands packets to the programs of before, or to those of this version; in between it drops what is
+/// steered, for a time that ends by itself.
+#[xdp]
+#[inline(always)]
+pub fn steer_gate(ctx: XdpContext) -> u32 {
+    let Some(gate) = maps::GATE.get_ptr(0) else {
+        return xdp_action::XDP_PASS;
+    };
+    // SAFETY: a word of the map, which the daemon writes as a whole.
+    let until = unsafe { gate.read_volatile() };
+    if until != GATE_OPEN {
+        // SAFETY: the helper takes nothing.
+        if unsafe { bpf_ktime_get_ns() } < until {
+            let Some((mut frame, interface, tables)) = begin(&ctx) else {
+                return xdp_action::XDP_PASS;
+            };
+            let outcome = hold(&mut frame, &tables);
+            return finish(&ctx, outcome, interface);
+        }
+        // SAFETY: the array holds programs of the other version only, which see an untouched packet.
+        unsafe { maps::BEFORE.tail_call(&ctx, MAIN) };
+        // Nobody holds those any more.
+    }
+    // SAFETY: the array holds programs of this object only.
+    unsafe { maps::PROGRAMS.tail_call(&ctx, MAIN) };
+    dropped(DropReason::Internal as u32)
+}
