@@ -112,6 +112,34 @@ fn another_version_takes_over_flows_of_ipip_and_gives_them_back() {
     takes_over_and_gives_back("ipip");
 }
 
+/// A takeover that fails leaves the old program at work, and the daemon of before starts again.
+#[test]
+fn an_upgrade_that_fails_leaves_the_old_one_running() {
+    let mut fleet = fleet("nat");
+    let load = load(&fleet);
+    wait(Duration::from_secs(10), "requests flow", || {
+        Ok(fleet.status()?.to_string().contains("\"packets\""))
+    })
+    .unwrap();
+    let pins = fleet.bpffs().join(format!("steer/v{ABI_VERSION}/maps"));
+    let config = fleet.config_path();
+    let config = config.display().to_string();
+    fleet.kill_daemon();
+    // What the new version cannot find its way about in.
+    let (arrays, aside) = (pins.join("NAT_FORWARD"), pins.join("ASIDE"));
+    std::fs::rename(pins.join("NAT_SOURCES"), &aside).unwrap();
+    std::fs::rename(&arrays, pins.join("NAT_SOURCES")).unwrap();
+    fleet.use_program(PROGRAMS[1]).unwrap();
+    let error = fleet.in_node(&["run", "--config", &config]).unwrap_err();
+    let error = format!("{error:#}");
+    assert!(error.contains("NAT_"), "{error}");
+    assert_eq!(versions(&fleet), [format!("v{ABI_VERSION}")]);
+    std::fs::rename(pins.join("NAT_SOURCES"), &arrays).unwrap();
+    std::fs::rename(&aside, pins.join("NAT_SOURCES")).unwrap();
+    restart_as(&mut fleet, 0);
+    whole(load, "an upgrade that fails");
+}
+
 /// Whatever moment a daemon of another version dies at, the next one of either version goes on.
 #[test]
 fn killed_at_any_moment_of_a_takeover_nothing_is_lost() {

@@ -317,6 +317,13 @@ fn take(own: &Pins, other: &Pins, record: &Record, sizes: &Sizes) -> Result<Vec<
         };
         let info = MapInfo::from_pin(&path)
             .with_context(|| format!("{}: cannot be opened", path.display()))?;
+        if (info.key_size(), info.value_size()) != (before.key_size, before.value_size) {
+            bail!(
+                "{}: this map is not what its record says; everything was left as it was. `steer detach` \
+                 removes it, and stops steering until the next start",
+                path.display()
+            );
+        }
         let wanted = sizes.entries(spec.name).unwrap_or(spec.entries);
         let same_shape = spec.check(&info, wanted).is_ok();
         if same_shape && *before == MapLayout::of(spec) {

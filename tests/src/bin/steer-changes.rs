@@ -23,6 +23,8 @@ const AROUND: Duration = Duration::from_millis(1500);
 const GENERATIONS: u64 = 9;
 /// Daemons that are killed while they take over.
 const KILLS: u64 = 10;
+/// Daemons that are killed while they apply a configuration.
+const APPLY_KILLS: u64 = 12;
 
 /// What changes cost clients, in a table.
 #[derive(Debug, Parser)]
@@ -168,6 +170,22 @@ impl Table {
             self.mode,
             longest.as_secs_f64() * 1e3
         );
+        let mut taken = 0;
+        self.under(
+            &format!("{APPLY_KILLS} SIGKILLs while configurations are applied"),
+            &mut |fleet| {
+                for kill in 0..APPLY_KILLS {
+                    taken += u64::from(kill_an_apply(fleet, &good, kill)?);
+                }
+                write(&good)?;
+                fleet.cli(&["config", "apply", &path]).map(drop)
+            },
+        )?;
+        println!(
+            "{:<5} of those kills {taken} left the new configuration, {} the one of before, none another",
+            self.mode,
+            APPLY_KILLS - taken
+        );
         Ok(())
     }
 
@@ -175,7 +193,7 @@ impl Table {
         let (stop, stopped) = watch::channel(false);
         let running = Load {
             concurrency: 8,
-            duration: Duration::from_secs(180),
+            duration: Duration::from_secs(900),
             timeout: Duration::from_secs(20),
             stop: Some(stopped),
             ..Load::new(SocketAddr::new(self.fleet.vip(), HTTP))
@@ -203,6 +221,44 @@ impl Table {
         );
         Ok(())
     }
+}
+
+/// Kills the daemon some time after it was asked to apply a configuration, and starts another one. Says
+/// whether the new one was in use then.
+fn kill_an_apply(fleet: &mut Fleet, good: &str, kill: u64) -> Result<bool> {
+    let next = good.replace("\"chat-tls\"", &format!("\"chat-tls-killed-{kill}\""));
+    let state = fleet.state().display().to_string();
+    let before = fleet.in_node(&["config", "show", "--state", &state])?;
+    let path = fleet.path("next.toml");
+    fs::write(&path, &next)?;
+    let pid = fleet.daemon_pid()?;
+    let site = &*fleet;
+    let told = std::thread::scope(|scope| -> Result<bool> {
+        let path = path.display().to_string();
+        let apply = scope.spawn(move || site.cli(&["config", "apply", &path]).is_ok());
+        // From before the request is there to after it is answered.
+        std::thread::sleep(Duration::from_millis(kill * 6));
+        // SAFETY: kill touches no memory; the daemon is a child that was not waited for.
+        unsafe { libc::kill(pid, libc::SIGKILL) };
+        apply
+            .join()
+            .map_err(|_| anyhow::anyhow!("the apply has failed"))
+    })?;
+    let now = fleet.in_node(&["config", "show", "--state", &state])?;
+    let is_new = now.contains(&next);
+    ensure!(
+        is_new || now == before,
+        "neither the old nor the new one: {now}"
+    );
+    ensure!(is_new || !told, "what was answered is lost");
+    fleet.kill_daemon();
+    fleet.start()?;
+    let shown = fleet.cli(&["config", "show"])?;
+    ensure!(
+        shown.contains(&next) == is_new,
+        "another one is in use: {shown}"
+    );
+    Ok(is_new)
 }
 
 /// Another service, for a reload.
