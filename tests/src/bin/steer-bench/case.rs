@@ -51,6 +51,10 @@ pub(crate) enum Program {
     Lru,
     LruInsert,
     Steer,
+    /// Steer while somebody traces other packets.
+    Others,
+    /// Steer while somebody traces these.
+    Traced,
 }
 
 impl Program {
@@ -74,7 +78,7 @@ impl Program {
             Self::Lpm => "lpm",
             Self::Lru => "lru",
             Self::LruInsert => "lru_insert",
-            Self::Steer => "steer",
+            Self::Steer | Self::Others | Self::Traced => "steer",
         }
     }
 }

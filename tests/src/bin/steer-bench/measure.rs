@@ -8,12 +8,13 @@ use aya::{
     maps::{Array, MapData, ProgramArray},
     programs::{ProgramFd, TestRun as _, TestRunOptions, Xdp as Kind},
 };
-use steer_common::abi::bench::Run;
-use steer_user::dataplane::{OpenOptions, Sizes, Xdp, bench_object};
+use steer_common::abi::{TraceFilter, bench::Run};
+use steer_tests::bpffs::Bpffs;
+use steer_user::dataplane::{OpenOptions, Sizes, TracePrograms, Xdp, bench_object};
 
 use crate::{
     case::{self, Case, LEN, Program},
-    cases::{self, bare},
+    cases::{self, bare, trace},
     report::Measured,
     scene::Scene,
 };
@@ -84,6 +85,10 @@ struct Bench {
     run: Array<MapData, Run>,
     table: ProgramArray<MapData>,
     steer: Xdp,
+    /// Copies that trace, made when they are asked for.
+    tracing: Vec<(Program, TracePrograms)>,
+    /// Where maps are pinned: copies find them by that.
+    _bpffs: Bpffs,
     /// Where the next series of unique flows begins.
     next: u32,
 }
@@ -105,9 +110,10 @@ impl Bench {
             program(&mut programs, name)?.load()?;
         }
         program(&mut programs, "bench")?.load()?;
+        let bpffs = Bpffs::mount()?;
         let mut steer = Xdp::open(&OpenOptions {
             sizes: capacity.map_or_else(Sizes::default, Sizes::of_each),
-            ..OpenOptions::default()
+            bpffs: Some(bpffs.path().to_owned()),
         })?;
         cases::prepare(Scene::new(steer.maps(), INTERFACE, flows))?;
         Ok(Self {
@@ -115,6 +121,8 @@ impl Bench {
             run,
             table,
             steer,
+            tracing: Vec::new(),
+            _bpffs: bpffs,
             next: 0,
         })
     }
@@ -131,9 +139,24 @@ impl Bench {
         result
     }
 
+    /// The first program of a copy that traces by this filter.
+    fn traced(&mut self, program: Program, filter: &TraceFilter) -> Result<ProgramFd> {
+        if !self.tracing.iter().any(|(made, _)| *made == program) {
+            let (copy, _) = self.steer.tracer()?.load(filter)?;
+            self.tracing.push((program, copy));
+        }
+        let mut made = self.tracing.iter_mut();
+        let (_, copy) = made
+            .find(|(made, _)| *made == program)
+            .context("the copy that was just made")?;
+        Ok(copy.program()?.fd()?.try_clone()?)
+    }
+
     fn series(&mut self, case: &Case, flow_mask: u32, packets: u32) -> Result<(f64, f64)> {
         let fd: ProgramFd = if case.program == Program::Steer {
             self.steer.program()?.fd()?.try_clone()?
+        } else if let Some(filter) = trace::filter(case.program) {
+            self.traced(case.program, &filter)?
         } else {
             program(&mut self.programs, case.program.name())?
                 .fd()?

@@ -6,6 +6,7 @@ mod classes;
 mod encap;
 mod memory;
 mod nat;
+pub(crate) mod trace;
 
 use anyhow::Result;
 
@@ -13,25 +14,27 @@ use crate::{case::Case, goal::Goal, scene::Scene};
 
 /// All cases. The first is what the others are compared with.
 pub(crate) fn all() -> Vec<Case> {
-    let features: [&[Case]; 6] = [
+    let features: [&[Case]; 7] = [
         &bare::CASES,
         &encap::CASES,
         &memory::CASES,
         &admission::CASES,
         &classes::CASES,
         &nat::CASES,
+        &trace::CASES,
     ];
     features.concat()
 }
 
 /// What has to be reached.
 pub(crate) fn goals() -> Vec<Goal> {
-    let features: [&[Goal]; 5] = [
+    let features: [&[Goal]; 6] = [
         &encap::GOALS,
         &memory::GOALS,
         &admission::GOALS,
         &classes::GOALS,
         &nat::GOALS,
+        &trace::GOALS,
     ];
     features.concat()
 }
@@ -43,5 +46,6 @@ pub(crate) fn prepare(mut scene: Scene<'_>) -> Result<()> {
     admission::prepare(&mut scene);
     classes::prepare(&mut scene);
     nat::prepare(&mut scene)?;
+    trace::prepare(&mut scene);
     scene.publish()
 }
