@@ -11,6 +11,7 @@ pub(crate) const LEN: usize = WORDS * 8;
 /// The port of every service.
 pub(crate) const PORT: u16 = 443;
 
+pub(crate) const UDP: u8 = 17;
 pub(crate) const ACK: u8 = 0x10;
 pub(crate) const SYN: u8 = 0x02;
 
@@ -24,6 +25,8 @@ pub(crate) struct Case {
     pub(crate) name: &'static str,
     pub(crate) destination: IpAddr,
     pub(crate) flags: u8,
+    /// Where it is UDP and not TCP, how what it carries begins.
+    pub(crate) datagram: Option<&'static [u8]>,
     /// Bytes that the packet grows by.
     pub(crate) growth: u32,
     /// Offset of a word, and whether the program changes it.
@@ -96,6 +99,7 @@ impl Case {
             name,
             destination,
             flags: ACK,
+            datagram: None,
             growth: 0,
             check: (0, true),
             action: TX,
@@ -107,6 +111,14 @@ impl Case {
     /// The same for a new flow.
     pub(crate) const fn new_flow(self) -> Self {
         Self { flags: SYN, ..self }
+    }
+
+    /// The same of UDP, with what it carries.
+    pub(crate) const fn datagram(self, payload: &'static [u8]) -> Self {
+        Self {
+            datagram: Some(payload),
+            ..self
+        }
     }
 
     /// The same, lengthened by as many bytes.
@@ -166,8 +178,15 @@ pub(crate) fn template(case: &Case) -> [u8; LEN] {
         }
     };
     packet[transport + 2..transport + 4].copy_from_slice(&PORT.to_be_bytes());
-    packet[transport + 12] = 0x50;
-    packet[transport + 13] = case.flags;
+    if let Some(payload) = case.datagram {
+        // Datagrams are measured over IPv4 only.
+        packet[23] = UDP;
+        packet[38..40].copy_from_slice(&((LEN - 34) as u16).to_be_bytes());
+        packet[42..42 + payload.len()].copy_from_slice(payload);
+    } else {
+        packet[transport + 12] = 0x50;
+        packet[transport + 13] = case.flags;
+    }
     packet
 }
 

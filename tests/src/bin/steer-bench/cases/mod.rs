@@ -6,6 +6,7 @@ mod classes;
 mod encap;
 mod memory;
 mod nat;
+mod quic;
 pub(crate) mod trace;
 
 use anyhow::Result;
@@ -14,13 +15,14 @@ use crate::{case::Case, goal::Goal, scene::Scene};
 
 /// All cases. The first is what the others are compared with.
 pub(crate) fn all() -> Vec<Case> {
-    let features: [&[Case]; 7] = [
+    let features: [&[Case]; 8] = [
         &bare::CASES,
         &encap::CASES,
         &memory::CASES,
         &admission::CASES,
         &classes::CASES,
         &nat::CASES,
+        &quic::CASES,
         &trace::CASES,
     ];
     features.concat()
@@ -28,12 +30,13 @@ pub(crate) fn all() -> Vec<Case> {
 
 /// What has to be reached.
 pub(crate) fn goals() -> Vec<Goal> {
-    let features: [&[Goal]; 6] = [
+    let features: [&[Goal]; 7] = [
         &encap::GOALS,
         &memory::GOALS,
         &admission::GOALS,
         &classes::GOALS,
         &nat::GOALS,
+        &quic::GOALS,
         &trace::GOALS,
     ];
     features.concat()
@@ -46,6 +49,7 @@ pub(crate) fn prepare(mut scene: Scene<'_>) -> Result<()> {
     admission::prepare(&mut scene);
     classes::prepare(&mut scene);
     nat::prepare(&mut scene)?;
+    quic::prepare(&mut scene)?;
     trace::prepare(&mut scene);
     scene.publish()
 }
