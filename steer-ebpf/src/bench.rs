@@ -23,6 +23,10 @@ mod maps {
     #[map]
     pub(crate) static RUN: Array<Run> = Array::with_max_entries(1, 0);
 
+    /// Packets that came back as they should.
+    #[map]
+    pub(crate) static SUNK: PerCpuArray<u64> = PerCpuArray::with_max_entries(1, 0);
+
     #[map]
     pub(crate) static PROGRAMS: ProgramArray = ProgramArray::with_max_entries(1, 0);
 
@@ -47,16 +51,22 @@ mod maps {
         PerCpuArray::with_max_entries(1, 0);
 }
 
-use aya_ebpf::{bindings::xdp_action, macros::xdp, maps::lpm_trie::Key, programs::XdpContext};
+use aya_ebpf::{
+    bindings::xdp_action, helpers::generated::bpf_ktime_get_ns, macros::xdp, maps::lpm_trie::Key,
+    programs::XdpContext,
+};
 use steer_common::{
-    abi::{NatForward, bench::Run},
+    abi::{
+        NatForward,
+        bench::{Run, WINDOW},
+    },
     checksum::Sum,
     frame::Frame,
     wire::{IPV4_HEADER, Packet, parse_v4},
 };
 
 use crate::{
-    maps::{BENCH_ARRAY, BENCH_LPM, BENCH_LRU, BENCH_NEW, PROGRAMS, RUN},
+    maps::{BENCH_ARRAY, BENCH_LPM, BENCH_LRU, BENCH_NEW, PROGRAMS, RUN, SUNK},
     packet::XdpFrame,
 };
 
@@ -85,10 +95,16 @@ fn next<F: Frame>(frame: &mut F, run: &mut Run) -> Option<()> {
     let changed = frame.load::<u32>(at)? != run.check;
     let as_wanted = grown == run.growth as usize && changed == (run.change != 0);
     run.good += u64::from(as_wanted);
-    run.runs += 1;
     if grown > 0 && grown < 128 {
         frame.shrink_head(grown)?;
     }
+    fill(frame, run)
+}
+
+/// Writes the packet of the next flow.
+#[inline(always)]
+fn fill<F: Frame>(frame: &mut F, run: &mut Run) -> Option<()> {
+    run.runs += 1;
     for (index, word) in run.template.iter().enumerate() {
         frame.store(index * 8, *word)?;
     }
@@ -97,6 +113,41 @@ fn next<F: Frame>(frame: &mut F, run: &mut Run) -> Option<()> {
     let flow = turn.wrapping_mul(0x9e37_79b1) & run.flow_mask;
     frame.store(28, (flow as u16).to_be())?;
     frame.store(34, ((flow >> 16) as u16 + 1024).to_be())
+}
+
+/// Sends the packet of the next flow: run with live frames, a generator.
+#[xdp]
+pub fn generate(ctx: XdpContext) -> u32 {
+    let Some(run) = RUN.get_ptr_mut(0) else {
+        return xdp_action::XDP_ABORTED;
+    };
+    // SAFETY: one generator runs at a time, and nothing else writes the map meanwhile.
+    let run = unsafe { &mut *run };
+    if run.runs.is_multiple_of(WINDOW) {
+        // SAFETY: the helper has no preconditions.
+        let now = unsafe { bpf_ktime_get_ns() };
+        let spent = now.wrapping_sub(run.looked);
+        if run.looked > 0 && (run.window == 0 || spent < run.window) {
+            run.window = spent;
+        }
+        run.looked = now;
+    }
+    match fill(&mut XdpFrame::new(&ctx), run) {
+        Some(()) => xdp_action::XDP_TX,
+        None => xdp_action::XDP_ABORTED,
+    }
+}
+
+/// Counts the packets that come back, and takes them.
+#[xdp]
+pub fn sink(ctx: XdpContext) -> u32 {
+    let (Some(run), Some(sunk)) = (RUN.get(0), SUNK.get_ptr_mut(0)) else {
+        return xdp_action::XDP_ABORTED;
+    };
+    let grown = XdpFrame::new(&ctx).len().wrapping_sub(run.len as usize);
+    // SAFETY: an entry of this CPU's own.
+    unsafe { *sunk += u64::from(grown == run.growth as usize) };
+    xdp_action::XDP_DROP
 }
 
 /// Does nothing: what the wrapper costs.

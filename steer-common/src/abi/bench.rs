@@ -4,6 +4,10 @@
 /// rewrite, and enough content to be an answer.
 pub const WORDS: usize = 11;
 
+/// Packets between two looks of the generator at the clock: few enough that some of these windows are
+/// not interrupted on a busy machine.
+pub const WINDOW: u64 = 4096;
+
 /// A series of runs.
 #[derive(Clone, Copy, Debug, Default)]
 #[repr(C)]
@@ -14,6 +18,10 @@ pub struct Run {
     pub runs: u64,
     /// Runs that did to the packet what was expected.
     pub good: u64,
+    /// When the generator looked at the clock last, in nanoseconds of the monotonic clock.
+    pub looked: u64,
+    /// The shortest time of a [`WINDOW`] in nanoseconds; 0 before the first has passed.
+    pub window: u64,
     /// Length of the packet in bytes.
     pub len: u32,
     /// Number of flows minus one; the number is a power of two.

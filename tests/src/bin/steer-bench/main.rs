@@ -7,6 +7,7 @@ mod measure;
 mod report;
 mod scene;
 mod sweep;
+mod wire;
 
 use std::path::PathBuf;
 
@@ -41,6 +42,10 @@ struct Options {
     /// Measure nothing but a sweep of so many nat flows, and how long the loop waits for it.
     #[arg(long, value_name = "FLOWS")]
     sweep: Option<u32>,
+    /// Measure nothing but packets a second over a wire: as many as a generator can send, through a
+    /// program, and back.
+    #[arg(long)]
+    wire: bool,
 }
 
 fn main() -> Result<()> {
@@ -52,6 +57,9 @@ fn main() -> Result<()> {
         options.rounds > 0 && options.packets > 1,
         "nothing to measure"
     );
+    if options.wire {
+        return wire::run(options.packets, options.rounds);
+    }
     let wanted = |name: &str| {
         let only = options.only.as_deref().unwrap_or_default();
         name == "baseline" || name.starts_with("bare") || name.contains(only)

@@ -207,7 +207,8 @@ fn cpu_time() -> Result<Duration> {
     Ok(Duration::new(time.tv_sec as u64, time.tv_nsec as u32))
 }
 
-fn series(case: &Case, template: &[u8; LEN]) -> Run {
+/// What the programs have to know of a series of packets.
+pub(crate) fn series(case: &Case, template: &[u8; LEN]) -> Run {
     let mut run = Run {
         len: LEN as u32,
         growth: case.growth,
@@ -227,12 +228,12 @@ fn series(case: &Case, template: &[u8; LEN]) -> Run {
     run
 }
 
-fn take(ebpf: &mut Ebpf, name: &str) -> Result<aya::maps::Map> {
+pub(crate) fn take(ebpf: &mut Ebpf, name: &str) -> Result<aya::maps::Map> {
     ebpf.take_map(name)
         .ok_or_else(|| anyhow!("the object has no map {name}"))
 }
 
-fn program<'a>(ebpf: &'a mut Ebpf, name: &str) -> Result<&'a mut Kind> {
+pub(crate) fn program<'a>(ebpf: &'a mut Ebpf, name: &str) -> Result<&'a mut Kind> {
     Ok(ebpf
         .program_mut(name)
         .ok_or_else(|| anyhow!("the object has no program {name}"))?
