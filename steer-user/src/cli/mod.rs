@@ -7,6 +7,8 @@ mod config;
 mod daemon;
 mod decap;
 mod doctor;
+#[cfg(test)]
+mod documented;
 mod error;
 mod explain;
 mod hexdump;
