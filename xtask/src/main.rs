@@ -53,6 +53,12 @@ enum Task {
     Dist,
     /// Set up, then write the documentation's reference anew and build the book into target/book.
     Docs,
+    /// Set up, then run the daemon over 10, 1,000 and 10,000 beacons, and print what it costs.
+    Fleet {
+        /// What to pass on; see `cargo xtask fleet -- --help`.
+        #[arg(last = true)]
+        arguments: Vec<String>,
+    },
     /// Set up, then feed arbitrary bytes to all that reads what others wrote, and send random packets
     /// through random tables, to compare kernel and host.
     Fuzz {
@@ -101,6 +107,7 @@ fn main() -> Result<()> {
         Task::Demo { engine } => demo::run(engine),
         Task::Dist => dist::run(),
         Task::Docs => docs::run(),
+        Task::Fleet { arguments } => chaos::run("steer-fleet", &arguments),
         Task::Fuzz {
             packets,
             seed,
