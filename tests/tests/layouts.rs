@@ -182,10 +182,11 @@ fn entries_are_converted_field_by_field() {
     assert!(path.exists());
     assert!(!Pins::new(bpffs.path()).map(maps::LAYOUT).exists());
 
-    let mut xdp = Xdp::open(&options(bpffs.path())).unwrap();
-    assert!(xdp.adopted());
-    // What packets change between the first copy and the last moment: a flow that begins, one that is
-    // used, and one that goes.
+    // What a daemon leaves that was killed before the change is no more than a copy, and made anew.
+    let gate = Pins::new(bpffs.path()).map(maps::GATE);
+    std::mem::forget(Xdp::open(&options(bpffs.path())).unwrap());
+    assert!(gate.exists());
+
     let flows = Map::HashMap(MapData::from_pin(folder.join(maps::FLOWS)).unwrap());
     let mut flows: HashMap<MapData, FlowKey, [u8; 10]> = flows.try_into().unwrap();
     let value = |port: u16, member: u8| {
@@ -193,11 +194,16 @@ fn entries_are_converted_field_by_field() {
         [member, 0, 99, 99, a, b, 1, 2, 3, 4]
     };
     flows.insert(flow(1000), value(1000, 3), 0).unwrap();
+    let mut xdp = Xdp::open(&options(bpffs.path())).unwrap();
+    assert!(xdp.adopted());
+    // What packets change between the first copy and the last moment: a flow that begins, one that is
+    // used, and one that goes.
     flows.insert(flow(1001), value(1001, 4), 0).unwrap();
     flows.insert(flow(2), value(2, 5), 0).unwrap();
     flows.remove(&flow(3)).unwrap();
     xdp.settle().unwrap();
     assert!(!bpffs.path().join("steer/v1").exists());
+    assert!(!gate.exists());
     let kernel = xdp.maps();
     for port in 0..1002 {
         let wanted = FlowEntry {
