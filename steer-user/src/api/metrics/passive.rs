@@ -121,7 +121,7 @@ fn buckets(histogram: &Histogram) -> Vec<(f64, u64)> {
     let seconds = buckets
         .into_iter()
         .map(|(bound, count)| (bound as f64 / 1e9, count));
-    seconds.chain([(f64::MAX, longer)]).collect()
+    seconds.chain([(f64::INFINITY, longer)]).collect()
 }
 
 #[cfg(test)]
