@@ -136,6 +136,90 @@ fn query(fleet: &Fleet, expression: &str) -> Option<f64> {
         .ok()
 }
 
+/// What Prometheus answers to a query of a panel, with variables as Grafana sets them at first: labels
+/// that tell the series apart, and values.
+fn panel_series(fleet: &Fleet, expression: &str) -> Vec<(String, String)> {
+    let expression = expression
+        .replace("$instance", ".*")
+        .replace("$service", ".*")
+        .replace("$__rate_interval", "30s");
+    let said = fleet
+        .site
+        .node
+        .run(&[
+            "curl",
+            "-s",
+            "-m",
+            "10",
+            "--data-urlencode",
+            &format!("query={expression}"),
+            &format!("http://{PROMETHEUS}/api/v1/query"),
+        ])
+        .unwrap();
+    let answer: Value = serde_json::from_str(&said).unwrap();
+    assert_eq!(answer["status"], "success", "{expression}: {said}");
+    let series = answer["data"]["result"].as_array().unwrap();
+    let labels = |of: &Value| {
+        let all = of["metric"].as_object().unwrap().iter();
+        let tell =
+            all.filter(|(name, _)| !["__name__", "instance", "job"].contains(&name.as_str()));
+        tell.map(|(_, value)| value.as_str().unwrap())
+            .collect::<Vec<_>>()
+            .join(" ")
+    };
+    let value = |of: &Value| of["value"][1].as_str().unwrap().to_owned();
+    let mut found: Vec<_> = series.iter().map(|one| (labels(one), value(one))).collect();
+    found.sort();
+    found
+}
+
+/// Panels that show something only where something is wrong, or that needs what the site has not.
+const MAY_BE_EMPTY: [&str; 5] = [
+    "Dropped packets",
+    "Probes that failed",
+    "Drained, draining, way not known",
+    "Refused, unanswered, reset",
+    "Shares of classes",
+];
+
+/// Every panel has a number to show, and new flows while there are some; what it is is written to `target/monitoring/panels.txt`.
+fn panels_show_what_is(fleet: &Fleet) {
+    let dashboard = fs::read_to_string(deploy("grafana/steer.json")).unwrap();
+    let dashboard: Value = serde_json::from_str(&dashboard).unwrap();
+    let mut page = String::new();
+    for panel in dashboard["panels"].as_array().unwrap() {
+        let title = panel["title"].as_str().unwrap();
+        if panel["type"] == "row" {
+            page += &format!("\n{title}\n");
+            continue;
+        }
+        let targets = panel["targets"].as_array().unwrap();
+        let expressions = targets
+            .iter()
+            .map(|target| target["expr"].as_str().unwrap());
+        let series: Vec<_> = expressions
+            .flat_map(|expression| panel_series(fleet, expression))
+            .collect();
+        let is_number = |(_, value): &(_, String)| value.parse::<f64>().unwrap().is_finite();
+        assert!(
+            series.iter().any(is_number) || MAY_BE_EMPTY.contains(&title),
+            "panel {title} shows nothing"
+        );
+        if title == "New flows" {
+            let all: f64 = series.iter().map(|(_, v)| v.parse::<f64>().unwrap()).sum();
+            assert!(all > 0.0, "{series:?}");
+        }
+        page += &format!("  {title}\n");
+        for (labels, value) in series {
+            let value: f64 = value.parse().unwrap();
+            page += &format!("    {labels:<32}{value:>16.4}\n");
+        }
+    }
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../target/monitoring");
+    fs::create_dir_all(&folder).unwrap();
+    fs::write(folder.join("panels.txt"), page).unwrap();
+}
+
 #[test]
 fn a_real_prometheus_takes_the_metrics_of_a_real_site() {
     let mut fleet = Fleet::new(Plan::new(&["one", "two"], "nat")).unwrap();
@@ -207,6 +291,18 @@ fn a_real_prometheus_takes_the_metrics_of_a_real_site() {
             && query(&fleet, "steer_generation") == Some(1.0))
     })
     .unwrap();
+    let load = Load {
+        duration: Duration::from_secs(3),
+        ..load
+    };
+    load.run_in(&fleet.site.client).unwrap();
+    // Histograms are read less often than counters.
+    wait(Duration::from_secs(20), "histograms have grown", || {
+        let grown = "sum(rate(steer_member_first_byte_seconds_count%5B30s%5D))";
+        Ok(query(&fleet, grown) > Some(0.0))
+    })
+    .unwrap();
+    panels_show_what_is(&fleet);
     let (_, rules) = get(&fleet, &format!("http://{PROMETHEUS}/api/v1/rules"));
     let rules: Value = serde_json::from_str(&rules).unwrap();
     for rule in rules["data"]["groups"][0]["rules"].as_array().unwrap() {
