@@ -139,11 +139,12 @@ fn remote(raw: &raw::Api, report: &mut Report<'_>) -> Option<Remote> {
         report.add(listen.span(), "the API by TCP needs certificates", todo);
         return None;
     };
-    let path = |text: &raw::Text| PathBuf::from(text.get_ref());
+    let mut path = |text: &raw::Text| report.path(Some(text.clone()), "/etc/steer/pki/ca.pem");
+    let (cert, key, ca) = (path(cert), path(key), path(ca));
     Some(Remote {
         address: address?,
-        cert: path(cert),
-        key: path(key),
-        ca: path(ca),
+        cert,
+        key,
+        ca,
     })
 }

@@ -165,6 +165,18 @@ pub(super) const BAD: &[(&str, &str, usize, &str)] = &[
         11,
         "\"localhost:9464\" is not an address and a port; write an address and a port, like 127",
     ),
+    (
+        "[probe]",
+        "[api]\nlisten = \"127.0.0.1:9443\"\ncert = \"/a\"\nkey = \"-----BEGIN PRIVATE KEY-----\"\nca = \"/b\"\n[probe]",
+        13,
+        "this is what is in a file, and not its path; write one like /etc",
+    ),
+    (
+        "[probe]",
+        "[api]\nlisten = \"127.0.0.1:9443\"\ncert = \"/a\"\nkey = \"/b\"\nca = \"ca.pem\"\n[probe]",
+        14,
+        "\"ca.pem\" is not an absolute path",
+    ),
     // [[backend]] and [[pool]]
     (
         "\"b2\"\naddress",

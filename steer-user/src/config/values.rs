@@ -55,6 +55,12 @@ impl Report<'_> {
             return default.into();
         };
         let path = PathBuf::from(value.get_ref());
+        // A key in the place of its path would be told wherever the path is.
+        if value.get_ref().contains('\n') || value.get_ref().contains("-----BEGIN") {
+            let what = "this is what is in a file, and not its path";
+            self.add(value.span(), what, format!("write one like {default}"));
+            return path;
+        }
         if !path.is_absolute() {
             let what = format!("{:?} is not an absolute path", value.get_ref());
             self.add(value.span(), what, format!("write one like {default}"));

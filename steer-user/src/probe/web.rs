@@ -228,7 +228,8 @@ impl Connection {
             Ok(address) => format!("[{address}]:{}", get.address.port()),
             Err(_) => format!("{host}:{}", get.address.port()),
         };
-        let local = |e: &dyn std::fmt::Display| ProbeFailure::Local(format!("{}: {e}", get.path));
+        // The path may have a secret in it.
+        let local = |e: &dyn std::fmt::Display| ProbeFailure::Local(format!("its path: {e}"));
         match self {
             Self::Tcp(send) => {
                 let refused = |e: hyper::Error| ProbeFailure::Refused(e.to_string());
