@@ -34,8 +34,10 @@ const FLOWS: u32 = 1 << 16;
 const PATIENCE: Duration = Duration::from_secs(1);
 /// Frames that are sent at once, as a driver's poll takes them.
 const BATCH: u32 = 64;
-/// The share of a bare program's packets that steer's has to reach.
+/// What of a bare program's packets steer has to reach that does the same to them, by XDP_TX as well.
 const GOAL: f64 = 0.8;
+/// Places of cases and of what they are compared with.
+const GOALS: [(usize, usize); 2] = [(2, 0), (3, 1)];
 
 /// Measures, prints a table, and compares it with the goal.
 pub(crate) fn run(packets: u32, rounds: u32) -> Result<()> {
@@ -69,7 +71,7 @@ pub(crate) fn run(packets: u32, rounds: u32) -> Result<()> {
     }
     println!(
         "{:<24}{:>16}{:>16}{:>16}",
-        "over a wire, on one CPU", "M packets/s", "ns a packet", "of bare XDP_TX"
+        "over a wire, on one CPU", "M packets/s", "ns a packet", "of MAC swap"
     );
     for (rate, case) in best.iter().zip(&cases) {
         println!(
@@ -80,11 +82,21 @@ pub(crate) fn run(packets: u32, rounds: u32) -> Result<()> {
             rate / best[0]
         );
     }
-    let share = best[3] / best[0];
-    ensure!(
-        share >= GOAL,
-        "missed: ipip open >= {GOAL} x bare XDP_TX over a wire: {share:.2}"
-    );
+    println!();
+    let mut missed = Vec::new();
+    for (case, bare) in GOALS {
+        let share = best[case] / best[bare];
+        let goal = format!(
+            "{} >= {GOAL} x {} over a wire: {share:.2}",
+            cases[case].name, cases[bare].name
+        );
+        if share < GOAL {
+            missed.push(goal);
+        } else {
+            println!("{goal}, met");
+        }
+    }
+    ensure!(missed.is_empty(), "missed: {}", missed.join("; "));
     Ok(())
 }
 
