@@ -147,6 +147,17 @@ pub(crate) fn verify(
     kind: IdentityKind,
     path: &Path,
 ) -> Result<(), PkiError> {
+    verify_at(credentials, roots, kind, path, UnixTime::now())
+}
+
+/// As [`verify`], at some time.
+pub(crate) fn verify_at(
+    credentials: &Credentials,
+    roots: &Arc<RootCertStore>,
+    kind: IdentityKind,
+    path: &Path,
+    now: UnixTime,
+) -> Result<(), PkiError> {
     let unfit = |reason: String| PkiError::Unfit {
         path: path.to_owned(),
         reason,
@@ -170,7 +181,6 @@ pub(crate) fn verify(
             kind.as_str()
         )));
     }
-    let now = UnixTime::now();
     if kind.serves() {
         let name = ServerName::try_from(identity.name().to_owned()).map_err(|e| bad(&e))?;
         let verifier = WebPkiServerVerifier::builder_with_provider(Arc::clone(roots), provider);

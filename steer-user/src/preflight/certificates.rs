@@ -1,138 +1,232 @@
-//! The node's certificates: there, of this node, and valid for a while.
+//! The certificates that this node holds, for probes and for its API: there, of this node, of their CA, and
+//! valid for a while.
 
 use std::{
-    path::PathBuf,
+    path::{Path, PathBuf},
+    sync::Arc,
     time::{Duration, SystemTime, UNIX_EPOCH},
 };
 
 use humantime_serde::re::humantime::format_rfc3339_seconds;
-use rustls::pki_types::{CertificateDer, pem::PemObject as _};
+use rustls::{
+    RootCertStore,
+    pki_types::{CertificateDer, UnixTime, pem::PemObject as _},
+};
 use x509_parser::prelude::{FromDer as _, X509Certificate};
 
 use super::Finding;
 use crate::{
-    config::{Config, ProbeFiles},
-    pki::{Identity, IdentityKind, load_credentials, load_roots},
+    config::Config,
+    pki::{Credentials, Identity, IdentityKind, load_credentials, load_roots, verify_at},
 };
 
 /// A certificate that ends within this time is worth a word.
 const SOON: Duration = Duration::from_secs(14 * 86_400);
 
 pub(super) fn check(config: &Config, now: SystemTime) -> Vec<Finding> {
-    let Some(files) = &config.probe.files else {
-        return Vec::new();
-    };
-    let mut findings = Vec::new();
-    if let Err(error) = load_roots(&files.ca) {
-        findings.push(unusable("[probe] ca", &error));
-    }
-    match load_credentials(&files.cert, &files.key) {
-        Ok(credentials) => {
-            if let Some(certificate) = credentials.chain.first() {
-                findings.extend(identity(config, files, certificate));
-                findings.extend(begins(files, certificate, now));
-                findings.extend(ends(config, files, certificate, now));
-            }
-        }
-        Err(error) => findings.push(unusable("[probe] cert and key", &error)),
-    }
-    findings
+    let all = held(config);
+    all.iter().flat_map(|held| held.check(now)).collect()
 }
 
-/// The node's certificate and its CA's, each with its end; those that cannot be read are left out.
+/// The node's certificates and their CAs', each with its end; those that cannot be read are left out.
 pub(super) fn ends_of(config: &Config) -> Vec<(PathBuf, SystemTime)> {
-    let Some(files) = &config.probe.files else {
-        return Vec::new();
-    };
     let mut ends = Vec::new();
-    if let Ok(credentials) = load_credentials(&files.cert, &files.key) {
-        let end = credentials.chain.first().and_then(|c| end(c));
-        ends.extend(end.map(|end| (files.cert.clone(), end)));
+    for Held { ca, cert, key, .. } in held(config) {
+        if let Ok(credentials) = load_credentials(cert, key) {
+            let end = credentials.chain.first().and_then(|c| end(c));
+            ends.extend(end.map(|end| (cert.to_owned(), end)));
+        }
+        // Of several, what ends first.
+        let first = authorities(ca).into_iter().min();
+        ends.extend(first.map(|end| (ca.to_owned(), end)));
     }
-    // Of several, what ends first.
-    let authorities = CertificateDer::pem_file_iter(&files.ca)
-        .into_iter()
-        .flatten();
-    let first = authorities.flatten().filter_map(|ca| end(&ca)).min();
-    ends.extend(first.map(|end| (files.ca.clone(), end)));
     ends
+}
+
+/// A certificate that this node holds.
+struct Held<'c> {
+    config: &'c Config,
+    /// The section that names its files.
+    section: &'static str,
+    kind: IdentityKind,
+    ca: &'c Path,
+    cert: &'c Path,
+    key: &'c Path,
+}
+
+fn held(config: &Config) -> Vec<Held<'_>> {
+    let probe = config.probe.files.as_ref().map(|files| Held {
+        config,
+        section: "[probe]",
+        kind: IdentityKind::Node,
+        ca: &files.ca,
+        cert: &files.cert,
+        key: &files.key,
+    });
+    let api = config.api.remote.as_ref().map(|remote| Held {
+        config,
+        section: "[api]",
+        kind: IdentityKind::Api,
+        ca: &remote.ca,
+        cert: &remote.cert,
+        key: &remote.key,
+    });
+    probe.into_iter().chain(api).collect()
+}
+
+impl Held<'_> {
+    fn check(&self, now: SystemTime) -> Vec<Finding> {
+        let mut findings = Vec::new();
+        let roots = load_roots(self.ca);
+        if let Err(error) = &roots {
+            findings.push(self.unusable("ca", error));
+        }
+        findings.extend(self.authority_ends(now));
+        let credentials = match load_credentials(self.cert, self.key) {
+            Ok(credentials) => credentials,
+            Err(error) => {
+                findings.push(self.unusable("cert and key", &error));
+                return findings;
+            }
+        };
+        let Some(certificate) = credentials.chain.first() else {
+            return findings;
+        };
+        let other = self.identity(certificate);
+        if let (None, Ok(roots)) = (&other, roots) {
+            findings.extend(self.unfit(&credentials, roots, now));
+        }
+        findings.extend(other);
+        findings.extend(self.begins(certificate, now));
+        findings.extend(self.ends(certificate, now));
+        findings
+    }
+
+    /// Without it the daemon does not probe; its API goes on at the socket.
+    fn unusable(&self, keys: &str, error: &dyn std::fmt::Display) -> Finding {
+        let finding = Finding::new(format!("{} {keys}", self.section), error.to_string());
+        match self.kind {
+            IdentityKind::Api => {
+                let todo =
+                    "without it the API does not answer by TCP: `steer pki issue api` makes it";
+                finding.todo(todo)
+            }
+            _ => finding
+                .todo("without it no backend can be probed: `steer pki issue node` makes it")
+                .fatal(),
+        }
+    }
+
+    fn about(&self, what: String) -> Finding {
+        Finding::new(self.cert.display().to_string(), what).fix(self.issue())
+    }
+
+    /// The command that makes it.
+    fn issue(&self) -> String {
+        let (name, region) = (&self.config.node.name, &self.config.node.region);
+        match &self.config.api.remote {
+            Some(remote) if self.kind == IdentityKind::Api => {
+                let host = remote.address.ip();
+                // At an unspecified address it is reached by some other one.
+                let host = match host.is_unspecified() {
+                    true => "ADDRESS".to_owned(),
+                    false => host.to_string(),
+                };
+                format!("steer pki issue api {name}-api --region {region} --host {host}")
+            }
+            _ => format!("steer pki issue node {name} --region {region}"),
+        }
+    }
+
+    fn identity(&self, certificate: &CertificateDer<'_>) -> Option<Finding> {
+        let node = &self.config.node;
+        let found = match Identity::from_certificate(certificate) {
+            Ok(found) => found,
+            Err(error) => {
+                return Some(self.unusable(&format!("cert {}", self.cert.display()), &error));
+            }
+        };
+        // The name of an API is nobody's business but its clients'.
+        let same = found.kind() == self.kind
+            && (self.kind == IdentityKind::Api
+                || found.name() == node.name && found.region() == node.region);
+        let wanted = match self.kind {
+            IdentityKind::Api => "this needs one of kind api".to_owned(),
+            _ => format!("this node is {} in {}", node.name, node.region),
+        };
+        (!same).then(|| self.about(format!("it is of {found}, and {wanted}")))
+    }
+
+    /// Whether its key is another one's, or its CA did not issue it. That it is valid now is not asked here.
+    fn unfit(
+        &self,
+        credentials: &Credentials,
+        roots: RootCertStore,
+        now: SystemTime,
+    ) -> Option<Finding> {
+        let certificate = credentials.chain.first()?;
+        let now = now.max(begin(certificate)?).min(end(certificate)?);
+        let now = UnixTime::since_unix_epoch(now.duration_since(UNIX_EPOCH).ok()?);
+        let error = verify_at(credentials, &Arc::new(roots), self.kind, self.cert, now).err()?;
+        let what = format!(
+            "with {} and {}: {error}",
+            self.key.display(),
+            self.ca.display()
+        );
+        Some(Finding::new(format!("{} cert", self.section), what).fix(self.issue()))
+    }
+
+    fn begins(&self, certificate: &CertificateDer<'_>, now: SystemTime) -> Option<Finding> {
+        let begin = begin(certificate)?;
+        (now < begin).then(|| {
+            let begin = format_rfc3339_seconds(begin);
+            let what =
+                format!("it is good from {begin} on, and by this host's clock that is to come");
+            Finding::new(self.cert.display().to_string(), what)
+                .fix("timedatectl set-ntp true")
+                .todo("wait")
+        })
+    }
+
+    fn ends(&self, certificate: &CertificateDer<'_>, now: SystemTime) -> Option<Finding> {
+        let what = ends(end(certificate)?, now)?;
+        let todo = "have another one made, and put it in its place: it is taken up there";
+        Some(self.about(what).todo(todo))
+    }
+
+    /// While an authority is exchanged the old one and the new one are there: the last one counts.
+    fn authority_ends(&self, now: SystemTime) -> Option<Finding> {
+        let what = ends(authorities(self.ca).into_iter().max()?, now)?;
+        let todo = "make another one with `steer pki init` in a folder of its own, add it to this file \
+                    everywhere, and have certificates issued anew";
+        Some(Finding::new(self.ca.display().to_string(), what).todo(todo))
+    }
+}
+
+/// What to say of something that ends then, if it is soon.
+fn ends(end: SystemTime, now: SystemTime) -> Option<String> {
+    (end < now + SOON).then(|| {
+        let word = if end < now { "ended" } else { "ends" };
+        format!("it {word} {}", format_rfc3339_seconds(end))
+    })
+}
+
+/// When the authorities in a file end.
+fn authorities(ca: &Path) -> Vec<SystemTime> {
+    let all = CertificateDer::pem_file_iter(ca).into_iter().flatten();
+    all.flatten().filter_map(|ca| end(&ca)).collect()
+}
+
+fn begin(certificate: &CertificateDer<'_>) -> Option<SystemTime> {
+    let (_, parsed) = X509Certificate::from_der(certificate).ok()?;
+    time(parsed.validity().not_before.timestamp())
 }
 
 fn end(certificate: &CertificateDer<'_>) -> Option<SystemTime> {
     let (_, parsed) = X509Certificate::from_der(certificate).ok()?;
-    let end = u64::try_from(parsed.validity().not_after.timestamp()).ok()?;
-    Some(UNIX_EPOCH + Duration::from_secs(end))
+    time(parsed.validity().not_after.timestamp())
 }
 
-fn unusable(subject: &str, error: &dyn std::fmt::Display) -> Finding {
-    Finding::new(subject, error.to_string())
-        .todo("without it no backend can be probed: `steer pki issue node` makes it")
-        .fatal()
-}
-
-fn identity(
-    config: &Config,
-    files: &ProbeFiles,
-    certificate: &CertificateDer<'_>,
-) -> Option<Finding> {
-    let node = &config.node;
-    let found = match Identity::from_certificate(certificate) {
-        Ok(found) => found,
-        Err(error) => return Some(unusable(&files.cert.display().to_string(), &error)),
-    };
-    let same = found.kind() == IdentityKind::Node
-        && found.name() == node.name
-        && found.region() == node.region;
-    (!same).then(|| {
-        let what = format!(
-            "it is of {found}, and this node is {} in {}",
-            node.name, node.region
-        );
-        Finding::new(files.cert.display().to_string(), what).fix(issue(config))
-    })
-}
-
-fn begins(
-    files: &ProbeFiles,
-    certificate: &CertificateDer<'_>,
-    now: SystemTime,
-) -> Option<Finding> {
-    let (_, parsed) = X509Certificate::from_der(certificate).ok()?;
-    let begin = u64::try_from(parsed.validity().not_before.timestamp()).ok()?;
-    let begin = UNIX_EPOCH + Duration::from_secs(begin);
-    (now < begin).then(|| {
-        let begin = format_rfc3339_seconds(begin);
-        let what = format!("it is good from {begin} on, and by this host's clock that is to come");
-        Finding::new(files.cert.display().to_string(), what)
-            .fix("timedatectl set-ntp true")
-            .todo("wait")
-    })
-}
-
-/// The command that makes the node's certificate.
-fn issue(config: &Config) -> String {
-    let node = &config.node;
-    format!(
-        "steer pki issue node {} --region {}",
-        node.name, node.region
-    )
-}
-
-fn ends(
-    config: &Config,
-    files: &ProbeFiles,
-    certificate: &CertificateDer<'_>,
-    now: SystemTime,
-) -> Option<Finding> {
-    let end = end(certificate)?;
-    (end < now + SOON).then(|| {
-        let what = format!(
-            "it {} {}",
-            if end < now { "ended" } else { "ends" },
-            format_rfc3339_seconds(end)
-        );
-        Finding::new(files.cert.display().to_string(), what)
-            .fix(issue(config))
-            .todo("have another one made; `steer config apply` takes it up")
-    })
+fn time(seconds: i64) -> Option<SystemTime> {
+    Some(UNIX_EPOCH + Duration::from_secs(u64::try_from(seconds).ok()?))
 }

@@ -397,3 +397,93 @@ fn certificates_are_looked_into() {
     assert!(said("n2", now)[0].contains("this node is n1 in eu"));
     assert!(said("none", now)[0].contains("steer pki issue node"));
 }
+
+#[test]
+fn certificates_of_the_api_are_looked_into() {
+    let folder = tempfile::tempdir().unwrap();
+    let place = |name: &str| folder.path().join(name);
+    let day = Duration::from_secs(86_400);
+    let issue = |of: &Path, kind, name: &str, days: u32| {
+        let identity = pki::Identity::new(kind, "eu", name).unwrap();
+        pki::issue(of, &identity, pki::Validity::for_next(days * day), &[]).unwrap();
+    };
+    let other = place("other");
+    for of in [folder.path(), &other] {
+        pki::init(of).unwrap();
+        issue(of, pki::IdentityKind::Api, "n1-api", 90);
+    }
+    issue(folder.path(), pki::IdentityKind::Operator, "alice", 90);
+    let said = |[cert, key, ca]: [&str; 3], now: SystemTime| {
+        let mut config = config();
+        config.api.remote = Some(crate::config::Remote {
+            address: "10.0.0.1:9443".parse().unwrap(),
+            cert: place(cert),
+            key: place(key),
+            ca: place(ca),
+        });
+        let findings = certificates::check(&config, now);
+        // At the socket the API answers all the same.
+        assert!(findings.iter().all(|f| f.severity == Severity::Warning));
+        findings.iter().map(ToString::to_string).collect::<Vec<_>>()
+    };
+    let good = ["n1-api.pem", "n1-api.key", "ca.pem"];
+    let now = SystemTime::now();
+    assert_eq!(said(good, now), [""; 0]);
+    let anew = "`steer pki issue api n1-api --region eu --host 10.0.0.1`";
+    for (files, when, says) in [
+        (good, now + 80 * day, &["it ends ", anew][..]),
+        (good, now + 91 * day, &["it ended ", anew]),
+        (good, now - 30 * day, &["set-ntp true"]),
+        (
+            ["none.pem", "n1-api.key", "ca.pem"],
+            now,
+            &["[api] cert and key", "none.pem", "`steer pki issue api`"],
+        ),
+        (
+            ["n1-api.pem", "none.key", "ca.pem"],
+            now,
+            &["none.key", "`steer pki issue api`"],
+        ),
+        (
+            ["n1-api.pem", "n1-api.pem", "ca.pem"],
+            now,
+            &["n1-api.pem: not usable as PEM"],
+        ),
+        (
+            ["n1-api.pem", "n1-api.key", "none.pem"],
+            now,
+            &["[api] ca", "none.pem"],
+        ),
+        (
+            ["n1-api.pem", "other/n1-api.key", "ca.pem"],
+            now,
+            &["other/n1-api.key", "is of another certificate", anew],
+        ),
+        (
+            ["n1-api.pem", "n1-api.key", "other/ca.pem"],
+            now,
+            &["other/ca.pem", "invalid peer certificate", anew],
+        ),
+        (
+            ["alice.pem", "alice.key", "ca.pem"],
+            now,
+            &["it is of steer://operator/eu/alice", "kind api", anew],
+        ),
+    ] {
+        let said = said(files, when);
+        let [said] = &said[..] else {
+            panic!("{files:?}: {said:#?}");
+        };
+        for part in says {
+            assert!(said.contains(part), "{files:?}: {part:?} is not in {said}");
+        }
+    }
+    // Ten years on all have ended, and the authority counts even with another one's half of a pair.
+    let late = said(good, now + 3700 * day);
+    assert!(
+        late.len() == 2
+            && late[0].contains("ca.pem: it ended ")
+            && late[0].contains("steer pki init"),
+        "{late:?}"
+    );
+}
