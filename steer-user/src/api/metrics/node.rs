@@ -312,6 +312,13 @@ impl Node {
             each(|backend| Some(f64::from(backend.weight))),
         )?;
         page.gauges(
+            family(
+                "steer_backend_use",
+                "How much of itself it uses, smoothed, as its weight goes by: 1 is all of it, and more is more than it has. Not there where no report says so, or none of late.",
+            ),
+            each(|backend| backend.used),
+        )?;
+        page.gauges(
             family("steer_backend_drained", "1 while the operator drains it."),
             each(|backend| Some(flag(backend.drained))),
         )?;

@@ -34,7 +34,9 @@ fn status() -> Status {
         "backends": [backend("one", "up"), backend("two", "down")],
         "drops": { "no-backend": 5 }
     });
-    serde_json::from_value(status).unwrap()
+    let mut status: Status = serde_json::from_value(status).unwrap();
+    status.backends[0].used = Some(0.75);
+    status
 }
 
 #[test]
@@ -56,6 +58,7 @@ fn the_page_has_what_the_status_says() {
         "steer_dropped_packets_total{reason=\"no-backend\"} 5",
         "steer_dropped_packets_total{reason=\"reset\"} 0",
         "steer_backend_weight{backend=\"two\"} 5.0",
+        "steer_backend_use{backend=\"one\"} 0.75",
         "steer_refused_packets_total{service=\"chat\",class=\"\",reason=\"denied\"} 2",
         "steer_refused_packets_total{service=\"chat\",class=\"premium\",reason=\"source-limited\"} 3",
         "steer_refused_packets_total{service=\"chat\",class=\"premium\",reason=\"shed\"} 0",
@@ -66,6 +69,11 @@ fn the_page_has_what_the_status_says() {
     ] {
         assert!(page.lines().any(|l| l == line), "{line} is not in\n{page}");
     }
+    // Nobody says what the other one uses.
+    assert!(
+        !page.contains("steer_backend_use{backend=\"two\"}"),
+        "{page}"
+    );
     assert!(page.ends_with("# EOF\n"), "{page}");
 }
 
