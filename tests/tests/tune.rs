@@ -3,6 +3,7 @@
 #![allow(clippy::unwrap_used, reason = "a failure here is a failed test")]
 
 use std::{
+    net::SocketAddr,
     process::Command,
     time::{Duration, Instant},
 };
@@ -11,7 +12,8 @@ use aya::maps::{Array, Map, MapData};
 use serde_json::Value;
 use steer_common::abi::{self, maps};
 use steer_tests::{
-    fleet::{Fleet, Plan, binary, wait},
+    fleet::{Fleet, HTTP, Plan, binary, wait},
+    load::Load,
     process::Process,
 };
 
@@ -52,7 +54,13 @@ fn knobs_are_set_in_daemon_and_kernel_and_wrong_ones_are_refused_whole() {
     let mut fleet = Fleet::new(Plan::new(&["one"], "nat")).unwrap();
     fleet.start().unwrap();
     let listed = fleet.cli(&["tune", "list"]).unwrap();
-    for name in ["probe.interval", "nat.retry", "sweep.every", "log"] {
+    for name in [
+        "probe.interval",
+        "nat.retry",
+        "sweep.every",
+        "balance.hot_above",
+        "log",
+    ] {
         assert!(listed.contains(name), "{listed}");
     }
 
@@ -77,6 +85,9 @@ fn knobs_are_set_in_daemon_and_kernel_and_wrong_ones_are_refused_whole() {
         (["probe.retry", "1s"], "`steer tune list` names them"),
         (["log", "steer=loud"], "log: \"steer=loud\" is not a value"),
         (["probe.handshake_every", "10ms"], "write 1s to 1day"),
+        (["balance.hot_above", "120"], "write 1 to 100"),
+        (["balance.hot_above", "75"], "balance.hot_below has to be"),
+        (["balance.spill_below", "80"], "set the other one first"),
     ] {
         let said = fleet.cli(&["tune", "set", wrong[0], wrong[1]]).unwrap_err();
         let said = format!("{said:#}");
@@ -119,6 +130,63 @@ fn knobs_are_set_in_daemon_and_kernel_and_wrong_ones_are_refused_whole() {
     fleet.kill_daemon();
     fleet.start().unwrap();
     assert_eq!(kernel(&fleet).nat_retry_ms, 500);
+}
+
+/// Whether a backend is hot, by the daemon's word.
+fn is_hot(fleet: &Fleet) -> bool {
+    let status = fleet.status().unwrap();
+    status["backends"][0]["hot"].as_bool().unwrap()
+}
+
+#[test]
+fn thresholds_of_heat_are_set_and_do_what_they_say() {
+    let mut plan = Plan::new(&["one"], "nat");
+    plan.watched = true;
+    let mut fleet = Fleet::new(plan).unwrap();
+    fleet.start().unwrap();
+    let soon = Duration::from_secs(20);
+    wait(soon, "its use is known", || {
+        Ok(fleet.status()?["backends"][0]["used"].is_f64())
+    })
+    .unwrap();
+    assert!(!is_hot(&fleet));
+    for (name, to) in [("balance.hot_below", "0"), ("balance.hot_above", "1")] {
+        let said = fleet.cli(&["tune", "set", name, to]).unwrap();
+        assert_eq!(said, format!("{name} = {to}\n"));
+    }
+    // A hundredth of its slots: one request.
+    let load = Load {
+        duration: Duration::from_secs(3),
+        ..Load::new(SocketAddr::new(fleet.vip(), HTTP))
+    };
+    let running = load.start_in(&fleet.site.client).unwrap();
+    wait(soon, "it is hot", || Ok(is_hot(&fleet))).unwrap();
+    drop(running.finish());
+    assert_eq!(value(&fleet, "balance.hot_above"), "1");
+
+    // Both are the configuration's again once it is applied.
+    let path = fleet.config_path().display().to_string();
+    fleet.cli(&["config", "apply", &path]).unwrap();
+    assert_eq!(value(&fleet, "balance.hot_above"), "90");
+    assert_eq!(value(&fleet, "balance.hot_below"), "75");
+    wait(soon, "it is not hot", || Ok(!is_hot(&fleet))).unwrap();
+    fleet
+        .cli(&["tune", "set", "balance.spill_above", "70"])
+        .unwrap();
+    fleet
+        .cli(&["tune", "set", "balance.spill_below", "60"])
+        .unwrap();
+    let state = fleet.state().display().to_string();
+    let journal = fleet
+        .in_node(&["journal", "show", "--state", &state])
+        .unwrap();
+    assert!(
+        journal.contains("balance.spill_above set from 80 to 70"),
+        "{journal}"
+    );
+    fleet
+        .in_node(&["journal", "replay", "--state", &state])
+        .unwrap();
 }
 
 #[test]

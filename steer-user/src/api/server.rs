@@ -277,7 +277,9 @@ async fn tune(
     let knob = done.map_err(|error| {
         let status = match error {
             TuneError::Unknown(_) => StatusCode::NOT_FOUND,
-            TuneError::Value { .. } | TuneError::Handshakes => StatusCode::BAD_REQUEST,
+            TuneError::Value { .. } | TuneError::Handshakes | TuneError::Band(_) => {
+                StatusCode::BAD_REQUEST
+            }
             TuneError::Failed(_) => StatusCode::INTERNAL_SERVER_ERROR,
         };
         Refusal(status, error.to_string())

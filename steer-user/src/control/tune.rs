@@ -41,6 +41,14 @@ pub enum Knob {
     NatRetry,
     /// From one sweep of the flow and nat tables to the next.
     SweepEvery,
+    /// From this use on a backend is hot.
+    HotAbove,
+    /// Below this use it is hot no longer.
+    HotBelow,
+    /// Above this use new flows spill to the next ring.
+    SpillAbove,
+    /// Below this use they come back.
+    SpillBelow,
     /// What is logged.
     Log,
 }
@@ -50,12 +58,13 @@ pub enum Knob {
 enum Range {
     Time(RangeInclusive<Duration>),
     Count(RangeInclusive<u32>),
+    Percent(RangeInclusive<u32>),
     Filter,
 }
 
 impl Knob {
     /// All of them, in the order in which they are shown.
-    pub const ALL: [Self; 13] = [
+    pub const ALL: [Self; 17] = [
         Self::ProbeInterval,
         Self::ProbeTimeout,
         Self::ProbeHandshakeEvery,
@@ -68,6 +77,10 @@ impl Knob {
         Self::NatUdpIdle,
         Self::NatRetry,
         Self::SweepEvery,
+        Self::HotAbove,
+        Self::HotBelow,
+        Self::SpillAbove,
+        Self::SpillBelow,
         Self::Log,
     ];
 
@@ -87,6 +100,10 @@ impl Knob {
             Self::NatSilence => "nat.silence",
             Self::NatRetry => "nat.retry",
             Self::SweepEvery => "sweep.every",
+            Self::HotAbove => "balance.hot_above",
+            Self::HotBelow => "balance.hot_below",
+            Self::SpillAbove => "balance.spill_above",
+            Self::SpillBelow => "balance.spill_below",
             Self::Log => "log",
         }
     }
@@ -107,6 +124,10 @@ impl Knob {
             Self::NatSilence => "after how long without an answer a nat flow counts as silent",
             Self::NatRetry => "how long a SYN is unanswered before the next one goes elsewhere",
             Self::SweepEvery => "from one sweep of the flow tables to the next",
+            Self::HotAbove => "from this use on a backend is hot",
+            Self::HotBelow => "below this use it is hot no longer",
+            Self::SpillAbove => "above this use new flows spill to the next ring",
+            Self::SpillBelow => "below this use they come back",
             Self::Log => "what is logged: filter directives",
         }
     }
@@ -131,6 +152,10 @@ impl Knob {
                 | Self::NatOpening
                 | Self::NatClosed
                 | Self::NatSilence
+                | Self::HotAbove
+                | Self::HotBelow
+                | Self::SpillAbove
+                | Self::SpillBelow
         )
     }
 
@@ -145,6 +170,8 @@ impl Knob {
             Self::NatSilence => Range::Time(100 * MS..=60 * MINUTE),
             Self::NatRetry => Range::Time(50 * MS..=MINUTE),
             Self::SweepEvery => Range::Time(SECOND..=10 * MINUTE),
+            Self::HotAbove | Self::SpillAbove => Range::Percent(1..=100),
+            Self::HotBelow | Self::SpillBelow => Range::Percent(0..=100),
             Self::Log => Range::Filter,
         }
     }
@@ -155,6 +182,7 @@ impl Knob {
         match self.range() {
             Range::Time(_) => "time",
             Range::Count(_) => "count",
+            Range::Percent(_) => "percent",
             Range::Filter => "filter",
         }
     }
@@ -164,7 +192,9 @@ impl Knob {
     pub fn values(self) -> String {
         match self.range() {
             Range::Time(range) => format!("{} to {}", time(*range.start()), time(*range.end())),
-            Range::Count(range) => format!("{} to {}", range.start(), range.end()),
+            Range::Count(range) | Range::Percent(range) => {
+                format!("{} to {}", range.start(), range.end())
+            }
             Range::Filter => "like info or info,steer_user=debug".to_owned(),
         }
     }
@@ -183,7 +213,7 @@ impl Knob {
                 let time = parse_duration(text).map_err(|_| wrong())?;
                 range.contains(&time).then_some(Value::Time(time))
             }
-            Range::Count(range) => {
+            Range::Count(range) | Range::Percent(range) => {
                 let count = text.parse().map_err(|_| wrong())?;
                 range.contains(&count).then_some(Value::Count(count))
             }
@@ -237,6 +267,11 @@ pub enum TuneError {
         "handshakes would come more often than pings; set probe.interval below probe.handshake_every"
     )]
     Handshakes,
+    /// Two thresholds of one thing are not apart.
+    #[error(
+        "balance.{0}_below has to be below balance.{0}_above, or what they decide would swing; set the other one first"
+    )]
+    Band(&'static str),
     /// It could not be put to work.
     #[error("nothing was changed: {0:#}")]
     Failed(anyhow::Error),
@@ -253,7 +288,7 @@ pub struct KnobStatus {
     pub value: String,
     /// The value that it has unless it is set: the configuration's, or one that is built in.
     pub default: String,
-    /// What its values are counted in: time, count or filter.
+    /// What its values are counted in: time, count, percent or filter.
     pub unit: String,
     /// The values that it can have.
     pub values: String,
@@ -299,9 +334,31 @@ impl Tuning {
     }
 }
 
+/// Refuses what a configuration would refuse of values that are each in range.
+pub(super) fn fits(config: &Config) -> Result<(), TuneError> {
+    let Config { probe, balance, .. } = config;
+    if probe.handshake_every < probe.interval {
+        return Err(TuneError::Handshakes);
+    }
+    for (name, above, below) in [
+        ("hot", balance.hot_above, balance.hot_below),
+        ("spill", balance.spill_above, balance.spill_below),
+    ] {
+        if below >= above {
+            return Err(TuneError::Band(name));
+        }
+    }
+    Ok(())
+}
+
 /// Sets what a configuration has; whether the knob is one of that.
 pub(super) fn set(config: &mut Config, knob: Knob, value: &Value) -> bool {
-    let Config { probe, nat, .. } = config;
+    let Config {
+        probe,
+        nat,
+        balance,
+        ..
+    } = config;
     match (knob, value) {
         (Knob::ProbeInterval, Value::Time(time)) => probe.interval = *time,
         (Knob::ProbeTimeout, Value::Time(time)) => probe.timeout = *time,
@@ -311,6 +368,10 @@ pub(super) fn set(config: &mut Config, knob: Knob, value: &Value) -> bool {
         (Knob::NatOpening, Value::Time(time)) => nat.opening_timeout = *time,
         (Knob::NatClosed, Value::Time(time)) => nat.closed_timeout = *time,
         (Knob::NatSilence, Value::Time(time)) => nat.silence = *time,
+        (Knob::HotAbove, Value::Count(percent)) => balance.hot_above = *percent,
+        (Knob::HotBelow, Value::Count(percent)) => balance.hot_below = *percent,
+        (Knob::SpillAbove, Value::Count(percent)) => balance.spill_above = *percent,
+        (Knob::SpillBelow, Value::Count(percent)) => balance.spill_below = *percent,
         _ => return false,
     }
     true
@@ -337,6 +398,10 @@ pub(super) fn value(
         Knob::NatUdpIdle => ticks(settings.nat_timeouts.udp_idle_ms),
         Knob::NatRetry => ticks(settings.nat_retry_ms),
         Knob::SweepEvery => Value::Time(sweep_every),
+        Knob::HotAbove => Value::Count(config.balance.hot_above),
+        Knob::HotBelow => Value::Count(config.balance.hot_below),
+        Knob::SpillAbove => Value::Count(config.balance.spill_above),
+        Knob::SpillBelow => Value::Count(config.balance.spill_below),
         Knob::Log => Value::Filter(String::new()),
     }
 }

@@ -84,9 +84,7 @@ impl Daemon {
         }
         let mut config = self.controller.config().clone();
         if tune::set(&mut config, knob, wanted) {
-            if config.probe.handshake_every < config.probe.interval {
-                return Err(TuneError::Handshakes);
-            }
+            tune::fits(&config)?;
             return self.put_to_work(config).map_err(TuneError::Failed);
         }
         let time: Option<Duration> = match given {
