@@ -174,7 +174,8 @@ fn panel_series(fleet: &Fleet, expression: &str) -> Vec<(String, String)> {
 }
 
 /// Panels that show something only where something is wrong, or that needs what the site has not.
-const MAY_BE_EMPTY: [&str; 5] = [
+const MAY_BE_EMPTY: [&str; 6] = [
+    "Use",
     "Dropped packets",
     "Probes that failed",
     "Drained, draining, way not known",
