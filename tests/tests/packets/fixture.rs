@@ -207,6 +207,21 @@ impl Fixture {
         self.host.snapshot_mut().config = self.xdp.maps().config();
     }
 
+    /// Lets nothing time out: kernel and host read the clock one after the other, and what ends between the
+    /// two would be decided differently.
+    pub(crate) fn stop_the_clock(&mut self) {
+        const NEVER: u32 = u32::MAX / 4;
+        self.configure(|config| {
+            config.nat_retry_ms = u32::MAX;
+            config.nat_timeouts = NatTimeouts {
+                idle_ms: NEVER,
+                udp_idle_ms: NEVER,
+                opening_ms: NEVER,
+                closed_ms: NEVER,
+            };
+        });
+    }
+
     /// Changes the flags of a service.
     pub(crate) fn set_flags(&mut self, vip: IpAddr, flags: u32) {
         self.change_service(vip, |service| service.flags = flags);
