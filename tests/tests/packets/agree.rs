@@ -280,7 +280,7 @@ fn random_packets_and_tables_are_decided_alike() {
     }
 }
 
-/// Tables that are new: after more packets than these the kernel's forget flows that the host's remember.
+/// Tables that are new, since the kernel's forget flows once they are full, and the host's do not.
 fn some_packets(seed: u64, packets: u64) {
     let mut random = StdRng::seed_from_u64(seed);
     let mut fixture = Fixture::new();
