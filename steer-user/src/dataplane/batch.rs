@@ -270,21 +270,9 @@ pub(super) fn remove_bytes(map: BorrowedFd<'_>, key: &[u8]) -> io::Result<()> {
         value: 0,
         flags: 0,
     };
-    // SAFETY: a key as long as the map's.
-    let result = unsafe {
-        libc::syscall(
-            libc::SYS_bpf,
-            DELETE,
-            &raw const element,
-            size_of::<Element>(),
-        )
-    };
-    if result == 0 {
-        return Ok(());
-    }
-    match io::Error::last_os_error() {
-        error if error.raw_os_error() == Some(libc::ENOENT) => Ok(()),
-        error => Err(error),
+    match call_for_one(DELETE, &element) {
+        Err(error) if error.raw_os_error() != Some(libc::ENOENT) => Err(error),
+        _ => Ok(()),
     }
 }
 
@@ -295,6 +283,24 @@ struct Element {
     key: u64,
     value: u64,
     flags: u64,
+}
+
+/// One command of bpf(2) for a single element, whose key and value are as long as the map's.
+fn call_for_one(command: libc::c_long, element: &Element) -> io::Result<()> {
+    // SAFETY: the kernel reads the attributes, which are alive, and what they point at, as long as the map's.
+    let result = unsafe {
+        libc::syscall(
+            libc::SYS_bpf,
+            command,
+            &raw const *element,
+            size_of::<Element>(),
+        )
+    };
+    if result == 0 {
+        Ok(())
+    } else {
+        Err(io::Error::last_os_error())
+    }
 }
 
 /// Adds an entry, of the lengths that the map has, unless there is one. False if there is.
@@ -309,22 +315,10 @@ fn add(map: BorrowedFd<'_>, key: &[u8], value: &[u8]) -> io::Result<bool> {
         value: value.as_ptr() as u64,
         flags: NEW,
     };
-    // SAFETY: key and value are as long as the map's.
-    let result = unsafe {
-        libc::syscall(
-            libc::SYS_bpf,
-            UPDATE,
-            &raw const element,
-            size_of::<Element>(),
-        )
-    };
-    if result == 0 {
-        return Ok(true);
-    }
-    let error = io::Error::last_os_error();
-    match error.raw_os_error() {
-        Some(libc::EEXIST) => Ok(false),
-        _ => Err(error),
+    match call_for_one(UPDATE, &element) {
+        Ok(()) => Ok(true),
+        Err(error) if error.raw_os_error() == Some(libc::EEXIST) => Ok(false),
+        Err(error) => Err(error),
     }
 }
 
