@@ -1,6 +1,9 @@
 //! IP and MAC addresses as the maps hold them.
 
-use core::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use core::{
+    fmt,
+    net::{IpAddr, Ipv4Addr, Ipv6Addr},
+};
 
 /// Length of a MAC address in bytes.
 pub const MAC_LEN: usize = 6;
@@ -11,9 +14,20 @@ pub type Mac = [u8; MAC_LEN];
 /// Destination and source MAC address, in the first 12 bytes as they lie in a frame.
 ///
 /// Two words, so that the kernel copies them in two steps, aligned wherever they are.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, Default, PartialEq, Eq, Hash)]
 #[repr(C)]
 pub struct Macs([u64; 2]);
+
+/// As people write them, the destination first: `02:00:00:00:00:01 from 02:00:00:00:00:02`.
+impl fmt::Debug for Macs {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for (before, mac) in [("", self.destination()), (" from ", self.source())] {
+            let [a, b, c, d, e, g] = mac;
+            write!(f, "{before}{a:02x}:{b:02x}:{c:02x}:{d:02x}:{e:02x}:{g:02x}")?;
+        }
+        Ok(())
+    }
+}
 
 impl Macs {
     /// From the first 8 bytes of a frame and the next 4, in memory order.
@@ -183,6 +197,8 @@ mod tests {
         let macs = Macs::new(a, b);
         assert_eq!((macs.destination(), macs.source()), (a, b));
         assert_eq!(macs.swapped(), Macs::new(b, a));
+        let words = "01:02:03:04:05:06 from 07:08:09:0a:0b:0c";
+        assert_eq!(std::format!("{macs:?}"), words);
         let (first, second) = macs.words();
         assert_eq!(first.to_ne_bytes(), [1, 2, 3, 4, 5, 6, 7, 8]);
         assert_eq!(second.to_ne_bytes(), [9, 10, 11, 12]);
