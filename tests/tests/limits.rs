@@ -102,14 +102,22 @@ fn flows_are_copied_to_a_table_of_another_size() {
     // One that fails before it is attached leaves the table as it was.
     let large = Sizes::of_each(20_000);
     drop(Xdp::open(&options(bpffs.path(), large)).unwrap());
-    assert!(!pins.map("NAT_FORWARD_old").exists());
+    let before = || fs::read_dir(bpffs.path().join("steer")).unwrap().count();
+    assert_eq!((before(), Pins::new(bpffs.path())), (1, pins.clone()));
+    // So does one that has no room for all of them.
+    let error = Xdp::open(&options(bpffs.path(), Sizes::of_each(1024))).map(drop);
+    let error = format!("{:#}", error.unwrap_err());
+    assert!(
+        error.contains("NAT_") && error.contains("[limits]"),
+        "{error}"
+    );
+    assert_eq!((before(), Pins::new(bpffs.path())), (1, pins.clone()));
     let mut xdp = Xdp::open(&options(bpffs.path(), large)).unwrap();
     assert!(xdp.adopted());
-    assert!(pins.map("NAT_FORWARD_old").exists());
+    assert_eq!(before(), 2);
     xdp.settle().unwrap();
-    for name in ["NAT_FORWARD_old", "NAT_REVERSE_old", "FLOWS_old"] {
-        assert!(!pins.map(name).exists(), "{name}");
-    }
+    assert_eq!(before(), 1);
+    assert_ne!(Pins::new(bpffs.path()), pins);
     for number in 0..FLOWS {
         let (forward_key, forward, reverse_key, reverse) = flow(number);
         assert_eq!(xdp.maps().nat_forward(&forward_key), Some(forward));

@@ -161,3 +161,43 @@ fn killed_at_any_moment_of_a_takeover_nothing_is_lost() {
     }
     whole(load, &format!("{kills} kills in takeovers"));
 }
+
+/// Sets the size of the tables from the next start on.
+fn resize(fleet: &Fleet, flows: u32) {
+    let limits = format!("[limits]\nflows = {flows}\nnat_flows = {flows}\n\n[nat]\n");
+    let config = fleet.config().replace("[nat]\n", &limits);
+    let patient = config.replace("[probe]\n", "[probe]\nfall = 50\n");
+    std::fs::write(fleet.config_path(), patient).unwrap();
+}
+
+/// Tables grow and shrink over restarts, whatever moment a daemon dies at.
+#[test]
+fn tables_of_another_size_take_over_under_load() {
+    let mut fleet = fleet("nat");
+    let load = load(&fleet);
+    wait(Duration::from_secs(10), "requests flow", || {
+        Ok(fleet.status()?.to_string().contains("\"packets\""))
+    })
+    .unwrap();
+    for (round, flows) in [(0, 40_000), (1, 20_000), (2, 80_000), (3, 10_000)] {
+        unsettle(&fleet);
+        resize(&fleet, flows);
+        for moment in 0..3_u64 {
+            fleet.kill_daemon();
+            fleet.start_daemon().unwrap();
+            // Moments all over a start; no event tells of them.
+            thread::sleep(Duration::from_millis(60 + 90 * round + 330 * moment));
+        }
+        fleet.kill_daemon();
+        fleet.start().unwrap();
+        assert_eq!(versions(&fleet).len(), 1);
+        let memory = fleet.cli(&["status", "--memory", "--json"]).unwrap();
+        let memory: serde_json::Value = serde_json::from_str(&memory).unwrap();
+        let maps = memory.as_array().or(memory["maps"].as_array()).unwrap();
+        for name in ["FLOWS", "NAT_FORWARD", "NAT_REVERSE"] {
+            let map = maps.iter().find(|map| map["name"] == name).unwrap();
+            assert_eq!(map["entries"], flows, "{name}");
+        }
+    }
+    whole(load, "tables of another size");
+}

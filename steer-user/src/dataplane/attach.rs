@@ -16,9 +16,8 @@ use super::{
     device::{Device, Way},
     gate::Gate,
     memory_use::Meters,
-    migration::{self, Migration},
     pinned_link,
-    pins::Pins,
+    pins::{self, Pins},
     record::Record,
     sizes::Sizes,
     takeover::Takeover,
@@ -35,7 +34,6 @@ pub struct Attacher {
     meters: Meters,
     pins: Option<Pins>,
     sizes: Sizes,
-    migration: Option<Migration>,
     takeover: Option<Takeover>,
     /// Attached in place of the usual programs until they take over from those of another version.
     gate: Option<Gate>,
@@ -49,14 +47,13 @@ impl Attacher {
         meters: Meters,
         pins: Option<Pins>,
         sizes: Sizes,
-        (migration, takeover, gate): (Option<Migration>, Option<Takeover>, Option<Gate>),
+        (takeover, gate): (Option<Takeover>, Option<Gate>),
     ) -> Self {
         Self {
             programs,
             meters,
             pins,
             sizes,
-            migration,
             takeover,
             gate,
             tracing: None,
@@ -152,9 +149,6 @@ impl Attacher {
         }
         // Packets that met the programs of before are through.
         thread::sleep(GRACE);
-        if let Some(mut migration) = self.migration.take() {
-            migration.finish();
-        }
         if let Some(takeover) = self.takeover.take() {
             takeover.clean();
         }
@@ -164,7 +158,7 @@ impl Attacher {
         for (_, path) in pins.program_arrays() {
             let tracing = self.tracing.as_ref().and_then(|t| t.programs.pin.as_ref());
             if self.programs.pin.as_ref() != Some(&path) && tracing != Some(&path) {
-                migration::remove(&path);
+                pins::remove(&path);
             }
         }
         Ok(())
@@ -219,7 +213,7 @@ impl Attacher {
         }
         thread::sleep(GRACE);
         if let Some(pin) = &tracing.programs.pin {
-            migration::remove(pin);
+            pins::remove(pin);
         }
     }
 

@@ -154,34 +154,6 @@ fn look_up<K: Pod, V: Pod>(
     }
 }
 
-/// Copies every entry of a hash map to another one with keys and values of the same lengths. Entries
-/// that are there already stay as they are if `keep` is set.
-///
-/// # Errors
-/// If the kernel does not answer, or takes no more.
-pub(super) fn copy(
-    from: BorrowedFd<'_>,
-    to: BorrowedFd<'_>,
-    lengths: [usize; 2],
-    keep: bool,
-) -> io::Result<usize> {
-    let mut same = |old: [&[u8]; 2], [key, value]: [&mut [u8]; 2]| {
-        key.copy_from_slice(old[0]);
-        value.copy_from_slice(old[1]);
-        Ok(true)
-    };
-    if !keep {
-        return transfer([from, to], lengths, lengths, &mut same);
-    }
-    let mut copied = 0;
-    let mut each = |old: [&[u8]; 2], _: [&mut [u8]; 2]| {
-        copied += usize::from(add(to, old[0], old[1])?);
-        Ok(false)
-    };
-    transfer([from, to], lengths, lengths, &mut each)?;
-    Ok(copied)
-}
-
 /// Makes a key and value, which are zeros, of those of another map; false leaves them out.
 pub(super) type Make<'m> = dyn FnMut([&[u8]; 2], [&mut [u8]; 2]) -> io::Result<bool> + 'm;
 
@@ -300,25 +272,6 @@ fn call_for_one(command: libc::c_long, element: &Element) -> io::Result<()> {
         Ok(())
     } else {
         Err(io::Error::last_os_error())
-    }
-}
-
-/// Adds an entry, of the lengths that the map has, unless there is one. False if there is.
-fn add(map: BorrowedFd<'_>, key: &[u8], value: &[u8]) -> io::Result<bool> {
-    /// `BPF_MAP_UPDATE_ELEM`.
-    const UPDATE: libc::c_long = 2;
-    /// `BPF_NOEXIST`.
-    const NEW: u64 = 1;
-    let element = Element {
-        map: map.as_raw_fd() as u64,
-        key: key.as_ptr() as u64,
-        value: value.as_ptr() as u64,
-        flags: NEW,
-    };
-    match call_for_one(UPDATE, &element) {
-        Ok(()) => Ok(true),
-        Err(error) if error.raw_os_error() == Some(libc::EEXIST) => Ok(false),
-        Err(error) => Err(error),
     }
 }
 

@@ -10,15 +10,18 @@ use std::{
 use anyhow::{Context, Result, bail};
 use aya::maps::MapInfo;
 use steer_common::abi::{ABI_VERSION, maps};
-use tracing::debug;
+use tracing::{debug, warn};
 
 use super::{sizes::Sizes, specs::SPECS};
 
 /// `BPF_FS_MAGIC` of linux/magic.h.
 const BPF_FS_MAGIC: i64 = 0xcafe_4a11;
 
+/// What the name of the second folder of a version ends with.
+const RESIZED: &str = "_resized";
+
 /// The folders of pins below a mounted bpffs.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Pins {
     steer: PathBuf,
     version: PathBuf,
@@ -27,9 +30,26 @@ pub struct Pins {
 impl Pins {
     /// The pins below `bpffs`, or a folder in it.
     pub fn new(bpffs: &Path) -> Self {
+        let [first, second] = Self::folders(bpffs);
+        if !first.has_maps() && second.has_maps() {
+            second
+        } else {
+            first
+        }
+    }
+
+    /// The two places that maps of this version may be pinned in. One of them is in use, but while tables get
+    /// another size.
+    pub(super) fn folders(bpffs: &Path) -> [Self; 2] {
         let steer = bpffs.join("steer");
-        let version = steer.join(format!("v{ABI_VERSION}"));
-        Self { steer, version }
+        [
+            format!("v{ABI_VERSION}"),
+            format!("v{ABI_VERSION}{RESIZED}"),
+        ]
+        .map(|name| Self {
+            version: steer.join(name),
+            steer: steer.clone(),
+        })
     }
 
     /// Makes the folders.
@@ -57,7 +77,7 @@ impl Pins {
         Ok(())
     }
 
-    /// The pins of other versions.
+    /// The pins of other versions, and those of tables of other sizes.
     ///
     /// # Errors
     /// If the folder cannot be read.
@@ -131,11 +151,6 @@ impl Pins {
         let last = taken.iter().map(|(number, _)| *number).max();
         let number = last.map_or(1, |last| last + 1);
         self.map(&format!("{}_{number}", maps::PROGRAMS))
-    }
-
-    /// Where a map is pinned that another one takes the place of.
-    pub(super) fn outgrown(&self, name: &str) -> PathBuf {
-        self.map(&format!("{name}_old"))
     }
 
     /// Where the link of an interface is pinned.
@@ -230,6 +245,13 @@ impl Pins {
     /// If one cannot be removed.
     pub(super) fn remove_maps(&self) -> Result<()> {
         remove_all(&self.maps())
+    }
+}
+
+/// Removes a pin; one that cannot be removed stays.
+pub(super) fn remove(path: &Path) {
+    if let Err(error) = fs::remove_file(path) {
+        warn!(path = %path.display(), %error, "a pin stays");
     }
 }
 

@@ -1,5 +1,6 @@
-//! Maps of another version of the ABI, newer or older: those that look alike are pinned for this
-//! version too, and used by the programs of both; entries of others are converted, field by field.
+//! Maps of another version of the ABI, newer or older, or with tables of another size: those that look alike
+//! are pinned for this daemon too, and used by the programs of both; entries of others are converted, field by
+//! field.
 //!
 //! Programs of the other version go on until all is copied: interfaces get the gate ([`Gate`]), which hands
 //! packets to them. In the end it holds what is steered, for as long as it takes to copy what has changed
@@ -31,8 +32,8 @@ use super::{
     batch,
     convert::Conversion,
     gate::Gate,
-    migration, pinned_link,
-    pins::Pins,
+    pinned_link,
+    pins::{self, Pins},
     record::{MapLayout, Record},
     sizes::Sizes,
     specs::{SPECS, Spec},
@@ -106,7 +107,7 @@ impl Takeover {
             from = record.abi,
             unfinished,
             converted = ?source.tables.iter().map(|table| table.spec.name).collect::<Vec<_>>(),
-            "taking over the maps of another version"
+            "taking over maps of another version or size"
         );
         Ok(takeover)
     }
@@ -184,7 +185,7 @@ impl Takeover {
                 info!(
                     from = source.abi,
                     ?held,
-                    "maps of another version taken over"
+                    "maps of another version or size taken over"
                 );
                 return Ok(());
             }
@@ -208,7 +209,7 @@ impl Takeover {
         }
         let gate = self.own.map(maps::GATE);
         if gate.exists() {
-            migration::remove(&gate);
+            pins::remove(&gate);
         }
     }
 }
@@ -246,7 +247,7 @@ fn running(pins: &Pins) -> Vec<u32> {
 }
 
 /// Whether a link of any version has one of these programs.
-fn runs(pins: &Pins, programs: &[u32]) -> bool {
+pub(super) fn runs(pins: &Pins, programs: &[u32]) -> bool {
     running(pins)
         .iter()
         .any(|program| programs.contains(program))
@@ -412,8 +413,14 @@ impl Table {
                 Ok(copied.get(&key) != Some(&value))
             };
         let context = || format!("map {}: cannot be converted", self.spec.name);
-        let entries =
-            batch::transfer([from, to], old_lengths, lengths, &mut make).with_context(context)?;
+        let entries = match batch::transfer([from, to], old_lengths, lengths, &mut make) {
+            Err(error) if error.raw_os_error() == Some(libc::E2BIG) => bail!(
+                "map {}: it has more flows than the table that is to take its place; set more in [limits], or \
+                 wait until there are fewer. The programs of before go on",
+                self.spec.name
+            ),
+            done => done.with_context(context)?,
+        };
         if copied.keys().any(|key| !found.contains_key(key)) {
             let mut gone = Vec::new();
             let mut look = |[key, _]: [&[u8]; 2], _: [&mut [u8]; 2]| {

@@ -17,9 +17,9 @@ use super::{
     kernel::check_kernel,
     kernel_maps::KernelMaps,
     memory_use::Meters,
-    migration::{self, Migration},
     object::object,
-    pins::Pins,
+    pins::{self, Pins},
+    place::place,
     record::Record,
     sizes::Sizes,
     specs::SPECS,
@@ -60,25 +60,22 @@ impl Xdp {
     pub fn open(options: &OpenOptions) -> Result<Self> {
         check_kernel()?;
         let sizes = options.sizes;
-        let pins = options.bpffs.as_deref().map(Pins::new);
+        let mut pins = None;
         let mut adopted = false;
-        let mut migration = None;
         let mut takeover = None;
-        if let Some(pins) = &pins {
+        if let Some(bpffs) = &options.bpffs {
+            let pins = pins.insert(place(bpffs, &sizes)?);
             pins.prepare()?;
             let begun = takeover.insert(Takeover::begin(pins, &sizes)?);
             adopted = begun.is_one();
             adopted |= SPECS.iter().any(|spec| pins.map(spec.name).exists());
-            migration = Some(Migration::begin(pins, &sizes)?);
+            pins.check(&sizes)?;
         }
         let before = match &takeover {
             Some(takeover) => takeover.programs_before()?,
             None => None,
         };
         let mut programs = Programs::load(object(), pins.as_ref(), &sizes, before)?;
-        if let Some(migration) = &migration {
-            migration.copy()?;
-        }
         if let Some(takeover) = &mut takeover {
             takeover.copy()?;
         }
@@ -99,7 +96,7 @@ impl Xdp {
         let meters = Meters::of(&programs.ebpf)?;
         let maps = KernelMaps::new(&mut programs.ebpf)?;
         Ok(Self {
-            attacher: Attacher::new(programs, meters, pins, sizes, (migration, takeover, gate)),
+            attacher: Attacher::new(programs, meters, pins, sizes, (takeover, gate)),
             maps,
             adopted,
             sizes,
@@ -199,7 +196,7 @@ impl Programs {
         let pin = pins.map(Pins::new_program_array);
         let loaded = Self::load_at(object, pins, sizes, (pin.clone(), before));
         if let (Err(_), Some(pin)) = (&loaded, pin.filter(|pin| pin.exists())) {
-            migration::remove(&pin);
+            pins::remove(&pin);
         }
         loaded
     }

@@ -124,6 +124,11 @@ impl Table {
                 fleet.start()
             },
         )?;
+        self.under("restart with tables of another size", &mut |fleet| {
+            write(&(good.clone() + RESIZED))?;
+            stop(fleet)?;
+            fleet.start()
+        })?;
         self.under("upgrade that cannot start, and back", &mut |fleet| {
             stop(fleet)?;
             fleet.use_program_at(Path::new("/bin/false"));
@@ -264,6 +269,8 @@ fn kill_an_apply(fleet: &mut Fleet, good: &str, kill: u64) -> Result<bool> {
 /// Another service, for a reload.
 const ANOTHER: &str = "\n[[service]]\nname = \"another\"\naddress = \"10.99.0.77\"\nport = 80\n\
                        pools = [\"all\"]\n";
+
+const RESIZED: &str = "\n[limits]\nflows = 100000\nnat_flows = 100000\n";
 
 /// A busy machine may answer probes late: a backend that is taken to be down for that has its open
 /// connections reset, which is nothing that a change did.
