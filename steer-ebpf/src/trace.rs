@@ -28,7 +28,7 @@ use steer_common::{
 };
 
 use crate::{
-    maps::{MEMBERS, PROGRAMS},
+    maps::{MEMBERS, NAT_REVERSE, PROGRAMS},
     packet::XdpFrame,
 };
 
@@ -93,7 +93,7 @@ fn begin(ctx: &XdpContext) -> bool {
     } else {
         parse_v4(&frame, 0)
     };
-    if packet.is_some_and(|packet| !filter.takes_flow(&packet.key)) {
+    if packet.is_some_and(|packet| !takes_flow(filter, &packet.key)) {
         return false;
     }
     let event = &mut state.event;
@@ -231,7 +231,7 @@ fn fits(state: &mut TraceState, filter: &TraceFilter) -> bool {
     let takes = if event.key.family == 0 {
         filter.takes_any_flow()
     } else {
-        filter.takes_flow(&event.key)
+        takes_flow(filter, &event.key)
     };
     if !takes {
         return false;
@@ -256,6 +256,22 @@ fn fits(state: &mut TraceState, filter: &TraceFilter) -> bool {
     }
     state.told += 1;
     true
+}
+
+/// Whether a flow fits, or that of its client if it is a backend's under `nat`: in that are the node's
+/// address and port, and not those that the client has and knows.
+#[inline(always)]
+fn takes_flow(filter: &TraceFilter, key: &FlowKey) -> bool {
+    if filter.takes_flow(key) {
+        return true;
+    }
+    if !filter.has_address() {
+        return false;
+    }
+    NAT_REVERSE.get_ptr(*key).is_some_and(|entry| {
+        // SAFETY: an entry of the map, of which only what never changes is read.
+        filter.takes_flow(&unsafe { &*entry }.forward_key(key))
+    })
 }
 
 /// Whether what became of the packet fits.

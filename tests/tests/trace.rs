@@ -3,7 +3,7 @@
 #![allow(clippy::unwrap_used, reason = "a failure here is a failed test")]
 
 use std::{
-    net::{SocketAddr, UdpSocket},
+    net::{IpAddr, Ipv4Addr, SocketAddr, UdpSocket},
     process::{Command, Stdio},
     sync::atomic::{AtomicBool, Ordering},
     thread,
@@ -16,6 +16,7 @@ use steer_tests::{
     bpffs::Bpffs,
     fleet::{Fleet, HTTP, Plan, binary, wait},
     load::Load,
+    packet::{ACK, Packet, icmp, ip_around},
     process::Process,
     topology::NODE_CLIENT_PORT,
 };
@@ -196,14 +197,73 @@ fn drops_are_told_with_their_reason() {
     assert_eq!(told["sent_by"], "client", "{told}");
 }
 
-/// A TCP segment of no connection that this host knows, by a raw socket.
-fn send_open_segment(source: std::net::Ipv4Addr, to: std::net::IpAddr, port: u16) {
-    use steer_tests::packet::{ACK, Packet};
-    let packet = Packet::tcp((source.into(), 40_000), (to, port), ACK);
-    let bytes = packet.ip();
-    let std::net::IpAddr::V4(to) = to else {
-        panic!("IPv6")
+/// A backend's packets have an address of the node in them, and not the client's.
+#[test]
+fn both_ways_of_a_nat_flow_fit_its_client() {
+    let fleet = fleet("nat");
+    fleet.cli(&["backend", "drain", "two"]).unwrap();
+    let client = fleet.site.client_v4().to_string();
+    let options = ["--json", "--address", &client, "--protocol", "tcp"];
+    let mut traced = trace(&fleet, &options);
+    ask(&fleet);
+    let (mut sent, mut answered) = (Value::Null, Value::Null);
+    while sent.is_null() || answered.is_null() {
+        let told = json(&mut traced);
+        let is_to_backend = told["interface"] == "client";
+        *(if is_to_backend {
+            &mut sent
+        } else {
+            &mut answered
+        }) = told;
+    }
+    assert_eq!(sent["source"], client, "{sent}");
+    assert_eq!(answered["interface"], "backend0", "{answered}");
+    assert_eq!(answered["sent_by"], "client", "{answered}");
+    assert_eq!(answered["backend"], "one", "{answered}");
+    assert_ne!(answered["destination"], client, "{answered}");
+    assert!(
+        answered["steps"]
+            .as_array()
+            .unwrap()
+            .contains(&"answer of the backend".into()),
+        "{answered}"
+    );
+
+    // What the backend says of a packet of the flow. Other clients' flows do not fit.
+    let [backend, node] = ["source", "destination"].map(|name| {
+        let address: IpAddr = answered[name].as_str().unwrap().parse().unwrap();
+        address
+    });
+    let [backend_port, node_port] =
+        ["source_port", "destination_port"].map(|name| answered[name].as_u64().unwrap() as u16);
+    let error = |to_port| {
+        let quoted = Packet::tcp((node, node_port), (backend, to_port), ACK).ip();
+        let message = icmp([backend, node], [3, 1], 0, &quoted[..28]);
+        ip_around([backend, node], 64, 1, &message)
     };
+    drop(traced);
+    ended(&fleet);
+    let mut traced = trace(&fleet, &["--json", "--address", &client]);
+    let namespace = &fleet.site.backends[0].namespace;
+    for port in [backend_port + 1, backend_port] {
+        namespace.enter(|| send_raw(&error(port), node)).unwrap();
+    }
+    let told = json(&mut traced);
+    assert_eq!(told["verdict"], "sent", "{told}");
+    assert_eq!(told["source_port"], backend_port, "{told}");
+    assert_eq!(told["sent_by"], "client", "{told}");
+    assert!(told["before"].as_str().unwrap().contains("0301"), "{told}");
+}
+
+/// A TCP segment of no connection that this host knows, by a raw socket.
+fn send_open_segment(source: Ipv4Addr, to: IpAddr, port: u16) {
+    let packet = Packet::tcp((source.into(), 40_000), (to, port), ACK);
+    send_raw(&packet.ip(), to);
+}
+
+/// Sends an IPv4 packet as it is.
+fn send_raw(bytes: &[u8], to: IpAddr) {
+    let IpAddr::V4(to) = to else { panic!("IPv6") };
     // SAFETY: plain system calls on a descriptor of our own, with memory that outlives them.
     let sent = unsafe {
         let socket = libc::socket(libc::AF_INET, libc::SOCK_RAW, libc::IPPROTO_RAW);

@@ -82,6 +82,12 @@ impl TraceFilter {
             && (fits(key.source) || fits(key.destination))
     }
 
+    /// Whether addresses matter.
+    #[inline(always)]
+    pub const fn has_address(&self) -> bool {
+        self.mask[0] != 0 || self.mask[1] != 0
+    }
+
     /// Whether a service, or one of its classes, fits.
     #[inline(always)]
     pub fn takes_service(&self, number: u16) -> bool {
@@ -95,7 +101,7 @@ impl TraceFilter {
     /// Whether packets of no flow fit, such as ARP.
     #[inline(always)]
     pub const fn takes_any_flow(&self) -> bool {
-        self.protocol == 0 && self.port == 0 && self.mask[0] == 0 && self.mask[1] == 0
+        self.protocol == 0 && self.port == 0 && !self.has_address()
     }
 }
 

@@ -31,7 +31,8 @@ const PROTOCOLS: [(&str, u8); 4] = [("tcp", 6), ("udp", 17), ("icmp", 1), ("icmp
 #[derive(Debug, Args)]
 #[command(group = ArgGroup::new("form").args(["json", "pcapng"]))]
 pub(super) struct Trace {
-    /// Packets from or to this address, or one of this prefix.
+    /// Packets from or to this address, or one of this prefix; under `nat` a client's answers as well, which
+    /// backends send to an address of the node.
     #[arg(long, value_parser = prefix)]
     address: Option<IpNet>,
     /// Packets from or to this port.
