@@ -17,10 +17,16 @@ mod trace;
 #[path = "no_trace.rs"]
 mod trace;
 
-use aya_ebpf::{bindings::xdp_action, macros::xdp, programs::XdpContext};
+use core::arch::asm;
+
+use aya_ebpf::{
+    bindings::{bpf_func_id::BPF_FUNC_tail_call, xdp_action},
+    macros::xdp,
+    programs::XdpContext,
+};
 use steer_common::{
     Outcome,
-    abi::{TraceVerdict, V6},
+    abi::{GENERAL, OPEN, QUIC, TRANSLATE, TraceVerdict, V6},
     follow, general, open, quic, quote, rare, steer, too_big, translate,
     verdict::DropReason,
     wire::is_v6,
@@ -187,9 +193,38 @@ fn finish(ctx: &XdpContext, outcome: Outcome, interface: u32) -> u32 {
 fn hand_over(ctx: &XdpContext, outcome: Outcome) -> u32 {
     // SAFETY: a per-CPU value, and a program is not interrupted by another of its kind.
     unsafe { *always(maps::ARGUMENT.get_ptr_mut(0)) = u32::from(outcome.argument()) };
-    // SAFETY: the array holds programs of this object only.
-    unsafe { maps::PROGRAMS.tail_call(ctx, outcome.program()) };
+    match outcome.program() {
+        QUIC => jump::<QUIC>(ctx),
+        TRANSLATE => jump::<TRANSLATE>(ctx),
+        OPEN => jump::<OPEN>(ctx),
+        GENERAL => jump::<GENERAL>(ctx),
+        // SAFETY: the array holds programs of this object only.
+        program => unsafe { maps::PROGRAMS.tail_call(ctx, program) },
+    }
     drop_for(ctx, DropReason::Internal as u32)
+}
+
+/// Calls a program by a number that is a constant in each place: of that the kernel makes a plain jump. Of several
+/// calls of the helper the compiler would make one, with the number in a register; of assembly that differs
+/// it does not.
+#[inline(always)]
+fn jump<const PROGRAM: u32>(ctx: &XdpContext) {
+    // SAFETY: `bpf_tail_call` with its three arguments, and all registers that a helper may change. The array
+    // holds programs of this object only.
+    unsafe {
+        asm!(
+            "r3 = {program}",
+            "call {helper}",
+            program = const PROGRAM,
+            helper = const BPF_FUNC_tail_call,
+            inlateout("r1") ctx.ctx => _,
+            inlateout("r2") &raw const maps::PROGRAMS => _,
+            lateout("r0") _,
+            out("r3") _,
+            lateout("r4") _,
+            lateout("r5") _,
+        );
+    }
 }
 
 #[inline(always)]
