@@ -4,7 +4,7 @@ use std::{
     collections::{BTreeSet, HashMap},
     mem,
     ops::Range,
-    time::Instant,
+    time::{Duration, Instant},
 };
 
 use anyhow::Result;
@@ -20,6 +20,13 @@ use crate::{
 /// what counts at once is in the members' states.
 const LARGE: u32 = 4093;
 
+/// What building a table for backends that are nearer or farther now costs of the time that is given to that, for each
+/// slot: of a CPU that needs a microsecond for one a tenth. Such changes may wait, and where all round trips change at
+/// once they come by the thousand.
+const EACH_SLOT: Duration = Duration::from_micros(10);
+/// How much of that time is saved up.
+const SAVED: Duration = Duration::from_millis(100);
+
 /// The places of backends, and of the policies that each concerns.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Concern {
@@ -27,6 +34,11 @@ pub(super) struct Concern {
     policies: Vec<Vec<usize>>,
     /// Policies whose tables are to be built.
     due: BTreeSet<usize>,
+    /// Policies with members that are nearer or farther now.
+    moved: BTreeSet<usize>,
+    /// Where to go on among those, so that none of them waits for ever, and when.
+    next: usize,
+    ready: Option<Instant>,
     /// Policies with members that became hot, or no longer are.
     heated: BTreeSet<usize>,
     /// When those measurements were made whose tables are due.
@@ -51,6 +63,9 @@ impl Concern {
             places: backends.map(|(i, b)| (b.name.clone(), i)).collect(),
             policies,
             due: BTreeSet::new(),
+            moved: BTreeSet::new(),
+            next: 0,
+            ready: None,
             heated: BTreeSet::new(),
             waiting: Vec::new(),
             written: Vec::new(),
@@ -69,6 +84,21 @@ impl Concern {
     /// The index of a backend.
     pub(super) fn place(&self, backend: &str) -> Option<usize> {
         self.places.get(backend).copied()
+    }
+
+    /// A policy with members that moved whose table may be built now, by the lengths of the tables.
+    fn take_moved(&mut self, tables: &[Range<u32>], now: Instant) -> Option<usize> {
+        let saved = now.checked_sub(SAVED).unwrap_or(now);
+        let ready = self.ready.map_or(saved, |ready| ready.max(saved));
+        if ready > now {
+            return None;
+        }
+        let mut after = self.moved.range(self.next..);
+        let policy = *after.next().or_else(|| self.moved.first())?;
+        self.moved.remove(&policy);
+        self.next = policy + 1;
+        self.ready = Some(ready + EACH_SLOT * tables.get(policy).map_or(0, len));
+        Some(policy)
     }
 
     fn policies(&self, backend: &str) -> &[usize] {
@@ -91,6 +121,12 @@ impl<D: Dataplane> Controller<D> {
         self.rebuild(&small, backend, now)
     }
 
+    /// Has tables built, when there is time, for a backend that is nearer or farther now.
+    pub(super) fn move_rings(&mut self, backend: &str) {
+        let concerned = self.concern.policies(backend).to_vec();
+        self.concern.moved.extend(concerned);
+    }
+
     /// Writes hot bits of a backend's members. Where that fills a tier follows at the next look.
     pub(super) fn reheat(&mut self, backend: &str) -> Result<()> {
         let concerned = self.concern.policies(backend).to_vec();
@@ -104,6 +140,12 @@ impl<D: Dataplane> Controller<D> {
         let due: Vec<usize> = mem::take(&mut self.concern.due).into_iter().collect();
         if !due.is_empty() {
             self.rebuild(&due, "backends", now)?;
+        }
+        for policy in &due {
+            self.concern.moved.remove(policy);
+        }
+        while let Some(policy) = self.concern.take_moved(&self.tables, now) {
+            self.rebuild(&[policy], "rings", now)?;
         }
         for policy in mem::take(&mut self.concern.heated) {
             if self.frozen.is_none() && self.fills(policy, now) {
@@ -156,4 +198,29 @@ impl<D: Dataplane> Controller<D> {
 
 fn len(range: &Range<u32>) -> u32 {
     range.end - range.start
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_may_wait_takes_a_share_of_the_time_and_each_has_its_turn() {
+        let mut concern = Concern::default();
+        let tables: Vec<Range<u32>> = (0..100).map(|n| n * 1000..(n + 1) * 1000).collect();
+        let start = Instant::now() + Duration::from_secs(10);
+        let mut built = Vec::new();
+        for tick in 0..100 {
+            // All of them are due again and again.
+            concern.moved.extend(0..100);
+            let now = start + Duration::from_millis(20) * tick;
+            while let Some(policy) = concern.take_moved(&tables, now) {
+                built.push(policy);
+            }
+        }
+        // Two seconds at 100,000 slots a second, and what was saved up.
+        assert!((200..=215).contains(&built.len()), "{}", built.len());
+        let expected: Vec<usize> = (0..built.len()).map(|n| n % 100).collect();
+        assert_eq!(built, expected);
+    }
 }

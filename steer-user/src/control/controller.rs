@@ -299,9 +299,17 @@ impl<D: Dataplane> Controller<D> {
             hot: change.hot,
             ..Change::default()
         };
+        let only_ring = Change {
+            ring: change.ring,
+            ..Change::default()
+        };
         if change == only_hot {
             // The kernel does the rest.
             self.reheat(&measurement.backend)?;
+        } else if change == only_ring && change.ring.is_some_and(|(before, _)| before.is_some()) {
+            // What may wait is not what the time until all is written is about.
+            self.move_rings(&measurement.backend);
+            return Ok(());
         } else {
             self.replan_of(&measurement.backend, measurement.at)?;
         }

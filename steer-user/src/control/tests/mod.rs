@@ -7,6 +7,7 @@ mod operator;
 mod passive;
 mod preview;
 mod replay;
+mod rings;
 mod shedding;
 mod silence;
 
