@@ -2,7 +2,9 @@
 
 use std::{
     collections::HashMap,
-    net::{Ipv4Addr, SocketAddr},
+    io,
+    net::{Ipv4Addr, SocketAddr, UdpSocket},
+    os::fd::AsRawFd as _,
     path::Path,
     sync::{
         Arc,
@@ -13,7 +15,7 @@ use std::{
 
 use anyhow::{Context, Result};
 use quinn::{
-    Connection, Endpoint,
+    Connection, Endpoint, EndpointConfig, TokioRuntime,
     crypto::rustls::{HandshakeData, QuicServerConfig},
 };
 use rustls::{
@@ -63,7 +65,10 @@ pub(crate) async fn serve(folder: &Path, down: Down, ready: Sender<SocketAddr>) 
     tls.send_tls13_tickets = 0;
     let crypto = QuicServerConfig::try_from(tls)?;
     let server = quinn::ServerConfig::with_crypto(Arc::new(crypto));
-    let endpoint = Endpoint::server(server, (Ipv4Addr::UNSPECIFIED, PORT).into())?;
+    let socket = UdpSocket::bind((Ipv4Addr::UNSPECIFIED, PORT))?;
+    enlarge(&socket).context("the buffer of the beacons' socket")?;
+    let config = EndpointConfig::default();
+    let endpoint = Endpoint::new(config, Some(server), socket, Arc::new(TokioRuntime))?;
     ready.send(endpoint.local_addr()?)?;
     while let Some(incoming) = endpoint.accept().await {
         let down = down.clone();
@@ -75,6 +80,26 @@ pub(crate) async fn serve(folder: &Path, down: Down, ready: Sender<SocketAddr>) 
         });
     }
     Ok(())
+}
+
+/// Pings for thousands of beacons meet in one socket here; in a fleet each has a socket, and a machine, of its own.
+fn enlarge(socket: &UdpSocket) -> io::Result<()> {
+    let bytes: libc::c_int = 64 << 20;
+    // SAFETY: an open socket, and an integer of the length that is said.
+    let done = unsafe {
+        libc::setsockopt(
+            socket.as_raw_fd(),
+            libc::SOL_SOCKET,
+            libc::SO_RCVBUFFORCE,
+            (&raw const bytes).cast(),
+            size_of::<libc::c_int>() as libc::socklen_t,
+        )
+    };
+    if done == 0 {
+        Ok(())
+    } else {
+        Err(io::Error::last_os_error())
+    }
 }
 
 async fn answer(connection: &Connection, down: &Down) -> Result<()> {

@@ -18,7 +18,7 @@ use crate::beacons::PORT;
 /// Where it says what it counts.
 const METRICS: (Ipv4Addr, u16) = (Ipv4Addr::LOCALHOST, 9100);
 /// All backends have to be up by then.
-const LIMIT: Duration = Duration::from_secs(120);
+const LIMIT: Duration = Duration::from_secs(240);
 
 /// `steer run`, which ends with it.
 pub(crate) struct Daemon<'a> {

@@ -40,8 +40,8 @@ struct Options {
     /// Numbers of backends, by commas.
     #[arg(long, default_value = "10,1000,10000", value_delimiter = ',')]
     backends: Vec<usize>,
-    /// Backends of a service.
-    #[arg(long, default_value_t = 100)]
+    /// Backends of a service: all tables together have room for about a million slots, a hundred for each.
+    #[arg(long, default_value_t = 40)]
     each: usize,
     /// Seconds to measure for.
     #[arg(long, default_value_t = 20)]
