@@ -31,7 +31,7 @@ struct Case {
     missing: &'static [&'static str],
 }
 
-const CASES: [Case; 8] = [
+const CASES: [Case; 10] = [
     Case {
         engine: Engine::Vllm,
         page: page!("vllm-0.11.txt"),
@@ -52,6 +52,31 @@ const CASES: [Case; 8] = [
         kv_use: Some(0.75),
         tokens: Some(50.0),
         seconds: (Some(0.3), Some(1.0 / 45.0)),
+        missing: &[],
+    },
+    Case {
+        engine: Engine::Vllm,
+        page: page!("vllm-0.32.txt"),
+        running: 3.0,
+        waiting: 21.0,
+        capacity: None,
+        kv_use: Some(0.888_888_888_888_888_8),
+        tokens: Some(35770.0),
+        seconds: (
+            Some(174.179_531_097_412_1 / 42.0),
+            Some(128.081_815_842_006_1 / 35728.0),
+        ),
+        missing: &[],
+    },
+    Case {
+        engine: Engine::Vllm,
+        page: page!("vllm-0.32-idle.txt"),
+        running: 0.0,
+        waiting: 0.0,
+        capacity: None,
+        kv_use: Some(0.0),
+        tokens: Some(0.0),
+        seconds: (None, None),
         missing: &[],
     },
     Case {
@@ -159,6 +184,27 @@ fn every_engine_is_read_in_its_versions() {
         assert_eq!(got.missing, case.missing, "{name}");
         assert_eq!(got.refused, [""; 0], "{name}");
     }
+}
+
+#[test]
+fn all_that_the_profile_reads_is_on_a_real_page_of_vllm() {
+    let got = read(Engine::Vllm, page!("vllm-0.32.txt"));
+    assert_eq!(got.prompt_tokens, Some(873.0));
+    assert_eq!(got.preemptions, Some(2.0));
+    // Tokens, prompts' tokens and steps; then requests that ended, by reason: of these `length` only.
+    let progress = [35770.0, 873.0, 11015.0, 0.0, 38.0, 0.0, 0.0, 0.0];
+    assert_eq!(got.progress, progress);
+    for (histogram, count) in [(got.first_token, 42.0), (got.inter_token, 35728.0)] {
+        let histogram = histogram.unwrap();
+        assert_eq!(histogram.count, count);
+        assert_eq!(histogram.buckets.last(), Some(&(f64::INFINITY, count)));
+    }
+    let idle = read(Engine::Vllm, page!("vllm-0.32-idle.txt"));
+    assert_eq!(
+        (idle.prompt_tokens, idle.preemptions),
+        (Some(0.0), Some(0.0))
+    );
+    assert_eq!(idle.progress, [0.0; 8]);
 }
 
 #[test]
