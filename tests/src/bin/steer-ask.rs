@@ -1,0 +1,95 @@
+//! Probes one beacon as a node does and writes down what it says, for trying a beacon by hand beside an
+//! engine that is no part of the tests.
+
+use std::{
+    net::SocketAddr,
+    path::PathBuf,
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use anyhow::{Context, Result};
+use clap::Parser;
+use steer_user::probe::{
+    Budget, Load, Method, ProbeSettings, ProbeTarget, ProbeTls, WebTls, spawn,
+};
+use tokio::{sync::mpsc, time::timeout_at};
+
+const HOUR: Duration = Duration::from_secs(3600);
+
+#[derive(Parser)]
+struct Arguments {
+    /// The beacon's address.
+    beacon: SocketAddr,
+    /// The name in its certificate.
+    #[arg(long, default_value = "b1")]
+    name: String,
+    /// The region in its certificate.
+    #[arg(long, default_value = "eu")]
+    region: String,
+    /// Directory with `ca.pem`, `n1.pem` and `n1.key`.
+    #[arg(long)]
+    pki: PathBuf,
+    /// Milliseconds from one probe to the next.
+    #[arg(long, default_value_t = 100)]
+    interval: u64,
+    /// Seconds to probe for.
+    #[arg(long, default_value_t = 60)]
+    seconds: u64,
+}
+
+#[tokio::main]
+async fn main() -> Result<()> {
+    let arguments = Arguments::parse();
+    let file = |name: &str| arguments.pki.join(name);
+    let tls = ProbeTls::load(&file("ca.pem"), &file("n1.pem"), &file("n1.key"))?;
+    let settings = ProbeSettings {
+        node: "n1".to_owned(),
+        budget: Budget::new(1, Duration::from_millis(arguments.interval), HOUR, 1000.0),
+        fast_probes: 2,
+        timeout: Duration::from_secs(5),
+        jitter: 0.1,
+        tls: Some(Arc::new(tls)),
+        web: WebTls::new(None, None)?,
+    };
+    let target = ProbeTarget {
+        name: arguments.name,
+        region: arguments.region,
+        address: arguments.beacon,
+        method: Method::Beacon,
+    };
+    let (tx, mut measurements) = mpsc::channel(1);
+    spawn(vec![target], 1, &settings, &tx);
+    let begin = Instant::now();
+    let end = begin + Duration::from_secs(arguments.seconds);
+    let mut last = String::new();
+    while let Ok(measurement) = timeout_at(end.into(), measurements.recv()).await {
+        let measurement = measurement.context("the prober ended")?;
+        let said = match &measurement.outcome {
+            Ok(sample) => told(&sample.load),
+            Err(failure) => format!("down: {failure}"),
+        };
+        // Only what is new.
+        if said != last {
+            let at = measurement.at.duration_since(begin).as_secs_f64();
+            println!("{at:8.2} {said}");
+            last = said;
+        }
+    }
+    Ok(())
+}
+
+/// What moves only a little is rounded away.
+fn told(load: &Load) -> String {
+    let number = |value: Option<f64>| value.map_or("?".to_owned(), |v| format!("{v}"));
+    let rounded = |value: Option<f64>| value.map_or("?".to_owned(), |v| format!("{v:.2}"));
+    let no_signal = load.no_signal.map(|why| format!(" no signal: {why:?}"));
+    format!(
+        "up: running {} waiting {} capacity {} kv {}{}",
+        number(load.running),
+        number(load.waiting),
+        number(load.capacity),
+        rounded(load.kv_use),
+        no_signal.unwrap_or_default()
+    )
+}
