@@ -14,11 +14,9 @@ const MOST_MS: f64 = 4000.0;
 
 fn file(folder: &Path, scenario: &Scenario, what: &str) -> Result<String> {
     fs::create_dir_all(folder)?;
-    let name: String = scenario
-        .name
-        .chars()
-        .map(|c| if c.is_ascii_alphanumeric() { c } else { '-' })
-        .collect();
+    let parts = scenario.name.split(|c: char| !c.is_ascii_alphanumeric());
+    let parts: Vec<&str> = parts.filter(|part| !part.is_empty()).collect();
+    let name = parts.join("-");
     let path = folder.join(format!("{name}-{what}.svg"));
     path.to_str()
         .map(str::to_owned)
