@@ -107,6 +107,11 @@ pub enum NoSignal {
     /// A reason that this version doesn't know.
     #[error("the beacon gives a reason that this version does not know")]
     Other = 6,
+    /// A tiny completion is overdue, or failed, whatever the engine's metrics say.
+    #[error(
+        "the engine does not answer a tiny completion, so what it says of its load is not believed"
+    )]
+    Doubted = 7,
 }
 
 impl NoSignal {
@@ -117,6 +122,7 @@ impl NoSignal {
             Self::Malformed,
             Self::Renamed,
             Self::Stale,
+            Self::Doubted,
         ];
         let found = known.into_iter().find(|r| number == f64::from(*r as u8));
         found.unwrap_or(Self::Other)

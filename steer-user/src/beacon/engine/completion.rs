@@ -13,6 +13,8 @@ use super::{http::Client, profile::Completion, state::State};
 
 /// An answer is no longer.
 const MAX_ANSWER: usize = 256 << 10;
+/// An engine that has nothing to do answers sooner; until then what it says of its load is not believed.
+const PROMPT: Duration = Duration::from_secs(3);
 /// From a completion that failed to the next one.
 const AGAIN: Duration = Duration::from_secs(2);
 
@@ -61,9 +63,17 @@ pub(super) async fn probe(
         if working {
             continue;
         }
-        let outcome = match timeout(limit, ask(&mut client, &completion)).await {
-            Ok(outcome) => outcome,
-            Err(_) => Outcome::Failed(format!("no answer within {limit:?}")),
+        let outcome = {
+            let answer = timeout(limit, ask(&mut client, &completion));
+            tokio::pin!(answer);
+            let answer = match timeout(PROMPT.min(limit), &mut answer).await {
+                Ok(answer) => answer,
+                Err(_) => {
+                    state.send_modify(State::overdue);
+                    answer.await
+                }
+            };
+            answer.unwrap_or_else(|_| Outcome::Failed(format!("no answer within {limit:?}")))
         };
         if last.as_ref() != Some(&outcome) {
             match &outcome {
@@ -77,7 +87,12 @@ pub(super) async fn probe(
         match &outcome {
             Outcome::Answered => state.send_modify(|s| s.completed(true, Instant::now())),
             Outcome::Failed(_) => state.send_modify(|s| s.completed(false, Instant::now())),
-            Outcome::Inconclusive(_) => {}
+            Outcome::Inconclusive(_) => {
+                state.send_if_modified(|state| {
+                    state.inconclusive();
+                    false
+                });
+            }
         }
         last = Some(outcome);
     }

@@ -29,6 +29,8 @@ pub(super) struct State {
     progress: Progress,
     unanswered: Option<Instant>,
     failed: Option<(Instant, u32)>,
+    /// A tiny completion takes longer than an idle engine would need.
+    overdue: bool,
 }
 
 impl State {
@@ -43,6 +45,7 @@ impl State {
             progress: Progress::default(),
             unanswered: None,
             failed: None,
+            overdue: false,
         }
     }
 
@@ -77,8 +80,20 @@ impl State {
         self.why = NoSignal::Stale;
     }
 
+    /// A tiny completion takes longer than an idle engine would need. Gauges that the engine writes when it
+    /// works say nothing of one that stands still before its first request.
+    pub(super) fn overdue(&mut self) {
+        self.overdue = true;
+    }
+
+    /// A tiny completion says nothing of the engine.
+    pub(super) fn inconclusive(&mut self) {
+        self.overdue = false;
+    }
+
     /// A tiny completion was answered, or not.
     pub(super) fn completed(&mut self, ok: bool, now: Instant) {
+        self.overdue = false;
         self.failed = match (ok, self.failed) {
             (true, _) => None,
             (false, None) => Some((now, 1)),
@@ -103,6 +118,14 @@ impl State {
     pub(super) fn load(&self, patience: &Patience, now: Instant) -> Load {
         let since = self.read.unwrap_or(self.begun);
         let age = now.saturating_duration_since(since);
+        let doubted = self.overdue || self.is_in_doubt();
+        if doubted && self.read.is_some() {
+            return Load {
+                age: Some(age.as_secs_f64()),
+                no_signal: Some(NoSignal::Doubted),
+                ..Load::default()
+            };
+        }
         if self.read.is_some() && age <= patience.stale {
             return Load {
                 age: Some(age.as_secs_f64()),
@@ -211,6 +234,32 @@ mod tests {
         // It answers again, and has gone on.
         state.reading(&mut window, busy(3.0), at(22));
         assert_eq!(state.trouble(&PATIENCE, at(22)), None);
+    }
+
+    #[test]
+    fn an_engine_that_owes_a_completion_is_not_idle() {
+        let start = Instant::now();
+        let mut state = State::new(start);
+        let idle = Reading {
+            running: Some(0.0),
+            waiting: Some(0.0),
+            ..Reading::default()
+        };
+        state.reading(&mut Window::default(), idle, start);
+        assert_eq!(state.load(&PATIENCE, start).running, Some(0.0));
+        let doubted = |state: &State| {
+            let load = state.load(&PATIENCE, start);
+            (load.running, load.no_signal)
+        };
+        state.overdue();
+        assert_eq!(doubted(&state), (None, Some(NoSignal::Doubted)));
+        state.completed(false, start);
+        assert_eq!(doubted(&state), (None, Some(NoSignal::Doubted)));
+        state.completed(true, start);
+        assert_eq!(doubted(&state), (Some(0.0), None));
+        state.overdue();
+        state.inconclusive();
+        assert_eq!(doubted(&state), (Some(0.0), None));
     }
 
     #[test]

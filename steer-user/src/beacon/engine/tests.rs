@@ -454,8 +454,14 @@ async fn an_idle_engine_is_asked_for_a_token_and_a_busy_one_is_not() {
             matches!(w.trouble(Instant::now()), Some((Trouble::NoCompletion, _)))
         })
         .await;
+        let load = watch.load(Instant::now());
+        assert_eq!(
+            (load.running, load.no_signal),
+            (None, Some(NoSignal::Doubted))
+        );
         *fake.completion.lock().unwrap() = Script::Page("{}".to_owned());
         until(&watch, |w| w.trouble(Instant::now()).is_none()).await;
+        assert_eq!(watch.load(Instant::now()).running, Some(0.0));
     }
     // Whoever asked for nothing that can be had learns nothing of the engine.
     *fake.completion.lock().unwrap() = Script::Status(404);
@@ -469,4 +475,16 @@ async fn an_idle_engine_is_asked_for_a_token_and_a_busy_one_is_not() {
     let seen = *fake.completions.borrow();
     tokio::time::sleep(Duration::from_millis(300)).await;
     assert_eq!(*fake.completions.borrow(), seen);
+}
+
+#[tokio::test]
+async fn an_engine_that_owes_a_completion_tells_no_load() {
+    let fake = Fake::start("vllm:num_requests_running 0\nvllm:generation_tokens_total 1\n").await;
+    *fake.completion.lock().unwrap() = Script::Silence;
+    let watch = fake.watch(|config| config.completion = Some(Duration::from_millis(40)));
+    let doubted = until(&watch, |w| {
+        w.load(Instant::now()).no_signal == Some(NoSignal::Doubted)
+    });
+    timeout(Duration::from_secs(20), doubted).await.unwrap();
+    assert_eq!(watch.load(Instant::now()).running, None);
 }
