@@ -22,7 +22,7 @@ pub use self::access::{Access, Role};
 pub use self::client::{Client, ClientError};
 pub use self::config::{ApplyAnswer, ApplyRequest, Confirmed, RollbackRequest};
 pub use self::dial::{Dial, Remote};
-pub use self::metrics::{Family, families};
+pub use self::metrics::{Family, Sample, families};
 pub use self::monitor::{Monitor, monitor};
 pub use self::openapi::openapi;
 pub use self::remote::remote;

@@ -57,15 +57,19 @@ impl Monitor {
             .route("/readyz", get(readyz))
             .with_state(self)
     }
+
+    async fn page(&self) -> Result<String, Refusal> {
+        let failed = |error: String| Refusal(StatusCode::INTERNAL_SERVER_ERROR, error);
+        let status = ask(&self.commands, Command::Status).await?;
+        let status = status.map_err(|error| failed(format!("{error:#}")))?;
+        let passive = ask(&self.commands, Command::Passive).await?;
+        let passive = passive.map_err(|error| failed(format!("{error:#}")))?;
+        page(&self.meters, status, passive).map_err(|error| failed(error.to_string()))
+    }
 }
 
 async fn metrics(State(monitor): State<Monitor>) -> Result<Response, Refusal> {
-    let failed = |error: String| Refusal(StatusCode::INTERNAL_SERVER_ERROR, error);
-    let status = ask(&monitor.commands, Command::Status).await?;
-    let status = status.map_err(|error| failed(format!("{error:#}")))?;
-    let passive = ask(&monitor.commands, Command::Passive).await?;
-    let passive = passive.map_err(|error| failed(format!("{error:#}")))?;
-    let page = page(&monitor.meters, status, passive).map_err(|error| failed(error.to_string()))?;
+    let page = monitor.page().await?;
     Ok(([(header::CONTENT_TYPE, OPEN_METRICS)], page).into_response())
 }
 

@@ -3,6 +3,7 @@
 mod node;
 mod passive;
 mod process;
+mod read;
 #[cfg(test)]
 mod tests;
 mod writer;
@@ -11,6 +12,8 @@ use std::fmt;
 
 use prometheus_client::{encoding::text, registry::Registry};
 
+pub(crate) use self::read::read;
+pub use self::read::{Family, Sample};
 use self::{node::Node, passive::Passive, process::Process};
 use crate::control::{MemberPassive, Meters, Status};
 
@@ -34,46 +37,11 @@ pub(super) fn page(
     Ok(page)
 }
 
-/// A family of metrics, as the page describes it.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Family {
-    /// Its name, without what OpenMetrics adds for samples.
-    pub name: String,
-    /// counter, gauge or histogram.
-    pub kind: String,
-    /// Its unit, if it has one.
-    pub unit: String,
-    /// A sentence.
-    pub help: String,
-}
-
 /// The families of the page, in its order.
 ///
 /// # Errors
 /// If a `String` takes no more.
 pub fn families() -> Result<Vec<Family>, fmt::Error> {
     let page = page(&Meters::new(), Status::default(), Vec::new())?;
-    let mut families: Vec<Family> = Vec::new();
-    for line in page.lines() {
-        let mut words = line.splitn(4, ' ');
-        let (Some("#"), Some(what), Some(name)) = (words.next(), words.next(), words.next()) else {
-            continue;
-        };
-        if families.last().is_none_or(|last| last.name != name) {
-            families.push(Family {
-                name: name.to_owned(),
-                ..Family::default()
-            });
-        }
-        let (Some(family), Some(text)) = (families.last_mut(), words.next()) else {
-            continue;
-        };
-        match what {
-            "HELP" => text.clone_into(&mut family.help),
-            "TYPE" => text.clone_into(&mut family.kind),
-            "UNIT" => text.clone_into(&mut family.unit),
-            _ => {}
-        }
-    }
-    Ok(families)
+    Ok(read(&page))
 }
