@@ -177,6 +177,49 @@ pub(super) const BAD: &[(&str, &str, usize, &str)] = &[
         14,
         "\"ca.pem\" is not an absolute path",
     ),
+    // [telemetry]
+    (
+        "[probe]",
+        "[telemetry]\notlp = \"collector:4318\"\n[probe]",
+        11,
+        "\"collector:4318\" is not the URL of a collector; write one like http://127.0.0.1:4318",
+    ),
+    (
+        "[probe]",
+        "[telemetry]\notlp_interval = \"2s\"\notlp = \"http://ann:secret@collector:4318\"\n[probe]",
+        12,
+        "a user or password in the URL; write one like http://127.0.0.1:4318",
+    ),
+    (
+        "[probe]",
+        "[telemetry]\notlp = \"http://collector:4318/x?y=1\"\n[probe]",
+        11,
+        "a query in the URL; write one like http://127.0.0.1:4318",
+    ),
+    (
+        "[probe]",
+        "[telemetry]\notlp = \"https://collector:4318\"\n[probe]",
+        11,
+        "https:// needs the CA of the collector's certificate; write `otlp_ca`, or http://",
+    ),
+    (
+        "[probe]",
+        "[telemetry]\notlp = \"http://collector\"\notlp_ca = \"/a.pem\"\n[probe]",
+        12,
+        "http:// has no certificates; leave it out, or write https://",
+    ),
+    (
+        "[probe]",
+        "[telemetry]\notlp_interval = \"5s\"\n[probe]",
+        11,
+        "metrics are sent nowhere; write `otlp` as well, or leave it out",
+    ),
+    (
+        "[probe]",
+        "[telemetry]\notlp = \"http://collector\"\notlp_interval = \"10ms\"\n[probe]",
+        12,
+        "10ms is out of range; write 1s to 10m",
+    ),
     // [[backend]] and [[pool]]
     (
         "\"b2\"\naddress",

@@ -24,6 +24,7 @@ mod schema;
 mod services;
 mod spanned;
 mod split;
+mod telemetry;
 #[cfg(test)]
 mod tests;
 mod values;
@@ -44,6 +45,7 @@ pub use self::document::{DROP_INS, Document, SourceFile};
 pub use self::policy::{Policy, PolicyId};
 pub use self::report::{ConfigError, Problem};
 pub use self::schema::schema;
+pub use self::telemetry::Otlp;
 use crate::probe::Method;
 
 /// A configuration that holds: names are unique, and each reference names something.
@@ -62,6 +64,8 @@ pub struct Config {
     pub balance: Balance,
     /// Who may use the API.
     pub api: Api,
+    /// Where metrics are sent to, if anywhere.
+    pub otlp: Option<Otlp>,
     /// Who is not let in.
     pub admission: Admission,
     /// Sizes of the tables.

@@ -157,6 +157,18 @@ pub(super) struct Balance {
 
 #[derive(Default, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
+pub(super) struct Telemetry {
+    /// OpenTelemetry collector that metrics are sent to, by OTLP over HTTP, like http://127.0.0.1:4318:
+    /// none. The path /v1/metrics is put behind it.
+    pub otlp: Option<Text>,
+    /// From one sending to the next, 1s to 10m: 15s.
+    pub otlp_interval: Option<Text>,
+    /// File of the CA of the collector's certificate, which https:// needs.
+    pub otlp_ca: Option<Text>,
+}
+
+#[derive(Default, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
 pub(super) struct Api {
     /// Users and @groups, by name or number, and cert:NAME by TCP, who may see.
     #[serde(default)]

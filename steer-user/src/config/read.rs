@@ -9,7 +9,9 @@ use toml::de::{DeValue, ValueDeserializer};
 use super::document::Document;
 use super::merge::{self, Variables};
 use super::report::Report;
-use super::{Config, api, backends, balance, classes, limits, node, quic, raw, services};
+use super::{
+    Config, api, backends, balance, classes, limits, node, quic, raw, services, telemetry,
+};
 
 /// The sections that could be read.
 #[derive(Default)]
@@ -22,6 +24,7 @@ pub(super) struct Sections {
     probe: raw::Probe,
     balance: raw::Balance,
     api: raw::Api,
+    telemetry: raw::Telemetry,
     quic: List<raw::Quic>,
     backends: List<raw::Backend>,
     pools: List<raw::Pool>,
@@ -67,6 +70,7 @@ pub(super) fn sections(
             }
             "limits" => sections.limits = section.one(report).unwrap_or_default(),
             "api" => sections.api = section.one(report).unwrap_or_default(),
+            "telemetry" => sections.telemetry = section.one(report).unwrap_or_default(),
             "probe" => sections.probe = section.one(report).unwrap_or_default(),
             "balance" => sections.balance = section.one(report).unwrap_or_default(),
             "quic" => sections.quic = section.each(report),
@@ -78,7 +82,7 @@ pub(super) fn sections(
                 section.span,
                 format!("unknown section `{other}`"),
                 "write [node], [nat], [encap], [admission], [limits], [probe], [balance], [api], \
-                 [[quic]], [[backend]], [[pool]], [[service]] or [[class]]",
+                 [telemetry], [[quic]], [[backend]], [[pool]], [[service]] or [[class]]",
             ),
         }
     }
@@ -139,6 +143,7 @@ impl Sections {
         };
         let balance = balance::balance(&self.balance, report);
         let api = api::api(&self.api, report);
+        let otlp = telemetry::otlp(&self.telemetry, report);
         let backends = backends::backends(self.backends, &context, report);
         let pools = backends::pools(self.pools, &backends, report);
         let mut services = services::services(self.services, &pools, &backends, report);
@@ -152,6 +157,7 @@ impl Sections {
             probe,
             balance,
             api,
+            otlp,
             quic,
             backends: backends.all()?,
             pools: pools.all()?,

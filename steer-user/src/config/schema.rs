@@ -25,6 +25,8 @@ struct Document {
     balance: Option<raw::Balance>,
     /// Who may use the API's socket, besides root.
     api: Option<raw::Api>,
+    /// Where metrics are sent to.
+    telemetry: Option<raw::Telemetry>,
     /// How servers lay out connection ids of QUIC.
     quic: Option<Vec<raw::Quic>>,
     /// Inference endpoints.
