@@ -12,6 +12,7 @@ mod durable;
 pub mod explain;
 pub mod generations;
 pub mod journal;
+pub mod otlp;
 mod packet_words;
 pub mod pki;
 pub mod preflight;

@@ -22,6 +22,8 @@ pub use self::access::{Access, Role};
 pub use self::client::{Client, ClientError};
 pub use self::config::{ApplyAnswer, ApplyRequest, Confirmed, RollbackRequest};
 pub use self::dial::{Dial, Remote};
+#[cfg(test)]
+pub(crate) use self::metrics::read;
 pub use self::metrics::{Family, Sample, families};
 pub use self::monitor::{Monitor, monitor};
 pub use self::openapi::openapi;

@@ -15,7 +15,7 @@ use tracing::{info, warn};
 
 use super::{
     listen,
-    metrics::page,
+    metrics::{Family, page, read},
     server::{Refusal, ask},
 };
 use crate::{
@@ -65,6 +65,12 @@ impl Monitor {
         let passive = ask(&self.commands, Command::Passive).await?;
         let passive = passive.map_err(|error| failed(format!("{error:#}")))?;
         page(&self.meters, status, passive).map_err(|error| failed(error.to_string()))
+    }
+
+    /// All that is on the page of metrics now; or why there is none.
+    pub(crate) async fn families(&self) -> Result<Vec<Family>, String> {
+        let page = self.page().await;
+        page.map(|page| read(&page)).map_err(|Refusal(_, why)| why)
     }
 }
 

@@ -22,6 +22,7 @@ use crate::{
     dataplane::{OpenOptions, Pins, Sizes, Xdp},
     generations::{self, Started, Store},
     journal::{self, Journal, Limits},
+    otlp::{self, Target},
     telemetry::{self, LogFormat, Supervisor},
 };
 
@@ -73,6 +74,8 @@ impl Run {
         let meters = monitor.meters.clone();
         let (metrics, address) = watch::channel(None);
         tokio::spawn(api::monitor(monitor.clone(), address));
+        let (collector, targets) = watch::channel(None);
+        tokio::spawn(otlp::export(monitor.clone(), targets));
         let (remote, remotes) = watch::channel(None);
         tokio::spawn(api::remote(Arc::clone(&access), monitor.clone(), remotes));
         tokio::spawn(async move { api::serve(listener, &access, monitor).await });
@@ -87,6 +90,7 @@ impl Run {
                 roles.set(&config.api);
                 metrics.send_replace(config.api.metrics);
                 remote.send_replace(config.api.remote.clone());
+                collector.send_replace(Target::of(config));
             }),
             meters,
         };

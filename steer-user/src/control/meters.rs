@@ -41,6 +41,18 @@ const RESULTS: [&str; 10] = [
     "local",
 ];
 
+/// What comes of sending metrics to a collector: the label `result`.
+const EXPORTS: [&str; 8] = [
+    "accepted",
+    "partial",
+    "local",
+    "unreachable",
+    "tls",
+    "timeout",
+    "status",
+    "malformed",
+];
+
 /// What the loop did in one turn.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Turn {
@@ -95,6 +107,7 @@ struct Inner {
     round_trips: Histograms,
     written: Histogram,
     certificates: Family<Labels<1>, Gauge>,
+    exports: Family<Labels<1>, Counter>,
     backends: Mutex<BTreeSet<String>>,
 }
 
@@ -153,6 +166,15 @@ impl Meters {
             Unit::Seconds,
             certificates.clone(),
         );
+        let exports: Family<Labels<1>, Counter> = Family::default();
+        registry.register(
+            "otlp_exports",
+            "Times that metrics were sent to the collector of [telemetry], by what came of it",
+            exports.clone(),
+        );
+        for result in EXPORTS {
+            drop(exports.get_or_create(&[("result", result.to_owned())]));
+        }
         for turn in Turn::ALL {
             drop(turns.get_or_create(&[("turn", turn.name().to_owned())]));
         }
@@ -163,6 +185,7 @@ impl Meters {
             round_trips,
             written,
             certificates,
+            exports,
             backends: Mutex::default(),
         }))
     }
@@ -188,6 +211,13 @@ impl Meters {
         };
         let labels = [backend(), ("result", result.to_owned())];
         self.0.probes.get_or_create(&labels).inc();
+    }
+
+    /// Counts a try to send metrics, by one of [`EXPORTS`].
+    pub(crate) fn exported(&self, result: &'static str) {
+        debug_assert!(EXPORTS.contains(&result), "{result}");
+        let labels = [("result", result.to_owned())];
+        self.0.exports.get_or_create(&labels).inc();
     }
 
     /// Takes how long it took from a probe's result until what it changes was written.

@@ -1,0 +1,195 @@
+//! One request to a collector: a connection of its own, so that none is kept by a collector that is gone,
+//! and bounds for all that the other side decides.
+
+use std::{
+    sync::Arc,
+    time::{Duration, SystemTime},
+};
+
+use bytes::Bytes;
+use http_body_util::{BodyExt as _, Full, LengthLimitError, Limited};
+use hyper::{
+    Request, Response,
+    body::Incoming,
+    client::conn::http1,
+    header::{CONNECTION, CONTENT_TYPE, HOST, HeaderMap, HeaderValue, RETRY_AFTER, USER_AGENT},
+};
+use hyper_util::rt::TokioIo;
+use prost::Message as _;
+use rustls::{ClientConfig, crypto::ring, pki_types::ServerName};
+use tokio::{
+    io::{AsyncRead, AsyncWrite},
+    net::TcpStream,
+    time::timeout,
+};
+use tokio_rustls::TlsConnector;
+
+use super::{
+    message::ExportMetricsServiceResponse,
+    outcome::{Accepted, Failure},
+};
+use crate::{config::Otlp, pki::load_roots};
+
+/// The longest wait for an answer; the interval if that is shorter.
+const PATIENCE: Duration = Duration::from_secs(10);
+/// So much of an answer is read. A good one has a few bytes.
+const MAX_ANSWER: usize = 64 << 10;
+/// So much of what a collector says is told.
+const MAX_TOLD: usize = 200;
+const PROTOBUF: HeaderValue = HeaderValue::from_static("application/x-protobuf");
+const AGENT: HeaderValue = HeaderValue::from_static(concat!("steer/", env!("CARGO_PKG_VERSION")));
+
+/// Posts metrics. If this is dropped, so is the connection.
+pub(super) async fn send(otlp: &Otlp, body: Bytes) -> Result<Accepted, Failure> {
+    let patience = PATIENCE.min(otlp.interval);
+    let answer = timeout(patience, connect(otlp, body)).await;
+    answer.map_err(|_| Failure::Timeout(patience))?
+}
+
+async fn connect(otlp: &Otlp, body: Bytes) -> Result<Accepted, Failure> {
+    let tls = otlp.ca.as_ref().map(|ca| {
+        // Each time, as files are renewed.
+        let roots = load_roots(ca).map_err(|e| Failure::Local(e.to_string()))?;
+        let name = ServerName::try_from(otlp.host.clone());
+        let name = name.map_err(|e| Failure::Local(e.to_string()))?;
+        let tls = ClientConfig::builder_with_provider(Arc::new(ring::default_provider()))
+            .with_protocol_versions(rustls::DEFAULT_VERSIONS)
+            .map_err(|e| Failure::Local(e.to_string()))?
+            .with_root_certificates(roots)
+            .with_no_client_auth();
+        Ok((TlsConnector::from(Arc::new(tls)), name))
+    });
+    let tls = tls.transpose()?;
+    let stream = TcpStream::connect((&*otlp.host, otlp.port)).await;
+    let stream = stream.map_err(|e| Failure::Unreachable(e.to_string()))?;
+    match tls {
+        None => post(stream, otlp, body).await,
+        Some((tls, name)) => {
+            let stream = tls.connect(name, stream).await;
+            let stream = stream.map_err(|e| Failure::Tls(e.to_string()))?;
+            post(stream, otlp, body).await
+        }
+    }
+}
+
+async fn post(
+    stream: impl AsyncRead + AsyncWrite + Unpin,
+    otlp: &Otlp,
+    body: Bytes,
+) -> Result<Accepted, Failure> {
+    let broken = |e: hyper::Error| {
+        if e.is_parse() {
+            Failure::Malformed(e.to_string())
+        } else {
+            Failure::Unreachable(e.to_string())
+        }
+    };
+    let (mut sender, connection) = http1::handshake(TokioIo::new(stream))
+        .await
+        .map_err(broken)?;
+    let exchange = async {
+        let request = Request::post(&otlp.path)
+            .header(HOST, otlp.authority())
+            .header(CONTENT_TYPE, PROTOBUF)
+            .header(USER_AGENT, AGENT)
+            .header(CONNECTION, "close")
+            .body(Full::new(body))
+            .map_err(|e| Failure::Local(e.to_string()))?;
+        let response = sender.send_request(request).await.map_err(broken)?;
+        judge(response).await
+    };
+    tokio::pin!(exchange);
+    // Both in this task, so that nothing of a connection outlives the wait for it.
+    tokio::select! {
+        biased;
+        outcome = &mut exchange => outcome,
+        // The exchange is told of the end, and how it came.
+        _ = connection => exchange.await,
+    }
+}
+
+async fn judge(response: Response<Incoming>) -> Result<Accepted, Failure> {
+    let (head, body) = response.into_parts();
+    if !head.status.is_success() {
+        return Err(Failure::Status {
+            code: head.status.as_u16(),
+            retry_after: retry_after(&head.headers, SystemTime::now()),
+        });
+    }
+    let body = match Limited::new(body, MAX_ANSWER).collect().await {
+        Ok(body) => body.to_bytes(),
+        Err(error) if error.is::<LengthLimitError>() => {
+            let what = format!("it has more than {MAX_ANSWER} bytes");
+            return Err(Failure::Malformed(what));
+        }
+        Err(error) => return Err(Failure::Malformed(error.to_string())),
+    };
+    Ok(accepted(&body))
+}
+
+/// What an answer of success says. It may be empty, and some collectors write JSON.
+fn accepted(body: &[u8]) -> Accepted {
+    let answer = ExportMetricsServiceResponse::decode(body).unwrap_or_default();
+    match answer.partial_success {
+        Some(partial) if partial.rejected_data_points > 0 => Accepted::Partly {
+            rejected: partial.rejected_data_points,
+            why: partial.error_message.chars().take(MAX_TOLD).collect(),
+        },
+        _ => Accepted::Whole,
+    }
+}
+
+/// Seconds, or a date.
+fn retry_after(headers: &HeaderMap, now: SystemTime) -> Option<Duration> {
+    let text = headers.get(RETRY_AFTER)?.to_str().ok()?.trim();
+    match text.parse() {
+        Ok(seconds) => Some(Duration::from_secs(seconds)),
+        Err(_) => {
+            let date = httpdate::parse_http_date(text).ok()?;
+            date.duration_since(now).ok()
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::otlp::message::ExportMetricsPartialSuccess;
+
+    #[test]
+    fn answers_of_success_are_read_and_bounded() {
+        assert_eq!(accepted(b""), Accepted::Whole);
+        assert_eq!(accepted(b"{\"partialSuccess\":{}}"), Accepted::Whole);
+        let answer = |rejected_data_points| {
+            let answer = ExportMetricsServiceResponse {
+                partial_success: Some(ExportMetricsPartialSuccess {
+                    rejected_data_points,
+                    error_message: "no".repeat(1_000),
+                }),
+            };
+            accepted(&answer.encode_to_vec())
+        };
+        // With none rejected it is a word of warning.
+        assert_eq!(answer(0), Accepted::Whole);
+        let Accepted::Partly { rejected, why } = answer(3) else {
+            panic!("all of it");
+        };
+        assert_eq!((rejected, why.len()), (3, MAX_TOLD));
+    }
+
+    #[test]
+    fn retry_after_is_seconds_or_a_date() {
+        let now = httpdate::parse_http_date("Sun, 06 Nov 1994 08:49:37 GMT").unwrap();
+        for (text, seconds) in [
+            ("120", Some(120)),
+            ("Sun, 06 Nov 1994 08:50:37 GMT", Some(60)),
+            ("Sun, 06 Nov 1994 08:48:37 GMT", None),
+            ("soon", None),
+            ("-1", None),
+        ] {
+            let headers = HeaderMap::from_iter([(RETRY_AFTER, HeaderValue::from_static(text))]);
+            let expected = seconds.map(Duration::from_secs);
+            assert_eq!(retry_after(&headers, now), expected, "{text}");
+        }
+    }
+}

@@ -1,0 +1,95 @@
+//! Metrics for an OpenTelemetry collector, which they are sent to by OTLP over HTTP: all that is on
+//! the page of metrics, as often as `[telemetry]` says. Whatever the collector does or does not do,
+//! nothing else waits for it.
+
+mod client;
+mod convert;
+mod message;
+mod outcome;
+mod pace;
+mod standing;
+mod starts;
+
+use std::{
+    future::pending,
+    time::{Instant, SystemTime},
+};
+
+use prost::Message as _;
+use tokio::{sync::watch, time::sleep};
+use tracing::debug;
+
+use self::{convert::Conversion, pace::Pace, standing::Standing, starts::Starts};
+use crate::{
+    api::Monitor,
+    config::{Config, Otlp},
+};
+
+/// Where to send, and as whom.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Target {
+    otlp: Otlp,
+    node: String,
+    region: String,
+}
+
+impl Target {
+    /// What a configuration says, if it says anything.
+    #[must_use]
+    pub fn of(config: &Config) -> Option<Self> {
+        let otlp = config.otlp.clone()?;
+        Some(Self {
+            otlp,
+            node: config.node.name.clone(),
+            region: config.node.region.clone(),
+        })
+    }
+}
+
+/// Sends metrics to where the configuration says, if it says so, and follows it.
+pub async fn export(monitor: Monitor, mut target: watch::Receiver<Option<Target>>) {
+    loop {
+        let now = target.borrow_and_update().clone();
+        let send = async {
+            match &now {
+                Some(target) => send_to(target, &monitor).await,
+                None => pending().await,
+            }
+        };
+        tokio::select! {
+            () = send => {}
+            changed = target.wait_for(|next| *next != now) => {
+                if changed.is_err() {
+                    return;
+                }
+            }
+        }
+    }
+}
+
+async fn send_to(target: &Target, monitor: &Monitor) {
+    let Target { otlp, node, region } = target;
+    let mut pace = Pace::new(otlp.interval);
+    let mut standing = Standing::default();
+    let mut starts = Starts::default();
+    loop {
+        let begun = Instant::now();
+        let families = match monitor.families().await {
+            Ok(families) => families,
+            Err(why) => {
+                debug!(why, "no metrics to send");
+                sleep(otlp.interval).await;
+                continue;
+            }
+        };
+        if !standing.has_worked() {
+            // It has not heard of any series' start yet.
+            starts = Starts::default();
+        }
+        let conversion = Conversion::new(SystemTime::now(), &mut starts);
+        let request = message::request(node, region, conversion.metrics(&families));
+        let outcome = client::send(otlp, request.encode_to_vec().into()).await;
+        monitor.meters.exported(standing.take(otlp, &outcome));
+        sleep(pace.after(&outcome, begun.elapsed(), rand::random())).await;
+    }
+}

@@ -1,0 +1,101 @@
+//! When metrics are sent next.
+
+use std::time::Duration;
+
+use super::outcome::{Accepted, Failure};
+
+/// A collector that fails is tried again after this time at the latest, or the interval if that is longer.
+const SLOWEST: Duration = Duration::from_secs(60);
+/// A collector is left alone for so long at most, whatever it says.
+const LONGEST: Duration = Duration::from_secs(600);
+
+/// How often a collector is tried: by its interval, and less often while it fails.
+#[derive(Debug)]
+pub(super) struct Pace {
+    interval: Duration,
+    failures: u32,
+}
+
+impl Pace {
+    pub(super) fn new(interval: Duration) -> Self {
+        Self {
+            interval,
+            failures: 0,
+        }
+    }
+
+    /// The pause after an outcome that took so long. `chance`, from 0 to 1, keeps nodes that failed
+    /// together from trying together.
+    pub(super) fn after(
+        &mut self,
+        outcome: &Result<Accepted, Failure>,
+        took: Duration,
+        chance: f64,
+    ) -> Duration {
+        let Err(failure) = outcome else {
+            self.failures = 0;
+            return self.interval.saturating_sub(took);
+        };
+        let doubled = self.interval.saturating_mul(1 << self.failures.min(16));
+        self.failures = self.failures.saturating_add(1);
+        let longest = SLOWEST.max(self.interval);
+        let pause = doubled
+            .min(longest)
+            .mul_f64(0.75 + chance.clamp(0.0, 1.0) / 2.0);
+        match failure.retry_after() {
+            Some(wanted) => pause.max(wanted.min(LONGEST)),
+            None => pause,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const SECOND: Duration = Duration::from_secs(1);
+
+    fn failed(retry_after: Option<Duration>) -> Result<Accepted, Failure> {
+        Err(Failure::Status {
+            code: 503,
+            retry_after,
+        })
+    }
+
+    #[test]
+    fn what_works_goes_on_by_the_interval() {
+        let mut pace = Pace::new(15 * SECOND);
+        let done = Ok(Accepted::Whole);
+        assert_eq!(pace.after(&done, 2 * SECOND, 0.3), 13 * SECOND);
+        assert_eq!(pace.after(&done, 20 * SECOND, 0.3), Duration::ZERO);
+    }
+
+    #[test]
+    fn what_fails_is_tried_less_and_less_often_but_never_given_up() {
+        let mut pace = Pace::new(15 * SECOND);
+        let pauses: Vec<_> = (0..40)
+            .map(|_| pace.after(&failed(None), SECOND, 0.5).as_secs())
+            .collect();
+        assert_eq!(pauses[..4], [15, 30, 60, 60]);
+        assert_eq!(pauses[39], 60);
+        let spread = [0.0, 1.0].map(|chance| pace.after(&failed(None), SECOND, chance).as_secs());
+        assert_eq!(spread, [45, 75]);
+        pace.after(&Ok(Accepted::Whole), SECOND, 0.5);
+        assert_eq!(pace.after(&failed(None), SECOND, 0.5), 15 * SECOND);
+    }
+
+    #[test]
+    fn a_collector_may_ask_for_more_time_but_not_for_ever() {
+        let mut pace = Pace::new(15 * SECOND);
+        for (wanted, pause) in [(100, 100), (86_400, 600), (0, 60)] {
+            let outcome = failed(Some(wanted * SECOND));
+            assert_eq!(
+                pace.after(&outcome, SECOND, 0.5),
+                pause * SECOND,
+                "{wanted}"
+            );
+        }
+        let mut slow = Pace::new(300 * SECOND);
+        assert_eq!(slow.after(&failed(None), SECOND, 0.5), 300 * SECOND);
+    }
+}

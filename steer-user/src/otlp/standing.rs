@@ -1,0 +1,57 @@
+//! How a collector stands, which is logged when it changes.
+
+use tracing::{info, warn};
+
+use super::outcome::{Accepted, Failure};
+use crate::config::Otlp;
+
+/// How it went the last time.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+enum Last {
+    #[default]
+    Nothing,
+    Whole,
+    Partial,
+    Failed,
+}
+
+#[derive(Debug, Default)]
+pub(super) struct Standing {
+    last: Last,
+    worked: bool,
+}
+
+impl Standing {
+    /// Whether the collector has taken anything yet.
+    pub(super) fn has_worked(&self) -> bool {
+        self.worked
+    }
+
+    /// Takes an outcome, and says what it is to be counted as.
+    pub(super) fn take(
+        &mut self,
+        collector: &Otlp,
+        outcome: &Result<Accepted, Failure>,
+    ) -> &'static str {
+        let (now, word) = match outcome {
+            Ok(Accepted::Whole) => (Last::Whole, "accepted"),
+            Ok(Accepted::Partly { .. }) => (Last::Partial, "partial"),
+            Err(failure) => (Last::Failed, failure.word()),
+        };
+        self.worked |= outcome.is_ok();
+        if self.last != now {
+            self.last = now;
+            match outcome {
+                Ok(Accepted::Whole) => info!(%collector, "metrics are sent"),
+                Ok(Accepted::Partly { rejected, why }) => {
+                    warn!(%collector, rejected, ?why, "the collector does not take all metrics");
+                }
+                Err(error) => warn!(
+                    %collector, %error,
+                    "metrics cannot be sent, and are tried again ever less often: see [telemetry] otlp"
+                ),
+            }
+        }
+        word
+    }
+}
