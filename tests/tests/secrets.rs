@@ -69,7 +69,8 @@ impl Told {
         with + &format!(
             "\n[api]\nadmin = [\"cert:ann\"]\nlisten = \"127.0.0.1:9443\"\n\
              cert = \"{place}/edge-api.pem\"\nkey = \"{place}/edge-api.key\"\n\
-             ca = \"{place}/ca.pem\"\n"
+             ca = \"{place}/ca.pem\"\n\
+             [telemetry]\notlp = \"http://127.0.0.1:4318/${{TOKEN}}\"\notlp_interval = \"1s\"\n"
         )
     }
 
@@ -235,6 +236,8 @@ fn values_of_variables_and_private_keys_are_told_nowhere() {
     assert!(said.contains('1'), "{said}");
     assert!(told.assert_files_silent() > 3);
     assert!(told.log().contains("TRACE"), "it does not log all");
+    // Nobody listens there, which is told without the path.
+    assert!(told.log().contains("http://127.0.0.1:4318"));
 
     // Wrong ones: of the daemon's word, of the command's, and of a daemon that starts with them.
     let key = told.key.display().to_string();
