@@ -101,10 +101,9 @@ proptest! {
 
     #[test]
     fn removing_a_member_moves_little_else(n in 2usize..80, gone in 0usize..80, seed: u64) {
-        // Of what the member did not own, in units of 1/n. Nothing bounds it in a single table, but
-        // one of many thousands is above 2.
-        let moves: Vec<f64> = (0..4).map(|turn| moved(n, gone % n, seed.wrapping_add(turn))).collect();
-        prop_assert!(moves.iter().all(|m| *m <= 2.5), "{moves:?}");
+        // Of what the member did not own, in units of 1/n. Nothing bounds it in a single table, and one of
+        // many thousands is above 2.5: what has to be small is what many tables have in common.
+        let moves: Vec<f64> = (0..8).map(|turn| moved(n, gone % n, seed.wrapping_add(turn))).collect();
         prop_assert!(moves.iter().sum::<f64>() / moves.len() as f64 <= 2.0, "{moves:?}");
     }
 
