@@ -1,6 +1,6 @@
 //! Slots of tables in use: `first` changes at once, `owner` follows when its open flows are gone.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::ops::Range;
 use std::time::{Duration, Instant};
 
@@ -11,7 +11,7 @@ use crate::domain::maglev::Choice;
 
 /// Slots whose owner isn't their first choice, with the time since when no open flow used it.
 #[derive(Debug, Default)]
-pub(super) struct Unsettled(HashMap<u32, Instant>);
+pub(super) struct Unsettled(BTreeMap<u32, Instant>);
 
 impl Unsettled {
     /// Finds the slots of a table that an earlier run of the daemon left unsettled.
@@ -30,7 +30,7 @@ impl Unsettled {
 
     /// How many there are in a range.
     pub(super) fn count(&self, range: &Range<u32>) -> usize {
-        self.0.keys().filter(|index| range.contains(index)).count()
+        self.0.range(range.clone()).count()
     }
 
     /// Gives slots their new choices, and says how many changed.
@@ -66,11 +66,7 @@ impl Unsettled {
         idle: Duration,
         now: Instant,
     ) -> usize {
-        let before = self.0.len();
-        self.0.retain(|index, since| {
-            if !range.contains(index) {
-                return true;
-            }
+        let mut stays = |index: &u32, since: &mut Instant| {
             let Some(old) = dataplane.slots(*index..*index + 1).pop() else {
                 return false;
             };
@@ -90,8 +86,14 @@ impl Unsettled {
                 _ => slot,
             });
             settled.is_none()
-        });
-        before - self.0.len()
+        };
+        let found = self.0.range_mut(range.clone());
+        let settled = found.filter_map(|(index, since)| (!stays(index, since)).then_some(*index));
+        let settled: Vec<u32> = settled.collect();
+        for index in &settled {
+            self.0.remove(index);
+        }
+        settled.len()
     }
 }
 
