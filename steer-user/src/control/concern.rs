@@ -141,9 +141,6 @@ impl<D: Dataplane> Controller<D> {
         if !due.is_empty() {
             self.rebuild(&due, "backends", now)?;
         }
-        for policy in &due {
-            self.concern.moved.remove(policy);
-        }
         while let Some(policy) = self.concern.take_moved(&self.tables, now) {
             self.rebuild(&[policy], "rings", now)?;
         }
@@ -187,6 +184,8 @@ impl<D: Dataplane> Controller<D> {
         for policy in policies {
             self.step(*policy, Cause::Loss, now);
             self.retable(*policy, why, now);
+            // Whatever it was built for, the rings of now are in it.
+            self.concern.moved.remove(policy);
         }
         if self.leaving {
             let ops = self.retired_ops(now);

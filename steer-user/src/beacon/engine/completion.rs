@@ -87,12 +87,7 @@ pub(super) async fn probe(
         match &outcome {
             Outcome::Answered => state.send_modify(|s| s.completed(true, Instant::now())),
             Outcome::Failed(_) => state.send_modify(|s| s.completed(false, Instant::now())),
-            Outcome::Inconclusive(_) => {
-                state.send_if_modified(|state| {
-                    state.inconclusive();
-                    false
-                });
-            }
+            Outcome::Inconclusive(_) => state.send_modify(State::inconclusive),
         }
         last = Some(outcome);
     }
