@@ -43,6 +43,13 @@ fn load(fleet: &Fleet) -> (Running, watch::Sender<bool>) {
     (load.start_in(&fleet.site.client).unwrap(), stop)
 }
 
+fn until_requests_flow(fleet: &Fleet) {
+    wait(Duration::from_secs(10), "requests flow", || {
+        Ok(fleet.status()?.to_string().contains("\"packets\""))
+    })
+    .unwrap();
+}
+
 /// Ends the load: no request may have failed.
 fn whole(load: (Running, watch::Sender<bool>), what: &str) {
     load.1.send(true).unwrap();
@@ -91,10 +98,7 @@ fn restart_as(fleet: &mut Fleet, program: usize) {
 fn takes_over_and_gives_back(mode: &'static str) {
     let mut fleet = fleet(mode);
     let load = load(&fleet);
-    wait(Duration::from_secs(10), "requests flow", || {
-        Ok(fleet.status()?.to_string().contains("\"packets\""))
-    })
-    .unwrap();
+    until_requests_flow(&fleet);
     for program in [1, 0, 1, 0] {
         unsettle(&fleet);
         restart_as(&mut fleet, program);
@@ -117,10 +121,7 @@ fn another_version_takes_over_flows_of_ipip_and_gives_them_back() {
 fn an_upgrade_that_fails_leaves_the_old_one_running() {
     let mut fleet = fleet("nat");
     let load = load(&fleet);
-    wait(Duration::from_secs(10), "requests flow", || {
-        Ok(fleet.status()?.to_string().contains("\"packets\""))
-    })
-    .unwrap();
+    until_requests_flow(&fleet);
     let pins = fleet.bpffs().join(format!("steer/v{ABI_VERSION}/maps"));
     let config = fleet.config_path();
     let config = config.display().to_string();
@@ -175,10 +176,7 @@ fn resize(fleet: &Fleet, flows: u32) {
 fn tables_of_another_size_take_over_under_load() {
     let mut fleet = fleet("nat");
     let load = load(&fleet);
-    wait(Duration::from_secs(10), "requests flow", || {
-        Ok(fleet.status()?.to_string().contains("\"packets\""))
-    })
-    .unwrap();
+    until_requests_flow(&fleet);
     for (round, flows) in [(0, 40_000), (1, 20_000), (2, 80_000), (3, 10_000)] {
         unsettle(&fleet);
         resize(&fleet, flows);
