@@ -13,7 +13,7 @@ use tracing::{info, warn};
 use super::run::{Daemon, targets};
 use crate::{
     config::{Config, XdpMode},
-    dataplane::{Attacher, Dataplane as _, Device, KernelMaps, Way},
+    dataplane::{Attacher, Changes, Dataplane as _, Device, KernelMaps, Way},
 };
 
 /// Changes of links come in flocks; one look answers them all.
@@ -84,12 +84,17 @@ fn add_ports(maps: &mut KernelMaps, device: &Device) -> Result<()> {
 }
 
 /// Tells when links may have changed. Nothing waits for it: what changes meanwhile is one change.
-pub(super) fn changes(mut links: watch::Receiver<()>) -> mpsc::Receiver<()> {
+pub(super) fn changes(mut links: watch::Receiver<Changes>) -> mpsc::Receiver<()> {
     let (tell, told) = mpsc::channel(1);
     tokio::spawn(async move {
+        let mut seen = links.borrow_and_update().others;
         while links.changed().await.is_ok() {
             sleep(SETTLE).await;
-            links.mark_unchanged();
+            let now = links.borrow_and_update().others;
+            // Neighbours change all the time.
+            if std::mem::replace(&mut seen, now) == now {
+                continue;
+            }
             if tell.send(()).await.is_err() {
                 return;
             }

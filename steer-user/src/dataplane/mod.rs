@@ -41,7 +41,7 @@ pub use kernel::{OLDEST_KERNEL, UPGRADE, check_kernel};
 pub use kernel_maps::KernelMaps;
 pub use memory::Memory;
 pub use memory_use::MapMemory;
-pub use neighbours::Neighbours;
+pub use neighbours::{Changes, Links, Neighbours, Route};
 pub use object::{bench_object, decap_object, object, trace_object};
 pub use perfect_hash::{PerfectHash, build as build_perfect_hash};
 pub use pins::Pins;

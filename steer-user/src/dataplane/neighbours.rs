@@ -1,6 +1,7 @@
 //! Ways to backends, as the kernel's routing and neighbour tables know them (rtnetlink).
 
 use std::{
+    collections::HashMap,
     io,
     net::{IpAddr, Ipv4Addr, Ipv6Addr, UdpSocket},
 };
@@ -9,9 +10,11 @@ use anyhow::{Context, Result, anyhow};
 use futures_util::{StreamExt, TryStreamExt};
 use rtnetlink::{
     Handle, IpVersion, MulticastGroup, RouteMessageBuilder, new_multicast_connection,
+    packet_core::{NetlinkMessage, NetlinkPayload},
     packet_route::{
+        RouteNetlinkMessage,
         link::{InfoData, InfoVlan, LinkAttribute, LinkInfo, LinkMessage},
-        neighbour::{NeighbourAddress, NeighbourAttribute, NeighbourState},
+        neighbour::{NeighbourAddress, NeighbourAttribute, NeighbourMessage, NeighbourState},
         route::{RouteAddress, RouteAttribute, RouteMetric},
     },
 };
@@ -24,11 +27,31 @@ use tokio::sync::watch;
 /// The discard port (RFC 863): what is sent there makes the kernel look for the neighbour.
 const DISCARD: u16 = 9;
 
+/// What the kernel told of, counted.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Changes {
+    /// Neighbours that came, went, or are in another state.
+    pub neighbours: u64,
+    /// All else: links, routes, and what was lost because too much was told at once.
+    pub others: u64,
+}
+
+impl Changes {
+    fn count(&mut self, message: &NetlinkMessage<RouteNetlinkMessage>) {
+        match message.payload {
+            NetlinkPayload::InnerMessage(
+                RouteNetlinkMessage::NewNeighbour(_) | RouteNetlinkMessage::DelNeighbour(_),
+            ) => self.neighbours += 1,
+            _ => self.others += 1,
+        }
+    }
+}
+
 /// A socket to the kernel's tables of this network namespace.
 #[derive(Clone, Debug)]
 pub struct Neighbours {
     handle: Handle,
-    changes: watch::Receiver<()>,
+    changes: watch::Receiver<Changes>,
 }
 
 impl Neighbours {
@@ -46,11 +69,12 @@ impl Neighbours {
         ];
         let (connection, handle, mut messages) =
             new_multicast_connection(&groups).context("cannot open a netlink socket")?;
-        let (changed, changes) = watch::channel(());
+        let (changed, changes) = watch::channel(Changes::default());
         tokio::spawn(connection);
         tokio::spawn(async move {
-            while messages.next().await.is_some() {
-                if changed.send(()).is_err() {
+            while let Some((message, _)) = messages.next().await {
+                changed.send_modify(|changes| changes.count(&message));
+                if changed.is_closed() {
                     break;
                 }
             }
@@ -59,38 +83,43 @@ impl Neighbours {
     }
 
     /// Marked as changed whenever links, routes or neighbours do.
-    pub fn changes(&self) -> watch::Receiver<()> {
+    pub fn changes(&self) -> watch::Receiver<Changes> {
         self.changes.clone()
     }
 
-    /// The way to an address. What leads through a VLAN device that is not in `attached` leaves by
-    /// the device below it, with a tag. `None` while the next hop's MAC address is not known; the kernel was
-    /// asked to find it out, and [`Self::changes`] will tell.
+    /// The way to an address, as [`Links::way`] has it.
     ///
     /// # Errors
     /// If there is no route, or it leads through an interface without MAC addresses.
     pub async fn next_hop(&self, address: IpAddr, attached: &[u32]) -> Result<Option<NextHop>> {
         let route = self.route(address).await?;
-        let device = self.device(route.interface).await?;
-        let Some(destination) = self.neighbour(route.interface, route.next_hop).await? else {
-            find_out(route.next_hop, route.interface);
-            return Ok(None);
-        };
-        let (interface, vlan) = match device.vlan {
-            Some(vlan) if !attached.contains(&route.interface) => vlan,
-            _ => (route.interface, 0),
-        };
-        let mtu = route.mtu.map_or(device.mtu, |mtu| mtu.min(device.mtu));
-        Ok(Some(NextHop {
-            macs: Macs::new(destination, device.mac),
-            interface,
-            vlan,
-            // An interface that takes more takes all that IP has.
-            mtu: u16::try_from(mtu).unwrap_or(u16::MAX),
-        }))
+        self.links().await?.way(&route, attached).await
     }
 
-    async fn route(&self, address: IpAddr) -> Result<Route> {
+    /// What the kernel knows of neighbours now. It is told of all of them at once, so one look does for many ways.
+    ///
+    /// # Errors
+    /// If the kernel does not say.
+    pub async fn links(&self) -> Result<Links<'_>> {
+        let mut macs = HashMap::new();
+        for version in [IpVersion::V4, IpVersion::V6] {
+            let mut all = self.handle.neighbours().get().set_family(version).execute();
+            while let Some(neighbour) = all.try_next().await.context("the kernel's neighbours")? {
+                macs.extend(known(neighbour));
+            }
+        }
+        Ok(Links {
+            socket: self,
+            macs,
+            devices: HashMap::new(),
+        })
+    }
+
+    /// What the kernel's routing says of an address.
+    ///
+    /// # Errors
+    /// If there is no route.
+    pub async fn route(&self, address: IpAddr) -> Result<Route> {
         let message = match address {
             IpAddr::V4(address) => RouteMessageBuilder::<Ipv4Addr>::new()
                 .destination_prefix(address, 32)
@@ -140,54 +169,88 @@ impl Neighbours {
             .ok_or_else(|| anyhow!("interface {interface}: gone"))?;
         Device::of(link).ok_or_else(|| anyhow!("interface {interface}: no MAC address"))
     }
-
-    async fn neighbour(&self, interface: u32, address: IpAddr) -> Result<Option<Mac>> {
-        let version = match address {
-            IpAddr::V4(_) => IpVersion::V4,
-            IpAddr::V6(_) => IpVersion::V6,
-        };
-        let mut neighbours = self.handle.neighbours().get().set_family(version).execute();
-        let mut found = None;
-        while let Some(neighbour) = neighbours.try_next().await? {
-            let usable = !matches!(
-                neighbour.header.state,
-                NeighbourState::Incomplete | NeighbourState::Failed | NeighbourState::None
-            );
-            if neighbour.header.ifindex != interface || !usable {
-                continue;
-            }
-            let mut destination = None;
-            let mut mac = None;
-            for attribute in neighbour.attributes {
-                match attribute {
-                    NeighbourAttribute::Destination(NeighbourAddress::Inet(address)) => {
-                        destination = Some(IpAddr::from(address));
-                    }
-                    NeighbourAttribute::Destination(NeighbourAddress::Inet6(address)) => {
-                        destination = Some(IpAddr::from(address));
-                    }
-                    NeighbourAttribute::LinkLayerAddress(bytes) => mac = Mac::try_from(bytes).ok(),
-                    _ => (),
-                }
-            }
-            if destination == Some(address) {
-                found = mac;
-            }
-        }
-        Ok(found)
-    }
 }
 
 /// What the kernel's routing says of an address.
-struct Route {
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Route {
     interface: u32,
     /// The gateway, or the address itself.
     next_hop: IpAddr,
     mtu: Option<u32>,
 }
 
+/// Neighbours and interfaces at one time.
+#[derive(Debug)]
+pub struct Links<'a> {
+    socket: &'a Neighbours,
+    /// By interface and address.
+    macs: HashMap<(u32, IpAddr), Mac>,
+    devices: HashMap<u32, Device>,
+}
+
+impl Links<'_> {
+    /// The way by a route. What leads through a VLAN device that is not in `attached` leaves by
+    /// the device below it, with a tag. `None` while the next hop's MAC address is not known; the kernel was
+    /// asked to find it out, and [`Neighbours::changes`] will tell.
+    ///
+    /// # Errors
+    /// If it leads through an interface without MAC addresses.
+    pub async fn way(&mut self, route: &Route, attached: &[u32]) -> Result<Option<NextHop>> {
+        let interface = route.interface;
+        let device = match self.devices.get(&interface) {
+            Some(device) => *device,
+            None => {
+                let device = self.socket.device(interface).await?;
+                self.devices.insert(interface, device);
+                device
+            }
+        };
+        let Some(destination) = self.macs.get(&(interface, route.next_hop)) else {
+            find_out(route.next_hop, interface);
+            return Ok(None);
+        };
+        let (interface, vlan) = match device.vlan {
+            Some(vlan) if !attached.contains(&interface) => vlan,
+            _ => (interface, 0),
+        };
+        let mtu = route.mtu.map_or(device.mtu, |mtu| mtu.min(device.mtu));
+        Ok(Some(NextHop {
+            macs: Macs::new(*destination, device.mac),
+            interface,
+            vlan,
+            // An interface that takes more takes all that IP has.
+            mtu: u16::try_from(mtu).unwrap_or(u16::MAX),
+        }))
+    }
+}
+
+/// Where a neighbour is and its MAC address, if that is known.
+fn known(neighbour: NeighbourMessage) -> Option<((u32, IpAddr), Mac)> {
+    if matches!(
+        neighbour.header.state,
+        NeighbourState::Incomplete | NeighbourState::Failed | NeighbourState::None
+    ) {
+        return None;
+    }
+    let (mut address, mut mac) = (None, None);
+    for attribute in neighbour.attributes {
+        match attribute {
+            NeighbourAttribute::Destination(NeighbourAddress::Inet(to)) => {
+                address = Some(to.into())
+            }
+            NeighbourAttribute::Destination(NeighbourAddress::Inet6(to)) => {
+                address = Some(to.into());
+            }
+            NeighbourAttribute::LinkLayerAddress(bytes) => mac = Mac::try_from(bytes).ok(),
+            _ => (),
+        }
+    }
+    Some(((neighbour.header.ifindex, address?), mac?))
+}
+
 /// What there is to know of an interface.
-#[derive(Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 struct Device {
     mac: Mac,
     mtu: u32,
@@ -253,6 +316,26 @@ fn send_nothing(address: IpAddr, interface: u32) -> io::Result<()> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn only_neighbours_whose_address_is_known_are_neighbours() {
+        let mac = [2, 0, 0, 0, 0, 1];
+        let mut neighbour = NeighbourMessage::default();
+        neighbour.header.ifindex = 3;
+        neighbour.header.state = NeighbourState::Stale;
+        let to = Ipv4Addr::new(10, 0, 0, 1);
+        neighbour.attributes = vec![
+            NeighbourAttribute::Destination(NeighbourAddress::Inet(to)),
+            NeighbourAttribute::LinkLayerAddress(mac.to_vec()),
+        ];
+        assert_eq!(known(neighbour.clone()), Some(((3, to.into()), mac)));
+        neighbour.header.state = NeighbourState::Failed;
+        assert_eq!(known(neighbour.clone()), None);
+        neighbour.header.state = NeighbourState::Permanent;
+        // A tunnel's neighbours have addresses of other lengths.
+        neighbour.attributes[1] = NeighbourAttribute::LinkLayerAddress(vec![10, 0, 0, 9]);
+        assert_eq!(known(neighbour), None);
+    }
 
     #[test]
     fn a_vlan_device_is_the_one_below_with_a_tag() {
