@@ -1,16 +1,21 @@
 //! What connections tell of backends, taken in.
+//!
+//! It is looked at every few milliseconds, over all backends, and almost nothing of it changes: so what is looked at
+//! lies in rows, by number, and only what is another than before is gone into.
 
 use std::{
-    collections::HashSet,
+    collections::{BTreeSet, HashMap},
+    mem,
     time::{Duration, Instant},
 };
 
 use anyhow::Result;
+use steer_common::abi::Signals;
 use tracing::info;
 
-use super::{Controller, why::Said};
+use super::{Controller, desired::Numbers, why::Said};
 use crate::{
-    config::Mode,
+    config::{Config, Mode},
     dataplane::Dataplane,
     domain::{
         health::State,
@@ -24,11 +29,76 @@ use crate::{
 /// costs stays under a hundredth of a core.
 const TRAFFIC: Duration = Duration::from_millis(20);
 
-/// When traffic was looked at last, and what it was by then, by backend.
+/// What was counted of connections.
 #[derive(Debug, Default)]
 pub(super) struct Seen {
+    /// When traffic was looked at last.
     at: Option<Instant>,
-    traffic: Vec<Traffic>,
+    /// The backends of members, by the numbers of these.
+    owners: Vec<Option<usize>>,
+    /// By member, as they were counted last.
+    signals: Vec<Signals>,
+    backends: Vec<Counted>,
+    /// Backends whose counts are to be taken in.
+    changed: BTreeSet<usize>,
+    /// Backends of which time alone may change something.
+    waiting: BTreeSet<usize>,
+}
+
+/// What was counted of a backend's connections, over all its members.
+#[derive(Clone, Copy, Debug, Default)]
+struct Counted {
+    now: Counts,
+    /// As it was taken in last.
+    taken: Option<Counts>,
+}
+
+impl Seen {
+    /// What was taken in of backends goes on under another configuration, by their names.
+    pub(super) fn go_on(&mut self, before: &Config, config: &Config, numbers: &Numbers) {
+        let named = before.backends.iter().map(|b| b.name.as_str());
+        let taken: HashMap<&str, &Counted> = named.zip(&self.backends).collect();
+        let members = &numbers.members;
+        let end = members.values().max().map_or(0, |last| last + 1);
+        let mut owners = vec![None; usize::from(end)];
+        for ((_, backend), id) in members {
+            owners[usize::from(*id)] = Some(*backend);
+        }
+        let counted = config.backends.iter().map(|b| Counted {
+            now: Counts::default(),
+            taken: taken.get(b.name.as_str()).and_then(|counted| counted.taken),
+        });
+        let all = 0..config.backends.len();
+        *self = Self {
+            at: None,
+            signals: vec![Signals::default(); owners.len()],
+            owners,
+            backends: counted.collect(),
+            changed: all.clone().collect(),
+            waiting: all.collect(),
+        };
+    }
+
+    fn set_traffic(&mut self, backend: usize, traffic: Traffic) {
+        let counted = &mut self.backends[backend];
+        counted.now.traffic = traffic;
+        if counted.taken.is_none_or(|taken| taken.traffic != traffic) {
+            self.changed.insert(backend);
+        }
+    }
+
+    /// Adds what was counted of a member since it was `before`.
+    fn add_signals(&mut self, backend: usize, before: &Signals, now: &Signals) {
+        let counts = &mut self.backends[backend].now;
+        for (sum, before, now) in [
+            (&mut counts.refused, before.refused, now.refused),
+            (&mut counts.unanswered, before.unanswered, now.unanswered),
+            (&mut counts.accepted, before.accepted, now.accepted),
+        ] {
+            *sum = sum.wrapping_add(now.wrapping_sub(before));
+        }
+        self.changed.insert(backend);
+    }
 }
 
 impl<D: Dataplane> Controller<D> {
@@ -36,80 +106,82 @@ impl<D: Dataplane> Controller<D> {
     /// `nat`; of all others it is seen what goes to them, and whether clients acknowledge answers.
     pub(super) fn watch_all(&mut self, now: Instant) -> Result<()> {
         self.read_traffic(now)?;
-        let backends = self.config.backends.len();
-        let mut all: Vec<Counts> = vec![Counts::default(); backends];
-        for (counts, traffic) in all.iter_mut().zip(&self.traffic.traffic) {
-            counts.traffic = *traffic;
-        }
-        for ((_, backend), id) in &self.numbers.members {
-            if !matches!(self.config.backends[*backend].mode, Mode::Nat { .. }) {
-                continue;
-            }
-            let signals = self.dataplane.signals(*id);
-            let counts = &mut all[*backend];
-            *counts = counts.plus(&Counts {
-                refused: signals.refused,
-                unanswered: signals.unanswered,
-                accepted: signals.accepted,
-                traffic: Traffic::default(),
-            });
-        }
-        let mut news = Vec::new();
-        let mut answering = HashSet::new();
-        for (index, (backend, counts)) in self.config.backends.iter().zip(all).enumerate() {
-            let name = &backend.name;
-            let before = self.seen.get(name);
-            let new = before.and_then(|before| counts.traffic.since(&before.traffic));
-            if new.is_some_and(|new| new.answers(is_direct(&backend.mode))) {
-                answering.insert(index);
-            }
-            let is_waiting = self.known.get(name).is_some_and(|k| k.watch.is_waiting());
-            if is_waiting || before != Some(&counts) {
-                news.push((index, counts));
+        self.read_signals();
+        let changed = mem::take(&mut self.seen.changed);
+        let mut answering = BTreeSet::new();
+        for index in &changed {
+            let Counted { now, taken } = self.seen.backends[*index];
+            let new = taken.and_then(|taken| now.traffic.since(&taken.traffic));
+            if new.is_some_and(|new| new.answers(is_direct(&self.config.backends[*index].mode))) {
+                answering.insert(*index);
             }
         }
-        for (index, counts) in news {
+        let waiting = mem::take(&mut self.seen.waiting);
+        let mut done = Ok(());
+        for index in changed.union(&waiting).copied() {
             let backend = &self.config.backends[index];
             let known = self.known.get(&backend.name);
             let around = Around {
                 direct: is_direct(&backend.mode),
-                others: answering.iter().any(|other| *other != index),
+                others: answering.len() > usize::from(answering.contains(&index)),
                 well: known.is_some_and(|k| k.health(backend) == State::Up),
             };
             let name = backend.name.clone();
-            self.watch_with(&name, counts, around, now)?;
+            let counts = self.seen.backends[index].now;
+            // What cannot be written of one keeps nothing from the others.
+            done = done.and(self.watch_with(&name, counts, around, now));
+            if self.known.get(&name).is_some_and(|k| k.watch.is_waiting()) {
+                self.seen.waiting.insert(index);
+            }
         }
-        Ok(())
+        done
     }
 
     /// Reads what went to members and came back, if it is time to.
     fn read_traffic(&mut self, now: Instant) -> Result<()> {
-        let members = &self.numbers.members;
-        let every = TRAFFIC * u32::try_from(members.len() / 1000 + 1).unwrap_or(u32::MAX);
+        let owners = &self.seen.owners;
+        let every = TRAFFIC * u32::try_from(owners.len() / 1000 + 1).unwrap_or(u32::MAX);
         let is_due = |at: Instant| now.saturating_duration_since(at) >= every;
         // Looks do not come at exact times.
-        let is_early = members.len() >= 1000 && !self.traffic.at.is_none_or(is_due);
-        if is_early && self.traffic.traffic.len() == self.config.backends.len() {
+        if owners.len() >= 1000 && !self.seen.at.is_none_or(is_due) {
             return Ok(());
         }
-        let end = members.values().max().map_or(0, |last| last + 1);
-        let counted = self.dataplane.traffic(end)?;
+        // The number of members is one of 16 bits.
+        let counted = self.dataplane.traffic(owners.len() as u16)?;
         let mut all = vec![Traffic::default(); self.config.backends.len()];
-        for ((_, backend), id) in members {
-            let Some(member) = counted.get(usize::from(*id)) else {
+        for (backend, member) in owners.iter().zip(counted) {
+            let Some(backend) = *backend else {
                 continue;
             };
-            all[*backend] = all[*backend].plus(&Traffic {
+            all[backend] = all[backend].plus(&Traffic {
                 flows: member.flows,
                 requests: member.requests,
                 answers: member.answers,
             });
         }
-        self.traffic = Seen {
-            at: Some(now),
-            traffic: all,
-        };
+        self.seen.at = Some(now);
+        for (backend, traffic) in all.into_iter().enumerate() {
+            self.seen.set_traffic(backend, traffic);
+        }
         Ok(())
+    }
+
+    /// Reads the signs of trouble with members that are reached by `nat`.
+    fn read_signals(&mut self) {
+        for index in 0..self.seen.owners.len() {
+            // Below the number of members, which is one of 16 bits.
+            let now = self.dataplane.signals(index as u16);
+            if now == self.seen.signals[index] {
+                continue;
+            }
+            let before = mem::replace(&mut self.seen.signals[index], now);
+            let Some(backend) = self.seen.owners[index] else {
+                continue;
+            };
+            if !is_direct(&self.config.backends[backend].mode) {
+                self.seen.add_signals(backend, &before, &now);
+            }
+        }
     }
 
     /// Takes in what was counted of a backend's connections, over all its members, since the maps were
@@ -131,7 +203,11 @@ impl<D: Dataplane> Controller<D> {
         let Some(known) = self.known.get_mut(backend) else {
             return Ok(());
         };
-        let new = match self.seen.insert(backend.to_owned(), counts) {
+        let counted = self
+            .concern
+            .place(backend)
+            .map(|place| &mut self.seen.backends[place]);
+        let new = match counted.and_then(|counted| counted.taken.replace(counts)) {
             Some(before) => counts.since(&before).unwrap_or_default(),
             None => Counts::default(),
         };

@@ -38,7 +38,6 @@ use crate::{
     domain::{
         balance::{self, Cause, Tier},
         health::State,
-        passive::Counts,
     },
     explain::{Explanation, Names, PacketQuestion, Question, explain, explain_packet},
     journal::{Event, Journal},
@@ -118,10 +117,8 @@ pub struct Controller<D> {
     pub(super) panicking: HashSet<String>,
     /// Their backends that are taken to serve all the same, by the indexes of both.
     pub(super) revived: HashSet<(usize, usize)>,
-    /// What was counted of backends' connections last.
-    pub(super) seen: HashMap<String, Counts>,
-    /// What went to them and came back.
-    pub(super) traffic: Seen,
+    /// What was counted of backends' connections.
+    pub(super) seen: Seen,
     /// The weights of the last table that was told of, by service and backend.
     pub(super) shares: HashMap<String, HashMap<String, u32>>,
     /// The last decisions.
@@ -182,8 +179,7 @@ impl<D: Dataplane> Controller<D> {
             leaving: false,
             panicking: HashSet::new(),
             revived: HashSet::new(),
-            seen: HashMap::new(),
-            traffic: Seen::default(),
+            seen: Seen::default(),
             shares: HashMap::new(),
             why: Decisions::default(),
             quiet: Quiet::default(),
@@ -215,9 +211,9 @@ impl<D: Dataplane> Controller<D> {
         services.extend(desired::nat_sources(&config));
         services.extend(desired::addresses(&services));
         self.known = self.known_of(&config, now);
+        self.seen.go_on(&self.config, &config, &numbers);
         self.config = config;
         self.numbers = numbers;
-        self.traffic = Seen::default();
         self.regions = regions;
         self.policies = policies;
         self.concern = Concern::of(&self.config, &self.policies);
@@ -261,15 +257,13 @@ impl<D: Dataplane> Controller<D> {
     ///
     /// # Errors
     /// If the data path cannot be written.
-    pub fn measure(&mut self, measurement: &Measurement) -> Result<()> {
+    pub fn measure(&mut self, mut measurement: Measurement) -> Result<()> {
         let Some(known) = self.known.get_mut(&measurement.backend) else {
             return Ok(());
         };
         // By the journal's clock, so that it is decided again alike.
-        let measurement = &Measurement {
-            at: self.recorder.on_clock(measurement.at),
-            ..measurement.clone()
-        };
+        measurement.at = self.recorder.on_clock(measurement.at);
+        let measurement = &measurement;
         self.recorder.keep(known, measurement);
         let change = known.measure(measurement);
         if !change.any() {

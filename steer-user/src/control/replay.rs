@@ -373,7 +373,7 @@ impl Again {
                     probes.len()
                 ));
             }
-            self.written(|controller| controller.measure(&measurement));
+            self.written(|controller| controller.measure(measurement));
         }
         if probes.is_empty() {
             wrong.push(format!("backend {name}: it changed without a probe"));

@@ -274,7 +274,7 @@ impl Daemon {
                 Some(measurement) = self.measurements.recv() => {
                     begun = Instant::now();
                     self.meters.probed(&measurement);
-                    (Turn::Measurement, self.controller.measure(&measurement))
+                    (Turn::Measurement, self.controller.measure(measurement))
                 }
                 Some((name, way)) = ways.recv() => {
                     begun = Instant::now();

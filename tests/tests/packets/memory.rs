@@ -126,7 +126,7 @@ impl Node {
                 at: self.now,
                 outcome,
             };
-            self.controller.measure(&measurement).unwrap();
+            self.controller.measure(measurement).unwrap();
         }
     }
 

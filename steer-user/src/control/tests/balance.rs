@@ -32,7 +32,7 @@ fn fail(
             at: bench.now,
             outcome: Err(failure.clone()),
         };
-        controller.measure(&measurement).unwrap();
+        controller.measure(measurement).unwrap();
     }
 }
 

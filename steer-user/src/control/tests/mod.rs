@@ -89,7 +89,7 @@ impl Bench {
             at: self.now,
             outcome,
         };
-        controller.measure(&measurement).unwrap();
+        controller.measure(measurement).unwrap();
     }
 
     /// A probe that is answered at once, with a use in percent.
@@ -108,7 +108,7 @@ impl Bench {
                 },
             }),
         };
-        controller.measure(&measurement).unwrap();
+        controller.measure(measurement).unwrap();
     }
 
     fn up(&mut self, controller: &mut Controller<Fake>, backend: &str, rtt_ms: u64) {
@@ -176,7 +176,7 @@ fn what_fails_on_this_node_marks_no_backend_down() {
             at: bench.now,
             outcome: Err(ProbeFailure::Local("no buffers".to_owned())),
         };
-        controller.measure(&measurement).unwrap();
+        controller.measure(measurement).unwrap();
     }
     assert_eq!(controller.dataplane.states(), [(1, Up)]);
 }

@@ -1,6 +1,6 @@
 //! What packets tell of members, from the data path to the status.
 
-use steer_common::abi::{Measure, Measured, Signals, bucket};
+use steer_common::abi::{Measure, Measured, MemberState, Signals, bucket};
 
 use super::{Bench, fake::Fake};
 use crate::{
@@ -105,4 +105,39 @@ fn only_members_that_can_be_are_measured() {
     assert_eq!(measured(&controller), [] as [u16; 0]);
     assert_eq!(controller.dataplane.config().burst_gap_us, 0);
     assert!(controller.passive().unwrap().is_empty());
+}
+
+#[test]
+fn refusals_count_from_the_last_look_on_whatever_the_configuration_was_then() {
+    let mut bench = Bench::new();
+    let mut fake = Fake::new();
+    let refused = |fake: &mut Fake, refused| {
+        let signals = Signals {
+            refused,
+            ..Signals::default()
+        };
+        fake.signals.insert(1, signals);
+    };
+    // Of yesterday.
+    refused(&mut fake, 70);
+    let mut controller = bench.start(&["a", "b"], fake);
+    for name in ["a", "b"] {
+        bench.up(&mut controller, name, 1);
+    }
+    let look = |bench: &mut Bench, controller: &mut Controller<Fake>| {
+        bench.now += super::Duration::from_millis(20);
+        controller.look(bench.now).unwrap();
+        controller.dataplane.states()[0].1
+    };
+    for _ in 0..3 {
+        assert_eq!(look(&mut bench, &mut controller), MemberState::Up);
+    }
+    refused(&mut controller.dataplane, 71);
+    assert_eq!(look(&mut bench, &mut controller), MemberState::Up);
+    // The same backends, and one more.
+    let config = super::config(bench.folder.path(), &["a", "b", "c"]);
+    controller.reconfigure(config, bench.now).unwrap();
+    assert_eq!(look(&mut bench, &mut controller), MemberState::Up);
+    refused(&mut controller.dataplane, 72);
+    assert_eq!(look(&mut bench, &mut controller), MemberState::Draining);
 }

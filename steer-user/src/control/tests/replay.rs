@@ -95,7 +95,7 @@ impl Run {
             at: self.bench.now,
             outcome,
         };
-        controller.measure(&measurement).unwrap();
+        controller.measure(measurement).unwrap();
     }
 
     /// Lets clients ask all members, of which one may say nothing for a while.

@@ -108,7 +108,7 @@ impl Policy for Ours {
             outcome: outcome(probed),
         };
         self.controller
-            .measure(&measurement)
+            .measure(measurement)
             .expect("memory takes what is written");
         if now.saturating_sub(self.looked) >= LOOK {
             self.looked = now;
