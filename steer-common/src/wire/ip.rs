@@ -78,7 +78,7 @@ impl Network {
     #[inline(always)]
     pub(super) fn parse<F: Frame>(frame: &F, ethertype: u16, at: usize) -> Option<Self> {
         match ethertype {
-            ETHERTYPE_IPV4 => parse_v4(frame, at),
+            ETHERTYPE_IPV4 => parse_v4::<_, false>(frame, at),
             ETHERTYPE_IPV6 => parse_v6(frame, at),
             _ => None,
         }
@@ -88,10 +88,8 @@ impl Network {
     /// else, and for fragments.
     #[inline(always)]
     pub(super) fn plain_v4<F: Frame>(frame: &F) -> Option<Self> {
-        let network = parse_v4(frame, ETHERNET_HEADER)?;
-        let plain = network.transport == ETHERNET_HEADER + IPV4_HEADER && !network.is_fragment;
-        plain.then_some(Self {
-            transport: ETHERNET_HEADER + IPV4_HEADER,
+        let network = parse_v4::<_, true>(frame, ETHERNET_HEADER)?;
+        (!network.is_fragment).then_some(Self {
             is_fragment: false,
             ..network
         })
@@ -105,15 +103,24 @@ impl Network {
     }
 }
 
+/// An IPv4 header; `PLAIN` ones have no options.
 #[inline(always)]
-fn parse_v4<F: Frame>(frame: &F, at: usize) -> Option<Network> {
+fn parse_v4<F: Frame, const PLAIN: bool>(frame: &F, at: usize) -> Option<Network> {
     let [first, ip_len, id, fragment, ttl, _]: [u16; 6] = frame.load(at)?;
     let [version, tos] = first.to_ne_bytes();
     let [ttl, protocol] = ttl.to_ne_bytes();
-    let header_len = usize::from(version & 0x0f) * 4;
-    if version >> 4 != 4 || header_len < IPV4_HEADER {
-        return None;
-    }
+    let header_len = if PLAIN {
+        if version != 0x45 {
+            return None;
+        }
+        IPV4_HEADER
+    } else {
+        let len = usize::from(version & 0x0f) * 4;
+        if version >> 4 != 4 || len < IPV4_HEADER {
+            return None;
+        }
+        len
+    };
     let fragment = u16::from_be(fragment);
     let [source, destination]: [u32; 2] = frame.load(at + 12)?;
     Some(Network {

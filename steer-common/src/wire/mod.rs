@@ -166,6 +166,8 @@ pub fn parse<F: Frame>(frame: &F, interface: u32) -> Option<Packet> {
 /// for those with VLAN tags or options, and for those that are not well formed.
 #[inline(always)]
 pub fn parse_v4<F: Frame>(frame: &F, interface: u32) -> Option<Packet> {
+    // One check that stands for most of those that follow: all headers are there, if they are the shortest.
+    frame.load::<[u8; ETHERNET_HEADER + IPV4_HEADER + UDP_HEADER]>(0)?;
     if outer_ethertype(frame)? != ETHERTYPE_IPV4 {
         return None;
     }
@@ -176,6 +178,8 @@ pub fn parse_v4<F: Frame>(frame: &F, interface: u32) -> Option<Packet> {
 /// also for those with VLAN tags or extension headers, and for those that are not well formed.
 #[inline(always)]
 pub fn parse_v6<F: Frame>(frame: &F, interface: u32) -> Option<Packet> {
+    // As in `parse_v4`.
+    frame.load::<[u8; ETHERNET_HEADER + IPV6_HEADER + UDP_HEADER]>(0)?;
     if outer_ethertype(frame)? != ETHERTYPE_IPV6 {
         return None;
     }
@@ -195,7 +199,8 @@ fn outer_ethertype<F: Frame>(frame: &F) -> Option<u16> {
 
 #[inline(always)]
 fn plain<F: Frame>(frame: &F, interface: u32, network: &Network) -> Option<Packet> {
-    let packet = packet(frame, interface, network)?;
+    let transport = Transport::parse::<_, true>(frame, network.protocol, network.transport)?;
+    let packet = with_transport(frame, interface, network, &transport)?;
     packet.well_formed.then_some(Packet {
         well_formed: true,
         ..packet
@@ -223,7 +228,17 @@ pub(crate) fn inner<F: Frame>(frame: &F, family: u8, at: usize) -> Option<Networ
 /// A packet whose transport header follows its IP headers.
 #[inline(always)]
 pub(crate) fn packet<F: Frame>(frame: &F, interface: u32, network: &Network) -> Option<Packet> {
-    let transport = Transport::parse(frame, network.protocol, network.transport)?;
+    let transport = Transport::parse::<_, false>(frame, network.protocol, network.transport)?;
+    with_transport(frame, interface, network, &transport)
+}
+
+#[inline(always)]
+fn with_transport<F: Frame>(
+    frame: &F,
+    interface: u32,
+    network: &Network,
+    transport: &Transport,
+) -> Option<Packet> {
     let header_end = network.transport - network.at + transport.header_len;
     let whole = Packet {
         tcp_flags: transport.flags,

@@ -26,9 +26,14 @@ pub(crate) struct Transport {
 }
 
 impl Transport {
-    /// `None` if it is another protocol, or the ports are cut off.
+    /// `None` if it is another protocol, or the ports are cut off; if it has to be `WHOLE`, also if it is not
+    /// complete.
     #[inline(always)]
-    pub(crate) fn parse<F: Frame>(frame: &F, protocol: u8, at: usize) -> Option<Self> {
+    pub(crate) fn parse<F: Frame, const WHOLE: bool>(
+        frame: &F,
+        protocol: u8,
+        at: usize,
+    ) -> Option<Self> {
         if protocol != PROTOCOL_TCP && protocol != PROTOCOL_UDP {
             return None;
         }
@@ -48,6 +53,9 @@ impl Transport {
             let possible = length.is_some_and(|len| usize::from(u16::from_be(len)) >= UDP_HEADER);
             (0, UDP_HEADER, whole && possible)
         };
+        if WHOLE && !complete {
+            return None;
+        }
         Some(Self {
             source: u16::from_be(ports[0]),
             destination: u16::from_be(ports[1]),
