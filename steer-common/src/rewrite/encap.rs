@@ -1,7 +1,7 @@
 //! IP in IP (RFC 2003), IP in IPv6 (RFC 2473), and both behind a UDP header (Generic UDP
 //! Encapsulation, variant 1 of draft-ietf-intarea-gue-09).
 
-use super::{INTERNAL, Tags, relink, write_macs};
+use super::{INTERNAL, Link, relink};
 use crate::{
     abi::{Address, Config, Member, Mode},
     checksum::Sum,
@@ -54,11 +54,10 @@ pub(crate) fn encap<F: Frame, T: Tables>(
     }
     let config = tables.config().ok_or(INTERNAL)?;
     if member.family == 6 {
-        wrap_v6(frame, packet, config, member, hop, outer)?;
+        wrap_v6(frame, packet, config, member, hop, outer)
     } else {
-        wrap_v4(frame, packet, config, member, hop, outer)?;
+        wrap_v4(frame, packet, config, member, hop, outer)
     }
-    write_macs(frame, hop.macs)
 }
 
 #[inline(always)]
@@ -91,8 +90,8 @@ fn wrap_v4<F: Frame>(
         source |= low_bits(hash, config.outer_v4_bits).to_be();
     }
     lower_ttl(frame, packet)?;
-    let tags = Tags::of(hop);
-    let at = relink(frame, packet.network, outer as usize, &tags, ETHERTYPE_IPV4)?;
+    let link = Link::of(hop);
+    let at = relink(frame, packet.network, outer as usize, &link, ETHERTYPE_IPV4)?;
     let first = u16::from_be_bytes([0x45, packet.tos]).to_be();
     let length = (total as u16).to_be();
     let ttl = u16::from_be_bytes([TTL, protocol]).to_be();
@@ -106,7 +105,7 @@ fn wrap_v4<F: Frame>(
     let words = [
         pair(first, length),
         id,
-        pair(ttl, sum.checksum()),
+        pair(ttl, sum.small_checksum()),
         source,
         member.address.v4(),
     ];
@@ -152,8 +151,8 @@ fn wrap_v6<F: Frame>(
     let source = Address::from_v6([high, low | own.to_be()]);
     lower_ttl(frame, packet)?;
     let inside = if is_gue { sum(frame, packet) } else { None };
-    let tags = Tags::of(hop);
-    let at = relink(frame, packet.network, outer as usize, &tags, ETHERTYPE_IPV6)?;
+    let link = Link::of(hop);
+    let at = relink(frame, packet.network, outer as usize, &link, ETHERTYPE_IPV6)?;
     let first = 6 << 28 | u32::from(packet.tos) << 20 | hash & 0xf_ffff;
     let second = payload << 16 | u32::from(protocol) << 8 | u32::from(TTL);
     frame

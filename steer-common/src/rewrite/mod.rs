@@ -20,7 +20,7 @@ use crate::{
     verdict::DropReason,
     wire::{ETHERTYPE_IPV4, ETHERTYPE_IPV6, Packet},
 };
-use link::{Tags, relink, write_macs};
+use link::{Link, relink, write_macs};
 
 /// A packet could not be read or written where its parts were found before.
 const INTERNAL: DropReason = DropReason::Internal;
@@ -50,8 +50,7 @@ pub(crate) fn l2<F: Frame>(
     packet: &Packet,
     hop: &NextHop,
 ) -> Result<(), DropReason> {
-    relink(frame, packet.network, 0, &Tags::of(hop), ethertype(packet))?;
-    write_macs(frame, hop.macs)
+    relink(frame, packet.network, 0, &Link::of(hop), ethertype(packet)).map(drop)
 }
 
 #[inline(always)]

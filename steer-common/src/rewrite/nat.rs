@@ -1,8 +1,6 @@
 //! Rewriting of addresses and ports (RFC 3022), with checksums kept right incrementally.
 
-use super::{
-    INTERNAL, Tags, encap::lower_ttl, ethertype, quote::translate_quote, relink, store, write_macs,
-};
+use super::{INTERNAL, Link, encap::lower_ttl, ethertype, quote::translate_quote, relink, store};
 use crate::{
     abi::{Address, Back},
     checksum::Sum,
@@ -26,8 +24,7 @@ pub(crate) fn forward<F: Frame>(
     hop: &NextHop,
 ) -> Result<(), DropReason> {
     translate(frame, packet, ends)?;
-    relink(frame, packet.network, 0, &Tags::of(hop), ethertype(packet))?;
-    write_macs(frame, hop.macs)
+    relink(frame, packet.network, 0, &Link::of(hop), ethertype(packet)).map(drop)
 }
 
 /// Sends a backend's packet to the client, by the way its packets came.
@@ -43,10 +40,10 @@ pub(crate) fn back<F: Frame>(
         frame,
         packet.network,
         0,
-        &Tags::back(back),
+        &Link::back(back),
         ethertype(packet),
-    )?;
-    write_macs(frame, back.macs)
+    )
+    .map(drop)
 }
 
 #[inline(always)]
