@@ -5,8 +5,9 @@
 
 use crate::{
     abi::{Address, FlowKey, FragmentEntry, FragmentFate, FragmentKey, age, service_flags},
+    choose::may_serve,
     class::classify,
-    decide::{find, is_address, may_serve},
+    decide::{find, is_address},
     frame::Frame,
     nat,
     process::{Outcome, deliver, forward, give_back},
@@ -130,7 +131,7 @@ pub(crate) fn follow<F: Frame, T: Tables>(
             mode: member.mode,
             begins: 0,
         };
-        return deliver(frame, &packet, tables, target);
+        return deliver(frame, &packet, tables, target, member);
     }
     let is_quic = service.flags & service_flags::QUIC != 0;
     let key = FlowKey {

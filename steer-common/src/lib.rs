@@ -12,6 +12,7 @@ extern crate std;
 pub mod abi;
 mod admission;
 pub mod checksum;
+mod choose;
 pub mod cid;
 mod class;
 pub mod decap;
@@ -32,6 +33,6 @@ pub mod verdict;
 pub mod wire;
 
 pub use gate::hold;
-pub use process::{Action, Outcome, general, process, steer, steer_v6};
+pub use process::{Action, Outcome, general, process, steer, steer_v4, steer_v6};
 pub use quic::{quic, translate};
 pub use rare::{follow, open, quote, rare, too_big};

@@ -10,7 +10,7 @@ use crate::{
         Address, Back, Config, FlowKey, Measure, Mode, NAT_ADDRESSES, NatForward, NatReverse,
         Service, Signal, age, begins, nat_state,
     },
-    decide::{lost, may_serve},
+    choose::{lost, may_serve},
     flight, hash,
     tables::{Added, Step, Tables},
     verdict::{DropReason, Ends, Target, Verdict},

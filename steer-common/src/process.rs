@@ -2,10 +2,10 @@
 
 use crate::{
     abi::{
-        Back, FOLLOW, FragmentFate, GENERAL, MAIN, Mode, OPEN, QUIC, QUOTE, RARE, TOO_BIG,
+        Back, FOLLOW, FragmentFate, GENERAL, MAIN, Member, Mode, OPEN, QUIC, QUOTE, RARE, TOO_BIG,
         TRANSLATE, V6,
     },
-    decide::decide,
+    decide::{decide, decide_for},
     frame::Frame,
     quic::{Elsewhere, quic, translate},
     rare::{follow, open, quote, rare, too_big},
@@ -152,11 +152,18 @@ pub fn steer<F: Frame, T: Tables>(frame: &mut F, interface: u32, tables: &T) -> 
     if is_v6(frame) {
         return Outcome::hand_over(V6, 0);
     }
+    steer_v4(frame, interface, tables)
+}
+
+/// As [`steer`], for what is known not to be IPv6.
+#[inline(always)]
+pub fn steer_v4<F: Frame, T: Tables>(frame: &mut F, interface: u32, tables: &T) -> Outcome {
     let Some(packet) = parse_v4(frame, interface) else {
         return Outcome::hand_over(GENERAL, 0);
     };
-    let verdict = decide(&packet, tables, &Elsewhere);
-    act(frame, &packet, tables, verdict, |_, _| true)
+    let mut member = None;
+    let verdict = decide_for(&packet, tables, &Elsewhere, &mut member);
+    act(frame, &packet, tables, verdict, member, |_, _| true)
 }
 
 /// As [`steer`], for IPv6.
@@ -165,8 +172,9 @@ pub fn steer_v6<F: Frame, T: Tables>(frame: &mut F, interface: u32, tables: &T) 
     let Some(packet) = parse_v6(frame, interface) else {
         return Outcome::hand_over(GENERAL, 0);
     };
-    let verdict = decide(&packet, tables, &Elsewhere);
-    act(frame, &packet, tables, verdict, |_, _| true)
+    let mut member = None;
+    let verdict = decide_for(&packet, tables, &Elsewhere, &mut member);
+    act(frame, &packet, tables, verdict, member, |_, _| true)
 }
 
 /// Does all there is to do with a packet that may have VLAN tags, options or extension headers, unless
@@ -178,17 +186,18 @@ pub fn general<F: Frame, T: Tables>(frame: &mut F, interface: u32, tables: &T) -
     };
     let packet = packet.hidden(frame);
     let verdict = decide(&packet, tables, &Elsewhere);
-    act(frame, &packet, tables, verdict, |_, _| true)
+    act(frame, &packet, tables, verdict, None, |_, _| true)
 }
 
 /// Does to a packet what was decided, once `note` has taken note of where it is sent. What cannot be noted is
-/// dropped.
+/// dropped. `member` is the one that it is delivered to, if it is and was looked up already.
 #[inline(always)]
 pub(crate) fn act<F: Frame, T: Tables>(
     frame: &mut F,
     packet: &Packet,
     tables: &T,
     verdict: Verdict,
+    member: Option<&Member>,
     note: impl Fn(FragmentFate, u16) -> bool,
 ) -> Outcome {
     const UNNOTED: Outcome = Outcome::drop(DropReason::FlowTableFull);
@@ -199,7 +208,10 @@ pub(crate) fn act<F: Frame, T: Tables>(
             if !note(FragmentFate::Delivered, target.id) {
                 return UNNOTED;
             }
-            deliver(frame, packet, tables, target)
+            let Some(member) = member.or_else(|| tables.member(target.id)) else {
+                return Outcome::drop(DropReason::Internal);
+            };
+            deliver(frame, packet, tables, target, member)
         }
         Verdict::Open(target) => Outcome::hand_over(OPEN, target.id),
         Verdict::Quic => Outcome::hand_over(QUIC, 0),
@@ -234,10 +246,8 @@ pub(crate) fn deliver<F: Frame, T: Tables>(
     packet: &Packet,
     tables: &T,
     target: Target,
+    member: &Member,
 ) -> Outcome {
-    let Some(member) = tables.member(target.id) else {
-        return Outcome::drop(DropReason::Internal);
-    };
     let Some(hop) = rewrite::next_hop(packet, tables, member) else {
         return Outcome::drop(DropReason::NoRoute);
     };
@@ -251,7 +261,7 @@ pub(crate) fn deliver<F: Frame, T: Tables>(
     } else {
         rewrite::encap(frame, packet, tables, member, &hop, overhead)
     };
-    count(packet, tables, target, done);
+    count(packet, tables, target.id, target.begins, done);
     Outcome::of(done, hop.interface)
 }
 
@@ -274,7 +284,7 @@ pub(crate) fn forward<F: Frame, T: Tables>(
         return Outcome::hand_over(TOO_BIG, hop.mtu);
     }
     let done = rewrite::forward(frame, packet, ends, &hop);
-    count(packet, tables, target, done);
+    count(packet, tables, target.id, target.begins, done);
     Outcome::of(done, hop.interface)
 }
 
@@ -302,8 +312,14 @@ fn is_too_big(packet: &Packet, hop: &NextHop, overhead: u32) -> bool {
 }
 
 #[inline(always)]
-fn count<T: Tables>(packet: &Packet, tables: &T, target: Target, done: Result<(), DropReason>) {
+fn count<T: Tables>(
+    packet: &Packet,
+    tables: &T,
+    id: u16,
+    begins: u8,
+    done: Result<(), DropReason>,
+) {
     if done.is_ok() {
-        tables.count_member(target.id, packet.frame_len as u64, target.begins);
+        tables.count_member(id, packet.frame_len as u64, begins);
     }
 }

@@ -8,7 +8,7 @@
 use crate::{
     abi::{CidKey, Config, FlowKey, OPEN, Service, TOO_BIG, service_flags},
     cid::MAX_LEN,
-    decide::{decide, find},
+    decide::{decide_for, find},
     fragment,
     frame::Frame,
     icmp, nat,
@@ -227,8 +227,9 @@ pub fn quic<F: Frame, T: Tables>(frame: &mut F, interface: u32, tables: &T) -> O
         frame,
         tables,
     };
-    let verdict = decide(&packet, tables, &inside);
-    act(frame, &packet, tables, verdict, |_, _| true)
+    let mut member = None;
+    let verdict = decide_for(&packet, tables, &inside, &mut member);
+    act(frame, &packet, tables, verdict, member, |_, _| true)
 }
 
 /// Sends a packet of QUIC to a member with rewritten addresses. The choice is made: connections of one
@@ -263,7 +264,7 @@ pub fn translate<F: Frame, T: Tables>(
     let part = packet.part as u8;
     match nat::known(&packet, tables, config, service) {
         nat::Known::Decided(verdict) => {
-            let outcome = act(frame, &packet, tables, verdict, |fate, member| {
+            let outcome = act(frame, &packet, tables, verdict, None, |fate, member| {
                 part != Part::First as u8
                     || fragment::note(network.id, &packet, tables, fate, member)
             });

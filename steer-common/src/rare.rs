@@ -39,7 +39,7 @@ pub fn rare<F: Frame, T: Tables>(frame: &mut F, interface: u32, tables: &T) -> O
         ..packet.hidden(frame)
     };
     let verdict = decide(&packet, tables, &Nowhere);
-    let outcome = act(frame, &packet, tables, verdict, |fate, member| {
+    let outcome = act(frame, &packet, tables, verdict, None, |fate, member| {
         fragment::note(network.id, &packet, tables, fate, member)
     });
     if outcome.is_pass() && is_address(tables, packet.key.destination, packet.key.family) {
@@ -67,7 +67,7 @@ pub fn quote<F: Frame, T: Tables>(frame: &mut F, interface: u32, tables: &T) -> 
         ..packet.hidden(frame)
     };
     let verdict = decide(&packet, tables, &Nowhere);
-    settle(act(frame, &packet, tables, verdict, |_, _| true))
+    settle(act(frame, &packet, tables, verdict, None, |_, _| true))
 }
 
 /// Sends a later fragment where the first one went.

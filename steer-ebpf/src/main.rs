@@ -27,7 +27,7 @@ use aya_ebpf::{
 use steer_common::{
     Outcome,
     abi::{GENERAL, OPEN, QUIC, TRANSLATE, TraceVerdict, V6},
-    follow, general, open, quic, quote, rare, steer, too_big, translate,
+    follow, general, open, quic, quote, rare, steer_v4, too_big, translate,
     verdict::DropReason,
     wire::is_v6,
 };
@@ -41,16 +41,18 @@ use crate::{
 #[xdp]
 #[inline(always)]
 pub fn steer_main(ctx: XdpContext) -> u32 {
+    let mut frame = XdpFrame::new(&ctx);
     // As `steer` says, but the kernel makes a plain jump of a tail call to a constant.
-    if is_v6(&XdpFrame::new(&ctx)) {
+    if is_v6(&frame) {
         // SAFETY: the array holds programs of this object only.
         unsafe { maps::PROGRAMS.tail_call(&ctx, V6) };
         return dropped(DropReason::Internal as u32);
     }
-    let Some((mut frame, interface, tables)) = begin(&ctx) else {
+    let Some(tables) = KernelTables::new(&ctx) else {
         return xdp_action::XDP_PASS;
     };
-    let outcome = steer(&mut frame, interface, &tables);
+    let interface = ctx.ingress_ifindex() as u32;
+    let outcome = steer_v4(&mut frame, interface, &tables);
     finish(&ctx, outcome, interface)
 }
 
