@@ -1,5 +1,5 @@
-//! The certificates that this node holds, for probes and for its API: there, of this node, of their CA, and
-//! valid for a while.
+//! The certificates that this node holds, for probes, for its API and for whoever takes its metrics: there, of this node,
+//! of their CA, and valid for a while.
 
 use std::{
     path::{Path, PathBuf},
@@ -25,7 +25,25 @@ const SOON: Duration = Duration::from_secs(14 * 86_400);
 
 pub(super) fn check(config: &Config, now: SystemTime) -> Vec<Finding> {
     let all = held(config);
-    all.iter().flat_map(|held| held.check(now)).collect()
+    let mut findings: Vec<Finding> = all.iter().flat_map(|held| held.check(now)).collect();
+    findings.extend(collector(config, now));
+    findings
+}
+
+/// The authority of the collector that metrics are sent to. It is somebody else's, and without it only they are not
+/// sent.
+fn collector(config: &Config, now: SystemTime) -> Option<Finding> {
+    let ca = config.otlp.as_ref()?.ca.as_ref()?;
+    if let Err(error) = load_roots(ca) {
+        let finding = Finding::new("[telemetry] otlp_ca".to_owned(), error.to_string());
+        return Some(finding.todo(
+            "without it no metrics are sent: put the CA of the collector's certificate there, as PEM",
+        ));
+    }
+    let what = ends(authorities(ca).into_iter().max()?, now)?;
+    let todo =
+        "get the collector's next one, and put it into this file as well: it is read each time";
+    Some(Finding::new(ca.display().to_string(), what).todo(todo))
 }
 
 /// The node's certificates and their CAs', each with its end; those that cannot be read are left out.
@@ -37,6 +55,10 @@ pub(super) fn ends_of(config: &Config) -> Vec<(PathBuf, SystemTime)> {
             ends.extend(end.map(|end| (cert.to_owned(), end)));
         }
         // Of several, what ends first.
+        let first = authorities(ca).into_iter().min();
+        ends.extend(first.map(|end| (ca.to_owned(), end)));
+    }
+    if let Some(ca) = config.otlp.as_ref().and_then(|otlp| otlp.ca.as_ref()) {
         let first = authorities(ca).into_iter().min();
         ends.extend(first.map(|end| (ca.to_owned(), end)));
     }

@@ -487,3 +487,39 @@ fn certificates_of_the_api_are_looked_into() {
         "{late:?}"
     );
 }
+
+#[test]
+fn the_authority_of_a_collector_is_looked_into() {
+    let folder = tempfile::tempdir().unwrap();
+    pki::init(folder.path()).unwrap();
+    let said = |ca: Option<&str>, now: SystemTime| {
+        let mut config = config();
+        config.otlp = Some(crate::config::Otlp {
+            host: "collector".to_owned(),
+            port: 4318,
+            path: "/v1/metrics".to_owned(),
+            ca: ca.map(|ca| folder.path().join(ca)),
+            interval: Duration::from_secs(15),
+        });
+        let findings = certificates::check(&config, now);
+        assert!(findings.iter().all(|f| f.severity == Severity::Warning));
+        findings.iter().map(ToString::to_string).collect::<Vec<_>>()
+    };
+    let now = SystemTime::now();
+    let late = now + Duration::from_secs(3700 * 86_400);
+    assert_eq!(said(None, now), [""; 0]);
+    assert_eq!(said(Some("ca.pem"), now), [""; 0]);
+    let [ended] = &said(Some("ca.pem"), late)[..] else {
+        panic!("not one finding");
+    };
+    assert!(ended.contains("ca.pem: it ended "), "{ended}");
+    // A key is no certificate.
+    for wrong in ["none.pem", "ca.key"] {
+        let [unusable] = &said(Some(wrong), now)[..] else {
+            panic!("not one finding of {wrong}");
+        };
+        for part in ["[telemetry] otlp_ca", wrong, "no metrics are sent"] {
+            assert!(unusable.contains(part), "{part:?} is not in {unusable}");
+        }
+    }
+}
