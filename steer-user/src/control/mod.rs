@@ -23,6 +23,7 @@ mod passive;
 mod placement;
 mod plan;
 mod preview;
+mod probing;
 mod ready;
 mod recorder;
 mod regions;

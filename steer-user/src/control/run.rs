@@ -2,7 +2,6 @@
 
 use std::{
     path::PathBuf,
-    sync::Arc,
     time::{Duration, Instant, SystemTime},
 };
 
@@ -22,6 +21,7 @@ use super::{
     drained::Drained,
     interfaces,
     meters::Turn,
+    probing::Probing,
     recorder::Recorder,
     status,
     trace::{Trace, TraceReply, TraceRequest},
@@ -34,7 +34,7 @@ use crate::{
     explain::{Explanation, Question},
     generations::{Started, Store},
     journal::{Event, Journal, Why},
-    probe::{self, Budget, Measurement, ProbeSettings, ProbeTarget, ProbeTls, WebTls},
+    probe::Measurement,
 };
 
 /// How often things are done that are due by time alone.
@@ -43,8 +43,6 @@ pub const TICK: Duration = Duration::from_secs(1);
 const LOOK: Duration = Duration::from_millis(20);
 /// Measurements that may wait for the loop.
 pub(super) const MEASUREMENTS: usize = 1024;
-/// Share of the probe interval by which it varies.
-const JITTER: f64 = 0.1;
 
 /// What may be asked of the loop.
 #[derive(Debug)]
@@ -192,7 +190,8 @@ pub async fn run(setup: Setup, xdp: Xdp, commands: mpsc::Receiver<Command>) -> R
     let (followers, followed) = watch::channel(targets(controller.config()));
     tokio::spawn(ways::follow(neighbours, followed, tell_way));
     let (measured, measurements) = mpsc::channel(MEASUREMENTS);
-    let probers = spawn_probers(controller.config(), &measured)?;
+    let probing = Probing::start()?;
+    let probers = probing.spawn(controller.config(), &measured)?;
     info!(
         node = controller.config().node.name,
         backends = controller.config().backends.len(),
@@ -211,6 +210,7 @@ pub async fn run(setup: Setup, xdp: Xdp, commands: mpsc::Receiver<Command>) -> R
         sizes,
         targets: followers,
         measurements,
+        probing,
         probers,
         store,
         state_is_given,
@@ -239,6 +239,7 @@ pub(super) struct Daemon {
     pub(super) sizes: Sizes,
     pub(super) targets: watch::Sender<ways::Targets>,
     pub(super) measurements: mpsc::Receiver<Measurement>,
+    pub(super) probing: Probing,
     pub(super) probers: Vec<JoinHandle<()>>,
     pub(super) store: Store,
     pub(super) state_is_given: bool,
@@ -392,48 +393,4 @@ pub(super) fn targets(config: &Config) -> ways::Targets {
         // One that is gone by now comes back with another index, and another look at all this.
         attached: interfaces.flat_map(|name| interface_index(name)).collect(),
     }
-}
-
-pub(super) fn spawn_probers(
-    config: &Config,
-    measured: &mpsc::Sender<Measurement>,
-) -> Result<Vec<JoinHandle<()>>> {
-    let settings = &config.probe;
-    let tls = match &settings.files {
-        Some(files) => {
-            let loaded = ProbeTls::load(&files.ca, &files.cert, &files.key)?;
-            Some(Arc::new(loaded))
-        }
-        None => None,
-    };
-    let mut probers = Vec::new();
-    if let Some(tls) = tls.clone() {
-        probers.push(tokio::spawn(async move { tls.follow().await }));
-    }
-    let count = config.backends.iter().map(|b| b.probes.len()).sum();
-    let settings = ProbeSettings {
-        node: config.node.name.clone(),
-        budget: Budget::new(
-            count,
-            settings.interval,
-            settings.handshake_every,
-            f64::from(settings.budget),
-        ),
-        fast_probes: settings.rise.max(settings.fall),
-        timeout: settings.timeout,
-        jitter: JITTER,
-        tls,
-        web: WebTls::new(settings.http_ca.as_deref(), settings.http_name.clone())?,
-    };
-    for backend in &config.backends {
-        let targets = backend.probes.iter().map(|method| ProbeTarget {
-            name: backend.name.clone(),
-            region: backend.region.clone(),
-            address: backend.asked_at(method),
-            method: method.clone(),
-        });
-        let (targets, require) = (targets.collect(), backend.require);
-        probers.extend(probe::spawn(targets, require, &settings, measured));
-    }
-    Ok(probers)
 }

@@ -12,7 +12,7 @@ use crate::{
     config::{Config, Document},
     control::{
         interfaces::attach,
-        run::{Daemon, MEASUREMENTS, spawn_probers, targets},
+        run::{Daemon, MEASUREMENTS, targets},
     },
     dataplane::{Sizes, interface_index},
     generations::{Generation, Standing, Trial},
@@ -348,7 +348,7 @@ impl Daemon {
         }
         // What the probers of before still have to say may be of backends that moved.
         let (measured, measurements) = mpsc::channel(MEASUREMENTS);
-        let probers = spawn_probers(&config, &measured)?;
+        let probers = self.probing.spawn(&config, &measured)?;
         let before = self.controller.config().clone();
         let now = Instant::now();
         let done = self.controller.reconfigure(config, now).and_then(|()| {
