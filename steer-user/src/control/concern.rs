@@ -21,9 +21,9 @@ use crate::{
 const LARGE: u32 = 4093;
 
 /// What building a table for backends that are nearer or farther now costs of the time that is given to that, for each
-/// slot: of a CPU that needs a microsecond for one a tenth. Such changes may wait, and where all round trips change at
-/// once they come by the thousand.
-const EACH_SLOT: Duration = Duration::from_micros(10);
+/// slot: of a CPU that needs a microsecond for one a twentieth. Such changes may wait, and where all round trips change
+/// at once they come by the thousand.
+const EACH_SLOT: Duration = Duration::from_micros(20);
 /// How much of that time is saved up.
 const SAVED: Duration = Duration::from_millis(100);
 
@@ -217,8 +217,8 @@ mod tests {
                 built.push(policy);
             }
         }
-        // Two seconds at 100,000 slots a second, and what was saved up.
-        assert!((200..=215).contains(&built.len()), "{}", built.len());
+        // Two seconds at 50,000 slots a second, and what was saved up.
+        assert!((100..=108).contains(&built.len()), "{}", built.len());
         let expected: Vec<usize> = (0..built.len()).map(|n| n % 100).collect();
         assert_eq!(built, expected);
     }
