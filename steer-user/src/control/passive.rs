@@ -75,11 +75,12 @@ impl<D: Dataplane> Controller<D> {
         let Some(measured) = self.dataplane.measured(id)? else {
             return Ok(None);
         };
-        let mut readings = self.passive.latencies.get(&id).cloned().unwrap_or_default();
-        readings.peek(&measured);
+        let nothing = latency::Readings::default();
+        let readings = self.passive.latencies.get(&id).unwrap_or(&nothing);
+        let [total, recent] = readings.with(&measured);
         Ok(Some(Passive {
-            total: readings.total().clone(),
-            recent: readings.recent(),
+            total,
+            recent,
             signals: self.dataplane.signals(id),
             waiting: self.passive.waiting(id),
         }))

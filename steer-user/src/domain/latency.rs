@@ -5,17 +5,12 @@ use std::{collections::VecDeque, time::Duration};
 use steer_common::abi::{BUCKETS, Measure, Measured, Signals, bucket, bucket_start};
 
 /// How often times fell into which bucket. The buckets are those of [`bucket`]: an eighth wide.
-#[derive(Clone, Debug, PartialEq, Eq)]
+///
+/// One without times takes no memory: of thousands of members few have new flows.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Histogram {
+    /// All of them, or none.
     counts: Vec<u64>,
-}
-
-impl Default for Histogram {
-    fn default() -> Self {
-        Self {
-            counts: vec![0; BUCKETS as usize],
-        }
-    }
 }
 
 impl Histogram {
@@ -28,11 +23,29 @@ impl Histogram {
     /// Adds a time.
     pub fn record(&mut self, time: Duration) {
         let ns = u64::try_from(time.as_nanos()).unwrap_or(u64::MAX);
+        self.counts.resize(BUCKETS as usize, 0);
         self.counts[bucket(ns) as usize] += 1;
+    }
+
+    /// What is in a reading of the kernel's counts since one before.
+    fn since(now: &Counts, before: &Counts) -> Self {
+        if now == before {
+            return Self::default();
+        }
+        let each = now.iter().zip(before);
+        Self {
+            counts: each
+                .map(|(now, before)| u64::from(now.wrapping_sub(*before)))
+                .collect(),
+        }
     }
 
     /// Adds all times of another one.
     pub fn add(&mut self, other: &Self) {
+        if self.counts.is_empty() {
+            self.counts.clone_from(&other.counts);
+            return;
+        }
         for (count, more) in self.counts.iter_mut().zip(&other.counts) {
             *count += more;
         }
@@ -116,6 +129,9 @@ impl Latencies {
     }
 }
 
+/// One of the kernel's histograms.
+type Counts = [u32; BUCKETS as usize];
+
 /// How long "recent" is, in readings.
 const RECENT: usize = 6;
 
@@ -133,35 +149,36 @@ impl Readings {
     /// Takes a reading, summed over CPUs modulo 2^32.
     pub fn take(&mut self, reading: &Measured) {
         let new = self.news(reading);
+        self.last = *reading;
+        self.total.add(&new);
         if self.recent.len() == RECENT {
             self.recent.pop_front();
         }
         self.recent.push_back(new);
     }
 
-    /// Takes a reading besides those that are taken every ten seconds.
-    pub fn peek(&mut self, reading: &Measured) {
+    /// [`Self::total`] and [`Self::recent`] as they are with a reading besides those that are taken every ten seconds.
+    #[must_use]
+    pub fn with(&self, reading: &Measured) -> [Latencies; 2] {
         let new = self.news(reading);
-        match self.recent.back_mut() {
-            Some(last) => last.add(&new),
-            None => self.recent.push_back(new),
-        }
+        [self.total.clone(), self.recent()].map(|mut latencies| {
+            latencies.add(&new);
+            latencies
+        })
     }
 
     /// What is new since the last reading.
-    fn news(&mut self, reading: &Measured) -> Latencies {
-        let mut new = Latencies::default();
-        for measure in Measure::ALL {
+    fn news(&self, reading: &Measured) -> Latencies {
+        let of = |measure: Measure| {
             let index = measure as usize;
-            let (now, before) = (&reading.0[index], &self.last.0[index]);
-            let counts = &mut new.of_mut(measure).counts;
-            for ((count, now), before) in counts.iter_mut().zip(now).zip(before) {
-                *count = u64::from(now.wrapping_sub(*before));
-            }
+            Histogram::since(&reading.0[index], &self.last.0[index])
+        };
+        Latencies {
+            connect: of(Measure::Connect),
+            first_byte: of(Measure::FirstByte),
+            second_burst: of(Measure::SecondBurst),
+            gap: of(Measure::Gap),
         }
-        self.last = *reading;
-        self.total.add(&new);
-        new
     }
 
     /// All since the first reading, and what the first one held.

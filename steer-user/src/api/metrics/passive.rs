@@ -43,10 +43,11 @@ impl Collector for Passive {
         let mut page = Writer(encoder);
         for measure in Measure::ALL {
             let (name, help) = described(measure);
-            let each = self.0.iter().map(|member| {
+            // Thousands of members without a flow would be most of the page.
+            let each = self.0.iter().filter_map(|member| {
                 let histogram = member.passive.total.of(measure);
                 let sum = histogram.sum().as_secs_f64();
-                (labels(member), sum, buckets(histogram))
+                (histogram.count() > 0).then(|| (labels(member), sum, buckets(histogram)))
             });
             page.histograms(family(name, help).seconds(), each)?;
         }
