@@ -83,11 +83,7 @@ pub(crate) fn decide_for<'t, T: Tables>(
         begins: choice.is_new as u8 * begins::FLOW,
     };
     if target.mode != Mode::Nat as u8 {
-        let shows = if packet.only_acknowledges() {
-            begins::ANSWER
-        } else {
-            0
-        };
+        let shows = packet.only_acknowledges() as u8 * begins::ANSWER;
         let target = Target {
             begins: target.begins | shows,
             ..target
