@@ -48,7 +48,7 @@ pub struct BeaconConfig {
     pub drain_file: Option<PathBuf>,
     /// How many probes a second one node is asked to send at most.
     pub probe_budget: Option<f64>,
-    /// How many connections one node may have at once.
+    /// How many connections one node may have at once. One more closes its oldest.
     pub connections_per_node: usize,
 }
 
@@ -224,12 +224,12 @@ async fn welcome(incoming: Incoming, mut place: Place, state: State) {
     match incoming.await {
         Ok(connection) => {
             let node = node(&connection).unwrap_or_default();
-            if place.is(&node) {
-                answer(connection, &state).await;
-            } else {
-                tracing::warn!(%peer, node, "the node has enough connections");
-                connection.close(2_u8.into(), b"the node has enough connections");
+            let own = connection.clone();
+            let close = move || own.close(2_u8.into(), b"the node has younger connections enough");
+            if place.is(&node, close) {
+                tracing::warn!(%peer, node, "the node has enough connections: the oldest is closed");
             }
+            answer(connection, &state).await;
         }
         Err(error) => tracing::warn!(%peer, %error, "probe connection refused"),
     }

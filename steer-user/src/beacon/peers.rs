@@ -1,6 +1,7 @@
 //! Who may have how many connections, and who has to prove its address first.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, VecDeque};
+use std::fmt;
 use std::net::IpAddr;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
@@ -31,7 +32,22 @@ struct Counts {
     handshakes: usize,
     connections: usize,
     addresses: HashMap<IpAddr, usize>,
-    nodes: HashMap<String, usize>,
+    /// Connections of nodes, the oldest first.
+    nodes: HashMap<String, VecDeque<Own>>,
+    /// The number of the next one.
+    next: u64,
+}
+
+/// A connection of a node.
+struct Own {
+    number: u64,
+    close: Box<dyn FnOnce() + Send>,
+}
+
+impl fmt::Debug for Own {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Own({})", self.number)
+    }
 }
 
 /// The connections that there are.
@@ -46,7 +62,8 @@ pub(super) struct Peers {
 pub(super) struct Place {
     peers: Peers,
     address: IpAddr,
-    node: Option<String>,
+    /// Whose it is, and its number among all.
+    node: Option<(String, u64)>,
 }
 
 impl Peers {
@@ -93,17 +110,26 @@ impl Peers {
 }
 
 impl Place {
-    /// The handshake is done, with that node. `false` if it has enough connections.
-    pub(super) fn is(&mut self, node: &str) -> bool {
+    /// The handshake is done, with that node. If it has enough connections, the oldest of them is closed by what it
+    /// gave for that: a daemon that was killed leaves ones that nobody closes. Says whether one was closed.
+    pub(super) fn is(&mut self, node: &str, close: impl FnOnce() + Send + 'static) -> bool {
         let mut counts = self.peers.counts();
-        let own = counts.nodes.entry(node.to_owned()).or_default();
-        if *own >= self.peers.per_node {
-            return false;
-        }
-        *own += 1;
+        let number = counts.next;
+        counts.next += 1;
         counts.handshakes -= 1;
+        let own = counts.nodes.entry(node.to_owned()).or_default();
+        let is_over = own.len() >= self.peers.per_node;
+        let oldest = own.pop_front_if(|_| is_over);
+        own.push_back(Own {
+            number,
+            close: Box::new(close),
+        });
         drop(counts);
-        self.node = Some(node.to_owned());
+        self.node = Some((node.to_owned(), number));
+        let Some(oldest) = oldest else {
+            return false;
+        };
+        (oldest.close)();
         true
     }
 }
@@ -113,9 +139,16 @@ impl Drop for Place {
         let mut counts = self.peers.counts();
         counts.connections -= 1;
         leave(&mut counts.addresses, &self.address);
-        match &self.node {
-            Some(node) => leave(&mut counts.nodes, node),
-            None => counts.handshakes -= 1,
+        let Some((node, number)) = &self.node else {
+            counts.handshakes -= 1;
+            return;
+        };
+        if let Some(own) = counts.nodes.get_mut(node) {
+            // It is not there any more if a younger one took its place.
+            own.retain(|own| own.number != *number);
+            if own.is_empty() {
+                counts.nodes.remove(node);
+            }
         }
     }
 }
@@ -168,25 +201,49 @@ mod tests {
         let mut places: Vec<Place> = (0..16).map(|_| peers.enter(address(1))).collect();
         assert_eq!(peers.knock(address(2), false), Knock::Prove);
         assert_eq!(peers.knock(address(2), true), Knock::Welcome);
-        assert!(places[0].is("n1"), "it is no handshake any more");
+        places[0].is("n1", || ());
+        // It is no handshake any more.
         assert_eq!(peers.knock(address(2), false), Knock::Welcome);
     }
 
     #[test]
-    fn a_node_and_an_address_have_so_many_and_give_them_back() {
+    fn an_address_has_so_many_and_gives_them_back() {
         let peers = Peers::new(2);
         let mut places: Vec<Place> = (0..16).map(|_| peers.enter(address(1))).collect();
         assert_eq!(peers.knock(address(1), true), Knock::Refuse);
         assert_eq!(peers.knock(address(2), true), Knock::Welcome);
-        let got: Vec<bool> = places.iter_mut().take(4).map(|p| p.is("n1")).collect();
-        assert_eq!(got, [true, true, false, false]);
-        assert!(places[4].is("n2"));
-        drop(places.remove(0));
-        assert!(places[1].is("n1"));
+        places[4].is("n2", || ());
         drop(places);
         let counts = peers.counts();
         assert_eq!((counts.connections, counts.handshakes), (0, 0));
         assert!(counts.addresses.is_empty() && counts.nodes.is_empty());
+    }
+
+    #[test]
+    fn of_a_node_with_enough_connections_the_oldest_is_closed() {
+        let peers = Peers::new(2);
+        let closed = Arc::new(Mutex::new(Vec::new()));
+        let enter = |node: &str, number: u32| {
+            let mut place = peers.enter(address(1));
+            let closed = Arc::clone(&closed);
+            place.is(node, move || closed.lock().unwrap().push(number));
+            place
+        };
+        let first = enter("n1", 1);
+        let second = enter("n1", 2);
+        let other = enter("n2", 3);
+        assert_eq!(*closed.lock().unwrap(), [0_u32; 0]);
+        let third = enter("n1", 4);
+        assert_eq!(*closed.lock().unwrap(), [1]);
+        // What was closed goes when it has noticed, and takes no place with it.
+        drop(first);
+        let fourth = enter("n1", 5);
+        assert_eq!(*closed.lock().unwrap(), [1, 2]);
+        drop(third);
+        let fifth = enter("n1", 6);
+        assert_eq!(*closed.lock().unwrap(), [1, 2]);
+        drop((second, other, fourth, fifth));
+        assert!(peers.counts().nodes.is_empty());
     }
 
     #[test]

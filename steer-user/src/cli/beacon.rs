@@ -40,7 +40,7 @@ pub(super) struct Beacon {
     /// Ask each node to send so many probes a second at most.
     #[arg(long, value_name = "NUMBER", value_parser = clap::value_parser!(u32).range(1..=1000))]
     probe_budget: Option<u32>,
-    /// How many connections one node may have at once.
+    /// How many connections one node may have at once; one more closes its oldest.
     #[arg(long, value_name = "NUMBER", default_value_t = 8, value_parser = clap::value_parser!(u16).range(2..=1024))]
     connections_per_node: u16,
     #[command(flatten)]

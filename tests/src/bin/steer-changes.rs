@@ -129,6 +129,11 @@ impl Table {
             stop(fleet)?;
             fleet.start()
         })?;
+        self.under("restart with tables of the first size", &mut |fleet| {
+            write(&good)?;
+            stop(fleet)?;
+            fleet.start()
+        })?;
         self.under("upgrade that cannot start, and back", &mut |fleet| {
             stop(fleet)?;
             fleet.use_program_at(Path::new("/bin/false"));
