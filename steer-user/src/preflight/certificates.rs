@@ -54,15 +54,17 @@ pub(super) fn ends_of(config: &Config) -> Vec<(PathBuf, SystemTime)> {
             let end = credentials.chain.first().and_then(|c| end(c));
             ends.extend(end.map(|end| (cert.to_owned(), end)));
         }
-        // Of several, what ends first.
-        let first = authorities(ca).into_iter().min();
-        ends.extend(first.map(|end| (ca.to_owned(), end)));
+        ends.extend(first_end(ca));
     }
-    if let Some(ca) = config.otlp.as_ref().and_then(|otlp| otlp.ca.as_ref()) {
-        let first = authorities(ca).into_iter().min();
-        ends.extend(first.map(|end| (ca.to_owned(), end)));
-    }
+    let collector = config.otlp.as_ref().and_then(|otlp| otlp.ca.as_deref());
+    ends.extend(collector.and_then(first_end));
     ends
+}
+
+/// A file of authorities with when the first of them ends.
+fn first_end(ca: &Path) -> Option<(PathBuf, SystemTime)> {
+    let first = authorities(ca).into_iter().min()?;
+    Some((ca.to_owned(), first))
 }
 
 /// A certificate that this node holds.
