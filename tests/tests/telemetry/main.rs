@@ -6,6 +6,7 @@ mod collector;
 mod series;
 
 use std::{
+    collections::BTreeSet,
     fs::{self, File},
     net::SocketAddr,
     path::Path,
@@ -92,13 +93,19 @@ impl Node {
         log.lines().filter(|line| line.contains(what)).count()
     }
 
+    /// Puts load on the service until both backends have answered.
     fn load(&self) {
         let load = Load {
             duration: Duration::from_millis(300),
             ..Load::new(SocketAddr::new(self.fleet.vip(), HTTP))
         };
-        let samples = load.run_in(&self.fleet.site.client).unwrap();
-        assert!(samples.iter().any(|sample| sample.error.is_none()));
+        let mut answered = BTreeSet::new();
+        wait(SOON, "both backends answer", || {
+            let samples = load.run_in(&self.fleet.site.client)?;
+            answered.extend(samples.into_iter().filter_map(|sample| sample.backend));
+            Ok(answered.len() == 2)
+        })
+        .unwrap();
     }
 }
 
@@ -130,9 +137,8 @@ fn a_collector_gets_what_the_page_says() {
         Ok(sent.is_some_and(|point| point.value > 0.0 && point.value == flows("one")))
     })
     .unwrap();
-    // Histograms of the data path are read every ten seconds.
     let count = "steer_member_first_byte_seconds_count{service=\"chat\",backend=\"two\"}";
-    wait(SOON, "histograms are equal", || {
+    let done = wait(SOON, "histograms are equal", || {
         let got = collector.got();
         let sent = got.last().and_then(|last| {
             histogram(
@@ -146,8 +152,11 @@ fn a_collector_gets_what_the_page_says() {
             assert_eq!(point.bucket_counts.iter().sum::<u64>(), point.count);
             point.count > 0 && point.count as f64 == node.value(count)
         }))
-    })
-    .unwrap();
+    });
+    if let Err(error) = done {
+        let log = fs::read_to_string(node.fleet.path("log")).unwrap();
+        panic!("{error:#}\n{}\n{log}", node.page());
+    }
 
     let heard = collector.got().len();
     wait(SOON, "it gets more", || Ok(collector.got().len() > heard)).unwrap();
