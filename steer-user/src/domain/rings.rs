@@ -18,8 +18,9 @@ pub const BOUNDS: [Duration; 5] = [
 const ALPHA: f64 = 0.2;
 /// How far past a bound, relative to it, the smoothed time has to be before the ring changes.
 const HYSTERESIS: f64 = 0.2;
-/// A sample counts as the least of this many last ones, so that a lone outlier counts for nothing.
-const WINDOW: usize = 3;
+/// A sample counts as the least of this many last ones: busy hosts on both sides and queues on the way only add to the
+/// way's own time. Until there are so many, the least of them counts by itself.
+const WINDOW: usize = 8;
 
 /// One backend's nearness.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
@@ -42,7 +43,11 @@ impl Nearness {
             self.ring = BOUNDS.iter().take_while(|b| rtt > **b).count();
             return Some(self.ring);
         };
-        let smoothed = before + ALPHA * (sample - before);
+        let smoothed = if self.recent.len() < WINDOW {
+            sample
+        } else {
+            before + ALPHA * (sample - before)
+        };
         self.smoothed = Some(smoothed);
         let mut ring = self.ring;
         while ring < BOUNDS.len() && smoothed > BOUNDS[ring].as_secs_f64() * (1.0 + HYSTERESIS) {
@@ -99,11 +104,22 @@ mod tests {
     }
 
     #[test]
-    fn a_lone_outlier_counts_for_nothing() {
+    fn what_a_busy_host_adds_counts_for_nothing() {
         let mut nearness = Nearness::default();
         settle(&mut nearness, 1_000);
-        assert_eq!(nearness.observe(Duration::from_secs(1)), None);
+        for round in 0..100 {
+            let rtt = if round % WINDOW == 0 { 1_000 } else { 50_000 };
+            assert_eq!(nearness.observe(Duration::from_micros(rtt)), None);
+        }
         let off = nearness.smoothed().unwrap().as_secs_f64() - 0.001;
         assert!(off.abs() < 1e-9);
+    }
+
+    #[test]
+    fn a_slow_start_is_forgotten_by_the_first_good_sample() {
+        let mut nearness = Nearness::default();
+        assert_eq!(nearness.observe(Duration::from_millis(50)), Some(3));
+        assert_eq!(nearness.observe(Duration::from_millis(40)), None);
+        assert_eq!(nearness.observe(Duration::from_millis(1)), Some(0));
     }
 }
