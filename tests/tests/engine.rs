@@ -16,12 +16,12 @@ use steer_tests::{
 use steer_user::{
     pki::{self, Identity, IdentityKind, Validity},
     probe::{
-        Budget, Measurement, Method, ProbeFailure, ProbeSettings, ProbeTarget, ProbeTls, Sample,
-        Trouble, WebTls, spawn,
+        Budget, Inbox, Method, ProbeFailure, ProbeSettings, ProbeTarget, ProbeTls, Sample, Trouble,
+        WebTls, mailbox, spawn,
     },
 };
 use tempfile::TempDir;
-use tokio::{sync::mpsc, task::JoinSet, time::timeout};
+use tokio::{task::JoinSet, time::timeout};
 
 const SLOTS: usize = 2;
 const CONTEXT: usize = 65_536;
@@ -34,7 +34,7 @@ struct Site {
     engine: Process,
     address: SocketAddr,
     _beacon: Process,
-    measurements: mpsc::Receiver<Measurement>,
+    measurements: Inbox,
 }
 
 impl Site {
@@ -62,7 +62,7 @@ impl Site {
             .args(flags)
             .stderr(std::fs::File::create(file("beacon.log"))?);
         let beacon = Process::spawn(&mut beacon)?;
-        let (tx, measurements) = mpsc::channel(1);
+        let (outbox, measurements) = mailbox(1);
         let target = ProbeTarget {
             name: "b1".to_owned(),
             region: "eu".to_owned(),
@@ -79,7 +79,7 @@ impl Site {
             tls: Some(Arc::new(tls)),
             web: WebTls::new(None, None)?,
         };
-        spawn(vec![target], 1, &settings, &tx);
+        spawn(vec![target], 1, &settings, &outbox);
         Ok(Self {
             folder,
             engine,
@@ -98,7 +98,7 @@ impl Site {
         let mut last = None;
         let waiting = async {
             loop {
-                let measurement = self.measurements.recv().await.context("no prober")?;
+                let measurement = self.measurements.next().await.context("no prober")?;
                 if wanted(&measurement.outcome) {
                     return Ok(measurement.outcome);
                 }

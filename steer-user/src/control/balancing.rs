@@ -2,14 +2,14 @@
 
 use std::{
     collections::{BTreeSet, HashSet},
-    time::Instant,
+    time::{Duration, Instant},
 };
 
 use anyhow::Result;
 use steer_common::abi::MemberState;
 use tracing::{info, warn};
 
-use super::{Controller, chain::Candidates, recorder::Stepped, why::Said};
+use super::{Controller, chain::Candidates, recorder::Stepped, run::LOOK, why::Said};
 use crate::{
     config::PolicyId,
     dataplane::Dataplane,
@@ -27,6 +27,16 @@ const RATE: f64 = 0.5;
 pub(super) struct Rates {
     last: Option<(Instant, Vec<u64>)>,
     per_second: Vec<f64>,
+}
+
+/// Tables that make their steps in one look, if half of the time until the next steps is enough for all: with many
+/// services all at once would keep failures waiting.
+fn at_once(tables: usize, every: Duration) -> usize {
+    const FEW: usize = 8;
+    let looks = (every / 2).as_nanos() / LOOK.as_nanos();
+    tables
+        .div_ceil(usize::try_from(looks).unwrap_or(usize::MAX).max(1))
+        .max(FEW)
 }
 
 impl<D: Dataplane> Controller<D> {
@@ -54,7 +64,7 @@ impl<D: Dataplane> Controller<D> {
                 let member = self.numbers.members[&(id.service, *index)];
                 let up = self.dataplane.member(member).state == MemberState::Up as u8;
                 let known = self.known.get(&backend.name)?;
-                let micros = |d: std::time::Duration| u32::try_from(d.as_micros()).ok();
+                let micros = |d: Duration| u32::try_from(d.as_micros()).ok();
                 let rtt = known.rtt().and_then(micros);
                 found.ids.push(member);
                 found.hot.push(self.is_hot(member));
@@ -242,16 +252,26 @@ impl<D: Dataplane> Controller<D> {
     /// # Errors
     /// If counters cannot be read.
     pub(super) fn balance(&mut self, now: Instant) -> Result<()> {
-        let passed = now.saturating_duration_since(self.balanced);
-        if self.frozen.is_some() || passed < self.config.balance.interval {
+        if self.frozen.is_some() {
             return Ok(());
         }
-        self.balanced = now;
-        self.count_flows(now)?;
-        for policy in 0..self.policies.len() {
+        let every = self.config.balance.interval;
+        let first = match self.stepping {
+            Some(next) => next,
+            None if now.saturating_duration_since(self.balanced) < every => return Ok(()),
+            None => {
+                self.balanced = now;
+                self.count_flows(now)?;
+                0
+            }
+        };
+        let all = self.policies.len();
+        let end = all.min(first + at_once(all, every));
+        for policy in first..end {
             self.step(policy, Cause::Time, now);
             self.retable(policy, "load", now);
         }
+        self.stepping = (end < all).then_some(end);
         Ok(())
     }
 
@@ -308,6 +328,9 @@ impl<D: Dataplane> Controller<D> {
             self.full.remove(&name);
         } else {
             self.full.insert(name.clone(), full);
+        }
+        if !self.made.note(&range, &members, nobody, now) {
+            return;
         }
         let Some(table) = super::chain::table(&members, nobody, range.len()) else {
             warn!(service = name, why, "no backend is up");

@@ -26,7 +26,7 @@ pub(super) struct Candidates {
 }
 
 /// A member as a table is made of it.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub(super) struct Member<'a> {
     pub(super) id: u16,
     pub(super) name: &'a str,

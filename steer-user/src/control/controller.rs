@@ -20,6 +20,7 @@ use super::{
     desired::{self, Numbers},
     drained::Drained,
     flights::Flights,
+    made::Made,
     passive::Readings,
     placement,
     plan::{self, Op},
@@ -81,6 +82,8 @@ pub struct Controller<D> {
     /// Where the table of each policy is.
     pub(super) tables: Vec<Range<u32>>,
     pub(super) known: HashMap<String, Known>,
+    /// What tables are made of.
+    pub(super) made: Made,
     pub(super) unsettled: Unsettled,
     pub(super) drained: Drained,
     pub(super) weights: Weights,
@@ -101,8 +104,10 @@ pub struct Controller<D> {
     pub(super) balances: HashMap<String, balance::State>,
     /// Whether it makes steps; else it only keeps what others made.
     pub(super) steps: bool,
-    /// When it made its last step.
+    /// When it began with its last steps.
     pub(super) balanced: Instant,
+    /// The next table to make one of, if it has not made them all.
+    pub(super) stepping: Option<usize>,
     /// New flows of services.
     pub(super) rates: Rates,
     /// Services of which no backend says anything of its load.
@@ -157,6 +162,7 @@ impl<D: Dataplane> Controller<D> {
             flights: Flights::default(),
             tables: Vec::new(),
             known: HashMap::new(),
+            made: Made::default(),
             unsettled: Unsettled::default(),
             drained,
             weights,
@@ -172,6 +178,7 @@ impl<D: Dataplane> Controller<D> {
             balances: HashMap::new(),
             steps: true,
             balanced: now,
+            stepping: None,
             rates: Rates::default(),
             silent: HashSet::new(),
             full: HashMap::new(),
@@ -220,6 +227,8 @@ impl<D: Dataplane> Controller<D> {
         self.leaving = !self.retired().is_empty();
         self.reshuffle_shedding();
         self.tables = tables;
+        self.made.forget();
+        self.stepping = None;
         self.revived.clear();
         self.forget_balances();
         ops.push(Op::Sources(self.config.nat.addresses.clone()));

@@ -15,6 +15,7 @@ mod drained;
 mod explained;
 mod flights;
 mod interfaces;
+mod made;
 mod members;
 mod meters;
 mod operator;

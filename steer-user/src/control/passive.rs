@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 
 use anyhow::Result;
-use steer_common::abi::Mode;
+use steer_common::abi::{Measured, Mode};
 use tracing::warn;
 
 use super::Controller;
@@ -57,33 +57,37 @@ impl<D: Dataplane> Controller<D> {
     /// # Errors
     /// If the data path cannot be read.
     pub fn passive(&self) -> Result<Vec<MemberPassive>> {
-        let mut all = Vec::new();
-        for ((service, backend), id) in &self.numbers.members {
-            if let Some(passive) = self.passive_of(*id)? {
-                all.push(MemberPassive {
-                    service: self.config.services[*service].name.clone(),
-                    backend: self.config.backends[*backend].name.clone(),
-                    passive,
-                });
-            }
-        }
-        Ok(all)
+        let mut found = HashMap::new();
+        self.dataplane.all_measured(&mut |id, measured| {
+            found.insert(id, self.passive_with(id, measured));
+        })?;
+        let members = self.numbers.members.iter();
+        let all = members.filter_map(|((service, backend), id)| {
+            Some(MemberPassive {
+                service: self.config.services[*service].name.clone(),
+                backend: self.config.backends[*backend].name.clone(),
+                passive: found.remove(id)?,
+            })
+        });
+        Ok(all.collect())
     }
 
     /// The same of one member. `None` if it is not measured.
     pub(super) fn passive_of(&self, id: u16) -> Result<Option<Passive>> {
-        let Some(measured) = self.dataplane.measured(id)? else {
-            return Ok(None);
-        };
+        let measured = self.dataplane.measured(id)?;
+        Ok(measured.map(|measured| self.passive_with(id, &measured)))
+    }
+
+    fn passive_with(&self, id: u16, measured: &Measured) -> Passive {
         let nothing = latency::Readings::default();
         let readings = self.passive.latencies.get(&id).unwrap_or(&nothing);
-        let [total, recent] = readings.with(&measured);
-        Ok(Some(Passive {
+        let [total, recent] = readings.with(measured);
+        Passive {
             total,
             recent,
             signals: self.dataplane.signals(id),
             waiting: self.passive.waiting(id),
-        }))
+        }
     }
 
     /// Has the members measured that can be.

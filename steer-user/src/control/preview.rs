@@ -12,8 +12,9 @@ use steer_common::abi::{ServiceKey, Slot};
 use tracing::subscriber::{NoSubscriber, with_default};
 
 use super::{
-    Controller, cids::Quiet, connections::Seen, desired, flights::Flights, passive::Readings,
-    placement, recorder::Recorder, shedding::Shedding, slots::Unsettled, why::Decisions,
+    Controller, cids::Quiet, connections::Seen, desired, flights::Flights, made::Made,
+    passive::Readings, placement, recorder::Recorder, shedding::Shedding, slots::Unsettled,
+    why::Decisions,
 };
 use crate::{
     config::{Config, Policy},
@@ -129,6 +130,7 @@ impl<D: Dataplane> Controller<D> {
             flights: Flights::default(),
             tables: self.tables.clone(),
             known: self.known.clone(),
+            made: Made::default(),
             unsettled: Unsettled::default(),
             drained: self.drained.clone(),
             weights: self.weights.clone(),
@@ -144,6 +146,7 @@ impl<D: Dataplane> Controller<D> {
             balances: self.balances.clone(),
             steps: true,
             balanced: now,
+            stepping: None,
             rates: self.rates.clone(),
             silent: self.silent.clone(),
             full: self.full.clone(),

@@ -5,13 +5,13 @@ use std::{sync::Arc, thread};
 use anyhow::{Context, Result};
 use tokio::{
     runtime::{Builder, Handle},
-    sync::{mpsc, oneshot},
+    sync::oneshot,
     task::JoinHandle,
 };
 
 use crate::{
     config::Config,
-    probe::{self, Budget, Measurement, ProbeSettings, ProbeTarget, ProbeTls, WebTls},
+    probe::{self, Budget, Outbox, ProbeSettings, ProbeTarget, ProbeTls, WebTls},
 };
 
 /// Share of the probe interval by which it varies.
@@ -47,11 +47,7 @@ impl Probing {
     ///
     /// # Errors
     /// If the certificates cannot be used.
-    pub(super) fn spawn(
-        &self,
-        config: &Config,
-        measured: &mpsc::Sender<Measurement>,
-    ) -> Result<Vec<JoinHandle<()>>> {
+    pub(super) fn spawn(&self, config: &Config, measured: &Outbox) -> Result<Vec<JoinHandle<()>>> {
         let _on_its_thread = self.handle.enter();
         let settings = &config.probe;
         let tls = match &settings.files {

@@ -34,14 +34,14 @@ use crate::{
     explain::{Explanation, Question},
     generations::{Started, Store},
     journal::{Event, Journal, Why},
-    probe::Measurement,
+    probe::{Inbox, mailbox},
 };
 
 /// How often things are done that are due by time alone.
 pub const TICK: Duration = Duration::from_secs(1);
 /// How often the loop looks at what connections tell of backends, and whether weights are due.
-const LOOK: Duration = Duration::from_millis(20);
-/// Measurements that may wait for the loop.
+pub(super) const LOOK: Duration = Duration::from_millis(20);
+/// Measurements that may wait for the loop: more than come in a [`LOOK`].
 pub(super) const MEASUREMENTS: usize = 1024;
 
 /// What may be asked of the loop.
@@ -189,7 +189,7 @@ pub async fn run(setup: Setup, xdp: Xdp, commands: mpsc::Receiver<Command>) -> R
     let (tell_way, ways) = mpsc::channel(64);
     let (followers, followed) = watch::channel(targets(controller.config()));
     tokio::spawn(ways::follow(neighbours, followed, tell_way));
-    let (measured, measurements) = mpsc::channel(MEASUREMENTS);
+    let (measured, measurements) = mailbox(MEASUREMENTS);
     let probing = Probing::start()?;
     let probers = probing.spawn(controller.config(), &measured)?;
     info!(
@@ -238,7 +238,7 @@ pub(super) struct Daemon {
     /// Entries of the tables of flows.
     pub(super) sizes: Sizes,
     pub(super) targets: watch::Sender<ways::Targets>,
-    pub(super) measurements: mpsc::Receiver<Measurement>,
+    pub(super) measurements: Inbox,
     pub(super) probing: Probing,
     pub(super) probers: Vec<JoinHandle<()>>,
     pub(super) store: Store,
@@ -269,13 +269,13 @@ impl Daemon {
                 _ = terminate.recv() => break,
                 _ = interrupt.recv() => break,
                 _ = look.tick() => {
+                    self.measure();
                     begun = Instant::now();
                     (Turn::Look, self.controller.look(begun))
                 }
-                Some(measurement) = self.measurements.recv() => {
-                    begun = Instant::now();
-                    self.meters.probed(&measurement);
-                    (Turn::Measurement, self.controller.measure(measurement))
+                () = self.measurements.urgent() => {
+                    self.measure();
+                    continue;
                 }
                 Some((name, way)) = ways.recv() => {
                     begun = Instant::now();
@@ -310,17 +310,7 @@ impl Daemon {
                     (Turn::Tick, self.controller.tick(begun))
                 }
             };
-            self.meters.took(turn, begun.elapsed());
-            for measured in self.controller.take_written() {
-                self.meters.written(measured.elapsed());
-            }
-            // Packets go on by what the maps say; the next change may do better.
-            if let Err(error) = done {
-                error!(
-                    error = format!("{error:#}"),
-                    "the data path was not written"
-                );
-            }
+            self.done(turn, begun, done);
         }
         (self.life)(Pulse::Stopping);
         self.end_trace();
@@ -331,6 +321,34 @@ impl Daemon {
         self.journal.flush();
         info!("stopped; the program goes on steering until `steer detach`");
         Ok(())
+    }
+
+    /// Takes the measurements that wait.
+    fn measure(&mut self) {
+        for _ in 0..MEASUREMENTS {
+            let Some(measurement) = self.measurements.take() else {
+                return;
+            };
+            let begun = Instant::now();
+            self.meters.probed(&measurement);
+            let done = self.controller.measure(measurement);
+            self.done(Turn::Measurement, begun, done);
+        }
+    }
+
+    /// Counts a turn, and says what became of it.
+    fn done(&mut self, turn: Turn, begun: Instant, done: Result<()>) {
+        self.meters.took(turn, begun.elapsed());
+        for measured in self.controller.take_written() {
+            self.meters.written(measured.elapsed());
+        }
+        // Packets go on by what the maps say; the next change may do better.
+        if let Err(error) = done {
+            error!(
+                error = format!("{error:#}"),
+                "the data path was not written"
+            );
+        }
     }
 
     /// Answers; whoever does not wait for the answer any more has it their way.

@@ -67,9 +67,7 @@ impl Unsettled {
         now: Instant,
     ) -> usize {
         let mut stays = |index: &u32, since: &mut Instant| {
-            let Some(old) = dataplane.slots(*index..*index + 1).pop() else {
-                return false;
-            };
+            let old = dataplane.slot(*index);
             if old.owner == old.first {
                 return false;
             }

@@ -1,7 +1,7 @@
 //! [`Dataplane`] over the kernel's maps.
 
 use std::{
-    collections::{BTreeMap, HashMap as Mirror},
+    collections::{BTreeMap, HashMap as Mirror, HashSet},
     net::IpAddr,
     ops::Range,
     sync::atomic::{AtomicU8, AtomicU32, AtomicU64, Ordering, fence},
@@ -61,7 +61,6 @@ pub struct KernelMaps {
     nat_reverse: HashMap<MapData, FlowKey, NatReverse>,
     fragments: HashMap<MapData, FragmentKey, FragmentEntry>,
     sources: HashMap<MapData, SourceKey, u64>,
-    member_counts: PerCpuArray<MapData, MemberCounters>,
     /// The same, to be read often.
     traffic: Traffic,
     drop_counts: PerCpuArray<MapData, u64>,
@@ -114,7 +113,6 @@ impl KernelMaps {
             fragments: take(ebpf, maps::FRAGMENTS)?.try_into()?,
             sources: take(ebpf, maps::SOURCES)?.try_into()?,
             traffic: Traffic::new(&member_counts)?,
-            member_counts: member_counts.try_into()?,
             drop_counts: take(ebpf, maps::DROP_COUNTS)?.try_into()?,
             denied: take(ebpf, maps::DENIED)?.try_into()?,
             cids: take(ebpf, maps::CIDS)?.try_into()?,
@@ -464,9 +462,11 @@ impl Dataplane for KernelMaps {
     }
 
     fn slots(&self, range: Range<u32>) -> Vec<Slot> {
-        range
-            .map(|index| Slot::from_bits(self.word(index).load(Ordering::Relaxed)))
-            .collect()
+        range.map(|index| self.slot(index)).collect()
+    }
+
+    fn slot(&self, index: u32) -> Slot {
+        Slot::from_bits(self.word(index).load(Ordering::Relaxed))
     }
 
     fn write_slots(&mut self, start: u32, slots: &[Slot]) {
@@ -489,16 +489,20 @@ impl Dataplane for KernelMaps {
     }
 
     fn counters(&self) -> Result<Counters> {
-        let mut counters = Counters::default();
-        for id in 0..self.members.len() {
-            let mut sum = MemberCounters::default();
-            if self.members.get(id).state != MemberState::Absent as u8 {
-                for cpu in self.member_counts.get(&id, 0)?.iter() {
-                    sum.add(cpu);
-                }
+        let is_there = |id: &u32| self.members.get(*id).state != MemberState::Absent as u8;
+        let end = (0..self.members.len()).rev().find(is_there);
+        let end = end.map_or(0, |last| last as u16 + 1);
+        let mut counters = Counters {
+            members: self.traffic.read_by(end, &mut Vec::new())?,
+            ..Counters::default()
+        };
+        for (id, counter) in (0..).zip(&mut counters.members) {
+            if !is_there(&id) {
+                *counter = MemberCounters::default();
             }
-            counters.members.push(sum);
         }
+        let all = self.members.len() as usize;
+        counters.members.resize_with(all, MemberCounters::default);
         for reason in 0..DropReason::COUNT {
             counters
                 .drops
@@ -537,20 +541,17 @@ impl Dataplane for KernelMaps {
     }
 
     fn set_measured(&mut self, members: &[u16]) -> Result<()> {
-        let present: Vec<u32> = self.measured.keys().flatten().collect();
-        for id in &present {
-            if !members.iter().any(|member| u32::from(*member) == *id) {
-                self.measured.remove(id)?;
-            }
+        let present: HashSet<u32> = self.measured.keys().flatten().collect();
+        let wanted: HashSet<u32> = members.iter().map(|id| u32::from(*id)).collect();
+        for id in present.difference(&wanted) {
+            self.measured.remove(id)?;
         }
         let cpus = nr_cpus().map_err(|(_, error)| error)?;
-        for id in members.iter().map(|id| u32::from(*id)) {
-            if !present.contains(&id) {
-                let zeros = vec![Measured::default(); cpus];
-                let zeros = || PerCpuValues::try_from(zeros.clone());
-                insist::update(|| self.measured.insert(id, zeros()?, 0))
-                    .with_context(|| format!("member {id}: cannot be measured"))?;
-            }
+        for id in wanted.difference(&present) {
+            let zeros = vec![Measured::default(); cpus];
+            let zeros = || PerCpuValues::try_from(zeros.clone());
+            insist::update(|| self.measured.insert(id, zeros()?, 0))
+                .with_context(|| format!("member {id}: cannot be measured"))?;
         }
         Ok(())
     }
@@ -567,6 +568,10 @@ impl Dataplane for KernelMaps {
             Err(MapError::KeyNotFound) => Ok(None),
             Err(error) => Err(error.into()),
         }
+    }
+
+    fn all_measured(&self, show: &mut dyn FnMut(u16, &Measured)) -> Result<()> {
+        self.tables.each_measured(show)
     }
 
     fn signals(&self, id: u16) -> Signals {

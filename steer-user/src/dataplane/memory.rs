@@ -212,6 +212,10 @@ impl Dataplane for Memory {
         slots
     }
 
+    fn slot(&self, index: u32) -> Slot {
+        self.slots.get(index as usize).copied().unwrap_or_default()
+    }
+
     fn write_slots(&mut self, start: u32, slots: &[Slot]) {
         let start = start as usize;
         self.reserve(start + slots.len());
@@ -264,6 +268,11 @@ impl Dataplane for Memory {
 
     fn measured(&self, id: u16) -> Result<Option<Measured>> {
         Ok(self.measured.get(&id).copied())
+    }
+
+    fn all_measured(&self, show: &mut dyn FnMut(u16, &Measured)) -> Result<()> {
+        self.measured.iter().for_each(|(id, of)| show(*id, of));
+        Ok(())
     }
 
     fn signals(&self, id: u16) -> Signals {

@@ -142,6 +142,9 @@ pub trait Dataplane: Send {
     /// The slots of a range of the arena.
     fn slots(&self, range: Range<u32>) -> Vec<Slot>;
 
+    /// One slot.
+    fn slot(&self, index: u32) -> Slot;
+
     /// Writes slots that no service names yet.
     fn write_slots(&mut self, start: u32, slots: &[Slot]);
 
@@ -168,6 +171,9 @@ pub trait Dataplane: Send {
 
     /// The latencies of a member since it is measured, all CPUs together, modulo 2^32.
     fn measured(&self, id: u16) -> Result<Option<Measured>>;
+
+    /// Shows the same of all members that are measured, some with a system call.
+    fn all_measured(&self, show: &mut dyn FnMut(u16, &Measured)) -> Result<()>;
 
     /// Signs of trouble with a member, since the maps were made. Costs no system call, so that it can be
     /// asked often.

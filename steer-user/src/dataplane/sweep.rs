@@ -146,8 +146,9 @@ impl Flows {
             .context("the flow table cannot be swept")?;
         self.sweep_nat(limits, &mut sweep)
             .context("the nat table cannot be swept")?;
-        self.read_measured(&mut sweep)
-            .context("latencies cannot be read")?;
+        self.each_measured(&mut |id, sum| {
+            sweep.measured.insert(id, *sum);
+        })?;
         Ok(sweep)
     }
 
@@ -281,7 +282,11 @@ impl Flows {
         !matches!(found, Ok(None))
     }
 
-    fn read_measured(&self, sweep: &mut Sweep) -> Result<()> {
+    /// Shows what was measured of each member, all CPUs together, some at a time.
+    ///
+    /// # Errors
+    /// If the kernel does not answer.
+    pub(super) fn each_measured(&self, show: &mut dyn FnMut(u16, &Measured)) -> Result<()> {
         let cpus = nr_cpus().map_err(|(_, error)| error)?;
         batch::for_each_per_cpu(
             self.measured.as_fd(),
@@ -292,11 +297,11 @@ impl Flows {
                     sum.add(cpu);
                 }
                 if let Ok(id) = u16::try_from(*id) {
-                    sweep.measured.insert(id, sum);
+                    show(id, &sum);
                 }
             },
-        )?;
-        Ok(())
+        )
+        .context("latencies cannot be read")
     }
 }
 

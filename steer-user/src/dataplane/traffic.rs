@@ -1,6 +1,9 @@
 //! What went to members and came back, read with one system call.
 
-use std::os::fd::{AsFd as _, OwnedFd};
+use std::{
+    mem,
+    os::fd::{AsFd as _, OwnedFd},
+};
 
 use anyhow::{Context as _, Result, bail};
 use aya::{maps::Map, util::nr_cpus};
@@ -37,18 +40,25 @@ impl Traffic {
     /// # Errors
     /// If the kernel does not answer.
     pub(super) fn read(&mut self, end: u16) -> Result<Vec<MemberCounters>> {
-        batch::first_of_array(
-            self.map.as_fd(),
-            self.cpus,
-            usize::from(end),
-            &mut self.values,
-        )
-        .context("members' counters cannot be read")?;
+        let mut values = mem::take(&mut self.values);
+        let read = self.read_by(end, &mut values);
+        self.values = values;
+        read
+    }
+
+    /// The same with room for what is read.
+    pub(super) fn read_by(
+        &self,
+        end: u16,
+        values: &mut Vec<MemberCounters>,
+    ) -> Result<Vec<MemberCounters>> {
+        batch::first_of_array(self.map.as_fd(), self.cpus, usize::from(end), values)
+            .context("members' counters cannot be read")?;
         let sum = |of: &[MemberCounters]| {
             let mut sum = MemberCounters::default();
             of.iter().for_each(|cpu| sum.add(cpu));
             sum
         };
-        Ok(self.values.chunks(self.cpus).map(sum).collect())
+        Ok(values.chunks(self.cpus).map(sum).collect())
     }
 }

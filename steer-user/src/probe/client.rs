@@ -5,7 +5,7 @@ use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-use tokio::sync::{Semaphore, mpsc};
+use tokio::sync::Semaphore;
 use tokio::task::JoinHandle;
 use tokio::time::sleep;
 
@@ -14,7 +14,7 @@ use super::method::Method;
 use super::pace::{Budget, Pace};
 use super::session::Session;
 use super::web_tls::WebTls;
-use super::{Measurement, ProbeFailure, ProbeTls, Sample};
+use super::{Measurement, Outbox, ProbeFailure, ProbeTls, Sample};
 
 /// The first wait after a failed reconnection; doubles up to the interval.
 const FIRST_BACKOFF: Duration = Duration::from_millis(25);
@@ -56,7 +56,7 @@ pub struct ProbeSettings {
     pub web: WebTls,
 }
 
-/// Probes one backend by all of `targets`, until the receiver of `tx` is dropped or the handles are
+/// Probes one backend by all of `targets`, until the [`Inbox`](super::Inbox) of `outbox` is dropped or the handles are
 /// aborted. `require` of them have to be answered for a good outcome.
 ///
 /// Each probe gives at most one [`Measurement`]; so does each loss of a beacon's connection, when it
@@ -65,17 +65,17 @@ pub fn spawn(
     targets: Vec<ProbeTarget>,
     require: usize,
     settings: &ProbeSettings,
-    tx: &mpsc::Sender<Measurement>,
+    outbox: &Outbox,
 ) -> Vec<JoinHandle<()>> {
     let combine = Arc::new(Mutex::new(Combine::new(targets.len(), require)));
     let mut tasks = Vec::new();
     for (index, target) in targets.into_iter().enumerate() {
-        let closed = tx.clone();
+        let closed = outbox.clone();
         let pace = Pace::new(Arc::clone(&settings.budget), settings.fast_probes);
         let mut prober = Prober {
             target,
             settings: settings.clone(),
-            tx: tx.clone(),
+            outbox: outbox.clone(),
             combine: Arc::clone(&combine),
             index,
             pace,
@@ -99,7 +99,7 @@ enum End {
 struct Prober {
     target: ProbeTarget,
     settings: ProbeSettings,
-    tx: mpsc::Sender<Measurement>,
+    outbox: Outbox,
     combine: Arc<Mutex<Combine>>,
     /// Its place among the probes of the backend.
     index: usize,
@@ -185,7 +185,11 @@ impl Prober {
             at: Instant::now(),
             outcome,
         };
-        self.tx.send(measurement).await.map_err(|_| End::Stopped)
+        if self.outbox.send(measurement).await {
+            Ok(())
+        } else {
+            Err(End::Stopped)
+        }
     }
 
     /// `base`, less a random part of up to `jitter` of it.

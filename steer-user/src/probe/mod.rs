@@ -4,6 +4,7 @@ mod client;
 mod combine;
 mod link;
 mod load;
+mod mailbox;
 mod measurement;
 mod method;
 mod orca;
@@ -22,6 +23,7 @@ pub mod wire;
 
 pub use self::client::{ProbeSettings, ProbeTarget, spawn};
 pub use self::load::{Load, NO_SIGNAL, NoSignal};
+pub use self::mailbox::{Inbox, Outbox, mailbox};
 pub use self::measurement::{Measurement, ProbeFailure, Sample, Trouble};
 pub use self::method::{Method, Over};
 pub use self::orca::{

@@ -9,7 +9,7 @@ use bytes::Bytes;
 use prost::Message;
 use tempfile::TempDir;
 use tokio::net::{TcpListener, UdpSocket};
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::oneshot;
 use tokio::task::JoinHandle;
 
 use super::*;
@@ -65,7 +65,7 @@ impl Lab {
         ProbeTls::load(&self.path("ca.pem"), &file("pem"), &file("key")).unwrap()
     }
 
-    fn probe(&self, address: SocketAddr) -> mpsc::Receiver<Measurement> {
+    fn probe(&self, address: SocketAddr) -> Inbox {
         probe(address, settings(self.tls("n1")))
     }
 }
@@ -86,16 +86,16 @@ fn settings(tls: ProbeTls) -> ProbeSettings {
     }
 }
 
-fn probe(address: SocketAddr, settings: ProbeSettings) -> mpsc::Receiver<Measurement> {
-    let (tx, rx) = mpsc::channel(1);
+fn probe(address: SocketAddr, settings: ProbeSettings) -> Inbox {
+    let (outbox, inbox) = mailbox(1);
     let target = ProbeTarget {
         name: "b1".to_owned(),
         region: "eu".to_owned(),
         address,
         method: Method::Beacon,
     };
-    spawn(vec![target], 1, &settings, &tx);
-    rx
+    spawn(vec![target], 1, &settings, &outbox);
+    inbox
 }
 
 async fn start(config: &BeaconConfig) -> Running {
@@ -110,15 +110,15 @@ async fn start(config: &BeaconConfig) -> Running {
     }
 }
 
-async fn next(rx: &mut mpsc::Receiver<Measurement>) -> Result<Sample, ProbeFailure> {
-    let measured = tokio::time::timeout(Duration::from_secs(20), rx.recv())
+async fn next(rx: &mut Inbox) -> Result<Sample, ProbeFailure> {
+    let measured = tokio::time::timeout(Duration::from_secs(20), rx.next())
         .await
         .unwrap();
     measured.unwrap().outcome
 }
 
 async fn until(
-    rx: &mut mpsc::Receiver<Measurement>,
+    rx: &mut Inbox,
     wanted: impl Fn(&Result<Sample, ProbeFailure>) -> bool,
 ) -> Result<Sample, ProbeFailure> {
     loop {

@@ -16,7 +16,7 @@ use hyper::{Request, Response, body::Incoming, server::conn::http1, service::ser
 use hyper_util::rt::TokioIo;
 use rcgen::{CertifiedKey, generate_simple_self_signed};
 use rustls::{ServerConfig, crypto::ring, pki_types::PrivateKeyDer};
-use tokio::{net::TcpListener, sync::mpsc, task::JoinHandle};
+use tokio::{net::TcpListener, task::JoinHandle};
 use tokio_rustls::TlsAcceptor;
 
 use super::*;
@@ -159,8 +159,8 @@ fn settings(web: WebTls) -> ProbeSettings {
     }
 }
 
-fn probe(address: SocketAddr, method: &str, web: WebTls) -> mpsc::Receiver<Measurement> {
-    let (tx, rx) = mpsc::channel(1);
+fn probe(address: SocketAddr, method: &str, web: WebTls) -> Inbox {
+    let (outbox, rx) = mailbox(1);
     let method = method.replace('?', &address.port().to_string());
     let target = ProbeTarget {
         name: "b1".to_owned(),
@@ -168,7 +168,7 @@ fn probe(address: SocketAddr, method: &str, web: WebTls) -> mpsc::Receiver<Measu
         address,
         method: method.parse().unwrap(),
     };
-    spawn(vec![target], 1, &settings(web), &tx);
+    spawn(vec![target], 1, &settings(web), &outbox);
     rx
 }
 
@@ -180,15 +180,12 @@ fn checked(ca: &Path, name: Option<&str>) -> WebTls {
     WebTls::new(Some(ca), name.map(str::to_owned)).unwrap()
 }
 
-async fn next(rx: &mut mpsc::Receiver<Measurement>) -> Result<Sample, ProbeFailure> {
-    let measured = tokio::time::timeout(Duration::from_secs(20), rx.recv()).await;
+async fn next(rx: &mut Inbox) -> Result<Sample, ProbeFailure> {
+    let measured = tokio::time::timeout(Duration::from_secs(20), rx.next()).await;
     measured.unwrap().unwrap().outcome
 }
 
-async fn until(
-    rx: &mut mpsc::Receiver<Measurement>,
-    wanted: impl Fn(&Result<Sample, ProbeFailure>) -> bool,
-) {
+async fn until(rx: &mut Inbox, wanted: impl Fn(&Result<Sample, ProbeFailure>) -> bool) {
     while !wanted(&next(rx).await) {}
 }
 
@@ -278,7 +275,7 @@ async fn tcp_is_whether_it_connects() {
 async fn one_that_takes_connections_and_says_nothing_times_out() {
     let listener = TcpListener::bind(LOOPBACK).await.unwrap();
     let address = listener.local_addr().unwrap();
-    let (tx, mut rx) = mpsc::channel(1);
+    let (outbox, mut rx) = mailbox(1);
     let target = |method: &str| ProbeTarget {
         name: "b1".to_owned(),
         region: "eu".to_owned(),
@@ -293,11 +290,11 @@ async fn one_that_takes_connections_and_says_nothing_times_out() {
         ..settings(anyone())
     };
     let both = vec![target("http:?/health"), target("tcp:?")];
-    let tasks = spawn(both.clone(), 2, &short, &tx);
+    let tasks = spawn(both.clone(), 2, &short, &outbox);
     assert_eq!(next(&mut rx).await, Err(ProbeFailure::Timeout), "of both");
     tasks.iter().for_each(JoinHandle::abort);
-    let (tx, mut rx) = mpsc::channel(1);
-    spawn(both, 1, &short, &tx);
+    let (outbox, mut rx) = mailbox(1);
+    spawn(both, 1, &short, &outbox);
     for _ in 0..5 {
         next(&mut rx).await.unwrap();
     }

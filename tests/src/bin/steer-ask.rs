@@ -11,9 +11,9 @@ use std::{
 use anyhow::{Context, Result};
 use clap::Parser;
 use steer_user::probe::{
-    Budget, Load, Method, ProbeSettings, ProbeTarget, ProbeTls, WebTls, spawn,
+    Budget, Load, Method, ProbeSettings, ProbeTarget, ProbeTls, WebTls, mailbox, spawn,
 };
-use tokio::{sync::mpsc, time::timeout_at};
+use tokio::time::timeout_at;
 
 const HOUR: Duration = Duration::from_secs(3600);
 
@@ -58,12 +58,12 @@ async fn main() -> Result<()> {
         address: arguments.beacon,
         method: Method::Beacon,
     };
-    let (tx, mut measurements) = mpsc::channel(1);
-    spawn(vec![target], 1, &settings, &tx);
+    let (outbox, mut measurements) = mailbox(1);
+    spawn(vec![target], 1, &settings, &outbox);
     let begin = Instant::now();
     let end = begin + Duration::from_secs(arguments.seconds);
     let mut last = String::new();
-    while let Ok(measurement) = timeout_at(end.into(), measurements.recv()).await {
+    while let Ok(measurement) = timeout_at(end.into(), measurements.next()).await {
         let measurement = measurement.context("the prober ended")?;
         let said = match &measurement.outcome {
             Ok(sample) => told(&sample.load),

@@ -14,9 +14,9 @@ use clap::Parser;
 use steer_user::{
     beacon::{Beacon, BeaconConfig},
     pki::{self, Identity, IdentityKind, Validity},
-    probe::{Budget, Method, ProbeSettings, ProbeTarget, ProbeTls, WebTls, spawn},
+    probe::{Budget, Method, ProbeSettings, ProbeTarget, ProbeTls, WebTls, mailbox, spawn},
 };
-use tokio::{runtime::Builder, sync::mpsc};
+use tokio::runtime::Builder;
 
 /// Links to one beacon; it takes 1024.
 const LINKS: usize = 500;
@@ -105,7 +105,7 @@ async fn probe(
     beacons: &[SocketAddr],
     settings: &ProbeSettings,
 ) -> Result<()> {
-    let (tx, mut measurements) = mpsc::channel(4096);
+    let (outbox, mut measurements) = mailbox(4096);
     // Of all backends the beacons are one: what is counted is links.
     let before = memory()?;
     for link in 0..arguments.backends {
@@ -115,12 +115,12 @@ async fn probe(
             address: beacons[link % beacons.len()],
             method: Method::Beacon,
         };
-        spawn(vec![target], 1, settings, &tx);
+        spawn(vec![target], 1, settings, &outbox);
     }
     let begun = Instant::now();
     let mut handshakes = 0;
     while handshakes < arguments.backends {
-        let measurement = measurements.recv().await.context("no prober")?;
+        let measurement = measurements.next().await.context("no prober")?;
         if measurement.outcome.is_ok_and(|s| s.handshake.is_some()) {
             handshakes += 1;
         }
@@ -135,7 +135,7 @@ async fn probe(
     let window = Duration::from_secs(arguments.seconds);
     let (mut answered, mut failed) = (0_u64, HashSet::new());
     while begun.elapsed() < window {
-        match measurements.recv().await.context("no prober")?.outcome {
+        match measurements.next().await.context("no prober")?.outcome {
             Ok(_) => answered += 1,
             Err(failure) => drop(failed.insert(failure.to_string())),
         }

@@ -139,6 +139,10 @@ impl Dataplane for Path {
             .collect()
     }
 
+    fn slot(&self, index: u32) -> Slot {
+        self.tables().slot_now(index).unwrap_or_default()
+    }
+
     fn write_slots(&mut self, start: u32, slots: &[Slot]) {
         let tables = self.tables();
         for (index, slot) in (start..).zip(slots) {
@@ -193,6 +197,10 @@ impl Dataplane for Path {
 
     fn measured(&self, id: u16) -> Result<Option<Measured>> {
         self.memory.measured(id)
+    }
+
+    fn all_measured(&self, show: &mut dyn FnMut(u16, &Measured)) -> Result<()> {
+        self.memory.all_measured(show)
     }
 
     fn signals(&self, id: u16) -> Signals {

@@ -4,7 +4,6 @@
 use std::time::{Duration, Instant, SystemTime};
 
 use humantime_serde::re::humantime::format_duration;
-use tokio::sync::mpsc;
 use tracing::{error, info, warn};
 
 use super::{Applied, Configure, ConfigureError, Prepared};
@@ -17,6 +16,7 @@ use crate::{
     dataplane::{Sizes, interface_index},
     generations::{Generation, Standing, Trial},
     journal::{Event, Limits, Why},
+    probe::mailbox,
 };
 
 /// How long a revert that failed is left alone.
@@ -347,7 +347,7 @@ impl Daemon {
             interface_index(interface)?;
         }
         // What the probers of before still have to say may be of backends that moved.
-        let (measured, measurements) = mpsc::channel(MEASUREMENTS);
+        let (measured, measurements) = mailbox(MEASUREMENTS);
         let probers = self.probing.spawn(&config, &measured)?;
         let before = self.controller.config().clone();
         let now = Instant::now();
