@@ -323,16 +323,19 @@ impl Daemon {
         Ok(())
     }
 
-    /// Takes the measurements that wait.
+    /// Takes the measurements that wait, but for those that would keep the rest waiting: where many backends die at
+    /// once each has its tables made.
     fn measure(&mut self) {
-        for _ in 0..MEASUREMENTS {
-            let Some(measurement) = self.measurements.take() else {
-                return;
-            };
+        let first = Instant::now();
+        while let Some(measurement) = self.measurements.take() {
             let begun = Instant::now();
             self.meters.probed(&measurement);
             let done = self.controller.measure(measurement);
             self.done(Turn::Measurement, begun, done);
+            if first.elapsed() > LOOK {
+                self.measurements.remind();
+                return;
+            }
         }
     }
 

@@ -70,6 +70,11 @@ impl Inbox {
         self.urgent.notified().await;
     }
 
+    /// Makes what is left urgent.
+    pub fn remind(&self) {
+        self.urgent.notify_one();
+    }
+
     /// Takes the next one, if there is one.
     pub fn take(&mut self) -> Option<Measurement> {
         self.queue.try_recv().ok()
@@ -123,6 +128,8 @@ mod tests {
         assert!(outbox.send(measurement("a", true)).await);
         assert!(!is_urgent(&inbox).await);
         assert!(outbox.send(measurement("a", false)).await);
+        assert!(is_urgent(&inbox).await);
+        inbox.remind();
         assert!(is_urgent(&inbox).await);
         assert!(inbox.take().unwrap().outcome.is_ok());
         assert!(inbox.take().unwrap().outcome.is_err());
