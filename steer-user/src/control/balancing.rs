@@ -9,7 +9,7 @@ use anyhow::Result;
 use steer_common::abi::MemberState;
 use tracing::{info, warn};
 
-use super::{Controller, chain::Candidates, recorder::Stepped, run::LOOK, why::Said};
+use super::{Controller, chain::Candidates, controller::LOOK, recorder::Stepped, why::Said};
 use crate::{
     config::PolicyId,
     dataplane::Dataplane,

@@ -52,6 +52,9 @@ const HANDOVER: Duration = Duration::from_secs(3);
 /// From one sweep of the flow and nat tables to the next.
 pub(super) const SWEEP_EVERY: Duration = Duration::from_secs(10);
 
+/// From one [`Controller::look`] to the next.
+pub(super) const LOOK: Duration = Duration::from_millis(20);
+
 /// What the operator asked for and cannot have.
 #[derive(Debug, thiserror::Error)]
 pub enum Refused {

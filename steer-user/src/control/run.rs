@@ -18,6 +18,7 @@ use super::{
     Attachment, Configure, Controller, Decision, Drain, KnobStatus, MemberPassive, Meters,
     Readiness, Refused, Status, TuneError,
     configure::InUse,
+    controller::LOOK,
     drained::Drained,
     interfaces,
     meters::Turn,
@@ -39,8 +40,6 @@ use crate::{
 
 /// How often things are done that are due by time alone.
 pub const TICK: Duration = Duration::from_secs(1);
-/// How often the loop looks at what connections tell of backends, and whether weights are due.
-pub(super) const LOOK: Duration = Duration::from_millis(20);
 /// Measurements that may wait for the loop: more than come in a [`LOOK`].
 pub(super) const MEASUREMENTS: usize = 1024;
 

@@ -104,6 +104,15 @@ mod tests {
     }
 
     #[test]
+    fn a_lone_outlier_counts_for_nothing() {
+        let mut nearness = Nearness::default();
+        settle(&mut nearness, 1_000);
+        assert_eq!(nearness.observe(Duration::from_secs(1)), None);
+        let off = nearness.smoothed().unwrap().as_secs_f64() - 0.001;
+        assert!(off.abs() < 1e-9);
+    }
+
+    #[test]
     fn what_a_busy_host_adds_counts_for_nothing() {
         let mut nearness = Nearness::default();
         settle(&mut nearness, 1_000);

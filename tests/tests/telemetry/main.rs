@@ -102,7 +102,8 @@ impl Node {
         let mut answered = BTreeSet::new();
         wait(SOON, "both backends answer", || {
             let samples = load.run_in(&self.fleet.site.client)?;
-            answered.extend(samples.into_iter().filter_map(|sample| sample.backend));
+            let good = samples.into_iter().filter(|s| s.error.is_none());
+            answered.extend(good.filter_map(|sample| sample.backend));
             Ok(answered.len() == 2)
         })
         .unwrap();
