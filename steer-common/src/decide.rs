@@ -41,11 +41,23 @@ pub(crate) fn decide_for<'t, T: Tables>(
         if service.flags & service_flags::NAT_SOURCE != 0 {
             return nat::reply(packet, tables, config);
         }
-        if look.is_elsewhere() {
-            tables.note(Step::Service(service.id));
-            return Verdict::Quic;
+        if let Some(verdict) = look.quic(packet, tables, config, service, chosen) {
+            return verdict;
         }
     }
+    steered(packet, tables, look, config, service, chosen)
+}
+
+/// Decides what to do with a packet for a service.
+#[inline(always)]
+pub(crate) fn steered<'t, T: Tables>(
+    packet: &Packet,
+    tables: &'t T,
+    look: &impl Look,
+    config: &Config,
+    service: &'t Service,
+    chosen: &mut Option<&'t Member>,
+) -> Verdict {
     tables.note(Step::Service(service.id));
     if !packet.well_formed {
         return Verdict::Drop(DropReason::Malformed);

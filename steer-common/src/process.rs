@@ -7,7 +7,7 @@ use crate::{
     },
     decide::{decide, decide_for},
     frame::Frame,
-    quic::{Elsewhere, quic, translate},
+    quic::{Beside, Elsewhere, quic, translate},
     rare::{follow, open, quote, rare, too_big},
     rewrite,
     tables::{NextHop, Tables},
@@ -162,7 +162,7 @@ pub fn steer_v4<F: Frame, T: Tables>(frame: &mut F, interface: u32, tables: &T) 
         return Outcome::hand_over(GENERAL, 0);
     };
     let mut member = None;
-    let verdict = decide_for(&packet, tables, &Elsewhere, &mut member);
+    let verdict = decide_for(&packet, tables, &Beside(&*frame), &mut member);
     act(frame, &packet, tables, verdict, member, |_, _| true)
 }
 
@@ -173,7 +173,7 @@ pub fn steer_v6<F: Frame, T: Tables>(frame: &mut F, interface: u32, tables: &T) 
         return Outcome::hand_over(GENERAL, 0);
     };
     let mut member = None;
-    let verdict = decide_for(&packet, tables, &Elsewhere, &mut member);
+    let verdict = decide_for(&packet, tables, &Beside(&*frame), &mut member);
     act(frame, &packet, tables, verdict, member, |_, _| true)
 }
 

@@ -6,15 +6,15 @@
 //! in versions that are known.
 
 use crate::{
-    abi::{CidKey, Config, FlowKey, OPEN, Service, TOO_BIG, service_flags},
+    abi::{CidKey, Config, FlowKey, Member, OPEN, Service, TOO_BIG, service_flags},
     cid::MAX_LEN,
-    decide::{decide_for, find},
+    decide::{decide_for, find, steered},
     fragment,
     frame::Frame,
     icmp, nat,
     process::{Outcome, act},
     tables::{Step, Tables},
-    verdict::DropReason,
+    verdict::{DropReason, Verdict},
     wire::{self, Network, PROTOCOL_UDP, Packet, Part, UDP_HEADER, parse},
 };
 
@@ -48,10 +48,17 @@ impl Said {
 
 /// How the decision learns what a packet says of its connection.
 pub trait Look {
-    /// Whether another program is to look.
+    /// What is done with a packet for a service of QUIC, if it is not decided in the same way as others.
     #[inline(always)]
-    fn is_elsewhere(&self) -> bool {
-        false
+    fn quic<'t, T: Tables>(
+        &self,
+        _packet: &Packet,
+        _tables: &'t T,
+        _config: &Config,
+        _service: &'t Service,
+        _chosen: &mut Option<&'t Member>,
+    ) -> Option<Verdict> {
+        None
     }
 
     /// Whether the packet is one of QUIC, if it is for this service or class. Asked for where it matters,
@@ -65,13 +72,54 @@ pub trait Look {
     fn look(&self, config: &Config, service: &Service) -> Said;
 }
 
-/// The usual way has no part in QUIC.
+/// Not here: the program for QUIC decides.
 pub(crate) struct Elsewhere;
 
 impl Look for Elsewhere {
     #[inline(always)]
-    fn is_elsewhere(&self) -> bool {
-        true
+    fn quic<'t, T: Tables>(
+        &self,
+        _packet: &Packet,
+        tables: &'t T,
+        _config: &Config,
+        service: &'t Service,
+        _chosen: &mut Option<&'t Member>,
+    ) -> Option<Verdict> {
+        tables.note(Step::Service(service.id));
+        Some(Verdict::Quic)
+    }
+
+    #[inline(always)]
+    fn is_quic(&self, _service: &Service) -> bool {
+        false
+    }
+
+    #[inline(always)]
+    fn look(&self, _config: &Config, _service: &Service) -> Said {
+        Said::NOTHING
+    }
+}
+
+/// Beside the usual way, which has no part in it: packets of QUIC are decided by a copy of the code, so that others
+/// pay for one flag.
+pub(crate) struct Beside<'a, F>(pub(crate) &'a F);
+
+impl<F: Frame> Look for Beside<'_, F> {
+    #[inline(always)]
+    fn quic<'t, T: Tables>(
+        &self,
+        packet: &Packet,
+        tables: &'t T,
+        config: &Config,
+        service: &'t Service,
+        chosen: &mut Option<&'t Member>,
+    ) -> Option<Verdict> {
+        let inside = Inside {
+            packet,
+            frame: self.0,
+            tables,
+        };
+        Some(steered(packet, tables, &inside, config, service, chosen))
     }
 
     #[inline(always)]
