@@ -34,12 +34,7 @@ pub(crate) fn classify<'t, T: Tables>(
         return Some(service);
     }
     let policy = tables.policy(policy)?;
-    let (own, other) = (&service.key, &policy.key);
-    let same = own.address == other.address
-        && own.port == other.port
-        && own.protocol == other.protocol
-        && own.family == other.family;
-    if !same {
+    if !policy.key.is_class_of(&service.key) {
         return None;
     }
     tables.note(Step::Class(policy.id));

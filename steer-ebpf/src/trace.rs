@@ -84,7 +84,7 @@ fn state<'s>() -> Option<&'s mut TraceState> {
 /// headers: the flow of others is found out on their way.
 #[inline(always)]
 fn begin(ctx: &XdpContext) -> bool {
-    let (Some(state), Some(filter)) = (state(), TRACE_FILTER.get(0)) else {
+    let Some(filter) = TRACE_FILTER.get(0) else {
         return false;
     };
     let frame = XdpFrame::new(ctx);
@@ -96,6 +96,9 @@ fn begin(ctx: &XdpContext) -> bool {
     if packet.is_some_and(|packet| !takes_flow(filter, &packet.key)) {
         return false;
     }
+    let Some(state) = state() else {
+        return false;
+    };
     let event = &mut state.event;
     event.key.family = 0;
     event.slot = u32::MAX;

@@ -26,6 +26,13 @@ impl ServiceKey {
         (a ^ c) | (b ^ d) | (self.rest() ^ other.rest()) == 0
     }
 
+    /// Whether it is that of a class of a service, or the service itself.
+    #[inline(always)]
+    pub const fn is_class_of(&self, service: &Self) -> bool {
+        let ([a, b], [c, d]) = (self.address.words(), service.address.words());
+        (a ^ c) | (b ^ d) | ((self.rest() ^ service.rest()) & u32::MAX as u64) == 0
+    }
+
     /// All but the address.
     #[inline(always)]
     const fn rest(&self) -> u64 {
