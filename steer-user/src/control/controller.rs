@@ -394,10 +394,10 @@ impl<D: Dataplane> Controller<D> {
             self.apply(ops)?;
         }
         self.shed(now);
-        for (id, range) in self.policies.iter().zip(&self.tables) {
-            let idle = self.config.services[id.service].idle_timeout;
-            self.unsettled.settle(&mut self.dataplane, range, idle, now);
-        }
+        let idle = |id: &PolicyId| self.config.services[id.service].idle_timeout;
+        let tables = self.tables.iter().cloned();
+        let tables: Vec<_> = tables.zip(self.policies.iter().map(idle)).collect();
+        self.unsettled.settle_all(&mut self.dataplane, &tables, now);
         let every = self.tuning.sweep_every.unwrap_or(SWEEP_EVERY);
         // One at a time: the marks on the slots are those of the sweep that is under way.
         if !self.sweeping && now.saturating_duration_since(self.swept) >= every {

@@ -1,9 +1,9 @@
 //! What the loop counts of itself and of probes, for `/metrics`.
 
 use std::{
-    collections::BTreeSet,
+    collections::{BTreeSet, HashMap},
     fmt,
-    sync::{Arc, Mutex, PoisonError},
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::{Duration, SystemTime},
 };
 
@@ -109,6 +109,13 @@ struct Inner {
     certificates: Family<Labels<1>, Gauge>,
     exports: Family<Labels<1>, Counter>,
     backends: Mutex<BTreeSet<String>>,
+    /// What nearly every probe counts in, by backend: to find it by its labels costs more than all the rest.
+    answered: Mutex<HashMap<String, Answered>>,
+}
+
+struct Answered {
+    probes: Counter,
+    round_trips: Histogram,
 }
 
 impl fmt::Debug for Meters {
@@ -187,6 +194,7 @@ impl Meters {
             certificates,
             exports,
             backends: Mutex::default(),
+            answered: Mutex::default(),
         }))
     }
 
@@ -194,11 +202,7 @@ impl Meters {
     pub(super) fn probed(&self, measurement: &Measurement) {
         let backend = || ("backend", measurement.backend.clone());
         let result = match &measurement.outcome {
-            Ok(sample) => {
-                let rtt = sample.rtt.as_secs_f64();
-                self.0.round_trips.get_or_create(&[backend()]).observe(rtt);
-                "answered"
-            }
+            Ok(sample) => return self.answered(&measurement.backend, sample.rtt),
             Err(ProbeFailure::Timeout) => "timeout",
             Err(ProbeFailure::Refused(_)) => "refused",
             Err(ProbeFailure::Identity(_)) => "identity",
@@ -211,6 +215,23 @@ impl Meters {
         };
         let labels = [backend(), ("result", result.to_owned())];
         self.0.probes.get_or_create(&labels).inc();
+    }
+
+    fn answered(&self, backend: &str, rtt: Duration) {
+        let mut answered = lock(&self.0.answered);
+        if !answered.contains_key(backend) {
+            let label = ("backend", backend.to_owned());
+            let result = [label.clone(), ("result", "answered".to_owned())];
+            let handles = Answered {
+                probes: self.0.probes.get_or_create(&result).clone(),
+                round_trips: self.0.round_trips.get_or_create(&[label]).clone(),
+            };
+            answered.insert(backend.to_owned(), handles);
+        }
+        if let Some(handles) = answered.get(backend) {
+            handles.probes.inc();
+            handles.round_trips.observe(rtt.as_secs_f64());
+        }
     }
 
     /// Counts a try to send metrics, by one of [`EXPORTS`].
@@ -245,11 +266,8 @@ impl Meters {
                 drop(self.0.probes.get_or_create(&labels));
             }
         }
-        let mut known = self
-            .0
-            .backends
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner);
+        let mut known = lock(&self.0.backends);
+        lock(&self.0.answered).retain(|name, _| now.contains(name));
         for gone in known.difference(&now) {
             let backend = ("backend", gone.clone());
             self.0.round_trips.remove(std::array::from_ref(&backend));
@@ -278,6 +296,10 @@ impl Meters {
     pub fn write(&self, text: &mut String) -> fmt::Result {
         text::encode_registry(text, &self.0.registry)
     }
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 #[cfg(test)]

@@ -9,28 +9,39 @@ use steer_common::abi::{Slot, Track};
 use crate::dataplane::{Dataplane, Sweep};
 use crate::domain::maglev::Choice;
 
-/// Slots whose owner isn't their first choice, with the time since when no open flow used it.
+/// Slots that wait to be settled are looked at so often within the time that they wait for, and at least after
+/// [`LOOKED_AT`]: many tables together have a million of them.
+const LOOKS: u32 = 16;
+const LOOKED_AT: Duration = Duration::from_secs(5);
+
+/// Slots whose owner isn't their first choice.
 #[derive(Debug, Default)]
-pub(super) struct Unsettled(BTreeMap<u32, Instant>);
+pub(super) struct Unsettled {
+    /// With the time since when no open flow used it.
+    slots: BTreeMap<u32, Instant>,
+    /// When all of them were looked at last.
+    looked: Option<Instant>,
+}
 
 impl Unsettled {
     /// Finds the slots of a table that an earlier run of the daemon left unsettled.
     pub(super) fn adopt(&mut self, dataplane: &impl Dataplane, range: Range<u32>, now: Instant) {
         for (index, slot) in (range.start..).zip(dataplane.slots(range)) {
             if slot.owner != slot.first {
-                self.0.entry(index).or_insert(now);
+                self.slots.entry(index).or_insert(now);
             }
         }
     }
 
     /// Forgets slots that are in none of the ranges any more.
     pub(super) fn retain(&mut self, ranges: &[Range<u32>]) {
-        self.0.retain(|i, _| ranges.iter().any(|r| r.contains(i)));
+        self.slots
+            .retain(|i, _| ranges.iter().any(|r| r.contains(i)));
     }
 
     /// How many there are in a range.
     pub(super) fn count(&self, range: &Range<u32>) -> usize {
-        self.0.range(range.clone()).count()
+        self.slots.range(range.clone()).count()
     }
 
     /// Gives slots their new choices, and says how many changed.
@@ -50,16 +61,35 @@ impl Unsettled {
             };
             changed += 1;
             if slot.owner == slot.first {
-                self.0.remove(&index);
+                self.slots.remove(&index);
             } else {
-                self.0.entry(index).or_insert(now);
+                self.slots.entry(index).or_insert(now);
             }
         }
         changed
     }
 
+    /// Settles slots of tables that no open flow used for as long as is said of each, if it is time to look.
+    pub(super) fn settle_all(
+        &mut self,
+        dataplane: &mut impl Dataplane,
+        tables: &[(Range<u32>, Duration)],
+        now: Instant,
+    ) {
+        let shortest = tables.iter().map(|(_, idle)| *idle).min();
+        let every = shortest.map_or(LOOKED_AT, |idle| (idle / LOOKS).min(LOOKED_AT));
+        let is_due = |at: Instant| now.saturating_duration_since(at) >= every;
+        if !self.looked.is_none_or(is_due) {
+            return;
+        }
+        self.looked = Some(now);
+        for (range, idle) in tables {
+            self.settle(dataplane, range, *idle, now);
+        }
+    }
+
     /// Settles slots of a range that no open flow used for `idle`, and says how many.
-    pub(super) fn settle(
+    fn settle(
         &mut self,
         dataplane: &mut impl Dataplane,
         range: &Range<u32>,
@@ -85,11 +115,11 @@ impl Unsettled {
             });
             settled.is_none()
         };
-        let found = self.0.range_mut(range.clone());
+        let found = self.slots.range_mut(range.clone());
         let settled = found.filter_map(|(index, since)| (!stays(index, since)).then_some(*index));
         let settled: Vec<u32> = settled.collect();
         for index in &settled {
-            self.0.remove(index);
+            self.slots.remove(index);
         }
         settled.len()
     }
