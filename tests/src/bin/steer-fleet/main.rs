@@ -17,7 +17,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use anyhow::Result;
+use anyhow::{Result, ensure};
 use clap::Parser;
 use steer_tests::{
     netns::Namespace,
@@ -28,11 +28,13 @@ use tokio::runtime::Builder;
 
 use self::{
     beacons::{Down, serve},
-    daemon::{Daemon, Reading},
+    daemon::{Daemon, Reading, Written},
 };
 
 const DAY: Duration = Duration::from_secs(24 * 3600);
 const REGION: &str = "home";
+/// Until backends that went down and came back are as they were.
+const CALM: Duration = Duration::from_secs(5);
 
 /// Runs the daemon over fleets of beacons, and prints what it costs.
 #[derive(Parser)]
@@ -46,6 +48,9 @@ struct Options {
     /// Seconds to measure for.
     #[arg(long, default_value_t = 20)]
     seconds: u64,
+    /// Seconds to wait before that. Of many backends, connections are made anew only after minutes.
+    #[arg(long, default_value_t = 5)]
+    after: u64,
     /// Backends a second that go down or come back.
     #[arg(long, default_value_t = 5)]
     changes: u32,
@@ -54,7 +59,7 @@ struct Options {
 fn main() -> Result<()> {
     let options = Options::parse();
     println!(
-        "{:>8} {:>9} {:>10} {:>13} {:>13} {:>10} {:>9} {:>19} {:>8}",
+        "{:>8} {:>9} {:>10} {:>13} {:>13} {:>10} {:>9} {:>19} {:>8} {:>25}",
         "backends",
         "services",
         "all up s",
@@ -63,7 +68,8 @@ fn main() -> Result<()> {
         "memory MiB",
         "probes/s",
         "to slots p50/p99 ms",
-        "changes"
+        "changes",
+        "a tenth down s, to slots"
     );
     for backends in &options.backends {
         measure(*backends, &options)?;
@@ -91,7 +97,7 @@ fn measure(backends: usize, options: &Options) -> Result<()> {
     daemon.wait_until_up(backends)?;
     let all_up = begun.elapsed();
     // What came with the start is over.
-    thread::sleep(Duration::from_secs(5));
+    thread::sleep(Duration::from_secs(options.after));
     let window = Duration::from_secs(options.seconds);
     let [a, b] = [daemon.read()?, {
         thread::sleep(window);
@@ -108,27 +114,79 @@ fn measure(backends: usize, options: &Options) -> Result<()> {
         thread::sleep(Duration::from_secs(1) / options.changes.max(1));
     }
     let c = daemon.read()?;
-    print(backends, options, all_up, [&a, &b, &c]);
+    let lost = lose(&names, &down, &daemon, options.each)?;
+    print(backends, options, all_up, [&a, &b, &c], &lost);
     Ok(())
 }
 
-fn print(backends: usize, options: &Options, all_up: Duration, [a, b, c]: [&Reading; 3]) {
+/// What came of the loss of many backends at once.
+struct Lost {
+    /// Until the last of them was written.
+    took: Duration,
+    slots: Written,
+}
+
+/// Has a tenth of each service's backends go down at once, as where a region is lost, and waits until all of them are
+/// out.
+fn lose(names: &[String], down: &Down, daemon: &Daemon<'_>, each: usize) -> Result<Lost> {
+    for name in names {
+        down[name].store(false, Relaxed);
+    }
+    thread::sleep(CALM);
+    let lost: Vec<&String> = names
+        .chunks(each)
+        .flat_map(|service| &service[..service.len() / 10])
+        .collect();
+    let before = daemon.read()?.written;
+    let begun = Instant::now();
+    for name in &lost {
+        down[*name].store(true, Relaxed);
+    }
+    loop {
+        thread::sleep(Duration::from_millis(100));
+        let took = begun.elapsed();
+        let slots = daemon.read()?.written.since(&before);
+        if slots.count() >= lost.len() as f64 {
+            return Ok(Lost { took, slots });
+        }
+        ensure!(
+            took < CALM * 6,
+            "of {} backends that are down {} are out after {took:?}",
+            lost.len(),
+            slots.count()
+        );
+    }
+}
+
+fn print(
+    backends: usize,
+    options: &Options,
+    all_up: Duration,
+    [a, b, c]: [&Reading; 3],
+    lost: &Lost,
+) {
     let slots = c.written.since(&b.written);
-    let ms = |share| {
+    let ms = |slots: &Written, share| {
         slots
             .quantile(share)
             .map_or("-".to_owned(), |s| format!("{:.2}", s * 1e3))
     };
     println!(
-        "{backends:>8} {:>9} {:>10.1} {:>13.3} {:>13.3} {:>10.0} {:>9.0} {:>19} {:>8}",
+        "{backends:>8} {:>9} {:>10.1} {:>13.3} {:>13.3} {:>10.0} {:>9.0} {:>19} {:>8} {:>25}",
         backends.div_ceil(options.each),
         all_up.as_secs_f64(),
         b.core_since(a),
         c.core_since(b),
         c.memory_kib as f64 / 1024.0,
         b.probes_since(a),
-        format!("{} / {}", ms(0.5), ms(0.99)),
+        format!("{} / {}", ms(&slots, 0.5), ms(&slots, 0.99)),
         slots.count(),
+        format!(
+            "{:.1}, {} / {}",
+            lost.took.as_secs_f64(),
+            ms(&lost.slots, 0.5),
+            ms(&lost.slots, 0.99)
+        ),
     );
 }
 
