@@ -140,10 +140,15 @@ pub(crate) fn choose<'t, T: Tables>(
 /// SYNs cannot push it out. Its slot is noted anew: tables change their places.
 #[inline(always)]
 fn remembered<T: Tables>(packet: &Packet, tables: &T, slot: u32, opens: bool) -> Option<u16> {
-    let now = tables.now_ms();
+    let stamp = tables.stamp();
     let known = tables.with_flow(&packet.key, |entry| {
-        entry.last_ms = now;
-        entry.slot = slot;
+        if entry.stamp != stamp {
+            entry.stamp = stamp;
+            entry.last_ms = tables.now_ms();
+        }
+        if entry.slot != slot {
+            entry.slot = slot;
+        }
         entry.member
     });
     if known.is_some() {
@@ -152,7 +157,7 @@ fn remembered<T: Tables>(packet: &Packet, tables: &T, slot: u32, opens: bool) ->
     let entry = tables.new_flow(&packet.key)?;
     if !opens {
         let entry = FlowEntry {
-            last_ms: now,
+            last_ms: tables.now_ms(),
             slot,
             ..entry
         };
@@ -170,7 +175,8 @@ fn remember<T: Tables>(packet: &Packet, tables: &T, slot: u32, member: u16, open
         last_ms: tables.now_ms(),
         slot,
         member,
-        _pad: [0; 3],
+        stamp: 0,
+        _pad: [0; 2],
     };
     let done = if opens {
         tables.remember_new(&packet.key, &entry)

@@ -75,6 +75,9 @@ pub trait Tables {
     /// flow is remembered.
     fn now_ms(&self) -> u32;
 
+    /// A clock for [`FlowEntry::stamp`], which costs nearly nothing.
+    fn stamp(&self) -> u16;
+
     /// The node's settings.
     fn config(&self) -> Option<&Config>;
 

@@ -6,7 +6,7 @@ use aya_ebpf::{
     bindings::{BPF_ANY, BPF_NOEXIST, xdp_md},
     helpers::{
         bpf_get_smp_processor_id,
-        generated::{bpf_ktime_get_coarse_ns, bpf_ktime_get_ns},
+        generated::{bpf_jiffies64, bpf_ktime_get_coarse_ns, bpf_ktime_get_ns},
     },
     maps::lpm_trie::Key,
     programs::XdpContext,
@@ -14,8 +14,8 @@ use aya_ebpf::{
 use steer_common::{
     abi::{
         self, Address, Admission, CidKey, ClassKey, ClassMatch, Config, FlowEntry, FlowKey,
-        FragmentEntry, FragmentKey, Member, NatForward, NatReverse, Opening, Service, Signal, Slot,
-        SourceKey, SourceLimit, TICK_SHIFT, Track, age, bucket,
+        FragmentEntry, FragmentKey, Member, NatForward, NatReverse, Opening, STAMP_SHIFT, Service,
+        Signal, Slot, SourceKey, SourceLimit, TICK_SHIFT, Track, age, bucket,
     },
     tables::{Added, NextHop, Step, Tables},
     verdict::DropReason,
@@ -84,6 +84,12 @@ impl Tables for KernelTables {
     fn now_ms(&self) -> u32 {
         // SAFETY: the helper takes nothing.
         (unsafe { bpf_ktime_get_coarse_ns() } >> TICK_SHIFT) as u32
+    }
+
+    #[inline(always)]
+    fn stamp(&self) -> u16 {
+        // SAFETY: the helper takes nothing. The verifier makes a load of it.
+        (unsafe { bpf_jiffies64() } >> STAMP_SHIFT) as u16
     }
 
     #[inline(always)]

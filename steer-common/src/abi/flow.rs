@@ -23,6 +23,12 @@ pub struct FlowKey {
     pub member: u16,
 }
 
+/// Bits of jiffies that [`FlowEntry::stamp`] is without: half a second where there are 250 in a second.
+pub const STAMP_SHIFT: u32 = 7;
+/// By so many ticks [`FlowEntry::last_ms`] may be too early: `STAMP_SHIFT` bits of jiffies, of which there are 100 in a
+/// second at least.
+pub const STAMP_TICKS: u32 = 1280;
+
 /// Where a remembered flow goes.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[repr(C)]
@@ -34,8 +40,11 @@ pub struct FlowEntry {
     pub slot: u32,
     /// The member it goes to.
     pub member: u16,
+    /// The kernel's jiffies, without their last [`STAMP_SHIFT`] bits, when [`Self::last_ms`] was written. As long as they
+    /// are the same it is not written again: to ask for the time costs more, and so does a cache line that is dirty.
+    pub stamp: u16,
     #[doc(hidden)]
-    pub _pad: [u16; 3],
+    pub _pad: [u16; 2],
     /// As it is called in the other version.
     #[cfg(feature = "next-abi")]
     pub last_ms: u32,

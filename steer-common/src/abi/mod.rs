@@ -26,7 +26,7 @@ pub use cid::{CidKey, CidLayouts};
 pub use class::{ClassKey, ClassMatch, DSCPS, DscpTable};
 pub use config::{Bank, Config};
 pub use counters::{MemberCounters, begins};
-pub use flow::{FlowEntry, FlowKey};
+pub use flow::{FlowEntry, FlowKey, STAMP_SHIFT, STAMP_TICKS};
 pub use fragment::{FragmentEntry, FragmentFate, FragmentKey};
 pub use layout::{Field, Layout};
 pub use measure::{BUCKETS, Measure, Measured, Signal, Signals, bucket, bucket_start};

@@ -10,8 +10,8 @@ use steer_common::{
     abi::{
         Address, Admission, CidKey, ClassKey, ClassMatch, Config, DISPLACEMENTS, FlowEntry,
         FlowKey, FragmentEntry, FragmentKey, Measured, Member, MemberCounters, NatForward,
-        NatReverse, Opening, Refusals, SERVICES, Service, Signal, Signals, Slot, SourceKey,
-        SourceLimit, Track, bucket,
+        NatReverse, Opening, Refusals, SERVICES, STAMP_SHIFT, Service, Signal, Signals, Slot,
+        SourceKey, SourceLimit, Track, bucket,
     },
     tables::{Added, NextHop, Step, Tables},
     verdict::DropReason,
@@ -212,6 +212,10 @@ fn with<K: Eq + Hash, V, R>(
 impl Tables for HostTables {
     fn now_ms(&self) -> u32 {
         self.now_ms.get()
+    }
+
+    fn stamp(&self) -> u16 {
+        (self.now_ms.get() >> STAMP_SHIFT) as u16
     }
 
     fn config(&self) -> Option<&Config> {

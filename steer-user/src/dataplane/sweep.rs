@@ -12,7 +12,10 @@ use std::{
 use anyhow::{Context, Result, anyhow, bail};
 use aya::{maps::Map, util::nr_cpus};
 use steer_common::{
-    abi::{FlowEntry, FlowKey, Measured, NatForward, NatReverse, TICK_SHIFT, age, nat_state},
+    abi::{
+        FlowEntry, FlowKey, Measured, NatForward, NatReverse, STAMP_TICKS, TICK_SHIFT, age,
+        nat_state,
+    },
     wire::PROTOCOL_TCP,
 };
 
@@ -154,10 +157,12 @@ impl Flows {
 
     fn sweep_flows(&self, limits: &SweepLimits, sweep: &mut Sweep) -> Result<()> {
         let now = now_ms();
+        let longest = limits.flow_idle_ms.saturating_add(STAMP_TICKS);
+        let is_idle = |entry: &FlowEntry, now| age(now, entry.last_ms) > longest;
         for table in [&self.flows, &self.new_flows] {
             let mut idle = Vec::new();
             batch::for_each(table.as_fd(), |key: &FlowKey, entry: &FlowEntry| {
-                if age(now, entry.last_ms) > limits.flow_idle_ms {
+                if is_idle(entry, now) {
                     idle.push(*key);
                 } else {
                     sweep.tracked.push((entry.slot, entry.member));
@@ -169,7 +174,7 @@ impl Flows {
                 for key in keys {
                     let entry: Option<FlowEntry> = batch::get(table.as_fd(), key)?;
                     match entry {
-                        Some(entry) if age(now, entry.last_ms) > limits.flow_idle_ms => {
+                        Some(entry) if is_idle(&entry, now) => {
                             still.push(*key);
                         }
                         Some(entry) => sweep.tracked.push((entry.slot, entry.member)),
