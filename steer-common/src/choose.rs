@@ -85,8 +85,16 @@ pub(crate) fn choose<'t, T: Tables>(
     {
         left = true;
         tables.note(Step::Remembered(id));
-        if let Some(member) = for_open(tables, service, id) {
+        // A SYN may be another flow's, whose client uses the port again: a draining member gets none of those.
+        let takes_new = |member: &Member| !packet.opens_tcp() || member.takes_new();
+        if let Some(member) = for_open(tables, service, id)
+            && takes_new(member)
+        {
             return Choice::of(id, member);
+        }
+        if opens {
+            // It would win over what is remembered of the new flow.
+            tables.forget(&packet.key);
         }
         if is_reset_with_member(packet, service) {
             return Choice::none(lost(packet, service, DropReason::MemberDown));

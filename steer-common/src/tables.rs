@@ -114,6 +114,9 @@ pub trait Tables {
     /// Puts a flow into the flow table. False if that failed.
     fn remember(&self, key: &FlowKey, entry: &FlowEntry) -> bool;
 
+    /// Removes what is remembered of a flow that goes on.
+    fn forget(&self, key: &FlowKey);
+
     /// The entry of a flow of which only the SYN was seen.
     fn new_flow(&self, key: &FlowKey) -> Option<FlowEntry>;
 

@@ -158,6 +158,12 @@ impl Tables for KernelTables {
     }
 
     #[inline(always)]
+    fn forget(&self, key: &FlowKey) {
+        // An entry that is gone already is as good.
+        let _ = FLOWS.remove(*key);
+    }
+
+    #[inline(always)]
     fn new_flow(&self, key: &FlowKey) -> Option<FlowEntry> {
         // SAFETY: an entry of the map, copied.
         NEW_FLOWS.get_ptr(*key).map(|entry| unsafe { *entry })
@@ -170,7 +176,7 @@ impl Tables for KernelTables {
 
     #[inline(always)]
     fn forget_new(&self, key: &FlowKey) {
-        // An entry that is gone already is as good.
+        // As in `forget`.
         let _ = NEW_FLOWS.remove(*key);
     }
 

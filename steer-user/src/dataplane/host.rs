@@ -270,6 +270,10 @@ impl Tables for HostTables {
         true
     }
 
+    fn forget(&self, key: &FlowKey) {
+        self.flows.borrow_mut().remove(key);
+    }
+
     fn new_flow(&self, key: &FlowKey) -> Option<FlowEntry> {
         let found = self.new_flows.borrow().get(key).copied();
         self.miss(found, || Missed::NewFlow(*key))

@@ -140,6 +140,47 @@ fn a_flow_that_left_a_dead_member_does_not_return_to_it() {
 }
 
 #[test]
+fn a_port_that_is_used_again_is_a_flow_of_its_own() {
+    for state in [MemberState::Down, MemberState::Draining] {
+        // Of the flow before only the SYN was seen, or more.
+        for went_on in [false, true] {
+            let mut fixture = Fixture::new();
+            let slot = Slot {
+                owner: 2,
+                ..Slot::settled(1, 2)
+            };
+            fixture.set_slot(SLOT, slot);
+            assert_eq!(member_of(&mut fixture, &tcp(SYN)), 1);
+            if went_on {
+                assert_eq!(member_of(&mut fixture, &tcp(ACK)), 1);
+            }
+            fixture.set_state(1, state);
+            assert_eq!(member_of(&mut fixture, &tcp(SYN)), 2, "{state:?} {went_on}");
+            for _ in 0..2 {
+                assert_eq!(member_of(&mut fixture, &tcp(ACK)), 2, "{state:?} {went_on}");
+            }
+            fixture.set_state(1, MemberState::Up);
+            assert_eq!(member_of(&mut fixture, &tcp(ACK)), 2, "{state:?} {went_on}");
+        }
+    }
+}
+
+#[test]
+fn a_remembered_flow_of_a_draining_member_goes_on() {
+    let mut fixture = Fixture::new();
+    let slot = Slot {
+        owner: 2,
+        ..Slot::settled(1, 2)
+    };
+    fixture.set_slot(SLOT, slot);
+    assert_eq!(member_of(&mut fixture, &tcp(SYN)), 1);
+    fixture.set_state(1, MemberState::Draining);
+    for flags in [ACK, ACK, FIN | ACK] {
+        assert_eq!(member_of(&mut fixture, &tcp(flags)), 1);
+    }
+}
+
+#[test]
 fn an_affine_udp_flow_stays_with_the_owner() {
     let mut fixture = Fixture::new();
     let moving = Slot {
