@@ -69,7 +69,10 @@ pub trait Look {
     }
 
     /// What the packet says, which is for this service.
-    fn look(&self, config: &Config, service: &Service) -> Said;
+    #[inline(always)]
+    fn look(&self, _config: &Config, _service: &Service) -> Said {
+        Said::NOTHING
+    }
 }
 
 /// Not here: the program for QUIC decides.
@@ -92,11 +95,6 @@ impl Look for Elsewhere {
     #[inline(always)]
     fn is_quic(&self, _service: &Service) -> bool {
         false
-    }
-
-    #[inline(always)]
-    fn look(&self, _config: &Config, _service: &Service) -> Said {
-        Said::NOTHING
     }
 }
 
@@ -126,23 +124,13 @@ impl<F: Frame> Look for Beside<'_, F> {
     fn is_quic(&self, _service: &Service) -> bool {
         false
     }
-
-    #[inline(always)]
-    fn look(&self, _config: &Config, _service: &Service) -> Said {
-        Said::NOTHING
-    }
 }
 
 /// At nothing: of fragments and ICMP errors.
 #[derive(Clone, Copy, Debug)]
 pub struct Nowhere;
 
-impl Look for Nowhere {
-    #[inline(always)]
-    fn look(&self, _config: &Config, _service: &Service) -> Said {
-        Said::NOTHING
-    }
-}
+impl Look for Nowhere {}
 
 /// At the header of a whole packet.
 struct Inside<'a, F, T> {

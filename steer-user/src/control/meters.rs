@@ -200,7 +200,6 @@ impl Meters {
 
     /// Counts a probe.
     pub(super) fn probed(&self, measurement: &Measurement) {
-        let backend = || ("backend", measurement.backend.clone());
         let result = match &measurement.outcome {
             Ok(sample) => return self.answered(&measurement.backend, sample.rtt),
             Err(ProbeFailure::Timeout) => "timeout",
@@ -213,7 +212,8 @@ impl Meters {
             Err(ProbeFailure::Malformed(_)) => "malformed",
             Err(ProbeFailure::Local(_)) => "local",
         };
-        let labels = [backend(), ("result", result.to_owned())];
+        let backend = ("backend", measurement.backend.clone());
+        let labels = [backend, ("result", result.to_owned())];
         self.0.probes.get_or_create(&labels).inc();
     }
 

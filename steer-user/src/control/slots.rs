@@ -88,14 +88,14 @@ impl Unsettled {
         }
     }
 
-    /// Settles slots of a range that no open flow used for `idle`, and says how many.
+    /// Settles slots of a range that no open flow used for `idle`.
     fn settle(
         &mut self,
         dataplane: &mut impl Dataplane,
         range: &Range<u32>,
         idle: Duration,
         now: Instant,
-    ) -> usize {
+    ) {
         let mut stays = |index: &u32, since: &mut Instant| {
             let old = dataplane.slot(*index);
             if old.owner == old.first {
@@ -121,7 +121,6 @@ impl Unsettled {
         for index in &settled {
             self.slots.remove(index);
         }
-        settled.len()
     }
 }
 

@@ -19,6 +19,14 @@ fn udp() -> Vec<u8> {
     Packet::udp(client(true), (v4(vip::EXACT), PORT)).bytes()
 }
 
+/// A slot whose new flows go to the first member, while open ones are the second's.
+fn moving() -> Slot {
+    Slot {
+        owner: 2,
+        ..Slot::settled(1, 2)
+    }
+}
+
 /// The IPv4 member that a packet was sent to.
 fn member_of(fixture: &mut Fixture, frame: &[u8]) -> u16 {
     let ran = fixture.run(frame);
@@ -34,10 +42,7 @@ fn member_of(fixture: &mut Fixture, frame: &[u8]) -> u16 {
 #[test]
 fn new_flows_go_to_first_and_open_ones_to_the_owner() {
     let mut fixture = Fixture::new();
-    let moving = Slot {
-        owner: 2,
-        ..Slot::settled(1, 2)
-    };
+    let moving = moving();
     fixture.set_slot(SLOT, moving);
     // Unremembered and open: the owner's, and the slot shows that it is still in use.
     assert_eq!(member_of(&mut fixture, &tcp(ACK)), 2);
@@ -125,11 +130,7 @@ fn a_flow_that_left_a_dead_member_does_not_return_to_it() {
     // By a new connection from the same port, or by a packet of the old one.
     for (address, flags) in [(vip::EXACT, SYN), (vip::RESTEER, ACK)] {
         let mut fixture = Fixture::new();
-        let slot = Slot {
-            owner: 2,
-            ..Slot::settled(1, 2)
-        };
-        fixture.set_slot(u32::from(address), slot);
+        fixture.set_slot(u32::from(address), moving());
         let packet = |flags| Packet::tcp(client(true), (v4(address), PORT), flags).bytes();
         assert_eq!(member_of(&mut fixture, &packet(SYN)), 1);
         fixture.set_state(1, MemberState::Down);
@@ -145,11 +146,7 @@ fn a_port_that_is_used_again_is_a_flow_of_its_own() {
         // Of the flow before only the SYN was seen, or more.
         for went_on in [false, true] {
             let mut fixture = Fixture::new();
-            let slot = Slot {
-                owner: 2,
-                ..Slot::settled(1, 2)
-            };
-            fixture.set_slot(SLOT, slot);
+            fixture.set_slot(SLOT, moving());
             assert_eq!(member_of(&mut fixture, &tcp(SYN)), 1);
             if went_on {
                 assert_eq!(member_of(&mut fixture, &tcp(ACK)), 1);
@@ -168,11 +165,7 @@ fn a_port_that_is_used_again_is_a_flow_of_its_own() {
 #[test]
 fn a_remembered_flow_of_a_draining_member_goes_on() {
     let mut fixture = Fixture::new();
-    let slot = Slot {
-        owner: 2,
-        ..Slot::settled(1, 2)
-    };
-    fixture.set_slot(SLOT, slot);
+    fixture.set_slot(SLOT, moving());
     assert_eq!(member_of(&mut fixture, &tcp(SYN)), 1);
     fixture.set_state(1, MemberState::Draining);
     for flags in [ACK, ACK, FIN | ACK] {
@@ -183,10 +176,7 @@ fn a_remembered_flow_of_a_draining_member_goes_on() {
 #[test]
 fn an_affine_udp_flow_stays_with_the_owner() {
     let mut fixture = Fixture::new();
-    let moving = Slot {
-        owner: 2,
-        ..Slot::settled(1, 2)
-    };
+    let moving = moving();
     fixture.set_slot(SLOT, moving);
     assert_eq!(member_of(&mut fixture, &udp()), 1);
     fixture.set_flags(v4(vip::EXACT), service_flags::AFFINITY);
