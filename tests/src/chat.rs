@@ -5,7 +5,7 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
 use std::task::{Context, Poll};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use anyhow::Result;
 use bytes::Bytes;
@@ -24,7 +24,7 @@ use tokio::sync::mpsc;
 use tokio::time::sleep;
 use tokio_rustls::TlsAcceptor;
 
-use crate::fault::Fault;
+use crate::fault::{Fault, FirstTokens};
 
 /// What a chat server says, and how fast.
 #[derive(Clone, Debug)]
@@ -58,6 +58,8 @@ struct Inner {
     running: AtomicU64,
     tokens: AtomicU64,
     done: AtomicU64,
+    /// Times to the first token.
+    first: FirstTokens,
 }
 
 impl Engine {
@@ -85,10 +87,11 @@ impl Engine {
         }
     }
 
-    /// A page of metrics like vLLM's and SGLang's, on which at least so many requests run.
-    fn page(&self, stuck: u64) -> String {
+    /// A page of metrics like vLLM's and SGLang's, as a fault has it.
+    fn page(&self, fault: Option<Fault>) -> String {
         let read = |count: &AtomicU64| count.load(Relaxed);
-        let (running, tokens) = (read(&self.0.running).max(stuck), read(&self.0.tokens));
+        let running = fault.map_or(read(&self.0.running), |f| f.running(read(&self.0.running)));
+        let tokens = read(&self.0.tokens);
         format!(
             "vllm:num_requests_running {running}\nvllm:num_requests_waiting 0\n\
              vllm:kv_cache_usage_perc 0.1\nvllm:generation_tokens_total {tokens}\n\
@@ -174,7 +177,11 @@ impl Chat {
             (&Method::GET, "/metrics") => {
                 let fault = self.fault();
                 sleep(fault.map_or(Duration::ZERO, Fault::page_delay)).await;
-                let page = self.engine.page(fault.map_or(0, Fault::stuck));
+                let mut page = self.engine.page(fault);
+                if self.fault == Some(Fault::Lie) {
+                    let lies = fault.is_some();
+                    page += &self.engine.0.first.page(lies);
+                }
                 (
                     StatusCode::OK,
                     "text/plain; version=0.0.4",
@@ -228,6 +235,7 @@ impl Chat {
         let (sender, receiver) = mpsc::channel(16);
         tokio::spawn(async move {
             let _running = Running::begin(&self.engine);
+            let begin = Instant::now();
             for token in 0..tokens {
                 let takes = if token == 0 {
                     self.first_token
@@ -235,6 +243,9 @@ impl Chat {
                     self.gap
                 };
                 self.engine.work(takes).await;
+                if token == 0 {
+                    self.engine.0.first.record(begin.elapsed());
+                }
                 self.engine.0.tokens.fetch_add(1, Relaxed);
                 let choice = json!({"index": 0, "delta": {"content": format!("t{token} ")}});
                 let chunk = self.object("chat.completion.chunk", &choice);

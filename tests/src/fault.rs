@@ -1,5 +1,7 @@
 //! Faults of a chat server that answers, and serves its clients badly or says what is not so.
 
+use std::fmt::Write as _;
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::time::Duration;
 
 use clap::ValueEnum;
@@ -20,6 +22,8 @@ pub enum Fault {
     SlowPage,
     /// The gauge of running requests never falls below three.
     StuckGauge,
+    /// The page of metrics tells of an idle engine with first tokens within a microsecond.
+    Lie,
 }
 
 /// Tokens before an answer is reset.
@@ -35,7 +39,7 @@ impl Fault {
                 let mut method = [0];
                 matches!(stream.peek(&mut method).await, Ok(1) if method == *b"P")
             }
-            Self::TooMany | Self::SlowPage | Self::StuckGauge => false,
+            Self::TooMany | Self::SlowPage | Self::StuckGauge | Self::Lie => false,
         }
     }
 
@@ -47,11 +51,12 @@ impl Fault {
         }
     }
 
-    /// Requests that run at least, as the page has it.
-    pub(crate) fn stuck(self) -> u64 {
+    /// Requests that run, as the page has it.
+    pub(crate) fn running(self, really: u64) -> u64 {
         match self {
-            Self::StuckGauge => 3,
-            _ => 0,
+            Self::StuckGauge => really.max(3),
+            Self::Lie => 0,
+            _ => really,
         }
     }
 
@@ -85,4 +90,76 @@ async fn half(stream: &mut TcpStream, name: &str, gap: Duration) -> std::io::Res
         sleep(gap).await;
     }
     Ok(())
+}
+
+/// Upper bounds of the buckets of times to the first token, in seconds.
+const BOUNDS: [f64; 9] = [
+    1e-6,
+    0.001,
+    0.005,
+    0.01,
+    0.02,
+    0.05,
+    0.1,
+    0.5,
+    f64::INFINITY,
+];
+
+/// A histogram of times to the first token.
+#[derive(Debug, Default)]
+pub(crate) struct FirstTokens {
+    buckets: [AtomicU64; BOUNDS.len()],
+    micros: AtomicU64,
+}
+
+impl FirstTokens {
+    pub(crate) fn record(&self, time: Duration) {
+        let seconds = time.as_secs_f64();
+        let bucket = BOUNDS.iter().position(|bound| seconds <= *bound);
+        self.buckets[bucket.unwrap_or(BOUNDS.len() - 1)].fetch_add(1, Relaxed);
+        self.micros.fetch_add(time.as_micros() as u64, Relaxed);
+    }
+
+    /// The histogram as vLLM names it; a lie has all of it in the first bucket.
+    pub(crate) fn page(&self, lies: bool) -> String {
+        const NAME: &str = "vllm:time_to_first_token_seconds";
+        let all: u64 = self.buckets.iter().map(|bucket| bucket.load(Relaxed)).sum();
+        let mut text = format!("# TYPE {NAME} histogram\n");
+        let mut below = 0;
+        for (bound, bucket) in BOUNDS.iter().zip(&self.buckets) {
+            below += bucket.load(Relaxed);
+            let shown = if lies { all } else { below };
+            let bound = if bound.is_finite() {
+                bound.to_string()
+            } else {
+                "+Inf".to_owned()
+            };
+            // Writing to a string cannot fail.
+            let _ = writeln!(text, "{NAME}_bucket{{le=\"{bound}\"}} {shown}");
+        }
+        let micros = if lies { all } else { self.micros.load(Relaxed) };
+        let _ = writeln!(text, "{NAME}_sum {}", micros as f64 / 1e6);
+        let _ = writeln!(text, "{NAME}_count {all}");
+        text
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_histogram_counts_what_is_below_its_bounds_unless_it_lies() {
+        let first = FirstTokens::default();
+        for millis in [3, 15, 15, 2000] {
+            first.record(Duration::from_millis(millis));
+        }
+        let page = first.page(false);
+        assert!(page.contains("_bucket{le=\"0.01\"} 1\n"), "{page}");
+        assert!(page.contains("_bucket{le=\"0.02\"} 3\n"), "{page}");
+        assert!(page.contains("_bucket{le=\"+Inf\"} 4\n"), "{page}");
+        assert!(page.contains("_sum 2.033\n"), "{page}");
+        let lie = first.page(true);
+        assert!(lie.contains("_bucket{le=\"0.000001\"} 4\n"), "{lie}");
+    }
 }

@@ -31,14 +31,16 @@ use std::{
 use anyhow::{Context as _, Result, ensure};
 use serde::Serialize;
 
-pub use self::verdicts::out_by_journal;
 use self::{
     raw::{Segment, Sniffer},
     requests::Requests,
     site::{Attacker, ECHO, Needs, QUIC, Site},
-    streams::Streams,
     turn::Turn,
     verdicts::Verdicts,
+};
+pub use self::{
+    streams::{Seen, Streams, Wanted},
+    verdicts::{out_by_journal, out_by_status},
 };
 use crate::{
     fleet::binary,

@@ -34,33 +34,33 @@ const PAGE: &str = "GET /health HTTP/1.1\r\nhost: chat\r\n\r\n";
 
 /// Connections to open to a service.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Wanted {
+pub struct Wanted {
     /// The service.
-    pub(super) target: SocketAddr,
+    pub target: SocketAddr,
     /// Answers that stream.
-    pub(super) streams: usize,
+    pub streams: usize,
     /// Connections that wait.
-    pub(super) waiting: usize,
+    pub waiting: usize,
 }
 
 /// A connection, as its client sees it.
 #[derive(Clone, Debug)]
-pub(super) struct Seen {
+pub struct Seen {
     /// The client's end.
-    pub(super) local: Option<SocketAddr>,
+    pub local: Option<SocketAddr>,
     /// The service's address.
-    pub(super) target: SocketAddr,
+    pub target: SocketAddr,
     /// When the client last got something.
-    pub(super) last: Option<Instant>,
+    pub last: Option<Instant>,
     /// Why it ended, if it did.
-    pub(super) error: Option<String>,
+    pub error: Option<String>,
 }
 
 type Shared = Arc<Mutex<Vec<Seen>>>;
 
 /// All of them, under way.
 #[derive(Debug)]
-pub(super) struct Streams {
+pub struct Streams {
     seen: Shared,
     ask: watch::Sender<bool>,
     stop: watch::Sender<bool>,
@@ -72,7 +72,7 @@ impl Streams {
     ///
     /// # Errors
     /// If one does not begin.
-    pub(super) fn open(client: &Namespace, wanted: &[Wanted]) -> Result<Self> {
+    pub fn open(client: &Namespace, wanted: &[Wanted]) -> Result<Self> {
         let seen = Shared::default();
         let (ask, asked) = watch::channel(false);
         let (stop, mut stopped) = watch::channel(false);
@@ -113,7 +113,7 @@ impl Streams {
 
     /// What clients see.
     #[must_use]
-    pub(super) fn seen(&self) -> Vec<Seen> {
+    pub fn seen(&self) -> Vec<Seen> {
         self.seen
             .lock()
             .unwrap_or_else(PoisonError::into_inner)
@@ -125,7 +125,7 @@ impl Streams {
     ///
     /// # Errors
     /// If the clients' thread has failed.
-    pub(super) fn finish(mut self) -> Result<Vec<String>> {
+    pub fn finish(mut self) -> Result<Vec<String>> {
         let since = Instant::now();
         self.ask.send_replace(true);
         let goes_on = |one: &Seen| one.error.is_some() || one.last.is_some_and(|at| at > since);

@@ -103,7 +103,7 @@ fn status_command(fleet: &Fleet) -> Command {
 }
 
 /// The backends that a status keeps from new flows, with the reason.
-fn out_by_status(status: &Value) -> Vec<String> {
+pub fn out_by_status(status: &Value) -> Vec<String> {
     let backends = status["backends"].as_array();
     let out = backends.into_iter().flatten().filter_map(|backend| {
         let health = backend["health"].as_str().unwrap_or_default();

@@ -13,7 +13,7 @@ struct Options {
     /// Seconds of each attack.
     #[arg(long, default_value_t = 60)]
     seconds: u64,
-    /// Only attacks with this in their name.
+    /// Only the attack of this name, or all with this in their names.
     #[arg(long, default_value = "")]
     only: String,
     /// Where random numbers begin.
@@ -39,7 +39,11 @@ fn main() -> ExitCode {
 
 fn attack(options: &Options) -> Result<()> {
     let mut attacks = all();
-    attacks.retain(|attack| attack.name.contains(&options.only));
+    let exact = attacks.iter().any(|attack| attack.name == options.only);
+    attacks.retain(|attack| match exact {
+        true => attack.name == options.only,
+        false => attack.name.contains(&options.only),
+    });
     if attacks.is_empty() {
         bail!(
             "no attack has {:?} in its name; --list prints them",

@@ -23,7 +23,10 @@ use steer_user::{
 use tempfile::TempDir;
 
 use super::{Policy, Probed, Site};
-use crate::sim::path::Path;
+use crate::{
+    attack::out_by_status,
+    sim::{fleet::Seeming, path::Path},
+};
 
 /// How often the loop looks, as in the daemon.
 const LOOK: Duration = Duration::from_millis(20);
@@ -142,6 +145,17 @@ impl Policy for Ours {
         self.look();
     }
 
+    fn ejected(&self, now: Duration) -> Vec<usize> {
+        let status = self.controller.status(self.start + now);
+        let status = status.expect("memory can be read");
+        let status = serde_json::to_value(&status).expect("a status is JSON");
+        let out = out_by_status(&status);
+        let names = out.iter().filter_map(|out| out.split(' ').next());
+        names
+            .filter_map(|name| name.strip_prefix('s')?.parse().ok())
+            .collect()
+    }
+
     fn moved(&self) -> Option<f64> {
         Some(self.moved)
     }
@@ -154,11 +168,22 @@ fn outcome(probed: Probed) -> Result<Sample, ProbeFailure> {
             seconds: 0,
         }),
         Probed::Answered {
+            seems: Some((seems, false)),
+            ..
+        } => Err(ProbeFailure::Hung {
+            trouble: match seems {
+                Seeming::NoProgress => Trouble::NoProgress,
+                Seeming::SlowPage => Trouble::Silent,
+            },
+            seconds: 0,
+        }),
+        Probed::Answered {
             rtt,
             running,
             waiting,
             slots,
             age,
+            seems,
             ..
         } => {
             let load = Load {
@@ -172,16 +197,32 @@ fn outcome(probed: Probed) -> Result<Sample, ProbeFailure> {
                 ..Load::default()
             };
             let mut report = OrcaLoadReport::default();
-            load.clone().write(&mut report);
+            let load = match seems {
+                // A page that does not come says nothing.
+                Some((Seeming::SlowPage, _)) => Load::default(),
+                _ => load,
+            };
+            load.write(&mut report);
+            if let Some((seems, _)) = seems {
+                report.named_metrics.insert("hint".to_owned(), hint(seems));
+            }
             Ok(Sample {
                 rtt,
                 handshake: None,
+                load: Load::parse(&report),
                 report,
-                load,
             })
         }
         Probed::Refused => Err(ProbeFailure::Refused("the process is gone".to_owned())),
         Probed::Lost => Err(ProbeFailure::Timeout),
+    }
+}
+
+/// A hint's number in a beacon's report.
+const fn hint(seems: Seeming) -> f64 {
+    match seems {
+        Seeming::NoProgress => 1.0,
+        Seeming::SlowPage => 2.0,
     }
 }
 
