@@ -170,7 +170,7 @@ pub fn all() -> Vec<Attack> {
             needs: few_ports,
             ..Attack::new(
                 "udp-ports",
-                "datagrams in many names, of which each takes a port of nat: 4,096 for each backend",
+                "datagrams in many names, of which each takes a port of nat: 2,048 for each backend",
                 5000,
                 floods::ports,
             )

@@ -278,7 +278,7 @@ fn document(fleet: &Fleet, needs: Needs) -> String {
         &format!("interfaces = [\"{OUTSIDE_PORT}\", "),
     );
     if needs.few_ports {
-        text = text.replace("[nat]\n", "[nat]\nports = \"20000-24095\"\n");
+        text = text.replace("[nat]\n", "[nat]\nports = \"20000-22047\"\n");
     }
     for (name, port, more) in [("echo", ECHO, ""), ("quic", QUIC, "quic = true\n")] {
         text += &format!(
