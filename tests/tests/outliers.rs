@@ -31,6 +31,10 @@ fn plan(fault: &'static str) -> Plan {
         thinking: [Duration::from_millis(20), Duration::from_millis(10)],
         tokens: 8,
         fault: Some(fault),
+        // In the midst of a ring: a busy machine shall not move them apart.
+        backends: NAMES
+            .map(|name| (name, Some(Duration::from_millis(8))))
+            .to_vec(),
         ..Plan::new(&NAMES, "nat")
     }
 }
@@ -237,7 +241,8 @@ fn a_beacon_that_lies_gains_little(mode: &'static str) {
     share(&fleet, 4);
     let after = share(&fleet, 4);
     // Some requests more are no gain but chance.
-    let limit = 1.25 / NAMES.len() as f64 + 0.03;
+    let fair = before.max(1.0 / NAMES.len() as f64);
+    let limit = 1.25 * fair + 0.03;
     assert!(
         after <= limit,
         "{mode}: {before:.3} before, {after:.3} after"
