@@ -39,7 +39,7 @@ pub struct Chat {
     pub tokens: u32,
     /// Its engine.
     pub engine: Engine,
-    /// What is wrong with it once the engine is faulty.
+    /// Fault that it has once the engine is faulty.
     pub fault: Option<Fault>,
 }
 
@@ -53,7 +53,7 @@ struct Inner {
     hung: AtomicBool,
     /// It is slower by a factor of ten.
     slow: AtomicBool,
-    /// It has the fault that its server is made with.
+    /// Whether it has the fault that its server is made with.
     faulty: AtomicBool,
     running: AtomicU64,
     tokens: AtomicU64,
@@ -164,7 +164,7 @@ impl Chat {
         );
     }
 
-    /// What is wrong with it now.
+    /// Returns the fault that it has now.
     fn fault(&self) -> Option<Fault> {
         let faulty = self.engine.0.faulty.load(Relaxed);
         self.fault.filter(|_| faulty)

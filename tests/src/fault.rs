@@ -9,7 +9,7 @@ use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
 use tokio::time::sleep;
 
-/// What is wrong with a chat server.
+/// Fault of a chat server.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub enum Fault {
     /// Completions are answered by status 429 at once.
@@ -43,7 +43,7 @@ impl Fault {
         }
     }
 
-    /// How much longer the page of metrics takes.
+    /// Returns the time that the page of metrics takes longer.
     pub(crate) fn page_delay(self) -> Duration {
         match self {
             Self::SlowPage => Duration::from_secs(6),

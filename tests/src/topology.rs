@@ -234,7 +234,7 @@ fn connect_client(node: &Namespace, client: &Namespace, link: &Link) -> Result<O
     Ok(medium.segment)
 }
 
-/// What is between the node and another namespace, as far as it has to be kept.
+/// Devices and threads between the node and another namespace that have to be kept.
 #[derive(Debug, Default)]
 pub(crate) struct Medium {
     line: Option<DelayLine>,

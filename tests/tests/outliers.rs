@@ -11,7 +11,7 @@ use std::{
 };
 
 use steer_tests::{
-    attack::{Streams, Wanted, out_by_journal},
+    attack::{Connections, Streams, out_by_journal},
     fleet::{Fleet, HTTP, Plan},
     load::{Load, Running, Sample},
 };
@@ -20,7 +20,7 @@ use tokio::sync::watch;
 const NAMES: [&str; 3] = ["a", "b", "c"];
 /// Requests that may be lost to a backend that fails them.
 const LOST: usize = 15;
-/// By when it has to be almost without traffic, and for how long that is looked at.
+/// Time by which it has to be almost without traffic, and length of the look at that.
 const BY: Duration = Duration::from_secs(10);
 const LOOK: Duration = Duration::from_secs(5);
 
@@ -46,12 +46,12 @@ fn fleet(plan: Plan) -> Fleet {
 }
 
 /// A load until it is told to stop, once its first requests are answered.
-struct Going {
+struct RunningLoad {
     running: Running,
     stop: watch::Sender<bool>,
 }
 
-impl Going {
+impl RunningLoad {
     fn start(fleet: &Fleet, every: Duration) -> Self {
         let (tell, told) = mpsc::channel();
         let (stop, stopped) = watch::channel(false);
@@ -80,7 +80,7 @@ impl Going {
 /// A backend of three begins to fail its requests fast: few of them are lost, and soon it gets next to none.
 fn fast_failure_does_not_attract(fault: &'static str) {
     let fleet = fleet(plan(fault));
-    let load = Going::start(&fleet, Duration::from_millis(50));
+    let load = RunningLoad::start(&fleet, Duration::from_millis(50));
     let begin = Instant::now();
     fleet.signal_server(0, libc::SIGHUP);
     thread::sleep(BY + LOOK);
@@ -131,13 +131,13 @@ fn a_slow_page_of_metrics_refuses_nobody_and_resets_nothing() {
         ..plan("slow-page")
     });
     let target = SocketAddr::new(fleet.vip(), HTTP);
-    let wanted = Wanted {
+    let connections = Connections {
         target,
         streams: 6,
         waiting: 3,
     };
-    let streams = Streams::open(&fleet.site.client, &[wanted]).unwrap();
-    let load = Going::start(&fleet, Duration::from_millis(50));
+    let streams = Streams::open(&fleet.site.client, &[connections]).unwrap();
+    let load = RunningLoad::start(&fleet, Duration::from_millis(50));
     let since = SystemTime::now();
     for backend in 0..NAMES.len() {
         fleet.signal_server(backend, libc::SIGHUP);

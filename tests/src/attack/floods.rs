@@ -5,7 +5,7 @@ use rand::Rng as _;
 
 use super::{
     site::{ECHO, QUIC},
-    turn::{End, Turn, datagram, segment},
+    turn::{AttackRun, End, datagram, segment},
 };
 use crate::{
     fleet::HTTP,
@@ -19,7 +19,7 @@ const BURST: u64 = 240_000;
 const INITIAL: usize = 1200;
 
 /// Datagrams of one host in the names of many, each of which takes a port of `nat`.
-pub(super) fn ports(turn: &mut Turn<'_>) -> Result<()> {
+pub(super) fn ports(turn: &mut AttackRun<'_>) -> Result<()> {
     let site = turn.site;
     while !turn.is_over() {
         let source = turn.spoofed();
@@ -27,14 +27,14 @@ pub(super) fn ports(turn: &mut Turn<'_>) -> Result<()> {
         if turn.sent() < BURST {
             turn.send(&site.neighbour, &packet.bytes())?;
         } else {
-            std::thread::sleep(turn.left());
+            std::thread::sleep(turn.remaining());
         }
     }
     Ok(())
 }
 
 /// First and later fragments of packets that are never whole, of TCP and UDP.
-pub(super) fn fragments(turn: &mut Turn<'_>) -> Result<()> {
+pub(super) fn fragments(turn: &mut AttackRun<'_>) -> Result<()> {
     let site = turn.site;
     while !turn.is_over() {
         let (source, numbers) = (turn.spoofed(), turn.numbers());
@@ -57,7 +57,7 @@ pub(super) fn fragments(turn: &mut Turn<'_>) -> Result<()> {
 }
 
 /// Initials with connection ids of nobody's making, to the service and to a beacon.
-pub(super) fn initials(turn: &mut Turn<'_>) -> Result<()> {
+pub(super) fn initials(turn: &mut AttackRun<'_>) -> Result<()> {
     let site = turn.site;
     while !turn.is_over() {
         for service in [(VIP_V4, QUIC), site.beacon(0)] {
@@ -70,7 +70,7 @@ pub(super) fn initials(turn: &mut Turn<'_>) -> Result<()> {
 }
 
 /// A datagram that looks like a client's Initial as far as anybody without keys can see.
-fn initial(turn: &mut Turn<'_>) -> Vec<u8> {
+fn initial(turn: &mut AttackRun<'_>) -> Vec<u8> {
     let mut payload = vec![0xc3, 0, 0, 0, 1, 8];
     payload.extend(turn.random.random::<[u8; 8]>());
     payload.extend([0, 0]);
@@ -83,7 +83,7 @@ fn initial(turn: &mut Turn<'_>) -> Vec<u8> {
 
 /// Datagrams that are no QUIC to a beacon, in anybody's name and in the node's, and to the node's probes
 /// in the beacon's name.
-pub(super) fn garbage(turn: &mut Turn<'_>) -> Result<()> {
+pub(super) fn garbage(turn: &mut AttackRun<'_>) -> Result<()> {
     let site = turn.site;
     let beacon = site.beacon(0);
     while !turn.is_over() {

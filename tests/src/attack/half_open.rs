@@ -20,7 +20,7 @@ use quinn::{
 use steer_user::probe::ALPN;
 use tokio::runtime::Builder;
 
-use super::turn::Turn;
+use super::turn::AttackRun;
 use crate::tls;
 
 /// Handshakes at a time, and those of one port.
@@ -30,15 +30,15 @@ const OF_A_PORT: usize = 100;
 const GAP: Duration = Duration::from_millis(2);
 
 /// A socket that hears nothing, so that its client tries again and again.
-struct Deaf(Arc<dyn AsyncUdpSocket>);
+struct DeafSocket(Arc<dyn AsyncUdpSocket>);
 
-impl fmt::Debug for Deaf {
+impl fmt::Debug for DeafSocket {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("Deaf")
+        f.write_str("DeafSocket")
     }
 }
 
-impl AsyncUdpSocket for Deaf {
+impl AsyncUdpSocket for DeafSocket {
     fn create_io_poller(self: Arc<Self>) -> Pin<Box<dyn UdpPoller>> {
         self.0.clone().create_io_poller()
     }
@@ -63,9 +63,9 @@ impl AsyncUdpSocket for Deaf {
 
 /// Begins handshakes and keeps them half open. A client that has no answer repeats its Initial, which keeps
 /// the beacon's side alive.
-pub(super) fn handshakes(turn: &mut Turn<'_>) -> Result<()> {
+pub(super) fn handshakes(turn: &mut AttackRun<'_>) -> Result<()> {
     let (address, port) = turn.site.beacon(0);
-    let (beacon, left) = (SocketAddr::new(address.into(), port), turn.left());
+    let (beacon, left) = (SocketAddr::new(address.into(), port), turn.remaining());
     let namespace = &turn.site.neighbour.namespace;
     namespace.enter(|| {
         let runtime = Builder::new_current_thread().enable_all().build()?;
@@ -92,9 +92,9 @@ pub(super) fn handshakes(turn: &mut Turn<'_>) -> Result<()> {
 fn endpoint() -> Result<Endpoint> {
     let socket = UdpSocket::bind((Ipv4Addr::UNSPECIFIED, 0))?;
     let runtime = Arc::new(TokioRuntime);
-    let deaf = Arc::new(Deaf(runtime.wrap_udp_socket(socket)?));
+    let socket = Arc::new(DeafSocket(runtime.wrap_udp_socket(socket)?));
     let config = EndpointConfig::default();
-    Endpoint::new_with_abstract_socket(config, None, deaf, runtime).map_err(|e| anyhow!(e))
+    Endpoint::new_with_abstract_socket(config, None, socket, runtime).map_err(|e| anyhow!(e))
 }
 
 fn config() -> Result<ClientConfig> {

@@ -34,12 +34,12 @@ use serde::Serialize;
 use self::{
     raw::{Segment, Sniffer},
     requests::Requests,
-    site::{Attacker, ECHO, Needs, QUIC, Site},
-    turn::Turn,
+    site::{Attacker, ECHO, QUIC, Requirements, Site},
+    turn::AttackRun,
     verdicts::Verdicts,
 };
 pub use self::{
-    streams::{Seen, Streams, Wanted},
+    streams::{ConnectionState, Connections, Streams},
     verdicts::{out_by_journal, out_by_status},
 };
 use crate::{
@@ -55,10 +55,10 @@ pub struct Attack {
     /// Its packets.
     pub about: &'static str,
     rate: u32,
-    needs: Needs,
+    requirements: Requirements,
     /// Whether nodes that are new to a beacon have to get through meanwhile.
     asks: bool,
-    run: fn(&mut Turn<'_>) -> Result<()>,
+    run: fn(&mut AttackRun<'_>) -> Result<()>,
 }
 
 impl Attack {
@@ -66,13 +66,13 @@ impl Attack {
         name: &'static str,
         about: &'static str,
         rate: u32,
-        run: fn(&mut Turn<'_>) -> Result<()>,
+        run: fn(&mut AttackRun<'_>) -> Result<()>,
     ) -> Self {
         Self {
             name,
             about,
             rate,
-            needs: Needs {
+            requirements: Requirements {
                 quic: false,
                 few_ports: false,
             },
@@ -85,13 +85,13 @@ impl Attack {
 /// All attacks, behind one that does nothing and shows that the site alone loses nothing.
 #[must_use]
 pub fn all() -> Vec<Attack> {
-    let quic = Needs {
+    let quic = Requirements {
         quic: true,
-        ..Needs::default()
+        ..Requirements::default()
     };
-    let few_ports = Needs {
+    let few_ports = Requirements {
         few_ports: true,
-        ..Needs::default()
+        ..Requirements::default()
     };
     vec![
         Attack::new(
@@ -110,19 +110,19 @@ pub fn all() -> Vec<Attack> {
             "rst-syn",
             "RST and SYN in a neighbour's name",
             4000,
-            segments::resets_and_begins,
+            segments::resets_and_syns,
         ),
         Attack::new(
             "syn-open",
             "SYN and SYN-ACK on open flows, as clients and as backends",
             2000,
-            segments::begins,
+            segments::syns,
         ),
         Attack::new(
             "fin",
             "FIN with a random sequence number",
             2000,
-            segments::ends,
+            segments::fins,
         ),
         Attack::new(
             "ack",
@@ -167,7 +167,7 @@ pub fn all() -> Vec<Attack> {
             segments::martians,
         ),
         Attack {
-            needs: few_ports,
+            requirements: few_ports,
             ..Attack::new(
                 "udp-ports",
                 "datagrams in many names, of which each takes a port of nat: 2,048 for each backend",
@@ -182,7 +182,7 @@ pub fn all() -> Vec<Attack> {
             floods::fragments,
         ),
         Attack {
-            needs: quic,
+            requirements: quic,
             ..Attack::new(
                 "initials",
                 "QUIC Initials with ids of nobody's making, to service and beacon",
@@ -211,12 +211,12 @@ pub fn all() -> Vec<Attack> {
     ]
 }
 
-fn nothing(turn: &mut Turn<'_>) -> Result<()> {
-    thread::sleep(turn.left());
+fn nothing(turn: &mut AttackRun<'_>) -> Result<()> {
+    thread::sleep(turn.remaining());
     Ok(())
 }
 
-/// What came of an attack.
+/// Outcome of an attack.
 #[derive(Clone, Debug, Serialize)]
 pub struct Outcome {
     /// The attack.
@@ -240,7 +240,7 @@ pub struct Outcome {
 }
 
 impl Outcome {
-    /// What should not have come of it, in words.
+    /// Returns the effects that the attack should not have had, in words.
     #[must_use]
     pub fn faults(&self) -> Vec<String> {
         let mut faults = Vec::new();
@@ -272,21 +272,21 @@ impl Outcome {
 /// # Errors
 /// If the site cannot be made, or an attacker cannot send.
 pub fn run(attack: &Attack, length: Duration, seed: u64) -> Result<Outcome> {
-    let site = Site::start(attack.needs)?;
+    let site = Site::start(attack.requirements)?;
     let client = &site.fleet.site.client;
     let connections = Site::connections();
     let streams = Streams::open(client, &connections)?;
     let mut requests = Requests::start(client, &Site::chats())?;
     requests.add_datagrams(client, SocketAddr::new(VIP_V4.into(), ECHO))?;
-    if attack.needs.quic {
+    if attack.requirements.quic {
         requests.add_quic(client, SocketAddr::new(VIP_V4.into(), QUIC))?;
     }
     if attack.asks {
         add_new_node(&mut requests, &site)?;
     }
     let verdicts = Verdicts::follow(&site.fleet)?;
-    let (diverted, sniffers) = divert(&site, &streams)?;
-    let mut turn = Turn::begin(&site, &streams, seed, attack.rate, length);
+    let (diverted, sniffers) = count_diverted(&site, &streams)?;
+    let mut turn = AttackRun::start(&site, &streams, seed, attack.rate, length);
     (attack.run)(&mut turn).with_context(|| format!("attack {}", attack.name))?;
     let packets = turn.sent();
     let broken = streams.finish()?;
@@ -312,9 +312,9 @@ pub fn run(attack: &Attack, length: Duration, seed: u64) -> Result<Outcome> {
 }
 
 /// Counts the bytes of clients' connections that come to an attacker's hardware address.
-fn divert(site: &Site, streams: &Streams) -> Result<(Arc<AtomicU64>, Vec<Sniffer>)> {
+fn count_diverted(site: &Site, streams: &Streams) -> Result<(Arc<AtomicU64>, Vec<Sniffer>)> {
     let diverted = Arc::<AtomicU64>::default();
-    let victims: Vec<_> = streams.seen();
+    let victims: Vec<_> = streams.states();
     let is_theirs = move |segment: &Segment| {
         let ends = [segment.source, segment.destination]
             .map(|(address, port)| Some(SocketAddr::new(address.into(), port)));

@@ -21,25 +21,25 @@ use crate::{
 
 /// From one request to the next, of each kind.
 const EVERY: Duration = Duration::from_millis(25);
-/// The same over QUIC, where each is a whole handshake.
+/// From one QUIC connection to the next, of which each is a whole handshake.
 const QUIC_EVERY: Duration = Duration::from_millis(250);
-/// What a request may take on a machine that has other work.
+/// Longest time that a request may take on a machine that has other work.
 const TIMEOUT: Duration = Duration::from_secs(5);
-/// What a datagram's answer may take until the client asks again, and how often it asks.
+/// Time to wait for a datagram's answer, and number of attempts.
 const RETRY: (Duration, usize) = (Duration::from_secs(1), 3);
 /// One in so many datagrams is too long for a frame.
 const LONG: usize = 8;
 
 /// Requests, and those that failed.
 #[derive(Clone, Debug, Default)]
-pub(super) struct Tally {
+pub(super) struct RequestCounts {
     /// All.
     pub(super) requests: usize,
-    /// Why the failed ones failed.
+    /// Reasons of those that failed.
     pub(super) failed: Vec<String>,
 }
 
-impl Tally {
+impl RequestCounts {
     fn add(&mut self, other: Self) {
         self.requests += other.requests;
         self.failed.extend(other.failed);
@@ -52,7 +52,7 @@ pub(super) struct Requests {
     loads: Vec<Running>,
     stop: watch::Sender<bool>,
     stopped: Arc<AtomicBool>,
-    threads: Vec<JoinHandle<Result<Tally>>>,
+    threads: Vec<JoinHandle<Result<RequestCounts>>>,
 }
 
 impl Requests {
@@ -121,7 +121,7 @@ impl Requests {
     ) -> Result<()> {
         let stopped = self.stopped.clone();
         let thread = client.thread(move || {
-            let mut tally = Tally::default();
+            let mut tally = RequestCounts::default();
             while !stopped.load(Relaxed) {
                 let start = Instant::now();
                 if let Err(error) = request(tally.requests) {
@@ -140,13 +140,13 @@ impl Requests {
     ///
     /// # Errors
     /// If a thread has failed.
-    pub(super) fn finish(self) -> Result<Tally> {
+    pub(super) fn finish(self) -> Result<RequestCounts> {
         self.stop.send_replace(true);
         self.stopped.store(true, Relaxed);
-        let mut all = Tally::default();
+        let mut all = RequestCounts::default();
         for load in self.loads {
             let samples = load.finish()?;
-            all.add(Tally {
+            all.add(RequestCounts {
                 requests: samples.len(),
                 failed: samples.into_iter().filter_map(|s| s.error).collect(),
             });

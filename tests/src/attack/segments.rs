@@ -13,7 +13,7 @@ use rand::Rng as _;
 use super::{
     raw,
     site::{Attacker, NatFlow, Site},
-    turn::{End, Turn, segment},
+    turn::{AttackRun, End, segment},
 };
 use crate::{
     fleet::HTTP,
@@ -22,7 +22,7 @@ use crate::{
 };
 
 const CHAT: End = (VIP_V4, HTTP);
-/// How long a SYN may take to a backend, where it shows its port of `nat`.
+/// Longest time that a SYN may take to a backend, where it shows its port of `nat`.
 const ON_ITS_WAY: Duration = Duration::from_millis(30);
 /// SYNs of the attacker's own begin with this in their sequence numbers.
 const MARK: u32 = 0xa77a_0000;
@@ -30,7 +30,7 @@ const MARK: u32 = 0xa77a_0000;
 const REPEATED: usize = 300;
 
 /// Segments of these flags in the names of clients and of backends, from everywhere.
-fn both_ways(turn: &mut Turn<'_>, kinds: &[u8]) -> Result<()> {
+fn both_ways(turn: &mut AttackRun<'_>, kinds: &[u8]) -> Result<()> {
     let site = turn.site;
     while !turn.is_over() {
         for [client, service] in turn.victims() {
@@ -62,20 +62,20 @@ fn towards_node(site: &Site, flow: NatFlow) -> Vec<&Attacker> {
     all
 }
 
-pub(super) fn resets(turn: &mut Turn<'_>) -> Result<()> {
+pub(super) fn resets(turn: &mut AttackRun<'_>) -> Result<()> {
     both_ways(turn, &[RST, RST | ACK])
 }
 
-pub(super) fn ends(turn: &mut Turn<'_>) -> Result<()> {
+pub(super) fn fins(turn: &mut AttackRun<'_>) -> Result<()> {
     both_ways(turn, &[FIN | ACK, FIN])
 }
 
-pub(super) fn begins(turn: &mut Turn<'_>) -> Result<()> {
+pub(super) fn syns(turn: &mut AttackRun<'_>) -> Result<()> {
     both_ways(turn, &[SYN, SYN | ACK])
 }
 
 /// A reset and a SYN behind it, which would begin the flow anew.
-pub(super) fn resets_and_begins(turn: &mut Turn<'_>) -> Result<()> {
+pub(super) fn resets_and_syns(turn: &mut AttackRun<'_>) -> Result<()> {
     let site = turn.site;
     while !turn.is_over() {
         for victim in turn.victims() {
@@ -89,7 +89,7 @@ pub(super) fn resets_and_begins(turn: &mut Turn<'_>) -> Result<()> {
 }
 
 /// Acknowledgments in a neighbour's name, with the attacker's own hardware address.
-pub(super) fn acknowledgments(turn: &mut Turn<'_>) -> Result<()> {
+pub(super) fn acknowledgments(turn: &mut AttackRun<'_>) -> Result<()> {
     let site = turn.site;
     while !turn.is_over() {
         for victim in turn.victims() {
@@ -105,7 +105,7 @@ pub(super) fn acknowledgments(turn: &mut Turn<'_>) -> Result<()> {
 }
 
 /// SYNs with a wrong checksum, repeated as if nobody answered them.
-pub(super) fn unanswered(turn: &mut Turn<'_>) -> Result<()> {
+pub(super) fn unanswered(turn: &mut AttackRun<'_>) -> Result<()> {
     let site = turn.site;
     let syns: Vec<Vec<u8>> = (0..REPEATED)
         .map(|_| {
@@ -129,7 +129,7 @@ fn broken(packet: &Packet) -> Vec<u8> {
 }
 
 /// SYNs with a wrong checksum, which no backend answers, and resets in the backends' names.
-pub(super) fn refusals_of_broken_syns(turn: &mut Turn<'_>) -> Result<()> {
+pub(super) fn refusals_of_broken_syns(turn: &mut AttackRun<'_>) -> Result<()> {
     refusals(turn, broken, |_, turn| {
         [turn.numbers()[0], turn.numbers()[1]]
     })
@@ -137,16 +137,16 @@ pub(super) fn refusals_of_broken_syns(turn: &mut Turn<'_>) -> Result<()> {
 
 /// SYNs as they should be, and the refusal that would be right, from the backend's segment where there is
 /// an attacker.
-pub(super) fn refusals_of_good_syns(turn: &mut Turn<'_>) -> Result<()> {
+pub(super) fn refusals_of_good_syns(turn: &mut AttackRun<'_>) -> Result<()> {
     refusals(turn, Packet::bytes, |syn, _| {
         [0, syn.sequence.wrapping_add(1)]
     })
 }
 
 fn refusals(
-    turn: &mut Turn<'_>,
+    turn: &mut AttackRun<'_>,
     frame: impl Fn(&Packet) -> Vec<u8>,
-    answer: impl Fn(raw::Segment, &mut Turn<'_>) -> [u32; 2],
+    answer: impl Fn(raw::Segment, &mut AttackRun<'_>) -> [u32; 2],
 ) -> Result<()> {
     let site = turn.site;
     let (tell, told) = mpsc::channel();
@@ -189,7 +189,7 @@ const ERRORS: [([u8; 2], u32); 4] = [
 ];
 
 /// ICMP errors about clients' flows, flows of `nat` and probes.
-pub(super) fn icmp_errors(turn: &mut Turn<'_>) -> Result<()> {
+pub(super) fn icmp_errors(turn: &mut AttackRun<'_>) -> Result<()> {
     let site = turn.site;
     while !turn.is_over() {
         let mut quoted = Vec::new();
@@ -227,7 +227,7 @@ fn error(from: &Attacker, packet: &Packet, kind: [u8; 2], word: u32) -> Vec<u8> 
 }
 
 /// Frames for other hosts, for all and for groups, that would hurt if they were for the node.
-pub(super) fn frames_for_others(turn: &mut Turn<'_>) -> Result<()> {
+pub(super) fn frames_for_others(turn: &mut AttackRun<'_>) -> Result<()> {
     let site = turn.site;
     while !turn.is_over() {
         for victim in turn.victims() {
@@ -263,7 +263,7 @@ const MARTIANS: [Ipv4Addr; 8] = [
 ];
 
 /// Packets with such sources, TCP and UDP.
-pub(super) fn martians(turn: &mut Turn<'_>) -> Result<()> {
+pub(super) fn martians(turn: &mut AttackRun<'_>) -> Result<()> {
     let site = turn.site;
     while !turn.is_over() {
         for source in MARTIANS {

@@ -11,7 +11,7 @@ use anyhow::{Context, Result};
 
 use super::{
     raw::{Raw, Segment, Sniffer},
-    streams::Wanted,
+    streams::Connections,
 };
 use crate::{
     echo::Echo,
@@ -96,9 +96,9 @@ const fn hardware(link: u8, host: u8) -> [u8; 6] {
     [2, 0x77, 0, 0, link, host]
 }
 
-/// What an attack needs of the site besides.
+/// Requirements of an attack beyond the usual site.
 #[derive(Clone, Copy, Debug, Default)]
-pub(super) struct Needs {
+pub(super) struct Requirements {
     /// QUIC servers behind the QUIC service.
     pub(super) quic: bool,
     /// So few ports of `nat` that a short attack can take them all.
@@ -125,7 +125,7 @@ impl Site {
     ///
     /// # Errors
     /// Without root, or if a part does not start.
-    pub(super) fn start(needs: Needs) -> Result<Self> {
+    pub(super) fn start(requirements: Requirements) -> Result<Self> {
         let mut fleet = Fleet::new(Plan {
             defaults: true,
             watched: true,
@@ -144,13 +144,13 @@ impl Site {
             OUTSIDE,
             &Link::Veth,
         )?;
-        fs::write(fleet.config_path(), document(&fleet, needs))?;
+        fs::write(fleet.config_path(), document(&fleet, requirements))?;
         let behind_nat = fleet.site.backends[..BEHIND_NAT].iter().zip(NAMES);
         let (mut echoes, mut quic) = (Vec::new(), Vec::new());
         for (backend, name) in behind_nat {
             let address = SocketAddr::new(backend.v4.into(), ECHO);
             echoes.push(Echo::start_in(&backend.namespace, address, name)?);
-            if needs.quic {
+            if requirements.quic {
                 quic.push(Server::start_in(&backend.namespace, QUIC, name, None)?);
             }
         }
@@ -177,9 +177,9 @@ impl Site {
 
     /// Connections that clients keep open.
     #[must_use]
-    pub(super) fn connections() -> [Wanted; 2] {
+    pub(super) fn connections() -> [Connections; 2] {
         let [nat, tunnel] = Self::chats();
-        [(nat, 12, 8), (tunnel, 4, 2)].map(|(target, streams, waiting)| Wanted {
+        [(nat, 12, 8), (tunnel, 4, 2)].map(|(target, streams, waiting)| Connections {
             target,
             streams,
             waiting,
@@ -271,13 +271,13 @@ pub(super) struct NatFlow {
 }
 
 /// The usual configuration with the attackers' interface, and services over UDP.
-fn document(fleet: &Fleet, needs: Needs) -> String {
+fn document(fleet: &Fleet, requirements: Requirements) -> String {
     let usual = fleet.config();
     let mut text = usual.replace(
         "interfaces = [",
         &format!("interfaces = [\"{OUTSIDE_PORT}\", "),
     );
-    if needs.few_ports {
+    if requirements.few_ports {
         text = text.replace("[nat]\n", "[nat]\nports = \"20000-22047\"\n");
     }
     for (name, port, more) in [("echo", ECHO, ""), ("quic", QUIC, "quic = true\n")] {

@@ -20,9 +20,9 @@ use tokio::{
 
 use crate::{fleet::wait, netns::Namespace};
 
-/// How long a connection may take to begin, on a machine that has other work.
+/// Longest time that a connection may take to begin, on a machine that has other work.
 const BEGIN: Duration = Duration::from_secs(20);
-/// How long a stream may be silent after an attack before it counts as broken: longer than three
+/// Longest time that a stream may be silent after an attack before it counts as broken: longer than three
 /// retransmissions take.
 const SILENCE: Duration = Duration::from_secs(10);
 const STREAM: &str = concat!(
@@ -34,7 +34,7 @@ const PAGE: &str = "GET /health HTTP/1.1\r\nhost: chat\r\n\r\n";
 
 /// Connections to open to a service.
 #[derive(Clone, Copy, Debug)]
-pub struct Wanted {
+pub struct Connections {
     /// The service.
     pub target: SocketAddr,
     /// Answers that stream.
@@ -45,18 +45,18 @@ pub struct Wanted {
 
 /// A connection, as its client sees it.
 #[derive(Clone, Debug)]
-pub struct Seen {
+pub struct ConnectionState {
     /// The client's end.
     pub local: Option<SocketAddr>,
     /// The service's address.
     pub target: SocketAddr,
-    /// When the client last got something.
+    /// Time at which the client last got something.
     pub last: Option<Instant>,
-    /// Why it ended, if it did.
+    /// Reason for which it ended, if it did.
     pub error: Option<String>,
 }
 
-type Shared = Arc<Mutex<Vec<Seen>>>;
+type Shared = Arc<Mutex<Vec<ConnectionState>>>;
 
 /// All of them, under way.
 #[derive(Debug)]
@@ -72,21 +72,21 @@ impl Streams {
     ///
     /// # Errors
     /// If one does not begin.
-    pub fn open(client: &Namespace, wanted: &[Wanted]) -> Result<Self> {
+    pub fn open(client: &Namespace, connections: &[Connections]) -> Result<Self> {
         let seen = Shared::default();
         let (ask, asked) = watch::channel(false);
         let (stop, mut stopped) = watch::channel(false);
-        let (shared, wanted) = (seen.clone(), wanted.to_vec());
+        let (shared, connections) = (seen.clone(), connections.to_vec());
         let thread = client.thread(move || {
             runtime::Builder::new_current_thread()
                 .enable_all()
                 .build()?
                 .block_on(async {
                     let mut tasks = JoinSet::new();
-                    for wanted in wanted {
-                        for number in 0..wanted.streams + wanted.waiting {
-                            let one = One::begin(&shared, wanted.target);
-                            let waits = (number >= wanted.streams).then(|| asked.clone());
+                    for connections in connections {
+                        for number in 0..connections.streams + connections.waiting {
+                            let one = Connection::register(&shared, connections.target);
+                            let waits = (number >= connections.streams).then(|| asked.clone());
                             tasks.spawn(one.run(waits));
                         }
                     }
@@ -102,7 +102,7 @@ impl Streams {
             thread: Some(thread),
         };
         wait(BEGIN, "all connections are answered", || {
-            let seen = streams.seen();
+            let seen = streams.states();
             if let Some(error) = seen.iter().find_map(|one| one.error.clone()) {
                 bail!("a connection did not begin: {error}");
             }
@@ -111,9 +111,9 @@ impl Streams {
         Ok(streams)
     }
 
-    /// What clients see.
+    /// Returns the state of each, as its client sees it.
     #[must_use]
-    pub fn seen(&self) -> Vec<Seen> {
+    pub fn states(&self) -> Vec<ConnectionState> {
         self.seen
             .lock()
             .unwrap_or_else(PoisonError::into_inner)
@@ -128,12 +128,13 @@ impl Streams {
     pub fn finish(mut self) -> Result<Vec<String>> {
         let since = Instant::now();
         self.ask.send_replace(true);
-        let goes_on = |one: &Seen| one.error.is_some() || one.last.is_some_and(|at| at > since);
+        let goes_on =
+            |one: &ConnectionState| one.error.is_some() || one.last.is_some_and(|at| at > since);
         // What is silent still is counted below.
         drop(wait(SILENCE, "all go on", || {
-            Ok(self.seen().iter().all(goes_on))
+            Ok(self.states().iter().all(goes_on))
         }));
-        let broken = self.seen().into_iter().filter_map(|one| {
+        let broken = self.states().into_iter().filter_map(|one| {
             let silent = one.last.is_none_or(|at| at <= since);
             let silent = silent.then(|| "silent".to_owned());
             let why = one.error.or(silent)?;
@@ -163,17 +164,17 @@ impl Drop for Streams {
     }
 }
 
-/// One of them.
-struct One {
+/// One of the connections.
+struct Connection {
     shared: Shared,
     index: usize,
     target: SocketAddr,
 }
 
-impl One {
-    fn begin(shared: &Shared, target: SocketAddr) -> Self {
+impl Connection {
+    fn register(shared: &Shared, target: SocketAddr) -> Self {
         let mut seen = shared.lock().unwrap_or_else(PoisonError::into_inner);
-        seen.push(Seen {
+        seen.push(ConnectionState {
             local: None,
             target,
             last: None,
@@ -186,7 +187,7 @@ impl One {
         }
     }
 
-    fn record(&self, change: impl FnOnce(&mut Seen)) {
+    fn record(&self, change: impl FnOnce(&mut ConnectionState)) {
         let mut seen = self.shared.lock().unwrap_or_else(PoisonError::into_inner);
         change(&mut seen[self.index]);
     }

@@ -18,16 +18,16 @@ use crate::packet::{Packet, Transport};
 /// An end of a flow.
 pub(super) type End = (Ipv4Addr, u16);
 
-/// How far an attack may be ahead of its rate.
+/// Longest time that an attack may be ahead of its rate.
 const AHEAD: Duration = Duration::from_millis(3);
 
 /// An attack under way.
-pub(super) struct Turn<'a> {
+pub(super) struct AttackRun<'a> {
     /// The site.
     pub(super) site: &'a Site,
     /// Clients' connections that are to stay open.
     pub(super) streams: &'a Streams,
-    /// All that is random.
+    /// Source of all that is random.
     pub(super) random: StdRng,
     end: Instant,
     every: Duration,
@@ -35,10 +35,10 @@ pub(super) struct Turn<'a> {
     sent: u64,
 }
 
-impl<'a> Turn<'a> {
+impl<'a> AttackRun<'a> {
     /// Begins an attack of so many packets a second.
     #[must_use]
-    pub(super) fn begin(
+    pub(super) fn start(
         site: &'a Site,
         streams: &'a Streams,
         seed: u64,
@@ -63,9 +63,9 @@ impl<'a> Turn<'a> {
         Instant::now() >= self.end
     }
 
-    /// How long it goes on.
+    /// Returns the time that is left.
     #[must_use]
-    pub(super) fn left(&self) -> Duration {
+    pub(super) fn remaining(&self) -> Duration {
         self.end.saturating_duration_since(Instant::now())
     }
 
@@ -126,7 +126,7 @@ impl<'a> Turn<'a> {
     /// Clients' flows: the client's end and the service's.
     #[must_use]
     pub(super) fn victims(&self) -> Vec<[End; 2]> {
-        let seen = self.streams.seen();
+        let seen = self.streams.states();
         let ends = seen
             .iter()
             .filter_map(|one| match (one.local?, one.target) {

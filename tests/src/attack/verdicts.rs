@@ -1,4 +1,4 @@
-//! What the daemon concludes of backends meanwhile.
+//! Verdicts of the daemon about backends during an attack.
 
 use std::{
     collections::BTreeSet,
@@ -119,7 +119,7 @@ pub fn out_by_status(status: &Value) -> Vec<String> {
     out.collect()
 }
 
-/// The same by what the journal tells since a time.
+/// Returns the backends that the journal keeps from new flows since a time, with the reason.
 ///
 /// # Errors
 /// If it cannot be read.

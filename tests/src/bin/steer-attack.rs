@@ -16,7 +16,7 @@ struct Options {
     /// Only the attack of this name, or all with this in their names.
     #[arg(long, default_value = "")]
     only: String,
-    /// Where random numbers begin.
+    /// Seed of the random numbers.
     #[arg(long, default_value_t = 1)]
     seed: u64,
     /// Print outcomes as JSON.

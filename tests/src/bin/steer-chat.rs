@@ -34,7 +34,7 @@ struct Arguments {
     /// Tokens in an answer.
     #[arg(long, default_value_t = 8)]
     tokens: u32,
-    /// What is wrong with it from SIGHUP on.
+    /// Fault that it has from SIGHUP on.
     #[arg(long, value_enum)]
     fault: Option<Fault>,
 }

@@ -18,7 +18,7 @@ struct Options {
     /// Hours of each day.
     #[arg(long, default_value_t = 24)]
     hours: u64,
-    /// How many days.
+    /// Number of days.
     #[arg(long, default_value_t = 2)]
     days: u64,
     /// The first day's seed.

@@ -251,7 +251,7 @@ impl Fleet {
         self.start_beacon(index)
     }
 
-    /// How a backend is reached.
+    /// Returns the mode of a backend.
     fn mode(&self, index: usize) -> &'static str {
         if self.is_tunnelled(index) {
             return "ipip";

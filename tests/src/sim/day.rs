@@ -5,7 +5,7 @@ use std::time::Duration;
 use rand::{Rng as _, SeedableRng as _, rngs::StdRng};
 
 use super::{
-    fleet::{Seeming, State},
+    fleet::{State, Symptom},
     scenario::{Act, Scenario},
 };
 
@@ -14,17 +14,17 @@ const SERVERS: usize = 6;
 /// From the end of one thing that happens to a server to the next: at least, and more at most.
 const APART_S: [f64; 2] = [60.0, 1000.0];
 
-/// What happens for a while.
+/// Something that happens for a while.
 #[derive(Clone, Copy, Debug)]
 enum Episode {
-    Seems(Seeming),
+    Symptom(Symptom),
     Is(State),
 }
 
 /// Kinds, and how many seconds each takes.
 const EPISODES: [(Episode, [f64; 2]); 5] = [
-    (Episode::Seems(Seeming::SlowPage), [1.0, 30.0]),
-    (Episode::Seems(Seeming::NoProgress), [20.0, 120.0]),
+    (Episode::Symptom(Symptom::SlowPage), [1.0, 30.0]),
+    (Episode::Symptom(Symptom::NoProgress), [20.0, 120.0]),
     // Shorter than what makes a server silent, and longer.
     (Episode::Is(State::Paused), [0.02, 0.15]),
     (Episode::Is(State::Paused), [0.5, 4.0]),
@@ -42,9 +42,10 @@ pub fn day(length: Duration, seed: u64) -> Scenario {
             let (episode, [least, most]) = EPISODES[random.random_range(0..EPISODES.len())];
             let end = at + random.random_range(least..most);
             let (begins, ends) = match episode {
-                Episode::Seems(seeming) => {
-                    (Act::Seems(server, Some(seeming)), Act::Seems(server, None))
-                }
+                Episode::Symptom(symptom) => (
+                    Act::Symptom(server, Some(symptom)),
+                    Act::Symptom(server, None),
+                ),
                 Episode::Is(state) => (
                     Act::State(server, state),
                     Act::State(server, State::Serving),

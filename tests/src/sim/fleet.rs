@@ -50,13 +50,13 @@ pub enum State {
     Dead,
     /// Nothing comes back.
     Gone,
-    /// It stands still for a moment, with all that it works on, and goes on with it.
+    /// Standing still for a moment, with all that it works on, and going on with it.
     Paused,
 }
 
 /// A weak sign of trouble with an engine that serves its clients.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Seeming {
+pub enum Symptom {
     /// A long prompt keeps its counters from going on.
     NoProgress,
     /// Its page of metrics takes long.
@@ -82,9 +82,9 @@ pub struct Server {
     pub waiting: VecDeque<usize>,
     /// When it last got something done.
     pub progress: Duration,
-    /// What its engine seems to be like to its beacon, which is not so.
-    pub seems: Option<Seeming>,
-    /// When something was last wrong with it.
+    /// Symptom that its beacon sees although it serves its clients.
+    pub symptom: Option<Symptom>,
+    /// Time at which something was last wrong with it.
     pub wrong: Duration,
     /// The load that it reports, if that stands still.
     pub stale: Option<(u32, u32, Duration)>,
@@ -103,7 +103,7 @@ impl Server {
             running: 0,
             waiting: VecDeque::new(),
             progress: Duration::ZERO,
-            seems: None,
+            symptom: None,
             wrong: Duration::ZERO,
             stale: None,
         }

@@ -12,7 +12,7 @@ mod scenario;
 mod world;
 
 pub use self::day::day;
-pub use self::fleet::{Kind, Seeming, Server, State};
+pub use self::fleet::{Kind, Server, State, Symptom};
 pub use self::outcome::Outcome;
 pub use self::scenario::{Act, Scenario, all, large};
 pub use self::world::run;

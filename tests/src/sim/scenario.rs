@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use super::fleet::{Kind, Seeming, State};
+use super::fleet::{Kind, State, Symptom};
 
 /// Something that happens at a time.
 #[derive(Clone, Copy, Debug)]
@@ -13,8 +13,8 @@ pub enum Act {
     Speed(usize, f64),
     /// What becomes of packets to a server.
     State(usize, State),
-    /// What an engine seems to be like that serves its clients.
-    Seems(usize, Option<Seeming>),
+    /// Symptom of an engine that serves its clients.
+    Symptom(usize, Option<Symptom>),
     /// What becomes of packets to all servers of a region.
     Region(usize, State),
     /// All beacons go on to report the load that they see now.

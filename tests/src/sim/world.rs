@@ -29,7 +29,7 @@ const SYN_RETRY: Duration = Duration::from_secs(1);
 const SYNS: u32 = 4;
 /// How long a client waits for its first token.
 const PATIENCE: Duration = Duration::from_secs(15);
-/// How long after its last trouble a server that serves its clients has to have new flows again.
+/// Time after its last trouble by which a server that serves its clients has to have new flows again.
 const RECOVERY: Duration = Duration::from_secs(15);
 const SECOND: Duration = Duration::from_secs(1);
 /// From one look at whether a server goes on to the next.
@@ -484,7 +484,9 @@ impl<'a> World<'a> {
                     slots: machine.kind.slots,
                     age,
                     hung: machine.running > 0 && idle > WATCH,
-                    seems: machine.seems.map(|seems| (seems, self.scenario.hints)),
+                    symptom: machine
+                        .symptom
+                        .map(|symptom| (symptom, self.scenario.hints)),
                 };
                 (answered, rtt)
             }
@@ -499,7 +501,7 @@ impl<'a> World<'a> {
             Act::Load(load) => self.load = load,
             Act::Speed(server, speed) => self.servers[server].speed = speed,
             Act::State(server, state) => self.set_state(server, state),
-            Act::Seems(server, seems) => self.servers[server].seems = seems,
+            Act::Symptom(server, symptom) => self.servers[server].symptom = symptom,
             Act::Region(region, state) => {
                 for server in 0..self.servers.len() {
                     if self.servers[server].region == region {

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use steer_common::abi::FlowKey;
 
-use super::fleet::Seeming;
+use super::fleet::Symptom;
 
 pub use self::baselines::{InverseLatency, LeastInFlight, PeakEwma, StaticMaglev, TwoChoices};
 pub use self::ours::Ours;
@@ -29,8 +29,8 @@ pub enum Probed {
         age: Duration,
         /// Whether it has work and gets nothing done. A plain health page does not know.
         hung: bool,
-        /// What its engine seems to be like, and whether the beacon says that it is no more than that.
-        seems: Option<(Seeming, bool)>,
+        /// Symptom of its engine, and whether its beacon reports it as a hint and not as a hang.
+        symptom: Option<(Symptom, bool)>,
     },
     /// It was refused.
     Refused,

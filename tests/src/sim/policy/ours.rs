@@ -25,7 +25,7 @@ use tempfile::TempDir;
 use super::{Policy, Probed, Site};
 use crate::{
     attack::out_by_status,
-    sim::{fleet::Seeming, path::Path},
+    sim::{fleet::Symptom, path::Path},
 };
 
 /// How often the loop looks, as in the daemon.
@@ -168,12 +168,12 @@ fn outcome(probed: Probed) -> Result<Sample, ProbeFailure> {
             seconds: 0,
         }),
         Probed::Answered {
-            seems: Some((seems, false)),
+            symptom: Some((symptom, false)),
             ..
         } => Err(ProbeFailure::Hung {
-            trouble: match seems {
-                Seeming::NoProgress => Trouble::NoProgress,
-                Seeming::SlowPage => Trouble::Silent,
+            trouble: match symptom {
+                Symptom::NoProgress => Trouble::NoProgress,
+                Symptom::SlowPage => Trouble::Silent,
             },
             seconds: 0,
         }),
@@ -183,7 +183,7 @@ fn outcome(probed: Probed) -> Result<Sample, ProbeFailure> {
             waiting,
             slots,
             age,
-            seems,
+            symptom,
             ..
         } => {
             let load = Load {
@@ -197,14 +197,16 @@ fn outcome(probed: Probed) -> Result<Sample, ProbeFailure> {
                 ..Load::default()
             };
             let mut report = OrcaLoadReport::default();
-            let load = match seems {
+            let load = match symptom {
                 // A page that does not come says nothing.
-                Some((Seeming::SlowPage, _)) => Load::default(),
+                Some((Symptom::SlowPage, _)) => Load::default(),
                 _ => load,
             };
             load.write(&mut report);
-            if let Some((seems, _)) = seems {
-                report.named_metrics.insert("hint".to_owned(), hint(seems));
+            if let Some((symptom, _)) = symptom {
+                report
+                    .named_metrics
+                    .insert("hint".to_owned(), hint(symptom));
             }
             Ok(Sample {
                 rtt,
@@ -219,10 +221,10 @@ fn outcome(probed: Probed) -> Result<Sample, ProbeFailure> {
 }
 
 /// A hint's number in a beacon's report.
-const fn hint(seems: Seeming) -> f64 {
-    match seems {
-        Seeming::NoProgress => 1.0,
-        Seeming::SlowPage => 2.0,
+const fn hint(symptom: Symptom) -> f64 {
+    match symptom {
+        Symptom::NoProgress => 1.0,
+        Symptom::SlowPage => 2.0,
     }
 }
 
