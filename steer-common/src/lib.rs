@@ -11,6 +11,7 @@ extern crate std;
 
 pub mod abi;
 mod admission;
+pub mod aes;
 pub mod checksum;
 mod choose;
 pub mod cid;
@@ -34,5 +35,5 @@ pub mod wire;
 
 pub use gate::hold;
 pub use process::{Action, Outcome, general, process, steer, steer_v4, steer_v6};
-pub use quic::{quic, translate};
+pub use quic::{decrypt, quic, translate};
 pub use rare::{follow, open, quote, rare, too_big};

@@ -2,12 +2,12 @@
 
 use crate::{
     abi::{
-        Back, FOLLOW, FragmentFate, GENERAL, MAIN, Member, Mode, OPEN, QUIC, QUOTE, RARE, TOO_BIG,
-        TRANSLATE, V6,
+        Back, FOLLOW, FragmentFate, GENERAL, MAIN, Member, Mode, OPEN, QUIC, QUIC_DECRYPT, QUOTE,
+        RARE, TOO_BIG, TRANSLATE, V6,
     },
     decide::{decide, decide_for},
     frame::Frame,
-    quic::{Beside, Elsewhere, quic, translate},
+    quic::{Beside, Elsewhere, decrypt, quic, translate},
     rare::{follow, open, quote, rare, too_big},
     rewrite,
     tables::{NextHop, Tables},
@@ -137,7 +137,8 @@ pub fn process<F: Frame, T: Tables>(frame: &mut F, interface: u32, tables: &T) -
             TOO_BIG => too_big(frame, interface, tables, argument),
             MAIN => steer(frame, interface, tables),
             OPEN => open(frame, interface, tables, argument),
-            QUIC => quic(frame, interface, tables),
+            QUIC => quic(frame, interface, tables, argument),
+            QUIC_DECRYPT => decrypt(frame, interface, tables),
             TRANSLATE => translate(frame, interface, tables, argument),
             _ => Outcome::drop(DropReason::Internal),
         };
@@ -215,6 +216,7 @@ pub(crate) fn act<F: Frame, T: Tables>(
         }
         Verdict::Open(target) => Outcome::hand_over(OPEN, target.id),
         Verdict::Quic => Outcome::hand_over(QUIC, 0),
+        Verdict::QuicDecrypt => Outcome::hand_over(QUIC_DECRYPT, 0),
         Verdict::Translate(target) => Outcome::hand_over(TRANSLATE, target.id),
         Verdict::Forward(target, ends) => {
             if !note(FragmentFate::Forwarded, target.id) {

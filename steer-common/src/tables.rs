@@ -2,7 +2,7 @@
 
 use crate::{
     abi::{
-        Address, Admission, CidKey, ClassKey, ClassMatch, Config, FlowEntry, FlowKey,
+        Address, Admission, CidCipher, CidKey, ClassKey, ClassMatch, Config, FlowEntry, FlowKey,
         FragmentEntry, FragmentKey, Macs, Member, NatForward, NatReverse, Opening, Service, Signal,
         Slot, SourceKey, SourceLimit,
     },
@@ -165,6 +165,9 @@ pub trait Tables {
 
     /// The member that a server id of QUIC stands for.
     fn cid_member(&self, key: &CidKey) -> Option<u16>;
+
+    /// The cipher of connection ids with these first three bits.
+    fn cid_cipher(&self, rotation: u8) -> Option<&CidCipher>;
 
     /// Whether a client's address is denied.
     fn is_denied(&self, client: &Address) -> bool;

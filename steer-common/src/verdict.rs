@@ -196,6 +196,8 @@ pub enum Verdict {
     Open(Target),
     /// For a service of QUIC: what its header says has to be looked at.
     Quic,
+    /// For a service of QUIC: its connection id may have to be decrypted first.
+    QuicDecrypt,
     /// Sent to a member with rewritten addresses, by the entry that the nat table has for this flow
     /// and member, or gets now: QUIC.
     Translate(Target),

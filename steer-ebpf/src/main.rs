@@ -26,8 +26,8 @@ use aya_ebpf::{
 };
 use steer_common::{
     Outcome,
-    abi::{GENERAL, OPEN, QUIC, TRANSLATE, TraceVerdict, V6},
-    follow, general, open, quic, quote, rare, steer_v4, too_big, translate,
+    abi::{GENERAL, OPEN, QUIC, QUIC_DECRYPT, TRANSLATE, TraceVerdict, V6},
+    decrypt, follow, general, open, quic, quote, rare, steer_v4, too_big, translate,
     verdict::DropReason,
     wire::is_v6,
 };
@@ -140,7 +140,18 @@ pub fn steer_quic(ctx: XdpContext) -> u32 {
     let Some((mut frame, interface, tables)) = begin(&ctx) else {
         return xdp_action::XDP_PASS;
     };
-    let outcome = quic(&mut frame, interface, &tables);
+    let outcome = quic(&mut frame, interface, &tables, argument());
+    finish(&ctx, outcome, interface)
+}
+
+/// Decrypts the connection id of a packet of QUIC.
+#[xdp]
+#[inline(always)]
+pub fn steer_quic_decrypt(ctx: XdpContext) -> u32 {
+    let Some((mut frame, interface, tables)) = begin(&ctx) else {
+        return xdp_action::XDP_PASS;
+    };
+    let outcome = decrypt(&mut frame, interface, &tables);
     finish(&ctx, outcome, interface)
 }
 
@@ -197,6 +208,7 @@ fn hand_over(ctx: &XdpContext, outcome: Outcome) -> u32 {
     unsafe { *always(maps::ARGUMENT.get_ptr_mut(0)) = u32::from(outcome.argument()) };
     match outcome.program() {
         QUIC => jump::<QUIC>(ctx),
+        QUIC_DECRYPT => jump::<QUIC_DECRYPT>(ctx),
         TRANSLATE => jump::<TRANSLATE>(ctx),
         OPEN => jump::<OPEN>(ctx),
         GENERAL => jump::<GENERAL>(ctx),

@@ -9,9 +9,9 @@ use aya_ebpf::{
 };
 use steer_common::{
     abi::{
-        self, Address, Admission, CidKey, ClassKey, ClassMatch, Config, DscpTable, FlowEntry,
-        FlowKey, FragmentEntry, FragmentKey, Measured, Member, MemberCounters, NatForward,
-        NatReverse, Opening, Refusals, Service, Signals, SourceKey, SourceLimit,
+        self, Address, Admission, CidCipher, CidKey, ClassKey, ClassMatch, Config, DscpTable,
+        FlowEntry, FlowKey, FragmentEntry, FragmentKey, Measured, Member, MemberCounters,
+        NatForward, NatReverse, Opening, Refusals, Service, Signals, SourceKey, SourceLimit,
     },
     frame::BLURRED,
     verdict::DropReason,
@@ -126,6 +126,9 @@ pub(crate) static REFUSED: PerCpuArray<Refusals> = PerCpuArray::with_max_entries
 #[map]
 pub(crate) static CIDS: HashMap<CidKey, u32> =
     HashMap::with_max_entries(abi::CIDS, BPF_F_NO_PREALLOC);
+
+#[map]
+pub(crate) static CID_CIPHERS: Array<CidCipher> = Array::with_max_entries(abi::CID_CIPHERS, MAPPED);
 
 #[map]
 pub(crate) static MEMBER_COUNTS: PerCpuArray<MemberCounters> =

@@ -13,9 +13,9 @@ use aya_ebpf::{
 };
 use steer_common::{
     abi::{
-        self, Address, Admission, CidKey, ClassKey, ClassMatch, Config, FlowEntry, FlowKey,
-        FragmentEntry, FragmentKey, Member, NatForward, NatReverse, Opening, STAMP_SHIFT, Service,
-        Signal, Slot, SourceKey, SourceLimit, TICK_SHIFT, Track, age, bucket,
+        self, Address, Admission, CidCipher, CidKey, ClassKey, ClassMatch, Config, FlowEntry,
+        FlowKey, FragmentEntry, FragmentKey, Member, NatForward, NatReverse, Opening, STAMP_SHIFT,
+        Service, Signal, Slot, SourceKey, SourceLimit, TICK_SHIFT, Track, age, bucket,
     },
     tables::{Added, NextHop, Step, Tables},
     verdict::DropReason,
@@ -24,8 +24,8 @@ use steer_common::{
 
 use crate::{
     maps::{
-        ADMISSION, ANSWERS, CIDS, CLASS_DSCP, CLASSES, CONFIG, DENIED, DISPLACEMENTS, DRAFT,
-        DROP_COUNTS, FLOWS, FRAGMENTS, IN_FLIGHT, LIMITS, MEASURED, MEMBER_COUNTS, MEMBERS,
+        ADMISSION, ANSWERS, CID_CIPHERS, CIDS, CLASS_DSCP, CLASSES, CONFIG, DENIED, DISPLACEMENTS,
+        DRAFT, DROP_COUNTS, FLOWS, FRAGMENTS, IN_FLIGHT, LIMITS, MEASURED, MEMBER_COUNTS, MEMBERS,
         NAT_FORWARD, NAT_REVERSE, NAT_SOURCES, NEW_FLOWS, NEXT_OPENING, OPENINGS, REFUSED,
         SERVICES, SIGNALS, SLOTS, SOURCES,
     },
@@ -290,6 +290,11 @@ impl Tables for KernelTables {
     fn cid_member(&self, key: &CidKey) -> Option<u16> {
         // SAFETY: an entry of the map, copied.
         CIDS.get_ptr(key).map(|member| unsafe { *member } as u16)
+    }
+
+    #[inline(always)]
+    fn cid_cipher(&self, rotation: u8) -> Option<&CidCipher> {
+        CID_CIPHERS.get(u32::from(rotation))
     }
 
     #[inline(always)]

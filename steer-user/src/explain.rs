@@ -151,7 +151,9 @@ impl Look for Header<'_> {
         if service.flags & service_flags::QUIC == 0 {
             return Said::NOTHING;
         }
-        quic::look(self.packet, &self.frame, self.tables, config, service)
+        let frame = &self.frame;
+        let decrypted = quic::decrypted(self.packet, frame, self.tables, config, service);
+        quic::look(self.packet, frame, self.tables, config, service, decrypted)
     }
 }
 

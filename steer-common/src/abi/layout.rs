@@ -3,10 +3,10 @@
 //! their names. One that gets another meaning has to get another name.
 
 use super::{
-    Address, Admission, Back, Bank, CidKey, CidLayouts, ClassKey, ClassMatch, Config, DscpTable,
-    FlowEntry, FlowKey, FragmentEntry, FragmentKey, Macs, Measured, Member, MemberCounters,
-    NatForward, NatReverse, NatTimeouts, Opening, Refusals, Service, ServiceKey, Signals, Slot,
-    SourceKey, SourceLimit,
+    Address, Admission, Back, Bank, CidCipher, CidKey, CidLayouts, ClassKey, ClassMatch, Config,
+    DscpTable, FlowEntry, FlowKey, FragmentEntry, FragmentKey, Macs, Measured, Member,
+    MemberCounters, NatForward, NatReverse, NatTimeouts, Opening, Refusals, Service, ServiceKey,
+    Signals, Slot, SourceKey, SourceLimit,
 };
 
 /// A part of a type.
@@ -82,7 +82,7 @@ impl<T, const N: usize> Layout for [T; N] {
 
 whole! {
     u8 u16 u32 u64
-    Address CidLayouts ClassKey DscpTable Macs Measured Refusals
+    Address CidCipher CidLayouts ClassKey DscpTable Macs Measured Refusals
 }
 
 fields! {
@@ -94,7 +94,7 @@ fields! {
     Config: active nat_v4 nat_v6 banks flow_seed outer_v4 outer_v6 nat_port_first nat_port_count
         nat_retry_ms outer_v4_bits outer_v6_bits gue_port denies nat_timeouts burst_gap_us nat_openings
         cids;
-    FlowEntry: last_ms slot member stamp _pad;
+    FlowEntry: last_ms slot member stamp ids;
     FlowKey: source destination source_port destination_port protocol family member;
     FragmentEntry: at_ms source_port destination_port member protocol fate;
     FragmentKey: source destination id protocol family _pad;

@@ -22,7 +22,7 @@ mod trace;
 
 pub use address::{Address, Family, MAC_LEN, Mac, Macs};
 pub use admission::{Admission, Refusals, SourceKey, SourceLimit};
-pub use cid::{CidKey, CidLayouts};
+pub use cid::{CidCipher, CidKey, CidLayouts};
 pub use class::{ClassKey, ClassMatch, DSCPS, DscpTable};
 pub use config::{Bank, Config};
 pub use counters::{MemberCounters, begins};
@@ -41,7 +41,7 @@ pub use trace::{
 
 /// Version of the maps' layout. Part of the pin path. A daemon of another version takes over what is
 /// pinned: [`Layout`] says how.
-pub const ABI_VERSION: u32 = if cfg!(feature = "next-abi") { 3 } else { 2 };
+pub const ABI_VERSION: u32 = if cfg!(feature = "next-abi") { 4 } else { 3 };
 
 /// Times in the maps, `*_ms`, are nanoseconds of the monotonic clock shifted right by this, cut to 32
 /// bits: milliseconds but for 5 %, without a division for each packet.
@@ -93,11 +93,13 @@ pub const DENIED: u32 = 1 << 16;
 pub const DECAP_SOURCES: u32 = 1024;
 /// Server ids of QUIC connection ids, over all services and layouts.
 pub const CIDS: u32 = 1 << 15;
+/// Ciphers of connection ids, by their first three bits.
+pub const CID_CIPHERS: u32 = 8;
 /// Interfaces that packets can be redirected to.
 pub const PORTS: u32 = 64;
 
 /// Names of the programs in [`maps::PROGRAMS`], by their index there.
-pub const PROGRAMS: [&str; 10] = [
+pub const PROGRAMS: [&str; 11] = [
     "steer_rare",
     "steer_follow",
     "steer_too_big",
@@ -108,6 +110,7 @@ pub const PROGRAMS: [&str; 10] = [
     "steer_v6",
     "steer_quic",
     "steer_translate",
+    "steer_quic_decrypt",
 ];
 /// Index in [`maps::PROGRAMS`] of the program for first fragments.
 pub const RARE: u32 = 0;
@@ -130,6 +133,8 @@ pub const V6: u32 = 7;
 pub const QUIC: u32 = 8;
 /// Index of the program that rewrites addresses of QUIC packets.
 pub const TRANSLATE: u32 = 9;
+/// Index of the program that decrypts connection ids.
+pub const QUIC_DECRYPT: u32 = 10;
 
 /// Name of the program that packets come to first while programs of another version take over.
 pub const GATE: &str = "steer_gate";
@@ -188,6 +193,8 @@ pub mod maps {
     pub const REFUSED: &str = "REFUSED";
     /// Hash of [`CidKey`](super::CidKey) to `u32`: the member that a server id of QUIC stands for.
     pub const CIDS: &str = "CIDS";
+    /// Array of [`CidCipher`](super::CidCipher), by the first three bits of connection ids.
+    pub const CID_CIPHERS: &str = "CID_CIPHERS";
     /// Per-CPU array of [`MemberCounters`](super::MemberCounters), by member.
     pub const MEMBER_COUNTS: &str = "MEMBER_COUNTS";
     /// Array of bytes: what the keys and values of the maps beside it look like. It is made by the daemon,
@@ -236,9 +243,10 @@ abi! {
     ClassMatch: 4,
     DscpTable: 128,
     Macs: 16,
+    CidCipher: 216,
     CidKey: 16,
-    CidLayouts: 16,
-    Config: 152,
+    CidLayouts: 24,
+    Config: 160,
     FlowKey: 40,
     FlowEntry: 16,
     FragmentKey: 40,

@@ -154,8 +154,8 @@ pub struct Outer {
     pub bits: u8,
 }
 
-/// How servers lay out connection ids of QUIC (draft-ietf-quic-load-balancers-21, in plaintext).
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+/// How servers lay out connection ids of QUIC (draft-ietf-quic-load-balancers-21).
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct CidLayout {
     /// The first three bits, 0 to 6.
     pub rotation: u8,
@@ -163,6 +163,8 @@ pub struct CidLayout {
     pub server_id: usize,
     /// Length of the nonce in bytes, 4 at least.
     pub nonce: usize,
+    /// The file with the key that both are encrypted by; without it they are readable.
+    pub key_file: Option<PathBuf>,
 }
 
 /// Who is not let in.

@@ -10,7 +10,7 @@ use super::raw;
 use super::read::List;
 use super::report::Report;
 use super::{Backend, CidLayout, Config};
-use crate::quic::Hex;
+use crate::quic::{CidKeyError, Hex, read_key};
 
 /// What servers encode where the document says nothing: server ids that random connection ids do not
 /// meet by chance, and as many random bytes as make ids of the usual twelve.
@@ -18,6 +18,7 @@ const USUAL: CidLayout = CidLayout {
     rotation: 0,
     server_id: 4,
     nonce: 7,
+    key_file: None,
 };
 /// Server ids that may be known, with room for those of members that are on their way out.
 const MAX_CIDS: usize = CIDS as usize * 3 / 4;
@@ -44,6 +45,9 @@ pub(super) fn layouts(raw: List<raw::Quic>, report: &mut Report<'_>) -> Vec<CidL
             rotation,
             server_id: server_id as usize,
             nonce: nonce as usize,
+            key_file: raw
+                .key_file
+                .map(|file| report.path(Some(file), "/etc/steer/quic.key")),
         });
     }
     layouts
@@ -112,6 +116,14 @@ impl CidLayout {
     #[must_use]
     pub fn layout(&self) -> Option<Layout> {
         Layout::new(self.server_id, self.nonce)
+    }
+
+    /// Reads the key, if there is one.
+    ///
+    /// # Errors
+    /// If its file cannot be read, or holds none.
+    pub fn key(&self) -> Result<Option<[u8; 16]>, CidKeyError> {
+        self.key_file.as_deref().map(read_key).transpose()
     }
 }
 

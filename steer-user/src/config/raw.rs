@@ -97,6 +97,9 @@ pub(super) struct Quic {
     pub server_id_length: Option<Spanned<u32>>,
     /// Random bytes behind it, 4 or more, with the server id 19 at most: 7.
     pub nonce_length: Option<Spanned<u32>>,
+    /// A file with the key that encrypts both by AES-128, as 32 hexadecimal digits: nobody on the way sees which server
+    /// a connection id names. Without it they are readable.
+    pub key_file: Option<Text>,
 }
 
 #[derive(Default, Deserialize, JsonSchema)]

@@ -248,6 +248,7 @@ fn server_ids_are_given_or_follow_from_the_name() {
     let config = quic(["\"0a1b2c3d\"", ""]).unwrap();
     assert!(config.services[0].quic);
     let usual = CidLayout {
+        key_file: None,
         rotation: 0,
         server_id: 4,
         nonce: 7,

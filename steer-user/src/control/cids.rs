@@ -11,14 +11,31 @@ use steer_common::{
 };
 
 use super::{Controller, desired::Numbers};
-use crate::{config::Config, dataplane::Dataplane};
+use crate::{
+    config::Config,
+    dataplane::{CidKeyFile, Dataplane},
+};
 
 /// How connection ids are laid out.
 pub(super) fn layouts(config: &Config) -> CidLayouts {
     let layouts = config.quic.iter();
-    layouts.fold(CidLayouts::default(), |all, one| {
-        all.with(one.rotation, one.layout())
+    layouts.fold(CidLayouts::default(), |all, one| match one.key_file {
+        Some(_) => all.with_encryption(one.rotation),
+        None => all.with(one.rotation, one.layout()),
     })
+}
+
+/// Keys of the connection ids that are encrypted.
+pub(super) fn keys(config: &Config) -> Vec<CidKeyFile> {
+    let layouts = config.quic.iter();
+    let keys = layouts.filter_map(|one| {
+        Some(CidKeyFile {
+            rotation: one.rotation,
+            layout: one.layout()?,
+            path: one.key_file.clone()?,
+        })
+    });
+    keys.collect()
 }
 
 /// The server ids of the members of services of QUIC.

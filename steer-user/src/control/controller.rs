@@ -215,6 +215,7 @@ impl<D: Dataplane> Controller<D> {
         }
         desired::keep_nat(&mut placed, &self.dataplane);
         let limits = desired::admit(&config, &policies, &mut placed)?;
+        self.dataplane.set_cid_keys(&cids::keys(&config))?;
         ops.extend(numbers.fresh.iter().copied().map(Op::Clear));
         let tables: Vec<_> = placed.iter().map(placement::table).collect();
         let (mut services, classes) = desired::split(&config, &policies, placed);

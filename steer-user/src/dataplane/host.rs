@@ -8,10 +8,10 @@ use std::{
 
 use steer_common::{
     abi::{
-        Address, Admission, CidKey, ClassKey, ClassMatch, Config, DISPLACEMENTS, FlowEntry,
-        FlowKey, FragmentEntry, FragmentKey, Measured, Member, MemberCounters, NatForward,
-        NatReverse, Opening, Refusals, SERVICES, STAMP_SHIFT, Service, Signal, Signals, Slot,
-        SourceKey, SourceLimit, Track, bucket,
+        Address, Admission, CidCipher, CidKey, ClassKey, ClassMatch, Config, DISPLACEMENTS,
+        FlowEntry, FlowKey, FragmentEntry, FragmentKey, Measured, Member, MemberCounters,
+        NatForward, NatReverse, Opening, Refusals, SERVICES, STAMP_SHIFT, Service, Signal, Signals,
+        Slot, SourceKey, SourceLimit, Track, bucket,
     },
     tables::{Added, NextHop, Step, Tables},
     verdict::DropReason,
@@ -366,6 +366,10 @@ impl Tables for HostTables {
 
     fn cid_member(&self, key: &CidKey) -> Option<u16> {
         self.snapshot.cids.get(key).copied()
+    }
+
+    fn cid_cipher(&self, rotation: u8) -> Option<&CidCipher> {
+        self.snapshot.cid_ciphers.get(usize::from(rotation))
     }
 
     fn is_denied(&self, client: &Address) -> bool {

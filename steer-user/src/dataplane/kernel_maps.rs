@@ -20,16 +20,18 @@ use aya::{
 };
 use steer_common::{
     abi::{
-        self, Address, Admission, CidKey, ClassKey, ClassMatch, Config, DscpTable, FlowEntry,
-        FlowKey, FragmentEntry, FragmentKey, Measured, Member, MemberCounters, MemberState,
-        NatForward, NatReverse, Refusals, Service, Signals, Slot, SourceKey, SourceLimit, maps,
-        member_flags,
+        self, Address, Admission, CID_CIPHERS, CidCipher, CidKey, ClassKey, ClassMatch, Config,
+        DscpTable, FlowEntry, FlowKey, FragmentEntry, FragmentKey, Measured, Member,
+        MemberCounters, MemberState, NatForward, NatReverse, Refusals, Service, Signals, Slot,
+        SourceKey, SourceLimit, maps, member_flags,
     },
     verdict::DropReason,
 };
 
 use super::{
-    Class, Counters, Dataplane, Snapshot, Sweep, SweepLimits, classes, insist,
+    Class, Counters, Dataplane, Snapshot, Sweep, SweepLimits,
+    cid_keys::CidKeyFile,
+    classes, insist,
     mapped::Mapped,
     perfect_hash, prefix,
     sweep::{Flows, Sweeping},
@@ -66,6 +68,7 @@ pub struct KernelMaps {
     drop_counts: PerCpuArray<MapData, u64>,
     denied: LpmTrie<MapData, Address, u32>,
     cids: HashMap<MapData, CidKey, u32>,
+    cid_ciphers: Mapped<CidCipher>,
     measured: PerCpuHashMap<MapData, u32, Measured>,
     signals: Mapped<Signals>,
     ports: DevMapHash<MapData>,
@@ -76,6 +79,19 @@ pub struct KernelMaps {
 }
 
 impl KernelMaps {
+    /// Replaces the ciphers of connection ids, by their first three bits.
+    pub fn set_cid_ciphers(&mut self, ciphers: &[CidCipher; CID_CIPHERS as usize]) {
+        for (rotation, cipher) in (0..).zip(ciphers) {
+            if self.cid_ciphers.get(rotation) != *cipher {
+                self.cid_ciphers.set(rotation, *cipher);
+            }
+        }
+    }
+
+    fn cid_ciphers(&self) -> [CidCipher; CID_CIPHERS as usize] {
+        std::array::from_fn(|rotation| self.cid_ciphers.get(rotation as u32))
+    }
+
     pub(super) fn new(ebpf: &mut Ebpf) -> Result<Self> {
         let flows = take(ebpf, maps::FLOWS)?;
         let new_flows = take(ebpf, maps::NEW_FLOWS)?;
@@ -116,6 +132,7 @@ impl KernelMaps {
             drop_counts: take(ebpf, maps::DROP_COUNTS)?.try_into()?,
             denied: take(ebpf, maps::DENIED)?.try_into()?,
             cids: take(ebpf, maps::CIDS)?.try_into()?,
+            cid_ciphers: mapped(ebpf, maps::CID_CIPHERS)?,
             ports: take(ebpf, maps::PORTS)?.try_into()?,
             published: None,
             sweeping: None,
@@ -355,6 +372,16 @@ impl Dataplane for KernelMaps {
         for key in present.keys().filter(|key| !cids.contains_key(key)) {
             self.cids.remove(key)?;
         }
+        Ok(())
+    }
+
+    fn set_cid_keys(&mut self, keys: &[CidKeyFile]) -> Result<()> {
+        let read: Result<Vec<_>, _> = keys.iter().map(CidKeyFile::cipher).collect();
+        let mut ciphers = [CidCipher::default(); CID_CIPHERS as usize];
+        for (key, cipher) in keys.iter().zip(read?) {
+            ciphers[usize::from(key.rotation) % ciphers.len()] = cipher;
+        }
+        self.set_cid_ciphers(&ciphers);
         Ok(())
     }
 
@@ -627,6 +654,7 @@ impl Dataplane for KernelMaps {
                 .map(|key| (key.data(), key.prefix_len()))
                 .collect(),
             cids: self.cids(),
+            cid_ciphers: self.cid_ciphers(),
         }
     }
 

@@ -2,6 +2,7 @@
 
 mod attach;
 mod batch;
+mod cid_keys;
 mod classes;
 mod convert;
 mod decap;
@@ -32,6 +33,7 @@ mod traffic;
 mod xdp;
 
 pub use attach::{Attacher, interface_index};
+pub use cid_keys::CidKeyFile;
 pub use classes::{Class, check_classes};
 pub use decap::{Decap, set_up as set_up_decap};
 pub use device::{Attached, Device, Way};
@@ -59,9 +61,9 @@ use std::{
 
 use anyhow::Result;
 use steer_common::abi::{
-    Address, Admission, CidKey, ClassKey, ClassMatch, Config, DscpTable, FlowEntry, FlowKey,
-    FragmentEntry, FragmentKey, Measured, Member, MemberCounters, MemberState, NatForward,
-    NatReverse, NatTimeouts, Refusals, Service, Signals, Slot, SourceKey, SourceLimit,
+    Address, Admission, CID_CIPHERS, CidCipher, CidKey, ClassKey, ClassMatch, Config, DscpTable,
+    FlowEntry, FlowKey, FragmentEntry, FragmentKey, Measured, Member, MemberCounters, MemberState,
+    NatForward, NatReverse, NatTimeouts, Refusals, Service, Signals, Slot, SourceKey, SourceLimit,
 };
 
 use crate::domain::latency::Waiting;
@@ -87,6 +89,12 @@ pub trait Dataplane: Send {
 
     /// Makes exactly these server ids known. What stays is known all the time.
     fn set_cids(&mut self, cids: &BTreeMap<CidKey, u16>) -> Result<()>;
+
+    /// Reads the keys of encrypted connection ids, and makes exactly these ones known.
+    ///
+    /// # Errors
+    /// If one cannot be read or is none. The keys of before stay.
+    fn set_cid_keys(&mut self, keys: &[CidKeyFile]) -> Result<()>;
 
     /// The services that packets see now.
     fn services(&self) -> Vec<Service>;
@@ -286,4 +294,6 @@ pub struct Snapshot {
     pub denied: Vec<(Address, u32)>,
     /// Members of services of QUIC by server ids.
     pub cids: BTreeMap<CidKey, u16>,
+    /// Ciphers of connection ids, by their first three bits.
+    pub cid_ciphers: [CidCipher; CID_CIPHERS as usize],
 }

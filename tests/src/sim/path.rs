@@ -74,6 +74,10 @@ impl Dataplane for Path {
         self.memory.set_cids(cids)
     }
 
+    fn set_cid_keys(&mut self, keys: &[CidKeyFile]) -> Result<()> {
+        self.memory.set_cid_keys(keys)
+    }
+
     fn services(&self) -> Vec<Service> {
         self.memory.services()
     }
