@@ -16,7 +16,7 @@ pub type Schedule = [Block; ROUND_KEYS];
 
 /// Doubles an element of GF(2^8) (FIPS 197 section 4.2.1).
 const fn double(x: u8) -> u8 {
-    x << 1 ^ (x >> 7) * 0x1b
+    (x << 1) ^ ((x >> 7) * 0x1b)
 }
 
 /// Multiplies two elements of GF(2^8).

@@ -263,7 +263,7 @@ impl Words<'_> {
     fn verdict(&self, verdict: &Verdict) -> String {
         match verdict {
             // The header was looked at.
-            Verdict::Quic => "left to the program for QUIC".to_owned(),
+            Verdict::Quic | Verdict::QuicDecrypt => "left to the program for QUIC".to_owned(),
             Verdict::Pass => "passed to the kernel untouched: not for a service".to_owned(),
             Verdict::Drop(reason) => format!("dropped: {}", reason.name()),
             Verdict::Reset => "answered with a TCP reset".to_owned(),

@@ -14,7 +14,7 @@ use tracing::info;
 use super::{
     backend::{Change, Known},
     balancing::Rates,
-    cids::Quiet,
+    cids::{self, Quiet},
     concern::Concern,
     connections::Seen,
     desired::{self, Numbers},
