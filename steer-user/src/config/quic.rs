@@ -1,6 +1,6 @@
 //! The sections `[[quic]]`, and the server ids of backends.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 
 use ring::digest::{SHA256, digest};
 use steer_common::abi::CIDS;
@@ -81,34 +81,53 @@ pub(super) fn server_ids(
     ids
 }
 
-/// Checks that server ids are different, and not too many.
+/// Checks that server ids are different within each service, and not too many.
 pub(super) fn check(config: &Config, report: &mut Report<'_>) {
     let services = config.services.iter().filter(|service| service.quic);
-    let members: Vec<usize> = services.flat_map(|s| config.members(s)).collect();
-    let entries = members.len() * config.quic.len();
+    let services: Vec<Vec<usize>> = services.map(|s| config.members(s)).collect();
+    let members: usize = services.iter().map(Vec::len).sum();
+    let entries = members * config.quic.len();
     if entries > MAX_CIDS {
         let what = format!("{entries} server ids over all services, more than {MAX_CIDS}");
         let todo = "remove a [[quic]] that is no longer in use, or spread the services over nodes";
         report.add(report.find("quic"), what, todo);
     }
-    for layout in &config.quic {
+    let mut reported = HashSet::new();
+    for (layout, members) in config
+        .quic
+        .iter()
+        .flat_map(|l| services.iter().map(move |m| (l, m)))
+    {
         let mut known: HashMap<Vec<u8>, usize> = HashMap::new();
-        for index in &members {
+        for index in members {
             let backend = &config.backends[*index];
             let id = backend.server_id(layout.server_id);
-            if let Some(other) = known.insert(id.clone(), *index).filter(|o| o != index) {
-                let what = format!(
-                    "backends {:?} and {:?} have the server id {} of rotation {}",
-                    config.backends[other].name,
-                    backend.name,
-                    Hex(id),
-                    layout.rotation
-                );
-                let todo = "give one of them another by `server_ids`";
-                report.add(report.find("backend"), what, todo);
+            let Some(other) = known.insert(id.clone(), *index).filter(|o| o != index) else {
+                continue;
+            };
+            let is_new = reported.insert((layout.rotation, other, *index));
+            if !is_new || is_one_host(&config.backends[other], backend, &id) {
+                continue;
             }
+            let what = format!(
+                "backends {:?} and {:?} have the server id {} of rotation {}",
+                config.backends[other].name,
+                backend.name,
+                Hex(id),
+                layout.rotation
+            );
+            let todo = "give one of them another by `server_ids`; only the IPv4 and the IPv6 address of one host \
+                        share one, which both have to name";
+            report.add(report.find("backend"), what, todo);
         }
     }
+}
+
+/// Whether two backends are the addresses of one host, whose server knows only one id: both were given it, and their
+/// families differ.
+fn is_one_host(one: &Backend, other: &Backend, id: &[u8]) -> bool {
+    let is_given = |backend: &Backend| backend.server_ids.iter().any(|given| given.0 == id);
+    is_given(one) && is_given(other) && one.address.is_ipv4() != other.address.is_ipv4()
 }
 
 impl CidLayout {

@@ -1,7 +1,7 @@
 //! Server ids of QUIC: which are known, and how long those of members that are on their way out.
 
 use std::{
-    collections::{BTreeMap, BTreeSet, HashMap},
+    collections::{BTreeMap, BTreeSet, HashMap, btree_map::Entry},
     time::{Duration, Instant},
 };
 
@@ -57,7 +57,18 @@ fn wanted(config: &Config, numbers: &Numbers) -> BTreeMap<CidKey, u16> {
                 server_id_len: server.len,
                 _pad: 0,
             };
-            cids.insert(key, *member);
+            // Of one host's addresses that of the service's family: with rewritten addresses no other will do.
+            let service = &config.services[*service];
+            let is_own = config.backends[*backend].address.is_ipv4() == service.address.is_ipv4();
+            match cids.entry(key) {
+                Entry::Vacant(entry) => {
+                    entry.insert(*member);
+                }
+                Entry::Occupied(mut entry) if is_own => {
+                    entry.insert(*member);
+                }
+                Entry::Occupied(_) => {}
+            }
         }
     }
     cids

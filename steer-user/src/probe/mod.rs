@@ -2,6 +2,8 @@
 
 mod client;
 mod combine;
+#[cfg(test)]
+mod hostile_tests;
 mod link;
 mod load;
 mod mailbox;

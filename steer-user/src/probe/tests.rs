@@ -16,20 +16,21 @@ use super::*;
 use crate::beacon::{Beacon, BeaconConfig};
 use crate::pki::{self, Identity, IdentityKind, Validity};
 
-const LOOPBACK: SocketAddr = SocketAddr::new(std::net::IpAddr::V4(Ipv4Addr::LOCALHOST), 0);
+pub(super) const LOOPBACK: SocketAddr =
+    SocketAddr::new(std::net::IpAddr::V4(Ipv4Addr::LOCALHOST), 0);
 const HOUR: Duration = Duration::from_secs(3600);
 
-struct Lab(TempDir);
+pub(super) struct Lab(TempDir);
 
-struct Running {
-    address: SocketAddr,
+pub(super) struct Running {
+    pub(super) address: SocketAddr,
     stop: oneshot::Sender<()>,
     task: JoinHandle<()>,
 }
 
 impl Lab {
     /// A CA with a node `n1` and a beacon `b1`, both in region `eu`.
-    fn new() -> Self {
+    pub(super) fn new() -> Self {
         let lab = Self(tempfile::tempdir().unwrap());
         pki::init(lab.0.path()).unwrap();
         lab.issue(IdentityKind::Node, "eu", "n1", Validity::for_next(HOUR));
@@ -46,7 +47,7 @@ impl Lab {
         self.0.path().join(file)
     }
 
-    fn beacon(&self, name: &str) -> BeaconConfig {
+    pub(super) fn beacon(&self, name: &str) -> BeaconConfig {
         BeaconConfig {
             listen: LOOPBACK,
             ca: self.path("ca.pem"),
@@ -60,12 +61,12 @@ impl Lab {
         }
     }
 
-    fn tls(&self, name: &str) -> ProbeTls {
+    pub(super) fn tls(&self, name: &str) -> ProbeTls {
         let file = |suffix| self.path(&format!("{name}.{suffix}"));
         ProbeTls::load(&self.path("ca.pem"), &file("pem"), &file("key")).unwrap()
     }
 
-    fn probe(&self, address: SocketAddr) -> Inbox {
+    pub(super) fn probe(&self, address: SocketAddr) -> Inbox {
         probe(address, settings(self.tls("n1")))
     }
 }
@@ -74,7 +75,7 @@ fn pace(interval: Duration, handshake_every: Duration) -> Arc<Budget> {
     Budget::new(1, interval, handshake_every, 1e6)
 }
 
-fn settings(tls: ProbeTls) -> ProbeSettings {
+pub(super) fn settings(tls: ProbeTls) -> ProbeSettings {
     ProbeSettings {
         node: "n1".to_owned(),
         budget: pace(Duration::from_millis(20), HOUR),
@@ -86,7 +87,7 @@ fn settings(tls: ProbeTls) -> ProbeSettings {
     }
 }
 
-fn probe(address: SocketAddr, settings: ProbeSettings) -> Inbox {
+pub(super) fn probe(address: SocketAddr, settings: ProbeSettings) -> Inbox {
     let (outbox, inbox) = mailbox(1);
     let target = ProbeTarget {
         name: "b1".to_owned(),
@@ -98,7 +99,7 @@ fn probe(address: SocketAddr, settings: ProbeSettings) -> Inbox {
     inbox
 }
 
-async fn start(config: &BeaconConfig) -> Running {
+pub(super) async fn start(config: &BeaconConfig) -> Running {
     let beacon = Beacon::bind(config).await.unwrap();
     let address = beacon.local_addr();
     let (stop, stopped) = oneshot::channel();
@@ -110,7 +111,7 @@ async fn start(config: &BeaconConfig) -> Running {
     }
 }
 
-async fn next(rx: &mut Inbox) -> Result<Sample, ProbeFailure> {
+pub(super) async fn next(rx: &mut Inbox) -> Result<Sample, ProbeFailure> {
     let measured = tokio::time::timeout(Duration::from_secs(20), rx.next())
         .await
         .unwrap();

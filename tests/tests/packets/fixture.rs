@@ -9,8 +9,8 @@ use aya::programs::{TestRun as _, TestRunOptions};
 use steer_common::{
     Action,
     abi::{
-        CidKey, CidLayouts, Config, Family, Macs, Measured, Member, MemberState, Mode, NatTimeouts,
-        Service, ServiceKey, Slot, SourceLimit, member_flags, service_flags,
+        CidCipher, CidKey, CidLayouts, Config, Family, Macs, Measured, Member, MemberState, Mode,
+        NatTimeouts, Service, ServiceKey, Slot, SourceLimit, member_flags, service_flags,
     },
     cid::Layout,
     frame::Buffer,
@@ -87,6 +87,10 @@ pub(crate) fn backend(id: u16) -> IpAddr {
 /// Rotations of connection ids in use, with the lengths of server id and nonce.
 pub(crate) const LAYOUTS: [(u8, usize, usize); 2] = [(0, 1, 4), (5, 4, 7)];
 
+/// Rotations of connection ids that can be encrypted, with the lengths of server id and nonce: by one pass, and by four, of
+/// which decryption needs three, three and four.
+pub(crate) const ENCRYPTED: [(u8, usize, usize); 4] = [(1, 8, 8), (2, 3, 4), (3, 4, 14), (4, 8, 5)];
+
 /// The server id of a backend, which has the number of its member.
 pub(crate) fn server_id(member: u16, len: usize) -> Vec<u8> {
     let mut id = vec![0xa0; len];
@@ -162,7 +166,7 @@ impl Fixture {
         for (slot, members) in slots() {
             maps.write_slots(slot, &[Slot::settled(members[0], members[1])]);
         }
-        maps.set_cids(&cids()).unwrap();
+        maps.set_cids(&cids(&LAYOUTS)).unwrap();
         let host = HostTables::new(maps.snapshot());
         let measured = (5..=8).map(|id| (id, Measured::default()));
         host.measured.borrow_mut().extend(measured);
@@ -274,6 +278,20 @@ impl Fixture {
         self.xdp.maps().set_cids(&cids).unwrap();
         assert_eq!(self.xdp.maps().cids(), cids);
         self.host.snapshot_mut().cids = cids;
+    }
+
+    /// Has connection ids of [`ENCRYPTED`] decrypted by this key.
+    pub(crate) fn decrypt_ids(&mut self, key: &[u8; 16]) {
+        let mut ciphers = [CidCipher::default(); 8];
+        let mut all = layouts();
+        for (rotation, id, nonce) in ENCRYPTED {
+            ciphers[usize::from(rotation)] = CidCipher::new(key, Layout::new(id, nonce).unwrap());
+            all = all.with_encryption(rotation);
+        }
+        self.xdp.maps().set_cid_ciphers(&ciphers);
+        self.host.snapshot_mut().cid_ciphers = ciphers;
+        self.configure(|config| config.cids = all);
+        self.set_cids(cids(&[&LAYOUTS[..], &ENCRYPTED].concat()));
     }
 
     /// Denies clients.
@@ -503,7 +521,7 @@ fn layouts() -> CidLayouts {
 }
 
 /// Server ids of the members of services of QUIC.
-fn cids() -> BTreeMap<CidKey, u16> {
+fn cids(layouts: &[(u8, usize, usize)]) -> BTreeMap<CidKey, u16> {
     let mut cids = BTreeMap::new();
     for (vip, first, members) in [
         (vip::QUIC, 0, 1..=2),
@@ -512,7 +530,7 @@ fn cids() -> BTreeMap<CidKey, u16> {
         (vip::QUIC_NAT, V6_SLOTS, 7..=8),
     ] {
         for member in members {
-            for (rotation, len, _) in LAYOUTS {
+            for &(rotation, len, _) in layouts {
                 let id = server_id(member, len);
                 let key = CidKey {
                     server_id: id.iter().fold(0, |id, byte| id << 8 | u64::from(*byte)),
