@@ -16,7 +16,7 @@ use x509_parser::prelude::{FromDer as _, X509Certificate};
 
 use super::Finding;
 use crate::{
-    config::Config,
+    config::{CidLayout, Config},
     pki::{Credentials, Identity, IdentityKind, load_credentials, load_roots, verify_at},
 };
 
@@ -27,7 +27,16 @@ pub(super) fn check(config: &Config, now: SystemTime) -> Vec<Finding> {
     let all = held(config);
     let mut findings: Vec<Finding> = all.iter().flat_map(|held| held.check(now)).collect();
     findings.extend(collector(config, now));
+    findings.extend(config.quic.iter().filter_map(connection_ids));
     findings
+}
+
+/// The key of encrypted connection ids, without which a configuration is not applied.
+fn connection_ids(layout: &CidLayout) -> Option<Finding> {
+    let error = layout.key().err()?;
+    let section = format!("[[quic]] of rotation {}", layout.rotation);
+    let todo = "put the servers' key there: without it the configuration is not applied";
+    Some(Finding::new(section, error.to_string()).fatal().todo(todo))
 }
 
 /// The authority of the collector that metrics are sent to. It is somebody else's, and without it only they are not

@@ -13,7 +13,7 @@ use steer_common::abi::{
     NatReverse, Service, Signals, Slot, SourceLimit,
 };
 use steer_user::dataplane::{
-    Class, Counters, Dataplane, HostTables, Memory, Snapshot, Sweep, SweepLimits,
+    CidKeyFile, Class, Counters, Dataplane, HostTables, Memory, Snapshot, Sweep, SweepLimits,
     build_perfect_hash,
 };
 
