@@ -127,8 +127,11 @@ fn copy(dataplane: &dyn Dataplane, key: &FlowKey) -> HostTables {
     let tables = HostTables::new(dataplane.snapshot());
     tables.now_ms.set(now_ms());
     tables.now_ns.set(now_ns());
-    if let Some(entry) = dataplane.flow(key) {
+    if let Some(entry) = dataplane.settled_flow(key) {
         tables.flows.borrow_mut().insert(*key, entry);
+    }
+    if let Some(entry) = dataplane.new_flow(key) {
+        tables.new_flows.borrow_mut().insert(*key, entry);
     }
     if let Some(entry) = dataplane.nat_forward(key) {
         tables.forward.borrow_mut().insert(*key, entry);

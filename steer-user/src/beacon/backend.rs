@@ -7,7 +7,6 @@
 use std::net::SocketAddr;
 use std::time::Duration;
 
-use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
@@ -15,6 +14,7 @@ use tokio::time::{Instant, sleep, timeout};
 
 use super::BeaconError;
 use super::listener::Listeners;
+use crate::probe::close_in_order;
 
 /// From one connection to the next, while the kernel says that the port is listened at.
 const PERIOD: Duration = Duration::from_secs(1);
@@ -26,10 +26,6 @@ const DOWN_PERIOD: Duration = Duration::from_millis(50);
 const WATCH_PERIOD: Duration = Duration::from_millis(20);
 /// On this machine a connection that takes longer is one that the backend doesn't take.
 const LIMIT: Duration = Duration::from_millis(250);
-/// How long the backend may take to end a connection on its side.
-const CLOSE_TIMEOUT: Duration = Duration::from_secs(1);
-/// Bytes that are read of a backend that speaks first; what is left of more is reset.
-const MAX_GREETING: u64 = 64 << 10;
 
 /// A running check; ends when dropped.
 #[derive(Debug)]
@@ -105,23 +101,18 @@ pub(super) fn on_this_machine(address: SocketAddr) -> Result<(), BeaconError> {
 async fn connects(address: SocketAddr) -> bool {
     match timeout(LIMIT, TcpStream::connect(address)).await {
         Ok(Ok(stream)) => {
-            tokio::spawn(timeout(CLOSE_TIMEOUT, close(stream)));
+            close_in_order(stream);
             true
         }
         _ => false,
     }
 }
 
-/// Ends a connection in order: what is closed with unread bytes is reset.
-async fn close(mut stream: TcpStream) {
-    let _ = stream.shutdown().await;
-    let _ = tokio::io::copy(&mut stream.take(MAX_GREETING), &mut tokio::io::sink()).await;
-}
-
 #[cfg(test)]
 mod tests {
     use std::io;
 
+    use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
     use tokio::net::TcpListener;
 
     use super::*;

@@ -14,6 +14,7 @@ mod pace;
 mod patience;
 mod session;
 mod socket;
+mod tcp_close;
 #[cfg(test)]
 mod tests;
 mod tls;
@@ -32,6 +33,7 @@ pub use self::orca::{
     BACKEND_UP, DRAINING, OrcaLoadReport, PROBE_BUDGET, ReportError, TROUBLE, TROUBLE_FOR,
 };
 pub use self::pace::Budget;
+pub(crate) use self::tcp_close::close_in_order;
 pub use self::tls::ProbeTls;
 pub use self::web_tls::WebTls;
 

@@ -26,7 +26,7 @@ use tokio_rustls::TlsConnector;
 
 use super::{
     Load, OrcaLoadReport, ProbeFailure, Sample, link::classify, method::Over, socket,
-    web_tls::WebTls,
+    tcp_close::close_in_order, web_tls::WebTls,
 };
 
 /// So much of an answer is read.
@@ -38,8 +38,7 @@ pub(super) async fn connect(address: SocketAddr, limit: Duration) -> Result<Samp
     let begun = Instant::now();
     let stream = tcp(address, limit).await?;
     let rtt = begun.elapsed();
-    // Reset instead of TIME_WAIT: ten of these come each second.
-    let _ = stream.set_zero_linger();
+    close_in_order(stream);
     Ok(sample(rtt, None))
 }
 
