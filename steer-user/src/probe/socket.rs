@@ -18,6 +18,9 @@ use tokio::io::Interest;
 use tokio::net::UdpSocket;
 use tokio::sync::watch;
 
+/// How often a packet is sent that an error about an earlier one keeps back: the system tells of that one instead.
+const SEND_ATTEMPTS: u32 = 4;
+
 /// Counts how often the network has said that the peer can't be reached.
 pub(super) type Unreachable = watch::Receiver<u64>;
 
@@ -99,17 +102,22 @@ impl AsyncUdpSocket for Connected {
     }
 
     fn try_send(&self, transmit: &Transmit<'_>) -> io::Result<()> {
-        let sent = self.io.try_io(Interest::WRITABLE, || {
-            self.state.try_send((&self.io).into(), transmit)
-        });
-        match sent {
-            Err(e) if e.kind() != ErrorKind::WouldBlock => {
-                // To QUIC it is one lost packet.
-                self.note(&e);
-                Ok(())
+        for _ in 0..SEND_ATTEMPTS {
+            let sent = self.io.try_io(Interest::WRITABLE, || {
+                self.state.try_send((&self.io).into(), transmit)
+            });
+            match sent {
+                Err(e) if e.kind() != ErrorKind::WouldBlock => {
+                    self.note(&e);
+                    if !is_unreachable(e.kind()) {
+                        break;
+                    }
+                }
+                sent => return sent,
             }
-            sent => sent,
         }
+        // To QUIC it is one lost packet.
+        Ok(())
     }
 
     fn poll_recv(
