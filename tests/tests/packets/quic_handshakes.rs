@@ -17,10 +17,10 @@ use crate::{
 const SENT: Action = Action::Transmit(1);
 const LIMITED: Action = Action::Drop(DropReason::SourceLimited);
 /// Ids that say nothing of a server: the client's, that of a Retry, the server's, and another client's.
-const CLIENT: [u8; 12] = *b"\xe1client chose";
-const RETRY: [u8; 12] = *b"\xe2of the retry";
-const SERVER: [u8; 12] = *b"\xe3server chose";
-const ANOTHER: [u8; 12] = *b"\xe4another one.";
+const CLIENT: [u8; 13] = *b"\xe1client chose";
+const RETRY: [u8; 13] = *b"\xe2of the retry";
+const SERVER: [u8; 13] = *b"\xe3server chose";
+const ANOTHER: [u8; 13] = *b"\xe4another one.";
 
 fn send(is_v4: bool, vip: u8, kind: Kind, id: &[u8]) -> Packet {
     packet(is_v4, vip, kind.datagram(1, id))
