@@ -116,12 +116,7 @@ pub(super) fn api(raw: &raw::Api, report: &mut Report<'_>) -> Api {
 }
 
 fn address(value: &raw::Text, report: &mut Report<'_>) -> Option<SocketAddr> {
-    let todo = "write an address and a port, like 127.0.0.1:9464 or [::1]:9464";
-    let address: SocketAddr = report.parse(value, "an address and a port", todo)?;
-    if address.port() == 0 {
-        report.add(value.span(), "0 is not a port", todo);
-    }
-    Some(address)
+    report.socket_address(value, "127.0.0.1:9464 or [::1]:9464")
 }
 
 fn remote(raw: &raw::Api, report: &mut Report<'_>) -> Option<Remote> {

@@ -7,7 +7,7 @@ use serde::de::Deserialize as _;
 use toml::Spanned;
 use toml::de::{DeTable, DeValue, ValueDeserializer};
 
-use super::{document::Document, report::Report, variables};
+use super::{document::Document, report::Report, syntax, variables};
 
 /// Where the values of variables come from.
 pub(super) type Variables<'v> = &'v dyn Fn(&str) -> Option<String>;
@@ -25,7 +25,7 @@ pub(super) fn table<'a>(
         let (table, errors) = DeTable::parse_recoverable(&file.text);
         // What the reader made up behind a mistake is not worth a message.
         good &= errors.is_empty();
-        errors.iter().for_each(|e| report.add_toml_at(e, start));
+        syntax::problems(&file.text, start, &errors, report);
         let mut adopt = Adopt {
             start,
             variable,

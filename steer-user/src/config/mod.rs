@@ -1,6 +1,7 @@
 //! Configuration: a TOML document becomes a [`Config`] in which everything holds, or a list of all
 //! that is wrong with it.
 
+mod advice;
 mod api;
 mod backends;
 #[cfg(test)]
@@ -10,6 +11,7 @@ mod classes;
 mod document;
 #[cfg(test)]
 mod document_tests;
+mod format;
 mod limits;
 mod merge;
 mod names;
@@ -24,6 +26,8 @@ mod schema;
 mod services;
 mod spanned;
 mod split;
+mod suggest;
+mod syntax;
 mod telemetry;
 #[cfg(test)]
 mod tests;

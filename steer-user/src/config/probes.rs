@@ -4,6 +4,34 @@ use super::raw::{self, Require};
 use super::report::Report;
 use crate::probe::Method;
 
+/// What to write for a probe.
+const PROBES: &str = "write beacon, tcp:8000, http:8000/health, https:443/health or h3:443/health";
+
+/// Returns what to write for a URL, a path, or a kind of probe without a port.
+fn instead(raw: &raw::Backend, text: &str) -> Option<String> {
+    let port = raw.port.as_ref().map_or(8000, |port| *port.get_ref());
+    let write = |probe: String| {
+        let is_one = probe.parse::<Method>().is_ok();
+        is_one.then(|| format!("write {probe}: the address is the backend's"))
+    };
+    if text.starts_with('/') {
+        return write(format!("http:{port}{text}"));
+    }
+    if let Some((kind, rest)) = text.split_once("://") {
+        let (authority, path) = rest.split_at(rest.find('/').unwrap_or(rest.len()));
+        let usual = if kind == "http" { "80" } else { "443" };
+        let port = match authority.rsplit_once(':') {
+            Some((_, port)) if !port.ends_with(']') => port,
+            _ => usual,
+        };
+        return write(format!("{kind}:{port}{path}"));
+    }
+    match text {
+        "tcp" | "http" | "https" | "h3" => write(format!("{text}:{port}")),
+        _ => None,
+    }
+}
+
 /// How a backend is probed, the beacon first, and how many of the probes have to be answered.
 pub(super) fn probes(raw: &raw::Backend, report: &mut Report<'_>) -> (Vec<Method>, usize) {
     let mut methods: Vec<Method> = Vec::new();
@@ -25,9 +53,11 @@ pub(super) fn probes(raw: &raw::Backend, report: &mut Report<'_>) -> (Vec<Method
                     }
                     Err(_) => {
                         let what = format!("{:?} is no probe", text.get_ref());
-                        let todo = "write beacon, tcp:8000, http:8000/health, https:443/health or \
-                                    h3:443/health";
-                        report.add(text.span(), what, todo);
+                        let todo = match report.is_hidden(text.get_ref()) {
+                            true => None,
+                            false => instead(raw, text.get_ref()),
+                        };
+                        report.add(text.span(), what, todo.unwrap_or_else(|| PROBES.to_owned()));
                     }
                 }
             }

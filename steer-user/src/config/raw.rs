@@ -21,7 +21,7 @@ pub(super) struct Node {
     /// Its zone: backends of it are taken to be the nearest while they are not measured.
     #[serde(default)]
     pub zone: String,
-    /// Interfaces that clients' packets come in by.
+    /// Interfaces that clients' packets come in by and, in mode nat, backends' answers.
     pub interfaces: Spanned<Vec<Text>>,
     /// How the program is attached.
     #[serde(default)]
@@ -229,7 +229,7 @@ pub(super) struct Backend {
     /// Its zone.
     #[serde(default)]
     pub zone: String,
-    /// Its share relative to the other backends': 1.
+    /// Its share relative to the other backends', 1 to 1000000: 1.
     pub capacity: Option<Spanned<u32>>,
     /// Its price relative to the other backends': 1. It counts among those that meet a service's
     /// `objective`.
@@ -244,7 +244,7 @@ pub(super) struct Backend {
     /// With so many open connections of a service it takes new ones only where others can't, in mode
     /// nat: any number.
     pub max_in_flight: Option<Spanned<u32>>,
-    /// Its port in mode nat; without it, the service's.
+    /// Its port in mode nat, 1 to 65535; without it, the service's.
     pub port: Option<Spanned<u16>>,
     /// What of its answers is the first token, which mode nat measures.
     #[serde(default)]

@@ -3,8 +3,11 @@
 use std::cmp::Reverse;
 use std::collections::HashMap;
 use std::fmt;
+use std::net::{IpAddr, SocketAddr};
 use std::ops::Range;
 use std::path::PathBuf;
+
+use humantime_serde::re::humantime::{format_duration, parse_duration};
 
 use super::document::Document;
 use super::spanned::Spanned;
@@ -33,12 +36,12 @@ impl fmt::Display for Problem {
 #[derive(Debug, thiserror::Error)]
 pub enum ConfigError {
     /// The document can't be read.
-    #[error("{}: {source}; check the path and its permissions", file.display())]
+    #[error("{}: {cause}; check the path and its permissions", file.display())]
     Read {
         /// The document.
         file: PathBuf,
         /// What the system said.
-        source: std::io::Error,
+        cause: std::io::Error,
     },
     /// The document is wrong.
     #[error("{}", lines(problems))]
@@ -51,6 +54,24 @@ pub enum ConfigError {
 fn lines(problems: &[Problem]) -> String {
     let line = |problem: &Problem| format!("{}:{problem}", problem.file.display());
     problems.iter().map(line).collect::<Vec<_>>().join("\n")
+}
+
+/// The forms that the value of a variable may have in a message: as it is, escaped, and as it is written
+/// by what it was parsed to.
+fn forms(value: &str) -> Vec<String> {
+    let quoted = format!("{value:?}");
+    let mut forms = vec![value.to_owned(), quoted[1..quoted.len() - 1].to_owned()];
+    if let Ok(address) = value.parse::<IpAddr>() {
+        forms.push(address.to_string());
+    }
+    if let Ok(address) = value.parse::<SocketAddr>() {
+        forms.extend([address.to_string(), address.ip().to_string()]);
+    }
+    if let Ok(duration) = parse_duration(value) {
+        forms.push(format_duration(duration).to_string());
+    }
+    forms.retain(|form| !form.is_empty());
+    forms
 }
 
 /// Collects problems.
@@ -76,11 +97,8 @@ impl<'a> Report<'a> {
     /// Keeps the values of variables out of all messages.
     pub(super) fn hide(&mut self, expanded: &Expanded) {
         for (value, variable) in &expanded.values {
-            if !value.is_empty() {
-                let quoted = format!("{value:?}");
-                let escaped = quoted[1..quoted.len() - 1].to_owned();
-                self.hidden.push((value.clone(), variable.clone()));
-                self.hidden.push((escaped, variable.clone()));
+            for form in forms(value) {
+                self.hidden.push((form, variable.clone()));
             }
         }
         // A value may be a part of another one.
@@ -115,31 +133,25 @@ impl<'a> Report<'a> {
             file,
             line,
             what: self.safe(what.into()),
-            todo: todo.into(),
+            todo: self.safe(todo.into()),
         };
         self.problems.push((span.start, problem));
     }
 
-    /// A problem of a file that is no TOML and begins at `start`.
-    pub(super) fn add_toml_at(&mut self, error: &toml::de::Error, start: usize) {
-        let span = error.span().unwrap_or(0..0);
-        self.toml(error, span.start + start..span.end + start);
-    }
-
-    /// A problem that the TOML reader found in a value.
-    pub(super) fn add_toml(&mut self, error: &toml::de::Error, fallback: Range<usize>) {
-        self.toml(error, error.span().unwrap_or(fallback));
-    }
-
-    fn toml(&mut self, error: &toml::de::Error, span: Range<usize>) {
-        let message = error.message().trim().replace('\n', ", ");
-        let (what, todo) = match message.split_once(", expected ") {
-            Some((what, expected)) => (what.to_owned(), format!("write {expected}")),
-            None if message.starts_with("missing field") => (message, "add it".to_owned()),
-            None => (message, "see deploy/steer.toml for an example".to_owned()),
+    /// The text of a place as it is written: variables are not expanded.
+    pub(super) fn source(&self, span: &Range<usize>) -> &str {
+        let files = self.document.placed();
+        let Some((start, file)) = files.take_while(|(start, _)| *start <= span.start).last() else {
+            return "";
         };
-        let what = what.replace("field `", "key `");
-        self.add(span, what, todo);
+        file.text
+            .get(span.start - start..span.end.saturating_sub(start))
+            .unwrap_or_default()
+    }
+
+    /// Whether a value came from a variable, as a whole or in part, so that no part of it may be told.
+    pub(super) fn is_hidden(&self, value: &str) -> bool {
+        self.hidden.iter().any(|(hidden, _)| value.contains(hidden))
     }
 
     /// Parses a value, or says what it should be.

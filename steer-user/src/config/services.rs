@@ -76,7 +76,7 @@ fn service(
     let found = pools.resolve(&raw.pools, &owner, report);
     let idle = raw.idle_timeout.as_ref();
     let idle_timeout = report.duration(idle, IDLE, MIN_IDLE..=MAX_IDLE);
-    let address = report.address(&raw.address)?;
+    let address = report.reached_address(&raw.address)?;
     let chain = Chain {
         of: "service",
         found: &found,
@@ -185,8 +185,10 @@ impl Chain<'_> {
             let what = format!("the {of} may be served from nowhere");
             report.add(regions.span(), what, todo);
         }
-        // Of a pool that is not there nothing is known.
-        for region in regions.get_ref().iter().filter(|_| self.complete) {
+        // Of a pool or backend that is not there nothing is known.
+        let is_known =
+            self.complete && self.backends.are_whole() && !present.iter().any(|r| r.is_empty());
+        for region in regions.get_ref().iter().filter(|_| is_known) {
             if !present.contains(&region.get_ref()) {
                 let what = format!("no backend of the {of} is in region {:?}", region.get_ref());
                 report.add(region.span(), what, todo);
