@@ -125,10 +125,6 @@ fn translated(packet: &Packet, look: &impl Look, service: &Service, target: Targ
     if service.flags & service_flags::HAS_NAT == 0 {
         return Verdict::Drop(DropReason::Internal);
     }
-    // It would take a port, and be dropped with it.
-    if packet.ttl <= 1 {
-        return Verdict::Drop(DropReason::TtlExpired);
-    }
     Verdict::Open(target)
 }
 

@@ -29,6 +29,7 @@ pub mod quic;
 mod rare;
 mod rewrite;
 pub mod tables;
+mod time_exceeded;
 pub mod verdict;
 pub mod wire;
 
@@ -36,3 +37,4 @@ pub use gate::hold;
 pub use process::{Action, Outcome, general, process, steer, steer_v4, steer_v6};
 pub use quic::{quic, translate};
 pub use rare::{follow, open, quote, rare, too_big};
+pub use time_exceeded::time_exceeded;

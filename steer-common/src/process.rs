@@ -2,8 +2,8 @@
 
 use crate::{
     abi::{
-        Back, FOLLOW, FragmentFate, GENERAL, MAIN, Member, Mode, OPEN, QUIC, QUOTE, RARE, TOO_BIG,
-        TRANSLATE, V6,
+        Back, FOLLOW, FragmentFate, GENERAL, MAIN, Member, Mode, OPEN, QUIC, QUOTE, RARE,
+        TIME_EXCEEDED, TOO_BIG, TRANSLATE, V6,
     },
     decide::{decide, decide_for},
     frame::Frame,
@@ -11,6 +11,7 @@ use crate::{
     rare::{follow, open, quote, rare, too_big},
     rewrite,
     tables::{NextHop, Tables},
+    time_exceeded::time_exceeded,
     verdict::{DropReason, Ends, Target, Verdict},
     wire::{Packet, Part, is_v6, parse, parse_v4, parse_v6},
 };
@@ -134,6 +135,7 @@ pub fn process<F: Frame, T: Tables>(frame: &mut F, interface: u32, tables: &T) -
             V6 => steer_v6(frame, interface, tables),
             GENERAL => general(frame, interface, tables),
             FOLLOW => follow(frame, interface, tables),
+            TIME_EXCEEDED => time_exceeded(frame, interface, tables),
             TOO_BIG => too_big(frame, interface, tables, argument),
             MAIN => steer(frame, interface, tables),
             OPEN => open(frame, interface, tables, argument),
@@ -213,6 +215,8 @@ pub(crate) fn act<F: Frame, T: Tables>(
             };
             deliver(frame, packet, tables, target, member)
         }
+        // It would take a port, and end here with it.
+        Verdict::Open(_) if packet.ttl <= 1 => ENDED,
         Verdict::Open(target) => Outcome::hand_over(OPEN, target.id),
         Verdict::Quic => Outcome::hand_over(QUIC, 0),
         Verdict::Translate(target) => Outcome::hand_over(TRANSLATE, target.id),
@@ -239,6 +243,9 @@ pub(crate) fn act<F: Frame, T: Tables>(
     }
 }
 
+/// The packet ends here: its sender is told.
+pub(crate) const ENDED: Outcome = Outcome::hand_over(TIME_EXCEEDED, 0);
+
 /// Sends a packet to a member with its addresses as they are.
 #[inline(always)]
 pub(crate) fn deliver<F: Frame, T: Tables>(
@@ -248,6 +255,9 @@ pub(crate) fn deliver<F: Frame, T: Tables>(
     target: Target,
     member: &Member,
 ) -> Outcome {
+    if packet.ttl <= 1 {
+        return ENDED;
+    }
     let Some(hop) = rewrite::next_hop(packet, tables, member) else {
         return Outcome::drop(DropReason::NoRoute);
     };
@@ -274,6 +284,9 @@ pub(crate) fn forward<F: Frame, T: Tables>(
     target: Target,
     ends: &Ends,
 ) -> Outcome {
+    if packet.ttl <= 1 {
+        return ENDED;
+    }
     let Some(member) = tables.member(target.id) else {
         return Outcome::drop(DropReason::Internal);
     };
@@ -298,6 +311,9 @@ pub(crate) fn give_back<F: Frame, T: Tables>(
     ends: &Ends,
     back: &Back,
 ) -> Outcome {
+    if packet.ttl <= 1 {
+        return ENDED;
+    }
     let done = rewrite::back(frame, packet, ends, back);
     if done.is_ok() && packet.part as u8 != Part::Quote as u8 {
         tables.count_reply(member, packet.payload() != 0);

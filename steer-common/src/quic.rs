@@ -6,13 +6,14 @@
 //! in versions that are known.
 
 use crate::{
-    abi::{CidKey, Config, FlowKey, Member, OPEN, Service, TOO_BIG, service_flags},
+    abi::{CidKey, Config, FlowKey, Member, OPEN, Service, service_flags},
     cid::MAX_LEN,
     decide::{decide_for, find, steered},
     fragment,
     frame::Frame,
     icmp, nat,
-    process::{Outcome, act},
+    process::{ENDED, Outcome, act},
+    rare::settle,
     tables::{Step, Tables},
     verdict::{DropReason, Verdict},
     wire::{self, Network, PROTOCOL_UDP, Packet, Part, UDP_HEADER, parse},
@@ -304,15 +305,16 @@ pub fn translate<F: Frame, T: Tables>(
                 part != Part::First as u8
                     || fragment::note(network.id, &packet, tables, fate, member)
             });
-            let is_too_big = outcome.is_handed_over() && outcome.program() == TOO_BIG;
-            if part != Part::Packet as u8 && is_too_big {
-                return Outcome::drop(DropReason::TooBig);
+            if part == Part::Packet as u8 {
+                outcome
+            } else {
+                settle(outcome)
             }
-            outcome
         }
         // Nobody of ours sent what the error is about.
         nat::Known::Unknown { .. } if part == Part::Quote as u8 => Outcome::PASSED,
         // It would take a port, and be dropped with it.
+        nat::Known::Unknown { .. } if packet.ttl <= 1 && part == Part::Packet as u8 => ENDED,
         nat::Known::Unknown { .. } if packet.ttl <= 1 => Outcome::drop(DropReason::TtlExpired),
         nat::Known::Unknown { .. } => Outcome::hand_over(OPEN, member),
     }

@@ -3,7 +3,8 @@
 
 use crate::{
     abi::{
-        FOLLOW, FlowKey, FragmentFate, MAIN, OPEN, QUOTE, RARE, TOO_BIG, TRANSLATE, service_flags,
+        FOLLOW, FlowKey, FragmentFate, MAIN, OPEN, QUOTE, RARE, TIME_EXCEEDED, TOO_BIG, TRANSLATE,
+        service_flags,
     },
     decide::{decide, find, is_address},
     fragment,
@@ -152,9 +153,12 @@ pub fn open<F: Frame, T: Tables>(
 
 /// Neither fragments nor ICMP errors are answered with ICMP errors.
 #[inline(always)]
-const fn settle(outcome: Outcome) -> Outcome {
+pub(crate) const fn settle(outcome: Outcome) -> Outcome {
     if outcome.is_handed_over() && outcome.program() == TOO_BIG {
         return Outcome::drop(DropReason::TooBig);
+    }
+    if outcome.is_handed_over() && outcome.program() == TIME_EXCEEDED {
+        return Outcome::drop(DropReason::TtlExpired);
     }
     outcome
 }

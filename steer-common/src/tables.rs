@@ -3,8 +3,8 @@
 use crate::{
     abi::{
         Address, Admission, CidKey, ClassKey, ClassMatch, Config, FlowEntry, FlowKey,
-        FragmentEntry, FragmentKey, Macs, Member, NatForward, NatReverse, Opening, Service, Signal,
-        Slot, SourceKey, SourceLimit,
+        FragmentEntry, FragmentKey, IcmpSource, LinkKey, Macs, Member, NatForward, NatReverse,
+        Opening, Service, Signal, Slot, SourceKey, SourceLimit,
     },
     cid::Server,
     verdict::DropReason,
@@ -201,6 +201,9 @@ pub trait Tables {
 
     /// Whether one more ICMP error may be sent now (RFC 1812 section 4.3.2.8, RFC 4443 section 2.4).
     fn may_answer(&self) -> bool;
+
+    /// This node's addresses on a link, for ICMP errors.
+    fn icmp_source(&self, link: &LinkKey) -> Option<IcmpSource>;
 
     /// Asks the kernel's routing for the way to a member, because the daemon has not said it.
     fn route(&self, packet: &Packet, member: &Member) -> Option<NextHop>;

@@ -21,7 +21,8 @@ pub enum DropReason {
     NatPortsExhausted = 6,
     /// An open flow that the nat table does not know.
     NatUnknownFlow = 7,
-    /// It may travel no further: TTL or hop limit is used up.
+    /// It may travel no further: TTL or hop limit is used up. The sender is told, from this node's address on
+    /// the link that the packet came in by.
     TtlExpired = 8,
     /// There is no way to the next hop, or its MAC address is unknown.
     NoRoute = 9,
@@ -124,7 +125,10 @@ impl DropReason {
             Self::FlowTableFull => "A flow that must be remembered could not be.",
             Self::NatPortsExhausted => "No port was free to translate a new flow with.",
             Self::NatUnknownFlow => "An open flow that the nat table does not know.",
-            Self::TtlExpired => "It may travel no further: TTL or hop limit is used up.",
+            Self::TtlExpired => {
+                "It may travel no further: TTL or hop limit is used up. The sender is told, from this node's \
+                 address on the link that the packet came in by."
+            }
             Self::NoRoute => "There is no way to the next hop, or its MAC address is unknown.",
             Self::NoHeadroom => "No room in front of the packet for another header.",
             Self::TooBig => {

@@ -27,7 +27,7 @@ use aya_ebpf::{
 use steer_common::{
     Outcome,
     abi::{GENERAL, OPEN, QUIC, TRANSLATE, TraceVerdict, V6},
-    follow, general, open, quic, quote, rare, steer_v4, too_big, translate,
+    follow, general, open, quic, quote, rare, steer_v4, time_exceeded, too_big, translate,
     verdict::DropReason,
     wire::is_v6,
 };
@@ -119,6 +119,17 @@ pub fn steer_too_big(ctx: XdpContext) -> u32 {
         return xdp_action::XDP_PASS;
     };
     let outcome = too_big(&mut frame, interface, &tables, argument());
+    finish(&ctx, outcome, interface)
+}
+
+/// Answers a packet whose TTL ends here.
+#[xdp]
+#[inline(always)]
+pub fn steer_time_exceeded(ctx: XdpContext) -> u32 {
+    let Some((mut frame, interface, tables)) = begin(&ctx) else {
+        return xdp_action::XDP_PASS;
+    };
+    let outcome = time_exceeded(&mut frame, interface, &tables);
     finish(&ctx, outcome, interface)
 }
 

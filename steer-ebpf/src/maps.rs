@@ -10,8 +10,8 @@ use aya_ebpf::{
 use steer_common::{
     abi::{
         self, Address, Admission, CidKey, ClassKey, ClassMatch, Config, DscpTable, FlowEntry,
-        FlowKey, FragmentEntry, FragmentKey, Measured, Member, MemberCounters, NatForward,
-        NatReverse, Opening, Refusals, Service, Signals, SourceKey, SourceLimit,
+        FlowKey, FragmentEntry, FragmentKey, IcmpSource, LinkKey, Measured, Member, MemberCounters,
+        NatForward, NatReverse, Opening, Refusals, Service, Signals, SourceKey, SourceLimit,
     },
     frame::BLURRED,
     verdict::DropReason,
@@ -126,6 +126,10 @@ pub(crate) static REFUSED: PerCpuArray<Refusals> = PerCpuArray::with_max_entries
 #[map]
 pub(crate) static CIDS: HashMap<CidKey, u32> =
     HashMap::with_max_entries(abi::CIDS, BPF_F_NO_PREALLOC);
+
+#[map]
+pub(crate) static ICMP_SOURCES: HashMap<LinkKey, IcmpSource> =
+    HashMap::with_max_entries(abi::ICMP_SOURCES, BPF_F_NO_PREALLOC);
 
 #[map]
 pub(crate) static MEMBER_COUNTS: PerCpuArray<MemberCounters> =

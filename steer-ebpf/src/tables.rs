@@ -14,8 +14,8 @@ use aya_ebpf::{
 use steer_common::{
     abi::{
         self, Address, Admission, CidKey, ClassKey, ClassMatch, Config, FlowEntry, FlowKey,
-        FragmentEntry, FragmentKey, Member, NatForward, NatReverse, Opening, STAMP_SHIFT, Service,
-        Signal, Slot, SourceKey, SourceLimit, TICK_SHIFT, Track, age, bucket,
+        FragmentEntry, FragmentKey, IcmpSource, LinkKey, Member, NatForward, NatReverse, Opening,
+        STAMP_SHIFT, Service, Signal, Slot, SourceKey, SourceLimit, TICK_SHIFT, Track, age, bucket,
     },
     tables::{Added, NextHop, Step, Tables},
     verdict::DropReason,
@@ -25,8 +25,8 @@ use steer_common::{
 use crate::{
     maps::{
         ADMISSION, ANSWERS, CIDS, CLASS_DSCP, CLASSES, CONFIG, DENIED, DISPLACEMENTS, DRAFT,
-        DROP_COUNTS, FLOWS, FRAGMENTS, IN_FLIGHT, LIMITS, MEASURED, MEMBER_COUNTS, MEMBERS,
-        NAT_FORWARD, NAT_REVERSE, NAT_SOURCES, NEW_FLOWS, NEXT_OPENING, OPENINGS, REFUSED,
+        DROP_COUNTS, FLOWS, FRAGMENTS, ICMP_SOURCES, IN_FLIGHT, LIMITS, MEASURED, MEMBER_COUNTS,
+        MEMBERS, NAT_FORWARD, NAT_REVERSE, NAT_SOURCES, NEW_FLOWS, NEXT_OPENING, OPENINGS, REFUSED,
         SERVICES, SIGNALS, SLOTS, SOURCES,
     },
     route, trace,
@@ -384,6 +384,12 @@ impl Tables for KernelTables {
         }
         *count += 1;
         *count <= ANSWERS_MAX
+    }
+
+    #[inline(always)]
+    fn icmp_source(&self, link: &LinkKey) -> Option<IcmpSource> {
+        // SAFETY: an entry of the map, copied.
+        ICMP_SOURCES.get_ptr(link).map(|source| unsafe { *source })
     }
 
     #[inline(always)]

@@ -4,9 +4,9 @@
 
 use super::{
     Address, Admission, Back, Bank, CidKey, CidLayouts, ClassKey, ClassMatch, Config, DscpTable,
-    FlowEntry, FlowKey, FragmentEntry, FragmentKey, Macs, Measured, Member, MemberCounters,
-    NatForward, NatReverse, NatTimeouts, Opening, Refusals, Service, ServiceKey, Signals, Slot,
-    SourceKey, SourceLimit,
+    FlowEntry, FlowKey, FragmentEntry, FragmentKey, IcmpSource, LinkKey, Macs, Measured, Member,
+    MemberCounters, NatForward, NatReverse, NatTimeouts, Opening, Refusals, Service, ServiceKey,
+    Signals, Slot, SourceKey, SourceLimit,
 };
 
 /// A part of a type.
@@ -98,6 +98,8 @@ fields! {
     FlowKey: source destination source_port destination_port protocol family member;
     FragmentEntry: at_ms source_port destination_port member protocol fate;
     FragmentKey: source destination id protocol family _pad;
+    IcmpSource: v4 v6;
+    LinkKey: interface vlan _pad;
     Member: address macs interface state flags mode family port service backend region _pad mtu vlan
         max_in_flight _reserved;
     MemberCounters: packets bytes flows replies requests answers;

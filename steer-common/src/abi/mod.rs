@@ -12,6 +12,7 @@ mod config;
 mod counters;
 mod flow;
 mod fragment;
+mod icmp;
 mod layout;
 mod measure;
 mod member;
@@ -28,6 +29,7 @@ pub use config::{Bank, Config};
 pub use counters::{MemberCounters, begins};
 pub use flow::{FlowEntry, FlowKey, STAMP_SHIFT, STAMP_TICKS};
 pub use fragment::{FragmentEntry, FragmentFate, FragmentKey};
+pub use icmp::{IcmpSource, LinkKey};
 pub use layout::{Field, Layout};
 pub use measure::{BUCKETS, Measure, Measured, Signal, Signals, bucket, bucket_start};
 pub use member::{Member, MemberState, Mode, member_flags};
@@ -41,7 +43,7 @@ pub use trace::{
 
 /// Version of the maps' layout. Part of the pin path. A daemon of another version takes over what is
 /// pinned: [`Layout`] says how.
-pub const ABI_VERSION: u32 = if cfg!(feature = "next-abi") { 3 } else { 2 };
+pub const ABI_VERSION: u32 = if cfg!(feature = "next-abi") { 4 } else { 3 };
 
 /// Times in the maps, `*_ms`, are nanoseconds of the monotonic clock shifted right by this, cut to 32
 /// bits: milliseconds but for 5 %, without a division for each packet.
@@ -93,11 +95,13 @@ pub const DENIED: u32 = 1 << 16;
 pub const DECAP_SOURCES: u32 = 1024;
 /// Server ids of QUIC connection ids, over all services and layouts.
 pub const CIDS: u32 = 1 << 15;
+/// Links that ICMP errors can be sent by.
+pub const ICMP_SOURCES: u32 = 1024;
 /// Interfaces that packets can be redirected to.
 pub const PORTS: u32 = 64;
 
 /// Names of the programs in [`maps::PROGRAMS`], by their index there.
-pub const PROGRAMS: [&str; 10] = [
+pub const PROGRAMS: [&str; 11] = [
     "steer_rare",
     "steer_follow",
     "steer_too_big",
@@ -108,6 +112,7 @@ pub const PROGRAMS: [&str; 10] = [
     "steer_v6",
     "steer_quic",
     "steer_translate",
+    "steer_time_exceeded",
 ];
 /// Index in [`maps::PROGRAMS`] of the program for first fragments.
 pub const RARE: u32 = 0;
@@ -130,6 +135,8 @@ pub const V6: u32 = 7;
 pub const QUIC: u32 = 8;
 /// Index of the program that rewrites addresses of QUIC packets.
 pub const TRANSLATE: u32 = 9;
+/// Index of the program that answers packets whose TTL ends at this node.
+pub const TIME_EXCEEDED: u32 = 10;
 
 /// Name of the program that packets come to first while programs of another version take over.
 pub const GATE: &str = "steer_gate";
@@ -188,6 +195,9 @@ pub mod maps {
     pub const REFUSED: &str = "REFUSED";
     /// Hash of [`CidKey`](super::CidKey) to `u32`: the member that a server id of QUIC stands for.
     pub const CIDS: &str = "CIDS";
+    /// Hash of [`LinkKey`](super::LinkKey) to [`IcmpSource`](super::IcmpSource): this node's addresses by
+    /// the links that packets come in by.
+    pub const ICMP_SOURCES: &str = "ICMP_SOURCES";
     /// Per-CPU array of [`MemberCounters`](super::MemberCounters), by member.
     pub const MEMBER_COUNTS: &str = "MEMBER_COUNTS";
     /// Array of bytes: what the keys and values of the maps beside it look like. It is made by the daemon,
@@ -243,6 +253,8 @@ abi! {
     FlowEntry: 16,
     FragmentKey: 40,
     FragmentEntry: 12,
+    IcmpSource: 32,
+    LinkKey: 8,
     Member: if cfg!(feature = "next-abi") { 72 } else { 64 },
     MemberCounters: 48,
     Measured: 3328,

@@ -10,12 +10,12 @@ use super::{schema::schema, suggest};
 /// Longer values are cut in messages.
 const MAX_SHOWN: usize = 60;
 
-/// A mistake, and the key that it may have been meant for.
+/// A mistake, and the keys that it may have been meant for.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) struct Advice {
     pub(super) what: String,
     pub(super) todo: String,
-    pub(super) meant: Option<String>,
+    pub(super) meant: Vec<String>,
 }
 
 /// Where a mistake is.
@@ -67,15 +67,15 @@ impl Place<'_> {
             (None, Some(name)) => format!("did you mean `{name}`?"),
             (None, None) => format!("its keys are {}", known.join(", ")),
         };
-        // A key of another program names what is meant in its first words.
+        // Advice about a key of another program names what is meant.
         let meant = match suggest::foreign_key(self.section, key) {
-            Some(todo) => names(todo).first().map(|name| (*name).to_owned()),
-            None => nearest.map(str::to_owned),
+            Some(todo) => names(todo),
+            None => nearest.into_iter().collect(),
         };
         Advice {
             what: format!("unknown key `{key}` in {}", self.bracketed()),
             todo,
-            meant,
+            meant: meant.into_iter().map(str::to_owned).collect(),
         }
     }
 
@@ -177,7 +177,7 @@ fn told(what: String, todo: String) -> Advice {
     Advice {
         what,
         todo,
-        meant: None,
+        meant: Vec::new(),
     }
 }
 

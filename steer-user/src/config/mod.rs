@@ -33,6 +33,8 @@ mod telemetry;
 mod tests;
 mod values;
 mod variables;
+#[cfg(test)]
+mod wrong_tests;
 
 use std::net::{IpAddr, SocketAddr};
 use std::ops::RangeInclusive;

@@ -8,17 +8,19 @@ pub(super) fn nearest<'n>(
     written: &str,
     known: impl IntoIterator<Item = &'n str>,
 ) -> Option<&'n str> {
-    let lower = written.to_lowercase().replace('-', "_");
+    let written = plain(written);
     let near = |name: &&'n str| {
+        let known = plain(name);
         // Of numbered names each is as near as any other.
-        if letters(&lower) == letters(&name.to_lowercase()) && lower != name.to_lowercase() {
+        if written != known && letters(&written) == letters(&known) {
             return None;
         }
-        let distance = strsim::damerau_levenshtein(&lower, &name.to_lowercase());
+        let distance = strsim::damerau_levenshtein(&written, &known);
         // A third of its letters may be others, and of short names one, or none.
-        let len = name.chars().count();
+        let len = known.chars().count();
         let allowed = if len < 3 { 0 } else { (len / 3).max(1) };
-        let extends = lower.len() >= 4 && (name.starts_with(&lower) || lower.starts_with(*name));
+        let extends =
+            written.len() >= 4 && (known.starts_with(&written) || written.starts_with(&known));
         (distance <= allowed || extends).then_some((distance, *name))
     };
     known
@@ -27,6 +29,11 @@ pub(super) fn nearest<'n>(
         .filter_map(|name| near(&name))
         .min()
         .map(|(_, name)| name)
+}
+
+/// A name as it is compared.
+fn plain(name: &str) -> String {
+    name.to_lowercase().replace('-', "_")
 }
 
 /// A name without its digits.

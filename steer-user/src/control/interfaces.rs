@@ -142,6 +142,22 @@ impl Daemon {
         if changed {
             self.targets.send_replace(targets(self.controller.config()));
         }
+        self.refresh_icmp_sources();
+    }
+
+    fn refresh_icmp_sources(&mut self) {
+        let config = self.controller.config();
+        let interfaces = config.node.interfaces.clone();
+        let services = config
+            .services
+            .iter()
+            .map(|service| service.address)
+            .collect();
+        let maps = &mut self.controller.dataplane;
+        if let Err(error) = self.icmp_sources.refresh(maps, &interfaces, &services) {
+            let error = format!("{error:#}");
+            warn!(error, "cannot keep the sources of ICMP errors current");
+        }
     }
 
     fn attach_again(&mut self, interface: String) -> Attachment {

@@ -31,7 +31,9 @@ use super::{
 };
 use crate::{
     config::Config,
-    dataplane::{Attacher, KernelMaps, MapMemory, Neighbours, Sizes, Xdp, interface_index},
+    dataplane::{
+        Attacher, IcmpSources, KernelMaps, MapMemory, Neighbours, Sizes, Xdp, interface_index,
+    },
     explain::{Explanation, Question},
     generations::{Started, Store},
     journal::{Event, Journal, Why},
@@ -205,6 +207,7 @@ pub async fn run(setup: Setup, xdp: Xdp, commands: mpsc::Receiver<Command>) -> R
         controller,
         attacher,
         attached,
+        icmp_sources: IcmpSources::default(),
         trace: Trace::new(),
         sizes,
         targets: followers,
@@ -233,6 +236,7 @@ pub(super) struct Daemon {
     pub(super) attacher: Attacher,
     /// Interfaces of the configuration, in its order.
     pub(super) attached: Vec<Attachment>,
+    pub(super) icmp_sources: IcmpSources,
     pub(super) trace: Trace,
     /// Entries of the tables of flows.
     pub(super) sizes: Sizes,

@@ -9,9 +9,9 @@ use std::{
 use steer_common::{
     abi::{
         Address, Admission, CidKey, ClassKey, ClassMatch, Config, DISPLACEMENTS, FlowEntry,
-        FlowKey, FragmentEntry, FragmentKey, Measured, Member, MemberCounters, NatForward,
-        NatReverse, Opening, Refusals, SERVICES, STAMP_SHIFT, Service, Signal, Signals, Slot,
-        SourceKey, SourceLimit, Track, bucket,
+        FlowKey, FragmentEntry, FragmentKey, IcmpSource, LinkKey, Measured, Member, MemberCounters,
+        NatForward, NatReverse, Opening, Refusals, SERVICES, STAMP_SHIFT, Service, Signal, Signals,
+        Slot, SourceKey, SourceLimit, Track, bucket,
     },
     tables::{Added, NextHop, Step, Tables},
     verdict::DropReason,
@@ -423,6 +423,10 @@ impl Tables for HostTables {
 
     fn may_answer(&self) -> bool {
         true
+    }
+
+    fn icmp_source(&self, link: &LinkKey) -> Option<IcmpSource> {
+        self.snapshot.icmp_sources.get(link).copied()
     }
 
     fn route(&self, _packet: &Packet, member: &Member) -> Option<NextHop> {

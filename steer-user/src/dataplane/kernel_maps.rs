@@ -21,9 +21,9 @@ use aya::{
 use steer_common::{
     abi::{
         self, Address, Admission, CidKey, ClassKey, ClassMatch, Config, DscpTable, FlowEntry,
-        FlowKey, FragmentEntry, FragmentKey, Measured, Member, MemberCounters, MemberState,
-        NatForward, NatReverse, Refusals, Service, Signals, Slot, SourceKey, SourceLimit, maps,
-        member_flags,
+        FlowKey, FragmentEntry, FragmentKey, IcmpSource, LinkKey, Measured, Member, MemberCounters,
+        MemberState, NatForward, NatReverse, Refusals, Service, Signals, Slot, SourceKey,
+        SourceLimit, maps, member_flags,
     },
     verdict::DropReason,
 };
@@ -68,6 +68,7 @@ pub struct KernelMaps {
     cids: HashMap<MapData, CidKey, u32>,
     measured: PerCpuHashMap<MapData, u32, Measured>,
     signals: Mapped<Signals>,
+    icmp_sources: HashMap<MapData, LinkKey, IcmpSource>,
     ports: DevMapHash<MapData>,
     published: Option<Instant>,
     /// The tables of flows, for sweeps.
@@ -116,6 +117,7 @@ impl KernelMaps {
             drop_counts: take(ebpf, maps::DROP_COUNTS)?.try_into()?,
             denied: take(ebpf, maps::DENIED)?.try_into()?,
             cids: take(ebpf, maps::CIDS)?.try_into()?,
+            icmp_sources: take(ebpf, maps::ICMP_SOURCES)?.try_into()?,
             ports: take(ebpf, maps::PORTS)?.try_into()?,
             published: None,
             sweeping: None,
@@ -189,6 +191,26 @@ impl KernelMaps {
         if let Some(key) = reverse {
             let _ = self.nat_reverse.remove(key);
         }
+    }
+
+    /// Makes exactly these addresses the ones that ICMP errors come from, by the links that packets come in
+    /// by. What stays is there all the time.
+    ///
+    /// # Errors
+    /// If the kernel refuses an entry.
+    pub fn set_icmp_sources(&mut self, sources: &Mirror<LinkKey, IcmpSource>) -> Result<()> {
+        let links: Vec<LinkKey> = self.icmp_sources.keys().flatten().collect();
+        for gone in links.iter().filter(|link| !sources.contains_key(*link)) {
+            self.icmp_sources.remove(gone)?;
+        }
+        for (link, source) in sources {
+            if self.icmp_sources.get(link, 0).ok() != Some(*source) {
+                self.icmp_sources.insert(link, source, 0).with_context(|| {
+                    format!("interface {}: no address for ICMP errors", link.interface)
+                })?;
+            }
+        }
+        Ok(())
     }
 
     /// The word of a slot, as kernel and daemon share it.
@@ -627,6 +649,7 @@ impl Dataplane for KernelMaps {
                 .map(|key| (key.data(), key.prefix_len()))
                 .collect(),
             cids: self.cids(),
+            icmp_sources: self.icmp_sources.iter().flatten().collect(),
         }
     }
 

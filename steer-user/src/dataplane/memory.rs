@@ -299,6 +299,7 @@ impl Dataplane for Memory {
             nat_sources: Vec::new(),
             denied: Vec::new(),
             cids: self.cids.clone(),
+            icmp_sources: HashMap::new(),
         }
     }
 

@@ -9,6 +9,7 @@ mod device;
 mod footprint;
 mod gate;
 mod host;
+mod icmp_sources;
 mod insist;
 mod kernel;
 mod kernel_maps;
@@ -37,6 +38,7 @@ pub use decap::{Decap, set_up as set_up_decap};
 pub use device::{Attached, Device, Way};
 pub(crate) use footprint::TRIE_ENTRY;
 pub use host::{HostTables, Missed};
+pub use icmp_sources::IcmpSources;
 pub use kernel::{OLDEST_KERNEL, UPGRADE, check_kernel};
 pub use kernel_maps::KernelMaps;
 pub use memory::Memory;
@@ -60,8 +62,8 @@ use std::{
 use anyhow::Result;
 use steer_common::abi::{
     Address, Admission, CidKey, ClassKey, ClassMatch, Config, DscpTable, FlowEntry, FlowKey,
-    FragmentEntry, FragmentKey, Measured, Member, MemberCounters, MemberState, NatForward,
-    NatReverse, NatTimeouts, Refusals, Service, Signals, Slot, SourceKey, SourceLimit,
+    FragmentEntry, FragmentKey, IcmpSource, LinkKey, Measured, Member, MemberCounters, MemberState,
+    NatForward, NatReverse, NatTimeouts, Refusals, Service, Signals, Slot, SourceKey, SourceLimit,
 };
 
 use crate::domain::latency::Waiting;
@@ -286,4 +288,6 @@ pub struct Snapshot {
     pub denied: Vec<(Address, u32)>,
     /// Members of services of QUIC by server ids.
     pub cids: BTreeMap<CidKey, u16>,
+    /// This node's addresses by links.
+    pub icmp_sources: HashMap<LinkKey, IcmpSource>,
 }

@@ -215,6 +215,9 @@ fn verdict(fate: &Fate, words: &Words<'_>, gue: Option<u16>) -> String {
         (Some(DropReason::TooBig), ..) => {
             "answered with an ICMP error: it is too big for the way to its backend".to_owned()
         }
+        (Some(DropReason::TtlExpired), ..) => {
+            "answered with an ICMP error: its TTL ends here".to_owned()
+        }
         (Some(reason), ..) => format!("answered: {}", reason.name()),
         (None, Some(member), _) => format!("sent to {}", words.member(member)),
         (None, None, Some(member)) => {

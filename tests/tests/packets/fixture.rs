@@ -26,7 +26,11 @@ use steer_user::{
 /// Test runs come in by the loopback device.
 const INTERFACE: u32 = 1;
 /// Reasons for which a packet is answered.
-const ANSWERED: [DropReason; 2] = [DropReason::Reset, DropReason::TooBig];
+const ANSWERED: [DropReason; 3] = [
+    DropReason::Reset,
+    DropReason::TooBig,
+    DropReason::TtlExpired,
+];
 /// As the driver leaves.
 const HEADROOM: usize = 256;
 
@@ -261,6 +265,7 @@ impl Fixture {
         host.classes = snapshot.classes;
         host.dscp_tables = snapshot.dscp_tables;
         host.limits = snapshot.limits;
+        host.icmp_sources = snapshot.icmp_sources;
     }
 
     /// A service as it was set.

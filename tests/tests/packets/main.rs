@@ -28,3 +28,4 @@ mod passive;
 mod ports;
 mod quic;
 mod sweep;
+mod ttl;
