@@ -180,6 +180,18 @@ pub struct Route {
     mtu: Option<u32>,
 }
 
+impl Route {
+    /// The index of the interface that it leads through.
+    pub fn interface(&self) -> u32 {
+        self.interface
+    }
+
+    /// The gateway, or the address itself.
+    pub fn next_hop(&self) -> IpAddr {
+        self.next_hop
+    }
+}
+
 /// Neighbours and interfaces at one time.
 #[derive(Debug)]
 pub struct Links<'a> {
