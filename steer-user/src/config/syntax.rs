@@ -63,15 +63,15 @@ fn syntax(text: &str, at: usize, message: &str) -> (String, String) {
             let todo = format!("write one behind `=`, or remove `{key}`");
             return (format!("`{key}` has no value"), todo);
         }
+        if matches!(value.to_lowercase().as_str(), "yes" | "no" | "on" | "off") {
+            let what = format!("`{key}` is neither a text nor a number");
+            return (what, "write true or false, or a text in quotes".to_owned());
+        }
         if message.starts_with("string values must be quoted") {
             let word = value.split(['#', ',', ']']).next().unwrap_or(value).trim();
             let bare = word.trim_matches(['[', '"', '\'', ' ']);
             let what = format!("the text of `{key}` is not in quotes");
             return (what, format!("write it as \"{bare}\""));
-        }
-        if matches!(value.to_lowercase().as_str(), "yes" | "no" | "on" | "off") {
-            let what = format!("`{key}` is neither a text nor a number");
-            return (what, "write true or false, or a text in quotes".to_owned());
         }
     }
     match message.split_once(", expected ") {

@@ -263,7 +263,11 @@ fn a_key_of_another_certificate_is_fatal_wherever_it_is_looked_at() {
             "ca",
             "it is a private key, and not a certificate",
         ),
-        (["ca.pem", "n1.pem", "n1.pem"], "key", "not usable as PEM"),
+        (
+            ["ca.pem", "n1.pem", "other.pem"],
+            "key",
+            "not usable as PEM",
+        ),
     ] {
         let [ca, cert, own] = files.map(|file| folder.path().join(file));
         config.probe.files = Some(crate::config::ProbeFiles { ca, cert, key: own });
