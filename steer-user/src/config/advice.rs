@@ -18,7 +18,7 @@ pub(super) struct Advice {
     pub(super) meant: Vec<String>,
 }
 
-/// Where a mistake is.
+/// The place of a mistake.
 pub(super) struct Place<'a> {
     /// The section, without brackets.
     pub(super) section: &'a str,
@@ -92,7 +92,7 @@ impl Place<'_> {
         told(format!("`{}` cannot be {value:?}", self.key), todo)
     }
 
-    /// What the key has now.
+    /// Says what the key has now.
     fn value_is(&self) -> String {
         let (key, value) = (self.key, self.value.trim());
         let shown: String = match value.char_indices().nth(MAX_SHOWN) {
@@ -117,7 +117,7 @@ impl Place<'_> {
         format!("write another value: {}", words.trim_end_matches('.'))
     }
 
-    /// What to write where the reader expects a type.
+    /// Returns what to write where the reader expects a type.
     fn needed(&self, expected: &str) -> String {
         let value = self.value.trim();
         let bare = value.trim_matches(['"', '\'']);

@@ -22,7 +22,7 @@ pub(super) struct Context<'a> {
     pub(super) home: &'a str,
     /// `None` where not all of it could be read.
     pub(super) nat: Option<&'a Nat>,
-    /// As `nat`.
+    /// The same of [encap].
     pub(super) encap: Option<&'a Encap>,
     pub(super) quic: &'a [CidLayout],
 }

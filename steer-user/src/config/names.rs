@@ -110,7 +110,7 @@ impl<T> Names<T> {
         !self.partial && self.items.iter().all(Option::is_some)
     }
 
-    /// What to do about a reference to nothing.
+    /// Returns what to do about a reference to nothing.
     fn advice(&self, name: &Text, report: &Report<'_>) -> String {
         let (kind, misses) = (self.kind, self.misses.get());
         self.misses.set(misses + 1);

@@ -16,7 +16,7 @@ use crate::pki::{Identity, IdentityKind};
 const NAT_PORTS: RangeInclusive<u16> = 20_000..=59_999;
 /// IFNAMSIZ less the terminator.
 const INTERFACE_LEN: usize = 15;
-/// What to write for an interface.
+/// Advice for an interface.
 const INTERFACE: &str =
     "name the interface that clients' packets come in by: `ip route` and `ip link` show it";
 const MS: Duration = Duration::from_millis(1);

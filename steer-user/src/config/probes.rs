@@ -4,7 +4,7 @@ use super::raw::{self, Require};
 use super::report::Report;
 use crate::probe::Method;
 
-/// What to write for a probe.
+/// Advice for a probe.
 const PROBES: &str = "write beacon, tcp:8000, http:8000/health, https:443/health or h3:443/health";
 
 /// Returns what to write for a URL, a path, or a kind of probe without a port.

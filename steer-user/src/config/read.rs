@@ -57,7 +57,7 @@ pub(super) struct Sections {
 #[derive(Default)]
 pub(super) struct Single<T> {
     pub(super) raw: T,
-    /// It is there and could not be read, so that nothing is known of what it says.
+    /// Set where the section is there and could not be read, so that nothing is known of what it says.
     pub(super) broken: bool,
 }
 
@@ -265,7 +265,7 @@ fn misses_one_of(message: &str, keys: &[String]) -> bool {
 }
 
 impl Sections {
-    /// What stands in a section of an unknown name may be what is missing elsewhere.
+    /// Marks what a section of an unknown name may have been meant for, so that it is not missed elsewhere.
     fn nothing_is_known(&mut self) {
         self.backends.partial = true;
         self.pools.partial = true;

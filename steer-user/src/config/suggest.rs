@@ -1,4 +1,4 @@
-//! What somebody may have meant by a name that is not known.
+//! Suggestions for names that are not known.
 
 /// More names than this are not compared: each comparison costs.
 const MAX_NAMES: usize = 256;

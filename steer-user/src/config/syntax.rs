@@ -1,4 +1,4 @@
-//! What is said of a file that is no TOML: one message for one mistake.
+//! Messages about a file that is no TOML: one for one mistake.
 
 use toml::de::Error;
 

@@ -43,7 +43,7 @@ pools = ["chat"]
 metrics = "127.0.0.1:9464"
 "#;
 
-/// What is replaced by what in the good document; the line, the cause, and what to do.
+/// A text of the good document and its replacement; the line, the cause, and what to do.
 type Wrong = (
     &'static str,
     &'static str,

@@ -18,7 +18,7 @@ use super::KernelMaps;
 /// Keeps the kernel's copy of the addresses current.
 #[derive(Debug, Default)]
 pub struct IcmpSources {
-    /// What the copy was made of.
+    /// Interfaces, their indexes and the addresses that the copy was made of.
     made_of: Option<(Vec<String>, Vec<Option<u32>>, Addresses)>,
 }
 

@@ -32,7 +32,7 @@ pub(super) fn check(config: &Config, now: SystemTime) -> Vec<Finding> {
     findings
 }
 
-/// What of certificates is fatal wherever the configuration is looked at, as far as their files are there.
+/// Finds what of certificates is fatal wherever the configuration is looked at, as far as their files are there.
 pub(super) fn unusable(config: &Config, now: SystemTime) -> Vec<Finding> {
     let here = |held: &Held<'_>| {
         [held.ca, held.cert, held.key]

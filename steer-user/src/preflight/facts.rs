@@ -49,7 +49,7 @@ pub struct Facts {
     pub links: BTreeMap<String, Link>,
     /// Drivers of the configuration's interfaces, those that have one.
     pub drivers: BTreeMap<String, String>,
-    /// What these interfaces, those that belong to them, and other ends of veth do to packets before a
+    /// Offloads of these interfaces, of those that belong to them, and of other ends of veth, which come before a
     /// program sees them.
     pub offloads: BTreeMap<String, Offloads>,
     /// Whether they look at where packets come from: 1 is strict, 2 loose.
@@ -62,9 +62,9 @@ pub struct Facts {
     pub unresolved: BTreeSet<IpAddr>,
     /// The way to each backend, as the kernel's routing has it.
     pub ways: BTreeMap<IpAddr, Way>,
-    /// Where processes of this host listen for TCP.
+    /// TCP addresses that processes of this host listen at.
     pub listeners: Vec<SocketAddr>,
-    /// Why the state directory cannot be written, if it cannot.
+    /// Reason for which the state directory cannot be written, if it cannot.
     pub state_refused: Option<String>,
     /// The kernel, and this process.
     pub system: System,
@@ -233,7 +233,7 @@ pub(super) fn listening(table: &str) -> Vec<SocketAddr> {
     table.lines().filter_map(socket).collect()
 }
 
-/// Why a folder cannot be written, or made where it is not there; asked by access(2), which changes nothing.
+/// Returns why a folder cannot be written, or made where it is not there; by access(2), which changes nothing.
 fn refused(folder: &Path) -> Option<io::Error> {
     let there = folder.ancestors().find(|path| path.exists())?;
     let path = CString::new(there.as_os_str().as_bytes()).ok()?;

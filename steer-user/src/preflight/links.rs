@@ -36,7 +36,7 @@ pub struct Link {
     pub peer: Option<String>,
 }
 
-/// What one message says, with the numbers of other links, whose names are not known yet.
+/// A link as one message has it, with the numbers of other links, whose names are not known yet.
 #[derive(Default)]
 struct Read {
     name: String,

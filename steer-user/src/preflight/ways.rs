@@ -6,7 +6,7 @@ use std::net::IpAddr;
 use super::{Facts, Finding, rules::some};
 use crate::config::{Backend, Config, Mode, Service};
 
-/// What the kernel's routing says of the way to a backend.
+/// The way to a backend by the kernel's routing.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Way {
     /// The interface that it leads through.

@@ -103,7 +103,7 @@ impl Check {
     }
 }
 
-/// Where the key stands that a finding is about, as editors understand it.
+/// Returns file and line of the key that a finding is about, as editors understand them.
 fn place(document: &Document, finding: &Finding) -> String {
     let found = finding
         .key
