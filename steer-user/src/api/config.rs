@@ -103,9 +103,9 @@ fn status(error: &ConfigureError) -> StatusCode {
             StatusCode::UNPROCESSABLE_ENTITY
         }
         ConfigureError::State(StateError::Unknown(_)) => StatusCode::NOT_FOUND,
-        ConfigureError::State(StateError::Io { .. } | StateError::Damaged { .. }) => {
-            StatusCode::INSUFFICIENT_STORAGE
-        }
+        ConfigureError::State(
+            StateError::Io { .. } | StateError::Damaged { .. } | StateError::Lost(_),
+        ) => StatusCode::INSUFFICIENT_STORAGE,
         ConfigureError::Trial { .. }
         | ConfigureError::NoTrial
         | ConfigureError::Current(_)

@@ -90,6 +90,14 @@ pub struct TuneRequest {
     pub value: Option<String>,
 }
 
+/// What became of a drain or a weight beside its taking effect.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, schemars::JsonSchema)]
+pub struct Saved {
+    /// Why the state directory does not have it: it ends with the daemon.
+    #[serde(default)]
+    pub warning: Option<String>,
+}
+
 /// Why a request was refused.
 #[derive(Clone, Debug, Serialize, Deserialize, schemars::JsonSchema)]
 pub struct Problem {

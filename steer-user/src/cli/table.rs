@@ -35,6 +35,9 @@ pub(super) fn status(status: &Status) -> String {
             );
         }
     }
+    for unsaved in &status.unsaved {
+        let _ = writeln!(text, "warning: {unsaved}");
+    }
     if let Some(by) = &status.traced_by {
         let _ = writeln!(text, "{by} traces, which slows the data path down");
     }

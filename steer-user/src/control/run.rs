@@ -61,19 +61,20 @@ pub enum Command {
         Option<String>,
         oneshot::Sender<Result<Explanation>>,
     ),
-    /// Drain a backend, or stop draining it; with who says so.
+    /// Drain a backend, or stop draining it; with who says so. The answer says what is not saved.
     Drain(
         String,
         Option<Drain>,
         String,
-        oneshot::Sender<Result<(), Refused>>,
+        oneshot::Sender<Result<Vec<String>, Refused>>,
     ),
-    /// Give a backend a weight in place of its capacity, or take it back; with who says so.
+    /// Give a backend a weight in place of its capacity, or take it back; with who says so. The answer says what
+    /// is not saved.
     Weigh(
         String,
         Option<u32>,
         String,
-        oneshot::Sender<Result<(), Refused>>,
+        oneshot::Sender<Result<Vec<String>, Refused>>,
     ),
     /// What can be set, as it is set?
     Knobs(oneshot::Sender<Vec<KnobStatus>>),
@@ -305,6 +306,7 @@ impl Daemon {
                     self.watch_interfaces();
                     self.expire(begun);
                     self.save();
+                    self.controller.save_operator();
                     (self.life)(Pulse::Alive(status::pulse(&self.controller, self.in_use.number)));
                     (Turn::Tick, self.controller.tick(begun))
                 }
@@ -361,6 +363,7 @@ impl Daemon {
                 let status = self.controller.status(now).map(|status| Status {
                     generation: self.in_use.number,
                     confirm_by: self.confirm_by(),
+                    unsaved: [status.unsaved, self.unsaved()].concat(),
                     attached: self.attached.clone(),
                     traced_by: self.trace.by(),
                     ..status
@@ -376,10 +379,12 @@ impl Daemon {
                 drop(reply.send(self.explain_packet(bytes, interface)));
             }
             Command::Drain(name, drain, by, reply) => {
-                drop(reply.send(self.controller.drain_by(&name, drain, &by, now)));
+                let done = self.controller.drain_by(&name, drain, &by, now);
+                drop(reply.send(done.map(|()| self.controller.unsaved())));
             }
             Command::Weigh(name, weight, by, reply) => {
-                drop(reply.send(self.controller.weigh_by(&name, weight, &by, now)));
+                let done = self.controller.weigh_by(&name, weight, &by, now);
+                drop(reply.send(done.map(|()| self.controller.unsaved())));
             }
             Command::Knobs(reply) => drop(reply.send(self.knobs())),
             Command::Tune {
@@ -392,10 +397,15 @@ impl Daemon {
             Command::Configure(ask) => self.configure(ask),
             Command::Passive(reply) => drop(reply.send(self.controller.passive())),
             Command::Ready(reply) => {
-                let attached = self.attacher.interfaces();
-                drop(reply.send(Readiness::of(&self.controller, &attached)));
+                drop(reply.send(Readiness::of(&self.controller, &self.attached)));
             }
         }
+    }
+
+    /// What of the generations is not saved, with the reason.
+    fn unsaved(&self) -> Vec<String> {
+        let unsaved = self.in_use.unsaved.as_ref();
+        unsaved.map(|(_, why)| why.clone()).into_iter().collect()
     }
 
     fn confirm_by(&self) -> Option<SystemTime> {

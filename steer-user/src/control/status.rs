@@ -42,6 +42,9 @@ pub struct Status {
     #[serde(default, with = "humantime_serde")]
     #[schemars(with = "Option<String>")]
     pub confirm_by: Option<SystemTime>,
+    /// What counts and is not in the state directory, with the reason: it ends with the daemon.
+    #[serde(default)]
+    pub unsaved: Vec<String>,
     /// Whether tables stay as a daemon before left them, because not all backends are measured yet.
     #[serde(default)]
     pub frozen: bool,
@@ -327,6 +330,7 @@ pub(super) fn of<D: Dataplane>(controller: &Controller<D>, now: Instant) -> Resu
         traced_by: None,
         generation: None,
         confirm_by: None,
+        unsaved: controller.unsaved(),
         frozen: controller.frozen.is_some(),
         services,
         backends,

@@ -12,7 +12,7 @@ use std::{
 
 use tracing::warn;
 
-use super::{Entry, Generation, History, Standing, StateError};
+use super::{Entry, Generation, History, Outcome, Standing, StateError};
 use crate::{config::Document, durable};
 
 const STANDING: &str = "standing.json";
@@ -28,33 +28,38 @@ pub struct Store {
 }
 
 impl Store {
-    /// Opens the generations of a state directory, of which `keep` are kept. Nothing is written.
+    /// Opens the generations of a state directory, of which `keep` are kept. Nothing is written. Where the
+    /// standing is lost, the one before it counts.
     ///
     /// # Errors
     /// If there is a standing that cannot be read.
     pub fn open(state: &Path, keep: usize) -> Result<Self, StateError> {
         let folder = state.join("generations");
         let path = folder.join(STANDING);
-        let standing = match fs::read(&path) {
-            Ok(text) => Some(serde_json::from_slice(&text).map_err(|e| damaged(&path, &e))?),
-            Err(error) if error.kind() == io::ErrorKind::NotFound => None,
-            Err(error) => return Err(failed(&path, error)),
+        let found = match standing(&path)? {
+            Some(standing) => Some(standing),
+            // Only a file that was lost leaves the one before without it.
+            None => standing(&folder.join(BEFORE)).unwrap_or_default(),
         };
         Ok(Self {
             folder,
             keep: keep.max(1),
-            standing,
+            standing: found,
         })
     }
 
-    /// As [`Self::open`]; a standing that cannot be read is put aside, so that no later start
-    /// stumbles over it. The second value says so.
+    /// As [`Self::open`]; a standing that cannot be read is put aside, and the one before it counts. The
+    /// second value says what was wrong.
     ///
     /// # Errors
     /// If it cannot be put aside.
     pub fn recover(state: &Path, keep: usize) -> Result<(Self, Option<StateError>), StateError> {
         match Self::open(state, keep) {
-            Ok(store) => Ok((store, None)),
+            Ok(store) => {
+                let path = store.folder.join(STANDING);
+                let is_lost = store.standing.is_some() && !path.exists();
+                Ok((store, is_lost.then_some(StateError::Lost(path))))
+            }
             Err(error) => {
                 let path = state.join("generations").join(STANDING);
                 let aside = path.with_extension("damaged");
@@ -81,7 +86,7 @@ impl Store {
     /// If it is not there, or not as it was written.
     pub fn generation(&self, number: u64) -> Result<Generation, StateError> {
         let path = self.path(number);
-        let text = fs::read(&path).map_err(|error| match error.kind() {
+        let text = durable::read(&path).map_err(|error| match error.kind() {
             io::ErrorKind::NotFound => StateError::Unknown(number),
             _ => failed(&path, error),
         })?;
@@ -101,6 +106,10 @@ impl Store {
     /// # Errors
     /// If the folder cannot be read.
     pub fn history(&self) -> Result<History, StateError> {
+        let outcome = |number| {
+            let standing = self.standing.as_ref();
+            standing.map_or(Outcome::Applied, |standing| standing.outcome(number))
+        };
         let entry = |number| match self.generation(number) {
             Ok(found) => Entry {
                 number,
@@ -108,6 +117,7 @@ impl Store {
                 by: found.by,
                 file: found.document.path().to_owned(),
                 fingerprint: found.fingerprint,
+                outcome: outcome(number),
                 damage: None,
             },
             Err(error) => Entry {
@@ -116,6 +126,7 @@ impl Store {
                 by: String::new(),
                 file: PathBuf::new(),
                 fingerprint: String::new(),
+                outcome: outcome(number),
                 damage: Some(error.to_string()),
             },
         };
@@ -125,14 +136,18 @@ impl Store {
         })
     }
 
-    /// The newest generation that is older than the one in use.
+    /// The newest generation that is older than the one in use and was not reverted.
     ///
     /// # Errors
     /// If the folder cannot be read.
     pub fn before(&self) -> Result<Option<u64>, StateError> {
         let current = self.standing.as_ref().map(Standing::current);
+        let reverted = self.standing.as_ref().map(|standing| &standing.reverted);
         let mut numbers = self.numbers()?.into_iter().rev();
-        Ok(numbers.find(|number| current.is_some_and(|current| *number < current)))
+        Ok(numbers.find(|number| {
+            current.is_some_and(|current| *number < current)
+                && reverted.is_none_or(|reverted| !reverted.contains(number))
+        }))
     }
 
     /// Writes a new generation. It does not count before [`Self::stand`] says so.
@@ -173,6 +188,7 @@ impl Store {
     /// # Errors
     /// If it cannot be written; then what counted before still does.
     pub fn stand(&mut self, standing: Standing) -> Result<(), StateError> {
+        let standing = self.with_reverted(standing);
         let path = self.folder.join(STANDING);
         let before = self.folder.join(BEFORE);
         let text = serde_json::to_vec(&standing).map_err(|e| damaged(&path, &e))?;
@@ -208,7 +224,26 @@ impl Store {
 
     /// Takes a standing for what counts though it could not be written.
     pub(super) fn assume(&mut self, standing: Standing) {
-        self.standing = Some(standing);
+        self.standing = Some(self.with_reverted(standing));
+    }
+
+    /// A standing that also names the generations that were reverted up to now: those that were on trial and
+    /// are not in use any more, and those that somebody went back from.
+    fn with_reverted(&self, mut standing: Standing) -> Standing {
+        let current = standing.current();
+        if let Some(before) = &self.standing {
+            standing.reverted.extend(&before.reverted);
+            let left = before.current();
+            let unconfirmed = before.trial.is_some() && left != current;
+            if unconfirmed || current < left {
+                standing.reverted.insert(left);
+            }
+        }
+        standing.reverted.remove(&current);
+        if let Ok(kept) = self.numbers() {
+            standing.reverted.retain(|number| kept.contains(number));
+        }
+        standing
     }
 
     fn path(&self, number: u64) -> PathBuf {
@@ -250,6 +285,17 @@ impl Store {
         if let Err(error) = remove(&self.path(number)) {
             warn!(number, %error, "an old generation stays");
         }
+    }
+}
+
+/// The standing that a file says; `None` if there is no such file.
+fn standing(path: &Path) -> Result<Option<Standing>, StateError> {
+    match durable::read(path) {
+        Ok(text) => serde_json::from_slice(&text)
+            .map(Some)
+            .map_err(|error| damaged(path, &error)),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+        Err(error) => Err(failed(path, error)),
     }
 }
 

@@ -114,7 +114,7 @@ impl Facts {
             offloads: of_interfaces(config, |name| ethtool::offloads(name).ok()),
             rp_filter: of_interfaces(config, rp_filter),
             forwarding: of_interfaces(config, |name| Some(setting(name, "forwarding")? != 0)),
-            attached: Pins::new(&config.node.bpffs).interfaces(),
+            attached: Pins::new(&config.node.bpffs).attached(),
             unresolved: BTreeSet::new(),
             system: System::read(),
         }

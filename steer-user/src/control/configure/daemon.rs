@@ -151,13 +151,12 @@ impl Daemon {
         let trial = within.zip(self.in_use.number);
         let next = match trial {
             Some((window, confirmed)) => Standing {
-                confirmed,
                 trial: Some(Trial {
                     number,
                     until: now + window,
                     window,
                 }),
-                file,
+                ..Standing::confirmed(confirmed, file)
             },
             None => Standing::confirmed(number, file),
         };
@@ -251,7 +250,7 @@ impl Daemon {
             (Why::Unconfirmed, Some(standing)) => standing.file.clone(),
             _ => self.file_now(standing.as_ref()),
         };
-        self.in_use.unsaved = Some(Standing::confirmed(number, file));
+        self.in_use.unsaved = Some((Standing::confirmed(number, file), String::new()));
         let warning = self.save();
         info!(generation = number, from = before, by, "rolled back");
         Ok(Applied {
@@ -265,17 +264,21 @@ impl Daemon {
 
     /// Writes what could not be written before.
     pub(in crate::control) fn save(&mut self) -> Option<String> {
-        let standing = self.in_use.unsaved.clone()?;
-        match self.store.stand(standing) {
+        let (standing, _) = self.in_use.unsaved.clone()?;
+        match self.store.stand(standing.clone()) {
             Ok(()) => {
                 self.in_use.unsaved = None;
                 self.store.prune();
                 None
             }
-            Err(error) => Some(format!(
-                "generation {} is in use, but a restart would not know: {error}",
-                self.in_use.number.unwrap_or_default()
-            )),
+            Err(error) => {
+                let why = format!(
+                    "generation {} is in use, but a restart would not know: {error}",
+                    self.in_use.number.unwrap_or_default()
+                );
+                self.in_use.unsaved = Some((standing, why.clone()));
+                Some(why)
+            }
         }
     }
 

@@ -184,6 +184,6 @@ pub(in crate::control) struct InUse {
     pub(in crate::control) number: Option<u64>,
     /// When the one on trial is taken back.
     pub(in crate::control) deadline: Option<Instant>,
-    /// A standing that could not be written yet.
-    pub(in crate::control) unsaved: Option<Standing>,
+    /// A standing that could not be written yet, and why.
+    pub(in crate::control) unsaved: Option<(Standing, String)>,
 }

@@ -58,7 +58,7 @@ fn a_deadline_outlives_the_daemon_and_one_that_passed_meanwhile_is_due() {
     let past = Some(Drain {
         until: Some(SystemTime::now() - minute),
     });
-    controller.drained.set("b", past).unwrap();
+    controller.drained.set("b", past);
     let mut controller = bench.start(&["a", "b"], controller.dataplane.clone());
     controller.tick(bench.now).unwrap();
     assert_eq!(controller.dataplane.states(), [(1, Down), (2, Down)]);
