@@ -142,11 +142,12 @@ impl Access {
 pub(super) async fn require(
     State((roles, needed)): State<(watch::Receiver<Roles>, Role)>,
     ConnectInfo(peer): ConnectInfo<Peer>,
-    request: Request,
+    mut request: Request,
     next: Next,
 ) -> Response {
     let role = roles.borrow().of(&peer);
-    if role.is_some_and(|role| role >= needed) {
+    if let Some(role) = role.filter(|role| *role >= needed) {
+        request.extensions_mut().insert(role);
         return next.run(request).await;
     }
     let has = role.map_or("none".to_owned(), |role| role.to_string());

@@ -13,6 +13,7 @@ mod remote;
 mod server;
 mod trace;
 mod watch;
+mod work;
 
 use std::{net::SocketAddr, time::Duration};
 

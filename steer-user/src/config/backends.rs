@@ -33,6 +33,10 @@ pub(super) fn backends(
     let mut names = Names::new("backend", raw.partial);
     let mut places = HashMap::new();
     for raw in raw.items {
+        if report.is_over() {
+            names.stop();
+            break;
+        }
         let backend = backend(&raw, context, report);
         if let Some(backend) = &backend {
             let place = (backend.address, backend.mode);
@@ -142,6 +146,10 @@ pub(super) fn pools(
 ) -> Names<Pool> {
     let mut names = Names::new("pool", raw.partial);
     for raw in raw.items {
+        if report.is_over() {
+            names.stop();
+            break;
+        }
         let owner = format!("pool {:?}", raw.name.get_ref());
         let found = backends.resolve(&raw.backends, &owner, report);
         let pool = Pool {

@@ -14,6 +14,8 @@ use crate::digest::sha256;
 pub const DROP_INS: &str = "conf.d";
 /// All files together; ten thousand backends take two.
 const MAX_BYTES: u64 = 16 << 20;
+/// Files of a document.
+const MAX_FILES: usize = 4096;
 
 /// A configuration as it is written: the main file and those of `conf.d` behind it, by name.
 /// Variables are not expanded in it, so it may be stored and shown.
@@ -59,11 +61,18 @@ impl Document {
         })? {
             files.push(source(&path)?);
         }
-        let bytes: u64 = files.iter().map(|f| f.text.len() as u64).sum();
-        if bytes > MAX_BYTES {
-            return Err(too_large(path, bytes));
+        let document = Self { files };
+        document.fits()?;
+        Ok(document)
+    }
+
+    /// Checks that it is not too large.
+    fn fits(&self) -> Result<(), ConfigError> {
+        let bytes: u64 = self.files.iter().map(|f| f.text.len() as u64).sum();
+        if bytes > MAX_BYTES || self.files.len() > MAX_FILES {
+            return Err(too_large(self.path(), bytes));
         }
-        Ok(Self { files })
+        Ok(())
     }
 
     /// Checks it, with variables from this process' environment.
@@ -82,8 +91,24 @@ impl Document {
         &self,
         variable: &dyn Fn(&str) -> Option<String>,
     ) -> Result<Config, ConfigError> {
-        let mut report = Report::new(self);
+        self.config_unless(variable, &|| false)
+    }
+
+    /// As [`Self::config_with`], for as long as `stop` does not say to give up. It is asked often.
+    ///
+    /// # Errors
+    /// As [`Self::config`], and if it was given up.
+    pub fn config_unless(
+        &self,
+        variable: &dyn Fn(&str) -> Option<String>,
+        stop: &dyn Fn() -> bool,
+    ) -> Result<Config, ConfigError> {
+        self.fits()?;
+        let mut report = Report::new(self, stop);
         let config = read::sections(self, variable, &mut report).build(&mut report);
+        if report.was_stopped() {
+            return Err(ConfigError::Stopped);
+        }
         match (config, report.finish()) {
             (Some(config), problems) if problems.is_empty() => Ok(config),
             (_, problems) => Err(ConfigError::Invalid { problems }),
@@ -129,6 +154,13 @@ impl Document {
         merge::changes(older, self)
     }
 
+    /// Keys whose value has a variable, unless the other document has the same value there: what is asked by
+    /// somebody who may not know the variables' values. Empty for a document that is no TOML.
+    #[must_use]
+    pub fn new_variables(&self, known: &Self) -> Vec<String> {
+        merge::new_variables(known, self)
+    }
+
     /// Files with the place where each begins, if all stood behind each other.
     pub(super) fn placed(&self) -> impl Iterator<Item = (usize, &SourceFile)> {
         let mut next = 0;
@@ -158,7 +190,9 @@ fn too_large(path: &Path, bytes: u64) -> ConfigError {
     let problem = Problem {
         file: path.to_owned(),
         line: 1,
-        what: format!("the configuration has {bytes} bytes, which are more than {MAX_BYTES}"),
+        what: format!(
+            "the configuration has {bytes} bytes, and may have {MAX_BYTES} in {MAX_FILES} files"
+        ),
         todo: "spread the services over several nodes".to_owned(),
     };
     ConfigError::Invalid {

@@ -11,6 +11,7 @@ mod document;
 #[cfg(test)]
 mod document_tests;
 mod limits;
+mod lines;
 mod merge;
 mod names;
 mod node;

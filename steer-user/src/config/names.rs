@@ -1,6 +1,6 @@
 //! Things with names, and references to them.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 
 use super::raw::Text;
 use super::report::Report;
@@ -34,6 +34,16 @@ impl<T> Names<T> {
         self.by_name
             .insert(name.get_ref().clone(), self.items.len());
         self.items.push(item);
+    }
+
+    /// The thing of a name, if it is there and right.
+    pub(super) fn get(&self, name: &Text) -> Option<&T> {
+        self.item(*self.by_name.get(name.get_ref())?)
+    }
+
+    /// The rest is not read, so that a reference to what is missing isn't reported, too.
+    pub(super) fn stop(&mut self) {
+        self.partial = true;
     }
 
     /// The item at an index that [`Self::resolve`] gave; `None` if it is wrong.
@@ -76,9 +86,13 @@ impl<T> Names<T> {
             report.add(list.span(), what, format!("name at least one {kind}"));
         }
         let mut found: Vec<(usize, &Text)> = Vec::new();
+        let mut seen: HashSet<usize> = HashSet::new();
         for name in list.get_ref() {
+            if report.is_over() {
+                break;
+            }
             match self.by_name.get(name.get_ref()) {
-                Some(index) if found.iter().any(|(i, _)| i == index) => {
+                Some(index) if !seen.insert(*index) => {
                     let what = format!("{owner} names {kind} {:?} twice", name.get_ref());
                     report.add(name.span(), what, "remove one of them");
                 }

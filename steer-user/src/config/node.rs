@@ -1,5 +1,6 @@
 //! The sections `[node]`, `[nat]`, `[encap]` and `[probe]`.
 
+use std::collections::HashSet;
 use std::net::IpAddr;
 use std::ops::{Range, RangeInclusive};
 use std::path::PathBuf;
@@ -32,13 +33,14 @@ pub(super) fn node(raw: raw::Node, report: &mut Report<'_>) -> Node {
         report.add(raw.interfaces.span(), "there is no interface", todo);
     }
     let mut interfaces: Vec<String> = Vec::new();
+    let mut seen = HashSet::new();
     for name in raw.interfaces.into_inner() {
         let fit = |c: char| c.is_ascii_graphic() && c != '/';
         let text = name.get_ref();
         if text.is_empty() || text.len() > INTERFACE_LEN || !text.chars().all(fit) {
             let what = format!("{text:?} is not the name of an interface");
             report.add(name.span(), what, "write one that `ip link` shows");
-        } else if interfaces.contains(text) {
+        } else if !seen.insert(text.clone()) {
             let what = format!("interface {text:?} is there twice");
             report.add(name.span(), what, "remove one of them");
         }

@@ -4,13 +4,20 @@ use super::raw::{self, Require};
 use super::report::Report;
 use crate::probe::Method;
 
+/// Probes of one backend.
+const MAX_PROBES: usize = 32;
+
 /// How a backend is probed, the beacon first, and how many of the probes have to be answered.
 pub(super) fn probes(raw: &raw::Backend, report: &mut Report<'_>) -> (Vec<Method>, usize) {
     let mut methods: Vec<Method> = Vec::new();
     match &raw.probes {
         None => methods.extend(raw.beacon.as_ref().map(|_| Method::Beacon)),
         Some(list) => {
-            for text in list.get_ref() {
+            if list.get_ref().len() > MAX_PROBES {
+                let what = format!("more than {MAX_PROBES} probes of one backend");
+                report.add(list.span(), what, "remove some");
+            }
+            for text in list.get_ref().iter().take(MAX_PROBES) {
                 match text.get_ref().parse::<Method>() {
                     Ok(method) if methods.contains(&method) => {
                         let what = format!("probe {:?} is there twice", text.get_ref());

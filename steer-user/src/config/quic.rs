@@ -57,6 +57,9 @@ pub(super) fn server_ids(
 ) -> Vec<Hex> {
     let mut ids: Vec<Hex> = Vec::new();
     for value in &raw.server_ids {
+        if report.is_over() {
+            break;
+        }
         let todo = "write bytes as hexadecimal digits, like \"0a1b2c3d\"";
         let Some(id) = report.parse::<Hex>(value, "a server id", todo) else {
             continue;

@@ -93,6 +93,9 @@ pub(super) fn sections(
     sections
 }
 
+/// Sections of one kind: no more than members there may be.
+const MAX_ITEMS: usize = limits::MAX_MEMBERS;
+
 struct Section<'a> {
     value: Spanned<DeValue<'a>>,
     span: Range<usize>,
@@ -113,7 +116,20 @@ impl Section<'_> {
             report.add(self.span, "this section is a list", todo);
             return list;
         };
+        if values.len() > MAX_ITEMS {
+            list.partial = true;
+            let what = format!(
+                "{} sections of this kind, which are more than {MAX_ITEMS}",
+                values.len()
+            );
+            report.add(self.span, what, "spread the services over several nodes");
+            return list;
+        }
         for value in values {
+            if report.is_over() {
+                list.partial = true;
+                break;
+            }
             let span = value.span();
             match (Section { value, span }).one(report) {
                 Some(item) => list.items.push(item),

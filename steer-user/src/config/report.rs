@@ -1,12 +1,13 @@
 //! What is wrong with a document, and where.
 
 use std::cmp::Reverse;
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::fmt;
 use std::ops::Range;
 use std::path::PathBuf;
 
 use super::document::Document;
+use super::lines::Lines;
 use super::spanned::Spanned;
 use super::variables::Expanded;
 
@@ -40,6 +41,11 @@ pub enum ConfigError {
         /// What the system said.
         source: std::io::Error,
     },
+    /// It was given up.
+    #[error(
+        "checking the configuration was given up: it took too long, or nobody waits for it any more"
+    )]
+    Stopped,
     /// The document is wrong.
     #[error("{}", lines(problems))]
     Invalid {
@@ -53,30 +59,60 @@ fn lines(problems: &[Problem]) -> String {
     problems.iter().map(line).collect::<Vec<_>>().join("\n")
 }
 
+/// Problems that are told; a document with more of them is read no further.
+const MAX_PROBLEMS: usize = 200;
+/// Letters of a problem's description that are told.
+const MAX_LETTERS: usize = 600;
+
+/// Whether to give up: the client is gone, or it takes too long.
+pub(super) type Stop<'s> = &'s dyn Fn() -> bool;
+
 /// Collects problems.
 pub(super) struct Report<'a> {
     document: &'a Document,
+    lines: Lines,
+    stop: Stop<'a>,
+    stopped: bool,
     sections: HashMap<String, Range<usize>>,
     /// With their places.
     problems: Vec<(usize, Problem)>,
     /// Values that no message may tell, and what is told instead.
     hidden: Vec<(String, String)>,
+    known_hidden: HashSet<String>,
 }
 
 impl<'a> Report<'a> {
-    pub(super) fn new(document: &'a Document) -> Self {
+    pub(super) fn new(document: &'a Document, stop: Stop<'a>) -> Self {
         Self {
             document,
+            lines: Lines::of(document),
+            stop,
+            stopped: false,
             sections: HashMap::new(),
             problems: Vec::new(),
             hidden: Vec::new(),
+            known_hidden: HashSet::new(),
         }
+    }
+
+    /// Whether reading on is no use: enough is wrong already, or it was told to give up.
+    pub(super) fn is_over(&mut self) -> bool {
+        if !self.stopped && (self.stop)() {
+            self.stopped = true;
+        }
+        self.stopped || self.problems.len() >= MAX_PROBLEMS
+    }
+
+    /// Whether it was told to give up.
+    pub(super) fn was_stopped(&self) -> bool {
+        self.stopped
     }
 
     /// Keeps the values of variables out of all messages.
     pub(super) fn hide(&mut self, expanded: &Expanded) {
+        let before = self.hidden.len();
         for (value, variable) in &expanded.values {
-            if !value.is_empty() {
+            if !value.is_empty() && self.known_hidden.insert(value.clone()) {
                 let quoted = format!("{value:?}");
                 let escaped = quoted[1..quoted.len() - 1].to_owned();
                 self.hidden.push((value.clone(), variable.clone()));
@@ -84,7 +120,9 @@ impl<'a> Report<'a> {
             }
         }
         // A value may be a part of another one.
-        self.hidden.sort_by_key(|(value, _)| Reverse(value.len()));
+        if self.hidden.len() > before {
+            self.hidden.sort_by_key(|(value, _)| Reverse(value.len()));
+        }
     }
 
     fn safe(&self, text: String) -> String {
@@ -95,13 +133,10 @@ impl<'a> Report<'a> {
     }
 
     fn place(&self, at: usize) -> (PathBuf, usize) {
-        let files = self.document.placed();
-        let Some((start, file)) = files.take_while(|(start, _)| *start <= at).last() else {
-            return (PathBuf::new(), 1);
-        };
-        let before = &file.text.as_bytes()[..(at - start).min(file.text.len())];
-        let line = 1 + before.iter().filter(|b| **b == b'\n').count();
-        (file.path.clone(), line)
+        match self.lines.place(at) {
+            Some((file, line)) => (self.document.files[file].path.clone(), line),
+            None => (PathBuf::new(), 1),
+        }
     }
 
     pub(super) fn add(
@@ -110,11 +145,14 @@ impl<'a> Report<'a> {
         what: impl Into<String>,
         todo: impl Into<String>,
     ) {
+        if self.problems.len() >= MAX_PROBLEMS {
+            return;
+        }
         let (file, line) = self.place(span.start);
         let problem = Problem {
             file,
             line,
-            what: self.safe(what.into()),
+            what: shortened(self.safe(what.into()), MAX_LETTERS),
             todo: todo.into(),
         };
         self.problems.push((span.start, problem));
@@ -179,13 +217,28 @@ impl<'a> Report<'a> {
     }
 
     pub(super) fn finish(mut self) -> Vec<Problem> {
+        let is_full = self.problems.len() >= MAX_PROBLEMS;
         // The reader may name several places of one line.
-        self.problems.sort_by(|(a, p), (b, q)| {
-            let file = |at: &usize| self.document.placed().take_while(|(s, _)| s <= at).count();
-            (file(a), p.line).cmp(&(file(b), q.line))
-        });
+        self.problems
+            .sort_by_cached_key(|(at, _)| self.lines.place(*at));
         let mut problems: Vec<Problem> = self.problems.into_iter().map(|(_, p)| p).collect();
         problems.dedup();
+        if is_full && let Some(last) = problems.last() {
+            problems.push(Problem {
+                what: format!("these are the first {MAX_PROBLEMS} problems"),
+                todo: "correct them, and check again".to_owned(),
+                ..last.clone()
+            });
+        }
         problems
     }
+}
+
+/// A text without what is behind so many letters.
+pub(super) fn shortened(mut text: String, letters: usize) -> String {
+    if let Some((end, _)) = text.char_indices().nth(letters) {
+        text.truncate(end);
+        text += "…";
+    }
+    text
 }

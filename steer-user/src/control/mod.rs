@@ -43,7 +43,9 @@ mod ways;
 mod weights;
 mod why;
 
-pub use self::configure::{Applied, Configure, ConfigureError, Diff, Prepared, Reply};
+pub use self::configure::{
+    Applied, Basis, Configure, ConfigureError, Diff, Prepared, Reading, Reply,
+};
 pub use self::controller::{Controller, Refused};
 pub use self::drained::Drain;
 pub use self::interfaces::Attachment;

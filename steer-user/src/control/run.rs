@@ -2,6 +2,7 @@
 
 use std::{
     path::PathBuf,
+    sync::Arc,
     time::{Duration, Instant, SystemTime},
 };
 
@@ -15,9 +16,9 @@ use tokio::{
 use tracing::{error, info};
 
 use super::{
-    Attachment, Configure, Controller, Decision, Drain, KnobStatus, MemberPassive, Meters,
-    Readiness, Refused, Status, TuneError,
-    configure::InUse,
+    Attachment, Configure, ConfigureError, Controller, Decision, Drain, KnobStatus, MemberPassive,
+    Meters, Prepared, Readiness, Refused, Status, TuneError,
+    configure::{Fallback, InUse, Reload},
     controller::LOOK,
     drained::Drained,
     interfaces,
@@ -186,6 +187,14 @@ pub async fn run(setup: Setup, xdp: Xdp, commands: mpsc::Receiver<Command>) -> R
     meters.configured(controller.config());
     let neighbours = Neighbours::new()?;
     let links = interfaces::changes(neighbours.changes());
+    let fingerprint = started.document.fingerprint();
+    let fallback = fallback(
+        &store,
+        deadline.is_some(),
+        state_is_given,
+        controller.config(),
+    );
+    let (reload, reloaded) = mpsc::channel(1);
     let (tell_way, ways) = mpsc::channel(64);
     let (followers, followed) = watch::channel(targets(controller.config()));
     tokio::spawn(ways::follow(neighbours, followed, tell_way));
@@ -217,14 +226,51 @@ pub async fn run(setup: Setup, xdp: Xdp, commands: mpsc::Receiver<Command>) -> R
         journal,
         configured: listener,
         meters,
+        reload: Reload::new(reload),
         in_use: InUse {
-            document: started.document,
+            document: Arc::new(started.document),
+            fingerprint,
             number: started.number,
+            fallback,
             deadline,
             unsaved: None,
         },
     };
-    daemon.run(commands, ways, links).await
+    daemon.run(commands, ways, links, reloaded).await
+}
+
+/// What a generation that a daemon before began to try is taken back to.
+fn fallback(
+    store: &Store,
+    is_pending: bool,
+    state_is_given: bool,
+    running: &Config,
+) -> Option<Fallback> {
+    let confirmed = store.standing().filter(|_| is_pending)?.confirmed;
+    let found = store.generation(confirmed).map_err(|e| e.to_string());
+    let read = found.and_then(|found| match found.document.config() {
+        Ok(config) => Ok((found, config)),
+        Err(error) => Err(error.to_string()),
+    });
+    match read {
+        Ok((found, mut config)) => {
+            if state_is_given {
+                config.node.state_dir.clone_from(&running.node.state_dir);
+            }
+            Some(Fallback {
+                number: confirmed,
+                document: Arc::new(found.document),
+                fingerprint: found.fingerprint,
+                config,
+                changes: Vec::new(),
+                file: None,
+            })
+        }
+        Err(error) => {
+            error!(generation = confirmed, error, "cannot be gone back to");
+            None
+        }
+    }
 }
 
 pub(super) struct Daemon {
@@ -247,6 +293,7 @@ pub(super) struct Daemon {
     pub(super) configured: Configured,
     pub(super) meters: Meters,
     pub(super) in_use: InUse,
+    pub(super) reload: Reload,
 }
 
 impl Daemon {
@@ -255,6 +302,7 @@ impl Daemon {
         mut commands: mpsc::Receiver<Command>,
         mut ways: mpsc::Receiver<ways::Way>,
         mut links: mpsc::Receiver<()>,
+        mut reloaded: mpsc::Receiver<Result<Prepared, ConfigureError>>,
     ) -> Result<()> {
         let mut terminate = signal(SignalKind::terminate()).context("no SIGTERM handler")?;
         let mut interrupt = signal(SignalKind::interrupt()).context("no SIGINT handler")?;
@@ -299,6 +347,11 @@ impl Daemon {
                 _ = hangup.recv() => {
                     begun = Instant::now();
                     self.reload();
+                    (Turn::Reload, Ok(()))
+                }
+                Some(read) = reloaded.recv() => {
+                    begun = Instant::now();
+                    self.reloaded(read);
                     (Turn::Reload, Ok(()))
                 }
                 _ = tick.tick() => {

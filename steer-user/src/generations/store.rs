@@ -10,6 +10,7 @@ use std::{
     time::SystemTime,
 };
 
+use serde::Serialize;
 use tracing::warn;
 
 use super::{Entry, Generation, History, Outcome, Standing, StateError};
@@ -20,7 +21,7 @@ const STANDING: &str = "standing.json";
 const BEFORE: &str = "standing.before";
 
 /// The generations of a state directory.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct Store {
     folder: PathBuf,
     keep: usize,
@@ -160,20 +161,42 @@ impl Store {
         by: &str,
         now: SystemTime,
     ) -> Result<Generation, StateError> {
+        let fingerprint = document.fingerprint();
+        Ok(Generation {
+            number: self.add_shared(&document, &fingerprint, by, now)?,
+            made: now,
+            by: by.to_owned(),
+            fingerprint,
+            document,
+        })
+    }
+
+    /// As [`Self::add`], of a document whose fingerprint is known; returns the number.
+    ///
+    /// # Errors
+    /// As [`Self::add`].
+    pub fn add_shared(
+        &mut self,
+        document: &Document,
+        fingerprint: &str,
+        by: &str,
+        now: SystemTime,
+    ) -> Result<u64, StateError> {
         durable::folder(&self.folder).map_err(|e| failed(&self.folder, e))?;
         let newest = self.numbers()?.last().copied().unwrap_or(0);
         let standing = self.standing.as_ref().map_or(0, Standing::current);
-        let generation = Generation {
-            number: newest.max(standing) + 1,
+        let number = newest.max(standing) + 1;
+        let path = self.path(number);
+        let generation = Written {
+            number,
             made: now,
-            by: by.to_owned(),
-            fingerprint: document.fingerprint(),
+            by,
+            fingerprint,
             document,
         };
-        let path = self.path(generation.number);
         let text = serde_json::to_vec(&generation).map_err(|e| damaged(&path, &e))?;
         durable::replace(&path, &text).map_err(|e| failed(&path, e))?;
-        Ok(generation)
+        Ok(number)
     }
 
     /// Takes a generation away that never counted.
@@ -286,6 +309,17 @@ impl Store {
             warn!(number, %error, "an old generation stays");
         }
     }
+}
+
+/// A [`Generation`] as it is written.
+#[derive(Serialize)]
+struct Written<'g> {
+    number: u64,
+    #[serde(with = "humantime_serde")]
+    made: SystemTime,
+    by: &'g str,
+    fingerprint: &'g str,
+    document: &'g Document,
 }
 
 /// The standing that a file says; `None` if there is no such file.

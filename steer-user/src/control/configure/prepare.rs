@@ -1,0 +1,213 @@
+//! Reading a document, and finding out what it changes: beside the loop, which packets' decisions wait for.
+
+use std::{path::PathBuf, sync::Arc};
+
+use super::{ConfigureError, InUse};
+use crate::{
+    config::{Config, Document},
+    control::{preview::Rehearsal, run::Daemon},
+    dataplane::Sizes,
+    generations::{Generation, History, Store},
+    preflight,
+};
+
+use super::Diff;
+
+/// What a document is compared with: the configuration in use, and what a running daemon cannot change. The loop
+/// makes it at once; reading goes on without the loop.
+#[derive(Clone, Debug)]
+pub struct Basis {
+    document: Arc<Document>,
+    number: Option<u64>,
+    /// The daemon's own file.
+    file: PathBuf,
+    node: FixedPaths,
+    state_is_given: bool,
+    sizes: Sizes,
+    store: Store,
+    /// Whether the generation in use has to be confirmed.
+    is_pending: bool,
+}
+
+/// Paths that a running daemon cannot change.
+#[derive(Clone, Debug)]
+struct FixedPaths {
+    socket: PathBuf,
+    bpffs: PathBuf,
+    state_dir: PathBuf,
+}
+
+/// How a document is read.
+#[derive(Clone, Copy)]
+pub struct Reading<'s> {
+    /// Whether variables may be expanded that the configuration in use does not have in the same place.
+    pub may_expand: bool,
+    /// Says when to give up; is asked often.
+    pub stop: &'s dyn Fn() -> bool,
+}
+
+/// A document that was read, with what it changes of the configuration that it was compared with.
+#[derive(Debug)]
+pub struct Prepared {
+    pub(in crate::control) document: Arc<Document>,
+    pub(in crate::control) fingerprint: String,
+    pub(in crate::control) config: Config,
+    pub(in crate::control) changes: Vec<String>,
+    /// The generation that it was compared with.
+    pub(in crate::control) from: Option<u64>,
+    /// The document that it was compared with.
+    pub(in crate::control) compared: Arc<Document>,
+    /// Fingerprint of the daemon's own file, if it can be read.
+    pub(in crate::control) file: Option<String>,
+}
+
+impl Basis {
+    /// Reads a document.
+    ///
+    /// # Errors
+    /// If it is wrong, a running daemon cannot take it, or it was given up.
+    pub fn prepare(
+        &self,
+        document: Document,
+        reading: Reading<'_>,
+    ) -> Result<Prepared, ConfigureError> {
+        if !reading.may_expand {
+            let places = document.new_variables(&self.document);
+            if !places.is_empty() {
+                return Err(ConfigureError::Variables(places.join(", ")));
+            }
+        }
+        let variable = |name: &str| std::env::var(name).ok();
+        let mut config = document.config_unless(&variable, reading.stop)?;
+        self.fix(&mut config)?;
+        let file = Document::read(&self.file).map(|document| document.fingerprint());
+        Ok(Prepared {
+            changes: document.changes_since(&self.document),
+            fingerprint: document.fingerprint(),
+            document: Arc::new(document),
+            config,
+            from: self.number,
+            compared: Arc::clone(&self.document),
+            file: file.ok(),
+        })
+    }
+
+    /// Reads the daemon's own file.
+    ///
+    /// # Errors
+    /// As [`Self::prepare`], and if it cannot be read.
+    pub fn prepare_file(&self, reading: Reading<'_>) -> Result<Prepared, ConfigureError> {
+        self.prepare(Document::read(&self.file)?, reading)
+    }
+
+    /// Reads a generation to go back to; without a number, the last one that was confirmed or applied without a
+    /// confirm window, and not reverted.
+    ///
+    /// # Errors
+    /// As [`Self::prepare`], and if there is none.
+    pub fn prepare_generation(
+        &self,
+        number: Option<u64>,
+        reading: Reading<'_>,
+    ) -> Result<(u64, Prepared), ConfigureError> {
+        let confirmed = self.store.standing().map(|standing| standing.confirmed);
+        let number = match (number, confirmed) {
+            (Some(number), _) => number,
+            (None, Some(confirmed)) if self.is_pending => confirmed,
+            (None, _) => self.store.before()?.ok_or(ConfigureError::Oldest)?,
+        };
+        if self.number == Some(number) {
+            return Err(ConfigureError::Current(number));
+        }
+        let generation = self.store.generation(number)?;
+        Ok((number, self.prepare(generation.document, reading)?))
+    }
+
+    /// Generations that are kept.
+    ///
+    /// # Errors
+    /// If the folder cannot be read.
+    pub fn history(&self) -> Result<History, ConfigureError> {
+        Ok(self.store.history()?)
+    }
+
+    /// A generation; without a number, the one in use.
+    ///
+    /// # Errors
+    /// If it is not kept.
+    pub fn generation(&self, number: Option<u64>) -> Result<Generation, ConfigureError> {
+        let number = number.or(self.number).unwrap_or_default();
+        Ok(self.store.generation(number)?)
+    }
+
+    /// Gives a configuration what the command line says, and checks that a running daemon can take it.
+    fn fix(&self, config: &mut Config) -> Result<(), ConfigureError> {
+        let old = &self.node;
+        if self.state_is_given {
+            config.node.state_dir.clone_from(&old.state_dir);
+        }
+        for (key, from, to) in [
+            ("socket", &old.socket, &config.node.socket),
+            ("bpffs", &old.bpffs, &config.node.bpffs),
+            ("state_dir", &old.state_dir, &config.node.state_dir),
+        ] {
+            if from != to {
+                return Err(ConfigureError::Fixed {
+                    key,
+                    from: from.display().to_string(),
+                    to: to.display().to_string(),
+                });
+            }
+        }
+        let wanted = Sizes::from(config.limits);
+        if let Some((key, has, wants)) = self.sizes.too_small_for(&wanted) {
+            return Err(ConfigureError::TooSmall { key, has, wants });
+        }
+        Ok(())
+    }
+}
+
+impl Prepared {
+    /// Finds out what it moves, on a copy of the loop's state. With thousands of backends that takes a while.
+    ///
+    /// # Errors
+    /// If the configuration needs more than the data path holds.
+    pub fn diff(&self, rehearsal: &Rehearsal) -> Result<Diff, ConfigureError> {
+        let preview = rehearsal.preview(&self.config);
+        Ok(Diff {
+            from: self.from,
+            changes: self.changes.clone(),
+            preview: preview.map_err(ConfigureError::Failed)?,
+            findings: preflight::check(&self.config),
+        })
+    }
+
+    /// Checks that what it was compared with still is in use.
+    pub(in crate::control) fn check(&self, in_use: &InUse) -> Result<(), ConfigureError> {
+        if self.from == in_use.number && Arc::ptr_eq(&self.compared, &in_use.document) {
+            Ok(())
+        } else {
+            Err(ConfigureError::Changed)
+        }
+    }
+}
+
+impl Daemon {
+    pub(in crate::control) fn basis(&self) -> Basis {
+        let node = &self.controller.config().node;
+        Basis {
+            document: Arc::clone(&self.in_use.document),
+            number: self.in_use.number,
+            file: self.file.clone(),
+            node: FixedPaths {
+                socket: node.socket.clone(),
+                bpffs: node.bpffs.clone(),
+                state_dir: node.state_dir.clone(),
+            },
+            state_is_given: self.state_is_given,
+            sizes: self.sizes,
+            store: self.store.clone(),
+            is_pending: self.in_use.deadline.is_some(),
+        }
+    }
+}
