@@ -194,6 +194,11 @@ impl Peer {
         }
     }
 
+    /// The user, by the socket.
+    pub(super) fn uid(&self) -> Option<u32> {
+        self.uid
+    }
+
     /// Whether it is root, or the daemon's own user.
     pub(super) fn is_root(&self) -> bool {
         self.uid
@@ -256,6 +261,7 @@ mod tests {
             operate: principals(&["1002", "@2002"]),
             admin: principals(&["1003", "no-such-user", "@root", "cert:alice"]),
             metrics: None,
+            metrics_hosts: Vec::new(),
             remote: None,
         });
         let peer = |uid, groups: &[u32]| Peer {

@@ -118,6 +118,7 @@ fn status(error: &ConfigureError) -> StatusCode {
         | ConfigureError::Current(_)
         | ConfigureError::Oldest
         | ConfigureError::Changed
+        | ConfigureError::FlowSeed
         | ConfigureError::NoGeneration
         | ConfigureError::Fixed { .. }
         | ConfigureError::TooSmall { .. } => StatusCode::CONFLICT,

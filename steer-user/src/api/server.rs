@@ -30,7 +30,7 @@ use super::{
     Access, DrainRequest, ExplainQuery, Monitor, Problem, Role, Saved, TuneRequest, WeightRequest,
     access::{self, Peer},
     config,
-    listen::{self, Bodies},
+    listen::{self, Bodies, Local},
     openapi, packet, trace, watch,
 };
 use crate::{
@@ -72,7 +72,8 @@ pub async fn bind(path: &Path) -> Result<UnixListener> {
 
 /// Answers requests, until the task is dropped.
 pub async fn serve(listener: UnixListener, access: &Access, monitor: Monitor) {
-    listen::serve(listener, routes(access, monitor)).await;
+    let roles = access.roles();
+    listen::serve(Local { listener, roles }, routes(access, monitor)).await;
 }
 
 pub(super) fn routes(access: &Access, monitor: Monitor) -> Router {

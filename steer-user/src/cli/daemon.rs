@@ -16,6 +16,7 @@ use tracing::{info, warn};
 use super::{
     doctor,
     error::{Exit, Failure},
+    open_files,
 };
 use crate::{
     api::{self, Access, Monitor},
@@ -56,6 +57,7 @@ impl Run {
         // First of all, so that of two daemons the second changes nothing.
         let _lock = lock(&state)?;
         let (store, started) = start(&state, file)?;
+        open_files::raise(&started.config)?;
         doctor::before_start(&started.config)?;
         let node = started.config.node.clone();
         let listener = api::bind(&node.socket).await?;
@@ -91,7 +93,7 @@ impl Run {
             life: to_supervisor(),
             configured: Box::new(move |config| {
                 roles.set(&config.api);
-                metrics.send_replace(config.api.metrics);
+                metrics.send_replace(api::Metrics::of(config));
                 remote.send_replace(config.api.remote.clone());
                 collector.send_replace(Target::of(config));
             }),

@@ -101,6 +101,8 @@ pub struct Node {
     pub socket: PathBuf,
     /// Where the BPF file system is mounted.
     pub bpffs: PathBuf,
+    /// File with the seed of the hash of flows; without it, the node has one of its own.
+    pub flow_seed_file: Option<PathBuf>,
     /// How many applied configurations are kept.
     pub generations: usize,
     /// About how much of the journal is kept, in bytes.

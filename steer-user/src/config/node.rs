@@ -55,6 +55,9 @@ pub(super) fn node(raw: raw::Node, report: &mut Report<'_>) -> Node {
         state_dir: report.path(raw.state_dir, "/var/lib/steer"),
         socket: report.path(raw.socket, "/run/steer/steer.sock"),
         bpffs: report.path(raw.bpffs, "/sys/fs/bpf"),
+        flow_seed_file: raw
+            .flow_seed_file
+            .map(|file| report.path(Some(file), "/etc/steer/flow.seed")),
         generations: report.number(raw.generations.as_ref(), 10, 2..=1000) as usize,
         journal_bytes: u64::from(report.number(raw.journal_mib.as_ref(), 64, 1..=65_536)) << 20,
     }

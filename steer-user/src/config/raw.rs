@@ -32,6 +32,9 @@ pub(super) struct Node {
     pub socket: Option<Text>,
     /// Where the BPF file system is mounted: /sys/fs/bpf.
     pub bpffs: Option<Text>,
+    /// File with the seed that decides which backend a flow finds, as 32 or more hexadecimal digits: the same on all
+    /// nodes behind one router, and not readable for everybody. Without it the node makes one of its own.
+    pub flow_seed_file: Option<Text>,
     /// Applied configurations that are kept to go back to, 2 to 1000: 10.
     pub generations: Option<Spanned<u32>>,
     /// About how much of the journal is kept, in MiB: 64.
@@ -181,6 +184,9 @@ pub(super) struct Api {
     pub admin: Vec<Text>,
     /// Address and port of metrics and health by TCP, for anybody who gets there: nowhere.
     pub metrics: Option<Text>,
+    /// Names of hosts that metrics may be asked for by TCP, besides addresses, localhost and the node's name.
+    #[serde(default)]
+    pub metrics_hosts: Vec<Text>,
     /// Address and port of the API by TCP, for those with a certificate (cert:NAME above): nowhere.
     pub listen: Option<Text>,
     /// File with the certificate of the API by TCP (`steer pki issue api`).

@@ -48,7 +48,7 @@ idle_timeout = "1m"
 fn parse(text: &str) -> Result<Config, Vec<Problem>> {
     Config::parse(text, Path::new("f.toml")).map_err(|e| match e {
         ConfigError::Invalid { problems, .. } => problems,
-        ConfigError::Read { .. } => unreachable!("nothing is read"),
+        ConfigError::Stopped | ConfigError::Read { .. } => unreachable!("nothing is read"),
     })
 }
 

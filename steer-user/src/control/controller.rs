@@ -8,7 +8,7 @@ use std::{
 };
 
 use anyhow::Result;
-use steer_common::tables::NextHop;
+use steer_common::{abi::Config as Settings, tables::NextHop};
 use tracing::info;
 
 use super::{
@@ -236,7 +236,7 @@ impl<D: Dataplane> Controller<D> {
         self.forget_balances();
         ops.push(Op::Sources(self.config.nat.addresses.clone()));
         ops.push(Op::Denied(self.config.admission.deny.clone()));
-        ops.push(Op::Settings(self.tuning.settings(&self.config)));
+        ops.push(Op::Settings(self.settings()));
         ops.push(Op::Cids(self.cids()));
         ops.push(Op::Publish(services, classes, limits));
         ops.extend(self.member_ops());
@@ -420,12 +420,21 @@ impl<D: Dataplane> Controller<D> {
         Ok(())
     }
 
+    /// The settings in the kernel, with the seed that the data path has: with another one all flows would go
+    /// elsewhere at once.
+    fn settings(&self) -> Settings {
+        Settings {
+            flow_seed: self.dataplane.config().flow_seed,
+            ..self.tuning.settings(&self.config)
+        }
+    }
+
     /// Brings the kernel what was set.
     ///
     /// # Errors
     /// If the data path cannot be written.
     pub(super) fn retune(&mut self) -> Result<()> {
-        self.apply(vec![Op::Settings(self.tuning.settings(&self.config))])
+        self.apply(vec![Op::Settings(self.settings())])
     }
 
     /// Does what is due by time, and soon: takes in what connections tell of backends, and makes the

@@ -19,8 +19,6 @@ use crate::{
     dataplane::{Class, Dataplane},
 };
 
-/// Seed of the hash of flows: the same on all nodes.
-const FLOW_SEED: u64 = 0x7374_6565_7221_0001;
 /// How long a SYN may stay unanswered before its retransmission goes elsewhere, in ticks.
 const NAT_RETRY_MS: u32 = 500;
 /// Number of the entries for source addresses of `nat`.
@@ -311,7 +309,7 @@ pub(super) fn member(backend: &config::Backend, service: u16, number: u16) -> Me
     }
 }
 
-/// The settings in the kernel.
+/// The settings in the kernel, without seeds, which the data path keeps.
 pub(super) fn settings(config: &Config) -> Settings {
     let count = |v4: bool| {
         let of = config.nat.addresses.iter().filter(|a| a.is_ipv4() == v4);
@@ -324,7 +322,6 @@ pub(super) fn settings(config: &Config) -> Settings {
     Settings {
         nat_v4: count(true),
         nat_v6: count(false),
-        flow_seed: FLOW_SEED,
         outer_v4: address(config.encap.v4),
         outer_v6: address(config.encap.v6),
         outer_v4_bits: bits(config.encap.v4),

@@ -31,6 +31,7 @@ mod regions;
 mod replay;
 mod run;
 mod said;
+mod seeds;
 mod shedding;
 mod slots;
 mod status;

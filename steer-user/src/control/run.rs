@@ -25,7 +25,7 @@ use super::{
     meters::Turn,
     probing::Probing,
     recorder::Recorder,
-    status,
+    seeds, status,
     trace::{Trace, TraceReply, TraceRequest},
     ways,
     weights::Weights,
@@ -160,6 +160,7 @@ pub async fn run(setup: Setup, xdp: Xdp, commands: mpsc::Receiver<Command>) -> R
     let adopted = xdp.adopted();
     let sizes = xdp.sizes();
     let (mut attacher, mut maps) = xdp.into_parts();
+    seeds::settle(&config.node, &mut maps)?;
     let attached = interfaces::attach(&mut attacher, &mut maps, &config)?;
     attacher.settle()?;
     let trial = store.standing().and_then(|standing| standing.trial.clone());

@@ -159,10 +159,16 @@ fn caps(names: &[&str]) -> String {
     names.iter().map(short).collect::<Vec<_>>().join(",+")
 }
 
-fn files(config: &Config, facts: &Facts) -> Option<Finding> {
+/// Files that probes open at most.
+#[must_use]
+pub fn probe_files(config: &Config) -> u64 {
     let probes = config.backends.iter().map(|b| b.probes.len() as u64);
     // An old connection may overlap a new one.
-    let needed = FILES + 2 * probes.sum::<u64>();
+    2 * probes.sum::<u64>()
+}
+
+fn files(config: &Config, facts: &Facts) -> Option<Finding> {
+    let needed = FILES + probe_files(config);
     let files = facts.system.files.filter(|files| *files < needed)?;
     let what = format!("{files} may be open, and probes of so many backends need {needed}");
     Some(

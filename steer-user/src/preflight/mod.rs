@@ -18,6 +18,7 @@ use std::{path::PathBuf, time::SystemTime};
 pub use self::ethtool::Offloads;
 pub use self::facts::{Facts, Interface, Route, principal_id};
 pub use self::finding::{Finding, Severity};
+pub use self::host::probe_files;
 pub use self::links::Link;
 pub use self::system::System;
 use crate::config::Config;

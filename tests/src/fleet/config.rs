@@ -20,7 +20,8 @@ impl Fleet {
         interfaces.extend(self.site.backends.iter().map(|b| b.node_port.as_str()));
         let mut text = format!(
             "[node]\nname = \"edge\"\nregion = \"home\"\ninterfaces = {interfaces:?}\n\
-             state_dir = \"{folder}/state\"\nsocket = \"{}\"\nbpffs = \"{}\"\n\n\
+             state_dir = \"{folder}/state\"\nsocket = \"{}\"\nbpffs = \"{}\"\n\
+             flow_seed_file = \"{folder}/flow.seed\"\n\n\
              {balance}[nat]\naddresses = {SOURCES:?}\n\n[encap]\nsources = {SOURCES:?}\n\n\
              [probe]\nca = \"{folder}/pki/ca.pem\"\ncert = \"{folder}/pki/edge.pem\"\n\
              key = \"{folder}/pki/edge.key\"\n",

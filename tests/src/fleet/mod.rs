@@ -8,6 +8,7 @@ mod faults;
 use std::{
     env, fs,
     net::{IpAddr, SocketAddr},
+    os::unix::fs::PermissionsExt as _,
     path::{Path, PathBuf},
     process::Command,
     thread,
@@ -108,6 +109,12 @@ impl Fleet {
             folder: tempfile::tempdir()?,
         };
         fleet.make_certificates()?;
+        // The same in each run, so that flows find the same backends.
+        fs::write(
+            fleet.path("flow.seed"),
+            "00112233445566778899aabbccddeeff\n",
+        )?;
+        fs::set_permissions(fleet.path("flow.seed"), fs::Permissions::from_mode(0o600))?;
         fs::write(fleet.config_path(), fleet.config())?;
         for index in 0..fleet.plan.backends.len() {
             if fleet.plan.mode == "ipip" {

@@ -138,6 +138,12 @@ pub enum ConfigureError {
         /// The value that it cannot have.
         to: String,
     },
+    /// Another seed would move all flows.
+    #[error(
+        "node.flow_seed_file has another seed than the maps in use, and with it all open connections would go to other \
+         backends at once; change the file, stop the daemon, `steer detach`, and start it again"
+    )]
+    FlowSeed,
     /// Another one was put to work while it was read.
     #[error("nothing was changed: another configuration was put to work meanwhile; try again")]
     Changed,

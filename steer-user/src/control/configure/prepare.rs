@@ -5,8 +5,8 @@ use std::{path::PathBuf, sync::Arc};
 use super::{ConfigureError, InUse};
 use crate::{
     config::{Config, Document},
-    control::{preview::Rehearsal, run::Daemon},
-    dataplane::Sizes,
+    control::{preview::Rehearsal, run::Daemon, seeds},
+    dataplane::{Dataplane as _, Sizes},
     generations::{Generation, History, Store},
     preflight,
 };
@@ -25,6 +25,8 @@ pub struct Basis {
     state_is_given: bool,
     sizes: Sizes,
     store: Store,
+    /// The seed of the maps in use.
+    flow_seed: u64,
     /// Whether the generation in use has to be confirmed.
     is_pending: bool,
 }
@@ -35,6 +37,7 @@ struct FixedPaths {
     socket: PathBuf,
     bpffs: PathBuf,
     state_dir: PathBuf,
+    flow_seed_file: Option<PathBuf>,
 }
 
 /// How a document is read.
@@ -159,6 +162,12 @@ impl Basis {
                 });
             }
         }
+        if config.node.flow_seed_file != old.flow_seed_file {
+            let seed = seeds::configured(&config.node).map_err(ConfigureError::Failed)?;
+            if seed.is_some_and(|seed| seed != self.flow_seed) {
+                return Err(ConfigureError::FlowSeed);
+            }
+        }
         let wanted = Sizes::from(config.limits);
         if let Some((key, has, wants)) = self.sizes.too_small_for(&wanted) {
             return Err(ConfigureError::TooSmall { key, has, wants });
@@ -203,7 +212,9 @@ impl Daemon {
                 socket: node.socket.clone(),
                 bpffs: node.bpffs.clone(),
                 state_dir: node.state_dir.clone(),
+                flow_seed_file: node.flow_seed_file.clone(),
             },
+            flow_seed: self.controller.dataplane.config().flow_seed,
             state_is_given: self.state_is_given,
             sizes: self.sizes,
             store: self.store.clone(),
