@@ -142,36 +142,28 @@ async fn work<T: Send + 'static>(
     done.map_err(|error| Refusal(status(&error), error.to_string()))
 }
 
-async fn history(
-    State(commands): State<Commands>,
-    Extension(role): Extension<Role>,
-) -> Result<Json<History>, Refusal> {
-    let place = Place::of(role).await?;
+async fn history(State(commands): State<Commands>) -> Result<Json<History>, Refusal> {
+    let place = Place::for_kept().await?;
     let basis = basis(&commands).await?;
     work(&place, move |_| basis.history()).await.map(Json)
 }
 
-async fn current(
-    commands: State<Commands>,
-    role: Extension<Role>,
-) -> Result<Json<Generation>, Refusal> {
-    show(commands, role, None).await
+async fn current(commands: State<Commands>) -> Result<Json<Generation>, Refusal> {
+    show(commands, None).await
 }
 
 async fn generation(
     commands: State<Commands>,
-    role: Extension<Role>,
     UrlPath(number): UrlPath<u64>,
 ) -> Result<Json<Generation>, Refusal> {
-    show(commands, role, Some(number)).await
+    show(commands, Some(number)).await
 }
 
 async fn show(
     State(commands): State<Commands>,
-    Extension(role): Extension<Role>,
     number: Option<u64>,
 ) -> Result<Json<Generation>, Refusal> {
-    let place = Place::of(role).await?;
+    let place = Place::for_kept().await?;
     let basis = basis(&commands).await?;
     let found = work(&place, move |_| basis.generation(number)).await?;
     Ok(Json(found))

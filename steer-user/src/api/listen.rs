@@ -339,6 +339,37 @@ mod tests {
         }
     }
 
+    /// Sends when it is dropped.
+    struct Guard(tokio::sync::mpsc::UnboundedSender<&'static str>);
+
+    impl Drop for Guard {
+        fn drop(&mut self) {
+            let _ = self.0.send("dropped");
+        }
+    }
+
+    /// What is worked for a client ends with its connection.
+    #[tokio::test]
+    async fn a_request_ends_with_its_client() {
+        let (tell, mut told) = tokio::sync::mpsc::unbounded_channel();
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        let wait = move |_: String| {
+            let guard = Guard(tell.clone());
+            let _ = guard.0.send("begun");
+            async move {
+                std::future::pending::<()>().await;
+                drop(guard);
+            }
+        };
+        tokio::spawn(serve(listener, Router::new().route("/len", post(wait))));
+        let mut stream = TcpStream::connect(address).await.unwrap();
+        stream.write_all(&request(2, "ab")).await.unwrap();
+        assert_eq!(told.recv().await, Some("begun"));
+        drop(stream);
+        assert_eq!(told.recv().await, Some("dropped"));
+    }
+
     #[tokio::test]
     async fn so_many_connections_are_served_at_a_time_and_then_others_again() {
         let address = server().await;

@@ -20,6 +20,7 @@ use super::{Role, server::Refusal};
 /// One at a time, so that whoever may only see keeps one processor busy at most, and nobody else waiting.
 static READERS: Semaphore = Semaphore::const_new(1);
 static CHANGERS: Semaphore = Semaphore::const_new(1);
+static KEPT: Semaphore = Semaphore::const_new(1);
 /// How long reading a document may take.
 const READ_LIMIT: Duration = Duration::from_secs(10);
 /// As long, for those who may change things.
@@ -45,12 +46,20 @@ impl Stop {
 }
 
 impl Place {
-    /// Waits for a place.
+    /// Waits for a place to read a document in.
     pub(super) async fn of(role: Role) -> Result<Self, Refusal> {
-        let (places, limit) = match role {
-            Role::Read => (&READERS, READ_LIMIT),
-            Role::Operate | Role::Admin => (&CHANGERS, CHANGE_LIMIT),
-        };
+        match role {
+            Role::Read => Self::among(&READERS, READ_LIMIT).await,
+            Role::Operate | Role::Admin => Self::among(&CHANGERS, CHANGE_LIMIT).await,
+        }
+    }
+
+    /// Waits for a place to look at generations that are kept, which takes less.
+    pub(super) async fn for_kept() -> Result<Self, Refusal> {
+        Self::among(&KEPT, READ_LIMIT).await
+    }
+
+    async fn among(places: &'static Semaphore, limit: Duration) -> Result<Self, Refusal> {
         let permit = places.acquire().await.map_err(|_| failed("no place"))?;
         Ok(Self {
             permit: Arc::new(permit),

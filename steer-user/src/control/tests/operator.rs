@@ -129,10 +129,10 @@ fn a_weight_stands_in_for_the_capacity_and_outlives_the_daemon() {
 fn drains_and_weights_count_where_they_cannot_be_saved_and_are_saved_later() {
     let bench = Bench::new();
     let state = bench.folder.path().join("state");
-    // A file in the place of the folder: root, too, cannot write below it.
-    std::fs::write(&state, "").unwrap();
     let config = config(&state, &["a", "b"]);
     let mut controller = Controller::new(config, Fake::new(), bench.now).unwrap();
+    // A file in the place of the folder: root, too, cannot write below it.
+    std::fs::write(&state, "").unwrap();
     assert_eq!(controller.unsaved(), Vec::<String>::new());
     controller.drain("a", true, bench.now).unwrap();
     controller
