@@ -18,7 +18,7 @@ use tokio::{
 
 use super::{
     ApplyAnswer, ApplyRequest, Confirmed, DrainRequest, ExplainQuery, Problem, RollbackRequest,
-    Saved, TuneRequest, WeightRequest, dial::Remote,
+    SaveWarning, TuneRequest, WeightRequest, dial::Remote,
 };
 use crate::{
     config::Document,
@@ -142,7 +142,11 @@ impl Client {
     ///
     /// # Errors
     /// See [`ClientError`].
-    pub async fn drain(&self, backend: &str, request: &DrainRequest) -> Result<Saved, ClientError> {
+    pub async fn drain(
+        &self,
+        backend: &str,
+        request: &DrainRequest,
+    ) -> Result<SaveWarning, ClientError> {
         self.tell(&format!("/v1/backends/{backend}/drain"), request)
             .await
     }
@@ -151,7 +155,7 @@ impl Client {
     ///
     /// # Errors
     /// See [`ClientError`].
-    pub async fn undrain(&self, backend: &str) -> Result<Saved, ClientError> {
+    pub async fn undrain(&self, backend: &str) -> Result<SaveWarning, ClientError> {
         self.tell(&format!("/v1/backends/{backend}/undrain"), &())
             .await
     }
@@ -164,7 +168,7 @@ impl Client {
         &self,
         backend: &str,
         request: &WeightRequest,
-    ) -> Result<Saved, ClientError> {
+    ) -> Result<SaveWarning, ClientError> {
         self.tell(&format!("/v1/backends/{backend}/weight"), request)
             .await
     }
@@ -274,12 +278,12 @@ impl Client {
     }
 
     /// Says something that mostly has no answer but that it was done.
-    async fn tell(&self, path: &str, body: &impl Serialize) -> Result<Saved, ClientError> {
+    async fn tell(&self, path: &str, body: &impl Serialize) -> Result<SaveWarning, ClientError> {
         let refused = |error: serde_json::Error| ClientError::Refused(error.to_string());
         let body = serde_json::to_vec(body).map_err(refused)?;
         let answer = self.send(Method::POST, path, body.into()).await?;
         if answer.is_empty() {
-            return Ok(Saved::default());
+            return Ok(SaveWarning::default());
         }
         serde_json::from_slice(&answer).map_err(|error| ClientError::Malformed(error.to_string()))
     }

@@ -17,13 +17,13 @@ use super::{
     access::Peer,
     listen::{self, Bodies},
     server::{Refusal, ask},
-    work::{Place, Stop},
+    work::{Cancellation, WorkSlot},
 };
 use crate::{
     config::{ConfigError, Document},
     control::{
-        Applied, Basis, Command, Commands, Configure, ConfigureError, Diff, Prepared, Reading,
-        Reply,
+        Applied, Command, Commands, Configure, ConfigureError, Diff, Prepared, ReadOptions, Reply,
+        RunningConfig,
     },
     generations::{Generation, History, StateError},
 };
@@ -126,26 +126,26 @@ fn status(error: &ConfigureError) -> StatusCode {
     }
 }
 
-async fn basis(commands: &Commands) -> Result<Basis, Refusal> {
+async fn running_config(commands: &Commands) -> Result<RunningConfig, Refusal> {
     ask(commands, |reply| {
-        Command::Configure(Configure::Basis(reply))
+        Command::Configure(Configure::RunningConfig(reply))
     })
     .await
 }
 
 /// Does what takes long beside the loop.
 async fn work<T: Send + 'static>(
-    place: &Place,
-    work: impl FnOnce(&Stop) -> Result<T, ConfigureError> + Send + 'static,
+    slot: &WorkSlot,
+    work: impl FnOnce(&Cancellation) -> Result<T, ConfigureError> + Send + 'static,
 ) -> Result<T, Refusal> {
-    let done = place.work(work).await?;
+    let done = slot.work(work).await?;
     done.map_err(|error| Refusal(status(&error), error.to_string()))
 }
 
 async fn history(State(commands): State<Commands>) -> Result<Json<History>, Refusal> {
-    let place = Place::for_kept().await?;
-    let basis = basis(&commands).await?;
-    work(&place, move |_| basis.history()).await.map(Json)
+    let slot = WorkSlot::for_history().await?;
+    let running = running_config(&commands).await?;
+    work(&slot, move |_| running.history()).await.map(Json)
 }
 
 async fn current(commands: State<Commands>) -> Result<Json<Generation>, Refusal> {
@@ -163,37 +163,37 @@ async fn show(
     State(commands): State<Commands>,
     number: Option<u64>,
 ) -> Result<Json<Generation>, Refusal> {
-    let place = Place::for_kept().await?;
-    let basis = basis(&commands).await?;
-    let found = work(&place, move |_| basis.generation(number)).await?;
+    let slot = WorkSlot::for_history().await?;
+    let running = running_config(&commands).await?;
+    let found = work(&slot, move |_| running.generation(number)).await?;
     Ok(Json(found))
 }
 
 /// Reads a document, and finds out what it would change.
 async fn rehearse(
     commands: &Commands,
-    place: &Place,
+    slot: &WorkSlot,
     role: Role,
     document: Document,
 ) -> Result<(Box<Prepared>, Diff), Refusal> {
-    let basis = basis(commands).await?;
-    let prepare = move |stop: &Stop| {
-        basis.prepare(
+    let running = running_config(commands).await?;
+    let prepare = move |stop: &Cancellation| {
+        running.prepare(
             document,
-            Reading {
+            ReadOptions {
                 may_expand: role == Role::Admin,
-                stop: &|| stop.is_over(),
+                stop: &|| stop.is_cancelled(),
             },
         )
     };
-    let prepared = Box::new(work(place, prepare).await?);
+    let prepared = Box::new(work(slot, prepare).await?);
     let rehearse = |reply| Command::Configure(Configure::Rehearse(reply));
     let rehearsal = ask(commands, rehearse).await?;
-    let diff = move |_: &Stop| {
+    let diff = move |_: &Cancellation| {
         let diff = prepared.diff(&rehearsal)?;
         Ok((prepared, diff))
     };
-    work(place, diff).await
+    work(slot, diff).await
 }
 
 async fn diff(
@@ -201,8 +201,8 @@ async fn diff(
     Extension(role): Extension<Role>,
     Json(document): Json<Document>,
 ) -> Result<Json<Diff>, Refusal> {
-    let place = Place::of(role).await?;
-    let (_, diff) = rehearse(&commands, &place, role, document).await?;
+    let slot = WorkSlot::of(role).await?;
+    let (_, diff) = rehearse(&commands, &slot, role, document).await?;
     Ok(Json(diff))
 }
 
@@ -217,8 +217,8 @@ async fn apply(
         let text = "the confirm window is out of range; write 1s to 1day".to_owned();
         return Err(Refusal(StatusCode::BAD_REQUEST, text));
     }
-    let place = Place::of(role).await?;
-    let (prepared, diff) = rehearse(&commands, &place, role, request.document).await?;
+    let slot = WorkSlot::of(role).await?;
+    let (prepared, diff) = rehearse(&commands, &slot, role, request.document).await?;
     let apply = |reply| Configure::Apply {
         prepared,
         within,
@@ -245,17 +245,17 @@ async fn rollback(
     Extension(role): Extension<Role>,
     Json(request): Json<RollbackRequest>,
 ) -> Result<Json<Applied>, Refusal> {
-    let place = Place::of(role).await?;
-    let basis = basis(&commands).await?;
-    let prepare = move |stop: &Stop| {
-        let reading = Reading {
+    let slot = WorkSlot::of(role).await?;
+    let running = running_config(&commands).await?;
+    let prepare = move |stop: &Cancellation| {
+        let options = ReadOptions {
             // What was applied once is no document of the one who asks.
             may_expand: true,
-            stop: &|| stop.is_over(),
+            stop: &|| stop.is_cancelled(),
         };
-        basis.prepare_generation(request.generation, reading)
+        running.prepare_generation(request.generation, options)
     };
-    let (to, prepared) = work(&place, prepare).await?;
+    let (to, prepared) = work(&slot, prepare).await?;
     let rollback = |reply| Configure::Rollback {
         to,
         prepared: Box::new(prepared),

@@ -1,5 +1,5 @@
-//! Which hosts may be asked for at an address that browsers reach: a page of somebody else's whose name was made to
-//! point here (DNS rebinding) asks for its own name.
+//! Check of the header `Host` at an address that browsers reach: a page whose name was made to point here (DNS
+//! rebinding) asks for its own name.
 
 use std::net::IpAddr;
 
@@ -14,9 +14,9 @@ use super::server::Refusal;
 
 /// Names that may be asked for, besides addresses and localhost.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Hosts(Vec<String>);
+pub struct AllowedHosts(Vec<String>);
 
-impl Hosts {
+impl AllowedHosts {
     /// These names, in any case.
     #[must_use]
     pub fn new(names: impl IntoIterator<Item = String>) -> Self {
@@ -28,7 +28,7 @@ impl Hosts {
         )
     }
 
-    /// Whether the value of a header `Host` may be.
+    /// Checks the value of a header `Host`.
     fn allow(&self, host: &str) -> bool {
         let host = host.trim();
         let name = match host.strip_prefix('[').and_then(|rest| rest.split_once(']')) {
@@ -52,7 +52,11 @@ fn is_number(text: &str) -> bool {
 }
 
 /// Lets through requests for a host that may be asked for. One without a host is no browser's.
-pub(super) async fn check(State(hosts): State<Hosts>, request: Request, next: Next) -> Response {
+pub(super) async fn check(
+    State(hosts): State<AllowedHosts>,
+    request: Request,
+    next: Next,
+) -> Response {
     let authority = request
         .uri()
         .authority()
@@ -79,7 +83,7 @@ mod tests {
 
     #[test]
     fn addresses_localhost_and_configured_names_are_allowed() {
-        let hosts = Hosts::new(["Edge-1.example.org".to_owned()]);
+        let hosts = AllowedHosts::new(["Edge-1.example.org".to_owned()]);
         for (host, allowed) in [
             ("192.0.2.1", true),
             ("192.0.2.1:9464", true),

@@ -29,7 +29,7 @@ use tracing::{debug, info, warn};
 
 use super::{
     access::{Peer, Roles},
-    quota::{Holder, Place, Quota},
+    quota::{ConnectionPermit, ConnectionQuota, Holder},
     server::Refusal,
 };
 
@@ -57,7 +57,7 @@ pub(super) trait Listen: Send + Sync + 'static {
 
     fn accept(&self) -> impl Future<Output = io::Result<Self::Raw>> + Send;
 
-    /// Whose connection it counts as.
+    /// Peer that the connection counts for.
     fn holder(&self, raw: &Self::Raw) -> Holder;
 
     /// What has to be said first, at the peer's pace.
@@ -65,7 +65,7 @@ pub(super) trait Listen: Send + Sync + 'static {
     -> impl Future<Output = io::Result<(Self::Stream, Self::Peer)>> + Send;
 }
 
-/// The socket, and who has a role there.
+/// The Unix socket, with the roles of its users.
 pub(super) struct Local {
     pub(super) listener: UnixListener,
     pub(super) roles: watch::Receiver<Roles>,
@@ -114,7 +114,7 @@ impl Listen for TcpListener {
     }
 }
 
-/// Who somebody by TCP counts as.
+/// Peer that a connection by TCP counts for.
 pub(super) fn address(from: SocketAddr) -> Holder {
     Holder::Address(match from.ip().to_canonical() {
         IpAddr::V4(v4) => u64::from(v4.to_bits()),
@@ -124,7 +124,7 @@ pub(super) fn address(from: SocketAddr) -> Holder {
 
 /// Answers by `routes`, until the task is dropped.
 pub(super) async fn serve<L: Listen>(listener: L, routes: Router) -> Infallible {
-    let quota = Quota::default();
+    let quota = ConnectionQuota::default();
     let mut failures = 0_u64;
     loop {
         let raw = match listener.accept().await {
@@ -143,7 +143,7 @@ pub(super) async fn serve<L: Listen>(listener: L, routes: Router) -> Infallible 
             info!("connections to the API are accepted again");
         }
         let holder = listener.holder(&raw);
-        let Some(place) = quota.place(holder) else {
+        let Some(place) = quota.admit(holder) else {
             debug!(?holder, "too many connections to the API: one was closed");
             continue;
         };
@@ -158,7 +158,7 @@ pub(super) async fn serve<L: Listen>(listener: L, routes: Router) -> Infallible 
     }
 }
 
-async fn connection<S, P>(stream: S, peer: P, routes: Router, place: Place)
+async fn connection<S, P>(stream: S, peer: P, routes: Router, place: ConnectionPermit)
 where
     S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
     P: Clone + Send + Sync + 'static,
@@ -236,7 +236,7 @@ pub(super) async fn body(State(bodies): State<Bodies>, request: Request, next: N
         .await
 }
 
-/// Whether a body was not read to its end for its length.
+/// Tells a body that is too long from one that cannot be read.
 fn is_too_long(error: &axum::Error) -> bool {
     let mut cause = Some(error as &dyn std::error::Error);
     while let Some(error) = cause {

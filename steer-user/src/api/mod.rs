@@ -25,7 +25,7 @@ pub use self::access::{Access, Role};
 pub use self::client::{Client, ClientError};
 pub use self::config::{ApplyAnswer, ApplyRequest, Confirmed, RollbackRequest};
 pub use self::dial::{Dial, Remote};
-pub use self::hosts::Hosts;
+pub use self::hosts::AllowedHosts;
 #[cfg(test)]
 pub(crate) use self::metrics::read;
 pub use self::metrics::{Family, Sample, families};
@@ -95,10 +95,10 @@ pub struct TuneRequest {
     pub value: Option<String>,
 }
 
-/// What became of a drain or a weight beside its taking effect.
+/// Answer to a drain or a weight that took effect and is not saved.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, schemars::JsonSchema)]
-pub struct Saved {
-    /// Why the state directory does not have it: it ends with the daemon.
+pub struct SaveWarning {
+    /// Reason why the state directory does not have it: it ends with the daemon.
     #[serde(default)]
     pub warning: Option<String>,
 }

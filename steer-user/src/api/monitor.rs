@@ -15,7 +15,7 @@ use tokio::{net::TcpListener, sync::watch, time::timeout};
 use tracing::{info, warn};
 
 use super::{
-    hosts::{self, Hosts},
+    hosts::{self, AllowedHosts},
     listen,
     metrics::{Family, page, read},
     server::{Refusal, ask},
@@ -108,23 +108,23 @@ fn stuck() -> Refusal {
     Refusal(StatusCode::SERVICE_UNAVAILABLE, text)
 }
 
-/// Where metrics are by TCP.
+/// Address of metrics by TCP.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Metrics {
-    /// Where they are.
+    /// The address and port.
     pub address: SocketAddr,
-    /// Names that they may be asked for by.
-    pub hosts: Hosts,
+    /// Names of hosts that requests may name.
+    pub hosts: AllowedHosts,
 }
 
 impl Metrics {
-    /// What a configuration says of them; the node's name is one to ask by.
+    /// Address and names of a configuration; the node's name is one of them.
     #[must_use]
     pub fn of(config: &Config) -> Option<Self> {
         let names = config.api.metrics_hosts.iter().chain([&config.node.name]);
         Some(Self {
             address: config.api.metrics?,
-            hosts: Hosts::new(names.cloned()),
+            hosts: AllowedHosts::new(names.cloned()),
         })
     }
 }

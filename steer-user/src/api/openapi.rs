@@ -6,7 +6,7 @@ use serde_json::{Map, Value, json};
 
 use super::{
     ApplyAnswer, ApplyRequest, Confirmed, DrainRequest, ExplainPacket, Problem, RollbackRequest,
-    Saved, TuneRequest, WeightRequest,
+    SaveWarning, TuneRequest, WeightRequest,
 };
 use crate::{
     config::Document,
@@ -245,7 +245,7 @@ fn describe(operation: &Operation, problem: &Schema, generator: &mut SchemaGener
         Answer::Nothing => json!({
             "200": {
                 "description": "done, and the state directory does not have it",
-                "content": { "application/json": { "schema": of::<Saved>(generator) } },
+                "content": { "application/json": { "schema": of::<SaveWarning>(generator) } },
             },
             "204": { "description": "done" },
         }),

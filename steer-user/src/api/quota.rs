@@ -1,4 +1,4 @@
-//! How many connections are served at a time, and how many of them one peer may have: nobody keeps others out.
+//! Limits of connections: of each kind of peer and of each peer, so that nobody keeps others out.
 
 use std::{
     collections::HashMap,
@@ -6,16 +6,16 @@ use std::{
     sync::{Arc, Mutex, MutexGuard, PoisonError},
 };
 
-/// Who holds a connection.
+/// Peer that a connection counts for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(super) enum Holder {
     /// Root, or the daemon's own user.
     Root,
     /// A user with a role.
     User(u32),
-    /// A user without a role, or whom the kernel does not tell.
+    /// A user without a role, or one that the kernel does not name.
     Stranger(Option<u32>),
-    /// Somebody by TCP, who is told apart by address: of IPv6, by its first 64 bits.
+    /// A client by TCP, by its address: of IPv6, by the first 64 bits.
     Address(u64),
 }
 
@@ -26,7 +26,7 @@ struct Bound {
 }
 
 impl Holder {
-    /// What connections of this kind are counted by.
+    /// Index of the counter for connections of this kind.
     fn kind(self) -> usize {
         match self {
             Self::Root => 0,
@@ -40,7 +40,7 @@ impl Holder {
         let (all, each) = match self {
             Self::Root => (256, 256),
             Self::User(_) => (64, 32),
-            // They may ask whether the daemon lives, and that is all.
+            // All they may ask is whether the daemon lives.
             Self::Stranger(_) => (16, 4),
             Self::Address(_) => (64, 48),
         };
@@ -53,7 +53,7 @@ pub const MAX_CONNECTIONS: u64 = 256 + 64 + 16 + 2 * 64;
 
 /// Connections that are open.
 #[derive(Clone, Default)]
-pub(super) struct Quota(Arc<Mutex<Open>>);
+pub(super) struct ConnectionQuota(Arc<Mutex<Open>>);
 
 #[derive(Default)]
 struct Open {
@@ -61,15 +61,15 @@ struct Open {
     holders: HashMap<Holder, usize>,
 }
 
-/// A connection's place; it is free again when the value is dropped.
-pub(super) struct Place {
-    quota: Quota,
+/// Permission for one connection, until the value is dropped.
+pub(super) struct ConnectionPermit {
+    quota: ConnectionQuota,
     holder: Holder,
 }
 
-impl Quota {
-    /// A place for one more connection of somebody, if there is one.
-    pub(super) fn place(&self, holder: Holder) -> Option<Place> {
+impl ConnectionQuota {
+    /// Returns a permit for one more connection of a peer, if its limits allow one.
+    pub(super) fn admit(&self, holder: Holder) -> Option<ConnectionPermit> {
         let bound = holder.bound();
         let mut open = self.open();
         let all = open.kinds[holder.kind()];
@@ -79,7 +79,7 @@ impl Quota {
         }
         open.kinds[holder.kind()] += 1;
         open.holders.insert(holder, own + 1);
-        Some(Place {
+        Some(ConnectionPermit {
             quota: self.clone(),
             holder,
         })
@@ -91,7 +91,7 @@ impl Quota {
     }
 }
 
-impl Drop for Place {
+impl Drop for ConnectionPermit {
     fn drop(&mut self) {
         let mut open = self.quota.open();
         open.kinds[self.holder.kind()] -= 1;
@@ -108,27 +108,27 @@ impl Drop for Place {
 mod tests {
     use super::*;
 
-    /// As many places as somebody gets.
-    fn places(quota: &Quota, holder: Holder) -> Vec<Place> {
-        std::iter::from_fn(|| quota.place(holder)).collect()
+    /// Returns as many permits as a peer gets.
+    fn permits(quota: &ConnectionQuota, holder: Holder) -> Vec<ConnectionPermit> {
+        std::iter::from_fn(|| quota.admit(holder)).collect()
     }
 
     #[test]
     fn nobody_keeps_others_out() {
-        let quota = Quota::default();
+        let quota = ConnectionQuota::default();
         let strangers: Vec<_> = (0..1000)
-            .map(|uid| places(&quota, Holder::Stranger(Some(uid))))
+            .map(|uid| permits(&quota, Holder::Stranger(Some(uid))))
             .collect();
         let taken: usize = strangers.iter().map(Vec::len).sum();
         assert_eq!((taken, strangers[0].len()), (16, 4));
-        let greedy = places(&quota, Holder::User(7));
+        let greedy = permits(&quota, Holder::User(7));
         assert_eq!(greedy.len(), 32);
-        assert_eq!(places(&quota, Holder::User(8)).len(), 32);
-        let root = places(&quota, Holder::Root);
+        assert_eq!(permits(&quota, Holder::User(8)).len(), 32);
+        let root = permits(&quota, Holder::Root);
         assert_eq!(root.len(), 256);
-        assert_eq!(places(&quota, Holder::Address(1)).len(), 48);
+        assert_eq!(permits(&quota, Holder::Address(1)).len(), 48);
         drop(strangers);
-        assert_eq!(places(&quota, Holder::Stranger(None)).len(), 4);
+        assert_eq!(permits(&quota, Holder::Stranger(None)).len(), 4);
         drop((greedy, root));
         assert!(quota.open().holders.is_empty());
         assert_eq!(quota.open().kinds, [0; 4]);

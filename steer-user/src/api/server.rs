@@ -27,7 +27,8 @@ use tokio::{
 };
 
 use super::{
-    Access, DrainRequest, ExplainQuery, Monitor, Problem, Role, Saved, TuneRequest, WeightRequest,
+    Access, DrainRequest, ExplainQuery, Monitor, Problem, Role, SaveWarning, TuneRequest,
+    WeightRequest,
     access::{self, Peer},
     config,
     listen::{self, Bodies, Local},
@@ -260,7 +261,7 @@ fn said(done: Result<Vec<String>, Refused>) -> Result<Response, Refusal> {
         StatusCode::NO_CONTENT.into_response()
     } else {
         let warning = Some(unsaved.join("\n"));
-        Json(Saved { warning }).into_response()
+        Json(SaveWarning { warning }).into_response()
     })
 }
 

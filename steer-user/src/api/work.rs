@@ -17,50 +17,53 @@ use tokio::{
 
 use super::{Role, server::Refusal};
 
-/// One at a time, so that whoever may only see keeps one processor busy at most, and nobody else waiting.
-static READERS: Semaphore = Semaphore::const_new(1);
-static CHANGERS: Semaphore = Semaphore::const_new(1);
-static KEPT: Semaphore = Semaphore::const_new(1);
-/// How long reading a document may take.
+/// One at a time, so that users with the role `read` keep at most one processor busy.
+static READ_SLOT: Semaphore = Semaphore::const_new(1);
+static CHANGE_SLOT: Semaphore = Semaphore::const_new(1);
+static HISTORY_SLOT: Semaphore = Semaphore::const_new(1);
+/// Longest time to read a document.
 const READ_LIMIT: Duration = Duration::from_secs(10);
 /// As long, for those who may change things.
 const CHANGE_LIMIT: Duration = Duration::from_secs(60);
 
-/// A place to work in. Work in it ends soon after the value is dropped, as it is with the client's connection.
-pub(super) struct Place {
+/// Permission to work on one document. The work ends soon after the value is dropped, as it is with the client's connection.
+pub(super) struct WorkSlot {
     permit: Arc<SemaphorePermit<'static>>,
     gone: Arc<AtomicBool>,
     until: Instant,
 }
 
-/// Says when to give up.
-pub(super) struct Stop {
+/// Tells work when to give up.
+pub(super) struct Cancellation {
     gone: Arc<AtomicBool>,
     until: Instant,
 }
 
-impl Stop {
-    pub(super) fn is_over(&self) -> bool {
+impl Cancellation {
+    pub(super) fn is_cancelled(&self) -> bool {
         self.gone.load(Ordering::Relaxed) || Instant::now() >= self.until
     }
 }
 
-impl Place {
-    /// Waits for a place to read a document in.
+impl WorkSlot {
+    /// Waits until a document of somebody with this role may be read.
     pub(super) async fn of(role: Role) -> Result<Self, Refusal> {
         match role {
-            Role::Read => Self::among(&READERS, READ_LIMIT).await,
-            Role::Operate | Role::Admin => Self::among(&CHANGERS, CHANGE_LIMIT).await,
+            Role::Read => Self::among(&READ_SLOT, READ_LIMIT).await,
+            Role::Operate | Role::Admin => Self::among(&CHANGE_SLOT, CHANGE_LIMIT).await,
         }
     }
 
-    /// Waits for a place to look at generations that are kept, which takes less.
-    pub(super) async fn for_kept() -> Result<Self, Refusal> {
-        Self::among(&KEPT, READ_LIMIT).await
+    /// Waits until generations may be read, which takes less.
+    pub(super) async fn for_history() -> Result<Self, Refusal> {
+        Self::among(&HISTORY_SLOT, READ_LIMIT).await
     }
 
     async fn among(places: &'static Semaphore, limit: Duration) -> Result<Self, Refusal> {
-        let permit = places.acquire().await.map_err(|_| failed("no place"))?;
+        let permit = places
+            .acquire()
+            .await
+            .map_err(|_| failed("the work slots are closed"))?;
         Ok(Self {
             permit: Arc::new(permit),
             gone: Arc::default(),
@@ -68,13 +71,13 @@ impl Place {
         })
     }
 
-    /// Works on a thread. The place is taken until that ends, be anybody there to hear of it or not.
+    /// Works on a thread. The slot stays taken until that ends, even if the client is gone.
     pub(super) async fn work<T: Send + 'static>(
         &self,
-        work: impl FnOnce(&Stop) -> T + Send + 'static,
+        work: impl FnOnce(&Cancellation) -> T + Send + 'static,
     ) -> Result<T, Refusal> {
         let permit = Arc::clone(&self.permit);
-        let stop = Stop {
+        let stop = Cancellation {
             gone: Arc::clone(&self.gone),
             until: self.until,
         };
@@ -87,7 +90,7 @@ impl Place {
     }
 }
 
-impl Drop for Place {
+impl Drop for WorkSlot {
     fn drop(&mut self) {
         self.gone.store(true, Ordering::Relaxed);
     }
@@ -108,12 +111,12 @@ mod tests {
     async fn work_ends_with_its_client_and_then_the_next_begins() {
         let (begun, begins) = oneshot::channel();
         let first = tokio::spawn(async move {
-            let Ok(place) = Place::of(Role::Read).await else {
-                panic!("no place");
+            let Ok(place) = WorkSlot::of(Role::Read).await else {
+                panic!("the work slots are closed");
             };
             let worked = place.work(|stop| {
                 begun.send(()).unwrap();
-                while !stop.is_over() {
+                while !stop.is_cancelled() {
                     std::thread::yield_now();
                 }
             });
@@ -121,9 +124,9 @@ mod tests {
         });
         begins.await.unwrap();
         // Those who may change things do not wait for those who look.
-        assert!(Place::of(Role::Admin).await.is_ok());
-        assert!(READERS.try_acquire().is_err());
+        assert!(WorkSlot::of(Role::Admin).await.is_ok());
+        assert!(READ_SLOT.try_acquire().is_err());
         first.abort();
-        assert!(Place::of(Role::Read).await.is_ok());
+        assert!(WorkSlot::of(Role::Read).await.is_ok());
     }
 }

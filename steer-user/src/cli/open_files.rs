@@ -1,4 +1,4 @@
-//! How many files a daemon may open: raised to what the system allows where that is needed.
+//! Limit of open files: raised to what the system allows where that is needed.
 
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use tracing::{info, warn};
@@ -6,7 +6,7 @@ use tracing::{info, warn};
 use super::error::{Exit, Failure};
 use crate::{api::MAX_CONNECTIONS, config::Config, preflight};
 
-/// What a daemon without clients and backends opens: programs, maps, sockets, journal.
+/// Files that a daemon without clients and backends opens: programs, maps, sockets, journal.
 const MIN_FILES: u64 = 128;
 
 /// Raises the limit to what a configuration needs. Where the system does not allow as much, that is logged.

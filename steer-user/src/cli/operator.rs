@@ -12,7 +12,7 @@ use super::{
     show,
 };
 use crate::{
-    api::{DrainRequest, Saved, WeightRequest},
+    api::{DrainRequest, SaveWarning, WeightRequest},
     control::Status,
 };
 
@@ -217,7 +217,7 @@ impl Weight {
 }
 
 /// The line that says what was not saved, if there is something.
-fn warning(saved: &Saved) -> String {
+fn warning(saved: &SaveWarning) -> String {
     let warning = saved.warning.as_ref();
     warning.map_or_else(String::new, |warning| format!("warning: {warning}\n"))
 }

@@ -1,16 +1,16 @@
-//! Where lines begin, so that a place in a document becomes a file and a line without reading it all again.
+//! Index of lines, so that a place in a document becomes a file and a line without reading it all again.
 
 use super::document::Document;
 
 /// Beginnings of files and ends of lines, by their places in a document.
-pub(super) struct Lines {
+pub(super) struct LineIndex {
     /// Of each file.
     files: Vec<usize>,
     /// Places of newlines over all files, ascending.
     newlines: Vec<usize>,
 }
 
-impl Lines {
+impl LineIndex {
     pub(super) fn of(document: &Document) -> Self {
         let mut lines = Self {
             files: Vec::new(),
@@ -48,7 +48,7 @@ mod tests {
             text: text.to_owned(),
         };
         let files = vec![file("a\nb\n"), file(""), file("\nx")];
-        let lines = Lines::of(&Document { files });
+        let lines = LineIndex::of(&Document { files });
         for (at, wanted) in [
             (0, (0, 1)),
             (1, (0, 1)),
@@ -61,6 +61,6 @@ mod tests {
         ] {
             assert_eq!(lines.place(at), Some(wanted), "{at}");
         }
-        assert_eq!(Lines::of(&Document::default()).place(0), None);
+        assert_eq!(LineIndex::of(&Document::default()).place(0), None);
     }
 }

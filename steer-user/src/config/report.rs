@@ -7,7 +7,7 @@ use std::ops::Range;
 use std::path::PathBuf;
 
 use super::document::Document;
-use super::lines::Lines;
+use super::lines::LineIndex;
 use super::spanned::Spanned;
 use super::variables::Expanded;
 
@@ -41,7 +41,7 @@ pub enum ConfigError {
         /// What the system said.
         source: std::io::Error,
     },
-    /// It was given up.
+    /// Reading was given up.
     #[error(
         "checking the configuration was given up: it took too long, or nobody waits for it any more"
     )]
@@ -59,19 +59,19 @@ fn lines(problems: &[Problem]) -> String {
     problems.iter().map(line).collect::<Vec<_>>().join("\n")
 }
 
-/// Problems that are told; a document with more of them is read no further.
+/// Most problems that are told; a document with more of them is read no further.
 const MAX_PROBLEMS: usize = 200;
-/// Letters of a problem's description that are told.
+/// Most letters of a problem's description.
 const MAX_LETTERS: usize = 600;
 
-/// Whether to give up: the client is gone, or it takes too long.
-pub(super) type Stop<'s> = &'s dyn Fn() -> bool;
+/// Returns true once reading is to be given up: the client is gone, or it takes too long.
+pub(super) type Cancelled<'s> = &'s dyn Fn() -> bool;
 
 /// Collects problems.
 pub(super) struct Report<'a> {
     document: &'a Document,
-    lines: Lines,
-    stop: Stop<'a>,
+    lines: LineIndex,
+    stop: Cancelled<'a>,
     stopped: bool,
     sections: HashMap<String, Range<usize>>,
     /// With their places.
@@ -82,10 +82,10 @@ pub(super) struct Report<'a> {
 }
 
 impl<'a> Report<'a> {
-    pub(super) fn new(document: &'a Document, stop: Stop<'a>) -> Self {
+    pub(super) fn new(document: &'a Document, stop: Cancelled<'a>) -> Self {
         Self {
             document,
-            lines: Lines::of(document),
+            lines: LineIndex::of(document),
             stop,
             stopped: false,
             sections: HashMap::new(),
@@ -95,7 +95,7 @@ impl<'a> Report<'a> {
         }
     }
 
-    /// Whether reading on is no use: enough is wrong already, or it was told to give up.
+    /// Returns true once reading on is no use: enough is wrong already, or it was told to give up.
     pub(super) fn is_over(&mut self) -> bool {
         if !self.stopped && (self.stop)() {
             self.stopped = true;
@@ -103,7 +103,7 @@ impl<'a> Report<'a> {
         self.stopped || self.problems.len() >= MAX_PROBLEMS
     }
 
-    /// Whether it was told to give up.
+    /// Returns true if it was told to give up.
     pub(super) fn was_stopped(&self) -> bool {
         self.stopped
     }
@@ -234,7 +234,7 @@ impl<'a> Report<'a> {
     }
 }
 
-/// A text without what is behind so many letters.
+/// Cuts a text off behind so many letters.
 pub(super) fn shortened(mut text: String, letters: usize) -> String {
     if let Some((end, _)) = text.char_indices().nth(letters) {
         text.truncate(end);

@@ -29,7 +29,7 @@ pub struct Drain {
 pub(super) struct Drained {
     path: PathBuf,
     drains: BTreeMap<String, Drain>,
-    /// Why the file does not say it yet.
+    /// Reason why the file is not up to date.
     unsaved: Option<String>,
 }
 
@@ -72,7 +72,7 @@ impl Drained {
         }
     }
 
-    /// Why the file does not say what counts.
+    /// Reason why the file is not up to date.
     pub(super) fn unsaved(&self) -> Option<&str> {
         self.unsaved.as_deref()
     }

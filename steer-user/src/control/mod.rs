@@ -45,7 +45,7 @@ mod weights;
 mod why;
 
 pub use self::configure::{
-    Applied, Basis, Configure, ConfigureError, Diff, Prepared, Reading, Reply,
+    Applied, Configure, ConfigureError, Diff, Prepared, ReadOptions, Reply, RunningConfig,
 };
 pub use self::controller::{Controller, Refused};
 pub use self::drained::Drain;

@@ -160,7 +160,7 @@ pub async fn run(setup: Setup, xdp: Xdp, commands: mpsc::Receiver<Command>) -> R
     let adopted = xdp.adopted();
     let sizes = xdp.sizes();
     let (mut attacher, mut maps) = xdp.into_parts();
-    seeds::settle(&config.node, &mut maps)?;
+    seeds::initialize(&config.node, &mut maps)?;
     let attached = interfaces::attach(&mut attacher, &mut maps, &config)?;
     attacher.settle()?;
     let trial = store.standing().and_then(|standing| standing.trial.clone());
@@ -240,7 +240,7 @@ pub async fn run(setup: Setup, xdp: Xdp, commands: mpsc::Receiver<Command>) -> R
     daemon.run(commands, ways, links, reloaded).await
 }
 
-/// What a generation that a daemon before began to try is taken back to.
+/// Reads the generation that a pending one of an earlier daemon is reverted to.
 fn fallback(
     store: &Store,
     is_pending: bool,
@@ -456,7 +456,7 @@ impl Daemon {
         }
     }
 
-    /// What of the generations is not saved, with the reason.
+    /// Reasons why the generation in use is not saved.
     fn unsaved(&self) -> Vec<String> {
         let unsaved = self.in_use.unsaved.as_ref();
         unsaved.map(|(_, why)| why.clone()).into_iter().collect()

@@ -26,11 +26,11 @@ const PUBLIC: u64 = 0x7374_6565_7221_0001;
 ///
 /// # Errors
 /// If the file that the configuration names does not do.
-pub(super) fn settle(node: &Node, dataplane: &mut impl Dataplane) -> Result<()> {
-    let configured = configured(node)?;
+pub(super) fn initialize(node: &Node, dataplane: &mut impl Dataplane) -> Result<()> {
+    let configured = configured_seed(node)?;
     let mut settings = dataplane.config();
     if settings.flow_seed == 0 {
-        settings.flow_seed = configured.unwrap_or_else(|| own(&node.state_dir));
+        settings.flow_seed = configured.unwrap_or_else(|| node_seed(&node.state_dir));
         dataplane.set_config(&settings);
         return Ok(());
     }
@@ -52,7 +52,7 @@ pub(super) fn settle(node: &Node, dataplane: &mut impl Dataplane) -> Result<()> 
 ///
 /// # Errors
 /// If the file cannot be read, everybody may read it, or it holds no seed.
-pub(super) fn configured(node: &Node) -> Result<Option<u64>> {
+pub(super) fn configured_seed(node: &Node) -> Result<Option<u64>> {
     let Some(path) = &node.flow_seed_file else {
         return Ok(None);
     };
@@ -97,7 +97,7 @@ fn parse(text: &str) -> Result<u64> {
 
 /// The node's own seed, which is made if there is none. Where the state directory does not take it, it ends with the
 /// maps.
-fn own(state_dir: &Path) -> u64 {
+fn node_seed(state_dir: &Path) -> u64 {
     let path = state_dir.join(FILE);
     let found = match durable::read(&path) {
         Ok(text) => parse(&String::from_utf8_lossy(&text)).map(Some),
@@ -152,7 +152,7 @@ mod tests {
 
     fn settled(node: &Node) -> u64 {
         let mut maps = Memory::new();
-        settle(node, &mut maps).unwrap();
+        initialize(node, &mut maps).unwrap();
         maps.config().flow_seed
     }
 
@@ -184,10 +184,13 @@ mod tests {
         let seed = settled(&node(one.path(), true));
         assert_eq!(settled(&node(two.path(), true)), seed);
         let mut maps = Memory::new();
-        settle(&node(one.path(), true), &mut maps).unwrap();
+        initialize(&node(one.path(), true), &mut maps).unwrap();
         write(one.path(), &DIGITS.replace('0', "1"), 0o600);
-        assert_ne!(configured(&node(one.path(), true)).unwrap(), Some(seed));
-        settle(&node(one.path(), true), &mut maps).unwrap();
+        assert_ne!(
+            configured_seed(&node(one.path(), true)).unwrap(),
+            Some(seed)
+        );
+        initialize(&node(one.path(), true), &mut maps).unwrap();
         assert_eq!(maps.config().flow_seed, seed);
     }
 
@@ -195,7 +198,7 @@ mod tests {
     fn a_file_that_everybody_may_read_or_without_a_seed_is_refused() {
         let folder = tempfile::tempdir().unwrap();
         let refused = |says: &str| {
-            let error = configured(&node(folder.path(), true)).unwrap_err();
+            let error = configured_seed(&node(folder.path(), true)).unwrap_err();
             let text = format!("{error:#}");
             assert!(
                 text.contains("shared.seed") && text.contains(says),

@@ -42,7 +42,7 @@ pub struct Status {
     #[serde(default, with = "humantime_serde")]
     #[schemars(with = "Option<String>")]
     pub confirm_by: Option<SystemTime>,
-    /// What counts and is not in the state directory, with the reason: it ends with the daemon.
+    /// Decisions that are not in the state directory, with the reason: they end with the daemon.
     #[serde(default)]
     pub unsaved: Vec<String>,
     /// Whether tables stay as a daemon before left them, because not all backends are measured yet.

@@ -14,7 +14,7 @@ use super::said;
 pub(super) struct Weights {
     path: PathBuf,
     weights: BTreeMap<String, u32>,
-    /// Why the file does not say it yet.
+    /// Reason why the file is not up to date.
     unsaved: Option<String>,
 }
 
@@ -57,7 +57,7 @@ impl Weights {
         }
     }
 
-    /// Why the file does not say what counts.
+    /// Reason why the file is not up to date.
     pub(super) fn unsaved(&self) -> Option<&str> {
         self.unsaved.as_deref()
     }

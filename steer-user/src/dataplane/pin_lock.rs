@@ -45,7 +45,7 @@ impl PinLock {
         }
     }
 
-    /// Whether the folder that is locked still is the one of this name.
+    /// Returns true while the locked folder still is the one of this name.
     pub(super) fn is_current(&self) -> bool {
         let identity = |found: std::io::Result<fs::Metadata>| {
             found.ok().map(|found| (found.dev(), found.ino()))

@@ -187,15 +187,19 @@ impl Pins {
         interfaces
     }
 
-    /// Those of [`Self::interfaces`] that the program is attached to now: a link stays with its interface when that
+    /// Interfaces with a pinned link that the program is attached to now: a link stays with its interface when that
     /// gets another name.
     pub fn attached(&self) -> Vec<String> {
         let mut interfaces = self.interfaces();
         interfaces.retain(|interface| {
-            let index = interface_index(interface).ok();
+            let Ok(index) = interface_index(interface) else {
+                return false;
+            };
             let link = self.found_link(interface);
-            let at = link.and_then(|link| pinned_link::interface(&link).ok().flatten());
-            index.is_some() && index == at
+            // Who may not ask sees that a link is pinned.
+            link.is_some_and(|link| {
+                pinned_link::interface(&link).map_or(true, |at| at == Some(index))
+            })
         });
         interfaces
     }

@@ -48,7 +48,7 @@ pub struct Entry {
     pub file: PathBuf,
     /// SHA-256 of the document.
     pub fingerprint: String,
-    /// Whether it was confirmed or reverted.
+    /// Outcome of its application.
     #[serde(default)]
     pub outcome: Outcome,
     /// What is wrong with it: it cannot be gone back to.

@@ -23,18 +23,18 @@ pub struct Standing {
     pub reverted: BTreeSet<u64>,
 }
 
-/// What became of a generation.
+/// Outcome of a generation.
 #[derive(
     Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, schemars::JsonSchema,
 )]
 #[serde(rename_all = "snake_case")]
 pub enum Outcome {
-    /// It was confirmed, or applied without a confirm window.
+    /// Confirmed, or applied without a confirm window.
     #[default]
     Applied,
-    /// It has to be confirmed.
+    /// To be confirmed.
     Pending,
-    /// Nobody confirmed it in time, or somebody went back from it.
+    /// Not confirmed in time, or rolled back from.
     Reverted,
 }
 

@@ -187,7 +187,7 @@ impl Store {
         let standing = self.standing.as_ref().map_or(0, Standing::current);
         let number = newest.max(standing) + 1;
         let path = self.path(number);
-        let generation = Written {
+        let generation = GenerationRef {
             number,
             made: now,
             by,
@@ -313,7 +313,7 @@ impl Store {
 
 /// A [`Generation`] as it is written.
 #[derive(Serialize)]
-struct Written<'g> {
+struct GenerationRef<'g> {
     number: u64,
     #[serde(with = "humantime_serde")]
     made: SystemTime,

@@ -7,7 +7,7 @@ use humantime_serde::re::humantime::format_duration;
 use tokio::task::spawn_blocking;
 use tracing::{error, info, warn};
 
-use super::{Applied, Configure, ConfigureError, Fallback, Prepared, Reading};
+use super::{Applied, Configure, ConfigureError, Fallback, Prepared, ReadOptions};
 use crate::{
     config::Config,
     control::{
@@ -26,7 +26,7 @@ const RETRY: Duration = Duration::from_secs(10);
 impl Daemon {
     pub(in crate::control) fn configure(&mut self, ask: Configure) {
         match ask {
-            Configure::Basis(reply) => drop(reply.send(self.basis())),
+            Configure::RunningConfig(reply) => drop(reply.send(self.running_config())),
             Configure::Rehearse(reply) => {
                 drop(reply.send(self.controller.rehearsal(Instant::now())));
             }
@@ -67,10 +67,10 @@ impl Daemon {
             return;
         }
         self.reload.is_running = true;
-        let basis = self.basis();
+        let running = self.running_config();
         let done = self.reload.done.clone();
         spawn_blocking(move || {
-            let read = basis.prepare_file(Reading {
+            let read = running.prepare_file(ReadOptions {
                 may_expand: true,
                 stop: &|| false,
             });

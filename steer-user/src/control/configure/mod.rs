@@ -11,7 +11,7 @@ use std::{
 use serde::{Deserialize, Serialize};
 use tokio::sync::{mpsc, oneshot};
 
-pub use self::prepare::{Basis, Prepared, Reading};
+pub use self::prepare::{Prepared, ReadOptions, RunningConfig};
 use super::preview::{Preview, Rehearsal};
 use crate::{
     config::{Config, ConfigError, Document},
@@ -25,9 +25,9 @@ pub type Reply<T> = oneshot::Sender<Result<T, ConfigureError>>;
 /// What may be asked about the configuration.
 #[derive(Debug)]
 pub enum Configure {
-    /// What is a document compared with?
-    Basis(oneshot::Sender<Basis>),
-    /// A copy of the loop's state, to find out what another configuration would move.
+    /// Get what a document is compared with.
+    RunningConfig(oneshot::Sender<RunningConfig>),
+    /// Get a copy of the loop's state, to compute what another configuration would move.
     Rehearse(oneshot::Sender<Rehearsal>),
     /// Put another one to work.
     Apply {
@@ -178,7 +178,7 @@ pub(in crate::control) struct InUse {
     pub(in crate::control) document: Arc<Document>,
     pub(in crate::control) fingerprint: String,
     pub(in crate::control) number: Option<u64>,
-    /// What the one on trial is taken back to.
+    /// The generation that the pending one is reverted to.
     pub(in crate::control) fallback: Option<Fallback>,
     /// When the one on trial is taken back.
     pub(in crate::control) deadline: Option<Instant>,
@@ -200,11 +200,11 @@ pub(in crate::control) struct Fallback {
     pub(in crate::control) file: Option<String>,
 }
 
-/// Reading the file again, of which there is one at a time.
+/// ReadOptions the file again, of which there is one at a time.
 #[derive(Debug)]
 pub(in crate::control) struct Reload {
     pub(in crate::control) is_running: bool,
-    /// Whether it was asked for while it was running.
+    /// Set when it was asked for while it was running.
     pub(in crate::control) again: bool,
     pub(in crate::control) done: mpsc::Sender<Result<Prepared, ConfigureError>>,
 }

@@ -1,4 +1,4 @@
-//! Reading a document, and finding out what it changes: beside the loop, which packets' decisions wait for.
+//! ReadOptions a document, and finding out what it changes: beside the loop, which packets' decisions wait for.
 
 use std::{path::PathBuf, sync::Arc};
 
@@ -13,10 +13,10 @@ use crate::{
 
 use super::Diff;
 
-/// What a document is compared with: the configuration in use, and what a running daemon cannot change. The loop
-/// makes it at once; reading goes on without the loop.
+/// The configuration in use, and what a running daemon cannot change: a document is compared with it beside the
+/// loop.
 #[derive(Clone, Debug)]
-pub struct Basis {
+pub struct RunningConfig {
     document: Arc<Document>,
     number: Option<u64>,
     /// The daemon's own file.
@@ -27,7 +27,7 @@ pub struct Basis {
     store: Store,
     /// The seed of the maps in use.
     flow_seed: u64,
-    /// Whether the generation in use has to be confirmed.
+    /// Set while the generation in use has to be confirmed.
     is_pending: bool,
 }
 
@@ -40,12 +40,12 @@ struct FixedPaths {
     flow_seed_file: Option<PathBuf>,
 }
 
-/// How a document is read.
+/// Options for reading a document.
 #[derive(Clone, Copy)]
-pub struct Reading<'s> {
-    /// Whether variables may be expanded that the configuration in use does not have in the same place.
+pub struct ReadOptions<'s> {
+    /// Permits to expand variables that the configuration in use does not have in the same place.
     pub may_expand: bool,
-    /// Says when to give up; is asked often.
+    /// Returns true once reading is to be given up; called often.
     pub stop: &'s dyn Fn() -> bool,
 }
 
@@ -64,7 +64,7 @@ pub struct Prepared {
     pub(in crate::control) file: Option<String>,
 }
 
-impl Basis {
+impl RunningConfig {
     /// Reads a document.
     ///
     /// # Errors
@@ -72,16 +72,16 @@ impl Basis {
     pub fn prepare(
         &self,
         document: Document,
-        reading: Reading<'_>,
+        options: ReadOptions<'_>,
     ) -> Result<Prepared, ConfigureError> {
-        if !reading.may_expand {
+        if !options.may_expand {
             let places = document.new_variables(&self.document);
             if !places.is_empty() {
                 return Err(ConfigureError::Variables(places.join(", ")));
             }
         }
         let variable = |name: &str| std::env::var(name).ok();
-        let mut config = document.config_unless(&variable, reading.stop)?;
+        let mut config = document.config_unless(&variable, options.stop)?;
         self.fix(&mut config)?;
         let file = Document::read(&self.file).map(|document| document.fingerprint());
         Ok(Prepared {
@@ -99,8 +99,8 @@ impl Basis {
     ///
     /// # Errors
     /// As [`Self::prepare`], and if it cannot be read.
-    pub fn prepare_file(&self, reading: Reading<'_>) -> Result<Prepared, ConfigureError> {
-        self.prepare(Document::read(&self.file)?, reading)
+    pub fn prepare_file(&self, options: ReadOptions<'_>) -> Result<Prepared, ConfigureError> {
+        self.prepare(Document::read(&self.file)?, options)
     }
 
     /// Reads a generation to go back to; without a number, the last one that was confirmed or applied without a
@@ -111,7 +111,7 @@ impl Basis {
     pub fn prepare_generation(
         &self,
         number: Option<u64>,
-        reading: Reading<'_>,
+        options: ReadOptions<'_>,
     ) -> Result<(u64, Prepared), ConfigureError> {
         let confirmed = self.store.standing().map(|standing| standing.confirmed);
         let number = match (number, confirmed) {
@@ -123,7 +123,7 @@ impl Basis {
             return Err(ConfigureError::Current(number));
         }
         let generation = self.store.generation(number)?;
-        Ok((number, self.prepare(generation.document, reading)?))
+        Ok((number, self.prepare(generation.document, options)?))
     }
 
     /// Generations that are kept.
@@ -163,7 +163,7 @@ impl Basis {
             }
         }
         if config.node.flow_seed_file != old.flow_seed_file {
-            let seed = seeds::configured(&config.node).map_err(ConfigureError::Failed)?;
+            let seed = seeds::configured_seed(&config.node).map_err(ConfigureError::Failed)?;
             if seed.is_some_and(|seed| seed != self.flow_seed) {
                 return Err(ConfigureError::FlowSeed);
             }
@@ -177,7 +177,7 @@ impl Basis {
 }
 
 impl Prepared {
-    /// Finds out what it moves, on a copy of the loop's state. With thousands of backends that takes a while.
+    /// Computes what it moves, on a copy of the loop's state. With thousands of backends that takes a while.
     ///
     /// # Errors
     /// If the configuration needs more than the data path holds.
@@ -202,9 +202,9 @@ impl Prepared {
 }
 
 impl Daemon {
-    pub(in crate::control) fn basis(&self) -> Basis {
+    pub(in crate::control) fn running_config(&self) -> RunningConfig {
         let node = &self.controller.config().node;
-        Basis {
+        RunningConfig {
             document: Arc::clone(&self.in_use.document),
             number: self.in_use.number,
             file: self.file.clone(),
