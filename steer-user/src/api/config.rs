@@ -189,8 +189,8 @@ async fn rehearse(
     let prepared = Box::new(work(slot, prepare).await?);
     let rehearse = |reply| Command::Configure(Configure::Rehearse(reply));
     let rehearsal = ask(commands, rehearse).await?;
-    let diff = move |_: &Cancellation| {
-        let diff = prepared.diff(&rehearsal)?;
+    let diff = move |stop: &Cancellation| {
+        let diff = prepared.diff(&rehearsal, &|| stop.is_cancelled())?;
         Ok((prepared, diff))
     };
     work(slot, diff).await

@@ -22,9 +22,9 @@ static READ_SLOT: Semaphore = Semaphore::const_new(1);
 static CHANGE_SLOT: Semaphore = Semaphore::const_new(1);
 static HISTORY_SLOT: Semaphore = Semaphore::const_new(1);
 /// Longest time to read a document.
-const READ_LIMIT: Duration = Duration::from_secs(10);
+const READ_LIMIT: Duration = Duration::from_secs(30);
 /// As long, for those who may change things.
-const CHANGE_LIMIT: Duration = Duration::from_secs(60);
+const CHANGE_LIMIT: Duration = Duration::from_secs(120);
 
 /// Permission to work on one document. The work ends soon after the value is dropped, as it is with the client's connection.
 pub(super) struct WorkSlot {

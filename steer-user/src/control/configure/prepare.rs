@@ -4,7 +4,7 @@ use std::{path::PathBuf, sync::Arc};
 
 use super::{ConfigureError, InUse};
 use crate::{
-    config::{Config, Document},
+    config::{Config, ConfigError, Document},
     control::{preview::Rehearsal, run::Daemon, seeds},
     dataplane::{Dataplane as _, Sizes},
     generations::{Generation, History, Store},
@@ -180,9 +180,16 @@ impl Prepared {
     /// Computes what it moves, on a copy of the loop's state. With thousands of backends that takes a while.
     ///
     /// # Errors
-    /// If the configuration needs more than the data path holds.
-    pub fn diff(&self, rehearsal: &Rehearsal) -> Result<Diff, ConfigureError> {
+    /// If the configuration needs more than the data path holds, or it was given up between two steps.
+    pub fn diff(
+        &self,
+        rehearsal: &Rehearsal,
+        stop: &dyn Fn() -> bool,
+    ) -> Result<Diff, ConfigureError> {
         let preview = rehearsal.preview(&self.config);
+        if stop() {
+            return Err(ConfigError::Stopped.into());
+        }
         Ok(Diff {
             from: self.from,
             changes: self.changes.clone(),
