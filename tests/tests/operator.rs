@@ -264,20 +264,26 @@ fn drain_and_weight_work_without_room_in_the_state_directory() {
     fleet.start().unwrap();
     let status = fleet.status().unwrap();
     assert!(status["backends"][0]["drain"].is_object(), "{status}");
-    // Read-only, as after an error of the disk.
-    let remount = |how: &str| {
-        let state = fleet.state().display().to_string();
-        let done = std::process::Command::new("mount")
-            .args(["-o", &format!("remount,{how}"), &state])
+    // Read-only: what a daemon writes to later is on another file system, which takes nothing.
+    let state = fleet.state().display().to_string();
+    let run = |command: &[&str]| {
+        let done = std::process::Command::new(command[0])
+            .args(&command[1..])
             .status();
-        assert!(done.unwrap().success());
+        assert!(done.unwrap().success(), "{command:?}");
     };
-    remount("ro");
+    run(&["mount", "-t", "tmpfs", "-o", "ro", "none", &state]);
     let said = fleet.cli(&["backend", "undrain", "one"]).unwrap();
     assert!(
         said.contains("warning: ") && said.contains("Read-only"),
         "{said}"
     );
     assert!(fleet.status().unwrap()["backends"][0]["drain"].is_null());
-    remount("rw");
+    run(&["umount", "-l", &state]);
+    wait(Duration::from_secs(20), "it is saved", || {
+        Ok(fleet.status()?["unsaved"]
+            .as_array()
+            .is_some_and(Vec::is_empty))
+    })
+    .unwrap();
 }
