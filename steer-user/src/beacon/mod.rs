@@ -18,7 +18,8 @@ use rustls::pki_types::CertificateDer;
 use tokio::sync::watch;
 
 pub use self::engine::{
-    Completion, Engine, EngineConfig, Limits, Profile, ProfileError, Selector, missing,
+    Completion, Engine, EngineConfig, Format, Health, Limits, Profile, ProfileError, Selector,
+    Sleep, missing,
 };
 use self::peers::{Knock, Peers, Pings, Place};
 use crate::pki::{Identity, Marks, PkiError, follow};

@@ -28,7 +28,7 @@ type Labels<const N: usize> = [(&'static str, String); N];
 type Histograms = Family<Labels<1>, Histogram, fn() -> Histogram>;
 
 /// What comes of a probe: the label `result`.
-const RESULTS: [&str; 10] = [
+const RESULTS: [&str; 11] = [
     "answered",
     "timeout",
     "refused",
