@@ -46,10 +46,10 @@ pub enum Trouble {
     /// Something that this version doesn't know.
     #[error("its beacon gives a reason that this version does not know")]
     Other = 4,
-    /// It says itself that it does not serve yet: it loads its model.
+    /// By its own word it does not serve yet: it loads its model.
     #[error("it says that it does not serve yet; it loads its model")]
     Loading = 5,
-    /// It says that it sleeps, and a request would not wake it.
+    /// By its own word it sleeps, and a request would not wake it.
     #[error("it sleeps, and requests do not wake it; wake it up")]
     Asleep = 6,
 }
@@ -88,7 +88,7 @@ impl Trouble {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Hint {
-    /// It has requests, and nothing that it counts changes.
+    /// Requests, and counters that stand still.
     #[error("it has requests and its counters stand still")]
     NoProgress = 1,
     /// Its page of metrics takes long.
@@ -120,7 +120,7 @@ impl Hint {
     }
 }
 
-/// What a person should know about an engine's load. The numbers are bits of the report.
+/// Fact about an engine's load for a person. The numbers are bits of the report.
 #[derive(
     Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, thiserror::Error, Serialize, Deserialize,
 )]
@@ -137,7 +137,7 @@ pub enum Note {
     /// One of several ranks stands still while its queue grows, and its capacity is not counted.
     #[error("one of its ranks stands still and is left out of its capacity")]
     RankStuck = 4,
-    /// It sleeps, and a request wakes it.
+    /// Asleep, and a request wakes it.
     #[error("it sleeps until the next request")]
     Asleep = 8,
     /// Its counters are printed with so few digits that small progress is not seen.
@@ -146,7 +146,7 @@ pub enum Note {
     /// A value that is needed is wrong on its page; the beacon's log names it.
     #[error("a value on its page of metrics is not believed; the beacon's log names it")]
     BadValue = 32,
-    /// It answered a tiny completion by saying that it is full.
+    /// A tiny completion was answered by saying that it is full.
     #[error("it answers that it is full")]
     Full = 64,
 }

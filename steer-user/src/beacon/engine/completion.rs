@@ -22,25 +22,25 @@ const MAX_ANSWER: usize = 256 << 10;
 /// From one look at a question that waits to the next one, and at whether one is due.
 const TICK: Duration = Duration::from_millis(100);
 
-/// What came of one.
+/// Outcome of a question.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Outcome {
-    /// It was answered.
+    /// An answer came.
     Answered,
     /// The engine lives, and has no room now.
     Full(String),
     /// The engine lives: it refuses this question, or gets others' work done meanwhile.
     Alive(String),
-    /// It fails: an error of the server, or no answer.
+    /// An error of the server, or a connection that fails.
     Failed(String),
-    /// It takes as long as it may, and longer than anything that was seen of the engine.
+    /// No answer for as long as it may take, and longer than anything that was seen of the engine.
     TimedOut(String),
     /// Connections that are open are served, and new ones are not.
     Unreached(String),
 }
 
 impl Outcome {
-    /// Whether the engine lives by it.
+    /// Returns whether the engine lives by it.
     pub(super) fn is_life(&self) -> bool {
         matches!(self, Self::Answered | Self::Full(_) | Self::Alive(_))
     }
@@ -180,7 +180,7 @@ async fn ask(client: &mut Client, profile: &Profile, completion: &Completion) ->
     }
 }
 
-/// What a body with a good status says. Some engines put an error of theirs there.
+/// Judges a body with a good status. Some engines put an error of theirs there.
 fn read(path: &str, body: &[u8]) -> Outcome {
     if body.starts_with(b"data:") || body.starts_with(b"event:") {
         return Outcome::Answered;
@@ -204,7 +204,7 @@ fn first_model(body: &[u8], pointer: &str) -> Option<String> {
     list.pointer(pointer)?.as_str().map(str::to_owned)
 }
 
-/// What a status that is not good says of the engine. Only an error of its own is a failure: who is refused for the
+/// Judges an answer with a status that is not good. Only an error of its own is a failure: who is refused for the
 /// question, the key or the model was heard, and who is told to come again meets an engine that is full.
 fn judge(path: &str, answer: &Answer) -> Outcome {
     let status = answer.status;

@@ -36,13 +36,13 @@ pub(super) enum HttpError {
 pub(super) struct Answer {
     /// Its status.
     pub(super) status: StatusCode,
-    /// Whether it says when to come again.
+    /// True if it says when to come again.
     pub(super) retry_after: bool,
     /// Its body.
     pub(super) body: Bytes,
 }
 
-/// How far a client has come, for whoever watches it while it waits.
+/// Progress of a client, for whoever watches it while it waits.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Reached {
     answered: Arc<AtomicBool>,

@@ -86,7 +86,7 @@ pub struct EngineConfig {
     pub stall: Duration,
     /// A page that takes longer makes it be asked.
     pub silence: Duration,
-    /// How often it is asked for a tiny completion while it is idle; without it, never and about nothing.
+    /// Time between tiny completions while it is idle; without it, it is asked about nothing.
     pub completion: Option<Duration>,
     /// Requests that it works on at once, whatever it says itself.
     pub capacity: Option<f64>,
@@ -170,8 +170,8 @@ async fn look(config: EngineConfig, state: watch::Sender<State>) {
             }
             said = what;
         }
-        let is_loading = state.borrow().trouble(Instant::now());
-        let every = match is_loading {
+        let trouble = state.borrow().trouble(Instant::now());
+        let every = match trouble {
             Some((Trouble::Loading, _)) => config.every.min(LOADING_EVERY),
             _ => config.every,
         };
@@ -180,7 +180,7 @@ async fn look(config: EngineConfig, state: watch::Sender<State>) {
     }
 }
 
-/// What it takes to look at an engine.
+/// Everything that a look at an engine takes.
 struct Look {
     client: Client,
     asker: Asker,
@@ -207,6 +207,7 @@ impl Look {
     /// Looks once, and returns what is not as it should be, in words.
     async fn once(&mut self, config: &EngineConfig, state: &watch::Sender<State>) -> String {
         let profile = &config.profile;
+        state.send_modify(|state| state.page_asked(Instant::now()));
         let readiness = self.asker.readiness().await;
         let now = Instant::now();
         state.send_if_modified(|state| match readiness {
@@ -223,8 +224,6 @@ impl Look {
             state.send_modify(|state| state.asleep(true, wakes, Instant::now()));
             return String::new();
         }
-        let asked = Instant::now();
-        state.send_modify(|state| state.page_asked(asked));
         let longest = PAGE_WAIT.max(config.silence.min(PAGE_WAIT * 2));
         let looked = timeout(longest, fetch(&mut self.client, profile)).await;
         let now = Instant::now();

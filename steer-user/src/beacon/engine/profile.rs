@@ -74,7 +74,7 @@ pub struct Profile {
     /// Path of the page of metrics.
     #[serde(default = "metrics")]
     pub metrics: String,
-    /// How that page is written.
+    /// Format of that page.
     #[serde(default)]
     pub format: Format,
     /// Requests that are worked on.
@@ -112,15 +112,15 @@ pub struct Profile {
     pub progress: Vec<Selector>,
     /// Where the engine says how many requests it works on at once, if no metric does.
     pub limits: Option<Limits>,
-    /// Where it says whether it serves.
+    /// Path at which it says whether it serves.
     pub health: Option<Health>,
-    /// How it says that it sleeps.
+    /// Sign by which it says that it sleeps.
     pub sleep: Option<Sleep>,
     /// How it is asked for a tiny completion.
     pub completion: Option<Completion>,
 }
 
-/// How a page is written.
+/// Format of a page.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Format {
@@ -144,7 +144,7 @@ pub struct Limits {
     pub capacity: Vec<String>,
 }
 
-/// Where the engine says whether it serves.
+/// Path at which the engine says whether it serves.
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Health {
@@ -153,12 +153,12 @@ pub struct Health {
     /// Statuses by which it says that it does not serve yet.
     #[serde(default = "unready")]
     pub unready: Vec<u16>,
-    /// Whether an answer takes work of the model. Then it is asked only until the engine was ready once.
+    /// True if an answer takes work of the model. Then it is asked only until the engine was ready once.
     #[serde(default)]
     pub generates: bool,
 }
 
-/// How the engine says that it sleeps. A sleeping engine is asked for nothing.
+/// Sign by which the engine says that it sleeps. A sleeping engine is asked for nothing.
 #[derive(Clone, Debug, PartialEq, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Sleep {
@@ -172,7 +172,7 @@ pub struct Sleep {
     /// JSON pointer to a truth value there.
     #[serde(default)]
     pub pointer: String,
-    /// Whether a request wakes it. If not it gets none.
+    /// True if a request wakes it. If not it gets none.
     pub wakes: bool,
 }
 
@@ -189,7 +189,7 @@ pub struct Completion {
     /// JSON pointer to a model's name in that list.
     #[serde(default = "model")]
     pub model: String,
-    /// Whether it is asked now and then while nothing points to trouble, too.
+    /// True if it is asked now and then while nothing points to trouble, too.
     #[serde(default = "yes")]
     pub idle: bool,
 }
@@ -380,7 +380,7 @@ impl Profile {
         Ok(profile)
     }
 
-    /// Whether it has names for the load at all.
+    /// Returns whether it has names for the load at all.
     #[must_use]
     pub fn names_load(&self) -> bool {
         let names = [&self.running, &self.waiting, &self.in_flight, &self.kv_use];

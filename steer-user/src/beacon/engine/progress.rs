@@ -14,9 +14,9 @@ const COARSE_FACTOR: u32 = 4;
 #[derive(Clone, Debug, Default)]
 pub(super) struct Progress {
     marks: Vec<Watched>,
-    /// When it last made progress, had no work, or began.
+    /// Time at which it last made progress, had no work, or began.
     since: Option<Instant>,
-    /// When it last made progress.
+    /// Time of its last progress.
     moved: Option<Instant>,
     /// Whether it had work when it was last looked at.
     working: bool,
@@ -35,7 +35,7 @@ struct Watched {
 /// One data-parallel rank.
 #[derive(Clone, Copy, Debug)]
 struct RankWatch {
-    /// When it last made progress, had no work, or began.
+    /// Time at which it last made progress, had no work, or began.
     since: Instant,
     /// Requests that waited for it then.
     waiting_then: f64,
@@ -130,7 +130,7 @@ impl Progress {
         }
     }
 
-    /// Whether it has work, and a counter has too few digits to show whether it does any.
+    /// Returns whether it has work, and a counter has too few digits to show whether it does any.
     #[must_use]
     pub(super) fn is_blind(&self, now: Instant) -> bool {
         let still = self.standing_still(now);
@@ -154,25 +154,25 @@ impl Progress {
         stuck.collect()
     }
 
-    /// Whether there is anything on its page that changes while it works.
+    /// Returns whether there is anything on its page that changes while it works.
     #[must_use]
     pub(super) fn is_watching(&self) -> bool {
         !self.marks.is_empty()
     }
 
-    /// Whether it had work when it was last looked at.
+    /// Returns whether it had work when it was last looked at.
     #[must_use]
     pub(super) fn is_working(&self) -> bool {
         self.working
     }
 
-    /// When it last made progress.
+    /// Time of its last progress.
     #[must_use]
     pub(super) fn last_moved(&self) -> Option<Instant> {
         self.moved
     }
 
-    /// Whether it made progress within that time.
+    /// Returns whether it made progress within that time.
     #[must_use]
     pub(super) fn is_fresh(&self, within: Duration, now: Instant) -> bool {
         let moved = self.moved;

@@ -16,7 +16,7 @@ const MAX_QUIET: Duration = Duration::from_secs(300);
 const FIRST_RETRY: Duration = Duration::from_secs(2);
 const MAX_RETRY: Duration = Duration::from_secs(10);
 
-/// What there is to ask about.
+/// Reason to ask.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Occasion {
     /// The last question failed.
@@ -25,14 +25,14 @@ pub(super) enum Occasion {
     Hint,
     /// Nobody knows whether it works: it is idle, or says too little.
     Unknown,
-    /// It makes progress, has work that it gets done, sleeps, or says itself that it does not serve.
+    /// Nothing: it makes progress, has work that it gets done, sleeps, or says itself that it does not serve.
     Nothing,
 }
 
 /// The questions so far, and when the next one is due.
 #[derive(Debug)]
 pub(super) struct Schedule {
-    /// How often an engine is asked of which nothing is known; never without it.
+    /// Time between questions to an engine of which nothing is known; never without it.
     idle_every: Option<Duration>,
     begun: Instant,
     recent: VecDeque<Instant>,

@@ -33,7 +33,7 @@ pub(super) struct Reading {
     pub(super) progress: Vec<Mark>,
     /// Its data-parallel ranks by name, if it names any.
     pub(super) ranks: BTreeMap<String, Rank>,
-    /// Whether it sleeps, if it says so.
+    /// True if it sleeps, if it says so.
     pub(super) asleep: Option<bool>,
     /// Signals that the profile has names for, none of which is on the page.
     pub(super) missing: Vec<&'static str>,
@@ -52,7 +52,7 @@ pub(super) struct Mark {
     pub(super) step: f64,
 }
 
-/// What one data-parallel rank says of itself.
+/// Load of one data-parallel rank.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub(super) struct Rank {
     /// Requests that it works on.
@@ -82,7 +82,7 @@ pub(super) struct Histogram {
     pub(super) count: f64,
 }
 
-/// How the ranks of one signal become one value.
+/// Way in which the ranks of one signal become one value.
 #[derive(Clone, Copy, PartialEq)]
 enum Join {
     Sum,
@@ -185,7 +185,7 @@ impl Reading {
         None
     }
 
-    /// Whether a line of that name can't be read; it is named then.
+    /// Returns whether a line of that name can't be read, and names it then.
     fn is_broken(&mut self, page: &Page, selector: &Selector, suffixes: &[&str]) -> bool {
         let is_of = |name: &str| {
             let suffix = name.strip_prefix(selector.name.as_str());
@@ -234,7 +234,7 @@ fn joined(ranks: Option<&BTreeMap<String, f64>>, join: Join) -> Option<f64> {
     })
 }
 
-/// What changes while the engine works: counters, and the use of the KV cache, which grows while it reads a prompt.
+/// Returns everything that changes while the engine works: counters, and the use of the KV cache, which grows while it reads a prompt.
 /// Each by itself: what one of them gains another one may lose.
 fn marks(page: &Page, profile: &Profile) -> Vec<Mark> {
     if profile.progress.is_empty() {

@@ -15,14 +15,14 @@ use super::{
 /// Longest wait for one answer. One that takes longer says nothing.
 const WAIT: Duration = Duration::from_secs(2);
 
-/// What the engine says of itself.
+/// The engine's own word about whether it serves.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Readiness {
-    /// It serves.
+    /// The engine serves.
     Ready,
-    /// It does not serve yet.
+    /// The engine does not serve yet.
     Loading,
-    /// It said nothing of it.
+    /// No word of it.
     Unknown,
 }
 
@@ -33,7 +33,7 @@ pub(super) struct Asker {
     health: Option<Health>,
     sleep: Option<Sleep>,
     was_ready: bool,
-    /// Whether its document says whether it sleeps: older engines have none that does.
+    /// False once its document was seen not to say whether it sleeps, as that of older engines.
     tells_sleep: bool,
 }
 

@@ -14,25 +14,27 @@ use super::{
 };
 use crate::probe::{Hint, Load, NoSignal, Note, Trouble};
 
-/// So much has to fail for a verdict: one completion may have met a restart. One that times out while there is a sign
-/// of trouble counts for as much.
+/// Weight of failures that makes a verdict: one completion may have met a restart. One that times out while there is
+/// a sign of trouble has all of it.
 const PROOF: u32 = 2;
 /// An engine that has nothing to do answers a tiny completion sooner; until then what it says of its load is not
 /// believed.
 const PROMPT: Duration = Duration::from_secs(3);
 /// A tiny completion is waited for at least so long, unless no progress for less time counts as a stall.
 const MIN_WAIT: Duration = Duration::from_secs(5);
-const MAX_WAIT: Duration = Duration::from_secs(300);
-/// It is waited for as many times as long as the slowest of late took.
-const WAIT_FACTOR: f64 = 8.0;
-/// What a slow answer counts for a minute later.
+const MAX_WAIT: Duration = Duration::from_secs(120);
+/// Longest wait in multiples of the slowest recent answer.
+const WAIT_FACTOR: f64 = 4.0;
+/// Factor by which a slow answer counts less a minute later.
 const FORGET: f64 = 0.5;
 /// An answer by which the engine says that it is full counts for so long.
 const FULL_FOR: Duration = Duration::from_secs(30);
+/// Changes on a page that a question alone may make before it is answered.
+const OWN_MOVES: u32 = 2;
 /// A rank's cache is full from here on.
 const FULL: f64 = 0.95;
 
-/// When what is a sign of trouble, and when it is old.
+/// Times after which something is a sign of trouble, or old.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Patience {
     /// Work without progress for so long, and a question that is not answered either, are a stall. Half of it is a
@@ -44,16 +46,16 @@ pub(super) struct Patience {
     pub(super) stale: Duration,
 }
 
-/// What a question that waits for its answer means.
+/// State of a question that waits for its answer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Waiting {
     /// Nothing yet.
     Usual,
-    /// It takes longer than an idle engine would need.
+    /// Longer than an idle engine would need.
     Overdue,
     /// The engine gets other work done, and will not be asked for longer.
     Working,
-    /// It has had all the time there is, and the engine got nothing done.
+    /// As long as there is time, and the engine got nothing done.
     TimedOut,
     /// The engine answers on open connections, and has answered nothing on the new one.
     Unreached,
@@ -68,7 +70,7 @@ struct Failure {
     unreached: bool,
 }
 
-/// What is known.
+/// Everything that is known of an engine.
 #[derive(Clone, Debug)]
 pub(super) struct State {
     patience: Patience,
@@ -85,8 +87,10 @@ pub(super) struct State {
     /// The slowest answer of late, own or of clients, and when it was.
     slowest: Option<(Duration, Instant)>,
     asked: Option<Instant>,
+    /// Changes on its page since then.
+    moves: u32,
     ended: Option<Instant>,
-    /// When others' work made progress last, if the schedule was not told yet.
+    /// Time of the last progress of others' work, if the schedule was not told yet.
     others_moved: Option<Instant>,
     quiet_until: Option<Instant>,
     overdue: bool,
@@ -113,6 +117,7 @@ impl State {
             page_took: Duration::ZERO,
             slowest: None,
             asked: None,
+            moves: 0,
             ended: None,
             others_moved: None,
             quiet_until: None,
@@ -124,23 +129,23 @@ impl State {
         }
     }
 
-    /// The engine's page is being asked for.
+    /// Records that its page is being asked for.
     pub(super) fn page_asked(&mut self, now: Instant) {
         self.unanswered.get_or_insert(now);
     }
 
-    /// It refused, or said what is no page.
+    /// Records that it refused, or sent what is no page.
     pub(super) fn unreadable(&mut self, why: NoSignal) {
         self.unanswered = None;
         self.why = why;
     }
 
-    /// It has not answered for as long as one waits.
+    /// Records that its page did not come for as long as one waits.
     pub(super) fn silent(&mut self) {
         self.why = NoSignal::Unreachable;
     }
 
-    /// It answers with a status of its own that it does not serve, or that it does.
+    /// Records whether it says that it serves. Returns whether that is new.
     pub(super) fn ready(&mut self, ready: bool, now: Instant) -> bool {
         let before = self.unready.is_some();
         match (ready, self.unready) {
@@ -151,7 +156,7 @@ impl State {
         before != self.unready.is_some()
     }
 
-    /// It says whether it sleeps, and whether a request would wake it.
+    /// Records whether it says that it sleeps, and whether a request would wake it.
     pub(super) fn asleep(&mut self, asleep: bool, wakes: bool, now: Instant) {
         self.asleep = asleep;
         let is_unready = matches!(self.unready, Some((Trouble::Asleep, _)));
@@ -174,7 +179,7 @@ impl State {
         }
     }
 
-    /// It said something. `names_load` says whether its profile has names for the load at all.
+    /// Records a page. `names_load` tells whether its profile has names for the load at all.
     pub(super) fn reading(
         &mut self,
         window: &mut Window,
@@ -187,8 +192,11 @@ impl State {
         }
         let before = self.progress.last_moved();
         self.progress.observe(&reading, now);
-        if self.progress.last_moved() != before && !self.is_own(now) {
-            self.others_moved = Some(now);
+        if self.progress.last_moved() != before {
+            self.moves += 1;
+            if !self.is_own(now) {
+                self.others_moved = Some(now);
+            }
         }
         if names_load && !reading.has_load() {
             self.why = NoSignal::Renamed;
@@ -206,17 +214,20 @@ impl State {
         self.why = NoSignal::Stale;
     }
 
-    /// Whether progress that is seen now may be that of a question.
+    /// Returns whether progress that is seen now may be that of a question, which is one token.
     fn is_own(&self, now: Instant) -> bool {
         let lately = |at| now.saturating_duration_since(at) <= self.patience.stale;
-        self.asked.is_some() || self.ended.is_some_and(lately)
+        match self.asked {
+            Some(_) => self.moves <= OWN_MOVES,
+            None => self.ended.is_some_and(lately),
+        }
     }
 
     fn took(&mut self, duration: Duration, now: Instant) {
         self.slowest = Some((self.usual(now).unwrap_or_default().max(duration), now));
     }
 
-    /// How long the slowest answer took, less of it the longer ago it was.
+    /// Time that the slowest answer took, less of it the longer ago it was.
     fn usual(&self, now: Instant) -> Option<Duration> {
         let (slowest, at) = self.slowest?;
         let minutes = now.saturating_duration_since(at).as_secs_f64() / 60.0;
@@ -237,7 +248,7 @@ impl State {
         true
     }
 
-    /// What there is to ask about.
+    /// Returns the reason to ask that there is.
     #[must_use]
     pub(super) fn occasion(&self, every: Duration, now: Instant) -> Occasion {
         let is_blind = self.progress.is_blind(now);
@@ -256,18 +267,19 @@ impl State {
         }
     }
 
-    /// A question is on its way.
+    /// Records that a question is on its way.
     pub(super) fn question_started(&mut self, now: Instant) {
         self.asked = Some(now);
+        self.moves = 0;
     }
 
-    /// A question takes longer than an idle engine would need. Gauges that the engine writes when it works say
+    /// Records that a question takes longer than an idle engine would need. Gauges that the engine writes when it works say
     /// nothing of one that stands still before its first request. Returns whether that is new.
     pub(super) fn overdue(&mut self) -> bool {
         !std::mem::replace(&mut self.overdue, true)
     }
 
-    /// A question has its outcome; until `quiet_until` the sign that it was about counts for nothing.
+    /// Records the outcome of a question; until `quiet_until` the sign that it was about counts for nothing.
     pub(super) fn question_ended(
         &mut self,
         outcome: &Outcome,
@@ -300,7 +312,7 @@ impl State {
         });
     }
 
-    /// What it means that a question of `asked` still waits; `reached` says whether anything was answered on its
+    /// Judges a question of `asked` that still waits; `reached` says whether anything was answered on its
     /// connection.
     #[must_use]
     pub(super) fn waiting(&self, asked: Instant, reached: bool, now: Instant) -> Waiting {
@@ -318,6 +330,9 @@ impl State {
             (bound.max(stall * 3), Duration::ZERO)
         } else if is_idle {
             (bound.max(stall / 2), stall / 2)
+        } else if !reached && !is_read {
+            // Neither its page comes, nor anything at all on a new connection.
+            (bound, stall / 2)
         } else if reached && !is_read {
             // It may be one long step of the engine, which answers neither page nor question meanwhile.
             (bound, stall * 2)
@@ -447,7 +462,7 @@ impl State {
         queueing as f64 / self.ranks.len() as f64
     }
 
-    /// What is wrong with the engine, and for how long: what it says itself, and what came of questions.
+    /// Returns the trouble that the engine is in, and for how long: by its own word, or by questions.
     #[must_use]
     pub(super) fn trouble(&self, now: Instant) -> Option<(Trouble, Duration)> {
         let since = |at| now.saturating_duration_since(at);

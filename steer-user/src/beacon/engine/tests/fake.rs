@@ -17,7 +17,7 @@ use tokio::{
 
 use super::*;
 
-/// What it does with a request.
+/// Reaction to a request.
 #[derive(Clone, Debug)]
 pub(super) enum Script {
     Page(String),
@@ -30,12 +30,12 @@ pub(super) enum Script {
     Trickle(String),
     /// The beginning of an answer, and then nothing.
     Begun(String),
-    /// So many megabytes.
+    /// A page of that many megabytes.
     Huge(usize),
     Close,
 }
 
-/// What happens at each path, and what happened.
+/// Reaction at each path, and the requests so far.
 #[derive(Debug, Default)]
 struct Shared {
     scripts: Mutex<BTreeMap<String, Script>>,

@@ -166,8 +166,13 @@ async fn work_without_progress_is_asked_about_on_a_connection_of_its_own() {
         None,
         "nobody takes it for idle"
     );
-    fake.says("/metrics", busy(2));
-    until(&watch, "back", |w| trouble(w).is_none()).await;
+    let mut tokens = 1;
+    until(&watch, "back", |w| {
+        tokens += 1;
+        fake.says("/metrics", busy(tokens));
+        trouble(w).is_none()
+    })
+    .await;
 }
 
 #[tokio::test]
