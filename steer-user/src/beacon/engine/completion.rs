@@ -63,13 +63,15 @@ pub(super) async fn ask_when_due(config: EngineConfig, state: watch::Sender<Stat
         let now = Instant::now();
         let mut occasion = None;
         state.send_if_modified(|state| {
-            let cleared = state.take_progress(&mut schedule);
+            if state.take_progress() {
+                schedule.progressed();
+            }
             let next = state.occasion(every, now);
             if schedule.start(next, now, rand::random()) {
                 state.question_started(now);
                 occasion = Some(next);
             }
-            cleared || occasion.is_some()
+            occasion.is_some()
         });
         let Some(occasion) = occasion else {
             continue;

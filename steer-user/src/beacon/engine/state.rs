@@ -8,7 +8,7 @@ use std::{
 use super::{
     completion::Outcome,
     progress::Progress,
-    question::{Occasion, Schedule},
+    question::Occasion,
     read::{Rank, Reading},
     window::Window,
 };
@@ -196,6 +196,9 @@ impl State {
             self.moves += 1;
             if !self.is_own(now) {
                 self.others_moved = Some(now);
+                // What gets done is a better answer, unless new connections are what fails.
+                self.failure = self.failure.filter(|failure| failure.unreached);
+                self.overdue = false;
             }
         }
         if names_load && !reading.has_load() {
@@ -207,7 +210,7 @@ impl State {
         let (load, first_token) = window.take(now, reading);
         self.load = load;
         if let Some(seconds) = first_token {
-            self.took(Duration::from_secs_f64(seconds.clamp(0.0, 3600.0)), now);
+            self.record_answer_time(Duration::from_secs_f64(seconds.clamp(0.0, 3600.0)), now);
         }
         self.read = Some(now);
         // If it is not read again, that is why.
@@ -223,7 +226,7 @@ impl State {
         }
     }
 
-    fn took(&mut self, duration: Duration, now: Instant) {
+    fn record_answer_time(&mut self, duration: Duration, now: Instant) {
         self.slowest = Some((self.usual(now).unwrap_or_default().max(duration), now));
     }
 
@@ -234,18 +237,9 @@ impl State {
         Some(slowest.mul_f64(FORGET.powf(minutes)))
     }
 
-    /// Takes new progress of others' work for an answer. Returns whether that ends a doubt.
-    pub(super) fn take_progress(&mut self, schedule: &mut Schedule) -> bool {
-        let Some(moved) = self.others_moved.take() else {
-            return false;
-        };
-        schedule.progressed();
-        let is_answer = |failure: Failure| !failure.unreached && moved > failure.since;
-        if !self.failure.is_some_and(is_answer) {
-            return false;
-        }
-        self.failure = None;
-        true
+    /// Returns whether others' work made progress that was not asked about yet.
+    pub(super) fn take_progress(&mut self) -> bool {
+        self.others_moved.take().is_some()
     }
 
     /// Returns the reason to ask that there is.
@@ -293,7 +287,7 @@ impl State {
             _ => 1,
         };
         match outcome {
-            Outcome::Answered => self.took(now.saturating_duration_since(asked), now),
+            Outcome::Answered => self.record_answer_time(now.saturating_duration_since(asked), now),
             Outcome::Full(_) => self.full = Some(now),
             _ => {}
         }

@@ -4,6 +4,7 @@ use super::*;
 use crate::beacon::engine::{
     page,
     profile::{Engine, Profile},
+    question::Schedule,
 };
 
 const PATIENCE: Patience = Patience {
@@ -94,7 +95,9 @@ impl Bench {
     fn ask(&mut self, reply: &impl Fn(f64) -> Reply) {
         let now = self.now;
         let Some((asked, occasion)) = self.pending else {
-            self.state.take_progress(&mut self.schedule);
+            if self.state.take_progress() {
+                self.schedule.progressed();
+            }
             let occasion = self.state.occasion(EVERY, now);
             if self.schedule.start(occasion, now, 0.0) {
                 self.state.question_started(now);
@@ -250,7 +253,9 @@ fn a_long_prompt_that_fills_the_cache_is_progress() {
         _ => vllm(1, 0, 0.1, 450),
     };
     bench.run(50.0, page, |_| answered(0.5));
-    bench.state.took(Duration::from_secs(9), bench.now);
+    bench
+        .state
+        .record_answer_time(Duration::from_secs(9), bench.now);
     bench.run(85.0, page, |at| answered(85.0 - at));
     assert_eq!(bench.verdicts, []);
 }
