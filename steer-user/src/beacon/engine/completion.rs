@@ -118,6 +118,7 @@ async fn question(
 ) -> Outcome {
     let mut client = Client::new(config.api, config.key.clone());
     let reached = client.reached();
+    let is_greeted = completion.models.is_some() || greeting(&config.profile).is_some();
     let answer = ask(&mut client, &config.profile, completion);
     tokio::pin!(answer);
     loop {
@@ -127,7 +128,9 @@ async fn question(
         }
         let now = Instant::now();
         let waited = now.saturating_duration_since(asked);
-        let waiting = state.borrow().waiting(asked, reached.is_answered(), now);
+        // Without a first request that takes no work a connection that is served looks like one that is not.
+        let is_reached = !is_greeted || reached.is_answered();
+        let waiting = state.borrow().waiting(asked, is_reached, now);
         match waiting {
             Waiting::Usual => {}
             Waiting::Overdue => {
@@ -166,11 +169,10 @@ async fn ask(client: &mut Client, profile: &Profile, completion: &Completion) ->
             Ok(answer) => return judge(path, &answer),
             Err(error) => return Outcome::Failed(format!("{path}: {error}")),
         }
-    } else if let Some(health) = profile.health.as_ref().filter(|health| !health.generates) {
-        // It tells an engine that takes no new connections from one whose turn has not come.
-        if let Err(error) = client.ask(&health.path, None, MAX_ANSWER).await {
-            return Outcome::Failed(format!("{}: {error}", health.path));
-        }
+    } else if let Some(path) = greeting(profile)
+        && let Err(error) = client.ask(path, None, MAX_ANSWER).await
+    {
+        return Outcome::Failed(format!("{path}: {error}"));
     }
     // As it stands within a JSON string.
     let quoted = Value::String(model).to_string();
@@ -180,6 +182,13 @@ async fn ask(client: &mut Client, profile: &Profile, completion: &Completion) ->
         Ok(answer) => judge(&completion.path, &answer),
         Err(error) => Outcome::Failed(format!("{}: {error}", completion.path)),
     }
+}
+
+/// Returns a path that any engine that takes connections answers at once. It tells one that takes none from one whose
+/// turn to generate has not come.
+fn greeting(profile: &Profile) -> Option<&str> {
+    let health = profile.health.as_ref()?;
+    (!health.generates).then_some(health.path.as_str())
 }
 
 /// Judges a body with a good status. Some engines put an error of theirs there.
