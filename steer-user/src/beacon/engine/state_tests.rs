@@ -208,9 +208,9 @@ fn an_engine_that_hangs_with_work_is_found_by_its_question() {
         assert_eq!(verdict, Some(Trouble::NoCompletion));
         // 20 s after its last progress, which nobody has to wait for longer.
         assert!((49.0..52.0).contains(&at), "{at} {reached}");
-        // It goes on.
+        // It goes on, and has not come to the question yet.
         let page = |second: u32| vllm(2, 0, 0.5, 1500 + second * 50);
-        bench.run(140.0, page, |_| Reply::Never { reached });
+        bench.run(140.0, page, |_| Reply::Never { reached: true });
         assert_eq!(bench.verdicts.last().unwrap().1, None);
         assert_eq!(bench.load().running, Some(2.0));
     }
