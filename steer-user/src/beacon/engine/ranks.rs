@@ -18,6 +18,9 @@ const SHARDS: [&str; 6] = [
 /// Label whose empty value stands for the sum of all others (SGLang with priorities).
 const PRIORITY: &str = "priority";
 
+/// Labels that tell copies of a model apart, and their values.
+type Labels<'a> = Vec<(&'a str, &'a str)>;
+
 /// Returns the name of the data-parallel rank that a series belongs to; empty if it names none.
 #[must_use]
 pub(super) fn rank(series: &Series) -> String {
@@ -36,7 +39,7 @@ pub(super) fn by_rank<'a>(
     let has_total = all
         .iter()
         .any(|(series, _)| series.labels.get(PRIORITY).is_some_and(String::is_empty));
-    let mut copies: BTreeMap<(String, Vec<(&str, &str)>), f64> = BTreeMap::new();
+    let mut copies: BTreeMap<(String, Labels<'_>), f64> = BTreeMap::new();
     for (series, value) in all {
         let priority = series.labels.get(PRIORITY);
         if has_total && priority.is_some_and(|priority| !priority.is_empty()) {
