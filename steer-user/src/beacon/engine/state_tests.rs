@@ -72,7 +72,7 @@ impl Bench {
     ) {
         while self.seconds() < until {
             let ticks = (self.now - self.start).as_millis() / 100;
-            if ticks % 10 == 0 {
+            if ticks.is_multiple_of(10) {
                 self.state.page_asked(self.now);
                 if let Some(text) = page(u32::try_from(ticks / 10).unwrap()) {
                     let page = page::parse(&text, |name| self.profile.wants(name)).unwrap();
@@ -267,7 +267,7 @@ fn a_slow_page_is_no_verdict_and_an_old_load_no_load() {
     bench.run(10.0, fast, |_| answered(0.06));
     assert_eq!(bench.load().running, Some(30.0));
     // From now on each page takes 8 s, for two minutes; clients are answered all the time.
-    let slow = |second: u32| fast(second).filter(|_| second % 8 == 0);
+    let slow = |second: u32| fast(second).filter(|_| second.is_multiple_of(8));
     bench.run(13.9, slow, |_| answered(0.06));
     assert_eq!(
         bench.load().running,
