@@ -149,6 +149,7 @@ impl Prober {
                 Err(
                     ProbeFailure::BackendDown
                     | ProbeFailure::Hung { .. }
+                    | ProbeFailure::NotReady { .. }
                     | ProbeFailure::Status { .. }
                     | ProbeFailure::Malformed(_),
                 ) => timeouts = 0,

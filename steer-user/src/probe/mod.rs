@@ -22,9 +22,9 @@ mod web_tls;
 pub mod wire;
 
 pub use self::client::{ProbeSettings, ProbeTarget, spawn};
-pub use self::load::{Load, NO_SIGNAL, NoSignal};
+pub use self::load::{HINT, HINT_FOR, Load, NO_SIGNAL, NOTES, NoSignal};
 pub use self::mailbox::{Inbox, Outbox, mailbox};
-pub use self::measurement::{Measurement, ProbeFailure, Sample, Trouble};
+pub use self::measurement::{Hint, Measurement, Note, ProbeFailure, Sample, Trouble};
 pub use self::method::{Method, Over};
 pub use self::orca::{
     BACKEND_UP, DRAINING, OrcaLoadReport, PROBE_BUDGET, ReportError, TROUBLE, TROUBLE_FOR,
