@@ -300,7 +300,7 @@ pub(crate) fn give_back<F: Frame, T: Tables>(
 ) -> Outcome {
     let done = rewrite::back(frame, packet, ends, back);
     if done.is_ok() && packet.part as u8 != Part::Quote as u8 {
-        tables.count_reply(member, packet.payload() != 0);
+        tables.count_reply(member, u64::from(packet.payload()));
     }
     Outcome::of(done, back.interface)
 }

@@ -208,8 +208,8 @@ pub trait Tables {
     /// Counts a packet for a member, with what it begins: [`begins`](crate::abi::begins).
     fn count_member(&self, id: u16, bytes: u64, begins: u8);
 
-    /// Counts a packet from a member; `answers` if it has content.
-    fn count_reply(&self, id: u16, answers: bool);
+    /// Counts a packet from a member, with so many bytes of content.
+    fn count_reply(&self, id: u16, content: u64);
 
     /// Counts a drop that the program's result does not show.
     fn count_drop(&self, reason: DropReason);

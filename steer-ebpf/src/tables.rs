@@ -417,13 +417,11 @@ impl Tables for KernelTables {
     }
 
     #[inline(always)]
-    fn count_reply(&self, id: u16, answers: bool) {
+    fn count_reply(&self, id: u16, content: u64) {
         self.trace.answer(id);
         if let Some(counters) = MEMBER_COUNTS.get_ptr_mut(u32::from(id)) {
             // SAFETY: as in `count_member`.
-            let counters = unsafe { &mut *counters };
-            counters.replies += 1;
-            counters.answers += u64::from(answers);
+            unsafe { (*counters).count_reply(content) };
         }
     }
 }

@@ -100,7 +100,7 @@ fields! {
     FragmentKey: source destination id protocol family _pad;
     Member: address macs interface state flags mode family port service backend region _pad mtu vlan
         max_in_flight _reserved;
-    MemberCounters: packets bytes flows replies requests answers;
+    MemberCounters: packets bytes flows replies requests answers answer_bytes;
     NatForward: source last_ms opened_ms source_port backend_port member state told backend back;
     NatReverse: vip client last_ms vip_port client_port member state told key_member _pad asked_ns
         heard_ns back;

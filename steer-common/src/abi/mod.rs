@@ -244,7 +244,7 @@ abi! {
     FragmentKey: 40,
     FragmentEntry: 12,
     Member: if cfg!(feature = "next-abi") { 72 } else { 64 },
-    MemberCounters: 48,
+    MemberCounters: 56,
     Measured: 3328,
     NatForward: 80,
     NatReverse: 96,

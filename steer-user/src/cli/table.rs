@@ -131,8 +131,9 @@ pub(super) fn backends(text: &mut String, backends: &[BackendStatus]) {
             backend
                 .left_out
                 .as_ref()
-                .map(|why| format!("left out: {why}")),
+                .map(|why| format!("takes no new flows: {why}")),
         );
+        notes.extend(backend.hint.as_ref().map(|hint| format!("hint: {hint}")));
         if !backend.resolved {
             notes.push("the way to it is not known".to_owned());
         }

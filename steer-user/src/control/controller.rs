@@ -20,6 +20,7 @@ use super::{
     desired::{self, Numbers},
     drained::Drained,
     flights::Flights,
+    health::{ConnectionRequest, OutlierDetection},
     made::Made,
     passive::Readings,
     placement,
@@ -127,6 +128,14 @@ pub struct Controller<D> {
     pub(super) revived: HashSet<(usize, usize)>,
     /// What was counted of backends' connections.
     pub(super) seen: Seen,
+    /// Backends whose verdict may be changed by time, or by what clients get.
+    pub(super) questionable: BTreeSet<usize>,
+    /// Connections of this node's own that are to be tried.
+    pub(super) requests: Vec<ConnectionRequest>,
+    /// How often something that was said against a backend was contradicted.
+    pub(super) contradicted: u64,
+    /// Comparison of backends with their peers.
+    pub(super) outliers: OutlierDetection,
     /// The weights of the last table that was told of, by service and backend.
     pub(super) shares: HashMap<String, HashMap<String, u32>>,
     /// The last decisions.
@@ -190,6 +199,10 @@ impl<D: Dataplane> Controller<D> {
             panicking: HashSet::new(),
             revived: HashSet::new(),
             seen: Seen::default(),
+            questionable: BTreeSet::new(),
+            requests: Vec::new(),
+            contradicted: 0,
+            outliers: OutlierDetection::default(),
             shares: HashMap::new(),
             why: Decisions::default(),
             quiet: Quiet::default(),
@@ -222,6 +235,9 @@ impl<D: Dataplane> Controller<D> {
         services.extend(desired::addresses(&services));
         self.known = self.known_of(&config, now);
         self.seen.go_on(&self.config, &config, &numbers);
+        self.outliers = OutlierDetection::new(&config);
+        self.questionable = (0..config.backends.len()).collect();
+        self.requests.clear();
         self.config = config;
         self.numbers = numbers;
         self.regions = regions;
@@ -278,26 +294,35 @@ impl<D: Dataplane> Controller<D> {
         let measurement = &measurement;
         self.recorder.keep(known, measurement);
         let change = known.measure(measurement);
-        if !change.any() {
-            return Ok(());
+        let is_in_question = known.is_in_question();
+        if let Some(place) = self.concern.place(&measurement.backend)
+            && is_in_question
+        {
+            self.questionable.insert(place);
+            self.request_connection(place, measurement.at);
         }
-        self.recorder.backend(measurement, &change, known.watch);
+        if !change.any() {
+            return if is_in_question && self.rejudge(&measurement.backend, measurement.at) {
+                self.replan_of(&measurement.backend, measurement.at)
+            } else {
+                Ok(())
+            };
+        }
+        let Some(known) = self.known.get(&measurement.backend) else {
+            return Ok(());
+        };
+        self.recorder.backend(measurement, &change, known);
         let rtt = known.rtt();
         let failure = known.failure.as_ref().map(ToString::to_string);
         info!(
             backend = measurement.backend,
-            health = ?change.health.map(|health| (health.from, health.to)),
-            ring = ?change.ring,
-            draining = ?change.draining,
-            suppressed = ?change.suppressed,
-            lossy = ?change.lossy,
-            hot = ?change.hot,
-            doubt = ?change.doubt,
+            changes = %change,
             rtt_us = rtt.map(|rtt| rtt.as_micros() as u64),
             failure,
             "backend changed"
         );
         self.note_change(&measurement.backend, &change);
+        let is_rejudged = self.rejudge(&measurement.backend, measurement.at);
         if change.came_back() {
             self.warm_up(&measurement.backend);
         }
@@ -309,10 +334,13 @@ impl<D: Dataplane> Controller<D> {
             ring: change.ring,
             ..Change::default()
         };
-        if change == only_hot {
+        if change == only_hot && !is_rejudged {
             // The kernel does the rest.
             self.reheat(&measurement.backend)?;
-        } else if change == only_ring && change.ring.is_some_and(|(before, _)| before.is_some()) {
+        } else if !is_rejudged
+            && change == only_ring
+            && change.ring.is_some_and(|(before, _)| before.is_some())
+        {
             // What may wait is not what the time until all is written is about.
             self.move_rings(&measurement.backend);
             return Ok(());
@@ -435,6 +463,7 @@ impl<D: Dataplane> Controller<D> {
     /// If the data path cannot be read or written.
     pub fn look(&mut self, now: Instant) -> Result<()> {
         self.watch_all(now)?;
+        self.rejudge_questionable(now)?;
         self.catch_up(now)?;
         self.balance(now)
     }

@@ -77,16 +77,14 @@ impl<D: Dataplane> Controller<D> {
         } else {
             MemberState::Draining
         };
-        match (known.health(backend), present) {
-            (State::Up, _) => up,
-            (State::Down, _) if revived => up,
-            (State::Down, MemberState::Up | MemberState::Draining) if !known.is_gone() => {
-                MemberState::Draining
-            }
-            (State::Down, _) => MemberState::Down,
+        let is_open = matches!(present, MemberState::Up | MemberState::Draining);
+        match known.health(backend) {
             // Not measured yet: what was concluded before holds.
-            (State::Unknown, MemberState::Up | MemberState::Draining) => up,
-            (State::Unknown, _) => MemberState::Down,
+            State::Unknown if is_open => up,
+            State::Unknown => MemberState::Down,
+            State::Up | State::Down if revived || known.verdict.serves() => up,
+            State::Up | State::Down if known.verdict.is_down() || !is_open => MemberState::Down,
+            State::Up | State::Down => MemberState::Draining,
         }
     }
 

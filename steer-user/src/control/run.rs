@@ -22,7 +22,7 @@ use super::{
     drained::Drained,
     interfaces,
     meters::Turn,
-    probing::Probing,
+    probing::{Confirmed, Probing},
     recorder::Recorder,
     status,
     trace::{Trace, TraceReply, TraceRequest},
@@ -42,6 +42,9 @@ use crate::{
 pub const TICK: Duration = Duration::from_secs(1);
 /// Measurements that may wait for the loop: more than come in a [`LOOK`].
 pub(super) const MEASUREMENTS: usize = 1024;
+
+/// Outcomes of connections that may wait for the loop.
+const CONFIRMATIONS: usize = 64;
 
 /// What may be asked of the loop.
 #[derive(Debug)]
@@ -189,6 +192,7 @@ pub async fn run(setup: Setup, xdp: Xdp, commands: mpsc::Receiver<Command>) -> R
     let (followers, followed) = watch::channel(targets(controller.config()));
     tokio::spawn(ways::follow(neighbours, followed, tell_way));
     let (measured, measurements) = mailbox(MEASUREMENTS);
+    let (confirm, confirmed) = mpsc::channel(CONFIRMATIONS);
     let probing = Probing::start()?;
     let probers = probing.spawn(controller.config(), &measured)?;
     info!(
@@ -210,6 +214,7 @@ pub async fn run(setup: Setup, xdp: Xdp, commands: mpsc::Receiver<Command>) -> R
         targets: followers,
         measurements,
         probing,
+        confirm,
         probers,
         store,
         state_is_given,
@@ -223,7 +228,7 @@ pub async fn run(setup: Setup, xdp: Xdp, commands: mpsc::Receiver<Command>) -> R
             unsaved: None,
         },
     };
-    daemon.run(commands, ways, links).await
+    daemon.run(commands, ways, links, confirmed).await
 }
 
 pub(super) struct Daemon {
@@ -239,6 +244,8 @@ pub(super) struct Daemon {
     pub(super) targets: watch::Sender<ways::Targets>,
     pub(super) measurements: Inbox,
     pub(super) probing: Probing,
+    /// Where outcomes of connections that confirm something go.
+    confirm: mpsc::Sender<Confirmed>,
     pub(super) probers: Vec<JoinHandle<()>>,
     pub(super) store: Store,
     pub(super) state_is_given: bool,
@@ -254,6 +261,7 @@ impl Daemon {
         mut commands: mpsc::Receiver<Command>,
         mut ways: mpsc::Receiver<ways::Way>,
         mut links: mpsc::Receiver<()>,
+        mut confirmed: mpsc::Receiver<Confirmed>,
     ) -> Result<()> {
         let mut terminate = signal(SignalKind::terminate()).context("no SIGTERM handler")?;
         let mut interrupt = signal(SignalKind::interrupt()).context("no SIGINT handler")?;
@@ -271,6 +279,10 @@ impl Daemon {
                     self.measure();
                     begun = Instant::now();
                     (Turn::Look, self.controller.look(begun))
+                }
+                Some((backend, outcome)) = confirmed.recv() => {
+                    begun = Instant::now();
+                    (Turn::Measurement, self.controller.confirm(&backend, outcome, begun))
                 }
                 () = self.measurements.urgent() => {
                     self.measure();
@@ -341,6 +353,9 @@ impl Daemon {
     /// Counts a turn, and says what became of it.
     fn done(&mut self, turn: Turn, begun: Instant, done: Result<()>) {
         self.meters.took(turn, begun.elapsed());
+        for request in self.controller.take_connection_requests() {
+            self.probing.confirm(request, self.confirm.clone());
+        }
         for measured in self.controller.take_written() {
             self.meters.written(measured.elapsed());
         }

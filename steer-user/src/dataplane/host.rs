@@ -434,11 +434,8 @@ impl Tables for HostTables {
         self.count(id, |counters| counters.count(bytes, begins));
     }
 
-    fn count_reply(&self, id: u16, answers: bool) {
-        self.count(id, |counters| {
-            counters.replies += 1;
-            counters.answers += u64::from(answers);
-        });
+    fn count_reply(&self, id: u16, content: u64) {
+        self.count(id, |counters| counters.count_reply(content));
     }
 
     fn count_drop(&self, reason: DropReason) {

@@ -189,6 +189,9 @@ pub enum ProbeFailure {
     /// The machine, the network or the beacon said no, or the beacon went away.
     #[error("refused: {0}; check that the beacon runs and listens at this address")]
     Refused(String),
+    /// A TCP connection of this node's own was refused: nothing listens at the probed port.
+    #[error("connection refused: nothing listens at the probed port; check the backend")]
+    ConnectionRefused,
     /// A trusted certificate, but of someone else.
     #[error("wrong identity: {0}; check the backend's address, name and region")]
     Identity(String),

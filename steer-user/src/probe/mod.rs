@@ -31,6 +31,7 @@ pub use self::orca::{
 };
 pub use self::pace::Budget;
 pub use self::tls::ProbeTls;
+pub use self::web::confirm;
 pub use self::web_tls::WebTls;
 
 /// The ALPN protocol between a node and a beacon.

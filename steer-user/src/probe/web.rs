@@ -31,6 +31,7 @@ use super::{
     socket::{self, Unreachable},
     web_tls::WebTls,
 };
+use crate::domain::confirmation::Outcome;
 
 /// So much of an answer is read.
 const MAX_ANSWER: usize = 64 << 10;
@@ -66,10 +67,22 @@ async fn tcp(address: SocketAddr, limit: Duration) -> Result<TcpStream, ProbeFai
 fn broken(error: &io::Error) -> ProbeFailure {
     match error.kind() {
         io::ErrorKind::TimedOut => ProbeFailure::Timeout,
+        io::ErrorKind::ConnectionRefused => ProbeFailure::ConnectionRefused,
         io::ErrorKind::AddrNotAvailable
         | io::ErrorKind::PermissionDenied
         | io::ErrorKind::OutOfMemory => ProbeFailure::Local(error.to_string()),
         _ => ProbeFailure::Refused(error.to_string()),
+    }
+}
+
+/// Tries a TCP connection, to confirm or contradict what packets look like.
+pub async fn confirm(address: SocketAddr, limit: Duration) -> Outcome {
+    // Closed in order: Python servers print a traceback for a reset.
+    match tcp(address, limit).await {
+        Ok(_) => Outcome::Connected,
+        Err(ProbeFailure::ConnectionRefused) => Outcome::Refused,
+        Err(ProbeFailure::Local(_)) => Outcome::NotTried,
+        Err(_) => Outcome::NoAnswer,
     }
 }
 

@@ -150,7 +150,7 @@ impl Policy for Ours {
 fn outcome(probed: Probed) -> Result<Sample, ProbeFailure> {
     match probed {
         Probed::Answered { hung: true, .. } => Err(ProbeFailure::Hung {
-            trouble: Trouble::NoProgress,
+            trouble: Trouble::NoCompletion,
             seconds: 0,
         }),
         Probed::Answered {
