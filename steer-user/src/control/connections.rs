@@ -153,7 +153,7 @@ impl<D: Dataplane> Controller<D> {
         let waiting = mem::take(&mut self.seen.waiting);
         let mut done = Ok(());
         for index in changed.union(&waiting).copied() {
-            let outlier = self.outlier(index);
+            let outlier = self.outlier(index, now);
             let backend = &self.config.backends[index];
             let known = self.known.get(&backend.name);
             let around = Around {

@@ -52,6 +52,9 @@ pub struct Status {
     pub backends: Vec<BackendStatus>,
     /// Packets dropped, by reason; those that there were.
     pub drops: BTreeMap<String, u64>,
+    /// How often what was said against a backend was contradicted, since the daemon began.
+    #[serde(default)]
+    pub contradicted: u64,
 }
 
 /// A service.
@@ -328,6 +331,7 @@ pub(super) fn of<D: Dataplane>(controller: &Controller<D>, now: Instant) -> Resu
         node: config.node.name.clone(),
         interfaces: config.node.interfaces.clone(),
         attached: Vec::new(),
+        contradicted: controller.contradicted,
         traced_by: None,
         generation: None,
         confirm_by: None,

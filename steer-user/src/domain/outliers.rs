@@ -143,14 +143,16 @@ pub fn median<T: Ord + Copy>(values: &mut [T]) -> Option<T> {
     values.get(values.len() / 2).copied()
 }
 
-/// Microseconds to the first byte of answers, of a backend and of its peers, where they were measured at the same
-/// time.
+/// Answers of a backend and of its peers since its answers are tiny, as the data path measured them.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Speed {
-    /// Half of its answers took no longer.
+    /// Microseconds to the first byte of half of its answers.
     pub own_us: u32,
     /// The median of its peers' medians.
     pub peers_us: u32,
+    /// Whether all of its answers end where those of its peers go on: in their first burst, for much longer than its
+    /// peers take to the second one.
+    pub ends_at_once: bool,
 }
 
 /// The kind of an outlier.
@@ -170,7 +172,7 @@ pub enum Reason {
 pub struct Outlier {
     /// The kind.
     pub reason: Reason,
-    /// Its counts in the window, or of its last requests.
+    /// Its last connections and requests.
     pub own: Tally,
     /// Those of its peers.
     pub peers: Peers,
@@ -179,38 +181,34 @@ pub struct Outlier {
     pub speed: Option<Speed>,
 }
 
-/// Compares a backend with its peers: its connections in the window, and its last requests.
+/// Compares the last connections and requests of a backend with those of its peers.
 #[must_use]
-pub fn compare(
-    own: &Tally,
-    recent: &Tally,
-    peers: &Peers,
-    speed: Option<Speed>,
-) -> Option<Outlier> {
+pub fn compare(recent: &Tally, peers: &Peers, speed: Option<Speed>) -> Option<Outlier> {
     if peers.count == 0 {
         return None;
     }
-    let found = |reason, own: &Tally| {
+    let found = |reason| {
         Some(Outlier {
             reason,
-            own: *own,
+            own: *recent,
             peers: *peers,
             speed,
         })
     };
-    let share = own.failure_share();
+    let share = recent.failure_share();
     let is_worse = share >= peers.failure_share.saturating_add(EJECTING_SHARE / 2);
-    if own.failures() >= EJECTING_FAILURES && share >= EJECTING_SHARE && is_worse {
-        let reason = if own.resets >= own.ended_early {
+    if recent.failures() >= EJECTING_FAILURES && share >= EJECTING_SHARE && is_worse {
+        let reason = if recent.resets >= recent.ended_early {
             Reason::Resets
         } else {
             Reason::EndsEarly
         };
-        return found(reason, own);
+        return found(reason);
     }
-    let is_fast = speed.is_some_and(|s| s.own_us.saturating_mul(FAST) < s.peers_us);
+    let is_fast =
+        speed.is_some_and(|s| s.ends_at_once || s.own_us.saturating_mul(FAST) < s.peers_us);
     if is_fast && is_tiny(recent, peers) {
-        return found(Reason::TinyAnswers, recent);
+        return found(Reason::TinyAnswers);
     }
     None
 }
@@ -253,7 +251,7 @@ mod tests {
     fn resets_and_early_ends_above_the_peers_make_an_outlier() {
         let well = [tally(60, 0, 0), tally(50, 1, 0)];
         let peers = Peers::summarize(well.into_iter());
-        let reason = |own| compare(&own, &own, &peers, None).map(|outlier| outlier.reason);
+        let reason = |own| compare(&own, &peers, None).map(|outlier| outlier.reason);
         assert_eq!(reason(tally(6, 5, 0)), Some(Reason::Resets));
         assert_eq!(reason(tally(6, 0, 6)), Some(Reason::EndsEarly));
         assert_eq!(reason(tally(4, 4, 0)), None, "four may be chance");
@@ -262,10 +260,7 @@ mod tests {
         assert_eq!(lost_weight(&tally(60, 3, 0), &peers), 0);
         // All of them do: that is how the service is.
         let peers = Peers::summarize([tally(60, 50, 0), tally(50, 44, 0)].into_iter());
-        assert_eq!(
-            compare(&tally(60, 55, 0), &Tally::default(), &peers, None),
-            None
-        );
+        assert_eq!(compare(&tally(60, 55, 0), &peers, None), None);
         assert_eq!(
             compare(
                 &tally(60, 60, 0),
@@ -289,21 +284,23 @@ mod tests {
             Some(Speed {
                 own_us,
                 peers_us: 60_000,
+                ends_at_once: false,
             })
         };
-        let reason = |speed| compare(&own, &own, &peers, speed).map(|outlier| outlier.reason);
+        let reason = |speed| compare(&own, &peers, speed).map(|outlier| outlier.reason);
         assert_eq!(reason(None), None, "it may be at a long prompt");
         assert_eq!(reason(speed(50_000)), None);
         assert_eq!(reason(speed(900)), Some(Reason::TinyAnswers));
+        let ends_at_once = speed(60_000).map(|speed| Speed {
+            ends_at_once: true,
+            ..speed
+        });
+        assert_eq!(reason(ends_at_once), Some(Reason::TinyAnswers));
         let usual = Tally {
             answer_bytes: 8 * 9_000,
             ..own
         };
-        assert_eq!(
-            compare(&usual, &usual, &peers, speed(900)),
-            None,
-            "it is just fast"
-        );
+        assert_eq!(compare(&usual, &peers, speed(900)), None, "it is just fast");
     }
 
     #[test]

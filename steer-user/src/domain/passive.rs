@@ -299,7 +299,15 @@ impl Watch {
             self.unanswered = self.unanswered.saturating_add(new.unanswered);
         }
         if let Some((reason, until)) = self.out {
-            let answers = (reason, silence) == (Reason::Silent, Some(silence::Change::Answers));
+            let answers = match reason {
+                Reason::Silent => silence == Some(silence::Change::Answers),
+                // It was busy with long prompts after all.
+                Reason::TinyAnswers => {
+                    let settled = |at: Instant| now.saturating_duration_since(at) >= FIRST;
+                    self.last.is_some_and(settled) && self.silence.answered_at() == Some(now)
+                }
+                _ => false,
+            };
             if !answers && now < until {
                 return None;
             }

@@ -20,12 +20,14 @@ use crate::{
     },
 };
 
-/// Requests from one checkpoint of a backend's last requests to the next.
+/// Connections or requests from one checkpoint of a backend's last ones to the next.
 const CHECKPOINT: u64 = 2;
 /// Checkpoints that are kept.
-const CHECKPOINTS: usize = 3;
+const CHECKPOINTS: usize = 4;
 /// Answers of a backend that have to be measured before its speed is compared.
 const MEASURED_ANSWERS: u64 = 3;
+/// So many times as long as peers take to their second burst is long enough to say that there is none.
+const LONG_ENOUGH: u128 = 4;
 /// Peers that speed is compared with at most: each costs a system call.
 const MAX_MEASURED_PEERS: usize = 8;
 
@@ -37,7 +39,7 @@ pub(in crate::control) struct OutlierDetection {
     peers: Vec<Vec<usize>>,
     snapshot_at: Option<Instant>,
     /// First bytes of answers as they were counted when a backend's answers became tiny.
-    suspects: BTreeMap<usize, BTreeMap<usize, Vec<Measured>>>,
+    suspects: BTreeMap<usize, (Instant, BTreeMap<usize, Vec<Measured>>)>,
 }
 
 #[derive(Clone, Debug, Default)]
@@ -95,10 +97,11 @@ impl OutlierDetection {
 }
 
 impl Compared {
-    /// Counts of its last requests.
+    /// Counts of its last connections and requests.
     fn recent(&mut self, all: &Tally) -> Tally {
         let last = self.checkpoints.back().copied().unwrap_or_default();
-        if self.checkpoints.is_empty() || all.requests.saturating_sub(last.requests) >= CHECKPOINT {
+        let new = all.since(&last);
+        if self.checkpoints.is_empty() || new.requests.max(new.accepted) >= CHECKPOINT {
             if self.checkpoints.len() >= CHECKPOINTS {
                 self.checkpoints.pop_front();
             }
@@ -137,7 +140,7 @@ impl<D: Dataplane> Controller<D> {
     }
 
     /// Whether a backend fails so much more often than its peers that it is to be ejected.
-    pub(in crate::control) fn outlier(&mut self, backend: usize) -> Option<Outlier> {
+    pub(in crate::control) fn outlier(&mut self, backend: usize, now: Instant) -> Option<Outlier> {
         if self.outliers.peers.get(backend)?.is_empty() {
             return None;
         }
@@ -160,11 +163,11 @@ impl<D: Dataplane> Controller<D> {
         self.lower_weight(backend, &all);
         let peers = self.outliers.of_peers(backend, &all);
         let speed = if tiny && is_tiny(&recent, &peers) {
-            self.speed(backend)
+            self.speed(backend, now)
         } else {
             None
         };
-        let outlier = compare(&own, &recent, &peers, speed)?;
+        let outlier = compare(&recent, &peers, speed)?;
         let name = self.config.backends[backend].name.clone();
         let has_room = self.has_room_where(&name, |known| known.watch.is_outlier());
         has_room.then_some(outlier)
@@ -186,33 +189,44 @@ impl<D: Dataplane> Controller<D> {
 
     /// How fast a backend and its peers have answered since its answers became tiny. The first time there is nothing to
     /// compare yet.
-    fn speed(&mut self, backend: usize) -> Option<Speed> {
+    fn speed(&mut self, backend: usize, at: Instant) -> Option<Speed> {
         let mut compared = vec![backend];
         compared.extend(self.outliers.peers[backend].iter().take(MAX_MEASURED_PEERS));
         let now: BTreeMap<usize, Vec<Measured>> = compared
             .into_iter()
             .map(|backend| (backend, self.measured_of(backend)))
             .collect();
-        let Some(before) = self.outliers.suspects.get(&backend) else {
-            self.outliers.suspects.insert(backend, now);
+        let Some((since, before)) = self.outliers.suspects.get(&backend) else {
+            self.outliers.suspects.insert(backend, (at, now));
             return None;
         };
-        let median_of = |backend: &usize, least: u64| {
-            let (before, now) = (before.get(backend)?, now.get(backend)?);
+        let new = |backend: usize, measure: Measure| {
+            let (before, now) = (before.get(&backend)?, now.get(&backend)?);
+            let index = measure as usize;
             let mut all = Histogram::default();
             for (before, now) in before.iter().zip(now) {
-                let index = Measure::FirstByte as usize;
                 all.add(&Histogram::since(&now.0[index], &before.0[index]));
             }
-            let half = (all.count() >= least).then(|| all.quantile(0.5))??;
+            Some(all)
+        };
+        let half = |histogram: Histogram| {
+            let half = histogram.quantile(0.5).filter(|_| histogram.count() > 0)?;
             u32::try_from(half.as_micros()).ok()
         };
-        let own_us = median_of(&backend, MEASURED_ANSWERS)?;
-        let peers = self.outliers.peers[backend].iter();
-        let mut peers: Vec<u32> = peers.filter_map(|peer| median_of(peer, 1)).collect();
+        let own = new(backend, Measure::FirstByte).filter(|h| h.count() >= MEASURED_ANSWERS)?;
+        let goes_on = new(backend, Measure::SecondBurst).is_some_and(|h| h.count() > 0);
+        let peers = || self.outliers.peers[backend].iter().copied();
+        let of_peers = |measure| {
+            let halves = peers().filter_map(|peer| half(new(peer, measure)?));
+            median(&mut halves.collect::<Vec<u32>>())
+        };
+        let waited = at.saturating_duration_since(*since).as_micros();
+        let usual = of_peers(Measure::SecondBurst);
+        let ends_at_once = usual.is_some_and(|us| waited > u128::from(us) * LONG_ENOUGH);
         Some(Speed {
-            own_us,
-            peers_us: median(&mut peers)?,
+            own_us: half(own)?,
+            peers_us: of_peers(Measure::FirstByte)?,
+            ends_at_once: ends_at_once && !goes_on,
         })
     }
 
