@@ -85,7 +85,7 @@ pub enum Reason {
     Resets,
     /// It ends connections without an answer.
     EndsEarly,
-    /// It answers much less than its peers, and faster.
+    /// It answers much less than its peers, and faster or not to the end.
     TinyAnswers,
 }
 
@@ -132,7 +132,7 @@ impl std::fmt::Display for Reason {
             Self::Silent => "it is silent with work in flight",
             Self::Resets => "it resets connections that it accepted",
             Self::EndsEarly => "it ends connections without an answer",
-            Self::TinyAnswers => "it answers much less than its peers, and faster",
+            Self::TinyAnswers => "its answers are much smaller than its peers'",
         })
     }
 }

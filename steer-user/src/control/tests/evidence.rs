@@ -368,7 +368,7 @@ fn one_that_answers_429_at_once_does_not_attract() {
     let lost = (1..100).find(|_| step(&mut controller, 250, fast) != Up);
     assert!(lost.is_some_and(|lost| lost <= 15), "{lost:?}");
     let said = why(&controller, "a");
-    assert!(said.contains("much less than its peers"), "{said}");
+    assert!(said.contains("much smaller than its peers"), "{said}");
 }
 
 /// The share of each backend in percent after ticks with these loads and times to the first token.
