@@ -224,7 +224,12 @@ impl<D: Dataplane> Controller<D> {
             median(&mut halves.collect::<Vec<u32>>())
         };
         let waited = at.saturating_duration_since(*since).as_micros();
-        let usual = of_peers(Measure::SecondBurst).or_else(|| of_peers(Measure::FirstByte));
+        // One burst is less than its peers send only if they send two.
+        let usual = if own.count() == 0 {
+            of_peers(Measure::FirstByte)
+        } else {
+            of_peers(Measure::SecondBurst)
+        };
         let ends_at_once = usual.is_some_and(|us| waited > u128::from(us) * LONG_ENOUGH);
         Some(Speed {
             own_us: half(own).unwrap_or(u32::MAX),

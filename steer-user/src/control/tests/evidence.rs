@@ -594,7 +594,7 @@ fn a_day_of_false_alarms_ejects_nobody_who_serves() {
     let mut answered = [bench.now; 4];
     let mut ejections = 0;
     while bench.now - begun < DAY {
-        bench.now += Duration::from_millis(random.random_range(0..600_000));
+        bench.now += Duration::from_millis(random.random_range(0..1_700_000));
         // Clients come back before anything happens.
         for _ in 0..15 {
             let left = look(
@@ -649,5 +649,5 @@ fn a_day_of_false_alarms_ejects_nobody_who_serves() {
         }
         assert_eq!(controller.dataplane.states(), ALL, "{fault:?} of {victim}");
     }
-    assert!(ejections > 50, "{ejections}: real faults are noticed");
+    assert!(ejections > 15, "{ejections}: real faults are noticed");
 }
