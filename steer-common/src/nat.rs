@@ -432,6 +432,7 @@ pub(crate) fn reply<T: Tables>(packet: &Packet, tables: &T, config: &Config) -> 
             state,
             told: entry.told,
             key_member: entry.key_member,
+            spoke: entry.heard_ns != 0,
             took: Took::NOTHING,
         };
         seen.took = clock.take(packet, config, entry, &mut seen.state);
@@ -478,6 +479,8 @@ struct Replied {
     state: u8,
     /// What the client has said.
     told: u8,
+    /// Whether the backend had sent a part of an answer before this packet.
+    spoke: bool,
     /// What the key of the client's entry has as member.
     key_member: u16,
     took: Took,
@@ -498,6 +501,11 @@ fn signal<T: Tables>(packet: &Packet, tables: &T, seen: &Replied) {
         }
     } else if first {
         tables.signal(seen.member, Signal::Accepted);
+    }
+    let ends = (seen.state & !seen.before) & nat_state::BACKEND_DONE != 0;
+    let asked = nat_state::is_waiting(seen.before, seen.told);
+    if ends && asked && !seen.spoke && packet.payload() == 0 {
+        tables.signal(seen.member, Signal::EndedEarly);
     }
 }
 

@@ -109,7 +109,7 @@ fields! {
     Service: key slots_start slots_len flags id limit regions flow_interval classes priority _pad
         flow_burst;
     ServiceKey: address port protocol family class;
-    Signals: resets refused unanswered accepted;
+    Signals: resets refused unanswered accepted ended_early;
     Slot: owner first second track seen;
     SourceKey: source policy _pad;
     SourceLimit: burst mask interval _pad;

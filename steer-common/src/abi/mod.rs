@@ -41,7 +41,7 @@ pub use trace::{
 
 /// Version of the maps' layout. Part of the pin path. A daemon of another version takes over what is
 /// pinned: [`Layout`] says how.
-pub const ABI_VERSION: u32 = if cfg!(feature = "next-abi") { 3 } else { 2 };
+pub const ABI_VERSION: u32 = if cfg!(feature = "next-abi") { 4 } else { 3 };
 
 /// Times in the maps, `*_ms`, are nanoseconds of the monotonic clock shifted right by this, cut to 32
 /// bits: milliseconds but for 5 %, without a division for each packet.
@@ -252,7 +252,7 @@ abi! {
     Opening: 48,
     Refusals: 64,
     Service: 64,
-    Signals: 32,
+    Signals: 40,
     Slot: 8,
     SourceKey: 24,
     SourceLimit: 32,

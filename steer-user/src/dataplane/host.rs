@@ -361,6 +361,7 @@ impl Tables for HostTables {
             Signal::Refused => &mut signals.refused,
             Signal::Unanswered => &mut signals.unanswered,
             Signal::Accepted => &mut signals.accepted,
+            Signal::EndedEarly => &mut signals.ended_early,
         } += 1;
     }
 

@@ -197,6 +197,33 @@ fn resets_tell_of_a_backend_unless_the_client_was_done() {
 }
 
 #[test]
+fn a_flow_that_the_backend_ends_before_it_answers_is_counted_once() {
+    for (asks, answers, expected) in [
+        (true, false, 1),
+        // Nothing was asked, or something was answered.
+        (false, false, 0),
+        (true, true, 0),
+    ] {
+        let mut flow = Flow::new();
+        flow.open();
+        if asks {
+            flow.ask(300);
+        }
+        if answers {
+            flow.hear(200);
+        }
+        let end = Packet {
+            payload: Vec::new(),
+            ..answer(&tcp(true, SYN), MEMBER, ONLY_PORT, FIN | ACK)
+        };
+        for _ in 0..2 {
+            back(&mut flow.fixture, &end, &request(0));
+        }
+        assert_eq!(flow.signals().ended_early, expected, "{asks} {answers}");
+    }
+}
+
+#[test]
 fn a_syn_that_is_repeated_tells_of_the_backend_that_did_not_answer() {
     let mut fixture = Fixture::new();
     fixture.configure(|config| config.nat_retry_ms = 0);
