@@ -9,7 +9,7 @@ use crate::{
     class::classify,
     hash::ServiceHash,
     nat,
-    quic::Look,
+    quic::{Look, Said},
     tables::{Step, Tables},
     verdict::{DropReason, Target, Verdict},
     wire::{Packet, Part},
@@ -24,10 +24,10 @@ pub fn decide<T: Tables>(packet: &Packet, tables: &T, look: &impl Look) -> Verdi
 
 /// As [`decide`], with the member of [`Verdict::Deliver`] in `chosen`, so that it is not looked up again.
 #[inline(always)]
-pub(crate) fn decide_for<'t, T: Tables>(
+pub(crate) fn decide_for<'t, T: Tables, L: Look>(
     packet: &Packet,
     tables: &'t T,
-    look: &impl Look,
+    look: &L,
     chosen: &mut Option<&'t Member>,
 ) -> Verdict {
     tables.see(&packet.key);
@@ -39,7 +39,7 @@ pub(crate) fn decide_for<'t, T: Tables>(
     };
     if service.flags & (service_flags::NAT_SOURCE | service_flags::QUIC) != 0 {
         if service.flags & service_flags::NAT_SOURCE != 0 {
-            return nat::reply(packet, tables, config);
+            return nat::reply(packet, tables, look, config);
         }
         if let Some(verdict) = look.quic(packet, tables, config, service, chosen) {
             return verdict;
@@ -50,10 +50,10 @@ pub(crate) fn decide_for<'t, T: Tables>(
 
 /// Decides what to do with a packet for a service.
 #[inline(always)]
-pub(crate) fn steered<'t, T: Tables>(
+pub(crate) fn steered<'t, T: Tables, L: Look>(
     packet: &Packet,
     tables: &'t T,
-    look: &impl Look,
+    look: &L,
     config: &Config,
     service: &'t Service,
     chosen: &mut Option<&'t Member>,
@@ -73,11 +73,25 @@ pub(crate) fn steered<'t, T: Tables>(
     };
     let mut avoid = 0;
     if service.flags & service_flags::HAS_NAT != 0 && !look.is_quic(service) {
-        match nat::known(packet, tables, config, service) {
+        match nat::known(packet, tables, look, config, service) {
             nat::Known::Decided(verdict) => return verdict,
             nat::Known::Unknown { avoid: member } => avoid = member,
         }
     }
+    assign(packet, tables, look, (said, avoid), config, service, chosen)
+}
+
+/// Decides which member of a service or class gets a packet that the nat table does not know. `avoid` did not answer its flow.
+#[inline(always)]
+pub(crate) fn assign<'t, T: Tables, L: Look>(
+    packet: &Packet,
+    tables: &'t T,
+    look: &L,
+    (said, avoid): (Said, u16),
+    config: &Config,
+    service: &Service,
+    chosen: &mut Option<&'t Member>,
+) -> Verdict {
     let choice = choose(packet, look, said, tables, config, service, avoid);
     let Some(member) = choice.member else {
         if choice.refusal as u8 != DropReason::Reset as u8 {

@@ -2,14 +2,15 @@
 
 use crate::{
     abi::{
-        Back, FOLLOW, FragmentFate, GENERAL, MAIN, Member, Mode, OPEN, QUIC, QUOTE, RARE, TOO_BIG,
-        TRANSLATE, V6,
+        Back, FOLLOW, FragmentFate, GENERAL, MAIN, Member, Mode, OPEN, QUIC, QUOTE, RARE, RETRY,
+        SEGMENT, TOO_BIG, TRANSLATE, V6,
     },
     decide::{decide, decide_for},
     frame::Frame,
     quic::{Beside, Elsewhere, quic, translate},
     rare::{follow, open, quote, rare, too_big},
     rewrite,
+    segment::{retry, segment},
     tables::{NextHop, Tables},
     verdict::{DropReason, Ends, Target, Verdict},
     wire::{Packet, Part, is_v6, parse, parse_v4, parse_v6},
@@ -139,6 +140,8 @@ pub fn process<F: Frame, T: Tables>(frame: &mut F, interface: u32, tables: &T) -
             OPEN => open(frame, interface, tables, argument),
             QUIC => quic(frame, interface, tables),
             TRANSLATE => translate(frame, interface, tables, argument),
+            SEGMENT => segment(frame, interface, tables),
+            RETRY => retry(frame, interface, tables, argument),
             _ => Outcome::drop(DropReason::Internal),
         };
     }
@@ -185,7 +188,7 @@ pub fn general<F: Frame, T: Tables>(frame: &mut F, interface: u32, tables: &T) -
         return Outcome::hand_over(RARE, 0);
     };
     let packet = packet.hidden(frame);
-    let verdict = decide(&packet, tables, &Elsewhere);
+    let verdict = decide(&packet, tables, &Elsewhere(&*frame));
     act(frame, &packet, tables, verdict, None, |_, _| true)
 }
 
@@ -215,6 +218,7 @@ pub(crate) fn act<F: Frame, T: Tables>(
         }
         Verdict::Open(target) => Outcome::hand_over(OPEN, target.id),
         Verdict::Quic => Outcome::hand_over(QUIC, 0),
+        Verdict::Judge => Outcome::hand_over(SEGMENT, 0),
         Verdict::Translate(target) => Outcome::hand_over(TRANSLATE, target.id),
         Verdict::Forward(target, ends) => {
             if !note(FragmentFate::Forwarded, target.id) {
@@ -228,15 +232,19 @@ pub(crate) fn act<F: Frame, T: Tables>(
             }
             give_back(frame, packet, tables, member, &ends, &back)
         }
-        Verdict::Reset => {
-            let done = rewrite::reset(frame, packet);
-            // The answer is sent, but the packet itself goes nowhere.
-            if done.is_ok() {
-                tables.count_drop(DropReason::Reset);
-            }
-            Outcome::of(done, packet.interface)
-        }
+        Verdict::Reset => reset(frame, packet, tables),
     }
+}
+
+/// Answers a packet with a TCP reset.
+#[inline(always)]
+pub(crate) fn reset<F: Frame, T: Tables>(frame: &mut F, packet: &Packet, tables: &T) -> Outcome {
+    let done = rewrite::reset(frame, packet);
+    // The answer is sent, but the packet itself goes nowhere.
+    if done.is_ok() {
+        tables.count_drop(DropReason::Reset);
+    }
+    Outcome::of(done, packet.interface)
 }
 
 /// Sends a packet to a member with its addresses as they are.

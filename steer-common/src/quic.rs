@@ -48,6 +48,21 @@ impl Said {
 
 /// How the decision learns what a packet says of its connection.
 pub trait Look {
+    /// Whether TCP segments under `nat` are looked at closely here, and not left to another program.
+    const JUDGES: bool = false;
+
+    /// Whether the checksum of a TCP segment is right. Where nobody has looked at it, it is not.
+    #[inline(always)]
+    fn is_verified(&self) -> bool {
+        false
+    }
+
+    /// The TCP sequence and acknowledgment number of a packet. `None` for fragments and ICMP errors, which prove nothing.
+    #[inline(always)]
+    fn numbers(&self, _packet: &Packet) -> Option<[u32; 2]> {
+        None
+    }
+
     /// What is done with a packet for a service of QUIC, if it is not decided in the same way as others.
     #[inline(always)]
     fn quic<'t, T: Tables>(
@@ -76,9 +91,14 @@ pub trait Look {
 }
 
 /// Not here: the program for QUIC decides.
-pub(crate) struct Elsewhere;
+pub(crate) struct Elsewhere<'a, F>(pub(crate) &'a F);
 
-impl Look for Elsewhere {
+impl<F: Frame> Look for Elsewhere<'_, F> {
+    #[inline(always)]
+    fn numbers(&self, packet: &Packet) -> Option<[u32; 2]> {
+        packet.numbers(self.0)
+    }
+
     #[inline(always)]
     fn quic<'t, T: Tables>(
         &self,
@@ -103,6 +123,11 @@ impl Look for Elsewhere {
 pub(crate) struct Beside<'a, F>(pub(crate) &'a F);
 
 impl<F: Frame> Look for Beside<'_, F> {
+    #[inline(always)]
+    fn numbers(&self, packet: &Packet) -> Option<[u32; 2]> {
+        packet.numbers(self.0)
+    }
+
     #[inline(always)]
     fn quic<'t, T: Tables>(
         &self,
@@ -298,7 +323,7 @@ pub fn translate<F: Frame, T: Tables>(
         return Outcome::PASSED;
     };
     let part = packet.part as u8;
-    match nat::known(&packet, tables, config, service) {
+    match nat::known(&packet, tables, &Nowhere, config, service) {
         nat::Known::Decided(verdict) => {
             let outcome = act(frame, &packet, tables, verdict, None, |fate, member| {
                 part != Part::First as u8

@@ -5,6 +5,7 @@ use crate::{
     abi::{
         FOLLOW, FlowKey, FragmentFate, MAIN, OPEN, QUOTE, RARE, TOO_BIG, TRANSLATE, service_flags,
     },
+    checksum::is_tcp_right,
     decide::{decide, find, is_address},
     fragment,
     frame::Frame,
@@ -12,6 +13,7 @@ use crate::{
     process::{Outcome, act},
     quic::Nowhere,
     rewrite,
+    segment::verifies,
     tables::Tables,
     verdict::DropReason,
     wire::{self, Packet, Part},
@@ -139,7 +141,19 @@ pub fn open<F: Frame, T: Tables>(
         },
         ..packet
     };
-    match nat::open(&packet, tables, config, member, round) {
+    // Nothing must be made of what its receiver throws away. Rounds after the first have it behind them.
+    if round == 0 && packet.is_tcp() && verifies(config) {
+        let verified = !network.is_fragment && is_tcp_right(frame, &packet);
+        if frame.opaque(u64::from(verified)) == 0 {
+            return Outcome::drop(DropReason::BadChecksum);
+        }
+    }
+    let numbers = if packet.is_tcp() {
+        packet.numbers(frame).unwrap_or_default()
+    } else {
+        [0; 2]
+    };
+    match nat::open(&packet, tables, config, (member, round), numbers) {
         Err(DropReason::NatPortsExhausted) if round + 1 < nat::ROUNDS => {
             Outcome::hand_over(OPEN, argument + MEMBERS)
         }

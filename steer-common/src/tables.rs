@@ -55,6 +55,10 @@ pub struct NextHop {
     pub vlan: u16,
     /// Longest IP packet that it takes; 0 if that is not known.
     pub mtu: u16,
+    /// Interfaces that packets from there come in by: [`Member::reply_interfaces`].
+    /// The program has no use for them here, and no room on its stack.
+    #[cfg(feature = "user")]
+    pub reply_interfaces: [u32; 2],
 }
 
 /// Whether an entry was added.

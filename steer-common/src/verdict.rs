@@ -49,11 +49,15 @@ pub enum DropReason {
     Shed = 19,
     /// In the moment in which another version of the program takes over; the sender repeats it.
     Takeover = 20,
+    /// A backend's packet that came in by another interface than that of the next hop to the backend.
+    WrongInterface = 22,
+    /// A TCP segment that would open a flow, and whose checksum is wrong or, of a fragment, cannot be verified.
+    BadChecksum = 23,
 }
 
 impl DropReason {
     /// All reasons, in the order of their numbers.
-    pub const ALL: [Self; 20] = [
+    pub const ALL: [Self; 22] = [
         Self::Malformed,
         Self::Fragment,
         Self::NoBackend,
@@ -74,6 +78,8 @@ impl DropReason {
         Self::SourceLimited,
         Self::Shed,
         Self::Takeover,
+        Self::WrongInterface,
+        Self::BadChecksum,
     ];
     /// Entries of the counters' array: one more than the largest number.
     pub const COUNT: u32 = 32;
@@ -101,6 +107,8 @@ impl DropReason {
             Self::SourceLimited => "source-limited",
             Self::Shed => "shed",
             Self::Takeover => "takeover",
+            Self::WrongInterface => "wrong-interface",
+            Self::BadChecksum => "bad-checksum",
         }
     }
 
@@ -154,6 +162,13 @@ impl DropReason {
                 "In the moment in which another version of the program takes over; the sender \
                  repeats it."
             }
+            Self::WrongInterface => {
+                "A backend's packet that came in by another interface than that of the next hop to \
+                 the backend."
+            }
+            Self::BadChecksum => {
+                "A TCP segment that would open a flow, and whose checksum is wrong or, of a fragment, cannot be verified."
+            }
         }
     }
 }
@@ -203,6 +218,8 @@ pub enum Verdict {
     Forward(Target, Ends),
     /// A member's packet, sent to the client with the addresses that it knows.
     Return(u16, Ends, Back),
+    /// A TCP segment of a flow with rewritten addresses whose checksum and sequence numbers have to be looked at first.
+    Judge,
     /// Answered with a TCP reset.
     Reset,
 }

@@ -26,8 +26,8 @@ use aya_ebpf::{
 };
 use steer_common::{
     Outcome,
-    abi::{GENERAL, OPEN, QUIC, TRANSLATE, TraceVerdict, V6},
-    follow, general, open, quic, quote, rare, steer_v4, too_big, translate,
+    abi::{GENERAL, OPEN, QUIC, SEGMENT, TRANSLATE, TraceVerdict, V6},
+    follow, general, open, quic, quote, rare, retry, segment, steer_v4, too_big, translate,
     verdict::DropReason,
     wire::is_v6,
 };
@@ -155,6 +155,28 @@ pub fn steer_translate(ctx: XdpContext) -> u32 {
     finish(&ctx, outcome, interface)
 }
 
+/// Steers a TCP segment that is looked at closely.
+#[xdp]
+#[inline(always)]
+pub fn steer_segment(ctx: XdpContext) -> u32 {
+    let Some((mut frame, interface, tables)) = begin(&ctx) else {
+        return xdp_action::XDP_PASS;
+    };
+    let outcome = segment(&mut frame, interface, &tables);
+    finish(&ctx, outcome, interface)
+}
+
+/// Steers a SYN that was not answered.
+#[xdp]
+#[inline(always)]
+pub fn steer_retry(ctx: XdpContext) -> u32 {
+    let Some((mut frame, interface, tables)) = begin(&ctx) else {
+        return xdp_action::XDP_PASS;
+    };
+    let outcome = retry(&mut frame, interface, &tables, argument());
+    finish(&ctx, outcome, interface)
+}
+
 /// What every program begins with. All of a program is one function: calls cost, and each has a
 /// share of the stack.
 #[inline(always)]
@@ -199,6 +221,7 @@ fn hand_over(ctx: &XdpContext, outcome: Outcome) -> u32 {
         QUIC => jump::<QUIC>(ctx),
         TRANSLATE => jump::<TRANSLATE>(ctx),
         OPEN => jump::<OPEN>(ctx),
+        SEGMENT => jump::<SEGMENT>(ctx),
         GENERAL => jump::<GENERAL>(ctx),
         // SAFETY: the array holds programs of this object only.
         program => unsafe { maps::PROGRAMS.tail_call(ctx, program) },

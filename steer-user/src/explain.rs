@@ -264,6 +264,8 @@ impl Words<'_> {
             Verdict::Quic => "left to the program for QUIC".to_owned(),
             Verdict::Pass => "passed to the kernel untouched: not for a service".to_owned(),
             Verdict::Drop(reason) => format!("dropped: {}", reason.name()),
+            // They were looked at.
+            Verdict::Judge => "left to the program for checksums and sequence numbers".to_owned(),
             Verdict::Reset => "answered with a TCP reset".to_owned(),
             Verdict::Deliver(target) => format!(
                 "sent to {} at {} {}",

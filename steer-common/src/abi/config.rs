@@ -59,6 +59,19 @@ pub struct Config {
     pub burst_gap_us: u32,
     /// How many [`OPENINGS`](super::OPENINGS) each CPU has for itself; with 0 none has to make room.
     pub nat_openings: u32,
+    /// Bits of [`nat_flags`].
+    pub nat_flags: u32,
+    /// Seed of the choice of ports of `nat`. It is drawn when the maps are made, and no other node knows it.
+    pub nat_port_seed: u64,
     /// How connection ids of QUIC are laid out.
     pub cids: CidLayouts,
+}
+
+/// Bits of [`Config::nat_flags`].
+pub mod nat_flags {
+    /// TCP segments that begin or end a connection change nothing unless their checksum is right.
+    pub const VERIFIES_CHECKSUMS: u32 = 1;
+    /// Answers have to carry the VLAN tag of the next hop of their member. Where the kernel takes tags off before
+    /// the program sees a packet, that cannot be asked for.
+    pub const CHECKS_VLAN: u32 = 2;
 }

@@ -5,8 +5,8 @@
 use super::{
     Address, Admission, Back, Bank, CidKey, CidLayouts, ClassKey, ClassMatch, Config, DscpTable,
     FlowEntry, FlowKey, FragmentEntry, FragmentKey, Macs, Measured, Member, MemberCounters,
-    NatForward, NatReverse, NatTimeouts, Opening, Refusals, Service, ServiceKey, Signals, Slot,
-    SourceKey, SourceLimit,
+    NatForward, NatReverse, NatTimeouts, Opening, Refusals, Sequence, Service, ServiceKey, Signals,
+    Slot, SourceKey, SourceLimit,
 };
 
 /// A part of a type.
@@ -93,19 +93,21 @@ fields! {
     ClassMatch: policy table;
     Config: active nat_v4 nat_v6 banks flow_seed outer_v4 outer_v6 nat_port_first nat_port_count
         nat_retry_ms outer_v4_bits outer_v6_bits gue_port denies nat_timeouts burst_gap_us nat_openings
-        cids;
+        nat_flags nat_port_seed cids;
     FlowEntry: last_ms slot member stamp _pad;
     FlowKey: source destination source_port destination_port protocol family member;
     FragmentEntry: at_ms source_port destination_port member protocol fate;
     FragmentKey: source destination id protocol family _pad;
     Member: address macs interface state flags mode family port service backend region _pad mtu vlan
-        max_in_flight _reserved;
+        max_in_flight reply_interfaces _reserved;
     MemberCounters: packets bytes flows replies requests answers;
-    NatForward: source last_ms opened_ms source_port backend_port member state told backend back;
+    NatForward: source last_ms opened_ms source_port backend_port member state told backend back
+        sequence;
     NatReverse: vip client last_ms vip_port client_port member state told key_member _pad asked_ns
-        heard_ns back;
-    NatTimeouts: idle_ms udp_idle_ms opening_ms closed_ms;
+        heard_ns back sequence;
+    NatTimeouts: idle_ms udp_idle_ms opening_ms udp_opening_ms closed_ms;
     Opening: key opened_ms _pad;
+    Sequence: initial next acknowledged offered;
     Service: key slots_start slots_len flags id limit regions flow_interval classes priority _pad
         flow_burst;
     ServiceKey: address port protocol family class;

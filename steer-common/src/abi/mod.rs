@@ -24,14 +24,14 @@ pub use address::{Address, Family, MAC_LEN, Mac, Macs};
 pub use admission::{Admission, Refusals, SourceKey, SourceLimit};
 pub use cid::{CidKey, CidLayouts};
 pub use class::{ClassKey, ClassMatch, DSCPS, DscpTable};
-pub use config::{Bank, Config};
+pub use config::{Bank, Config, nat_flags};
 pub use counters::{MemberCounters, begins};
 pub use flow::{FlowEntry, FlowKey, STAMP_SHIFT, STAMP_TICKS};
 pub use fragment::{FragmentEntry, FragmentFate, FragmentKey};
 pub use layout::{Field, Layout};
 pub use measure::{BUCKETS, Measure, Measured, Signal, Signals, bucket, bucket_start};
 pub use member::{Member, MemberState, Mode, member_flags};
-pub use nat::{Back, NatForward, NatReverse, NatTimeouts, Opening, nat_state};
+pub use nat::{Back, NatForward, NatReverse, NatTimeouts, Opening, Sequence, nat_state};
 pub use service::{Service, ServiceKey, service_flags};
 pub use slot::{Slot, Track};
 pub use trace::{
@@ -97,7 +97,7 @@ pub const CIDS: u32 = 1 << 15;
 pub const PORTS: u32 = 64;
 
 /// Names of the programs in [`maps::PROGRAMS`], by their index there.
-pub const PROGRAMS: [&str; 10] = [
+pub const PROGRAMS: [&str; 12] = [
     "steer_rare",
     "steer_follow",
     "steer_too_big",
@@ -108,6 +108,8 @@ pub const PROGRAMS: [&str; 10] = [
     "steer_v6",
     "steer_quic",
     "steer_translate",
+    "steer_segment",
+    "steer_retry",
 ];
 /// Index in [`maps::PROGRAMS`] of the program for first fragments.
 pub const RARE: u32 = 0;
@@ -130,6 +132,11 @@ pub const V6: u32 = 7;
 pub const QUIC: u32 = 8;
 /// Index of the program that rewrites addresses of QUIC packets.
 pub const TRANSLATE: u32 = 9;
+/// Index of the program for TCP segments under `nat` that begin or end a connection, or whose sequence numbers are
+/// not near those that were seen last.
+pub const SEGMENT: u32 = 10;
+/// Index of the program that sends a SYN elsewhere which its member under `nat` did not answer.
+pub const RETRY: u32 = 11;
 
 /// Name of the program that packets come to first while programs of another version take over.
 pub const GATE: &str = "steer_gate";
@@ -238,7 +245,7 @@ abi! {
     Macs: 16,
     CidKey: 16,
     CidLayouts: 16,
-    Config: 152,
+    Config: 168,
     FlowKey: 40,
     FlowEntry: 16,
     FragmentKey: 40,
@@ -246,14 +253,15 @@ abi! {
     Member: if cfg!(feature = "next-abi") { 72 } else { 64 },
     MemberCounters: 48,
     Measured: 3328,
-    NatForward: 80,
-    NatReverse: 96,
-    NatTimeouts: 16,
+    NatForward: 96,
+    NatReverse: 112,
+    NatTimeouts: 20,
     Opening: 48,
     Refusals: 64,
     Service: 64,
     Signals: 40,
     Slot: 8,
+    Sequence: 16,
     SourceKey: 24,
     SourceLimit: 32,
     TraceFilter: 72,

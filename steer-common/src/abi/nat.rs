@@ -27,6 +27,8 @@ pub struct NatForward {
     pub backend: Address,
     /// By which way the client's packets come, and answers go back.
     pub back: Back,
+    /// The client's sequence numbers.
+    pub sequence: Sequence,
     /// As it is called in the other version.
     #[cfg(feature = "next-abi")]
     pub source: Address,
@@ -76,6 +78,25 @@ pub struct NatReverse {
     pub heard_ns: u64,
     /// By which way answers go to the client.
     pub back: Back,
+    /// The backend's sequence numbers.
+    pub sequence: Sequence,
+}
+
+/// Sequence numbers of one end of a TCP connection, as far as its segments have shown them (RFC 9293 section 3.4).
+/// All are 0 while no segment has.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[repr(C)]
+pub struct Sequence {
+    /// Initial sequence number.
+    pub initial: u32,
+    /// Number behind the last byte that it has sent: SND.NXT.
+    pub next: u32,
+    /// Latest number that it has acknowledged: RCV.NXT. Before a backend's first segment, the number behind the
+    /// client's SYN.
+    pub acknowledged: u32,
+    /// Initial sequence number of the last SYN that did not belong to the connection. Only the backend's answer
+    /// to it begins another one.
+    pub offered: u32,
 }
 
 impl NatForward {
@@ -164,8 +185,10 @@ pub struct NatTimeouts {
     pub idle_ms: u32,
     /// Of UDP flows.
     pub udp_idle_ms: u32,
-    /// Of flows that are not settled.
+    /// Of TCP flows that are not settled.
     pub opening_ms: u32,
+    /// Of UDP flows that are not settled.
+    pub udp_opening_ms: u32,
     /// Of flows that are over.
     pub closed_ms: u32,
 }
@@ -174,13 +197,13 @@ impl NatTimeouts {
     /// Whether a flow whose ends have said all this is gone, after so long without a packet.
     #[inline(always)]
     pub const fn is_gone(&self, is_tcp: bool, state: u8, idle: u32) -> bool {
-        let longest = if is_tcp {
-            self.idle_ms
+        let (longest, opening) = if is_tcp {
+            (self.idle_ms, self.opening_ms)
         } else {
-            self.udp_idle_ms
+            (self.udp_idle_ms, self.udp_opening_ms)
         };
         idle > longest
             || (nat_state::is_over(state) && idle > self.closed_ms)
-            || (state & nat_state::SETTLED == 0 && idle > self.opening_ms)
+            || (state & nat_state::SETTLED == 0 && idle > opening)
     }
 }

@@ -145,6 +145,19 @@ impl Packet {
         self.tcp_flags & (SYN | ACK | RST | FIN) == ACK && self.ip_len <= SHORT
     }
 
+    /// Whether it is a TCP segment that begins or ends a connection, or one direction of it.
+    #[inline(always)]
+    pub const fn is_control(&self) -> bool {
+        self.tcp_flags & (SYN | FIN | RST) != 0
+    }
+
+    /// Its TCP sequence and acknowledgment number, which are not kept: the stack is short.
+    #[inline(always)]
+    pub(crate) fn numbers<F: Frame>(&self, frame: &F) -> Option<[u32; 2]> {
+        let [sequence, acknowledgment] = frame.load(self.transport + 4)?;
+        Some([u32::from_be(sequence), u32::from_be(acknowledgment)])
+    }
+
     /// Whether it opens a TCP connection.
     #[inline(always)]
     pub const fn opens_tcp(&self) -> bool {

@@ -117,6 +117,17 @@ pub enum XdpMode {
     Generic,
 }
 
+/// Where answers of backends may come in under `nat`, as `rp_filter` says it of the kernel.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum ReplyFilter {
+    /// By the interface and VLAN of the next hop to the backend.
+    #[default]
+    Strict,
+    /// By any interface.
+    Loose,
+}
+
 /// What mode `nat` needs.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Nat {
@@ -126,8 +137,14 @@ pub struct Nat {
     pub ports: RangeInclusive<u16>,
     /// How long a flow keeps its port before its client has gone on after an answer.
     pub opening_timeout: Duration,
+    /// The same of a flow of UDP.
+    pub udp_unassured_timeout: Duration,
     /// How long a flow keeps its port after it is over.
     pub closed_timeout: Duration,
+    /// Where answers of backends may come in.
+    pub reply_filter: ReplyFilter,
+    /// Whether the checksum of TCP segments that begin or end a connection has to be right.
+    pub verify_checksums: bool,
     /// Silence between two parts of an answer that makes them two bursts; zero measures nothing.
     pub burst_gap: Duration,
     /// A flow that has waited for an answer for longer is silent.

@@ -123,7 +123,14 @@ pub(super) fn nat(raw: raw::Nat, report: &mut Report<'_>) -> NatSection {
         addresses,
         ports,
         opening_timeout: report.duration(opening, 30 * SECOND, ten_minutes.clone()),
-        closed_timeout: report.duration(closed, 10 * SECOND, ten_minutes),
+        udp_unassured_timeout: report.duration(
+            raw.udp_unassured_timeout.as_ref(),
+            10 * SECOND,
+            ten_minutes.clone(),
+        ),
+        closed_timeout: report.duration(closed, 60 * SECOND, ten_minutes),
+        reply_filter: raw.reply_filter,
+        verify_checksums: raw.verify_checksums.unwrap_or(true),
         burst_gap: report.duration(raw.burst_gap.as_ref(), 2 * MS, Duration::ZERO..=10 * SECOND),
         silence: report.duration(raw.silence.as_ref(), 30 * SECOND, 100 * MS..=60 * MINUTE),
     };

@@ -7,7 +7,7 @@ use schemars::JsonSchema;
 use serde::Deserialize;
 
 use super::spanned::Spanned;
-use super::{End, FirstToken, OpenFlows, Protocol, XdpMode};
+use super::{End, FirstToken, OpenFlows, Protocol, ReplyFilter, XdpMode};
 
 pub(super) type Text = Spanned<String>;
 
@@ -48,8 +48,18 @@ pub(super) struct Nat {
     pub ports: Option<Text>,
     /// How long a flow keeps its port before its client has gone on after an answer, 1s to 10m: 30s.
     pub opening_timeout: Option<Text>,
-    /// How long a flow keeps its port after it is over, 1s to 10m: 10s.
+    /// The same as `opening_timeout`, of a flow of UDP, 1s to 10m: 10s.
+    pub udp_unassured_timeout: Option<Text>,
+    /// How long a flow keeps its port after it is over, 1s to 10m: 60s, which is how long a backend is in TIME_WAIT. Where
+    /// ports are short another flow may get it before.
     pub closed_timeout: Option<Text>,
+    /// Where answers of backends may come in: "strict" is by the interface and VLAN of the next hop to the backend, "loose" by
+    /// any, for backends with several ways to this node: strict.
+    #[serde(default)]
+    pub reply_filter: ReplyFilter,
+    /// Whether TCP segments that begin or end a connection need a right checksum to change anything: true. It has to be
+    /// false only where clients are on this very host, and its interfaces leave checksums to hardware.
+    pub verify_checksums: Option<bool>,
     /// Silence between two parts of an answer that makes them two bursts, 0s to 10s: 2ms. 0s measures
     /// no latencies.
     pub burst_gap: Option<Text>,

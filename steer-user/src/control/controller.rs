@@ -8,7 +8,7 @@ use std::{
 };
 
 use anyhow::Result;
-use steer_common::tables::NextHop;
+use steer_common::{abi::Config as Settings, tables::NextHop};
 use tracing::info;
 
 use super::{
@@ -21,6 +21,7 @@ use super::{
     drained::Drained,
     flights::Flights,
     made::Made,
+    nat_seed::with_nat_seed,
     passive::Readings,
     placement,
     plan::{self, Op},
@@ -236,7 +237,7 @@ impl<D: Dataplane> Controller<D> {
         self.forget_balances();
         ops.push(Op::Sources(self.config.nat.addresses.clone()));
         ops.push(Op::Denied(self.config.admission.deny.clone()));
-        ops.push(Op::Settings(self.tuning.settings(&self.config)));
+        ops.push(Op::Settings(self.settings()));
         ops.push(Op::Cids(self.cids()));
         ops.push(Op::Publish(services, classes, limits));
         ops.extend(self.member_ops());
@@ -420,12 +421,17 @@ impl<D: Dataplane> Controller<D> {
         Ok(())
     }
 
+    /// The settings that the kernel has to have.
+    fn settings(&self) -> Settings {
+        with_nat_seed(self.tuning.settings(&self.config), &self.dataplane.config())
+    }
+
     /// Brings the kernel what was set.
     ///
     /// # Errors
     /// If the data path cannot be written.
     pub(super) fn retune(&mut self) -> Result<()> {
-        self.apply(vec![Op::Settings(self.tuning.settings(&self.config))])
+        self.apply(vec![Op::Settings(self.settings())])
     }
 
     /// Does what is due by time, and soon: takes in what connections tell of backends, and makes the

@@ -10,7 +10,7 @@ use anyhow::{Result, bail};
 use aya::util::nr_cpus;
 use steer_common::abi::{
     Address, Config as Settings, Family, MEMBERS, Member, MemberState, Mode, NatTimeouts, OPENINGS,
-    Service, ServiceKey, SourceLimit, TICK_SHIFT, service_flags,
+    Service, ServiceKey, SourceLimit, TICK_SHIFT, nat_flags, service_flags,
 };
 
 use super::cids;
@@ -335,6 +335,7 @@ pub(super) fn settings(config: &Config) -> Settings {
         nat_timeouts: nat_timeouts(config),
         nat_retry_ms: NAT_RETRY_MS,
         burst_gap_us: in_units(config.nat.burst_gap, 1024),
+        nat_flags: nat_flags(config),
         // A machine with more CPUs than that has other worries.
         nat_openings: nr_cpus().map_or(0, |cpus| OPENINGS / cpus as u32),
         denies: u32::from(!config.admission.deny.is_empty()),
@@ -343,12 +344,25 @@ pub(super) fn settings(config: &Config) -> Settings {
     }
 }
 
+fn nat_flags(config: &Config) -> u32 {
+    let mut flags = 0;
+    if config.nat.verify_checksums {
+        flags |= nat_flags::VERIFIES_CHECKSUMS;
+    }
+    // In generic mode network cards and the kernel may have taken tags off already.
+    if config.node.xdp_mode == config::XdpMode::Native {
+        flags |= nat_flags::CHECKS_VLAN;
+    }
+    flags
+}
+
 /// How long nat entries are kept.
 pub(super) fn nat_timeouts(config: &Config) -> NatTimeouts {
     NatTimeouts {
         idle_ms: idle_ms(config),
         udp_idle_ms: udp_idle_ms(config),
         opening_ms: in_units(config.nat.opening_timeout, 1 << TICK_SHIFT),
+        udp_opening_ms: in_units(config.nat.udp_unassured_timeout, 1 << TICK_SHIFT),
         closed_ms: in_units(config.nat.closed_timeout, 1 << TICK_SHIFT),
     }
 }

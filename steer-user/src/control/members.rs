@@ -16,7 +16,7 @@ use super::{
     plan::Op,
 };
 use crate::{
-    config::{Backend, Config},
+    config::{Backend, Config, ReplyFilter},
     dataplane::{Dataplane, Sweep},
     domain::health::State,
     journal::Event,
@@ -128,6 +128,7 @@ impl<D: Dataplane> Controller<D> {
             interface: present.interface,
             vlan: present.vlan,
             mtu: present.mtu,
+            reply_interfaces: present.reply_interfaces,
             flags: present.flags & member_flags::RESOLVED,
             region: self.regions.number(&settings.region),
             ..desired::member(settings, number, backend as u16)
@@ -139,6 +140,10 @@ impl<D: Dataplane> Controller<D> {
                 wanted.interface = hop.interface;
                 wanted.vlan = hop.vlan;
                 wanted.mtu = hop.mtu;
+                wanted.reply_interfaces = match self.config.nat.reply_filter {
+                    ReplyFilter::Strict => hop.reply_interfaces,
+                    ReplyFilter::Loose => [0; 2],
+                };
                 wanted.flags = member_flags::RESOLVED;
             }
         }

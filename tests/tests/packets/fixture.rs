@@ -10,7 +10,7 @@ use steer_common::{
     Action,
     abi::{
         CidKey, CidLayouts, Config, Family, Macs, Measured, Member, MemberState, Mode, NatTimeouts,
-        Service, ServiceKey, Slot, SourceLimit, member_flags, service_flags,
+        Service, ServiceKey, Slot, SourceLimit, member_flags, nat_flags, service_flags,
     },
     cid::Layout,
     frame::Buffer,
@@ -144,10 +144,13 @@ impl Fixture {
                 idle_ms: 60_000,
                 udp_idle_ms: 50_000,
                 opening_ms: 30_000,
+                udp_opening_ms: 10_000,
                 closed_ms: 10_000,
             },
             burst_gap_us: 2000,
             nat_retry_ms: 500,
+            nat_flags: nat_flags::VERIFIES_CHECKSUMS | nat_flags::CHECKS_VLAN,
+            nat_port_seed: SEED + 1,
             cids: layouts(),
             ..Config::default()
         });
@@ -217,6 +220,7 @@ impl Fixture {
                 idle_ms: NEVER,
                 udp_idle_ms: NEVER,
                 opening_ms: NEVER,
+                udp_opening_ms: NEVER,
                 closed_ms: NEVER,
             };
         });
@@ -455,6 +459,7 @@ fn member(id: u16) -> Member {
         address: backend(id).into(),
         macs: Macs::new(next_hop, own),
         interface: INTERFACE,
+        reply_interfaces: [INTERFACE; 2],
         state: MemberState::Up as u8,
         flags: member_flags::RESOLVED,
         mode: mode as u8,

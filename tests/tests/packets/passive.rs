@@ -1,13 +1,13 @@
 //! What packets of mode `nat` tell of their members.
 
 use steer_common::abi::{BUCKETS, Measure, NatReverse, Signals, bucket, bucket_start};
-use steer_tests::packet::{ACK, FIN, Packet, RST, SYN};
+use steer_tests::packet::{ACK, ACKNOWLEDGMENT, FIN, Packet, RST, SEQUENCE, SYN};
 use steer_user::dataplane::{Dataplane as _, now_ns};
 
 use crate::{
     fixture::{Fixture, PORT, client, v4, v6, vip},
     lifetime::{ONLY_PORT, age, other, with_one_port},
-    nat::{answer, back, forward, tcp},
+    nat::{answer, back, forward, tcp, with_numbers},
 };
 
 const MEMBER: u16 = 5;
@@ -205,17 +205,25 @@ fn a_flow_that_the_backend_ends_before_it_answers_is_counted_once() {
         (true, true, 0),
     ] {
         let mut flow = Flow::new();
-        flow.open();
+        // Nothing of what opens it has content.
+        let bare = |packet: Packet| Packet {
+            payload: Vec::new(),
+            ..packet
+        };
+        let syn = with_numbers(bare(tcp(true, SYN)), SEQUENCE - 1, 0);
+        forward(&mut flow.fixture, &syn, MEMBER);
+        let accepts = bare(answer(&tcp(true, SYN), MEMBER, ONLY_PORT, SYN | ACK));
+        let accepts = with_numbers(accepts, ACKNOWLEDGMENT - 1, SEQUENCE);
+        back(&mut flow.fixture, &accepts, &tcp(true, SYN));
+        forward(&mut flow.fixture, &request(0), MEMBER);
         if asks {
-            flow.ask(300);
+            // However little.
+            flow.ask(1);
         }
         if answers {
-            flow.hear(200);
+            flow.hear(1);
         }
-        let end = Packet {
-            payload: Vec::new(),
-            ..answer(&tcp(true, SYN), MEMBER, ONLY_PORT, FIN | ACK)
-        };
+        let end = bare(answer(&tcp(true, SYN), MEMBER, ONLY_PORT, FIN | ACK));
         for _ in 0..2 {
             back(&mut flow.fixture, &end, &request(0));
         }

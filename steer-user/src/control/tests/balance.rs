@@ -116,6 +116,7 @@ fn a_hot_backend_has_its_bit_and_keeps_its_slots() {
         interface: 7,
         vlan: 0,
         mtu: 1500,
+        reply_interfaces: [7; 2],
     };
     controller.set_way("a", Some(hop)).unwrap();
     assert!(hot(&controller, 1));

@@ -336,6 +336,7 @@ fn the_next_hop_is_written_and_forgotten() {
         interface: 7,
         vlan: 7,
         mtu: 1500,
+        reply_interfaces: [7; 2],
     };
     controller.set_way("a", Some(hop)).unwrap();
     let member = controller.dataplane.member(1);

@@ -1,0 +1,180 @@
+//! Ports of ours that stand for flows.
+
+use super::{ROUNDS, reverse_key};
+use crate::{
+    abi::{Config, FlowKey, NAT_ADDRESSES, NatReverse, NatTimeouts, age, nat_state},
+    flight, hash,
+    tables::{Added, Tables},
+    verdict::Ends,
+    wire::Packet,
+};
+
+/// Ports that are tried for a new flow at a time, which the verifier follows one by one.
+const ATTEMPTS: u32 = 16;
+/// Makes the hash of each round another one.
+const ROUND_SEED: u64 = 0x5851_f42d_4c95_7f2d;
+/// A flow whose client has not gone on after so many ticks gives its port to another one where ports are short.
+const UNASSURED: u32 = 1000;
+
+/// Whether a flow may lose its port to a new one. In the first rounds only one that is gone may. Where that is not enough
+/// ports are short: then those go as well that have been closed for half of their time, and those whose clients have not
+/// gone on after an answer; in the last round at any age. A flood of SYNs or datagrams thus holds no port for long,
+/// and a port rests after its connection, for the backend's TIME_WAIT, as long as there are others.
+#[inline(always)]
+pub(super) const fn may_reclaim(
+    timeouts: &NatTimeouts,
+    is_tcp: bool,
+    state: u8,
+    idle: u32,
+    round: u16,
+) -> bool {
+    if timeouts.is_gone(is_tcp, state, idle) {
+        return true;
+    }
+    if round + 2 < ROUNDS {
+        return false;
+    }
+    let is_last = round + 1 >= ROUNDS;
+    (nat_state::is_over(state) && (is_last || idle > timeouts.closed_ms / 2))
+        || (state & nat_state::SETTLED == 0 && (is_last || idle > UNASSURED))
+}
+
+/// Takes a port: a free one, or one whose flow may be reclaimed in this round. Makes it the source of `ends`; `Taken` if all that
+/// were tried are.
+#[inline(always)]
+pub(super) fn claim<T: Tables>(
+    packet: &Packet,
+    tables: &T,
+    config: &Config,
+    round: u16,
+    ends: &mut Ends,
+    reverse: &NatReverse,
+) -> Added {
+    let (count, first_source) = if packet.is_v6() {
+        (config.nat_v6, NAT_ADDRESSES)
+    } else {
+        (config.nat_v4, 0)
+    };
+    let seed = ROUND_SEED.wrapping_mul(2 * round as u64 + 1);
+    let mut random = hash::flow(&packet.key, config.nat_port_seed ^ seed);
+    for _ in 0..ATTEMPTS {
+        let source = first_source + hash::reduce(random << 16, u32::from(count));
+        let Some(source) = tables.nat_source(source) else {
+            return Added::Taken;
+        };
+        ends.source = source;
+        let offset = hash::reduce(random, u32::from(config.nat_port_count));
+        ends.source_port = config.nat_port_first.wrapping_add(offset as u16);
+        let key = reverse_key(packet, ends);
+        let mut added = tables.add_reverse(&key, reverse);
+        if added as u8 == Added::Taken as u8
+            && reclaim(packet, tables, config, &key, (reverse.last_ms, round))
+        {
+            added = tables.add_reverse(&key, reverse);
+        }
+        if added as u8 != Added::Taken as u8 {
+            return added;
+        }
+        random = random
+            .wrapping_mul(0x9e37_79b9_7f4a_7c15)
+            .wrapping_add(0x1234_5678_9abc_def1);
+    }
+    Added::Taken
+}
+
+/// Removes the flow that has a port, if it may be reclaimed.
+#[inline(always)]
+fn reclaim<T: Tables>(
+    packet: &Packet,
+    tables: &T,
+    config: &Config,
+    key: &FlowKey,
+    (now, round): (u32, u16),
+) -> bool {
+    let gone = |state: u8, last_ms: u32| {
+        let idle = age(now, last_ms);
+        may_reclaim(&config.nat_timeouts, packet.is_tcp(), state, idle, round)
+    };
+    let mut owner = FlowKey::default();
+    let (mut member, mut over) = (0, false);
+    let found = tables.with_reverse(key, |entry| {
+        owner = entry.forward_key(key);
+        member = entry.member;
+        gone(entry.state | entry.told, entry.last_ms)
+    });
+    if found != Some(true) {
+        return false;
+    }
+    // The client may talk on, which only its own entry shows.
+    let found = tables.with_forward(&owner, |entry| {
+        if entry.reverse_key(&owner) != *key {
+            Owner::Elsewhere
+        } else if gone(entry.state | entry.told, entry.last_ms) {
+            over = nat_state::is_over(entry.state | entry.told);
+            Owner::Gone
+        } else {
+            Owner::Talks
+        }
+    });
+    match found {
+        Some(Owner::Talks) => return false,
+        Some(Owner::Gone) => {
+            if !over {
+                flight::count(tables, member, -1);
+            }
+            tables.remove_forward(&owner);
+        }
+        Some(Owner::Elsewhere) | None => {}
+    }
+    tables.remove_reverse(key);
+    true
+}
+
+/// The flow that a port belonged to, by its client's entry.
+#[derive(Clone, Copy)]
+enum Owner {
+    /// It has another port by now.
+    Elsewhere,
+    /// It may go.
+    Gone,
+    Talks,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn ports_are_reclaimed_in_later_rounds_from_flows_that_hardly_need_them() {
+        const OPEN: u8 = nat_state::ANSWERED | nat_state::SETTLED;
+        const OVER: u8 = OPEN | nat_state::CLIENT_DONE | nat_state::BACKEND_DONE;
+        let timeouts = NatTimeouts {
+            idle_ms: 300_000,
+            udp_idle_ms: 200_000,
+            opening_ms: 30_000,
+            udp_opening_ms: 10_000,
+            closed_ms: 60_000,
+        };
+        for (is_tcp, state, idle, first_round) in [
+            (true, OPEN, 299_000, None),
+            (true, OPEN, 301_000, Some(0)),
+            (true, OPEN | nat_state::CLIENT_DONE, 299_000, None),
+            (false, OPEN, 199_000, None),
+            (false, OPEN, 201_000, Some(0)),
+            (true, OVER, 61_000, Some(0)),
+            (true, OVER, 31_000, Some(2)),
+            (true, OVER, 29_000, Some(3)),
+            (true, OPEN | nat_state::RESET, 0, Some(3)),
+            (true, nat_state::ANSWERED, 31_000, Some(0)),
+            (true, nat_state::ANSWERED, 1_500, Some(2)),
+            (true, 0, 500, Some(3)),
+            (false, 0, 11_000, Some(0)),
+            (false, nat_state::ANSWERED, 9_000, Some(2)),
+            (false, 0, 500, Some(3)),
+        ] {
+            let found =
+                (0..ROUNDS).find(|round| may_reclaim(&timeouts, is_tcp, state, idle, *round));
+            assert_eq!(found, first_round, "{is_tcp} {state:#x} {idle}");
+        }
+    }
+}
