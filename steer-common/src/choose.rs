@@ -295,11 +295,11 @@ const fn end_of_chain(packet: &Packet, service: &Service) -> DropReason {
 }
 
 /// A reset, if wanted and where one may be sent: never in answer to a reset (RFC 9293 section
-/// 3.10.7.1).
+/// 3.10.7.1), and not to a fragment, whose checksum nobody can check.
 #[inline(always)]
 const fn refuse(packet: &Packet, reset: bool, reason: DropReason) -> DropReason {
-    let is_quote = packet.part as u8 == Part::Quote as u8;
-    if reset && packet.is_tcp() && packet.tcp_flags & RST == 0 && !is_quote {
+    let is_whole = packet.part as u8 == Part::Packet as u8;
+    if reset && packet.is_tcp() && packet.tcp_flags & RST == 0 && is_whole {
         return DropReason::Reset;
     }
     reason

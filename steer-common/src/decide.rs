@@ -18,16 +18,16 @@ use crate::{
 /// Decides what to do with a packet, and notes in the tables what must be remembered of it. `look` says
 /// what a packet for a service of QUIC says of its connection.
 #[inline(always)]
-pub fn decide<T: Tables>(packet: &Packet, tables: &T, look: &impl Look) -> Verdict {
+pub fn decide<T: Tables, L: Look>(packet: &Packet, tables: &T, look: &L) -> Verdict {
     decide_for(packet, tables, look, &mut None)
 }
 
 /// As [`decide`], with the member of [`Verdict::Deliver`] in `chosen`, so that it is not looked up again.
 #[inline(always)]
-pub(crate) fn decide_for<'t, T: Tables>(
+pub(crate) fn decide_for<'t, T: Tables, L: Look>(
     packet: &Packet,
     tables: &'t T,
-    look: &impl Look,
+    look: &L,
     chosen: &mut Option<&'t Member>,
 ) -> Verdict {
     tables.see(&packet.key);
@@ -50,10 +50,10 @@ pub(crate) fn decide_for<'t, T: Tables>(
 
 /// Decides what to do with a packet for a service.
 #[inline(always)]
-pub(crate) fn steered<'t, T: Tables>(
+pub(crate) fn steered<'t, T: Tables, L: Look>(
     packet: &Packet,
     tables: &'t T,
-    look: &impl Look,
+    look: &L,
     config: &Config,
     service: &'t Service,
     chosen: &mut Option<&'t Member>,
@@ -176,9 +176,13 @@ fn look_up<'t, T: Tables>(
 /// Whether an address is one that services or `nat` use.
 #[inline(always)]
 pub(crate) fn is_address<T: Tables>(tables: &T, address: Address, family: u8) -> bool {
-    let Some(config) = tables.config() else {
-        return false;
-    };
+    address_flags(tables, address, family).is_some()
+}
+
+/// The [`service_flags`] of an address that services or `nat` use.
+#[inline(always)]
+pub(crate) fn address_flags<T: Tables>(tables: &T, address: Address, family: u8) -> Option<u32> {
+    let config = tables.config()?;
     let active = config.active & 1;
     let key = ServiceKey {
         address,
@@ -187,5 +191,5 @@ pub(crate) fn is_address<T: Tables>(tables: &T, address: Address, family: u8) ->
         family,
         class: 0,
     };
-    look_up(&key, tables, active, &config.banks[active as usize]).is_some()
+    look_up(&key, tables, active, &config.banks[active as usize]).map(|found| found.flags)
 }

@@ -11,6 +11,7 @@ extern crate std;
 
 pub mod abi;
 mod admission;
+mod answer;
 pub mod checksum;
 mod choose;
 pub mod cid;
@@ -23,16 +24,23 @@ pub mod frame;
 mod gate;
 pub mod hash;
 mod icmp;
+mod integrity;
+mod martian;
 mod nat;
+mod own;
 mod process;
 pub mod quic;
 mod rare;
+
 mod rewrite;
 pub mod tables;
 pub mod verdict;
 pub mod wire;
 
+pub use answer::answer_reset;
 pub use gate::hold;
+pub use martian::martian;
+pub use own::is_for_node;
 pub use process::{Action, Outcome, general, process, steer, steer_v4, steer_v6};
 pub use quic::{quic, translate};
 pub use rare::{follow, open, quote, rare, too_big};

@@ -2,11 +2,14 @@
 
 use crate::{
     abi::{
-        Back, FOLLOW, FragmentFate, GENERAL, MAIN, Member, Mode, OPEN, QUIC, QUOTE, RARE, TOO_BIG,
-        TRANSLATE, V6,
+        Back, FOLLOW, FragmentFate, GENERAL, MAIN, MARTIAN, Member, Mode, OPEN, QUIC, QUOTE, RARE,
+        RESET, TOO_BIG, TRANSLATE, V6,
     },
+    answer::{self, answer_reset},
     decide::{decide, decide_for},
     frame::Frame,
+    martian::{is_martian, martian},
+    own::is_for_node,
     quic::{Beside, Elsewhere, quic, translate},
     rare::{follow, open, quote, rare, too_big},
     rewrite,
@@ -139,6 +142,8 @@ pub fn process<F: Frame, T: Tables>(frame: &mut F, interface: u32, tables: &T) -
             OPEN => open(frame, interface, tables, argument),
             QUIC => quic(frame, interface, tables),
             TRANSLATE => translate(frame, interface, tables, argument),
+            MARTIAN => martian(frame, interface, tables),
+            RESET => answer_reset(frame, interface, tables, argument),
             _ => Outcome::drop(DropReason::Internal),
         };
     }
@@ -146,9 +151,13 @@ pub fn process<F: Frame, T: Tables>(frame: &mut F, interface: u32, tables: &T) -
 }
 
 /// Does all there is to do with an IPv4 packet, unless it is rare or has more headers than usual: those
-/// are left to [`general`], so that here all offsets are constants. IPv6 is left to [`steer_v6`].
+/// are left to [`general`], so that here all offsets are constants. IPv6 is left to [`steer_v6`]. Frames for other
+/// hosts are nobody's business here.
 #[inline(always)]
 pub fn steer<F: Frame, T: Tables>(frame: &mut F, interface: u32, tables: &T) -> Outcome {
+    if !is_for_node(frame, tables) {
+        return Outcome::PASSED;
+    }
     if is_v6(frame) {
         return Outcome::hand_over(V6, 0);
     }
@@ -161,9 +170,12 @@ pub fn steer_v4<F: Frame, T: Tables>(frame: &mut F, interface: u32, tables: &T) 
     let Some(packet) = parse_v4(frame, interface) else {
         return Outcome::hand_over(GENERAL, 0);
     };
+    if is_martian(&packet.key) {
+        return Outcome::hand_over(MARTIAN, 0);
+    }
     let mut member = None;
     let verdict = decide_for(&packet, tables, &Beside(&*frame), &mut member);
-    act(frame, &packet, tables, verdict, member, |_, _| true)
+    act(frame, &packet, tables, verdict, member)
 }
 
 /// As [`steer`], for IPv6.
@@ -172,9 +184,12 @@ pub fn steer_v6<F: Frame, T: Tables>(frame: &mut F, interface: u32, tables: &T) 
     let Some(packet) = parse_v6(frame, interface) else {
         return Outcome::hand_over(GENERAL, 0);
     };
+    if is_martian(&packet.key) {
+        return Outcome::hand_over(MARTIAN, 0);
+    }
     let mut member = None;
     let verdict = decide_for(&packet, tables, &Beside(&*frame), &mut member);
-    act(frame, &packet, tables, verdict, member, |_, _| true)
+    act(frame, &packet, tables, verdict, member)
 }
 
 /// Does all there is to do with a packet that may have VLAN tags, options or extension headers, unless
@@ -184,13 +199,27 @@ pub fn general<F: Frame, T: Tables>(frame: &mut F, interface: u32, tables: &T) -
     let Some(packet) = parse(frame, interface) else {
         return Outcome::hand_over(RARE, 0);
     };
+    if is_martian(&packet.key) {
+        return Outcome::hand_over(MARTIAN, 0);
+    }
     let packet = packet.hidden(frame);
     let verdict = decide(&packet, tables, &Elsewhere);
-    act(frame, &packet, tables, verdict, None, |_, _| true)
+    act(frame, &packet, tables, verdict, None)
 }
 
-/// Does to a packet what was decided, once `note` has taken note of where it is sent. What cannot be noted is
-/// dropped. `member` is the one that it is delivered to, if it is and was looked up already.
+/// Where a first fragment is sent, of which note has to be taken before it is.
+#[inline(always)]
+pub(crate) const fn fate(verdict: &Verdict) -> Option<(FragmentFate, u16)> {
+    match verdict {
+        Verdict::Deliver(target) => Some((FragmentFate::Delivered, target.id)),
+        Verdict::Forward(target, _) => Some((FragmentFate::Forwarded, target.id)),
+        Verdict::Return(member, ..) => Some((FragmentFate::Returned, *member)),
+        _ => None,
+    }
+}
+
+/// Does to a packet what was decided. `member` is the one that it is delivered to, if it is and was looked up
+/// already.
 #[inline(always)]
 pub(crate) fn act<F: Frame, T: Tables>(
     frame: &mut F,
@@ -198,16 +227,11 @@ pub(crate) fn act<F: Frame, T: Tables>(
     tables: &T,
     verdict: Verdict,
     member: Option<&Member>,
-    note: impl Fn(FragmentFate, u16) -> bool,
 ) -> Outcome {
-    const UNNOTED: Outcome = Outcome::drop(DropReason::FlowTableFull);
     match verdict {
         Verdict::Pass => Outcome::PASSED,
         Verdict::Drop(reason) => Outcome::drop(reason),
         Verdict::Deliver(target) => {
-            if !note(FragmentFate::Delivered, target.id) {
-                return UNNOTED;
-            }
             let Some(member) = member.or_else(|| tables.member(target.id)) else {
                 return Outcome::drop(DropReason::Internal);
             };
@@ -216,26 +240,12 @@ pub(crate) fn act<F: Frame, T: Tables>(
         Verdict::Open(target) => Outcome::hand_over(OPEN, target.id),
         Verdict::Quic => Outcome::hand_over(QUIC, 0),
         Verdict::Translate(target) => Outcome::hand_over(TRANSLATE, target.id),
-        Verdict::Forward(target, ends) => {
-            if !note(FragmentFate::Forwarded, target.id) {
-                return UNNOTED;
-            }
-            forward(frame, packet, tables, target, &ends)
-        }
+        Verdict::Forward(target, ends) => forward(frame, packet, tables, target, &ends),
         Verdict::Return(member, ends, back) => {
-            if !note(FragmentFate::Returned, member) {
-                return UNNOTED;
-            }
             give_back(frame, packet, tables, member, &ends, &back)
         }
-        Verdict::Reset => {
-            let done = rewrite::reset(frame, packet);
-            // The answer is sent, but the packet itself goes nowhere.
-            if done.is_ok() {
-                tables.count_drop(DropReason::Reset);
-            }
-            Outcome::of(done, packet.interface)
-        }
+        Verdict::Reset => Outcome::hand_over(RESET, answer::SENDER),
+        Verdict::ResetClient => Outcome::hand_over(RESET, answer::CLIENT),
     }
 }
 

@@ -12,7 +12,7 @@ use crate::{
     fragment,
     frame::Frame,
     icmp, nat,
-    process::{Outcome, act},
+    process::{Outcome, act, fate},
     tables::{Step, Tables},
     verdict::{DropReason, Verdict},
     wire::{self, Network, PROTOCOL_UDP, Packet, Part, UDP_HEADER, parse},
@@ -48,6 +48,9 @@ impl Said {
 
 /// How the decision learns what a packet says of its connection.
 pub trait Look {
+    /// Whether packets are whole ones, whose flows are looked at twice where that is needed.
+    const WHOLE: bool = true;
+
     /// What is done with a packet for a service of QUIC, if it is not decided in the same way as others.
     #[inline(always)]
     fn quic<'t, T: Tables>(
@@ -130,7 +133,9 @@ impl<F: Frame> Look for Beside<'_, F> {
 #[derive(Clone, Copy, Debug)]
 pub struct Nowhere;
 
-impl Look for Nowhere {}
+impl Look for Nowhere {
+    const WHOLE: bool = false;
+}
 
 /// At the header of a whole packet.
 struct Inside<'a, F, T> {
@@ -265,7 +270,7 @@ pub fn quic<F: Frame, T: Tables>(frame: &mut F, interface: u32, tables: &T) -> O
     };
     let mut member = None;
     let verdict = decide_for(&packet, tables, &inside, &mut member);
-    act(frame, &packet, tables, verdict, member, |_, _| true)
+    act(frame, &packet, tables, verdict, member)
 }
 
 /// Sends a packet of QUIC to a member with rewritten addresses. The choice is made: connections of one
@@ -300,10 +305,13 @@ pub fn translate<F: Frame, T: Tables>(
     let part = packet.part as u8;
     match nat::known(&packet, tables, config, service) {
         nat::Known::Decided(verdict) => {
-            let outcome = act(frame, &packet, tables, verdict, None, |fate, member| {
-                part != Part::First as u8
-                    || fragment::note(network.id, &packet, tables, fate, member)
-            });
+            if part == Part::First as u8
+                && let Some((fate, member)) = fate(&verdict)
+                && !fragment::note(network.id, &packet, tables, fate, member)
+            {
+                return Outcome::drop(DropReason::FlowTableFull);
+            }
+            let outcome = act(frame, &packet, tables, verdict, None);
             let is_too_big = outcome.is_handed_over() && outcome.program() == TOO_BIG;
             if part != Part::Packet as u8 && is_too_big {
                 return Outcome::drop(DropReason::TooBig);

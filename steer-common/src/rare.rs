@@ -3,13 +3,17 @@
 
 use crate::{
     abi::{
-        FOLLOW, FlowKey, FragmentFate, MAIN, OPEN, QUOTE, RARE, TOO_BIG, TRANSLATE, service_flags,
+        FOLLOW, FlowKey, FragmentFate, MAIN, MARTIAN, OPEN, QUOTE, RARE, TOO_BIG, TRANSLATE,
+        service_flags,
     },
     decide::{decide, find, is_address},
     fragment,
     frame::Frame,
-    icmp, nat,
-    process::{Outcome, act},
+    icmp,
+    integrity::header_is_intact,
+    martian::is_martian,
+    nat,
+    process::{Outcome, act, fate},
     quic::Nowhere,
     rewrite,
     tables::Tables,
@@ -34,14 +38,20 @@ pub fn rare<F: Frame, T: Tables>(frame: &mut F, interface: u32, tables: &T) -> O
     let Some(packet) = wire::packet(frame, interface, &network) else {
         return Outcome::PASSED;
     };
+    if is_martian(&packet.key) {
+        return Outcome::hand_over(MARTIAN, 0);
+    }
     let packet = Packet {
         part: Part::First,
         ..packet.hidden(frame)
     };
     let verdict = decide(&packet, tables, &Nowhere);
-    let outcome = act(frame, &packet, tables, verdict, None, |fate, member| {
-        fragment::note(network.id, &packet, tables, fate, member)
-    });
+    if let Some((fate, member)) = fate(&verdict)
+        && !fragment::note(network.id, &packet, tables, fate, member)
+    {
+        return Outcome::drop(DropReason::FlowTableFull);
+    }
+    let outcome = act(frame, &packet, tables, verdict, None);
     if outcome.is_pass() && is_address(tables, packet.key.destination, packet.key.family) {
         // The rest would be taken for parts of something else. What is not steered is not lost for want of
         // a note.
@@ -67,7 +77,7 @@ pub fn quote<F: Frame, T: Tables>(frame: &mut F, interface: u32, tables: &T) -> 
         ..packet.hidden(frame)
     };
     let verdict = decide(&packet, tables, &Nowhere);
-    settle(act(frame, &packet, tables, verdict, None, |_, _| true))
+    settle(act(frame, &packet, tables, verdict, None))
 }
 
 /// Sends a later fragment where the first one went.
@@ -99,6 +109,9 @@ pub fn too_big<F: Frame, T: Tables>(
     let Some(packet) = wire::bare(frame, interface, &network, network.protocol, [0, 0]) else {
         return Outcome::drop(DropReason::Internal);
     };
+    if !header_is_intact(frame, &packet) {
+        return Outcome::drop(DropReason::BadChecksum);
+    }
     let done = rewrite::too_big(frame, &packet, u32::from(mtu));
     if done.is_ok() {
         tables.count_drop(DropReason::TooBig);

@@ -2,9 +2,9 @@
 
 use crate::{
     abi::{
-        Address, Admission, CidKey, ClassKey, ClassMatch, Config, FlowEntry, FlowKey,
-        FragmentEntry, FragmentKey, Macs, Member, NatForward, NatReverse, Opening, Service, Signal,
-        Slot, SourceKey, SourceLimit,
+        Address, Admission, Back, CidKey, ClassKey, ClassMatch, Config, FlowEntry, FlowKey,
+        FragmentEntry, FragmentKey, Interface, Macs, Member, NatForward, NatReverse, Opening,
+        RouterKey, Service, Signal, Slot, SourceKey, SourceLimit,
     },
     cid::Server,
     verdict::DropReason,
@@ -204,6 +204,19 @@ pub trait Tables {
 
     /// Asks the kernel's routing for the way to a member, because the daemon has not said it.
     fn route(&self, packet: &Packet, member: &Member) -> Option<NextHop>;
+
+    /// The MAC address of the node's at a place of [`OWN_MACS`](crate::abi::maps::OWN_MACS).
+    fn own_mac(&self, place: u32) -> Option<u64>;
+
+    /// What is known of an interface.
+    fn interface(&self, index: u32) -> Option<&Interface>;
+
+    /// The way to a router, or to the one that took over from it.
+    fn router(&self, key: &RouterKey) -> Option<Back>;
+
+    /// Whether the kernel forwards no packet for this address that comes in by an interface: it is the node's own,
+    /// or the node does not forward.
+    fn keeps(&self, address: Address, family: u8, interface: u32) -> bool;
 
     /// Counts a packet for a member, with what it begins: [`begins`](crate::abi::begins).
     fn count_member(&self, id: u16, bytes: u64, begins: u8);

@@ -49,11 +49,15 @@ pub enum DropReason {
     Shed = 19,
     /// In the moment in which another version of the program takes over; the sender repeats it.
     Takeover = 20,
+    /// From a source that no packet from a network has, or from its own destination.
+    MartianSource = 21,
+    /// It would have been answered, or would have ended a flow, but its checksum is wrong.
+    BadChecksum = 23,
 }
 
 impl DropReason {
     /// All reasons, in the order of their numbers.
-    pub const ALL: [Self; 20] = [
+    pub const ALL: [Self; 22] = [
         Self::Malformed,
         Self::Fragment,
         Self::NoBackend,
@@ -74,6 +78,8 @@ impl DropReason {
         Self::SourceLimited,
         Self::Shed,
         Self::Takeover,
+        Self::MartianSource,
+        Self::BadChecksum,
     ];
     /// Entries of the counters' array: one more than the largest number.
     pub const COUNT: u32 = 32;
@@ -101,6 +107,8 @@ impl DropReason {
             Self::SourceLimited => "source-limited",
             Self::Shed => "shed",
             Self::Takeover => "takeover",
+            Self::MartianSource => "martian-source",
+            Self::BadChecksum => "bad-checksum",
         }
     }
 
@@ -154,6 +162,14 @@ impl DropReason {
                 "In the moment in which another version of the program takes over; the sender \
                  repeats it."
             }
+            Self::MartianSource => {
+                "From a source that no packet from a network has (loopback, multicast, broadcast, \
+                 unspecified, reserved), or from its own destination."
+            }
+            Self::BadChecksum => {
+                "It would have been answered, or would have ended a flow, but its checksum is \
+                 wrong."
+            }
         }
     }
 }
@@ -205,4 +221,6 @@ pub enum Verdict {
     Return(u16, Ends, Back),
     /// Answered with a TCP reset.
     Reset,
+    /// A member's late segment of a flow that was idle for too long: its client gets a TCP reset.
+    ResetClient,
 }

@@ -27,7 +27,8 @@ use aya_ebpf::{
 use steer_common::{
     Outcome,
     abi::{GENERAL, OPEN, QUIC, TRANSLATE, TraceVerdict, V6},
-    follow, general, open, quic, quote, rare, steer_v4, too_big, translate,
+    answer_reset, follow, general, is_for_node, martian, open, quic, quote, rare, steer_v4,
+    too_big, translate,
     verdict::DropReason,
     wire::is_v6,
 };
@@ -42,16 +43,19 @@ use crate::{
 #[inline(always)]
 pub fn steer_main(ctx: XdpContext) -> u32 {
     let mut frame = XdpFrame::new(&ctx);
+    let Some(tables) = KernelTables::new(&ctx) else {
+        return xdp_action::XDP_PASS;
+    };
+    let interface = ctx.ingress_ifindex() as u32;
     // As `steer` says, but the kernel makes a plain jump of a tail call to a constant.
+    if !is_for_node(&frame, &tables) {
+        return finish(&ctx, Outcome::PASSED, interface);
+    }
     if is_v6(&frame) {
         // SAFETY: the array holds programs of this object only.
         unsafe { maps::PROGRAMS.tail_call(&ctx, V6) };
         return dropped(DropReason::Internal as u32);
     }
-    let Some(tables) = KernelTables::new(&ctx) else {
-        return xdp_action::XDP_PASS;
-    };
-    let interface = ctx.ingress_ifindex() as u32;
     let outcome = steer_v4(&mut frame, interface, &tables);
     finish(&ctx, outcome, interface)
 }
@@ -152,6 +156,28 @@ pub fn steer_translate(ctx: XdpContext) -> u32 {
         return xdp_action::XDP_PASS;
     };
     let outcome = translate(&mut frame, interface, &tables, argument());
+    finish(&ctx, outcome, interface)
+}
+
+/// Answers a TCP segment with a reset.
+#[xdp]
+#[inline(always)]
+pub fn steer_reset(ctx: XdpContext) -> u32 {
+    let Some((mut frame, interface, tables)) = begin(&ctx) else {
+        return xdp_action::XDP_PASS;
+    };
+    let outcome = answer_reset(&mut frame, interface, &tables, argument());
+    finish(&ctx, outcome, interface)
+}
+
+/// Drops a packet for a service from a source that no network has.
+#[xdp]
+#[inline(always)]
+pub fn steer_martian(ctx: XdpContext) -> u32 {
+    let Some((frame, interface, tables)) = begin(&ctx) else {
+        return xdp_action::XDP_PASS;
+    };
+    let outcome = martian(&frame, interface, &tables);
     finish(&ctx, outcome, interface)
 }
 

@@ -13,9 +13,9 @@ use aya_ebpf::{
 };
 use steer_common::{
     abi::{
-        self, Address, Admission, CidKey, ClassKey, ClassMatch, Config, FlowEntry, FlowKey,
-        FragmentEntry, FragmentKey, Member, NatForward, NatReverse, Opening, STAMP_SHIFT, Service,
-        Signal, Slot, SourceKey, SourceLimit, TICK_SHIFT, Track, age, bucket,
+        self, Address, Admission, Back, CidKey, ClassKey, ClassMatch, Config, FlowEntry, FlowKey,
+        FragmentEntry, FragmentKey, Interface, Member, NatForward, NatReverse, Opening, RouterKey,
+        STAMP_SHIFT, Service, Signal, Slot, SourceKey, SourceLimit, TICK_SHIFT, Track, age, bucket,
     },
     tables::{Added, NextHop, Step, Tables},
     verdict::DropReason,
@@ -25,9 +25,9 @@ use steer_common::{
 use crate::{
     maps::{
         ADMISSION, ANSWERS, CIDS, CLASS_DSCP, CLASSES, CONFIG, DENIED, DISPLACEMENTS, DRAFT,
-        DROP_COUNTS, FLOWS, FRAGMENTS, IN_FLIGHT, LIMITS, MEASURED, MEMBER_COUNTS, MEMBERS,
-        NAT_FORWARD, NAT_REVERSE, NAT_SOURCES, NEW_FLOWS, NEXT_OPENING, OPENINGS, REFUSED,
-        SERVICES, SIGNALS, SLOTS, SOURCES,
+        DROP_COUNTS, FLOWS, FRAGMENTS, IN_FLIGHT, INTERFACES, LIMITS, MEASURED, MEMBER_COUNTS,
+        MEMBERS, NAT_FORWARD, NAT_REVERSE, NAT_SOURCES, NEW_FLOWS, NEXT_OPENING, OPENINGS,
+        OWN_MACS, REFUSED, ROUTERS, SERVICES, SIGNALS, SLOTS, SOURCES,
     },
     route, trace,
 };
@@ -389,6 +389,29 @@ impl Tables for KernelTables {
     #[inline(always)]
     fn route(&self, packet: &Packet, member: &Member) -> Option<NextHop> {
         route::route(self.ctx, packet, member)
+    }
+
+    #[inline(always)]
+    fn own_mac(&self, place: u32) -> Option<u64> {
+        OWN_MACS.get(place).copied()
+    }
+
+    #[inline(always)]
+    fn interface(&self, index: u32) -> Option<&Interface> {
+        INTERFACES
+            .get(index % abi::INTERFACES)
+            .filter(|known| known.index == index)
+    }
+
+    #[inline(always)]
+    fn router(&self, key: &RouterKey) -> Option<Back> {
+        // SAFETY: an entry of the map, copied.
+        ROUTERS.get_ptr(*key).map(|way| unsafe { *way })
+    }
+
+    #[inline(always)]
+    fn keeps(&self, address: Address, family: u8, interface: u32) -> bool {
+        route::keeps(self.ctx, address, family, interface)
     }
 
     #[inline(always)]

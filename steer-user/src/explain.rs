@@ -264,6 +264,9 @@ impl Words<'_> {
             Verdict::Quic => "left to the program for QUIC".to_owned(),
             Verdict::Pass => "passed to the kernel untouched: not for a service".to_owned(),
             Verdict::Drop(reason) => format!("dropped: {}", reason.name()),
+            Verdict::ResetClient => {
+                "its flow was idle for too long: the client gets a TCP reset".to_owned()
+            }
             Verdict::Reset => "answered with a TCP reset".to_owned(),
             Verdict::Deliver(target) => format!(
                 "sent to {} at {} {}",

@@ -103,7 +103,7 @@ async fn set_up(backends: &[Backend], mode: Mode) -> Result<Xdp> {
         SOURCE_V6.into(),
     ] {
         services.push(Service {
-            flags: service_flags::ADDRESS,
+            flags: service_flags::ADDRESS | service_flags::ADDRESS_TCP | service_flags::ADDRESS_UDP,
             ..service(address, 0)
         });
     }

@@ -61,4 +61,13 @@ pub struct Config {
     pub nat_openings: u32,
     /// How connection ids of QUIC are laid out.
     pub cids: CidLayouts,
+    /// Leads from a MAC address to its place in [`OWN_MACS`](super::maps::OWN_MACS); 0 takes frames for any.
+    pub mac_seed: u64,
+    /// The shortest time without a packet after which a TCP flow of `nat` may be gone, in ticks.
+    pub nat_idle_min_ms: u32,
+    /// Counts changes of [`ROUTERS`](super::maps::ROUTERS): ways back with another number are looked up anew.
+    pub routers_epoch: u16,
+    /// The smallest of the interfaces' [`Interface::mtu`](super::Interface::mtu); 0 if none is known. The daemon
+    /// writes it with them.
+    pub least_mtu: u16,
 }

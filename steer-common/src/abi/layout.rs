@@ -4,9 +4,9 @@
 
 use super::{
     Address, Admission, Back, Bank, CidKey, CidLayouts, ClassKey, ClassMatch, Config, DscpTable,
-    FlowEntry, FlowKey, FragmentEntry, FragmentKey, Macs, Measured, Member, MemberCounters,
-    NatForward, NatReverse, NatTimeouts, Opening, Refusals, Service, ServiceKey, Signals, Slot,
-    SourceKey, SourceLimit,
+    FlowEntry, FlowKey, FragmentEntry, FragmentKey, Interface, Macs, Measured, Member,
+    MemberCounters, NatForward, NatReverse, NatTimeouts, Opening, Refusals, RouterKey, Service,
+    ServiceKey, Signals, Slot, SourceKey, SourceLimit,
 };
 
 /// A part of a type.
@@ -86,18 +86,19 @@ whole! {
 }
 
 fields! {
-    Admission: due pressure _pad;
+    Admission: due pressure nat_idle_ms;
     Back: macs tags interface tags_len;
     Bank: seed displacement_mask service_mask any_port _pad;
     CidKey: server_id service rotation server_id_len _pad;
     ClassMatch: policy table;
     Config: active nat_v4 nat_v6 banks flow_seed outer_v4 outer_v6 nat_port_first nat_port_count
         nat_retry_ms outer_v4_bits outer_v6_bits gue_port denies nat_timeouts burst_gap_us nat_openings
-        cids;
+        cids mac_seed nat_idle_min_ms routers_epoch least_mtu;
     FlowEntry: last_ms slot member stamp _pad;
     FlowKey: source destination source_port destination_port protocol family member;
     FragmentEntry: at_ms source_port destination_port member protocol fate;
     FragmentKey: source destination id protocol family _pad;
+    Interface: index group mtu _pad;
     Member: address macs interface state flags mode family port service backend region _pad mtu vlan
         max_in_flight _reserved;
     MemberCounters: packets bytes flows replies requests answers;
@@ -106,6 +107,7 @@ fields! {
         heard_ns back;
     NatTimeouts: idle_ms udp_idle_ms opening_ms closed_ms;
     Opening: key opened_ms _pad;
+    RouterKey: mac interface _pad;
     Service: key slots_start slots_len flags id limit regions flow_interval classes priority _pad
         flow_burst;
     ServiceKey: address port protocol family class;

@@ -13,6 +13,7 @@ mod counters;
 mod flow;
 mod fragment;
 mod layout;
+mod link;
 mod measure;
 mod member;
 mod nat;
@@ -29,6 +30,7 @@ pub use counters::{MemberCounters, begins};
 pub use flow::{FlowEntry, FlowKey, STAMP_SHIFT, STAMP_TICKS};
 pub use fragment::{FragmentEntry, FragmentFate, FragmentKey};
 pub use layout::{Field, Layout};
+pub use link::{Interface, RouterKey, first_mac, mac_word, own_mac_place};
 pub use measure::{BUCKETS, Measure, Measured, Signal, Signals, bucket, bucket_start};
 pub use member::{Member, MemberState, Mode, member_flags};
 pub use nat::{Back, NatForward, NatReverse, NatTimeouts, Opening, nat_state};
@@ -41,7 +43,7 @@ pub use trace::{
 
 /// Version of the maps' layout. Part of the pin path. A daemon of another version takes over what is
 /// pinned: [`Layout`] says how.
-pub const ABI_VERSION: u32 = if cfg!(feature = "next-abi") { 3 } else { 2 };
+pub const ABI_VERSION: u32 = if cfg!(feature = "next-abi") { 4 } else { 3 };
 
 /// Times in the maps, `*_ms`, are nanoseconds of the monotonic clock shifted right by this, cut to 32
 /// bits: milliseconds but for 5 %, without a division for each packet.
@@ -93,11 +95,17 @@ pub const DENIED: u32 = 1 << 16;
 pub const DECAP_SOURCES: u32 = 1024;
 /// Server ids of QUIC connection ids, over all services and layouts.
 pub const CIDS: u32 = 1 << 15;
+/// Places for the node's own MAC addresses.
+pub const OWN_MACS: u32 = 1 << 12;
+/// Places for interfaces. Of two whose indexes share one only the first is known there.
+pub const INTERFACES: u32 = 1 << 8;
+/// MAC addresses of routers, and of those that others took over from.
+pub const ROUTERS: u32 = 1 << 10;
 /// Interfaces that packets can be redirected to.
 pub const PORTS: u32 = 64;
 
 /// Names of the programs in [`maps::PROGRAMS`], by their index there.
-pub const PROGRAMS: [&str; 10] = [
+pub const PROGRAMS: [&str; 12] = [
     "steer_rare",
     "steer_follow",
     "steer_too_big",
@@ -108,6 +116,8 @@ pub const PROGRAMS: [&str; 10] = [
     "steer_v6",
     "steer_quic",
     "steer_translate",
+    "steer_reset",
+    "steer_martian",
 ];
 /// Index in [`maps::PROGRAMS`] of the program for first fragments.
 pub const RARE: u32 = 0;
@@ -130,6 +140,10 @@ pub const V6: u32 = 7;
 pub const QUIC: u32 = 8;
 /// Index of the program that rewrites addresses of QUIC packets.
 pub const TRANSLATE: u32 = 9;
+/// Index of the program that answers TCP segments with resets.
+pub const RESET: u32 = 10;
+/// Index of the program for packets from sources that there are not.
+pub const MARTIAN: u32 = 11;
 
 /// Name of the program that packets come to first while programs of another version take over.
 pub const GATE: &str = "steer_gate";
@@ -210,6 +224,14 @@ pub mod maps {
     pub const TRACE_PROGRAMS: &str = "TRACE_PROGRAMS";
     /// Devmap hash of interfaces, by index.
     pub const PORTS: &str = "PORTS";
+    /// Array of `u64`, mapped: the node's MAC addresses, each at its
+    /// [`own_mac_place`](super::own_mac_place).
+    pub const OWN_MACS: &str = "OWN_MACS";
+    /// Array of [`Interface`](super::Interface), mapped.
+    pub const INTERFACES: &str = "INTERFACES";
+    /// Hash of [`RouterKey`](super::RouterKey) to [`Back`](super::Back): the way to whoever a router's
+    /// frames came from. Where another router took over it is the way to that one.
+    pub const ROUTERS: &str = "ROUTERS";
     /// Trie of prefixes of outer source [`Address`](super::Address)es that the decap program accepts.
     pub const DECAP_SOURCES: &str = "DECAP_SOURCES";
     /// Array of one `u32`: the UDP port of GUE that the decap program takes.
@@ -238,11 +260,12 @@ abi! {
     Macs: 16,
     CidKey: 16,
     CidLayouts: 16,
-    Config: 152,
+    Config: 168,
     FlowKey: 40,
     FlowEntry: 16,
     FragmentKey: 40,
     FragmentEntry: 12,
+    Interface: 16,
     Member: if cfg!(feature = "next-abi") { 72 } else { 64 },
     MemberCounters: 48,
     Measured: 3328,
@@ -251,6 +274,7 @@ abi! {
     NatTimeouts: 16,
     Opening: 48,
     Refusals: 64,
+    RouterKey: 16,
     Service: 64,
     Signals: 32,
     Slot: 8,

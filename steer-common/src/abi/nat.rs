@@ -42,8 +42,34 @@ pub struct Back {
     pub tags: u64,
     /// Interface that the client's packets come in by.
     pub interface: u32,
-    /// Length of `tags` in bytes: 0, 4 or 8.
+    /// Length of `tags` in bytes, 0, 4 or 8. The upper 16 bits are the
+    /// [`Config::routers_epoch`](super::Config::routers_epoch) when the way was looked up last: one word, because
+    /// of two the stack of programs has no room.
     pub tags_len: u32,
+}
+
+impl Back {
+    /// Length of the tags in bytes.
+    #[inline(always)]
+    pub const fn tag_bytes(&self) -> u32 {
+        self.tags_len & 0xc
+    }
+
+    /// Number of the ways to routers when the way was looked up last.
+    #[inline(always)]
+    pub const fn epoch(&self) -> u16 {
+        (self.tags_len >> 16) as u16
+    }
+
+    /// The same way, looked up with ways to routers of this number.
+    #[inline(always)]
+    #[must_use]
+    pub const fn looked_up(self, epoch: u16) -> Self {
+        Self {
+            tags_len: self.tags_len & 0xffff | (epoch as u32) << 16,
+            ..self
+        }
+    }
 }
 
 /// What a backend's packet becomes.
@@ -171,6 +197,20 @@ pub struct NatTimeouts {
 }
 
 impl NatTimeouts {
+    /// The same with another time for open flows, unless it is 0.
+    #[inline(always)]
+    #[must_use]
+    pub const fn with_idle(self, idle_ms: u32) -> Self {
+        if idle_ms == 0 {
+            return self;
+        }
+        Self {
+            idle_ms,
+            udp_idle_ms: idle_ms,
+            ..self
+        }
+    }
+
     /// Whether a flow whose ends have said all this is gone, after so long without a packet.
     #[inline(always)]
     pub const fn is_gone(&self, is_tcp: bool, state: u8, idle: u32) -> bool {

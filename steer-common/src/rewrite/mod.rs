@@ -10,7 +10,7 @@ mod too_big;
 
 pub(crate) use encap::{encap, overhead};
 pub(crate) use nat::{back, forward};
-pub(crate) use reset::reset;
+pub(crate) use reset::{reset, reset_client};
 pub(crate) use too_big::too_big;
 
 use crate::{

@@ -6,8 +6,8 @@
 mod ip;
 mod transport;
 
-pub(crate) use ip::Network;
 pub use ip::{IPV4_HEADER, IPV6_HEADER};
+pub(crate) use ip::{Network, is_extension};
 pub use transport::{ACK, FIN, RST, SYN};
 pub(crate) use transport::{Transport, UDP_HEADER};
 

@@ -103,6 +103,8 @@ pub struct Controller<D> {
     pub(super) swept: Instant,
     /// Whether a sweep is under way.
     pub(super) sweeping: bool,
+    /// Nat flows that the last sweep left.
+    pub(super) nat_entries: usize,
     /// What the slow loop remembers of each table, by service.
     pub(super) balances: HashMap<String, balance::State>,
     /// Whether it makes steps; else it only keeps what others made.
@@ -177,6 +179,7 @@ impl<D: Dataplane> Controller<D> {
             frozen: adopted.then_some(now + FROZEN),
             swept: now,
             sweeping: false,
+            nat_entries: 0,
             handover: None,
             balances: HashMap::new(),
             steps: true,
@@ -237,6 +240,7 @@ impl<D: Dataplane> Controller<D> {
         ops.push(Op::Sources(self.config.nat.addresses.clone()));
         ops.push(Op::Denied(self.config.admission.deny.clone()));
         ops.push(Op::Settings(self.tuning.settings(&self.config)));
+        ops.extend(self.nat_idle_ops());
         ops.push(Op::Cids(self.cids()));
         ops.push(Op::Publish(services, classes, limits));
         ops.extend(self.member_ops());
@@ -409,6 +413,7 @@ impl<D: Dataplane> Controller<D> {
             self.sweeping = false;
             let sweep = sweep?;
             slots::untrack(&mut self.dataplane, &self.tables, &sweep);
+            self.nat_entries = sweep.nat_flows.iter().map(|n| *n as usize).sum();
             self.note_flows(&sweep);
             self.correct_in_flight(&sweep);
             self.passive.take(&sweep);
@@ -425,7 +430,9 @@ impl<D: Dataplane> Controller<D> {
     /// # Errors
     /// If the data path cannot be written.
     pub(super) fn retune(&mut self) -> Result<()> {
-        self.apply(vec![Op::Settings(self.tuning.settings(&self.config))])
+        let mut ops = vec![Op::Settings(self.tuning.settings(&self.config))];
+        ops.extend(self.nat_idle_ops());
+        self.apply(ops)
     }
 
     /// Does what is due by time, and soon: takes in what connections tell of backends, and makes the
@@ -445,6 +452,7 @@ impl<D: Dataplane> Controller<D> {
         self.dataplane.sweep(SweepLimits {
             flow_idle_ms: desired::idle_ms(&self.config),
             nat: self.tuning.settings(&self.config).nat_timeouts,
+            nat_idle: self.nat_idle(),
             silence: self.config.nat.silence,
         })
     }

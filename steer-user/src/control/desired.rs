@@ -271,24 +271,28 @@ pub(super) fn nat_sources(config: &Config) -> Vec<Service> {
 
 /// Entries by which fragments for one of the services' addresses are found, whatever their port.
 pub(super) fn addresses(services: &[Service]) -> Vec<Service> {
-    let mut found: Vec<ServiceKey> = Vec::new();
+    let mut found: Vec<Service> = Vec::new();
     for service in services {
         let key = ServiceKey {
             port: 0,
             protocol: 0,
             ..service.key
         };
-        if !found.contains(&key) {
-            found.push(key);
+        let flag = match service.key.protocol {
+            6 => service_flags::ADDRESS_TCP,
+            _ => service_flags::ADDRESS_UDP,
+        };
+        match found.iter_mut().find(|known| known.key == key) {
+            Some(known) => known.flags |= flag,
+            None => found.push(Service {
+                key,
+                flags: service_flags::ADDRESS | flag,
+                id: NO_SERVICE,
+                ..Service::default()
+            }),
         }
     }
-    let entry = |key| Service {
-        key,
-        flags: service_flags::ADDRESS,
-        id: NO_SERVICE,
-        ..Service::default()
-    };
-    found.into_iter().map(entry).collect()
+    found
 }
 
 /// A member, but for its state and its next hop.

@@ -18,6 +18,7 @@ mod interfaces;
 mod made;
 mod members;
 mod meters;
+mod nat_idle;
 mod operator;
 mod panic;
 mod passive;

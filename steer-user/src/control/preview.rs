@@ -142,6 +142,7 @@ impl<D: Dataplane> Controller<D> {
             frozen: None,
             swept: now,
             sweeping: false,
+            nat_entries: 0,
             handover: None,
             balances: self.balances.clone(),
             steps: true,

@@ -299,6 +299,9 @@ impl Dataplane for Memory {
             nat_sources: Vec::new(),
             denied: Vec::new(),
             cids: self.cids.clone(),
+            own_macs: Vec::new(),
+            interfaces: Vec::new(),
+            routers: BTreeMap::new(),
         }
     }
 

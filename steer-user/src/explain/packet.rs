@@ -128,6 +128,7 @@ pub fn fate(dataplane: &dyn Dataplane, question: &PacketQuestion) -> Fate {
     tables.now_ms.set(now_ms());
     tables.now_ns.set(now_ns());
     tables.now_fine.set(now_ns());
+    tables.use_kernel(question.interface);
     let admission = tables.admission.borrow().clone();
     let mut met = Met::default();
     loop {

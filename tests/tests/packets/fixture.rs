@@ -166,6 +166,7 @@ impl Fixture {
         let host = HostTables::new(maps.snapshot());
         let measured = (5..=8).map(|id| (id, Measured::default()));
         host.measured.borrow_mut().extend(measured);
+        host.use_kernel(INTERFACE);
         Self {
             xdp,
             host,
@@ -559,7 +560,9 @@ fn services() -> Vec<Service> {
     }
     let vips = vip::KNOWN.into_iter().flat_map(|last| [v4(last), v6(last)]);
     for address in vips.chain([OUTER_V4.into(), OUTER_V6.into()]) {
-        services.push(service(address, 0, 0, 0, service_flags::ADDRESS));
+        let flags =
+            service_flags::ADDRESS | service_flags::ADDRESS_TCP | service_flags::ADDRESS_UDP;
+        services.push(service(address, 0, 0, 0, flags));
     }
     for outer in [IpAddr::from(OUTER_V4), OUTER_V6.into()] {
         for protocol in [6, 17] {

@@ -27,4 +27,5 @@ mod parse;
 mod passive;
 mod ports;
 mod quic;
+mod strangers;
 mod sweep;

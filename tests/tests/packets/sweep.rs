@@ -15,6 +15,7 @@ const LIMITS: SweepLimits = SweepLimits {
         opening_ms: 20_000,
         closed_ms: 10_000,
     },
+    nat_idle: Vec::new(),
     silence: Duration::from_secs(5),
 };
 

@@ -20,6 +20,7 @@ const LIMITS: SweepLimits = SweepLimits {
         opening_ms: 30_000,
         closed_ms: 10_000,
     },
+    nat_idle: Vec::new(),
     silence: Duration::from_secs(30),
 };
 /// How often the loop has something to do meanwhile.
