@@ -106,6 +106,9 @@ fn cargo(toolchain: &Toolchain, ebpf: &Path, target_dir: &Path) -> Command {
         // Otherwise each zeroed value is a call of a loop over its bytes, which the verifier follows byte
         // by byte and which Linux 6.1 counts as 32 bytes of stack.
         "-Clink-arg=--disable-expand-memcpy-in-order".to_owned(),
+        // All of a program is one function. Closures that several programs share would become functions of their own,
+        // with all that they refer to in memory, for which the stack has no room.
+        "-Clink-arg=--llvm-args=-inline-threshold=100000".to_owned(),
         "-Ctarget-cpu=v3".to_owned(),
     ];
     command

@@ -73,6 +73,7 @@ fn tables() -> Memory {
         idle_ms: 60_000,
         udp_idle_ms: 60_000,
         opening_ms: 30_000,
+        udp_opening_ms: 30_000,
         closed_ms: 10_000,
     };
     config.burst_gap_us = 2000;

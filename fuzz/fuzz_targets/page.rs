@@ -16,6 +16,10 @@ fuzz_target!(|page: &str| {
             Engine::Triton,
             Engine::TrtllmServe,
             Engine::LlamaCpp,
+            Engine::Dynamo,
+            Engine::Ollama,
+            Engine::RayServe,
+            Engine::Nim,
         ];
         let profile = |engine| Profile::of(engine).expect("it is tested");
         engines.map(profile).into()

@@ -4,7 +4,9 @@
 //! tracking", CoNEXT 2020; the slot's previous owner is Beamer's idea, NSDI 2018).
 
 use crate::{
-    abi::{Config, FlowEntry, Member, Mode, REGIONS, Service, Slot, member_flags, service_flags},
+    abi::{
+        Config, FlowEntry, Member, Mode, REGIONS, Service, Slot, age, member_flags, service_flags,
+    },
     admission::refusal,
     flight, hash,
     quic::{Look, Said},
@@ -62,7 +64,21 @@ pub(crate) fn choose<'t, T: Tables>(
     if said.member != 0
         && let Some(member) = for_open(tables, service, said.member)
     {
-        return Choice::of(said.member, member);
+        // Whoever has seen an id can name its server, so that this is no way past limits.
+        if !said.opens || !is_limited(service) {
+            return Choice::of(said.member, member);
+        }
+        if handshake(packet, tables, config, said, false) != 0 {
+            return Choice::of(said.member, member);
+        }
+        if let Some(reason) = refusal(packet, tables, service) {
+            return Choice::none(reason);
+        }
+        remember_handshake(packet, tables, service.slots_start, said.member, said);
+        return Choice {
+            is_new: true,
+            ..Choice::of(said.member, member)
+        };
     }
     if service.slots_len == 0 {
         tables.note(Step::EndOfChain);
@@ -79,7 +95,22 @@ pub(crate) fn choose<'t, T: Tables>(
     // Whether the flow table names a member that the flow leaves now, for good: it would go back
     // there with the member's return.
     let mut left = false;
+    if said.opens && said.member == 0 {
+        let tracked = slot.track != 0;
+        let id = handshake(packet, tables, config, said, tracked);
+        if id != 0 {
+            tables.note(Step::Remembered(id));
+            if let Some(member) = for_open(tables, service, id) {
+                return Choice::of(id, member);
+            }
+        }
+        if tracked {
+            // It would win over what is remembered of the new flow.
+            tables.forget(&packet.key);
+        }
+    }
     if slot.track != 0
+        && !said.opens
         && said.member == 0
         && let Some(id) = remembered(packet, tables, index, opens)
     {
@@ -135,7 +166,16 @@ pub(crate) fn choose<'t, T: Tables>(
     tables.note(Step::Picked(id));
     // What a nat member needs to know of a flow is in the nat table.
     let differs = sticky && id != slot.owner && !is_nat;
-    if (left || differs) && !remember(packet, tables, index, id, opens) {
+    if said.opens && sticky {
+        let done = remember_handshake(packet, tables, index, id, said);
+        if differs {
+            if !done {
+                return Choice::none(DropReason::FlowTableFull);
+            }
+            tables.mark_track(index);
+            tables.note(Step::Insert(id));
+        }
+    } else if (left || differs) && !remember(packet, tables, index, id, opens) {
         return Choice::none(DropReason::FlowTableFull);
     }
     Choice {
@@ -184,7 +224,7 @@ fn remember<T: Tables>(packet: &Packet, tables: &T, slot: u32, member: u16, open
         slot,
         member,
         stamp: 0,
-        _pad: [0; 2],
+        ids: [0; 4],
     };
     let done = if opens {
         tables.remember_new(&packet.key, &entry)
@@ -197,6 +237,99 @@ fn remember<T: Tables>(packet: &Packet, tables: &T, slot: u32, member: u16, open
     tables.mark_track(slot);
     tables.note(Step::Insert(member));
     true
+}
+
+/// Whether a service takes only so many new flows.
+#[inline(always)]
+const fn is_limited(service: &Service) -> bool {
+    service.flags & service_flags::SHEDS != 0 || service.limit != 0 || service.flow_interval != 0
+}
+
+/// The member of the handshake that a packet of QUIC which opens connections is a part of; 0 if there is none. The
+/// ClientHello may take several packets, and be sent again; the client's next ones have an id that the server chose, in
+/// answer to a Retry as well. More ids are another connection's. `tracked` is whether the flow table is to be looked
+/// at as well.
+#[inline(always)]
+fn handshake<T: Tables>(
+    packet: &Packet,
+    tables: &T,
+    config: &Config,
+    said: Said,
+    tracked: bool,
+) -> u16 {
+    if let Some(mut entry) = tables.new_flow(&packet.key) {
+        let is_over = age(tables.now_ms(), entry.last_ms) > config.nat_timeouts.opening_ms;
+        let known = add_id(&mut entry.ids, said.id);
+        if is_over || known == Known::No as u8 {
+            return 0;
+        }
+        // If that cannot be written, the next packet tries again.
+        if known == Known::Now as u8 {
+            tables.remember_new(&packet.key, &entry);
+        }
+        return entry.member;
+    }
+    if !tracked {
+        return 0;
+    }
+    let member = tables.with_flow(&packet.key, |entry| {
+        if add_id(&mut entry.ids, said.id) == Known::No as u8 {
+            0
+        } else {
+            entry.member
+        }
+    });
+    member.unwrap_or(0)
+}
+
+/// Whether a handshake has a connection id.
+#[repr(u8)]
+enum Known {
+    /// It has others, as many as one may have.
+    No = 0,
+    /// It had it before.
+    Before = 1,
+    /// It has it from now on.
+    Now = 2,
+}
+
+/// Adds a hash of a connection id to those of a handshake, if there is room: the id that the client chose, that of a
+/// Retry, and the server's. What this returns is a [`Known`].
+#[inline(always)]
+fn add_id(ids: &mut [u8; 4], id: u8) -> u8 {
+    let [first, second, third, _] = *ids;
+    if first == id || second == id || third == id {
+        return Known::Before as u8;
+    }
+    if first == 0 {
+        ids[0] = id;
+    } else if second == 0 {
+        ids[1] = id;
+    } else if third == 0 {
+        ids[2] = id;
+    } else {
+        return Known::No as u8;
+    }
+    Known::Now as u8
+}
+
+/// Remembers a handshake. False if that failed.
+#[inline(always)]
+fn remember_handshake<T: Tables>(
+    packet: &Packet,
+    tables: &T,
+    slot: u32,
+    member: u16,
+    said: Said,
+) -> bool {
+    let entry = FlowEntry {
+        last_ms: tables.now_ms(),
+        slot,
+        member,
+        stamp: 0,
+        ids: [said.id, 0, 0, 0],
+    };
+    tables.remember_new(&packet.key, &entry)
 }
 
 /// The member for an open flow, if it can go on there.
@@ -295,11 +428,11 @@ const fn end_of_chain(packet: &Packet, service: &Service) -> DropReason {
 }
 
 /// A reset, if wanted and where one may be sent: never in answer to a reset (RFC 9293 section
-/// 3.10.7.1).
+/// 3.10.7.1), and not to a fragment, whose checksum nobody can check.
 #[inline(always)]
 const fn refuse(packet: &Packet, reset: bool, reason: DropReason) -> DropReason {
-    let is_quote = packet.part as u8 == Part::Quote as u8;
-    if reset && packet.is_tcp() && packet.tcp_flags & RST == 0 && !is_quote {
+    let is_whole = packet.part as u8 == Part::Packet as u8;
+    if reset && packet.is_tcp() && packet.tcp_flags & RST == 0 && is_whole {
         return DropReason::Reset;
     }
     reason

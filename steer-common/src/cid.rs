@@ -1,9 +1,11 @@
-//! QUIC connection ids that say which server they belong to: draft-ietf-quic-load-balancers-21, in
-//! plaintext.
+//! QUIC connection ids that name their server: draft-ietf-quic-load-balancers-21, in plaintext or
+//! encrypted.
 //!
 //! The first octet has three bits of "config rotation" (section 3.1), which choose a layout, and
 //! five that are random or say the length (section 3.3). Behind it come the server id and a nonce
 //! (section 5.2). Bits 0b111 mean that the id says nothing (section 3.2).
+
+pub mod cipher;
 
 use crate::abi::CidLayouts;
 
@@ -92,8 +94,25 @@ impl CidLayouts {
             let index = usize::from(rotation);
             self.server_id[index] = layout.map_or(0, |layout| layout.server_id);
             self.length[index] = layout.map_or(0, |layout| layout.cid_len() as u8);
+            self.encrypted &= !(1 << rotation);
         }
         self
+    }
+
+    /// Has ids of a rotation below [`ROTATIONS`] decrypted, by its [`CidCipher`](crate::abi::CidCipher).
+    #[must_use]
+    pub fn with_encryption(self, rotation: u8) -> Self {
+        let mut layouts = self.with(rotation, None);
+        if rotation < ROTATIONS {
+            layouts.encrypted |= 1 << rotation;
+        }
+        layouts
+    }
+
+    /// Whether ids of a rotation are encrypted.
+    #[inline(always)]
+    pub(crate) const fn is_encrypted(&self, rotation: u8) -> bool {
+        self.encrypted >> (rotation & 7) & 1 != 0
     }
 
     /// The layout of a rotation.
@@ -144,6 +163,13 @@ impl Cid {
     /// Its bytes.
     pub fn bytes(&self) -> &[u8] {
         &self.bytes[..usize::from(self.len)]
+    }
+
+    /// The same id with all but its first octet encrypted.
+    #[must_use]
+    pub fn encrypted(mut self, key: &[u8; 16]) -> Self {
+        cipher::encrypt(key, &mut self.bytes[1..usize::from(self.len)]);
+        self
     }
 }
 

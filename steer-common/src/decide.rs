@@ -9,7 +9,7 @@ use crate::{
     class::classify,
     hash::ServiceHash,
     nat,
-    quic::Look,
+    quic::{Look, Said},
     tables::{Step, Tables},
     verdict::{DropReason, Target, Verdict},
     wire::{Packet, Part},
@@ -18,16 +18,16 @@ use crate::{
 /// Decides what to do with a packet, and notes in the tables what must be remembered of it. `look` says
 /// what a packet for a service of QUIC says of its connection.
 #[inline(always)]
-pub fn decide<T: Tables>(packet: &Packet, tables: &T, look: &impl Look) -> Verdict {
+pub fn decide<T: Tables, L: Look>(packet: &Packet, tables: &T, look: &L) -> Verdict {
     decide_for(packet, tables, look, &mut None)
 }
 
 /// As [`decide`], with the member of [`Verdict::Deliver`] in `chosen`, so that it is not looked up again.
 #[inline(always)]
-pub(crate) fn decide_for<'t, T: Tables>(
+pub(crate) fn decide_for<'t, T: Tables, L: Look>(
     packet: &Packet,
     tables: &'t T,
-    look: &impl Look,
+    look: &L,
     chosen: &mut Option<&'t Member>,
 ) -> Verdict {
     tables.see(&packet.key);
@@ -39,7 +39,7 @@ pub(crate) fn decide_for<'t, T: Tables>(
     };
     if service.flags & (service_flags::NAT_SOURCE | service_flags::QUIC) != 0 {
         if service.flags & service_flags::NAT_SOURCE != 0 {
-            return nat::reply(packet, tables, config);
+            return nat::reply(packet, tables, look, config);
         }
         if let Some(verdict) = look.quic(packet, tables, config, service, chosen) {
             return verdict;
@@ -50,10 +50,10 @@ pub(crate) fn decide_for<'t, T: Tables>(
 
 /// Decides what to do with a packet for a service.
 #[inline(always)]
-pub(crate) fn steered<'t, T: Tables>(
+pub(crate) fn steered<'t, T: Tables, L: Look>(
     packet: &Packet,
     tables: &'t T,
-    look: &impl Look,
+    look: &L,
     config: &Config,
     service: &'t Service,
     chosen: &mut Option<&'t Member>,
@@ -73,11 +73,25 @@ pub(crate) fn steered<'t, T: Tables>(
     };
     let mut avoid = 0;
     if service.flags & service_flags::HAS_NAT != 0 && !look.is_quic(service) {
-        match nat::known(packet, tables, config, service) {
+        match nat::known(packet, tables, look, config, service) {
             nat::Known::Decided(verdict) => return verdict,
             nat::Known::Unknown { avoid: member } => avoid = member,
         }
     }
+    assign(packet, tables, look, (said, avoid), config, service, chosen)
+}
+
+/// Decides which member of a service or class gets a packet that the nat table does not know. `avoid` did not answer its flow.
+#[inline(always)]
+pub(crate) fn assign<'t, T: Tables, L: Look>(
+    packet: &Packet,
+    tables: &'t T,
+    look: &L,
+    (said, avoid): (Said, u16),
+    config: &Config,
+    service: &Service,
+    chosen: &mut Option<&'t Member>,
+) -> Verdict {
     let choice = choose(packet, look, said, tables, config, service, avoid);
     let Some(member) = choice.member else {
         if choice.refusal as u8 != DropReason::Reset as u8 {
@@ -124,10 +138,6 @@ fn translated(packet: &Packet, look: &impl Look, service: &Service, target: Targ
     // Nothing would look for the flow that is opened now.
     if service.flags & service_flags::HAS_NAT == 0 {
         return Verdict::Drop(DropReason::Internal);
-    }
-    // It would take a port, and be dropped with it.
-    if packet.ttl <= 1 {
-        return Verdict::Drop(DropReason::TtlExpired);
     }
     Verdict::Open(target)
 }
@@ -176,9 +186,13 @@ fn look_up<'t, T: Tables>(
 /// Whether an address is one that services or `nat` use.
 #[inline(always)]
 pub(crate) fn is_address<T: Tables>(tables: &T, address: Address, family: u8) -> bool {
-    let Some(config) = tables.config() else {
-        return false;
-    };
+    address_flags(tables, address, family).is_some()
+}
+
+/// The [`service_flags`] of an address that services or `nat` use.
+#[inline(always)]
+pub(crate) fn address_flags<T: Tables>(tables: &T, address: Address, family: u8) -> Option<u32> {
+    let config = tables.config()?;
     let active = config.active & 1;
     let key = ServiceKey {
         address,
@@ -187,5 +201,5 @@ pub(crate) fn is_address<T: Tables>(tables: &T, address: Address, family: u8) ->
         family,
         class: 0,
     };
-    look_up(&key, tables, active, &config.banks[active as usize]).is_some()
+    look_up(&key, tables, active, &config.banks[active as usize]).map(|found| found.flags)
 }

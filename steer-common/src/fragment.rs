@@ -1,19 +1,20 @@
 //! Fragments: the first one carries the decision, later ones follow it.
 //!
 //! Only first fragments have ports, so what became of them is remembered for as long as a receiver
-//! waits for the rest. A later one that comes before the first is dropped: nothing says where to.
+//! waits for the rest. A later one that comes before the first goes to the kernel where that keeps it to itself,
+//! and is dropped elsewhere: nothing says where to.
 
 use crate::{
     abi::{Address, FlowKey, FragmentEntry, FragmentFate, FragmentKey, age, service_flags},
     choose::may_serve,
     class::classify,
-    decide::{find, is_address},
+    decide::{address_flags, find},
     frame::Frame,
     nat,
     process::{Outcome, deliver, forward, give_back},
     tables::Tables,
     verdict::{DropReason, Target},
-    wire::{Network, PROTOCOL_TCP, Packet, Part, bare},
+    wire::{Network, PROTOCOL_TCP, PROTOCOL_UDP, Packet, Part, bare, is_extension},
 };
 
 /// How long a packet's parts may be apart, in ticks: what Linux waits (`ipfrag_time`), half of what
@@ -60,6 +61,20 @@ pub(crate) fn note<T: Tables>(
     tables.set_fragment(&key(addresses, flow.family, flow.protocol, id), &entry)
 }
 
+/// Whether a service of an address with these flags may be what a fragment of this protocol is for. In IPv6 that may
+/// be the number of another header.
+#[inline(always)]
+const fn may_be_served(flags: u32, family: u8, protocol: u8) -> bool {
+    const BOTH: u32 = service_flags::ADDRESS_TCP | service_flags::ADDRESS_UDP;
+    let wanted = match protocol {
+        PROTOCOL_TCP => service_flags::ADDRESS_TCP,
+        PROTOCOL_UDP => service_flags::ADDRESS_UDP,
+        _ if family == 6 && is_extension(protocol) => BOTH,
+        _ => 0,
+    };
+    flags & wanted != 0
+}
+
 /// Sends a later fragment where the first one went.
 #[inline(always)]
 pub(crate) fn follow<F: Frame, T: Tables>(
@@ -68,16 +83,20 @@ pub(crate) fn follow<F: Frame, T: Tables>(
     network: &Network,
     tables: &T,
 ) -> Outcome {
-    if !is_address(tables, network.destination, network.family) {
+    let Some(flags) = address_flags(tables, network.destination, network.family) else {
         return Outcome::PASSED;
-    }
+    };
     let fragment = Outcome::drop(DropReason::Fragment);
     let now = tables.now_ms();
     let addresses = (network.source, network.destination);
     let key = key(addresses, network.family, network.protocol, network.id);
     let entry = tables.fragment(&key);
     let Some(entry) = entry.filter(|entry| age(now, entry.at_ms) <= LIFETIME) else {
-        return fragment;
+        // A part of something that is the kernel's, or that came before the first one: the kernel puts together
+        // what is for itself. It must not forward what a service would have sent elsewhere.
+        let is_ours = may_be_served(flags, network.family, network.protocol);
+        let passes = !is_ours || tables.keeps(network.destination, network.family, interface);
+        return if passes { Outcome::PASSED } else { fragment };
     };
     if entry.fate == FragmentFate::Passed as u8 {
         return Outcome::PASSED;

@@ -3,6 +3,7 @@
 use crate::{
     abi::FlowKey,
     frame::Frame,
+    martian::is_martian_source,
     wire::{
         ACK, Network, PROTOCOL_ICMP, PROTOCOL_ICMPV6, PROTOCOL_TCP, PROTOCOL_UDP, Packet, Part,
         bare, inner,
@@ -34,6 +35,10 @@ pub(crate) fn quote<F: Frame>(frame: &F, interface: u32, network: &Network) -> O
         PROTOCOL_ICMPV6
     };
     if network.protocol != expected {
+        return None;
+    }
+    // The kernel drops it.
+    if is_martian_source(network.source, network.family) {
         return None;
     }
     let [kind, _] = frame.load::<u16>(network.transport)?.to_ne_bytes();

@@ -2,15 +2,22 @@
 
 use crate::{
     abi::{
-        Back, FOLLOW, FragmentFate, GENERAL, MAIN, Member, Mode, OPEN, QUIC, QUOTE, RARE, TOO_BIG,
-        TRANSLATE, V6,
+        Back, CHECK, FOLLOW, FragmentFate, GENERAL, MAIN, MARTIAN, Member, Mode, OPEN, QUIC,
+        QUIC_DECRYPT, QUOTE, RARE, RESET, RETRY, SEGMENT, TIME_EXCEEDED, TOO_BIG, TRANSLATE, V6,
+        VERIFY,
     },
+    answer::{self, answer_reset},
     decide::{decide, decide_for},
     frame::Frame,
-    quic::{Beside, Elsewhere, quic, translate},
+    martian::{is_martian, martian},
+    nat_check::check,
+    own::is_for_node,
+    quic::{Beside, Elsewhere, decrypt, quic, translate},
     rare::{follow, open, quote, rare, too_big},
     rewrite,
+    segment::{retry, segment, verify},
     tables::{NextHop, Tables},
+    time_exceeded::time_exceeded,
     verdict::{DropReason, Ends, Target, Verdict},
     wire::{Packet, Part, is_v6, parse, parse_v4, parse_v6},
 };
@@ -134,11 +141,19 @@ pub fn process<F: Frame, T: Tables>(frame: &mut F, interface: u32, tables: &T) -
             V6 => steer_v6(frame, interface, tables),
             GENERAL => general(frame, interface, tables),
             FOLLOW => follow(frame, interface, tables),
+            TIME_EXCEEDED => time_exceeded(frame, interface, tables),
             TOO_BIG => too_big(frame, interface, tables, argument),
             MAIN => steer(frame, interface, tables),
             OPEN => open(frame, interface, tables, argument),
-            QUIC => quic(frame, interface, tables),
+            QUIC => quic(frame, interface, tables, argument),
+            QUIC_DECRYPT => decrypt(frame, interface, tables),
             TRANSLATE => translate(frame, interface, tables, argument),
+            MARTIAN => martian(frame, interface, tables),
+            CHECK => check(frame, interface, tables, argument),
+            RESET => answer_reset(frame, interface, tables, argument),
+            SEGMENT => segment(frame, interface, tables),
+            RETRY => retry(frame, interface, tables, argument),
+            VERIFY => verify(frame, interface, tables, argument),
             _ => Outcome::drop(DropReason::Internal),
         };
     }
@@ -146,9 +161,13 @@ pub fn process<F: Frame, T: Tables>(frame: &mut F, interface: u32, tables: &T) -
 }
 
 /// Does all there is to do with an IPv4 packet, unless it is rare or has more headers than usual: those
-/// are left to [`general`], so that here all offsets are constants. IPv6 is left to [`steer_v6`].
+/// are left to [`general`], so that here all offsets are constants. IPv6 is left to [`steer_v6`]. Frames for other
+/// hosts are nobody's business here.
 #[inline(always)]
 pub fn steer<F: Frame, T: Tables>(frame: &mut F, interface: u32, tables: &T) -> Outcome {
+    if !is_for_node(frame, tables) {
+        return Outcome::PASSED;
+    }
     if is_v6(frame) {
         return Outcome::hand_over(V6, 0);
     }
@@ -161,9 +180,12 @@ pub fn steer_v4<F: Frame, T: Tables>(frame: &mut F, interface: u32, tables: &T) 
     let Some(packet) = parse_v4(frame, interface) else {
         return Outcome::hand_over(GENERAL, 0);
     };
+    if is_martian(&packet.key) {
+        return Outcome::hand_over(MARTIAN, 0);
+    }
     let mut member = None;
     let verdict = decide_for(&packet, tables, &Beside(&*frame), &mut member);
-    act(frame, &packet, tables, verdict, member, |_, _| true)
+    act(frame, &packet, tables, verdict, member)
 }
 
 /// As [`steer`], for IPv6.
@@ -172,9 +194,12 @@ pub fn steer_v6<F: Frame, T: Tables>(frame: &mut F, interface: u32, tables: &T) 
     let Some(packet) = parse_v6(frame, interface) else {
         return Outcome::hand_over(GENERAL, 0);
     };
+    if is_martian(&packet.key) {
+        return Outcome::hand_over(MARTIAN, 0);
+    }
     let mut member = None;
     let verdict = decide_for(&packet, tables, &Beside(&*frame), &mut member);
-    act(frame, &packet, tables, verdict, member, |_, _| true)
+    act(frame, &packet, tables, verdict, member)
 }
 
 /// Does all there is to do with a packet that may have VLAN tags, options or extension headers, unless
@@ -184,15 +209,30 @@ pub fn general<F: Frame, T: Tables>(frame: &mut F, interface: u32, tables: &T) -
     let Some(packet) = parse(frame, interface) else {
         return Outcome::hand_over(RARE, 0);
     };
+    if is_martian(&packet.key) {
+        return Outcome::hand_over(MARTIAN, 0);
+    }
     let packet = packet.hidden(frame);
-    let verdict = decide(&packet, tables, &Elsewhere);
-    act(frame, &packet, tables, verdict, None, |_, _| true)
+    let verdict = decide(&packet, tables, &Elsewhere(&*frame));
+    act(frame, &packet, tables, verdict, None)
 }
 
-/// Does to a packet what was decided, once `note` has taken note of where it is sent. What cannot be noted is
-/// dropped. `member` is the one that it is delivered to, if it is and was looked up already.
+/// Does to a packet what was decided. `member` is the one that it is delivered to, if it is and was looked up
+/// already.
 #[inline(always)]
 pub(crate) fn act<F: Frame, T: Tables>(
+    frame: &mut F,
+    packet: &Packet,
+    tables: &T,
+    verdict: Verdict,
+    member: Option<&Member>,
+) -> Outcome {
+    act_noted(frame, packet, tables, verdict, member, |_, _| true)
+}
+
+/// As [`act`], once `note` has recorded where the packet is sent. What cannot be recorded is dropped.
+#[inline(always)]
+pub(crate) fn act_noted<F: Frame, T: Tables>(
     frame: &mut F,
     packet: &Packet,
     tables: &T,
@@ -213,8 +253,13 @@ pub(crate) fn act<F: Frame, T: Tables>(
             };
             deliver(frame, packet, tables, target, member)
         }
+        // It would take a port, and end here with it.
+        Verdict::Open(_) if packet.ttl <= 1 => ENDED,
+        Verdict::Open(target) if packet.is_tcp() => Outcome::hand_over(VERIFY, target.id),
         Verdict::Open(target) => Outcome::hand_over(OPEN, target.id),
         Verdict::Quic => Outcome::hand_over(QUIC, 0),
+        Verdict::QuicDecrypt => Outcome::hand_over(QUIC_DECRYPT, 0),
+        Verdict::Judge => Outcome::hand_over(SEGMENT, 0),
         Verdict::Translate(target) => Outcome::hand_over(TRANSLATE, target.id),
         Verdict::Forward(target, ends) => {
             if !note(FragmentFate::Forwarded, target.id) {
@@ -228,16 +273,13 @@ pub(crate) fn act<F: Frame, T: Tables>(
             }
             give_back(frame, packet, tables, member, &ends, &back)
         }
-        Verdict::Reset => {
-            let done = rewrite::reset(frame, packet);
-            // The answer is sent, but the packet itself goes nowhere.
-            if done.is_ok() {
-                tables.count_drop(DropReason::Reset);
-            }
-            Outcome::of(done, packet.interface)
-        }
+        Verdict::Reset => Outcome::hand_over(RESET, answer::SENDER),
+        Verdict::Check => Outcome::hand_over(CHECK, packet.key.member),
     }
 }
+
+/// The packet ends here: its sender is told.
+pub(crate) const ENDED: Outcome = Outcome::hand_over(TIME_EXCEEDED, 0);
 
 /// Sends a packet to a member with its addresses as they are.
 #[inline(always)]
@@ -248,6 +290,9 @@ pub(crate) fn deliver<F: Frame, T: Tables>(
     target: Target,
     member: &Member,
 ) -> Outcome {
+    if packet.ttl <= 1 {
+        return ENDED;
+    }
     let Some(hop) = rewrite::next_hop(packet, tables, member) else {
         return Outcome::drop(DropReason::NoRoute);
     };
@@ -274,6 +319,9 @@ pub(crate) fn forward<F: Frame, T: Tables>(
     target: Target,
     ends: &Ends,
 ) -> Outcome {
+    if packet.ttl <= 1 {
+        return ENDED;
+    }
     let Some(member) = tables.member(target.id) else {
         return Outcome::drop(DropReason::Internal);
     };
@@ -298,9 +346,12 @@ pub(crate) fn give_back<F: Frame, T: Tables>(
     ends: &Ends,
     back: &Back,
 ) -> Outcome {
+    if packet.ttl <= 1 {
+        return ENDED;
+    }
     let done = rewrite::back(frame, packet, ends, back);
     if done.is_ok() && packet.part as u8 != Part::Quote as u8 {
-        tables.count_reply(member, packet.payload() != 0);
+        tables.count_reply(member, u64::from(packet.payload()));
     }
     Outcome::of(done, back.interface)
 }

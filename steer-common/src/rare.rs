@@ -3,13 +3,17 @@
 
 use crate::{
     abi::{
-        FOLLOW, FlowKey, FragmentFate, MAIN, OPEN, QUOTE, RARE, TOO_BIG, TRANSLATE, service_flags,
+        FOLLOW, FlowKey, FragmentFate, MAIN, MARTIAN, OPEN, QUOTE, RARE, TIME_EXCEEDED, TOO_BIG,
+        TRANSLATE, service_flags,
     },
     decide::{decide, find, is_address},
     fragment,
     frame::Frame,
-    icmp, nat,
-    process::{Outcome, act},
+    icmp,
+    integrity::header_is_intact,
+    martian::is_martian,
+    nat,
+    process::{Outcome, act, act_noted},
     quic::Nowhere,
     rewrite,
     tables::Tables,
@@ -34,12 +38,15 @@ pub fn rare<F: Frame, T: Tables>(frame: &mut F, interface: u32, tables: &T) -> O
     let Some(packet) = wire::packet(frame, interface, &network) else {
         return Outcome::PASSED;
     };
+    if is_martian(&packet.key) {
+        return Outcome::hand_over(MARTIAN, 0);
+    }
     let packet = Packet {
         part: Part::First,
         ..packet.hidden(frame)
     };
     let verdict = decide(&packet, tables, &Nowhere);
-    let outcome = act(frame, &packet, tables, verdict, None, |fate, member| {
+    let outcome = act_noted(frame, &packet, tables, verdict, None, |fate, member| {
         fragment::note(network.id, &packet, tables, fate, member)
     });
     if outcome.is_pass() && is_address(tables, packet.key.destination, packet.key.family) {
@@ -67,7 +74,7 @@ pub fn quote<F: Frame, T: Tables>(frame: &mut F, interface: u32, tables: &T) -> 
         ..packet.hidden(frame)
     };
     let verdict = decide(&packet, tables, &Nowhere);
-    settle(act(frame, &packet, tables, verdict, None, |_, _| true))
+    settle(act(frame, &packet, tables, verdict, None))
 }
 
 /// Sends a later fragment where the first one went.
@@ -99,6 +106,9 @@ pub fn too_big<F: Frame, T: Tables>(
     let Some(packet) = wire::bare(frame, interface, &network, network.protocol, [0, 0]) else {
         return Outcome::drop(DropReason::Internal);
     };
+    if !header_is_intact(frame, &packet) {
+        return Outcome::drop(DropReason::BadChecksum);
+    }
     let done = rewrite::too_big(frame, &packet, u32::from(mtu));
     if done.is_ok() {
         tables.count_drop(DropReason::TooBig);
@@ -139,7 +149,12 @@ pub fn open<F: Frame, T: Tables>(
         },
         ..packet
     };
-    match nat::open(&packet, tables, config, member, round) {
+    let numbers = if packet.is_tcp() {
+        packet.numbers(frame).unwrap_or_default()
+    } else {
+        [0; 2]
+    };
+    match nat::open(&packet, tables, config, (member, round), numbers) {
         Err(DropReason::NatPortsExhausted) if round + 1 < nat::ROUNDS => {
             Outcome::hand_over(OPEN, argument + MEMBERS)
         }
@@ -152,9 +167,12 @@ pub fn open<F: Frame, T: Tables>(
 
 /// Neither fragments nor ICMP errors are answered with ICMP errors.
 #[inline(always)]
-const fn settle(outcome: Outcome) -> Outcome {
+pub(crate) const fn settle(outcome: Outcome) -> Outcome {
     if outcome.is_handed_over() && outcome.program() == TOO_BIG {
         return Outcome::drop(DropReason::TooBig);
+    }
+    if outcome.is_handed_over() && outcome.program() == TIME_EXCEEDED {
+        return Outcome::drop(DropReason::TtlExpired);
     }
     outcome
 }

@@ -2,9 +2,9 @@
 
 use crate::{
     abi::{
-        Address, Admission, CidKey, ClassKey, ClassMatch, Config, FlowEntry, FlowKey,
-        FragmentEntry, FragmentKey, Macs, Member, NatForward, NatReverse, Opening, Service, Signal,
-        Slot, SourceKey, SourceLimit,
+        Address, Admission, Back, CidCipher, CidKey, ClassKey, ClassMatch, Config, FlowEntry,
+        FlowKey, FragmentEntry, FragmentKey, IcmpSource, Interface, LinkKey, Macs, Member,
+        NatForward, NatReverse, Opening, RouterKey, Service, Signal, Slot, SourceKey, SourceLimit,
     },
     cid::Server,
     verdict::DropReason,
@@ -55,6 +55,10 @@ pub struct NextHop {
     pub vlan: u16,
     /// Longest IP packet that it takes; 0 if that is not known.
     pub mtu: u16,
+    /// Interfaces that packets from there come in by: [`Member::reply_interfaces`].
+    /// The program has no use for them here, and no room on its stack.
+    #[cfg(feature = "user")]
+    pub reply_interfaces: [u32; 2],
 }
 
 /// Whether an entry was added.
@@ -166,6 +170,9 @@ pub trait Tables {
     /// The member that a server id of QUIC stands for.
     fn cid_member(&self, key: &CidKey) -> Option<u16>;
 
+    /// The cipher of connection ids with these first three bits.
+    fn cid_cipher(&self, rotation: u8) -> Option<&CidCipher>;
+
     /// Whether a client's address is denied.
     fn is_denied(&self, client: &Address) -> bool;
 
@@ -202,14 +209,30 @@ pub trait Tables {
     /// Whether one more ICMP error may be sent now (RFC 1812 section 4.3.2.8, RFC 4443 section 2.4).
     fn may_answer(&self) -> bool;
 
+    /// This node's addresses on a link, for ICMP errors.
+    fn icmp_source(&self, link: &LinkKey) -> Option<IcmpSource>;
+
     /// Asks the kernel's routing for the way to a member, because the daemon has not said it.
     fn route(&self, packet: &Packet, member: &Member) -> Option<NextHop>;
+
+    /// The MAC address of the node's at a place of [`OWN_MACS`](crate::abi::maps::OWN_MACS).
+    fn own_mac(&self, place: u32) -> Option<u64>;
+
+    /// What is known of an interface.
+    fn interface(&self, index: u32) -> Option<&Interface>;
+
+    /// The way to a router, or to the one that took over from it.
+    fn router(&self, key: &RouterKey) -> Option<Back>;
+
+    /// Whether the kernel forwards no packet for this address that comes in by an interface: it is the node's own,
+    /// or the node does not forward.
+    fn keeps(&self, address: Address, family: u8, interface: u32) -> bool;
 
     /// Counts a packet for a member, with what it begins: [`begins`](crate::abi::begins).
     fn count_member(&self, id: u16, bytes: u64, begins: u8);
 
-    /// Counts a packet from a member; `answers` if it has content.
-    fn count_reply(&self, id: u16, answers: bool);
+    /// Counts a packet from a member, with so many bytes of content.
+    fn count_reply(&self, id: u16, content: u64);
 
     /// Counts a drop that the program's result does not show.
     fn count_drop(&self, reason: DropReason);

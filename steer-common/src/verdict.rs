@@ -21,7 +21,8 @@ pub enum DropReason {
     NatPortsExhausted = 6,
     /// An open flow that the nat table does not know.
     NatUnknownFlow = 7,
-    /// It may travel no further: TTL or hop limit is used up.
+    /// It may travel no further: TTL or hop limit is used up. The sender is told, from this node's address on
+    /// the link that the packet came in by.
     TtlExpired = 8,
     /// There is no way to the next hop, or its MAC address is unknown.
     NoRoute = 9,
@@ -49,11 +50,18 @@ pub enum DropReason {
     Shed = 19,
     /// In the moment in which another version of the program takes over; the sender repeats it.
     Takeover = 20,
+    /// From a source that no packet from a network has, or from its own destination.
+    MartianSource = 21,
+    /// A backend's packet that came in by another interface than that of the next hop to the backend.
+    WrongInterface = 22,
+    /// A TCP segment that would open a flow or be answered, and whose checksum is wrong or, of a fragment, cannot be
+    /// verified.
+    BadChecksum = 23,
 }
 
 impl DropReason {
     /// All reasons, in the order of their numbers.
-    pub const ALL: [Self; 20] = [
+    pub const ALL: [Self; 23] = [
         Self::Malformed,
         Self::Fragment,
         Self::NoBackend,
@@ -74,6 +82,9 @@ impl DropReason {
         Self::SourceLimited,
         Self::Shed,
         Self::Takeover,
+        Self::MartianSource,
+        Self::WrongInterface,
+        Self::BadChecksum,
     ];
     /// Entries of the counters' array: one more than the largest number.
     pub const COUNT: u32 = 32;
@@ -101,6 +112,9 @@ impl DropReason {
             Self::SourceLimited => "source-limited",
             Self::Shed => "shed",
             Self::Takeover => "takeover",
+            Self::MartianSource => "martian-source",
+            Self::WrongInterface => "wrong-interface",
+            Self::BadChecksum => "bad-checksum",
         }
     }
 
@@ -124,7 +138,10 @@ impl DropReason {
             Self::FlowTableFull => "A flow that must be remembered could not be.",
             Self::NatPortsExhausted => "No port was free to translate a new flow with.",
             Self::NatUnknownFlow => "An open flow that the nat table does not know.",
-            Self::TtlExpired => "It may travel no further: TTL or hop limit is used up.",
+            Self::TtlExpired => {
+                "It may travel no further: TTL or hop limit is used up. The sender is told, from this node's \
+                 address on the link that the packet came in by."
+            }
             Self::NoRoute => "There is no way to the next hop, or its MAC address is unknown.",
             Self::NoHeadroom => "No room in front of the packet for another header.",
             Self::TooBig => {
@@ -153,6 +170,18 @@ impl DropReason {
             Self::Takeover => {
                 "In the moment in which another version of the program takes over; the sender \
                  repeats it."
+            }
+            Self::MartianSource => {
+                "From a source that no packet from a network has (loopback, multicast, broadcast, \
+                 unspecified, reserved), or from its own destination."
+            }
+            Self::WrongInterface => {
+                "A backend's packet that came in by another interface than that of the next hop to \
+                 the backend."
+            }
+            Self::BadChecksum => {
+                "A TCP segment that would open a flow or be answered, and whose checksum is wrong or, \
+                 of a fragment, cannot be verified."
             }
         }
     }
@@ -196,6 +225,8 @@ pub enum Verdict {
     Open(Target),
     /// For a service of QUIC: what its header says has to be looked at.
     Quic,
+    /// For a service of QUIC: its connection id may have to be decrypted first.
+    QuicDecrypt,
     /// Sent to a member with rewritten addresses, by the entry that the nat table has for this flow
     /// and member, or gets now: QUIC.
     Translate(Target),
@@ -203,6 +234,10 @@ pub enum Verdict {
     Forward(Target, Ends),
     /// A member's packet, sent to the client with the addresses that it knows.
     Return(u16, Ends, Back),
+    /// A TCP segment of a flow with rewritten addresses whose checksum and sequence numbers have to be looked at first.
+    Judge,
     /// Answered with a TCP reset.
     Reset,
+    /// Of a flow with rewritten addresses that has to be looked at first: by [`check`](crate::check).
+    Check,
 }

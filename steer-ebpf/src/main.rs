@@ -26,9 +26,11 @@ use aya_ebpf::{
 };
 use steer_common::{
     Outcome,
-    abi::{GENERAL, OPEN, QUIC, TRANSLATE, TraceVerdict, V6},
-    follow, general, open, quic, quote, rare, steer_v4, too_big, translate,
+    abi::{GENERAL, OPEN, QUIC, QUIC_DECRYPT, SEGMENT, TRANSLATE, TraceVerdict, V6, VERIFY},
+    answer_reset, check, decrypt, follow, general, is_for_node, martian, open, quic, quote, rare,
+    retry, segment, steer_v4, time_exceeded, too_big, translate,
     verdict::DropReason,
+    verify,
     wire::is_v6,
 };
 
@@ -42,16 +44,19 @@ use crate::{
 #[inline(always)]
 pub fn steer_main(ctx: XdpContext) -> u32 {
     let mut frame = XdpFrame::new(&ctx);
+    let Some(tables) = KernelTables::new(&ctx) else {
+        return xdp_action::XDP_PASS;
+    };
+    let interface = ctx.ingress_ifindex() as u32;
     // As `steer` says, but the kernel makes a plain jump of a tail call to a constant.
+    if !is_for_node(&frame, &tables) {
+        return finish(&ctx, Outcome::PASSED, interface);
+    }
     if is_v6(&frame) {
         // SAFETY: the array holds programs of this object only.
         unsafe { maps::PROGRAMS.tail_call(&ctx, V6) };
         return dropped(DropReason::Internal as u32);
     }
-    let Some(tables) = KernelTables::new(&ctx) else {
-        return xdp_action::XDP_PASS;
-    };
-    let interface = ctx.ingress_ifindex() as u32;
     let outcome = steer_v4(&mut frame, interface, &tables);
     finish(&ctx, outcome, interface)
 }
@@ -122,6 +127,17 @@ pub fn steer_too_big(ctx: XdpContext) -> u32 {
     finish(&ctx, outcome, interface)
 }
 
+/// Answers a packet whose TTL ends here.
+#[xdp]
+#[inline(always)]
+pub fn steer_time_exceeded(ctx: XdpContext) -> u32 {
+    let Some((mut frame, interface, tables)) = begin(&ctx) else {
+        return xdp_action::XDP_PASS;
+    };
+    let outcome = time_exceeded(&mut frame, interface, &tables);
+    finish(&ctx, outcome, interface)
+}
+
 /// Opens a flow with rewritten addresses.
 #[xdp]
 #[inline(always)]
@@ -140,7 +156,18 @@ pub fn steer_quic(ctx: XdpContext) -> u32 {
     let Some((mut frame, interface, tables)) = begin(&ctx) else {
         return xdp_action::XDP_PASS;
     };
-    let outcome = quic(&mut frame, interface, &tables);
+    let outcome = quic(&mut frame, interface, &tables, argument());
+    finish(&ctx, outcome, interface)
+}
+
+/// Decrypts the connection id of a packet of QUIC.
+#[xdp]
+#[inline(always)]
+pub fn steer_quic_decrypt(ctx: XdpContext) -> u32 {
+    let Some((mut frame, interface, tables)) = begin(&ctx) else {
+        return xdp_action::XDP_PASS;
+    };
+    let outcome = decrypt(&mut frame, interface, &tables);
     finish(&ctx, outcome, interface)
 }
 
@@ -152,6 +179,72 @@ pub fn steer_translate(ctx: XdpContext) -> u32 {
         return xdp_action::XDP_PASS;
     };
     let outcome = translate(&mut frame, interface, &tables, argument());
+    finish(&ctx, outcome, interface)
+}
+
+/// Verifies the checksum of a segment that opens a flow.
+#[xdp]
+#[inline(always)]
+pub fn steer_verify(ctx: XdpContext) -> u32 {
+    let Some((mut frame, interface, tables)) = begin(&ctx) else {
+        return xdp_action::XDP_PASS;
+    };
+    let outcome = verify(&mut frame, interface, &tables, argument());
+    finish(&ctx, outcome, interface)
+}
+
+/// Answers a TCP segment with a reset.
+#[xdp]
+#[inline(always)]
+pub fn steer_reset(ctx: XdpContext) -> u32 {
+    let Some((mut frame, interface, tables)) = begin(&ctx) else {
+        return xdp_action::XDP_PASS;
+    };
+    let outcome = answer_reset(&mut frame, interface, &tables, argument());
+    finish(&ctx, outcome, interface)
+}
+
+/// Looks twice at a flow with rewritten addresses.
+#[xdp]
+#[inline(always)]
+pub fn steer_check(ctx: XdpContext) -> u32 {
+    let Some((mut frame, interface, tables)) = begin(&ctx) else {
+        return xdp_action::XDP_PASS;
+    };
+    let outcome = check(&mut frame, interface, &tables, argument());
+    finish(&ctx, outcome, interface)
+}
+
+/// Drops a packet for a service from a source that no network has.
+#[xdp]
+#[inline(always)]
+pub fn steer_martian(ctx: XdpContext) -> u32 {
+    let Some((frame, interface, tables)) = begin(&ctx) else {
+        return xdp_action::XDP_PASS;
+    };
+    let outcome = martian(&frame, interface, &tables);
+    finish(&ctx, outcome, interface)
+}
+
+/// Steers a TCP segment that is looked at closely.
+#[xdp]
+#[inline(always)]
+pub fn steer_segment(ctx: XdpContext) -> u32 {
+    let Some((mut frame, interface, tables)) = begin(&ctx) else {
+        return xdp_action::XDP_PASS;
+    };
+    let outcome = segment(&mut frame, interface, &tables);
+    finish(&ctx, outcome, interface)
+}
+
+/// Steers a SYN that was not answered.
+#[xdp]
+#[inline(always)]
+pub fn steer_retry(ctx: XdpContext) -> u32 {
+    let Some((mut frame, interface, tables)) = begin(&ctx) else {
+        return xdp_action::XDP_PASS;
+    };
+    let outcome = retry(&mut frame, interface, &tables, argument());
     finish(&ctx, outcome, interface)
 }
 
@@ -197,8 +290,11 @@ fn hand_over(ctx: &XdpContext, outcome: Outcome) -> u32 {
     unsafe { *always(maps::ARGUMENT.get_ptr_mut(0)) = u32::from(outcome.argument()) };
     match outcome.program() {
         QUIC => jump::<QUIC>(ctx),
+        QUIC_DECRYPT => jump::<QUIC_DECRYPT>(ctx),
         TRANSLATE => jump::<TRANSLATE>(ctx),
         OPEN => jump::<OPEN>(ctx),
+        VERIFY => jump::<VERIFY>(ctx),
+        SEGMENT => jump::<SEGMENT>(ctx),
         GENERAL => jump::<GENERAL>(ctx),
         // SAFETY: the array holds programs of this object only.
         program => unsafe { maps::PROGRAMS.tail_call(ctx, program) },

@@ -9,9 +9,10 @@ use aya_ebpf::{
 };
 use steer_common::{
     abi::{
-        self, Address, Admission, CidKey, ClassKey, ClassMatch, Config, DscpTable, FlowEntry,
-        FlowKey, FragmentEntry, FragmentKey, Measured, Member, MemberCounters, NatForward,
-        NatReverse, Opening, Refusals, Service, Signals, SourceKey, SourceLimit,
+        self, Address, Admission, Back, CidCipher, CidKey, ClassKey, ClassMatch, Config, DscpTable,
+        FlowEntry, FlowKey, FragmentEntry, FragmentKey, IcmpSource, Interface, LinkKey, Measured,
+        Member, MemberCounters, NatForward, NatReverse, Opening, Refusals, RouterKey, Service,
+        Signals, SourceKey, SourceLimit,
     },
     frame::BLURRED,
     verdict::DropReason,
@@ -128,6 +129,13 @@ pub(crate) static CIDS: HashMap<CidKey, u32> =
     HashMap::with_max_entries(abi::CIDS, BPF_F_NO_PREALLOC);
 
 #[map]
+pub(crate) static CID_CIPHERS: Array<CidCipher> = Array::with_max_entries(abi::CID_CIPHERS, MAPPED);
+
+#[map]
+pub(crate) static ICMP_SOURCES: HashMap<LinkKey, IcmpSource> =
+    HashMap::with_max_entries(abi::ICMP_SOURCES, BPF_F_NO_PREALLOC);
+
+#[map]
 pub(crate) static MEMBER_COUNTS: PerCpuArray<MemberCounters> =
     PerCpuArray::with_max_entries(abi::MEMBERS, 0);
 
@@ -138,6 +146,16 @@ pub(crate) static DROP_COUNTS: PerCpuArray<u64> =
 /// A place where the verifier loses track of values.
 #[map]
 pub(crate) static SCRATCH: PerCpuArray<[u64; BLURRED / 8]> = PerCpuArray::with_max_entries(1, 0);
+
+/// The node's own MAC addresses.
+#[map]
+pub(crate) static OWN_MACS: Array<u64> = Array::with_max_entries(abi::OWN_MACS, MAPPED);
+
+#[map]
+pub(crate) static INTERFACES: Array<Interface> = Array::with_max_entries(abi::INTERFACES, MAPPED);
+
+#[map]
+pub(crate) static ROUTERS: HashMap<RouterKey, Back> = HashMap::with_max_entries(abi::ROUTERS, 0);
 
 #[map]
 pub(crate) static PORTS: DevMapHash = DevMapHash::with_max_entries(abi::PORTS, 0);

@@ -1,11 +1,14 @@
 //! The kernel's own routing, where the daemon has not resolved the next hop.
 
 use aya_ebpf::{
-    bindings::{BPF_FIB_LKUP_RET_SUCCESS, bpf_fib_lookup as FibLookup, xdp_md},
+    bindings::{
+        BPF_FIB_LKUP_RET_FWD_DISABLED, BPF_FIB_LKUP_RET_NOT_FWDED, BPF_FIB_LKUP_RET_SUCCESS,
+        bpf_fib_lookup as FibLookup, xdp_md,
+    },
     helpers::generated::bpf_fib_lookup,
 };
 use steer_common::{
-    abi::{Macs, Member},
+    abi::{Address, Macs, Member},
     frame::BLURRED,
     tables::NextHop,
     wire::Packet,
@@ -23,30 +26,7 @@ const _: () = assert!(size_of::<FibLookup>() <= BLURRED);
 /// the stack the packet's way needs all.
 #[inline(always)]
 pub(crate) fn route(ctx: *mut xdp_md, packet: &Packet, member: &Member) -> Option<NextHop> {
-    let lookup = always(SCRATCH.get_ptr_mut(0)).cast::<FibLookup>();
-    // SAFETY: a per-CPU value that is large and aligned enough, and a program is not interrupted by another
-    // of its kind. Made of integers, of which 0 is a value.
-    let lookup = unsafe {
-        lookup.write(core::mem::zeroed());
-        &mut *lookup
-    };
-    lookup.ifindex = packet.interface;
-    if member.family == 6 {
-        lookup.family = AF_INET6;
-        let [high, low] = member.address.words();
-        lookup.__bindgen_anon_4.ipv6_dst = [
-            high as u32,
-            (high >> 32) as u32,
-            low as u32,
-            (low >> 32) as u32,
-        ];
-    } else {
-        lookup.family = AF_INET;
-        lookup.__bindgen_anon_4.ipv4_dst = member.address.v4();
-    }
-    let len = size_of::<FibLookup>() as i32;
-    // SAFETY: the context is valid, and the argument is as long as is said.
-    let found = unsafe { bpf_fib_lookup(ctx.cast(), lookup, len, 0) };
+    let (found, lookup) = look_up(ctx, member.address, member.family, packet.interface);
     if found != i64::from(BPF_FIB_LKUP_RET_SUCCESS) {
         return None;
     }
@@ -60,6 +40,49 @@ pub(crate) fn route(ctx: *mut xdp_md, packet: &Packet, member: &Member) -> Optio
         vlan: 0,
         mtu: 0,
     })
+}
+
+/// Whether the kernel forwards no packet for an address that comes in by an interface.
+#[inline(always)]
+pub(crate) fn keeps(ctx: *mut xdp_md, address: Address, family: u8, interface: u32) -> bool {
+    let (found, _) = look_up(ctx, address, family, interface);
+    found == i64::from(BPF_FIB_LKUP_RET_NOT_FWDED)
+        || found == i64::from(BPF_FIB_LKUP_RET_FWD_DISABLED)
+}
+
+/// What the kernel's routing says of a packet for an address that comes in by an interface.
+#[inline(always)]
+fn look_up<'a>(
+    ctx: *mut xdp_md,
+    address: Address,
+    family: u8,
+    interface: u32,
+) -> (i64, &'a mut FibLookup) {
+    let lookup = always(SCRATCH.get_ptr_mut(0)).cast::<FibLookup>();
+    // SAFETY: a per-CPU value that is large and aligned enough, and a program is not interrupted by another
+    // of its kind. Made of integers, of which 0 is a value.
+    let lookup = unsafe {
+        lookup.write(core::mem::zeroed());
+        &mut *lookup
+    };
+    lookup.ifindex = interface;
+    if family == 6 {
+        lookup.family = AF_INET6;
+        let [high, low] = address.words();
+        lookup.__bindgen_anon_4.ipv6_dst = [
+            high as u32,
+            (high >> 32) as u32,
+            low as u32,
+            (low >> 32) as u32,
+        ];
+    } else {
+        lookup.family = AF_INET;
+        lookup.__bindgen_anon_4.ipv4_dst = address.v4();
+    }
+    let len = size_of::<FibLookup>() as i32;
+    // SAFETY: the context is valid, and the argument is as long as is said.
+    let found = unsafe { bpf_fib_lookup(ctx.cast(), lookup, len, 0) };
+    (found, lookup)
 }
 
 /// A MAC address by two bytes, in the memory order of this target. They are read as such because

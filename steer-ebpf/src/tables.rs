@@ -13,9 +13,10 @@ use aya_ebpf::{
 };
 use steer_common::{
     abi::{
-        self, Address, Admission, CidKey, ClassKey, ClassMatch, Config, FlowEntry, FlowKey,
-        FragmentEntry, FragmentKey, Member, NatForward, NatReverse, Opening, STAMP_SHIFT, Service,
-        Signal, Slot, SourceKey, SourceLimit, TICK_SHIFT, Track, age, bucket,
+        self, Address, Admission, Back, CidCipher, CidKey, ClassKey, ClassMatch, Config, FlowEntry,
+        FlowKey, FragmentEntry, FragmentKey, IcmpSource, Interface, LinkKey, Member, NatForward,
+        NatReverse, Opening, RouterKey, STAMP_SHIFT, Service, Signal, Slot, SourceKey, SourceLimit,
+        TICK_SHIFT, Track, age, bucket,
     },
     tables::{Added, NextHop, Step, Tables},
     verdict::DropReason,
@@ -24,10 +25,10 @@ use steer_common::{
 
 use crate::{
     maps::{
-        ADMISSION, ANSWERS, CIDS, CLASS_DSCP, CLASSES, CONFIG, DENIED, DISPLACEMENTS, DRAFT,
-        DROP_COUNTS, FLOWS, FRAGMENTS, IN_FLIGHT, LIMITS, MEASURED, MEMBER_COUNTS, MEMBERS,
-        NAT_FORWARD, NAT_REVERSE, NAT_SOURCES, NEW_FLOWS, NEXT_OPENING, OPENINGS, REFUSED,
-        SERVICES, SIGNALS, SLOTS, SOURCES,
+        ADMISSION, ANSWERS, CID_CIPHERS, CIDS, CLASS_DSCP, CLASSES, CONFIG, DENIED, DISPLACEMENTS,
+        DRAFT, DROP_COUNTS, FLOWS, FRAGMENTS, ICMP_SOURCES, IN_FLIGHT, INTERFACES, LIMITS,
+        MEASURED, MEMBER_COUNTS, MEMBERS, NAT_FORWARD, NAT_REVERSE, NAT_SOURCES, NEW_FLOWS,
+        NEXT_OPENING, OPENINGS, OWN_MACS, REFUSED, ROUTERS, SERVICES, SIGNALS, SLOTS, SOURCES,
     },
     route, trace,
 };
@@ -293,6 +294,11 @@ impl Tables for KernelTables {
     }
 
     #[inline(always)]
+    fn cid_cipher(&self, rotation: u8) -> Option<&CidCipher> {
+        CID_CIPHERS.get(u32::from(rotation))
+    }
+
+    #[inline(always)]
     fn is_denied(&self, client: &Address) -> bool {
         DENIED.get(Key::new(128, *client)).is_some()
     }
@@ -387,8 +393,37 @@ impl Tables for KernelTables {
     }
 
     #[inline(always)]
+    fn icmp_source(&self, link: &LinkKey) -> Option<IcmpSource> {
+        // SAFETY: an entry of the map, copied.
+        ICMP_SOURCES.get_ptr(link).map(|source| unsafe { *source })
+    }
+
+    #[inline(always)]
     fn route(&self, packet: &Packet, member: &Member) -> Option<NextHop> {
         route::route(self.ctx, packet, member)
+    }
+
+    #[inline(always)]
+    fn own_mac(&self, place: u32) -> Option<u64> {
+        OWN_MACS.get(place).copied()
+    }
+
+    #[inline(always)]
+    fn interface(&self, index: u32) -> Option<&Interface> {
+        INTERFACES
+            .get(index % abi::INTERFACES)
+            .filter(|known| known.index == index)
+    }
+
+    #[inline(always)]
+    fn router(&self, key: &RouterKey) -> Option<Back> {
+        // SAFETY: an entry of the map, copied.
+        ROUTERS.get_ptr(*key).map(|way| unsafe { *way })
+    }
+
+    #[inline(always)]
+    fn keeps(&self, address: Address, family: u8, interface: u32) -> bool {
+        route::keeps(self.ctx, address, family, interface)
     }
 
     #[inline(always)]
@@ -417,13 +452,11 @@ impl Tables for KernelTables {
     }
 
     #[inline(always)]
-    fn count_reply(&self, id: u16, answers: bool) {
+    fn count_reply(&self, id: u16, content: u64) {
         self.trace.answer(id);
         if let Some(counters) = MEMBER_COUNTS.get_ptr_mut(u32::from(id)) {
             // SAFETY: as in `count_member`.
-            let counters = unsafe { &mut *counters };
-            counters.replies += 1;
-            counters.answers += u64::from(answers);
+            unsafe { (*counters).count_reply(content) };
         }
     }
 }

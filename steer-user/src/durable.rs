@@ -2,7 +2,7 @@
 
 use std::{
     fs::{self, File, OpenOptions},
-    io::{self, Write as _},
+    io::{self, Read as _, Write as _},
     os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _},
     path::{Path, PathBuf},
 };
@@ -13,6 +13,34 @@ pub(crate) fn folder(path: &Path) -> io::Result<()> {
         .recursive(true)
         .mode(0o700)
         .create(path)
+}
+
+/// Opens a file of the state directory by `options`. Symbolic links are not followed, and what is no
+/// regular file is refused: whoever may write the folder must not choose what the daemon reads or writes.
+pub(crate) fn open(options: &mut OpenOptions, path: &Path) -> io::Result<File> {
+    // Opening a FIFO would wait for its other end.
+    let file = options
+        .custom_flags(libc::O_NOFOLLOW | libc::O_NONBLOCK)
+        .open(path)
+        .map_err(|error| match error.raw_os_error() {
+            Some(libc::ELOOP) => io::Error::new(io::ErrorKind::InvalidInput, "is a symbolic link"),
+            _ => error,
+        })?;
+    if file.metadata()?.is_file() {
+        Ok(file)
+    } else {
+        Err(io::Error::new(
+            io::ErrorKind::InvalidInput,
+            "is not a regular file",
+        ))
+    }
+}
+
+/// Reads a file of the state directory, as [`open`] opens it.
+pub(crate) fn read(path: &Path) -> io::Result<Vec<u8>> {
+    let mut bytes = Vec::new();
+    open(OpenOptions::new().read(true), path)?.read_to_end(&mut bytes)?;
+    Ok(bytes)
 }
 
 /// Replaces a file, or makes it: written beside it, synced, renamed, and the folder synced. On an
@@ -42,8 +70,39 @@ fn beside(path: &Path) -> PathBuf {
 
 fn write(path: &Path, bytes: &[u8]) -> io::Result<()> {
     let mut options = OpenOptions::new();
-    options.write(true).create(true).truncate(true).mode(0o600);
-    let mut file = options.open(path)?;
+    options.write(true).create_new(true).mode(0o600);
+    // What a crash left is not written to: it may be a link to another file.
+    let mut file = match options.open(path) {
+        Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
+            fs::remove_file(path)?;
+            options.open(path)?
+        }
+        opened => opened?,
+    };
     file.write_all(bytes)?;
     file.sync_all()
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::fs::symlink;
+
+    use super::*;
+
+    #[test]
+    fn links_are_neither_read_nor_written_through() {
+        let folder = tempfile::tempdir().unwrap();
+        let [victim, path] = ["victim", "state.json"].map(|name| folder.path().join(name));
+        fs::write(&victim, "untouched").unwrap();
+        symlink(&victim, &path).unwrap();
+        let error = read(&path).unwrap_err();
+        assert!(error.to_string().contains("symbolic link"), "{error}");
+        symlink(&victim, beside(&path)).unwrap();
+        replace(&path, b"new").unwrap();
+        assert_eq!(fs::read(&victim).unwrap(), b"untouched");
+        assert_eq!(read(&path).unwrap(), b"new");
+        assert!(fs::symlink_metadata(&path).unwrap().is_file());
+        let error = read(folder.path()).unwrap_err();
+        assert!(error.to_string().contains("not a regular file"), "{error}");
+    }
 }

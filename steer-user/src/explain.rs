@@ -127,8 +127,11 @@ fn copy(dataplane: &dyn Dataplane, key: &FlowKey) -> HostTables {
     let tables = HostTables::new(dataplane.snapshot());
     tables.now_ms.set(now_ms());
     tables.now_ns.set(now_ns());
-    if let Some(entry) = dataplane.flow(key) {
+    if let Some(entry) = dataplane.settled_flow(key) {
         tables.flows.borrow_mut().insert(*key, entry);
+    }
+    if let Some(entry) = dataplane.new_flow(key) {
+        tables.new_flows.borrow_mut().insert(*key, entry);
     }
     if let Some(entry) = dataplane.nat_forward(key) {
         tables.forward.borrow_mut().insert(*key, entry);
@@ -151,7 +154,9 @@ impl Look for Header<'_> {
         if service.flags & service_flags::QUIC == 0 {
             return Said::NOTHING;
         }
-        quic::look(self.packet, &self.frame, self.tables, config, service)
+        let frame = &self.frame;
+        let decrypted = quic::decrypted(self.packet, frame, self.tables, config, service);
+        quic::look(self.packet, frame, self.tables, config, service, decrypted)
     }
 }
 
@@ -261,9 +266,12 @@ impl Words<'_> {
     fn verdict(&self, verdict: &Verdict) -> String {
         match verdict {
             // The header was looked at.
-            Verdict::Quic => "left to the program for QUIC".to_owned(),
+            Verdict::Quic | Verdict::QuicDecrypt => "left to the program for QUIC".to_owned(),
             Verdict::Pass => "passed to the kernel untouched: not for a service".to_owned(),
             Verdict::Drop(reason) => format!("dropped: {}", reason.name()),
+            Verdict::Check => "left to the program that looks twice at flows of nat".to_owned(),
+            // They were looked at.
+            Verdict::Judge => "left to the program for checksums and sequence numbers".to_owned(),
             Verdict::Reset => "answered with a TCP reset".to_owned(),
             Verdict::Deliver(target) => format!(
                 "sent to {} at {} {}",

@@ -89,6 +89,9 @@ fn a_mistake_in_a_drop_in_is_told_with_its_file() {
         text(folder.path().join("conf.d/2.toml"))
     );
     assert!(checked.err.starts_with(&start), "{}", checked.err);
+    let verdict = format!("\n{file}: not good: 1 mistake\n");
+    assert!(checked.err.ends_with(&verdict), "{}", checked.err);
+    assert_eq!(checked.err.lines().count(), 2, "{}", checked.err);
     let json = steer(&["config", "check", "--json", &file]).out;
     let json: serde_json::Value = serde_json::from_str(&json).unwrap();
     assert_eq!(json["good"], false);
@@ -137,10 +140,59 @@ fn a_host_that_does_not_fit_fails_unless_only_the_document_counts() {
         "{}",
         loose.out
     );
+    // One verdict, and not two.
+    assert!(!loose.out.contains("good:"), "{}", loose.out);
     assert_eq!(steer(&["config", "check", "--strict", &file]).code, Some(3));
     let quiet = steer(&["config", "check", "--document-only", &file]);
     assert_eq!(quiet.code, Some(0), "{}", quiet.err);
     assert!(!quiet.out.contains("no-such-if"), "{}", quiet.out);
+}
+
+/// Certificates are looked into wherever they are, and told with the line of their key.
+#[test]
+fn a_key_of_another_certificate_is_told_with_its_line() {
+    let (folder, file) = folder(str::to_owned, &[]);
+    let pki = text(folder.path().join("pki"));
+    for arguments in [
+        &["pki", "init", "--dir", &pki][..],
+        &[
+            "pki", "issue", "node", "edge-1", "--region", "eu-west", "--dir", &pki,
+        ],
+        &[
+            "pki", "issue", "beacon", "gpu-1", "--region", "eu-west", "--dir", &pki,
+        ],
+    ] {
+        let made = steer(arguments);
+        assert_eq!(made.code, Some(0), "{}", made.err);
+    }
+    let document = fs::read_to_string(&file).unwrap();
+    let line_of = |key: &str| {
+        let begins = |line: &str| line.starts_with(key) && line.contains("/pki/");
+        1 + document.lines().position(begins).unwrap()
+    };
+    let node = format!("{pki}/edge-1");
+    for (cert, key, says) in [
+        ("edge-1.pem", "gpu-1.key", "fatal: [probe] key: "),
+        ("edge-1.key", "edge-1.key", "fatal: [probe] cert and key: "),
+    ] {
+        let changed: String = document
+            .lines()
+            .map(|line| match line.split_once(" = ") {
+                Some(("ca", path)) if path.contains("/pki/") => format!("ca = \"{pki}/ca.pem\"\n"),
+                Some(("cert", path)) if path.contains("/pki/") => {
+                    format!("cert = \"{pki}/{cert}\"\n")
+                }
+                Some(("key", path)) if path.contains("/pki/") => format!("key = \"{pki}/{key}\"\n"),
+                _ => format!("{}\n", line.replace("eth0", "no-such-if")),
+            })
+            .collect();
+        fs::write(&file, changed).unwrap();
+        let checked = steer(&["config", "check", &file]);
+        assert_eq!(checked.code, Some(3), "{node}: {}", checked.err);
+        let line = line_of(if says.contains("cert") { "cert" } else { "key" });
+        let begins = format!("{file}:{line}: {says}");
+        assert!(checked.out.contains(&begins), "{begins}: {}", checked.out);
+    }
 }
 
 #[test]

@@ -5,7 +5,7 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
 use std::task::{Context, Poll};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use anyhow::Result;
 use bytes::Bytes;
@@ -24,6 +24,8 @@ use tokio::sync::mpsc;
 use tokio::time::sleep;
 use tokio_rustls::TlsAcceptor;
 
+use crate::fault::{Fault, FirstTokens};
+
 /// What a chat server says, and how fast.
 #[derive(Clone, Debug)]
 pub struct Chat {
@@ -33,10 +35,12 @@ pub struct Chat {
     pub first_token: Duration,
     /// The time between two tokens.
     pub gap: Duration,
-    /// Tokens in an answer.
+    /// Tokens in an answer, unless a request asks for another number by `max_completion_tokens`.
     pub tokens: u32,
     /// Its engine.
     pub engine: Engine,
+    /// Fault that it has once the engine is faulty.
+    pub fault: Option<Fault>,
 }
 
 /// What a chat server's engine is doing.
@@ -49,9 +53,13 @@ struct Inner {
     hung: AtomicBool,
     /// It is slower by a factor of ten.
     slow: AtomicBool,
+    /// Whether it has the fault that its server is made with.
+    faulty: AtomicBool,
     running: AtomicU64,
     tokens: AtomicU64,
     done: AtomicU64,
+    /// Times to the first token.
+    first: FirstTokens,
 }
 
 impl Engine {
@@ -65,6 +73,11 @@ impl Engine {
         self.0.slow.fetch_xor(true, Relaxed);
     }
 
+    /// Has its fault, or is well again.
+    pub fn toggle_fault(&self) {
+        self.0.faulty.fetch_xor(true, Relaxed);
+    }
+
     /// Works for a while.
     async fn work(&self, time: Duration) {
         let slow = self.0.slow.load(Relaxed);
@@ -74,15 +87,17 @@ impl Engine {
         }
     }
 
-    /// A page of metrics like vLLM's.
-    fn page(&self) -> String {
+    /// A page of metrics like vLLM's and SGLang's, as a fault has it.
+    fn page(&self, fault: Option<Fault>) -> String {
         let read = |count: &AtomicU64| count.load(Relaxed);
+        let running = fault.map_or(read(&self.0.running), |f| f.running(read(&self.0.running)));
+        let tokens = read(&self.0.tokens);
         format!(
-            "vllm:num_requests_running {}\nvllm:num_requests_waiting 0\n\
-             vllm:kv_cache_usage_perc 0.1\nvllm:generation_tokens_total {}\n\
-             vllm:request_success_total {}\n",
-            read(&self.0.running),
-            read(&self.0.tokens),
+            "vllm:num_requests_running {running}\nvllm:num_requests_waiting 0\n\
+             vllm:kv_cache_usage_perc 0.1\nvllm:generation_tokens_total {tokens}\n\
+             vllm:request_success_total {}\n\
+             sglang:num_running_reqs {running}\nsglang:num_queue_reqs 0\n\
+             sglang:token_usage 0.1\nsglang:generation_tokens_total {tokens}\n",
             read(&self.0.done),
         )
     }
@@ -118,6 +133,11 @@ impl Chat {
             stream.set_nodelay(true)?;
             let (chat, tls) = (self.clone(), tls.clone());
             tokio::spawn(async move {
+                if let Some(fault) = chat.fault()
+                    && fault.breaks(&stream).await
+                {
+                    return fault.serve(stream, &chat.name, chat.gap).await;
+                }
                 match tls {
                     None => chat.connection(stream).await,
                     Some(tls) => {
@@ -144,12 +164,24 @@ impl Chat {
         );
     }
 
+    /// Returns the fault that it has now.
+    fn fault(&self) -> Option<Fault> {
+        let faulty = self.engine.0.faulty.load(Relaxed);
+        self.fault.filter(|_| faulty)
+    }
+
     async fn answer(self: Arc<Self>, request: Request<Incoming>) -> Result<Response<Chunks>> {
         let name = self.name.clone();
         let (status, kind, body) = match (request.method(), request.uri().path()) {
             (&Method::GET, "/health") => (StatusCode::OK, "text/plain", Chunks::one("ok\n")),
             (&Method::GET, "/metrics") => {
-                let page = self.engine.page();
+                let fault = self.fault();
+                sleep(fault.map_or(Duration::ZERO, Fault::page_delay)).await;
+                let mut page = self.engine.page(fault);
+                if self.fault == Some(Fault::Lie) {
+                    let lies = fault.is_some();
+                    page += &self.engine.0.first.page(lies);
+                }
                 (
                     StatusCode::OK,
                     "text/plain; version=0.0.4",
@@ -164,11 +196,19 @@ impl Chat {
                     Chunks::one(models.to_string()),
                 )
             }
+            (&Method::POST, "/v1/chat/completions" | "/v1/completions")
+                if self.fault() == Some(Fault::TooMany) =>
+            {
+                let text = Chunks::one("too many requests\n");
+                (StatusCode::TOO_MANY_REQUESTS, "text/plain", text)
+            }
             (&Method::POST, "/v1/chat/completions" | "/v1/completions") => {
                 let body = request.into_body().collect().await?.to_bytes();
                 match serde_json::from_slice::<Value>(&body) {
                     Ok(body) if body["stream"] == true => {
-                        (StatusCode::OK, "text/event-stream", self.stream())
+                        let asked = body["max_completion_tokens"].as_u64();
+                        let tokens = asked.unwrap_or_else(|| self.tokens.into());
+                        (StatusCode::OK, "text/event-stream", self.stream(tokens))
                     }
                     Ok(_) => (StatusCode::OK, "application/json", self.whole().await),
                     Err(_) => (
@@ -190,17 +230,22 @@ impl Chat {
         Ok(response.header("x-backend", name).body(body)?)
     }
 
-    fn stream(self: Arc<Self>) -> Chunks {
+    /// Streams an answer of so many tokens.
+    fn stream(self: Arc<Self>, tokens: u64) -> Chunks {
         let (sender, receiver) = mpsc::channel(16);
         tokio::spawn(async move {
             let _running = Running::begin(&self.engine);
-            for token in 0..self.tokens {
+            let begin = Instant::now();
+            for token in 0..tokens {
                 let takes = if token == 0 {
                     self.first_token
                 } else {
                     self.gap
                 };
                 self.engine.work(takes).await;
+                if token == 0 {
+                    self.engine.0.first.record(begin.elapsed());
+                }
                 self.engine.0.tokens.fetch_add(1, Relaxed);
                 let choice = json!({"index": 0, "delta": {"content": format!("t{token} ")}});
                 let chunk = self.object("chat.completion.chunk", &choice);

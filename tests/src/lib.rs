@@ -1,12 +1,14 @@
 //! What the tests of steer stand on: network namespaces, topologies of them, links with a real
 //! delay, chat and echo servers and a load client.
 
+pub mod attack;
 pub mod bpffs;
 pub mod chaos;
 pub mod chat;
 pub mod delay;
 pub mod echo;
 pub mod engine;
+pub mod fault;
 pub mod fleet;
 mod link;
 pub mod load;
@@ -18,6 +20,7 @@ pub mod ping;
 pub mod process;
 pub mod programs;
 pub mod quic;
+pub mod segment;
 pub mod sim;
 pub mod steering;
 pub mod summary;

@@ -72,6 +72,12 @@ pub const RST: u8 = 4;
 /// TCP flags.
 pub const ACK: u8 = 16;
 
+/// Number of segments behind a SYN.
+pub const SEQUENCE: u32 = 0x1122_3344;
+/// What they acknowledge.
+pub const ACKNOWLEDGMENT: u32 = 0x5566_7788;
+const PAYLOAD: &[u8] = b"some payload of odd length.";
+
 /// The client's MAC address in tests.
 pub const CLIENT_MAC: [u8; 6] = [2, 0xc, 1, 2, 3, 4];
 /// The node's MAC address in tests.
@@ -80,9 +86,15 @@ pub const NODE_MAC: [u8; 6] = [2, 0xd, 5, 6, 7, 8];
 impl Packet {
     /// A TCP segment.
     pub fn tcp(source: (IpAddr, u16), destination: (IpAddr, u16), flags: u8) -> Self {
+        // What follows a SYN with its payload has the number behind it.
+        let before = if flags & SYN == 0 {
+            0
+        } else {
+            1 + PAYLOAD.len() as u32
+        };
         let transport = Transport::Tcp {
-            sequence: 0x1122_3344,
-            acknowledgment: if flags & ACK == 0 { 0 } else { 0x5566_7788 },
+            sequence: SEQUENCE - before,
+            acknowledgment: if flags & ACK == 0 { 0 } else { ACKNOWLEDGMENT },
             flags,
             window: 0xfaf0,
             options: vec![2, 4, 5, 0xb4],
@@ -111,7 +123,7 @@ impl Packet {
             source_port: source.1,
             destination_port: destination.1,
             transport,
-            payload: b"some payload of odd length.".to_vec(),
+            payload: PAYLOAD.to_vec(),
             padding: 0,
         }
     }

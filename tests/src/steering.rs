@@ -5,7 +5,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use anyhow::{Context, Result};
 use steer_common::abi::{
     Address, Config, Family, Member, MemberState, Mode, NatTimeouts, Service, ServiceKey, Slot,
-    member_flags, service_flags,
+    member_flags, nat_flags, service_flags,
 };
 use steer_user::dataplane::{Dataplane, Device, Neighbours, OpenOptions, Xdp};
 use tokio::runtime;
@@ -47,11 +47,13 @@ async fn set_up(backends: &[Backend], mode: Mode) -> Result<Xdp> {
             idle_ms: 60_000,
             udp_idle_ms: 60_000,
             opening_ms: 30_000,
+            udp_opening_ms: 30_000,
             closed_ms: 1000,
         },
         burst_gap_us: 2000,
         nat_openings: 1024,
         nat_retry_ms: 200,
+        nat_flags: nat_flags::VERIFIES_CHECKSUMS,
         ..Config::default()
     });
     maps.set_nat_sources(&[SOURCE_V4.into(), SOURCE_V6.into()])?;
@@ -65,6 +67,7 @@ async fn set_up(backends: &[Backend], mode: Mode) -> Result<Xdp> {
                 mtu: hop.mtu,
                 vlan: hop.vlan,
                 interface: hop.interface,
+                reply_interfaces: hop.reply_interfaces,
                 state: MemberState::Up as u8,
                 flags: member_flags::RESOLVED,
                 mode: mode as u8,
@@ -103,7 +106,7 @@ async fn set_up(backends: &[Backend], mode: Mode) -> Result<Xdp> {
         SOURCE_V6.into(),
     ] {
         services.push(Service {
-            flags: service_flags::ADDRESS,
+            flags: service_flags::ADDRESS | service_flags::ADDRESS_TCP | service_flags::ADDRESS_UDP,
             ..service(address, 0)
         });
     }

@@ -8,6 +8,7 @@ use anyhow::{Context, Result, ensure};
 use crate::delay::DelayLine;
 use crate::link::{bond, devices, vlan};
 use crate::netns::Namespace;
+use crate::segment::Segment;
 use crate::veth::{End, Veth};
 
 /// The virtual IPv4 address, which the client routes to the node.
@@ -31,6 +32,8 @@ pub enum Link {
     Vlan(u16),
     /// A bond of two pairs of virtual Ethernet devices.
     Bond,
+    /// A switch that other hosts can be plugged into.
+    Segment,
     /// Two devices of this namespace that are joined already: the node's and the other's.
     Devices([String; 2]),
 }
@@ -46,6 +49,8 @@ pub struct Site {
     pub node: Namespace,
     /// The client.
     pub client: Namespace,
+    /// The switch between client and node, if their link has one.
+    pub segment: Option<Segment>,
 }
 
 /// A backend and its link.
@@ -53,6 +58,8 @@ pub struct Site {
 pub struct Backend {
     // Before the namespace, so that its devices are gone first.
     line: Option<DelayLine>,
+    /// The switch between it and the node, if their link has one.
+    pub segment: Option<Segment>,
     /// Its namespace.
     pub namespace: Namespace,
     /// Its IPv4 address.
@@ -85,7 +92,7 @@ impl Site {
         }
         node.sysctl("net.ipv4.ip_forward", "1")?;
         node.sysctl("net.ipv6.conf.all.forwarding", "1")?;
-        connect_client(&node, &client, client_link)?;
+        let segment = connect_client(&node, &client, client_link)?;
         // Reconnecting fast would otherwise run into the client's own old connections.
         client.sysctl("net.ipv4.tcp_max_tw_buckets", "4")?;
         client.sysctl("net.ipv4.ip_local_port_range", "1024 65000")?;
@@ -94,6 +101,7 @@ impl Site {
             .map(|(number, link)| Backend::new(&node, number, link));
         let backends = backends.collect::<Result<_>>()?;
         Ok(Self {
+            segment,
             client,
             node,
             backends,
@@ -108,7 +116,7 @@ impl Site {
 
     /// Makes that link anew, as it was.
     pub fn join_client(&self) -> Result<()> {
-        connect_client(&self.node, &self.client, &Link::Veth)
+        connect_client(&self.node, &self.client, &Link::Veth).map(drop)
     }
 
     /// The client's IPv4 address.
@@ -127,10 +135,11 @@ impl Backend {
         let namespace = Namespace::create(&format!("backend{}", number - 1))?;
         open_up(&namespace)?;
         let node_port = format!("backend{}", number - 1);
-        let line = connect(node, &node_port, &namespace, number, link)?;
+        let Medium { line, segment } = connect(node, &node_port, &namespace, number, link)?;
         let v4 = Ipv4Addr::new(10, 77, number, 2);
         Ok(Self {
             line,
+            segment,
             namespace,
             v4,
             v6: v6(number, 2),
@@ -193,11 +202,11 @@ impl Backend {
     }
 }
 
-const fn v6(link: u8, host: u16) -> Ipv6Addr {
+pub(crate) const fn v6(link: u8, host: u16) -> Ipv6Addr {
     Ipv6Addr::new(0xfd77, 0, 0, link as u16, 0, 0, 0, host)
 }
 
-fn mac(link: u8, host: u8) -> String {
+pub(crate) fn mac(link: u8, host: u8) -> String {
     format!("02:77:00:00:{link:02x}:{host:02x}")
 }
 
@@ -210,29 +219,36 @@ fn gateway(address: IpAddr, link: u8) -> (&'static str, String) {
 }
 
 /// Lets a namespace take packets whatever way the answers go.
-fn open_up(namespace: &Namespace) -> Result<()> {
+pub(crate) fn open_up(namespace: &Namespace) -> Result<()> {
     namespace.sysctl("net.ipv4.conf.all.rp_filter", "0")?;
     namespace.sysctl("net.ipv4.conf.default.rp_filter", "0")
 }
 
-fn connect_client(node: &Namespace, client: &Namespace, link: &Link) -> Result<()> {
-    connect(node, NODE_CLIENT_PORT, client, 0, link)?;
+fn connect_client(node: &Namespace, client: &Namespace, link: &Link) -> Result<Option<Segment>> {
+    let medium = connect(node, NODE_CLIENT_PORT, client, 0, link)?;
     for vip in [IpAddr::from(VIP_V4), VIP_V6.into()] {
         let (family, gateway) = gateway(vip, 0);
         let vip = vip.to_string();
         client.run(&["ip", family, "route", "add", &vip, "via", &gateway])?;
     }
-    Ok(())
+    Ok(medium.segment)
+}
+
+/// Devices and threads between the node and another namespace that have to be kept.
+#[derive(Debug, Default)]
+pub(crate) struct Medium {
+    line: Option<DelayLine>,
+    segment: Option<Segment>,
 }
 
 /// Joins the node and another namespace, whose default routes go to the node.
-fn connect(
+pub(crate) fn connect(
     node: &Namespace,
     node_port: &str,
     other: &Namespace,
     number: u8,
     link: &Link,
-) -> Result<Option<DelayLine>> {
+) -> Result<Medium> {
     let addresses = [1, 2].map(|host| {
         [
             format!("10.77.{number}.{host}/24"),
@@ -257,12 +273,13 @@ fn connect(
         addresses: &addresses[1],
         gro: true,
     };
-    let mut line = None;
+    let mut medium = Medium::default();
     match link {
         Link::Veth => Veth::between(near, far)?,
-        Link::Delayed(delay) => line = Some(DelayLine::between(near, far, *delay)?),
+        Link::Delayed(delay) => medium.line = Some(DelayLine::between(near, far, *delay)?),
         Link::Vlan(id) => vlan(near, far, *id)?,
         Link::Bond => bond(near, far)?,
+        Link::Segment => medium.segment = Some(Segment::between(near, far)?),
         Link::Devices(names) => devices(names, near, far)?,
     }
     for any in [
@@ -272,5 +289,5 @@ fn connect(
         let (family, gateway) = gateway(any, number);
         other.run(&["ip", family, "route", "add", "default", "via", &gateway])?;
     }
-    Ok(line)
+    Ok(medium)
 }

@@ -42,6 +42,7 @@ impl Host {
             run(&format!("ethtool -K {interface} gro off"));
         }
         run("ip link set far0 up");
+        run("ethtool -K far0 tso off gso off");
         run("ip link set eth1 mtu 1600");
         host.node
             .sysctl("net.ipv4.conf.all.rp_filter", "0")
@@ -139,13 +140,13 @@ fn a_host_that_is_broken_gives_exactly_these_findings_and_their_commands_mend_it
     assert_eq!(
         found,
         [
+            ["fatal", "interface eth0", "ethtool -K eth0 gro off"],
             [
                 "note",
                 "net.ipv4.conf.eth0.forwarding",
                 "sysctl -w net.ipv4.conf.eth0.forwarding=1"
             ],
             ["warning", "backends b1", ""],
-            ["warning", "interface eth0", "ethtool -K eth0 gro off"],
             [
                 "warning",
                 "net.ipv4.conf.eth0.rp_filter",
@@ -167,6 +168,45 @@ fn a_host_that_is_broken_gives_exactly_these_findings_and_their_commands_mend_it
     let found = host.news(&before);
     assert_eq!(found.len(), 1, "{found:?}");
     assert_eq!(found[0][1], "backend b1");
+}
+
+#[test]
+fn traps_of_the_way_back_are_found_with_what_mends_them() {
+    let host = Host::new("native");
+    let path = host.folder.path().join("steer.toml");
+    let direct = fs::read_to_string(&path).unwrap();
+    let (before, _) = host.doctor();
+
+    // This node has the VIP, and is the gateway of a backend that answers directly.
+    host.run("ip addr add 192.0.2.1/32 dev lo");
+    let found = host.news(&before);
+    let fix = "ip addr del 192.0.2.1/32 dev lo";
+    assert_eq!(found, [["warning", "service chat", fix].map(str::to_owned)]);
+    host.run("sysctl -qw net.ipv4.conf.eth1.accept_local=1");
+    assert_eq!(host.news(&before), [[""; 3]; 0]);
+    host.run("sysctl -qw net.ipv4.conf.eth1.accept_local=0");
+    host.run(fix);
+    assert_eq!(host.news(&before), [[""; 3]; 0]);
+
+    // Answers come in by an interface that has no program.
+    let nat = direct
+        .replace("[encap]\nsources", "[nat]\naddresses")
+        .replace("10.2.0.1", "10.8.0.1")
+        .replace("ipip", "nat");
+    fs::write(&path, &nat).unwrap();
+    let found = host.news(&before);
+    assert_eq!(
+        found,
+        [["warning", "[node] interfaces", ""].map(str::to_owned)]
+    );
+    fs::write(&path, nat.replace("[\"eth0\"]", "[\"eth0\", \"eth1\"]")).unwrap();
+    let (after, _) = host.doctor();
+    assert!(
+        !after
+            .iter()
+            .any(|(_, subject, _)| subject == "[node] interfaces"),
+        "{after:?}"
+    );
 }
 
 #[test]

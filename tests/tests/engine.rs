@@ -163,11 +163,11 @@ async fn load_is_what_the_engine_has() -> Result<()> {
 
 #[tokio::test]
 async fn a_stopped_engine_is_hung_and_a_dead_one_is_down() -> Result<()> {
-    let mut site = Site::new(&["--silence", "1s"])?;
+    let mut site = Site::new(&["--silence", "1s", "--stall", "4s"])?;
     let requests = site.busy().await?;
     let stopped = Instant::now();
     site.engine.signal(libc::SIGSTOP);
-    site.hung(Trouble::Silent).await?;
+    site.hung(Trouble::NoCompletion).await?;
     println!("SIGSTOP was seen after {:?}", stopped.elapsed());
     site.engine.signal(libc::SIGCONT);
     site.sample("back", |s| s.load.has_signal()).await?;
@@ -188,19 +188,19 @@ async fn a_stopped_engine_is_hung_and_a_dead_one_is_down() -> Result<()> {
 
 #[tokio::test]
 async fn work_without_progress_and_idleness_without_answer_are_seen() -> Result<()> {
-    // Silence is not what shows it.
+    // A slow page is not what shows it.
     let flags = [
         "--silence",
         "1h",
         "--stall",
-        "1s",
+        "4s",
         "--completion-every",
         "1s",
     ];
     let mut site = Site::new(&flags)?;
     let requests = site.busy().await?;
     site.engine.signal(libc::SIGSTOP);
-    site.hung(Trouble::NoProgress).await?;
+    site.hung(Trouble::NoCompletion).await?;
     site.engine.signal(libc::SIGCONT);
     site.sample("goes on", |s| s.load.has_signal()).await?;
     drop(requests);

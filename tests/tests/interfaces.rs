@@ -241,3 +241,69 @@ fn tables_that_would_have_to_grow_are_refused_until_a_restart() {
             .contains("locked KiB")
     );
 }
+
+/// What `/readyz` says is lacking of interfaces, and what `steer doctor` says.
+fn agree(fleet: &Fleet, interface: &str, is_attached: bool) -> bool {
+    let socket = fleet.path("steer.sock").display().to_string();
+    let curl = ["curl", "-s", "--unix-socket", &socket, "http://x/readyz"];
+    let ready: Value = serde_json::from_str(&fleet.site.node.run(&curl).unwrap()).unwrap();
+    let lacking = ready["not_attached"].as_array().unwrap();
+    let status = attached(fleet, interface);
+    lacking.contains(&interface.into()) != is_attached && status["failure"].is_null() == is_attached
+}
+
+#[test]
+fn an_interface_that_is_renamed_and_back_is_attached_again() {
+    let fleet = fleet("nat");
+    ask(&fleet);
+    let rename = |from: &str, to: &str| {
+        for command in [
+            &["ip", "link", "set", from, "down"][..],
+            &["ip", "link", "set", from, "name", to],
+            &["ip", "link", "set", to, "up"],
+        ] {
+            fleet.site.node.run(command).unwrap();
+        }
+    };
+    rename("backend1", "elsewhere");
+    wait(LIMIT, "all say that it is gone", || {
+        Ok(agree(&fleet, "backend1", false))
+    })
+    .unwrap();
+    rename("elsewhere", "backend1");
+    wait(LIMIT, "all say that it is back", || {
+        Ok(agree(&fleet, "backend1", true))
+    })
+    .unwrap();
+    assert_eq!(attached(&fleet, "backend1")["mode"], "native");
+}
+
+#[test]
+fn pins_that_are_removed_under_a_daemon_are_made_again() {
+    let mut fleet = fleet("nat");
+    ask(&fleet);
+    let pins = fleet.bpffs().join("steer");
+    fs::remove_dir_all(&pins).unwrap();
+    wait(LIMIT, "it is attached again", || {
+        Ok(fleet
+            .site
+            .node
+            .run(&["ip", "-d", "link"])?
+            .matches("prog/xdp")
+            .count()
+            == 3
+            && agree(&fleet, NODE_CLIENT_PORT, true))
+    })
+    .unwrap();
+    ask(&fleet);
+    // The next daemon takes the maps up, and the lock is on the new folder.
+    let config = fleet.config_path().display().to_string();
+    let said = format!(
+        "{:#}",
+        fleet.in_node(&["detach", "--config", &config]).unwrap_err()
+    );
+    assert!(said.contains("another daemon uses these pins"), "{said}");
+    fleet.kill_daemon();
+    fleet.start().unwrap();
+    ask(&fleet);
+}

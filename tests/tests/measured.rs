@@ -48,6 +48,7 @@ fn serve(namespace: &Namespace, address: SocketAddr) {
                 gap: GAP,
                 tokens: TOKENS,
                 engine: Engine::default(),
+                fault: None,
             };
             let listener = TcpListener::bind(address).await?;
             ready.send(())?;

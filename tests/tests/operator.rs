@@ -9,6 +9,7 @@ use steer_tests::{
     fleet::{Fleet, HTTP, Plan, wait},
     load::{Load, Sample},
     summary::Summary,
+    tmpfs::Tmpfs,
 };
 
 /// Two backends that take so long for an answer.
@@ -174,6 +175,115 @@ fn weights_move_new_flows_and_are_shown_and_replayed() {
     fleet.cli(&["weight", "two", "capacity"]).unwrap();
     wait(Duration::from_secs(30), "they share evenly", || {
         Ok((shares(&fleet)[1] - 0.5).abs() < 0.02)
+    })
+    .unwrap();
+}
+
+#[test]
+fn a_second_daemon_on_the_same_pins_is_refused_and_changes_nothing() {
+    let mut fleet = Fleet::new(Plan::new(&["one"], "nat")).unwrap();
+    fleet.start().unwrap();
+    let text = fleet.config();
+    let other = text
+        .replace("/state\"", "/other-state\"")
+        .replace("steer.sock", "other.sock");
+    assert_ne!(other, text);
+    let path = fleet.path("other.toml");
+    std::fs::write(&path, other).unwrap();
+    let config = path.display().to_string();
+    let said = format!(
+        "{:#}",
+        fleet.in_node(&["run", "--config", &config]).unwrap_err()
+    );
+    assert!(said.contains("another daemon uses these pins"), "{said}");
+    assert_eq!(fleet.status().unwrap()["backends"][0]["name"], "one");
+}
+
+#[test]
+fn a_link_in_the_place_of_the_lock_and_too_few_files_are_named_at_the_start() {
+    let fleet = Fleet::new(Plan::new(&["one"], "nat")).unwrap();
+    let config = fleet.config_path().display().to_string();
+    let victim = fleet.path("victim");
+    std::fs::write(&victim, "untouched").unwrap();
+    std::fs::create_dir_all(fleet.state()).unwrap();
+    let lock = fleet.state().join("lock");
+    std::os::unix::fs::symlink(&victim, &lock).unwrap();
+    let said = format!(
+        "{:#}",
+        fleet.in_node(&["run", "--config", &config]).unwrap_err()
+    );
+    assert!(
+        said.contains("lock: is a symbolic link; remove it"),
+        "{said}"
+    );
+    assert_eq!(std::fs::read_to_string(&victim).unwrap(), "untouched");
+    std::fs::remove_file(&lock).unwrap();
+
+    let steer = fleet.program().display().to_string();
+    let script = format!("ulimit -n 40; exec {steer} run --config {config}");
+    let said = format!(
+        "{:#}",
+        fleet.site.node.run(&["sh", "-c", &script]).unwrap_err()
+    );
+    assert!(
+        said.contains("40 files may be open") && said.contains("LimitNOFILE="),
+        "{said}"
+    );
+}
+
+#[test]
+fn drain_and_weight_work_without_room_in_the_state_directory() {
+    let mut fleet = Fleet::new(Plan::new(&["one", "two"], "nat")).unwrap();
+    let disk = Tmpfs::mount(&fleet.state(), 512 << 10).unwrap();
+    fleet.start().unwrap();
+    disk.fill().unwrap();
+    for command in [&["backend", "drain", "one"][..], &["weight", "two", "3"]] {
+        let said = fleet.cli(command).unwrap();
+        assert!(
+            said.contains("warning: ") && said.contains("No space left"),
+            "{said}"
+        );
+    }
+    let status = fleet.status().unwrap();
+    assert_eq!(status["unsaved"].as_array().unwrap().len(), 2, "{status}");
+    assert!(status["backends"][0]["drain"].is_object(), "{status}");
+    assert!(
+        fleet
+            .cli(&["status"])
+            .unwrap()
+            .contains("end with the daemon")
+    );
+    disk.free().unwrap();
+    wait(Duration::from_secs(20), "both are saved", || {
+        Ok(fleet.status()?["unsaved"]
+            .as_array()
+            .is_some_and(Vec::is_empty))
+    })
+    .unwrap();
+    fleet.kill_daemon();
+    fleet.start().unwrap();
+    let status = fleet.status().unwrap();
+    assert!(status["backends"][0]["drain"].is_object(), "{status}");
+    // Read-only: what a daemon writes to later is on another file system, which takes nothing.
+    let state = fleet.state().display().to_string();
+    let run = |command: &[&str]| {
+        let done = std::process::Command::new(command[0])
+            .args(&command[1..])
+            .status();
+        assert!(done.unwrap().success(), "{command:?}");
+    };
+    run(&["mount", "-t", "tmpfs", "-o", "ro", "none", &state]);
+    let said = fleet.cli(&["backend", "undrain", "one"]).unwrap();
+    assert!(
+        said.contains("warning: ") && said.contains("Read-only"),
+        "{said}"
+    );
+    assert!(fleet.status().unwrap()["backends"][0]["drain"].is_null());
+    run(&["umount", "-l", &state]);
+    wait(Duration::from_secs(20), "it is saved", || {
+        Ok(fleet.status()?["unsaved"]
+            .as_array()
+            .is_some_and(Vec::is_empty))
     })
     .unwrap();
 }

@@ -7,7 +7,7 @@ use std::{fs, path::Path};
 use aya::maps::{Array, MapData};
 use steer_common::abi::{Member, MemberState, maps};
 use steer_tests::{bpffs::Bpffs, netns::Namespace, veth::End, veth::Veth};
-use steer_user::dataplane::{Dataplane, OpenOptions, Pins, Xdp};
+use steer_user::dataplane::{Dataplane, OpenOptions, PinLock, Pins, Xdp};
 
 fn options(bpffs: &Path) -> OpenOptions {
     OpenOptions {
@@ -162,4 +162,45 @@ fn an_interface_that_came_back_is_attached_to_anew() {
     .unwrap();
     attach();
     assert!(attached(&node).is_some());
+}
+
+#[test]
+fn pins_are_used_by_one_at_a_time_by_whatever_path() {
+    let (node, _peer) = node();
+    let bpffs = Bpffs::mount().unwrap();
+    let mut first = node
+        .enter(|| {
+            let mut xdp = Xdp::open(&options(bpffs.path())).unwrap();
+            xdp.attach("eth0", false).unwrap();
+            xdp
+        })
+        .unwrap();
+    let program = attached(&node);
+    // As the service manager binds the folder to another place.
+    let bound = tempfile::tempdir().unwrap();
+    let steer = bound.path().join("steer");
+    fs::create_dir(&steer).unwrap();
+    let [from, to] = [bpffs.path().join("steer"), steer].map(|path| path.display().to_string());
+
+    let mount = |arguments: &[&str]| {
+        let done = std::process::Command::new(arguments[0])
+            .args(&arguments[1..])
+            .status();
+        assert!(done.unwrap().success(), "{arguments:?}");
+    };
+    mount(&["mount", "--bind", &from, &to]);
+    for path in [bpffs.path(), bound.path()] {
+        let error = node
+            .enter(|| Xdp::open(&options(path)).err())
+            .unwrap()
+            .expect("two had the pins at once");
+        let text = format!("{error:#}");
+        assert!(text.contains("another daemon uses these pins"), "{text}");
+    }
+    mount(&["umount", "-l", &to]);
+    assert_eq!(attached(&node), program);
+    assert_eq!(first.interfaces(), ["eth0"]);
+    first.settle().unwrap();
+    drop(first);
+    drop(PinLock::take(bpffs.path()).unwrap());
 }

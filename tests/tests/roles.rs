@@ -91,3 +91,139 @@ fn roles_go_by_user_and_group_and_change_with_the_configuration() {
         "{said}"
     );
 }
+
+/// A site whose socket is open to roles, with that configuration applied.
+fn with_reader() -> Fleet {
+    let mut fleet = Fleet::new(Plan::new(&["one"], "nat")).unwrap();
+    let text = fleet.config();
+    let api = format!(
+        "[api]\nread = [\"{READER}\"]\nmetrics = \"127.0.0.1:9464\"\nmetrics_hosts = [\"edge.test\"]\n"
+    );
+    fs::write(fleet.config_path(), format!("{text}\n{api}")).unwrap();
+    fleet.start().unwrap();
+    fs::set_permissions(fleet.path(""), fs::Permissions::from_mode(0o755)).unwrap();
+    fleet
+}
+
+fn write(fleet: &Fleet, text: &str) -> String {
+    let path = fleet.path("new.toml");
+    fs::write(&path, text).unwrap();
+    fs::set_permissions(&path, fs::Permissions::from_mode(0o644)).unwrap();
+    path.display().to_string()
+}
+
+/// Whether the loop answers root.
+fn is_alive(fleet: &Fleet) -> bool {
+    let socket = fleet.path("steer.sock").display().to_string();
+    let curl = [
+        "curl",
+        "-s",
+        "-m",
+        "5",
+        "--unix-socket",
+        &socket,
+        "http://x/healthz",
+    ];
+    fleet.site.node.run(&curl).is_ok_and(|said| said == "ok\n")
+}
+
+#[test]
+fn a_document_of_a_reader_holds_up_nobody_and_tells_no_variable() {
+    let fleet = with_reader();
+    // More than a mebibyte of one name.
+    let names = vec!["\"a-name-that-is-long-enough-to-make-it-a-lot-of-text\""; 20_000].join(", ");
+    let text = fleet.config();
+    let huge = format!("{text}\n[[pool]]\nname = \"p\"\nbackends = [{names}]\n");
+    assert!(huge.len() > 1 << 20);
+    let path = write(&fleet, &huge);
+    let asked = std::thread::scope(|scope| {
+        let diff = scope.spawn(|| ask(&fleet, READER, READER, &["config", "diff", &path]));
+        let mut answers = 0;
+        while !diff.is_finished() {
+            assert!(is_alive(&fleet), "the loop stood still");
+            answers += 1;
+        }
+        assert!(answers > 0);
+        diff.join().unwrap()
+    });
+    assert_eq!(asked.0, Some(3), "{}", asked.1);
+    assert!(asked.1.contains("which isn't there"), "{}", asked.1);
+    assert!(asked.1.lines().count() < 300);
+
+    // PATH is in the environment of every daemon.
+    for (good, bad) in [
+        ("name = \"one\"", "name = \"${PATH}\""),
+        ("region = \"home\"", "region = \"${PATH}\""),
+        ("pools = [\"all\"]", "pools = [\"${PATH}\"]"),
+    ] {
+        let path = write(&fleet, &text.replacen(good, bad, 1));
+        let (code, said) = ask(&fleet, READER, READER, &["config", "diff", &path]);
+        assert_ne!(code, Some(0), "{said}");
+        assert!(said.contains("this role expands only variables"), "{said}");
+        assert!(!said.contains("/bin"), "{said}");
+    }
+}
+
+#[test]
+fn those_without_a_role_keep_nobody_out() {
+    use std::{io::Write as _, os::unix::net::UnixStream};
+    let fleet = with_reader();
+    let socket = fleet.path("steer.sock");
+    let hold = |uid: u32, count: usize| {
+        let socket = socket.clone();
+        std::thread::spawn(move || {
+            // SAFETY: changes the credentials of this thread alone, as no function of libc does.
+            let done = unsafe { libc::syscall(libc::SYS_setresuid, -1, uid, -1) };
+            assert_eq!(done, 0);
+            let half = |mut stream: UnixStream| {
+                // The daemon may have closed it already.
+                let _ = stream.write_all(b"GET /healthz HTTP/1.1\r\nhost");
+                stream
+            };
+            let streams = (0..count).map_while(|_| UnixStream::connect(&socket).ok());
+            streams.map(half).collect::<Vec<_>>()
+        })
+        .join()
+        .unwrap()
+    };
+    let held: Vec<_> = (0..40).map(|user| hold(NOBODY + user, 10)).collect();
+    assert_eq!(held.iter().map(Vec::len).sum::<usize>(), 400);
+    let (code, said) = ask(&fleet, READER, READER, &["status"]);
+    assert_eq!(code, Some(0), "{said}");
+    let more = hold(READER, 100);
+    assert!(is_alive(&fleet));
+    drop((held, more));
+    // Root's are bounded, too: those that are too many are closed, and the daemon goes on.
+    drop(hold(0, 1000));
+    assert_eq!(ask(&fleet, READER, READER, &["status"]).0, Some(0));
+    assert!(is_alive(&fleet));
+}
+
+#[test]
+fn metrics_answer_for_no_name_that_somebody_made_point_here() {
+    let fleet = with_reader();
+    for (host, code) in [
+        ("127.0.0.1:9464", "200"),
+        ("localhost:9464", "200"),
+        ("edge.test:9464", "200"),
+        ("rebound.test:9464", "421"),
+        ("rebound.test", "421"),
+    ] {
+        for path in ["/metrics", "/healthz"] {
+            let header = format!("host: {host}");
+            let url = format!("http://127.0.0.1:9464{path}");
+            let curl = [
+                "curl",
+                "-s",
+                "-o",
+                "/dev/null",
+                "-w",
+                "%{http_code}",
+                "-H",
+                &header,
+                &url,
+            ];
+            assert_eq!(fleet.site.node.run(&curl).unwrap(), code, "{host} {path}");
+        }
+    }
+}

@@ -4,7 +4,7 @@
 
 use std::time::Duration;
 
-use steer_tests::sim::{Act, Outcome, Scenario, State, all, policy, run};
+use steer_tests::sim::{Act, Outcome, Scenario, State, all, day, policy, run};
 
 const OURS: &policy::Maker = &policy::ALL[0];
 
@@ -72,4 +72,13 @@ fn a_lost_region_costs_what_was_under_way_there_and_little_else() {
         "{avoidable} of {}",
         outcome.requests
     );
+}
+
+#[test]
+fn engines_that_seem_to_be_in_trouble_and_serve_are_kept() {
+    for seed in [3, 4] {
+        let outcome = run(&day(Duration::from_secs(1800), seed), OURS);
+        assert_eq!(outcome.ejections, 0, "seed {seed}");
+        assert!(outcome.requests > 1000, "{}", outcome.requests);
+    }
 }

@@ -25,6 +25,12 @@ use clap::Parser;
 #[derive(Parser)]
 #[command(name = "cargo xtask")]
 enum Task {
+    /// Set up, then attack a site at work with what anybody can send, and fail if its clients notice.
+    Attack {
+        /// What to pass on; see `cargo xtask attack -- --help`.
+        #[arg(last = true)]
+        arguments: Vec<String>,
+    },
     /// Set up, then measure what the data path costs for each packet.
     Bench {
         /// What to pass on to the benchmark; see `cargo xtask bench -- --help`.
@@ -100,6 +106,7 @@ enum Task {
 
 fn main() -> Result<()> {
     match Task::parse() {
+        Task::Attack { arguments } => chaos::run("steer-attack", &arguments),
         Task::Bench { arguments } => bench::run(&arguments),
         Task::Boot => boot::run(),
         Task::Changes => programs::changes(),

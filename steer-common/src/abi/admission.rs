@@ -11,8 +11,9 @@ pub struct Admission {
     pub due: u64,
     /// New flows are shed whose priority is below this. The daemon writes it.
     pub pressure: u32,
-    #[doc(hidden)]
-    pub _pad: u32,
+    /// How long a flow under `nat` is kept without a packet, in ticks; 0 is as long as the settings say. The
+    /// daemon writes it.
+    pub nat_idle_ms: u32,
 }
 
 /// How many new flows a service or class takes of each source.

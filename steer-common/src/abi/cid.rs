@@ -1,5 +1,9 @@
 //! QUIC connection ids that say which server they belong to.
 
+use core::fmt;
+
+use crate::aes::Schedule;
+
 /// How connection ids are laid out, by their first three bits. Their meaning is in
 /// [`cid`](crate::cid).
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -9,6 +13,42 @@ pub struct CidLayouts {
     pub(crate) server_id: [u8; 8],
     /// Shortest connection id that has a server id and a nonce.
     pub(crate) length: [u8; 8],
+    /// Bits of those that are encrypted, for which `server_id` is 0.
+    pub(crate) encrypted: u32,
+    #[doc(hidden)]
+    pub(crate) _pad: u32,
+}
+
+/// The decryption of connection ids with the same first three bits.
+#[derive(Clone, Copy, Default, PartialEq, Eq)]
+#[repr(C)]
+pub struct CidCipher {
+    /// Round keys of AES-128: for decryption with one pass, for encryption otherwise.
+    pub(crate) schedule: Schedule,
+    /// Bits of the first half.
+    pub(crate) left_mask: [u64; 2],
+    /// Bits of the second half.
+    pub(crate) right_mask: [u64; 2],
+    /// Where the second half begins, in bytes behind the first octet.
+    pub(crate) right_at: u8,
+    /// Length of server id and nonce in bytes.
+    pub(crate) length: u8,
+    /// Length of the server id in bytes.
+    pub(crate) server_id: u8,
+    /// Passes of decryption: 1, 3 or 4; 0 is none.
+    pub(crate) passes: u8,
+    #[doc(hidden)]
+    pub(crate) _pad: u32,
+}
+
+impl fmt::Debug for CidCipher {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("CidCipher")
+            .field("passes", &self.passes)
+            .field("length", &self.length)
+            .field("server_id", &self.server_id)
+            .finish_non_exhaustive()
+    }
 }
 
 /// What a service's member is found by.

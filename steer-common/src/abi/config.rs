@@ -59,6 +59,28 @@ pub struct Config {
     pub burst_gap_us: u32,
     /// How many [`OPENINGS`](super::OPENINGS) each CPU has for itself; with 0 none has to make room.
     pub nat_openings: u32,
+    /// Bits of [`nat_flags`].
+    pub nat_flags: u32,
+    /// Seed of the choice of ports of `nat`. It is drawn when the maps are made, and no other node knows it.
+    pub nat_port_seed: u64,
     /// How connection ids of QUIC are laid out.
     pub cids: CidLayouts,
+    /// Leads from a MAC address to its place in [`OWN_MACS`](super::maps::OWN_MACS); 0 takes frames for any.
+    pub mac_seed: u64,
+    /// The shortest time without a packet after which a TCP flow of `nat` may be gone, in ticks.
+    pub nat_idle_min_ms: u32,
+    /// Counts changes of [`ROUTERS`](super::maps::ROUTERS): ways back with another number are looked up anew.
+    pub routers_epoch: u16,
+    /// The smallest of the interfaces' [`Interface::mtu`](super::Interface::mtu); 0 if none is known. The daemon
+    /// writes it with them.
+    pub least_mtu: u16,
+}
+
+/// Bits of [`Config::nat_flags`].
+pub mod nat_flags {
+    /// TCP segments that begin or end a connection change nothing unless their checksum is right.
+    pub const VERIFIES_CHECKSUMS: u32 = 1;
+    /// Answers have to carry the VLAN tag of the next hop of their member. Where the kernel takes tags off before
+    /// the program sees a packet, that cannot be asked for.
+    pub const CHECKS_VLAN: u32 = 2;
 }

@@ -17,6 +17,8 @@ pub struct MemberCounters {
     /// Signs that it answers: under `nat` packets with content that came back, otherwise clients' packets that
     /// do nothing but acknowledge. One of the latter belongs to each connection, before it was answered.
     pub answers: u64,
+    /// Bytes of content that came back under `nat`.
+    pub answer_bytes: u64,
 }
 
 /// What a packet begins, or shows, as bits.
@@ -40,6 +42,14 @@ impl MemberCounters {
         self.answers += ((begins & begins::ANSWER) / begins::ANSWER) as u64;
     }
 
+    /// Counts a packet from the member, with so many bytes of content.
+    #[inline(always)]
+    pub const fn count_reply(&mut self, content: u64) {
+        self.replies += 1;
+        self.answers += (content != 0) as u64;
+        self.answer_bytes += content;
+    }
+
     /// Adds what another CPU counted.
     pub fn add(&mut self, other: &Self) {
         self.packets = self.packets.wrapping_add(other.packets);
@@ -48,5 +58,6 @@ impl MemberCounters {
         self.replies = self.replies.wrapping_add(other.replies);
         self.requests = self.requests.wrapping_add(other.requests);
         self.answers = self.answers.wrapping_add(other.answers);
+        self.answer_bytes = self.answer_bytes.wrapping_add(other.answer_bytes);
     }
 }

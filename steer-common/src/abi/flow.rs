@@ -43,8 +43,9 @@ pub struct FlowEntry {
     /// The kernel's jiffies, without their last [`STAMP_SHIFT`] bits, when [`Self::last_ms`] was written. As long as they
     /// are the same it is not written again: to ask for the time costs more, and so does a cache line that is dirty.
     pub stamp: u16,
-    #[doc(hidden)]
-    pub _pad: [u16; 2],
+    /// Connection ids of QUIC that packets which open connections had during this handshake, by a hash of each; 0 is
+    /// none. Of TCP there are none.
+    pub ids: [u8; 4],
     /// As it is called in the other version.
     #[cfg(feature = "next-abi")]
     pub last_ms: u32,

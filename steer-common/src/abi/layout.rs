@@ -3,10 +3,10 @@
 //! their names. One that gets another meaning has to get another name.
 
 use super::{
-    Address, Admission, Back, Bank, CidKey, CidLayouts, ClassKey, ClassMatch, Config, DscpTable,
-    FlowEntry, FlowKey, FragmentEntry, FragmentKey, Macs, Measured, Member, MemberCounters,
-    NatForward, NatReverse, NatTimeouts, Opening, Refusals, Service, ServiceKey, Signals, Slot,
-    SourceKey, SourceLimit,
+    Address, Admission, Back, Bank, CidCipher, CidKey, CidLayouts, ClassKey, ClassMatch, Config,
+    DscpTable, FlowEntry, FlowKey, FragmentEntry, FragmentKey, IcmpSource, Interface, LinkKey,
+    Macs, Measured, Member, MemberCounters, NatForward, NatReverse, NatTimeouts, Opening, Refusals,
+    RouterKey, Sequence, Service, ServiceKey, Signals, Slot, SourceKey, SourceLimit,
 };
 
 /// A part of a type.
@@ -82,34 +82,40 @@ impl<T, const N: usize> Layout for [T; N] {
 
 whole! {
     u8 u16 u32 u64
-    Address CidLayouts ClassKey DscpTable Macs Measured Refusals
+    Address CidCipher CidLayouts ClassKey DscpTable Macs Measured Refusals
 }
 
 fields! {
-    Admission: due pressure _pad;
+    Admission: due pressure nat_idle_ms;
     Back: macs tags interface tags_len;
     Bank: seed displacement_mask service_mask any_port _pad;
     CidKey: server_id service rotation server_id_len _pad;
     ClassMatch: policy table;
     Config: active nat_v4 nat_v6 banks flow_seed outer_v4 outer_v6 nat_port_first nat_port_count
         nat_retry_ms outer_v4_bits outer_v6_bits gue_port denies nat_timeouts burst_gap_us nat_openings
-        cids;
-    FlowEntry: last_ms slot member stamp _pad;
+        nat_flags nat_port_seed cids mac_seed nat_idle_min_ms routers_epoch least_mtu;
+    FlowEntry: last_ms slot member stamp ids;
     FlowKey: source destination source_port destination_port protocol family member;
     FragmentEntry: at_ms source_port destination_port member protocol fate;
     FragmentKey: source destination id protocol family _pad;
+    IcmpSource: v4 v6;
+    LinkKey: interface vlan _pad;
+    Interface: index group mtu _pad;
     Member: address macs interface state flags mode family port service backend region _pad mtu vlan
-        max_in_flight _reserved;
-    MemberCounters: packets bytes flows replies requests answers;
-    NatForward: source last_ms opened_ms source_port backend_port member state told backend back;
+        max_in_flight reply_interfaces _reserved;
+    MemberCounters: packets bytes flows replies requests answers answer_bytes;
+    NatForward: source last_ms opened_ms source_port backend_port member state told backend back
+        sequence;
     NatReverse: vip client last_ms vip_port client_port member state told key_member _pad asked_ns
-        heard_ns back;
-    NatTimeouts: idle_ms udp_idle_ms opening_ms closed_ms;
+        heard_ns back sequence;
+    NatTimeouts: idle_ms udp_idle_ms opening_ms udp_opening_ms closed_ms;
     Opening: key opened_ms _pad;
+    RouterKey: mac interface _pad;
+    Sequence: initial next acknowledged offered;
     Service: key slots_start slots_len flags id limit regions flow_interval classes priority _pad
         flow_burst;
     ServiceKey: address port protocol family class;
-    Signals: resets refused unanswered accepted;
+    Signals: resets refused unanswered accepted ended_early;
     Slot: owner first second track seen;
     SourceKey: source policy _pad;
     SourceLimit: burst mask interval _pad;

@@ -116,6 +116,9 @@ pub struct Signals {
     pub unanswered: u64,
     /// Connections that the backend has accepted.
     pub accepted: u64,
+    /// Flows that the backend has ended in order, by a FIN, after the client had asked and before a byte of an
+    /// answer.
+    pub ended_early: u64,
 }
 
 /// A field of [`Signals`].
@@ -130,6 +133,8 @@ pub enum Signal {
     Unanswered = 2,
     /// [`Signals::accepted`].
     Accepted = 3,
+    /// [`Signals::ended_early`].
+    EndedEarly = 4,
 }
 
 #[cfg(test)]

@@ -40,8 +40,11 @@ pub struct Member {
     /// As it is called in the other version.
     #[cfg(feature = "next-abi")]
     pub interface: u32,
+    /// Interfaces that the backend's answers under `nat` have to come in by: that of its next hop, or the devices of
+    /// a bond. 0 is any.
+    pub reply_interfaces: [u32; 2],
     #[doc(hidden)]
-    pub _reserved: [u32; if cfg!(feature = "next-abi") { 4 } else { 2 }],
+    pub _reserved: [u32; if cfg!(feature = "next-abi") { 2 } else { 0 }],
 }
 
 /// Bits of [`Member::flags`].

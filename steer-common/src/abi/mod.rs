@@ -12,7 +12,9 @@ mod config;
 mod counters;
 mod flow;
 mod fragment;
+mod icmp;
 mod layout;
+mod link;
 mod measure;
 mod member;
 mod nat;
@@ -22,16 +24,18 @@ mod trace;
 
 pub use address::{Address, Family, MAC_LEN, Mac, Macs};
 pub use admission::{Admission, Refusals, SourceKey, SourceLimit};
-pub use cid::{CidKey, CidLayouts};
+pub use cid::{CidCipher, CidKey, CidLayouts};
 pub use class::{ClassKey, ClassMatch, DSCPS, DscpTable};
-pub use config::{Bank, Config};
+pub use config::{Bank, Config, nat_flags};
 pub use counters::{MemberCounters, begins};
 pub use flow::{FlowEntry, FlowKey, STAMP_SHIFT, STAMP_TICKS};
 pub use fragment::{FragmentEntry, FragmentFate, FragmentKey};
+pub use icmp::{IcmpSource, LinkKey};
 pub use layout::{Field, Layout};
+pub use link::{Interface, RouterKey, first_mac, mac_word, own_mac_place};
 pub use measure::{BUCKETS, Measure, Measured, Signal, Signals, bucket, bucket_start};
 pub use member::{Member, MemberState, Mode, member_flags};
-pub use nat::{Back, NatForward, NatReverse, NatTimeouts, Opening, nat_state};
+pub use nat::{Back, NatForward, NatReverse, NatTimeouts, Opening, Sequence, nat_state};
 pub use service::{Service, ServiceKey, service_flags};
 pub use slot::{Slot, Track};
 pub use trace::{
@@ -41,7 +45,7 @@ pub use trace::{
 
 /// Version of the maps' layout. Part of the pin path. A daemon of another version takes over what is
 /// pinned: [`Layout`] says how.
-pub const ABI_VERSION: u32 = if cfg!(feature = "next-abi") { 3 } else { 2 };
+pub const ABI_VERSION: u32 = if cfg!(feature = "next-abi") { 4 } else { 3 };
 
 /// Times in the maps, `*_ms`, are nanoseconds of the monotonic clock shifted right by this, cut to 32
 /// bits: milliseconds but for 5 %, without a division for each packet.
@@ -93,11 +97,21 @@ pub const DENIED: u32 = 1 << 16;
 pub const DECAP_SOURCES: u32 = 1024;
 /// Server ids of QUIC connection ids, over all services and layouts.
 pub const CIDS: u32 = 1 << 15;
+/// Ciphers of connection ids, by their first three bits.
+pub const CID_CIPHERS: u32 = 8;
+/// Links that ICMP errors can be sent by.
+pub const ICMP_SOURCES: u32 = 1024;
+/// Places for the node's own MAC addresses.
+pub const OWN_MACS: u32 = 1 << 12;
+/// Places for interfaces. Of two whose indexes share one only the first is known there.
+pub const INTERFACES: u32 = 1 << 8;
+/// MAC addresses of routers, and of those that others took over from.
+pub const ROUTERS: u32 = 1 << 10;
 /// Interfaces that packets can be redirected to.
 pub const PORTS: u32 = 64;
 
 /// Names of the programs in [`maps::PROGRAMS`], by their index there.
-pub const PROGRAMS: [&str; 10] = [
+pub const PROGRAMS: [&str; 18] = [
     "steer_rare",
     "steer_follow",
     "steer_too_big",
@@ -108,6 +122,14 @@ pub const PROGRAMS: [&str; 10] = [
     "steer_v6",
     "steer_quic",
     "steer_translate",
+    "steer_quic_decrypt",
+    "steer_time_exceeded",
+    "steer_reset",
+    "steer_check",
+    "steer_martian",
+    "steer_segment",
+    "steer_retry",
+    "steer_verify",
 ];
 /// Index in [`maps::PROGRAMS`] of the program for first fragments.
 pub const RARE: u32 = 0;
@@ -130,6 +152,23 @@ pub const V6: u32 = 7;
 pub const QUIC: u32 = 8;
 /// Index of the program that rewrites addresses of QUIC packets.
 pub const TRANSLATE: u32 = 9;
+/// Index of the program that decrypts connection ids.
+pub const QUIC_DECRYPT: u32 = 10;
+/// Index of the program that answers packets whose TTL ends at this node.
+pub const TIME_EXCEEDED: u32 = 11;
+/// Index of the program that answers TCP segments with resets.
+pub const RESET: u32 = 12;
+/// Index of the program that looks twice at flows with rewritten addresses.
+pub const CHECK: u32 = 13;
+/// Index of the program for packets from sources that there are not.
+pub const MARTIAN: u32 = 14;
+/// Index of the program for TCP segments under `nat` that begin or end a connection, or whose sequence numbers are
+/// not near those that were seen last.
+pub const SEGMENT: u32 = 15;
+/// Index of the program that sends a SYN elsewhere which its member under `nat` did not answer.
+pub const RETRY: u32 = 16;
+/// Index of the program that verifies the checksum of a segment that opens a flow.
+pub const VERIFY: u32 = 17;
 
 /// Name of the program that packets come to first while programs of another version take over.
 pub const GATE: &str = "steer_gate";
@@ -188,6 +227,11 @@ pub mod maps {
     pub const REFUSED: &str = "REFUSED";
     /// Hash of [`CidKey`](super::CidKey) to `u32`: the member that a server id of QUIC stands for.
     pub const CIDS: &str = "CIDS";
+    /// Array of [`CidCipher`](super::CidCipher), by the first three bits of connection ids.
+    pub const CID_CIPHERS: &str = "CID_CIPHERS";
+    /// Hash of [`LinkKey`](super::LinkKey) to [`IcmpSource`](super::IcmpSource): this node's addresses by
+    /// the links that packets come in by.
+    pub const ICMP_SOURCES: &str = "ICMP_SOURCES";
     /// Per-CPU array of [`MemberCounters`](super::MemberCounters), by member.
     pub const MEMBER_COUNTS: &str = "MEMBER_COUNTS";
     /// Array of bytes: what the keys and values of the maps beside it look like. It is made by the daemon,
@@ -210,6 +254,14 @@ pub mod maps {
     pub const TRACE_PROGRAMS: &str = "TRACE_PROGRAMS";
     /// Devmap hash of interfaces, by index.
     pub const PORTS: &str = "PORTS";
+    /// Array of `u64`, mapped: the node's MAC addresses, each at its
+    /// [`own_mac_place`](super::own_mac_place).
+    pub const OWN_MACS: &str = "OWN_MACS";
+    /// Array of [`Interface`](super::Interface), mapped.
+    pub const INTERFACES: &str = "INTERFACES";
+    /// Hash of [`RouterKey`](super::RouterKey) to [`Back`](super::Back): the way to whoever a router's
+    /// frames came from. Where another router took over it is the way to that one.
+    pub const ROUTERS: &str = "ROUTERS";
     /// Trie of prefixes of outer source [`Address`](super::Address)es that the decap program accepts.
     pub const DECAP_SOURCES: &str = "DECAP_SOURCES";
     /// Array of one `u32`: the UDP port of GUE that the decap program takes.
@@ -236,24 +288,30 @@ abi! {
     ClassMatch: 4,
     DscpTable: 128,
     Macs: 16,
+    CidCipher: 216,
     CidKey: 16,
-    CidLayouts: 16,
-    Config: 152,
+    CidLayouts: 24,
+    Config: 192,
     FlowKey: 40,
     FlowEntry: 16,
     FragmentKey: 40,
     FragmentEntry: 12,
+    IcmpSource: 32,
+    LinkKey: 8,
+    Interface: 16,
     Member: if cfg!(feature = "next-abi") { 72 } else { 64 },
-    MemberCounters: 48,
+    MemberCounters: 56,
     Measured: 3328,
-    NatForward: 80,
-    NatReverse: 96,
-    NatTimeouts: 16,
+    NatForward: 96,
+    NatReverse: 112,
+    NatTimeouts: 20,
     Opening: 48,
     Refusals: 64,
+    RouterKey: 16,
     Service: 64,
-    Signals: 32,
+    Signals: 40,
     Slot: 8,
+    Sequence: 16,
     SourceKey: 24,
     SourceLimit: 32,
     TraceFilter: 72,

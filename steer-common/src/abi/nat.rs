@@ -27,6 +27,8 @@ pub struct NatForward {
     pub backend: Address,
     /// By which way the client's packets come, and answers go back.
     pub back: Back,
+    /// The client's sequence numbers.
+    pub sequence: Sequence,
     /// As it is called in the other version.
     #[cfg(feature = "next-abi")]
     pub source: Address,
@@ -42,8 +44,34 @@ pub struct Back {
     pub tags: u64,
     /// Interface that the client's packets come in by.
     pub interface: u32,
-    /// Length of `tags` in bytes: 0, 4 or 8.
+    /// Length of `tags` in bytes, 0, 4 or 8. The upper 16 bits are the
+    /// [`Config::routers_epoch`](super::Config::routers_epoch) when the way was looked up last: one word, because
+    /// of two the stack of programs has no room.
     pub tags_len: u32,
+}
+
+impl Back {
+    /// Length of the tags in bytes.
+    #[inline(always)]
+    pub const fn tag_bytes(&self) -> u32 {
+        self.tags_len & 0xc
+    }
+
+    /// Number of the ways to routers when the way was looked up last.
+    #[inline(always)]
+    pub const fn epoch(&self) -> u16 {
+        (self.tags_len >> 16) as u16
+    }
+
+    /// The same way, looked up with ways to routers of this number.
+    #[inline(always)]
+    #[must_use]
+    pub const fn looked_up(self, epoch: u16) -> Self {
+        Self {
+            tags_len: self.tags_len & 0xffff | (epoch as u32) << 16,
+            ..self
+        }
+    }
 }
 
 /// What a backend's packet becomes.
@@ -76,6 +104,25 @@ pub struct NatReverse {
     pub heard_ns: u64,
     /// By which way answers go to the client.
     pub back: Back,
+    /// The backend's sequence numbers.
+    pub sequence: Sequence,
+}
+
+/// Sequence numbers of one end of a TCP connection, as far as its segments have shown them (RFC 9293 section 3.4).
+/// All are 0 while no segment has.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[repr(C)]
+pub struct Sequence {
+    /// Initial sequence number.
+    pub initial: u32,
+    /// Number behind the last byte that it has sent: SND.NXT.
+    pub next: u32,
+    /// Latest number that it has acknowledged: RCV.NXT. Before a backend's first segment, the number behind the
+    /// client's SYN.
+    pub acknowledged: u32,
+    /// Initial sequence number of the last SYN that did not belong to the connection. Only the backend's answer
+    /// to it begins another one.
+    pub offered: u32,
 }
 
 impl NatForward {
@@ -164,23 +211,39 @@ pub struct NatTimeouts {
     pub idle_ms: u32,
     /// Of UDP flows.
     pub udp_idle_ms: u32,
-    /// Of flows that are not settled.
+    /// Of TCP flows that are not settled.
     pub opening_ms: u32,
+    /// Of UDP flows that are not settled.
+    pub udp_opening_ms: u32,
     /// Of flows that are over.
     pub closed_ms: u32,
 }
 
 impl NatTimeouts {
+    /// The same with another time for open flows, unless it is 0.
+    #[inline(always)]
+    #[must_use]
+    pub const fn with_idle(self, idle_ms: u32) -> Self {
+        if idle_ms == 0 {
+            return self;
+        }
+        Self {
+            idle_ms,
+            udp_idle_ms: idle_ms,
+            ..self
+        }
+    }
+
     /// Whether a flow whose ends have said all this is gone, after so long without a packet.
     #[inline(always)]
     pub const fn is_gone(&self, is_tcp: bool, state: u8, idle: u32) -> bool {
-        let longest = if is_tcp {
-            self.idle_ms
+        let (longest, opening) = if is_tcp {
+            (self.idle_ms, self.opening_ms)
         } else {
-            self.udp_idle_ms
+            (self.udp_idle_ms, self.udp_opening_ms)
         };
         idle > longest
             || (nat_state::is_over(state) && idle > self.closed_ms)
-            || (state & nat_state::SETTLED == 0 && idle > self.opening_ms)
+            || (state & nat_state::SETTLED == 0 && idle > opening)
     }
 }

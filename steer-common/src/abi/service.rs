@@ -97,6 +97,10 @@ pub mod service_flags {
     pub const SHEDS: u32 = 256;
     /// Not a service but an address of services: packets to it may be parts of one for a service.
     pub const ADDRESS: u32 = 32;
+    /// With [`ADDRESS`]: a service, or `nat`, has TCP there.
+    pub const ADDRESS_TCP: u32 = 512;
+    /// With [`ADDRESS`]: a service, or `nat`, has UDP there.
+    pub const ADDRESS_UDP: u32 = 1024;
     /// UDP that is QUIC: datagrams are told by their headers and connection ids.
     pub const QUIC: u32 = 64;
 }

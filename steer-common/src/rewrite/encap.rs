@@ -49,9 +49,6 @@ pub(crate) fn encap<F: Frame, T: Tables>(
     hop: &NextHop,
     outer: u32,
 ) -> Result<(), DropReason> {
-    if packet.ttl <= 1 {
-        return Err(DropReason::TtlExpired);
-    }
     let config = tables.config().ok_or(INTERNAL)?;
     if member.family == 6 {
         wrap_v6(frame, packet, config, member, hop, outer)
@@ -242,7 +239,8 @@ const fn pair(first: u16, second: u16) -> u32 {
     (u16::from_le(first) as u32 | (u16::from_le(second) as u32) << 16).to_le()
 }
 
-/// Whoever forwards into a tunnel lowers the inner TTL (RFC 2003 section 3.1, RFC 2473 section 3.1).
+/// Lowers a TTL that is more than 1, as whoever forwards a packet does, into a tunnel as well (RFC 2003
+/// section 3.1, RFC 2473 section 3.1).
 #[inline(always)]
 pub(super) fn lower_ttl<F: Frame>(frame: &mut F, packet: &Packet) -> Result<(), DropReason> {
     if packet.is_v6() {

@@ -35,7 +35,7 @@ impl Link {
         Self {
             macs: back.macs,
             tags: back.tags,
-            len: back.tags_len as usize & 0xc,
+            len: back.tag_bytes() as usize,
         }
     }
 }

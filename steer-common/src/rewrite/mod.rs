@@ -6,11 +6,13 @@ mod link;
 mod nat;
 mod quote;
 mod reset;
+mod time_exceeded;
 mod too_big;
 
 pub(crate) use encap::{encap, overhead};
 pub(crate) use nat::{back, forward};
-pub(crate) use reset::reset;
+pub(crate) use reset::{reset, reset_client};
+pub(crate) use time_exceeded::time_exceeded;
 pub(crate) use too_big::too_big;
 
 use crate::{
@@ -40,16 +42,19 @@ pub(crate) fn next_hop<T: Tables>(packet: &Packet, tables: &T, member: &Member) 
         interface: member.interface,
         vlan: member.vlan,
         mtu: member.mtu,
+        #[cfg(feature = "user")]
+        reply_interfaces: member.reply_interfaces,
     })
 }
 
-/// Sends a packet as it is to a member on the same link.
+/// Sends a packet to a member on the same link, with a TTL that is one lower: a loop of nodes ends by it.
 #[inline(always)]
 pub(crate) fn l2<F: Frame>(
     frame: &mut F,
     packet: &Packet,
     hop: &NextHop,
 ) -> Result<(), DropReason> {
+    encap::lower_ttl(frame, packet)?;
     relink(frame, packet.network, 0, &Link::of(hop), ethertype(packet)).map(drop)
 }
 

@@ -48,9 +48,6 @@ pub(crate) fn back<F: Frame>(
 
 #[inline(always)]
 fn translate<F: Frame>(frame: &mut F, packet: &Packet, ends: &Ends) -> Result<(), DropReason> {
-    if packet.ttl <= 1 {
-        return Err(DropReason::TtlExpired);
-    }
     let v6 = packet.is_v6();
     let at = packet.network;
     let is_quote = packet.part as u8 == Part::Quote as u8;

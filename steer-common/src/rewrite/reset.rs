@@ -1,13 +1,14 @@
 //! Answering a TCP segment with a reset (RFC 9293 section 3.10.7.1).
 
 use super::{
-    INTERNAL,
+    INTERNAL, Link,
     answer::{pseudo_header, write_header},
-    write_macs,
+    ethertype, relink, write_macs,
 };
 use crate::{
+    abi::{Back, FlowKey},
     frame::Frame,
-    verdict::DropReason,
+    verdict::{DropReason, Ends},
     wire::{ACK, FIN, IPV4_HEADER, IPV6_HEADER, PROTOCOL_TCP, Packet, RST, SYN},
 };
 
@@ -33,7 +34,50 @@ pub(crate) fn reset<F: Frame>(frame: &mut F, packet: &Packet) -> Result<(), Drop
             .wrapping_add(flag(FIN));
         (0, next.to_be(), RST | ACK)
     };
+    write_reset(frame, packet, [sequence, acknowledgment], flags)?;
+    write_macs(frame, packet.macs.swapped())
+}
 
+/// Turns a backend's segment into a reset that its client takes for the backend's own.
+#[inline(always)]
+pub(crate) fn reset_client<F: Frame>(
+    frame: &mut F,
+    packet: &Packet,
+    ends: &Ends,
+    back: &Back,
+) -> Result<(), DropReason> {
+    let numbers: [u32; 2] = frame.load(packet.transport + 4).ok_or(INTERNAL)?;
+    let flags = RST | packet.tcp_flags & ACK;
+    // As if the client had sent what is answered.
+    let asked = Packet {
+        key: FlowKey {
+            source: ends.destination,
+            destination: ends.source,
+            source_port: ends.destination_port,
+            destination_port: ends.source_port,
+            ..packet.key
+        },
+        ..*packet
+    };
+    write_reset(frame, &asked, numbers, flags)?;
+    relink(
+        frame,
+        packet.network,
+        0,
+        &Link::back(back),
+        ethertype(packet),
+    )
+    .map(drop)
+}
+
+/// Makes a packet one to its source with nothing but a TCP header.
+#[inline(always)]
+fn write_reset<F: Frame>(
+    frame: &mut F,
+    packet: &Packet,
+    [sequence, acknowledgment]: [u32; 2],
+    flags: u8,
+) -> Result<(), DropReason> {
     let v6 = packet.is_v6();
     let header = if v6 { IPV6_HEADER } else { IPV4_HEADER };
     let at = packet.network;
@@ -57,6 +101,5 @@ pub(crate) fn reset<F: Frame>(frame: &mut F, packet: &Packet) -> Result<(), Drop
         .store(at, ports)
         .and_then(|()| frame.store(at + 4, [sequence, acknowledgment]))
         .and_then(|()| frame.store(at + 12, [control, 0, sum.checksum(), 0]))
-        .ok_or(INTERNAL)?;
-    write_macs(frame, packet.macs.swapped())
+        .ok_or(INTERNAL)
 }

@@ -46,6 +46,15 @@ pub(crate) struct Network {
     pub(crate) id: u32,
 }
 
+/// Whether a protocol number is that of an IPv6 extension header that is followed.
+#[inline(always)]
+pub(crate) const fn is_extension(protocol: u8) -> bool {
+    matches!(
+        protocol,
+        HOP_BY_HOP | ROUTING | DESTINATION_OPTIONS | AUTHENTICATION | FRAGMENT
+    )
+}
+
 impl Network {
     /// The flow, without ports.
     #[inline(always)]

@@ -6,8 +6,8 @@
 mod ip;
 mod transport;
 
-pub(crate) use ip::Network;
 pub use ip::{IPV4_HEADER, IPV6_HEADER};
+pub(crate) use ip::{Network, is_extension};
 pub use transport::{ACK, FIN, RST, SYN};
 pub(crate) use transport::{Transport, UDP_HEADER};
 
@@ -143,6 +143,19 @@ impl Packet {
     #[inline(always)]
     pub const fn only_acknowledges(&self) -> bool {
         self.tcp_flags & (SYN | ACK | RST | FIN) == ACK && self.ip_len <= SHORT
+    }
+
+    /// Whether it is a TCP segment that begins or ends a connection, or one direction of it.
+    #[inline(always)]
+    pub const fn is_control(&self) -> bool {
+        self.tcp_flags & (SYN | FIN | RST) != 0
+    }
+
+    /// Its TCP sequence and acknowledgment number, which are not kept: the stack is short.
+    #[inline(always)]
+    pub(crate) fn numbers<F: Frame>(&self, frame: &F) -> Option<[u32; 2]> {
+        let [sequence, acknowledgment] = frame.load(self.transport + 4)?;
+        Some([u32::from_be(sequence), u32::from_be(acknowledgment)])
     }
 
     /// Whether it opens a TCP connection.

@@ -142,11 +142,12 @@ impl Access {
 pub(super) async fn require(
     State((roles, needed)): State<(watch::Receiver<Roles>, Role)>,
     ConnectInfo(peer): ConnectInfo<Peer>,
-    request: Request,
+    mut request: Request,
     next: Next,
 ) -> Response {
     let role = roles.borrow().of(&peer);
-    if role.is_some_and(|role| role >= needed) {
+    if let Some(role) = role.filter(|role| *role >= needed) {
+        request.extensions_mut().insert(role);
         return next.run(request).await;
     }
     let has = role.map_or("none".to_owned(), |role| role.to_string());
@@ -191,6 +192,11 @@ impl Peer {
             certificate,
             ..Self::default()
         }
+    }
+
+    /// The user, by the socket.
+    pub(super) fn uid(&self) -> Option<u32> {
+        self.uid
     }
 
     /// Whether it is root, or the daemon's own user.
@@ -255,6 +261,7 @@ mod tests {
             operate: principals(&["1002", "@2002"]),
             admin: principals(&["1003", "no-such-user", "@root", "cert:alice"]),
             metrics: None,
+            metrics_hosts: Vec::new(),
             remote: None,
         });
         let peer = |uid, groups: &[u32]| Peer {

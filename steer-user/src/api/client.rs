@@ -18,7 +18,7 @@ use tokio::{
 
 use super::{
     ApplyAnswer, ApplyRequest, Confirmed, DrainRequest, ExplainQuery, Problem, RollbackRequest,
-    TuneRequest, WeightRequest, dial::Remote,
+    SaveWarning, TuneRequest, WeightRequest, dial::Remote,
 };
 use crate::{
     config::Document,
@@ -142,7 +142,11 @@ impl Client {
     ///
     /// # Errors
     /// See [`ClientError`].
-    pub async fn drain(&self, backend: &str, request: &DrainRequest) -> Result<(), ClientError> {
+    pub async fn drain(
+        &self,
+        backend: &str,
+        request: &DrainRequest,
+    ) -> Result<SaveWarning, ClientError> {
         self.tell(&format!("/v1/backends/{backend}/drain"), request)
             .await
     }
@@ -151,7 +155,7 @@ impl Client {
     ///
     /// # Errors
     /// See [`ClientError`].
-    pub async fn undrain(&self, backend: &str) -> Result<(), ClientError> {
+    pub async fn undrain(&self, backend: &str) -> Result<SaveWarning, ClientError> {
         self.tell(&format!("/v1/backends/{backend}/undrain"), &())
             .await
     }
@@ -160,7 +164,11 @@ impl Client {
     ///
     /// # Errors
     /// See [`ClientError`].
-    pub async fn weigh(&self, backend: &str, request: &WeightRequest) -> Result<(), ClientError> {
+    pub async fn weigh(
+        &self,
+        backend: &str,
+        request: &WeightRequest,
+    ) -> Result<SaveWarning, ClientError> {
         self.tell(&format!("/v1/backends/{backend}/weight"), request)
             .await
     }
@@ -269,11 +277,15 @@ impl Client {
         serde_json::from_slice(&body).map_err(|error| ClientError::Malformed(error.to_string()))
     }
 
-    /// Says something that has no answer but that it was done.
-    async fn tell(&self, path: &str, body: &impl Serialize) -> Result<(), ClientError> {
+    /// Says something that mostly has no answer but that it was done.
+    async fn tell(&self, path: &str, body: &impl Serialize) -> Result<SaveWarning, ClientError> {
         let refused = |error: serde_json::Error| ClientError::Refused(error.to_string());
         let body = serde_json::to_vec(body).map_err(refused)?;
-        self.send(Method::POST, path, body.into()).await.map(|_| ())
+        let answer = self.send(Method::POST, path, body.into()).await?;
+        if answer.is_empty() {
+            return Ok(SaveWarning::default());
+        }
+        serde_json::from_slice(&answer).map_err(|error| ClientError::Malformed(error.to_string()))
     }
 
     async fn send(&self, method: Method, path: &str, body: Bytes) -> Result<Bytes, ClientError> {

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use axum::{
-    Json, Router,
+    Extension, Json, Router,
     extract::{ConnectInfo, DefaultBodyLimit, Path as UrlPath, State},
     http::StatusCode,
     middleware::from_fn_with_state,
@@ -13,13 +13,18 @@ use axum::{
 use serde::{Deserialize, Serialize};
 
 use super::{
+    Role,
     access::Peer,
     listen::{self, Bodies},
     server::{Refusal, ask},
+    work::{Cancellation, WorkSlot},
 };
 use crate::{
     config::{ConfigError, Document},
-    control::{Applied, Command, Commands, Configure, ConfigureError, Diff, Reply},
+    control::{
+        Applied, Command, Commands, Configure, ConfigureError, Diff, Prepared, ReadOptions, Reply,
+        RunningConfig,
+    },
     generations::{Generation, History, StateError},
 };
 
@@ -102,14 +107,18 @@ fn status(error: &ConfigureError) -> StatusCode {
         ConfigureError::Invalid(ConfigError::Invalid { .. } | ConfigError::Read { .. }) => {
             StatusCode::UNPROCESSABLE_ENTITY
         }
+        ConfigureError::Invalid(ConfigError::Stopped) => StatusCode::SERVICE_UNAVAILABLE,
+        ConfigureError::Variables(_) => StatusCode::FORBIDDEN,
         ConfigureError::State(StateError::Unknown(_)) => StatusCode::NOT_FOUND,
-        ConfigureError::State(StateError::Io { .. } | StateError::Damaged { .. }) => {
-            StatusCode::INSUFFICIENT_STORAGE
-        }
+        ConfigureError::State(
+            StateError::Io { .. } | StateError::Damaged { .. } | StateError::Lost(_),
+        ) => StatusCode::INSUFFICIENT_STORAGE,
         ConfigureError::Trial { .. }
         | ConfigureError::NoTrial
         | ConfigureError::Current(_)
         | ConfigureError::Oldest
+        | ConfigureError::Changed
+        | ConfigureError::FlowSeed
         | ConfigureError::NoGeneration
         | ConfigureError::Fixed { .. }
         | ConfigureError::TooSmall { .. } => StatusCode::CONFLICT,
@@ -117,43 +126,90 @@ fn status(error: &ConfigureError) -> StatusCode {
     }
 }
 
-async fn history(State(commands): State<Commands>) -> Result<Json<History>, Refusal> {
-    configure(&commands, Configure::History).await.map(Json)
+async fn running_config(commands: &Commands) -> Result<RunningConfig, Refusal> {
+    ask(commands, |reply| {
+        Command::Configure(Configure::RunningConfig(reply))
+    })
+    .await
 }
 
-async fn current(State(commands): State<Commands>) -> Result<Json<Generation>, Refusal> {
-    let show = |reply| Configure::Show(None, reply);
-    configure(&commands, show).await.map(Json)
+/// Does what takes long beside the loop.
+async fn work<T: Send + 'static>(
+    slot: &WorkSlot,
+    work: impl FnOnce(&Cancellation) -> Result<T, ConfigureError> + Send + 'static,
+) -> Result<T, Refusal> {
+    let done = slot.work(work).await?;
+    done.map_err(|error| Refusal(status(&error), error.to_string()))
+}
+
+async fn history(State(commands): State<Commands>) -> Result<Json<History>, Refusal> {
+    let slot = WorkSlot::for_history().await?;
+    let running = running_config(&commands).await?;
+    work(&slot, move |_| running.history()).await.map(Json)
+}
+
+async fn current(commands: State<Commands>) -> Result<Json<Generation>, Refusal> {
+    show(commands, None).await
 }
 
 async fn generation(
-    State(commands): State<Commands>,
+    commands: State<Commands>,
     UrlPath(number): UrlPath<u64>,
 ) -> Result<Json<Generation>, Refusal> {
-    let show = |reply| Configure::Show(Some(number), reply);
-    configure(&commands, show).await.map(Json)
+    show(commands, Some(number)).await
 }
 
-/// Finds out what a document would change, on a thread of its own and not in the loop.
-async fn rehearse(commands: &Commands, document: Document) -> Result<Diff, Refusal> {
-    let rehearse = |reply| Configure::Rehearse(document, reply);
-    let prepared = configure(commands, rehearse).await?;
-    let found = tokio::task::spawn_blocking(|| prepared.diff()).await;
-    let found =
-        found.map_err(|error| Refusal(StatusCode::INTERNAL_SERVER_ERROR, error.to_string()))?;
-    found.map_err(|error| Refusal(status(&error), error.to_string()))
+async fn show(
+    State(commands): State<Commands>,
+    number: Option<u64>,
+) -> Result<Json<Generation>, Refusal> {
+    let slot = WorkSlot::for_history().await?;
+    let running = running_config(&commands).await?;
+    let found = work(&slot, move |_| running.generation(number)).await?;
+    Ok(Json(found))
+}
+
+/// Reads a document, and finds out what it would change.
+async fn rehearse(
+    commands: &Commands,
+    slot: &WorkSlot,
+    role: Role,
+    document: Document,
+) -> Result<(Box<Prepared>, Diff), Refusal> {
+    let running = running_config(commands).await?;
+    let prepare = move |stop: &Cancellation| {
+        running.prepare(
+            document,
+            ReadOptions {
+                may_expand: role == Role::Admin,
+                stop: &|| stop.is_cancelled(),
+            },
+        )
+    };
+    let prepared = Box::new(work(slot, prepare).await?);
+    let rehearse = |reply| Command::Configure(Configure::Rehearse(reply));
+    let rehearsal = ask(commands, rehearse).await?;
+    let diff = move |stop: &Cancellation| {
+        let diff = prepared.diff(&rehearsal, &|| stop.is_cancelled())?;
+        Ok((prepared, diff))
+    };
+    work(slot, diff).await
 }
 
 async fn diff(
     State(commands): State<Commands>,
+    Extension(role): Extension<Role>,
     Json(document): Json<Document>,
 ) -> Result<Json<Diff>, Refusal> {
-    rehearse(&commands, document).await.map(Json)
+    let slot = WorkSlot::of(role).await?;
+    let (_, diff) = rehearse(&commands, &slot, role, document).await?;
+    Ok(Json(diff))
 }
 
 async fn apply(
     State(commands): State<Commands>,
     ConnectInfo(peer): ConnectInfo<Peer>,
+    Extension(role): Extension<Role>,
     Json(request): Json<ApplyRequest>,
 ) -> Result<Json<ApplyAnswer>, Refusal> {
     let within = request.confirm_within;
@@ -161,9 +217,10 @@ async fn apply(
         let text = "the confirm window is out of range; write 1s to 1day".to_owned();
         return Err(Refusal(StatusCode::BAD_REQUEST, text));
     }
-    let diff = rehearse(&commands, request.document.clone()).await?;
+    let slot = WorkSlot::of(role).await?;
+    let (prepared, diff) = rehearse(&commands, &slot, role, request.document).await?;
     let apply = |reply| Configure::Apply {
-        document: request.document,
+        prepared,
         within,
         by: peer.to_string(),
         reply,
@@ -185,10 +242,23 @@ async fn confirm(
 async fn rollback(
     State(commands): State<Commands>,
     ConnectInfo(peer): ConnectInfo<Peer>,
+    Extension(role): Extension<Role>,
     Json(request): Json<RollbackRequest>,
 ) -> Result<Json<Applied>, Refusal> {
+    let slot = WorkSlot::of(role).await?;
+    let running = running_config(&commands).await?;
+    let prepare = move |stop: &Cancellation| {
+        let options = ReadOptions {
+            // What was applied once is no document of the one who asks.
+            may_expand: true,
+            stop: &|| stop.is_cancelled(),
+        };
+        running.prepare_generation(request.generation, options)
+    };
+    let (to, prepared) = work(&slot, prepare).await?;
     let rollback = |reply| Configure::Rollback {
-        to: request.generation,
+        to,
+        prepared: Box::new(prepared),
         by: peer.to_string(),
         reply,
     };

@@ -1,6 +1,12 @@
 //! Serving connections so that slow, huge and hostile clients cost little.
 
-use std::{convert::Infallible, io, sync::Arc, time::Duration};
+use std::{
+    convert::Infallible,
+    io,
+    net::{IpAddr, SocketAddr},
+    sync::Arc,
+    time::Duration,
+};
 
 use axum::{
     Router,
@@ -15,13 +21,17 @@ use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::{
     io::{AsyncRead, AsyncWrite},
     net::{TcpListener, TcpStream, UnixListener, UnixStream},
-    sync::{OwnedSemaphorePermit, Semaphore},
+    sync::{Semaphore, watch},
     time::{sleep, timeout},
 };
 use tokio_io_timeout::TimeoutStream;
-use tracing::{debug, warn};
+use tracing::{debug, info, warn};
 
-use super::{access::Peer, server::Refusal};
+use super::{
+    access::{Peer, Roles},
+    quota::{ConnectionPermit, ConnectionQuota, Holder},
+    server::Refusal,
+};
 
 /// From connecting, or the last answer, to the end of the next request's header.
 const HEADER: Duration = Duration::from_secs(10);
@@ -35,8 +45,6 @@ const HEADER_BYTES: usize = 32 << 10;
 const LARGE_BODIES: usize = 2;
 /// Most requests have no body, or a few words.
 pub(super) const SMALL: usize = 64 << 10;
-/// Connections at a time. Those behind them wait; root's do not count.
-const CONNECTIONS: usize = 64;
 /// How long after a failure to accept, like too many open files, the next try is.
 const RETRY: Duration = Duration::from_millis(200);
 
@@ -49,27 +57,38 @@ pub(super) trait Listen: Send + Sync + 'static {
 
     fn accept(&self) -> impl Future<Output = io::Result<Self::Raw>> + Send;
 
-    /// Whether a peer's connections are not counted.
-    fn is_trusted(raw: &Self::Raw) -> bool;
+    /// Peer that the connection counts for.
+    fn holder(&self, raw: &Self::Raw) -> Holder;
 
     /// What has to be said first, at the peer's pace.
     fn begin(raw: Self::Raw)
     -> impl Future<Output = io::Result<(Self::Stream, Self::Peer)>> + Send;
 }
 
-impl Listen for UnixListener {
+/// The Unix socket, with the roles of its users.
+pub(super) struct Local {
+    pub(super) listener: UnixListener,
+    pub(super) roles: watch::Receiver<Roles>,
+}
+
+impl Listen for Local {
     type Raw = (UnixStream, Peer);
     type Stream = UnixStream;
     type Peer = Peer;
 
     async fn accept(&self) -> io::Result<(UnixStream, Peer)> {
-        let (stream, _) = Self::accept(self).await?;
+        let (stream, _) = self.listener.accept().await?;
         let peer = Peer::of(&stream);
         Ok((stream, peer))
     }
 
-    fn is_trusted((_, peer): &Self::Raw) -> bool {
-        peer.is_root()
+    fn holder(&self, (_, peer): &Self::Raw) -> Holder {
+        let has_role = self.roles.borrow().of(peer).is_some();
+        match peer.uid() {
+            _ if peer.is_root() => Holder::Root,
+            Some(uid) if has_role => Holder::User(uid),
+            uid => Holder::Stranger(uid),
+        }
     }
 
     async fn begin(raw: Self::Raw) -> io::Result<(UnixStream, Peer)> {
@@ -78,44 +97,55 @@ impl Listen for UnixListener {
 }
 
 impl Listen for TcpListener {
-    type Raw = TcpStream;
+    type Raw = (TcpStream, SocketAddr);
     type Stream = TcpStream;
     type Peer = ();
 
-    async fn accept(&self) -> io::Result<TcpStream> {
-        let (stream, _) = Self::accept(self).await?;
-        Ok(stream)
+    async fn accept(&self) -> io::Result<Self::Raw> {
+        Self::accept(self).await
     }
 
-    fn is_trusted(_: &TcpStream) -> bool {
-        false
+    fn holder(&self, (_, from): &Self::Raw) -> Holder {
+        address(*from)
     }
 
-    async fn begin(raw: TcpStream) -> io::Result<(TcpStream, ())> {
-        Ok((raw, ()))
+    async fn begin((stream, _): Self::Raw) -> io::Result<(TcpStream, ())> {
+        Ok((stream, ()))
     }
+}
+
+/// Peer that a connection by TCP counts for.
+pub(super) fn address(from: SocketAddr) -> Holder {
+    Holder::Address(match from.ip().to_canonical() {
+        IpAddr::V4(v4) => u64::from(v4.to_bits()),
+        IpAddr::V6(v6) => (v6.to_bits() >> 64) as u64,
+    })
 }
 
 /// Answers by `routes`, until the task is dropped.
 pub(super) async fn serve<L: Listen>(listener: L, routes: Router) -> Infallible {
-    let places = Arc::new(Semaphore::new(CONNECTIONS));
+    let quota = ConnectionQuota::default();
+    let mut failures = 0_u64;
     loop {
         let raw = match listener.accept().await {
             Ok(accepted) => accepted,
             Err(error) => {
-                warn!(%error, "a connection to the API was not accepted");
+                // Too many open files, as a rule: said once, however long it lasts.
+                if failures == 0 {
+                    warn!(%error, "connections to the API are not accepted");
+                }
+                failures += 1;
                 sleep(RETRY).await;
                 continue;
             }
         };
-        let place = if L::is_trusted(&raw) {
-            None
-        } else {
-            let Ok(place) = Arc::clone(&places).try_acquire_owned() else {
-                debug!("too many connections to the API: one was closed");
-                continue;
-            };
-            Some(place)
+        if std::mem::take(&mut failures) > 0 {
+            info!("connections to the API are accepted again");
+        }
+        let holder = listener.holder(&raw);
+        let Some(place) = quota.admit(holder) else {
+            debug!(?holder, "too many connections to the API: one was closed");
+            continue;
         };
         let routes = routes.clone();
         tokio::spawn(async move {
@@ -128,7 +158,7 @@ pub(super) async fn serve<L: Listen>(listener: L, routes: Router) -> Infallible 
     }
 }
 
-async fn connection<S, P>(stream: S, peer: P, routes: Router, place: Option<OwnedSemaphorePermit>)
+async fn connection<S, P>(stream: S, peer: P, routes: Router, place: ConnectionPermit)
 where
     S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
     P: Clone + Send + Sync + 'static,
@@ -189,12 +219,13 @@ pub(super) async fn body(State(bodies): State<Bodies>, request: Request, next: N
     };
     let taken = match timeout(BODY, to_bytes(body, bodies.bytes)).await {
         Ok(Ok(taken)) => taken,
-        Ok(Err(_)) => {
-            let text = format!(
-                "the request's body did not come, or has more than {} bytes",
-                bodies.bytes
-            );
+        Ok(Err(error)) if is_too_long(&error) => {
+            let text = format!("the request's body has more than {} bytes", bodies.bytes);
             return Refusal(StatusCode::PAYLOAD_TOO_LARGE, text).into_response();
+        }
+        Ok(Err(error)) => {
+            let text = format!("the request's body cannot be read: {error}");
+            return Refusal(StatusCode::BAD_REQUEST, text).into_response();
         }
         Err(_) => {
             let text = format!("the request's body did not come within {BODY:?}");
@@ -203,6 +234,18 @@ pub(super) async fn body(State(bodies): State<Bodies>, request: Request, next: N
     };
     next.run(Request::from_parts(parts, Body::from(taken)))
         .await
+}
+
+/// Tells a body that is too long from one that cannot be read.
+fn is_too_long(error: &axum::Error) -> bool {
+    let mut cause = Some(error as &dyn std::error::Error);
+    while let Some(error) = cause {
+        if error.is::<http_body_util::LengthLimitError>() {
+            return true;
+        }
+        cause = error.source();
+    }
+    false
 }
 
 #[cfg(test)]
@@ -281,17 +324,65 @@ mod tests {
     }
 
     #[tokio::test]
+    async fn malformed_chunks_are_refused_at_once() {
+        let address = server().await;
+        let head = "POST /len HTTP/1.1\r\nhost: x\r\nconnection: close\r\ntransfer-encoding: chunked\r\n\r\n";
+        for (body, wanted) in [
+            ("zz\r\nab\r\n0\r\n\r\n", "HTTP/1.1 400"),
+            ("-1\r\nab\r\n0\r\n\r\n", "HTTP/1.1 400"),
+            ("2\r\nabcd\r\n0\r\n\r\n", "HTTP/1.1 400"),
+            ("fffffffffffffffff\r\nab\r\n0\r\n\r\n", "HTTP/1.1 400"),
+            ("2\r\nab\r\n0\r\n\r\n", "HTTP/1.1 200"),
+        ] {
+            let said = says(address, format!("{head}{body}").as_bytes()).await;
+            assert!(said.starts_with(wanted), "{body:?}: {said}");
+        }
+    }
+
+    /// Sends when it is dropped.
+    struct Guard(tokio::sync::mpsc::UnboundedSender<&'static str>);
+
+    impl Drop for Guard {
+        fn drop(&mut self) {
+            let _ = self.0.send("dropped");
+        }
+    }
+
+    /// What is worked for a client ends with its connection.
+    #[tokio::test]
+    async fn a_request_ends_with_its_client() {
+        let (tell, mut told) = tokio::sync::mpsc::unbounded_channel();
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        let wait = move |_: String| {
+            let guard = Guard(tell.clone());
+            let _ = guard.0.send("begun");
+            async move {
+                std::future::pending::<()>().await;
+                drop(guard);
+            }
+        };
+        tokio::spawn(serve(listener, Router::new().route("/len", post(wait))));
+        let mut stream = TcpStream::connect(address).await.unwrap();
+        stream.write_all(&request(2, "ab")).await.unwrap();
+        assert_eq!(told.recv().await, Some("begun"));
+        drop(stream);
+        assert_eq!(told.recv().await, Some("dropped"));
+    }
+
+    #[tokio::test]
     async fn so_many_connections_are_served_at_a_time_and_then_others_again() {
         let address = server().await;
         let mut idle = Vec::new();
-        for _ in 0..CONNECTIONS {
+        // As many as one address may have.
+        for _ in 0..48 {
             let mut stream = TcpStream::connect(address).await.unwrap();
             stream.write_all(&request(1, "")).await.unwrap();
             idle.push(stream);
         }
         // Those before are accepted in their order.
         assert_eq!(says(address, &request(2, "ab")).await, "");
-        idle.truncate(CONNECTIONS / 2);
+        idle.truncate(24);
         let end = Instant::now() + Duration::from_secs(10);
         while !says(address, &request(2, "ab")).await.ends_with("\r\n2") {
             assert!(Instant::now() < end, "no place came free");

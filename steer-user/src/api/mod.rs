@@ -4,15 +4,18 @@ mod access;
 mod client;
 mod config;
 mod dial;
+mod hosts;
 mod listen;
 mod metrics;
 mod monitor;
 mod openapi;
 mod packet;
+mod quota;
 mod remote;
 mod server;
 mod trace;
 mod watch;
+mod work;
 
 use std::{net::SocketAddr, time::Duration};
 
@@ -22,11 +25,13 @@ pub use self::access::{Access, Role};
 pub use self::client::{Client, ClientError};
 pub use self::config::{ApplyAnswer, ApplyRequest, Confirmed, RollbackRequest};
 pub use self::dial::{Dial, Remote};
+pub use self::hosts::AllowedHosts;
 #[cfg(test)]
 pub(crate) use self::metrics::read;
 pub use self::metrics::{Family, Sample, families};
-pub use self::monitor::{Monitor, monitor};
+pub use self::monitor::{Metrics, Monitor, monitor};
 pub use self::openapi::openapi;
+pub use self::quota::MAX_CONNECTIONS;
 pub use self::remote::remote;
 pub use self::server::{bind, serve};
 pub use self::trace::{TraceLine, TraceStream, TracedPacket};
@@ -88,6 +93,14 @@ pub struct WeightRequest {
 pub struct TuneRequest {
     /// The value; without it, the default.
     pub value: Option<String>,
+}
+
+/// Answer to a drain or a weight that took effect and is not saved.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, schemars::JsonSchema)]
+pub struct SaveWarning {
+    /// Reason why the state directory does not have it: it ends with the daemon.
+    #[serde(default)]
+    pub warning: Option<String>,
 }
 
 /// Why a request was refused.

@@ -7,6 +7,7 @@ use axum::{
     Json, Router,
     extract::State,
     http::{StatusCode, header},
+    middleware::from_fn_with_state,
     response::{IntoResponse as _, Response},
     routing::get,
 };
@@ -14,11 +15,13 @@ use tokio::{net::TcpListener, sync::watch, time::timeout};
 use tracing::{info, warn};
 
 use super::{
+    hosts::{self, AllowedHosts},
     listen,
     metrics::{Family, page, read},
     server::{Refusal, ask},
 };
 use crate::{
+    config::Config,
     control::{Command, Commands, Meters},
     journal::Journal,
 };
@@ -105,13 +108,34 @@ fn stuck() -> Refusal {
     Refusal(StatusCode::SERVICE_UNAVAILABLE, text)
 }
 
+/// Address of metrics by TCP.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Metrics {
+    /// The address and port.
+    pub address: SocketAddr,
+    /// Names of hosts that requests may name.
+    pub hosts: AllowedHosts,
+}
+
+impl Metrics {
+    /// Address and names of a configuration; the node's name is one of them.
+    #[must_use]
+    pub fn of(config: &Config) -> Option<Self> {
+        let names = config.api.metrics_hosts.iter().chain([&config.node.name]);
+        Some(Self {
+            address: config.api.metrics?,
+            hosts: AllowedHosts::new(names.cloned()),
+        })
+    }
+}
+
 /// Answers at the address that the configuration names, if it names one, and follows it.
-pub async fn monitor(monitor: Monitor, mut address: watch::Receiver<Option<SocketAddr>>) {
+pub async fn monitor(monitor: Monitor, mut address: watch::Receiver<Option<Metrics>>) {
     loop {
-        let now = *address.borrow_and_update();
+        let now = address.borrow_and_update().clone();
         let serve = async {
-            match now {
-                Some(address) => at(address, monitor.clone()).await,
+            match now.clone() {
+                Some(metrics) => at(metrics, monitor.clone()).await,
                 None => std::future::pending().await,
             }
         };
@@ -126,7 +150,7 @@ pub async fn monitor(monitor: Monitor, mut address: watch::Receiver<Option<Socke
     }
 }
 
-async fn at(address: SocketAddr, monitor: Monitor) {
+async fn at(Metrics { address, hosts }: Metrics, monitor: Monitor) {
     let listener = match TcpListener::bind(address).await {
         Ok(listener) => listener,
         Err(error) => {
@@ -140,5 +164,6 @@ async fn at(address: SocketAddr, monitor: Monitor) {
     };
     info!(%address, "metrics");
     let routes = monitor.clone().seeing().merge(monitor.living());
+    let routes = routes.layer(from_fn_with_state(hosts, hosts::check));
     listen::serve(listener, routes).await;
 }

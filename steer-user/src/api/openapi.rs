@@ -6,7 +6,7 @@ use serde_json::{Map, Value, json};
 
 use super::{
     ApplyAnswer, ApplyRequest, Confirmed, DrainRequest, ExplainPacket, Problem, RollbackRequest,
-    TuneRequest, WeightRequest,
+    SaveWarning, TuneRequest, WeightRequest,
 };
 use crate::{
     config::Document,
@@ -242,7 +242,13 @@ fn describe(operation: &Operation, problem: &Schema, generator: &mut SchemaGener
                 "content": { "application/json": { "schema": of(generator) } },
             }
         }),
-        Answer::Nothing => json!({ "204": { "description": "done" } }),
+        Answer::Nothing => json!({
+            "200": {
+                "description": "done, and the state directory does not have it",
+                "content": { "application/json": { "schema": of::<SaveWarning>(generator) } },
+            },
+            "204": { "description": "done" },
+        }),
         Answer::Text(kind) => json!({
             "200": { "description": "done", "content": { *kind: { "schema": { "type": "string" } } } }
         }),

@@ -15,6 +15,7 @@ use super::{
     Access, Monitor,
     access::Peer,
     listen::{self, Listen},
+    quota::Holder,
     server,
 };
 use crate::{
@@ -129,8 +130,8 @@ impl Listen for Guarded {
         Ok((stream, from, self.tls.current()))
     }
 
-    fn is_trusted(_: &Self::Raw) -> bool {
-        false
+    fn holder(&self, (_, from, _): &Self::Raw) -> Holder {
+        listen::address(*from)
     }
 
     async fn begin((stream, from, tls): Self::Raw) -> io::Result<(Self::Stream, Peer)> {

@@ -27,10 +27,11 @@ use tokio::{
 };
 
 use super::{
-    Access, DrainRequest, ExplainQuery, Monitor, Problem, Role, TuneRequest, WeightRequest,
+    Access, DrainRequest, ExplainQuery, Monitor, Problem, Role, SaveWarning, TuneRequest,
+    WeightRequest,
     access::{self, Peer},
     config,
-    listen::{self, Bodies},
+    listen::{self, Bodies, Local},
     openapi, packet, trace, watch,
 };
 use crate::{
@@ -72,7 +73,8 @@ pub async fn bind(path: &Path) -> Result<UnixListener> {
 
 /// Answers requests, until the task is dropped.
 pub async fn serve(listener: UnixListener, access: &Access, monitor: Monitor) {
-    listen::serve(listener, routes(access, monitor)).await;
+    let roles = access.roles();
+    listen::serve(Local { listener, roles }, routes(access, monitor)).await;
 }
 
 pub(super) fn routes(access: &Access, monitor: Monitor) -> Router {
@@ -189,7 +191,7 @@ async fn drain(
     ConnectInfo(peer): ConnectInfo<Peer>,
     UrlPath(name): UrlPath<String>,
     body: Bytes,
-) -> Result<StatusCode, Refusal> {
+) -> Result<Response, Refusal> {
     let bad = |text: String| Refusal(StatusCode::BAD_REQUEST, text);
     let request: DrainRequest = if body.is_empty() {
         DrainRequest::default()
@@ -211,7 +213,7 @@ async fn undrain(
     State(commands): State<Commands>,
     ConnectInfo(peer): ConnectInfo<Peer>,
     UrlPath(name): UrlPath<String>,
-) -> Result<StatusCode, Refusal> {
+) -> Result<Response, Refusal> {
     set_drained(&commands, name, None, peer).await
 }
 
@@ -230,7 +232,7 @@ async fn set_drained(
     name: String,
     drain: Option<Drain>,
     peer: Peer,
-) -> Result<StatusCode, Refusal> {
+) -> Result<Response, Refusal> {
     let drain = |reply| Command::Drain(name, drain, peer.to_string(), reply);
     said(ask(commands, drain).await?)
 }
@@ -240,13 +242,14 @@ async fn weigh(
     ConnectInfo(peer): ConnectInfo<Peer>,
     UrlPath(name): UrlPath<String>,
     Json(request): Json<WeightRequest>,
-) -> Result<StatusCode, Refusal> {
+) -> Result<Response, Refusal> {
     let weigh = |reply| Command::Weigh(name, request.weight, peer.to_string(), reply);
     said(ask(&commands, weigh).await?)
 }
 
-fn said(done: Result<(), Refused>) -> Result<StatusCode, Refusal> {
-    done.map_err(|refused| {
+/// The answer to a drain or weight, with a warning where the state directory did not take it.
+fn said(done: Result<Vec<String>, Refused>) -> Result<Response, Refusal> {
+    let unsaved = done.map_err(|refused| {
         let status = match refused {
             Refused::Unknown(_) => StatusCode::NOT_FOUND,
             Refused::Weight => StatusCode::BAD_REQUEST,
@@ -254,7 +257,12 @@ fn said(done: Result<(), Refused>) -> Result<StatusCode, Refusal> {
         };
         Refusal(status, refused.to_string())
     })?;
-    Ok(StatusCode::NO_CONTENT)
+    Ok(if unsaved.is_empty() {
+        StatusCode::NO_CONTENT.into_response()
+    } else {
+        let warning = Some(unsaved.join("\n"));
+        Json(SaveWarning { warning }).into_response()
+    })
 }
 
 async fn knobs(State(commands): State<Commands>) -> Result<Json<Vec<KnobStatus>>, Refusal> {

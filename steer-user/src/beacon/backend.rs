@@ -1,4 +1,8 @@
 //! Whether the backend beside the beacon takes connections.
+//!
+//! While it does it is connected to once a second, and each connection ends with a FIN: there are servers that write a
+//! page of errors for each reset. In between the kernel says whether its port is still listened at, so that a backend
+//! that dies is noticed within milliseconds.
 
 use std::net::SocketAddr;
 use std::time::Duration;
@@ -6,11 +10,20 @@ use std::time::Duration;
 use tokio::net::TcpStream;
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
-use tokio::time::{MissedTickBehavior, interval, timeout};
+use tokio::time::{Instant, sleep, timeout};
 
 use super::BeaconError;
+use super::listener::Listeners;
+use crate::probe::close_in_order;
 
-const EVERY: Duration = Duration::from_millis(50);
+/// From one connection to the next, while the kernel says that the port is listened at.
+const PERIOD: Duration = Duration::from_secs(1);
+/// The same where the kernel does not know the port: behind rules that translate addresses.
+const UNWATCHED_PERIOD: Duration = Duration::from_millis(500);
+/// The same while connections are refused, of which the backend sees nothing.
+const DOWN_PERIOD: Duration = Duration::from_millis(50);
+/// From one question to the kernel to the next.
+const WATCH_PERIOD: Duration = Duration::from_millis(20);
 /// On this machine a connection that takes longer is one that the backend doesn't take.
 const LIMIT: Duration = Duration::from_millis(250);
 
@@ -31,12 +44,18 @@ impl Check {
     /// Checks once, then again and again.
     pub(super) async fn start(address: SocketAddr) -> Result<Self, BeaconError> {
         on_this_machine(address)?;
+        let listeners = match Listeners::open() {
+            Ok(listeners) => Some(listeners),
+            Err(error) => {
+                tracing::warn!(%error, "the kernel cannot be asked for listening sockets");
+                None
+            }
+        };
         let (tx, up) = watch::channel(connects(address).await);
         let task = tokio::spawn(async move {
-            let mut tick = interval(EVERY);
-            tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
             loop {
-                tick.tick().await;
+                let up = *tx.borrow();
+                wait(address, listeners.as_ref(), up).await;
                 let now = connects(address).await;
                 if tx.send_replace(now) != now {
                     tracing::info!(backend = %address, up = now, "backend check");
@@ -46,10 +65,30 @@ impl Check {
         Ok(Self { up, task })
     }
 
-    /// What the last check said.
+    /// Returns the outcome of the last check.
     pub(super) fn up(&self) -> bool {
         // A check that no longer runs vouches for nothing.
         *self.up.borrow() && !self.task.is_finished()
+    }
+}
+
+/// Waits until the next check is due.
+async fn wait(address: SocketAddr, listeners: Option<&Listeners>, up: bool) {
+    if !up {
+        sleep(DOWN_PERIOD).await;
+        return;
+    }
+    let listens = || listeners.and_then(|listeners| listeners.listens(address)) == Some(true);
+    if !listens() {
+        sleep(UNWATCHED_PERIOD).await;
+        return;
+    }
+    let end = Instant::now() + PERIOD;
+    while Instant::now() < end {
+        sleep(WATCH_PERIOD).await;
+        if !listens() {
+            return;
+        }
     }
 }
 
@@ -62,10 +101,78 @@ pub(super) fn on_this_machine(address: SocketAddr) -> Result<(), BeaconError> {
 async fn connects(address: SocketAddr) -> bool {
     match timeout(LIMIT, TcpStream::connect(address)).await {
         Ok(Ok(stream)) => {
-            // Reset instead of TIME_WAIT: twenty of these come each second.
-            let _ = stream.set_zero_linger();
+            close_in_order(stream);
             true
         }
         _ => false,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io;
+
+    use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+    use tokio::net::TcpListener;
+
+    use super::*;
+
+    /// Takes a connection as a server does that reads a request: what it reads.
+    async fn serve(listener: &TcpListener, greeting: &[u8]) -> io::Result<usize> {
+        let (mut stream, _) = listener.accept().await.unwrap();
+        stream.write_all(greeting).await?;
+        let mut request = [0; 64];
+        let read = stream.read(&mut request).await?;
+        // What comes after a FIN, if anything does, is a reset.
+        sleep(Duration::from_millis(20)).await;
+        stream
+            .write_all(b"HTTP/1.0 400 Bad Request\r\n\r\n")
+            .await?;
+        match stream.take_error()? {
+            Some(error) => Err(error),
+            None => Ok(read),
+        }
+    }
+
+    #[tokio::test]
+    async fn a_backend_sees_the_end_of_each_connection_and_few_of_them() {
+        for greeting in [&b""[..], b"220 speaks first\r\n"] {
+            let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+            let address = listener.local_addr().unwrap();
+            let check = Check::start(address).await.unwrap();
+            let begun = Instant::now();
+            for _ in 0..3 {
+                assert_eq!(serve(&listener, greeting).await.unwrap(), 0);
+            }
+            assert!(check.up());
+            // One at the start, and one a second.
+            assert!(begun.elapsed() > Duration::from_millis(1900));
+        }
+    }
+
+    #[tokio::test]
+    async fn a_backend_that_goes_and_comes_is_noticed() {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        let mut check = Check::start(address).await.unwrap();
+        assert!(check.up());
+        drop(listener);
+        check.up.wait_for(|up| !up).await.unwrap();
+        let _listener = TcpListener::bind(address).await.unwrap();
+        check.up.wait_for(|up| *up).await.unwrap();
+    }
+
+    #[tokio::test]
+    async fn a_backend_behind_a_rule_that_the_kernel_does_not_know_is_asked_twice_a_second() {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        let begun = Instant::now();
+        wait(address, None, true).await;
+        assert!(begun.elapsed() >= UNWATCHED_PERIOD);
+        // The port of another one: as if its packets were sent elsewhere.
+        let none = SocketAddr::new(address.ip(), 1);
+        let listeners = Listeners::open().unwrap();
+        wait(none, Some(&listeners), true).await;
+        assert!(begun.elapsed() >= UNWATCHED_PERIOD * 2);
     }
 }

@@ -3,11 +3,14 @@
 mod backend;
 mod drain;
 mod engine;
+mod handshakes;
+mod listener;
 mod load;
 mod peers;
 pub(crate) mod tls;
 
-use std::future::Future;
+use std::convert::Infallible;
+use std::future::{Future, IntoFuture as _};
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -15,12 +18,14 @@ use std::time::{Duration, Instant};
 
 use quinn::{Connection, Endpoint, Incoming};
 use rustls::pki_types::CertificateDer;
-use tokio::sync::watch;
+use tokio::sync::{oneshot, watch};
+use tokio::time::timeout;
 
 pub use self::engine::{
-    Completion, Engine, EngineConfig, Limits, Profile, ProfileError, Selector, missing,
+    Completion, Engine, EngineConfig, Format, Health, Limits, Profile, ProfileError, Selector,
+    Sleep, missing,
 };
-use self::peers::{Knock, Peers, Pings, Place};
+use self::peers::{Peers, Pings, Place};
 use crate::pki::{Identity, Marks, PkiError, follow};
 use crate::probe::{
     BACKEND_UP, DRAINING, Load, OrcaLoadReport, PROBE_BUDGET, TROUBLE, TROUBLE_FOR, wire,
@@ -28,6 +33,8 @@ use crate::probe::{
 
 /// How long the last packets may take on shutdown.
 const LINGER: Duration = Duration::from_secs(1);
+/// How long a handshake may take.
+const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(3);
 
 /// What a beacon needs to know.
 #[derive(Clone, Debug)]
@@ -202,26 +209,41 @@ impl Beacon {
                 incoming = self.endpoint.accept() => incoming,
             };
             let Some(incoming) = incoming else { break };
-            let peers = &self.state.peers;
-            let address = incoming.remote_address().ip();
-            match peers.knock(address, !incoming.may_retry()) {
-                Knock::Refuse => incoming.refuse(),
-                // Can't fail: it may be retried.
-                Knock::Prove => drop(incoming.retry()),
-                Knock::Welcome => {
-                    let place = peers.enter(address);
-                    tokio::spawn(welcome(incoming, place, self.state.clone()));
-                }
+            if !incoming.remote_address_validated() {
+                // Whoever writes another's address into a packet has a tenth of its bytes sent there, and no handshake
+                // begun. Can't fail: it has not been retried.
+                drop(incoming.retry());
+                continue;
             }
+            let (end, ended) = oneshot::channel();
+            let place = self.state.peers.enter(incoming.remote_address().ip(), end);
+            tokio::spawn(welcome(incoming, place, ended, self.state.clone()));
         }
         self.endpoint.close(0_u8.into(), b"beacon shuts down");
         let _ = tokio::time::timeout(LINGER, self.endpoint.wait_idle()).await;
     }
 }
 
-async fn welcome(incoming: Incoming, mut place: Place, state: State) {
+async fn welcome(
+    incoming: Incoming,
+    mut place: Place,
+    ended: oneshot::Receiver<Infallible>,
+    state: State,
+) {
     let peer = incoming.remote_address();
-    match incoming.await {
+    let connected = tokio::select! {
+        connected = timeout(HANDSHAKE_TIMEOUT, incoming.into_future()) => connected,
+        _ = ended => {
+            tracing::debug!(%peer, "handshake ended to make room for younger ones");
+            return;
+        }
+    };
+    let Ok(connected) = connected else {
+        let after_s = HANDSHAKE_TIMEOUT.as_secs();
+        tracing::debug!(%peer, after_s, "handshake took too long");
+        return;
+    };
+    match connected {
         Ok(connection) => {
             let node = node(&connection).unwrap_or_default();
             let own = connection.clone();

@@ -1,4 +1,7 @@
-//! Who may have how many connections, and who has to prove its address first.
+//! Whose connections there are, and how many each may have.
+//!
+//! Handshakes of whoever it may be and connections of nodes, which have shown a certificate, are counted apart: the
+//! former cannot take the places of the latter.
 
 use std::collections::{HashMap, VecDeque};
 use std::fmt;
@@ -6,32 +9,17 @@ use std::net::IpAddr;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-/// More connections than any fleet of nodes needs; the rest is refused.
+use super::handshakes::{End, Handshakes};
+
+/// More connections than any fleet of nodes needs. One more closes the oldest of the node that has most.
 const MAX_CONNECTIONS: usize = 1024;
-/// While so many handshakes are under way, a client must first prove its address: each costs
-/// signatures, and sends up to three times what the client sent (RFC 9000, section 8.1).
-const UNPROVED_HANDSHAKES: usize = 16;
-/// So many nodes may share an address, as behind a NAT.
-const NODES_PER_ADDRESS: usize = 8;
 /// Pings of one connection that are answered within a second.
 const PINGS: u32 = 1000;
 
-/// What to do with one who knocks.
-#[derive(Debug, PartialEq, Eq)]
-pub(super) enum Knock {
-    /// Let the handshake begin.
-    Welcome,
-    /// It has to prove its address first.
-    Prove,
-    /// There are enough.
-    Refuse,
-}
-
 #[derive(Debug, Default)]
 struct Counts {
-    handshakes: usize,
+    handshakes: Handshakes,
     connections: usize,
-    addresses: HashMap<IpAddr, usize>,
     /// Connections of nodes, the oldest first.
     nodes: HashMap<String, VecDeque<Own>>,
     /// The number of the next one.
@@ -61,9 +49,16 @@ pub(super) struct Peers {
 #[derive(Debug)]
 pub(super) struct Place {
     peers: Peers,
-    address: IpAddr,
-    /// Whose it is, and its number among all.
-    node: Option<(String, u64)>,
+    holder: Holder,
+}
+
+/// Who has a place.
+#[derive(Debug)]
+enum Holder {
+    /// A handshake, by its number.
+    Handshake(u64),
+    /// A node, with the number of its connection among all.
+    Node(String, u64),
 }
 
 impl Peers {
@@ -79,56 +74,55 @@ impl Peers {
         self.counts.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// What to do with one from `address`, which it has proved or not.
-    pub(super) fn knock(&self, address: IpAddr, proved: bool) -> Knock {
-        let counts = self.counts();
-        let there = counts.addresses.get(&address).copied().unwrap_or(0);
-        if counts.connections >= MAX_CONNECTIONS {
-            Knock::Refuse
-        } else if !proved && counts.handshakes >= UNPROVED_HANDSHAKES {
-            Knock::Prove
-        } else if there >= self.per_node * NODES_PER_ADDRESS {
-            Knock::Refuse
-        } else {
-            Knock::Welcome
-        }
-    }
-
-    /// A place for a handshake that begins.
-    pub(super) fn enter(&self, address: IpAddr) -> Place {
-        let mut counts = self.counts();
-        counts.handshakes += 1;
-        counts.connections += 1;
-        *counts.addresses.entry(address).or_default() += 1;
-        drop(counts);
+    /// Gives a place to a handshake that begins. `end` is dropped if it has to make room for younger ones.
+    pub(super) fn enter(&self, address: IpAddr, end: End) -> Place {
+        let number = self.counts().handshakes.add(address, end);
         Place {
             peers: self.clone(),
-            address,
-            node: None,
+            holder: Holder::Handshake(number),
         }
     }
 }
 
+impl Counts {
+    /// The connection that has to make room for one more of a node, if one has to.
+    fn evict(&mut self, node: &str, per_node: usize) -> Option<Own> {
+        let own = self.nodes.get_mut(node);
+        if let Some(own) = own
+            && own.len() >= per_node
+        {
+            return own.pop_front();
+        }
+        if self.connections < MAX_CONNECTIONS {
+            return None;
+        }
+        let most = self.nodes.values_mut().max_by_key(|own| own.len());
+        most?.pop_front()
+    }
+}
+
 impl Place {
-    /// The handshake is done, with that node. If it has enough connections, the oldest of them is closed by what it
-    /// gave for that: a daemon that was killed leaves ones that nobody closes. Says whether one was closed.
+    /// Notes that the handshake is done, with that node. If the node has enough connections, the oldest of them is closed
+    /// by what it gave for that: a daemon that was killed leaves ones that nobody closes. Returns whether one was closed.
     pub(super) fn is(&mut self, node: &str, close: impl FnOnce() + Send + 'static) -> bool {
         let mut counts = self.peers.counts();
+        if let Holder::Handshake(number) = self.holder {
+            counts.handshakes.remove(number);
+        }
+        let oldest = counts.evict(node, self.peers.per_node);
         let number = counts.next;
         counts.next += 1;
-        counts.handshakes -= 1;
-        let own = counts.nodes.entry(node.to_owned()).or_default();
-        let oldest = if own.len() >= self.peers.per_node {
-            own.pop_front()
-        } else {
-            None
-        };
-        own.push_back(Own {
-            number,
-            close: Box::new(close),
-        });
+        counts.connections += 1;
+        counts
+            .nodes
+            .entry(node.to_owned())
+            .or_default()
+            .push_back(Own {
+                number,
+                close: Box::new(close),
+            });
         drop(counts);
-        self.node = Some((node.to_owned(), number));
+        self.holder = Holder::Node(node.to_owned(), number);
         let Some(oldest) = oldest else {
             return false;
         };
@@ -140,27 +134,17 @@ impl Place {
 impl Drop for Place {
     fn drop(&mut self) {
         let mut counts = self.peers.counts();
-        counts.connections -= 1;
-        leave(&mut counts.addresses, &self.address);
-        let Some((node, number)) = &self.node else {
-            counts.handshakes -= 1;
-            return;
+        let (node, number) = match &self.holder {
+            Holder::Handshake(number) => return counts.handshakes.remove(*number),
+            Holder::Node(node, number) => (node, number),
         };
+        counts.connections -= 1;
         if let Some(own) = counts.nodes.get_mut(node) {
             // It is not there any more if a younger one took its place.
             own.retain(|own| own.number != *number);
             if own.is_empty() {
                 counts.nodes.remove(node);
             }
-        }
-    }
-}
-
-fn leave<K: std::hash::Hash + Eq>(counts: &mut HashMap<K, usize>, key: &K) {
-    if let Some(count) = counts.get_mut(key) {
-        *count -= 1;
-        if *count == 0 {
-            counts.remove(key);
         }
     }
 }
@@ -194,32 +178,9 @@ impl Pings {
 mod tests {
     use super::*;
 
-    fn address(last: u8) -> IpAddr {
-        [192, 0, 2, last].into()
-    }
-
-    #[test]
-    fn under_load_addresses_have_to_be_proved() {
-        let peers = Peers::new(100);
-        let mut places: Vec<Place> = (0..16).map(|_| peers.enter(address(1))).collect();
-        assert_eq!(peers.knock(address(2), false), Knock::Prove);
-        assert_eq!(peers.knock(address(2), true), Knock::Welcome);
-        assert!(!places[0].is("n1", || ()), "nobody has to make room");
-        // It is no handshake any more.
-        assert_eq!(peers.knock(address(2), false), Knock::Welcome);
-    }
-
-    #[test]
-    fn an_address_has_so_many_and_gives_them_back() {
-        let peers = Peers::new(2);
-        let mut places: Vec<Place> = (0..16).map(|_| peers.enter(address(1))).collect();
-        assert_eq!(peers.knock(address(1), true), Knock::Refuse);
-        assert_eq!(peers.knock(address(2), true), Knock::Welcome);
-        places[4].is("n2", || ());
-        drop(places);
-        let counts = peers.counts();
-        assert_eq!((counts.connections, counts.handshakes), (0, 0));
-        assert!(counts.addresses.is_empty() && counts.nodes.is_empty());
+    fn enter(peers: &Peers, last: u8) -> Place {
+        let (end, _) = tokio::sync::oneshot::channel();
+        peers.enter([192, 0, 2, last].into(), end)
     }
 
     #[test]
@@ -227,7 +188,7 @@ mod tests {
         let peers = Peers::new(2);
         let closed = Arc::new(Mutex::new(Vec::new()));
         let enter = |node: &str, number: u32| {
-            let mut place = peers.enter(address(1));
+            let mut place = enter(&peers, 1);
             let closed = Arc::clone(&closed);
             place.is(node, move || closed.lock().unwrap().push(number));
             place
@@ -250,12 +211,37 @@ mod tests {
     }
 
     #[test]
-    fn there_is_an_end_of_connections() {
-        let peers = Peers::new(1000);
-        let places: Vec<Place> = (0..1024).map(|_| peers.enter(address(1))).collect();
-        assert_eq!(peers.knock(address(2), true), Knock::Refuse);
-        drop(places);
-        assert_eq!(peers.knock(address(2), false), Knock::Welcome);
+    fn places_of_nodes_are_not_those_of_handshakes() {
+        let peers = Peers::new(10);
+        let handshakes: Vec<Place> = (0..2000).map(|n| enter(&peers, (n % 250) as u8)).collect();
+        let mut place = enter(&peers, 251);
+        assert!(!place.is("n1", || ()), "nobody has to make room");
+        drop(handshakes);
+        assert_eq!(peers.counts().handshakes.len(), 0);
+        assert_eq!(peers.counts().connections, 1);
+        drop(place);
+        assert_eq!(peers.counts().connections, 0);
+    }
+
+    #[test]
+    fn where_there_are_too_many_the_node_with_most_makes_room() {
+        let peers = Peers::new(1020);
+        let closed = Arc::new(Mutex::new(0));
+        let mut places: Vec<Place> = (0..MAX_CONNECTIONS)
+            .map(|n| {
+                let mut place = enter(&peers, 1);
+                let node = if n < 4 { "few" } else { "many" };
+                let counted = Arc::clone(&closed);
+                let is_many = node == "many";
+                place.is(node, move || *counted.lock().unwrap() += u32::from(is_many));
+                place
+            })
+            .collect();
+        assert_eq!(*closed.lock().unwrap(), 0);
+        let mut place = enter(&peers, 2);
+        assert!(place.is("new", || ()));
+        assert_eq!(*closed.lock().unwrap(), 1);
+        places.push(place);
     }
 
     #[test]

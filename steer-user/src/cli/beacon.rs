@@ -73,13 +73,14 @@ struct Engine {
     /// From one look at its metrics to the next.
     #[arg(long, value_name = "TIME", default_value = "1s", value_parser = duration)]
     look_every: Duration,
-    /// So long with work and without progress, and it counts as hung: more than its longest prompt takes.
+    /// Ask the engine after half of this time with work and without progress. It counts as hung after all of it, if it
+    /// does not answer either.
     #[arg(long, value_name = "TIME", default_value = "20s", value_parser = duration)]
     stall: Duration,
-    /// So long without an answer at --backend, and it counts as hung.
+    /// Ask the engine when its page of metrics takes longer.
     #[arg(long, value_name = "TIME", default_value = "5s", value_parser = duration)]
     silence: Duration,
-    /// How often it is asked for one token while it has nothing to do; 0s means never.
+    /// Ask it for one token so often while it has nothing to do. With 0s it is never asked, and nothing is found hung.
     #[arg(long, value_name = "TIME", default_value = "30s", value_parser = parse_duration)]
     completion_every: Duration,
     /// Requests that it works on at once, if it does not say so itself.

@@ -5,8 +5,8 @@ use std::path::PathBuf;
 use anyhow::{Context as _, anyhow};
 use clap::{Args, Subcommand};
 use steer_common::{
-    abi::CidLayouts,
-    cid::{self, Layout},
+    abi::{CidCipher, CidLayouts},
+    cid::{self, Server},
 };
 
 use super::error::{Exit, Failure};
@@ -87,7 +87,9 @@ impl Whose {
                     .is_none_or(|rotation| rotation == layout.rotation)
             })
             .with_context(|| "the configuration has no [[quic]] of this rotation")?;
+        let key = layout.key()?;
         Ok(CidConfig {
+            key: key.map(|key| Hex(key.to_vec())),
             rotation: layout.rotation,
             server_id: Hex(backend.server_id(layout.server_id)),
             nonce_length: layout.nonce,
@@ -124,13 +126,25 @@ impl Make {
 }
 
 impl Decode {
+    /// The server that the id names, if it names one.
+    fn server(&self, config: &config::Config) -> Result<Option<Server>, Failure> {
+        let id = &self.id.0;
+        let rotation = id.first().map(|first| first >> 5);
+        let mut layouts = config.quic.iter();
+        let Some(one) = layouts.find(|one| Some(one.rotation) == rotation) else {
+            return Ok(None);
+        };
+        let layout = one.layout();
+        if let (Some(key), Some(layout)) = (one.key()?, layout) {
+            return Ok(CidCipher::new(&key, layout).decode(id));
+        }
+        let layouts = CidLayouts::default().with(one.rotation, layout);
+        Ok(cid::decode(id, &layouts))
+    }
+
     fn run(self) -> Result<(), Failure> {
         let config = self.file.load()?;
-        let layouts = config.quic.iter();
-        let layouts = layouts.fold(CidLayouts::default(), |all, one| {
-            all.with(one.rotation, Layout::new(one.server_id, one.nonce))
-        });
-        let Some(server) = cid::decode(&self.id.0, &layouts) else {
+        let Some(server) = self.server(&config)? else {
             let why = "its rotation is of no [[quic]], or it is too short";
             return Err(anyhow!("{} names no server: {why}", self.id).into());
         };

@@ -2,11 +2,13 @@
 
 use std::{
     fs::{File, TryLockError},
+    io::ErrorKind,
     path::{Path, PathBuf},
     sync::Arc,
     time::SystemTime,
 };
 
+use anyhow::Context as _;
 use clap::Args;
 use tokio::sync::{mpsc, watch};
 use tracing::{info, warn};
@@ -14,12 +16,14 @@ use tracing::{info, warn};
 use super::{
     doctor,
     error::{Exit, Failure},
+    open_files,
 };
 use crate::{
     api::{self, Access, Monitor},
     config::{Config, ConfigError, Document},
     control::{self, Life, Meters, Pulse, Setup},
-    dataplane::{OpenOptions, Pins, Sizes, Xdp},
+    dataplane::{OpenOptions, PinLock, Pins, Sizes, Xdp},
+    durable,
     generations::{self, Started, Store},
     journal::{self, Journal, Limits},
     otlp::{self, Target},
@@ -53,6 +57,7 @@ impl Run {
         // First of all, so that of two daemons the second changes nothing.
         let _lock = lock(&state)?;
         let (store, started) = start(&state, file)?;
+        open_files::raise(&started.config)?;
         doctor::before_start(&started.config)?;
         let node = started.config.node.clone();
         let listener = api::bind(&node.socket).await?;
@@ -88,7 +93,7 @@ impl Run {
             life: to_supervisor(),
             configured: Box::new(move |config| {
                 roles.set(&config.api);
-                metrics.send_replace(config.api.metrics);
+                metrics.send_replace(api::Metrics::of(config));
                 remote.send_replace(config.api.remote.clone());
                 collector.send_replace(Target::of(config));
             }),
@@ -130,9 +135,15 @@ fn state_dir(file: &Result<Document, ConfigError>) -> PathBuf {
 /// be a lock there is no state either.
 fn lock(state: &Path) -> Result<Option<File>, Failure> {
     let path = state.join("lock");
-    let open = std::fs::create_dir_all(state).and_then(|()| File::create(&path));
+    let mut options = std::fs::OpenOptions::new();
+    options.write(true).create(true).truncate(false);
+    let open = std::fs::create_dir_all(state).and_then(|()| durable::open(&mut options, &path));
     let file = match open {
         Ok(file) => file,
+        Err(error) if error.kind() == ErrorKind::InvalidInput => {
+            let why = format!("{}: {error}; remove it and start again", path.display());
+            return Err(anyhow::anyhow!(why).into());
+        }
         Err(error) => {
             warn!(path = %path.display(), %error, "no generations are kept");
             return Ok(None);
@@ -167,7 +178,14 @@ fn start(state: &Path, file: Result<Document, ConfigError>) -> Result<(Store, St
     let keep = keep.map_or(usize::MAX, |config| config.node.generations);
     let (mut store, damage) = Store::recover(state, keep)?;
     if let Some(error) = damage {
-        warn!(%error, "which generation counts is not known any more; the file is taken");
+        match store.standing().map(generations::Standing::current) {
+            Some(generation) => {
+                warn!(%error, generation, "generation taken up without its standing")
+            }
+            None => {
+                warn!(%error, "which generation counts is not known any more; the file is taken")
+            }
+        }
     }
     let mut started = generations::start(&mut store, file, SystemTime::now())
         .map_err(|e| Failure::new(Exit::Config, e))?;
@@ -204,9 +222,11 @@ impl Detach {
                 config.node.bpffs
             }
         };
+        let lock = PinLock::take(&bpffs).context("nothing was detached")?;
         let pins = Pins::new(&bpffs);
         let interfaces = pins.interfaces();
         pins.remove()?;
+        drop(lock);
         if interfaces.is_empty() {
             println!("nothing was attached");
         }

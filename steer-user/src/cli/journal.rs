@@ -11,7 +11,7 @@ use super::{
 };
 use crate::{
     control,
-    domain::passive::{self, Verdict},
+    domain::passive,
     generations::Store,
     journal::{self, Event, Record},
 };
@@ -175,7 +175,7 @@ pub(super) fn words(event: &Event) -> String {
             let number = |ring: Option<usize>| ring.map_or("none".to_owned(), |r| r.to_string());
             words.extend(ring.map(|(from, to)| format!("ring {} -> {to}", number(from))));
             words.extend(draining.map(|draining| format!("draining {draining}")));
-            words.extend(suppressed.map(|out| format!("left out for flapping {out}")));
+            words.extend(suppressed.map(|out| format!("ejected for flapping {out}")));
             words.extend(lossy.map(|lossy| format!("lossy {lossy}")));
             words.extend(hot.map(|hot| format!("hot {hot}")));
             if words.is_empty() {
@@ -194,13 +194,6 @@ pub(super) fn words(event: &Event) -> String {
             verdict,
             ..
         } => {
-            let verdict = match verdict {
-                Verdict::Out(reason, time) => {
-                    format!("left out for {} s, {reason}", time.as_secs())
-                }
-                Verdict::Again => "tried again".to_owned(),
-                Verdict::Answers => "answers again".to_owned(),
-            };
             let passive::Counts {
                 refused,
                 unanswered,
@@ -212,6 +205,20 @@ pub(super) fn words(event: &Event) -> String {
                  unanswered, {accepted} accepted"
             )
         }
+        Event::OwnConnection {
+            backend, verdict, ..
+        } => format!("backend {backend}: {verdict}"),
+        Event::Verdict {
+            backend,
+            inputs,
+            verdict,
+        } => {
+            let answered = match inputs.answered {
+                Some(ago) => format!("clients answered {} ms ago", ago.as_millis()),
+                None => "no answers to clients were seen".to_owned(),
+            };
+            format!("backend {backend}: {verdict}; {answered}")
+        }
         Event::Panic {
             service,
             panics,
@@ -219,11 +226,11 @@ pub(super) fn words(event: &Event) -> String {
             of,
         } => {
             let word = if *panics {
-                "not believed"
+                "panic mode begins"
             } else {
-                "believed again"
+                "panic mode ends"
             };
-            format!("service {service}: {healthy} of {of} healthy, probes are {word}")
+            format!("service {service}: {healthy} of {of} healthy, {word}")
         }
         Event::Balanced {
             service,
@@ -327,8 +334,9 @@ fn replay(state: &Path, folder: &Path) -> Result<(), Failure> {
         println!("{disagreement}");
     }
     println!(
-        "decided again: {} changes of backends, {} steps of weights, {} tables; {} tables lack inputs; {} disagree",
+        "decided again: {} changes of backends, {} verdicts, {} steps of weights, {} tables; {} tables lack inputs; {} disagree",
         replayed.backends,
+        replayed.verdicts,
         replayed.steps,
         replayed.tables,
         replayed.unchecked,

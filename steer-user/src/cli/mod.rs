@@ -13,6 +13,7 @@ mod error;
 mod explain;
 mod hexdump;
 mod journal;
+mod open_files;
 mod operator;
 mod paint;
 mod pki;

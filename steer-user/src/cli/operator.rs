@@ -12,7 +12,7 @@ use super::{
     show,
 };
 use crate::{
-    api::{DrainRequest, WeightRequest},
+    api::{DrainRequest, SaveWarning, WeightRequest},
     control::Status,
 };
 
@@ -112,9 +112,13 @@ impl Backend {
             } => drain(&name, deadline, wait, &target).await,
             Self::Undrain { name, target } => {
                 let done = target.client()?.undrain(&name).await;
-                done.map_err(failure)?;
-                let said = serde_json::json!({ "backend": name, "drained": false });
-                print(&target, &said, || format!("{name} takes new flows\n"))
+                let saved = done.map_err(failure)?;
+                let said = serde_json::json!({
+                    "backend": name, "drained": false, "warning": saved.warning
+                });
+                print(&target, &said, || {
+                    format!("{name} takes new flows\n{}", warning(&saved))
+                })
             }
         }
     }
@@ -128,19 +132,22 @@ async fn drain(
 ) -> Result<(), Failure> {
     let request = DrainRequest { deadline };
     let done = target.client()?.drain(name, &request).await;
-    done.map_err(failure)?;
+    let saved = done.map_err(failure)?;
     if wait {
         until_gone(name, target).await?;
     }
     let state = if wait { "gone" } else { "draining" };
-    let said = serde_json::json!({ "backend": name, "drained": true, "state": state });
-    print(target, &said, || match (wait, deadline) {
-        (true, _) => format!("{name} is gone: it may be switched off\n"),
-        (false, None) => format!("{name} drains\n"),
-        (false, Some(deadline)) => {
-            let deadline = format_duration(deadline);
-            format!("{name} drains; flows that are open in {deadline} are ended\n")
-        }
+    let said = serde_json::json!({ "backend": name, "drained": true, "state": state, "warning": saved.warning });
+    print(target, &said, || {
+        let done = match (wait, deadline) {
+            (true, _) => format!("{name} is gone: it may be switched off\n"),
+            (false, None) => format!("{name} drains\n"),
+            (false, Some(deadline)) => {
+                let deadline = format_duration(deadline);
+                format!("{name} drains; flows that are open in {deadline} are ended\n")
+            }
+        };
+        done + &warning(&saved)
     })
 }
 
@@ -195,13 +202,24 @@ impl Weight {
         } = self;
         let request = WeightRequest { weight };
         let done = target.client()?.weigh(&backend, &request).await;
-        done.map_err(failure)?;
-        let said = serde_json::json!({ "backend": backend, "weight": weight });
-        print(&target, &said, || match weight {
-            Some(weight) => format!("{backend} weighs {weight}\n"),
-            None => format!("{backend} weighs what its capacity says\n"),
+        let saved = done.map_err(failure)?;
+        let said = serde_json::json!({
+            "backend": backend, "weight": weight, "warning": saved.warning
+        });
+        print(&target, &said, || {
+            let done = match weight {
+                Some(weight) => format!("{backend} weighs {weight}\n"),
+                None => format!("{backend} weighs what its capacity says\n"),
+            };
+            done + &warning(&saved)
         })
     }
+}
+
+/// The line that says what was not saved, if there is something.
+fn warning(saved: &SaveWarning) -> String {
+    let warning = saved.warning.as_ref();
+    warning.map_or_else(String::new, |warning| format!("warning: {warning}\n"))
 }
 
 async fn status(target: &Target) -> Result<Status, Failure> {

@@ -35,6 +35,9 @@ pub(super) fn status(status: &Status) -> String {
             );
         }
     }
+    for unsaved in &status.unsaved {
+        let _ = writeln!(text, "warning: {unsaved}");
+    }
     if let Some(by) = &status.traced_by {
         let _ = writeln!(text, "{by} traces, which slows the data path down");
     }
@@ -131,8 +134,9 @@ pub(super) fn backends(text: &mut String, backends: &[BackendStatus]) {
             backend
                 .left_out
                 .as_ref()
-                .map(|why| format!("left out: {why}")),
+                .map(|why| format!("takes no new flows: {why}")),
         );
+        notes.extend(backend.hint.as_ref().map(|hint| format!("hint: {hint}")));
         if !backend.resolved {
             notes.push("the way to it is not known".to_owned());
         }

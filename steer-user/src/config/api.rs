@@ -20,6 +20,8 @@ pub struct Api {
     pub admin: Vec<Principal>,
     /// Where metrics are served by TCP, to anybody.
     pub metrics: Option<SocketAddr>,
+    /// Names of hosts that metrics may be asked for by, besides addresses and localhost.
+    pub metrics_hosts: Vec<String>,
     /// The API by TCP.
     pub remote: Option<Remote>,
 }
@@ -91,12 +93,35 @@ impl fmt::Display for Principal {
     }
 }
 
+/// Names that metrics may be asked for by.
+fn hosts(raw: &raw::Api, report: &mut Report<'_>) -> Vec<String> {
+    let mut found = Vec::new();
+    for name in &raw.metrics_hosts {
+        let text = name.get_ref();
+        let fit = |c: char| c.is_ascii_alphanumeric() || "-_.".contains(c);
+        if text.is_empty() || text.len() > 253 || !text.chars().all(fit) {
+            let what = format!("{text:?} is not the name of a host");
+            report.add(
+                name.span(),
+                what,
+                "write one like edge-1.example.org, without a port",
+            );
+        } else if raw.metrics.is_none() {
+            let what = "names for metrics, but no address of them";
+            report.add(name.span(), what, "add `metrics`, or remove this");
+        }
+        found.push(text.clone());
+    }
+    found
+}
+
 pub(super) fn api(raw: &raw::Api, report: &mut Report<'_>) -> Api {
     let metrics = raw
         .metrics
         .as_ref()
         .and_then(|value| address(value, report));
     let remote = remote(raw, report);
+    let metrics_hosts = hosts(raw, report);
     let mut list = |names: &[raw::Text]| {
         let mut found: Vec<Principal> = Vec::new();
         for name in names {
@@ -107,6 +132,7 @@ pub(super) fn api(raw: &raw::Api, report: &mut Report<'_>) -> Api {
         found
     };
     Api {
+        metrics_hosts,
         read: list(&raw.read),
         operate: list(&raw.operate),
         admin: list(&raw.admin),
@@ -116,12 +142,7 @@ pub(super) fn api(raw: &raw::Api, report: &mut Report<'_>) -> Api {
 }
 
 fn address(value: &raw::Text, report: &mut Report<'_>) -> Option<SocketAddr> {
-    let todo = "write an address and a port, like 127.0.0.1:9464 or [::1]:9464";
-    let address: SocketAddr = report.parse(value, "an address and a port", todo)?;
-    if address.port() == 0 {
-        report.add(value.span(), "0 is not a port", todo);
-    }
-    Some(address)
+    report.socket_address(value, "127.0.0.1:9464 or [::1]:9464")
 }
 
 fn remote(raw: &raw::Api, report: &mut Report<'_>) -> Option<Remote> {

@@ -1,7 +1,7 @@
 //! The sections `[[backend]]` and `[[pool]]`.
 
 use std::collections::HashMap;
-use std::net::{IpAddr, SocketAddr};
+use std::net::IpAddr;
 
 use super::names::Names;
 use super::node::identity;
@@ -20,8 +20,10 @@ const MAX_NEW_FLOWS: u32 = 10_000_000;
 pub(super) struct Context<'a> {
     /// The node's region, which is the default.
     pub(super) home: &'a str,
-    pub(super) nat: &'a Nat,
-    pub(super) encap: &'a Encap,
+    /// `None` where not all of it could be read.
+    pub(super) nat: Option<&'a Nat>,
+    /// The same of [encap].
+    pub(super) encap: Option<&'a Encap>,
     pub(super) quic: &'a [CidLayout],
 }
 
@@ -33,6 +35,10 @@ pub(super) fn backends(
     let mut names = Names::new("backend", raw.partial);
     let mut places = HashMap::new();
     for raw in raw.items {
+        if report.is_over() {
+            names.stop();
+            break;
+        }
         let backend = backend(&raw, context, report);
         if let Some(backend) = &backend {
             let place = (backend.address, backend.mode);
@@ -51,10 +57,10 @@ fn backend(raw: &raw::Backend, context: &Context<'_>, report: &mut Report<'_>) -
     identity(IdentityKind::Beacon, &raw.name, raw.region.as_ref(), report);
     let capacity = report.number(raw.capacity.as_ref(), 1, 1..=MAX_CAPACITY);
     let cost = report.number(raw.cost.as_ref(), 1, 0..=MAX_CAPACITY);
-    let beacon = raw.beacon.as_ref().and_then(|value| {
-        let todo = "write one like 192.0.2.1:7100 or [2001:db8::1]:7100";
-        report.parse::<SocketAddr>(value, "an address with port", todo)
-    });
+    let beacon = raw
+        .beacon
+        .as_ref()
+        .and_then(|value| report.socket_address(value, "192.0.2.1:7100 or [2001:db8::1]:7100"));
     let mode = match (raw.mode, &raw.port) {
         (raw::Mode::Nat, port) => {
             if let Some(port) = port.as_ref().filter(|p| *p.get_ref() == 0) {
@@ -116,15 +122,17 @@ fn reachable(raw: &raw::Backend, address: IpAddr, context: &Context<'_>, report:
     let of_family = |a: &IpAddr| a.is_ipv4() == address.is_ipv4();
     let (held, list) = match raw.mode {
         raw::Mode::Nat => (
-            context.nat.addresses.iter().any(of_family),
+            context
+                .nat
+                .is_none_or(|nat| nat.addresses.iter().any(of_family)),
             "`addresses` of [nat]",
         ),
         raw::Mode::Ipip | raw::Mode::Gue => {
-            let source = match address {
-                IpAddr::V4(_) => context.encap.v4,
-                IpAddr::V6(_) => context.encap.v6,
-            };
-            (source.is_some(), "`sources` of [encap]")
+            let source = context.encap.is_none_or(|encap| match address {
+                IpAddr::V4(_) => encap.v4.is_some(),
+                IpAddr::V6(_) => encap.v6.is_some(),
+            });
+            (source, "`sources` of [encap]")
         }
         raw::Mode::L2 => return,
     };
@@ -142,6 +150,10 @@ pub(super) fn pools(
 ) -> Names<Pool> {
     let mut names = Names::new("pool", raw.partial);
     for raw in raw.items {
+        if report.is_over() {
+            names.stop();
+            break;
+        }
         let owner = format!("pool {:?}", raw.name.get_ref());
         let found = backends.resolve(&raw.backends, &owner, report);
         let pool = Pool {

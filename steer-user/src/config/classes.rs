@@ -5,6 +5,7 @@ use std::net::IpAddr;
 
 use steer_common::abi::DSCPS;
 
+use super::limits::MAX_SLOTS;
 use super::names::Names;
 use super::raw;
 use super::read::List;
@@ -12,9 +13,18 @@ use super::report::Report;
 use super::services::{Chain, name, priority, rate};
 use super::split;
 use super::{Backend, Class, Pool, Service};
+use crate::domain::maglev::table_size;
 
 /// Which class has a prefix and a DSCP of a service; without a DSCP, all that no other class has.
 type Taken = HashMap<(String, (IpAddr, u8), Option<u8>), String>;
+
+/// Classes that were read, with the names of their services.
+#[derive(Default)]
+struct Known {
+    names: HashSet<(String, String)>,
+    /// Names by what the data path knows classes by.
+    hashes: HashMap<(String, u32), String>,
+}
 
 /// Reads classes, and gives them to their services.
 pub(super) fn classes(
@@ -25,7 +35,27 @@ pub(super) fn classes(
     report: &mut Report<'_>,
 ) {
     let mut taken = Taken::new();
+    let mut known = Known::default();
+    let mut slots = 0;
     for raw in raw.items {
+        let backends_of = |name: &raw::Text| pools.get(name).map_or(0, |pool| pool.backends.len());
+        let members = raw.pools.get_ref().iter().map(backends_of).max();
+        slots += table_size(members.unwrap_or(0));
+        if report.is_over() {
+            break;
+        }
+        if slots > MAX_SLOTS {
+            let what = format!(
+                "up to here classes have {slots} slots (about a hundred for each member), which are more than \
+                 {MAX_SLOTS}"
+            );
+            report.add(
+                raw.name.span(),
+                what,
+                "spread the services over several nodes",
+            );
+            break;
+        }
         name("class", &raw.name, report);
         let owner = format!("class {:?}", raw.name.get_ref());
         let found = pools.resolve(&raw.pools, &owner, report);
@@ -49,11 +79,8 @@ pub(super) fn classes(
         }
         same_family(&raw, &sources, service, report);
         clashes(&raw, &sources, &dscp, service, &mut taken, report);
-        if service
-            .classes
-            .iter()
-            .any(|c| c.name == *raw.name.get_ref())
-        {
+        let place = (service.name.clone(), raw.name.get_ref().clone());
+        if !known.names.insert(place) {
             let what = format!(
                 "service {:?} has two classes named {:?}",
                 service.name,
@@ -93,12 +120,10 @@ pub(super) fn classes(
             source_flows: of_source.or(service.source_flows),
             priority: priority(raw.priority.as_ref(), service.priority, report),
         };
-        if let Some(other) = service
-            .classes
-            .iter()
-            .find(|c| c.name != class.name && c.hash() == class.hash())
-        {
-            let what = format!("the data path cannot tell {owner} from {:?}", other.name);
+        let place = (service.name.clone(), class.hash());
+        let other = known.hashes.entry(place).or_insert(class.name.clone());
+        if *other != class.name {
+            let what = format!("the data path cannot tell {owner} from {other:?}");
             report.add(raw.name.span(), what, "rename one of them");
         }
         service.classes.push(class);
@@ -114,16 +139,20 @@ fn sources(raw: &raw::Class, report: &mut Report<'_>) -> Vec<(IpAddr, u8)> {
         report.add(list.span(), "the class is for no client", todo);
     }
     let mut found: Vec<(IpAddr, u8)> = Vec::new();
+    let mut seen = HashSet::new();
     for value in list.get_ref() {
+        if report.is_over() {
+            break;
+        }
         let todo = "write one like 198.51.100.7 or 198.51.100.0/24, whose last bits are 0";
         let Some(prefix) = report.prefix(value, todo) else {
             continue;
         };
-        if found.contains(&prefix) {
+        if seen.insert(prefix) {
+            found.push(prefix);
+        } else {
             let what = format!("{} is there twice", value.get_ref());
             report.add(value.span(), what, "remove one of them");
-        } else {
-            found.push(prefix);
         }
     }
     found

@@ -6,14 +6,17 @@ use std::{
 };
 
 use serde::{Deserialize, Serialize};
+use toml::de::DeTable;
 
-use super::{Config, ConfigError, Problem, merge, read, report::Report};
+use super::{Config, ConfigError, Problem, format, merge, read, report::Report};
 use crate::digest::sha256;
 
 /// Folder beside the main file whose `*.toml` files are added to it.
 pub const DROP_INS: &str = "conf.d";
 /// All files together; ten thousand backends take two.
 const MAX_BYTES: u64 = 16 << 20;
+/// Files of a document.
+const MAX_FILES: usize = 4096;
 
 /// A configuration as it is written: the main file and those of `conf.d` behind it, by name.
 /// Variables are not expanded in it, so it may be stored and shown.
@@ -53,17 +56,24 @@ impl Document {
     pub fn read(path: &Path) -> Result<Self, ConfigError> {
         let mut files = vec![source(path)?];
         let folder = path.with_file_name(DROP_INS);
-        for path in drop_ins(&folder).map_err(|source| ConfigError::Read {
+        for path in drop_ins(&folder).map_err(|cause| ConfigError::Read {
             file: folder.clone(),
-            source,
+            cause,
         })? {
             files.push(source(&path)?);
         }
-        let bytes: u64 = files.iter().map(|f| f.text.len() as u64).sum();
-        if bytes > MAX_BYTES {
-            return Err(too_large(path, bytes));
+        let document = Self { files };
+        document.fits()?;
+        Ok(document)
+    }
+
+    /// Checks that it is not too large.
+    fn fits(&self) -> Result<(), ConfigError> {
+        let bytes: u64 = self.files.iter().map(|f| f.text.len() as u64).sum();
+        if bytes > MAX_BYTES || self.files.len() > MAX_FILES {
+            return Err(too_large(self.path(), bytes));
         }
-        Ok(Self { files })
+        Ok(())
     }
 
     /// Checks it, with variables from this process' environment.
@@ -82,8 +92,24 @@ impl Document {
         &self,
         variable: &dyn Fn(&str) -> Option<String>,
     ) -> Result<Config, ConfigError> {
-        let mut report = Report::new(self);
+        self.config_unless(variable, &|| false)
+    }
+
+    /// As [`Self::config_with`], for as long as `stop` does not say to give up. It is asked often.
+    ///
+    /// # Errors
+    /// As [`Self::config`], and if it was given up.
+    pub fn config_unless(
+        &self,
+        variable: &dyn Fn(&str) -> Option<String>,
+        stop: &dyn Fn() -> bool,
+    ) -> Result<Config, ConfigError> {
+        self.fits()?;
+        let mut report = Report::new(self, stop);
         let config = read::sections(self, variable, &mut report).build(&mut report);
+        if report.was_stopped() {
+            return Err(ConfigError::Stopped);
+        }
         match (config, report.finish()) {
             (Some(config), problems) if problems.is_empty() => Ok(config),
             (_, problems) => Err(ConfigError::Invalid { problems }),
@@ -123,10 +149,29 @@ impl Document {
         values.next()
     }
 
+    /// The file and the line of a key of a section that comes once; of several the last one, which counts.
+    #[must_use]
+    pub fn line_of(&self, section: &str, key: &str) -> Option<(&Path, usize)> {
+        self.files.iter().rev().find_map(|file| {
+            let (table, _) = DeTable::parse_recoverable(&file.text);
+            let section = table.get_ref().get(section)?.get_ref().as_table()?;
+            let (name, _) = section.get_key_value(key)?;
+            let before = file.text.get(..name.span().start)?;
+            Some((file.path.as_path(), 1 + before.matches('\n').count()))
+        })
+    }
+
     /// What differs from an older document, a line each, in the words of the files.
     #[must_use]
     pub fn changes_since(&self, older: &Self) -> Vec<String> {
         merge::changes(older, self)
+    }
+
+    /// Keys whose value has a variable, unless the other document has the same value there: what is asked by
+    /// somebody who may not know the variables' values. Empty for a document that is no TOML.
+    #[must_use]
+    pub fn new_variables(&self, known: &Self) -> Vec<String> {
+        merge::new_variables(known, self)
     }
 
     /// Files with the place where each begins, if all stood behind each other.
@@ -141,25 +186,41 @@ impl Document {
 }
 
 fn source(path: &Path) -> Result<SourceFile, ConfigError> {
-    let failed = |source| ConfigError::Read {
+    let failed = |cause| ConfigError::Read {
         file: path.to_owned(),
-        source,
+        cause,
     };
-    let bytes = fs::metadata(path).map_err(failed)?.len();
-    if bytes > MAX_BYTES {
-        return Err(too_large(path, bytes));
+    let metadata = fs::metadata(path).map_err(failed)?;
+    if metadata.is_dir() {
+        let what = "this is a folder".to_owned();
+        return Err(wrong(path, 1, what, "name the file in it"));
     }
-    let text = fs::read_to_string(path).map_err(failed)?;
+    if metadata.len() > MAX_BYTES {
+        return Err(too_large(path, metadata.len()));
+    }
+    let bytes = fs::read(path).map_err(failed)?;
+    if let Some((line, what)) = format::of_bytes(&bytes) {
+        return Err(wrong(path, line, what, "write TOML, saved as UTF-8"));
+    }
+    let text = String::from_utf8(bytes).map_err(|error| failed(io::Error::other(error)))?;
     let path = std::path::absolute(path).unwrap_or_else(|_| path.to_owned());
     Ok(SourceFile { path, text })
 }
 
 fn too_large(path: &Path, bytes: u64) -> ConfigError {
+    let what = format!(
+        "the configuration has {bytes} bytes, and may have {MAX_BYTES} in {MAX_FILES} files"
+    );
+    wrong(path, 1, what, "spread the services over several nodes")
+}
+
+/// The one problem of a file that is not even read.
+fn wrong(path: &Path, line: usize, what: String, todo: &str) -> ConfigError {
     let problem = Problem {
         file: path.to_owned(),
-        line: 1,
-        what: format!("the configuration has {bytes} bytes, which are more than {MAX_BYTES}"),
-        todo: "spread the services over several nodes".to_owned(),
+        line,
+        what,
+        todo: todo.to_owned(),
     };
     ConfigError::Invalid {
         problems: vec![problem],

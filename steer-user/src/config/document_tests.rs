@@ -225,3 +225,96 @@ fn a_fingerprint_goes_by_what_is_said_not_by_where() {
     assert_ne!(two.fingerprint(), one.fingerprint());
     assert_ne!(two.fingerprint(), joined.fingerprint());
 }
+
+/// A document with one key more in its backend.
+fn with(key: &str) -> Document {
+    let text = format!(
+        "[node]\nname = \"n\"\nregion = \"r\"\ninterfaces = [\"eth0\"]\n[[backend]]\nname = \"b\"\n{key}\n"
+    );
+    Document::single(Path::new("/etc/steer/steer.toml"), &text)
+}
+
+#[test]
+fn variables_elsewhere_than_in_the_known_document_are_found() {
+    let known = with("address = \"${A}\"\nregion = \"x-${B}\"\nzone = \"$${C}\"");
+    for (key, found) in [
+        ("address = \"${A}\"", None),
+        ("region = \"x-${B}\"", None),
+        ("zone = \"$${C}\"", None),
+        ("zone = \"$${A}\"", None),
+        // Another variable, at another key, with more beside it, behind a plain text of before, in a list.
+        ("address = \"${B}\"", Some("address")),
+        ("zone = \"${A}\"", Some("zone")),
+        ("region = \"${B}\"", Some("region")),
+        ("zone = \"${C}\"", Some("zone")),
+        ("probes = [\"beacon\", \"http:1/${A}\"]", Some("probes")),
+        // In a second backend of the same name.
+        (
+            "address = \"${A}\"\n[[backend]]\nname = \"b\"\naddress = \"1${A}\"",
+            Some("address"),
+        ),
+    ] {
+        let found: Vec<String> = found
+            .map(|key| format!("backend \"b\": {key}"))
+            .into_iter()
+            .collect();
+        assert_eq!(with(key).new_variables(&known), found, "{key}");
+    }
+    let renamed = Document::single(Path::new("/f"), "[[backend]]\nname = \"${A}\"\n");
+    assert_eq!(renamed.new_variables(&known).len(), 1);
+}
+
+/// Counts how often it is asked whether to go on, which is once for each thing that is looked at.
+#[test]
+fn reading_is_linear_and_stops_when_it_is_told() {
+    use std::cell::Cell;
+    let steps = |items: usize| {
+        let names = vec!["\"all\""; items].join(", ");
+        let text = format!(
+            "[node]\nname = \"n\"\nregion = \"r\"\ninterfaces = [\"eth0\"]\n[[pool]]\nname = \"p\"\n\
+             backends = [{names}]\n"
+        );
+        let document = Document::single(Path::new("/f.toml"), &text);
+        let asked = Cell::new(0_usize);
+        let stop = || {
+            asked.set(asked.get() + 1);
+            false
+        };
+        let read = document.config_unless(&|_| None, &stop);
+        let Err(ConfigError::Invalid { problems }) = read else {
+            panic!("it was taken");
+        };
+        assert!(problems.len() <= 201, "{}", problems.len());
+        asked.get()
+    };
+    let (few, many) = (steps(1_000), steps(20_000));
+    assert!(many < 25 * few, "{few} {many}");
+
+    let asked = Cell::new(0);
+    let stop = || {
+        asked.set(asked.get() + 1);
+        asked.get() > 100
+    };
+    let names = vec!["\"all\""; 20_000].join(", ");
+    let text = format!("[[pool]]\nname = \"p\"\nbackends = [{names}]\n");
+    let document = Document::single(Path::new("/f.toml"), &text);
+    let read = document.config_unless(&|_| None, &stop);
+    assert!(matches!(read, Err(ConfigError::Stopped)), "{read:?}");
+    assert!(asked.get() < 200, "{}", asked.get());
+}
+
+#[test]
+fn too_many_sections_and_changes_are_not_all_told() {
+    let backends = |count: usize| {
+        let backend = |i: usize| format!("[[backend]]\nname = \"b{i}\"\naddress = \"10.0.0.1\"\n");
+        let text: String = (0..count).map(backend).collect();
+        Document::single(Path::new("/f.toml"), &text)
+    };
+    let many = backends(30_000);
+    let error = many.config().unwrap_err().to_string();
+    assert!(error.contains("30000 sections of this kind"), "{error}");
+    assert!(error.lines().count() < 10, "{error}");
+    let changes = many.changes_since(&backends(1));
+    assert_eq!(changes.len(), 1001);
+    assert_eq!(changes[1000], "and 28999 more");
+}

@@ -16,7 +16,7 @@ const MAX_SERVICES: usize = SERVICES as usize / 2;
 /// Members over all services, with room for those that are on their way out.
 pub(super) const MAX_MEMBERS: usize = 16_000;
 /// Slots of all tables. Half the arena, so that any configuration can follow any other one.
-const MAX_SLOTS: usize = SLOTS as usize / 2;
+pub(super) const MAX_SLOTS: usize = SLOTS as usize / 2;
 const _: () = assert!(MAX_MEMBERS < MEMBERS as usize);
 
 /// Flows that a table may have room for.
@@ -60,10 +60,14 @@ pub(super) fn sizes(config: &Config, report: &mut Report<'_>) {
     let mut members = 0;
     let mut slots = 0;
     for service in &config.services {
-        members += config.members(service).len();
+        if members <= MAX_MEMBERS && !report.is_over() {
+            members += config.members(service).len();
+        }
     }
     for id in config.policy_ids() {
-        slots += table_size(config.policy(id).members(config).len());
+        if slots <= MAX_SLOTS && !report.is_over() {
+            slots += table_size(config.policy(id).members(config).len());
+        }
     }
     let all = || config.services.iter().flat_map(|service| &service.classes);
     let classes = all().count();

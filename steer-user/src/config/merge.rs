@@ -1,13 +1,24 @@
 //! Several files become one table. Lists of sections add up; of a key that comes twice the later
 //! file's value counts.
 
-use std::collections::{BTreeMap, btree_map::Entry};
+use std::collections::{BTreeMap, HashSet, btree_map::Entry};
 
 use serde::de::Deserialize as _;
 use toml::Spanned;
-use toml::de::{DeTable, DeValue, ValueDeserializer};
+use toml::de::{DeArray, DeTable, DeValue, ValueDeserializer};
 
-use super::{document::Document, report::Report, variables};
+use super::{
+    document::Document,
+    report::{Report, shortened},
+    syntax, variables,
+};
+
+/// Changes that are listed.
+const MAX_CHANGES: usize = 1000;
+/// Letters of a value in a list of changes.
+const MAX_VALUE: usize = 400;
+/// Stands in a value for what is a variable, and cannot stand in TOML.
+const MARK: char = '\u{0}';
 
 /// Where the values of variables come from.
 pub(super) type Variables<'v> = &'v dyn Fn(&str) -> Option<String>;
@@ -25,7 +36,7 @@ pub(super) fn table<'a>(
         let (table, errors) = DeTable::parse_recoverable(&file.text);
         // What the reader made up behind a mistake is not worth a message.
         good &= errors.is_empty();
-        errors.iter().for_each(|e| report.add_toml_at(e, start));
+        syntax::problems(&file.text, start, &errors, report);
         let mut adopt = Adopt {
             start,
             variable,
@@ -33,6 +44,9 @@ pub(super) fn table<'a>(
             report,
         };
         for (key, value) in table.into_inner() {
+            if adopt.report.is_over() {
+                return None;
+            }
             let (key, value) = (adopt.spanned(key), adopt.value(value));
             add(&mut all, key, value);
         }
@@ -76,7 +90,16 @@ impl Adopt<'_, '_, '_> {
                 }
             }
             DeValue::Array(items) => {
-                DeValue::Array(items.into_iter().map(|item| self.value(item)).collect())
+                let mut adopted = DeArray::new();
+                for item in items {
+                    // What is left out makes no difference: it was given up.
+                    if self.report.is_over() {
+                        self.good = false;
+                        break;
+                    }
+                    adopted.push(self.value(item));
+                }
+                DeValue::Array(adopted)
             }
             DeValue::Table(table) => {
                 let entries = table.into_iter();
@@ -125,11 +148,14 @@ type Flat = BTreeMap<String, BTreeMap<String, String>>;
 
 /// What a newer document says otherwise than an older one, in words.
 pub(super) fn changes(older: &Document, newer: &Document) -> Vec<String> {
-    let (older, mut newer) = (flat(older), flat(newer));
+    // Each variable stands for itself: what is shown has no secrets.
+    let itself = |name: &str| Some(format!("${{{name}}}"));
+    let by_owner = |document| entries(document, &itself).into_iter().collect::<Flat>();
+    let (older, mut newer) = (by_owner(older), by_owner(newer));
     let mut lines = Vec::new();
     for (owner, before) in older {
         let Some(after) = newer.remove(&owner) else {
-            lines.push(format!("{owner} is gone"));
+            lines.push(shortened(format!("{owner} is gone"), MAX_VALUE));
             continue;
         };
         let mut values: BTreeMap<String, [Option<String>; 2]> = BTreeMap::new();
@@ -143,7 +169,9 @@ pub(super) fn changes(older: &Document, newer: &Document) -> Vec<String> {
         }
         for (key, [before, after]) in values {
             if before != after {
-                let text = |value: Option<String>| value.unwrap_or_else(|| "unset".to_owned());
+                let text = |value: Option<String>| {
+                    value.map_or_else(|| "unset".to_owned(), |v| shortened(v, MAX_VALUE))
+                };
                 lines.push(format!(
                     "{owner}: {key} {} -> {}",
                     text(before),
@@ -152,17 +180,59 @@ pub(super) fn changes(older: &Document, newer: &Document) -> Vec<String> {
             }
         }
     }
-    lines.extend(newer.into_keys().map(|owner| format!("{owner} is new")));
+    lines.extend(
+        newer
+            .into_keys()
+            .map(|owner| shortened(format!("{owner} is new"), MAX_VALUE)),
+    );
     lines.sort();
+    if lines.len() > MAX_CHANGES {
+        let more = lines.len() - MAX_CHANGES;
+        lines.truncate(MAX_CHANGES);
+        lines.push(format!("and {more} more"));
+    }
     lines
 }
 
-fn flat(document: &Document) -> Flat {
-    let mut report = Report::new(document);
-    // Each variable stands for itself: what is shown has no secrets.
-    let itself = |name: &str| Some(format!("${{{name}}}"));
-    let table = table(document, &itself, &mut report).unwrap_or_default();
-    let mut flat = Flat::new();
+/// Keys of `newer` whose value has a variable, and is not the value of that key in `known`.
+pub(super) fn new_variables(known: &Document, newer: &Document) -> Vec<String> {
+    let marked = |name: &str| Some(format!("{MARK}{name}{MARK}"));
+    let mut values: HashSet<(String, String, String)> = HashSet::new();
+    for (owner, keys) in entries(known, &marked) {
+        let own = keys.into_iter().filter(|(_, value)| has_variable(value));
+        values.extend(own.map(|(key, value)| (owner.clone(), key, value)));
+    }
+    let mut found = Vec::new();
+    for (owner, keys) in entries(newer, &marked) {
+        for (key, value) in keys {
+            if !has_variable(&value) {
+                continue;
+            }
+            let place = (owner.clone(), key, value);
+            if !values.contains(&place) {
+                found.push(shortened(format!("{owner}: {}", place.1), MAX_VALUE));
+            }
+        }
+    }
+    found.sort();
+    found.dedup();
+    found.truncate(MAX_CHANGES);
+    found
+}
+
+/// Values are written as TOML, which has the mark as an escape sequence.
+fn has_variable(value: &str) -> bool {
+    value.contains(MARK) || value.contains("\\u0000")
+}
+
+/// Sections, and each thing with a name, with their keys; there may be several of one name.
+fn entries(
+    document: &Document,
+    variable: Variables<'_>,
+) -> Vec<(String, BTreeMap<String, String>)> {
+    let mut report = Report::new(document, &|| false);
+    let table = table(document, variable, &mut report).unwrap_or_default();
+    let mut entries = Vec::new();
     for (section, value) in table {
         let section = section.into_inner().into_owned();
         match toml::Value::deserialize(ValueDeserializer::from(value)) {
@@ -175,15 +245,15 @@ fn flat(document: &Document) -> Flat {
                         (Some(name), None) => format!("{name:?}"),
                         (None, _) => format!("number {number}"),
                     };
-                    flat.insert(format!("{section} {name}"), keys(item));
+                    entries.push((format!("{section} {name}"), keys(item)));
                 }
             }
-            Ok(other) => drop(flat.insert(format!("[{section}]"), keys(other))),
+            Ok(other) => entries.push((format!("[{section}]"), keys(other))),
             // A document that cannot be read was refused before.
             Err(_) => {}
         }
     }
-    flat
+    entries
 }
 
 fn keys(value: toml::Value) -> BTreeMap<String, String> {

@@ -1,6 +1,7 @@
 //! Configuration: a TOML document becomes a [`Config`] in which everything holds, or a list of all
 //! that is wrong with it.
 
+mod advice;
 mod api;
 mod backends;
 #[cfg(test)]
@@ -10,7 +11,9 @@ mod classes;
 mod document;
 #[cfg(test)]
 mod document_tests;
+mod format;
 mod limits;
+mod lines;
 mod merge;
 mod names;
 mod node;
@@ -24,11 +27,15 @@ mod schema;
 mod services;
 mod spanned;
 mod split;
+mod suggest;
+mod syntax;
 mod telemetry;
 #[cfg(test)]
 mod tests;
 mod values;
 mod variables;
+#[cfg(test)]
+mod wrong_tests;
 
 use std::net::{IpAddr, SocketAddr};
 use std::ops::RangeInclusive;
@@ -100,6 +107,8 @@ pub struct Node {
     pub socket: PathBuf,
     /// Where the BPF file system is mounted.
     pub bpffs: PathBuf,
+    /// File with the seed of the hash of flows; without it, the node has one of its own.
+    pub flow_seed_file: Option<PathBuf>,
     /// How many applied configurations are kept.
     pub generations: usize,
     /// About how much of the journal is kept, in bytes.
@@ -117,6 +126,17 @@ pub enum XdpMode {
     Generic,
 }
 
+/// Where answers of backends may come in under `nat`, as `rp_filter` says it of the kernel.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum ReplyFilter {
+    /// By the interface and VLAN of the next hop to the backend.
+    #[default]
+    Strict,
+    /// By any interface.
+    Loose,
+}
+
 /// What mode `nat` needs.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Nat {
@@ -126,8 +146,14 @@ pub struct Nat {
     pub ports: RangeInclusive<u16>,
     /// How long a flow keeps its port before its client has gone on after an answer.
     pub opening_timeout: Duration,
+    /// The same of a flow of UDP.
+    pub udp_unassured_timeout: Duration,
     /// How long a flow keeps its port after it is over.
     pub closed_timeout: Duration,
+    /// Where answers of backends may come in.
+    pub reply_filter: ReplyFilter,
+    /// Whether the checksum of TCP segments that begin or end a connection has to be right.
+    pub verify_checksums: bool,
     /// Silence between two parts of an answer that makes them two bursts; zero measures nothing.
     pub burst_gap: Duration,
     /// A flow that has waited for an answer for longer is silent.
@@ -154,8 +180,8 @@ pub struct Outer {
     pub bits: u8,
 }
 
-/// How servers lay out connection ids of QUIC (draft-ietf-quic-load-balancers-21, in plaintext).
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+/// How servers lay out connection ids of QUIC (draft-ietf-quic-load-balancers-21).
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct CidLayout {
     /// The first three bits, 0 to 6.
     pub rotation: u8,
@@ -163,6 +189,8 @@ pub struct CidLayout {
     pub server_id: usize,
     /// Length of the nonce in bytes, 4 at least.
     pub nonce: usize,
+    /// The file with the key that both are encrypted by; without it they are readable.
+    pub key_file: Option<PathBuf>,
 }
 
 /// Who is not let in.

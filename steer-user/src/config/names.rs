@@ -1,10 +1,15 @@
 //! Things with names, and references to them.
 
-use std::collections::HashMap;
+use std::cell::Cell;
+use std::collections::{HashMap, HashSet};
 
 use super::raw::Text;
 use super::report::Report;
 use super::spanned::Spanned;
+use super::suggest;
+
+/// References to nothing for which a name that is near is looked for.
+const MAX_SUGGESTED: usize = 8;
 
 /// Things by name. One that is wrong keeps its place, so that a reference to it isn't reported, too.
 pub(super) struct Names<T> {
@@ -13,6 +18,8 @@ pub(super) struct Names<T> {
     by_name: HashMap<String, usize>,
     /// Some could not even be read.
     partial: bool,
+    /// References to nothing so far.
+    misses: Cell<usize>,
 }
 
 impl<T> Names<T> {
@@ -22,6 +29,7 @@ impl<T> Names<T> {
             items: Vec::new(),
             by_name: HashMap::new(),
             partial,
+            misses: Cell::new(0),
         }
     }
 
@@ -34,6 +42,16 @@ impl<T> Names<T> {
         self.by_name
             .insert(name.get_ref().clone(), self.items.len());
         self.items.push(item);
+    }
+
+    /// The thing of a name, if it is there and right.
+    pub(super) fn get(&self, name: &Text) -> Option<&T> {
+        self.item(*self.by_name.get(name.get_ref())?)
+    }
+
+    /// The rest is not read, so that a reference to what is missing isn't reported, too.
+    pub(super) fn stop(&mut self) {
+        self.partial = true;
     }
 
     /// The item at an index that [`Self::resolve`] gave; `None` if it is wrong.
@@ -57,7 +75,7 @@ impl<T> Names<T> {
                 "{owner} names {kind} {:?}, which isn't there",
                 name.get_ref()
             );
-            let todo = format!("add a [[{kind}]] of this name, or correct it");
+            let todo = self.advice(name, report);
             report.add(name.span(), what, todo);
         }
         None
@@ -76,9 +94,13 @@ impl<T> Names<T> {
             report.add(list.span(), what, format!("name at least one {kind}"));
         }
         let mut found: Vec<(usize, &Text)> = Vec::new();
+        let mut seen: HashSet<usize> = HashSet::new();
         for name in list.get_ref() {
+            if report.is_over() {
+                break;
+            }
             match self.by_name.get(name.get_ref()) {
-                Some(index) if found.iter().any(|(i, _)| i == index) => {
+                Some(index) if !seen.insert(*index) => {
                     let what = format!("{owner} names {kind} {:?} twice", name.get_ref());
                     report.add(name.span(), what, "remove one of them");
                 }
@@ -89,12 +111,32 @@ impl<T> Names<T> {
                         "{owner} names {kind} {:?}, which isn't there",
                         name.get_ref()
                     );
-                    let todo = format!("add a [[{kind}]] of this name, or correct it");
+                    let todo = self.advice(name, report);
                     report.add(name.span(), what, todo);
                 }
             }
         }
         found
+    }
+
+    /// Whether all of them could be read, and none is wrong.
+    pub(super) fn are_whole(&self) -> bool {
+        !self.partial && self.items.iter().all(Option::is_some)
+    }
+
+    /// Returns what to do about a reference to nothing.
+    fn advice(&self, name: &Text, report: &Report<'_>) -> String {
+        let (kind, misses) = (self.kind, self.misses.get());
+        self.misses.set(misses + 1);
+        let known = self.by_name.keys().map(String::as_str);
+        // Each comparison costs, and a part of a secret is none less.
+        let near = (misses < MAX_SUGGESTED && !report.is_hidden(name.get_ref()))
+            .then(|| suggest::nearest(name.get_ref(), known))
+            .flatten();
+        match near {
+            Some(near) => format!("did you mean {near:?}?"),
+            None => format!("add a [[{kind}]] of this name, or correct it"),
+        }
     }
 
     /// All of them, if none is wrong.

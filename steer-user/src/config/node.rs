@@ -1,5 +1,6 @@
 //! The sections `[node]`, `[nat]`, `[encap]` and `[probe]`.
 
+use std::collections::HashSet;
 use std::net::IpAddr;
 use std::ops::{Range, RangeInclusive};
 use std::path::PathBuf;
@@ -8,6 +9,7 @@ use std::time::Duration;
 use steer_common::abi::{DENIED, NAT_ADDRESSES};
 
 use super::raw::{self, Text};
+use super::read::Single;
 use super::report::Report;
 use super::{Admission, Encap, Nat, Node, Outer, Probe, ProbeFiles};
 use crate::pki::{Identity, IdentityKind};
@@ -15,6 +17,9 @@ use crate::pki::{Identity, IdentityKind};
 const NAT_PORTS: RangeInclusive<u16> = 20_000..=59_999;
 /// IFNAMSIZ less the terminator.
 const INTERFACE_LEN: usize = 15;
+/// Advice for an interface.
+const INTERFACE: &str =
+    "name the interface that clients' packets come in by: `ip route` and `ip link` show it";
 const MS: Duration = Duration::from_millis(1);
 const SECOND: Duration = Duration::from_secs(1);
 const MINUTE: Duration = Duration::from_secs(60);
@@ -23,22 +28,27 @@ const MINUTE: Duration = Duration::from_secs(60);
 pub(super) struct NatSection {
     pub(super) typed: Nat,
     pub(super) spans: Vec<Range<usize>>,
+    /// Whether all addresses that it names could be read.
+    pub(super) known: bool,
 }
 
 pub(super) fn node(raw: raw::Node, report: &mut Report<'_>) -> Node {
     identity(IdentityKind::Node, &raw.name, Some(&raw.region), report);
     if raw.interfaces.get_ref().is_empty() {
-        let todo = "name the interface that clients' packets come in by";
-        report.add(raw.interfaces.span(), "there is no interface", todo);
+        report.add(raw.interfaces.span(), "there is no interface", INTERFACE);
     }
     let mut interfaces: Vec<String> = Vec::new();
+    let mut seen = HashSet::new();
     for name in raw.interfaces.into_inner() {
         let fit = |c: char| c.is_ascii_graphic() && c != '/';
         let text = name.get_ref();
-        if text.is_empty() || text.len() > INTERFACE_LEN || !text.chars().all(fit) {
+        if text == "lo" {
+            let what = "`lo` is this host's own loopback: no packet of a client comes in by it";
+            report.add(name.span(), what, INTERFACE);
+        } else if text.is_empty() || text.len() > INTERFACE_LEN || !text.chars().all(fit) {
             let what = format!("{text:?} is not the name of an interface");
             report.add(name.span(), what, "write one that `ip link` shows");
-        } else if interfaces.contains(text) {
+        } else if !seen.insert(text.clone()) {
             let what = format!("interface {text:?} is there twice");
             report.add(name.span(), what, "remove one of them");
         }
@@ -53,6 +63,9 @@ pub(super) fn node(raw: raw::Node, report: &mut Report<'_>) -> Node {
         state_dir: report.path(raw.state_dir, "/var/lib/steer"),
         socket: report.path(raw.socket, "/run/steer/steer.sock"),
         bpffs: report.path(raw.bpffs, "/sys/fs/bpf"),
+        flow_seed_file: raw
+            .flow_seed_file
+            .map(|file| report.path(Some(file), "/etc/steer/flow.seed")),
         generations: report.number(raw.generations.as_ref(), 10, 2..=1000) as usize,
         journal_bytes: u64::from(report.number(raw.journal_mib.as_ref(), 64, 1..=65_536)) << 20,
     }
@@ -80,7 +93,7 @@ const GUE_PORT: u16 = 6080;
 /// Bits of an outer source that flows may have for themselves.
 const MAX_SOURCE_BITS: u8 = 24;
 
-pub(super) fn nat(raw: raw::Nat, report: &mut Report<'_>) -> NatSection {
+pub(super) fn nat(Single { raw, broken }: Single<raw::Nat>, report: &mut Report<'_>) -> NatSection {
     let mut addresses: Vec<IpAddr> = Vec::new();
     let mut spans = Vec::new();
     for value in &raw.addresses {
@@ -123,14 +136,30 @@ pub(super) fn nat(raw: raw::Nat, report: &mut Report<'_>) -> NatSection {
         addresses,
         ports,
         opening_timeout: report.duration(opening, 30 * SECOND, ten_minutes.clone()),
-        closed_timeout: report.duration(closed, 10 * SECOND, ten_minutes),
+        udp_unassured_timeout: report.duration(
+            raw.udp_unassured_timeout.as_ref(),
+            10 * SECOND,
+            ten_minutes.clone(),
+        ),
+        closed_timeout: report.duration(closed, 60 * SECOND, ten_minutes),
+        reply_filter: raw.reply_filter,
+        verify_checksums: raw.verify_checksums.unwrap_or(true),
         burst_gap: report.duration(raw.burst_gap.as_ref(), 2 * MS, Duration::ZERO..=10 * SECOND),
         silence: report.duration(raw.silence.as_ref(), 30 * SECOND, 100 * MS..=60 * MINUTE),
     };
-    NatSection { typed, spans }
+    NatSection {
+        known: !broken && spans.len() == raw.addresses.len(),
+        typed,
+        spans,
+    }
 }
 
-pub(super) fn encap(raw: raw::Encap, report: &mut Report<'_>) -> Encap {
+/// The section, and whether all sources that it names could be read.
+pub(super) fn encap(
+    Single { raw, broken }: Single<raw::Encap>,
+    report: &mut Report<'_>,
+) -> (Encap, bool) {
+    let mut known = !broken;
     let mut encap = Encap {
         gue_port: GUE_PORT,
         ..Encap::default()
@@ -143,6 +172,7 @@ pub(super) fn encap(raw: raw::Encap, report: &mut Report<'_>) -> Encap {
     }
     for value in raw.sources {
         let Some((address, outer)) = outer(&value, report) else {
+            known = false;
             continue;
         };
         let place = match address {
@@ -158,7 +188,7 @@ pub(super) fn encap(raw: raw::Encap, report: &mut Report<'_>) -> Encap {
             );
         }
     }
-    encap
+    (encap, known)
 }
 
 /// An address, or a prefix of which each flow has an address.
@@ -196,7 +226,11 @@ pub(super) fn admission(raw: &raw::Admission, report: &mut Report<'_>) -> Admiss
     }
 }
 
-pub(super) fn probe(raw: raw::Probe, with_beacons: bool, report: &mut Report<'_>) -> Probe {
+pub(super) fn probe(
+    Single { raw, broken }: Single<raw::Probe>,
+    with_beacons: bool,
+    report: &mut Report<'_>,
+) -> Probe {
     let interval = report.duration(raw.interval.as_ref(), 100 * MS, 10 * MS..=MINUTE);
     let timeout = report.duration(raw.timeout.as_ref(), 200 * MS, MS..=MINUTE);
     let handshake = raw.handshake_every.as_ref();
@@ -205,7 +239,7 @@ pub(super) fn probe(raw: raw::Probe, with_beacons: bool, report: &mut Report<'_>
         let what = "handshakes come more often than pings";
         report.add(value.span(), what, "write more than `interval`");
     }
-    if with_beacons && (raw.ca.is_none() || raw.cert.is_none() || raw.key.is_none()) {
+    if with_beacons && !broken && (raw.ca.is_none() || raw.cert.is_none() || raw.key.is_none()) {
         let what = "beacons are probed, but [probe] lacks `ca`, `cert` or `key`";
         let todo = "name the files that `steer pki` made, or remove `beacon` from the backends";
         report.add(report.find("probe"), what, todo);

@@ -1,5 +1,6 @@
 //! What a service does with its clients, or with those of one of its classes.
 
+use std::collections::HashSet;
 use std::net::IpAddr;
 
 use super::{Backend, Class, Config, End, NewFlows, Service};
@@ -109,12 +110,10 @@ impl Config {
     /// Backends of pools, each once, in order.
     pub(super) fn of_pools<'p>(&self, pools: impl IntoIterator<Item = &'p usize>) -> Vec<usize> {
         let mut found = Vec::new();
+        let mut seen = HashSet::new();
         for pool in pools {
-            for backend in &self.pools[*pool].backends {
-                if !found.contains(backend) {
-                    found.push(*backend);
-                }
-            }
+            let backends = self.pools[*pool].backends.iter().copied();
+            found.extend(backends.filter(|backend| seen.insert(*backend)));
         }
         found
     }

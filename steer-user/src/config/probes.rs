@@ -4,13 +4,48 @@ use super::raw::{self, Require};
 use super::report::Report;
 use crate::probe::Method;
 
+/// Advice for a probe.
+const PROBES: &str = "write beacon, tcp:8000, http:8000/health, https:443/health or h3:443/health";
+
+/// Returns what to write for a URL, a path, or a kind of probe without a port.
+fn instead(raw: &raw::Backend, text: &str) -> Option<String> {
+    let port = raw.port.as_ref().map_or(8000, |port| *port.get_ref());
+    let write = |probe: String| {
+        let is_one = probe.parse::<Method>().is_ok();
+        is_one.then(|| format!("write {probe}: the address is the backend's"))
+    };
+    if text.starts_with('/') {
+        return write(format!("http:{port}{text}"));
+    }
+    if let Some((kind, rest)) = text.split_once("://") {
+        let (authority, path) = rest.split_at(rest.find('/').unwrap_or(rest.len()));
+        let usual = if kind == "http" { "80" } else { "443" };
+        let port = match authority.rsplit_once(':') {
+            Some((_, port)) if !port.ends_with(']') => port,
+            _ => usual,
+        };
+        return write(format!("{kind}:{port}{path}"));
+    }
+    match text {
+        "tcp" | "http" | "https" | "h3" => write(format!("{text}:{port}")),
+        _ => None,
+    }
+}
+
+/// Probes of one backend.
+const MAX_PROBES: usize = 32;
+
 /// How a backend is probed, the beacon first, and how many of the probes have to be answered.
 pub(super) fn probes(raw: &raw::Backend, report: &mut Report<'_>) -> (Vec<Method>, usize) {
     let mut methods: Vec<Method> = Vec::new();
     match &raw.probes {
         None => methods.extend(raw.beacon.as_ref().map(|_| Method::Beacon)),
         Some(list) => {
-            for text in list.get_ref() {
+            if list.get_ref().len() > MAX_PROBES {
+                let what = format!("more than {MAX_PROBES} probes of one backend");
+                report.add(list.span(), what, "remove some");
+            }
+            for text in list.get_ref().iter().take(MAX_PROBES) {
                 match text.get_ref().parse::<Method>() {
                     Ok(method) if methods.contains(&method) => {
                         let what = format!("probe {:?} is there twice", text.get_ref());
@@ -25,9 +60,11 @@ pub(super) fn probes(raw: &raw::Backend, report: &mut Report<'_>) -> (Vec<Method
                     }
                     Err(_) => {
                         let what = format!("{:?} is no probe", text.get_ref());
-                        let todo = "write beacon, tcp:8000, http:8000/health, https:443/health or \
-                                    h3:443/health";
-                        report.add(text.span(), what, todo);
+                        let todo = match report.is_hidden(text.get_ref()) {
+                            true => None,
+                            false => instead(raw, text.get_ref()),
+                        };
+                        report.add(text.span(), what, todo.unwrap_or_else(|| PROBES.to_owned()));
                     }
                 }
             }

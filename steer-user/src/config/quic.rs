@@ -1,6 +1,6 @@
 //! The sections `[[quic]]`, and the server ids of backends.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 
 use ring::digest::{SHA256, digest};
 use steer_common::abi::CIDS;
@@ -10,7 +10,7 @@ use super::raw;
 use super::read::List;
 use super::report::Report;
 use super::{Backend, CidLayout, Config};
-use crate::quic::Hex;
+use crate::quic::{CidKeyError, Hex, read_key};
 
 /// What servers encode where the document says nothing: server ids that random connection ids do not
 /// meet by chance, and as many random bytes as make ids of the usual twelve.
@@ -18,6 +18,7 @@ const USUAL: CidLayout = CidLayout {
     rotation: 0,
     server_id: 4,
     nonce: 7,
+    key_file: None,
 };
 /// Server ids that may be known, with room for those of members that are on their way out.
 const MAX_CIDS: usize = CIDS as usize * 3 / 4;
@@ -44,6 +45,9 @@ pub(super) fn layouts(raw: List<raw::Quic>, report: &mut Report<'_>) -> Vec<CidL
             rotation,
             server_id: server_id as usize,
             nonce: nonce as usize,
+            key_file: raw
+                .key_file
+                .map(|file| report.path(Some(file), "/etc/steer/quic.key")),
         });
     }
     layouts
@@ -57,6 +61,9 @@ pub(super) fn server_ids(
 ) -> Vec<Hex> {
     let mut ids: Vec<Hex> = Vec::new();
     for value in &raw.server_ids {
+        if report.is_over() {
+            break;
+        }
         let todo = "write bytes as hexadecimal digits, like \"0a1b2c3d\"";
         let Some(id) = report.parse::<Hex>(value, "a server id", todo) else {
             continue;
@@ -77,34 +84,53 @@ pub(super) fn server_ids(
     ids
 }
 
-/// Checks that server ids are different, and not too many.
+/// Checks that server ids are different within each service, and not too many.
 pub(super) fn check(config: &Config, report: &mut Report<'_>) {
     let services = config.services.iter().filter(|service| service.quic);
-    let members: Vec<usize> = services.flat_map(|s| config.members(s)).collect();
-    let entries = members.len() * config.quic.len();
+    let services: Vec<Vec<usize>> = services.map(|s| config.members(s)).collect();
+    let members: usize = services.iter().map(Vec::len).sum();
+    let entries = members * config.quic.len();
     if entries > MAX_CIDS {
         let what = format!("{entries} server ids over all services, more than {MAX_CIDS}");
         let todo = "remove a [[quic]] that is no longer in use, or spread the services over nodes";
         report.add(report.find("quic"), what, todo);
     }
-    for layout in &config.quic {
+    let mut reported = HashSet::new();
+    for (layout, members) in config
+        .quic
+        .iter()
+        .flat_map(|l| services.iter().map(move |m| (l, m)))
+    {
         let mut known: HashMap<Vec<u8>, usize> = HashMap::new();
-        for index in &members {
+        for index in members {
             let backend = &config.backends[*index];
             let id = backend.server_id(layout.server_id);
-            if let Some(other) = known.insert(id.clone(), *index).filter(|o| o != index) {
-                let what = format!(
-                    "backends {:?} and {:?} have the server id {} of rotation {}",
-                    config.backends[other].name,
-                    backend.name,
-                    Hex(id),
-                    layout.rotation
-                );
-                let todo = "give one of them another by `server_ids`";
-                report.add(report.find("backend"), what, todo);
+            let Some(other) = known.insert(id.clone(), *index).filter(|o| o != index) else {
+                continue;
+            };
+            let is_new = reported.insert((layout.rotation, other, *index));
+            if !is_new || is_one_host(&config.backends[other], backend, &id) {
+                continue;
             }
+            let what = format!(
+                "backends {:?} and {:?} have the server id {} of rotation {}",
+                config.backends[other].name,
+                backend.name,
+                Hex(id),
+                layout.rotation
+            );
+            let todo = "give one of them another by `server_ids`; only the IPv4 and the IPv6 address of one host \
+                        share one, which both have to name";
+            report.add(report.find("backend"), what, todo);
         }
     }
+}
+
+/// Whether two backends are the addresses of one host, whose server knows only one id: both were given it, and their
+/// families differ.
+fn is_one_host(one: &Backend, other: &Backend, id: &[u8]) -> bool {
+    let is_given = |backend: &Backend| backend.server_ids.iter().any(|given| given.0 == id);
+    is_given(one) && is_given(other) && one.address.is_ipv4() != other.address.is_ipv4()
 }
 
 impl CidLayout {
@@ -112,6 +138,14 @@ impl CidLayout {
     #[must_use]
     pub fn layout(&self) -> Option<Layout> {
         Layout::new(self.server_id, self.nonce)
+    }
+
+    /// Reads the key, if there is one.
+    ///
+    /// # Errors
+    /// If its file cannot be read, or holds none.
+    pub fn key(&self) -> Result<Option<[u8; 16]>, CidKeyError> {
+        self.key_file.as_deref().map(read_key).transpose()
     }
 }
 

@@ -7,7 +7,7 @@ use schemars::JsonSchema;
 use serde::Deserialize;
 
 use super::spanned::Spanned;
-use super::{End, FirstToken, OpenFlows, Protocol, XdpMode};
+use super::{End, FirstToken, OpenFlows, Protocol, ReplyFilter, XdpMode};
 
 pub(super) type Text = Spanned<String>;
 
@@ -21,7 +21,7 @@ pub(super) struct Node {
     /// Its zone: backends of it are taken to be the nearest while they are not measured.
     #[serde(default)]
     pub zone: String,
-    /// Interfaces that clients' packets come in by.
+    /// Interfaces that clients' packets come in by and, in mode nat, backends' answers.
     pub interfaces: Spanned<Vec<Text>>,
     /// How the program is attached.
     #[serde(default)]
@@ -32,6 +32,9 @@ pub(super) struct Node {
     pub socket: Option<Text>,
     /// Where the BPF file system is mounted: /sys/fs/bpf.
     pub bpffs: Option<Text>,
+    /// File with the seed that decides which backend a flow finds, as 32 or more hexadecimal digits: the same on all
+    /// nodes behind one router, and not readable for everybody. Without it the node makes one of its own.
+    pub flow_seed_file: Option<Text>,
     /// Applied configurations that are kept to go back to, 2 to 1000: 10.
     pub generations: Option<Spanned<u32>>,
     /// About how much of the journal is kept, in MiB: 64.
@@ -48,8 +51,18 @@ pub(super) struct Nat {
     pub ports: Option<Text>,
     /// How long a flow keeps its port before its client has gone on after an answer, 1s to 10m: 30s.
     pub opening_timeout: Option<Text>,
-    /// How long a flow keeps its port after it is over, 1s to 10m: 10s.
+    /// The same as `opening_timeout`, of a flow of UDP, 1s to 10m: 10s.
+    pub udp_unassured_timeout: Option<Text>,
+    /// How long a flow keeps its port after it is over, 1s to 10m: 60s, which is how long a backend is in TIME_WAIT. Where
+    /// ports are short another flow may get it before.
     pub closed_timeout: Option<Text>,
+    /// Where answers of backends may come in: "strict" is by the interface and VLAN of the next hop to the backend, "loose" by
+    /// any, for backends with several ways to this node: strict.
+    #[serde(default)]
+    pub reply_filter: ReplyFilter,
+    /// Whether TCP segments that begin or end a connection need a right checksum to change anything: true. It has to be
+    /// false only where clients are on this very host, and its interfaces leave checksums to hardware.
+    pub verify_checksums: Option<bool>,
     /// Silence between two parts of an answer that makes them two bursts, 0s to 10s: 2ms. 0s measures
     /// no latencies.
     pub burst_gap: Option<Text>,
@@ -97,6 +110,9 @@ pub(super) struct Quic {
     pub server_id_length: Option<Spanned<u32>>,
     /// Random bytes behind it, 4 or more, with the server id 19 at most: 7.
     pub nonce_length: Option<Spanned<u32>>,
+    /// A file with the key that encrypts both by AES-128, as 32 hexadecimal digits: nobody on the way sees which server
+    /// a connection id names. Without it they are readable.
+    pub key_file: Option<Text>,
 }
 
 #[derive(Default, Deserialize, JsonSchema)]
@@ -181,6 +197,9 @@ pub(super) struct Api {
     pub admin: Vec<Text>,
     /// Address and port of metrics and health by TCP, for anybody who gets there: nowhere.
     pub metrics: Option<Text>,
+    /// Names of hosts that metrics may be asked for by TCP, besides addresses, localhost and the node's name.
+    #[serde(default)]
+    pub metrics_hosts: Vec<Text>,
     /// Address and port of the API by TCP, for those with a certificate (cert:NAME above): nowhere.
     pub listen: Option<Text>,
     /// File with the certificate of the API by TCP (`steer pki issue api`).
@@ -229,7 +248,7 @@ pub(super) struct Backend {
     /// Its zone.
     #[serde(default)]
     pub zone: String,
-    /// Its share relative to the other backends': 1.
+    /// Its share relative to the other backends', 1 to 1000000: 1.
     pub capacity: Option<Spanned<u32>>,
     /// Its price relative to the other backends': 1. It counts among those that meet a service's
     /// `objective`.
@@ -244,7 +263,7 @@ pub(super) struct Backend {
     /// With so many open connections of a service it takes new ones only where others can't, in mode
     /// nat: any number.
     pub max_in_flight: Option<Spanned<u32>>,
-    /// Its port in mode nat; without it, the service's.
+    /// Its port in mode nat, 1 to 65535; without it, the service's.
     pub port: Option<Spanned<u16>>,
     /// What of its answers is the first token, which mode nat measures.
     #[serde(default)]

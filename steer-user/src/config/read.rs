@@ -6,30 +6,59 @@ use serde::de::DeserializeOwned;
 use toml::Spanned;
 use toml::de::{DeValue, ValueDeserializer};
 
+use super::advice::{Place, bracketed};
 use super::document::Document;
 use super::merge::{self, Variables};
 use super::report::Report;
 use super::{
-    Config, api, backends, balance, classes, limits, node, quic, raw, services, telemetry,
+    Config, api, backends, balance, classes, limits, node, quic, raw, services, suggest, telemetry,
 };
+
+/// Mistakes of one section that are told at once.
+const MAX_MISTAKES: usize = 8;
+/// The sections that there are.
+const SECTIONS: [&str; 14] = [
+    "node",
+    "nat",
+    "encap",
+    "admission",
+    "limits",
+    "probe",
+    "balance",
+    "api",
+    "telemetry",
+    "quic",
+    "backend",
+    "pool",
+    "service",
+    "class",
+];
 
 /// The sections that could be read.
 #[derive(Default)]
 pub(super) struct Sections {
     node: Option<raw::Node>,
-    nat: raw::Nat,
-    encap: raw::Encap,
-    admission: raw::Admission,
-    limits: raw::Limits,
-    probe: raw::Probe,
-    balance: raw::Balance,
-    api: raw::Api,
-    telemetry: raw::Telemetry,
+    nat: Single<raw::Nat>,
+    encap: Single<raw::Encap>,
+    admission: Single<raw::Admission>,
+    limits: Single<raw::Limits>,
+    probe: Single<raw::Probe>,
+    balance: Single<raw::Balance>,
+    api: Single<raw::Api>,
+    telemetry: Single<raw::Telemetry>,
     quic: List<raw::Quic>,
     backends: List<raw::Backend>,
     pools: List<raw::Pool>,
     services: List<raw::Service>,
     classes: List<raw::Class>,
+}
+
+/// A section that comes once, if at all.
+#[derive(Default)]
+pub(super) struct Single<T> {
+    pub(super) raw: T,
+    /// Set where the section is there and could not be read, so that nothing is known of what it says.
+    pub(super) broken: bool,
 }
 
 /// A section that may come more than once.
@@ -57,34 +86,40 @@ pub(super) fn sections(
     let Some(table) = merge::table(document, variable, report) else {
         return sections;
     };
+    if table.is_empty() {
+        let todo = "`steer config example` prints a file to begin with";
+        report.add(0..0, "there is nothing in it", todo);
+        return sections;
+    }
+    let mut unknown = false;
     for (key, value) in table {
         let span = key.span();
         report.section(key.get_ref(), span.clone());
-        let section = Section { value, span };
-        match key.get_ref().as_ref() {
+        let name = key.get_ref().as_ref();
+        let section = Section { name, value, span };
+        match name {
             "node" => sections.node = section.one(report),
-            "nat" => sections.nat = section.one(report).unwrap_or_default(),
-            "encap" => sections.encap = section.one(report).unwrap_or_default(),
-            "admission" => {
-                sections.admission = section.one(report).unwrap_or_default();
-            }
-            "limits" => sections.limits = section.one(report).unwrap_or_default(),
-            "api" => sections.api = section.one(report).unwrap_or_default(),
-            "telemetry" => sections.telemetry = section.one(report).unwrap_or_default(),
-            "probe" => sections.probe = section.one(report).unwrap_or_default(),
-            "balance" => sections.balance = section.one(report).unwrap_or_default(),
+            "nat" => sections.nat = section.single(report),
+            "encap" => sections.encap = section.single(report),
+            "admission" => sections.admission = section.single(report),
+            "limits" => sections.limits = section.single(report),
+            "api" => sections.api = section.single(report),
+            "telemetry" => sections.telemetry = section.single(report),
+            "probe" => sections.probe = section.single(report),
+            "balance" => sections.balance = section.single(report),
             "quic" => sections.quic = section.each(report),
             "backend" => sections.backends = section.each(report),
             "pool" => sections.pools = section.each(report),
             "service" => sections.services = section.each(report),
             "class" => sections.classes = section.each(report),
-            other => report.add(
-                section.span,
-                format!("unknown section `{other}`"),
-                "write [node], [nat], [encap], [admission], [limits], [probe], [balance], [api], \
-                 [telemetry], [[quic]], [[backend]], [[pool]], [[service]] or [[class]]",
-            ),
+            _ => {
+                unknown = true;
+                section.unknown(report);
+            }
         }
+    }
+    if unknown {
+        sections.nothing_is_known();
     }
     if sections.node.is_none() && report.is_empty() {
         let todo = "add it, with name, region and interfaces";
@@ -93,57 +128,188 @@ pub(super) fn sections(
     sections
 }
 
-struct Section<'a> {
-    value: Spanned<DeValue<'a>>,
+/// Sections of one kind: no more than members there may be.
+const MAX_ITEMS: usize = limits::MAX_MEMBERS;
+
+struct Section<'s, 'v> {
+    name: &'s str,
+    value: Spanned<DeValue<'v>>,
     span: Range<usize>,
 }
 
-impl Section<'_> {
-    fn one<T: DeserializeOwned>(self, report: &mut Report<'_>) -> Option<T> {
-        T::deserialize(ValueDeserializer::from(self.value))
-            .inspect_err(|e| report.add_toml(e, self.span))
-            .ok()
+impl Section<'_, '_> {
+    fn single<T: DeserializeOwned + Default>(self, report: &mut Report<'_>) -> Single<T> {
+        let found = self.one(report);
+        Single {
+            broken: found.is_none(),
+            raw: found.unwrap_or_default(),
+        }
+    }
+
+    /// Reads the section. Where a key is wrong it is read again without that one, for the next mistake.
+    fn one<T: DeserializeOwned>(mut self, report: &mut Report<'_>) -> Option<T> {
+        if self.value.get_ref().is_array() {
+            let what = format!("[{}] is written with two brackets", self.name);
+            report.add(self.span, what, "write one on each side: it comes once");
+            return None;
+        }
+        let mut doubtful: Vec<String> = Vec::new();
+        for turn in 0..MAX_MISTAKES {
+            let read = T::deserialize(ValueDeserializer::from(self.value.clone()));
+            let Err(error) = read else {
+                return read.ok().filter(|_| turn == 0);
+            };
+            let span = error.span().unwrap_or_else(|| self.span.clone());
+            let key = self.remove(&span);
+            if key.is_none() && turn > 0 && misses_one_of(error.message(), &doubtful) {
+                return None;
+            }
+            let advice = self
+                .place(key.as_ref(), &span, report)
+                .advice(error.message());
+            report.add(span, advice.what, advice.todo);
+            doubtful.extend(advice.meant);
+            doubtful.push(key?.name);
+        }
+        None
+    }
+
+    /// Takes the entry that a place belongs to out of the section.
+    fn remove(&mut self, at: &Range<usize>) -> Option<Entry> {
+        let DeValue::Table(table) = self.value.get_mut() else {
+            return None;
+        };
+        let (name, value) = table.iter().find_map(|(key, value)| {
+            let (name, value) = (key.span(), value.span());
+            let belongs =
+                name.contains(&at.start) || (value.start <= at.start && at.end <= value.end);
+            belongs.then(|| (key.get_ref().clone().into_owned(), value))
+        })?;
+        table.remove(name.as_str());
+        Some(Entry { name, value })
+    }
+
+    fn place<'p>(
+        &'p self,
+        entry: Option<&'p Entry>,
+        span: &Range<usize>,
+        report: &'p Report<'_>,
+    ) -> Place<'p> {
+        let whole = entry.map_or(0..0, |entry| entry.value.clone());
+        let inside = whole.start < span.start && span.end <= whole.end;
+        Place {
+            section: self.name,
+            key: entry.map_or("", |entry| entry.name.as_str()),
+            value: report.source(if inside { span } else { &whole }),
+            inside,
+        }
     }
 
     fn each<T: DeserializeOwned>(self, report: &mut Report<'_>) -> List<T> {
         let mut list = List::default();
+        let name = self.name;
         let DeValue::Array(values) = self.value.into_inner() else {
             list.partial = true;
-            let todo = "write it with two brackets on each side: it may come more than once";
-            report.add(self.span, "this section is a list", todo);
+            let todo = format!("write [[{name}]], with two brackets: it may come more than once");
+            report.add(self.span, format!("[{name}] is a list"), todo);
             return list;
         };
+        if values.len() > MAX_ITEMS {
+            list.partial = true;
+            let what = format!(
+                "{} sections of this kind, which are more than {MAX_ITEMS}",
+                values.len()
+            );
+            report.add(self.span, what, "spread the services over several nodes");
+            return list;
+        }
         for value in values {
+            if report.is_over() {
+                list.partial = true;
+                break;
+            }
             let span = value.span();
-            match (Section { value, span }).one(report) {
+            match (Section { name, value, span }).one(report) {
                 Some(item) => list.items.push(item),
                 None => list.partial = true,
             }
         }
         list
     }
+
+    fn unknown(self, report: &mut Report<'_>) {
+        let name = self.name;
+        let is_section = self.value.get_ref().is_table()
+            || self.value.get_ref().as_array().is_some_and(|items| {
+                !items.is_empty() && items.iter().all(|item| item.get_ref().is_table())
+            });
+        if !is_section {
+            let what = format!("`{name}` stands outside of all sections");
+            report.add(
+                self.span,
+                what,
+                "put it below the section that it is of, like [node]",
+            );
+            return;
+        }
+        let todo = match (
+            suggest::foreign_key("", name),
+            suggest::nearest(name, SECTIONS),
+        ) {
+            (Some(todo), _) => todo.to_owned(),
+            (None, Some(near)) => format!("did you mean {}?", bracketed(near)),
+            (None, None) => {
+                let all: Vec<String> = SECTIONS.into_iter().map(bracketed).collect();
+                format!("write one of {}", all.join(", "))
+            }
+        };
+        report.add(self.span, format!("unknown section `{name}`"), todo);
+    }
+}
+
+/// An entry of a section that is wrong.
+struct Entry {
+    name: String,
+    value: Range<usize>,
+}
+
+/// Whether a message is about a missing key that is one of these: it follows from what was told of them.
+fn misses_one_of(message: &str, keys: &[String]) -> bool {
+    let missing = message.strip_prefix("missing field `");
+    let missing = missing.and_then(|rest| rest.split('`').next());
+    missing.is_some_and(|missing| keys.iter().any(|key| key == missing))
 }
 
 impl Sections {
+    /// Marks what a section of an unknown name may have been meant for, so that it is not missed elsewhere.
+    fn nothing_is_known(&mut self) {
+        self.backends.partial = true;
+        self.pools.partial = true;
+        self.services.partial = true;
+        self.nat.broken = true;
+        self.encap.broken = true;
+        self.probe.broken = true;
+    }
+
     /// Checks all that is there. `None` if too much is missing; then there is a problem to report.
     pub(super) fn build(self, report: &mut Report<'_>) -> Option<Config> {
         let node = self.node.map(|raw| node::node(raw, report));
         let nat = node::nat(self.nat, report);
-        let encap = node::encap(self.encap, report);
-        let admission = node::admission(&self.admission, report);
-        let limits = limits::limits(&self.limits, &nat, report);
+        let (encap, encap_known) = node::encap(self.encap, report);
+        let admission = node::admission(&self.admission.raw, report);
+        let limits = limits::limits(&self.limits.raw, &nat, report);
         let with_beacons = self.backends.items.iter().any(|b| b.beacon.is_some());
         let probe = node::probe(self.probe, with_beacons, report);
         let quic = quic::layouts(self.quic, report);
         let context = backends::Context {
             quic: &quic,
             home: node.as_ref().map_or("", |n| n.region.as_str()),
-            nat: &nat.typed,
-            encap: &encap,
+            nat: nat.known.then_some(&nat.typed),
+            encap: encap_known.then_some(&encap),
         };
-        let balance = balance::balance(&self.balance, report);
-        let api = api::api(&self.api, report);
-        let otlp = telemetry::otlp(&self.telemetry, report);
+        let balance = balance::balance(&self.balance.raw, report);
+        let api = api::api(&self.api.raw, report);
+        let otlp = telemetry::otlp(&self.telemetry.raw, report);
         let backends = backends::backends(self.backends, &context, report);
         let pools = backends::pools(self.pools, &backends, report);
         let mut services = services::services(self.services, &pools, &backends, report);

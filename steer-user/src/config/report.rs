@@ -1,12 +1,16 @@
 //! What is wrong with a document, and where.
 
 use std::cmp::Reverse;
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::fmt;
+use std::net::{IpAddr, SocketAddr};
 use std::ops::Range;
 use std::path::PathBuf;
 
+use humantime_serde::re::humantime::{format_duration, parse_duration};
+
 use super::document::Document;
+use super::lines::LineIndex;
 use super::spanned::Spanned;
 use super::variables::Expanded;
 
@@ -33,13 +37,18 @@ impl fmt::Display for Problem {
 #[derive(Debug, thiserror::Error)]
 pub enum ConfigError {
     /// The document can't be read.
-    #[error("{}: {source}; check the path and its permissions", file.display())]
+    #[error("{}: {cause}; check the path and its permissions", file.display())]
     Read {
         /// The document.
         file: PathBuf,
         /// What the system said.
-        source: std::io::Error,
+        cause: std::io::Error,
     },
+    /// Reading was given up.
+    #[error(
+        "checking the configuration was given up: it took too long, or nobody waits for it any more"
+    )]
+    Stopped,
     /// The document is wrong.
     #[error("{}", lines(problems))]
     Invalid {
@@ -53,38 +62,87 @@ fn lines(problems: &[Problem]) -> String {
     problems.iter().map(line).collect::<Vec<_>>().join("\n")
 }
 
+/// The forms that the value of a variable may have in a message: as it is, escaped, and as it is written
+/// by what it was parsed to.
+fn forms(value: &str) -> Vec<String> {
+    let quoted = format!("{value:?}");
+    let mut forms = vec![value.to_owned(), quoted[1..quoted.len() - 1].to_owned()];
+    if let Ok(address) = value.parse::<IpAddr>() {
+        forms.push(address.to_string());
+    }
+    if let Ok(address) = value.parse::<SocketAddr>() {
+        forms.extend([address.to_string(), address.ip().to_string()]);
+    }
+    if let Ok(duration) = parse_duration(value) {
+        forms.push(format_duration(duration).to_string());
+    }
+    forms.retain(|form| !form.is_empty());
+    forms
+}
+
+/// Most problems that are told; a document with more of them is read no further.
+const MAX_PROBLEMS: usize = 200;
+/// Most letters of a problem's description.
+const MAX_LETTERS: usize = 600;
+
+/// Returns true once reading is to be given up: the client is gone, or it takes too long.
+pub(super) type Cancelled<'s> = &'s dyn Fn() -> bool;
+
 /// Collects problems.
 pub(super) struct Report<'a> {
     document: &'a Document,
+    lines: LineIndex,
+    stop: Cancelled<'a>,
+    stopped: bool,
     sections: HashMap<String, Range<usize>>,
     /// With their places.
     problems: Vec<(usize, Problem)>,
     /// Values that no message may tell, and what is told instead.
     hidden: Vec<(String, String)>,
+    known_hidden: HashSet<String>,
 }
 
 impl<'a> Report<'a> {
-    pub(super) fn new(document: &'a Document) -> Self {
+    pub(super) fn new(document: &'a Document, stop: Cancelled<'a>) -> Self {
         Self {
             document,
+            lines: LineIndex::of(document),
+            stop,
+            stopped: false,
             sections: HashMap::new(),
             problems: Vec::new(),
             hidden: Vec::new(),
+            known_hidden: HashSet::new(),
         }
+    }
+
+    /// Returns true once reading on is no use: enough is wrong already, or it was told to give up.
+    pub(super) fn is_over(&mut self) -> bool {
+        if !self.stopped && (self.stop)() {
+            self.stopped = true;
+        }
+        self.stopped || self.problems.len() >= MAX_PROBLEMS
+    }
+
+    /// Returns true if it was told to give up.
+    pub(super) fn was_stopped(&self) -> bool {
+        self.stopped
     }
 
     /// Keeps the values of variables out of all messages.
     pub(super) fn hide(&mut self, expanded: &Expanded) {
+        let before = self.hidden.len();
         for (value, variable) in &expanded.values {
-            if !value.is_empty() {
-                let quoted = format!("{value:?}");
-                let escaped = quoted[1..quoted.len() - 1].to_owned();
-                self.hidden.push((value.clone(), variable.clone()));
-                self.hidden.push((escaped, variable.clone()));
+            if self.known_hidden.insert(value.clone()) {
+                for form in forms(value) {
+                    self.hidden.push((form, variable.clone()));
+                }
             }
         }
         // A value may be a part of another one.
-        self.hidden.sort_by_key(|(value, _)| Reverse(value.len()));
+        if self.hidden.len() > before {
+            self.hidden.sort_by_key(|(value, _)| Reverse(value.len()));
+        }
     }
 
     fn safe(&self, text: String) -> String {
@@ -95,13 +153,10 @@ impl<'a> Report<'a> {
     }
 
     fn place(&self, at: usize) -> (PathBuf, usize) {
-        let files = self.document.placed();
-        let Some((start, file)) = files.take_while(|(start, _)| *start <= at).last() else {
-            return (PathBuf::new(), 1);
-        };
-        let before = &file.text.as_bytes()[..(at - start).min(file.text.len())];
-        let line = 1 + before.iter().filter(|b| **b == b'\n').count();
-        (file.path.clone(), line)
+        match self.lines.place(at) {
+            Some((file, line)) => (self.document.files[file].path.clone(), line),
+            None => (PathBuf::new(), 1),
+        }
     }
 
     pub(super) fn add(
@@ -110,36 +165,33 @@ impl<'a> Report<'a> {
         what: impl Into<String>,
         todo: impl Into<String>,
     ) {
+        if self.problems.len() >= MAX_PROBLEMS {
+            return;
+        }
         let (file, line) = self.place(span.start);
         let problem = Problem {
             file,
             line,
-            what: self.safe(what.into()),
-            todo: todo.into(),
+            what: shortened(self.safe(what.into()), MAX_LETTERS),
+            todo: shortened(self.safe(todo.into()), MAX_LETTERS),
         };
         self.problems.push((span.start, problem));
     }
 
-    /// A problem of a file that is no TOML and begins at `start`.
-    pub(super) fn add_toml_at(&mut self, error: &toml::de::Error, start: usize) {
-        let span = error.span().unwrap_or(0..0);
-        self.toml(error, span.start + start..span.end + start);
-    }
-
-    /// A problem that the TOML reader found in a value.
-    pub(super) fn add_toml(&mut self, error: &toml::de::Error, fallback: Range<usize>) {
-        self.toml(error, error.span().unwrap_or(fallback));
-    }
-
-    fn toml(&mut self, error: &toml::de::Error, span: Range<usize>) {
-        let message = error.message().trim().replace('\n', ", ");
-        let (what, todo) = match message.split_once(", expected ") {
-            Some((what, expected)) => (what.to_owned(), format!("write {expected}")),
-            None if message.starts_with("missing field") => (message, "add it".to_owned()),
-            None => (message, "see deploy/steer.toml for an example".to_owned()),
+    /// The text of a place as it is written: variables are not expanded.
+    pub(super) fn source(&self, span: &Range<usize>) -> &str {
+        let files = self.document.placed();
+        let Some((start, file)) = files.take_while(|(start, _)| *start <= span.start).last() else {
+            return "";
         };
-        let what = what.replace("field `", "key `");
-        self.add(span, what, todo);
+        file.text
+            .get(span.start - start..span.end.saturating_sub(start))
+            .unwrap_or_default()
+    }
+
+    /// Whether a value came from a variable, as a whole or in part, so that no part of it may be told.
+    pub(super) fn is_hidden(&self, value: &str) -> bool {
+        self.hidden.iter().any(|(hidden, _)| value.contains(hidden))
     }
 
     /// Parses a value, or says what it should be.
@@ -179,13 +231,28 @@ impl<'a> Report<'a> {
     }
 
     pub(super) fn finish(mut self) -> Vec<Problem> {
+        let is_full = self.problems.len() >= MAX_PROBLEMS;
         // The reader may name several places of one line.
-        self.problems.sort_by(|(a, p), (b, q)| {
-            let file = |at: &usize| self.document.placed().take_while(|(s, _)| s <= at).count();
-            (file(a), p.line).cmp(&(file(b), q.line))
-        });
+        self.problems
+            .sort_by_cached_key(|(at, _)| self.lines.place(*at));
         let mut problems: Vec<Problem> = self.problems.into_iter().map(|(_, p)| p).collect();
         problems.dedup();
+        if is_full && let Some(last) = problems.last() {
+            problems.push(Problem {
+                what: format!("these are the first {MAX_PROBLEMS} problems"),
+                todo: "correct them, and check again".to_owned(),
+                ..last.clone()
+            });
+        }
         problems
     }
+}
+
+/// Cuts a text off behind so many letters.
+pub(super) fn shortened(mut text: String, letters: usize) -> String {
+    if let Some((end, _)) = text.char_indices().nth(letters) {
+        text.truncate(end);
+        text += "…";
+    }
+    text
 }

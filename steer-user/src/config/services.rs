@@ -1,9 +1,10 @@
 //! The sections `[[service]]`.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::net::IpAddr;
 use std::time::Duration;
 
+use super::limits::MAX_MEMBERS;
 use super::names::Names;
 use super::raw::{self, Text};
 use super::read::List;
@@ -33,7 +34,31 @@ pub(super) fn services(
 ) -> Names<Service> {
     let mut names = Names::new("service", raw.partial);
     let mut vips = HashMap::new();
+    let mut members = 0;
     for raw in raw.items {
+        let backends_of = |name: &Text| pools.get(name).map_or(0, |pool| pool.backends.len());
+        members += raw
+            .pools
+            .get_ref()
+            .iter()
+            .map(backends_of)
+            .max()
+            .unwrap_or(0);
+        if report.is_over() || members > MAX_MEMBERS {
+            if members > MAX_MEMBERS {
+                let what = format!(
+                    "up to here there are {members} members (backends of each service), which are more than \
+                     {MAX_MEMBERS}"
+                );
+                report.add(
+                    raw.name.span(),
+                    what,
+                    "spread the services over several nodes",
+                );
+            }
+            names.stop();
+            break;
+        }
         name("service", &raw.name, report);
         let service = service(&raw, pools, backends, report);
         if let Some(service) = &service {
@@ -76,7 +101,7 @@ fn service(
     let found = pools.resolve(&raw.pools, &owner, report);
     let idle = raw.idle_timeout.as_ref();
     let idle_timeout = report.duration(idle, IDLE, MIN_IDLE..=MAX_IDLE);
-    let address = report.address(&raw.address)?;
+    let address = report.reached_address(&raw.address)?;
     let chain = Chain {
         of: "service",
         found: &found,
@@ -156,13 +181,16 @@ impl Chain<'_> {
             let pool = self.pools.item(*index);
             let members = pool.into_iter().flat_map(|pool| &pool.backends);
             for backend in members.filter_map(|b| self.backends.item(*b)) {
+                if report.is_over() {
+                    return;
+                }
                 fits(vip, port, backend, reference, report);
             }
         }
     }
 
     /// Regions of the backends.
-    pub(super) fn present(&self) -> Vec<&String> {
+    pub(super) fn present(&self) -> HashSet<&String> {
         self.found
             .iter()
             .filter_map(|(index, _)| self.pools.item(*index))
@@ -185,9 +213,11 @@ impl Chain<'_> {
             let what = format!("the {of} may be served from nowhere");
             report.add(regions.span(), what, todo);
         }
-        // Of a pool that is not there nothing is known.
-        for region in regions.get_ref().iter().filter(|_| self.complete) {
-            if !present.contains(&region.get_ref()) {
+        // Of a pool or backend that is not there nothing is known.
+        let is_known =
+            self.complete && self.backends.are_whole() && !present.iter().any(|r| r.is_empty());
+        for region in regions.get_ref().iter().filter(|_| is_known) {
+            if !present.contains(region.get_ref()) {
                 let what = format!("no backend of the {of} is in region {:?}", region.get_ref());
                 report.add(region.span(), what, todo);
             }

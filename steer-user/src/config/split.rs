@@ -1,6 +1,6 @@
 //! The key `split` of services and classes: where new flows begin.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 
 use super::raw::Text;
 use super::report::Report;
@@ -17,9 +17,12 @@ pub(super) fn of(
     let mut found = Vec::new();
     let Some(raw) = raw else { return found };
     let mut sum = 0_u32;
+    let names = pools.iter().enumerate();
+    let places: HashMap<&str, usize> = names
+        .map(|(place, (_, pool))| (pool.get_ref().as_str(), place))
+        .collect();
     for (name, share) in raw.get_ref() {
-        let place = pools.iter().position(|(_, pool)| pool.get_ref() == name);
-        let Some(place) = place else {
+        let Some(place) = places.get(name.as_str()).copied() else {
             if !complete {
                 continue;
             }

@@ -48,7 +48,7 @@ idle_timeout = "1m"
 fn parse(text: &str) -> Result<Config, Vec<Problem>> {
     Config::parse(text, Path::new("f.toml")).map_err(|e| match e {
         ConfigError::Invalid { problems, .. } => problems,
-        ConfigError::Read { .. } => unreachable!("nothing is read"),
+        ConfigError::Stopped | ConfigError::Read { .. } => unreachable!("nothing is read"),
     })
 }
 
@@ -248,6 +248,7 @@ fn server_ids_are_given_or_follow_from_the_name() {
     let config = quic(["\"0a1b2c3d\"", ""]).unwrap();
     assert!(config.services[0].quic);
     let usual = CidLayout {
+        key_file: None,
         rotation: 0,
         server_id: 4,
         nonce: 7,
@@ -256,6 +257,54 @@ fn server_ids_are_given_or_follow_from_the_name() {
     assert_eq!(config.backends[0].server_id(4), [0x0a, 0x1b, 0x2c, 0x3d]);
     assert_eq!(config.backends[1].server_id(4), SHA256_OF_B2);
     assert_eq!(config.backends[1].server_id(2), SHA256_OF_B2[..2]);
+}
+
+/// The good document with one host for two backends: with these server ids for its addresses.
+fn one_host(ids: [&str; 2]) -> Result<Config, ConfigError> {
+    let mut text = GOOD
+        .replace(
+            "idle_timeout",
+            "protocol = \"udp\"\nquic = true\nidle_timeout",
+        )
+        .replace("address = \"10.0.1.2\"", "address = \"2001:db8::2\"")
+        .replace(
+            "sources = [\"10.0.0.1\"]",
+            "sources = [\"10.0.0.1\", \"2001:db8::1\"]",
+        );
+    for (name, id) in ["b1", "b2"].into_iter().zip(ids) {
+        let from = format!("name = \"{name}\"\n");
+        text = text.replace(&from, &format!("{from}server_ids = [{id}]\n"));
+    }
+    Config::parse(&text, Path::new("f"))
+}
+
+#[test]
+fn the_addresses_of_one_host_share_a_server_id_that_both_name() {
+    let same = "\"0a1b2c3d\"";
+    let config = one_host([same, same]).unwrap();
+    assert_eq!(
+        config.backends[0].server_id(4),
+        config.backends[1].server_id(4)
+    );
+    // That of the other one by chance is no reason.
+    let b2 = "\"4814d920\"";
+    let said = one_host([b2, ""]).unwrap_err().to_string();
+    assert!(said.contains("have the server id 4814d920"), "{said}");
+}
+
+#[test]
+fn a_key_of_connection_ids_is_named_by_its_file() {
+    let with = |key: &str| {
+        let quic = format!("[[quic]]\nrotation = 2\nkey_file = \"{key}\"\n[probe]");
+        Config::parse(&GOOD.replace("[probe]", &quic), Path::new("f"))
+    };
+    let config = with("/etc/steer/quic.key").unwrap();
+    assert_eq!(
+        config.quic[0].key_file.as_deref(),
+        Some(Path::new("/etc/steer/quic.key"))
+    );
+    let said = with("quic.key").unwrap_err().to_string();
+    assert!(said.contains("not an absolute path"), "{said}");
 }
 
 #[test]

@@ -1,6 +1,6 @@
 //! Values that several sections have.
 
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::ops::RangeInclusive;
 use std::path::PathBuf;
 use std::time::Duration;
@@ -13,12 +13,63 @@ use humantime_serde::re::humantime::{format_duration, parse_duration};
 impl Report<'_> {
     /// An address that packets can have as source or destination.
     pub(super) fn address(&mut self, value: &Text) -> Option<IpAddr> {
-        let todo = "write one like 192.0.2.1 or 2001:db8::1";
-        let address: IpAddr = self.parse(value, "an IP address", todo)?;
-        if address.is_unspecified() || address.is_multicast() || address.to_canonical() != address {
-            let what = format!("{address} is not a unicast address");
+        let usual = "write one like 192.0.2.1 or 2001:db8::1";
+        let text = value.get_ref();
+        let Ok(address) = text.parse::<IpAddr>() else {
+            let (what, todo) = if self.is_hidden(text) {
+                // A part of a value would tell something of the rest.
+                (format!("{text:?} is not an IP address"), usual.to_owned())
+            } else {
+                no_address(text, usual)
+            };
             self.add(value.span(), what, todo);
             return None;
+        };
+        let kind = match address {
+            _ if address.is_unspecified() => "stands for any address",
+            _ if address.is_multicast() => "is a multicast address",
+            IpAddr::V4(Ipv4Addr::BROADCAST) => "is the broadcast address",
+            _ if address.to_canonical() != address => "is an IPv4 address in IPv6 notation",
+            _ => return Some(address),
+        };
+        let what = format!("{text} {kind}, and not a unicast address");
+        self.add(value.span(), what, usual);
+        None
+    }
+
+    /// An address that packets come to by a network.
+    pub(super) fn reached_address(&mut self, value: &Text) -> Option<IpAddr> {
+        let address = self.address(value)?;
+        if address.is_loopback() {
+            let what = format!(
+                "{} is a loopback address: no packet comes to it by a network",
+                value.get_ref()
+            );
+            self.add(
+                value.span(),
+                what,
+                "write the address that clients connect to",
+            );
+            return None;
+        }
+        Some(address)
+    }
+
+    /// An address with a port, which is not 0. `examples` are what to write.
+    pub(super) fn socket_address(&mut self, value: &Text, examples: &str) -> Option<SocketAddr> {
+        let text = value.get_ref();
+        let usual = format!("write an address and a port, like {examples}");
+        let Ok(address) = text.parse::<SocketAddr>() else {
+            let (what, todo) = if self.is_hidden(text) {
+                (format!("{text:?} is not an address and a port"), usual)
+            } else {
+                no_socket_address(text, usual, examples)
+            };
+            self.add(value.span(), what, todo);
+            return None;
+        };
+        if address.port() == 0 {
+            self.add(value.span(), "0 is not a port", usual);
         }
         Some(address)
     }
@@ -103,4 +154,73 @@ impl Report<'_> {
         }
         number
     }
+}
+
+/// Says what a text is that is no address, and what to write.
+fn no_address(text: &str, usual: &str) -> (String, String) {
+    if let Some((address, _)) = text.split_once('/')
+        && address.parse::<IpAddr>().is_ok()
+    {
+        let what = format!("{text:?} is a prefix, and one address is needed");
+        return (what, format!("write {address}"));
+    }
+    if let Ok(address) = text.parse::<SocketAddr>() {
+        let what = format!("{text:?} has a port, which has a key of its own");
+        return (what, format!("write {}, and `port`", address.ip()));
+    }
+    if text.contains("://") {
+        let what = format!("{text:?} is a URL, and not an IP address");
+        return (what, usual.to_owned());
+    }
+    if is_name(text) {
+        return name(text);
+    }
+    (format!("{text:?} is not an IP address"), usual.to_owned())
+}
+
+/// Says what a text is that is no address with a port, and what to write.
+fn no_socket_address(text: &str, usual: String, examples: &str) -> (String, String) {
+    if let Ok(address) = text.parse::<IpAddr>() {
+        let port = examples
+            .split(' ')
+            .next()
+            .and_then(|one| one.rsplit_once(':'));
+        let whole = SocketAddr::new(
+            address,
+            port.and_then(|(_, p)| p.parse().ok()).unwrap_or(80),
+        );
+        return (
+            format!("{text:?} has no port"),
+            format!("write one behind it, like {whole}"),
+        );
+    }
+    let (host, port) = text.rsplit_once(':').unwrap_or(("", text));
+    if port.parse::<u16>().is_ok() && (host.is_empty() || host == "*") {
+        let what = format!("{text:?} is a port without an address");
+        return (
+            what,
+            format!("write 127.0.0.1:{port}, or 0.0.0.0:{port} for all addresses"),
+        );
+    }
+    if host == "localhost" {
+        let what = format!("{text:?} has a name, and an address is needed");
+        return (what, format!("write 127.0.0.1:{port}"));
+    }
+    if port.parse::<u16>().is_ok() && is_name(host) {
+        return name(host);
+    }
+    (format!("{text:?} is not an address and a port"), usual)
+}
+
+/// Whether it is a name of a host, and no address with a mistake in it.
+fn is_name(text: &str) -> bool {
+    let fits = |c: char| c.is_ascii_alphanumeric() || "-_.".contains(c);
+    text.contains(|c: char| c.is_ascii_alphabetic()) && text.chars().all(fits)
+}
+
+fn name(host: &str) -> (String, String) {
+    (
+        format!("{host:?} is a name, and steer looks no names up"),
+        format!("write its address: `getent hosts {host}` prints it"),
+    )
 }

@@ -6,15 +6,18 @@ use steer_common::tables::NextHop;
 
 use super::operator::Draining;
 use crate::config;
+use crate::domain::evidence::{
+    ANSWERED, Contradiction, Evidence, Inputs, MAX_PATIENCE, Proof, Testimony, Verdict, judge,
+};
 use crate::domain::flap::Damping;
 use crate::domain::health::{Health, State, Transition};
 use crate::domain::load::{Smoothed, usage};
 use crate::domain::loss::Loss;
-use crate::domain::passive::{Reason, Watch};
+use crate::domain::passive::Watch;
 use crate::domain::rings::{BOUNDS, Nearness};
 use crate::domain::rules::{Doubt, Rules};
 use crate::journal::{Base, Judged};
-use crate::probe::{DRAINING, Load, Measurement, ProbeFailure};
+use crate::probe::{DRAINING, Load, Measurement, ProbeFailure, Trouble};
 
 /// The rules of a configuration.
 pub(super) fn rules(config: &config::Config) -> Rules {
@@ -53,6 +56,22 @@ pub(super) struct Known {
     /// What the last failure of a probe leaves open.
     pub(super) doubt: Option<Doubt>,
     pub(super) measured: Option<Instant>,
+    /// The use that [`Self::hot`] was judged by last, unsmoothed.
+    pub(super) used: Option<u32>,
+    /// What is concluded from all signals.
+    pub(super) verdict: Verdict,
+    /// What the last probe that failed amounts to.
+    pub(super) evidence: Option<Evidence>,
+    /// When probes began to fail.
+    pub(super) failing_since: Option<Instant>,
+    /// Whether it accepted a connection of this node's own since then.
+    pub(super) connected: bool,
+    /// How old an answer may be to contradict testimony.
+    pub(super) patience: Duration,
+    /// When it was ejected because of a hint and its question.
+    pub(super) questioned: Option<Instant>,
+    /// A weak sign of trouble that its beacon reports, in words.
+    pub(super) hint: Option<String>,
 }
 
 /// What a measurement changed.
@@ -82,6 +101,34 @@ impl Change {
     }
 }
 
+impl std::fmt::Display for Change {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let mut words = Vec::new();
+        words.extend(
+            self.health
+                .map(|t| format!("health {} -> {}", t.from, t.to)),
+        );
+        words.extend(self.ring.map(|(from, to)| match from {
+            Some(from) => format!("ring {from} -> {to}"),
+            None => format!("ring {to}"),
+        }));
+        let flags = [
+            ("draining", self.draining),
+            ("ejected for flapping", self.suppressed),
+            ("lossy", self.lossy),
+            ("hot", self.hot),
+        ];
+        words.extend(flags.iter().filter_map(|(what, flag)| {
+            let no = if (*flag)? { "" } else { "no longer " };
+            Some(format!("{no}{what}"))
+        }));
+        if words.is_empty() {
+            words.push("fails in another way".to_owned());
+        }
+        f.write_str(&words.join(", "))
+    }
+}
+
 impl Known {
     pub(super) fn new(config: &config::Config) -> Self {
         Self {
@@ -101,6 +148,14 @@ impl Known {
             failure: None,
             doubt: None,
             measured: None,
+            used: None,
+            verdict: Verdict::Serving,
+            evidence: None,
+            failing_since: None,
+            connected: false,
+            patience: Duration::ZERO,
+            questioned: None,
+            hint: None,
         }
     }
 
@@ -127,6 +182,14 @@ impl Known {
             failure: None,
             doubt: judged.doubt,
             measured: None,
+            used: None,
+            verdict: judged.verdict,
+            evidence: None,
+            failing_since: None,
+            connected: false,
+            patience: Duration::ZERO,
+            questioned: None,
+            hint: None,
         }
     }
 
@@ -159,6 +222,7 @@ impl Known {
                 hot: self.hot,
                 watch: self.watch.write(micros),
                 doubt: self.doubt,
+                verdict: self.verdict,
             },
         }
     }
@@ -167,7 +231,6 @@ impl Known {
         let at = measurement.at;
         self.measured = Some(at);
         let mut change = Change::default();
-        let half_life = self.rules.flap_half_life;
         match &measurement.outcome {
             Ok(sample) => {
                 self.failure = None;
@@ -182,40 +245,120 @@ impl Known {
                     change.draining = Some(draining);
                 }
                 change.hot = self.take_load(&sample.load, at);
-                change.lossy = self.loss.observe(true);
-                change.health = self.health.observe(true, at);
-                if change.health.is_some() {
-                    // What was lost while it was down is no loss.
-                    change.lossy = self.loss.forget();
-                }
-                change.suppressed = self.damping.look(half_life, at);
+                let hint = sample.load.hint.as_ref();
+                self.hint = hint.map(|(hint, seconds)| format!("{hint}, for {seconds:.0} s"));
+                self.answered(&mut change, at);
             }
             // It says something about this node, and nothing about the backend.
             Err(failure @ ProbeFailure::Local(_)) => self.failure = Some(failure.clone()),
             Err(failure) => {
                 self.failure = Some(failure.clone());
-                let doubt = Some(doubt(failure));
-                let was_gone = self.is_gone();
-                let other = std::mem::replace(&mut self.doubt, doubt) != doubt;
-                change.lossy = self.loss.observe(false);
-                change.health = self.health.observe(false, at);
-                let news = change.health.is_some() || self.is_gone() != was_gone;
-                change.suppressed = match change.health {
-                    Some(Transition {
-                        from: State::Up, ..
-                    }) => self.damping.died(half_life, at),
-                    _ => self.damping.look(half_life, at),
-                };
-                if self.health.state() == State::Down && (other || news) {
-                    change.doubt = doubt;
+                match evidence_of(failure) {
+                    // The beacon answers, and the backend takes connections.
+                    Evidence::Hint => {
+                        self.hint = Some(failure.to_string());
+                        self.answered(&mut change, at);
+                    }
+                    evidence => self.failed(failure, evidence, &mut change, at),
                 }
             }
         }
         change
     }
 
+    fn answered(&mut self, change: &mut Change, at: Instant) {
+        self.failing_since = None;
+        change.lossy = self.loss.observe(true);
+        change.health = self.health.observe(true, at);
+        if change.health.is_some() {
+            // What was lost while it was down is no loss.
+            change.lossy = self.loss.forget();
+            self.connected = false;
+            self.watch.forgive_outlier();
+        }
+        change.suppressed = self.damping.look(self.rules.flap_half_life, at);
+    }
+
+    fn failed(
+        &mut self,
+        failure: &ProbeFailure,
+        evidence: Evidence,
+        change: &mut Change,
+        at: Instant,
+    ) {
+        let half_life = self.rules.flap_half_life;
+        self.failing_since.get_or_insert(at);
+        if self.evidence.replace(evidence) != Some(evidence) {
+            self.connected = false;
+        }
+        let doubt = Some(doubt(failure));
+        let other = std::mem::replace(&mut self.doubt, doubt) != doubt;
+        change.lossy = self.loss.observe(false);
+        change.health = self.health.observe(false, at);
+        change.suppressed = match change.health {
+            // One that goes on serving its clients did not die.
+            Some(Transition {
+                from: State::Up, ..
+            }) if !self.was_answered_within(ANSWERED, at) => self.damping.died(half_life, at),
+            _ => self.damping.look(half_life, at),
+        };
+        if self.health.state() == State::Down && (other || change.health.is_some()) {
+            change.doubt = doubt;
+        }
+    }
+
+    fn was_answered_within(&self, time: Duration, now: Instant) -> bool {
+        let at = self.watch.silence().answered_at();
+        at.is_some_and(|at| now.saturating_duration_since(at) <= time)
+    }
+
+    /// All that the verdict depends on now.
+    pub(super) fn inputs(&self, pool_has_room: bool, now: Instant) -> Inputs {
+        let since = |at: Instant| now.saturating_duration_since(at);
+        Inputs {
+            probes: self.evidence.filter(|_| self.health.state() == State::Down),
+            failing_for: self.failing_since.map_or(Duration::ZERO, since),
+            packets: self.watch.evidence(),
+            answered: self.watch.silence().answered_at().map(since),
+            connected: self.connected,
+            pool_has_room,
+            patience: self.patience,
+        }
+    }
+
+    /// Concludes anew, and returns the verdict if it is another one.
+    pub(super) fn rejudge(&mut self, inputs: &Inputs) -> Option<Verdict> {
+        let verdict = judge(inputs);
+        if verdict == self.verdict {
+            return None;
+        }
+        let by_answers = Verdict::Contradicted(Contradiction::ClientsAnswered);
+        if verdict == by_answers && !self.verdict.serves() {
+            // It was too early, so it is waited for longer next time.
+            self.patience = (self.patience * 2).clamp(ANSWERED * 2, MAX_PATIENCE);
+        } else if verdict == Verdict::Serving && inputs.failing_for.is_zero() {
+            self.patience /= 2;
+        }
+        self.verdict = verdict;
+        Some(verdict)
+    }
+
+    /// Whether its beacon reports that it refuses connections.
+    pub(super) fn is_reported_down(&self) -> bool {
+        let reported = Evidence::Testimony(Testimony::ReportedDown);
+        self.health.state() == State::Down && self.evidence == Some(reported)
+    }
+
+    /// Whether time, or what clients get, may change the verdict.
+    pub(super) fn is_in_question(&self) -> bool {
+        self.verdict != Verdict::Serving
+            || self.watch.out().is_some()
+            || self.health.state() == State::Down
+    }
+
     fn take_load(&mut self, load: &Load, at: Instant) -> Option<bool> {
         let used = use_of(load);
+        self.used = used.or(self.used);
         if let Some(used) = used {
             self.load.observe(used, at);
         }
@@ -251,22 +394,25 @@ impl Known {
         self.nearness.smoothed()
     }
 
-    /// Whether it is left out although it answers.
+    /// Whether it is kept from new flows although nothing is said against it.
     pub(super) fn is_out(&self) -> bool {
-        self.damping.suppressed() || self.watch.out().is_some()
+        self.damping.suppressed() || !self.verdict.serves()
     }
 
-    /// Whether it is left open that it serves, although it is out: nobody answered, or its probes cannot
-    /// be believed. With only a few others, that nobody answered is believed; one that answers probes
-    /// serves if it is of the last.
+    /// Whether it may serve although it is out, where too few others are left: what no proof says may be wrong of
+    /// many at once. With only a few others, that nobody answered is believed; one that answers probes serves if it
+    /// is of the last.
     pub(super) fn may_serve(
         &self,
         backend: &config::Backend,
         is_many: bool,
         is_last: bool,
     ) -> bool {
-        if self.watch.out() == Some(Reason::Refused) {
-            return false;
+        match self.verdict.proof() {
+            Some(Proof::ConnectionRefused) => return false,
+            // Many engines do not hang at once: whoever asked them is likelier to be wrong.
+            Some(Proof::CompletionFailed) => return true,
+            None => {}
         }
         match self.doubt {
             _ if self.health(backend) != State::Down => is_many || is_last,
@@ -274,13 +420,6 @@ impl Known {
             Some(Doubt::Silent) => is_many,
             Some(Doubt::None) | None => false,
         }
-    }
-
-    /// Whether its open flows have nobody to go on with. A machine or a line that is only busy is silent as well:
-    /// new flows go elsewhere at once, but what is open is given up when it was silent for twice as long.
-    pub(super) fn is_gone(&self) -> bool {
-        let is_sure = self.doubt != Some(Doubt::Silent) || self.health.failed_twice_over();
-        self.health.state() == State::Down && is_sure
     }
 
     pub(super) fn takes_new(&self) -> bool {
@@ -291,9 +430,32 @@ impl Known {
 fn doubt(failure: &ProbeFailure) -> Doubt {
     match failure {
         ProbeFailure::Tls(_) | ProbeFailure::Malformed(_) => Doubt::Untrusted,
+        // Its counters may stand still, or its beacon be wrong.
+        ProbeFailure::Hung { trouble, .. } if !trouble.is_unready() => Doubt::Untrusted,
         ProbeFailure::Timeout => Doubt::Silent,
         _ => Doubt::None,
     }
+}
+
+/// How strong a probe's failure is.
+pub(super) fn evidence_of(failure: &ProbeFailure) -> Evidence {
+    Evidence::Testimony(match failure {
+        ProbeFailure::ConnectionRefused => return Evidence::Proof(Proof::ConnectionRefused),
+        ProbeFailure::Hung { trouble, .. } => match trouble {
+            Trouble::NoCompletion => return Evidence::Proof(Proof::CompletionFailed),
+            Trouble::NoProgress => return Evidence::Hint,
+            Trouble::Loading | Trouble::Asleep => Testimony::NotReady,
+            Trouble::Silent | Trouble::Other => Testimony::ReportedSilent,
+        },
+        // It says so itself.
+        ProbeFailure::NotReady { .. } | ProbeFailure::Status { .. } => Testimony::NotReady,
+        ProbeFailure::BackendDown => Testimony::ReportedDown,
+        ProbeFailure::Identity(_) | ProbeFailure::Tls(_) | ProbeFailure::Malformed(_) => {
+            Testimony::Untrusted
+        }
+        ProbeFailure::Refused(_) => Testimony::ProbeRejected,
+        ProbeFailure::Timeout | ProbeFailure::Local(_) => Testimony::ProbeTimeout,
+    })
 }
 
 /// How much of itself a backend uses, in parts of [`crate::domain::load::WHOLE`]: what waits of what

@@ -9,9 +9,16 @@ use anyhow::Result;
 use steer_common::abi::MemberState;
 use tracing::{info, warn};
 
-use super::{Controller, chain::Candidates, controller::LOOK, recorder::Stepped, why::Said};
+use super::{
+    Controller,
+    chain::Candidates,
+    controller::LOOK,
+    health::{View, limit_claims},
+    recorder::Stepped,
+    why::Said,
+};
 use crate::{
-    config::PolicyId,
+    config::{FirstToken, PolicyId},
     dataplane::Dataplane,
     domain::{
         balance::{Cause, Member, Pool, Settings, State, Tier, tick},
@@ -48,6 +55,7 @@ impl<D: Dataplane> Controller<D> {
         let stale_after = self.config.balance.stale_after;
         let mut found = Candidates::default();
         let mut seen = Vec::new();
+        let mut views = Vec::new();
         for (place, pool) in settings.pools.iter().enumerate() {
             found.pools.push(self.pool(id, place));
             for index in &self.config.pools[*pool].backends {
@@ -66,6 +74,19 @@ impl<D: Dataplane> Controller<D> {
                 let known = self.known.get(&backend.name)?;
                 let micros = |d: Duration| u32::try_from(d.as_micros()).ok();
                 let rtt = known.rtt().and_then(micros);
+                let observed = self.passive.observed(member);
+                let measured = match backend.first_token {
+                    FirstToken::FirstByte => observed.first_byte_us,
+                    FirstToken::SecondBurst => observed.second_burst_us,
+                };
+                let capacity = known.weight.unwrap_or(backend.capacity);
+                views.push(View {
+                    pool: place,
+                    measured_us: measured,
+                    busy_us: observed
+                        .busy_us
+                        .map(|busy| busy / u64::from(capacity.max(1))),
+                });
                 found.ids.push(member);
                 found.hot.push(self.is_hot(member));
                 found.members.push(Member {
@@ -73,15 +94,18 @@ impl<D: Dataplane> Controller<D> {
                     pool: place,
                     ring: known.ring(backend, &self.config.node),
                     healthy: up && (panics || self.is_sound(backend)),
-                    capacity: known.weight.unwrap_or(backend.capacity),
+                    capacity,
                     cost: backend.cost,
                     load: known.load.fresh(stale_after, now),
-                    answers_us: known.first_token_us.max(rtt),
-                    first_token_us: known.first_token_us,
+                    answers_us: measured.or(known.first_token_us).max(rtt),
+                    first_token_us: measured.or(known.first_token_us),
                     lossy: known.loss.lossy(),
+                    lost: self.outliers.lost(*index),
+                    max_gain: None,
                 });
             }
         }
+        limit_claims(&mut found.members, &views);
         Some(found)
     }
 

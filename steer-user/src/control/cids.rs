@@ -1,7 +1,7 @@
 //! Server ids of QUIC: which are known, and how long those of members that are on their way out.
 
 use std::{
-    collections::{BTreeMap, BTreeSet, HashMap},
+    collections::{BTreeMap, BTreeSet, HashMap, btree_map::Entry},
     time::{Duration, Instant},
 };
 
@@ -11,14 +11,31 @@ use steer_common::{
 };
 
 use super::{Controller, desired::Numbers};
-use crate::{config::Config, dataplane::Dataplane};
+use crate::{
+    config::Config,
+    dataplane::{CidKeyFile, Dataplane},
+};
 
 /// How connection ids are laid out.
 pub(super) fn layouts(config: &Config) -> CidLayouts {
     let layouts = config.quic.iter();
-    layouts.fold(CidLayouts::default(), |all, one| {
-        all.with(one.rotation, one.layout())
+    layouts.fold(CidLayouts::default(), |all, one| match one.key_file {
+        Some(_) => all.with_encryption(one.rotation),
+        None => all.with(one.rotation, one.layout()),
     })
+}
+
+/// Keys of the connection ids that are encrypted.
+pub(super) fn keys(config: &Config) -> Vec<CidKeyFile> {
+    let layouts = config.quic.iter();
+    let keys = layouts.filter_map(|one| {
+        Some(CidKeyFile {
+            rotation: one.rotation,
+            layout: one.layout()?,
+            path: one.key_file.clone()?,
+        })
+    });
+    keys.collect()
 }
 
 /// The server ids of the members of services of QUIC.
@@ -40,7 +57,18 @@ fn wanted(config: &Config, numbers: &Numbers) -> BTreeMap<CidKey, u16> {
                 server_id_len: server.len,
                 _pad: 0,
             };
-            cids.insert(key, *member);
+            // Of one host's addresses that of the service's family: with rewritten addresses no other will do.
+            let service = &config.services[*service];
+            let is_own = config.backends[*backend].address.is_ipv4() == service.address.is_ipv4();
+            match cids.entry(key) {
+                Entry::Vacant(entry) => {
+                    entry.insert(*member);
+                }
+                Entry::Occupied(mut entry) if is_own => {
+                    entry.insert(*member);
+                }
+                Entry::Occupied(_) => {}
+            }
         }
     }
     cids

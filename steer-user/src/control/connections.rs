@@ -13,12 +13,13 @@ use anyhow::Result;
 use steer_common::abi::Signals;
 use tracing::info;
 
-use super::{Controller, desired::Numbers, why::Said};
+use super::{Controller, desired::Numbers, health::Ports, why::Said};
 use crate::{
     config::{Config, Mode},
     dataplane::Dataplane,
     domain::{
         health::State,
+        outliers::{Outlier, Tally},
         passive::{Counts, Reason, Verdict},
         silence::{Around, Traffic},
     },
@@ -43,6 +44,8 @@ pub(super) struct Seen {
     changed: BTreeSet<usize>,
     /// Backends of which time alone may change something.
     waiting: BTreeSet<usize>,
+    /// Where connections of this node's own can be tried.
+    pub(super) ports: Ports,
 }
 
 /// What was counted of a backend's connections, over all its members.
@@ -51,6 +54,8 @@ struct Counted {
     now: Counts,
     /// As it was taken in last.
     taken: Option<Counts>,
+    /// What it is compared with its peers by.
+    tally: Tally,
 }
 
 impl Seen {
@@ -67,6 +72,7 @@ impl Seen {
         let counted = config.backends.iter().map(|b| Counted {
             now: Counts::default(),
             taken: taken.get(b.name.as_str()).and_then(|counted| counted.taken),
+            tally: Tally::default(),
         });
         let all = 0..config.backends.len();
         *self = Self {
@@ -76,28 +82,55 @@ impl Seen {
             backends: counted.collect(),
             changed: all.clone().collect(),
             waiting: all.collect(),
+            ports: Ports::find(config, numbers),
         };
     }
 
-    fn set_traffic(&mut self, backend: usize, traffic: Traffic) {
+    /// Has a backend looked at in the next look.
+    pub(super) fn wait_for(&mut self, backend: usize) {
+        self.waiting.insert(backend);
+    }
+
+    /// What backends are compared by, in their order.
+    pub(super) fn tallies(&self) -> impl Iterator<Item = Tally> {
+        self.backends.iter().map(|counted| counted.tally)
+    }
+
+    /// The same of one.
+    pub(super) fn tally(&self, backend: usize) -> Tally {
+        let found = self.backends.get(backend);
+        found.map_or_else(Tally::default, |counted| counted.tally)
+    }
+
+    fn set_traffic(&mut self, backend: usize, traffic: Traffic, answer_bytes: u64) {
         let counted = &mut self.backends[backend];
         counted.now.traffic = traffic;
+        counted.tally.requests = traffic.requests;
+        counted.tally.answer_bytes = answer_bytes;
         if counted.taken.is_none_or(|taken| taken.traffic != traffic) {
             self.changed.insert(backend);
         }
     }
 
     /// Adds what was counted of a member since it was `before`.
-    fn add_signals(&mut self, backend: usize, before: &Signals, now: &Signals) {
-        let counts = &mut self.backends[backend].now;
+    fn add_signals(&mut self, (backend, member): (usize, usize), before: &Signals, now: &Signals) {
+        let Counted {
+            now: counts, tally, ..
+        } = &mut self.backends[backend];
         for (sum, before, now) in [
             (&mut counts.refused, before.refused, now.refused),
             (&mut counts.unanswered, before.unanswered, now.unanswered),
             (&mut counts.accepted, before.accepted, now.accepted),
+            (&mut tally.accepted, before.accepted, now.accepted),
+            (&mut tally.resets, before.resets, now.resets),
+            (&mut tally.ended_early, before.ended_early, now.ended_early),
         ] {
             *sum = sum.wrapping_add(now.wrapping_sub(before));
         }
         self.changed.insert(backend);
+        if (before.refused, before.unanswered) != (now.refused, now.unanswered) {
+            self.ports.suspect(backend, member);
+        }
     }
 }
 
@@ -110,28 +143,39 @@ impl<D: Dataplane> Controller<D> {
         let changed = mem::take(&mut self.seen.changed);
         let mut answering = BTreeSet::new();
         for index in &changed {
-            let Counted { now, taken } = self.seen.backends[*index];
+            let Counted { now, taken, .. } = self.seen.backends[*index];
             let new = taken.and_then(|taken| now.traffic.since(&taken.traffic));
             if new.is_some_and(|new| new.answers(is_direct(&self.config.backends[*index].mode))) {
                 answering.insert(*index);
             }
         }
+        self.compare_with_peers(now);
         let waiting = mem::take(&mut self.seen.waiting);
         let mut done = Ok(());
         for index in changed.union(&waiting).copied() {
+            let outlier = self.outlier(index, now);
             let backend = &self.config.backends[index];
             let known = self.known.get(&backend.name);
             let around = Around {
                 direct: is_direct(&backend.mode),
                 others: answering.len() > usize::from(answering.contains(&index)),
                 well: known.is_some_and(|k| k.health(backend) == State::Up),
+                confirmable: self.seen.ports.port(index).is_some(),
+                outlier,
             };
             let name = backend.name.clone();
             let counts = self.seen.backends[index].now;
             // What cannot be written of one keeps nothing from the others.
             done = done.and(self.watch_with(&name, counts, around, now));
-            if self.known.get(&name).is_some_and(|k| k.watch.is_waiting()) {
+            self.request_connection(index, now);
+            let Some(known) = self.known.get(&name) else {
+                continue;
+            };
+            if known.watch.is_waiting() {
                 self.seen.waiting.insert(index);
+            }
+            if known.is_in_question() {
+                self.questionable.insert(index);
             }
         }
         done
@@ -148,20 +192,22 @@ impl<D: Dataplane> Controller<D> {
         }
         // The number of members is one of 16 bits.
         let counted = self.dataplane.traffic(owners.len() as u16)?;
-        let mut all = vec![Traffic::default(); self.config.backends.len()];
+        let mut all = vec![(Traffic::default(), 0); self.config.backends.len()];
         for (backend, member) in owners.iter().zip(counted) {
             let Some(backend) = *backend else {
                 continue;
             };
-            all[backend] = all[backend].plus(&Traffic {
+            let (traffic, answer_bytes) = &mut all[backend];
+            *traffic = traffic.plus(&Traffic {
                 flows: member.flows,
                 requests: member.requests,
                 answers: member.answers,
             });
+            *answer_bytes += member.answer_bytes;
         }
         self.seen.at = Some(now);
-        for (backend, traffic) in all.into_iter().enumerate() {
-            self.seen.set_traffic(backend, traffic);
+        for (backend, (traffic, answer_bytes)) in all.into_iter().enumerate() {
+            self.seen.set_traffic(backend, traffic, answer_bytes);
         }
         Ok(())
     }
@@ -179,7 +225,7 @@ impl<D: Dataplane> Controller<D> {
                 continue;
             };
             if !is_direct(&self.config.backends[backend].mode) {
-                self.seen.add_signals(backend, &before, &now);
+                self.seen.add_signals((backend, index), &before, &now);
             }
         }
     }
@@ -216,14 +262,20 @@ impl<D: Dataplane> Controller<D> {
         let Some(verdict) = known.watch.observe(&new, around, now) else {
             return Ok(());
         };
-        info!(
-            backend,
-            ?verdict,
-            counts = ?new,
-            ?around,
-            silence = ?known.watch.silence().words(now),
-            "connections tell of backend"
-        );
+        let silence = known.watch.silence().words(now).join(", ");
+        match verdict {
+            Verdict::Out(reason, time) => info!(
+                backend,
+                reason = reason.name(),
+                r#for = %humantime_serde::re::humantime::format_duration(time),
+                refused = new.refused,
+                unanswered = new.unanswered,
+                accepted = new.accepted,
+                silence,
+                "backend ejected by outlier detection: {reason}"
+            ),
+            verdict => info!(backend, silence, "backend {verdict}"),
+        }
         let event = Event::Passive {
             backend: backend.to_owned(),
             before,
@@ -232,27 +284,25 @@ impl<D: Dataplane> Controller<D> {
             verdict,
         };
         self.recorder.tell_at(now, event);
-        self.conclude(backend, new, verdict, now)
+        self.conclude(backend, (new, around.outlier), verdict, now)
     }
 
     /// Does what follows from a verdict.
     pub(super) fn conclude(
         &mut self,
         backend: &str,
-        counts: Counts,
+        (counts, outlier): (Counts, Option<Outlier>),
         verdict: Verdict,
         now: Instant,
     ) -> Result<()> {
-        let effect = match verdict {
-            Verdict::Out(reason, time) => format!("left out for {} s: {reason}", time.as_secs()),
-            Verdict::Again => "tried again".to_owned(),
-            Verdict::Answers => "takes new flows again: it answers".to_owned(),
-        };
         let mut because = vec![
             format!("{} refused", counts.refused),
             format!("{} unanswered", counts.unanswered),
             format!("{} accepted", counts.accepted),
         ];
+        if let Some(outlier) = outlier {
+            because = words(outlier);
+        }
         if let Verdict::Out(Reason::Silent, _) = verdict
             && let Some(known) = self.known.get(backend)
         {
@@ -263,9 +313,11 @@ impl<D: Dataplane> Controller<D> {
             service: None,
             what: "connections".to_owned(),
             because,
-            effect,
+            effect: verdict.to_string(),
         });
+        self.rejudge(backend, now);
         if verdict == Verdict::Again {
+            self.forget_failures(backend);
             self.warm_up(backend);
         }
         self.replan_of(backend, now)
@@ -273,6 +325,36 @@ impl<D: Dataplane> Controller<D> {
 }
 
 /// Whether a backend's own packets take another way.
-fn is_direct(mode: &Mode) -> bool {
+pub(super) fn is_direct(mode: &Mode) -> bool {
     !matches!(mode, Mode::Nat { .. })
+}
+
+/// What an outlier was judged by.
+fn words(outlier: Outlier) -> Vec<String> {
+    let Outlier {
+        own, peers, speed, ..
+    } = outlier;
+    let percent = |part: u32| f64::from(part) / 10_000.0;
+    let mut words = vec![
+        format!(
+            "of {} connections it reset {} and ended {} without an answer: {:.0} %",
+            own.accepted,
+            own.resets,
+            own.ended_early,
+            percent(own.failure_share())
+        ),
+        format!(
+            "its {} peers: {:.0} %",
+            peers.count,
+            percent(peers.failure_share)
+        ),
+        format!("{} bytes for {} requests", own.answer_bytes, own.requests),
+    ];
+    words.extend(speed.map(|speed| {
+        format!(
+            "first byte after {} us, its peers' after {} us",
+            speed.own_us, speed.peers_us
+        )
+    }));
+    words
 }

@@ -8,19 +8,21 @@ use std::{
 };
 
 use anyhow::Result;
-use steer_common::tables::NextHop;
+use steer_common::{abi::Config as Settings, tables::NextHop};
 use tracing::info;
 
 use super::{
     backend::{Change, Known},
     balancing::Rates,
-    cids::Quiet,
+    cids::{self, Quiet},
     concern::Concern,
     connections::Seen,
     desired::{self, Numbers},
     drained::Drained,
     flights::Flights,
+    health::{ConnectionRequest, OutlierDetection},
     made::Made,
+    nat_seed::with_nat_seed,
     passive::Readings,
     placement,
     plan::{self, Op},
@@ -103,6 +105,8 @@ pub struct Controller<D> {
     pub(super) swept: Instant,
     /// Whether a sweep is under way.
     pub(super) sweeping: bool,
+    /// Nat flows that the last sweep left.
+    pub(super) nat_entries: usize,
     /// What the slow loop remembers of each table, by service.
     pub(super) balances: HashMap<String, balance::State>,
     /// Whether it makes steps; else it only keeps what others made.
@@ -127,6 +131,14 @@ pub struct Controller<D> {
     pub(super) revived: HashSet<(usize, usize)>,
     /// What was counted of backends' connections.
     pub(super) seen: Seen,
+    /// Backends whose verdict may be changed by time, or by what clients get.
+    pub(super) questionable: BTreeSet<usize>,
+    /// Connections of this node's own that are to be tried.
+    pub(super) requests: Vec<ConnectionRequest>,
+    /// How often something that was said against a backend was contradicted.
+    pub(super) contradicted: u64,
+    /// Comparison of backends with their peers.
+    pub(super) outliers: OutlierDetection,
     /// The weights of the last table that was told of, by service and backend.
     pub(super) shares: HashMap<String, HashMap<String, u32>>,
     /// The last decisions.
@@ -177,6 +189,7 @@ impl<D: Dataplane> Controller<D> {
             frozen: adopted.then_some(now + FROZEN),
             swept: now,
             sweeping: false,
+            nat_entries: 0,
             handover: None,
             balances: HashMap::new(),
             steps: true,
@@ -190,6 +203,10 @@ impl<D: Dataplane> Controller<D> {
             panicking: HashSet::new(),
             revived: HashSet::new(),
             seen: Seen::default(),
+            questionable: BTreeSet::new(),
+            requests: Vec::new(),
+            contradicted: 0,
+            outliers: OutlierDetection::default(),
             shares: HashMap::new(),
             why: Decisions::default(),
             quiet: Quiet::default(),
@@ -215,6 +232,7 @@ impl<D: Dataplane> Controller<D> {
         }
         desired::keep_nat(&mut placed, &self.dataplane);
         let limits = desired::admit(&config, &policies, &mut placed)?;
+        self.dataplane.set_cid_keys(&cids::keys(&config))?;
         ops.extend(numbers.fresh.iter().copied().map(Op::Clear));
         let tables: Vec<_> = placed.iter().map(placement::table).collect();
         let (mut services, classes) = desired::split(&config, &policies, placed);
@@ -222,6 +240,9 @@ impl<D: Dataplane> Controller<D> {
         services.extend(desired::addresses(&services));
         self.known = self.known_of(&config, now);
         self.seen.go_on(&self.config, &config, &numbers);
+        self.outliers = OutlierDetection::new(&config);
+        self.questionable = (0..config.backends.len()).collect();
+        self.requests.clear();
         self.config = config;
         self.numbers = numbers;
         self.regions = regions;
@@ -236,7 +257,8 @@ impl<D: Dataplane> Controller<D> {
         self.forget_balances();
         ops.push(Op::Sources(self.config.nat.addresses.clone()));
         ops.push(Op::Denied(self.config.admission.deny.clone()));
-        ops.push(Op::Settings(self.tuning.settings(&self.config)));
+        ops.push(Op::Settings(self.settings()));
+        ops.extend(self.nat_idle_ops());
         ops.push(Op::Cids(self.cids()));
         ops.push(Op::Publish(services, classes, limits));
         ops.extend(self.member_ops());
@@ -278,26 +300,35 @@ impl<D: Dataplane> Controller<D> {
         let measurement = &measurement;
         self.recorder.keep(known, measurement);
         let change = known.measure(measurement);
-        if !change.any() {
-            return Ok(());
+        let is_in_question = known.is_in_question();
+        if let Some(place) = self.concern.place(&measurement.backend)
+            && is_in_question
+        {
+            self.questionable.insert(place);
+            self.request_connection(place, measurement.at);
         }
-        self.recorder.backend(measurement, &change, known.watch);
+        if !change.any() {
+            return if is_in_question && self.rejudge(&measurement.backend, measurement.at) {
+                self.replan_of(&measurement.backend, measurement.at)
+            } else {
+                Ok(())
+            };
+        }
+        let Some(known) = self.known.get(&measurement.backend) else {
+            return Ok(());
+        };
+        self.recorder.backend(measurement, &change, known);
         let rtt = known.rtt();
         let failure = known.failure.as_ref().map(ToString::to_string);
         info!(
             backend = measurement.backend,
-            health = ?change.health.map(|health| (health.from, health.to)),
-            ring = ?change.ring,
-            draining = ?change.draining,
-            suppressed = ?change.suppressed,
-            lossy = ?change.lossy,
-            hot = ?change.hot,
-            doubt = ?change.doubt,
+            changes = %change,
             rtt_us = rtt.map(|rtt| rtt.as_micros() as u64),
             failure,
             "backend changed"
         );
         self.note_change(&measurement.backend, &change);
+        let is_rejudged = self.rejudge(&measurement.backend, measurement.at);
         if change.came_back() {
             self.warm_up(&measurement.backend);
         }
@@ -309,10 +340,13 @@ impl<D: Dataplane> Controller<D> {
             ring: change.ring,
             ..Change::default()
         };
-        if change == only_hot {
+        if change == only_hot && !is_rejudged {
             // The kernel does the rest.
             self.reheat(&measurement.backend)?;
-        } else if change == only_ring && change.ring.is_some_and(|(before, _)| before.is_some()) {
+        } else if !is_rejudged
+            && change == only_ring
+            && change.ring.is_some_and(|(before, _)| before.is_some())
+        {
             // What may wait is not what the time until all is written is about.
             self.move_rings(&measurement.backend);
             return Ok(());
@@ -409,6 +443,7 @@ impl<D: Dataplane> Controller<D> {
             self.sweeping = false;
             let sweep = sweep?;
             slots::untrack(&mut self.dataplane, &self.tables, &sweep);
+            self.nat_entries = sweep.nat_flows.iter().map(|n| *n as usize).sum();
             self.note_flows(&sweep);
             self.correct_in_flight(&sweep);
             self.passive.take(&sweep);
@@ -420,12 +455,25 @@ impl<D: Dataplane> Controller<D> {
         Ok(())
     }
 
+    /// The settings in the kernel, with the seeds that the data path has: with another one all flows would go
+    /// elsewhere at once.
+    fn settings(&self) -> Settings {
+        let present = self.dataplane.config();
+        let settings = Settings {
+            flow_seed: present.flow_seed,
+            ..self.tuning.settings(&self.config)
+        };
+        with_nat_seed(settings, &present)
+    }
+
     /// Brings the kernel what was set.
     ///
     /// # Errors
     /// If the data path cannot be written.
     pub(super) fn retune(&mut self) -> Result<()> {
-        self.apply(vec![Op::Settings(self.tuning.settings(&self.config))])
+        let mut ops = vec![Op::Settings(self.settings())];
+        ops.extend(self.nat_idle_ops());
+        self.apply(ops)
     }
 
     /// Does what is due by time, and soon: takes in what connections tell of backends, and makes the
@@ -435,6 +483,7 @@ impl<D: Dataplane> Controller<D> {
     /// If the data path cannot be read or written.
     pub fn look(&mut self, now: Instant) -> Result<()> {
         self.watch_all(now)?;
+        self.rejudge_questionable(now)?;
         self.catch_up(now)?;
         self.balance(now)
     }
@@ -445,6 +494,7 @@ impl<D: Dataplane> Controller<D> {
         self.dataplane.sweep(SweepLimits {
             flow_idle_ms: desired::idle_ms(&self.config),
             nat: self.tuning.settings(&self.config).nat_timeouts,
+            nat_idle: self.nat_idle(),
             silence: self.config.nat.silence,
         })
     }

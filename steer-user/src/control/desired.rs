@@ -10,7 +10,7 @@ use anyhow::{Result, bail};
 use aya::util::nr_cpus;
 use steer_common::abi::{
     Address, Config as Settings, Family, MEMBERS, Member, MemberState, Mode, NatTimeouts, OPENINGS,
-    Service, ServiceKey, SourceLimit, TICK_SHIFT, service_flags,
+    Service, ServiceKey, SourceLimit, TICK_SHIFT, nat_flags, service_flags,
 };
 
 use super::cids;
@@ -19,8 +19,6 @@ use crate::{
     dataplane::{Class, Dataplane},
 };
 
-/// Seed of the hash of flows: the same on all nodes.
-const FLOW_SEED: u64 = 0x7374_6565_7221_0001;
 /// How long a SYN may stay unanswered before its retransmission goes elsewhere, in ticks.
 const NAT_RETRY_MS: u32 = 500;
 /// Number of the entries for source addresses of `nat`.
@@ -271,24 +269,28 @@ pub(super) fn nat_sources(config: &Config) -> Vec<Service> {
 
 /// Entries by which fragments for one of the services' addresses are found, whatever their port.
 pub(super) fn addresses(services: &[Service]) -> Vec<Service> {
-    let mut found: Vec<ServiceKey> = Vec::new();
+    let mut found: Vec<Service> = Vec::new();
     for service in services {
         let key = ServiceKey {
             port: 0,
             protocol: 0,
             ..service.key
         };
-        if !found.contains(&key) {
-            found.push(key);
+        let flag = match service.key.protocol {
+            6 => service_flags::ADDRESS_TCP,
+            _ => service_flags::ADDRESS_UDP,
+        };
+        match found.iter_mut().find(|known| known.key == key) {
+            Some(known) => known.flags |= flag,
+            None => found.push(Service {
+                key,
+                flags: service_flags::ADDRESS | flag,
+                id: NO_SERVICE,
+                ..Service::default()
+            }),
         }
     }
-    let entry = |key| Service {
-        key,
-        flags: service_flags::ADDRESS,
-        id: NO_SERVICE,
-        ..Service::default()
-    };
-    found.into_iter().map(entry).collect()
+    found
 }
 
 /// A member, but for its state and its next hop.
@@ -311,7 +313,7 @@ pub(super) fn member(backend: &config::Backend, service: u16, number: u16) -> Me
     }
 }
 
-/// The settings in the kernel.
+/// The settings in the kernel, without seeds, which the data path keeps.
 pub(super) fn settings(config: &Config) -> Settings {
     let count = |v4: bool| {
         let of = config.nat.addresses.iter().filter(|a| a.is_ipv4() == v4);
@@ -324,7 +326,6 @@ pub(super) fn settings(config: &Config) -> Settings {
     Settings {
         nat_v4: count(true),
         nat_v6: count(false),
-        flow_seed: FLOW_SEED,
         outer_v4: address(config.encap.v4),
         outer_v6: address(config.encap.v6),
         outer_v4_bits: bits(config.encap.v4),
@@ -335,6 +336,7 @@ pub(super) fn settings(config: &Config) -> Settings {
         nat_timeouts: nat_timeouts(config),
         nat_retry_ms: NAT_RETRY_MS,
         burst_gap_us: in_units(config.nat.burst_gap, 1024),
+        nat_flags: nat_flags(config),
         // A machine with more CPUs than that has other worries.
         nat_openings: nr_cpus().map_or(0, |cpus| OPENINGS / cpus as u32),
         denies: u32::from(!config.admission.deny.is_empty()),
@@ -343,12 +345,25 @@ pub(super) fn settings(config: &Config) -> Settings {
     }
 }
 
+fn nat_flags(config: &Config) -> u32 {
+    let mut flags = 0;
+    if config.nat.verify_checksums {
+        flags |= nat_flags::VERIFIES_CHECKSUMS;
+    }
+    // In generic mode network cards and the kernel may have taken tags off already.
+    if config.node.xdp_mode == config::XdpMode::Native {
+        flags |= nat_flags::CHECKS_VLAN;
+    }
+    flags
+}
+
 /// How long nat entries are kept.
 pub(super) fn nat_timeouts(config: &Config) -> NatTimeouts {
     NatTimeouts {
         idle_ms: idle_ms(config),
         udp_idle_ms: udp_idle_ms(config),
         opening_ms: in_units(config.nat.opening_timeout, 1 << TICK_SHIFT),
+        udp_opening_ms: in_units(config.nat.udp_unassured_timeout, 1 << TICK_SHIFT),
         closed_ms: in_units(config.nat.closed_timeout, 1 << TICK_SHIFT),
     }
 }

@@ -29,6 +29,8 @@ pub struct Drain {
 pub(super) struct Drained {
     path: PathBuf,
     drains: BTreeMap<String, Drain>,
+    /// Reason why the file is not up to date.
+    unsaved: Option<String>,
 }
 
 impl Drained {
@@ -36,7 +38,11 @@ impl Drained {
     pub(super) fn load(state_dir: &Path) -> Result<Self> {
         let path = state_dir.join("drained.json");
         let drains = said::read(&path, "drain none")?;
-        Ok(Self { path, drains })
+        Ok(Self {
+            path,
+            drains,
+            unsaved: None,
+        })
     }
 
     /// What the operator wants of a backend, if it drains.
@@ -49,15 +55,30 @@ impl Drained {
         self.drains.keys().cloned().collect()
     }
 
-    /// Writes the file and then remembers; a crash leaves the old one or the new one.
-    pub(super) fn set(&mut self, name: &str, drain: Option<Drain>) -> Result<()> {
-        let mut drains = self.drains.clone();
+    /// Remembers, and writes the file; a crash leaves the old one or the new one. Where it cannot be written, as
+    /// on a full disk, the drain counts all the same until a restart, and [`Self::save`] tries again.
+    pub(super) fn set(&mut self, name: &str, drain: Option<Drain>) {
         match drain {
-            Some(drain) => drains.insert(name.to_owned(), drain),
-            None => drains.remove(name),
+            Some(drain) => self.drains.insert(name.to_owned(), drain),
+            None => self.drains.remove(name),
         };
-        said::write(&self.path, &drains)?;
-        self.drains = drains;
-        Ok(())
+        self.write();
+    }
+
+    /// Writes what could not be written before.
+    pub(super) fn save(&mut self) {
+        if self.unsaved.is_some() {
+            self.write();
+        }
+    }
+
+    /// Reason why the file is not up to date.
+    pub(super) fn unsaved(&self) -> Option<&str> {
+        self.unsaved.as_deref()
+    }
+
+    fn write(&mut self) {
+        let written = said::write(&self.path, &self.drains);
+        said::report(&mut self.unsaved, "drains", written);
     }
 }

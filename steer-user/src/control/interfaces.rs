@@ -104,21 +104,46 @@ pub(super) fn changes(mut links: watch::Receiver<Changes>) -> mpsc::Receiver<()>
 }
 
 impl Daemon {
-    /// Attaches to interfaces that came back, which are other ones with the same name.
+    /// Pins again what was removed, and attaches to interfaces that came back, be it another one with the same name
+    /// or the same one renamed away and back.
     pub(super) fn watch_interfaces(&mut self) {
         let mut changed = false;
+        let unpinned = match self.attacher.repin() {
+            Ok(0) => None,
+            Ok(missing) => {
+                warn!(
+                    missing,
+                    "pins were removed under the daemon, and are pinned again"
+                );
+                None
+            }
+            Err(error) => Some(format!(
+                "pins were removed and cannot be made again: {error:#}"
+            )),
+        };
         for number in 0..self.attached.len() {
             let interface = self.attached[number].interface.clone();
             let is_attached = self.attacher.is_attached(&interface);
+            let before = &self.attached[number];
             let now = match is_attached {
-                Ok(Some(true)) => continue,
+                Ok(Some(true)) if before.failure.is_none() => continue,
+                Ok(Some(true)) => seen(interface),
                 Ok(None) => Attachment {
                     index: None,
                     mode: None,
                     failure: Some("there is no such interface".to_owned()),
                     interface,
                 },
-                Ok(Some(false)) => self.attach_again(interface),
+                Ok(Some(false)) => match &unpinned {
+                    // Without its pin a link would end with this process.
+                    Some(why) => Attachment {
+                        index: None,
+                        mode: None,
+                        failure: Some(why.clone()),
+                        interface,
+                    },
+                    None => self.attach_again(interface),
+                },
                 Err(error) => failed(interface, &error),
             };
             let before = &mut self.attached[number];
@@ -142,6 +167,22 @@ impl Daemon {
         if changed {
             self.targets.send_replace(targets(self.controller.config()));
         }
+        self.refresh_icmp_sources();
+    }
+
+    fn refresh_icmp_sources(&mut self) {
+        let config = self.controller.config();
+        let interfaces = config.node.interfaces.clone();
+        let services = config
+            .services
+            .iter()
+            .map(|service| service.address)
+            .collect();
+        let maps = &mut self.controller.dataplane;
+        if let Err(error) = self.icmp_sources.refresh(maps, &interfaces, &services) {
+            let error = format!("{error:#}");
+            warn!(error, "cannot keep the sources of ICMP errors current");
+        }
     }
 
     fn attach_again(&mut self, interface: String) -> Attachment {
@@ -151,6 +192,19 @@ impl Daemon {
             .and_then(|device| add_ports(maps, &device))
             .and_then(|()| attach_to(&mut self.attacher, &interface, generic));
         attached.unwrap_or_else(|error| failed(interface, &error))
+    }
+}
+
+/// An interface that the program is attached to, as the kernel has it.
+fn seen(interface: String) -> Attachment {
+    match Device::find(&interface) {
+        Ok(device) => Attachment {
+            index: Some(device.index),
+            mode: device.program.map(|program| program.way),
+            failure: None,
+            interface,
+        },
+        Err(error) => failed(interface, &error),
     }
 }
 

@@ -16,7 +16,7 @@ use super::{
     plan::Op,
 };
 use crate::{
-    config::{Backend, Config},
+    config::{Backend, Config, ReplyFilter},
     dataplane::{Dataplane, Sweep},
     domain::health::State,
     journal::Event,
@@ -77,16 +77,14 @@ impl<D: Dataplane> Controller<D> {
         } else {
             MemberState::Draining
         };
-        match (known.health(backend), present) {
-            (State::Up, _) => up,
-            (State::Down, _) if revived => up,
-            (State::Down, MemberState::Up | MemberState::Draining) if !known.is_gone() => {
-                MemberState::Draining
-            }
-            (State::Down, _) => MemberState::Down,
+        let is_open = matches!(present, MemberState::Up | MemberState::Draining);
+        match known.health(backend) {
             // Not measured yet: what was concluded before holds.
-            (State::Unknown, MemberState::Up | MemberState::Draining) => up,
-            (State::Unknown, _) => MemberState::Down,
+            State::Unknown if is_open => up,
+            State::Unknown => MemberState::Down,
+            State::Up | State::Down if revived || known.verdict.serves() => up,
+            State::Up | State::Down if known.verdict.is_down() || !is_open => MemberState::Down,
+            State::Up | State::Down => MemberState::Draining,
         }
     }
 
@@ -128,6 +126,7 @@ impl<D: Dataplane> Controller<D> {
             interface: present.interface,
             vlan: present.vlan,
             mtu: present.mtu,
+            reply_interfaces: present.reply_interfaces,
             flags: present.flags & member_flags::RESOLVED,
             region: self.regions.number(&settings.region),
             ..desired::member(settings, number, backend as u16)
@@ -139,6 +138,10 @@ impl<D: Dataplane> Controller<D> {
                 wanted.interface = hop.interface;
                 wanted.vlan = hop.vlan;
                 wanted.mtu = hop.mtu;
+                wanted.reply_interfaces = match self.config.nat.reply_filter {
+                    ReplyFilter::Strict => hop.reply_interfaces,
+                    ReplyFilter::Loose => [0; 2],
+                };
                 wanted.flags = member_flags::RESOLVED;
             }
         }

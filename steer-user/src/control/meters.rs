@@ -28,7 +28,7 @@ type Labels<const N: usize> = [(&'static str, String); N];
 type Histograms = Family<Labels<1>, Histogram, fn() -> Histogram>;
 
 /// What comes of a probe: the label `result`.
-const RESULTS: [&str; 10] = [
+const RESULTS: [&str; 11] = [
     "answered",
     "timeout",
     "refused",
@@ -36,6 +36,7 @@ const RESULTS: [&str; 10] = [
     "tls",
     "backend_down",
     "hung",
+    "not_ready",
     "status",
     "malformed",
     "local",
@@ -203,11 +204,12 @@ impl Meters {
         let result = match &measurement.outcome {
             Ok(sample) => return self.answered(&measurement.backend, sample.rtt),
             Err(ProbeFailure::Timeout) => "timeout",
-            Err(ProbeFailure::Refused(_)) => "refused",
+            Err(ProbeFailure::Refused(_) | ProbeFailure::ConnectionRefused) => "refused",
             Err(ProbeFailure::Identity(_)) => "identity",
             Err(ProbeFailure::Tls(_)) => "tls",
             Err(ProbeFailure::BackendDown) => "backend_down",
             Err(ProbeFailure::Hung { .. }) => "hung",
+            Err(ProbeFailure::NotReady { .. }) => "not_ready",
             Err(ProbeFailure::Status { .. }) => "status",
             Err(ProbeFailure::Malformed(_)) => "malformed",
             Err(ProbeFailure::Local(_)) => "local",

@@ -14,12 +14,14 @@ mod desired;
 mod drained;
 mod explained;
 mod flights;
+mod health;
 mod interfaces;
 mod made;
 mod members;
 mod meters;
+mod nat_idle;
+mod nat_seed;
 mod operator;
-mod panic;
 mod passive;
 mod placement;
 mod plan;
@@ -31,6 +33,7 @@ mod regions;
 mod replay;
 mod run;
 mod said;
+mod seeds;
 mod shedding;
 mod slots;
 mod status;
@@ -43,9 +46,12 @@ mod ways;
 mod weights;
 mod why;
 
-pub use self::configure::{Applied, Configure, ConfigureError, Diff, Prepared, Reply};
+pub use self::configure::{
+    Applied, Configure, ConfigureError, Diff, Prepared, ReadOptions, Reply, RunningConfig,
+};
 pub use self::controller::{Controller, Refused};
 pub use self::drained::Drain;
+pub use self::health::ConnectionRequest;
 pub use self::interfaces::Attachment;
 pub use self::meters::Meters;
 pub use self::operator::DrainStatus;

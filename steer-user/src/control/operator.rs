@@ -65,7 +65,7 @@ impl<D: Dataplane> Controller<D> {
     /// Takes what the operator says of a backend.
     ///
     /// # Errors
-    /// If there is none of that name, or it cannot be written down.
+    /// If there is none of that name.
     pub fn drain(&mut self, name: &str, drained: bool, now: Instant) -> Result<(), Refused> {
         let drain = drained.then(Drain::default);
         self.drain_by(name, drain, "the operator", now)
@@ -85,7 +85,7 @@ impl<D: Dataplane> Controller<D> {
         let Some(known) = self.known.get_mut(name) else {
             return Err(Refused::Unknown(name.to_owned()));
         };
-        self.drained.set(name, drain).map_err(Refused::Failed)?;
+        self.drained.set(name, drain);
         known.drained = drain.map(|drain| Draining::new(drain, now));
         let (drained, until) = (drain.is_some(), drain.and_then(|drain| drain.until));
         info!(
@@ -120,7 +120,7 @@ impl<D: Dataplane> Controller<D> {
     /// Gives a backend a weight in place of its capacity, or none any more.
     ///
     /// # Errors
-    /// If there is none of that name, the weight is out of range, or it cannot be written down.
+    /// If there is none of that name, or the weight is out of range.
     pub fn weigh_by(
         &mut self,
         name: &str,
@@ -134,7 +134,7 @@ impl<D: Dataplane> Controller<D> {
         if weight.is_some_and(|weight| !(1..=MAX_CAPACITY).contains(&weight)) {
             return Err(Refused::Weight);
         }
-        self.weights.set(name, weight).map_err(Refused::Failed)?;
+        self.weights.set(name, weight);
         known.weight = weight;
         info!(backend = name, weight, by, "the operator has spoken");
         self.why.note(Said {
@@ -151,6 +151,18 @@ impl<D: Dataplane> Controller<D> {
         };
         self.recorder.tell(event);
         self.replan(now, name).map_err(Refused::Failed)
+    }
+
+    /// Reasons why drains or weights are not in the state directory: a restart would not know them.
+    pub(super) fn unsaved(&self) -> Vec<String> {
+        let unsaved = [self.drained.unsaved(), self.weights.unsaved()];
+        unsaved.into_iter().flatten().map(str::to_owned).collect()
+    }
+
+    /// Writes drains and weights that could not be written before.
+    pub(super) fn save_operator(&mut self) {
+        self.drained.save();
+        self.weights.save();
     }
 
     /// Gives what is known of a backend what the operator said of it before.

@@ -12,10 +12,44 @@ use crate::{
     domain::latency::{self, Passive, Waiting},
 };
 
+/// Answers within a minute that have to be measured before they say something of a member.
+const MEASURED_ANSWERS: u64 = 8;
+
+/// What this node measured of a member within the last minute: what its beacon says is held against it.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub(super) struct Observed {
+    /// Microseconds from a request to the first byte that comes back, half of the time.
+    pub(super) first_byte_us: Option<u32>,
+    /// The same to the second burst.
+    pub(super) second_burst_us: Option<u32>,
+    /// Time that requests were in progress, in microseconds in each reading.
+    pub(super) busy_us: Option<u64>,
+}
+
+impl Observed {
+    fn summarize(readings: &latency::Readings) -> Self {
+        let recent = readings.recent();
+        let half = |histogram: &latency::Histogram| {
+            let known = histogram.count() >= MEASURED_ANSWERS;
+            let half = known.then(|| histogram.quantile(0.5))??;
+            u32::try_from(half.as_micros()).ok()
+        };
+        let busy = recent.first_byte.sum() + recent.gap.sum();
+        let each = busy.as_micros() / readings.recent_readings().max(1) as u128;
+        Self {
+            first_byte_us: half(&recent.first_byte),
+            second_burst_us: half(&recent.second_burst),
+            busy_us: (recent.first_byte.count() >= MEASURED_ANSWERS)
+                .then(|| u64::try_from(each).unwrap_or(u64::MAX)),
+        }
+    }
+}
+
 /// What sweeps found, by member.
 #[derive(Debug, Default)]
 pub(super) struct Readings {
     latencies: HashMap<u16, latency::Readings>,
+    observed: HashMap<u16, Observed>,
     waiting: Vec<Waiting>,
     /// Whether the kernel had no memory to measure all members.
     pub(super) lacks: bool,
@@ -29,7 +63,14 @@ impl Readings {
         for (id, measured) in &sweep.measured {
             self.latencies.entry(*id).or_default().take(measured);
         }
+        let all = self.latencies.iter();
+        self.observed = all.map(|(id, of)| (*id, Observed::summarize(of))).collect();
         self.waiting.clone_from(&sweep.waiting);
+    }
+
+    /// What was measured of a member lately.
+    pub(super) fn observed(&self, id: u16) -> Observed {
+        self.observed.get(&id).copied().unwrap_or_default()
     }
 
     fn waiting(&self, id: u16) -> Waiting {

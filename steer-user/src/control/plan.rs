@@ -28,6 +28,8 @@ pub(super) enum Op {
     Cids(BTreeMap<CidKey, u16>),
     /// All services and their classes, with the limits for sources that they name.
     Publish(Vec<Service>, Vec<Class>, Vec<SourceLimit>),
+    /// How long nat flows of a service are kept without a packet, by its number, in ticks.
+    NatIdle(u16, u32),
     /// A service or class gets a number that had been another's.
     Clear(u16),
 }
@@ -39,7 +41,7 @@ impl Op {
             Self::State(_, state) if *state != MemberState::Up => 0,
             Self::Hot(_, true) => 0,
             Self::Sources(_) | Self::Denied(_) | Self::Clear(_) => 1,
-            Self::Settings(_) => 2,
+            Self::Settings(_) | Self::NatIdle(..) => 2,
             Self::Member(..) => 3,
             Self::State(..) | Self::Hot(..) => 4,
             Self::Table(..) | Self::Cids(_) => 5,
@@ -67,6 +69,7 @@ pub(super) fn apply(dataplane: &mut impl Dataplane, op: &Op) -> Result<()> {
         Op::Publish(services, classes, limits) => {
             dataplane.publish_with(services, classes, limits)?;
         }
+        Op::NatIdle(id, ticks) => dataplane.set_nat_idle(*id, *ticks),
         Op::Clear(id) => dataplane.clear_policy(*id)?,
     }
     Ok(())

@@ -1,21 +1,28 @@
 //! Where probes run.
 
-use std::{sync::Arc, thread};
+use std::{sync::Arc, thread, time::Duration};
 
 use anyhow::{Context, Result};
 use tokio::{
     runtime::{Builder, Handle},
-    sync::oneshot,
+    sync::{mpsc, oneshot},
     task::JoinHandle,
 };
 
+use super::ConnectionRequest;
 use crate::{
     config::Config,
+    domain::confirmation::Outcome,
     probe::{self, Budget, Outbox, ProbeSettings, ProbeTarget, ProbeTls, WebTls},
 };
 
 /// Share of the probe interval by which it varies.
 const JITTER: f64 = 0.1;
+/// Longest wait for a connection that confirms or contradicts what packets look like.
+const CONFIRMED_WITHIN: Duration = Duration::from_millis(150);
+
+/// How a connection of this node's own to a backend ended.
+pub(super) type Confirmed = (String, Outcome);
 
 /// A thread for probes alone. What else the daemon does, a page of metrics for instance, keeps none of them waiting, and
 /// they need not wake each other across threads, which costs more than the probes themselves.
@@ -41,6 +48,15 @@ impl Probing {
         let wait = move || drop(runtime.block_on(ended));
         thread.spawn(wait).context(WHAT)?;
         Ok(Self { handle, _end: end })
+    }
+
+    /// Tries a connection to a backend, and sends how it ended.
+    pub(super) fn confirm(&self, request: ConnectionRequest, confirmed: mpsc::Sender<Confirmed>) {
+        self.handle.spawn(async move {
+            let outcome = probe::confirm(request.address, CONFIRMED_WITHIN).await;
+            // Nobody waits for it once the daemon stops.
+            let _ = confirmed.send((request.backend, outcome)).await;
+        });
     }
 
     /// Begins to probe all backends.

@@ -3,7 +3,7 @@
 use serde::{Deserialize, Serialize};
 use steer_common::abi::MemberState;
 
-use super::Controller;
+use super::{Attachment, Controller};
 use crate::{dataplane::Dataplane, domain::health::State};
 
 /// Whether the daemon can be relied on, and what is lacking.
@@ -20,10 +20,14 @@ pub struct Readiness {
 }
 
 impl Readiness {
-    pub(super) fn of<D: Dataplane>(controller: &Controller<D>, attached: &[String]) -> Self {
+    pub(super) fn of<D: Dataplane>(controller: &Controller<D>, attached: &[Attachment]) -> Self {
         let config = &controller.config;
         let mut not_attached = config.node.interfaces.clone();
-        not_attached.retain(|interface| !attached.contains(interface));
+        let is_attached = |name: &String| {
+            let found = attached.iter().find(|found| found.interface == *name);
+            found.is_some_and(|found| found.failure.is_none() && found.mode.is_some())
+        };
+        not_attached.retain(|interface| !is_attached(interface));
         let services = config.services.iter().enumerate();
         let not_measured: Vec<String> = services
             .filter(|(index, _)| !is_measured(controller, *index))

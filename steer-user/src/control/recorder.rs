@@ -17,7 +17,6 @@ use crate::{
     domain::{
         balance::{Cause, SUM, Settings, State},
         maglev::Choice,
-        passive::Watch,
     },
     journal::{Event, Input, Journal, Probe, Why},
     probe::Measurement,
@@ -188,12 +187,14 @@ impl Recorder {
     }
 
     /// Tells what the measurement changed that was kept last.
-    pub(super) fn backend(&mut self, measurement: &Measurement, change: &Change, watch: Watch) {
+    pub(super) fn backend(&mut self, measurement: &Measurement, change: &Change, now: &Known) {
         let Some(trail) = self.trails.remove(&measurement.backend) else {
             return;
         };
         let base = Known {
-            watch,
+            // What is told of by events of its own is as it is now.
+            watch: now.watch,
+            verdict: now.verdict,
             ..trail.base
         };
         let event = Event::Backend {
@@ -373,7 +374,7 @@ impl<D: Dataplane> Controller<D> {
             known
                 .load
                 .last()
-                .map(|(load, _)| format!("use {:.0} %", f64::from(load) / 10_000.0)),
+                .map(|(load, _)| format!("smoothed use {:.0} %", f64::from(load) / 10_000.0)),
         );
         let mut effects = Vec::new();
         effects.extend(
@@ -395,12 +396,26 @@ impl<D: Dataplane> Controller<D> {
             let word = if flag? { "yes" } else { "no longer" };
             Some((what, word.to_owned()))
         }));
+        let percent = |part: u32| f64::from(part) / 10_000.0;
+        let bounds = known.rules.hot;
+        let by_use = known.used.map(|used| {
+            format!(
+                "use {:.0} % as reported last; hot from {:.0} %, until below {:.0} %",
+                percent(used),
+                percent(bounds.above),
+                percent(bounds.below)
+            )
+        });
         for (what, effect) in effects {
+            let mut because = because.clone();
+            if what == "hot" {
+                because.extend(by_use.clone());
+            }
             self.why.note(Said {
                 backend: backend.to_owned(),
                 service: None,
                 what: what.to_owned(),
-                because: because.clone(),
+                because,
                 effect,
             });
         }

@@ -16,6 +16,7 @@ use crate::{
     dataplane::Memory,
     domain::{
         balance::{self, Settings, tick},
+        evidence::judge,
         health::State,
         passive::Watch,
         rules::Doubt,
@@ -30,6 +31,8 @@ pub struct Replayed {
     pub backends: u64,
     /// Tables that were decided again.
     pub tables: u64,
+    /// Verdicts that were concluded again.
+    pub verdicts: u64,
     /// Steps of weights that were made again.
     pub steps: u64,
     /// Tables whose inputs are not all in the journal.
@@ -171,7 +174,43 @@ impl Again {
                 if let Some(known) = known.and_then(|known| known.get_mut(backend)) {
                     known.watch = watch;
                 }
-                self.written(|c| c.conclude(backend, *counts, *verdict, now));
+                self.written(|c| c.conclude(backend, (*counts, around.outlier), *verdict, now));
+            }
+            Event::OwnConnection {
+                backend,
+                before,
+                outcome,
+                verdict,
+            } => {
+                let mut watch = Watch::read(before, |t| self.epoch + Duration::from_micros(t));
+                if watch.confirm(*outcome, now) != Some(*verdict) {
+                    wrong.push(format!(
+                        "backend {backend}: a connection leads to something else than the journal says"
+                    ));
+                }
+                let known = self.controller.as_mut().map(|c| &mut c.known);
+                if let Some(known) = known.and_then(|known| known.get_mut(backend)) {
+                    known.watch = watch;
+                }
+                self.written(|c| c.after_connection(backend, *outcome, *verdict, now));
+            }
+            Event::Verdict {
+                backend,
+                inputs,
+                verdict,
+            } => {
+                self.result.verdicts += 1;
+                if judge(inputs) != *verdict {
+                    wrong.push(format!(
+                        "backend {backend}: its signals make it {}, and the journal says {verdict}",
+                        judge(inputs)
+                    ));
+                }
+                let known = self.controller.as_mut().map(|c| &mut c.known);
+                if let Some(known) = known.and_then(|known| known.get_mut(backend)) {
+                    known.verdict = *verdict;
+                }
+                self.written(|c| c.replan_of(backend, now));
             }
             Event::Panic {
                 service, panics, ..
@@ -539,11 +578,11 @@ impl std::fmt::Display for Said {
         let mut words = Vec::new();
         words.extend(
             self.health
-                .map(|(from, to)| format!("health {from:?} -> {to:?}")),
+                .map(|(from, to)| format!("health {from} -> {to}")),
         );
         words.extend(self.ring.map(|(from, to)| format!("ring {from:?} -> {to}")));
         words.extend(self.draining.map(|draining| format!("draining {draining}")));
-        words.extend(self.suppressed.map(|out| format!("left out {out}")));
+        words.extend(self.suppressed.map(|out| format!("ejected {out}")));
         words.extend(self.lossy.map(|lossy| format!("lossy {lossy}")));
         words.extend(self.hot.map(|hot| format!("hot {hot}")));
         words.extend(self.doubt.map(|doubt| format!("doubt {doubt:?}")));

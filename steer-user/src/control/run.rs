@@ -2,6 +2,7 @@
 
 use std::{
     path::PathBuf,
+    sync::Arc,
     time::{Duration, Instant, SystemTime},
 };
 
@@ -15,23 +16,25 @@ use tokio::{
 use tracing::{error, info};
 
 use super::{
-    Attachment, Configure, Controller, Decision, Drain, KnobStatus, MemberPassive, Meters,
-    Readiness, Refused, Status, TuneError,
-    configure::InUse,
+    Attachment, Configure, ConfigureError, Controller, Decision, Drain, KnobStatus, MemberPassive,
+    Meters, Prepared, Readiness, Refused, Status, TuneError,
+    configure::{Fallback, InUse, Reload},
     controller::LOOK,
     drained::Drained,
     interfaces,
     meters::Turn,
-    probing::Probing,
+    probing::{Confirmed, Probing},
     recorder::Recorder,
-    status,
+    seeds, status,
     trace::{Trace, TraceReply, TraceRequest},
     ways,
     weights::Weights,
 };
 use crate::{
     config::Config,
-    dataplane::{Attacher, KernelMaps, MapMemory, Neighbours, Sizes, Xdp, interface_index},
+    dataplane::{
+        Attacher, IcmpSources, KernelMaps, MapMemory, Neighbours, Sizes, Xdp, interface_index,
+    },
     explain::{Explanation, Question},
     generations::{Started, Store},
     journal::{Event, Journal, Why},
@@ -42,6 +45,9 @@ use crate::{
 pub const TICK: Duration = Duration::from_secs(1);
 /// Measurements that may wait for the loop: more than come in a [`LOOK`].
 pub(super) const MEASUREMENTS: usize = 1024;
+
+/// Outcomes of connections that may wait for the loop.
+const CONFIRMATIONS: usize = 64;
 
 /// What may be asked of the loop.
 #[derive(Debug)]
@@ -61,19 +67,20 @@ pub enum Command {
         Option<String>,
         oneshot::Sender<Result<Explanation>>,
     ),
-    /// Drain a backend, or stop draining it; with who says so.
+    /// Drain a backend, or stop draining it; with who says so. The answer says what is not saved.
     Drain(
         String,
         Option<Drain>,
         String,
-        oneshot::Sender<Result<(), Refused>>,
+        oneshot::Sender<Result<Vec<String>, Refused>>,
     ),
-    /// Give a backend a weight in place of its capacity, or take it back; with who says so.
+    /// Give a backend a weight in place of its capacity, or take it back; with who says so. The answer says what
+    /// is not saved.
     Weigh(
         String,
         Option<u32>,
         String,
-        oneshot::Sender<Result<(), Refused>>,
+        oneshot::Sender<Result<Vec<String>, Refused>>,
     ),
     /// What can be set, as it is set?
     Knobs(oneshot::Sender<Vec<KnobStatus>>),
@@ -158,6 +165,7 @@ pub async fn run(setup: Setup, xdp: Xdp, commands: mpsc::Receiver<Command>) -> R
     let adopted = xdp.adopted();
     let sizes = xdp.sizes();
     let (mut attacher, mut maps) = xdp.into_parts();
+    seeds::initialize(&config.node, &mut maps)?;
     let attached = interfaces::attach(&mut attacher, &mut maps, &config)?;
     attacher.settle()?;
     let trial = store.standing().and_then(|standing| standing.trial.clone());
@@ -185,10 +193,19 @@ pub async fn run(setup: Setup, xdp: Xdp, commands: mpsc::Receiver<Command>) -> R
     meters.configured(controller.config());
     let neighbours = Neighbours::new()?;
     let links = interfaces::changes(neighbours.changes());
+    let fingerprint = started.document.fingerprint();
+    let fallback = fallback(
+        &store,
+        deadline.is_some(),
+        state_is_given,
+        controller.config(),
+    );
+    let (reload, reloaded) = mpsc::channel(1);
     let (tell_way, ways) = mpsc::channel(64);
     let (followers, followed) = watch::channel(targets(controller.config()));
     tokio::spawn(ways::follow(neighbours, followed, tell_way));
     let (measured, measurements) = mailbox(MEASUREMENTS);
+    let (confirm, confirmed) = mpsc::channel(CONFIRMATIONS);
     let probing = Probing::start()?;
     let probers = probing.spawn(controller.config(), &measured)?;
     info!(
@@ -205,25 +222,64 @@ pub async fn run(setup: Setup, xdp: Xdp, commands: mpsc::Receiver<Command>) -> R
         controller,
         attacher,
         attached,
+        icmp_sources: IcmpSources::default(),
         trace: Trace::new(),
         sizes,
         targets: followers,
         measurements,
         probing,
+        confirm,
         probers,
         store,
         state_is_given,
         journal,
         configured: listener,
         meters,
+        reload: Reload::new(reload),
         in_use: InUse {
-            document: started.document,
+            document: Arc::new(started.document),
+            fingerprint,
             number: started.number,
+            fallback,
             deadline,
             unsaved: None,
         },
     };
-    daemon.run(commands, ways, links).await
+    daemon.run(commands, ways, links, reloaded, confirmed).await
+}
+
+/// Reads the generation that a pending one of an earlier daemon is reverted to.
+fn fallback(
+    store: &Store,
+    is_pending: bool,
+    state_is_given: bool,
+    running: &Config,
+) -> Option<Fallback> {
+    let confirmed = store.standing().filter(|_| is_pending)?.confirmed;
+    let found = store.generation(confirmed).map_err(|e| e.to_string());
+    let read = found.and_then(|found| match found.document.config() {
+        Ok(config) => Ok((found, config)),
+        Err(error) => Err(error.to_string()),
+    });
+    match read {
+        Ok((found, mut config)) => {
+            if state_is_given {
+                config.node.state_dir.clone_from(&running.node.state_dir);
+            }
+            Some(Fallback {
+                number: confirmed,
+                document: Arc::new(found.document),
+                fingerprint: found.fingerprint,
+                config,
+                changes: Vec::new(),
+                file: None,
+            })
+        }
+        Err(error) => {
+            error!(generation = confirmed, error, "cannot be gone back to");
+            None
+        }
+    }
 }
 
 pub(super) struct Daemon {
@@ -233,12 +289,15 @@ pub(super) struct Daemon {
     pub(super) attacher: Attacher,
     /// Interfaces of the configuration, in its order.
     pub(super) attached: Vec<Attachment>,
+    pub(super) icmp_sources: IcmpSources,
     pub(super) trace: Trace,
     /// Entries of the tables of flows.
     pub(super) sizes: Sizes,
     pub(super) targets: watch::Sender<ways::Targets>,
     pub(super) measurements: Inbox,
     pub(super) probing: Probing,
+    /// Where outcomes of connections that confirm something go.
+    confirm: mpsc::Sender<Confirmed>,
     pub(super) probers: Vec<JoinHandle<()>>,
     pub(super) store: Store,
     pub(super) state_is_given: bool,
@@ -246,6 +305,7 @@ pub(super) struct Daemon {
     pub(super) configured: Configured,
     pub(super) meters: Meters,
     pub(super) in_use: InUse,
+    pub(super) reload: Reload,
 }
 
 impl Daemon {
@@ -254,6 +314,8 @@ impl Daemon {
         mut commands: mpsc::Receiver<Command>,
         mut ways: mpsc::Receiver<ways::Way>,
         mut links: mpsc::Receiver<()>,
+        mut reloaded: mpsc::Receiver<Result<Prepared, ConfigureError>>,
+        mut confirmed: mpsc::Receiver<Confirmed>,
     ) -> Result<()> {
         let mut terminate = signal(SignalKind::terminate()).context("no SIGTERM handler")?;
         let mut interrupt = signal(SignalKind::interrupt()).context("no SIGINT handler")?;
@@ -271,6 +333,10 @@ impl Daemon {
                     self.measure();
                     begun = Instant::now();
                     (Turn::Look, self.controller.look(begun))
+                }
+                Some((backend, outcome)) = confirmed.recv() => {
+                    begun = Instant::now();
+                    (Turn::Measurement, self.controller.confirm(&backend, outcome, begun))
                 }
                 () = self.measurements.urgent() => {
                     self.measure();
@@ -300,11 +366,17 @@ impl Daemon {
                     self.reload();
                     (Turn::Reload, Ok(()))
                 }
+                Some(read) = reloaded.recv() => {
+                    begun = Instant::now();
+                    self.reloaded(read);
+                    (Turn::Reload, Ok(()))
+                }
                 _ = tick.tick() => {
                     begun = Instant::now();
                     self.watch_interfaces();
                     self.expire(begun);
                     self.save();
+                    self.controller.save_operator();
                     (self.life)(Pulse::Alive(status::pulse(&self.controller, self.in_use.number)));
                     (Turn::Tick, self.controller.tick(begun))
                 }
@@ -341,6 +413,9 @@ impl Daemon {
     /// Counts a turn, and says what became of it.
     fn done(&mut self, turn: Turn, begun: Instant, done: Result<()>) {
         self.meters.took(turn, begun.elapsed());
+        for request in self.controller.take_connection_requests() {
+            self.probing.confirm(request, self.confirm.clone());
+        }
         for measured in self.controller.take_written() {
             self.meters.written(measured.elapsed());
         }
@@ -361,6 +436,7 @@ impl Daemon {
                 let status = self.controller.status(now).map(|status| Status {
                     generation: self.in_use.number,
                     confirm_by: self.confirm_by(),
+                    unsaved: [status.unsaved, self.unsaved()].concat(),
                     attached: self.attached.clone(),
                     traced_by: self.trace.by(),
                     ..status
@@ -376,10 +452,12 @@ impl Daemon {
                 drop(reply.send(self.explain_packet(bytes, interface)));
             }
             Command::Drain(name, drain, by, reply) => {
-                drop(reply.send(self.controller.drain_by(&name, drain, &by, now)));
+                let done = self.controller.drain_by(&name, drain, &by, now);
+                drop(reply.send(done.map(|()| self.controller.unsaved())));
             }
             Command::Weigh(name, weight, by, reply) => {
-                drop(reply.send(self.controller.weigh_by(&name, weight, &by, now)));
+                let done = self.controller.weigh_by(&name, weight, &by, now);
+                drop(reply.send(done.map(|()| self.controller.unsaved())));
             }
             Command::Knobs(reply) => drop(reply.send(self.knobs())),
             Command::Tune {
@@ -392,10 +470,15 @@ impl Daemon {
             Command::Configure(ask) => self.configure(ask),
             Command::Passive(reply) => drop(reply.send(self.controller.passive())),
             Command::Ready(reply) => {
-                let attached = self.attacher.interfaces();
-                drop(reply.send(Readiness::of(&self.controller, &attached)));
+                drop(reply.send(Readiness::of(&self.controller, &self.attached)));
             }
         }
+    }
+
+    /// Reasons why the generation in use is not saved.
+    fn unsaved(&self) -> Vec<String> {
+        let unsaved = self.in_use.unsaved.as_ref();
+        unsaved.map(|(_, why)| why.clone()).into_iter().collect()
     }
 
     fn confirm_by(&self) -> Option<SystemTime> {

@@ -16,6 +16,7 @@ use crate::{
     config::{self, Config, FirstToken},
     dataplane::{Counters, Dataplane},
     domain::{
+        evidence::Verdict,
         health::State,
         latency::{Histogram, Passive},
         load::WHOLE,
@@ -42,6 +43,9 @@ pub struct Status {
     #[serde(default, with = "humantime_serde")]
     #[schemars(with = "Option<String>")]
     pub confirm_by: Option<SystemTime>,
+    /// Decisions that are not in the state directory, with the reason: they end with the daemon.
+    #[serde(default)]
+    pub unsaved: Vec<String>,
     /// Whether tables stay as a daemon before left them, because not all backends are measured yet.
     #[serde(default)]
     pub frozen: bool,
@@ -51,6 +55,9 @@ pub struct Status {
     pub backends: Vec<BackendStatus>,
     /// Packets dropped, by reason; those that there were.
     pub drops: BTreeMap<String, u64>,
+    /// How often what was said against a backend was contradicted, since the daemon began.
+    #[serde(default)]
+    pub contradicted: u64,
 }
 
 /// A service.
@@ -275,6 +282,9 @@ pub struct BackendStatus {
     /// Why it gets no new flows although it answers probes.
     #[serde(default)]
     pub left_out: Option<String>,
+    /// A weak sign of trouble that its beacon reports. It changes nothing on its own.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub hint: Option<String>,
     /// Why the last probe failed, if it did.
     pub failure: Option<String>,
     /// Whether the way to it is known: interface and MAC address.
@@ -324,9 +334,11 @@ pub(super) fn of<D: Dataplane>(controller: &Controller<D>, now: Instant) -> Resu
         node: config.node.name.clone(),
         interfaces: config.node.interfaces.clone(),
         attached: Vec::new(),
+        contradicted: controller.contradicted,
         traced_by: None,
         generation: None,
         confirm_by: None,
+        unsaved: controller.unsaved(),
         frozen: controller.frozen.is_some(),
         services,
         backends,
@@ -486,6 +498,8 @@ fn backend<D: Dataplane>(
         _ if settings.probes.is_empty() => "unprobed",
         Some(State::Up) if !degraded.is_empty() => "degraded",
         Some(State::Up) => "up",
+        // Probes fail, and what they say is contradicted.
+        Some(State::Down) if known.is_some_and(|known| known.verdict.serves()) => "degraded",
         Some(State::Down) => "down",
         Some(State::Unknown) | None => "unknown",
     };
@@ -516,14 +530,16 @@ fn backend<D: Dataplane>(
         }),
         hot: known.is_some_and(|known| known.hot),
         degraded,
-        left_out: known.and_then(|known| match known.watch.out() {
-            Some(reason) => Some(reason.to_string()),
-            None => known
+        left_out: known.and_then(|known| match (known.watch.out(), known.verdict) {
+            (Some(reason), _) => Some(reason.to_string()),
+            (None, verdict @ (Verdict::Ejected(_) | Verdict::Down(_))) => Some(verdict.to_string()),
+            (None, Verdict::Serving | Verdict::Contradicted(_)) => known
                 .damping
                 .suppressed()
                 .then(|| "it died again and again".to_owned()),
         }),
         failure: known.and_then(|known| known.failure.as_ref().map(ToString::to_string)),
+        hint: known.and_then(|known| known.hint.clone()),
         resolved: known.is_some_and(|known| matches!(known.way, Some(Some(_)))),
     }
 }
@@ -534,6 +550,17 @@ fn degraded<D: Dataplane>(controller: &Controller<D>, name: &str) -> Vec<String>
     let known = controller.known.get(name);
     if known.is_some_and(|known| known.loss.lossy()) {
         reasons.push("loses probes".to_owned());
+    }
+    if let Some(Verdict::Contradicted(by)) = known.map(|known| known.verdict) {
+        reasons.push(format!("probes fail, and {by}"));
+    }
+    let index = controller.concern.place(name);
+    let lost = index.map_or(0, |index| controller.outliers.lost(index));
+    if lost > 0 {
+        reasons.push(format!(
+            "fails {:.0} % more of its connections than its peers",
+            f64::from(lost) / 10_000.0
+        ));
     }
     let mut states = controller.balances.values();
     if states.any(|state| state.memory(name).slow) {

@@ -6,7 +6,7 @@ use humantime_serde::re::humantime::{format_duration, parse_duration};
 use serde::{Deserialize, Serialize};
 use steer_common::abi::Config as Settings;
 
-use super::desired;
+use super::{desired, nat_idle};
 use crate::config::Config;
 
 const MS: Duration = Duration::from_millis(1);
@@ -330,6 +330,7 @@ impl Tuning {
                 *place = ticks(time);
             }
         }
+        settings.nat_idle_min_ms = nat_idle::shortest(config, self).unwrap_or(0);
         settings
     }
 }

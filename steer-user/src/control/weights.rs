@@ -14,6 +14,8 @@ use super::said;
 pub(super) struct Weights {
     path: PathBuf,
     weights: BTreeMap<String, u32>,
+    /// Reason why the file is not up to date.
+    unsaved: Option<String>,
 }
 
 impl Weights {
@@ -21,7 +23,11 @@ impl Weights {
     pub(super) fn load(state_dir: &Path) -> Result<Self> {
         let path = state_dir.join("weights.json");
         let weights = said::read(&path, "have capacities count")?;
-        Ok(Self { path, weights })
+        Ok(Self {
+            path,
+            weights,
+            unsaved: None,
+        })
     }
 
     /// The weight that a backend was given.
@@ -34,15 +40,30 @@ impl Weights {
         &self.weights
     }
 
-    /// Writes the file and then remembers; a crash leaves the old one or the new one.
-    pub(super) fn set(&mut self, name: &str, weight: Option<u32>) -> Result<()> {
-        let mut weights = self.weights.clone();
+    /// Remembers, and writes the file; a crash leaves the old one or the new one. Where it cannot be written, as
+    /// on a full disk, the weight counts all the same until a restart, and [`Self::save`] tries again.
+    pub(super) fn set(&mut self, name: &str, weight: Option<u32>) {
         match weight {
-            Some(weight) => weights.insert(name.to_owned(), weight),
-            None => weights.remove(name),
+            Some(weight) => self.weights.insert(name.to_owned(), weight),
+            None => self.weights.remove(name),
         };
-        said::write(&self.path, &weights)?;
-        self.weights = weights;
-        Ok(())
+        self.write();
+    }
+
+    /// Writes what could not be written before.
+    pub(super) fn save(&mut self) {
+        if self.unsaved.is_some() {
+            self.write();
+        }
+    }
+
+    /// Reason why the file is not up to date.
+    pub(super) fn unsaved(&self) -> Option<&str> {
+        self.unsaved.as_deref()
+    }
+
+    fn write(&mut self) {
+        let written = said::write(&self.path, &self.weights);
+        said::report(&mut self.unsaved, "weights", written);
     }
 }

@@ -9,6 +9,7 @@ use aya::programs::{
     loaded_programs,
     xdp::XdpLink,
 };
+use steer_common::abi::maps;
 use tracing::{info, warn};
 
 use super::{
@@ -16,10 +17,12 @@ use super::{
     device::{Device, Way},
     gate::Gate,
     memory_use::Meters,
+    pin_lock::PinLock,
     pinned_link,
     pins::{self, Pins},
     record::Record,
     sizes::Sizes,
+    specs::SPECS,
     takeover::Takeover,
     trace::{TracePrograms, Tracer},
     xdp::{PROGRAM, Programs},
@@ -33,6 +36,8 @@ pub struct Attacher {
     programs: Programs,
     meters: Meters,
     pins: Option<Pins>,
+    /// Keeps other daemons off the pins.
+    lock: Option<PinLock>,
     sizes: Sizes,
     takeover: Option<Takeover>,
     /// Attached in place of the usual programs until they take over from those of another version.
@@ -45,14 +50,16 @@ impl Attacher {
     pub(super) fn new(
         programs: Programs,
         meters: Meters,
-        pins: Option<Pins>,
+        pins: Option<(Pins, PinLock)>,
         sizes: Sizes,
         (takeover, gate): (Option<Takeover>, Option<Gate>),
     ) -> Self {
+        let (pins, lock) = pins.unzip();
         Self {
             programs,
             meters,
             pins,
+            lock,
             sizes,
             takeover,
             gate,
@@ -130,6 +137,44 @@ impl Attacher {
             return Ok(Some(false));
         };
         Ok(Some(pinned_link::interface(&pin)? == Some(index)))
+    }
+
+    /// Pins again what somebody removed: the maps and the record beside them. Links end with their pins, and have to
+    /// be attached anew. Returns how many maps were missing.
+    ///
+    /// # Errors
+    /// If the folder cannot be made, another daemon uses it, or the kernel refuses.
+    pub fn repin(&mut self) -> Result<usize> {
+        let Some(pins) = &self.pins else {
+            return Ok(0);
+        };
+        let programs = self.programs.pin.clone();
+        let missing: Vec<_> = SPECS
+            .iter()
+            .map(|spec| match &programs {
+                Some(pin) if spec.name == maps::PROGRAMS => (spec.name, pin.clone()),
+                _ => (spec.name, pins.map(spec.name)),
+            })
+            .filter(|(_, path)| !path.exists())
+            .collect();
+        let has_record = pins.map(maps::LAYOUT).exists();
+        if missing.is_empty() && has_record {
+            return Ok(0);
+        }
+        if let Some(bpffs) = pins.bpffs()
+            && !self.lock.as_ref().is_some_and(PinLock::is_current)
+        {
+            self.lock = Some(PinLock::take(bpffs)?);
+        }
+        pins.prepare()?;
+        for (name, path) in &missing {
+            let map = self.meters.map(name)?;
+            pinned_link::pin(map, path)?;
+        }
+        if !has_record {
+            Record::write(pins, &[self.programs.main()?.info()?.id()])?;
+        }
+        Ok(missing.len() + usize::from(!has_record))
     }
 
     /// To be called once the program is attached to all interfaces: takes over from the programs of

@@ -2,23 +2,24 @@
 
 use std::{
     cell::{Cell, RefCell},
-    collections::{HashMap, VecDeque},
+    collections::{HashMap, HashSet, VecDeque},
     hash::Hash,
 };
 
 use steer_common::{
     abi::{
-        Address, Admission, CidKey, ClassKey, ClassMatch, Config, DISPLACEMENTS, FlowEntry,
-        FlowKey, FragmentEntry, FragmentKey, Measured, Member, MemberCounters, NatForward,
-        NatReverse, Opening, Refusals, SERVICES, STAMP_SHIFT, Service, Signal, Signals, Slot,
-        SourceKey, SourceLimit, Track, bucket,
+        Address, Admission, Back, CidCipher, CidKey, ClassKey, ClassMatch, Config, DISPLACEMENTS,
+        FlowEntry, FlowKey, FragmentEntry, FragmentKey, INTERFACES, IcmpSource, Interface, LinkKey,
+        Measured, Member, MemberCounters, NatForward, NatReverse, Opening, Refusals, RouterKey,
+        SERVICES, STAMP_SHIFT, Service, Signal, Signals, Slot, SourceKey, SourceLimit, Track,
+        bucket,
     },
     tables::{Added, NextHop, Step, Tables},
     verdict::DropReason,
     wire::Packet,
 };
 
-use super::{Snapshot, classes};
+use super::{Snapshot, classes, kept};
 
 /// The tables, with all that a decision changes in them.
 #[derive(Debug)]
@@ -61,6 +62,10 @@ pub struct HostTables {
     pub in_flight: RefCell<HashMap<u16, i64>>,
     /// What was refused, by the numbers of services and classes.
     pub refused: RefCell<HashMap<u16, Refusals>>,
+    /// Addresses that the kernel keeps packets for.
+    pub own_addresses: RefCell<HashSet<Address>>,
+    /// Whether it forwards packets of IPv4, and of IPv6, for others.
+    pub forwards: Cell<[bool; 2]>,
     /// Where packets leave whose member is not resolved.
     pub routes: HashMap<Address, NextHop>,
     steps: RefCell<Vec<Step>>,
@@ -114,6 +119,8 @@ impl HostTables {
             sources: RefCell::default(),
             in_flight: RefCell::default(),
             refused: RefCell::default(),
+            own_addresses: RefCell::default(),
+            forwards: Cell::new([true; 2]),
             routes: HashMap::new(),
             steps: RefCell::default(),
             seen: Cell::default(),
@@ -129,6 +136,13 @@ impl HostTables {
     /// What the daemon wrote: settings, services, members.
     pub fn snapshot(&self) -> &Snapshot {
         &self.snapshot
+    }
+
+    /// Takes what this network namespace does with packets that come in by an interface and are not steered.
+    pub fn use_kernel(&self, interface: u32) {
+        self.own_addresses.replace(kept::own_addresses());
+        self.forwards
+            .set([4, 6].map(|family| kept::forwards(interface, family)));
     }
 
     /// Writes a slot that may not be there yet.
@@ -361,11 +375,16 @@ impl Tables for HostTables {
             Signal::Refused => &mut signals.refused,
             Signal::Unanswered => &mut signals.unanswered,
             Signal::Accepted => &mut signals.accepted,
+            Signal::EndedEarly => &mut signals.ended_early,
         } += 1;
     }
 
     fn cid_member(&self, key: &CidKey) -> Option<u16> {
         self.snapshot.cids.get(key).copied()
+    }
+
+    fn cid_cipher(&self, rotation: u8) -> Option<&CidCipher> {
+        self.snapshot.cid_ciphers.get(usize::from(rotation))
     }
 
     fn is_denied(&self, client: &Address) -> bool {
@@ -425,19 +444,40 @@ impl Tables for HostTables {
         true
     }
 
+    fn icmp_source(&self, link: &LinkKey) -> Option<IcmpSource> {
+        self.snapshot.icmp_sources.get(link).copied()
+    }
+
     fn route(&self, _packet: &Packet, member: &Member) -> Option<NextHop> {
         self.routes.get(&member.address).copied()
+    }
+
+    fn own_mac(&self, place: u32) -> Option<u64> {
+        self.snapshot.own_macs.get(place as usize).copied()
+    }
+
+    fn interface(&self, index: u32) -> Option<&Interface> {
+        let place = (index % INTERFACES) as usize;
+        let known = self.snapshot.interfaces.get(place);
+        known.filter(|known| known.index == index)
+    }
+
+    fn router(&self, key: &RouterKey) -> Option<Back> {
+        self.snapshot.routers.get(key).copied()
+    }
+
+    fn keeps(&self, address: Address, family: u8, _interface: u32) -> bool {
+        let [v4, v6] = self.forwards.get();
+        let forwards = if family == 4 { v4 } else { v6 };
+        !forwards || self.own_addresses.borrow().contains(&address)
     }
 
     fn count_member(&self, id: u16, bytes: u64, begins: u8) {
         self.count(id, |counters| counters.count(bytes, begins));
     }
 
-    fn count_reply(&self, id: u16, answers: bool) {
-        self.count(id, |counters| {
-            counters.replies += 1;
-            counters.answers += u64::from(answers);
-        });
+    fn count_reply(&self, id: u16, content: u64) {
+        self.count(id, |counters| counters.count_reply(content));
     }
 
     fn count_drop(&self, reason: DropReason) {

@@ -4,7 +4,7 @@ use std::{
     collections::{BTreeMap, HashMap as Mirror, HashSet},
     net::IpAddr,
     ops::Range,
-    sync::atomic::{AtomicU8, AtomicU32, AtomicU64, Ordering, fence},
+    sync::atomic::{AtomicU8, AtomicU16, AtomicU32, AtomicU64, Ordering, fence},
     thread,
     time::{Duration, Instant},
 };
@@ -20,16 +20,18 @@ use aya::{
 };
 use steer_common::{
     abi::{
-        self, Address, Admission, CidKey, ClassKey, ClassMatch, Config, DscpTable, FlowEntry,
-        FlowKey, FragmentEntry, FragmentKey, Measured, Member, MemberCounters, MemberState,
-        NatForward, NatReverse, Refusals, Service, Signals, Slot, SourceKey, SourceLimit, maps,
-        member_flags,
+        self, Address, Admission, Back, CID_CIPHERS, CidCipher, CidKey, ClassKey, ClassMatch,
+        Config, DscpTable, FlowEntry, FlowKey, FragmentEntry, FragmentKey, IcmpSource, Interface,
+        LinkKey, Mac, Measured, Member, MemberCounters, MemberState, NatForward, NatReverse,
+        Refusals, RouterKey, Service, Signals, Slot, SourceKey, SourceLimit, maps, member_flags,
     },
     verdict::DropReason,
 };
 
 use super::{
-    Class, Counters, Dataplane, Snapshot, Sweep, SweepLimits, classes, insist,
+    Class, Counters, Dataplane, OwnMacs, Snapshot, Sweep, SweepLimits,
+    cid_keys::CidKeyFile,
+    classes, insist,
     mapped::Mapped,
     perfect_hash, prefix,
     sweep::{Flows, Sweeping},
@@ -66,9 +68,14 @@ pub struct KernelMaps {
     drop_counts: PerCpuArray<MapData, u64>,
     denied: LpmTrie<MapData, Address, u32>,
     cids: HashMap<MapData, CidKey, u32>,
+    cid_ciphers: Mapped<CidCipher>,
     measured: PerCpuHashMap<MapData, u32, Measured>,
     signals: Mapped<Signals>,
+    icmp_sources: HashMap<MapData, LinkKey, IcmpSource>,
     ports: DevMapHash<MapData>,
+    own_macs: Mapped<u64>,
+    interfaces: Mapped<Interface>,
+    routers: HashMap<MapData, RouterKey, Back>,
     published: Option<Instant>,
     /// The tables of flows, for sweeps.
     tables: Flows,
@@ -76,6 +83,19 @@ pub struct KernelMaps {
 }
 
 impl KernelMaps {
+    /// Replaces the ciphers of connection ids, by their first three bits.
+    pub fn set_cid_ciphers(&mut self, ciphers: &[CidCipher; CID_CIPHERS as usize]) {
+        for (rotation, cipher) in (0..).zip(ciphers) {
+            if self.cid_ciphers.get(rotation) != *cipher {
+                self.cid_ciphers.set(rotation, *cipher);
+            }
+        }
+    }
+
+    fn cid_ciphers(&self) -> [CidCipher; CID_CIPHERS as usize] {
+        std::array::from_fn(|rotation| self.cid_ciphers.get(rotation as u32))
+    }
+
     pub(super) fn new(ebpf: &mut Ebpf) -> Result<Self> {
         let flows = take(ebpf, maps::FLOWS)?;
         let new_flows = take(ebpf, maps::NEW_FLOWS)?;
@@ -116,7 +136,12 @@ impl KernelMaps {
             drop_counts: take(ebpf, maps::DROP_COUNTS)?.try_into()?,
             denied: take(ebpf, maps::DENIED)?.try_into()?,
             cids: take(ebpf, maps::CIDS)?.try_into()?,
+            cid_ciphers: mapped(ebpf, maps::CID_CIPHERS)?,
+            icmp_sources: take(ebpf, maps::ICMP_SOURCES)?.try_into()?,
             ports: take(ebpf, maps::PORTS)?.try_into()?,
+            own_macs: mapped(ebpf, maps::OWN_MACS)?,
+            interfaces: mapped(ebpf, maps::INTERFACES)?,
+            routers: take(ebpf, maps::ROUTERS)?.try_into()?,
             published: None,
             sweeping: None,
         })
@@ -191,6 +216,26 @@ impl KernelMaps {
         }
     }
 
+    /// Makes exactly these addresses the ones that ICMP errors come from, by the links that packets come in
+    /// by. What stays is there all the time.
+    ///
+    /// # Errors
+    /// If the kernel refuses an entry.
+    pub fn set_icmp_sources(&mut self, sources: &Mirror<LinkKey, IcmpSource>) -> Result<()> {
+        let links: Vec<LinkKey> = self.icmp_sources.keys().flatten().collect();
+        for gone in links.iter().filter(|link| !sources.contains_key(*link)) {
+            self.icmp_sources.remove(gone)?;
+        }
+        for (link, source) in sources {
+            if self.icmp_sources.get(link, 0).ok() != Some(*source) {
+                self.icmp_sources.insert(link, source, 0).with_context(|| {
+                    format!("interface {}: no address for ICMP errors", link.interface)
+                })?;
+            }
+        }
+        Ok(())
+    }
+
     /// The word of a slot, as kernel and daemon share it.
     fn word(&self, index: u32) -> &AtomicU64 {
         // SAFETY: a valid element, aligned to its size, and accessed atomically only.
@@ -248,6 +293,28 @@ impl KernelMaps {
         Ok(())
     }
 
+    fn mac_seed(&self) -> &AtomicU64 {
+        let config = self.config.at(0).as_ptr();
+        // SAFETY: a field of a valid element.
+        unsafe { AtomicU64::from_ptr(&raw mut (*config).mac_seed) }
+    }
+
+    fn least_mtu(&self) -> &AtomicU16 {
+        let config = self.config.at(0).as_ptr();
+        // SAFETY: a field of a valid element.
+        unsafe { AtomicU16::from_ptr(&raw mut (*config).least_mtu) }
+    }
+
+    fn routers_epoch(&self) -> &AtomicU16 {
+        let config = self.config.at(0).as_ptr();
+        // SAFETY: a field of a valid element.
+        unsafe { AtomicU16::from_ptr(&raw mut (*config).routers_epoch) }
+    }
+
+    fn routers(&self) -> BTreeMap<RouterKey, Back> {
+        self.routers.iter().flatten().collect()
+    }
+
     fn active(&self) -> &AtomicU32 {
         let config = self.config.at(0).as_ptr();
         // SAFETY: a field of a valid element.
@@ -299,6 +366,9 @@ impl Dataplane for KernelMaps {
             Config {
                 active: now.active,
                 banks: now.banks,
+                mac_seed: now.mac_seed,
+                routers_epoch: now.routers_epoch,
+                least_mtu: now.least_mtu,
                 ..*config
             },
         );
@@ -358,6 +428,16 @@ impl Dataplane for KernelMaps {
         Ok(())
     }
 
+    fn set_cid_keys(&mut self, keys: &[CidKeyFile]) -> Result<()> {
+        let read: Result<Vec<_>, _> = keys.iter().map(CidKeyFile::cipher).collect();
+        let mut ciphers = [CidCipher::default(); CID_CIPHERS as usize];
+        for (key, cipher) in keys.iter().zip(read?) {
+            ciphers[usize::from(key.rotation) % ciphers.len()] = cipher;
+        }
+        self.set_cid_ciphers(&ciphers);
+        Ok(())
+    }
+
     fn services(&self) -> Vec<Service> {
         let config = self.config.get(0);
         let active = config.active & 1;
@@ -398,6 +478,75 @@ impl Dataplane for KernelMaps {
         // SAFETY: a field of a valid element.
         let word = unsafe { AtomicU32::from_ptr(&raw mut (*admission).pressure) };
         word.store(pressure, Ordering::SeqCst);
+    }
+
+    fn set_nat_idle(&mut self, id: u16, ticks: u32) {
+        let admission = self.admission.at(u32::from(id)).as_ptr();
+        // SAFETY: a field of a valid element.
+        let word = unsafe { AtomicU32::from_ptr(&raw mut (*admission).nat_idle_ms) };
+        word.store(ticks, Ordering::SeqCst);
+    }
+
+    fn set_own_macs(&mut self, macs: Option<&[Mac]>) -> Result<()> {
+        let table = macs.map(OwnMacs::new).transpose();
+        let wanted = table.as_ref().ok().and_then(Option::as_ref);
+        let is_there = wanted.is_some_and(|table| {
+            let places = (0..).zip(&table.places);
+            self.mac_seed().load(Ordering::SeqCst) == table.seed
+                && places
+                    .into_iter()
+                    .all(|(place, mac)| self.own_macs.get(place) == *mac)
+        });
+        if is_there {
+            return Ok(());
+        }
+        // Frames for whomever are taken while the table changes, for a moment.
+        self.mac_seed().store(0, Ordering::SeqCst);
+        if let Some(table) = table? {
+            for (place, mac) in (0..).zip(&table.places) {
+                self.own_macs.set(place, *mac);
+            }
+            fence(Ordering::SeqCst);
+            self.mac_seed().store(table.seed, Ordering::SeqCst);
+        }
+        Ok(())
+    }
+
+    fn set_interfaces(&mut self, interfaces: &[Interface]) {
+        let mut places = vec![Interface::default(); abi::INTERFACES as usize];
+        for interface in interfaces {
+            let place = &mut places[(interface.index % abi::INTERFACES) as usize];
+            if place.index == 0 {
+                *place = *interface;
+            }
+        }
+        let known = interfaces.iter().filter(|interface| interface.mtu != 0);
+        let least = known.map(|interface| interface.mtu).min().unwrap_or(0);
+        let least = u16::try_from(least).unwrap_or(u16::MAX);
+        self.least_mtu().store(least, Ordering::SeqCst);
+        for (place, interface) in (0..).zip(places) {
+            if self.interfaces.get(place) != interface {
+                self.interfaces.set(place, interface);
+            }
+        }
+    }
+
+    fn set_routers(&mut self, routers: &BTreeMap<RouterKey, Back>) -> Result<()> {
+        let present = self.routers();
+        let is_gone = |key: &&RouterKey| !routers.contains_key(key);
+        for key in present.keys().filter(is_gone) {
+            self.routers.remove(key)?;
+        }
+        for (key, way) in routers {
+            if present.get(key) != Some(way) {
+                insist::update(|| self.routers.insert(key, way, 0))
+                    .context("the way to a router cannot be written")?;
+            }
+        }
+        if present != *routers {
+            self.routers_epoch().fetch_add(1, Ordering::SeqCst);
+        }
+        Ok(())
     }
 
     fn publish_with(
@@ -627,6 +776,15 @@ impl Dataplane for KernelMaps {
                 .map(|key| (key.data(), key.prefix_len()))
                 .collect(),
             cids: self.cids(),
+            cid_ciphers: self.cid_ciphers(),
+            icmp_sources: self.icmp_sources.iter().flatten().collect(),
+            own_macs: (0..self.own_macs.len())
+                .map(|place| self.own_macs.get(place))
+                .collect(),
+            interfaces: (0..self.interfaces.len())
+                .map(|place| self.interfaces.get(place))
+                .collect(),
+            routers: self.routers(),
         }
     }
 

@@ -13,7 +13,7 @@ use steer_common::abi::{
     NatForward, NatReverse, SERVICES, Service, Signals, Slot, SourceLimit, member_flags,
 };
 
-use super::{Class, Counters, Dataplane, Snapshot, Sweep, SweepLimits, check_classes};
+use super::{CidKeyFile, Class, Counters, Dataplane, Snapshot, Sweep, SweepLimits, check_classes};
 
 /// What a daemon writes, and nothing that packets do.
 #[derive(Clone, Debug)]
@@ -153,6 +153,11 @@ impl Dataplane for Memory {
 
     fn set_cids(&mut self, cids: &BTreeMap<CidKey, u16>) -> Result<()> {
         self.cids = cids.clone();
+        Ok(())
+    }
+
+    /// Nothing: no packet comes whose id would have to be decrypted.
+    fn set_cid_keys(&mut self, _keys: &[CidKeyFile]) -> Result<()> {
         Ok(())
     }
 
@@ -299,6 +304,11 @@ impl Dataplane for Memory {
             nat_sources: Vec::new(),
             denied: Vec::new(),
             cids: self.cids.clone(),
+            cid_ciphers: Default::default(),
+            icmp_sources: HashMap::new(),
+            own_macs: Vec::new(),
+            interfaces: Vec::new(),
+            routers: BTreeMap::new(),
         }
     }
 

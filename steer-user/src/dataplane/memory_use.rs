@@ -2,7 +2,7 @@
 
 use std::{
     fs,
-    os::fd::{AsFd as _, AsRawFd as _, OwnedFd},
+    os::fd::{AsFd as _, AsRawFd as _, BorrowedFd, OwnedFd},
 };
 
 use anyhow::{Context, Result};
@@ -46,6 +46,16 @@ impl Meters {
         }
         meters.sort_by(|a, b| a.0.name.cmp(&b.0.name));
         Ok(Self(meters))
+    }
+
+    /// The descriptor of a map.
+    ///
+    /// # Errors
+    /// If the program has no such map.
+    pub(super) fn map(&self, name: &str) -> Result<BorrowedFd<'_>> {
+        let found = self.0.iter().find(|(memory, _)| memory.name == name);
+        let (_, fd) = found.with_context(|| format!("the object has no map {name}"))?;
+        Ok(fd.as_fd())
     }
 
     /// Asks for each, in the order of names.

@@ -2,6 +2,7 @@
 
 mod attach;
 mod batch;
+mod cid_keys;
 mod classes;
 mod convert;
 mod decap;
@@ -9,7 +10,9 @@ mod device;
 mod footprint;
 mod gate;
 mod host;
+mod icmp_sources;
 mod insist;
+mod kept;
 mod kernel;
 mod kernel_maps;
 mod mapped;
@@ -17,7 +20,9 @@ mod memory;
 mod memory_use;
 mod neighbours;
 mod object;
+mod own_macs;
 mod perfect_hash;
+mod pin_lock;
 mod pinned_link;
 mod pins;
 mod place;
@@ -32,18 +37,22 @@ mod traffic;
 mod xdp;
 
 pub use attach::{Attacher, interface_index};
+pub use cid_keys::CidKeyFile;
 pub use classes::{Class, check_classes};
 pub use decap::{Decap, set_up as set_up_decap};
 pub use device::{Attached, Device, Way};
 pub(crate) use footprint::TRIE_ENTRY;
 pub use host::{HostTables, Missed};
+pub use icmp_sources::IcmpSources;
 pub use kernel::{OLDEST_KERNEL, UPGRADE, check_kernel};
 pub use kernel_maps::KernelMaps;
 pub use memory::Memory;
 pub use memory_use::MapMemory;
 pub use neighbours::{Changes, Links, Neighbours, Route};
 pub use object::{bench_object, decap_object, object, trace_object};
+pub use own_macs::OwnMacs;
 pub use perfect_hash::{PerfectHash, build as build_perfect_hash};
+pub use pin_lock::PinLock;
 pub use pins::Pins;
 pub use sizes::Sizes;
 pub use sweep::{now_ms, now_ns};
@@ -59,9 +68,10 @@ use std::{
 
 use anyhow::Result;
 use steer_common::abi::{
-    Address, Admission, CidKey, ClassKey, ClassMatch, Config, DscpTable, FlowEntry, FlowKey,
-    FragmentEntry, FragmentKey, Measured, Member, MemberCounters, MemberState, NatForward,
-    NatReverse, NatTimeouts, Refusals, Service, Signals, Slot, SourceKey, SourceLimit,
+    Address, Admission, Back, CID_CIPHERS, CidCipher, CidKey, ClassKey, ClassMatch, Config,
+    DscpTable, FlowEntry, FlowKey, FragmentEntry, FragmentKey, IcmpSource, Interface, LinkKey, Mac,
+    Measured, Member, MemberCounters, MemberState, NatForward, NatReverse, NatTimeouts, Refusals,
+    RouterKey, Service, Signals, Slot, SourceKey, SourceLimit,
 };
 
 use crate::domain::latency::Waiting;
@@ -87,6 +97,12 @@ pub trait Dataplane: Send {
 
     /// Makes exactly these server ids known. What stays is known all the time.
     fn set_cids(&mut self, cids: &BTreeMap<CidKey, u16>) -> Result<()>;
+
+    /// Reads the keys of encrypted connection ids, and makes exactly these ones known.
+    ///
+    /// # Errors
+    /// If one cannot be read or is none. The keys of before stay.
+    fn set_cid_keys(&mut self, keys: &[CidKeyFile]) -> Result<()>;
 
     /// The services that packets see now.
     fn services(&self) -> Vec<Service>;
@@ -114,6 +130,29 @@ pub trait Dataplane: Send {
 
     /// Sheds new flows of a service or class, by its number, if their priority is below this.
     fn set_pressure(&mut self, id: u16, pressure: u32);
+
+    /// Writes how long flows of a service or class under `nat` are kept without a packet, by its number, in
+    /// ticks; 0 is as long as the settings say.
+    fn set_nat_idle(&mut self, id: u16, ticks: u32) {
+        let _ = (id, ticks);
+    }
+
+    /// Makes frames for exactly these MAC addresses the node's; without any, frames for whomever.
+    fn set_own_macs(&mut self, macs: Option<&[Mac]>) -> Result<()> {
+        let _ = macs;
+        Ok(())
+    }
+
+    /// Replaces what packets know of interfaces. Of two that share a place the first one is known.
+    fn set_interfaces(&mut self, interfaces: &[Interface]) {
+        let _ = interfaces;
+    }
+
+    /// Replaces the ways to routers. What differs from before is looked up anew by the flows that it concerns.
+    fn set_routers(&mut self, routers: &BTreeMap<RouterKey, Back>) -> Result<()> {
+        let _ = routers;
+        Ok(())
+    }
 
     /// Flows in flight of a member that may have only so many, as the kernel counts them. There are none where no packets come.
     fn in_flight(&self, id: u16) -> i64 {
@@ -230,14 +269,25 @@ pub struct Counters {
 }
 
 /// How long flows are kept without a packet.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub struct SweepLimits {
     /// Flows of the flow table, in milliseconds.
     pub flow_idle_ms: u32,
     /// Nat entries.
     pub nat: NatTimeouts,
+    /// Of members whose flows have others, by number.
+    pub nat_idle: Vec<NatIdle>,
     /// A flow that has waited for an answer for longer than this is silent.
     pub silence: Duration,
+}
+
+/// How long nat entries of a member's flows are kept without a packet.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct NatIdle {
+    /// After so many ticks a flow is over; 0 is as long as for all others.
+    pub idle_ms: u32,
+    /// For so many ticks more the entries of a TCP flow tell who goes on that it is over.
+    pub linger_ms: u32,
 }
 
 /// What a sweep left.
@@ -286,4 +336,14 @@ pub struct Snapshot {
     pub denied: Vec<(Address, u32)>,
     /// Members of services of QUIC by server ids.
     pub cids: BTreeMap<CidKey, u16>,
+    /// Ciphers of connection ids, by their first three bits.
+    pub cid_ciphers: [CidCipher; CID_CIPHERS as usize],
+    /// This node's addresses by links.
+    pub icmp_sources: HashMap<LinkKey, IcmpSource>,
+    /// The node's MAC addresses, each at its place.
+    pub own_macs: Vec<u64>,
+    /// What is known of interfaces, each at its place.
+    pub interfaces: Vec<Interface>,
+    /// Ways to routers.
+    pub routers: BTreeMap<RouterKey, Back>,
 }

@@ -13,7 +13,7 @@ use rtnetlink::{
     packet_core::{NetlinkMessage, NetlinkPayload},
     packet_route::{
         RouteNetlinkMessage,
-        link::{InfoData, InfoVlan, LinkAttribute, LinkInfo, LinkMessage},
+        link::{InfoData, InfoKind, InfoVlan, LinkAttribute, LinkInfo, LinkMessage},
         neighbour::{NeighbourAddress, NeighbourAttribute, NeighbourMessage, NeighbourState},
         route::{RouteAddress, RouteAttribute, RouteMetric},
     },
@@ -112,6 +112,7 @@ impl Neighbours {
             socket: self,
             macs,
             devices: HashMap::new(),
+            reply_interfaces: HashMap::new(),
         })
     }
 
@@ -160,14 +161,34 @@ impl Neighbours {
         })
     }
 
-    async fn device(&self, interface: u32) -> Result<Device> {
+    async fn link(&self, interface: u32) -> Result<LinkMessage> {
         let mut links = self.handle.link().get().match_index(interface).execute();
-        let link = links
+        links
             .try_next()
             .await
             .with_context(|| format!("interface {interface}"))?
-            .ok_or_else(|| anyhow!("interface {interface}: gone"))?;
+            .ok_or_else(|| anyhow!("interface {interface}: gone"))
+    }
+
+    async fn device(&self, interface: u32) -> Result<Device> {
+        let link = self.link(interface).await?;
         Device::of(link).ok_or_else(|| anyhow!("interface {interface}: no MAC address"))
+    }
+
+    /// Devices of a bond, by their index; `None` if the interface is none.
+    async fn bond_devices(&self, interface: u32) -> Result<Option<Vec<u32>>> {
+        if !is_bond(&self.link(interface).await?) {
+            return Ok(None);
+        }
+        let mut devices = Vec::new();
+        let mut all = self.handle.link().get().execute();
+        while let Some(link) = all.try_next().await.context("the devices of a bond")? {
+            let belongs = |a: &LinkAttribute| *a == LinkAttribute::Controller(interface);
+            if link.attributes.iter().any(belongs) {
+                devices.push(link.header.index);
+            }
+        }
+        Ok(Some(devices))
     }
 }
 
@@ -180,6 +201,18 @@ pub struct Route {
     mtu: Option<u32>,
 }
 
+impl Route {
+    /// The index of the interface that it leads through.
+    pub fn interface(&self) -> u32 {
+        self.interface
+    }
+
+    /// The gateway, or the address itself.
+    pub fn next_hop(&self) -> IpAddr {
+        self.next_hop
+    }
+}
+
 /// Neighbours and interfaces at one time.
 #[derive(Debug)]
 pub struct Links<'a> {
@@ -187,6 +220,8 @@ pub struct Links<'a> {
     /// By interface and address.
     macs: HashMap<(u32, IpAddr), Mac>,
     devices: HashMap<u32, Device>,
+    /// By interface, where packets that come by it are seen.
+    reply_interfaces: HashMap<u32, [u32; 2]>,
 }
 
 impl Links<'_> {
@@ -215,13 +250,49 @@ impl Links<'_> {
             _ => (interface, 0),
         };
         let mtu = route.mtu.map_or(device.mtu, |mtu| mtu.min(device.mtu));
+        let destination = *destination;
         Ok(Some(NextHop {
-            macs: Macs::new(*destination, device.mac),
+            macs: Macs::new(destination, device.mac),
             interface,
             vlan,
             // An interface that takes more takes all that IP has.
             mtu: u16::try_from(mtu).unwrap_or(u16::MAX),
+            reply_interfaces: self.reply_interfaces(interface, attached).await?,
         }))
+    }
+
+    async fn reply_interfaces(&mut self, interface: u32, attached: &[u32]) -> Result<[u32; 2]> {
+        if let Some(known) = self.reply_interfaces.get(&interface) {
+            return Ok(*known);
+        }
+        let bond = self.socket.bond_devices(interface).await?;
+        let found = seen_by(interface, bond.as_deref(), attached);
+        self.reply_interfaces.insert(interface, found);
+        Ok(found)
+    }
+}
+
+/// Whether a link is a bond.
+fn is_bond(link: &LinkMessage) -> bool {
+    let infos = link
+        .attributes
+        .iter()
+        .find_map(|attribute| match attribute {
+            LinkAttribute::LinkInfo(infos) => Some(infos),
+            _ => None,
+        });
+    infos.is_some_and(|infos| infos.contains(&LinkInfo::Kind(InfoKind::Bond)))
+}
+
+/// The interfaces that packets say they came in by, for [`Member::reply_interfaces`](steer_common::abi::Member): a bond's are
+/// those of its devices. Any (0), if there are more than two, or if the program is attached to none of them: then
+/// packets come to it by another device, like the one below a macvlan or a port of a bridge.
+fn seen_by(interface: u32, bond: Option<&[u32]>, attached: &[u32]) -> [u32; 2] {
+    match bond {
+        Some([one]) => [*one; 2],
+        Some([one, other]) => [*one, *other],
+        None if attached.contains(&interface) => [interface; 2],
+        _ => [0; 2],
     }
 }
 
@@ -316,6 +387,17 @@ fn send_nothing(address: IpAddr, interface: u32) -> io::Result<()> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn answers_come_in_by_the_interface_or_by_the_devices_of_its_bond() {
+        assert_eq!(seen_by(3, None, &[2, 3]), [3, 3]);
+        // Attached to a device below.
+        assert_eq!(seen_by(3, None, &[2]), [0, 0]);
+        assert_eq!(seen_by(3, Some(&[7]), &[3]), [7, 7]);
+        assert_eq!(seen_by(3, Some(&[7, 8]), &[3]), [7, 8]);
+        assert_eq!(seen_by(3, Some(&[7, 8, 9]), &[3]), [0, 0]);
+        assert_eq!(seen_by(3, Some(&[]), &[3]), [0, 0]);
+    }
 
     #[test]
     fn only_neighbours_whose_address_is_known_are_neighbours() {

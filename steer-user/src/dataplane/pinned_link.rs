@@ -5,7 +5,7 @@ use std::{
     ffi::CString,
     io,
     os::{
-        fd::{AsRawFd as _, FromRawFd as _, OwnedFd},
+        fd::{AsRawFd as _, BorrowedFd, FromRawFd as _, OwnedFd},
         unix::ffi::OsStrExt as _,
     },
     path::Path,
@@ -14,7 +14,8 @@ use std::{
 
 use anyhow::{Context, Result};
 
-/// `BPF_OBJ_GET`, `BPF_OBJ_GET_INFO_BY_FD` and `BPF_LINK_DETACH` of `enum bpf_cmd`.
+/// `BPF_OBJ_PIN`, `BPF_OBJ_GET`, `BPF_OBJ_GET_INFO_BY_FD` and `BPF_LINK_DETACH` of `enum bpf_cmd`.
+const OBJ_PIN: libc::c_long = 6;
 const OBJ_GET: libc::c_long = 7;
 const GET_INFO_BY_FD: libc::c_long = 15;
 const LINK_DETACH: libc::c_long = 34;
@@ -81,6 +82,20 @@ pub(super) fn detach(pin: &Path) -> Result<()> {
     unsafe { call(LINK_DETACH, &query) }
         .with_context(|| format!("{}: cannot be detached", pin.display()))?;
     std::fs::remove_file(pin).with_context(|| format!("{}: cannot be removed", pin.display()))
+}
+
+/// Pins a map.
+pub(super) fn pin(map: BorrowedFd<'_>, pin: &Path) -> Result<()> {
+    let path = CString::new(pin.as_os_str().as_bytes())?;
+    let query = ObjectQuery {
+        path: path.as_ptr() as u64,
+        fd: map.as_raw_fd() as u32,
+        ..ObjectQuery::default()
+    };
+    // SAFETY: the command reads the path and the descriptor.
+    unsafe { call(OBJ_PIN, &query) }
+        .with_context(|| format!("{}: cannot be pinned", pin.display()))?;
+    Ok(())
 }
 
 fn open(pin: &Path) -> Result<OwnedFd> {

@@ -12,7 +12,7 @@ use aya::maps::MapInfo;
 use steer_common::abi::{ABI_VERSION, maps};
 use tracing::{debug, warn};
 
-use super::{sizes::Sizes, specs::SPECS};
+use super::{attach::interface_index, pinned_link, sizes::Sizes, specs::SPECS};
 
 /// `BPF_FS_MAGIC` of linux/magic.h.
 const BPF_FS_MAGIC: i64 = 0xcafe_4a11;
@@ -52,14 +52,14 @@ impl Pins {
         })
     }
 
-    /// Makes the folders.
+    /// The folder of the pins of all versions.
     ///
     /// # Errors
     /// If this is not on a bpffs.
-    pub(super) fn prepare(&self) -> Result<()> {
-        let bpffs = self.steer.parent().unwrap_or(Path::new("/"));
+    pub(super) fn root(bpffs: &Path) -> Result<PathBuf> {
+        let steer = bpffs.join("steer");
         // Where the service manager hides others' pins, our folder alone is a BPF file system.
-        let is_ours = file_system(&self.steer).is_ok_and(|magic| magic == BPF_FS_MAGIC);
+        let is_ours = file_system(&steer).is_ok_and(|magic| magic == BPF_FS_MAGIC);
         if !is_ours {
             fs::create_dir_all(bpffs).with_context(|| format!("{}", bpffs.display()))?;
         }
@@ -70,6 +70,15 @@ impl Pins {
                 bpffs.display()
             );
         }
+        Ok(steer)
+    }
+
+    /// Makes the folders.
+    ///
+    /// # Errors
+    /// If this is not on a bpffs.
+    pub(super) fn prepare(&self) -> Result<()> {
+        Self::root(self.steer.parent().unwrap_or(Path::new("/")))?;
         for folder in [self.maps(), self.links()] {
             fs::create_dir_all(&folder)
                 .with_context(|| format!("{}: cannot make the folder of pins", folder.display()))?;
@@ -93,6 +102,11 @@ impl Pins {
             .collect();
         others.sort_by(|a, b| a.version.cmp(&b.version));
         Ok(others)
+    }
+
+    /// The BPF file system that they are on.
+    pub(super) fn bpffs(&self) -> Option<&Path> {
+        self.steer.parent()
     }
 
     /// The folder of this version.
@@ -170,6 +184,23 @@ impl Pins {
             .collect();
         interfaces.sort();
         interfaces.dedup();
+        interfaces
+    }
+
+    /// Interfaces with a pinned link that the program is attached to now: a link stays with its interface when that
+    /// gets another name.
+    pub fn attached(&self) -> Vec<String> {
+        let mut interfaces = self.interfaces();
+        interfaces.retain(|interface| {
+            let Ok(index) = interface_index(interface) else {
+                return false;
+            };
+            let link = self.found_link(interface);
+            // Who may not ask sees that a link is pinned.
+            link.is_some_and(|link| {
+                pinned_link::interface(&link).map_or(true, |at| at == Some(index))
+            })
+        });
         interfaces
     }
 

@@ -4,10 +4,10 @@ use anyhow::{Result, anyhow, bail};
 use aya::maps::{MapInfo, MapType};
 use steer_common::{
     abi::{
-        self, Address, Admission, CidKey, ClassKey, ClassMatch, Config, DscpTable, Field,
-        FlowEntry, FlowKey, FragmentEntry, FragmentKey, Layout, Measured, Member, MemberCounters,
-        NatForward, NatReverse, Opening, Refusals, Service, Signals, Slot, SourceKey, SourceLimit,
-        maps,
+        self, Address, Admission, Back, CidCipher, CidKey, ClassKey, ClassMatch, Config, DscpTable,
+        Field, FlowEntry, FlowKey, FragmentEntry, FragmentKey, IcmpSource, Interface, Layout,
+        LinkKey, Measured, Member, MemberCounters, NatForward, NatReverse, Opening, Refusals,
+        RouterKey, Service, Signals, Slot, SourceKey, SourceLimit, maps,
     },
     verdict::DropReason,
 };
@@ -62,7 +62,7 @@ const fn per_cpu<V: Layout>(name: &'static str, entries: u32) -> Spec {
 }
 
 /// The maps that outlive the daemon.
-pub(super) const SPECS: [Spec; 27] = [
+pub(super) const SPECS: [Spec; 32] = [
     array::<Config>(maps::CONFIG, 1),
     array::<Service>(maps::SERVICES, 2 * (abi::SERVICES + abi::CLASSES)),
     map::<ClassKey, ClassMatch>(maps::CLASSES, MapType::LpmTrie, abi::CLASS_PREFIXES),
@@ -89,10 +89,16 @@ pub(super) const SPECS: [Spec; 27] = [
     array::<u64>(maps::IN_FLIGHT, abi::MEMBERS),
     array::<SourceLimit>(maps::LIMITS, 2 * abi::LIMITS),
     map::<CidKey, u32>(maps::CIDS, MapType::Hash, abi::CIDS).with(NO_PREALLOC),
+    array::<CidCipher>(maps::CID_CIPHERS, abi::CID_CIPHERS),
+    map::<LinkKey, IcmpSource>(maps::ICMP_SOURCES, MapType::Hash, abi::ICMP_SOURCES)
+        .with(NO_PREALLOC),
     map::<SourceKey, u64>(maps::SOURCES, MapType::LruHash, abi::SOURCES),
     per_cpu::<Refusals>(maps::REFUSED, abi::SERVICES),
     per_cpu::<MemberCounters>(maps::MEMBER_COUNTS, abi::MEMBERS),
     per_cpu::<u64>(maps::DROP_COUNTS, DropReason::COUNT),
+    array::<u64>(maps::OWN_MACS, abi::OWN_MACS),
+    array::<Interface>(maps::INTERFACES, abi::INTERFACES),
+    map::<RouterKey, Back>(maps::ROUTERS, MapType::Hash, abi::ROUTERS),
     map::<u32, u64>(maps::PORTS, MapType::DevMapHash, abi::PORTS),
 ];
 

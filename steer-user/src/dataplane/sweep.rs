@@ -1,7 +1,7 @@
 //! Removing flows that are over, beside the loop: a full table takes longer than the loop may wait.
 
 use std::{
-    collections::HashMap,
+    collections::{HashMap, HashSet},
     io,
     os::fd::{AsFd, OwnedFd},
     sync::mpsc::{Receiver, TryRecvError, channel},
@@ -194,9 +194,13 @@ impl Flows {
         let (now, now_ns) = (now_ms(), now_ns());
         // Only entries that look like it are looked at twice.
         let mut quiet = HashMap::new();
+        let mut expired = HashSet::new();
         batch::for_each(self.reverse.as_fd(), |key: &FlowKey, entry: &NatReverse| {
-            if gone(limits, key, entry.state | entry.told, entry.last_ms, now) {
+            let life = life_of_reverse(limits, key, entry, now);
+            if life == Life::Gone {
                 quiet.insert(*key, false);
+            } else if life == Life::Expired {
+                expired.insert(*key);
             } else if nat_state::is_waiting(entry.state, entry.told)
                 && !nat_state::is_over(entry.state | entry.told)
             {
@@ -207,7 +211,8 @@ impl Flows {
         let mut over = Vec::new();
         batch::for_each(self.forward.as_fd(), |key: &FlowKey, entry: &NatForward| {
             let reverse_key = entry.reverse_key(key);
-            let is_gone = gone(limits, key, entry.state | entry.told, entry.last_ms, now);
+            let life = life_of_forward(limits, key, entry, now);
+            let is_gone = life == Life::Gone;
             let reverse = quiet.get_mut(&reverse_key);
             // The backend may talk on, as long as its own entry is there to say so.
             let may_go = is_gone && (reverse.is_some() || !self.has_reverse(&reverse_key));
@@ -218,7 +223,8 @@ impl Flows {
                 over.push((*key, reverse_key));
             } else {
                 *of_member(&mut sweep.nat_flows, entry.member) += 1;
-                if !nat_state::is_over(entry.state | entry.told) {
+                let is_expired = life != Life::Open && expired.contains(&reverse_key);
+                if !is_expired && !nat_state::is_over(entry.state | entry.told) {
                     *of_member(&mut sweep.in_flight, entry.member) += 1;
                 }
             }
@@ -235,9 +241,8 @@ impl Flows {
             let mut still = Vec::new();
             for key in keys {
                 let entry: Option<NatReverse> = batch::get(self.reverse.as_fd(), key)?;
-                let is_gone = entry.is_some_and(|entry| {
-                    gone(limits, key, entry.state | entry.told, entry.last_ms, now)
-                });
+                let is_gone = entry
+                    .is_some_and(|entry| life_of_reverse(limits, key, &entry, now) == Life::Gone);
                 if is_gone {
                     still.push(*key);
                 }
@@ -263,11 +268,9 @@ impl Flows {
             let same = entry.reverse_key(key) == *reverse_key;
             let other: Option<NatReverse> = batch::get(self.reverse.as_fd(), reverse_key)?;
             let other_gone = other.is_none_or(|other| {
-                let state = other.state | other.told;
-                gone(limits, reverse_key, state, other.last_ms, now)
+                life_of_reverse(limits, reverse_key, &other, now) == Life::Gone
             });
-            if same && other_gone && gone(limits, key, entry.state | entry.told, entry.last_ms, now)
-            {
+            if same && other_gone && life_of_forward(limits, key, &entry, now) == Life::Gone {
                 forward.push(*key);
                 reverse.push(*reverse_key);
             } else {
@@ -314,9 +317,40 @@ impl Flows {
 /// comes to life meanwhile.
 const AT_ONCE: usize = 256;
 
-fn gone(limits: &SweepLimits, key: &FlowKey, state: u8, last_ms: u32, now: u32) -> bool {
+/// How far the life of one direction of a nat flow is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Life {
+    Open,
+    /// It was idle for too long; who goes on is told.
+    Expired,
+    Gone,
+}
+
+fn life_of_forward(limits: &SweepLimits, key: &FlowKey, entry: &NatForward, now: u32) -> Life {
+    let state = entry.state | entry.told;
+    life(limits, key, (entry.member, state, age(now, entry.last_ms)))
+}
+
+fn life_of_reverse(limits: &SweepLimits, key: &FlowKey, entry: &NatReverse, now: u32) -> Life {
+    let state = entry.state | entry.told;
+    life(limits, key, (entry.member, state, age(now, entry.last_ms)))
+}
+
+/// The life of an entry of a member's flow by what was said and how long ago.
+fn life(limits: &SweepLimits, key: &FlowKey, (member, state, idle): (u16, u8, u32)) -> Life {
     let is_tcp = key.protocol == PROTOCOL_TCP;
-    limits.nat.is_gone(is_tcp, state, age(now, last_ms))
+    let own = limits.nat_idle.get(usize::from(member)).copied();
+    let own = own.unwrap_or_default();
+    let timeouts = limits.nat.with_idle(own.idle_ms);
+    if !timeouts.is_gone(is_tcp, state, idle) {
+        return Life::Open;
+    }
+    // What ended before is over by now, and has nobody to tell.
+    let was_open = is_tcp && state & nat_state::SETTLED != 0 && idle > timeouts.idle_ms;
+    if was_open && idle <= timeouts.idle_ms.saturating_add(own.linger_ms) {
+        return Life::Expired;
+    }
+    Life::Gone
 }
 
 fn of_member<T: Clone + Default>(all: &mut Vec<T>, member: u16) -> &mut T {

@@ -18,6 +18,7 @@ use super::{
     kernel_maps::KernelMaps,
     memory_use::Meters,
     object::object,
+    pin_lock::PinLock,
     pins::{self, Pins},
     place::place,
     record::Record,
@@ -54,16 +55,18 @@ impl Xdp {
     /// and entries of maps of another version of the ABI are converted.
     ///
     /// # Errors
-    /// If the kernel is too old, a pinned map does not fit, `bpffs` is none, or the kernel refuses the
-    /// program. What is
-    /// attached stays as it is.
+    /// If the kernel is too old, another daemon uses the pins, a pinned map does not fit, `bpffs` is none, or the
+    /// kernel refuses the program. What is attached stays as it is.
     pub fn open(options: &OpenOptions) -> Result<Self> {
         check_kernel()?;
         let sizes = options.sizes;
         let mut pins = None;
+        let mut lock = None;
         let mut adopted = false;
         let mut takeover = None;
         if let Some(bpffs) = &options.bpffs {
+            // First of all, so that of two daemons the second changes nothing.
+            lock = Some(PinLock::take(bpffs)?);
             let pins = pins.insert(place(bpffs, &sizes)?);
             pins.prepare()?;
             let begun = takeover.insert(Takeover::begin(pins, &sizes)?);
@@ -96,7 +99,7 @@ impl Xdp {
         let meters = Meters::of(&programs.ebpf)?;
         let maps = KernelMaps::new(&mut programs.ebpf)?;
         Ok(Self {
-            attacher: Attacher::new(programs, meters, pins, sizes, (takeover, gate)),
+            attacher: Attacher::new(programs, meters, pins.zip(lock), sizes, (takeover, gate)),
             maps,
             adopted,
             sizes,

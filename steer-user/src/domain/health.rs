@@ -17,6 +17,16 @@ pub enum State {
     Down,
 }
 
+impl std::fmt::Display for State {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(match self {
+            Self::Unknown => "unknown",
+            Self::Up => "up",
+            Self::Down => "down",
+        })
+    }
+}
+
 /// A change of a backend's state.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Transition {

@@ -28,7 +28,8 @@ impl Histogram {
     }
 
     /// What is in a reading of the kernel's counts since one before.
-    fn since(now: &Counts, before: &Counts) -> Self {
+    #[must_use]
+    pub fn since(now: &Counts, before: &Counts) -> Self {
         if now == before {
             return Self::default();
         }
@@ -130,7 +131,7 @@ impl Latencies {
 }
 
 /// One of the kernel's histograms.
-type Counts = [u32; BUCKETS as usize];
+pub type Counts = [u32; BUCKETS as usize];
 
 /// How long "recent" is, in readings.
 const RECENT: usize = 6;
@@ -185,6 +186,12 @@ impl Readings {
     #[must_use]
     pub fn total(&self) -> &Latencies {
         &self.total
+    }
+
+    /// How many readings [`Self::recent`] consists of.
+    #[must_use]
+    pub fn recent_readings(&self) -> usize {
+        self.recent.len()
     }
 
     /// Those of the last readings: a minute's, as they are taken every ten seconds.

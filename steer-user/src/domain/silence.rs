@@ -10,6 +10,8 @@ use std::time::{Duration, Instant};
 
 use serde::{Deserialize, Serialize};
 
+use super::outliers::Outlier;
+
 /// So much has to be asked within [`TOGETHER`] before silence says anything.
 const ASKED: u64 = 4;
 /// What was asked longer ago than this, with little else, says nothing.
@@ -59,6 +61,12 @@ pub struct Around {
     /// Its probes say that it is well.
     #[serde(default, skip_serializing_if = "is_false")]
     pub well: bool,
+    /// A connection of this node's own can tell whether it refuses connections.
+    #[serde(default, skip_serializing_if = "is_false")]
+    pub confirmable: bool,
+    /// It fails much more often than its peers.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub outlier: Option<Outlier>,
 }
 
 impl Traffic {
@@ -137,6 +145,8 @@ pub struct Silence<T = Instant> {
     alone: bool,
     /// Probes found something, too.
     confirmed: bool,
+    /// When its clients were answered last.
+    answered_at: Option<T>,
 }
 
 impl<T> Default for Silence<T> {
@@ -152,6 +162,7 @@ impl<T> Default for Silence<T> {
             silent: false,
             alone: false,
             confirmed: false,
+            answered_at: None,
         }
     }
 }
@@ -171,7 +182,14 @@ impl<T: Copy> Silence<T> {
             silent: self.silent,
             alone: self.alone,
             confirmed: self.confirmed,
+            answered_at: self.answered_at.map(&clock),
         }
+    }
+
+    /// When its clients were answered last, by more than the begin of an answer.
+    #[must_use]
+    pub fn answered_at(&self) -> Option<T> {
+        self.answered_at
     }
 
     /// Whether something was asked that is not answered.
@@ -193,6 +211,7 @@ impl Silence {
         let asked = self.traffic.asked(around.direct);
         self.confirmed |= self.silent && !around.well;
         if self.is_answer(new, around.direct, now) {
+            self.answered_at = Some(now);
             let heard = self.traffic.heard(around.direct);
             return self.answered(asked, heard, now).then_some(Change::Answers);
         }
@@ -226,6 +245,7 @@ impl Silence {
             longest: self.longest,
             explained: self.explained,
             turned: self.turned,
+            answered_at: self.answered_at,
             ..Self::default()
         };
     }

@@ -128,6 +128,7 @@ pub fn fate(dataplane: &dyn Dataplane, question: &PacketQuestion) -> Fate {
     tables.now_ms.set(now_ms());
     tables.now_ns.set(now_ns());
     tables.now_fine.set(now_ns());
+    tables.use_kernel(question.interface);
     let admission = tables.admission.borrow().clone();
     let mut met = Met::default();
     loop {
@@ -214,6 +215,9 @@ fn verdict(fate: &Fate, words: &Words<'_>, gue: Option<u16>) -> String {
         (Some(DropReason::Reset), ..) => "answered with a TCP reset".to_owned(),
         (Some(DropReason::TooBig), ..) => {
             "answered with an ICMP error: it is too big for the way to its backend".to_owned()
+        }
+        (Some(DropReason::TtlExpired), ..) => {
+            "answered with an ICMP error: its TTL ends here".to_owned()
         }
         (Some(reason), ..) => format!("answered: {}", reason.name()),
         (None, Some(member), _) => format!("sent to {}", words.member(member)),

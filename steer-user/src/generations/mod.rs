@@ -11,7 +11,7 @@ use std::{path::PathBuf, time::SystemTime};
 
 use serde::{Deserialize, Serialize};
 
-pub use self::standing::{Standing, Trial};
+pub use self::standing::{Outcome, Standing, Trial};
 pub use self::start::{Started, start};
 pub use self::store::Store;
 use crate::config::{ConfigError, Document};
@@ -48,6 +48,9 @@ pub struct Entry {
     pub file: PathBuf,
     /// SHA-256 of the document.
     pub fingerprint: String,
+    /// Outcome of its application.
+    #[serde(default)]
+    pub outcome: Outcome,
     /// What is wrong with it: it cannot be gone back to.
     pub damage: Option<String>,
 }
@@ -84,6 +87,9 @@ pub enum StateError {
         /// What to do.
         todo: &'static str,
     },
+    /// The file that says which generation counts is gone.
+    #[error("{}: it is gone; the standing before it is taken", .0.display())]
+    Lost(PathBuf),
     /// There is no such generation.
     #[error("generation {0} is not kept; `steer config history` lists those that are")]
     Unknown(u64),

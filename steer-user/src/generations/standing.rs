@@ -1,6 +1,9 @@
 //! Which generation counts.
 
-use std::time::{Duration, SystemTime};
+use std::{
+    collections::BTreeSet,
+    time::{Duration, SystemTime},
+};
 
 use serde::{Deserialize, Serialize};
 
@@ -14,6 +17,37 @@ pub struct Standing {
     /// Fingerprint of the daemon's own configuration file when somebody last decided: one that has
     /// not changed since does not undo what was decided.
     pub file: String,
+    /// Generations that nobody confirmed in time, or that somebody went back from: a rollback without a
+    /// number passes over them.
+    #[serde(default)]
+    pub reverted: BTreeSet<u64>,
+}
+
+/// Outcome of a generation.
+#[derive(
+    Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, schemars::JsonSchema,
+)]
+#[serde(rename_all = "snake_case")]
+pub enum Outcome {
+    /// Confirmed, or applied without a confirm window.
+    #[default]
+    Applied,
+    /// To be confirmed.
+    Pending,
+    /// Not confirmed in time, or rolled back from.
+    Reverted,
+}
+
+impl Outcome {
+    /// Its name in lists.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Applied => "applied",
+            Self::Pending => "pending",
+            Self::Reverted => "reverted",
+        }
+    }
 }
 
 /// A generation that is taken back unless somebody confirms it.
@@ -39,6 +73,19 @@ impl Standing {
             confirmed: number,
             trial: None,
             file,
+            reverted: BTreeSet::new(),
+        }
+    }
+
+    /// Outcome of a generation.
+    #[must_use]
+    pub fn outcome(&self, number: u64) -> Outcome {
+        if self.trial.as_ref().is_some_and(|t| t.number == number) {
+            Outcome::Pending
+        } else if self.reverted.contains(&number) {
+            Outcome::Reverted
+        } else {
+            Outcome::Applied
         }
     }
 

@@ -10,9 +10,10 @@ use std::{
     time::SystemTime,
 };
 
+use serde::Serialize;
 use tracing::warn;
 
-use super::{Entry, Generation, History, Standing, StateError};
+use super::{Entry, Generation, History, Outcome, Standing, StateError};
 use crate::{config::Document, durable};
 
 const STANDING: &str = "standing.json";
@@ -20,7 +21,7 @@ const STANDING: &str = "standing.json";
 const BEFORE: &str = "standing.before";
 
 /// The generations of a state directory.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct Store {
     folder: PathBuf,
     keep: usize,
@@ -28,33 +29,38 @@ pub struct Store {
 }
 
 impl Store {
-    /// Opens the generations of a state directory, of which `keep` are kept. Nothing is written.
+    /// Opens the generations of a state directory, of which `keep` are kept. Nothing is written. Where the
+    /// standing is lost, the one before it counts.
     ///
     /// # Errors
     /// If there is a standing that cannot be read.
     pub fn open(state: &Path, keep: usize) -> Result<Self, StateError> {
         let folder = state.join("generations");
         let path = folder.join(STANDING);
-        let standing = match fs::read(&path) {
-            Ok(text) => Some(serde_json::from_slice(&text).map_err(|e| damaged(&path, &e))?),
-            Err(error) if error.kind() == io::ErrorKind::NotFound => None,
-            Err(error) => return Err(failed(&path, error)),
+        let found = match standing(&path)? {
+            Some(standing) => Some(standing),
+            // Only a file that was lost leaves the one before without it.
+            None => standing(&folder.join(BEFORE)).unwrap_or_default(),
         };
         Ok(Self {
             folder,
             keep: keep.max(1),
-            standing,
+            standing: found,
         })
     }
 
-    /// As [`Self::open`]; a standing that cannot be read is put aside, so that no later start
-    /// stumbles over it. The second value says so.
+    /// As [`Self::open`]; a standing that cannot be read is put aside, and the one before it counts. The
+    /// second value says what was wrong.
     ///
     /// # Errors
     /// If it cannot be put aside.
     pub fn recover(state: &Path, keep: usize) -> Result<(Self, Option<StateError>), StateError> {
         match Self::open(state, keep) {
-            Ok(store) => Ok((store, None)),
+            Ok(store) => {
+                let path = store.folder.join(STANDING);
+                let is_lost = store.standing.is_some() && !path.exists();
+                Ok((store, is_lost.then_some(StateError::Lost(path))))
+            }
             Err(error) => {
                 let path = state.join("generations").join(STANDING);
                 let aside = path.with_extension("damaged");
@@ -81,7 +87,7 @@ impl Store {
     /// If it is not there, or not as it was written.
     pub fn generation(&self, number: u64) -> Result<Generation, StateError> {
         let path = self.path(number);
-        let text = fs::read(&path).map_err(|error| match error.kind() {
+        let text = durable::read(&path).map_err(|error| match error.kind() {
             io::ErrorKind::NotFound => StateError::Unknown(number),
             _ => failed(&path, error),
         })?;
@@ -101,6 +107,10 @@ impl Store {
     /// # Errors
     /// If the folder cannot be read.
     pub fn history(&self) -> Result<History, StateError> {
+        let outcome = |number| {
+            let standing = self.standing.as_ref();
+            standing.map_or(Outcome::Applied, |standing| standing.outcome(number))
+        };
         let entry = |number| match self.generation(number) {
             Ok(found) => Entry {
                 number,
@@ -108,6 +118,7 @@ impl Store {
                 by: found.by,
                 file: found.document.path().to_owned(),
                 fingerprint: found.fingerprint,
+                outcome: outcome(number),
                 damage: None,
             },
             Err(error) => Entry {
@@ -116,6 +127,7 @@ impl Store {
                 by: String::new(),
                 file: PathBuf::new(),
                 fingerprint: String::new(),
+                outcome: outcome(number),
                 damage: Some(error.to_string()),
             },
         };
@@ -125,14 +137,18 @@ impl Store {
         })
     }
 
-    /// The newest generation that is older than the one in use.
+    /// The newest generation that is older than the one in use and was not reverted.
     ///
     /// # Errors
     /// If the folder cannot be read.
     pub fn before(&self) -> Result<Option<u64>, StateError> {
         let current = self.standing.as_ref().map(Standing::current);
+        let reverted = self.standing.as_ref().map(|standing| &standing.reverted);
         let mut numbers = self.numbers()?.into_iter().rev();
-        Ok(numbers.find(|number| current.is_some_and(|current| *number < current)))
+        Ok(numbers.find(|number| {
+            current.is_some_and(|current| *number < current)
+                && reverted.is_none_or(|reverted| !reverted.contains(number))
+        }))
     }
 
     /// Writes a new generation. It does not count before [`Self::stand`] says so.
@@ -145,20 +161,42 @@ impl Store {
         by: &str,
         now: SystemTime,
     ) -> Result<Generation, StateError> {
+        let fingerprint = document.fingerprint();
+        Ok(Generation {
+            number: self.add_shared(&document, &fingerprint, by, now)?,
+            made: now,
+            by: by.to_owned(),
+            fingerprint,
+            document,
+        })
+    }
+
+    /// As [`Self::add`], of a document whose fingerprint is known; returns the number.
+    ///
+    /// # Errors
+    /// As [`Self::add`].
+    pub fn add_shared(
+        &mut self,
+        document: &Document,
+        fingerprint: &str,
+        by: &str,
+        now: SystemTime,
+    ) -> Result<u64, StateError> {
         durable::folder(&self.folder).map_err(|e| failed(&self.folder, e))?;
         let newest = self.numbers()?.last().copied().unwrap_or(0);
         let standing = self.standing.as_ref().map_or(0, Standing::current);
-        let generation = Generation {
-            number: newest.max(standing) + 1,
+        let number = newest.max(standing) + 1;
+        let path = self.path(number);
+        let generation = GenerationRef {
+            number,
             made: now,
-            by: by.to_owned(),
-            fingerprint: document.fingerprint(),
+            by,
+            fingerprint,
             document,
         };
-        let path = self.path(generation.number);
         let text = serde_json::to_vec(&generation).map_err(|e| damaged(&path, &e))?;
         durable::replace(&path, &text).map_err(|e| failed(&path, e))?;
-        Ok(generation)
+        Ok(number)
     }
 
     /// Takes a generation away that never counted.
@@ -173,6 +211,7 @@ impl Store {
     /// # Errors
     /// If it cannot be written; then what counted before still does.
     pub fn stand(&mut self, standing: Standing) -> Result<(), StateError> {
+        let standing = self.with_reverted(standing);
         let path = self.folder.join(STANDING);
         let before = self.folder.join(BEFORE);
         let text = serde_json::to_vec(&standing).map_err(|e| damaged(&path, &e))?;
@@ -208,7 +247,26 @@ impl Store {
 
     /// Takes a standing for what counts though it could not be written.
     pub(super) fn assume(&mut self, standing: Standing) {
-        self.standing = Some(standing);
+        self.standing = Some(self.with_reverted(standing));
+    }
+
+    /// A standing that also names the generations that were reverted up to now: those that were on trial and
+    /// are not in use any more, and those that somebody went back from.
+    fn with_reverted(&self, mut standing: Standing) -> Standing {
+        let current = standing.current();
+        if let Some(before) = &self.standing {
+            standing.reverted.extend(&before.reverted);
+            let left = before.current();
+            let unconfirmed = before.trial.is_some() && left != current;
+            if unconfirmed || current < left {
+                standing.reverted.insert(left);
+            }
+        }
+        standing.reverted.remove(&current);
+        if let Ok(kept) = self.numbers() {
+            standing.reverted.retain(|number| kept.contains(number));
+        }
+        standing
     }
 
     fn path(&self, number: u64) -> PathBuf {
@@ -250,6 +308,28 @@ impl Store {
         if let Err(error) = remove(&self.path(number)) {
             warn!(number, %error, "an old generation stays");
         }
+    }
+}
+
+/// A [`Generation`] as it is written.
+#[derive(Serialize)]
+struct GenerationRef<'g> {
+    number: u64,
+    #[serde(with = "humantime_serde")]
+    made: SystemTime,
+    by: &'g str,
+    fingerprint: &'g str,
+    document: &'g Document,
+}
+
+/// The standing that a file says; `None` if there is no such file.
+fn standing(path: &Path) -> Result<Option<Standing>, StateError> {
+    match durable::read(path) {
+        Ok(text) => serde_json::from_slice(&text)
+            .map(Some)
+            .map_err(|error| damaged(path, &error)),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+        Err(error) => Err(failed(path, error)),
     }
 }
 

@@ -139,10 +139,87 @@ fn a_flipped_byte_is_noticed() {
     let path = bench.0.path().join("generations/standing.json");
     fs::write(&path, "{").unwrap();
     assert!(Store::open(bench.0.path(), 3).is_err());
+    // What counted before is taken.
     let (store, said) = Store::recover(bench.0.path(), 3).unwrap();
-    assert!(store.standing().is_none());
+    assert_eq!(store.standing().unwrap().current(), 2);
     assert!(said.unwrap().to_string().contains("standing.json"));
     assert!(Store::open(bench.0.path(), 3).is_ok());
+}
+
+#[test]
+fn a_lost_standing_takes_the_one_before() {
+    let bench = Bench::new();
+    let mut store = bench.store();
+    apply(&mut store, 1, None);
+    apply(&mut store, 2, None);
+    fs::remove_file(bench.0.path().join("generations/standing.json")).unwrap();
+    let (store, said) = Store::recover(bench.0.path(), 3).unwrap();
+    assert_eq!(store.standing().unwrap().current(), 1);
+    assert!(said.unwrap().to_string().contains("it is gone"));
+    // The file said nothing else then, and is not taken for a change.
+    let (port, number, _) = bench.start(Ok(document(1)), NOW);
+    assert_eq!((port, number), (1, Some(1)));
+}
+
+#[test]
+fn what_was_reverted_is_passed_over() {
+    let bench = Bench::new();
+    let mut store = bench.store();
+    apply(&mut store, 1, None);
+    apply(&mut store, 2, Some(MINUTE));
+    assert_eq!(
+        outcomes(&store),
+        [(2, Outcome::Pending), (1, Outcome::Applied)]
+    );
+    // Nobody confirms it.
+    store.stand(Standing::confirmed(1, String::new())).unwrap();
+    apply(&mut store, 3, None);
+    let store = bench.store();
+    assert_eq!(
+        outcomes(&store),
+        [
+            (3, Outcome::Applied),
+            (2, Outcome::Reverted),
+            (1, Outcome::Applied)
+        ]
+    );
+    assert_eq!(store.before().unwrap(), Some(1));
+}
+
+#[test]
+fn what_somebody_went_back_from_is_reverted_until_it_is_used_again() {
+    let bench = Bench::new();
+    let mut store = bench.store();
+    for port in 1..=3 {
+        apply(&mut store, port, None);
+    }
+    store.stand(Standing::confirmed(2, String::new())).unwrap();
+    assert_eq!(outcomes(&store)[0], (3, Outcome::Reverted));
+    assert_eq!(store.before().unwrap(), Some(1));
+    apply(&mut store, 4, None);
+    assert_eq!(store.before().unwrap(), Some(2));
+    store.stand(Standing::confirmed(3, String::new())).unwrap();
+    assert_eq!(
+        outcomes(&store),
+        [
+            (4, Outcome::Reverted),
+            (3, Outcome::Applied),
+            (2, Outcome::Applied)
+        ]
+    );
+    // A pending one that is confirmed was not reverted.
+    let pending = apply(&mut store, 5, Some(MINUTE));
+    store
+        .stand(Standing::confirmed(pending, String::new()))
+        .unwrap();
+    assert_eq!(outcomes(&store)[0], (5, Outcome::Applied));
+    assert_eq!(store.before().unwrap(), Some(3));
+}
+
+/// Outcomes of all that are kept, the newest first.
+fn outcomes(store: &Store) -> Vec<(u64, Outcome)> {
+    let entries = store.history().unwrap().generations.into_iter();
+    entries.map(|entry| (entry.number, entry.outcome)).collect()
 }
 
 #[test]

@@ -10,6 +10,8 @@ use serde::{Deserialize, Serialize};
 use crate::{
     domain::{
         balance::{self, Cause, Pool, Settings, State, Tier},
+        confirmation,
+        evidence::{self, Inputs},
         health::{self, Health},
         loss::Loss,
         passive::{Counts, Verdict, Written},
@@ -142,6 +144,26 @@ pub enum Event {
         around: Around,
         /// What follows.
         verdict: Verdict,
+    },
+    /// A connection of this node's own confirmed or contradicted what packets look like.
+    OwnConnection {
+        /// The backend.
+        backend: String,
+        /// What was known before.
+        before: Written,
+        /// How it ended.
+        outcome: confirmation::Outcome,
+        /// What follows.
+        verdict: Verdict,
+    },
+    /// What is concluded from all signals of a backend changed.
+    Verdict {
+        /// The backend.
+        backend: String,
+        /// All that it depends on.
+        inputs: Inputs,
+        /// The conclusion.
+        verdict: evidence::Verdict,
     },
     /// So many backends of a policy's pools are out that probes are not believed, or no longer.
     Panic {
@@ -286,6 +308,17 @@ pub struct Judged {
     /// What is left open of it since its last probe failed.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub doubt: Option<Doubt>,
+    /// What was concluded from all signals, at the time of the event.
+    #[serde(default, skip_serializing_if = "is_serving")]
+    pub verdict: evidence::Verdict,
+}
+
+#[expect(
+    clippy::trivially_copy_pass_by_ref,
+    reason = "serde hands out references"
+)]
+fn is_serving(verdict: &evidence::Verdict) -> bool {
+    *verdict == evidence::Verdict::Serving
 }
 
 /// A probe, with what of it decides.

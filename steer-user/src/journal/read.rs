@@ -6,6 +6,7 @@ use std::{
 };
 
 use super::{Record, line};
+use crate::durable;
 
 /// Files of a journal with the number of their first line, the oldest first.
 pub(super) fn files(folder: &Path) -> io::Result<Vec<(u64, PathBuf)>> {
@@ -233,7 +234,7 @@ impl Iterator for Lines {
                 return Some(Ok(line));
             }
             let (_, path) = self.files.next()?;
-            let text = match fs::read(&path) {
+            let text = match durable::read(&path) {
                 Ok(text) => text,
                 // Rotated away meanwhile.
                 Err(error) if error.kind() == io::ErrorKind::NotFound => continue,

@@ -230,5 +230,5 @@ impl Writer {
 fn open(path: &Path) -> io::Result<File> {
     let mut options = OpenOptions::new();
     options.read(true).append(true).create(true).mode(0o600);
-    options.open(path)
+    durable::open(&mut options, path)
 }

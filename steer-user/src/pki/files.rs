@@ -62,15 +62,23 @@ fn certificates(path: &Path) -> Result<Vec<CertificateDer<'static>>, PkiError> {
         .collect::<Result<_, _>>()
         .map_err(|e| bad(e.to_string()))?;
     if found.is_empty() {
-        return Err(bad("no certificate in it".to_owned()));
+        let reason = match pem.contains("PRIVATE KEY-----") {
+            true => "it is a private key, and not a certificate",
+            false => "no certificate in it",
+        };
+        return Err(bad(reason.to_owned()));
     }
     Ok(found)
 }
 
 pub(super) fn read(path: &Path) -> Result<String, PkiError> {
-    fs::read_to_string(path).map_err(|source| PkiError::Io {
+    let bytes = fs::read(path).map_err(|source| PkiError::Io {
         path: path.to_owned(),
         source,
+    })?;
+    String::from_utf8(bytes).map_err(|_| PkiError::Pem {
+        path: path.to_owned(),
+        reason: "it is no text".to_owned(),
     })
 }
 

@@ -150,6 +150,17 @@ pub(crate) fn verify(
     verify_at(credentials, roots, kind, path, UnixTime::now())
 }
 
+/// Whether the key is that of the first certificate; a key that cannot be used is none.
+pub(crate) fn keys_match(credentials: &Credentials) -> bool {
+    let provider = ring::default_provider();
+    let key = credentials.key.clone_key();
+    let Ok(key) = provider.key_provider.load_private_key(key) else {
+        return false;
+    };
+    let pair = CertifiedKey::new(credentials.chain.clone(), key);
+    pair.keys_match().is_ok()
+}
+
 /// As [`verify`], at some time.
 pub(crate) fn verify_at(
     credentials: &Credentials,

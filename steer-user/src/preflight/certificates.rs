@@ -14,10 +14,12 @@ use rustls::{
 };
 use x509_parser::prelude::{FromDer as _, X509Certificate};
 
-use super::Finding;
+use super::{Finding, Severity};
 use crate::{
-    config::Config,
-    pki::{Credentials, Identity, IdentityKind, load_credentials, load_roots, verify_at},
+    config::{CidLayout, Config},
+    pki::{
+        Credentials, Identity, IdentityKind, keys_match, load_credentials, load_roots, verify_at,
+    },
 };
 
 /// A certificate that ends within this time is worth a word.
@@ -27,6 +29,28 @@ pub(super) fn check(config: &Config, now: SystemTime) -> Vec<Finding> {
     let all = held(config);
     let mut findings: Vec<Finding> = all.iter().flat_map(|held| held.check(now)).collect();
     findings.extend(collector(config, now));
+    findings.extend(config.quic.iter().filter_map(connection_ids));
+    findings
+}
+
+/// The key of encrypted connection ids, without which a configuration is not applied.
+fn connection_ids(layout: &CidLayout) -> Option<Finding> {
+    let error = layout.key().err()?;
+    let section = format!("[[quic]] of rotation {}", layout.rotation);
+    let todo = "put the servers' key there: without it the configuration is not applied";
+    Some(Finding::new(section, error.to_string()).fatal().todo(todo))
+}
+
+/// Finds what of certificates is fatal wherever the configuration is looked at, as far as their files are there.
+pub(super) fn unusable(config: &Config, now: SystemTime) -> Vec<Finding> {
+    let here = |held: &Held<'_>| {
+        [held.ca, held.cert, held.key]
+            .iter()
+            .all(|file| file.exists())
+    };
+    let held = held(config).into_iter().filter(here);
+    let mut findings: Vec<Finding> = held.flat_map(|held| held.check(now)).collect();
+    findings.retain(|finding| finding.severity == Severity::Fatal);
     findings
 }
 
@@ -103,19 +127,29 @@ impl Held<'_> {
         let mut findings = Vec::new();
         let roots = load_roots(self.ca);
         if let Err(error) = &roots {
-            findings.push(self.unusable("ca", error));
+            let finding = self.unusable("ca", error);
+            findings.push(finding.of_key(self.table(), "ca"));
         }
         findings.extend(self.authority_ends(now));
         let credentials = match load_credentials(self.cert, self.key) {
             Ok(credentials) => credentials,
             Err(error) => {
-                findings.push(self.unusable("cert and key", &error));
+                let of_cert = error
+                    .to_string()
+                    .starts_with(&self.cert.display().to_string());
+                let key = if of_cert { "cert" } else { "key" };
+                let finding = self.unusable("cert and key", &error);
+                findings.push(finding.of_key(self.table(), key));
                 return findings;
             }
         };
         let Some(certificate) = credentials.chain.first() else {
             return findings;
         };
+        if !keys_match(&credentials) {
+            findings.push(self.wrong_pair());
+            return findings;
+        }
         let other = self.identity(certificate);
         if let (None, Ok(roots)) = (&other, roots) {
             findings.extend(self.unfit(&credentials, roots, now));
@@ -138,6 +172,28 @@ impl Held<'_> {
             _ => finding
                 .todo("without it no backend can be probed: `steer pki issue node` makes it")
                 .fatal(),
+        }
+    }
+
+    /// Nobody takes a certificate without its own key.
+    fn wrong_pair(&self) -> Finding {
+        let (key, cert) = (self.key.display(), self.cert.display());
+        let what = format!("{key} is of another certificate than {cert}");
+        let finding = Finding::new(format!("{} key", self.section), what)
+            .fix(self.issue())
+            .todo("name the key that was made with it")
+            .of_key(self.table(), "key");
+        match self.kind {
+            IdentityKind::Api => finding,
+            _ => finding.fatal(),
+        }
+    }
+
+    /// The section without brackets.
+    fn table(&self) -> &'static str {
+        match self.kind {
+            IdentityKind::Api => "api",
+            _ => "probe",
         }
     }
 

@@ -5,6 +5,8 @@ use std::{io, mem, net::UdpSocket, os::fd::AsRawFd as _};
 
 const SIOCETHTOOL: libc::c_ulong = 0x8946;
 const GDRVINFO: u32 = 0x03;
+const GTSO: u32 = 0x1e;
+const GGSO: u32 = 0x23;
 const GFLAGS: u32 = 0x25;
 const GGRO: u32 = 0x2b;
 const FLAG_RXVLAN: u32 = 1 << 8;
@@ -34,6 +36,10 @@ pub struct Offloads {
     pub lro: bool,
     /// VLAN tags are taken off by the card.
     pub rxvlan: bool,
+    /// The card cuts what TCP sends into packets.
+    pub tso: bool,
+    /// The kernel does so, behind all else.
+    pub gso: bool,
 }
 
 /// The name of the driver. Not every interface has one.
@@ -54,6 +60,8 @@ pub(super) fn offloads(interface: &str) -> io::Result<Offloads> {
         gro: value(interface, GGRO)? != 0,
         lro: flags & FLAG_LRO != 0,
         rxvlan: flags & FLAG_RXVLAN != 0,
+        tso: value(interface, GTSO)? != 0,
+        gso: value(interface, GGSO)? != 0,
     })
 }
 

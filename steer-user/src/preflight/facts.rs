@@ -15,7 +15,7 @@ use nix::{
     unistd::{Group, User},
 };
 
-use super::{Link, Offloads, System, ethtool, links};
+use super::{Link, Offloads, System, Way, ethtool, links};
 use crate::{
     config::{Config, Principal},
     dataplane::Pins,
@@ -49,7 +49,8 @@ pub struct Facts {
     pub links: BTreeMap<String, Link>,
     /// Drivers of the configuration's interfaces, those that have one.
     pub drivers: BTreeMap<String, String>,
-    /// What these interfaces do to packets before a program sees them.
+    /// Offloads of these interfaces, of those that belong to them, and of other ends of veth, which come before a
+    /// program sees them.
     pub offloads: BTreeMap<String, Offloads>,
     /// Whether they look at where packets come from: 1 is strict, 2 loose.
     pub rp_filter: BTreeMap<String, u8>,
@@ -59,6 +60,12 @@ pub struct Facts {
     pub attached: Vec<String>,
     /// Backends' addresses whose next hop does not answer, as far as it was asked.
     pub unresolved: BTreeSet<IpAddr>,
+    /// The way to each backend, as the kernel's routing has it.
+    pub ways: BTreeMap<IpAddr, Way>,
+    /// TCP addresses that processes of this host listen at.
+    pub listeners: Vec<SocketAddr>,
+    /// Reason for which the state directory cannot be written, if it cannot.
+    pub state_refused: Option<String>,
     /// The kernel, and this process.
     pub system: System,
 }
@@ -92,6 +99,7 @@ impl Facts {
             let find = || route(backend.address).map_err(|error| error.to_string());
             routes.entry(backend.address).or_insert_with(find);
         }
+        let links = links::links().unwrap_or_default();
         let number = |name: &str| fs::read_to_string(format!("/proc/sys/net/ipv4/{name}"));
         let local = number("ip_local_port_range").ok();
         let reserved = number("ip_local_reserved_ports").unwrap_or_default();
@@ -109,15 +117,30 @@ impl Facts {
             bpffs: is_bpffs(&config.node.bpffs.join("steer"))
                 .or_else(|_| is_bpffs(&config.node.bpffs))
                 .ok(),
-            links: links::links().unwrap_or_default(),
             drivers: of_interfaces(config, |name| ethtool::driver(name).ok()),
-            offloads: of_interfaces(config, |name| ethtool::offloads(name).ok()),
+            offloads: offloads(config, &links),
+            ways: ways(config),
+            listeners: listeners(),
+            state_refused: refused(&config.node.state_dir).map(|error| error.to_string()),
+            links,
             rp_filter: of_interfaces(config, rp_filter),
             forwarding: of_interfaces(config, |name| Some(setting(name, "forwarding")? != 0)),
-            attached: Pins::new(&config.node.bpffs).interfaces(),
+            attached: Pins::new(&config.node.bpffs).attached(),
             unresolved: BTreeSet::new(),
             system: System::read(),
         }
+    }
+
+    /// The links that belong to a bond or a bridge.
+    pub(super) fn ports<'f>(&'f self, name: &'f str) -> impl Iterator<Item = &'f str> {
+        let belongs = move |link: &&Link| link.controller.as_deref() == Some(name);
+        let ports = self.links.iter().filter(move |(_, link)| belongs(link));
+        ports.map(|(name, _)| name.as_str())
+    }
+
+    /// The kind of a link; empty for a network card.
+    pub(super) fn kind(&self, name: &str) -> &str {
+        self.links.get(name).map_or("", |link| link.kind.as_str())
     }
 
     /// Finds out which backends' next hops answer.
@@ -133,6 +156,92 @@ fn of_interfaces<T>(config: &Config, find: impl Fn(&str) -> Option<T>) -> BTreeM
     names
         .filter_map(|name| Some((name.clone(), find(name)?)))
         .collect()
+}
+
+/// Offloads of the configuration's interfaces, of what belongs to them, and of other ends of veth.
+fn offloads(config: &Config, links: &BTreeMap<String, Link>) -> BTreeMap<String, Offloads> {
+    let named = &config.node.interfaces;
+    let ports = links.iter().filter(|(_, link)| {
+        link.controller
+            .as_ref()
+            .is_some_and(|owner| named.contains(owner))
+    });
+    let peers = named
+        .iter()
+        .filter_map(|name| links.get(name)?.peer.as_ref());
+    let all = named.iter().chain(ports.map(|(name, _)| name)).chain(peers);
+    all.filter_map(|name| Some((name.clone(), ethtool::offloads(name).ok()?)))
+        .collect()
+}
+
+fn ways(config: &Config) -> BTreeMap<IpAddr, Way> {
+    let addresses = config.backends.iter().map(|backend| backend.address);
+    let found = links::ways(&addresses.collect()).unwrap_or_default();
+    let way = |(interface, on_link): (u32, bool)| {
+        let interface = name_of(interface)?;
+        let flag = |key: &str| {
+            let all = setting("all", key).unwrap_or(0);
+            setting(&interface, key).unwrap_or(0).max(all) != 0
+        };
+        Some(Way {
+            forwards: setting(&interface, "forwarding") == Some(1),
+            accepts_local: flag("accept_local"),
+            interface,
+            on_link,
+        })
+    };
+    let ways = found.into_iter();
+    ways.filter_map(|(address, found)| Some((address, way(found)?)))
+        .collect()
+}
+
+fn name_of(index: u32) -> Option<String> {
+    nix::net::if_::if_indextoname(index)
+        .ok()?
+        .into_string()
+        .ok()
+}
+
+fn listeners() -> Vec<SocketAddr> {
+    let tables = ["tcp", "tcp6"].map(|name| fs::read_to_string(format!("/proc/net/{name}")));
+    let texts = tables.into_iter().flatten();
+    texts.flat_map(|text| listening(&text)).collect()
+}
+
+/// Sockets that listen, of a table of proc_net(5): addresses are words in the host's byte order.
+pub(super) fn listening(table: &str) -> Vec<SocketAddr> {
+    /// `TCP_LISTEN` of `net/tcp_states.h`.
+    const LISTEN: &str = "0A";
+    let socket = |line: &str| {
+        let mut words = line.split_whitespace().skip(1);
+        let (local, _, state) = (words.next()?, words.next()?, words.next()?);
+        let (address, port) = local.split_once(':')?;
+        let port = u16::from_str_radix(port, 16)
+            .ok()
+            .filter(|_| state == LISTEN)?;
+        let mut bytes = Vec::new();
+        for at in (0..address.len()).step_by(8) {
+            let word = u32::from_str_radix(address.get(at..at + 8)?, 16).ok()?;
+            bytes.extend(word.to_ne_bytes());
+        }
+        let ip = match <[u8; 4]>::try_from(&bytes[..]) {
+            Ok(v4) => IpAddr::from(v4),
+            Err(_) => IpAddr::from(<[u8; 16]>::try_from(&bytes[..]).ok()?),
+        };
+        Some(SocketAddr::new(ip, port))
+    };
+    table.lines().filter_map(socket).collect()
+}
+
+/// Returns why a folder cannot be written, or made where it is not there; by access(2), which changes nothing.
+fn refused(folder: &Path) -> Option<io::Error> {
+    let there = folder.ancestors().find(|path| path.exists())?;
+    let path = CString::new(there.as_os_str().as_bytes()).ok()?;
+    // SAFETY: a string that ends with 0.
+    match unsafe { libc::access(path.as_ptr(), libc::W_OK | libc::X_OK) } {
+        0 => None,
+        _ => Some(io::Error::last_os_error()),
+    }
 }
 
 fn setting(interface: &str, key: &str) -> Option<u8> {

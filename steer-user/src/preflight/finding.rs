@@ -54,6 +54,9 @@ pub struct Finding {
     /// The command that mends it, if there is one.
     #[serde(default)]
     pub fix: Option<String>,
+    /// Section and key of the configuration that it is about, if it is one.
+    #[serde(skip)]
+    pub key: Option<(&'static str, &'static str)>,
 }
 
 impl Finding {
@@ -65,6 +68,14 @@ impl Finding {
             what: what.into(),
             todo: String::new(),
             fix: None,
+            key: None,
+        }
+    }
+
+    pub(super) fn of_key(self, section: &'static str, key: &'static str) -> Self {
+        Self {
+            key: Some((section, key)),
+            ..self
         }
     }
 

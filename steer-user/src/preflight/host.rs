@@ -1,11 +1,11 @@
 //! Rules about the host and this process.
 
 use crate::{
-    config::{Config, Mode, XdpMode},
+    config::{Config, XdpMode},
     dataplane::{OLDEST_KERNEL, UPGRADE},
 };
 
-use super::{Facts, Finding};
+use super::{Facts, Finding, Link};
 
 /// Kinds of links whose packets native XDP never sees. tun is not among them: tap has the same kind.
 const WITHOUT_NATIVE: [&str; 5] = ["bridge", "macvlan", "vxlan", "dummy", "vlan"];
@@ -18,7 +18,7 @@ pub(super) fn of_host(config: &Config, facts: &Facts) -> Vec<Finding> {
     findings.extend(jit(facts));
     for name in &config.node.interfaces {
         findings.extend(link(name, config, facts));
-        findings.extend(offloads(name, config, facts));
+        findings.extend(offloads(name, facts));
         findings.extend(sysctls(name, facts));
     }
     findings
@@ -28,6 +28,7 @@ pub(super) fn of_host(config: &Config, facts: &Facts) -> Vec<Finding> {
 pub(super) fn of_process(config: &Config, facts: &Facts) -> Vec<Finding> {
     let mut findings: Vec<Finding> = capabilities(facts).into_iter().collect();
     findings.extend(files(config, facts));
+    findings.extend(state(config, facts));
     findings.extend(clock(facts));
     findings
 }
@@ -68,6 +69,7 @@ fn link(name: &str, config: &Config, facts: &Facts) -> Vec<Finding> {
         let todo = "name the interface below it, or write xdp_mode = \"generic\", which is slow";
         findings.push(Finding::new(&subject, what).todo(todo).fatal());
     }
+    findings.extend(deaf_veth(name, link, native, facts));
     let ours = facts.attached.iter().any(|attached| attached == name);
     if let Some(program) = link.program.filter(|_| !ours) {
         let what = format!("another XDP program is attached to it, number {program}");
@@ -81,7 +83,31 @@ fn link(name: &str, config: &Config, facts: &Facts) -> Vec<Finding> {
     findings
 }
 
-fn offloads(name: &str, config: &Config, facts: &Facts) -> Vec<Finding> {
+/// A veth whose other end may not take what a program sends.
+fn deaf_veth(name: &str, link: &Link, native: bool, facts: &Facts) -> Option<Finding> {
+    if !native || link.kind != "veth" {
+        return None;
+    }
+    let subject = format!("interface {name}");
+    let what = "frames that the program sends by it arrive only where its other end has an XDP program, or \
+                GRO for what came in elsewhere";
+    let Some(peer) = &link.peer else {
+        let todo = "where they do not arrive: `ethtool -K ... gro on` on its other end, in that one's namespace";
+        return Some(Finding::new(subject, what).todo(todo).note());
+    };
+    let has_program = facts
+        .links
+        .get(peer)
+        .is_some_and(|peer| peer.program.is_some());
+    let joins = facts
+        .offloads
+        .get(peer)
+        .is_some_and(|offloads| offloads.gro);
+    let fix = format!("ethtool -K {peer} gro on");
+    (!has_program && !joins).then(|| Finding::new(subject, what).fix(fix))
+}
+
+fn offloads(name: &str, facts: &Facts) -> Vec<Finding> {
     let Some(offloads) = facts.offloads.get(name) else {
         return Vec::new();
     };
@@ -91,21 +117,10 @@ fn offloads(name: &str, config: &Config, facts: &Facts) -> Vec<Finding> {
         let fix = format!("ethtool -K {name} {feature} off");
         findings.push(Finding::new(&subject, what).fix(fix));
     };
-    let generic = config.node.xdp_mode == XdpMode::Generic;
-    let encapsulates = config
-        .backends
-        .iter()
-        .any(|b| matches!(b.mode, Mode::Ipip | Mode::Gue));
     if offloads.lro {
         off(
             "lro",
             "lro is on: the card joins packets to some that are too big to be sent on",
-        );
-    }
-    if offloads.gro && generic && encapsulates {
-        off(
-            "gro",
-            "gro is on, and joins packets before generic XDP: they are too big with an outer header",
         );
     }
     if offloads.rxvlan && facts.links.get(name).is_some_and(|link| link.vlans) {
@@ -159,16 +174,35 @@ fn caps(names: &[&str]) -> String {
     names.iter().map(short).collect::<Vec<_>>().join(",+")
 }
 
-fn files(config: &Config, facts: &Facts) -> Option<Finding> {
+/// Files that probes open at most.
+#[must_use]
+pub fn probe_files(config: &Config) -> u64 {
     let probes = config.backends.iter().map(|b| b.probes.len() as u64);
     // An old connection may overlap a new one.
-    let needed = FILES + 2 * probes.sum::<u64>();
+    2 * probes.sum::<u64>()
+}
+
+fn files(config: &Config, facts: &Facts) -> Option<Finding> {
+    let needed = FILES + probe_files(config);
     let files = facts.system.files.filter(|files| *files < needed)?;
     let what = format!("{files} may be open, and probes of so many backends need {needed}");
     Some(
         Finding::new("open files", what)
             .fix(format!("ulimit -n {needed}"))
             .todo(format!("LimitNOFILE={needed} in the unit")),
+    )
+}
+
+/// A state directory that takes nothing.
+fn state(config: &Config, facts: &Facts) -> Option<Finding> {
+    let why = facts.state_refused.as_ref()?;
+    let path = config.node.state_dir.display();
+    let what =
+        format!("it cannot be written ({why}): generations, the journal and drains are not kept");
+    Some(
+        Finding::new(path.to_string(), what)
+            .fix(format!("install -d -m 0750 {path}"))
+            .todo("run it as a user who may, or name another folder by `state_dir` of [node]"),
     )
 }
 

@@ -9,7 +9,7 @@ use std::{
 
 use anyhow::{Context as _, Result, anyhow};
 use futures_util::TryStreamExt as _;
-use rtnetlink::packet_route::link::{LinkAttribute, LinkFlags, LinkInfo, LinkXdp};
+use rtnetlink::packet_route::link::{LinkAttribute, LinkFlags, LinkInfo, LinkMessage, LinkXdp};
 use tokio::time::timeout;
 
 use crate::dataplane::Neighbours;
@@ -28,6 +28,24 @@ pub struct Link {
     pub program: Option<u32>,
     /// Whether VLAN devices stand on it.
     pub vlans: bool,
+    /// The device that it lies on, of VLAN devices and the like.
+    pub below: Option<String>,
+    /// The bond or bridge that it belongs to.
+    pub controller: Option<String>,
+    /// Of a veth: its other end, if that is in this namespace.
+    pub peer: Option<String>,
+}
+
+/// A link as one message has it, with the numbers of other links, whose names are not known yet.
+#[derive(Default)]
+struct Read {
+    name: String,
+    link: Link,
+    /// The device below, or the other end of a veth.
+    lower: Option<u32>,
+    /// Whether that one is of another namespace.
+    elsewhere: bool,
+    controller: Option<u32>,
 }
 
 /// All links of this network namespace by name.
@@ -35,47 +53,78 @@ pub(super) fn links() -> Result<BTreeMap<String, Link>> {
     in_runtime(async {
         let (connection, handle, _) = rtnetlink::new_connection().context("no netlink socket")?;
         tokio::spawn(connection);
-        let mut found = BTreeMap::new();
-        let mut numbers = BTreeMap::new();
-        let mut below = BTreeSet::new();
+        let mut all: BTreeMap<u32, Read> = BTreeMap::new();
         let mut links = handle.link().get().execute();
         while let Some(message) = links.try_next().await? {
-            let mut link = Link {
-                up: message.header.flags.contains(LinkFlags::Up),
-                ..Link::default()
-            };
-            let (mut name, mut lower) = (String::new(), None);
-            for attribute in message.attributes {
-                match attribute {
-                    LinkAttribute::IfName(text) => name = text,
-                    LinkAttribute::Link(index) => lower = Some(index),
-                    LinkAttribute::LinkInfo(infos) => {
-                        for info in infos {
-                            if let LinkInfo::Kind(kind) = info {
-                                link.kind = kind.to_string();
-                            }
-                        }
-                    }
-                    LinkAttribute::Xdp(parts) => {
-                        for part in parts {
-                            if let LinkXdp::ProgId(id) = part {
-                                link.program = Some(id).filter(|id| *id != 0);
-                            }
-                        }
-                    }
-                    _ => {}
-                }
-            }
-            if link.kind == "vlan" {
-                below.extend(lower);
-            }
-            numbers.insert(message.header.index, name.clone());
-            found.insert(name, link);
+            all.insert(message.header.index, Read::of(message));
         }
-        for index in below {
-            let link = numbers.get(&index).and_then(|name| found.get_mut(name));
-            if let Some(link) = link {
-                link.vlans = true;
+        let below: BTreeSet<u32> = all
+            .values()
+            .filter(|read| read.link.kind == "vlan")
+            .filter_map(|read| read.lower)
+            .collect();
+        let names: BTreeMap<u32, String> = all
+            .iter()
+            .map(|(index, read)| (*index, read.name.clone()))
+            .collect();
+        let name = |index: Option<u32>| index.and_then(|index| names.get(&index).cloned());
+        let mut found = BTreeMap::new();
+        for (index, read) in all {
+            let mut link = read.link;
+            let lower = name(read.lower.filter(|_| !read.elsewhere));
+            match link.kind.as_str() {
+                "veth" => link.peer = lower,
+                _ => link.below = lower,
+            }
+            link.controller = name(read.controller);
+            link.vlans = below.contains(&index);
+            found.insert(read.name, link);
+        }
+        Ok(found)
+    })
+}
+
+impl Read {
+    fn of(message: LinkMessage) -> Self {
+        let mut read = Self::default();
+        read.link.up = message.header.flags.contains(LinkFlags::Up);
+        for attribute in message.attributes {
+            match attribute {
+                LinkAttribute::IfName(text) => read.name = text,
+                LinkAttribute::Link(index) => read.lower = Some(index),
+                LinkAttribute::LinkNetNsId(_) => read.elsewhere = true,
+                LinkAttribute::Controller(index) => read.controller = Some(index),
+                LinkAttribute::LinkInfo(infos) => {
+                    for info in infos {
+                        if let LinkInfo::Kind(kind) = info {
+                            read.link.kind = kind.to_string();
+                        }
+                    }
+                }
+                LinkAttribute::Xdp(parts) => {
+                    for part in parts {
+                        if let LinkXdp::ProgId(id) = part {
+                            read.link.program = Some(id).filter(|id| *id != 0);
+                        }
+                    }
+                }
+                _ => {}
+            }
+        }
+        read
+    }
+}
+
+/// The interface that the way to each address leads through, and whether the address is on its link.
+pub(super) fn ways(addresses: &BTreeSet<IpAddr>) -> Result<BTreeMap<IpAddr, (u32, bool)>> {
+    in_runtime(async {
+        let neighbours = Neighbours::new()?;
+        let mut found = BTreeMap::new();
+        for address in addresses {
+            // One without a route is told of elsewhere.
+            if let Ok(route) = neighbours.route(*address).await {
+                let on_link = route.next_hop() == *address;
+                found.insert(*address, (route.interface(), on_link));
             }
         }
         Ok(found)

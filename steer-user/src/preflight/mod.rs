@@ -5,6 +5,7 @@ mod certificates;
 mod ethtool;
 mod facts;
 mod finding;
+mod generic;
 mod host;
 mod links;
 mod memory;
@@ -12,14 +13,17 @@ mod rules;
 mod system;
 #[cfg(test)]
 mod tests;
+mod ways;
 
 use std::{path::PathBuf, time::SystemTime};
 
 pub use self::ethtool::Offloads;
 pub use self::facts::{Facts, Interface, Route, principal_id};
 pub use self::finding::{Finding, Severity};
+pub use self::host::probe_files;
 pub use self::links::Link;
 pub use self::system::System;
+pub use self::ways::Way;
 use crate::config::Config;
 
 /// When the node's certificate and its CA's end, with their files.
@@ -49,13 +53,15 @@ pub fn doctor(config: &Config) -> Vec<Finding> {
 }
 
 fn judge(config: &Config, facts: &Facts, process: bool) -> Vec<Finding> {
-    let absent = rules::absent(config, facts);
-    // Elsewhere than on its node, nothing else would be true.
-    if absent.len() == config.node.interfaces.len() {
-        return absent;
+    let mut findings = rules::absent(config, facts);
+    // Elsewhere than on its node, nothing else would be true but of files.
+    if findings.len() == config.node.interfaces.len() {
+        findings.extend(certificates::unusable(config, SystemTime::now()));
+        return findings;
     }
-    let mut findings = absent;
     findings.extend(rules::all(config, facts));
+    findings.extend(generic::all(config, facts));
+    findings.extend(ways::all(config, facts));
     findings.extend(host::of_host(config, facts));
     findings.extend(host::neighbours(config, facts));
     if process {

@@ -1,9 +1,13 @@
 //! What does not go together.
 
-use std::{collections::BTreeMap, net::IpAddr, ops::RangeInclusive};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    net::{IpAddr, SocketAddr},
+    ops::RangeInclusive,
+};
 
 use super::{Facts, Finding, memory, principal_id};
-use crate::config::{Backend, Config, Mode, Principal, XdpMode};
+use crate::config::{Backend, Config, Mode, Principal, Protocol, Service, XdpMode};
 
 /// The largest MTU that drivers take for a program that sees packets in one piece: a page, less
 /// headroom and what the kernel keeps behind the packet.
@@ -11,6 +15,8 @@ const NATIVE_MTU: u32 = 3506;
 const IPV4_HEADER: u32 = 20;
 const IPV6_HEADER: u32 = 40;
 const UDP_HEADER: u32 = 8;
+/// Without options, as segment sizes are counted.
+const TCP_HEADER: u32 = 20;
 
 /// Interfaces that are not there.
 pub(super) fn absent(config: &Config, facts: &Facts) -> Vec<Finding> {
@@ -37,6 +43,7 @@ pub(super) fn all(config: &Config, facts: &Facts) -> Vec<Finding> {
     findings.extend(memory(config, facts));
     findings.extend(bpffs(config, facts));
     findings.extend(principals(config));
+    findings.extend(listeners(config, facts));
     findings
 }
 
@@ -59,7 +66,7 @@ fn mtu_of_interfaces(config: &Config, facts: &Facts) -> Vec<Finding> {
 }
 
 /// The names of a few, for a sentence.
-fn some<'a>(backends: impl IntoIterator<Item = &'a Backend>) -> String {
+pub(super) fn some<'a>(backends: impl IntoIterator<Item = &'a Backend>) -> String {
     let names: Vec<&str> = backends.into_iter().map(|b| b.name.as_str()).collect();
     match names.len() {
         0..=3 => names.join(", "),
@@ -93,6 +100,7 @@ fn room_for_outer_headers(config: &Config, facts: &Facts) -> Vec<Finding> {
         return Vec::new();
     };
     let mut short: BTreeMap<(u32, u32), Vec<&Backend>> = BTreeMap::new();
+    let clients = clients(config);
     for backend in &config.backends {
         let udp = match backend.mode {
             Mode::Ipip => 0,
@@ -118,13 +126,45 @@ fn room_for_outer_headers(config: &Config, facts: &Facts) -> Vec<Finding> {
                 "packets of {inner} bytes from clients have {needed} with their outer headers, and the \
                  way takes {mtu}: senders of larger ones are told, which costs them a round trip"
             );
+            let room = mtu.saturating_sub(needed - inner);
+            let served = backends.iter().flat_map(|backend| &clients[&backend.name]);
+            let commands: BTreeSet<String> = served.map(|v6| announce(*v6, room)).collect();
+            let commands: Vec<String> = commands.into_iter().collect();
             Finding::new(format!("backends {}", some(backends)), what).todo(format!(
-                "raise the MTU of the way to {needed}, or have the backends announce a smaller MSS: \
-                 `ip route change ... advmss {}` there",
-                mtu.saturating_sub(needed - inner + 40)
+                "raise the MTU of the way to {needed}, or have the backends announce a smaller MSS: {} there",
+                commands.join(" and ")
             ))
         })
         .collect()
+}
+
+/// The command that has a backend announce a segment size to clients, for packets of so many bytes; the
+/// headers of IPv6 are longer.
+fn announce(v6: bool, room: u32) -> String {
+    let (family, headers) = match v6 {
+        true => ("-6 ", IPV6_HEADER + TCP_HEADER),
+        false => ("", IPV4_HEADER + TCP_HEADER),
+    };
+    format!(
+        "`ip {family}route change ... advmss {}`",
+        room.saturating_sub(headers)
+    )
+}
+
+/// Whether the services of each backend have IPv6 addresses, IPv4 ones, or both.
+fn clients(config: &Config) -> BTreeMap<String, BTreeSet<bool>> {
+    let names = config.backends.iter().map(|backend| backend.name.clone());
+    let mut found: BTreeMap<String, BTreeSet<bool>> =
+        names.map(|name| (name, BTreeSet::new())).collect();
+    for service in &config.services {
+        for index in config.members(service) {
+            let families = found
+                .entry(config.backends[index].name.clone())
+                .or_default();
+            families.insert(service.address.is_ipv6());
+        }
+    }
+    found
 }
 
 /// Ports of both ranges that are not reserved; `None` if there are none.
@@ -209,6 +249,36 @@ fn principals(config: &Config) -> Vec<Finding> {
                 "this host has no such user or group",
             )
             .todo("`getent passwd` and `getent group` list them; numbers do, too")
+        })
+        .collect()
+}
+
+/// Listeners of this host at the address and port of a service.
+fn listeners(config: &Config, facts: &Facts) -> Vec<Finding> {
+    let is_own = |address: &IpAddr| {
+        let mut interfaces = facts.interfaces.values();
+        interfaces.any(|interface| interface.addresses.contains(address))
+    };
+    let taken = |service: &&Service| {
+        let mut listeners = facts.listeners.iter();
+        service.protocol == Protocol::Tcp
+            && is_own(&service.address)
+            && listeners.any(|at| {
+                let here = at.ip() == service.address || at.ip().is_unspecified();
+                here && (at.port() == service.port || service.port == 0)
+            })
+    };
+    let services = config.services.iter().filter(taken);
+    services
+        .map(|service| {
+            let place = SocketAddr::new(service.address, service.port);
+            let what = format!(
+                "a process of this host listens at {place}, too: it gets nothing of what comes in by the \
+                 node's interfaces"
+            );
+            Finding::new(format!("service {}", service.name), what)
+                .todo("`ss -ltnp` names it: have it listen elsewhere, or leave it for clients on this host")
+                .note()
         })
         .collect()
 }

@@ -48,6 +48,9 @@ fn facts() -> Facts {
         forwarding: BTreeMap::from([("eth0".to_owned(), true)]),
         attached: Vec::new(),
         unresolved: BTreeSet::new(),
+        ways: BTreeMap::new(),
+        listeners: Vec::new(),
+        state_refused: None,
         system: System {
             kernel: Some((6, 12)),
             jit: Some(true),
@@ -153,6 +156,135 @@ fn worded(config: &Config, facts: &Facts) -> Vec<String> {
     worded.collect()
 }
 
+/// Has eth0 be a veth, whose other end is here.
+fn peer(facts: &mut Facts, set: impl FnOnce(&mut Offloads)) {
+    let link = facts.links.get_mut("eth0").unwrap();
+    (link.kind, link.peer) = ("veth".to_owned(), Some("far0".to_owned()));
+    let mut offloads = Offloads::default();
+    set(&mut offloads);
+    facts.offloads.insert("far0".to_owned(), offloads);
+}
+
+fn way(facts: &mut Facts, backend: &str, interface: &str) {
+    let way = Way {
+        interface: interface.to_owned(),
+        ..Way::default()
+    };
+    facts.ways.insert(backend.parse().unwrap(), way);
+}
+
+fn change_way(facts: &mut Facts, change: impl Fn(&mut Way)) {
+    facts.ways.values_mut().for_each(change);
+}
+
+/// Gives the host the service's address.
+fn own_vip(facts: &mut Facts) {
+    let lo = Interface {
+        loopback: true,
+        addresses: vec!["192.0.2.1".parse().unwrap()],
+        ..Interface::default()
+    };
+    facts.interfaces.insert("lo".to_owned(), lo);
+}
+
+/// A backend that answers directly, by a node that has the service's address.
+fn trap(facts: &mut Facts) {
+    own_vip(facts);
+    way(facts, "10.0.1.2", "eth0");
+    change_way(facts, |way| (way.on_link, way.forwards) = (true, true));
+}
+
+#[test]
+fn segment_sizes_fit_the_headers_of_each_family() {
+    let six = TEXT
+        .replace("192.0.2.1", "2001:db8::80")
+        .replace("[\"b1\", \"b2\"]", "[\"b2\"]");
+    let both = format!(
+        "{six}[[service]]\nname = \"t\"\naddress = \"192.0.2.1\"\nport = 80\npools = [\"p\"]\n"
+    );
+    for (text, says) in [
+        (TEXT, "MSS: `ip route change ... advmss 1440` there"),
+        (&six, "MSS: `ip -6 route change ... advmss 1420` there"),
+        (
+            &both,
+            "MSS: `ip -6 route change ... advmss 1420` and `ip route change ... advmss 1440` there",
+        ),
+    ] {
+        let config = Config::parse(text, Path::new("f.toml")).unwrap();
+        let mut facts = facts();
+        route(&mut facts, "10.0.1.2", |r| r.mtu = Some(1500));
+        let said = worded(&config, &facts);
+        assert_eq!(said.len(), 1, "{said:?}");
+        assert!(said[0].ends_with(says), "{says:?}: {said:?}");
+    }
+}
+
+/// As the kernel has written them.
+#[test]
+fn listeners_are_read() {
+    let four = "  sl  local_address rem_address   st\n   0: 0100007F:1F90 00000000:0000 0A 00000000\n   \
+                1: 00000000:0050 00000000:0000 0A 0\n   2: 0100007F:0051 0100007F:9999 01 0\n";
+    let words = |table: &str| -> Vec<String> {
+        let found = facts::listening(table).into_iter();
+        found.map(|at| at.to_string()).collect()
+    };
+    assert_eq!(words(four), ["127.0.0.1:8080", "0.0.0.0:80"]);
+    let six = "  sl\n   0: B80D0120000000000000000001000000:0050 0:0 0A 0\n";
+    assert_eq!(words(six), ["[2001:db8::1]:80"]);
+    assert_eq!(words("junk\n 0: 12:34\n"), [""; 0]);
+}
+
+#[test]
+fn a_key_of_another_certificate_is_fatal_wherever_it_is_looked_at() {
+    let folder = tempfile::tempdir().unwrap();
+    pki::init(folder.path()).unwrap();
+    for name in ["n1", "other"] {
+        let identity = pki::Identity::new(pki::IdentityKind::Node, "eu", name).unwrap();
+        let validity = pki::Validity::for_next(Duration::from_secs(90 * 86_400));
+        pki::issue(folder.path(), &identity, validity, &[]).unwrap();
+    }
+    std::fs::write(folder.path().join("garbage"), [0x80, 0xff, 0x00]).unwrap();
+    let mut config = config();
+    config.node.interfaces = vec!["no-such-if".to_owned()];
+    for (files, key, says) in [
+        (
+            ["ca.pem", "n1.pem", "other.key"],
+            "key",
+            "other.key is of another certificate than",
+        ),
+        (
+            ["ca.pem", "n1.key", "n1.key"],
+            "cert",
+            "it is a private key, and not a certificate",
+        ),
+        (["garbage", "n1.pem", "n1.key"], "ca", "it is no text"),
+        (
+            ["n1.key", "n1.pem", "n1.key"],
+            "ca",
+            "it is a private key, and not a certificate",
+        ),
+        (
+            ["ca.pem", "n1.pem", "other.pem"],
+            "key",
+            "not usable as PEM",
+        ),
+    ] {
+        let [ca, cert, own] = files.map(|file| folder.path().join(file));
+        config.probe.files = Some(crate::config::ProbeFiles { ca, cert, key: own });
+        let findings = check(&config);
+        let fatal: Vec<_> = findings.iter().filter(|f| f.key.is_some()).collect();
+        let [found] = &fatal[..] else {
+            panic!("{files:?}: {findings:#?}");
+        };
+        assert_eq!(
+            (found.severity, found.key),
+            (Severity::Fatal, Some(("probe", key))),
+            "{files:?}"
+        );
+        assert!(found.to_string().contains(says), "{says:?}: {found}");
+    }
+}
+
 #[test]
 fn each_thing_of_the_host_is_found_with_the_command_that_mends_it() {
     let native = config();
@@ -227,8 +359,79 @@ fn each_thing_of_the_host_is_found_with_the_command_that_mends_it() {
         (
             &generic,
             &|f| offload(f, |o| o.gro = true),
-            "warning: interface eth0: gro is on",
+            "fatal: interface eth0: gro is on",
             "`ethtool -K eth0 gro off`",
+        ),
+        (
+            &generic,
+            &|f| {
+                f.links.get_mut("eth0").unwrap().kind = "bridge".to_owned();
+                offload(f, |o| o.gro = true);
+                let port = Link {
+                    controller: Some("eth0".to_owned()),
+                    ..up()
+                };
+                f.links.insert("c0".to_owned(), port);
+                let joins = Offloads {
+                    gro: true,
+                    ..Offloads::default()
+                };
+                f.offloads.insert("c0".to_owned(), joins);
+            },
+            "fatal: interface c0, of eth0: gro is on",
+            "`ethtool -K c0 gro off`",
+        ),
+        (
+            &generic,
+            &|f| f.links.get_mut("eth0").unwrap().kind = "veth".to_owned(),
+            "warning: interface eth0: its other end may send packets of up to 64 KiB",
+            "write xdp_mode = \"native\", which veth has, or `ethtool -K ... tso off gso off`",
+        ),
+        (
+            &generic,
+            &|f| peer(f, |o| o.tso = true),
+            "warning: interface eth0: its other end may send",
+            "`ethtool -K far0 tso off gso off`",
+        ),
+        (
+            &native,
+            &|f| peer(f, |_| ()),
+            "warning: interface eth0: frames that the program sends by it arrive only",
+            "`ethtool -K far0 gro on`",
+        ),
+        (
+            &native,
+            &|f| f.links.get_mut("eth0").unwrap().kind = "veth".to_owned(),
+            "note: interface eth0: frames that the program sends",
+            "in that one's namespace",
+        ),
+        (
+            &native,
+            &|f| way(f, "10.0.1.1", "eth1"),
+            "warning: [node] interfaces: the way to backends b1 leads through eth1, where no program",
+            "write interfaces = [\"eth0\", \"eth1\"]",
+        ),
+        (
+            &native,
+            &|f| trap(f),
+            "warning: service s: 192.0.2.1 is an address of this host, at lo, and backends b2",
+            "`ip addr del 192.0.2.1/32 dev lo`, or give the backends another gateway, or `sysctl -w \
+             net.ipv4.conf.eth0.accept_local=1",
+        ),
+        (
+            &native,
+            &|f| {
+                own_vip(f);
+                f.listeners.push("0.0.0.0:80".parse().unwrap());
+            },
+            "note: service s: a process of this host listens at 192.0.2.1:80",
+            "`ss -ltnp`",
+        ),
+        (
+            &native,
+            &|f| f.state_refused = Some("Read-only file system".to_owned()),
+            "warning: /var/lib/steer: it cannot be written (Read-only file system)",
+            "`install -d -m 0750 /var/lib/steer`",
         ),
         (
             &native,
@@ -280,11 +483,51 @@ fn each_thing_of_the_host_is_found_with_the_command_that_mends_it() {
         assert!(said[0].contains(has), "{has:?}: {said:?}");
     }
     // Each by itself is nothing.
+    let below = |f: &mut Facts| {
+        way(f, "10.0.1.1", "eth0.30");
+        let vlan = Link {
+            below: Some("eth0".to_owned()),
+            ..up()
+        };
+        f.links.insert("eth0.30".to_owned(), vlan);
+    };
+    let bridged = |f: &mut Facts| {
+        way(f, "10.0.1.1", "br0");
+        f.links.insert("br0".to_owned(), up());
+        f.links.get_mut("eth0").unwrap().controller = Some("br0".to_owned());
+    };
     for (config, change) in [
-        (
-            &native,
-            &(|f: &mut Facts| offload(f, |o| o.gro = true)) as Change<'_>,
-        ),
+        (&generic, &(|f: &mut Facts| peer(f, |_| ())) as Change<'_>),
+        (&native, &|f| peer(f, |o| o.gro = true)),
+        (&native, &|f| way(f, "10.0.1.1", "eth0")),
+        // Backends that answer clients directly.
+        (&native, &|f| way(f, "10.0.1.2", "eth1")),
+        (&native, &below),
+        (&native, &bridged),
+        (&native, &own_vip),
+        (&native, &|f| {
+            trap(f);
+            change_way(f, |way| way.accepts_local = true);
+        }),
+        (&native, &|f| {
+            trap(f);
+            change_way(f, |way| way.on_link = false);
+        }),
+        (&native, &|f| {
+            trap(f);
+            change_way(f, |way| way.forwards = false);
+        }),
+        (&native, &|f| {
+            own_vip(f);
+            f.listeners.push("192.0.2.1:81".parse().unwrap());
+        }),
+        // A native program of ours has it on for as long as it is there.
+        (&generic, &|f| {
+            peer(f, |_| ());
+            offload(f, |o| o.gro = true);
+            f.attached.push("eth0".to_owned());
+        }),
+        (&native, &|f: &mut Facts| offload(f, |o| o.gro = true)),
         (&native, &|f| offload(f, |o| o.rxvlan = true)),
         (&native, &|f| {
             f.rp_filter.insert("eth0".to_owned(), 1);

@@ -141,6 +141,8 @@ impl Prober {
         let mut opened = Instant::now();
         let mut renew_after = every.mul_f64(1.0 - 0.5 * rand::random::<f64>());
         let mut timeouts = 0;
+        // One probe in two at most comes sooner because of what the network says: that may be forged.
+        let mut hastened = false;
         loop {
             let started = Instant::now();
             let outcome = session.ask(self.settings.timeout, &self.pace).await;
@@ -149,6 +151,7 @@ impl Prober {
                 Err(
                     ProbeFailure::BackendDown
                     | ProbeFailure::Hung { .. }
+                    | ProbeFailure::NotReady { .. }
                     | ProbeFailure::Status { .. }
                     | ProbeFailure::Malformed(_),
                 ) => timeouts = 0,
@@ -160,10 +163,13 @@ impl Prober {
             self.send(outcome).await?;
 
             let wait = self.jittered(period).saturating_sub(started.elapsed());
-            tokio::select! {
-                () = sleep(wait) => {}
-                failure = session.lost() => return Err(End::Lost(failure)),
-            }
+            hastened = tokio::select! {
+                () = sleep(wait) => false,
+                lost = session.lost(!hastened) => match lost {
+                    Some(failure) => return Err(End::Lost(failure)),
+                    None => true,
+                },
+            };
             if opened.elapsed() >= renew_after {
                 let _place = OPENING.acquire().await;
                 let renewed = session.renew(&self.target, &self.settings).await;

@@ -17,6 +17,8 @@ use crate::pki::Identity;
 
 /// A timer that fires so much too late says that the node itself was busy.
 const LATE: Duration = Duration::from_millis(5);
+/// Round trips of a handshake: a beacon has each address proved first (RFC 9000 section 8.1.2).
+const ROUND_TRIPS: u32 = 2;
 /// It waits no longer for that.
 const MOST_LATE: Duration = Duration::from_millis(50);
 
@@ -57,7 +59,7 @@ impl Link {
         let verdict = Verdict::default();
         let name = expected.name().to_owned();
         let config = tls.client(expected, &verdict, idle)?;
-        let (socket, mut unreachable) = socket::connect(address).map_err(|e| {
+        let (socket, unreachable) = socket::connect(address).map_err(|e| {
             if socket::is_unreachable(e.kind()) {
                 ProbeFailure::Refused(e.to_string())
             } else {
@@ -73,11 +75,8 @@ impl Link {
         let connecting = endpoint
             .connect_with(config, address, &name)
             .map_err(unusable)?;
-        let connected = tokio::select! {
-            connected = timeout(limit, connecting) => connected,
-            failure = refusal(&mut unreachable) => return Err(failure),
-        };
-        let connection = connected
+        let connection = timeout(limit * ROUND_TRIPS, connecting)
+            .await
             .map_err(|_| ProbeFailure::Timeout)?
             .map_err(|e| verdict.take().unwrap_or_else(|| classify(e)))?;
         Ok(Self {
@@ -111,12 +110,18 @@ impl Link {
             .again_after()
             .and_then(|fast| self.patience.overdue(fast));
         let mut again = again.map(|after| sent + after).filter(|at| *at < deadline);
+        // Forged or not, it makes no more than one ping come sooner.
+        let mut hastens = true;
         loop {
             let wake = again.unwrap_or(deadline);
             let found = tokio::select! {
                 biased;
                 found = answer(&self.connection, &mut self.second, sequence, sent) => found?,
-                failure = refusal(&mut self.unreachable) => return Err(failure),
+                () = unreachable(&mut self.unreachable), if hastens && again.is_some() => {
+                    hastens = false;
+                    again = Some(Instant::now());
+                    continue;
+                }
                 () = awake(wake) => {
                     if again.take().is_none() {
                         return Err(ProbeFailure::Timeout);
@@ -166,11 +171,12 @@ impl Link {
         })
     }
 
-    /// Waits until the connection is lost.
-    pub(super) async fn lost(&mut self) -> ProbeFailure {
+    /// Waits until the connection is lost, or there is a reason to ask at once, which is `None`. Such reasons are ignored
+    /// unless the link `hastens`.
+    pub(super) async fn lost(&mut self, hastens: bool) -> Option<ProbeFailure> {
         tokio::select! {
-            closed = self.connection.closed() => classify(closed),
-            failure = refusal(&mut self.unreachable) => failure,
+            closed = self.connection.closed() => Some(classify(closed)),
+            () = unreachable(&mut self.unreachable), if hastens => None,
         }
     }
 }
@@ -213,15 +219,11 @@ async fn awake(at: Instant) {
     }
 }
 
-pub(super) async fn refusal(unreachable: &mut Unreachable) -> ProbeFailure {
-    match unreachable
-        .wait_for(Option::is_some)
-        .await
-        .map(|kind| *kind)
-    {
-        Ok(Some(kind)) => ProbeFailure::Refused(kind.to_string()),
-        // The socket is gone, and the connection's own error says why.
-        _ => std::future::pending().await,
+/// Waits until the network says once more that the peer cannot be reached. Anybody may have said it.
+async fn unreachable(unreachable: &mut Unreachable) {
+    if unreachable.changed().await.is_err() {
+        // The socket is gone, and its connection says so.
+        std::future::pending().await
     }
 }
 

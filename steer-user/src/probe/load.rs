@@ -2,10 +2,16 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::OrcaLoadReport;
+use super::{Hint, Note, OrcaLoadReport};
 
 /// Named metric: why there is no signal of the engine, a [`NoSignal`] by its number.
 pub const NO_SIGNAL: &str = "no_signal";
+/// Named metric: a weak sign of trouble, a [`Hint`] by its number.
+pub const HINT: &str = "hint";
+/// Named metric: for how many seconds that has been so.
+pub const HINT_FOR: &str = "hint_for";
+/// Named metric: what a person should know about the load, the sum of the numbers of [`Note`]s.
+pub const NOTES: &str = "notes";
 
 /// Requests, tokens: no engine has more of them at once.
 const COUNT: f64 = 1e7;
@@ -77,6 +83,12 @@ pub struct Load {
     /// Why the engine's part is not known, where the beacon should know it.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub no_signal: Option<NoSignal>,
+    /// A weak sign that the engine may be in trouble, and for how many seconds it has been there. No verdict.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub hint: Option<(Hint, f64)>,
+    /// What a person should know about the load.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub notes: Vec<Note>,
     /// A number that was not believed, with its name.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub refused: Option<String>,
@@ -187,6 +199,11 @@ impl Load {
         }
         let why = report.named_metrics.get(NO_SIGNAL).copied();
         load.no_signal = why.filter(|why| *why != 0.0).map(NoSignal::from_number);
+        let metric = |key: &str| report.named_metrics.get(key).copied();
+        let hint = metric(HINT).filter(|hint| *hint != 0.0);
+        let since = metric(HINT_FOR).unwrap_or(0.0);
+        load.hint = hint.map(|hint| (Hint::from_number(hint), since.clamp(0.0, 366.0 * SECONDS)));
+        load.notes = metric(NOTES).map(Note::from_number).unwrap_or_default();
         load
     }
 
@@ -200,6 +217,15 @@ impl Load {
         if let Some(why) = self.no_signal {
             let number = f64::from(why as u8);
             report.named_metrics.insert(NO_SIGNAL.to_owned(), number);
+        }
+        if let Some((hint, seconds)) = self.hint {
+            let number = f64::from(hint as u8);
+            report.named_metrics.insert(HINT.to_owned(), number);
+            report.named_metrics.insert(HINT_FOR.to_owned(), seconds);
+        }
+        if !self.notes.is_empty() {
+            let number = Note::number(&self.notes);
+            report.named_metrics.insert(NOTES.to_owned(), number);
         }
         // One alone could not be told from a zero.
         if let (Some(cpu), Some(memory)) = (self.cpu, self.memory) {
@@ -225,6 +251,8 @@ mod tests {
             no_signal: Some(NoSignal::Renamed),
             cpu: Some(0.5),
             memory: Some(0.25),
+            hint: Some((Hint::RankStuck, 7.5)),
+            notes: vec![Note::NoQueueLimit, Note::Asleep, Note::Full],
             ..Load::default()
         };
         for (index, field) in FIELDS.iter().enumerate() {
@@ -232,7 +260,7 @@ mod tests {
         }
         let mut report = OrcaLoadReport::default();
         load.clone().write(&mut report);
-        assert_eq!(report.named_metrics.len(), FIELDS.len() + 1);
+        assert_eq!(report.named_metrics.len(), FIELDS.len() + 4);
         assert_eq!(Load::parse(&report), load);
         let text = serde_json::to_string(&load).unwrap();
         assert_eq!(serde_json::from_str::<Load>(&text).unwrap(), load);
@@ -277,5 +305,11 @@ mod tests {
         assert_eq!(Load::parse(&report).no_signal, Some(NoSignal::Other));
         report.named_metrics.insert(NO_SIGNAL.to_owned(), 0.0);
         assert_eq!(Load::parse(&report).no_signal, None);
+        report.named_metrics.insert(HINT.to_owned(), 77.0);
+        report.named_metrics.insert(HINT_FOR.to_owned(), f64::MAX);
+        report.named_metrics.insert(NOTES.to_owned(), 1025.0);
+        let load = Load::parse(&report);
+        assert_eq!(load.hint, Some((Hint::Other, 366.0 * SECONDS)));
+        assert_eq!(load.notes, [Note::NoQueueLimit]);
     }
 }

@@ -84,10 +84,13 @@ impl OrcaLoadReport {
     pub fn failure(&self) -> Option<ProbeFailure> {
         let metric = |key: &str| self.named_metrics.get(key).copied();
         if let Some(trouble) = metric(TROUBLE).filter(|trouble| *trouble != 0.0) {
-            return Some(ProbeFailure::Hung {
-                trouble: Trouble::from_number(trouble),
-                // Of a valid report it is finite and not negative; a cast saturates.
-                seconds: metric(TROUBLE_FOR).unwrap_or(0.0) as u64,
+            let trouble = Trouble::from_number(trouble);
+            // Of a valid report it is finite and not negative; a cast saturates.
+            let seconds = metric(TROUBLE_FOR).unwrap_or(0.0) as u64;
+            return Some(if trouble.is_unready() {
+                ProbeFailure::NotReady { trouble, seconds }
+            } else {
+                ProbeFailure::Hung { trouble, seconds }
             });
         }
         (metric(BACKEND_UP) == Some(0.0)).then_some(ProbeFailure::BackendDown)

@@ -80,10 +80,10 @@ impl Session {
     }
 
     /// Waits until the connection is lost, where that says something: a web server may close one
-    /// that has nothing to do.
-    pub(super) async fn lost(&mut self) -> ProbeFailure {
+    /// that has nothing to do. `None`, which comes only if the session `hastens`, is a reason to ask at once.
+    pub(super) async fn lost(&mut self, hastens: bool) -> Option<ProbeFailure> {
         match self {
-            Self::Beacon(link) => link.lost().await,
+            Self::Beacon(link) => link.lost(hastens).await,
             Self::Tcp(_) | Self::Get(_) => std::future::pending().await,
         }
     }

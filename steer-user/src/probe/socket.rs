@@ -1,7 +1,8 @@
 //! A connected UDP socket for QUIC that notices ICMP errors.
 //!
-//! quinn ignores them by design, so that a dead port costs it a whole timeout. On a connected
-//! socket the kernel reports them only for packets of this very 4-tuple.
+//! On a connected socket the kernel reports them only for packets of this very 4-tuple. Whoever guesses a port can
+//! forge them even so: they are a reason to ask at once, and never end a connection (RFC 9000 section 14.2.1, RFC 8085
+//! section 5.2).
 
 use std::future::Future;
 use std::io::{self, ErrorKind, IoSliceMut};
@@ -17,14 +18,17 @@ use tokio::io::Interest;
 use tokio::net::UdpSocket;
 use tokio::sync::watch;
 
-/// Set once the network has said that the peer can't be reached.
-pub(super) type Unreachable = watch::Receiver<Option<ErrorKind>>;
+/// How often a packet is sent that an error about an earlier one keeps back: the system tells of that one instead.
+const SEND_ATTEMPTS: u32 = 4;
+
+/// Counts how often the network has said that the peer can't be reached.
+pub(super) type Unreachable = watch::Receiver<u64>;
 
 #[derive(Debug)]
 struct Connected {
     io: UdpSocket,
     state: UdpSocketState,
-    unreachable: watch::Sender<Option<ErrorKind>>,
+    unreachable: watch::Sender<u64>,
 }
 
 /// A socket to `peer` from a port of its own.
@@ -38,7 +42,7 @@ pub(super) fn connect(peer: SocketAddr) -> io::Result<(Arc<dyn AsyncUdpSocket>, 
     socket.set_nonblocking(true)?;
     let state = UdpSocketState::new((&socket).into())?;
     one_by_one(&socket)?;
-    let (unreachable, seen) = watch::channel(None);
+    let (unreachable, seen) = watch::channel(0);
     Ok((
         Arc::new(Connected {
             io: UdpSocket::from_std(socket)?,
@@ -74,7 +78,7 @@ impl Connected {
     fn note(&self, error: &io::Error) {
         let kind = error.kind();
         if is_unreachable(kind) {
-            self.unreachable.send_replace(Some(kind));
+            self.unreachable.send_modify(|count| *count += 1);
         } else {
             tracing::debug!(%error, "probe socket");
         }
@@ -98,17 +102,22 @@ impl AsyncUdpSocket for Connected {
     }
 
     fn try_send(&self, transmit: &Transmit<'_>) -> io::Result<()> {
-        let sent = self.io.try_io(Interest::WRITABLE, || {
-            self.state.try_send((&self.io).into(), transmit)
-        });
-        match sent {
-            Err(e) if e.kind() != ErrorKind::WouldBlock => {
-                // To QUIC it is one lost packet.
-                self.note(&e);
-                Ok(())
+        for _ in 0..SEND_ATTEMPTS {
+            let sent = self.io.try_io(Interest::WRITABLE, || {
+                self.state.try_send((&self.io).into(), transmit)
+            });
+            match sent {
+                Err(e) if e.kind() != ErrorKind::WouldBlock => {
+                    self.note(&e);
+                    if !is_unreachable(e.kind()) {
+                        break;
+                    }
+                }
+                sent => return sent,
             }
-            sent => sent,
         }
+        // To QUIC it is one lost packet.
+        Ok(())
     }
 
     fn poll_recv(

@@ -25,12 +25,10 @@ use tokio::{
 use tokio_rustls::TlsConnector;
 
 use super::{
-    Load, OrcaLoadReport, ProbeFailure, Sample,
-    link::{classify, refusal},
-    method::Over,
-    socket::{self, Unreachable},
-    web_tls::WebTls,
+    Load, OrcaLoadReport, ProbeFailure, Sample, link::classify, method::Over, socket,
+    tcp_close::close_in_order, web_tls::WebTls,
 };
+use crate::domain::confirmation::Outcome;
 
 /// So much of an answer is read.
 const MAX_ANSWER: usize = 64 << 10;
@@ -41,8 +39,7 @@ pub(super) async fn connect(address: SocketAddr, limit: Duration) -> Result<Samp
     let begun = Instant::now();
     let stream = tcp(address, limit).await?;
     let rtt = begun.elapsed();
-    // Reset instead of TIME_WAIT: ten of these come each second.
-    let _ = stream.set_zero_linger();
+    close_in_order(stream);
     Ok(sample(rtt, None))
 }
 
@@ -66,10 +63,22 @@ async fn tcp(address: SocketAddr, limit: Duration) -> Result<TcpStream, ProbeFai
 fn broken(error: &io::Error) -> ProbeFailure {
     match error.kind() {
         io::ErrorKind::TimedOut => ProbeFailure::Timeout,
+        io::ErrorKind::ConnectionRefused => ProbeFailure::ConnectionRefused,
         io::ErrorKind::AddrNotAvailable
         | io::ErrorKind::PermissionDenied
         | io::ErrorKind::OutOfMemory => ProbeFailure::Local(error.to_string()),
         _ => ProbeFailure::Refused(error.to_string()),
+    }
+}
+
+/// Tries a TCP connection, to confirm or contradict what packets look like.
+pub async fn confirm(address: SocketAddr, limit: Duration) -> Outcome {
+    // Closed in order: Python servers print a traceback for a reset.
+    match tcp(address, limit).await {
+        Ok(_) => Outcome::Connected,
+        Err(ProbeFailure::ConnectionRefused) => Outcome::Refused,
+        Err(ProbeFailure::Local(_)) => Outcome::NotTried,
+        Err(_) => Outcome::NoAnswer,
     }
 }
 
@@ -93,7 +102,6 @@ enum Connection {
     Quic {
         send: h3::client::SendRequest<h3_quinn::OpenStreams, Bytes>,
         connection: quinn::Connection,
-        unreachable: Unreachable,
     },
 }
 
@@ -187,7 +195,8 @@ async fn quic(
     host: &str,
 ) -> Result<Connection, ProbeFailure> {
     let local = |e: &dyn std::fmt::Display| ProbeFailure::Local(format!("QUIC to {address}: {e}"));
-    let (socket, mut unreachable) = socket::connect(address).map_err(|e| broken(&e))?;
+    // What the network says of the peer may be forged: an answer has its time.
+    let (socket, _) = socket::connect(address).map_err(|e| broken(&e))?;
     let runtime = std::sync::Arc::new(TokioRuntime);
     let endpoint =
         Endpoint::new_with_abstract_socket(EndpointConfig::default(), None, socket, runtime)
@@ -195,10 +204,7 @@ async fn quic(
     let connecting = endpoint
         .connect_with(config, address, host)
         .map_err(|e| local(&e))?;
-    let connection = tokio::select! {
-        connected = connecting => connected.map_err(classify)?,
-        failure = refusal(&mut unreachable) => return Err(failure),
-    };
+    let connection = connecting.await.map_err(classify)?;
     let quic = h3_quinn::Connection::new(connection.clone());
     let (mut driver, send) = h3::client::new(quic)
         .await
@@ -207,11 +213,7 @@ async fn quic(
         let closed = std::future::poll_fn(|cx| driver.poll_close(cx)).await;
         tracing::debug!(%address, %closed, "HTTP/3 probe connection");
     });
-    Ok(Connection::Quic {
-        send,
-        connection,
-        unreachable,
-    })
+    Ok(Connection::Quic { send, connection })
 }
 
 impl Connection {
@@ -251,32 +253,24 @@ impl Connection {
                 body.map_err(|e| ProbeFailure::Malformed(e.to_string()))?;
                 Ok(head.status)
             }
-            Self::Quic {
-                send, unreachable, ..
-            } => {
+            Self::Quic { send, .. } => {
                 let request = Request::get(format!("https://{host}{}", get.path))
                     .header(USER_AGENT, AGENT)
                     .body(())
                     .map_err(|e| local(&e))?;
-                let exchange = async {
-                    let refused = |e: h3::error::StreamError| ProbeFailure::Refused(e.to_string());
-                    let mut stream = send.send_request(request).await.map_err(refused)?;
-                    stream.finish().await.map_err(refused)?;
-                    let status = stream.recv_response().await.map_err(refused)?.status();
-                    let mut length = 0;
-                    while let Some(part) = stream.recv_data().await.map_err(refused)? {
-                        length += part.remaining();
-                        if length > MAX_ANSWER {
-                            let what = format!("an answer of more than {MAX_ANSWER} bytes");
-                            return Err(ProbeFailure::Malformed(what));
-                        }
+                let refused = |e: h3::error::StreamError| ProbeFailure::Refused(e.to_string());
+                let mut stream = send.send_request(request).await.map_err(refused)?;
+                stream.finish().await.map_err(refused)?;
+                let status = stream.recv_response().await.map_err(refused)?.status();
+                let mut length = 0;
+                while let Some(part) = stream.recv_data().await.map_err(refused)? {
+                    length += part.remaining();
+                    if length > MAX_ANSWER {
+                        let what = format!("an answer of more than {MAX_ANSWER} bytes");
+                        return Err(ProbeFailure::Malformed(what));
                     }
-                    Ok(status)
-                };
-                tokio::select! {
-                    status = exchange => status,
-                    failure = refusal(unreachable) => Err(failure),
                 }
+                Ok(status)
             }
         }
     }

@@ -8,7 +8,7 @@ use bytes::{BufMut, Bytes, BytesMut};
 use prost::Message;
 
 use super::orca::{BACKEND_UP, DRAINING, OrcaLoadReport, ReportError, TROUBLE, TROUBLE_FOR};
-use super::{NO_SIGNAL, PROBE_BUDGET};
+use super::{HINT, HINT_FOR, NO_SIGNAL, NOTES, PROBE_BUDGET};
 
 /// Length of a ping, and of what precedes the report in a reply.
 pub const HEADER_LEN: usize = 16;
@@ -109,6 +109,9 @@ pub fn encode_reply(
         TROUBLE,
         TROUBLE_FOR,
         NO_SIGNAL,
+        HINT,
+        HINT_FOR,
+        NOTES,
         PROBE_BUDGET,
     ];
     short

@@ -1,5 +1,5 @@
 //! For servers of QUIC behind steer: connection ids by which a node finds the server again when a
-//! client changes its address, as draft-ietf-quic-load-balancers-21 has them, in plaintext.
+//! client changes its address, as draft-ietf-quic-load-balancers-21 has them.
 //!
 //! `steer cid config` prints the [`CidConfig`] of a backend as JSON. A server that uses quinn hands it
 //! to [`CidGenerator`]:
@@ -19,8 +19,9 @@
 //! stateless resets: clients of a server that has died learn of it at once.
 
 mod hex;
+mod key;
 
-use std::time::Duration;
+use std::{fmt, time::Duration};
 
 use quinn::{ConnectionId, ConnectionIdGenerator};
 use rand::RngCore as _;
@@ -28,9 +29,10 @@ use serde::{Deserialize, Serialize};
 use steer_common::cid::{self, Cid, Layout, LowBits, Server};
 
 pub use self::hex::{Hex, NotHex};
+pub use self::key::{CidKeyError, read_key};
 
 /// What a server has to know to make its connection ids.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct CidConfig {
     /// The first three bits, 0 to 6.
@@ -43,27 +45,62 @@ pub struct CidConfig {
     /// has to know; they are random otherwise.
     #[serde(default)]
     pub encode_length: bool,
+    /// The key of 16 bytes that server id and nonce are encrypted by; without it they are readable. Whoever has it can
+    /// read which server a connection id names: keep it as secret as the key of a certificate.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub key: Option<Hex>,
+}
+
+impl fmt::Debug for CidConfig {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("CidConfig")
+            .field("rotation", &self.rotation)
+            .field("server_id", &self.server_id)
+            .field("nonce_length", &self.nonce_length)
+            .field("is_encrypted", &self.key.is_some())
+            .finish_non_exhaustive()
+    }
 }
 
 /// A configuration that connection ids cannot be made by.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[error(
-    "rotation {rotation} with a server id of {server_id} and a nonce of {nonce} bytes: the rotation has to be \
-     0 to 6, the server id 1 to 8 bytes long, the nonce 4 at least, both 19 at most"
-)]
-pub struct BadCidConfig {
-    rotation: u8,
-    server_id: usize,
-    nonce: usize,
+pub enum BadCidConfig {
+    /// Lengths or rotation are none that there can be.
+    #[error(
+        "rotation {rotation} with a server id of {server_id} and a nonce of {nonce} bytes: the rotation has to be \
+         0 to 6, the server id 1 to 8 bytes long, the nonce 4 at least, both 19 at most"
+    )]
+    Layout {
+        /// The first three bits.
+        rotation: u8,
+        /// Length of the server id in bytes.
+        server_id: usize,
+        /// Length of the nonce in bytes.
+        nonce: usize,
+    },
+    /// The key has another length.
+    #[error("a key of {0} bytes; AES-128 needs 16")]
+    Key(usize),
 }
 
 /// Makes connection ids that a node finds this server by.
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 pub struct CidGenerator {
     server: Server,
     layout: Layout,
     encode_length: bool,
+    key: Option<[u8; 16]>,
     lifetime: Option<Duration>,
+}
+
+impl fmt::Debug for CidGenerator {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("CidGenerator")
+            .field("server", &self.server)
+            .field("layout", &self.layout)
+            .field("is_encrypted", &self.key.is_some())
+            .finish_non_exhaustive()
+    }
 }
 
 impl CidGenerator {
@@ -75,14 +112,19 @@ impl CidGenerator {
         let id = &config.server_id.0;
         let server = Server::new(config.rotation, id);
         let layout = Layout::new(id.len(), config.nonce_length);
+        let key = config.key.map(|key| key.0.try_into());
+        let key = key
+            .transpose()
+            .map_err(|key: Vec<u8>| BadCidConfig::Key(key.len()))?;
         match (server, layout) {
             (Some(server), Some(layout)) => Ok(Self {
                 server,
                 layout,
                 encode_length: config.encode_length,
+                key,
                 lifetime: None,
             }),
-            _ => Err(BadCidConfig {
+            _ => Err(BadCidConfig::Layout {
                 rotation: config.rotation,
                 server_id: id.len(),
                 nonce: config.nonce_length,
@@ -109,9 +151,10 @@ impl CidGenerator {
         } else {
             LowBits::Random(low)
         };
-        match cid::encode(self.server, nonce, low) {
-            Some(cid) => cid,
-            None => unreachable!("the lengths were checked by `new`"),
+        match (cid::encode(self.server, nonce, low), &self.key) {
+            (Some(cid), Some(key)) => cid.encrypted(key),
+            (Some(cid), None) => cid,
+            (None, _) => unreachable!("the lengths were checked by `new`"),
         }
     }
 }
@@ -135,7 +178,7 @@ impl ConnectionIdGenerator for CidGenerator {
 
 #[cfg(test)]
 mod tests {
-    use steer_common::abi::CidLayouts;
+    use steer_common::abi::{CidCipher, CidLayouts};
 
     use super::*;
 
@@ -160,6 +203,30 @@ mod tests {
     }
 
     #[test]
+    fn ids_of_a_server_with_a_key_are_found_by_who_has_it() {
+        let key = [0x5a; 16];
+        let config = CidConfig {
+            key: Some(Hex(key.to_vec())),
+            ..config()
+        };
+        let generator = CidGenerator::new(config.clone()).unwrap();
+        let layout = Layout::new(4, 7).unwrap();
+        let cipher = CidCipher::new(&key, layout);
+        for _ in 0..100 {
+            let id = generator.make();
+            let server = cipher.decode(id.bytes()).unwrap();
+            assert_eq!((server.rotation, server.id), (5, 0x0a1b_2c3d));
+            let other = CidCipher::new(&[0x5b; 16], layout);
+            assert_ne!(other.decode(id.bytes()), Some(server));
+        }
+        let short = CidConfig {
+            key: Some(Hex(vec![1; 15])),
+            ..config
+        };
+        assert_eq!(CidGenerator::new(short).unwrap_err(), BadCidConfig::Key(15));
+    }
+
+    #[test]
     fn the_length_is_encoded_where_it_is_asked_for() {
         let config = CidConfig {
             encode_length: true,
@@ -178,6 +245,7 @@ mod tests {
                 server_id: Hex(vec![1; id]),
                 nonce_length,
                 encode_length: false,
+                key: None,
             };
             let said = CidGenerator::new(config).unwrap_err().to_string();
             assert!(said.contains(&format!("rotation {rotation}")), "{said}");

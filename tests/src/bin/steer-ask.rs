@@ -83,13 +83,21 @@ async fn main() -> Result<()> {
 fn told(load: &Load) -> String {
     let number = |value: Option<f64>| value.map_or("?".to_owned(), |v| format!("{v}"));
     let rounded = |value: Option<f64>| value.map_or("?".to_owned(), |v| format!("{v:.2}"));
-    let no_signal = load.no_signal.map(|why| format!(" no signal: {why:?}"));
-    format!(
-        "up: running {} waiting {} capacity {} kv {}{}",
+    let mut told = format!(
+        "up: running {} waiting {} capacity {} kv {}",
         number(load.running),
         number(load.waiting),
         number(load.capacity),
         rounded(load.kv_use),
-        no_signal.unwrap_or_default()
-    )
+    );
+    if let Some(why) = load.no_signal {
+        told += &format!("; no signal: {why}");
+    }
+    if let Some((hint, _)) = load.hint {
+        told += &format!("; hint: {hint}");
+    }
+    for note in &load.notes {
+        told += &format!("; note: {note}");
+    }
+    told
 }

@@ -1,5 +1,5 @@
-//! A chat completion server as a process, for tests that kill it. SIGUSR1 makes it hang while healthy, and
-//! SIGUSR2 slow; a second one ends it.
+//! A chat completion server as a process, for tests that kill it. SIGUSR1 makes it hang while healthy,
+//! SIGUSR2 slow, and SIGHUP gives it the fault of `--fault`; a second one ends it.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -8,6 +8,7 @@ use std::time::Duration;
 use anyhow::{Context, Result, ensure};
 use clap::Parser;
 use steer_tests::chat::{Chat, Engine};
+use steer_tests::fault::Fault;
 use steer_tests::tls;
 use tokio::net::TcpListener;
 use tokio::signal::unix::{SignalKind, signal};
@@ -33,6 +34,9 @@ struct Arguments {
     /// Tokens in an answer.
     #[arg(long, default_value_t = 8)]
     tokens: u32,
+    /// Fault that it has from SIGHUP on.
+    #[arg(long, value_enum)]
+    fault: Option<Fault>,
 }
 
 #[tokio::main(flavor = "current_thread")]
@@ -44,15 +48,18 @@ async fn main() -> Result<()> {
         gap: Duration::from_millis(arguments.gap),
         tokens: arguments.tokens,
         engine: Engine::default(),
+        fault: arguments.fault,
     });
     let engine = chat.engine.clone();
     let mut hang = signal(SignalKind::user_defined1())?;
     let mut slow = signal(SignalKind::user_defined2())?;
+    let mut fault = signal(SignalKind::hangup())?;
     tokio::spawn(async move {
         loop {
             tokio::select! {
                 _ = hang.recv() => engine.toggle_hung(),
                 _ = slow.recv() => engine.toggle_slow(),
+                _ = fault.recv() => engine.toggle_fault(),
             }
         }
     });

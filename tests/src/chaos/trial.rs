@@ -263,6 +263,11 @@ fn concludes(event: &Event, victim: &str) -> Option<String> {
             backend,
             verdict: Verdict::Out(reason, _),
             ..
+        }
+        | Event::OwnConnection {
+            backend,
+            verdict: Verdict::Out(reason, _),
+            ..
         } if backend == victim => Some(format!("connections: {reason}")),
         Event::Drained {
             backend,

@@ -12,15 +12,18 @@ use anyhow::Result;
 use super::{Fleet, HTTP, HTTPS, binary};
 
 impl Fleet {
-    pub(super) fn chat(&self, name: &str, address: IpAddr) -> Result<Command> {
+    pub(super) fn chat(&self, name: &str, address: SocketAddr) -> Result<Command> {
         let mut chat = Command::new(binary("steer-chat")?);
         chat.args(["--name", name, "--listen"])
-            .arg(SocketAddr::new(address, HTTP).to_string())
+            .arg(address.to_string())
             .arg("--tls-listen")
-            .arg(SocketAddr::new(address, HTTPS).to_string())
+            .arg(SocketAddr::new(address.ip(), HTTPS).to_string())
             .args(["--tokens", &self.plan.tokens.to_string()])
             .args(["--ttft", &self.plan.thinking[0].as_millis().to_string()])
             .args(["--gap", &self.plan.thinking[1].as_millis().to_string()]);
+        if let Some(fault) = self.plan.fault {
+            chat.args(["--fault", fault]);
+        }
         Ok(chat)
     }
 

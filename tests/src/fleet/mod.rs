@@ -8,6 +8,7 @@ mod faults;
 use std::{
     env, fs,
     net::{IpAddr, SocketAddr},
+    os::unix::fs::PermissionsExt as _,
     path::{Path, PathBuf},
     process::Command,
     thread,
@@ -21,7 +22,7 @@ use tempfile::TempDir;
 use crate::{
     bpffs::Bpffs,
     process::Process,
-    topology::{Backend, PORT, Site, VIP_V4, VIP_V6},
+    topology::{Backend, Link, PORT, Site, VIP_V4, VIP_V6},
 };
 
 /// Port of plain HTTP, at VIP and backends.
@@ -30,6 +31,8 @@ pub const HTTP: u16 = 8080;
 pub const HTTPS: u16 = 8443;
 /// What anything at a site may take, on a machine that has other things to do.
 const LIMIT: Duration = Duration::from_secs(60);
+/// Port of plain HTTP at the VIP that leads to tunnelled backends.
+pub const TUNNEL: u16 = 8081;
 /// Port of the beacons.
 pub const BEACON: u16 = 7100;
 /// Sources of `nat` and `ipip`.
@@ -52,6 +55,16 @@ pub struct Plan {
     pub defaults: bool,
     /// Whether beacons watch our own server as an engine.
     pub watched: bool,
+    /// The engine that beacons take it for.
+    pub engine: &'static str,
+    /// Settings of beacons besides.
+    pub beacon: Vec<&'static str>,
+    /// Whether other hosts can be plugged into the links.
+    pub shared: bool,
+    /// Backends that are reached by `ipip`, whatever the mode of the others, and serve only [`TUNNEL`].
+    pub tunnelled: Vec<&'static str>,
+    /// The fault that a server has from SIGHUP on, as `steer-chat --fault` knows it.
+    pub fault: Option<&'static str>,
     /// A Python with xllamacpp, gguf and numpy, to serve by llama.cpp instead of our own server.
     pub llama: Option<PathBuf>,
 }
@@ -67,8 +80,25 @@ impl Plan {
             tokens: 5,
             defaults: false,
             watched: false,
+            engine: "vllm",
+            beacon: Vec::new(),
+            shared: false,
+            tunnelled: Vec::new(),
+            fault: None,
             llama: None,
         }
+    }
+}
+
+impl Plan {
+    /// The network, without anything that runs in it.
+    fn site(&self) -> Result<Site> {
+        if self.shared {
+            let links = vec![Link::Segment; self.backends.len()];
+            return Site::over(&Link::Segment, &links);
+        }
+        let delays: Vec<_> = self.backends.iter().map(|(_, delay)| *delay).collect();
+        Site::new(&delays)
     }
 }
 
@@ -95,8 +125,7 @@ struct Servers {
 impl Fleet {
     /// Makes the site and starts its backends, but no daemon yet.
     pub fn new(plan: Plan) -> Result<Self> {
-        let delays: Vec<_> = plan.backends.iter().map(|(_, delay)| *delay).collect();
-        let site = Site::new(&delays)?;
+        let site = plan.site()?;
         let mut fleet = Self {
             daemon: None,
             servers: Vec::new(),
@@ -108,9 +137,15 @@ impl Fleet {
             folder: tempfile::tempdir()?,
         };
         fleet.make_certificates()?;
+        // The same in each run, so that flows find the same backends.
+        fs::write(
+            fleet.path("flow.seed"),
+            "00112233445566778899aabbccddeeff\n",
+        )?;
+        fs::set_permissions(fleet.path("flow.seed"), fs::Permissions::from_mode(0o600))?;
         fs::write(fleet.config_path(), fleet.config())?;
         for index in 0..fleet.plan.backends.len() {
-            if fleet.plan.mode == "ipip" {
+            if fleet.mode(index) == "ipip" {
                 fleet.site.backends[index].add_vips()?;
                 fleet.start_decap(index)?;
             }
@@ -223,9 +258,31 @@ impl Fleet {
         self.start_beacon(index)
     }
 
+    /// Returns the mode of a backend.
+    fn mode(&self, index: usize) -> &'static str {
+        if self.is_tunnelled(index) {
+            return "ipip";
+        }
+        self.plan.mode
+    }
+
+    fn is_tunnelled(&self, index: usize) -> bool {
+        let (name, _) = self.plan.backends[index];
+        self.plan.tunnelled.contains(&name)
+    }
+
+    /// The port of a backend's server for plain HTTP.
+    fn port(&self, index: usize) -> u16 {
+        if self.is_tunnelled(index) {
+            TUNNEL
+        } else {
+            HTTP
+        }
+    }
+
     /// Where a backend's server listens.
     fn serves_at(&self, index: usize) -> IpAddr {
-        if self.plan.mode == "ipip" {
+        if self.mode(index) == "ipip" {
             self.vip()
         } else {
             self.address(&self.site.backends[index])
@@ -238,7 +295,7 @@ impl Fleet {
         let serves_at = self.serves_at(index);
         let chat = match &self.plan.llama {
             Some(python) => self.llama(python, name, serves_at)?,
-            None => self.chat(name, serves_at)?,
+            None => self.chat(name, SocketAddr::new(serves_at, self.port(index)))?,
         };
         let mut chat = self.site.backends[index].namespace.spawn(chat)?;
         chat.wait_for("ready")?;
@@ -262,11 +319,12 @@ impl Fleet {
             .arg("--key")
             .arg(pki.join(format!("{name}.key")));
         if self.plan.watched {
-            let serves_at = SocketAddr::new(self.serves_at(index), HTTP).to_string();
+            let serves_at = SocketAddr::new(self.serves_at(index), self.port(index)).to_string();
             beacon
-                .args(["--backend", &serves_at, "--engine", "vllm"])
+                .args(["--backend", &serves_at, "--engine", self.plan.engine])
                 .args(["--capacity", "64", "--drain-file"])
-                .arg(self.path(&format!("{name}.drain")));
+                .arg(self.path(&format!("{name}.drain")))
+                .args(&self.plan.beacon);
         }
         self.servers[index].beacon = Some(backend.namespace.spawn(beacon)?);
         Ok(())

@@ -50,6 +50,17 @@ pub enum State {
     Dead,
     /// Nothing comes back.
     Gone,
+    /// Standing still for a moment, with all that it works on, and going on with it.
+    Paused,
+}
+
+/// A weak sign of trouble with an engine that serves its clients.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Symptom {
+    /// A long prompt keeps its counters from going on.
+    NoProgress,
+    /// Its page of metrics takes long.
+    SlowPage,
 }
 
 /// A server.
@@ -71,6 +82,10 @@ pub struct Server {
     pub waiting: VecDeque<usize>,
     /// When it last got something done.
     pub progress: Duration,
+    /// Symptom that its beacon sees although it serves its clients.
+    pub symptom: Option<Symptom>,
+    /// Time at which something was last wrong with it.
+    pub wrong: Duration,
     /// The load that it reports, if that stands still.
     pub stale: Option<(u32, u32, Duration)>,
 }
@@ -88,6 +103,8 @@ impl Server {
             running: 0,
             waiting: VecDeque::new(),
             progress: Duration::ZERO,
+            symptom: None,
+            wrong: Duration::ZERO,
             stale: None,
         }
     }

@@ -3,6 +3,7 @@
 //!
 //! Times are [`Duration`](std::time::Duration)s since the beginning of a run.
 
+mod day;
 mod fleet;
 mod outcome;
 mod path;
@@ -10,7 +11,8 @@ pub mod policy;
 mod scenario;
 mod world;
 
-pub use self::fleet::{Kind, Server, State};
+pub use self::day::day;
+pub use self::fleet::{Kind, Server, State, Symptom};
 pub use self::outcome::Outcome;
 pub use self::scenario::{Act, Scenario, all, large};
 pub use self::world::run;

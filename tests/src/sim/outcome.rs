@@ -20,6 +20,8 @@ pub struct Outcome {
     pub moved_per_minute: Option<f64>,
     /// Packets of open flows that would have left a server that lives.
     pub strayed: usize,
+    /// Times that a server was kept from new flows although it served its clients.
+    pub ejections: usize,
     /// Requests at servers outside the regions that the service may be served from.
     pub outside: usize,
     /// The share of each server in the flows of each second, for plots: by second, by server.

@@ -13,7 +13,7 @@ use steer_common::abi::{
     NatReverse, Service, Signals, Slot, SourceLimit,
 };
 use steer_user::dataplane::{
-    Class, Counters, Dataplane, HostTables, Memory, Snapshot, Sweep, SweepLimits,
+    CidKeyFile, Class, Counters, Dataplane, HostTables, Memory, Snapshot, Sweep, SweepLimits,
     build_perfect_hash,
 };
 
@@ -72,6 +72,10 @@ impl Dataplane for Path {
 
     fn set_cids(&mut self, cids: &BTreeMap<CidKey, u16>) -> Result<()> {
         self.memory.set_cids(cids)
+    }
+
+    fn set_cid_keys(&mut self, keys: &[CidKeyFile]) -> Result<()> {
+        self.memory.set_cid_keys(keys)
     }
 
     fn services(&self) -> Vec<Service> {

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use super::fleet::{Kind, State};
+use super::fleet::{Kind, State, Symptom};
 
 /// Something that happens at a time.
 #[derive(Clone, Copy, Debug)]
@@ -13,6 +13,8 @@ pub enum Act {
     Speed(usize, f64),
     /// What becomes of packets to a server.
     State(usize, State),
+    /// Symptom of an engine that serves its clients.
+    Symptom(usize, Option<Symptom>),
     /// What becomes of packets to all servers of a region.
     Region(usize, State),
     /// All beacons go on to report the load that they see now.
@@ -48,6 +50,8 @@ pub struct Scenario {
     pub probe_every: Duration,
     /// Part of the packets that are lost on the way to servers and back.
     pub loss: f64,
+    /// Whether beacons take weak signs of trouble for what they are; otherwise they say that engines hang.
+    pub hints: bool,
     /// The seed of all that is random.
     pub seed: u64,
 }
@@ -73,6 +77,7 @@ impl Scenario {
             acts: Vec::new(),
             probe_every: Duration::from_millis(100),
             loss: 0.0,
+            hints: true,
             seed: 7,
         }
     }

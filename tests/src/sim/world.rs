@@ -2,7 +2,7 @@
 
 use std::{
     cmp::Reverse,
-    collections::{BinaryHeap, HashSet},
+    collections::{BinaryHeap, HashMap, HashSet},
     net::Ipv4Addr,
     time::Duration,
 };
@@ -29,7 +29,11 @@ const SYN_RETRY: Duration = Duration::from_secs(1);
 const SYNS: u32 = 4;
 /// How long a client waits for its first token.
 const PATIENCE: Duration = Duration::from_secs(15);
+/// Time after its last trouble by which a server that serves its clients has to have new flows again.
+const RECOVERY: Duration = Duration::from_secs(15);
 const SECOND: Duration = Duration::from_secs(1);
+/// From one look at whether a server goes on to the next.
+const PAUSE: Duration = Duration::from_millis(20);
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 enum Event {
@@ -88,7 +92,9 @@ struct World<'a> {
     requests: Vec<Request>,
     /// Requests at each server.
     at: Vec<HashSet<usize>>,
-    probes: Vec<Probed>,
+    probes: HashMap<usize, Probed>,
+    /// Servers that are kept from new flows although they serve their clients, by node.
+    ejected: Vec<HashSet<usize>>,
     load: f64,
     outcome: Outcome,
 }
@@ -149,7 +155,8 @@ impl<'a> World<'a> {
             at: vec![HashSet::new(); servers.len()],
             servers,
             requests: Vec::new(),
-            probes: Vec::new(),
+            probes: HashMap::new(),
+            ejected: vec![HashSet::new(); scenario.nodes.len()],
             load: 1.0,
             outcome: Outcome::default(),
             site,
@@ -197,12 +204,15 @@ impl<'a> World<'a> {
             Event::Packet(request) => self.packet(request),
             Event::Probe(node, server) => self.probe(node, server),
             Event::Probed(node, server, index) => {
-                let (probed, now) = (self.probes[index], self.now);
-                self.nodes[node].probed(server, probed, now);
+                let now = self.now;
+                if let Some(probed) = self.probes.remove(&index) {
+                    self.nodes[node].probed(server, probed, now);
+                }
             }
             Event::Tick(node) => {
                 let now = self.now;
                 self.nodes[node].tick(now);
+                self.count_ejections(node);
                 if !self.is_over() {
                     self.after(SECOND, Event::Tick(node));
                 }
@@ -277,14 +287,14 @@ impl<'a> World<'a> {
                 self.note_share(server);
                 self.fail(index);
             }
-            State::Serving | State::Hung if !lost => {
+            State::Serving | State::Hung | State::Paused if !lost => {
                 self.note_share(server);
                 self.requests[index].phase = Phase::Waiting;
                 self.at[server].insert(index);
                 // SYN, SYN-ACK, and the request.
                 self.after(3 * distance, Event::Reach(index));
             }
-            State::Serving | State::Hung | State::Gone => {
+            State::Serving | State::Hung | State::Paused | State::Gone => {
                 if count < SYNS {
                     let wait = SYN_RETRY * (1 << (count - 1));
                     self.after(wait, Event::Syn(index, count + 1));
@@ -351,6 +361,9 @@ impl<'a> World<'a> {
         let Some(server) = self.serving(index) else {
             return;
         };
+        if self.is_paused(server, Event::First(index)) {
+            return;
+        }
         let machine = &self.servers[server];
         if machine.state != State::Serving {
             return;
@@ -379,12 +392,36 @@ impl<'a> World<'a> {
         let Some(server) = self.serving(index) else {
             return;
         };
+        if self.is_paused(server, Event::Done(index)) {
+            return;
+        }
         if self.servers[server].state != State::Serving {
             return;
         }
         self.leave(index, server);
         let (request, now) = (&self.requests[index], self.now);
         self.nodes[request.node].ended(server, request.first, now);
+    }
+
+    /// Puts off what a server would do now, if it stands still.
+    fn is_paused(&mut self, server: usize, event: Event) -> bool {
+        let paused = self.servers[server].state == State::Paused;
+        if paused {
+            self.after(PAUSE, event);
+        }
+        paused
+    }
+
+    /// Counts servers that have begun to be kept from new flows although they serve their clients.
+    fn count_ejections(&mut self, node: usize) {
+        let out = self.nodes[node].ejected(self.now);
+        let serves = |server: &usize| {
+            let machine = &self.servers[*server];
+            machine.state == State::Serving && self.now > machine.wrong + RECOVERY
+        };
+        let out: HashSet<usize> = out.into_iter().filter(serves).collect();
+        self.outcome.ejections += out.difference(&self.ejected[node]).count();
+        self.ejected[node] = out;
     }
 
     /// Takes a request off its server, which goes on with the next one.
@@ -437,7 +474,7 @@ impl<'a> World<'a> {
         let idle = self.now.saturating_sub(machine.progress);
         let (probed, after) = match machine.state {
             State::Dead => (Probed::Refused, rtt),
-            State::Gone => (Probed::Lost, PROBE_TIMEOUT),
+            State::Gone | State::Paused => (Probed::Lost, PROBE_TIMEOUT),
             State::Serving | State::Hung if lost => (Probed::Lost, PROBE_TIMEOUT),
             State::Serving | State::Hung => {
                 let answered = Probed::Answered {
@@ -447,12 +484,16 @@ impl<'a> World<'a> {
                     slots: machine.kind.slots,
                     age,
                     hung: machine.running > 0 && idle > WATCH,
+                    symptom: machine
+                        .symptom
+                        .map(|symptom| (symptom, self.scenario.hints)),
                 };
                 (answered, rtt)
             }
         };
-        self.probes.push(probed);
-        self.after(after, Event::Probed(node, server, self.probes.len() - 1));
+        let index = self.sequence as usize;
+        self.probes.insert(index, probed);
+        self.after(after, Event::Probed(node, server, index));
     }
 
     fn act(&mut self, act: Act) {
@@ -460,6 +501,7 @@ impl<'a> World<'a> {
             Act::Load(load) => self.load = load,
             Act::Speed(server, speed) => self.servers[server].speed = speed,
             Act::State(server, state) => self.set_state(server, state),
+            Act::Symptom(server, symptom) => self.servers[server].symptom = symptom,
             Act::Region(region, state) => {
                 for server in 0..self.servers.len() {
                     if self.servers[server].region == region {
@@ -496,9 +538,10 @@ impl<'a> World<'a> {
                     self.fail(index);
                 }
             }
-            (_, State::Hung | State::Serving) => {}
+            (_, State::Hung | State::Serving | State::Paused) => {}
         }
         self.servers[server].progress = self.now;
+        self.servers[server].wrong = self.now;
     }
 
     fn end(mut self) -> Outcome {

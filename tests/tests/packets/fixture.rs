@@ -9,8 +9,9 @@ use aya::programs::{TestRun as _, TestRunOptions};
 use steer_common::{
     Action,
     abi::{
-        CidKey, CidLayouts, Config, Family, Macs, Measured, Member, MemberState, Mode, NatTimeouts,
-        Service, ServiceKey, Slot, SourceLimit, member_flags, service_flags,
+        CidCipher, CidKey, CidLayouts, Config, Family, Macs, Measured, Member, MemberState, Mode,
+        NatTimeouts, Service, ServiceKey, Slot, SourceLimit, member_flags, nat_flags,
+        service_flags,
     },
     cid::Layout,
     frame::Buffer,
@@ -26,7 +27,11 @@ use steer_user::{
 /// Test runs come in by the loopback device.
 const INTERFACE: u32 = 1;
 /// Reasons for which a packet is answered.
-const ANSWERED: [DropReason; 2] = [DropReason::Reset, DropReason::TooBig];
+const ANSWERED: [DropReason; 3] = [
+    DropReason::Reset,
+    DropReason::TooBig,
+    DropReason::TtlExpired,
+];
 /// As the driver leaves.
 const HEADROOM: usize = 256;
 
@@ -87,6 +92,10 @@ pub(crate) fn backend(id: u16) -> IpAddr {
 /// Rotations of connection ids in use, with the lengths of server id and nonce.
 pub(crate) const LAYOUTS: [(u8, usize, usize); 2] = [(0, 1, 4), (5, 4, 7)];
 
+/// Rotations of connection ids that can be encrypted, with the lengths of server id and nonce: by one pass, and by four, of
+/// which decryption needs three, three and four.
+pub(crate) const ENCRYPTED: [(u8, usize, usize); 4] = [(1, 8, 8), (2, 3, 4), (3, 4, 14), (4, 8, 5)];
+
 /// The server id of a backend, which has the number of its member.
 pub(crate) fn server_id(member: u16, len: usize) -> Vec<u8> {
     let mut id = vec![0xa0; len];
@@ -144,10 +153,13 @@ impl Fixture {
                 idle_ms: 60_000,
                 udp_idle_ms: 50_000,
                 opening_ms: 30_000,
+                udp_opening_ms: 10_000,
                 closed_ms: 10_000,
             },
             burst_gap_us: 2000,
             nat_retry_ms: 500,
+            nat_flags: nat_flags::VERIFIES_CHECKSUMS | nat_flags::CHECKS_VLAN,
+            nat_port_seed: SEED + 1,
             cids: layouts(),
             ..Config::default()
         });
@@ -162,10 +174,11 @@ impl Fixture {
         for (slot, members) in slots() {
             maps.write_slots(slot, &[Slot::settled(members[0], members[1])]);
         }
-        maps.set_cids(&cids()).unwrap();
+        maps.set_cids(&cids(&LAYOUTS)).unwrap();
         let host = HostTables::new(maps.snapshot());
         let measured = (5..=8).map(|id| (id, Measured::default()));
         host.measured.borrow_mut().extend(measured);
+        host.use_kernel(INTERFACE);
         Self {
             xdp,
             host,
@@ -217,6 +230,7 @@ impl Fixture {
                 idle_ms: NEVER,
                 udp_idle_ms: NEVER,
                 opening_ms: NEVER,
+                udp_opening_ms: NEVER,
                 closed_ms: NEVER,
             };
         });
@@ -261,6 +275,7 @@ impl Fixture {
         host.classes = snapshot.classes;
         host.dscp_tables = snapshot.dscp_tables;
         host.limits = snapshot.limits;
+        host.icmp_sources = snapshot.icmp_sources;
     }
 
     /// A service as it was set.
@@ -274,6 +289,20 @@ impl Fixture {
         self.xdp.maps().set_cids(&cids).unwrap();
         assert_eq!(self.xdp.maps().cids(), cids);
         self.host.snapshot_mut().cids = cids;
+    }
+
+    /// Has connection ids of [`ENCRYPTED`] decrypted by this key.
+    pub(crate) fn decrypt_ids(&mut self, key: &[u8; 16]) {
+        let mut ciphers = [CidCipher::default(); 8];
+        let mut all = layouts();
+        for (rotation, id, nonce) in ENCRYPTED {
+            ciphers[usize::from(rotation)] = CidCipher::new(key, Layout::new(id, nonce).unwrap());
+            all = all.with_encryption(rotation);
+        }
+        self.xdp.maps().set_cid_ciphers(&ciphers);
+        self.host.snapshot_mut().cid_ciphers = ciphers;
+        self.configure(|config| config.cids = all);
+        self.set_cids(cids(&[&LAYOUTS[..], &ENCRYPTED].concat()));
     }
 
     /// Denies clients.
@@ -455,6 +484,7 @@ fn member(id: u16) -> Member {
         address: backend(id).into(),
         macs: Macs::new(next_hop, own),
         interface: INTERFACE,
+        reply_interfaces: [INTERFACE; 2],
         state: MemberState::Up as u8,
         flags: member_flags::RESOLVED,
         mode: mode as u8,
@@ -503,7 +533,7 @@ fn layouts() -> CidLayouts {
 }
 
 /// Server ids of the members of services of QUIC.
-fn cids() -> BTreeMap<CidKey, u16> {
+fn cids(layouts: &[(u8, usize, usize)]) -> BTreeMap<CidKey, u16> {
     let mut cids = BTreeMap::new();
     for (vip, first, members) in [
         (vip::QUIC, 0, 1..=2),
@@ -512,7 +542,7 @@ fn cids() -> BTreeMap<CidKey, u16> {
         (vip::QUIC_NAT, V6_SLOTS, 7..=8),
     ] {
         for member in members {
-            for (rotation, len, _) in LAYOUTS {
+            for &(rotation, len, _) in layouts {
                 let id = server_id(member, len);
                 let key = CidKey {
                     server_id: id.iter().fold(0, |id, byte| id << 8 | u64::from(*byte)),
@@ -559,7 +589,9 @@ fn services() -> Vec<Service> {
     }
     let vips = vip::KNOWN.into_iter().flat_map(|last| [v4(last), v6(last)]);
     for address in vips.chain([OUTER_V4.into(), OUTER_V6.into()]) {
-        services.push(service(address, 0, 0, 0, service_flags::ADDRESS));
+        let flags =
+            service_flags::ADDRESS | service_flags::ADDRESS_TCP | service_flags::ADDRESS_UDP;
+        services.push(service(address, 0, 0, 0, flags));
     }
     for outer in [IpAddr::from(OUTER_V4), OUTER_V6.into()] {
         for protocol in [6, 17] {

@@ -7,7 +7,7 @@ use steer_common::{
     abi::{MemberState, Slot},
     verdict::DropReason,
 };
-use steer_tests::packet::{ACK, Packet, SYN, ethernet, ipv4_header, ipv6_header};
+use steer_tests::packet::{ACK, Packet, SYN, checksum, ethernet, ipv4_header, ipv6_header};
 
 use crate::{
     fixture::{
@@ -19,6 +19,16 @@ use crate::{
 const LOST: Action = Action::Drop(DropReason::Fragment);
 const SENT: Action = Action::Transmit(1);
 const SIZE: usize = 64;
+
+/// What becomes of a later part whose first one was not seen: the kernel gets it where that forwards nothing.
+fn unknown(fixture: &Fixture, is_v4: bool) -> Action {
+    let [v4, v6] = fixture.host.forwards.get();
+    if if is_v4 { v4 } else { v6 } {
+        LOST
+    } else {
+        Action::Pass
+    }
+}
 
 fn datagram(is_v4: bool, vip: u8) -> Packet {
     let address = if is_v4 { v4(vip) } else { v6(vip) };
@@ -124,7 +134,8 @@ fn a_part_that_comes_before_the_first_is_lost_and_those_after_it_are_not() {
     for is_v4 in [true, false] {
         let mut fixture = Fixture::new();
         let parts = datagram(is_v4, vip::EXACT).fragments(SIZE);
-        assert_eq!(fixture.run(&parts[1]).action, LOST);
+        let unknown = unknown(&fixture, is_v4);
+        assert_eq!(fixture.run(&parts[1]).action, unknown);
         assert_eq!(fixture.run(&parts[0]).action, SENT);
         assert_eq!(fixture.run(&parts[2]).action, SENT);
         assert_eq!(fixture.run(&parts[1]).action, SENT);
@@ -133,7 +144,7 @@ fn a_part_that_comes_before_the_first_is_lost_and_those_after_it_are_not() {
             id: 0x4321,
             ..datagram(is_v4, vip::EXACT)
         };
-        assert_eq!(fixture.run(&other.fragments(SIZE)[1]).action, LOST);
+        assert_eq!(fixture.run(&other.fragments(SIZE)[1]).action, unknown);
     }
 }
 
@@ -182,7 +193,8 @@ fn parts_of_what_was_refused_are_lost_too() {
     let parts = datagram(true, vip::EXACT).fragments(SIZE);
     let refused = Action::Drop(DropReason::NoBackend);
     assert_eq!(fixture.run(&parts[0]).action, refused);
-    assert_eq!(fixture.run(&parts[1]).action, LOST);
+    let unknown = unknown(&fixture, true);
+    assert_eq!(fixture.run(&parts[1]).action, unknown);
     fixture.set_state(1, MemberState::Up);
     assert_eq!(fixture.run(&parts[0]).action, SENT);
     fixture.set_state(1, MemberState::Down);
@@ -244,5 +256,51 @@ fn a_flood_of_fragments_hides_no_packet_from_its_parts() {
                 assert_eq!(fixture.run(&part).action, SENT, "after {number}");
             }
         }
+    }
+}
+
+/// A later part of something that is neither TCP nor UDP.
+fn other_protocol(is_v4: bool, vip: u8, protocol: u8) -> Vec<u8> {
+    let mut part = datagram(is_v4, vip).fragments(SIZE)[1].clone();
+    if is_v4 {
+        part[14 + 9] = protocol;
+        part[24..26].fill(0);
+        let sum = checksum(&part[14..34]).to_be_bytes();
+        part[24..26].copy_from_slice(&sum);
+    } else {
+        part[14 + 40] = protocol;
+    }
+    part
+}
+
+#[test]
+fn parts_of_pings_and_of_esp_are_the_kernels() {
+    const ESP: u8 = 50;
+    let mut fixture = Fixture::new();
+    for (is_v4, icmp) in [(true, 1), (false, 58)] {
+        for vip in [vip::EXACT, vip::NAT, vip::EMPTY_DROP] {
+            for protocol in [icmp, ESP] {
+                let part = other_protocol(is_v4, vip, protocol);
+                let ran = fixture.run(&part);
+                assert_eq!((ran.action, hex(&ran.bytes)), (Action::Pass, hex(&part)));
+            }
+        }
+    }
+}
+
+#[test]
+fn later_parts_for_the_kernel_may_come_first_where_it_keeps_them() {
+    let mut fixture = Fixture::new();
+    for is_v4 in [true, false] {
+        let other_port = Packet {
+            destination_port: PORT + 1,
+            id: 0x7777,
+            ..datagram(is_v4, vip::EXACT)
+        };
+        let parts = other_port.fragments(SIZE);
+        let before = unknown(&fixture, is_v4);
+        assert_eq!(fixture.run(&parts[1]).action, before);
+        assert_eq!(fixture.run(&parts[0]).action, Action::Pass);
+        assert_eq!(fixture.run(&parts[1]).action, Action::Pass);
     }
 }

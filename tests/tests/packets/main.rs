@@ -2,9 +2,9 @@
 //! this needs root.
 //!
 //! Where to look for a case: `parse` for headers and lengths, `encap`, `modes` and `decap` for what is around a
-//! packet, `nat`, `lifetime`, `ports`, `sweep` and `passive` for rewritten addresses, `icmp` and
+//! packet, `segments` for what anybody can send into a connection, `nat`, `lifetime`, `ports`, `sweep` and `passive` for rewritten addresses, `icmp` and
 //! `fragments` for those, `flows` for slots, members' states and resets, `memory` for what floods and changes leave
-//! alone, `admission` and `classes` for who may come and where to, `agree` for all of it at random.
+//! alone, `quic`, `quic_handshakes` and `quic_ids` for QUIC, `admission` and `classes` for who may come and where to, `agree` for all of it at random.
 
 #![allow(clippy::unwrap_used, reason = "a failure here is a failed test")]
 
@@ -27,4 +27,9 @@ mod parse;
 mod passive;
 mod ports;
 mod quic;
+mod quic_handshakes;
+mod quic_ids;
+mod segments;
+mod strangers;
 mod sweep;
+mod ttl;

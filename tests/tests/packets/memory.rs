@@ -102,6 +102,7 @@ impl Node {
             interface: 1,
             vlan: 0,
             mtu: 0,
+            reply_interfaces: [1; 2],
         };
         self.controller.set_way(&name(backend), Some(hop)).unwrap();
         self.probe(backend, true);

@@ -179,15 +179,14 @@ fn outer_sources_are_spread_over_a_prefix() {
 }
 
 #[test]
-fn l2_changes_only_what_is_before_the_ip_header() {
+fn l2_changes_the_ttl_and_what_is_before_the_ip_header() {
     let mut fixture = with_mode(Mode::L2);
     for (is_v4, member) in [(true, 1), (false, 3)] {
         for vlan in [0, 12] {
             fixture.change(member, |member| member.vlan = vlan);
             for tags in [vec![], vec![(0x8100, 5)], vec![(0x88a8, 5), (0x8100, 6)]] {
-                // It travels no further, so its TTL is not looked at.
                 let packet = Packet {
-                    ttl: 1,
+                    ttl: 2,
                     tags,
                     padding: 3,
                     ..tcp(is_v4, vip::EXACT)
@@ -201,6 +200,7 @@ fn l2_changes_only_what_is_before_the_ip_header() {
                     } else {
                         vec![(0x8100, vlan)]
                     },
+                    ttl: 1,
                     ..packet
                 };
                 assert_eq!(hex(&ran.bytes), hex(&expected.bytes()));

@@ -3,13 +3,17 @@
 use std::net::IpAddr;
 
 use steer_common::{Action, abi::Slot, verdict::DropReason};
-use steer_tests::packet::{ACK, CLIENT_MAC, FIN, NODE_MAC, Packet, RST, SYN, Transport};
+use steer_tests::packet::{
+    ACK, ACKNOWLEDGMENT, CLIENT_MAC, FIN, NODE_MAC, Packet, RST, SEQUENCE, SYN, Transport,
+};
 
 use crate::fixture::{
     Fixture, OUTER_V4, OUTER_V6, PORT, V6_SLOTS, backend, client, hex, macs_to, v4, v6, vip,
 };
 
 const SENT: Action = Action::Transmit(1);
+/// Content of backends' packets.
+const ANSWER: &[u8] = b"an answer";
 
 pub(crate) fn tcp(is_v4: bool, flags: u8) -> Packet {
     let address = if is_v4 { v4(vip::NAT) } else { v6(vip::NAT) };
@@ -44,8 +48,26 @@ pub(crate) fn answer(packet: &Packet, member: u16, source_port: u16, flags: u8) 
     let sent = translated(packet, member, source_port);
     let transport = match &packet.transport {
         Transport::Tcp { .. } => {
-            let answer = Packet::tcp((sent.source, 1), (sent.destination, 1), flags);
-            answer.transport
+            let Transport::Tcp {
+                window, options, ..
+            } = Packet::tcp((sent.source, 1), (sent.destination, 1), flags).transport
+            else {
+                panic!("not TCP");
+            };
+            // What a client that answers with the usual numbers expects.
+            let before = if flags & SYN == 0 {
+                0
+            } else {
+                1 + ANSWER.len() as u32
+            };
+            let acknowledgment = if flags & ACK == 0 { 0 } else { SEQUENCE };
+            Transport::Tcp {
+                sequence: ACKNOWLEDGMENT - before,
+                acknowledgment,
+                flags,
+                window,
+                options,
+            }
         }
         Transport::Udp { checksum } => Transport::Udp {
             checksum: *checksum,
@@ -58,8 +80,31 @@ pub(crate) fn answer(packet: &Packet, member: u16, source_port: u16, flags: u8) 
         source_port: sent.destination_port,
         destination_port: sent.source_port,
         transport,
-        payload: b"an answer".to_vec(),
+        payload: ANSWER.to_vec(),
         ..sent
+    }
+}
+
+/// A TCP segment with these sequence and acknowledgment numbers.
+pub(crate) fn with_numbers(packet: Packet, sequence: u32, acknowledgment: u32) -> Packet {
+    let Transport::Tcp {
+        flags,
+        window,
+        options,
+        ..
+    } = packet.transport
+    else {
+        panic!("not TCP");
+    };
+    Packet {
+        transport: Transport::Tcp {
+            sequence,
+            acknowledgment,
+            flags,
+            window,
+            options,
+        },
+        ..packet
     }
 }
 

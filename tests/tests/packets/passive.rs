@@ -1,13 +1,13 @@
 //! What packets of mode `nat` tell of their members.
 
 use steer_common::abi::{BUCKETS, Measure, NatReverse, Signals, bucket, bucket_start};
-use steer_tests::packet::{ACK, FIN, Packet, RST, SYN};
+use steer_tests::packet::{ACK, ACKNOWLEDGMENT, FIN, Packet, RST, SEQUENCE, SYN};
 use steer_user::dataplane::{Dataplane as _, now_ns};
 
 use crate::{
     fixture::{Fixture, PORT, client, v4, v6, vip},
     lifetime::{ONLY_PORT, age, other, with_one_port},
-    nat::{answer, back, forward, tcp},
+    nat::{answer, back, forward, tcp, with_numbers},
 };
 
 const MEMBER: u16 = 5;
@@ -193,6 +193,41 @@ fn resets_tell_of_a_backend_unless_the_client_was_done() {
     for flags in [FIN | ACK, RST] {
         expected.accepted += 1;
         assert_eq!(end(&mut flow, Some(flags), RST), expected);
+    }
+}
+
+#[test]
+fn a_flow_that_the_backend_ends_before_it_answers_is_counted_once() {
+    for (asks, answers, expected) in [
+        (true, false, 1),
+        // Nothing was asked, or something was answered.
+        (false, false, 0),
+        (true, true, 0),
+    ] {
+        let mut flow = Flow::new();
+        // Nothing of what opens it has content.
+        let bare = |packet: Packet| Packet {
+            payload: Vec::new(),
+            ..packet
+        };
+        let syn = with_numbers(bare(tcp(true, SYN)), SEQUENCE - 1, 0);
+        forward(&mut flow.fixture, &syn, MEMBER);
+        let accepts = bare(answer(&tcp(true, SYN), MEMBER, ONLY_PORT, SYN | ACK));
+        let accepts = with_numbers(accepts, ACKNOWLEDGMENT - 1, SEQUENCE);
+        back(&mut flow.fixture, &accepts, &tcp(true, SYN));
+        forward(&mut flow.fixture, &request(0), MEMBER);
+        if asks {
+            // However little.
+            flow.ask(1);
+        }
+        if answers {
+            flow.hear(1);
+        }
+        let end = bare(answer(&tcp(true, SYN), MEMBER, ONLY_PORT, FIN | ACK));
+        for _ in 0..2 {
+            back(&mut flow.fixture, &end, &request(0));
+        }
+        assert_eq!(flow.signals().ended_early, expected, "{asks} {answers}");
     }
 }
 

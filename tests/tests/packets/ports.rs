@@ -7,12 +7,12 @@ use steer_common::{
     abi::{FlowKey, NatForward, NatReverse, nat_state},
     verdict::DropReason,
 };
-use steer_tests::packet::{ACK, Packet, SYN};
+use steer_tests::packet::{ACK, Packet, RST, SYN};
 use steer_user::dataplane::now_ms;
 
 use crate::{
     fixture::{Fixture, OUTER_V4, PORT, backend, v4, vip},
-    lifetime::{ONLY_PORT, age, other, with_one_port},
+    lifetime::{ONLY_PORT, age, assure, other, with_one_port},
     nat::{answer, back, forward, tcp, udp},
 };
 
@@ -64,6 +64,7 @@ fn a_flow_on_which_only_the_client_talks_keeps_its_port() {
         reverse.last_ms = idle;
     });
     assert_eq!(forward(&mut fixture, &second, 5), ONLY_PORT);
+    assure(&mut fixture, &second);
     assert_eq!(fixture.run(&first.bytes()).action, EXHAUSTED);
     back(&mut fixture, &answer(&second, 5, ONLY_PORT, ACK), &second);
 }
@@ -119,6 +120,57 @@ fn flows_that_only_began_make_room_for_newer_ones() {
             back(&mut fixture, &reply, &syn(number));
         }
     }
+}
+
+#[test]
+fn a_port_rests_after_its_connection_while_there_are_others() {
+    let mut fixture = Fixture::new();
+    fixture.configure(|config| config.nat_port_count = 3);
+    let first = syn(0);
+    let port = forward(&mut fixture, &first, 5);
+    back(&mut fixture, &answer(&first, 5, port, SYN | ACK), &first);
+    let reset = Packet {
+        source_port: first.source_port,
+        ..tcp(true, RST)
+    };
+    forward(&mut fixture, &reset, 5);
+    // The same client again, and another one: a backend in TIME_WAIT sees neither.
+    let mut others = [
+        forward(&mut fixture, &first, 5),
+        forward(&mut fixture, &syn(1), 5),
+    ];
+    others.sort_unstable();
+    assert!(
+        !others.contains(&port) && others[0] != others[1],
+        "{port} {others:?}"
+    );
+    // Late packets of the connection before do not end the one that its client has now.
+    fixture.run(&answer(&first, 5, port, RST).bytes());
+    let ports = [port, others[0], others[1]];
+    assert!(
+        ports.contains(&forward(&mut fixture, &syn(2), 5)),
+        "no other is left"
+    );
+}
+
+#[test]
+fn a_flood_of_datagrams_holds_no_port() {
+    let mut fixture = Fixture::new();
+    fixture.configure(|config| config.nat_port_count = 16);
+    let datagram = |number: u16| Packet {
+        source_port: 1000 + number,
+        ..udp(true)
+    };
+    let open = datagram(0);
+    let port = forward(&mut fixture, &open, 5);
+    back(&mut fixture, &answer(&open, 5, port, ACK), &open);
+    forward(&mut fixture, &open, 5);
+    for number in 1..200 {
+        let found = forward(&mut fixture, &datagram(number), 5);
+        assert_ne!(found, port, "the port of a flow that goes on");
+    }
+    assert_eq!(forward(&mut fixture, &open, 5), port);
+    fixture.check_counters();
 }
 
 /// Fills ports of member 5 with flows that were used so long ago.

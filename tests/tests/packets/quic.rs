@@ -22,11 +22,11 @@ use crate::{
 };
 
 const SENT: Action = Action::Transmit(1);
-const VERSIONS: [u32; 3] = [1, 0x6b33_43cf, 0x1a2a_3a4a];
+pub(crate) const VERSIONS: [u32; 3] = [1, 0x6b33_43cf, 0x1a2a_3a4a];
 
 /// A type of header.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Kind {
+pub(crate) enum Kind {
     Initial,
     ZeroRtt,
     Handshake,
@@ -35,7 +35,7 @@ enum Kind {
     Short,
 }
 
-const KINDS: [Kind; 6] = [
+pub(crate) const KINDS: [Kind; 6] = [
     Kind::Initial,
     Kind::ZeroRtt,
     Kind::Handshake,
@@ -47,7 +47,7 @@ const KINDS: [Kind; 6] = [
 impl Kind {
     /// Whether a client begins a connection with it; any long header does in a version that is not
     /// known.
-    fn opens(self, version: u32) -> bool {
+    pub(crate) fn opens(self, version: u32) -> bool {
         match self {
             Self::Initial | Self::ZeroRtt => true,
             Self::Handshake | Self::Retry => version == VERSIONS[2],
@@ -56,7 +56,7 @@ impl Kind {
     }
 
     /// The datagram.
-    fn datagram(self, version: u32, id: &[u8]) -> Vec<u8> {
+    pub(crate) fn datagram(self, version: u32, id: &[u8]) -> Vec<u8> {
         let number: u8 = match (self, version) {
             (Self::Short, _) => {
                 let mut bytes = vec![0x41];
@@ -88,14 +88,14 @@ impl Kind {
 }
 
 /// A connection id of a member's server.
-fn id_of(member: u16, (rotation, id, nonce): (u8, usize, usize)) -> Vec<u8> {
+pub(crate) fn id_of(member: u16, (rotation, id, nonce): (u8, usize, usize)) -> Vec<u8> {
     let mut bytes = vec![rotation << 5 | 0x0b];
     bytes.extend(server_id(member, id));
     bytes.extend(vec![0x77; nonce]);
     bytes
 }
 
-fn packet(is_v4: bool, vip: u8, payload: Vec<u8>) -> Packet {
+pub(crate) fn packet(is_v4: bool, vip: u8, payload: Vec<u8>) -> Packet {
     let address = if is_v4 { v4(vip) } else { v6(vip) };
     Packet {
         payload,
@@ -104,7 +104,7 @@ fn packet(is_v4: bool, vip: u8, payload: Vec<u8>) -> Packet {
 }
 
 /// The same from another address and port.
-fn moved(packet: &Packet) -> Packet {
+pub(crate) fn moved(packet: &Packet) -> Packet {
     let source = if packet.source.is_ipv4() {
         Ipv4Addr::new(198, 51, 100, 9).into()
     } else {
@@ -118,16 +118,16 @@ fn moved(packet: &Packet) -> Packet {
 }
 
 /// The members of the service for QUIC over ipip.
-const fn members(is_v4: bool) -> [u16; 2] {
+pub(crate) const fn members(is_v4: bool) -> [u16; 2] {
     if is_v4 { [1, 2] } else { [3, 4] }
 }
 
-fn slot(is_v4: bool, vip: u8) -> u32 {
+pub(crate) fn slot(is_v4: bool, vip: u8) -> u32 {
     u32::from(vip) + if is_v4 { 0 } else { V6_SLOTS }
 }
 
 /// A service whose table moves: new flows go to its first member, open ones are the second's.
-fn moving(fixture: &mut Fixture, is_v4: bool) {
+pub(crate) fn moving(fixture: &mut Fixture, is_v4: bool) {
     let [first, owner] = members(is_v4);
     let slot_of = Slot {
         owner,
@@ -140,7 +140,7 @@ fn moving(fixture: &mut Fixture, is_v4: bool) {
 
 /// Sends a packet, and compares all of what the member is sent: by the program for usual headers, and by that for
 /// the rest, one as often the first as the other.
-fn expect(fixture: &mut Fixture, packet: &Packet, member: u16) {
+pub(crate) fn expect(fixture: &mut Fixture, packet: &Packet, member: u16) {
     let tagged = Packet {
         tags: vec![(0x8100, 7)],
         ..packet.clone()
@@ -316,7 +316,7 @@ fn gue_and_l2_members_are_found_as_well() {
     }
 }
 
-fn nat_members(is_v4: bool) -> [u16; 2] {
+pub(crate) fn nat_members(is_v4: bool) -> [u16; 2] {
     if is_v4 { [5, 6] } else { [7, 8] }
 }
 

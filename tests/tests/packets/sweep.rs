@@ -13,8 +13,10 @@ const LIMITS: SweepLimits = SweepLimits {
         idle_ms: 60_000,
         udp_idle_ms: 30_000,
         opening_ms: 20_000,
+        udp_opening_ms: 5_000,
         closed_ms: 10_000,
     },
+    nat_idle: Vec::new(),
     silence: Duration::from_secs(5),
 };
 
@@ -97,7 +99,8 @@ fn what_both_ends_have_left_goes_and_the_rest_stays() {
         (6, OPEN | nat_state::RESET, [20_000, 20_000], false),
         (6, NEW, [21_000, 19_000], true),
         (6, NEW, [21_000, 21_000], false),
-        (17, NEW, [21_000, 21_000], false),
+        (17, NEW, [6_000, 4_000], true),
+        (17, NEW, [6_000, 6_000], false),
         (17, OPEN, [29_000, 29_000], true),
         (17, OPEN, [31_000, 31_000], false),
     ];

@@ -63,6 +63,13 @@ impl Node {
             ),
             flag(status.frozen),
         )?;
+        page.counters(
+            family(
+                "steer_contradicted_verdicts",
+                "Signals against backends that were contradicted, by clients who were answered for instance.",
+            ),
+            [([("node", status.node.as_str())], status.contradicted)],
+        )?;
         let drops = DropReason::ALL.iter().map(|reason| {
             let name = reason.name();
             let count = status.drops.get(name).copied().unwrap_or(0);

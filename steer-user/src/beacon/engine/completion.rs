@@ -1,137 +1,300 @@
-//! The deep probe: a completion of one token, now and then, of an engine that has nothing to do.
+//! A question: a completion of one token on a connection of its own.
 
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use hyper::StatusCode;
 use serde_json::Value;
 use tokio::{
     sync::watch,
-    time::{sleep, timeout},
+    time::{Duration, sleep},
 };
 
-use super::{http::Client, profile::Completion, state::State};
+use super::{
+    EngineConfig,
+    http::{Answer, Client},
+    profile::{Completion, Profile},
+    question::{Occasion, Schedule},
+    state::{State, Waiting},
+};
 
 /// An answer is no longer.
 const MAX_ANSWER: usize = 256 << 10;
-/// An engine that has nothing to do answers sooner; until then what it says of its load is not believed.
-const PROMPT: Duration = Duration::from_secs(3);
-/// From a completion that failed to the next one.
-const AGAIN: Duration = Duration::from_secs(2);
+/// From one look at a question that waits to the next one, and at whether one is due.
+const TICK: Duration = Duration::from_millis(100);
 
-/// What came of one.
-#[derive(Debug, PartialEq, Eq)]
-enum Outcome {
+/// Outcome of a question.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum Outcome {
+    /// An answer came.
     Answered,
+    /// The engine lives, and has no room now.
+    Full(String),
+    /// The engine lives: it refuses this question, or gets others' work done meanwhile.
+    Alive(String),
+    /// An error of the server, or a connection that fails.
     Failed(String),
-    /// It says something about the question, or about load, and nothing about the engine.
-    Inconclusive(String),
+    /// No answer for as long as it may take, and longer than anything that was seen of the engine.
+    TimedOut(String),
+    /// Connections that are open are served, and new ones are not.
+    Unreached(String),
 }
 
-/// Asks again and again. While the engine makes progress, or has work, it is left alone: progress is
-/// a better answer, and a completion would wait behind the work.
-pub(super) async fn probe(
-    mut client: Client,
-    completion: Completion,
-    every: Duration,
-    limit: Duration,
-    state: watch::Sender<State>,
-) {
+impl Outcome {
+    /// Returns whether the engine lives by it.
+    pub(super) fn is_life(&self) -> bool {
+        matches!(self, Self::Answered | Self::Full(_) | Self::Alive(_))
+    }
+}
+
+/// Asks whenever there is something to ask about.
+pub(super) async fn ask_when_due(config: EngineConfig, state: watch::Sender<State>) {
+    let Some(completion) = config.profile.completion.clone() else {
+        return;
+    };
+    let Some(every) = config.completion else {
+        return;
+    };
+    let tick = (every / 4).clamp(TICK / 10, TICK);
+    let idle_every = completion.idle.then_some(every);
+    let mut schedule = Schedule::new(idle_every, Instant::now());
     let mut last = None;
     loop {
-        let wait = if state.borrow().is_in_doubt() {
-            AGAIN.min(every)
-        } else {
-            // Not in step with the beacons of other engines.
-            every.mul_f64(1.0 - 0.1 * rand::random::<f64>())
-        };
-        sleep(wait).await;
+        sleep(tick).await;
         let now = Instant::now();
-        // Its own completion makes progress, too: half the time tells that from others'.
-        let (fresh, working) = {
-            let state = state.borrow();
-            let progress = state.progress();
-            (progress.is_fresh(every / 2, now), progress.is_working())
-        };
-        if fresh {
-            state.send_if_modified(|state| {
-                let doubted = state.is_in_doubt();
-                state.completed(true, now);
-                doubted
-            });
-            continue;
-        }
-        if working {
-            continue;
-        }
-        let outcome = {
-            let answer = timeout(limit, ask(&mut client, &completion));
-            tokio::pin!(answer);
-            let answer = match timeout(PROMPT.min(limit), &mut answer).await {
-                Ok(answer) => answer,
-                Err(_) => {
-                    state.send_modify(State::overdue);
-                    answer.await
-                }
-            };
-            answer.unwrap_or_else(|_| Outcome::Failed(format!("no answer within {limit:?}")))
-        };
-        if last.as_ref() != Some(&outcome) {
-            match &outcome {
-                Outcome::Answered => tracing::info!("a tiny completion is answered"),
-                Outcome::Failed(error) => tracing::warn!(error, "a tiny completion failed"),
-                Outcome::Inconclusive(what) => {
-                    tracing::warn!(what, "a tiny completion says nothing about the engine");
-                }
+        let mut occasion = None;
+        state.send_if_modified(|state| {
+            if state.take_progress() {
+                schedule.progressed();
             }
+            let next = state.occasion(every, now);
+            if schedule.start(next, now, rand::random()) {
+                state.question_started(now);
+                occasion = Some(next);
+            }
+            occasion.is_some()
+        });
+        let Some(occasion) = occasion else {
+            continue;
+        };
+        let outcome = question(&config, &completion, &state, now).await;
+        if last.as_ref() != Some(&outcome) {
+            log(config.profile.name.as_str(), &outcome);
         }
-        match &outcome {
-            Outcome::Answered => state.send_modify(|s| s.completed(true, Instant::now())),
-            Outcome::Failed(_) => state.send_modify(|s| s.completed(false, Instant::now())),
-            Outcome::Inconclusive(_) => state.send_modify(State::inconclusive),
+        let now = Instant::now();
+        if outcome.is_life() {
+            schedule.answered(occasion == Occasion::Hint, now);
+        } else {
+            schedule.failed(now);
         }
+        let quiet_until = schedule.quiet_until();
+        state.send_modify(|state| state.question_ended(&outcome, quiet_until, now));
         last = Some(outcome);
     }
 }
 
-async fn ask(client: &mut Client, completion: &Completion) -> Outcome {
+fn log(engine: &str, outcome: &Outcome) {
+    match outcome {
+        Outcome::Answered => tracing::info!(engine, "a tiny completion is answered"),
+        Outcome::Full(reason) => tracing::info!(engine, reason, "the engine is full"),
+        Outcome::Alive(reason) => {
+            tracing::info!(
+                engine,
+                reason,
+                "a tiny completion is not answered, and the engine lives"
+            );
+        }
+        Outcome::Failed(reason) | Outcome::TimedOut(reason) | Outcome::Unreached(reason) => {
+            tracing::warn!(engine, reason, "a tiny completion failed");
+        }
+    }
+}
+
+/// Asks once, and waits for as long as `state` has it.
+async fn question(
+    config: &EngineConfig,
+    completion: &Completion,
+    state: &watch::Sender<State>,
+    asked: Instant,
+) -> Outcome {
+    let mut client = Client::new(config.api, config.key.clone());
+    let reached = client.reached();
+    let is_greeted = completion.models.is_some() || greeting(&config.profile).is_some();
+    let answer = ask(&mut client, &config.profile, completion);
+    tokio::pin!(answer);
+    loop {
+        tokio::select! {
+            outcome = &mut answer => return outcome,
+            () = sleep(TICK) => {}
+        }
+        let now = Instant::now();
+        let waited = now.saturating_duration_since(asked);
+        // Without a first request that takes no work a connection that is served looks like one that is not.
+        let is_reached = !is_greeted || reached.is_answered();
+        let waiting = state.borrow().waiting(asked, is_reached, now);
+        match waiting {
+            Waiting::Usual => {}
+            Waiting::Overdue => {
+                state.send_if_modified(State::overdue);
+            }
+            _ if reached.has_body() => return Outcome::Answered,
+            Waiting::Working => {
+                let what = format!("it works, and has not answered within {}", seconds(waited));
+                return Outcome::Alive(what);
+            }
+            Waiting::TimedOut => {
+                return Outcome::TimedOut(format!("no answer within {}", seconds(waited)));
+            }
+            Waiting::Unreached => {
+                let what = "it answers on open connections, and nothing on a new one within";
+                return Outcome::Unreached(format!("{what} {}", seconds(waited)));
+            }
+        }
+    }
+}
+
+fn seconds(duration: Duration) -> String {
+    format!("{:.1} s", duration.as_secs_f64())
+}
+
+async fn ask(client: &mut Client, profile: &Profile, completion: &Completion) -> Outcome {
     let mut model = String::new();
     if let Some(path) = &completion.models {
         match client.ask(path, None, MAX_ANSWER).await {
-            Ok((status, body)) if status.is_success() => match first_model(&body) {
-                Some(name) => model = name,
-                None => return Outcome::Inconclusive(format!("{path} names no model")),
-            },
-            Ok((status, _)) => return judge(path, status),
+            Ok(answer) if answer.status.is_success() => {
+                match first_model(&answer.body, &completion.model) {
+                    Some(name) => model = name,
+                    None => return Outcome::Alive(format!("{path} names no model")),
+                }
+            }
+            Ok(answer) => return judge(path, &answer),
             Err(error) => return Outcome::Failed(format!("{path}: {error}")),
         }
+    } else if let Some(path) = greeting(profile)
+        && let Err(error) = client.ask(path, None, MAX_ANSWER).await
+    {
+        return Outcome::Failed(format!("{path}: {error}"));
     }
     // As it stands within a JSON string.
     let quoted = Value::String(model).to_string();
     let body = completion.body.replace("$MODEL", quoted.trim_matches('"'));
     match client.ask(&completion.path, Some(body), MAX_ANSWER).await {
-        Ok((status, body)) if status.is_success() => match serde_json::from_slice::<Value>(&body) {
-            Ok(answer) if answer.get("error").is_none() => Outcome::Answered,
-            Ok(_) => Outcome::Failed(format!(
-                "{}: an error with status {status}",
-                completion.path
-            )),
-            Err(error) => Outcome::Failed(format!("{}: no JSON: {error}", completion.path)),
-        },
-        Ok((status, _)) => judge(&completion.path, status),
+        Ok(answer) if answer.status.is_success() => read(&completion.path, &answer.body),
+        Ok(answer) => judge(&completion.path, &answer),
         Err(error) => Outcome::Failed(format!("{}: {error}", completion.path)),
     }
 }
 
-fn first_model(body: &[u8]) -> Option<String> {
-    let list: Value = serde_json::from_slice(body).ok()?;
-    list.pointer("/data/0/id")?.as_str().map(str::to_owned)
+/// Returns a path that any engine that takes connections answers at once. It tells one that takes none from one whose
+/// turn to generate has not come.
+fn greeting(profile: &Profile) -> Option<&str> {
+    let health = profile.health.as_ref()?;
+    (!health.generates).then_some(health.path.as_str())
 }
 
-fn judge(path: &str, status: StatusCode) -> Outcome {
-    let what = format!("{path}: status {status}");
-    if status.is_server_error() {
-        Outcome::Failed(what)
-    } else {
-        Outcome::Inconclusive(what)
+/// Judges a body with a good status. Some engines put an error of theirs there.
+fn read(path: &str, body: &[u8]) -> Outcome {
+    if body.starts_with(b"data:") || body.starts_with(b"event:") {
+        return Outcome::Answered;
+    }
+    let Ok(answer) = serde_json::from_slice::<Value>(body) else {
+        return Outcome::Alive(format!("{path}: what it answers is no JSON"));
+    };
+    let Some(error) = answer.get("error").filter(|error| !error.is_null()) else {
+        return Outcome::Answered;
+    };
+    let code = error.get("code").and_then(Value::as_u64).unwrap_or(500);
+    let what = format!("{path}: an error with a good status, and code {code}");
+    match code {
+        500.. => Outcome::Failed(what),
+        _ => Outcome::Alive(what),
+    }
+}
+
+fn first_model(body: &[u8], pointer: &str) -> Option<String> {
+    let list: Value = serde_json::from_slice(body).ok()?;
+    list.pointer(pointer)?.as_str().map(str::to_owned)
+}
+
+/// Judges an answer with a status that is not good. Only an error of its own is a failure: who is refused for the
+/// question, the key or the model was heard, and who is told to come again meets an engine that is full.
+fn judge(path: &str, answer: &Answer) -> Outcome {
+    let status = answer.status;
+    let what = format!("{path}: status {}", status.as_u16());
+    let is_full = status == StatusCode::TOO_MANY_REQUESTS
+        || status.as_u16() == 529
+        || (status == StatusCode::SERVICE_UNAVAILABLE && answer.retry_after);
+    if is_full {
+        return Outcome::Full(what);
+    }
+    match status {
+        StatusCode::NOT_IMPLEMENTED | StatusCode::HTTP_VERSION_NOT_SUPPORTED => {
+            Outcome::Alive(what)
+        }
+        status if status.is_server_error() => Outcome::Failed(what),
+        _ => Outcome::Alive(what),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn judged(status: u16, retry_after: bool) -> Outcome {
+        let answer = Answer {
+            status: StatusCode::from_u16(status).unwrap(),
+            retry_after,
+            body: bytes::Bytes::new(),
+        };
+        judge("/c", &answer)
+    }
+
+    #[test]
+    fn only_errors_of_the_engine_are_failures() {
+        for status in [400, 401, 403, 404, 405, 422, 424, 301, 501] {
+            assert!(
+                matches!(judged(status, false), Outcome::Alive(_)),
+                "{status}"
+            );
+        }
+        for (status, retry_after) in [(429, false), (429, true), (503, true), (529, false)] {
+            let outcome = judged(status, retry_after);
+            assert!(matches!(outcome, Outcome::Full(_)), "{status}");
+        }
+        for status in [500, 502, 503, 504, 520] {
+            assert!(
+                matches!(judged(status, false), Outcome::Failed(_)),
+                "{status}"
+            );
+        }
+    }
+
+    #[test]
+    fn a_body_is_an_answer_unless_it_is_an_error_of_the_engine() {
+        for body in [
+            "{}",
+            "{\"choices\":[]}",
+            "{\"error\":null}",
+            "data: {}\n\n",
+            "[[0.5]]",
+        ] {
+            assert_eq!(read("/c", body.as_bytes()), Outcome::Answered, "{body}");
+        }
+        for body in ["", "<html>", "{\"error\":{\"code\":404}}", "\u{0}\u{1}"] {
+            let outcome = read("/c", body.as_bytes());
+            assert!(matches!(outcome, Outcome::Alive(_)), "{body}");
+        }
+        for body in [
+            "{\"error\":{}}",
+            "{\"error\":{\"code\":503}}",
+            "{\"error\":\"x\"}",
+        ] {
+            let outcome = read("/c", body.as_bytes());
+            assert!(matches!(outcome, Outcome::Failed(_)), "{body}");
+        }
+        assert_eq!(
+            first_model(b"{\"models\":[{\"name\":\"m\"}]}", "/models/0/name").unwrap(),
+            "m"
+        );
+        assert_eq!(first_model(b"{\"data\":[]}", "/data/0/id"), None);
     }
 }

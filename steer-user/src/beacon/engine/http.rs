@@ -1,13 +1,19 @@
 //! A small HTTP client towards the engine: one connection, kept open, and bounded answers.
 
-use std::net::SocketAddr;
+use std::{
+    net::SocketAddr,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+};
 
-use bytes::Bytes;
-use http_body_util::{BodyExt, Full, LengthLimitError, Limited};
+use bytes::{Bytes, BytesMut};
+use http_body_util::{BodyExt, Full};
 use hyper::{
     Request, StatusCode,
     client::conn::http1::{SendRequest, handshake},
-    header::{ACCEPT, AUTHORIZATION, CONTENT_TYPE, HOST, HeaderValue},
+    header::{ACCEPT, AUTHORIZATION, CONTENT_TYPE, HOST, HeaderValue, RETRY_AFTER},
 };
 use hyper_util::rt::TokioIo;
 use tokio::net::TcpStream;
@@ -20,9 +26,39 @@ pub(super) enum HttpError {
     #[error("no answer: {0}")]
     Broken(hyper::Error),
     #[error("the answer is cut off: {0}")]
-    Cut(Box<dyn std::error::Error + Send + Sync>),
+    Cut(hyper::Error),
     #[error("the answer has more than {0} bytes")]
     TooLong(usize),
+}
+
+/// An answer of the engine.
+#[derive(Clone, Debug)]
+pub(super) struct Answer {
+    /// Its status.
+    pub(super) status: StatusCode,
+    /// True if it says when to come again.
+    pub(super) retry_after: bool,
+    /// Its body.
+    pub(super) body: Bytes,
+}
+
+/// Progress of a client, for whoever watches it while it waits.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Reached {
+    answered: Arc<AtomicBool>,
+    body: Arc<AtomicBool>,
+}
+
+impl Reached {
+    /// Returns whether any request was answered, by a head at least.
+    pub(super) fn is_answered(&self) -> bool {
+        self.answered.load(Ordering::Relaxed)
+    }
+
+    /// Returns whether a part of the body of a good answer to the last request has come.
+    pub(super) fn has_body(&self) -> bool {
+        self.body.load(Ordering::Relaxed)
+    }
 }
 
 #[derive(Debug)]
@@ -30,6 +66,7 @@ pub(super) struct Client {
     address: SocketAddr,
     key: Option<HeaderValue>,
     open: Option<SendRequest<Full<Bytes>>>,
+    reached: Reached,
 }
 
 impl Client {
@@ -39,7 +76,13 @@ impl Client {
             address,
             key,
             open: None,
+            reached: Reached::default(),
         }
+    }
+
+    /// Says how far it has come, also while it waits.
+    pub(super) fn reached(&self) -> Reached {
+        self.reached.clone()
     }
 
     /// Posts `body` as JSON, or gets without one. If this is cancelled the next one connects anew.
@@ -48,7 +91,7 @@ impl Client {
         path: &str,
         body: Option<String>,
         limit: usize,
-    ) -> Result<(StatusCode, Bytes), HttpError> {
+    ) -> Result<Answer, HttpError> {
         let held = self.open.take().filter(|sender| !sender.is_closed());
         if let Some(mut sender) = held {
             match self.send(&mut sender, path, body.clone(), limit).await {
@@ -76,7 +119,7 @@ impl Client {
         path: &str,
         body: Option<String>,
         limit: usize,
-    ) -> Result<(StatusCode, Bytes), HttpError> {
+    ) -> Result<Answer, HttpError> {
         sender.ready().await.map_err(HttpError::Broken)?;
         let mut request = Request::new(Full::new(Bytes::new()));
         *request.uri_mut() = path.parse().unwrap_or_default();
@@ -95,12 +138,27 @@ impl Client {
             let plain = "text/plain;version=0.0.4, application/json;q=0.5, */*;q=0.1";
             headers.insert(ACCEPT, HeaderValue::from_static(plain));
         }
+        self.reached.body.store(false, Ordering::Relaxed);
         let response = sender.send_request(request).await;
-        let (head, body) = response.map_err(HttpError::Broken)?.into_parts();
-        match Limited::new(body, limit).collect().await {
-            Ok(body) => Ok((head.status, body.to_bytes())),
-            Err(error) if error.is::<LengthLimitError>() => Err(HttpError::TooLong(limit)),
-            Err(error) => Err(HttpError::Cut(error)),
+        let (head, mut body) = response.map_err(HttpError::Broken)?.into_parts();
+        self.reached.answered.store(true, Ordering::Relaxed);
+        let mut whole = BytesMut::new();
+        while let Some(frame) = body.frame().await {
+            let frame = frame.map_err(HttpError::Cut)?;
+            let Some(data) = frame.data_ref() else {
+                continue;
+            };
+            if whole.len() + data.len() > limit {
+                return Err(HttpError::TooLong(limit));
+            }
+            whole.extend_from_slice(data);
+            let has_body = head.status.is_success() && !whole.is_empty();
+            self.reached.body.store(has_body, Ordering::Relaxed);
         }
+        Ok(Answer {
+            status: head.status,
+            retry_after: head.headers.contains_key(RETRY_AFTER),
+            body: whole.freeze(),
+        })
     }
 }

@@ -1,15 +1,20 @@
-//! The engine behind a beacon: its metrics are read by a profile, its progress is watched, and now
-//! and then it is asked for a tiny completion.
+//! The engine behind a beacon: its metrics are read by a profile, its progress is watched, and where something points
+//! to trouble it is asked for a tiny completion. Only that question makes a verdict.
 //!
-//! `page` → `read` → `window` is what is read; `progress` and `state` say what it means. They are
-//! pure, and take the clock as an argument; this file and `completion` do the waiting.
+//! `page` (or `json`) → `read` → `window` is what is read; `progress`, `question` and `state` say what it means. They
+//! are pure, and take the clock as an argument; this file, `readiness`, `limits` and `completion` do the waiting.
 
 mod completion;
 mod http;
+mod json;
+mod limits;
 mod page;
 mod profile;
 mod progress;
+mod question;
+mod ranks;
 mod read;
+mod readiness;
 mod state;
 #[cfg(test)]
 mod tests;
@@ -24,21 +29,27 @@ use hyper::header::HeaderValue;
 use tokio::{
     sync::watch,
     task::JoinHandle,
-    time::{MissedTickBehavior, interval, timeout},
+    time::{sleep, timeout},
 };
 
-pub use self::profile::{Completion, Engine, Limits, Profile, ProfileError, Selector};
+pub use self::profile::{
+    Completion, Engine, Format, Health, Limits, Profile, ProfileError, Selector, Sleep,
+};
 use self::{
     http::Client,
-    page::MAX_PAGE,
+    limits::Capacity,
+    page::{MAX_PAGE, Page},
     read::Reading,
+    readiness::{Asker, Readiness},
     state::{Patience, State},
     window::Window,
 };
-use crate::probe::{Load, NoSignal, Trouble};
+use crate::probe::{Load, NoSignal, Note, Trouble};
 
-/// From one look at what doesn't change to the next.
-const LIMITS_EVERY: Duration = Duration::from_secs(60);
+/// Longest wait for a page. One that is slow says when it comes that the engine goes on.
+const PAGE_WAIT: Duration = Duration::from_secs(30);
+/// From one look to the next while the engine does not serve yet.
+const LOADING_EVERY: Duration = Duration::from_millis(200);
 /// So many looks may fail before what was read counts as too old.
 const LOOKS: u32 = 5;
 
@@ -47,8 +58,14 @@ const LOOKS: u32 = 5;
 /// # Errors
 /// If it is no page of metrics.
 pub fn missing(page: &str, profile: &Profile) -> anyhow::Result<Vec<&'static str>> {
-    let series = page::parse(page, |name| profile.wants(name))?;
-    Ok(Reading::of(&series, profile).missing)
+    Ok(Reading::of(&parse(page, profile)?, profile).missing)
+}
+
+fn parse(page: &str, profile: &Profile) -> anyhow::Result<Page> {
+    Ok(match profile.format {
+        Format::Prometheus => page::parse(page, |name| profile.wants(name))?,
+        Format::Json => json::parse(page, |name| profile.wants(name))?,
+    })
 }
 
 /// How an engine is looked at.
@@ -64,11 +81,12 @@ pub struct EngineConfig {
     pub key: Option<HeaderValue>,
     /// From one look to the next.
     pub every: Duration,
-    /// Work without progress for so long means that it hangs.
+    /// Work without progress for so long means that it hangs, if it does not answer a question either. From half of
+    /// it on it is asked.
     pub stall: Duration,
-    /// So does no answer for so long, if `metrics` is where it serves.
+    /// A page that takes longer makes it be asked.
     pub silence: Duration,
-    /// How often it is asked for a tiny completion; never without it.
+    /// Time between tiny completions while it is idle; without it, it is asked about nothing.
     pub completion: Option<Duration>,
     /// Requests that it works on at once, whatever it says itself.
     pub capacity: Option<f64>,
@@ -80,7 +98,6 @@ pub struct EngineConfig {
 #[derive(Debug)]
 pub(super) struct Watch {
     state: watch::Sender<State>,
-    patience: Patience,
     capacity: Option<f64>,
     limit: Option<f64>,
     tasks: Vec<JoinHandle<()>>,
@@ -98,26 +115,17 @@ impl Watch {
     pub(super) fn start(config: EngineConfig) -> Self {
         let patience = Patience {
             stall: config.stall,
-            silence: (config.metrics == config.api).then_some(config.silence),
+            silence: config.silence,
             stale: (config.every * LOOKS).max(Duration::from_secs(2)),
         };
-        let state = watch::Sender::new(State::new(Instant::now()));
-        let mut tasks = Vec::new();
-        if let (Some(every), Some(completion)) = (config.completion, &config.profile.completion) {
-            let client = Client::new(config.api, config.key.clone());
-            tasks.push(tokio::spawn(completion::probe(
-                client,
-                completion.clone(),
-                every,
-                config.stall,
-                state.clone(),
-            )));
-        }
+        let state = watch::Sender::new(State::new(patience, Instant::now()));
         let (capacity, limit) = (config.capacity, config.limit);
-        tasks.push(tokio::spawn(look(config, state.clone())));
+        let tasks = vec![
+            tokio::spawn(completion::ask_when_due(config.clone(), state.clone())),
+            tokio::spawn(look(config, state.clone())),
+        ];
         Self {
             state,
-            patience,
             capacity,
             limit,
             tasks,
@@ -126,91 +134,175 @@ impl Watch {
 
     /// The engine's part of the load.
     pub(super) fn load(&self, now: Instant) -> Load {
-        let mut load = self.state.borrow().load(&self.patience, now);
+        let state = self.state.borrow();
+        let mut load = state.load(now);
         load.capacity = self.capacity.or(load.capacity);
         load.limit = self.limit.or(load.capacity);
+        if let (None, Some(waiting)) = (load.limit, load.waiting) {
+            // Without a limit one that waits is too many, in each rank.
+            load.limit = Some((waiting / state.queueing_part()).max(1.0));
+            if waiting > 0.0 {
+                load.notes.insert(0, Note::NoQueueLimit);
+            }
+        }
         load
     }
 
     /// What is wrong with the engine, and for how long.
     pub(super) fn trouble(&self, now: Instant) -> Option<(Trouble, Duration)> {
-        self.state.borrow().trouble(&self.patience, now)
+        self.state.borrow().trouble(now)
     }
 }
 
 /// Looks at the engine again and again.
 async fn look(config: EngineConfig, state: watch::Sender<State>) {
-    let EngineConfig {
-        profile,
-        metrics,
-        every,
-        silence,
-        ..
-    } = &config;
-    let mut client = Client::new(*metrics, config.key.clone());
-    let mut window = Window::default();
-    let mut capacity = Capacity::default();
+    let mut look = Look::new(&config);
     let mut said = String::new();
-    let mut tick = interval(*every);
-    tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
     loop {
-        tick.tick().await;
-        state.send_modify(|state| state.asked(Instant::now()));
-        let looked = timeout(*silence, fetch(&mut client, profile)).await;
+        let begun = Instant::now();
+        let what = look.once(&config, &state).await;
+        if what != said {
+            let (engine, metrics) = (&config.profile.name, config.metrics);
+            if what.is_empty() {
+                tracing::info!(engine, %metrics, "metrics are read");
+            } else {
+                tracing::warn!(engine, %metrics, what, "engine's metrics");
+            }
+            said = what;
+        }
+        let trouble = state.borrow().trouble(Instant::now());
+        let every = match trouble {
+            Some((Trouble::Loading, _)) => config.every.min(LOADING_EVERY),
+            _ => config.every,
+        };
+        // One that is slow is not asked at once again.
+        sleep(every.saturating_sub(begun.elapsed()).max(every / 10)).await;
+    }
+}
+
+/// Everything that a look at an engine takes.
+struct Look {
+    client: Client,
+    asker: Asker,
+    window: Window,
+    capacity: Capacity,
+    restarts: u32,
+}
+
+impl Look {
+    fn new(config: &EngineConfig) -> Self {
+        let EngineConfig {
+            profile, api, key, ..
+        } = config;
+        let (health, sleep) = (profile.health.clone(), profile.sleep.clone());
+        Self {
+            client: Client::new(config.metrics, key.clone()),
+            asker: Asker::new(*api, key.clone(), health, sleep),
+            window: Window::default(),
+            capacity: Capacity::default(),
+            restarts: 0,
+        }
+    }
+
+    /// Looks once, and returns what is not as it should be, in words.
+    async fn once(&mut self, config: &EngineConfig, state: &watch::Sender<State>) -> String {
+        let profile = &config.profile;
+        state.send_modify(|state| state.page_asked(Instant::now()));
+        let readiness = self.asker.readiness().await;
         let now = Instant::now();
-        let what = match looked {
+        state.send_if_modified(|state| match readiness {
+            Readiness::Ready => state.ready(true, now),
+            Readiness::Loading => state.ready(false, now),
+            Readiness::Unknown => false,
+        });
+        if readiness == Readiness::Loading {
+            self.restarted();
+        }
+        let wakes = profile.sleep.as_ref().is_some_and(|sleep| sleep.wakes);
+        if self.asker.is_asleep().await {
+            // Its page would wake it.
+            state.send_modify(|state| state.asleep(true, wakes, Instant::now()));
+            return String::new();
+        }
+        let longest = PAGE_WAIT.max(config.silence.min(PAGE_WAIT * 2));
+        let looked = timeout(longest, fetch(&mut self.client, profile)).await;
+        let now = Instant::now();
+        match looked {
             Err(_) => {
                 state.send_modify(State::silent);
-                format!("no answer within {silence:?}")
+                format!("no answer within {} s", longest.as_secs())
             }
             Ok(Err((why, what))) => {
+                if why == NoSignal::Unreachable {
+                    self.restarted();
+                }
                 state.send_modify(|state| state.unreadable(why));
                 what
             }
             Ok(Ok(mut reading)) => {
-                if reading.capacity.is_none() {
-                    reading.capacity = capacity.of(&config, now).await;
+                if let (None, Some(limits)) = (reading.capacity, &profile.limits) {
+                    let key = config.key.as_ref();
+                    reading.capacity = self.capacity.get(limits, config.api, key, now).await;
                 }
-                let what = complaints(profile, &reading);
-                state.send_modify(|state| state.reading(&mut window, reading, now));
+                let asleep = reading.asleep;
+                let mut what = complaints(profile, &reading);
+                state.send_modify(|state| {
+                    state.reading(&mut self.window, reading, profile.names_load(), now);
+                    state.asleep(asleep == Some(true), wakes, now);
+                });
+                if self.window.restarts() != self.restarts {
+                    self.restarts = self.window.restarts();
+                    self.restarted();
+                }
+                let stuck = state.borrow().stuck_ranks(now);
+                if !stuck.is_empty() {
+                    what = format!("rank {stuck} stands still while its queue grows; {what}");
+                }
                 what
             }
-        };
-        if what != said {
-            if what.is_empty() {
-                tracing::info!(engine = profile.name, %metrics, "metrics are read");
-            } else {
-                tracing::warn!(engine = profile.name, %metrics, what, "engine's metrics");
-            }
-            said = what;
         }
+    }
+
+    /// The engine began anew, or may have.
+    fn restarted(&mut self) {
+        self.capacity.forget();
+        self.asker.restarted();
     }
 }
 
 async fn fetch(client: &mut Client, profile: &Profile) -> Result<Reading, (NoSignal, String)> {
     let path = &profile.metrics;
     let answer = client.ask(path, None, MAX_PAGE).await;
-    let (status, body) = answer.map_err(|error| {
+    let answer = answer.map_err(|error| {
         let why = match &error {
             http::HttpError::Cut(_) | http::HttpError::TooLong(_) => NoSignal::Malformed,
             http::HttpError::Connect(_) | http::HttpError::Broken(_) => NoSignal::Unreachable,
         };
         (why, format!("{path}: {error}"))
     })?;
+    let status = answer.status;
     if !status.is_success() {
-        return Err((NoSignal::Unreachable, format!("{path}: status {status}")));
+        return Err((
+            NoSignal::Unreachable,
+            format!("{path}: status {}", status.as_u16()),
+        ));
     }
     let malformed = |e: &dyn std::fmt::Display| (NoSignal::Malformed, format!("{path}: {e}"));
-    let page = std::str::from_utf8(&body).map_err(|e| malformed(&e))?;
-    let series = page::parse(page, |name| profile.wants(name)).map_err(|e| malformed(&e))?;
-    Ok(Reading::of(&series, profile))
+    let page = std::str::from_utf8(&answer.body).map_err(|e| malformed(&e))?;
+    let page = parse(page, profile).map_err(|e| malformed(&e))?;
+    Ok(Reading::of(&page, profile))
 }
 
 /// What of a page is not as the profile has it, in words.
 fn complaints(profile: &Profile, reading: &Reading) -> String {
     let mut words = Vec::new();
-    if !reading.has_load() {
-        let names = [&profile.running, &profile.waiting, &profile.kv_use];
+    if profile.names_load() && !reading.has_load() {
+        let names = [
+            &profile.running,
+            &profile.waiting,
+            &profile.in_flight,
+            &profile.kv_use,
+        ];
         let names: Vec<String> = names
             .into_iter()
             .flatten()
@@ -228,33 +320,4 @@ fn complaints(profile: &Profile, reading: &Reading) -> String {
         words.push(format!("not believed: {}", reading.refused.join(", ")));
     }
     words.join("; ")
-}
-
-/// How many requests the engine works on at once, by a document of its own.
-#[derive(Default)]
-struct Capacity {
-    last: Option<f64>,
-    asked: Option<Instant>,
-}
-
-impl Capacity {
-    async fn of(&mut self, config: &EngineConfig, now: Instant) -> Option<f64> {
-        let limits = config.profile.limits.as_ref()?;
-        let due = |at| now.saturating_duration_since(at) >= LIMITS_EVERY;
-        if self.asked.is_none_or(due) {
-            self.asked = Some(now);
-            let mut client = Client::new(config.api, config.key.clone());
-            let limit = config.silence.min(Duration::from_secs(1));
-            let answer = timeout(limit, client.ask(&limits.path, None, MAX_PAGE)).await;
-            let found = match answer {
-                Ok(Ok((status, body))) if status.is_success() => {
-                    let document: Option<serde_json::Value> = serde_json::from_slice(&body).ok();
-                    document.and_then(|d| d.pointer(&limits.capacity)?.as_f64())
-                }
-                _ => None,
-            };
-            self.last = found.filter(|n| n.is_finite() && *n > 0.0).or(self.last);
-        }
-        self.last
-    }
 }

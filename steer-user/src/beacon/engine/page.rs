@@ -20,6 +20,17 @@ pub(super) struct Series {
     pub(super) labels: BTreeMap<String, String>,
     /// Its value, which may be anything that a float can be.
     pub(super) value: f64,
+    /// Smallest change that its digits can show where that is more than 1, else 0.
+    pub(super) step: f64,
+}
+
+/// A page of metrics, as far as a profile asks for it.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub(super) struct Page {
+    /// The series that were asked for.
+    pub(super) series: Vec<Series>,
+    /// Names that were asked for whose line is wrong, and what is wrong with it.
+    pub(super) broken: Vec<(String, &'static str)>,
 }
 
 /// Why something is no page of metrics.
@@ -44,36 +55,53 @@ pub(super) enum PageError {
     },
 }
 
-/// Reads a page, and keeps the series whose name is `wanted`. Any bad line refuses all of it.
-pub(super) fn parse(page: &str, wanted: impl Fn(&str) -> bool) -> Result<Vec<Series>, PageError> {
+/// Reads a page, and keeps the series whose name is `wanted`. A bad line spoils the signal that it belongs to and
+/// no other. With more bad lines than good ones it is no page.
+pub(super) fn parse(page: &str, wanted: impl Fn(&str) -> bool) -> Result<Page, PageError> {
     if page.len() > MAX_PAGE {
         return Err(PageError::TooLong);
     }
     if !page.is_empty() && !page.ends_with('\n') {
         return Err(PageError::Truncated);
     }
-    let mut kept = Vec::new();
+    let mut read = Page::default();
+    let (mut good, mut bad_lines, mut first_bad) = (0_usize, 0_usize, None);
     for (index, line) in page.lines().enumerate() {
-        let bad = |what| PageError::Line {
-            line: index + 1,
-            what,
-        };
-        if line.len() > MAX_LINE {
-            return Err(bad("it is too long"));
-        }
         let line = line.trim();
         if line.is_empty() || line.starts_with('#') {
             continue;
         }
-        let series = series(line, &wanted).map_err(bad)?;
-        if let Some(series) = series {
-            if kept.len() == MAX_SERIES {
-                return Err(PageError::TooMany);
+        let parsed = if line.len() > MAX_LINE {
+            Err("it is too long")
+        } else {
+            series(line, &wanted)
+        };
+        if read.series.len() + read.broken.len() == MAX_SERIES {
+            return Err(PageError::TooMany);
+        }
+        match parsed {
+            Ok(series) => {
+                good += 1;
+                read.series.extend(series);
             }
-            kept.push(series);
+            Err(what) => {
+                bad_lines += 1;
+                let line_number = index + 1;
+                first_bad.get_or_insert(PageError::Line {
+                    line: line_number,
+                    what,
+                });
+                let name = line.split(|c| !is_name(c)).next().unwrap_or_default();
+                if wanted(name) {
+                    read.broken.push((name.to_owned(), what));
+                }
+            }
         }
     }
-    Ok(kept)
+    match first_bad {
+        Some(error) if bad_lines > good => Err(error),
+        _ => Ok(read),
+    }
 }
 
 /// `name{label="value",...} value [timestamp]`.
@@ -93,6 +121,7 @@ fn series(line: &str, wanted: impl Fn(&str) -> bool) -> Result<Option<Series>, &
     let rest = rest.split(" # ").next().unwrap_or(rest);
     let mut words = rest.split_whitespace();
     let value = words.next().ok_or("there is no value")?;
+    let step = step(value);
     let value = number(value).ok_or("its value is no number")?;
     let timestamp = words.next();
     if timestamp.is_some_and(|t| t.parse::<f64>().is_err()) || words.next().is_some() {
@@ -102,7 +131,23 @@ fn series(line: &str, wanted: impl Fn(&str) -> bool) -> Result<Option<Series>, &
         name: name.to_owned(),
         labels,
         value,
+        step,
     }))
+}
+
+/// Smallest change that a number shows that was printed with six digits, as C++ streams do: 1.23457e+06 stands
+/// for anything within 10. Longer numbers and smaller ones show each change by 1.
+fn step(text: &str) -> f64 {
+    const DIGITS: usize = 6;
+    let Some((mantissa, exponent)) = text.split_once(['e', 'E']) else {
+        return 0.0;
+    };
+    let digits = mantissa.chars().filter(char::is_ascii_digit).count();
+    let exponent: i32 = exponent.parse().unwrap_or(0);
+    if digits > DIGITS || !(6..=300).contains(&exponent) {
+        return 0.0;
+    }
+    10_f64.powi(exponent - 5)
 }
 
 /// Labels behind an opening brace, and what follows the closing one.
@@ -179,7 +224,7 @@ mod tests {
     use super::*;
 
     fn one(line: &str) -> Result<Series, PageError> {
-        parse(&format!("{line}\n"), |_| true).map(|mut all| all.remove(0))
+        parse(&format!("{line}\n"), |_| true).map(|mut page| page.series.remove(0))
     }
 
     #[test]
@@ -194,8 +239,8 @@ mod tests {
         assert_eq!(one("a 1 # {trace=\"x\"} 2").unwrap().value, 1.0);
         let page = "# HELP a what {is\n# TYPE a gauge\n\na 1\r\nb 2\n";
         let kept = parse(page, |name| name == "b").unwrap();
-        assert_eq!(kept.len(), 1);
-        assert_eq!(parse("", |_| true), Ok(Vec::new()));
+        assert_eq!(kept.series.len(), 1);
+        assert_eq!(parse("", |_| true), Ok(Page::default()));
     }
 
     #[test]
@@ -228,9 +273,45 @@ mod tests {
         assert!(one(&long).is_err());
         let many = "a 1\n".repeat(MAX_SERIES + 1);
         assert_eq!(parse(&many, |_| true), Err(PageError::TooMany));
-        assert_eq!(parse(&many, |_| false), Ok(Vec::new()));
+        assert_eq!(parse(&many, |_| false), Ok(Page::default()));
         let huge = "#\n".repeat(MAX_PAGE / 2 + 1);
         assert_eq!(parse(&huge, |_| true), Err(PageError::TooLong));
+    }
+
+    #[test]
+    fn a_bad_line_spoils_no_other() {
+        let text = "a 1\nbusy -nan\nb{x=\"1} 2\nc 3\nd 4\n";
+        let page = parse(text, |name| name != "busy").unwrap();
+        let names: Vec<&str> = page.series.iter().map(|s| s.name.as_str()).collect();
+        assert_eq!(names, ["a", "c", "d"]);
+        assert_eq!(
+            page.broken,
+            [("b".to_owned(), "a label's value does not end")]
+        );
+        // What is mostly something else is no page, even where a line looks like one.
+        let text = "<html>\nload 1\n<p>busy</p>\n";
+        assert!(matches!(
+            parse(text, |_| true),
+            Err(PageError::Line { line: 1, .. })
+        ));
+    }
+
+    #[test]
+    fn six_digits_show_only_large_steps() {
+        for (text, want) in [
+            ("1.23457e+06", 10.0),
+            ("1e+06", 10.0),
+            ("9.99999e+08", 1000.0),
+            ("1.234567e+06", 0.0),
+            ("8.128902e+06", 0.0),
+            ("999999", 0.0),
+            ("12345678", 0.0),
+            ("1.5e+03", 0.0),
+            ("1e-07", 0.0),
+            ("1e+999", 0.0),
+        ] {
+            assert_eq!(step(text), want, "{text}");
+        }
     }
 
     proptest! {

@@ -21,6 +21,24 @@ pub enum Engine {
     /// llama.cpp's server.
     #[value(name = "llama.cpp")]
     LlamaCpp,
+    /// LMDeploy.
+    Lmdeploy,
+    /// The frontend of NVIDIA Dynamo.
+    Dynamo,
+    /// Ollama.
+    Ollama,
+    /// Hugging Face's Text Embeddings Inference.
+    Tei,
+    /// Infinity, a server of embeddings.
+    Infinity,
+    /// OpenVINO Model Server.
+    Openvino,
+    /// Ray Serve, with vLLM or anything else behind it.
+    RayServe,
+    /// KServe's server for Hugging Face models, with vLLM.
+    Kserve,
+    /// NVIDIA NIM for language models.
+    Nim,
 }
 
 impl Engine {
@@ -34,6 +52,15 @@ impl Engine {
             Self::Triton => include_str!("profiles/triton.toml"),
             Self::TrtllmServe => include_str!("profiles/trtllm-serve.toml"),
             Self::LlamaCpp => include_str!("profiles/llama.cpp.toml"),
+            Self::Lmdeploy => include_str!("profiles/lmdeploy.toml"),
+            Self::Dynamo => include_str!("profiles/dynamo.toml"),
+            Self::Ollama => include_str!("profiles/ollama.toml"),
+            Self::Tei => include_str!("profiles/tei.toml"),
+            Self::Infinity => include_str!("profiles/infinity.toml"),
+            Self::Openvino => include_str!("profiles/openvino.toml"),
+            Self::RayServe => include_str!("profiles/ray-serve.toml"),
+            Self::Kserve => include_str!("profiles/kserve.toml"),
+            Self::Nim => include_str!("profiles/nim.toml"),
         }
     }
 }
@@ -47,12 +74,18 @@ pub struct Profile {
     /// Path of the page of metrics.
     #[serde(default = "metrics")]
     pub metrics: String,
+    /// Format of that page.
+    #[serde(default)]
+    pub format: Format,
     /// Requests that are worked on.
     #[serde(default)]
     pub running: Vec<Selector>,
     /// Requests that wait.
     #[serde(default)]
     pub waiting: Vec<Selector>,
+    /// Requests that it has, running or waiting, where it does not count those that run.
+    #[serde(default)]
+    pub in_flight: Vec<Selector>,
     /// Requests that can be worked on at once.
     #[serde(default)]
     pub capacity: Vec<Selector>,
@@ -79,18 +112,68 @@ pub struct Profile {
     pub progress: Vec<Selector>,
     /// Where the engine says how many requests it works on at once, if no metric does.
     pub limits: Option<Limits>,
+    /// Path at which it says whether it serves.
+    pub health: Option<Health>,
+    /// Sign by which it says that it sleeps.
+    pub sleep: Option<Sleep>,
     /// How it is asked for a tiny completion.
     pub completion: Option<Completion>,
+}
+
+/// Format of a page.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Format {
+    /// The text format of Prometheus.
+    #[default]
+    Prometheus,
+    /// JSON. A number at `/a/b` is the series `a_b`; the length of an array at `/a` is `a_length`.
+    Json,
 }
 
 /// A number in a JSON document of the engine.
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Limits {
-    /// The document's path.
+    /// The document's path, or several; the first one that the engine has counts.
+    #[serde(deserialize_with = "one_or_many")]
+    pub path: Vec<String>,
+    /// JSON pointer (RFC 6901) to the number of requests at once, or several; the first one that is there counts. `*`
+    /// stands for all elements of an array, which are summed.
+    #[serde(deserialize_with = "one_or_many")]
+    pub capacity: Vec<String>,
+}
+
+/// Path at which the engine says whether it serves.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Health {
+    /// The path that is asked.
     pub path: String,
-    /// JSON pointer (RFC 6901) to the number of requests at once.
-    pub capacity: String,
+    /// Statuses by which it says that it does not serve yet.
+    #[serde(default = "unready")]
+    pub unready: Vec<u16>,
+    /// True if an answer takes work of the model. Then it is asked only until the engine was ready once.
+    #[serde(default)]
+    pub generates: bool,
+}
+
+/// Sign by which the engine says that it sleeps. A sleeping engine is asked for nothing.
+#[derive(Clone, Debug, PartialEq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Sleep {
+    /// A series of its page.
+    pub metric: Option<Selector>,
+    /// The value of that series while it sleeps.
+    #[serde(default)]
+    pub value: f64,
+    /// Path of a JSON document instead, which is read before the page and does not wake the engine.
+    pub path: Option<String>,
+    /// JSON pointer to a truth value there.
+    #[serde(default)]
+    pub pointer: String,
+    /// True if a request wakes it. If not it gets none.
+    pub wakes: bool,
 }
 
 /// A tiny completion.
@@ -101,12 +184,43 @@ pub struct Completion {
     pub path: String,
     /// The JSON that is posted; `$MODEL` stands for the model's name.
     pub body: String,
-    /// Path of a list of models in OpenAI's style; the first one is asked.
+    /// Path of a list of models; the first one is asked.
     pub models: Option<String>,
+    /// JSON pointer to a model's name in that list.
+    #[serde(default = "model")]
+    pub model: String,
+    /// True if it is asked now and then while nothing points to trouble, too.
+    #[serde(default = "yes")]
+    pub idle: bool,
 }
 
 fn metrics() -> String {
     "/metrics".to_owned()
+}
+
+fn unready() -> Vec<u16> {
+    vec![503]
+}
+
+fn model() -> String {
+    "/data/0/id".to_owned()
+}
+
+fn yes() -> bool {
+    true
+}
+
+fn one_or_many<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<String>, D::Error> {
+    #[derive(Deserialize)]
+    #[serde(untagged)]
+    enum Some {
+        One(String),
+        Many(Vec<String>),
+    }
+    Ok(match Some::deserialize(deserializer)? {
+        Some::One(text) => vec![text],
+        Some::Many(texts) => texts,
+    })
 }
 
 /// Series of a page: `name`, `name{label="value"}`, and a factor if the unit is another one:
@@ -137,7 +251,10 @@ impl FromStr for Selector {
         // A selector reads like a line of a page, less its value.
         let page = format!("{} 0\n", series.trim());
         let parsed = super::page::parse(&page, |_| true).map_err(|_| bad())?;
-        let [series] = parsed.try_into().map_err(|_| bad())?;
+        if !parsed.broken.is_empty() {
+            return Err(bad());
+        }
+        let [series] = parsed.series.try_into().map_err(|_| bad())?;
         if !f64::is_finite(factor) || factor <= 0.0 {
             return Err(bad());
         }
@@ -220,9 +337,18 @@ impl Profile {
             what,
         };
         let profile: Self = toml::from_str(text).map_err(|e| invalid(e.to_string()))?;
-        let has_work = !profile.running.is_empty() || !profile.waiting.is_empty();
-        if !has_work && profile.kv_use.is_empty() {
-            let what = "it names no load; give `running`, `waiting` or `kv_use`";
+        let has_work = !(profile.running.is_empty()
+            && profile.waiting.is_empty()
+            && profile.in_flight.is_empty());
+        if !has_work && profile.kv_use.is_empty() && profile.sleep.is_none() {
+            let what =
+                "it names no load; give `running`, `waiting`, `in_flight`, `kv_use` or `[sleep]`";
+            return Err(invalid(what.to_owned()));
+        }
+        if let Some(sleep) = &profile.sleep
+            && sleep.metric.is_some() == sleep.path.is_some()
+        {
+            let what = "`[sleep]` needs either a `metric` or a `path` with a `pointer`";
             return Err(invalid(what.to_owned()));
         }
         if !profile.progress.is_empty() && !has_work {
@@ -230,7 +356,9 @@ impl Profile {
             return Err(invalid(what.to_owned()));
         }
         let mut paths = vec![&profile.metrics];
-        paths.extend(profile.limits.as_ref().map(|l| &l.path));
+        paths.extend(profile.limits.iter().flat_map(|l| &l.path));
+        paths.extend(profile.health.as_ref().map(|h| &h.path));
+        paths.extend(profile.sleep.as_ref().and_then(|s| s.path.as_ref()));
         if let Some(completion) = &profile.completion {
             paths.push(&completion.path);
             paths.extend(&completion.models);
@@ -252,10 +380,21 @@ impl Profile {
         Ok(profile)
     }
 
+    /// Returns whether it has names for the load at all.
+    #[must_use]
+    pub fn names_load(&self) -> bool {
+        let names = [&self.running, &self.waiting, &self.in_flight, &self.kv_use];
+        names.iter().any(|list| !list.is_empty())
+    }
+
     /// Whether a page's series of that name is of any use.
     #[must_use]
     pub fn wants(&self, name: &str) -> bool {
         let plain = self.plain();
+        let sleep = self.sleep.as_ref().and_then(|sleep| sleep.metric.as_ref());
+        if sleep.is_some_and(|metric| metric.name == name) {
+            return true;
+        }
         let histograms = [&self.first_token, &self.inter_token];
         plain.iter().any(|list| list.iter().any(|s| s.name == name))
             || histograms.iter().any(|list| {
@@ -266,10 +405,11 @@ impl Profile {
             })
     }
 
-    fn plain(&self) -> [&Vec<Selector>; 8] {
+    fn plain(&self) -> [&Vec<Selector>; 9] {
         [
             &self.running,
             &self.waiting,
+            &self.in_flight,
             &self.capacity,
             &self.kv_use,
             &self.tokens,
@@ -288,8 +428,11 @@ mod tests {
     fn every_engine_has_a_profile() {
         for engine in Engine::value_variants() {
             let profile = Profile::of(*engine).unwrap();
-            assert!(!profile.running.is_empty(), "{engine:?}");
-            assert!(!profile.progress.is_empty(), "{engine:?}");
+            let has_sleep = profile.sleep.is_some();
+            assert!(profile.names_load() || has_sleep, "{engine:?}");
+            let has_page = profile.format == Format::Prometheus;
+            assert_eq!(!profile.progress.is_empty(), has_page, "{engine:?}");
+            assert!(profile.completion.is_some(), "{engine:?}");
         }
     }
 
@@ -314,6 +457,14 @@ mod tests {
                 "while there is work",
             ),
             ("name = \"x\"\nkv_use = [\"a\"]\nmetrics = \"m\"", "no path"),
+            (
+                "name = \"x\"\nkv_use = [\"a\"]\n[sleep]\nwakes = true",
+                "either a `metric` or a `path`",
+            ),
+            (
+                "name = \"x\"\nkv_use = [\"a\"]\n[health]\npath = \"health\"",
+                "no path",
+            ),
             (
                 "name = \"x\"\nkv_use = [\"a\"]\n[completion]\npath = \"/c\"\nbody = \"{\"",
                 "no JSON",

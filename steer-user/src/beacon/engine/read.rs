@@ -1,8 +1,11 @@
 //! From a page of metrics to the signals of a profile.
 
+use std::collections::BTreeMap;
+
 use super::{
-    page::Series,
+    page::{Page, Series},
     profile::{Profile, Selector},
+    ranks,
 };
 
 /// What one page says. What it doesn't say, or can't mean, is `None`.
@@ -27,11 +30,44 @@ pub(super) struct Reading {
     /// Seconds between tokens since then.
     pub(super) inter_token: Option<Histogram>,
     /// What changes while the engine works.
-    pub(super) progress: Vec<f64>,
+    pub(super) progress: Vec<Mark>,
+    /// Its data-parallel ranks by name, if it names any.
+    pub(super) ranks: BTreeMap<String, Rank>,
+    /// True if it sleeps, if it says so.
+    pub(super) asleep: Option<bool>,
     /// Signals that the profile has names for, none of which is on the page.
     pub(super) missing: Vec<&'static str>,
     /// Values that can't be, with their series.
     pub(super) refused: Vec<String>,
+}
+
+/// Something that changes while the engine works.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub(super) struct Mark {
+    /// The rank that it belongs to; empty if it names none.
+    pub(super) rank: String,
+    /// Its value.
+    pub(super) value: f64,
+    /// Smallest change that its digits show, if that is more than 1.
+    pub(super) step: f64,
+}
+
+/// Load of one data-parallel rank.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub(super) struct Rank {
+    /// Requests that it works on.
+    pub(super) running: Option<f64>,
+    /// Requests that wait for it.
+    pub(super) waiting: Option<f64>,
+    /// Use of its KV cache.
+    pub(super) kv_use: Option<f64>,
+}
+
+impl Rank {
+    /// Requests that it has.
+    pub(super) fn in_flight(&self) -> f64 {
+        self.running.unwrap_or(0.0) + self.waiting.unwrap_or(0.0)
+    }
 }
 
 /// A histogram, over all of its labels but `le`.
@@ -46,38 +82,52 @@ pub(super) struct Histogram {
     pub(super) count: f64,
 }
 
-/// How several series of one signal become one value.
-#[derive(Clone, Copy)]
+/// Way in which the ranks of one signal become one value.
+#[derive(Clone, Copy, PartialEq)]
 enum Join {
     Sum,
-    /// Of shares the fullest one counts: an engine has one cache for each of its copies.
-    Max,
+    /// Each rank has a cache of its own: the mean is how much of all is used.
+    Mean,
 }
 
 impl Reading {
     /// What a page says by a profile.
     #[must_use]
-    pub(super) fn of(series: &[Series], profile: &Profile) -> Self {
+    pub(super) fn of(page: &Page, profile: &Profile) -> Self {
         let mut reading = Self::default();
-        reading.running = reading.value(series, "running", &profile.running, Join::Sum);
-        reading.waiting = reading.value(series, "waiting", &profile.waiting, Join::Sum);
-        reading.capacity = reading.value(series, "capacity", &profile.capacity, Join::Sum);
-        reading.kv_use = reading.value(series, "kv_use", &profile.kv_use, Join::Max);
-        reading.tokens = reading.value(series, "tokens", &profile.tokens, Join::Sum);
-        reading.prompt_tokens =
-            reading.value(series, "prompt_tokens", &profile.prompt_tokens, Join::Sum);
-        reading.preemptions = reading.value(series, "preemptions", &profile.preemptions, Join::Sum);
-        reading.first_token = reading.histogram(series, "first_token", &profile.first_token);
-        reading.inter_token = reading.histogram(series, "inter_token", &profile.inter_token);
-        for selector in &profile.progress {
-            let found = series.iter().filter(|s| selects(selector, s));
-            // Each by itself: what one of them gains another one may lose.
-            reading
-                .progress
-                .extend(found.map(|s| s.value).filter(|v| v.is_finite()));
+        let running = reading.ranks(page, "running", &profile.running, Join::Sum);
+        let waiting = reading.ranks(page, "waiting", &profile.waiting, Join::Sum);
+        let kv_use = reading.ranks(page, "kv_use", &profile.kv_use, Join::Mean);
+        let in_flight = reading.value(page, "in_flight", &profile.in_flight);
+        reading.running = joined(running.as_ref(), Join::Sum);
+        reading.waiting = joined(waiting.as_ref(), Join::Sum);
+        reading.kv_use = joined(kv_use.as_ref(), Join::Mean);
+        if let (None, Some(all)) = (reading.running, in_flight) {
+            reading.running = Some((all - reading.waiting.unwrap_or(0.0)).max(0.0));
         }
+        reading.capacity = reading.value(page, "capacity", &profile.capacity);
+        reading.tokens = reading.value(page, "tokens", &profile.tokens);
+        reading.prompt_tokens = reading.value(page, "prompt_tokens", &profile.prompt_tokens);
+        reading.preemptions = reading.value(page, "preemptions", &profile.preemptions);
+        reading.first_token = reading.histogram(page, "first_token", &profile.first_token);
+        reading.inter_token = reading.histogram(page, "inter_token", &profile.inter_token);
+        reading.asleep = profile.sleep.as_ref().and_then(|sleep| {
+            let metric = sleep.metric.as_ref()?;
+            let found = page.series.iter().find(|s| selects(metric, s))?;
+            Some(found.value == sleep.value)
+        });
+        reading.progress = marks(page, profile);
         if !profile.progress.is_empty() && reading.progress.is_empty() {
             reading.missing.push("progress");
+        }
+        for (rank, value) in running.into_iter().flatten() {
+            reading.ranks.entry(rank).or_default().running = Some(value);
+        }
+        for (rank, value) in waiting.into_iter().flatten() {
+            reading.ranks.entry(rank).or_default().waiting = Some(value);
+        }
+        for (rank, value) in kv_use.into_iter().flatten() {
+            reading.ranks.entry(rank).or_default().kv_use = Some(value);
         }
         reading
     }
@@ -97,29 +147,36 @@ impl Reading {
         }
     }
 
-    fn value(
+    fn value(&mut self, page: &Page, signal: &'static str, names: &[Selector]) -> Option<f64> {
+        joined(
+            self.ranks(page, signal, names, Join::Sum).as_ref(),
+            Join::Sum,
+        )
+    }
+
+    /// The values of a signal by rank, by the first of its names that the page has.
+    fn ranks(
         &mut self,
-        series: &[Series],
+        page: &Page,
         signal: &'static str,
         names: &[Selector],
         join: Join,
-    ) -> Option<f64> {
+    ) -> Option<BTreeMap<String, f64>> {
         for selector in names {
-            let mut joined: Option<f64> = None;
-            for found in series.iter().filter(|s| selects(selector, s)) {
-                let value = found.value * selector.factor;
+            if self.is_broken(page, selector, &[""]) {
+                return None;
+            }
+            let mut found = Vec::new();
+            for series in page.series.iter().filter(|s| selects(selector, s)) {
+                let value = series.value * selector.factor;
                 if !(value.is_finite() && value >= 0.0) {
-                    self.refused.push(format!("{selector} is {}", found.value));
+                    self.refused.push(format!("{selector} is {}", series.value));
                     return None;
                 }
-                joined = Some(match (joined, join) {
-                    (None, _) => value,
-                    (Some(other), Join::Sum) => other + value,
-                    (Some(other), Join::Max) => other.max(value),
-                });
+                found.push((series, value));
             }
-            if joined.is_some() {
-                return joined;
+            if !found.is_empty() {
+                return Some(ranks::by_rank(found.into_iter(), join == Join::Mean));
             }
         }
         if !names.is_empty() {
@@ -128,14 +185,30 @@ impl Reading {
         None
     }
 
+    /// Returns whether a line of that name can't be read, and names it then.
+    fn is_broken(&mut self, page: &Page, selector: &Selector, suffixes: &[&str]) -> bool {
+        let is_of = |name: &str| {
+            let suffix = name.strip_prefix(selector.name.as_str());
+            suffix.is_some_and(|suffix| suffixes.contains(&suffix))
+        };
+        let broken = page.broken.iter().find(|(name, _)| is_of(name));
+        if let Some((name, what)) = broken {
+            self.refused.push(format!("{name}: {what}"));
+        }
+        broken.is_some()
+    }
+
     fn histogram(
         &mut self,
-        series: &[Series],
+        page: &Page,
         signal: &'static str,
         names: &[Selector],
     ) -> Option<Histogram> {
         for selector in names {
-            match histogram(series, selector) {
+            if self.is_broken(page, selector, &["_bucket", "_sum", "_count"]) {
+                return None;
+            }
+            match histogram(&page.series, selector) {
                 Ok(None) => {}
                 Ok(found) => return found,
                 Err(what) => {
@@ -149,6 +222,37 @@ impl Reading {
         }
         None
     }
+}
+
+/// One value of those of all ranks.
+fn joined(ranks: Option<&BTreeMap<String, f64>>, join: Join) -> Option<f64> {
+    let ranks = ranks?;
+    let sum: f64 = ranks.values().sum();
+    Some(match join {
+        Join::Sum => sum,
+        Join::Mean => sum / ranks.len() as f64,
+    })
+}
+
+/// Returns everything that changes while the engine works: counters, and the use of the KV cache, which grows while it reads a prompt.
+/// Each by itself: what one of them gains another one may lose.
+fn marks(page: &Page, profile: &Profile) -> Vec<Mark> {
+    if profile.progress.is_empty() {
+        return Vec::new();
+    }
+    let wanted = |series: &&Series| {
+        let selected = |selector: &Selector| selects(selector, series);
+        profile.progress.iter().chain(&profile.kv_use).any(selected)
+    };
+    let found = page.series.iter().filter(wanted);
+    found
+        .filter(|series| series.value.is_finite())
+        .map(|series| Mark {
+            rank: ranks::rank(series),
+            value: series.value,
+            step: series.step,
+        })
+        .collect()
 }
 
 fn selects(selector: &Selector, series: &Series) -> bool {
@@ -218,8 +322,8 @@ mod tests {
 
     fn read(engine: Engine, page: &str) -> Reading {
         let profile = Profile::of(engine).unwrap();
-        let series = page::parse(page, |name| profile.wants(name)).unwrap();
-        Reading::of(&series, &profile)
+        let page = page::parse(page, |name| profile.wants(name)).unwrap();
+        Reading::of(&page, &profile)
     }
 
     #[test]
@@ -231,7 +335,7 @@ mod tests {
              vllm:kv_cache_usage_perc{engine=\"1\"} 0.3\n",
         );
         assert_eq!(reading.running, Some(7.0));
-        assert_eq!(reading.kv_use, Some(0.3));
+        assert_eq!(reading.kv_use, Some(0.25), "the mean of both");
         assert_eq!(reading.waiting, None);
         assert!(reading.missing.contains(&"waiting"), "{reading:?}");
         assert!(

@@ -15,16 +15,26 @@ const LATE: Duration = Duration::from_secs(10);
 #[derive(Debug, Default)]
 pub(super) struct Window {
     readings: VecDeque<(Instant, Reading)>,
+    /// How often the engine began anew.
+    restarts: u32,
 }
 
 impl Window {
-    /// Takes the newest reading, and says what the load is. Rates and quantiles are of what was
+    /// How often a counter went back, which it does only when the engine begins anew.
+    pub(super) fn restarts(&self) -> u32 {
+        self.restarts
+    }
+
+    /// Takes the newest reading, and says what the load is, and within how many seconds 99 of 100 requests had their
+    /// first token. Rates and quantiles are of what was
     /// counted between two readings of the same run of the engine; where nothing was, there are none.
-    pub(super) fn take(&mut self, now: Instant, reading: Reading) -> Load {
+    pub(super) fn take(&mut self, now: Instant, reading: Reading) -> (Load, Option<f64>) {
+        let mut slowest = None;
         if let Some((_, last)) = self.readings.back()
             && restarted(last, &reading)
         {
             self.readings.clear();
+            self.restarts = self.restarts.wrapping_add(1);
         }
         // One that is older than the window stays: the window reaches back to it.
         while self.readings.len() > 1 && now.saturating_duration_since(self.readings[1].0) >= LATE {
@@ -48,6 +58,7 @@ impl Window {
             load.prompt_tokens_per_second = rate(reading.prompt_tokens, first.prompt_tokens);
             load.preemptions_per_second = rate(reading.preemptions, first.preemptions);
             if let Some(late) = late(&reading.first_token, &first.first_token) {
+                slowest = late.quantile(0.99).or_else(|| late.mean());
                 load.first_token_p50 = late.quantile(0.5);
                 load.first_token_p95 = late.quantile(0.95);
                 load.first_token_mean = late.mean();
@@ -59,7 +70,7 @@ impl Window {
             }
         }
         self.readings.push_back((now, reading));
-        load
+        (load, slowest)
     }
 }
 
@@ -155,7 +166,7 @@ mod tests {
         let start = Instant::now();
         let at = |seconds| start + Duration::from_secs(seconds);
         let mut window = Window::default();
-        let load = window.take(
+        let (load, _) = window.take(
             at(0),
             reading(1000.0, histogram([90.0, 100.0, 100.0], 50.0)),
         );
@@ -166,7 +177,7 @@ mod tests {
         );
         assert_eq!(load.first_token_p50, None);
 
-        let load = window.take(
+        let (load, _) = window.take(
             at(2),
             reading(1100.0, histogram([92.0, 110.0, 110.0], 58.0)),
         );
@@ -183,7 +194,7 @@ mod tests {
                 reading(1100.0, histogram([92.0, 110.0, 110.0], 58.0)),
             );
         }
-        let load = window.take(
+        let (load, _) = window.take(
             at(24),
             reading(1100.0, histogram([92.0, 110.0, 110.0], 58.0)),
         );
@@ -199,10 +210,10 @@ mod tests {
         let mut window = Window::default();
         window.take(at(0), reading(1000.0, histogram([1.0, 2.0, 3.0], 9.0)));
         window.take(at(1), reading(1100.0, histogram([1.0, 2.0, 4.0], 10.0)));
-        let load = window.take(at(2), reading(5.0, histogram([0.0, 0.0, 1.0], 1.0)));
+        let (load, _) = window.take(at(2), reading(5.0, histogram([0.0, 0.0, 1.0], 1.0)));
         assert_eq!(load.tokens_per_second, None);
         assert_eq!(load.first_token_p95, None);
-        let load = window.take(at(3), reading(15.0, histogram([0.0, 0.0, 2.0], 3.0)));
+        let (load, _) = window.take(at(3), reading(15.0, histogram([0.0, 0.0, 2.0], 3.0)));
         assert_eq!(load.tokens_per_second, Some(10.0));
         assert_eq!(
             load.first_token_p95,
@@ -224,7 +235,7 @@ mod tests {
         let start = Instant::now();
         let mut window = Window::default();
         window.take(start, reading(1.0, only(1.0, 1.0)));
-        let load = window.take(start + LATE, reading(1.0, only(3.0, 2.0)));
+        let (load, _) = window.take(start + LATE, reading(1.0, only(3.0, 2.0)));
         assert_eq!(load.first_token_mean, Some(0.5));
         assert_eq!(load.first_token_p50, None);
     }

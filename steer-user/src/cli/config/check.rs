@@ -29,9 +29,14 @@ pub(in crate::cli) struct Check {
 
 impl Check {
     pub(super) fn run(self) -> Result<(), Failure> {
-        let document = Document::read(&self.file);
-        let files = document.as_ref().map_or(0, |document| document.files.len());
-        let checked = document.and_then(|document| document.config());
+        let (document, checked) = match Document::read(&self.file) {
+            Ok(document) => {
+                let checked = document.config();
+                (document, checked)
+            }
+            Err(error) => (Document::default(), Err(error)),
+        };
+        let files = document.files.len();
         let findings = match &checked {
             // Notes are for `steer doctor`.
             Ok(config) if !self.document_only => {
@@ -44,27 +49,46 @@ impl Check {
         if self.json {
             println!("{}", json(&self.file, checked.as_ref().err(), &findings));
         }
-        let config = checked.map_err(|e| Failure::new(Exit::Config, e))?;
-        if !self.json {
-            self.print(&config, files, &findings);
-        }
+        let config = checked.map_err(|error| self.refused(&error))?;
         let count = |severity| findings.iter().filter(|f| f.severity == severity).count();
         let (fatal, warnings) = (count(Severity::Fatal), count(Severity::Warning));
-        if fatal > 0 || (warnings > 0 && self.strict) {
-            let what = anyhow::anyhow!(
-                "{}: this host does not fit ({fatal} fatal, {warnings} warnings); with --document-only \
-                 the host is not looked at",
-                self.file.display()
-            );
-            return Err(Failure::new(Exit::Config, what));
+        let fits = fatal == 0 && (warnings == 0 || !self.strict);
+        if !self.json {
+            for finding in &findings {
+                println!(
+                    "{}{}: {finding}",
+                    place(&document, finding),
+                    finding.severity
+                );
+            }
+            if fits {
+                self.print(&config, files);
+            }
         }
-        Ok(())
+        if fits {
+            return Ok(());
+        }
+        let what = anyhow::anyhow!(
+            "{}: the document is good, and this host does not fit ({fatal} fatal, {warnings} warnings); \
+             with --document-only the host is not looked at",
+            self.file.display()
+        );
+        Err(Failure::new(Exit::Config, what))
     }
 
-    fn print(&self, config: &Config, files: usize, findings: &[Finding]) {
-        for finding in findings {
-            println!("{}: {finding}", finding.severity);
-        }
+    /// All mistakes, and a verdict behind them.
+    fn refused(&self, error: &ConfigError) -> Failure {
+        let verdict = match error {
+            ConfigError::Invalid { problems } => {
+                let (count, s) = (problems.len(), if problems.len() == 1 { "" } else { "s" });
+                format!("\n{}: not good: {count} mistake{s}", self.file.display())
+            }
+            ConfigError::Read { .. } | ConfigError::Stopped => String::new(),
+        };
+        Failure::new(Exit::Config, anyhow::anyhow!("{error}{verdict}"))
+    }
+
+    fn print(&self, config: &Config, files: usize) {
         let from = match files {
             1 => String::new(),
             files => format!(" in {files} files"),
@@ -77,6 +101,16 @@ impl Check {
             config.backends.len()
         );
     }
+}
+
+/// Returns file and line of the key that a finding is about, as editors understand them.
+fn place(document: &Document, finding: &Finding) -> String {
+    let found = finding
+        .key
+        .and_then(|(section, key)| document.line_of(section, key));
+    found.map_or_else(String::new, |(file, line)| {
+        format!("{}:{line}: ", file.display())
+    })
 }
 
 fn json(

@@ -136,8 +136,8 @@ pub(super) fn applied(applied: &Applied, found: Option<&Diff>) -> String {
 /// What is kept.
 pub(super) fn history(history: &History) -> String {
     let mut text = format!(
-        "{:>12}  {:<22}{:<24}{}\n",
-        "generation", "made", "by", "file"
+        "{:>12}  {:<22}{:<10}{:<24}{}\n",
+        "generation", "made", "outcome", "by", "file"
     );
     for entry in &history.generations {
         let _ = writeln!(text, "{}", line(history, entry));
@@ -165,8 +165,9 @@ fn line(history: &History, entry: &Entry) -> String {
         return format!("{mark:>4}{number:>8}  {damage}");
     }
     format!(
-        "{mark:>4}{number:>8}  {:<22}{:<24}{}",
+        "{mark:>4}{number:>8}  {:<22}{:<10}{:<24}{}",
         format_rfc3339_seconds(entry.made).to_string(),
+        entry.outcome.as_str(),
         entry.by,
         entry.file.display()
     )

@@ -4,17 +4,18 @@
 use std::time::{Duration, Instant, SystemTime};
 
 use humantime_serde::re::humantime::format_duration;
+use tokio::task::spawn_blocking;
 use tracing::{error, info, warn};
 
-use super::{Applied, Configure, ConfigureError, Prepared};
+use super::{Applied, Configure, ConfigureError, Fallback, Prepared, ReadOptions};
 use crate::{
-    config::{Config, Document},
+    config::Config,
     control::{
         interfaces::attach,
         run::{Daemon, MEASUREMENTS, targets},
     },
-    dataplane::{Sizes, interface_index},
-    generations::{Generation, Standing, Trial},
+    dataplane::interface_index,
+    generations::{Standing, Trial},
     journal::{Event, Limits, Why},
     probe::mailbox,
 };
@@ -25,89 +26,79 @@ const RETRY: Duration = Duration::from_secs(10);
 impl Daemon {
     pub(in crate::control) fn configure(&mut self, ask: Configure) {
         match ask {
-            Configure::Rehearse(document, reply) => drop(reply.send(self.prepare(&document))),
+            Configure::RunningConfig(reply) => drop(reply.send(self.running_config())),
+            Configure::Rehearse(reply) => {
+                drop(reply.send(self.controller.rehearsal(Instant::now())));
+            }
             Configure::Apply {
-                document,
+                prepared,
                 within,
                 by,
                 reply,
             } => {
-                let done = self.apply(document, within, Why::Apply, &by);
+                let done = self.apply(*prepared, within, Why::Apply, &by);
                 if let Err(error) = &done {
                     warn!(by, %error, "configuration not applied, the running one goes on");
                 }
                 let _ = reply.send(done);
             }
             Configure::Confirm { by, reply } => drop(reply.send(self.confirm(&by))),
-            Configure::Rollback { to, by, reply } => {
-                let done = self.roll_back(to, Why::Rollback, &by);
+            Configure::Rollback {
+                to,
+                prepared,
+                by,
+                reply,
+            } => {
+                let done = prepared
+                    .check(&self.in_use)
+                    .and_then(|()| self.roll_back(Fallback::of(to, *prepared), Why::Rollback, &by));
                 if let Err(error) = &done {
                     warn!(by, %error, "not rolled back");
                 }
                 let _ = reply.send(done);
             }
-            Configure::History(reply) => {
-                let history = self.store.history().map_err(ConfigureError::from);
-                let _ = reply.send(history);
-            }
-            Configure::Show(number, reply) => {
-                let number = number.or(self.in_use.number).unwrap_or_default();
-                let found = self.store.generation(number);
-                let _ = reply.send(found.map_err(ConfigureError::from));
-            }
         }
     }
 
-    /// Reads the file again, and applies it if it says something else.
+    /// Reads the file again on a thread of its own; [`Self::reloaded`] gets what it says.
     pub(in crate::control) fn reload(&mut self) {
-        let document = Document::read(&self.file).map_err(ConfigureError::from);
-        match document.and_then(|d| self.apply(d, None, Why::Reload, "SIGHUP")) {
+        if self.reload.is_running {
+            self.reload.again = true;
+            return;
+        }
+        self.reload.is_running = true;
+        let running = self.running_config();
+        let done = self.reload.done.clone();
+        spawn_blocking(move || {
+            let read = running.prepare_file(ReadOptions {
+                may_expand: true,
+                stop: &|| false,
+            });
+            // Nobody waits for it when the daemon ends.
+            let _ = done.blocking_send(read);
+        });
+    }
+
+    /// Applies the file that was read again, if it says something else.
+    pub(in crate::control) fn reloaded(&mut self, read: Result<Prepared, ConfigureError>) {
+        self.reload.is_running = false;
+        let done = read.and_then(|prepared| self.apply(prepared, None, Why::Reload, "SIGHUP"));
+        let again = std::mem::take(&mut self.reload.again);
+        match done {
             Ok(_) => {}
+            Err(ConfigureError::Changed) => return self.reload(),
             Err(error) => {
                 error!("configuration not applied, the running one goes on: {error}");
             }
         }
-    }
-
-    fn prepare(&self, document: &Document) -> Result<Prepared, ConfigureError> {
-        Ok(Prepared {
-            config: self.resolve(document)?,
-            from: self.in_use.number,
-            changes: document.changes_since(&self.in_use.document),
-            rehearsal: self.controller.rehearsal(Instant::now()),
-        })
-    }
-
-    /// What a document says, if a running daemon can do it.
-    fn resolve(&self, document: &Document) -> Result<Config, ConfigureError> {
-        let mut config = document.config()?;
-        let old = &self.controller.config().node;
-        if self.state_is_given {
-            config.node.state_dir.clone_from(&old.state_dir);
+        if again {
+            self.reload();
         }
-        for (key, from, to) in [
-            ("socket", &old.socket, &config.node.socket),
-            ("bpffs", &old.bpffs, &config.node.bpffs),
-            ("state_dir", &old.state_dir, &config.node.state_dir),
-        ] {
-            if from != to {
-                return Err(ConfigureError::Fixed {
-                    key,
-                    from: from.display().to_string(),
-                    to: to.display().to_string(),
-                });
-            }
-        }
-        let wanted = Sizes::from(config.limits);
-        if let Some((key, has, wants)) = self.sizes.too_small_for(&wanted) {
-            return Err(ConfigureError::TooSmall { key, has, wants });
-        }
-        Ok(config)
     }
 
     fn apply(
         &mut self,
-        document: Document,
+        prepared: Prepared,
         within: Option<Duration>,
         why: Why,
         by: &str,
@@ -122,11 +113,16 @@ impl Daemon {
                 left: format_duration(left).to_string(),
             });
         }
-        let config = self.resolve(&document)?;
-        let changes = document.changes_since(&self.in_use.document);
-        if self.in_use.number.is_some()
-            && document.fingerprint() == self.in_use.document.fingerprint()
-        {
+        prepared.check(&self.in_use)?;
+        let Prepared {
+            document,
+            fingerprint,
+            config,
+            changes,
+            file,
+            ..
+        } = prepared;
+        if self.in_use.number.is_some() && fingerprint == self.in_use.fingerprint {
             self.put_to_work(config).map_err(ConfigureError::Failed)?;
             info!(
                 by,
@@ -138,26 +134,24 @@ impl Daemon {
                 unchanged: true,
                 until: None,
                 changes,
-                warning: self.note_file(standing),
+                warning: self.note_file(standing, file),
             });
         }
         if within.is_some() && self.in_use.number.is_none() {
             return Err(ConfigureError::NoGeneration);
         }
-        let file = self.file_now(standing.as_ref());
+        let file = file_now(file, standing.as_ref());
         let now = SystemTime::now();
-        let made = self.store.add(document, by, now)?;
-        let number = made.number;
+        let number = self.store.add_shared(&document, &fingerprint, by, now)?;
         let trial = within.zip(self.in_use.number);
         let next = match trial {
             Some((window, confirmed)) => Standing {
-                confirmed,
                 trial: Some(Trial {
                     number,
                     until: now + window,
                     window,
                 }),
-                file,
+                ..Standing::confirmed(confirmed, file)
             },
             None => Standing::confirmed(number, file),
         };
@@ -166,8 +160,9 @@ impl Daemon {
             return Err(error.into());
         }
         let until = next.trial.as_ref().map(|trial| trial.until);
-        let told = (Some(number), made.fingerprint);
+        let told = (Some(number), fingerprint.clone());
         self.tell((why, by), told, until);
+        let before = self.controller.config().clone();
         if let Err(error) = self.put_to_work(config) {
             self.tell_failed(by);
             if let Err(error) = self.store.undo(standing) {
@@ -176,9 +171,18 @@ impl Daemon {
             self.store.discard(number);
             return Err(ConfigureError::Failed(error));
         }
-        self.in_use.document = made.document;
+        let document = std::mem::replace(&mut self.in_use.document, document);
+        let fingerprint = std::mem::replace(&mut self.in_use.fingerprint, fingerprint);
         self.in_use.number = Some(number);
         self.in_use.unsaved = None;
+        self.in_use.fallback = trial.map(|(_, confirmed)| Fallback {
+            number: confirmed,
+            document,
+            fingerprint,
+            config: before,
+            changes: Vec::new(),
+            file: None,
+        });
         self.in_use.deadline = trial.map(|(window, _)| Instant::now() + window);
         self.store.prune();
         info!(generation = number, by, ?within, "configuration applied");
@@ -204,6 +208,7 @@ impl Daemon {
             .stand(Standing::confirmed(number, standing.file))?;
         self.store.prune();
         self.in_use.deadline = None;
+        self.in_use.fallback = None;
         let by = by.to_owned();
         info!(generation = number, by, "configuration confirmed");
         self.controller.recorder.tell(Event::Confirmed {
@@ -216,42 +221,37 @@ impl Daemon {
     /// Goes back. The data path comes first: it must not depend on there being room on a disk.
     fn roll_back(
         &mut self,
-        to: Option<u64>,
+        target: Fallback,
         why: Why,
         by: &str,
     ) -> Result<Applied, ConfigureError> {
         let standing = self.store.standing().cloned();
-        let number = match (to, &standing) {
-            (Some(number), _) => number,
-            (None, Some(standing)) if self.in_use.deadline.is_some() => standing.confirmed,
-            (None, _) => self.store.before()?.ok_or(ConfigureError::Oldest)?,
-        };
-        if self.in_use.number == Some(number) {
-            return Err(ConfigureError::Current(number));
-        }
-        let Generation {
+        let Fallback {
+            number,
             document,
             fingerprint,
-            ..
-        } = self.store.generation(number)?;
-        let config = self.resolve(&document)?;
-        let changes = document.changes_since(&self.in_use.document);
+            config,
+            changes,
+            file,
+        } = target;
         let before = self.in_use.number;
-        let told = (Some(number), fingerprint);
+        let told = (Some(number), fingerprint.clone());
         self.tell((why, by), told, None);
         if let Err(error) = self.put_to_work(config) {
             self.tell_failed(by);
             return Err(ConfigureError::Failed(error));
         }
         self.in_use.document = document;
+        self.in_use.fingerprint = fingerprint;
         self.in_use.number = Some(number);
         self.in_use.deadline = None;
+        self.in_use.fallback = None;
         // A file that was changed while its generation was on trial still has to be taken up.
         let file = match (why, &standing) {
             (Why::Unconfirmed, Some(standing)) => standing.file.clone(),
-            _ => self.file_now(standing.as_ref()),
+            _ => file_now(file, standing.as_ref()),
         };
-        self.in_use.unsaved = Some(Standing::confirmed(number, file));
+        self.in_use.unsaved = Some((Standing::confirmed(number, file), String::new()));
         let warning = self.save();
         info!(generation = number, from = before, by, "rolled back");
         Ok(Applied {
@@ -265,17 +265,21 @@ impl Daemon {
 
     /// Writes what could not be written before.
     pub(in crate::control) fn save(&mut self) -> Option<String> {
-        let standing = self.in_use.unsaved.clone()?;
-        match self.store.stand(standing) {
+        let (standing, _) = self.in_use.unsaved.clone()?;
+        match self.store.stand(standing.clone()) {
             Ok(()) => {
                 self.in_use.unsaved = None;
                 self.store.prune();
                 None
             }
-            Err(error) => Some(format!(
-                "generation {} is in use, but a restart would not know: {error}",
-                self.in_use.number.unwrap_or_default()
-            )),
+            Err(error) => {
+                let why = format!(
+                    "generation {} is in use, but a restart would not know: {error}",
+                    self.in_use.number.unwrap_or_default()
+                );
+                self.in_use.unsaved = Some((standing, why.clone()));
+                Some(why)
+            }
         }
     }
 
@@ -284,7 +288,12 @@ impl Daemon {
         if self.in_use.deadline.is_none_or(|deadline| now < deadline) {
             return;
         }
-        match self.roll_back(None, Why::Unconfirmed, "the confirm window") {
+        let Some(target) = self.in_use.fallback.clone() else {
+            self.in_use.deadline = Some(now + RETRY);
+            error!("nobody confirmed the configuration, and the one before it cannot be read");
+            return;
+        };
+        match self.roll_back(target, Why::Unconfirmed, "the confirm window") {
             Ok(Applied { warning, .. }) => {
                 warn!(
                     generation = self.in_use.number,
@@ -298,16 +307,10 @@ impl Daemon {
         }
     }
 
-    /// Fingerprint of the daemon's own file as it is now; what it was if it cannot be read.
-    fn file_now(&self, standing: Option<&Standing>) -> String {
-        let known = || standing.map_or_else(String::new, |s| s.file.clone());
-        Document::read(&self.file).map_or_else(|_| known(), |document| document.fingerprint())
-    }
-
     /// Remembers that the file says what is in use.
-    fn note_file(&mut self, standing: Option<Standing>) -> Option<String> {
+    fn note_file(&mut self, standing: Option<Standing>, file: Option<String>) -> Option<String> {
         let standing = standing?;
-        let file = self.file_now(Some(&standing));
+        let file = file_now(file, Some(&standing));
         if file == standing.file {
             return None;
         }
@@ -382,5 +385,24 @@ impl Daemon {
         self.meters.configured(config);
         self.name_for_traces();
         Ok(())
+    }
+}
+
+/// Fingerprint of the daemon's own file as it was read; what it was before if it could not be.
+fn file_now(read: Option<String>, standing: Option<&Standing>) -> String {
+    let known = || standing.map_or_else(String::new, |s| s.file.clone());
+    read.unwrap_or_else(known)
+}
+
+impl Fallback {
+    fn of(number: u64, prepared: Prepared) -> Self {
+        Self {
+            number,
+            document: prepared.document,
+            fingerprint: prepared.fingerprint,
+            config: prepared.config,
+            changes: prepared.changes,
+            file: prepared.file,
+        }
     }
 }

@@ -1,17 +1,22 @@
 //! Changing the configuration of a running daemon: what may be asked, and what comes of it.
 
 mod daemon;
+mod prepare;
 
-use std::time::{Duration, Instant, SystemTime};
+use std::{
+    sync::Arc,
+    time::{Duration, Instant, SystemTime},
+};
 
 use serde::{Deserialize, Serialize};
-use tokio::sync::oneshot;
+use tokio::sync::{mpsc, oneshot};
 
+pub use self::prepare::{Prepared, ReadOptions, RunningConfig};
 use super::preview::{Preview, Rehearsal};
 use crate::{
     config::{Config, ConfigError, Document},
-    generations::{Generation, History, Standing, StateError},
-    preflight::{self, Finding},
+    generations::{Standing, StateError},
+    preflight::Finding,
 };
 
 /// Where the answer goes.
@@ -20,12 +25,14 @@ pub type Reply<T> = oneshot::Sender<Result<T, ConfigureError>>;
 /// What may be asked about the configuration.
 #[derive(Debug)]
 pub enum Configure {
-    /// What would another one move? The answer is what finds that out.
-    Rehearse(Document, Reply<Prepared>),
+    /// Get what a document is compared with.
+    RunningConfig(oneshot::Sender<RunningConfig>),
+    /// Get a copy of the loop's state, to compute what another configuration would move.
+    Rehearse(oneshot::Sender<Rehearsal>),
     /// Put another one to work.
     Apply {
         /// What it says.
-        document: Document,
+        prepared: Box<Prepared>,
         /// How long to wait for a confirmation, if one is wanted.
         within: Option<Duration>,
         /// Who asks.
@@ -42,17 +49,15 @@ pub enum Configure {
     },
     /// Go back to a generation.
     Rollback {
-        /// Which; without one, the one before.
-        to: Option<u64>,
+        /// Which.
+        to: u64,
+        /// What it says.
+        prepared: Box<Prepared>,
         /// Who asks.
         by: String,
         /// Where the answer goes.
         reply: Reply<Applied>,
     },
-    /// What is kept?
-    History(Reply<History>),
-    /// What does a generation say? Without a number, the one in use.
-    Show(Option<u64>, Reply<Generation>),
 }
 
 /// What another configuration changes.
@@ -66,31 +71,6 @@ pub struct Diff {
     pub preview: Preview,
     /// Where it does not fit the node.
     pub findings: Vec<Finding>,
-}
-
-/// All that is needed to find out what another configuration changes, beside the loop.
-#[derive(Debug)]
-pub struct Prepared {
-    pub(in crate::control) from: Option<u64>,
-    pub(in crate::control) changes: Vec<String>,
-    pub(in crate::control) config: Config,
-    pub(in crate::control) rehearsal: Rehearsal,
-}
-
-impl Prepared {
-    /// Finds it out. With thousands of backends that takes a while.
-    ///
-    /// # Errors
-    /// If the configuration needs more than the data path holds.
-    pub fn diff(self) -> Result<Diff, ConfigureError> {
-        let preview = self.rehearsal.preview(&self.config);
-        Ok(Diff {
-            from: self.from,
-            changes: self.changes,
-            preview: preview.map_err(ConfigureError::Failed)?,
-            findings: preflight::check(&self.config),
-        })
-    }
 }
 
 /// What was done.
@@ -158,6 +138,21 @@ pub enum ConfigureError {
         /// The value that it cannot have.
         to: String,
     },
+    /// Another seed would move all flows.
+    #[error(
+        "node.flow_seed_file has another seed than the maps in use, and with it all open connections would go to other \
+         backends at once; change the file, stop the daemon, `steer detach`, and start it again"
+    )]
+    FlowSeed,
+    /// Another one was put to work while it was read.
+    #[error("nothing was changed: another configuration was put to work meanwhile; try again")]
+    Changed,
+    /// Variables are not for this role.
+    #[error(
+        "this role expands only variables that the configuration in use has at the same key, and it does not have \
+         these: {0}; write values instead, or ask somebody with the role admin"
+    )]
+    Variables(String),
     /// A table that a running daemon would have to make larger.
     #[error(
         "{wants} flows are wanted by limits.{key}, and this daemon has made a table of {has}; change the \
@@ -180,10 +175,46 @@ pub enum ConfigureError {
 /// What counts of the generations, in the running daemon.
 #[derive(Debug)]
 pub(in crate::control) struct InUse {
-    pub(in crate::control) document: Document,
+    pub(in crate::control) document: Arc<Document>,
+    pub(in crate::control) fingerprint: String,
     pub(in crate::control) number: Option<u64>,
+    /// The generation that the pending one is reverted to.
+    pub(in crate::control) fallback: Option<Fallback>,
     /// When the one on trial is taken back.
     pub(in crate::control) deadline: Option<Instant>,
-    /// A standing that could not be written yet.
-    pub(in crate::control) unsaved: Option<Standing>,
+    /// A standing that could not be written yet, and why.
+    pub(in crate::control) unsaved: Option<(Standing, String)>,
+}
+
+/// A generation to go back to, as it was read: the confirmed one while another one has to be confirmed, so that
+/// going back does not wait for reading.
+#[derive(Clone, Debug)]
+pub(in crate::control) struct Fallback {
+    pub(in crate::control) number: u64,
+    pub(in crate::control) document: Arc<Document>,
+    pub(in crate::control) fingerprint: String,
+    pub(in crate::control) config: Config,
+    /// Keys that differ from what is in use.
+    pub(in crate::control) changes: Vec<String>,
+    /// Fingerprint of the daemon's own file, if it could be read.
+    pub(in crate::control) file: Option<String>,
+}
+
+/// ReadOptions the file again, of which there is one at a time.
+#[derive(Debug)]
+pub(in crate::control) struct Reload {
+    pub(in crate::control) is_running: bool,
+    /// Set when it was asked for while it was running.
+    pub(in crate::control) again: bool,
+    pub(in crate::control) done: mpsc::Sender<Result<Prepared, ConfigureError>>,
+}
+
+impl Reload {
+    pub(in crate::control) fn new(done: mpsc::Sender<Result<Prepared, ConfigureError>>) -> Self {
+        Self {
+            is_running: false,
+            again: false,
+            done,
+        }
+    }
 }

@@ -61,11 +61,12 @@ fn load_moves_new_flows_in_small_steps_and_only_those() {
         assert!(share <= last && last - share <= 6, "{last} -> {share}");
         last = share;
     }
-    assert!(last <= 25, "{last}");
+    // The node does not see that the other one has less to do: a quarter more than its share is all that it gains.
+    assert!((36..=38).contains(&last), "{last}");
     // Nobody's open flows have another owner before they are gone.
     let slots = controller.dataplane.slots(controller.tables[0].clone());
     let moved = slots.iter().filter(|slot| slot.first != slot.owner).count();
-    assert!(moved * 5 > slots.len(), "{moved}");
+    assert!(moved * 10 > slots.len(), "{moved}");
     let why = controller.why("a").unwrap();
     let last = why.iter().rev().find(|d| d.what == "share").unwrap();
     assert!(
@@ -116,6 +117,7 @@ fn a_hot_backend_has_its_bit_and_keeps_its_slots() {
         interface: 7,
         vlan: 0,
         mtu: 1500,
+        reply_interfaces: [7; 2],
     };
     controller.set_way("a", Some(hop)).unwrap();
     assert!(hot(&controller, 1));
@@ -135,7 +137,9 @@ fn a_flapping_backend_is_left_out_and_its_open_flows_are_not() {
         bench.up(&mut controller, name, 1);
     }
     for _ in 0..3 {
-        bench.down(&mut controller, "a");
+        for _ in 0..4 {
+            bench.probe(&mut controller, "a", None);
+        }
         bench.up(&mut controller, "a", 1);
         bench.now += Duration::from_millis(500);
     }
@@ -170,14 +174,15 @@ fn probes_that_cannot_be_believed_take_nobody_out() {
     assert_eq!(controller.dataplane.states(), up);
     let all = shares(&controller, 3);
     assert!(all.iter().all(|share| (32..35).contains(share)), "{all:?}");
-    // One says that it is dead: that is believed.
+    // One says that it is dead: that keeps new flows away.
     fail(&mut bench, &mut controller, "c", &ProbeFailure::BackendDown);
-    assert_eq!(controller.dataplane.states()[2], (3, Down));
+    assert_eq!(controller.dataplane.states()[2], (3, Draining));
     assert_eq!(shares(&controller, 3)[2], 0);
     // With two that answer probes are believed again.
     bench.up(&mut controller, "a", 1);
     bench.up(&mut controller, "c", 1);
-    assert_eq!(controller.dataplane.states(), [(1, Up), (2, Down), (3, Up)]);
+    let states = [(1, Up), (2, Draining), (3, Up)];
+    assert_eq!(controller.dataplane.states(), states);
 }
 
 #[test]
@@ -193,18 +198,26 @@ fn silence_of_most_of_many_is_not_believed_and_of_few_it_is() {
     }
     let silent = [(1, Draining), (2, Draining)];
     assert_eq!(controller.dataplane.states()[..2], silent);
+    bench.now += GONE_AFTER;
     for name in ["a", "b"] {
         fail(&mut bench, &mut controller, name, &ProbeFailure::Timeout);
     }
     assert_eq!(controller.dataplane.states()[..2], [(1, Down), (2, Down)]);
     let hung = ProbeFailure::Hung {
-        trouble: Trouble::NoProgress,
+        trouble: Trouble::NoCompletion,
         seconds: 5,
     };
     fail(&mut bench, &mut controller, "c", &hung);
-    // Two of five are left: those that nobody answered are used again, and one that hangs is not.
-    let states = [(1, Up), (2, Up), (3, Down), (4, Up), (5, Up)];
+    // Two of five are left: those that nobody answered are used again, and so is one that hangs.
+    let states = [(1, Up), (2, Up), (3, Up), (4, Up), (5, Up)];
     assert_eq!(controller.dataplane.states(), states);
+    let why = controller.why("c").unwrap();
+    let verdict = why.iter().rfind(|decision| decision.what == "verdict");
+    let effect = &verdict.unwrap().effect;
+    assert!(
+        effect.contains("down: it does not answer a tiny"),
+        "{effect}"
+    );
     bench.up(&mut controller, "c", 1);
     let states = [(1, Down), (2, Down), (3, Up), (4, Up), (5, Up)];
     assert_eq!(controller.dataplane.states(), states);

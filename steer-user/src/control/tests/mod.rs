@@ -2,6 +2,7 @@
 
 mod balance;
 mod classes;
+mod evidence;
 mod fake;
 mod operator;
 mod passive;
@@ -24,6 +25,7 @@ use super::Controller;
 use crate::{
     config::Config,
     dataplane::Dataplane as _,
+    domain::evidence::GONE_AFTER,
     probe::{Load, Measurement, OrcaLoadReport, ProbeFailure, Sample},
 };
 
@@ -122,6 +124,8 @@ impl Bench {
         for _ in 0..4 {
             self.probe(controller, backend, None);
         }
+        self.now += GONE_AFTER;
+        self.probe(controller, backend, None);
     }
 }
 
@@ -304,10 +308,13 @@ fn other_thresholds_count_for_backends_that_are_known() {
     let patient = text(bench.folder.path(), &["a", "b"]).replace("[probe]", "[probe]\nfall = 3");
     let patient = Config::parse(&patient, Path::new("test.toml")).unwrap();
     controller.reconfigure(patient, bench.now).unwrap();
-    for state in [Up, Up, Draining, Draining, Draining, Down] {
+    for state in [Up, Up, Draining, Draining] {
         bench.probe(&mut controller, "a", None);
         assert_eq!(controller.dataplane.states()[0], (1, state));
     }
+    bench.now += GONE_AFTER;
+    bench.probe(&mut controller, "a", None);
+    assert_eq!(controller.dataplane.states()[0], (1, Down));
 }
 
 #[test]
@@ -336,6 +343,7 @@ fn the_next_hop_is_written_and_forgotten() {
         interface: 7,
         vlan: 7,
         mtu: 1500,
+        reply_interfaces: [7; 2],
     };
     controller.set_way("a", Some(hop)).unwrap();
     let member = controller.dataplane.member(1);

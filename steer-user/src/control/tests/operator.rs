@@ -58,7 +58,7 @@ fn a_deadline_outlives_the_daemon_and_one_that_passed_meanwhile_is_due() {
     let past = Some(Drain {
         until: Some(SystemTime::now() - minute),
     });
-    controller.drained.set("b", past).unwrap();
+    controller.drained.set("b", past);
     let mut controller = bench.start(&["a", "b"], controller.dataplane.clone());
     controller.tick(bench.now).unwrap();
     assert_eq!(controller.dataplane.states(), [(1, Down), (2, Down)]);
@@ -123,4 +123,41 @@ fn a_weight_stands_in_for_the_capacity_and_outlives_the_daemon() {
     assert!((share(&controller, 1) - 0.75).abs() < 0.02);
     controller.weigh_by("a", None, "test", bench.now).unwrap();
     assert!((share(&controller, 1) - 0.5).abs() < 0.02);
+}
+
+#[test]
+fn drains_and_weights_count_where_they_cannot_be_saved_and_are_saved_later() {
+    let bench = Bench::new();
+    let state = bench.folder.path().join("state");
+    let config = config(&state, &["a", "b"]);
+    let mut controller = Controller::new(config, Fake::new(), bench.now).unwrap();
+    // A file in the place of the folder: root, too, cannot write below it.
+    std::fs::write(&state, "").unwrap();
+    assert_eq!(controller.unsaved(), Vec::<String>::new());
+    controller.drain("a", true, bench.now).unwrap();
+    controller
+        .weigh_by("b", Some(7), "test", bench.now)
+        .unwrap();
+    let unsaved = controller.status(bench.now).unwrap().unsaved;
+    assert_eq!(unsaved.len(), 2, "{unsaved:?}");
+    assert!(unsaved[0].contains("drained.json") && unsaved[1].contains("weights.json"));
+    assert!(controller.known["a"].drained.is_some());
+    assert_eq!(controller.known["b"].weight, Some(7));
+    controller.save_operator();
+    assert_eq!(controller.unsaved().len(), 2);
+    std::fs::remove_file(&state).unwrap();
+    controller.save_operator();
+    assert_eq!(controller.unsaved(), Vec::<String>::new());
+    assert!(
+        crate::control::drained::Drained::load(&state)
+            .unwrap()
+            .of("a")
+            .is_some()
+    );
+    assert_eq!(
+        crate::control::weights::Weights::load(&state)
+            .unwrap()
+            .of("b"),
+        Some(7)
+    );
 }

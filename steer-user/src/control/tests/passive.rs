@@ -134,10 +134,17 @@ fn refusals_count_from_the_last_look_on_whatever_the_configuration_was_then() {
     }
     refused(&mut controller.dataplane, 71);
     assert_eq!(look(&mut bench, &mut controller), MemberState::Up);
+    // Packets alone are not believed.
+    let requests = controller.take_connection_requests();
+    assert_eq!(requests.len(), 1, "{requests:?}");
+    assert_eq!(requests[0].address.to_string(), "10.0.1.97:80");
     // The same backends, and one more.
     let config = super::config(bench.folder.path(), &["a", "b", "c"]);
     controller.reconfigure(config, bench.now).unwrap();
     assert_eq!(look(&mut bench, &mut controller), MemberState::Up);
     refused(&mut controller.dataplane, 72);
-    assert_eq!(look(&mut bench, &mut controller), MemberState::Draining);
+    assert_eq!(look(&mut bench, &mut controller), MemberState::Up);
+    let outcome = crate::domain::confirmation::Outcome::Refused;
+    controller.confirm("a", outcome, bench.now).unwrap();
+    assert_eq!(controller.dataplane.states()[0].1, MemberState::Down);
 }

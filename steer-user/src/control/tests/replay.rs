@@ -8,9 +8,13 @@ use super::*;
 use crate::{
     config::Document,
     control::{Replayed, recorder::Recorder, replay},
-    domain::{health::State, passive::Counts},
+    domain::{
+        confirmation, evidence,
+        health::State,
+        passive::{Counts, Reason, Verdict},
+    },
     journal::{self, Event, Journal, Limits, Located, Outcome, Record, Why},
-    probe::{DRAINING, Load},
+    probe::{DRAINING, Load, Trouble},
 };
 
 const NAMES: [&str; 5] = ["a", "b", "c", "d", "e"];
@@ -70,7 +74,15 @@ impl Run {
         let outcome = match self.random.random_range(0..10) {
             0..=1 => Err(ProbeFailure::Timeout),
             2 => Err(ProbeFailure::Local("no buffers".to_owned())),
-            3 => Err(ProbeFailure::Refused("by the test".to_owned())),
+            3 => Err(match self.random.random_range(0..5) {
+                0 => ProbeFailure::Refused("by the test".to_owned()),
+                1 => ProbeFailure::ConnectionRefused,
+                2 => ProbeFailure::BackendDown,
+                trouble => ProbeFailure::Hung {
+                    trouble: Trouble::from_number(f64::from(trouble)),
+                    seconds: 1,
+                },
+            }),
             _ => {
                 let mut report = OrcaLoadReport::default();
                 if self.random.random_bool(0.1) {
@@ -168,6 +180,16 @@ impl Run {
                         let (counts, now) = (self.counts, self.bench.now);
                         controller.watch(name, counts, now).unwrap();
                     }
+                    19 => {
+                        let name = NAMES[self.random.random_range(0..NAMES.len())];
+                        let outcome = [
+                            confirmation::Outcome::Connected,
+                            confirmation::Outcome::Refused,
+                            confirmation::Outcome::NoAnswer,
+                        ][self.random.random_range(0..3)];
+                        let now = self.bench.now;
+                        controller.confirm(name, outcome, now).unwrap();
+                    }
                     20..=22 => self.traffic(&mut controller),
                     _ => self.probe(&mut controller),
                 }
@@ -217,7 +239,10 @@ fn decisions_are_made_again_over_restarts_drains_and_configurations() {
         );
         assert_eq!(replayed.unchecked, 0);
         assert!(
-            replayed.backends > 100 && replayed.tables > 15 && replayed.steps > 20,
+            replayed.backends > 100
+                && replayed.tables > 15
+                && replayed.steps > 20
+                && replayed.verdicts > 20,
             "{replayed:?}"
         );
     }
@@ -308,10 +333,34 @@ fn forge(event: &mut Event, kind: u8) -> bool {
                 };
             }
         }
+        (Event::Verdict { verdict, .. }, 0) if *verdict != evidence::Verdict::Serving => {
+            *verdict = evidence::Verdict::Serving;
+        }
+        (
+            Event::Verdict {
+                inputs, verdict, ..
+            },
+            1,
+        ) if !verdict.serves() => {
+            (inputs.probes, inputs.packets) = (None, None);
+        }
+        (Event::OwnConnection { outcome, .. }, 0) => {
+            *outcome = match outcome {
+                confirmation::Outcome::Connected => confirmation::Outcome::Refused,
+                _ => confirmation::Outcome::Connected,
+            };
+        }
         (Event::Balanced { moved, .. }, 0) => *moved += 1,
         (Event::Balanced { members, .. }, 1) => members.iter_mut().for_each(|m| m.capacity += 1),
         (Event::Balanced { settings, .. }, 2) => settings.max_shift += 1,
-        (Event::Passive { counts, .. }, 0) if counts.refused > 0 => counts.refused = 0,
+        (
+            Event::Passive {
+                counts,
+                verdict: Verdict::Out(Reason::Refused, _),
+                ..
+            },
+            0,
+        ) if counts.refused > 0 => counts.refused = 0,
         (Event::Passive { around, .. }, 0) if around.others => around.others = false,
         (Event::Table { digest, .. }, 0) => digest.replace_range(..1, "x"),
         (Event::Table { inputs, .. }, 1) if inputs.iter().any(|i| i.healthy) => {

@@ -6,7 +6,7 @@ use super::*;
 
 /// Has time pass, by 20 ms at a time, in which each member gets a connection with a request; who answers does so
 /// by ten packets. Returns when the states of members changed, if they did.
-fn traffic(
+pub(super) fn traffic(
     bench: &mut Bench,
     controller: &mut Controller<Fake>,
     answering: &[u16],
@@ -19,14 +19,16 @@ fn traffic(
             let counters: &mut MemberCounters = controller.dataplane.traffic.entry(id).or_default();
             counters.flows += 1;
             counters.requests += 1;
-            counters.answers += if answering.contains(&id) { 10 } else { 0 };
+            let answers = if answering.contains(&id) { 10 } else { 0 };
+            counters.answers += answers;
+            counters.answer_bytes += answers * 1000;
         }
         controller.look(bench.now).unwrap();
         (controller.dataplane.states() != before).then_some(step * 20)
     })
 }
 
-fn start() -> (Bench, Controller<Fake>) {
+pub(super) fn start() -> (Bench, Controller<Fake>) {
     let mut bench = Bench::new();
     let names = ["a", "b", "c", "d"];
     let mut controller = bench.start(&names, Fake::new());

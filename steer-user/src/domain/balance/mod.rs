@@ -89,6 +89,13 @@ pub struct Member {
     /// Whether it loses probes.
     #[serde(default, skip_serializing_if = "is_false")]
     pub lossy: bool,
+    /// The part of its weight that it loses for failing more often than its peers, in parts of [`WHOLE`].
+    #[serde(default, skip_serializing_if = "is_free")]
+    pub lost: u32,
+    /// So many times the share that its capacity gives it, in parts of [`WHOLE`], are the most that its reports may
+    /// gain it: as much as the node's own measurements bear out. `None` sets no limit.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub max_gain: Option<u32>,
 }
 
 /// A group of members that are as good as each other: its pool, and its order within.

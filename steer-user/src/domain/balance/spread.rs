@@ -9,6 +9,8 @@ use crate::domain::load::WHOLE;
 pub const SUM: u32 = 1_000_000_000;
 /// The part of its weight that a degraded member has.
 const DEGRADED: f64 = 0.25;
+/// What a member that fails keeps of its weight, at least.
+const LEAST_KEPT: u32 = WHOLE / 20;
 
 /// Who gets how much of a table's new flows.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -72,6 +74,44 @@ pub fn spread(state: &State, pools: &[Pool], members: &[Member]) -> Shares {
         nobody += share - placing.pool(pool, share);
     }
     placing.shares(nobody)
+}
+
+/// Shares by weight, none of them above its bound; what is beyond goes to the others by their weights.
+fn bounded(weights: &[f64], bounds: &[f64]) -> Vec<f64> {
+    let mut shares = vec![0.0; weights.len()];
+    let mut is_bound = vec![false; weights.len()];
+    // Each round but the last finds one more at its bound.
+    for _ in 0..=weights.len() {
+        let (mut free, mut left) = (0.0, 1.0);
+        for ((weight, bound), is_bound) in weights.iter().zip(bounds).zip(&is_bound) {
+            if *is_bound {
+                left -= bound;
+            } else {
+                free += weight;
+            }
+        }
+        if free <= 0.0 {
+            break;
+        }
+        let mut any = false;
+        for (index, share) in shares.iter_mut().enumerate() {
+            if is_bound[index] {
+                continue;
+            }
+            *share = left * weights[index] / free;
+            if *share > bounds[index] {
+                *share = bounds[index];
+                is_bound[index] = true;
+                any = true;
+            }
+        }
+        if !any {
+            break;
+        }
+    }
+    let sum: f64 = shares.iter().sum();
+    // Bounds of all together may leave something over.
+    shares.into_iter().map(|share| share / sum).collect()
 }
 
 struct Placing<'a> {
@@ -159,22 +199,40 @@ impl Placing<'_> {
     }
 
     fn tier(&mut self, all: &[usize], amount: f64) {
-        let weights: Vec<f64> = all.iter().map(|i| self.weight(&self.members[*i])).collect();
-        let sum: f64 = weights.iter().sum();
-        for (index, weight) in all.iter().zip(weights) {
-            self.given[*index] += amount * weight / sum;
+        let members = all.iter().map(|i| &self.members[*i]);
+        let weights: Vec<f64> = members.clone().map(|m| self.weight(m)).collect();
+        let bounds: Vec<f64> = self.bounds(members);
+        for (index, share) in all.iter().zip(bounded(&weights, &bounds)) {
+            self.given[*index] += amount * share;
         }
+    }
+
+    /// The largest share of a tier that each of its members may have, whatever it reports.
+    fn bounds<'m>(&self, members: impl Iterator<Item = &'m Member> + Clone) -> Vec<f64> {
+        let sum: f64 = members.clone().map(|m| self.unloaded_weight(m)).sum();
+        let bound = |member: &Member| match member.max_gain {
+            Some(gain) => self.unloaded_weight(member) / sum * f64::from(gain) / f64::from(WHOLE),
+            None => f64::INFINITY,
+        };
+        members.map(bound).collect()
+    }
+
+    /// The weight by all but its use.
+    fn unloaded_weight(&self, member: &Member) -> f64 {
+        let factor = self.state.memory(&member.name).factor;
+        self.weight(member) / (f64::from(factor.max(1)) / f64::from(WHOLE))
     }
 
     fn weight(&self, member: &Member) -> f64 {
         let memory = self.state.memory(&member.name);
+        let kept = f64::from((WHOLE - member.lost.min(WHOLE)).max(LEAST_KEPT)) / f64::from(WHOLE);
         let part = |value: u32| f64::from(value.max(1)) / f64::from(WHOLE);
         let degraded = if member.lossy || memory.slow {
             DEGRADED
         } else {
             1.0
         };
-        f64::from(member.capacity) * part(memory.factor) * part(memory.warm) * degraded
+        f64::from(member.capacity) * part(memory.factor) * part(memory.warm) * degraded * kept
     }
 
     fn shares(self, nobody: f64) -> Shares {

@@ -189,10 +189,20 @@ fn spilled(
     let part = |value: u32| f64::from(value) / f64::from(WHOLE);
     let share = |value: f64| (value * f64::from(WHOLE)).round() as u32;
     let capacity: u64 = all.iter().map(|i| u64::from(members[*i].capacity)).sum();
+    // One that claims to be busier than all of itself counts as its busiest peer does, or as full.
+    let claimed = |own: usize| {
+        let others = loads.iter().enumerate().filter(|(index, _)| *index != own);
+        let busiest = others.map(|(_, load)| *load).fold(1.0, f64::max);
+        if loads.len() > 2 {
+            loads[own].min(busiest)
+        } else {
+            loads[own]
+        }
+    };
     let used: f64 = all
         .iter()
-        .zip(loads)
-        .map(|(i, load)| f64::from(members[*i].capacity) * load)
+        .enumerate()
+        .map(|(own, i)| f64::from(members[*i].capacity) * claimed(own))
         .sum();
     let (above, below) = (part(settings.spill_above), part(settings.spill_below));
     let aim = f64::midpoint(above, below);

@@ -5,6 +5,8 @@ const WELL: Around = Around {
     direct: false,
     others: true,
     well: true,
+    confirmable: false,
+    outlier: None,
 };
 
 fn traffic(flows: u64, requests: u64, answers: u64) -> Traffic {

@@ -18,8 +18,10 @@ const LIMITS: SweepLimits = SweepLimits {
         idle_ms: 300_000,
         udp_idle_ms: 300_000,
         opening_ms: 30_000,
+        udp_opening_ms: 30_000,
         closed_ms: 10_000,
     },
+    nat_idle: Vec::new(),
     silence: Duration::from_secs(30),
 };
 /// How often the loop has something to do meanwhile.

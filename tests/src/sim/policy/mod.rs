@@ -7,6 +7,8 @@ use std::time::Duration;
 
 use steer_common::abi::FlowKey;
 
+use super::fleet::Symptom;
+
 pub use self::baselines::{InverseLatency, LeastInFlight, PeakEwma, StaticMaglev, TwoChoices};
 pub use self::ours::Ours;
 
@@ -27,6 +29,8 @@ pub enum Probed {
         age: Duration,
         /// Whether it has work and gets nothing done. A plain health page does not know.
         hung: bool,
+        /// Symptom of its engine, and whether its beacon reports it as a hint and not as a hang.
+        symptom: Option<(Symptom, bool)>,
     },
     /// It was refused.
     Refused,
@@ -56,6 +60,11 @@ pub trait Policy {
 
     /// Time goes on. Called about once a second.
     fn tick(&mut self, now: Duration);
+
+    /// Servers that are kept from new flows for what was concluded of them.
+    fn ejected(&self, _now: Duration) -> Vec<usize> {
+        Vec::new()
+    }
 
     /// The part of the tables that changed since the beginning, in tables: 1 is a whole one. None
     /// where there are no tables.

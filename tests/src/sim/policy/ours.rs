@@ -23,7 +23,10 @@ use steer_user::{
 use tempfile::TempDir;
 
 use super::{Policy, Probed, Site};
-use crate::sim::path::Path;
+use crate::{
+    attack::out_by_status,
+    sim::{fleet::Symptom, path::Path},
+};
 
 /// How often the loop looks, as in the daemon.
 const LOOK: Duration = Duration::from_millis(20);
@@ -142,6 +145,17 @@ impl Policy for Ours {
         self.look();
     }
 
+    fn ejected(&self, now: Duration) -> Vec<usize> {
+        let status = self.controller.status(self.start + now);
+        let status = status.expect("memory can be read");
+        let status = serde_json::to_value(&status).expect("a status is JSON");
+        let out = out_by_status(&status);
+        let names = out.iter().filter_map(|out| out.split(' ').next());
+        names
+            .filter_map(|name| name.strip_prefix('s')?.parse().ok())
+            .collect()
+    }
+
     fn moved(&self) -> Option<f64> {
         Some(self.moved)
     }
@@ -150,7 +164,17 @@ impl Policy for Ours {
 fn outcome(probed: Probed) -> Result<Sample, ProbeFailure> {
     match probed {
         Probed::Answered { hung: true, .. } => Err(ProbeFailure::Hung {
-            trouble: Trouble::NoProgress,
+            trouble: Trouble::NoCompletion,
+            seconds: 0,
+        }),
+        Probed::Answered {
+            symptom: Some((symptom, false)),
+            ..
+        } => Err(ProbeFailure::Hung {
+            trouble: match symptom {
+                Symptom::NoProgress => Trouble::NoProgress,
+                Symptom::SlowPage => Trouble::Silent,
+            },
             seconds: 0,
         }),
         Probed::Answered {
@@ -159,6 +183,7 @@ fn outcome(probed: Probed) -> Result<Sample, ProbeFailure> {
             waiting,
             slots,
             age,
+            symptom,
             ..
         } => {
             let load = Load {
@@ -172,16 +197,34 @@ fn outcome(probed: Probed) -> Result<Sample, ProbeFailure> {
                 ..Load::default()
             };
             let mut report = OrcaLoadReport::default();
-            load.clone().write(&mut report);
+            let load = match symptom {
+                // A page that does not come says nothing.
+                Some((Symptom::SlowPage, _)) => Load::default(),
+                _ => load,
+            };
+            load.write(&mut report);
+            if let Some((symptom, _)) = symptom {
+                report
+                    .named_metrics
+                    .insert("hint".to_owned(), hint(symptom));
+            }
             Ok(Sample {
                 rtt,
                 handshake: None,
+                load: Load::parse(&report),
                 report,
-                load,
             })
         }
         Probed::Refused => Err(ProbeFailure::Refused("the process is gone".to_owned())),
         Probed::Lost => Err(ProbeFailure::Timeout),
+    }
+}
+
+/// A hint's number in a beacon's report.
+const fn hint(symptom: Symptom) -> f64 {
+    match symptom {
+        Symptom::NoProgress => 1.0,
+        Symptom::SlowPage => 2.0,
     }
 }
 

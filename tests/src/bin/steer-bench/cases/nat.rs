@@ -4,8 +4,8 @@ use std::net::{IpAddr, Ipv4Addr};
 
 use anyhow::Result;
 use steer_common::abi::{
-    Back, Config, MEMBERS, Macs, Mode, NAT_ADDRESSES, NatForward, NatReverse, NatTimeouts, Slot,
-    nat_state, service_flags,
+    Back, Config, MEMBERS, Macs, Mode, NAT_ADDRESSES, NatForward, NatReverse, NatTimeouts,
+    Sequence, Slot, nat_state, service_flags,
 };
 use steer_user::dataplane::{Dataplane as _, KernelMaps, now_ms, now_ns};
 
@@ -82,6 +82,7 @@ pub(crate) fn prepare(scene: &mut Scene<'_>) -> Result<()> {
         idle_ms: 1_000_000_000,
         udp_idle_ms: 1_000_000_000,
         opening_ms: 1_000_000_000,
+        udp_opening_ms: 1_000_000_000,
         closed_ms: 1_000_000_000,
     };
     // New flows make room for each other, so that the table is never full.
@@ -111,6 +112,7 @@ pub(crate) fn prepare(scene: &mut Scene<'_>) -> Result<()> {
             interface: scene.interface,
             ..Back::default()
         },
+        sequence: Sequence::default(),
     };
     let reverse = NatReverse {
         vip: VIP.into(),

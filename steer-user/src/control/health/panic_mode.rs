@@ -1,15 +1,14 @@
-//! When probes are not believed: where most backends of all pools seem to be dead, it is likelier that
-//! the probes are wrong.
+//! Panic mode: where most backends of all pools seem to be dead, hung or refusing, it is likelier that what says so is
+//! wrong. Those that no proof speaks against take new flows then.
 
-use std::collections::HashSet;
+use std::collections::{BTreeSet, HashSet};
 
-use tracing::warn;
+use tracing::{info, warn};
 
-use super::{Controller, backend::Known};
+use super::super::Controller;
 use crate::{
     config::{Backend, PolicyId},
     dataplane::Dataplane,
-    domain::health::State,
     journal::Event,
 };
 
@@ -35,13 +34,13 @@ impl Count {
 
 impl<D: Dataplane> Controller<D> {
     /// Whether new flows may go to a backend by what is known of it, or was concluded before.
-    pub(super) fn is_sound(&self, backend: &Backend) -> bool {
+    pub(in crate::control) fn is_sound(&self, backend: &Backend) -> bool {
         let known = self.known.get(&backend.name);
-        known.is_some_and(|known| sound(known, backend))
+        known.is_some_and(|known| !known.is_out())
     }
 
     /// Whether a pool of a policy has so few healthy backends that the next one takes over a part.
-    pub(super) fn is_thin(&self, id: PolicyId, pool: usize) -> bool {
+    pub(in crate::control) fn is_thin(&self, id: PolicyId, pool: usize) -> bool {
         self.count(id, pool)
             .is_thin(self.config.balance.panic_below)
     }
@@ -66,18 +65,25 @@ impl<D: Dataplane> Controller<D> {
         let pools = self.config.policy(id).pools.iter();
         let counts: Vec<Count> = pools.map(|pool| self.count(id, *pool)).collect();
         let panics = below > 0 && counts.iter().all(|c| c.all == 0 || c.is_thin(below));
-        let healthy = counts.iter().map(|c| c.healthy).sum();
-        (panics, healthy, counts.iter().map(|c| c.all).sum())
+        // A backend may be in several pools.
+        let policy = self.config.policy(id);
+        let members: BTreeSet<usize> = policy.members(&self.config).into_iter().collect();
+        let members = members
+            .into_iter()
+            .map(|index| &self.config.backends[index]);
+        let members: Vec<&Backend> = members.filter(|b| policy.may_use(b)).collect();
+        let healthy = members.iter().filter(|b| self.is_sound(b)).count();
+        (panics, healthy, members.len())
     }
 
     /// Finds out where probes are not believed, and tells where that changed.
-    pub(super) fn look_for_panic(&mut self) {
+    pub(in crate::control) fn look_for_panic(&mut self) {
         let all: Vec<usize> = (0..self.policies.len()).collect();
         self.look_for_panic_of(&all);
     }
 
     /// The same of some policies, by their places.
-    pub(super) fn look_for_panic_of(&mut self, policies: &[usize]) {
+    pub(in crate::control) fn look_for_panic_of(&mut self, policies: &[usize]) {
         // Policies of a service have a say in it together.
         let services: HashSet<usize> = policies.iter().map(|p| self.policies[*p].service).collect();
         let ids: Vec<PolicyId> = match policies.len() == self.policies.len() {
@@ -109,13 +115,19 @@ impl<D: Dataplane> Controller<D> {
                 panicking.insert(name.clone());
             }
             if any != self.panicking.contains(name) {
-                warn!(
-                    service = name,
-                    panics = any,
-                    healthy,
-                    of,
-                    "probes of most backends fail: they are not believed"
-                );
+                if any {
+                    warn!(
+                        service = name,
+                        healthy,
+                        of,
+                        "panic mode: most backends seem to be down, so those without proof against them take new flows"
+                    );
+                } else {
+                    info!(
+                        service = name,
+                        healthy, of, "panic mode ended: probes are believed again"
+                    );
+                }
                 self.recorder.tell(Event::Panic {
                     service: name.clone(),
                     panics: any,
@@ -140,7 +152,7 @@ impl<D: Dataplane> Controller<D> {
                     continue;
                 };
                 if settings.may_use(backend)
-                    && !sound(known, backend)
+                    && known.is_out()
                     && known.may_serve(backend, is_many, is_last)
                 {
                     found.push(*index);
@@ -149,9 +161,4 @@ impl<D: Dataplane> Controller<D> {
         }
         found
     }
-}
-
-/// One that was not measured counts as what was concluded before.
-fn sound(known: &Known, backend: &Backend) -> bool {
-    known.health(backend) != State::Down && !known.is_out()
 }

@@ -1,0 +1,88 @@
+//! Interfaces, the node's own MAC addresses, and the routers next to it.
+
+use super::Mac;
+
+/// Bits of a word that a MAC address takes.
+const MAC_BITS: u64 = (1 << 48) - 1;
+/// Left over of a 64-bit hash, it is an index below [`OWN_MACS`](super::OWN_MACS).
+const HASH_SHIFT: u32 = u64::BITS - super::OWN_MACS.trailing_zeros();
+
+/// What packets need to know of an interface, at its index modulo [`INTERFACES`](super::INTERFACES).
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[repr(C)]
+pub struct Interface {
+    /// Its index; 0 if the place is free.
+    pub index: u32,
+    /// The index of the bond that it is a port of; else its own.
+    pub group: u32,
+    /// Longest IP packet that it sends; 0 if that is not known.
+    pub mtu: u32,
+    #[doc(hidden)]
+    pub _pad: u32,
+}
+
+/// A MAC address next to an interface.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, PartialOrd, Ord)]
+#[repr(C)]
+pub struct RouterKey {
+    /// The address as [`mac_word`] has it, with the VLAN in the upper 16 bits; 0 is untagged.
+    pub mac: u64,
+    /// The interface.
+    pub interface: u32,
+    #[doc(hidden)]
+    pub _pad: u32,
+}
+
+impl RouterKey {
+    /// The key of a MAC address in a VLAN of an interface.
+    #[inline(always)]
+    pub const fn new(interface: u32, vlan: u16, mac: u64) -> Self {
+        Self {
+            mac: mac & MAC_BITS | (vlan as u64) << 48,
+            interface,
+            _pad: 0,
+        }
+    }
+}
+
+/// A MAC address as a number: its bytes are the low ones, the first byte lowest.
+pub const fn mac_word(mac: Mac) -> u64 {
+    let [a, b, c, d, e, f] = mac;
+    u64::from_le_bytes([a, b, c, d, e, f, 0, 0])
+}
+
+/// The same of the address that the first eight bytes of a frame, in memory order, begin with.
+#[inline(always)]
+pub const fn first_mac(word: u64) -> u64 {
+    u64::from_le(word) & MAC_BITS
+}
+
+/// The place of a MAC address in [`maps::OWN_MACS`](super::maps::OWN_MACS).
+#[inline(always)]
+pub const fn own_mac_place(mac: u64, seed: u64) -> u32 {
+    (mac.wrapping_mul(seed) >> HASH_SHIFT) as u32
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_mac_address_is_the_same_number_by_its_bytes_and_in_a_frame() {
+        let frame = [2, 0xd, 5, 6, 7, 8, 9, 10];
+        let [a, b, c, d, e, f, ..] = frame;
+        assert_eq!(
+            first_mac(u64::from_ne_bytes(frame)),
+            mac_word([a, b, c, d, e, f])
+        );
+    }
+
+    #[test]
+    fn places_are_inside_the_table() {
+        for mac in [0, 1, MAC_BITS, 0x1234_5678_9abc] {
+            for seed in [1, 3, u64::MAX, 0x9e37_79b9_7f4a_7c15] {
+                assert!(own_mac_place(mac, seed) < super::super::OWN_MACS);
+            }
+        }
+    }
+}

@@ -1,0 +1,133 @@
+//! New flows.
+
+use super::{ports::claim, reverse_key, window::Segment};
+use crate::{
+    abi::{Address, Config, FlowKey, Mode, NatForward, NatReverse, Sequence, nat_state},
+    flight,
+    nat_way::way_back,
+    tables::{Added, Step, Tables},
+    verdict::{DropReason, Ends},
+    wire::Packet,
+};
+
+/// Gives a new flow to a member an address and a port of ours, and notes both directions, with the sequence and
+/// acknowledgment number of a SYN. That
+/// the ports that were tried are taken is for good in the last round only.
+#[inline(always)]
+pub(crate) fn open<T: Tables>(
+    packet: &Packet,
+    tables: &T,
+    config: &Config,
+    (id, round): (u16, u16),
+    numbers: [u32; 2],
+) -> Result<(), DropReason> {
+    let Some(member) = tables.member(id) else {
+        return Err(DropReason::Internal);
+    };
+    if member.mode != Mode::Nat as u8 || member.family != packet.key.family {
+        return Err(DropReason::Internal);
+    }
+    let now = tables.now_ms();
+    if round == 0 {
+        make_room(packet, tables, config, now);
+    }
+    let segment = Segment::new(packet, numbers);
+    let done = tables.with_draft(|forward, reverse| {
+        *reverse = NatReverse {
+            vip: packet.key.destination,
+            client: packet.key.source,
+            last_ms: now,
+            vip_port: packet.key.destination_port,
+            client_port: packet.key.source_port,
+            member: id,
+            state: 0,
+            told: 0,
+            key_member: packet.key.member,
+            _pad: 0,
+            asked_ns: if config.burst_gap_us != 0 {
+                tables.now_fine()
+            } else {
+                0
+            },
+            heard_ns: 0,
+            back: way_back(packet, config),
+            sequence: Sequence {
+                acknowledged: if packet.is_tcp() { segment.end() } else { 0 },
+                ..Sequence::default()
+            },
+        };
+        let mut ends = Ends {
+            source: Address::default(),
+            destination: member.address,
+            source_port: 0,
+            destination_port: match member.port {
+                0 => packet.key.destination_port,
+                port => port,
+            },
+        };
+        match claim(packet, tables, config, round, &mut ends, reverse) {
+            Added::Yes => {}
+            Added::Taken => return DropReason::NatPortsExhausted as u32,
+            Added::Full => return DropReason::FlowTableFull as u32,
+        }
+        *forward = NatForward {
+            source: ends.source,
+            last_ms: now,
+            opened_ms: now,
+            source_port: ends.source_port,
+            backend_port: ends.destination_port,
+            member: id,
+            state: nat_state::FRESH,
+            told: 0,
+            backend: ends.destination,
+            back: reverse.back,
+            sequence: if packet.is_tcp() {
+                Sequence::of_syn(&segment)
+            } else {
+                Sequence::default()
+            },
+        };
+        if !tables.set_forward(&packet.key, forward) {
+            tables.remove_reverse(&reverse_key(packet, &ends));
+            return DropReason::FlowTableFull as u32;
+        }
+        0
+    });
+    match done {
+        Some(0) => {
+            tables.note(Step::Insert(id));
+            flight::count(tables, id, 1);
+            Ok(())
+        }
+        Some(reason) if reason == DropReason::NatPortsExhausted as u32 => {
+            Err(DropReason::NatPortsExhausted)
+        }
+        Some(_) => Err(DropReason::FlowTableFull),
+        None => Err(DropReason::Internal),
+    }
+}
+
+/// Puts a new flow into the ring of its kind, where it takes the place of the oldest one. That one goes
+/// unless it is settled by now.
+#[inline(always)]
+fn make_room<T: Tables>(packet: &Packet, tables: &T, config: &Config, now: u32) {
+    tables.with_opening(config.nat_openings, |opening| {
+        let mut reverse = FlowKey::default();
+        let (mut member, mut over) = (0, false);
+        let found = tables.with_forward(&opening.key, |entry| {
+            reverse = entry.reverse_key(&opening.key);
+            member = entry.member;
+            over = nat_state::is_over(entry.state | entry.told);
+            entry.opened_ms == opening.opened_ms && entry.state & nat_state::SETTLED == 0
+        });
+        if found == Some(true) {
+            if !over {
+                flight::count(tables, member, -1);
+            }
+            tables.remove_forward(&opening.key);
+            tables.remove_reverse(&reverse);
+        }
+        opening.key = packet.key;
+        opening.opened_ms = now;
+    });
+}

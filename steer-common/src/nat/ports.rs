@@ -1,0 +1,197 @@
+//! Ports of ours that stand for flows.
+
+use super::{ROUNDS, reverse_key};
+use crate::{
+    abi::{Config, FlowKey, NAT_ADDRESSES, NatReverse, NatTimeouts, age, nat_state},
+    hash,
+    tables::{Added, Tables},
+    verdict::Ends,
+    wire::Packet,
+};
+
+/// Ports that are tried for a new flow at a time, which the verifier follows one by one.
+const ATTEMPTS: u32 = 16;
+/// Makes the hash of each round another one.
+const ROUND_SEED: u64 = 0x5851_f42d_4c95_7f2d;
+/// A flow whose client has not gone on after so many ticks gives its port to another one where ports are short.
+const UNASSURED: u32 = 1000;
+
+/// How long flows that have a port need not have sent a packet before a new one may take it, plus 1: ticks. In the first
+/// rounds these are the timeouts. Where that is not enough ports are short: then those go as well that have been closed
+/// for half of their time, and those whose clients have not gone on after an answer; in the last round at any age. A
+/// flood of SYNs or datagrams thus holds no port for long, and a port rests after its connection, for the backend's
+/// TIME_WAIT, as long as there are others.
+#[derive(Clone, Copy)]
+struct Reclaimable {
+    assured: u32,
+    unassured: u32,
+    closed: u32,
+}
+
+impl Reclaimable {
+    #[inline(always)]
+    const fn of(timeouts: &NatTimeouts, is_tcp: bool, round: u16) -> Self {
+        let (longest, opening) = if is_tcp {
+            (timeouts.idle_ms, timeouts.opening_ms)
+        } else {
+            (timeouts.udp_idle_ms, timeouts.udp_opening_ms)
+        };
+        let assured = longest.saturating_add(1);
+        let (unassured, closed) = if round + 2 < ROUNDS {
+            (
+                opening.saturating_add(1),
+                timeouts.closed_ms.saturating_add(1),
+            )
+        } else if round + 1 < ROUNDS {
+            (UNASSURED + 1, timeouts.closed_ms / 2 + 1)
+        } else {
+            (0, 0)
+        };
+        Self {
+            assured,
+            unassured,
+            closed,
+        }
+    }
+
+    /// Whether a flow whose ends have said all this may lose its port. Sums instead of branches, which the verifier
+    /// would follow sixteen times.
+    #[inline(always)]
+    const fn may_take(&self, state: u8, idle: u32) -> bool {
+        let state = state as u64;
+        let is_assured = state >> nat_state::SETTLED.trailing_zeros() & 1;
+        let is_reset = state >> nat_state::RESET.trailing_zeros();
+        let are_done = state >> nat_state::CLIENT_DONE.trailing_zeros()
+            & state >> nat_state::BACKEND_DONE.trailing_zeros();
+        let is_over = (is_reset | are_done) & 1;
+        let assured = is_over * self.closed as u64 + (is_over ^ 1) * self.assured as u64;
+        let least = is_assured * assured + (is_assured ^ 1) * self.unassured as u64;
+        idle as u64 >= least
+    }
+}
+
+/// Takes a port: a free one, or one whose flow may be reclaimed in this round. Makes it the source of `ends`; `Taken` if all that
+/// were tried are.
+#[inline(always)]
+pub(super) fn claim<T: Tables>(
+    packet: &Packet,
+    tables: &T,
+    config: &Config,
+    round: u16,
+    ends: &mut Ends,
+    reverse: &NatReverse,
+) -> Added {
+    let (count, first_source) = if packet.is_v6() {
+        (config.nat_v6, NAT_ADDRESSES)
+    } else {
+        (config.nat_v4, 0)
+    };
+    let seed = ROUND_SEED.wrapping_mul(2 * round as u64 + 1);
+    let mut random = hash::flow(&packet.key, config.nat_port_seed ^ seed);
+    let limits = Reclaimable::of(&config.nat_timeouts, packet.is_tcp(), round);
+    for _ in 0..ATTEMPTS {
+        let source = first_source + hash::reduce(random << 16, u32::from(count));
+        let Some(source) = tables.nat_source(source) else {
+            return Added::Taken;
+        };
+        ends.source = source;
+        let offset = hash::reduce(random, u32::from(config.nat_port_count));
+        ends.source_port = config.nat_port_first.wrapping_add(offset as u16);
+        let key = reverse_key(packet, ends);
+        let mut added = tables.add_reverse(&key, reverse);
+        if added as u8 == Added::Taken as u8 && reclaim(tables, &key, (reverse.last_ms, limits)) {
+            added = tables.add_reverse(&key, reverse);
+        }
+        if added as u8 != Added::Taken as u8 {
+            return added;
+        }
+        random = random
+            .wrapping_mul(0x9e37_79b9_7f4a_7c15)
+            .wrapping_add(0x1234_5678_9abc_def1);
+    }
+    Added::Taken
+}
+
+/// Removes the flow that has a port, if it may be reclaimed.
+#[inline(always)]
+fn reclaim<T: Tables>(tables: &T, key: &FlowKey, (now, limits): (u32, Reclaimable)) -> bool {
+    let gone = |state: u8, last_ms: u32| limits.may_take(state, age(now, last_ms));
+    let mut owner = FlowKey::default();
+    let found = tables.with_reverse(key, |entry| {
+        owner = entry.forward_key(key);
+        gone(entry.state | entry.told, entry.last_ms)
+    });
+    if found != Some(true) {
+        return false;
+    }
+    // The client may talk on, which only its own entry shows.
+    let found = tables.with_forward(&owner, |entry| {
+        if entry.reverse_key(&owner) != *key {
+            Owner::Elsewhere
+        } else if gone(entry.state | entry.told, entry.last_ms) {
+            Owner::Gone
+        } else {
+            Owner::Talks
+        }
+    });
+    match found {
+        Some(Owner::Talks) => return false,
+        Some(Owner::Gone) => {
+            // Where it still counts as in flight the sweep corrects that: to look for its member would be too much for
+            // the verifier here, sixteen times.
+            tables.remove_forward(&owner);
+        }
+        Some(Owner::Elsewhere) | None => {}
+    }
+    tables.remove_reverse(key);
+    true
+}
+
+/// The flow that a port belonged to, by its client's entry.
+#[derive(Clone, Copy)]
+enum Owner {
+    /// It has another port by now.
+    Elsewhere,
+    /// It may go.
+    Gone,
+    Talks,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn ports_are_reclaimed_in_later_rounds_from_flows_that_hardly_need_them() {
+        const OPEN: u8 = nat_state::ANSWERED | nat_state::SETTLED;
+        const OVER: u8 = OPEN | nat_state::CLIENT_DONE | nat_state::BACKEND_DONE;
+        let timeouts = NatTimeouts {
+            idle_ms: 300_000,
+            udp_idle_ms: 200_000,
+            opening_ms: 30_000,
+            udp_opening_ms: 10_000,
+            closed_ms: 60_000,
+        };
+        for (is_tcp, state, idle, first_round) in [
+            (true, OPEN, 299_000, None),
+            (true, OPEN, 301_000, Some(0)),
+            (true, OPEN | nat_state::CLIENT_DONE, 299_000, None),
+            (false, OPEN, 199_000, None),
+            (false, OPEN, 201_000, Some(0)),
+            (true, OVER, 61_000, Some(0)),
+            (true, OVER, 31_000, Some(2)),
+            (true, OVER, 29_000, Some(3)),
+            (true, OPEN | nat_state::RESET, 0, Some(3)),
+            (true, nat_state::ANSWERED, 31_000, Some(0)),
+            (true, nat_state::ANSWERED, 1_500, Some(2)),
+            (true, 0, 500, Some(3)),
+            (false, 0, 11_000, Some(0)),
+            (false, nat_state::ANSWERED, 9_000, Some(2)),
+            (false, 0, 500, Some(3)),
+        ] {
+            let found = (0..ROUNDS)
+                .find(|round| Reclaimable::of(&timeouts, is_tcp, *round).may_take(state, idle));
+            assert_eq!(found, first_round, "{is_tcp} {state:#x} {idle}");
+        }
+    }
+}

@@ -1,0 +1,88 @@
+//! Flows with rewritten addresses that were idle for too long. Their entries stay for a while, so that
+//! whoever goes on is told that the flow is over: the client by a reset, then the backend.
+
+use crate::{
+    abi::{Config, FlowKey, NatTimeouts, age, nat_state},
+    answer,
+    tables::Tables,
+    wire::{Packet, RST},
+};
+
+/// Returns after how many ticks without a packet it is worth finding out if a flow was idle for too long. A reset
+/// says itself that the flow is over.
+#[inline(always)]
+pub(crate) const fn worth_asking(packet: &Packet, config: &Config) -> u32 {
+    let asks = packet.is_tcp() & (packet.tcp_flags & RST == 0) & (config.nat_idle_min_ms != 0);
+    if asks {
+        config.nat_idle_min_ms
+    } else {
+        u32::MAX
+    }
+}
+
+/// Returns the timeouts of a member's flows: those of its service.
+#[inline(always)]
+fn timeouts<T: Tables>(tables: &T, config: &Config, member: u16) -> NatTimeouts {
+    let service = tables.member(member).map(|member| member.service);
+    let own =
+        service.and_then(|service| tables.with_admission(service, |policy| policy.nat_idle_ms));
+    config.nat_timeouts.with_idle(own.unwrap_or(0))
+}
+
+/// Returns whether a client goes on with a flow to a member that was idle for too long, on its side for so many
+/// ticks. Such a flow is over from then on, and its backend hears of it when it goes on.
+#[inline(always)]
+pub(crate) fn client_is_late<T: Tables>(
+    packet: &Packet,
+    tables: &T,
+    config: &Config,
+    (member, idle): (u16, u32),
+    reverse_key: &FlowKey,
+) -> bool {
+    let longest = timeouts(tables, config, member).idle_ms;
+    if idle <= longest {
+        return false;
+    }
+    let now = tables.now_ms();
+    let talks = tables.with_reverse(reverse_key, |reverse| {
+        let talks = age(now, reverse.last_ms) <= longest;
+        if !talks {
+            reverse.told |= nat_state::RESET;
+        }
+        talks
+    });
+    if talks == Some(true) {
+        return false;
+    }
+    tables.with_forward(&packet.key, |forward| forward.state |= nat_state::RESET);
+    true
+}
+
+/// Nobody is to be told that a flow is over: it lives.
+pub(crate) const ON_TIME: u16 = u16::MAX;
+
+/// Returns who is to be told that a flow to a member was idle for too long, on the backend's side for so many ticks: an
+/// argument of the program for resets, or [`ON_TIME`]. `said` is what both ends have said.
+#[inline(always)]
+pub(crate) fn backend_is_late<T: Tables>(
+    tables: &T,
+    config: &Config,
+    (member, idle): (u16, u32),
+    said: u8,
+    forward_key: &FlowKey,
+) -> u16 {
+    let longest = timeouts(tables, config, member).idle_ms;
+    if idle <= longest {
+        return ON_TIME;
+    }
+    let now = tables.now_ms();
+    let talks = tables.with_forward(forward_key, |forward| age(now, forward.last_ms) <= longest);
+    if talks == Some(true) {
+        return ON_TIME;
+    }
+    if said & nat_state::RESET != 0 {
+        // The client knows.
+        return answer::SENDER;
+    }
+    answer::CLIENT
+}

@@ -1,0 +1,89 @@
+//! The way back to a client: learned when its flow begins, and from then on only from packets that cannot lead
+//! the answers to a stranger. Where a router took over from another the daemon says so, and answers follow.
+
+use crate::{
+    abi::{Back, Config, RouterKey, first_mac},
+    tables::Tables,
+    wire::{ETHERNET_HEADER, Packet, VLAN_TAG},
+};
+
+/// Stands for tags that no router is known behind.
+const UNKNOWN_VLAN: u16 = 0xffff;
+
+/// Returns the way that a client's packet came, the other way round.
+#[inline(always)]
+pub(crate) fn way_back(packet: &Packet, config: &Config) -> Back {
+    Back {
+        macs: packet.macs.swapped(),
+        // Without tags these are the first bytes of the packet.
+        tags: if packet.network == ETHERNET_HEADER {
+            0
+        } else if packet.network == ETHERNET_HEADER + VLAN_TAG {
+            (u64::from_le(packet.tags) & 0xffff_ffff).to_le()
+        } else {
+            packet.tags
+        },
+        interface: packet.interface,
+        tags_len: (packet.network - ETHERNET_HEADER) as u32 | u32::from(config.routers_epoch) << 16,
+    }
+}
+
+/// Returns whether two ways are the same one, whenever they were learned.
+#[inline(always)]
+pub(crate) const fn is_same(one: &Back, other: &Back) -> bool {
+    let ((a, b), (c, d)) = (one.macs.words(), other.macs.words());
+    let rest = (b ^ d) | (one.interface ^ other.interface) | (one.tag_bytes() ^ other.tag_bytes());
+    (a ^ c) | (one.tags ^ other.tags) | rest as u64 == 0
+}
+
+/// Returns whether answers follow to where a client's packet came from, which is another place than before.
+#[inline(always)]
+pub(crate) fn may_follow<T: Tables>(known: &Back, new: &Back, tables: &T, proven: bool) -> bool {
+    let same_link = known.tags == new.tags
+        && known.tag_bytes() == new.tag_bytes()
+        && group(tables, known.interface) == group(tables, new.interface);
+    let same_host = destination(known) == destination(new);
+    if same_link && (same_host || proven) {
+        return true;
+    }
+    let router = tables.router(&router_key(new));
+    let is_router = router.is_some_and(|way| destination(&way) == destination(new));
+    is_router && (same_link || proven)
+}
+
+/// Returns the way on which answers go now, for one that was learned before routers changed.
+#[inline(always)]
+pub(crate) fn current<T: Tables>(known: &Back, tables: &T, config: &Config) -> Back {
+    let way = tables.router(&router_key(known)).unwrap_or(*known);
+    way.looked_up(config.routers_epoch)
+}
+
+/// Returns the longest IP packet that goes to a client by an interface; 0 if that is not known.
+#[inline(always)]
+pub(crate) fn mtu<T: Tables>(tables: &T, interface: u32) -> u32 {
+    tables.interface(interface).map_or(0, |known| known.mtu)
+}
+
+/// The bond that an interface is a port of, or itself.
+#[inline(always)]
+fn group<T: Tables>(tables: &T, interface: u32) -> u32 {
+    tables
+        .interface(interface)
+        .map_or(interface, |known| known.group)
+}
+
+#[inline(always)]
+const fn destination(way: &Back) -> u64 {
+    first_mac(way.macs.words().0)
+}
+
+#[inline(always)]
+const fn router_key(way: &Back) -> RouterKey {
+    let [_, _, high, low, ..] = way.tags.to_ne_bytes();
+    let vlan = match way.tag_bytes() {
+        0 => 0,
+        4 => u16::from_be_bytes([high, low]) & 0x0fff,
+        _ => UNKNOWN_VLAN,
+    };
+    RouterKey::new(way.interface, vlan, destination(way))
+}

@@ -1,0 +1,22 @@
+//! Frames for other hosts: what a switch floods, and broadcast and multicast, is no packet of a service.
+
+use crate::{
+    abi::{first_mac, own_mac_place},
+    frame::Frame,
+    tables::Tables,
+};
+
+/// Returns whether a frame is for one of the node's MAC addresses. Where the daemon has not said which
+/// these are every frame is.
+#[inline(always)]
+pub fn is_for_node<F: Frame, T: Tables>(frame: &F, tables: &T) -> bool {
+    let seed = tables.config().map_or(0, |config| config.mac_seed);
+    if seed == 0 {
+        return true;
+    }
+    let Some(word) = frame.load(0) else {
+        return true;
+    };
+    let mac = first_mac(word);
+    tables.own_mac(own_mac_place(mac, seed)) == Some(mac)
+}

@@ -1,0 +1,136 @@
+//! Limits of connections: of each kind of peer and of each peer, so that nobody keeps others out.
+
+use std::{
+    collections::HashMap,
+    hash::Hash,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+};
+
+/// Peer that a connection counts for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub(super) enum Holder {
+    /// Root, or the daemon's own user.
+    Root,
+    /// A user with a role.
+    User(u32),
+    /// A user without a role, or one that the kernel does not name.
+    Stranger(Option<u32>),
+    /// A client by TCP, by its address: of IPv6, by the first 64 bits.
+    Address(u64),
+}
+
+/// Connections of all of a kind, and of each.
+struct Bound {
+    all: usize,
+    each: usize,
+}
+
+impl Holder {
+    /// Index of the counter for connections of this kind.
+    fn kind(self) -> usize {
+        match self {
+            Self::Root => 0,
+            Self::User(_) => 1,
+            Self::Stranger(_) => 2,
+            Self::Address(_) => 3,
+        }
+    }
+
+    fn bound(self) -> Bound {
+        let (all, each) = match self {
+            Self::Root => (256, 256),
+            Self::User(_) => (64, 32),
+            // All they may ask is whether the daemon lives.
+            Self::Stranger(_) => (16, 4),
+            Self::Address(_) => (64, 48),
+        };
+        Bound { all, each }
+    }
+}
+
+/// All connections that may be open at a time, of all kinds, at a socket and at two addresses of TCP.
+pub const MAX_CONNECTIONS: u64 = 256 + 64 + 16 + 2 * 64;
+
+/// Connections that are open.
+#[derive(Clone, Default)]
+pub(super) struct ConnectionQuota(Arc<Mutex<Open>>);
+
+#[derive(Default)]
+struct Open {
+    kinds: [usize; 4],
+    holders: HashMap<Holder, usize>,
+}
+
+/// Permission for one connection, until the value is dropped.
+pub(super) struct ConnectionPermit {
+    quota: ConnectionQuota,
+    holder: Holder,
+}
+
+impl ConnectionQuota {
+    /// Returns a permit for one more connection of a peer, if its limits allow one.
+    pub(super) fn admit(&self, holder: Holder) -> Option<ConnectionPermit> {
+        let bound = holder.bound();
+        let mut open = self.open();
+        let all = open.kinds[holder.kind()];
+        let own = open.holders.get(&holder).copied().unwrap_or(0);
+        if all >= bound.all || own >= bound.each {
+            return None;
+        }
+        open.kinds[holder.kind()] += 1;
+        open.holders.insert(holder, own + 1);
+        Some(ConnectionPermit {
+            quota: self.clone(),
+            holder,
+        })
+    }
+
+    fn open(&self) -> MutexGuard<'_, Open> {
+        // Numbers are whole after each change of them.
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Drop for ConnectionPermit {
+    fn drop(&mut self) {
+        let mut open = self.quota.open();
+        open.kinds[self.holder.kind()] -= 1;
+        if let Some(own) = open.holders.get_mut(&self.holder) {
+            *own -= 1;
+            if *own == 0 {
+                open.holders.remove(&self.holder);
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Returns as many permits as a peer gets.
+    fn permits(quota: &ConnectionQuota, holder: Holder) -> Vec<ConnectionPermit> {
+        std::iter::from_fn(|| quota.admit(holder)).collect()
+    }
+
+    #[test]
+    fn nobody_keeps_others_out() {
+        let quota = ConnectionQuota::default();
+        let strangers: Vec<_> = (0..1000)
+            .map(|uid| permits(&quota, Holder::Stranger(Some(uid))))
+            .collect();
+        let taken: usize = strangers.iter().map(Vec::len).sum();
+        assert_eq!((taken, strangers[0].len()), (16, 4));
+        let greedy = permits(&quota, Holder::User(7));
+        assert_eq!(greedy.len(), 32);
+        assert_eq!(permits(&quota, Holder::User(8)).len(), 32);
+        let root = permits(&quota, Holder::Root);
+        assert_eq!(root.len(), 256);
+        assert_eq!(permits(&quota, Holder::Address(1)).len(), 48);
+        drop(strangers);
+        assert_eq!(permits(&quota, Holder::Stranger(None)).len(), 4);
+        drop((greedy, root));
+        assert!(quota.open().holders.is_empty());
+        assert_eq!(quota.open().kinds, [0; 4]);
+    }
+}

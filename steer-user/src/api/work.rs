@@ -1,0 +1,132 @@
+//! Work that takes long: on a thread of its own, one at a time for those who may only see and one for those who may
+//! change, for as long as the client waits, and no longer than a limit.
+
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::{Duration, Instant},
+};
+
+use axum::http::StatusCode;
+use tokio::{
+    sync::{Semaphore, SemaphorePermit},
+    task::spawn_blocking,
+};
+
+use super::{Role, server::Refusal};
+
+/// One at a time, so that users with the role `read` keep at most one processor busy.
+static READ_SLOT: Semaphore = Semaphore::const_new(1);
+static CHANGE_SLOT: Semaphore = Semaphore::const_new(1);
+static HISTORY_SLOT: Semaphore = Semaphore::const_new(1);
+/// Longest time to read a document.
+const READ_LIMIT: Duration = Duration::from_secs(30);
+/// As long, for those who may change things.
+const CHANGE_LIMIT: Duration = Duration::from_secs(120);
+
+/// Permission to work on one document. The work ends soon after the value is dropped, as it is with the client's connection.
+pub(super) struct WorkSlot {
+    permit: Arc<SemaphorePermit<'static>>,
+    gone: Arc<AtomicBool>,
+    until: Instant,
+}
+
+/// Tells work when to give up.
+pub(super) struct Cancellation {
+    gone: Arc<AtomicBool>,
+    until: Instant,
+}
+
+impl Cancellation {
+    pub(super) fn is_cancelled(&self) -> bool {
+        self.gone.load(Ordering::Relaxed) || Instant::now() >= self.until
+    }
+}
+
+impl WorkSlot {
+    /// Waits until a document of somebody with this role may be read.
+    pub(super) async fn of(role: Role) -> Result<Self, Refusal> {
+        match role {
+            Role::Read => Self::among(&READ_SLOT, READ_LIMIT).await,
+            Role::Operate | Role::Admin => Self::among(&CHANGE_SLOT, CHANGE_LIMIT).await,
+        }
+    }
+
+    /// Waits until generations may be read, which takes less.
+    pub(super) async fn for_history() -> Result<Self, Refusal> {
+        Self::among(&HISTORY_SLOT, READ_LIMIT).await
+    }
+
+    async fn among(places: &'static Semaphore, limit: Duration) -> Result<Self, Refusal> {
+        let permit = places
+            .acquire()
+            .await
+            .map_err(|_| failed("the work slots are closed"))?;
+        Ok(Self {
+            permit: Arc::new(permit),
+            gone: Arc::default(),
+            until: Instant::now() + limit,
+        })
+    }
+
+    /// Works on a thread. The slot stays taken until that ends, even if the client is gone.
+    pub(super) async fn work<T: Send + 'static>(
+        &self,
+        work: impl FnOnce(&Cancellation) -> T + Send + 'static,
+    ) -> Result<T, Refusal> {
+        let permit = Arc::clone(&self.permit);
+        let stop = Cancellation {
+            gone: Arc::clone(&self.gone),
+            until: self.until,
+        };
+        let done = spawn_blocking(move || {
+            let done = work(&stop);
+            drop(permit);
+            done
+        });
+        done.await.map_err(|error| failed(&error.to_string()))
+    }
+}
+
+impl Drop for WorkSlot {
+    fn drop(&mut self) {
+        self.gone.store(true, Ordering::Relaxed);
+    }
+}
+
+fn failed(why: &str) -> Refusal {
+    Refusal(StatusCode::INTERNAL_SERVER_ERROR, why.to_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use tokio::sync::oneshot;
+
+    use super::*;
+
+    /// The second one waits until the first one's thread has ended, which it does because its client left.
+    #[tokio::test]
+    async fn work_ends_with_its_client_and_then_the_next_begins() {
+        let (begun, begins) = oneshot::channel();
+        let first = tokio::spawn(async move {
+            let Ok(place) = WorkSlot::of(Role::Read).await else {
+                panic!("the work slots are closed");
+            };
+            let worked = place.work(|stop| {
+                begun.send(()).unwrap();
+                while !stop.is_cancelled() {
+                    std::thread::yield_now();
+                }
+            });
+            worked.await.is_ok()
+        });
+        begins.await.unwrap();
+        // Those who may change things do not wait for those who look.
+        assert!(WorkSlot::of(Role::Admin).await.is_ok());
+        assert!(READ_SLOT.try_acquire().is_err());
+        first.abort();
+        assert!(WorkSlot::of(Role::Read).await.is_ok());
+    }
+}

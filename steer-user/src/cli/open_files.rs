@@ -1,0 +1,76 @@
+//! Limit of open files: raised to what the system allows where that is needed.
+
+use nix::sys::resource::{Resource, getrlimit, setrlimit};
+use tracing::{info, warn};
+
+use super::error::{Exit, Failure};
+use crate::{api::MAX_CONNECTIONS, config::Config, preflight};
+
+/// Files that a daemon without clients and backends opens: programs, maps, sockets, journal.
+const MIN_FILES: u64 = 128;
+
+/// Raises the limit to what a configuration needs. Where the system does not allow as much, that is logged.
+///
+/// # Errors
+/// If no daemon could work with what is allowed.
+pub(super) fn raise(config: &Config) -> Result<(), Failure> {
+    let needed = MIN_FILES + MAX_CONNECTIONS + preflight::probe_files(config);
+    let (soft, hard) = match getrlimit(Resource::RLIMIT_NOFILE) {
+        Ok(limits) => limits,
+        Err(error) => {
+            warn!(%error, "cannot ask how many files may be open");
+            return Ok(());
+        }
+    };
+    let Some(limit) = raised(soft, hard, needed) else {
+        return Ok(());
+    };
+    let allowed = match setrlimit(Resource::RLIMIT_NOFILE, limit, hard) {
+        Ok(()) => limit,
+        Err(error) => {
+            warn!(%error, limit, "cannot raise how many files may be open");
+            soft
+        }
+    };
+    if allowed < MIN_FILES {
+        let text = format!(
+            "{allowed} files may be open, and this configuration needs {needed}; `ulimit -n {needed}`, or \
+             LimitNOFILE={needed} in the unit"
+        );
+        return Err(Failure::new(Exit::Failed, anyhow::anyhow!(text)));
+    }
+    if allowed < needed {
+        warn!(
+            allowed,
+            needed,
+            "too few files may be open: probes and clients of the API may be refused; set `ulimit -Hn` or \
+             LimitNOFILE= of the unit to what is needed"
+        );
+    } else {
+        info!(before = soft, now = allowed, "limit of open files raised");
+    }
+    Ok(())
+}
+
+/// The limit to set, if the one that there is does not do.
+fn raised(soft: u64, hard: u64, needed: u64) -> Option<u64> {
+    (soft < needed).then_some(needed.min(hard).max(soft))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_limit_is_raised_as_far_as_is_needed_and_allowed() {
+        for (soft, hard, needed, wanted) in [
+            (1024, 4096, 1000, None),
+            (1024, 4096, 1024, None),
+            (1024, 4096, 2000, Some(2000)),
+            (1024, 4096, 9000, Some(4096)),
+            (40, 40, 700, Some(40)),
+        ] {
+            assert_eq!(raised(soft, hard, needed), wanted, "{soft} {hard} {needed}");
+        }
+    }
+}

@@ -1,0 +1,273 @@
+//! This node's addresses by the links that packets come in by: ICMP errors about packets that end here come
+//! from them, so that traceroute shows the node.
+
+use std::{
+    collections::{BTreeMap, BTreeSet, HashMap},
+    net::IpAddr,
+    thread,
+};
+
+use anyhow::{Context as _, Result, anyhow};
+use futures_util::TryStreamExt as _;
+use nix::ifaddrs::getifaddrs;
+use rtnetlink::packet_route::link::{InfoData, InfoVlan, LinkAttribute, LinkInfo, LinkMessage};
+use steer_common::abi::{IcmpSource, LinkKey};
+
+use super::KernelMaps;
+
+/// Keeps the kernel's copy of the addresses current.
+#[derive(Debug, Default)]
+pub struct IcmpSources {
+    /// Interfaces, their indexes and the addresses that the copy was made of.
+    made_of: Option<(Vec<String>, Vec<Option<u32>>, Addresses)>,
+}
+
+/// Addresses by the names of interfaces.
+type Addresses = BTreeMap<String, Vec<IpAddr>>;
+
+/// An interface as far as it concerns addresses.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+struct Link {
+    index: u32,
+    name: String,
+    /// The bond or bridge that it belongs to.
+    controller: Option<u32>,
+    /// Of a VLAN device: the device below, and the VLAN.
+    vlan: Option<(u32, u16)>,
+}
+
+impl IcmpSources {
+    /// Writes the addresses of the interfaces that the program is attached to, if anything has changed.
+    /// Addresses of services are not this node's own.
+    ///
+    /// # Errors
+    /// If the kernel does not say what there is, or refuses an entry.
+    pub fn refresh(
+        &mut self,
+        maps: &mut KernelMaps,
+        interfaces: &[String],
+        services: &BTreeSet<IpAddr>,
+    ) -> Result<()> {
+        let indexes = interfaces
+            .iter()
+            .map(|name| super::interface_index(name).ok());
+        let made_of = (interfaces.to_vec(), indexes.collect(), addresses()?);
+        if self.made_of.as_ref() == Some(&made_of) {
+            return Ok(());
+        }
+        let sources = sources(interfaces, &links()?, &made_of.2, services);
+        maps.set_icmp_sources(&sources)?;
+        self.made_of = Some(made_of);
+        Ok(())
+    }
+}
+
+/// Returns the addresses that ICMP errors come from, by the links that packets come in by: those of the
+/// interface or of the VLAN device on it, and where one has none, another address of this host.
+fn sources(
+    interfaces: &[String],
+    links: &[Link],
+    addresses: &Addresses,
+    services: &BTreeSet<IpAddr>,
+) -> HashMap<LinkKey, IcmpSource> {
+    let of_host = || addresses.values().flatten();
+    let best = |name: &str| {
+        let own = addresses.get(name).into_iter().flatten();
+        pick(own.chain(of_host()), services)
+    };
+    let mut found = HashMap::new();
+    for link in links.iter().filter(|link| interfaces.contains(&link.name)) {
+        let ports = links
+            .iter()
+            .filter(|port| port.controller == Some(link.index));
+        let indexes: Vec<u32> = [link.index]
+            .into_iter()
+            .chain(ports.map(|port| port.index))
+            .collect();
+        let tagged = links.iter().filter_map(|device| match device.vlan {
+            Some((below, vlan)) if below == link.index => Some((vlan, device)),
+            _ => None,
+        });
+        for (vlan, device) in [(0, link)].into_iter().chain(tagged) {
+            let source = best(&device.name);
+            for interface in &indexes {
+                let key = LinkKey {
+                    interface: *interface,
+                    vlan,
+                    _pad: 0,
+                };
+                found.insert(key, source);
+            }
+        }
+    }
+    found
+}
+
+/// Returns the first address of each family that others can answer to: a link-local one last.
+fn pick<'a>(
+    addresses: impl Iterator<Item = &'a IpAddr> + Clone,
+    services: &BTreeSet<IpAddr>,
+) -> IcmpSource {
+    let own = addresses.filter(|address| {
+        !address.is_loopback() && !address.is_multicast() && !services.contains(address)
+    });
+    let v4 = own.clone().find(|address| address.is_ipv4());
+    let is_global = |address: &&IpAddr| match address {
+        IpAddr::V6(address) => !address.is_unicast_link_local(),
+        IpAddr::V4(_) => false,
+    };
+    let mut six = own.clone().filter(|address| address.is_ipv6());
+    let v6 = own.clone().find(is_global).or_else(|| six.next());
+    let address = |found: Option<&IpAddr>| found.map_or_else(Default::default, |a| (*a).into());
+    IcmpSource {
+        v4: address(v4),
+        v6: address(v6),
+    }
+}
+
+fn addresses() -> Result<Addresses> {
+    let mut found = Addresses::new();
+    for entry in getifaddrs().context("the addresses of interfaces")? {
+        let Some(address) = entry.address else {
+            continue;
+        };
+        let v4 = address.as_sockaddr_in().map(|v4| IpAddr::from(v4.ip()));
+        let address = v4.or_else(|| address.as_sockaddr_in6().map(|v6| IpAddr::from(v6.ip())));
+        let of_interface = found.entry(entry.interface_name).or_default();
+        of_interface.extend(address);
+    }
+    Ok(found)
+}
+
+/// Asks on a thread of its own, which has the network namespace of this one: this one may be in the midst of
+/// asynchronous code.
+fn links() -> Result<Vec<Link>> {
+    let ask = || -> Result<Vec<Link>> {
+        let runtime = tokio::runtime::Builder::new_current_thread()
+            .enable_all()
+            .build()?;
+        runtime.block_on(async {
+            let (connection, handle, _) =
+                rtnetlink::new_connection().context("cannot open a netlink socket")?;
+            tokio::spawn(connection);
+            let messages: Vec<LinkMessage> = handle.link().get().execute().try_collect().await?;
+            Ok(messages.into_iter().map(Link::of).collect())
+        })
+    };
+    thread::scope(|scope| {
+        let asked = scope.spawn(ask).join();
+        asked.unwrap_or_else(|_| Err(anyhow!("the thread has failed")))
+    })
+}
+
+impl Link {
+    fn of(message: LinkMessage) -> Self {
+        let mut link = Self {
+            index: message.header.index,
+            ..Self::default()
+        };
+        let (mut below, mut vlan) = (None, None);
+        for attribute in message.attributes {
+            match attribute {
+                LinkAttribute::IfName(name) => link.name = name,
+                LinkAttribute::Controller(index) => link.controller = Some(index),
+                LinkAttribute::Link(index) => below = Some(index),
+                LinkAttribute::LinkInfo(infos) => vlan = infos.iter().find_map(vlan_of),
+                _ => {}
+            }
+        }
+        link.vlan = below.zip(vlan);
+        link
+    }
+}
+
+fn vlan_of(info: &LinkInfo) -> Option<u16> {
+    let LinkInfo::Data(InfoData::Vlan(parts)) = info else {
+        return None;
+    };
+    parts.iter().find_map(|part| match part {
+        InfoVlan::Id(id) => Some(*id),
+        _ => None,
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn link(index: u32, name: &str) -> Link {
+        Link {
+            index,
+            name: name.to_owned(),
+            ..Link::default()
+        }
+    }
+
+    fn parsed(texts: &[&str]) -> Vec<IpAddr> {
+        texts.iter().map(|text| text.parse().unwrap()).collect()
+    }
+
+    #[test]
+    fn each_link_answers_from_its_own_address_and_from_no_service() {
+        let port = Link {
+            controller: Some(4),
+            ..link(5, "eth1")
+        };
+        let tagged = Link {
+            vlan: Some((4, 30)),
+            ..link(6, "bond0.30")
+        };
+        let links = [
+            link(1, "lo"),
+            link(3, "eth0"),
+            link(4, "bond0"),
+            port,
+            tagged,
+            link(9, "other"),
+        ];
+        let addresses: Addresses = [
+            ("lo", &["127.0.0.1", "::1", "192.0.2.80", "10.8.0.1"][..]),
+            ("eth0", &["192.0.2.81", "10.1.0.1", "fe80::1", "fd01::1"]),
+            ("bond0", &["fe80::4"]),
+            ("bond0.30", &["10.30.0.1"]),
+        ]
+        .into_iter()
+        .map(|(name, texts)| (name.to_owned(), parsed(texts)))
+        .collect();
+        let services = parsed(&["192.0.2.80", "192.0.2.81"]).into_iter().collect();
+        let names = ["eth0".to_owned(), "bond0".to_owned()];
+        let found = sources(&names, &links, &addresses, &services);
+        let of = |interface, vlan| {
+            let key = LinkKey {
+                interface,
+                vlan,
+                _pad: 0,
+            };
+            let source = found[&key];
+            [source.v4, source.v6].map(|address| address.to_ip().to_string())
+        };
+        assert_eq!(of(3, 0), ["10.1.0.1", "fd01::1"]);
+        // It has none of its own but a link-local one: others of the host serve.
+        assert_eq!(of(4, 0), ["10.30.0.1", "fd01::1"]);
+        assert_eq!(of(5, 0), of(4, 0));
+        assert_eq!(of(4, 30), ["10.30.0.1", "fd01::1"]);
+        assert_eq!(of(5, 30), of(4, 30));
+        assert_eq!(found.len(), 5);
+    }
+
+    #[test]
+    fn a_host_without_an_address_answers_from_none() {
+        let found = sources(
+            &["eth0".to_owned()],
+            &[link(3, "eth0")],
+            &Addresses::new(),
+            &BTreeSet::new(),
+        );
+        let key = LinkKey {
+            interface: 3,
+            ..LinkKey::default()
+        };
+        assert_eq!(found[&key].address(false), None);
+        assert_eq!(found[&key].address(true), None);
+    }
+}

@@ -1,0 +1,30 @@
+//! What the kernel does not forward, for who asks without a packet: its own addresses, or all of them.
+
+use std::{collections::HashSet, fs, net::IpAddr};
+
+use nix::{ifaddrs::getifaddrs, net::if_::if_indextoname};
+use steer_common::abi::Address;
+
+/// Addresses of this network namespace.
+pub(super) fn own_addresses() -> HashSet<Address> {
+    let Ok(all) = getifaddrs() else {
+        return HashSet::new();
+    };
+    let ip = |address: nix::sys::socket::SockaddrStorage| -> Option<IpAddr> {
+        let v4 = address.as_sockaddr_in().map(|v4| v4.ip().into());
+        v4.or_else(|| address.as_sockaddr_in6().map(|v6| v6.ip().into()))
+    };
+    all.filter_map(|of| of.address.and_then(ip))
+        .map(Address::from)
+        .collect()
+}
+
+/// Whether packets that come in by an interface are forwarded.
+pub(super) fn forwards(interface: u32, family: u8) -> bool {
+    let Ok(name) = if_indextoname(interface) else {
+        return false;
+    };
+    let name = name.to_string_lossy();
+    let path = format!("/proc/sys/net/ipv{family}/conf/{name}/forwarding");
+    fs::read_to_string(path).is_ok_and(|value| value.trim() != "0")
+}

@@ -1,0 +1,107 @@
+//! The table of the node's own MAC addresses, which a packet looks in at one place.
+
+use anyhow::{Result, bail};
+use steer_common::abi::{Mac, OWN_MACS, mac_word, own_mac_place};
+
+/// Most addresses that a table is made for: with more, seeds that give each a place of its own are rare.
+const MAX_MACS: usize = 256;
+/// Seeds that are tried. With as many addresses one in three thousand does.
+const MAX_SEEDS: u64 = 200_000;
+
+/// A table, with the seed that leads into it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct OwnMacs {
+    /// Leads from an address to its place.
+    pub seed: u64,
+    /// The addresses, each at its place; 0 elsewhere.
+    pub places: Vec<u64>,
+}
+
+impl OwnMacs {
+    /// Makes the table of these addresses, of which some may be the same.
+    ///
+    /// # Errors
+    /// If there are too many.
+    pub fn new(macs: &[Mac]) -> Result<Self> {
+        let mut words: Vec<u64> = macs.iter().map(|mac| mac_word(*mac)).collect();
+        words.sort_unstable();
+        words.dedup();
+        if words.len() > MAX_MACS {
+            bail!(
+                "the interfaces have {} MAC addresses, and at most {MAX_MACS} can be told apart",
+                words.len()
+            );
+        }
+        for number in 1..=MAX_SEEDS {
+            let seed = mixed(number) | 1;
+            if let Some(places) = placed(&words, seed) {
+                return Ok(Self { seed, places });
+            }
+        }
+        bail!("no seed gives each MAC address a place of its own")
+    }
+}
+
+/// The addresses at their places, unless two have the same.
+fn placed(words: &[u64], seed: u64) -> Option<Vec<u64>> {
+    let mut places = vec![0; OWN_MACS as usize];
+    for word in words {
+        let place = &mut places[own_mac_place(*word, seed) as usize];
+        if *place != 0 {
+            return None;
+        }
+        *place = *word;
+    }
+    Some(places)
+}
+
+/// A number whose bits are all over the place (SplitMix64).
+fn mixed(number: u64) -> u64 {
+    let mut bits = number.wrapping_mul(0x9e37_79b9_7f4a_7c15);
+    bits = (bits ^ (bits >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+    bits = (bits ^ (bits >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+    bits ^ (bits >> 31)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn macs(count: u32) -> Vec<Mac> {
+        (0..count)
+            .map(|number| {
+                let [a, b, c, d] = number.to_be_bytes();
+                [2, 0x77, a, b, c, d]
+            })
+            .collect()
+    }
+
+    #[test]
+    fn each_address_is_found_at_its_place_and_no_other_one() {
+        for count in [0, 1, 7, 64, 256] {
+            let all = macs(count + 1000);
+            let (own, others) = all.split_at(count as usize);
+            let table = OwnMacs::new(own).unwrap();
+            let is_own = |mac: &Mac| {
+                let word = mac_word(*mac);
+                table.places[own_mac_place(word, table.seed) as usize] == word
+            };
+            assert!(own.iter().all(is_own), "{count}");
+            assert!(!others.iter().any(is_own), "{count}");
+            assert!(!is_own(&[0xff; 6]) && !is_own(&[1, 0, 0x5e, 0, 0, 1]));
+        }
+    }
+
+    #[test]
+    fn devices_that_share_an_address_have_it_once() {
+        let mac = [2, 0, 0, 0, 0, 1];
+        let table = OwnMacs::new(&[mac; 300]).unwrap();
+        assert_eq!(table.places.iter().filter(|word| **word != 0).count(), 1);
+    }
+
+    #[test]
+    fn more_than_can_be_told_apart_are_refused() {
+        let error = OwnMacs::new(&macs(257)).unwrap_err().to_string();
+        assert!(error.contains("257"), "{error}");
+    }
+}

@@ -1,0 +1,372 @@
+//! The rule of evidence: how strong each signal about a backend is, and which action that strength allows.
+//!
+//! - A hint ([`Evidence::Hint`]) has the beacon ask the engine for a tiny completion, and changes nothing on its own.
+//! - [`Testimony`] that nothing contradicts is enough for an [`Ejection`]: no new flows, open ones go on.
+//! - A [`Proof`], or two testimonies of different [`Source`]s ([`Corroborated`]), is enough for [`Down`]: open flows
+//!   are reset.
+//!
+//! The actions have no other constructors, so that a weak signal cannot be handed to a strong action. Whatever is
+//! said against a backend, clients that are being answered prove that it lives: it is never down meanwhile.
+
+use std::{fmt, time::Duration};
+
+use serde::{Deserialize, Serialize};
+
+/// Answers within this time before a probe's timeout contradict it: the probe was under way for as long.
+pub const ANSWERED: Duration = Duration::from_millis(150);
+/// While clients were answered within this time a backend is never down.
+pub const SERVED: Duration = Duration::from_secs(1);
+/// Failing probes and no answer to any client for this time make a backend down.
+pub const GONE_AFTER: Duration = Duration::from_secs(5);
+/// Upper bound of [`Inputs::patience`].
+pub const MAX_PATIENCE: Duration = Duration::from_secs(10);
+
+/// What nobody but the backend itself can cause.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Proof {
+    /// A TCP connection of this node's own was refused.
+    ConnectionRefused,
+    /// The engine did not answer a tiny completion on a fresh connection.
+    CompletionFailed,
+}
+
+/// What others say, or what a third party could have caused.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Testimony {
+    /// Probes time out.
+    ProbeTimeout,
+    /// Probes are turned away, by an ICMP error for instance.
+    ProbeRejected,
+    /// The probes' answers cannot be trusted: certificate, identity or format is wrong.
+    Untrusted,
+    /// The beacon reports that its backend refuses connections.
+    ReportedDown,
+    /// The backend says itself that it takes no requests: by a status, or because it loads its model or sleeps.
+    NotReady,
+    /// The beacon reports that its backend takes connections and does not answer.
+    ReportedSilent,
+    /// Packets look as if the backend refuses connections.
+    RefusedPackets,
+    /// Packets look as if nobody answers connections.
+    UnansweredPackets,
+    /// No packet comes back while work is in flight.
+    SilentPackets,
+    /// The backend fails much more often than its peers.
+    Outlier,
+    /// No client was answered for [`GONE_AFTER`].
+    NobodyAnswered,
+}
+
+/// Where testimony comes from. Two of the same source are one.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Source {
+    /// Probes, and what a beacon answers to them.
+    Probes,
+    /// Packets of clients and backends.
+    Packets,
+}
+
+/// A signal against a backend, by its strength.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Evidence {
+    /// The strongest.
+    Proof(Proof),
+    /// Enough to keep new flows away.
+    Testimony(Testimony),
+    /// Enough for a question, which the beacon asks.
+    Hint,
+}
+
+/// Two testimonies of different sources.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Corroborated(Testimony, Testimony);
+
+impl Corroborated {
+    /// Joins two testimonies; `None` if they come from the same source.
+    #[must_use]
+    pub fn join(one: Testimony, other: Testimony) -> Option<Self> {
+        (one.source() != other.source()).then_some(Self(one, other))
+    }
+}
+
+/// The decision to keep new flows away from a backend.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Ejection(Grounds);
+
+/// The decision that a backend is down: its open flows are reset.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Down(Grounds);
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+enum Grounds {
+    Proof(Proof),
+    Testimony(Testimony),
+    Corroborated(Corroborated),
+}
+
+impl From<Testimony> for Ejection {
+    fn from(testimony: Testimony) -> Self {
+        Self(Grounds::Testimony(testimony))
+    }
+}
+
+impl From<Proof> for Ejection {
+    fn from(proof: Proof) -> Self {
+        Self(Grounds::Proof(proof))
+    }
+}
+
+impl From<Proof> for Down {
+    fn from(proof: Proof) -> Self {
+        Self(Grounds::Proof(proof))
+    }
+}
+
+impl From<Corroborated> for Down {
+    fn from(both: Corroborated) -> Self {
+        Self(Grounds::Corroborated(both))
+    }
+}
+
+/// What overrules a signal against a backend.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Contradiction {
+    /// Its clients are being answered.
+    ClientsAnswered,
+    /// It accepted a connection of this node's own.
+    ConnectionAccepted,
+    /// Too many backends of its pool were ejected for the same weak reason within a minute.
+    PoolLimit,
+}
+
+/// What is concluded of a backend.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Verdict {
+    /// Nothing is said against it.
+    #[default]
+    Serving,
+    /// What is said against it is contradicted, so it takes new flows.
+    Contradicted(Contradiction),
+    /// It takes no new flows, and open ones go on.
+    Ejected(Ejection),
+    /// It takes no new flows, and open ones are reset.
+    Down(Down),
+}
+
+/// All that a verdict depends on.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Inputs {
+    /// What probes that fail amount to; `None` while enough of them are answered.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub probes: Option<Evidence>,
+    /// How long probes have been failing.
+    #[serde(with = "humantime_serde")]
+    pub failing_for: Duration,
+    /// What packets and this node's own connections amount to.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub packets: Option<Evidence>,
+    /// Time since clients were answered last; `None` if that was never seen.
+    #[serde(with = "humantime_serde", skip_serializing_if = "Option::is_none")]
+    pub answered: Option<Duration>,
+    /// Whether it accepted a connection of this node's own since probes fail.
+    pub connected: bool,
+    /// Whether its pool has room for one more ejection by a hint and its question.
+    pub pool_has_room: bool,
+    /// How old an answer may be to contradict testimony. It grows each time that a contradiction came late.
+    #[serde(with = "humantime_serde")]
+    pub patience: Duration,
+}
+
+impl Inputs {
+    fn answered_within(&self, time: Duration) -> bool {
+        self.answered.is_some_and(|ago| ago <= time)
+    }
+
+    fn nobody_answered(&self) -> Option<Testimony> {
+        let long = self.failing_for >= GONE_AFTER && !self.answered_within(GONE_AFTER);
+        long.then_some(Testimony::NobodyAnswered)
+    }
+}
+
+/// Concludes from all signals of a backend.
+#[must_use]
+pub fn judge(inputs: &Inputs) -> Verdict {
+    let served = inputs.answered_within(SERVED);
+    let refused = Evidence::Proof(Proof::ConnectionRefused);
+    if [inputs.probes, inputs.packets].contains(&Some(refused)) {
+        // A listener may be closed while open flows are served to their end.
+        return if served {
+            Verdict::Ejected(Proof::ConnectionRefused.into())
+        } else {
+            Verdict::Down(Proof::ConnectionRefused.into())
+        };
+    }
+    let packets = match inputs.packets {
+        Some(Evidence::Testimony(testimony)) => Some(testimony),
+        Some(Evidence::Proof(_) | Evidence::Hint) | None => None,
+    };
+    let by_probes = match inputs.probes {
+        Some(Evidence::Proof(proof)) => by_completion(inputs, proof),
+        Some(Evidence::Testimony(testimony)) => by_testimony(inputs, testimony, packets),
+        Some(Evidence::Hint) | None => Verdict::Serving,
+    };
+    match (by_probes, packets) {
+        (Verdict::Serving | Verdict::Contradicted(_), Some(testimony)) => {
+            Verdict::Ejected(testimony.into())
+        }
+        (verdict, _) => verdict,
+    }
+}
+
+fn by_completion(inputs: &Inputs, proof: Proof) -> Verdict {
+    if inputs.answered_within(SERVED.max(inputs.patience)) {
+        Verdict::Contradicted(Contradiction::ClientsAnswered)
+    } else if !inputs.pool_has_room {
+        Verdict::Contradicted(Contradiction::PoolLimit)
+    } else if inputs.answered_within(GONE_AFTER) {
+        Verdict::Ejected(proof.into())
+    } else {
+        Verdict::Down(proof.into())
+    }
+}
+
+fn by_testimony(inputs: &Inputs, testimony: Testimony, packets: Option<Testimony>) -> Verdict {
+    let contradiction = match testimony {
+        // Answers to open flows do not say that new ones are accepted.
+        Testimony::ReportedDown => inputs
+            .connected
+            .then_some(Contradiction::ConnectionAccepted),
+        // It takes connections while it loads.
+        Testimony::NotReady => None,
+        _ => inputs
+            .answered_within(ANSWERED.max(inputs.patience))
+            .then_some(Contradiction::ClientsAnswered),
+    };
+    if let Some(contradiction) = contradiction {
+        return Verdict::Contradicted(contradiction);
+    }
+    let other = match testimony {
+        // It is there, and says something.
+        Testimony::Untrusted | Testimony::NotReady => packets,
+        _ => packets.or_else(|| inputs.nobody_answered()),
+    };
+    let both = other.and_then(|other| Corroborated::join(testimony, other));
+    match both.filter(|_| !inputs.answered_within(SERVED)) {
+        Some(both) => Verdict::Down(both.into()),
+        None => Verdict::Ejected(testimony.into()),
+    }
+}
+
+impl Verdict {
+    /// Whether it takes new flows.
+    #[must_use]
+    pub fn serves(&self) -> bool {
+        matches!(self, Self::Serving | Self::Contradicted(_))
+    }
+
+    /// Whether its open flows are reset.
+    #[must_use]
+    pub fn is_down(&self) -> bool {
+        matches!(self, Self::Down(_))
+    }
+
+    /// The proof that it is down or ejected by, if it is by one.
+    #[must_use]
+    pub fn proof(&self) -> Option<Proof> {
+        match self {
+            Self::Ejected(Ejection(Grounds::Proof(proof)))
+            | Self::Down(Down(Grounds::Proof(proof))) => Some(*proof),
+            _ => None,
+        }
+    }
+}
+
+impl Testimony {
+    /// Where it comes from.
+    #[must_use]
+    pub fn source(self) -> Source {
+        match self {
+            Self::ProbeTimeout
+            | Self::ProbeRejected
+            | Self::Untrusted
+            | Self::ReportedDown
+            | Self::NotReady
+            | Self::ReportedSilent => Source::Probes,
+            Self::RefusedPackets
+            | Self::UnansweredPackets
+            | Self::SilentPackets
+            | Self::Outlier
+            | Self::NobodyAnswered => Source::Packets,
+        }
+    }
+}
+
+impl fmt::Display for Proof {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::ConnectionRefused => "it refuses a connection of this node's own",
+            Self::CompletionFailed => "it does not answer a tiny completion",
+        })
+    }
+}
+
+impl fmt::Display for Testimony {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::ProbeTimeout => "probes time out",
+            Self::ProbeRejected => "probes are turned away",
+            Self::Untrusted => "answers to probes cannot be trusted",
+            Self::ReportedDown => "its beacon reports that it refuses connections",
+            Self::NotReady => "it says that it takes no requests yet",
+            Self::ReportedSilent => "its beacon reports that it does not answer",
+            Self::RefusedPackets => "it refuses connections",
+            Self::UnansweredPackets => "it does not answer connections",
+            Self::SilentPackets => "it is silent with work in flight",
+            Self::Outlier => "it fails much more often than its peers",
+            Self::NobodyAnswered => "no client was answered for 5 s",
+        })
+    }
+}
+
+impl fmt::Display for Contradiction {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::ClientsAnswered => "its clients are being answered",
+            Self::ConnectionAccepted => "it accepts connections of this node's own",
+            Self::PoolLimit => {
+                "a third of its pool was ejected for the same reason within a minute"
+            }
+        })
+    }
+}
+
+impl fmt::Display for Grounds {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Proof(proof) => proof.fmt(f),
+            Self::Testimony(testimony) => testimony.fmt(f),
+            Self::Corroborated(Corroborated(one, other)) => write!(f, "{one}, and {other}"),
+        }
+    }
+}
+
+impl fmt::Display for Verdict {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Serving => f.write_str("serving"),
+            Self::Contradicted(by) => write!(f, "serving: contradicted, {by}"),
+            Self::Ejected(Ejection(grounds)) => write!(f, "ejected: {grounds}"),
+            Self::Down(Down(grounds)) => write!(f, "down: {grounds}"),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,123 @@
+//! Rules about the interfaces that answers of backends come in by.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::IpAddr;
+
+use super::{Facts, Finding, rules::some};
+use crate::config::{Backend, Config, Mode, Service};
+
+/// The way to a backend by the kernel's routing.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Way {
+    /// The interface that it leads through.
+    pub interface: String,
+    /// Whether the backend is on the same link, without a router between.
+    pub on_link: bool,
+    /// Whether the interface forwards IPv4, so that this host can be the backend's gateway.
+    pub forwards: bool,
+    /// Whether it takes IPv4 packets that seem to come from this host itself.
+    pub accepts_local: bool,
+}
+
+pub(super) fn all(config: &Config, facts: &Facts) -> Vec<Finding> {
+    let mut findings = without_program(config, facts);
+    findings.extend(direct_return(config, facts));
+    findings
+}
+
+/// Answers of backends under `nat` that come in where no program is.
+fn without_program(config: &Config, facts: &Facts) -> Vec<Finding> {
+    let mut by_interface: BTreeMap<&str, Vec<&Backend>> = BTreeMap::new();
+    for backend in &config.backends {
+        if !matches!(backend.mode, Mode::Nat { .. }) {
+            continue;
+        }
+        let Some(way) = facts.ways.get(&backend.address) else {
+            continue;
+        };
+        if !has_program(&way.interface, config, facts) {
+            by_interface
+                .entry(&way.interface)
+                .or_default()
+                .push(backend);
+        }
+    }
+    let mut all = config.node.interfaces.clone();
+    all.extend(by_interface.keys().map(|name| (*name).to_owned()));
+    let found = by_interface.into_iter();
+    found
+        .map(|(interface, backends)| {
+            let what = format!(
+                "the way to backends {} leads through {interface}, where no program is attached: their \
+                 answers to the addresses of [nat] meet nobody, and every connection hangs",
+                some(backends)
+            );
+            Finding::new("[node] interfaces", what)
+                .todo(format!("write interfaces = {all:?}, or have answers come in by one of those that are named"))
+                .of_key("node", "interfaces")
+        })
+        .collect()
+}
+
+/// Whether packets that come in by an interface meet the program: there, on the device below it, or on
+/// those that belong to it.
+fn has_program(interface: &str, config: &Config, facts: &Facts) -> bool {
+    let named = |name: &str| config.node.interfaces.iter().any(|own| own == name);
+    let link = facts.links.get(interface);
+    named(interface)
+        // Backends on this host are a thing of tests.
+        || facts.interfaces.get(interface).is_some_and(|found| found.loopback)
+        || link.and_then(|link| link.below.as_deref()).is_some_and(named)
+        || facts.ports(interface).any(named)
+}
+
+/// VIPs of this host whose backends answer clients directly, and may do so through this host.
+fn direct_return(config: &Config, facts: &Facts) -> Vec<Finding> {
+    let mut findings = Vec::new();
+    let mut seen = BTreeSet::new();
+    for service in &config.services {
+        let Some(owner) = owner(service, facts).filter(|_| seen.insert(service.address)) else {
+            continue;
+        };
+        let backends: Vec<&Backend> = config
+            .members(service)
+            .into_iter()
+            .map(|index| &config.backends[index])
+            .filter(|backend| !matches!(backend.mode, Mode::Nat { .. }))
+            .filter(|backend| facts.ways.get(&backend.address).is_some_and(is_trap))
+            .collect();
+        let Some(way) = backends.first().and_then(|b| facts.ways.get(&b.address)) else {
+            continue;
+        };
+        let (address, interface) = (service.address, &way.interface);
+        let what = format!(
+            "{address} is an address of this host, at {owner}, and backends {} answer clients directly: \
+             where this host is their gateway, its kernel drops their answers, as if they came from itself \
+             (martian source)",
+            some(backends)
+        );
+        findings.push(
+            Finding::new(format!("service {}", service.name), what)
+                .fix(format!("ip addr del {address}/32 dev {owner}"))
+                .todo(format!(
+                    "give the backends another gateway, or `sysctl -w net.ipv4.conf.{interface}.accept_local=1` \
+                     with an rp_filter that is not 1"
+                )),
+        );
+    }
+    findings
+}
+
+/// The interface that has the service's address; IPv6 has no such check.
+fn owner<'f>(service: &Service, facts: &'f Facts) -> Option<&'f str> {
+    let IpAddr::V4(_) = service.address else {
+        return None;
+    };
+    let mut interfaces = facts.interfaces.iter();
+    let (name, _) = interfaces.find(|(_, found)| found.addresses.contains(&service.address))?;
+    Some(name)
+}
+
+fn is_trap(way: &Way) -> bool {
+    way.on_link && way.forwards && !way.accepts_local
+}

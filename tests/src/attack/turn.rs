@@ -1,0 +1,185 @@
+//! An attack under way: whom it concerns, and how fast it goes.
+
+use std::{
+    net::{Ipv4Addr, SocketAddr},
+    thread,
+    time::{Duration, Instant},
+};
+
+use anyhow::Result;
+use rand::{Rng as _, SeedableRng as _, rngs::StdRng};
+
+use super::{
+    site::{Attacker, Site},
+    streams::Streams,
+};
+use crate::packet::{Packet, Transport};
+
+/// An end of a flow.
+pub(super) type End = (Ipv4Addr, u16);
+
+/// Longest time that an attack may be ahead of its rate.
+const AHEAD: Duration = Duration::from_millis(3);
+
+/// An attack under way.
+pub(super) struct AttackRun<'a> {
+    /// The site.
+    pub(super) site: &'a Site,
+    /// Clients' connections that are to stay open.
+    pub(super) streams: &'a Streams,
+    /// Source of all that is random.
+    pub(super) random: StdRng,
+    end: Instant,
+    every: Duration,
+    due: Instant,
+    sent: u64,
+}
+
+impl<'a> AttackRun<'a> {
+    /// Begins an attack of so many packets a second.
+    #[must_use]
+    pub(super) fn start(
+        site: &'a Site,
+        streams: &'a Streams,
+        seed: u64,
+        rate: u32,
+        length: Duration,
+    ) -> Self {
+        let now = Instant::now();
+        Self {
+            site,
+            streams,
+            random: StdRng::seed_from_u64(seed),
+            end: now + length,
+            every: Duration::from_secs(1) / rate.max(1),
+            due: now,
+            sent: 0,
+        }
+    }
+
+    /// Whether its time is up.
+    #[must_use]
+    pub(super) fn is_over(&self) -> bool {
+        Instant::now() >= self.end
+    }
+
+    /// Returns the time that is left.
+    #[must_use]
+    pub(super) fn remaining(&self) -> Duration {
+        self.end.saturating_duration_since(Instant::now())
+    }
+
+    /// Packets sent so far.
+    #[must_use]
+    pub(super) const fn sent(&self) -> u64 {
+        self.sent
+    }
+
+    /// Counts packets that were sent in another way.
+    pub(super) const fn count(&mut self, packets: u64) {
+        self.sent += packets;
+    }
+
+    /// Sends a frame when it is due; one that comes too late for the attack's time is not sent.
+    ///
+    /// # Errors
+    /// If the attacker's interface is gone.
+    pub(super) fn send(&mut self, from: &Attacker, frame: &[u8]) -> Result<()> {
+        let now = Instant::now();
+        if self.due > now + AHEAD {
+            thread::sleep(self.due - now);
+        }
+        // What a busy machine has kept from being sent is not made up for in one burst.
+        self.due = self.due.max(now.checked_sub(AHEAD).unwrap_or(now)) + self.every;
+        if !self.is_over() {
+            from.send(frame)?;
+            self.sent += 1;
+        }
+        Ok(())
+    }
+
+    /// Sends a segment in the name of others.
+    ///
+    /// # Errors
+    /// If the attacker's interface is gone.
+    pub(super) fn segment(
+        &mut self,
+        from: &Attacker,
+        ends: [End; 2],
+        flags: u8,
+        numbers: [u32; 2],
+    ) -> Result<()> {
+        self.send(from, &segment(from, ends, flags, numbers).bytes())
+    }
+
+    /// Two numbers that nobody knows, for sequence and acknowledgment.
+    pub(super) fn numbers(&mut self) -> [u32; 2] {
+        self.random.random()
+    }
+
+    /// A client that there is not, in the clients' network.
+    pub(super) fn spoofed(&mut self) -> End {
+        let host = Ipv4Addr::new(10, 77, 0, self.random.random_range(100..200));
+        (host, self.random.random_range(1024..65000))
+    }
+
+    /// Clients' flows: the client's end and the service's.
+    #[must_use]
+    pub(super) fn victims(&self) -> Vec<[End; 2]> {
+        let seen = self.streams.states();
+        let ends = seen
+            .iter()
+            .filter_map(|one| match (one.local?, one.target) {
+                (SocketAddr::V4(local), SocketAddr::V4(target)) => {
+                    Some([(*local.ip(), local.port()), (*target.ip(), target.port())])
+                }
+                _ => None,
+            });
+        ends.collect()
+    }
+}
+
+/// A segment without payload in the name of others, towards the node.
+#[must_use]
+pub(super) fn segment(
+    from: &Attacker,
+    [source, destination]: [End; 2],
+    flags: u8,
+    numbers: [u32; 2],
+) -> Packet {
+    let mut packet = Packet::tcp(
+        (source.0.into(), source.1),
+        (destination.0.into(), destination.1),
+        flags,
+    );
+    packet.macs = [from.node, from.mac];
+    packet.payload.clear();
+    let Transport::Tcp {
+        sequence,
+        acknowledgment,
+        options,
+        ..
+    } = &mut packet.transport
+    else {
+        return packet;
+    };
+    [*sequence, *acknowledgment] = numbers;
+    options.clear();
+    packet
+}
+
+/// A datagram in the name of others, towards the node.
+#[must_use]
+pub(super) fn datagram(
+    from: &Attacker,
+    [source, destination]: [End; 2],
+    payload: Vec<u8>,
+) -> Packet {
+    let mut packet = Packet::udp(
+        (source.0.into(), source.1),
+        (destination.0.into(), destination.1),
+    );
+    packet.macs = [from.node, from.mac];
+    packet.payload = payload;
+    packet
+}

@@ -1,0 +1,74 @@
+//! Links that more than two hosts share.
+
+use std::sync::atomic::{AtomicU8, Ordering::Relaxed};
+
+use anyhow::Result;
+
+use crate::netns::Namespace;
+use crate::pass::Pass;
+use crate::veth::{End, Veth};
+
+const BRIDGE: &str = "switch";
+
+/// A switch in a namespace of its own, which joins the two ends of a link and whoever else is plugged in.
+pub struct Segment {
+    // Before the namespace of the interface that it is attached to.
+    _pass: Pass,
+    ports: AtomicU8,
+    namespace: Namespace,
+}
+
+impl std::fmt::Debug for Segment {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Segment")
+            .field("namespace", &self.namespace)
+            .finish_non_exhaustive()
+    }
+}
+
+impl Segment {
+    /// Joins two ends, of which the first one runs the program under test.
+    ///
+    /// # Errors
+    /// If devices cannot be made.
+    pub fn between(a: End<'_>, b: End<'_>) -> Result<Self> {
+        let namespace = Namespace::create("segment")?;
+        namespace.run(&["ip", "link", "add", BRIDGE, "type", "bridge"])?;
+        namespace.run(&["ip", "link", "set", BRIDGE, "up"])?;
+        let first = plug(&namespace, 0, a)?;
+        // Frames that a program sends back where they came from reach only a peer with a program.
+        let segment = Self {
+            _pass: Pass::attach(&namespace, &first)?,
+            ports: AtomicU8::new(1),
+            namespace,
+        };
+        segment.plug_in(b)?;
+        a.resolve(&b)?;
+        b.resolve(&a)?;
+        Ok(segment)
+    }
+
+    /// Plugs in another host. It learns its neighbours by asking.
+    ///
+    /// # Errors
+    /// If the devices cannot be made.
+    pub fn plug_in(&self, end: End<'_>) -> Result<()> {
+        plug(&self.namespace, self.ports.fetch_add(1, Relaxed), end).map(drop)
+    }
+}
+
+/// Gives an end a port of the switch, and returns the port's name.
+fn plug(switch: &Namespace, number: u8, end: End<'_>) -> Result<String> {
+    let port = format!("port{number}");
+    Veth::pair([end.namespace, switch], [end.name, &port])?;
+    // A checksum that is left to the device is lost on the way through a program.
+    let offloads = ["tx", "off", "gro", "off"];
+    for (namespace, device) in [(end.namespace, end.name), (switch, port.as_str())] {
+        namespace.run(&[&["ethtool", "-K", device], &offloads[..]].concat())?;
+    }
+    switch.run(&["ip", "link", "set", &port, "master", BRIDGE, "up"])?;
+    end.configure()?;
+    // Gives the port the receive queue that frames sent by XDP go to.
+    switch.run(&["ethtool", "-K", &port, "gro", "on"])?;
+    Ok(port)
+}

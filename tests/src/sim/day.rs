@@ -1,0 +1,68 @@
+//! A day on which engines often seem to be in trouble and serve their clients, and sometimes are.
+
+use std::time::Duration;
+
+use rand::{Rng as _, SeedableRng as _, rngs::StdRng};
+
+use super::{
+    fleet::{State, Symptom},
+    scenario::{Act, Scenario},
+};
+
+/// Servers.
+const SERVERS: usize = 6;
+/// From the end of one thing that happens to a server to the next: at least, and more at most.
+const APART_S: [f64; 2] = [60.0, 1000.0];
+
+/// Something that happens for a while.
+#[derive(Clone, Copy, Debug)]
+enum Episode {
+    Symptom(Symptom),
+    Is(State),
+}
+
+/// Kinds, and how many seconds each takes.
+const EPISODES: [(Episode, [f64; 2]); 5] = [
+    (Episode::Symptom(Symptom::SlowPage), [1.0, 30.0]),
+    (Episode::Symptom(Symptom::NoProgress), [20.0, 120.0]),
+    // Shorter than what makes a server silent, and longer.
+    (Episode::Is(State::Paused), [0.02, 0.15]),
+    (Episode::Is(State::Paused), [0.5, 4.0]),
+    (Episode::Is(State::Dead), [5.0, 40.0]),
+];
+
+/// A day, or another time, of slow pages, long prompts, pauses and restarts at random.
+#[must_use]
+pub fn day(length: Duration, seed: u64) -> Scenario {
+    let mut random = StdRng::seed_from_u64(seed);
+    let mut acts = Vec::new();
+    for server in 0..SERVERS {
+        let mut at = random.random_range(APART_S[0]..APART_S[1]);
+        while at < length.as_secs_f64() {
+            let (episode, [least, most]) = EPISODES[random.random_range(0..EPISODES.len())];
+            let end = at + random.random_range(least..most);
+            let (begins, ends) = match episode {
+                Episode::Symptom(symptom) => (
+                    Act::Symptom(server, Some(symptom)),
+                    Act::Symptom(server, None),
+                ),
+                Episode::Is(state) => (
+                    Act::State(server, state),
+                    Act::State(server, State::Serving),
+                ),
+            };
+            acts.extend(
+                [(at, begins), (end, ends)].map(|(at, act)| (Duration::from_secs_f64(at), act)),
+            );
+            at = end + random.random_range(APART_S[0]..APART_S[1]);
+        }
+    }
+    Scenario {
+        regions: vec![SERVERS],
+        load: 0.05,
+        length,
+        acts,
+        seed,
+        ..Scenario::new("day")
+    }
+}
