@@ -126,7 +126,7 @@ fn client_is_late<T: Tables>(
     tables.with_forward(&packet.key, |entry| {
         let proven = nat::proves_sender(packet, look, entry);
         moved = !nat_way::is_same(&entry.back, &back)
-            && nat_way::may_follow(&entry.back, &back, tables, proven);
+            && nat_way::may_follow(&entry.back, &back, tables, packet.key.family, proven);
         if moved {
             entry.back = back;
         }
@@ -152,7 +152,7 @@ fn backend_is_late<T: Tables>(packet: &Packet, tables: &T, config: &Config) -> u
     let (mut member, mut idle, mut said) = (0, 0, 0);
     tables.with_reverse(&packet.key, |entry| {
         if entry.back.epoch() != config.routers_epoch {
-            entry.back = nat_way::current(&entry.back, tables, config);
+            entry.back = nat_way::current(&entry.back, tables, packet.key.family, config);
             back = entry.back;
         }
         member = entry.member;

@@ -36,25 +36,34 @@ pub(crate) const fn is_same(one: &Back, other: &Back) -> bool {
     (a ^ c) | (one.tags ^ other.tags) | rest as u64 == 0
 }
 
-/// Returns whether answers follow to where a client's packet came from, which is another place than before.
+/// Returns whether answers follow to where a client's packet of a family came from, which is another place than before.
+/// They never go back to a router that another one took over from: packets of its last moments still come.
 #[inline(always)]
-pub(crate) fn may_follow<T: Tables>(known: &Back, new: &Back, tables: &T, proven: bool) -> bool {
-    let same_link = known.tags == new.tags
-        && known.tag_bytes() == new.tag_bytes()
-        && group(tables, known.interface) == group(tables, new.interface);
+pub(crate) fn may_follow<T: Tables>(
+    known: &Back,
+    new: &Back,
+    tables: &T,
+    family: u8,
+    proven: bool,
+) -> bool {
+    let same_link = (known.tags == new.tags)
+        & (known.tag_bytes() == new.tag_bytes())
+        & (group(tables, known.interface) == group(tables, new.interface));
     let same_host = destination(known) == destination(new);
-    if same_link && (same_host || proven) {
-        return true;
-    }
-    let router = tables.router(&router_key(new));
-    let is_router = router.is_some_and(|way| destination(&way) == destination(new));
-    is_router && (same_link || proven)
+    let (is_router, is_replaced) = match tables.router(&router_key(new, family)) {
+        Some(way) => {
+            let is_current = destination(&way) == destination(new);
+            (is_current, !is_current)
+        }
+        None => (false, false),
+    };
+    !is_replaced & ((same_link & (same_host | proven | is_router)) | (is_router & proven))
 }
 
-/// Returns the way on which answers go now, for one that was learned before routers changed.
+/// Returns the way on which answers of a family go now, for one that was learned before routers changed.
 #[inline(always)]
-pub(crate) fn current<T: Tables>(known: &Back, tables: &T, config: &Config) -> Back {
-    let way = tables.router(&router_key(known)).unwrap_or(*known);
+pub(crate) fn current<T: Tables>(known: &Back, tables: &T, family: u8, config: &Config) -> Back {
+    let way = tables.router(&router_key(known, family)).unwrap_or(*known);
     way.looked_up(config.routers_epoch)
 }
 
@@ -78,12 +87,12 @@ const fn destination(way: &Back) -> u64 {
 }
 
 #[inline(always)]
-const fn router_key(way: &Back) -> RouterKey {
+const fn router_key(way: &Back, family: u8) -> RouterKey {
     let [_, _, high, low, ..] = way.tags.to_ne_bytes();
     let vlan = match way.tag_bytes() {
         0 => 0,
         4 => u16::from_be_bytes([high, low]) & 0x0fff,
         _ => UNKNOWN_VLAN,
     };
-    RouterKey::new(way.interface, vlan, destination(way))
+    RouterKey::new(way.interface, vlan, family, destination(way))
 }

@@ -11,11 +11,21 @@ use crate::netns::Namespace;
 
 /// Sends one echo request from a namespace and returns the time until its answer.
 pub fn ping(from: &Namespace, to: IpAddr, timeout: Duration) -> Result<Duration> {
-    from.enter(|| echo(to, timeout))?
+    ping_with(from, to, b"steer", timeout)
+}
+
+/// As [`ping`], with content of its own.
+pub fn ping_with(
+    from: &Namespace,
+    to: IpAddr,
+    content: &[u8],
+    timeout: Duration,
+) -> Result<Duration> {
+    from.enter(|| echo(to, content, timeout))?
         .with_context(|| format!("ping {to} from {}", from.name()))
 }
 
-fn echo(to: IpAddr, timeout: Duration) -> Result<Duration> {
+fn echo(to: IpAddr, content: &[u8], timeout: Duration) -> Result<Duration> {
     let (family, protocol, request, answer) = match to {
         IpAddr::V4(_) => (libc::AF_INET, libc::IPPROTO_ICMP, 8, 0),
         IpAddr::V6(_) => (libc::AF_INET6, libc::IPPROTO_ICMPV6, 128, 129),
@@ -33,14 +43,15 @@ fn echo(to: IpAddr, timeout: Duration) -> Result<Duration> {
     socket.set_read_timeout(Some(timeout))?;
     socket.connect(SocketAddr::new(to, 0))?;
     let start = Instant::now();
-    socket.send(&[request, 0, 0, 0, 0, 0, 0, 1, b's', b't', b'e', b'e', b'r'])?;
-    let mut buffer = [0; 64];
+    socket.send(&[&[request, 0, 0, 0, 0, 0, 0, 1], content].concat())?;
+    let mut buffer = vec![0; content.len() + 64];
     let length = socket.recv(&mut buffer).context("no answer")?;
     let elapsed = start.elapsed();
     ensure!(
-        length == 13 && buffer[0] == answer,
-        "not an echo answer: {:?}",
-        &buffer[..length]
+        buffer[0] == answer && buffer[8..length] == *content,
+        "not an echo answer of {} bytes: {:?}",
+        content.len(),
+        &buffer[..length.min(64)]
     );
     Ok(elapsed)
 }

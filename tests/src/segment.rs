@@ -1,6 +1,9 @@
 //! Links that more than two hosts share.
 
-use std::sync::atomic::{AtomicU8, Ordering::Relaxed};
+use std::sync::{
+    Mutex, PoisonError,
+    atomic::{AtomicU8, Ordering::Relaxed},
+};
 
 use anyhow::Result;
 
@@ -12,8 +15,8 @@ const BRIDGE: &str = "switch";
 
 /// A switch in a namespace of its own, which joins the two ends of a link and whoever else is plugged in.
 pub struct Segment {
-    // Before the namespace of the interface that it is attached to.
-    _pass: Pass,
+    // Before the namespace of the interfaces that they are attached to.
+    passes: Mutex<Vec<Pass>>,
     ports: AtomicU8,
     namespace: Namespace,
 }
@@ -38,7 +41,7 @@ impl Segment {
         let first = plug(&namespace, 0, a)?;
         // Frames that a program sends back where they came from reach only a peer with a program.
         let segment = Self {
-            _pass: Pass::attach(&namespace, &first)?,
+            passes: Mutex::new(vec![Pass::attach(&namespace, &first)?]),
             ports: AtomicU8::new(1),
             namespace,
         };
@@ -54,6 +57,36 @@ impl Segment {
     /// If the devices cannot be made.
     pub fn plug_in(&self, end: End<'_>) -> Result<()> {
         plug(&self.namespace, self.ports.fetch_add(1, Relaxed), end).map(drop)
+    }
+
+    /// Plugs in another host that runs the program under test.
+    ///
+    /// # Errors
+    /// If the devices cannot be made.
+    pub fn plug_in_node(&self, end: End<'_>) -> Result<()> {
+        let port = plug(&self.namespace, self.ports.fetch_add(1, Relaxed), end)?;
+        let pass = Pass::attach(&self.namespace, &port)?;
+        let mut passes = self.passes.lock().unwrap_or_else(PoisonError::into_inner);
+        passes.push(pass);
+        Ok(())
+    }
+
+    /// Has the switch send each frame to all ports, as one that knows no address.
+    ///
+    /// # Errors
+    /// If the switch is gone.
+    pub fn flood(&self) -> Result<()> {
+        let flood = [
+            "ip",
+            "link",
+            "set",
+            BRIDGE,
+            "type",
+            "bridge",
+            "ageing_time",
+            "0",
+        ];
+        self.namespace.run(&flood).map(drop)
     }
 }
 

@@ -110,7 +110,7 @@ fields! {
         heard_ns back sequence;
     NatTimeouts: idle_ms udp_idle_ms opening_ms udp_opening_ms closed_ms;
     Opening: key opened_ms _pad;
-    RouterKey: mac interface _pad;
+    RouterKey: mac interface family;
     Sequence: initial next acknowledged offered;
     Service: key slots_start slots_len flags id limit regions flow_interval classes priority _pad
         flow_burst;

@@ -29,19 +29,24 @@ pub struct RouterKey {
     pub mac: u64,
     /// The interface.
     pub interface: u32,
-    #[doc(hidden)]
-    pub _pad: u32,
+    /// 4 or 6: a router's addresses of each family move by themselves.
+    pub family: u32,
 }
 
 impl RouterKey {
     /// The key of a MAC address in a VLAN of an interface.
     #[inline(always)]
-    pub const fn new(interface: u32, vlan: u16, mac: u64) -> Self {
+    pub const fn new(interface: u32, vlan: u16, family: u8, mac: u64) -> Self {
         Self {
             mac: mac & MAC_BITS | (vlan as u64) << 48,
             interface,
-            _pad: 0,
+            family: family as u32,
         }
+    }
+
+    /// The VLAN; 0 is untagged.
+    pub const fn vlan(&self) -> u16 {
+        (self.mac >> 48) as u16
     }
 }
 

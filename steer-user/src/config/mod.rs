@@ -44,6 +44,7 @@ use std::time::Duration;
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
+use steer_common::abi::Mac;
 
 pub use self::api::{Api, NotPrincipal, Principal, Remote};
 pub(crate) use self::backends::MAX_CAPACITY;
@@ -99,6 +100,10 @@ pub struct Node {
     pub zone: String,
     /// Interfaces that the program is attached to; at least one.
     pub interfaces: Vec<String>,
+    /// MAC addresses of the node besides those that its interfaces show.
+    pub macs: Vec<Mac>,
+    /// Whether frames for any MAC address are steered.
+    pub accept_any_mac: bool,
     /// How it is attached.
     pub xdp_mode: XdpMode,
     /// Where the daemon keeps generations, the journal, and what the operator said.

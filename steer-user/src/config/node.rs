@@ -6,7 +6,7 @@ use std::ops::{Range, RangeInclusive};
 use std::path::PathBuf;
 use std::time::Duration;
 
-use steer_common::abi::{DENIED, NAT_ADDRESSES};
+use steer_common::abi::{DENIED, Mac, NAT_ADDRESSES};
 
 use super::raw::{self, Text};
 use super::read::Single;
@@ -17,6 +17,8 @@ use crate::pki::{Identity, IdentityKind};
 const NAT_PORTS: RangeInclusive<u16> = 20_000..=59_999;
 /// IFNAMSIZ less the terminator.
 const INTERFACE_LEN: usize = 15;
+/// MAC addresses besides those of interfaces. With many more there would be no room for those.
+const MAX_MACS: usize = 64;
 /// Advice for an interface.
 const INTERFACE: &str =
     "name the interface that clients' packets come in by: `ip route` and `ip link` show it";
@@ -59,6 +61,8 @@ pub(super) fn node(raw: raw::Node, report: &mut Report<'_>) -> Node {
         region: raw.region.into_inner(),
         zone: raw.zone,
         interfaces,
+        macs: macs(&raw.macs, report),
+        accept_any_mac: raw.accept_any_mac,
         xdp_mode: raw.xdp_mode,
         state_dir: report.path(raw.state_dir, "/var/lib/steer"),
         socket: report.path(raw.socket, "/run/steer/steer.sock"),
@@ -69,6 +73,51 @@ pub(super) fn node(raw: raw::Node, report: &mut Report<'_>) -> Node {
         generations: report.number(raw.generations.as_ref(), 10, 2..=1000) as usize,
         journal_bytes: u64::from(report.number(raw.journal_mib.as_ref(), 64, 1..=65_536)) << 20,
     }
+}
+
+/// Returns the MAC addresses of a list.
+fn macs(raw: &[Text], report: &mut Report<'_>) -> Vec<Mac> {
+    let mut found: Vec<Mac> = Vec::new();
+    for value in raw {
+        let text = value.get_ref();
+        let todo = "write one like 00:00:5e:00:01:07";
+        let Some(mac) = parse_mac(text) else {
+            report.add(value.span(), format!("{text:?} is not a MAC address"), todo);
+            continue;
+        };
+        if mac[0] & 1 != 0 || mac == [0; 6] {
+            let what = format!("{text} is no address of one host");
+            report.add(value.span(), what, todo);
+        } else if found.contains(&mac) {
+            report.add(
+                value.span(),
+                format!("{text} is there twice"),
+                "remove one of them",
+            );
+        } else if found.len() == MAX_MACS {
+            report.add(
+                value.span(),
+                format!("more than {MAX_MACS} addresses"),
+                "remove some",
+            );
+            break;
+        } else {
+            found.push(mac);
+        }
+    }
+    found
+}
+
+/// Parses six bytes of hexadecimal digits with colons between them.
+fn parse_mac(text: &str) -> Option<Mac> {
+    let mut mac = Mac::default();
+    let mut parts = text.split(':');
+    for byte in &mut mac {
+        let part = parts.next()?;
+        let is_hex = part.len() == 2 && part.bytes().all(|digit| digit.is_ascii_hexdigit());
+        *byte = u8::from_str_radix(part, 16).ok().filter(|_| is_hex)?;
+    }
+    parts.next().is_none().then_some(mac)
 }
 
 /// Checks that a certificate can carry name and region.

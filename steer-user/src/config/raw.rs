@@ -23,6 +23,13 @@ pub(super) struct Node {
     pub zone: String,
     /// Interfaces that clients' packets come in by and, in mode nat, backends' answers.
     pub interfaces: Spanned<Vec<Text>>,
+    /// MAC addresses of this node besides those of its interfaces and of the devices upon them, like a virtual router's
+    /// that no device has. Frames for others pass.
+    #[serde(default)]
+    pub macs: Vec<Text>,
+    /// Whether frames for any MAC address are steered, broadcast included: false.
+    #[serde(default)]
+    pub accept_any_mac: bool,
     /// How the program is attached.
     #[serde(default)]
     pub xdp_mode: XdpMode,

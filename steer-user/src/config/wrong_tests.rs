@@ -295,6 +295,27 @@ const WRONG: &[Wrong] = &[
     ),
     (
         "[\"eth0\", \"eth1\"]",
+        "[\"eth0\"]\nmacs = [\"00:00:5e:00:01\"]",
+        5,
+        "\"00:00:5e:00:01\" is not a MAC address",
+        "00:00:5e:00:01:07",
+    ),
+    (
+        "[\"eth0\", \"eth1\"]",
+        "[\"eth0\"]\nmacs = [\"01:00:5e:00:00:12\"]",
+        5,
+        "01:00:5e:00:00:12 is no address of one host",
+        "00:00:5e:00:01:07",
+    ),
+    (
+        "[\"eth0\", \"eth1\"]",
+        "[\"eth0\"]\nmacs = [\"02:00:00:00:0A:01\", \"02:00:00:00:0a:01\"]",
+        5,
+        "02:00:00:00:0a:01 is there twice",
+        "remove one of them",
+    ),
+    (
+        "[\"eth0\", \"eth1\"]",
         "[\"eth0\", 1]",
         4,
         "an entry of `interfaces` is 1",

@@ -12,8 +12,10 @@ use tracing::{info, warn};
 
 use super::run::{Daemon, targets};
 use crate::{
-    config::{Config, XdpMode},
-    dataplane::{Attacher, Changes, Dataplane as _, Device, KernelMaps, Way},
+    config::{Config, Node, XdpMode},
+    dataplane::{
+        Attacher, Changes, Dataplane as _, Device, FrameFilter, KernelMaps, OwnLinks, Way,
+    },
 };
 
 /// Changes of links come in flocks; one look answers them all.
@@ -36,8 +38,11 @@ pub struct Attachment {
 pub(super) fn attach(
     attacher: &mut Attacher,
     maps: &mut KernelMaps,
+    own_links: &mut OwnLinks,
     config: &Config,
 ) -> Result<Vec<Attachment>> {
+    // Before the first packet: where the program does not know its addresses yet it takes no frame.
+    refresh_own_links(own_links, maps, &frame_filter(&config.node), 0);
     // A name that is wrong shows before anything is attached.
     for interface in &config.node.interfaces {
         add_ports(maps, &Device::find(interface)?)?;
@@ -54,6 +59,27 @@ pub(super) fn attach(
         }
     }
     Ok(attached)
+}
+
+/// Writes what packets have to know of interfaces. `event` counts the events of interfaces.
+fn refresh_own_links(
+    own_links: &mut OwnLinks,
+    maps: &mut KernelMaps,
+    filter: &FrameFilter,
+    event: u64,
+) {
+    if let Err(error) = own_links.refresh(maps, filter, event) {
+        let error = format!("{error:#}");
+        warn!(error, "cannot keep the MAC addresses of this node current");
+    }
+}
+
+fn frame_filter(node: &Node) -> FrameFilter {
+    FrameFilter {
+        interfaces: node.interfaces.clone(),
+        macs: node.macs.clone(),
+        accepts_any: node.accept_any_mac,
+    }
 }
 
 fn attach_to(attacher: &mut Attacher, interface: &str, generic: bool) -> Result<Attachment> {
@@ -107,6 +133,8 @@ impl Daemon {
     /// Pins again what was removed, and attaches to interfaces that came back, be it another one with the same name
     /// or the same one renamed away and back.
     pub(super) fn watch_interfaces(&mut self) {
+        // Before one that came back is attached to.
+        self.refresh_own_links();
         let mut changed = false;
         let unpinned = match self.attacher.repin() {
             Ok(0) => None,
@@ -168,6 +196,13 @@ impl Daemon {
             self.targets.send_replace(targets(self.controller.config()));
         }
         self.refresh_icmp_sources();
+    }
+
+    fn refresh_own_links(&mut self) {
+        let event = self.link_events.borrow().links;
+        let filter = frame_filter(&self.controller.config().node);
+        let maps = &mut self.controller.dataplane;
+        refresh_own_links(&mut self.own_links, maps, &filter, event);
     }
 
     fn refresh_icmp_sources(&mut self) {

@@ -31,6 +31,7 @@ mod ready;
 mod recorder;
 mod regions;
 mod replay;
+mod routers;
 mod run;
 mod said;
 mod seeds;

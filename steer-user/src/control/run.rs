@@ -25,7 +25,7 @@ use super::{
     meters::Turn,
     probing::{Confirmed, Probing},
     recorder::Recorder,
-    seeds, status,
+    routers, seeds, status,
     trace::{Trace, TraceReply, TraceRequest},
     ways,
     weights::Weights,
@@ -33,7 +33,8 @@ use super::{
 use crate::{
     config::Config,
     dataplane::{
-        Attacher, IcmpSources, KernelMaps, MapMemory, Neighbours, Sizes, Xdp, interface_index,
+        Attacher, Changes, Dataplane as _, IcmpSources, KernelMaps, MapMemory, Neighbours,
+        OwnLinks, Sizes, Xdp, interface_index,
     },
     explain::{Explanation, Question},
     generations::{Started, Store},
@@ -166,7 +167,8 @@ pub async fn run(setup: Setup, xdp: Xdp, commands: mpsc::Receiver<Command>) -> R
     let sizes = xdp.sizes();
     let (mut attacher, mut maps) = xdp.into_parts();
     seeds::initialize(&config.node, &mut maps)?;
-    let attached = interfaces::attach(&mut attacher, &mut maps, &config)?;
+    let mut own_links = OwnLinks::default();
+    let attached = interfaces::attach(&mut attacher, &mut maps, &mut own_links, &config)?;
     attacher.settle()?;
     let trial = store.standing().and_then(|standing| standing.trial.clone());
     let deadline = trial
@@ -192,6 +194,7 @@ pub async fn run(setup: Setup, xdp: Xdp, commands: mpsc::Receiver<Command>) -> R
     listener(controller.config());
     meters.configured(controller.config());
     let neighbours = Neighbours::new()?;
+    let link_events = neighbours.changes();
     let links = interfaces::changes(neighbours.changes());
     let fingerprint = started.document.fingerprint();
     let fallback = fallback(
@@ -203,6 +206,13 @@ pub async fn run(setup: Setup, xdp: Xdp, commands: mpsc::Receiver<Command>) -> R
     let (reload, reloaded) = mpsc::channel(1);
     let (tell_way, ways) = mpsc::channel(64);
     let (followers, followed) = watch::channel(targets(controller.config()));
+    let (tell_routers, routers) = mpsc::channel(1);
+    tokio::spawn(routers::follow(
+        neighbours.clone(),
+        followed.clone(),
+        controller.dataplane.routers(),
+        tell_routers,
+    ));
     tokio::spawn(ways::follow(neighbours, followed, tell_way));
     let (measured, measurements) = mailbox(MEASUREMENTS);
     let (confirm, confirmed) = mpsc::channel(CONFIRMATIONS);
@@ -223,6 +233,8 @@ pub async fn run(setup: Setup, xdp: Xdp, commands: mpsc::Receiver<Command>) -> R
         attacher,
         attached,
         icmp_sources: IcmpSources::default(),
+        own_links,
+        link_events,
         trace: Trace::new(),
         sizes,
         targets: followers,
@@ -245,6 +257,7 @@ pub async fn run(setup: Setup, xdp: Xdp, commands: mpsc::Receiver<Command>) -> R
             unsaved: None,
         },
     };
+    let ways = (ways, routers);
     daemon.run(commands, ways, links, reloaded, confirmed).await
 }
 
@@ -290,6 +303,9 @@ pub(super) struct Daemon {
     /// Interfaces of the configuration, in its order.
     pub(super) attached: Vec<Attachment>,
     pub(super) icmp_sources: IcmpSources,
+    pub(super) own_links: OwnLinks,
+    /// Counts events of interfaces.
+    pub(super) link_events: watch::Receiver<Changes>,
     pub(super) trace: Trace,
     /// Entries of the tables of flows.
     pub(super) sizes: Sizes,
@@ -312,7 +328,7 @@ impl Daemon {
     async fn run(
         mut self,
         mut commands: mpsc::Receiver<Command>,
-        mut ways: mpsc::Receiver<ways::Way>,
+        (mut ways, mut routers): (mpsc::Receiver<ways::Way>, mpsc::Receiver<routers::Ways>),
         mut links: mpsc::Receiver<()>,
         mut reloaded: mpsc::Receiver<Result<Prepared, ConfigureError>>,
         mut confirmed: mpsc::Receiver<Confirmed>,
@@ -345,6 +361,10 @@ impl Daemon {
                 Some((name, way)) = ways.recv() => {
                     begun = Instant::now();
                     (Turn::Way, self.controller.set_way(&name, way))
+                }
+                Some(routers) = routers.recv() => {
+                    begun = Instant::now();
+                    (Turn::Way, self.controller.dataplane.set_routers(&routers))
                 }
                 Some(command) = commands.recv() => {
                     begun = Instant::now();

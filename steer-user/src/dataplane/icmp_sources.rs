@@ -4,16 +4,16 @@
 use std::{
     collections::{BTreeMap, BTreeSet, HashMap},
     net::IpAddr,
-    thread,
 };
 
-use anyhow::{Context as _, Result, anyhow};
-use futures_util::TryStreamExt as _;
+use anyhow::{Context as _, Result};
 use nix::ifaddrs::getifaddrs;
-use rtnetlink::packet_route::link::{InfoData, InfoVlan, LinkAttribute, LinkInfo, LinkMessage};
 use steer_common::abi::{IcmpSource, LinkKey};
 
-use super::KernelMaps;
+use super::{
+    KernelMaps,
+    links::{Link, links},
+};
 
 /// Keeps the kernel's copy of the addresses current.
 #[derive(Debug, Default)]
@@ -24,17 +24,6 @@ pub struct IcmpSources {
 
 /// Addresses by the names of interfaces.
 type Addresses = BTreeMap<String, Vec<IpAddr>>;
-
-/// An interface as far as it concerns addresses.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-struct Link {
-    index: u32,
-    name: String,
-    /// The bond or bridge that it belongs to.
-    controller: Option<u32>,
-    /// Of a VLAN device: the device below, and the VLAN.
-    vlan: Option<(u32, u16)>,
-}
 
 impl IcmpSources {
     /// Writes the addresses of the interfaces that the program is attached to, if anything has changed.
@@ -137,58 +126,6 @@ fn addresses() -> Result<Addresses> {
         of_interface.extend(address);
     }
     Ok(found)
-}
-
-/// Asks on a thread of its own, which has the network namespace of this one: this one may be in the midst of
-/// asynchronous code.
-fn links() -> Result<Vec<Link>> {
-    let ask = || -> Result<Vec<Link>> {
-        let runtime = tokio::runtime::Builder::new_current_thread()
-            .enable_all()
-            .build()?;
-        runtime.block_on(async {
-            let (connection, handle, _) =
-                rtnetlink::new_connection().context("cannot open a netlink socket")?;
-            tokio::spawn(connection);
-            let messages: Vec<LinkMessage> = handle.link().get().execute().try_collect().await?;
-            Ok(messages.into_iter().map(Link::of).collect())
-        })
-    };
-    thread::scope(|scope| {
-        let asked = scope.spawn(ask).join();
-        asked.unwrap_or_else(|_| Err(anyhow!("the thread has failed")))
-    })
-}
-
-impl Link {
-    fn of(message: LinkMessage) -> Self {
-        let mut link = Self {
-            index: message.header.index,
-            ..Self::default()
-        };
-        let (mut below, mut vlan) = (None, None);
-        for attribute in message.attributes {
-            match attribute {
-                LinkAttribute::IfName(name) => link.name = name,
-                LinkAttribute::Controller(index) => link.controller = Some(index),
-                LinkAttribute::Link(index) => below = Some(index),
-                LinkAttribute::LinkInfo(infos) => vlan = infos.iter().find_map(vlan_of),
-                _ => {}
-            }
-        }
-        link.vlan = below.zip(vlan);
-        link
-    }
-}
-
-fn vlan_of(info: &LinkInfo) -> Option<u16> {
-    let LinkInfo::Data(InfoData::Vlan(parts)) = info else {
-        return None;
-    };
-    parts.iter().find_map(|part| match part {
-        InfoVlan::Id(id) => Some(*id),
-        _ => None,
-    })
 }
 
 #[cfg(test)]

@@ -311,10 +311,6 @@ impl KernelMaps {
         unsafe { AtomicU16::from_ptr(&raw mut (*config).routers_epoch) }
     }
 
-    fn routers(&self) -> BTreeMap<RouterKey, Back> {
-        self.routers.iter().flatten().collect()
-    }
-
     fn active(&self) -> &AtomicU32 {
         let config = self.config.at(0).as_ptr();
         // SAFETY: a field of a valid element.
@@ -501,8 +497,12 @@ impl Dataplane for KernelMaps {
             return Ok(());
         }
         // Frames for whomever are taken while the table changes, for a moment.
-        self.mac_seed().store(0, Ordering::SeqCst);
+        let before = self.mac_seed().swap(0, Ordering::SeqCst);
         if let Some(table) = table? {
+            // A packet may still be looking by the seed of before.
+            if before != 0 {
+                thread::sleep(GRACE);
+            }
             for (place, mac) in (0..).zip(&table.places) {
                 self.own_macs.set(place, *mac);
             }
@@ -529,6 +529,10 @@ impl Dataplane for KernelMaps {
                 self.interfaces.set(place, interface);
             }
         }
+    }
+
+    fn routers(&self) -> BTreeMap<RouterKey, Back> {
+        self.routers.iter().flatten().collect()
     }
 
     fn set_routers(&mut self, routers: &BTreeMap<RouterKey, Back>) -> Result<()> {

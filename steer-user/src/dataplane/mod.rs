@@ -9,17 +9,20 @@ mod decap;
 mod device;
 mod footprint;
 mod gate;
+mod gateways;
 mod host;
 mod icmp_sources;
 mod insist;
 mod kept;
 mod kernel;
 mod kernel_maps;
+mod links;
 mod mapped;
 mod memory;
 mod memory_use;
 mod neighbours;
 mod object;
+mod own_links;
 mod own_macs;
 mod perfect_hash;
 mod pin_lock;
@@ -42,6 +45,7 @@ pub use classes::{Class, check_classes};
 pub use decap::{Decap, set_up as set_up_decap};
 pub use device::{Attached, Device, Way};
 pub(crate) use footprint::TRIE_ENTRY;
+pub use gateways::{Gateway, Path, Prefix};
 pub use host::{HostTables, Missed};
 pub use icmp_sources::IcmpSources;
 pub use kernel::{OLDEST_KERNEL, UPGRADE, check_kernel};
@@ -50,6 +54,8 @@ pub use memory::Memory;
 pub use memory_use::MapMemory;
 pub use neighbours::{Changes, Links, Neighbours, Route};
 pub use object::{bench_object, decap_object, object, trace_object};
+pub(crate) use own_links::mac_text;
+pub use own_links::{FrameFilter, OwnLinks};
 pub use own_macs::OwnMacs;
 pub use perfect_hash::{PerfectHash, build as build_perfect_hash};
 pub use pin_lock::PinLock;
@@ -146,6 +152,11 @@ pub trait Dataplane: Send {
     /// Replaces what packets know of interfaces. Of two that share a place the first one is known.
     fn set_interfaces(&mut self, interfaces: &[Interface]) {
         let _ = interfaces;
+    }
+
+    /// Returns the ways to routers.
+    fn routers(&self) -> BTreeMap<RouterKey, Back> {
+        BTreeMap::new()
     }
 
     /// Replaces the ways to routers. What differs from before is looked up anew by the flows that it concerns.

@@ -34,6 +34,8 @@ pub struct Changes {
     pub neighbours: u64,
     /// All else: links, routes, and what was lost because too much was told at once.
     pub others: u64,
+    /// Of those, all but routes.
+    pub links: u64,
 }
 
 impl Changes {
@@ -42,7 +44,13 @@ impl Changes {
             NetlinkPayload::InnerMessage(
                 RouteNetlinkMessage::NewNeighbour(_) | RouteNetlinkMessage::DelNeighbour(_),
             ) => self.neighbours += 1,
-            _ => self.others += 1,
+            NetlinkPayload::InnerMessage(
+                RouteNetlinkMessage::NewRoute(_) | RouteNetlinkMessage::DelRoute(_),
+            ) => self.others += 1,
+            _ => {
+                self.others += 1;
+                self.links += 1;
+            }
         }
     }
 }
@@ -101,6 +109,16 @@ impl Neighbours {
     /// # Errors
     /// If the kernel does not say.
     pub async fn links(&self) -> Result<Links<'_>> {
+        Ok(Links {
+            socket: self,
+            macs: self.macs().await?,
+            devices: HashMap::new(),
+            reply_interfaces: HashMap::new(),
+        })
+    }
+
+    /// Returns the MAC addresses of neighbours by interface and address.
+    pub(super) async fn macs(&self) -> Result<HashMap<(u32, IpAddr), Mac>> {
         let mut macs = HashMap::new();
         for version in [IpVersion::V4, IpVersion::V6] {
             let mut all = self.handle.neighbours().get().set_family(version).execute();
@@ -108,12 +126,11 @@ impl Neighbours {
                 macs.extend(known(neighbour));
             }
         }
-        Ok(Links {
-            socket: self,
-            macs,
-            devices: HashMap::new(),
-            reply_interfaces: HashMap::new(),
-        })
+        Ok(macs)
+    }
+
+    pub(super) const fn handle(&self) -> &Handle {
+        &self.handle
     }
 
     /// What the kernel's routing says of an address.
@@ -361,7 +378,7 @@ impl Device {
 }
 
 /// Makes the kernel look for a neighbour, by a datagram of no bytes.
-fn find_out(address: IpAddr, interface: u32) {
+pub(super) fn find_out(address: IpAddr, interface: u32) {
     // Whatever goes wrong here shows in the neighbour never being found.
     let _ = send_nothing(address, interface);
 }

@@ -31,16 +31,17 @@ use std::{
 use anyhow::{Context as _, Result, ensure};
 use serde::Serialize;
 
+pub use self::{
+    raw::Raw,
+    streams::{ConnectionState, Connections, Streams},
+    verdicts::{out_by_journal, out_by_status},
+};
 use self::{
     raw::{Segment, Sniffer},
     requests::Requests,
     site::{Attacker, ECHO, QUIC, Requirements, Site},
     turn::AttackRun,
     verdicts::Verdicts,
-};
-pub use self::{
-    streams::{ConnectionState, Connections, Streams},
-    verdicts::{out_by_journal, out_by_status},
 };
 use crate::{
     fleet::binary,

@@ -23,14 +23,14 @@ const LOOK_MS: i32 = 50;
 
 /// A packet socket of one interface.
 #[derive(Debug)]
-pub(super) struct Raw(OwnedFd);
+pub struct Raw(OwnedFd);
 
 impl Raw {
     /// Opens a socket that sends frames from an interface, whatever they say.
     ///
     /// # Errors
     /// Without root, or if there is no such interface.
-    pub(super) fn sender(namespace: &Namespace, interface: &str) -> Result<Self> {
+    pub fn sender(namespace: &Namespace, interface: &str) -> Result<Self> {
         Self::open(namespace, interface, 0)
     }
 
@@ -64,7 +64,7 @@ impl Raw {
     ///
     /// # Errors
     /// If the interface is gone.
-    pub(super) fn send(&self, frame: &[u8]) -> Result<()> {
+    pub fn send(&self, frame: &[u8]) -> Result<()> {
         // SAFETY: the frame's bytes are readable for its length.
         let sent = unsafe {
             libc::send(

@@ -276,6 +276,9 @@ impl Fixture {
         host.dscp_tables = snapshot.dscp_tables;
         host.limits = snapshot.limits;
         host.icmp_sources = snapshot.icmp_sources;
+        host.own_macs = snapshot.own_macs;
+        host.interfaces = snapshot.interfaces;
+        host.routers = snapshot.routers;
     }
 
     /// A service as it was set.

@@ -222,7 +222,7 @@ fn an_error_about_a_flow_whose_backend_is_down_is_not_answered_with_a_reset() {
 }
 
 /// The answer to a packet that is too big.
-fn too_big(packet: &Packet, mtu: u32) -> Vec<u8> {
+pub(crate) fn too_big(packet: &Packet, mtu: u32) -> Vec<u8> {
     let addresses = [packet.destination, packet.source];
     let (kind, protocol) = if packet.source.is_ipv4() {
         ([3, 4], 1)

@@ -2,7 +2,7 @@
 //! this needs root.
 //!
 //! Where to look for a case: `parse` for headers and lengths, `encap`, `modes` and `decap` for what is around a
-//! packet, `segments` for what anybody can send into a connection, `nat`, `lifetime`, `ports`, `sweep` and `passive` for rewritten addresses, `icmp` and
+//! packet, `segments` for what anybody can send into a connection, `routers` for ways back to clients, `nat`, `lifetime`, `ports`, `sweep` and `passive` for rewritten addresses, `icmp` and
 //! `fragments` for those, `flows` for slots, members' states and resets, `memory` for what floods and changes leave
 //! alone, `quic`, `quic_handshakes` and `quic_ids` for QUIC, `admission` and `classes` for who may come and where to, `agree` for all of it at random.
 
@@ -29,6 +29,7 @@ mod ports;
 mod quic;
 mod quic_handshakes;
 mod quic_ids;
+mod routers;
 mod segments;
 mod strangers;
 mod sweep;

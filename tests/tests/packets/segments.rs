@@ -18,7 +18,7 @@ use crate::{
 const MEMBER: u16 = 5;
 
 /// A connection that is established, on the only port.
-fn opened() -> Fixture {
+pub(crate) fn opened() -> Fixture {
     let mut fixture = with_one_port();
     let syn = tcp(true, SYN);
     forward(&mut fixture, &syn, MEMBER);

@@ -356,14 +356,16 @@ impl Daemon {
         let now = Instant::now();
         let done = self.controller.reconfigure(config, now).and_then(|()| {
             let config = self.controller.config().clone();
-            attach(&mut self.attacher, &mut self.controller.dataplane, &config)
+            let maps = &mut self.controller.dataplane;
+            attach(&mut self.attacher, maps, &mut self.own_links, &config)
         });
         let attached = match done {
             Ok(attached) => attached,
             Err(error) => {
                 probers.into_iter().for_each(|prober| prober.abort());
                 let back = self.controller.reconfigure(before.clone(), now);
-                let attached = attach(&mut self.attacher, &mut self.controller.dataplane, &before);
+                let maps = &mut self.controller.dataplane;
+                let attached = attach(&mut self.attacher, maps, &mut self.own_links, &before);
                 match back.and(attached) {
                     Ok(attached) => self.attached = attached,
                     Err(error) => error!(error = format!("{error:#}"), "cannot go back either"),
