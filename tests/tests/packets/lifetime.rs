@@ -256,13 +256,20 @@ fn answers_follow_the_way_that_the_client_takes() {
     let syn = tcp(true, SYN);
     let port = forward(&mut fixture, &syn, 5);
     back(&mut fixture, &answer(&syn, 5, port, SYN | ACK), &syn);
-    // Another router, and another VLAN.
+    // Another router of the same VLAN: the segment proves that its sender sees the connection.
     let moved = Packet {
         macs: [NODE_MAC, [2, 0xc, 9, 9, 9, 9]],
-        tags: vec![(0x8100, 30)],
         ..tcp(true, ACK)
     };
     forward(&mut fixture, &moved, 5);
+    back(&mut fixture, &answer(&syn, 5, port, ACK), &moved);
+    // In another VLAN only to a router that is known there.
+    let elsewhere = Packet {
+        macs: [NODE_MAC, [2, 0xc, 8, 8, 8, 8]],
+        tags: vec![(0x8100, 30)],
+        ..tcp(true, ACK)
+    };
+    forward(&mut fixture, &elsewhere, 5);
     back(&mut fixture, &answer(&syn, 5, port, ACK), &moved);
 }
 
