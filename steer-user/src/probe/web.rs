@@ -73,9 +73,11 @@ fn broken(error: &io::Error) -> ProbeFailure {
 
 /// Tries a TCP connection, to confirm or contradict what packets look like.
 pub async fn confirm(address: SocketAddr, limit: Duration) -> Outcome {
-    // Closed in order: Python servers print a traceback for a reset.
     match tcp(address, limit).await {
-        Ok(_) => Outcome::Connected,
+        Ok(stream) => {
+            close_in_order(stream);
+            Outcome::Connected
+        }
         Err(ProbeFailure::ConnectionRefused) => Outcome::Refused,
         Err(ProbeFailure::Local(_)) => Outcome::NotTried,
         Err(_) => Outcome::NoAnswer,

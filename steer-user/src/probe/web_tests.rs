@@ -214,7 +214,12 @@ async fn what_serves_is_asked_on_one_connection_and_its_status_counts() {
 
         server.task.abort();
         until(&mut rx, |o| {
-            matches!(o, Err(ProbeFailure::Refused(_) | ProbeFailure::Timeout))
+            matches!(
+                o,
+                Err(ProbeFailure::Refused(_)
+                    | ProbeFailure::ConnectionRefused
+                    | ProbeFailure::Timeout)
+            )
         })
         .await;
     }
@@ -268,7 +273,10 @@ async fn tcp_is_whether_it_connects() {
     let mut rx = probe(address, "tcp:?", anyone());
     next(&mut rx).await.unwrap();
     drop(listener);
-    until(&mut rx, |o| matches!(o, Err(ProbeFailure::Refused(_)))).await;
+    until(&mut rx, |o| {
+        matches!(o, Err(ProbeFailure::ConnectionRefused))
+    })
+    .await;
 }
 
 #[tokio::test]
