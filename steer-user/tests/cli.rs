@@ -107,7 +107,7 @@ fn config_check_tells_all_that_is_wrong() {
     let said = stderr(&output);
     assert_eq!(output.status.code(), Some(3));
     let file = file.display();
-    let (verdict, lines) = said.trim_end().rsplit_once('\n').unwrap();
+    let (lines, verdict) = said.trim_end().rsplit_once('\n').unwrap();
     assert_eq!(verdict, format!("{file}: not good: 3 mistakes"));
     let lines: Vec<_> = lines.lines().collect();
     // The interface, and the pool that service and class name.
