@@ -259,11 +259,11 @@ fn values_of_variables_and_private_keys_are_told_nowhere() {
             "address = \"${TOKEN}",
             "is not an IP address",
         ),
-        ("mode = \"nat\"", "mode = \"${TOKEN}\"", "unknown variant"),
+        ("mode = \"nat\"", "mode = \"${TOKEN}\"", "`mode` cannot be"),
         (
             "mode = \"nat\"",
             "mode = \"nat\"\ncapacity = \"${TOKEN}\"",
-            "invalid type",
+            "`capacity` is the text",
         ),
         (
             "slow_start = \"0s\"",

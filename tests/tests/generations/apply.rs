@@ -112,14 +112,14 @@ fn a_window_that_runs_out_reverts_and_a_confirmation_keeps() {
         "{error:#}"
     );
 
-    // The window outlives the daemon.
-    apply(&fleet, &lone, &["--confirm-within", "4s"]).unwrap();
+    // The window outlives the daemon, and is longer than a start takes.
+    apply(&fleet, &lone, &["--confirm-within", "15s"]).unwrap();
     fleet.kill_daemon();
     fleet.start_daemon().unwrap();
     wait_for_status(&fleet);
     assert_eq!(generation(&fleet), 3);
     assert!(!fleet.status().unwrap()["confirm_by"].is_null());
-    wait(SOON, "it is taken back", || Ok(generation(&fleet) == 1)).unwrap();
+    wait(3 * SOON, "it is taken back", || Ok(generation(&fleet) == 1)).unwrap();
 
     // It ends while no daemon is there, too.
     apply(&fleet, &lone, &["--confirm-within", "1s"]).unwrap();

@@ -32,6 +32,8 @@ fn at_its_limit_a_member_is_hot_in_the_very_next_packet() {
     assert_eq!(fixture.in_flight(5), 1);
     // The same connection again, and what follows in it, is no other one.
     assert_eq!(forward(&mut fixture, &tcp(1, SYN), 5), first);
+    let accepted = answer(&tcp(1, SYN), 5, first, SYN | ACK);
+    back(&mut fixture, &accepted, &tcp(1, SYN));
     forward(&mut fixture, &tcp(2, SYN), 5);
     assert_eq!(fixture.in_flight(5), 2);
     forward(&mut fixture, &tcp(3, SYN), 6);
