@@ -51,7 +51,7 @@ fn what_is_reckoned_for_each_map_is_what_the_kernel_counts() {
 /// The tables hold whatever the configuration says, so that a hundred services with a hundred backends
 /// each take no more than an empty one.
 #[test]
-fn without_nat_sixty_four_mib_are_enough() {
+fn without_nat_sixty_six_mib_are_enough() {
     let xdp = Xdp::open(&OpenOptions {
         bpffs: None,
         sizes: NO_NAT,
@@ -59,7 +59,7 @@ fn without_nat_sixty_four_mib_are_enough() {
     .unwrap();
     let counted = xdp.memory().unwrap();
     let all: u64 = counted.iter().map(|map| map.bytes).sum();
-    assert!(all <= 64 << 20, "{all} bytes: {counted:#?}");
+    assert!(all <= 66 << 20, "{all} bytes: {counted:#?}");
 }
 
 fn flow(number: u16) -> (FlowKey, NatForward, FlowKey, NatReverse) {

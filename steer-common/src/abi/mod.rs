@@ -84,7 +84,7 @@ pub const NEW_FLOWS: u32 = 1 << 15;
 pub const NAT_FLOWS: u32 = 1 << 18;
 /// Of those, flows whose client has not gone on after an answer, over all CPUs; newer ones push out
 /// older ones.
-pub const OPENINGS: u32 = 46 * 1024;
+pub const OPENINGS: u32 = 56 * 1024;
 /// Source addresses for `nat` of one family. IPv4 addresses come first in the map, then IPv6.
 pub const NAT_ADDRESSES: u32 = 64;
 /// Packets whose fragments are followed at a time.
