@@ -185,6 +185,7 @@ fn entries_are_converted_field_by_field() {
     // What a daemon leaves that was killed before the change is no more than a copy, and made anew.
     let gate = Pins::new(bpffs.path()).map(maps::GATE);
     std::mem::forget(Xdp::open(&options(bpffs.path())).unwrap());
+    unlock(&bpffs.path().join("steer"));
     assert!(gate.exists());
 
     let flows = Map::HashMap(MapData::from_pin(folder.join(maps::FLOWS)).unwrap());
@@ -237,6 +238,17 @@ fn entries_are_converted_field_by_field() {
         seen: 1,
     };
     assert_eq!(kernel.slots(5..6), [slot]);
+}
+
+/// Releases the locks that this process holds on a folder, as the kernel does for one that is killed.
+fn unlock(folder: &Path) {
+    for entry in std::fs::read_dir("/proc/self/fd").unwrap().flatten() {
+        if std::fs::read_link(entry.path()).is_ok_and(|path| path == folder) {
+            let fd: i32 = entry.file_name().to_str().unwrap().parse().unwrap();
+            // SAFETY: flock takes any number, and touches no memory.
+            unsafe { libc::flock(fd, libc::LOCK_UN) };
+        }
+    }
 }
 
 #[test]
