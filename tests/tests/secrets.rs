@@ -307,7 +307,10 @@ fn values_of_variables_and_private_keys_are_told_nowhere() {
         &["doctor", "--config", &path],
     ] {
         let said = told.says(command);
-        assert!(said.contains("no certificate in it"), "{said}");
+        assert!(
+            said.contains("a private key, and not a certificate"),
+            "{said}"
+        );
     }
     told.says(&["config", "check", &key]);
     told.asked(&["config", "apply", &key]);
