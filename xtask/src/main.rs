@@ -7,6 +7,7 @@ mod demo;
 mod dist;
 mod docs;
 mod fuzz;
+mod language;
 mod llama;
 mod programs;
 mod python;
@@ -78,6 +79,8 @@ enum Task {
         #[arg(long, default_value_t = 60)]
         seconds: u64,
     },
+    /// Check doc comments and messages against the language rules of CONTRIBUTING.
+    Language,
     /// Build the programs that tests start.
     Programs,
     /// Install what building and testing need; safe to run again.
@@ -120,6 +123,7 @@ fn main() -> Result<()> {
             seed,
             seconds,
         } => fuzz::run(packets, seed, seconds),
+        Task::Language => language::run(),
         Task::Programs => programs::run(),
         Task::Setup => setup::run(),
         Task::Sim { arguments } => sim::run(&arguments),

@@ -5,7 +5,7 @@ use std::process::{Command, Stdio};
 use anyhow::{Context, Result};
 
 use crate::{
-    llama, programs, python,
+    language, llama, programs, python,
     run::{as_root_env, cargo, check, is_root, repository},
     setup,
     tool::Tool,
@@ -19,9 +19,10 @@ const CARGO_DENY: Tool = Tool {
 /// What is run, with its name.
 type Step = (&'static str, fn() -> Result<()>);
 
-const STEPS: [Step; 13] = [
+const STEPS: [Step; 14] = [
     ("format", format),
     ("format of steer-ebpf", format_ebpf),
+    ("language", language::run),
     ("clippy", clippy),
     ("documentation", documentation),
     ("cargo-deny", install_cargo_deny),
