@@ -129,8 +129,8 @@ fn cargo(toolchain: &Toolchain, ebpf: &Path, target_dir: &Path) -> Command {
     command
 }
 
-/// Whether a variable describes the outer build (or its compiler) and would mislead the inner one.
-/// Cargo's own settings, such as its home, registries and proxies, stay.
+/// Returns whether a variable describes the outer build (or its compiler) and would mislead the
+/// inner one. Cargo's own settings, such as its home, registries and proxies, stay.
 fn is_inherited(name: &str) -> bool {
     const KEPT: [&str; 6] = [
         "CARGO_HOME",

@@ -46,8 +46,9 @@ pub(crate) fn refusal<T: Tables>(
     }
 }
 
-/// Whether a client's source may open one more flow now. One that is not known, or was pushed out by
-/// others, has saved up its burst; one that cannot be noted is let in, as the limit of all is left.
+/// Returns whether a client's source may open one more flow now. One that is not known, or was
+/// pushed out by others, has saved up its burst; one that cannot be noted is let in, as the limit
+/// of all is left.
 #[inline(always)]
 fn source_takes_flow<T: Tables>(packet: &Packet, tables: &T, service: &Service) -> bool {
     let Some(limit) = tables.source_limit(service.limit) else {

@@ -139,7 +139,7 @@ fn of_bytes<F: Frame>(frame: &F, at: usize, len: usize) -> Option<Sum> {
     Some(sum)
 }
 
-/// Whether the checksum of a whole TCP segment is right (RFC 9293 section 3.1).
+/// Returns whether the checksum of a whole TCP segment is right (RFC 9293 section 3.1).
 #[inline(always)]
 pub(crate) fn is_tcp_right<F: Frame>(frame: &F, packet: &Packet) -> bool {
     let headers = packet.transport.wrapping_sub(packet.network);

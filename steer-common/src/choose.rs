@@ -239,7 +239,7 @@ fn remember<T: Tables>(packet: &Packet, tables: &T, slot: u32, member: u16, open
     true
 }
 
-/// Whether a service takes only so many new flows.
+/// Returns whether a service takes only so many new flows.
 #[inline(always)]
 const fn is_limited(service: &Service) -> bool {
     service.flags & service_flags::SHEDS != 0 || service.limit != 0 || service.flow_interval != 0
@@ -376,14 +376,14 @@ fn pick<'t, T: Tables>(
     takes_first.then_some((slot.first, first))
 }
 
-/// Whether a member is in a region that the service may be served from. What the tables say
+/// Returns whether a member is in a region that the service may be served from. What the tables say
 /// otherwise does not matter.
 #[inline(always)]
 pub(crate) const fn may_serve(service: &Service, member: &Member) -> bool {
     member.region < REGIONS && service.regions >> (member.region & 0x3f) & 1 != 0
 }
 
-/// Whether a member would take new flows, were it not for its region.
+/// Returns whether a member would take new flows, were it not for its region.
 #[inline(always)]
 fn is_outside<T: Tables>(tables: &T, service: &Service, id: u16) -> bool {
     let outside = tables
@@ -395,7 +395,7 @@ fn is_outside<T: Tables>(tables: &T, service: &Service, id: u16) -> bool {
     outside
 }
 
-/// Whether a member is not hot.
+/// Returns whether a member is not hot.
 #[inline(always)]
 fn prefers<T: Tables>(tables: &T, id: u16, member: &Member) -> bool {
     let hot = member.flags & member_flags::HOT != 0 || flight::is_full(tables, id, member);
@@ -405,7 +405,7 @@ fn prefers<T: Tables>(tables: &T, id: u16, member: &Member) -> bool {
     !hot
 }
 
-/// Whether a packet of an open flow whose member is down has to end the flow.
+/// Returns whether a packet of an open flow whose member is down has to end the flow.
 #[inline(always)]
 pub(crate) const fn is_reset_with_member(packet: &Packet, service: &Service) -> bool {
     packet.is_tcp() && !packet.opens_tcp() && service.flags & service_flags::RESET_OPEN != 0

@@ -109,7 +109,7 @@ impl CidLayouts {
         layouts
     }
 
-    /// Whether ids of a rotation are encrypted.
+    /// Returns whether ids of a rotation are encrypted.
     #[inline(always)]
     pub(crate) const fn is_encrypted(&self, rotation: u8) -> bool {
         self.encrypted >> (rotation & 7) & 1 != 0

@@ -183,7 +183,7 @@ fn look_up<'t, T: Tables>(
     service.key.is(key).then_some(service)
 }
 
-/// Whether an address is one that services or `nat` use.
+/// Returns whether an address is one that services or `nat` use.
 #[inline(always)]
 pub(crate) fn is_address<T: Tables>(tables: &T, address: Address, family: u8) -> bool {
     address_flags(tables, address, family).is_some()

@@ -17,7 +17,7 @@ pub(crate) fn count<T: Tables>(tables: &T, id: u16, by: i64) {
     }
 }
 
-/// Whether a member has all the flows that it may have: it counts as hot.
+/// Returns whether a member has all the flows that it may have: it counts as hot.
 #[inline(always)]
 pub(crate) fn is_full<T: Tables>(tables: &T, id: u16, member: &Member) -> bool {
     member.max_in_flight != 0 && tables.in_flight(id) >= i64::from(member.max_in_flight)

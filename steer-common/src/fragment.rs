@@ -61,8 +61,8 @@ pub(crate) fn note<T: Tables>(
     tables.set_fragment(&key(addresses, flow.family, flow.protocol, id), &entry)
 }
 
-/// Whether a service of an address with these flags may be what a fragment of this protocol is for. In IPv6 that may
-/// be the number of another header.
+/// Returns whether a service of an address with these flags may be what a fragment of this protocol
+/// is for. In IPv6 that may be the number of another header.
 #[inline(always)]
 const fn may_be_served(flags: u32, family: u8, protocol: u8) -> bool {
     const BOTH: u32 = service_flags::ADDRESS_TCP | service_flags::ADDRESS_UDP;

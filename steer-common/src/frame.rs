@@ -25,7 +25,7 @@ pub trait Frame {
     /// Length in bytes.
     fn len(&self) -> usize;
 
-    /// Whether there is no byte at all.
+    /// Returns whether there is no byte at all.
     fn is_empty(&self) -> bool {
         self.len() == 0
     }

@@ -13,7 +13,7 @@ use crate::{
 /// Length of the header of an ICMP error, behind which it quotes a packet.
 pub(crate) const ICMP_HEADER: usize = 8;
 
-/// Whether an ICMP message of this type is an error about a packet that it quotes.
+/// Returns whether an ICMP message of this type is an error about a packet that it quotes.
 #[inline(always)]
 const fn is_error(family: u8, kind: u8) -> bool {
     if family == 4 {

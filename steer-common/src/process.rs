@@ -72,25 +72,25 @@ impl Outcome {
         }
     }
 
-    /// Whether the packet leaves by the interface [`Self::word`].
+    /// Returns whether the packet leaves by the interface [`Self::word`].
     #[inline(always)]
     pub const fn is_transmitted(self) -> bool {
         self.0 >> 32 == 0
     }
 
-    /// Whether the packet is left to the kernel.
+    /// Returns whether the packet is left to the kernel.
     #[inline(always)]
     pub const fn is_pass(self) -> bool {
         self.0 & Self::PASS != 0
     }
 
-    /// Whether the packet is dropped; [`Self::word`] is the reason's number then.
+    /// Returns whether the packet is dropped; [`Self::word`] is the reason's number then.
     #[inline(always)]
     pub const fn is_drop(self) -> bool {
         self.0 & Self::DROP != 0
     }
 
-    /// Whether the packet is left to [`Self::program`].
+    /// Returns whether the packet is left to [`Self::program`].
     #[inline(always)]
     pub const fn is_handed_over(self) -> bool {
         self.0 & Self::HANDED_OVER != 0
@@ -356,7 +356,7 @@ pub(crate) fn give_back<F: Frame, T: Tables>(
     Outcome::of(done, back.interface)
 }
 
-/// Whether a packet is longer than the way to its member takes, once it is lengthened.
+/// Returns whether a packet is longer than the way to its member takes, once it is lengthened.
 #[inline(always)]
 fn is_too_big(packet: &Packet, hop: &NextHop, overhead: u32) -> bool {
     hop.mtu != 0 && packet.ip_len + overhead > u32::from(hop.mtu)

@@ -65,7 +65,8 @@ pub trait Look {
     /// Whether TCP segments under `nat` are looked at closely here, and not left to another program.
     const JUDGES: bool = false;
 
-    /// Whether the checksum of a TCP segment is right. Where nobody has looked at it, it is not.
+    /// Returns whether the checksum of a TCP segment is right. Where nobody has looked at it, it is
+    /// not.
     #[inline(always)]
     fn is_verified(&self) -> bool {
         false
@@ -90,8 +91,8 @@ pub trait Look {
         None
     }
 
-    /// Whether the packet is one of QUIC, if it is for this service or class. Asked for where it matters,
-    /// and not remembered: the stack is short.
+    /// Returns whether the packet is one of QUIC, if it is for this service or class. Asked for
+    /// where it matters, and not remembered: the stack is short.
     #[inline(always)]
     fn is_quic(&self, service: &Service) -> bool {
         service.flags & service_flags::QUIC != 0
@@ -360,8 +361,8 @@ fn named<F: Frame, T: Tables>(
     Some(hash | u64::from(server_member(server, tables, service)))
 }
 
-/// Whether a client begins a connection with a long header like this. Of a version that is not known
-/// any may be the first: the server answers it with those that it knows.
+/// Returns whether a client begins a connection with a long header like this. Of a version that is
+/// not known any may be the first: the server answers it with those that it knows.
 #[inline(always)]
 const fn opens_flow(first: u8, version: u32) -> bool {
     let kind = first >> 4 & 3;

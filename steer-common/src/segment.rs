@@ -139,8 +139,8 @@ pub fn retry<F: Frame, T: Tables>(
     act(frame, &packet, tables, verdict, None)
 }
 
-/// Whether the checksum of a segment is right. Only those that begin or end a connection are asked for it, and where the
-/// configuration says so.
+/// Returns whether the checksum of a segment is right. Only those that begin or end a connection
+/// are asked for it, and where the configuration says so.
 #[inline(always)]
 fn is_verified<F: Frame, T: Tables>(frame: &F, packet: &Packet, tables: &T) -> bool {
     let Some(config) = tables.config() else {
@@ -149,7 +149,7 @@ fn is_verified<F: Frame, T: Tables>(frame: &F, packet: &Packet, tables: &T) -> b
     !packet.is_control() || !verifies(config) || is_tcp_right(frame, packet)
 }
 
-/// Whether checksums of segments are verified.
+/// Returns whether checksums of segments are verified.
 #[inline(always)]
 pub(crate) const fn verifies(config: &Config) -> bool {
     config.nat_flags & nat_flags::VERIFIES_CHECKSUMS != 0

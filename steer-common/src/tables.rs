@@ -173,7 +173,7 @@ pub trait Tables {
     /// The cipher of connection ids with these first three bits.
     fn cid_cipher(&self, rotation: u8) -> Option<&CidCipher>;
 
-    /// Whether a client's address is denied.
+    /// Returns whether a client's address is denied.
     fn is_denied(&self, client: &Address) -> bool;
 
     /// The monotonic clock in nanoseconds, as coarse as the kernel's ticks.
@@ -206,7 +206,8 @@ pub trait Tables {
     /// Notes what became of a first fragment. False if that failed.
     fn set_fragment(&self, key: &FragmentKey, entry: &FragmentEntry) -> bool;
 
-    /// Whether one more ICMP error may be sent now (RFC 1812 section 4.3.2.8, RFC 4443 section 2.4).
+    /// Returns whether one more ICMP error may be sent now (RFC 1812 section 4.3.2.8, RFC 4443
+    /// section 2.4).
     fn may_answer(&self) -> bool;
 
     /// This node's addresses on a link, for ICMP errors.
@@ -224,8 +225,8 @@ pub trait Tables {
     /// The way to a router, or to the one that took over from it.
     fn router(&self, key: &RouterKey) -> Option<Back>;
 
-    /// Whether the kernel forwards no packet for this address that comes in by an interface: it is the node's own,
-    /// or the node does not forward.
+    /// Returns whether the kernel forwards no packet for this address that comes in by an
+    /// interface: it is the node's own, or the node does not forward.
     fn keeps(&self, address: Address, family: u8, interface: u32) -> bool;
 
     /// Counts a packet for a member, with what it begins: [`begins`](crate::abi::begins).

@@ -42,7 +42,7 @@ pub(crate) fn route(ctx: *mut xdp_md, packet: &Packet, member: &Member) -> Optio
     })
 }
 
-/// Whether the kernel forwards no packet for an address that comes in by an interface.
+/// Returns whether the kernel forwards no packet for an address that comes in by an interface.
 #[inline(always)]
 pub(crate) fn keeps(ctx: *mut xdp_md, address: Address, family: u8, interface: u32) -> bool {
     let (found, _) = look_up(ctx, address, family, interface);

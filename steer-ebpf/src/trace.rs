@@ -227,7 +227,7 @@ pub(crate) fn end(ctx: &XdpContext, verdict: TraceVerdict, word: u32, action: u3
     action
 }
 
-/// Whether a packet is to be told of.
+/// Returns whether a packet is to be told of.
 #[inline(always)]
 fn fits(state: &mut TraceState, filter: &TraceFilter) -> bool {
     let event = &mut state.event;
@@ -261,8 +261,8 @@ fn fits(state: &mut TraceState, filter: &TraceFilter) -> bool {
     true
 }
 
-/// Whether a flow fits, or that of its client if it is a backend's under `nat`: in that are the node's
-/// address and port, and not those that the client has and knows.
+/// Returns whether a flow fits, or that of its client if it is a backend's under `nat`: in that are
+/// the node's address and port, and not those that the client has and knows.
 #[inline(always)]
 fn takes_flow(filter: &TraceFilter, key: &FlowKey) -> bool {
     if filter.takes_flow(key) {
@@ -277,7 +277,7 @@ fn takes_flow(filter: &TraceFilter, key: &FlowKey) -> bool {
     })
 }
 
-/// Whether what became of the packet fits.
+/// Returns whether what became of the packet fits.
 #[inline(always)]
 fn takes_result(filter: &TraceFilter, event: &mut TraceEvent) -> bool {
     let mut backend = TRACE_ANY;

@@ -30,8 +30,8 @@ pub enum Fault {
 const HALF: u32 = 3;
 
 impl Fault {
-    /// Whether a connection is served by [`Self::serve`]: requests for pages of health and metrics get an
-    /// answer where others are reset.
+    /// Returns whether a connection is served by [`Self::serve`]: requests for pages of health and
+    /// metrics get an answer where others are reset.
     pub(crate) async fn breaks(self, stream: &TcpStream) -> bool {
         match self {
             Self::CloseAtOnce => true,

@@ -116,7 +116,7 @@ impl Process {
         self.complaints.end()
     }
 
-    /// Whether the child is still running.
+    /// Returns whether the child is still running.
     pub fn is_running(&self) -> bool {
         let stat = std::fs::read_to_string(format!("/proc/{}/stat", self.child.id()));
         let state = stat

@@ -112,7 +112,7 @@ fn write(fleet: &Fleet, text: &str) -> String {
     path.display().to_string()
 }
 
-/// Whether the loop answers root.
+/// Returns whether the loop answers root.
 fn is_alive(fleet: &Fleet) -> bool {
     let socket = fleet.path("steer.sock").display().to_string();
     let curl = [

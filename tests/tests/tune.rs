@@ -132,7 +132,7 @@ fn knobs_are_set_in_daemon_and_kernel_and_wrong_ones_are_refused_whole() {
     assert_eq!(kernel(&fleet).nat_retry_ms, 500);
 }
 
-/// Whether a backend is hot, by the daemon's word.
+/// Returns whether a backend is hot, by the daemon's word.
 fn is_hot(fleet: &Fleet) -> bool {
     let status = fleet.status().unwrap();
     status["backends"][0]["hot"].as_bool().unwrap()

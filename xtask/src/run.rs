@@ -35,7 +35,7 @@ pub(crate) fn cargo() -> Command {
     command
 }
 
-/// Whether this process is root.
+/// Returns whether this process is root.
 pub(crate) fn is_root() -> bool {
     // SAFETY: geteuid takes nothing and cannot fail.
     unsafe { libc::geteuid() == 0 }

@@ -148,12 +148,12 @@ fn mount_bpffs() {
     }
 }
 
-/// Whether this is Debian or one of its kin.
+/// Returns whether this is Debian or one of its kin.
 pub(crate) fn has_apt() -> bool {
     Path::new("/usr/bin/apt-get").exists()
 }
 
-/// Whether apt could install a package.
+/// Returns whether apt could install a package.
 fn apt_offers(package: &str) -> bool {
     output(
         Command::new("apt-cache")

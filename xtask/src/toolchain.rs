@@ -86,7 +86,7 @@ fn debian() -> Result<Compiler> {
     })
 }
 
-/// Whether the compiler comes with `core` for BPF already built.
+/// Returns whether the compiler comes with `core` for BPF already built.
 fn has_bpf_core(rustc: &Path) -> bool {
     let target = ["--print", "target-libdir", "--target", "bpfel-unknown-none"];
     output(Command::new(rustc).args(target))

@@ -120,7 +120,7 @@ impl Address {
         self.0
     }
 
-    /// Whether it is an IPv4 address, or an IPv6 one that looks like it.
+    /// Returns whether it is an IPv4 address, or an IPv6 one that looks like it.
     #[inline(always)]
     pub const fn is_v4(self) -> bool {
         self.0[0] == 0 && u64::from_le(self.0[1]) as u32 == 0xffff_0000

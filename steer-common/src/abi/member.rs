@@ -100,13 +100,13 @@ pub enum Mode {
 }
 
 impl Member {
-    /// Whether new flows may go to it.
+    /// Returns whether new flows may go to it.
     #[inline(always)]
     pub const fn takes_new(&self) -> bool {
         self.state == MemberState::Up as u8
     }
 
-    /// Whether open flows may go on.
+    /// Returns whether open flows may go on.
     #[inline(always)]
     pub const fn keeps_open(&self) -> bool {
         self.state == MemberState::Up as u8 || self.state == MemberState::Draining as u8

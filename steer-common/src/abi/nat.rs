@@ -189,14 +189,15 @@ pub mod nat_state {
     /// The answer's second burst has come. Only in the backend's entry.
     pub const LATER: u8 = 128;
 
-    /// Whether both ends are done, or one has reset the flow: nothing but retransmissions will come.
+    /// Returns whether both ends are done, or one has reset the flow: nothing but retransmissions
+    /// will come.
     #[inline(always)]
     pub const fn is_over(state: u8) -> bool {
         const BOTH: u8 = CLIENT_DONE | BACKEND_DONE;
         state & RESET != 0 || state & BOTH == BOTH
     }
 
-    /// Whether the client has asked for something that is not answered yet.
+    /// Returns whether the client has asked for something that is not answered yet.
     #[inline(always)]
     pub const fn is_waiting(state: u8, told: u8) -> bool {
         (state ^ told) & TURN != 0
@@ -234,7 +235,8 @@ impl NatTimeouts {
         }
     }
 
-    /// Whether a flow whose ends have said all this is gone, after so long without a packet.
+    /// Returns whether a flow whose ends have said all this is gone, after so long without a
+    /// packet.
     #[inline(always)]
     pub const fn is_gone(&self, is_tcp: bool, state: u8, idle: u32) -> bool {
         let (longest, opening) = if is_tcp {

@@ -19,19 +19,20 @@ pub struct ServiceKey {
 }
 
 impl ServiceKey {
-    /// Whether two are the same.
+    /// Returns whether two are the same.
     #[inline(always)]
     pub const fn is(&self, other: &Self) -> bool {
         self.agrees(other, u64::MAX)
     }
 
-    /// Whether it is that of a class of a service, or the service itself.
+    /// Returns whether it is that of a class of a service, or the service itself.
     #[inline(always)]
     pub const fn is_class_of(&self, service: &Self) -> bool {
         self.agrees(service, u32::MAX as u64)
     }
 
-    /// Whether address and these bits of the rest are the same, in as few comparisons as may be.
+    /// Returns whether address and these bits of the rest are the same, in as few comparisons as
+    /// may be.
     #[inline(always)]
     const fn agrees(&self, other: &Self, bits: u64) -> bool {
         let ([a, b], [c, d]) = (self.address.words(), other.address.words());

@@ -69,7 +69,7 @@ impl Default for TraceFilter {
 }
 
 impl TraceFilter {
-    /// Whether a flow fits.
+    /// Returns whether a flow fits.
     #[inline(always)]
     pub fn takes_flow(&self, key: &FlowKey) -> bool {
         let [high, low] = self.address.words();
@@ -82,13 +82,13 @@ impl TraceFilter {
             && (fits(key.source) || fits(key.destination))
     }
 
-    /// Whether addresses matter.
+    /// Returns whether addresses matter.
     #[inline(always)]
     pub const fn has_address(&self) -> bool {
         self.mask[0] != 0 || self.mask[1] != 0
     }
 
-    /// Whether a service, or one of its classes, fits.
+    /// Returns whether a service, or one of its classes, fits.
     #[inline(always)]
     pub fn takes_service(&self, number: u16) -> bool {
         let mut takes = self.services[0] == TRACE_ANY;
@@ -98,7 +98,7 @@ impl TraceFilter {
         takes
     }
 
-    /// Whether packets of no flow fit, such as ARP.
+    /// Returns whether packets of no flow fit, such as ARP.
     #[inline(always)]
     pub const fn takes_any_flow(&self) -> bool {
         self.protocol == 0 && self.port == 0 && !self.has_address()

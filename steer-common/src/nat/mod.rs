@@ -36,7 +36,7 @@ const REQUEST: u32 = 96;
 /// Less is no part of an answer: an alert of TLS, the end of a chunked body, "100 Continue".
 const ANSWER: u32 = 32;
 
-/// Whether packets like this one are measured. Fragments are not.
+/// Returns whether packets like this one are measured. Fragments are not.
 #[inline(always)]
 const fn is_measured(packet: &Packet, config: &Config) -> bool {
     config.burst_gap_us != 0 && packet.is_tcp() && packet.part as u8 == Part::Packet as u8

@@ -54,8 +54,8 @@ impl Reclaimable {
         }
     }
 
-    /// Whether a flow whose ends have said all this may lose its port. Sums instead of branches, which the verifier
-    /// would follow sixteen times.
+    /// Returns whether a flow whose ends have said all this may lose its port. Sums instead of
+    /// branches, which the verifier would follow sixteen times.
     #[inline(always)]
     const fn may_take(&self, state: u8, idle: u32) -> bool {
         let state = state as u64;

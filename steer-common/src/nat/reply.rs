@@ -122,7 +122,8 @@ fn near(packet: &Packet, look: &impl Look, entry: &NatReverse) -> Option<Segment
     segment.is_near(&entry.sequence, true).then_some(segment)
 }
 
-/// Whether a packet came in where a member's answers do. XDP runs before the kernel's reverse path filter.
+/// Returns whether a packet came in where a member's answers do. XDP runs before the kernel's
+/// reverse path filter.
 #[inline(always)]
 fn is_from(packet: &Packet, member: &Member, config: &Config) -> bool {
     let [one, other] = member.reply_interfaces;
@@ -240,7 +241,8 @@ fn judge<T: Tables, L: Look>(
     }
 }
 
-/// Whether a client's entry is that of the backend's packet: it may have another port by now.
+/// Returns whether a client's entry is that of the backend's packet: it may have another port by
+/// now.
 #[inline(always)]
 fn is_of(packet: &Packet, forward: &NatForward) -> bool {
     forward.source_port == packet.key.destination_port && forward.source == packet.key.destination

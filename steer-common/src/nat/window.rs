@@ -28,13 +28,13 @@ pub(super) struct Segment {
     flags: u8,
 }
 
-/// Whether two numbers are at most so far apart.
+/// Returns whether two numbers are at most so far apart.
 #[inline(always)]
 const fn is_within(number: u32, other: u32, distance: u32) -> bool {
     number.wrapping_sub(other).wrapping_add(distance) <= 2 * distance
 }
 
-/// Whether a number lies behind another one, in the sense of RFC 9293 section 3.4.
+/// Returns whether a number lies behind another one, in the sense of RFC 9293 section 3.4.
 #[inline(always)]
 const fn is_after(number: u32, other: u32) -> bool {
     (number.wrapping_sub(other) as i32) > 0
@@ -84,8 +84,9 @@ impl Segment {
         self.flags & flags == flags
     }
 
-    /// Whether the sender's last segment proves this one. Where nothing is known of the sender, as of flows that another
-    /// version has opened, its first segment is believed; `answered` says that the connection is established.
+    /// Returns whether the sender's last segment proves this one. Where nothing is known of the
+    /// sender, as of flows that another version has opened, its first segment is believed;
+    /// `answered` says that the connection is established.
     #[inline(always)]
     pub(super) const fn is_near(&self, own: &Sequence, answered: bool) -> bool {
         let learns = own.acknowledged == 0;
@@ -97,7 +98,7 @@ impl Segment {
             && (learns || is_within(self.acknowledgment, own.acknowledged, NEAR))
     }
 
-    /// Whether a segment without SYN, FIN or RST fits what the other end has shown.
+    /// Returns whether a segment without SYN, FIN or RST fits what the other end has shown.
     #[inline(always)]
     pub(super) const fn fits(&self, own: &Sequence, peer: &Sequence) -> bool {
         own.is_known()
@@ -107,35 +108,36 @@ impl Segment {
             && peer.next.wrapping_sub(self.acknowledgment) <= WINDOW
     }
 
-    /// Whether a FIN lies in the window (RFC 9293 section 3.10.7.4), with an acknowledgment of what the other end has
-    /// sent of late.
+    /// Returns whether a FIN lies in the window (RFC 9293 section 3.10.7.4), with an acknowledgment
+    /// of what the other end has sent of late.
     #[inline(always)]
     pub(super) const fn ends(&self, own: &Sequence, peer: &Sequence, answered: bool) -> bool {
         self.is_near(own, answered)
             || (self.fits(own, peer) && peer.next.wrapping_sub(self.acknowledgment) <= NEAR)
     }
 
-    /// Whether a RST carries exactly the number that its receiver expects next, as far as can be known here (RFC 5961
-    /// section 3.2): the one that it has acknowledged, or the one behind all that the sender has sent.
+    /// Returns whether a RST carries exactly the number that its receiver expects next, as far as
+    /// can be known here (RFC 5961 section 3.2): the one that it has acknowledged, or the one
+    /// behind all that the sender has sent.
     #[inline(always)]
     pub(super) const fn resets(&self, own: &Sequence, peer: &Sequence) -> bool {
         (own.is_known() && self.sequence == own.next)
             || (peer.acknowledged != 0 && self.sequence == peer.acknowledged)
     }
 
-    /// Whether a RST refuses a client's SYN (RFC 9293 section 3.10.7.3).
+    /// Returns whether a RST refuses a client's SYN (RFC 9293 section 3.10.7.3).
     #[inline(always)]
     pub(super) const fn refuses(&self, client: &Sequence) -> bool {
         self.has(RST | ACK) && self.acknowledges(client.initial, client.next)
     }
 
-    /// Whether a SYN-ACK answers a client's SYN.
+    /// Returns whether a SYN-ACK answers a client's SYN.
     #[inline(always)]
     pub(super) const fn accepts(&self, client: &Sequence) -> bool {
         self.has(SYN | ACK) && self.acknowledges(client.initial, client.next)
     }
 
-    /// Whether a SYN-ACK answers another SYN than the one that the flow began with.
+    /// Returns whether a SYN-ACK answers another SYN than the one that the flow began with.
     #[inline(always)]
     pub(super) const fn accepts_other(&self, client: &Sequence) -> bool {
         let behind = client.offered.wrapping_add(1);
@@ -196,7 +198,7 @@ impl Sequence {
         }
     }
 
-    /// Whether the sender has sent any data.
+    /// Returns whether the sender has sent any data.
     #[inline(always)]
     pub(super) const fn has_data(&self) -> bool {
         self.next != self.initial.wrapping_add(1)

@@ -46,7 +46,7 @@ pub(crate) struct Network {
     pub(crate) id: u32,
 }
 
-/// Whether a protocol number is that of an IPv6 extension header that is followed.
+/// Returns whether a protocol number is that of an IPv6 extension header that is followed.
 #[inline(always)]
 pub(crate) const fn is_extension(protocol: u8) -> bool {
     matches!(

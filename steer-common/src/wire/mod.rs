@@ -100,13 +100,13 @@ pub struct Packet {
 }
 
 impl Packet {
-    /// Whether it is IPv6.
+    /// Returns whether it is IPv6.
     #[inline(always)]
     pub const fn is_v6(&self) -> bool {
         self.key.family == 6
     }
 
-    /// Whether it is TCP.
+    /// Returns whether it is TCP.
     #[inline(always)]
     pub const fn is_tcp(&self) -> bool {
         self.key.protocol == PROTOCOL_TCP
@@ -138,14 +138,16 @@ impl Packet {
         self.ip_len.saturating_sub(self.headers)
     }
 
-    /// Whether it is TCP and so short that it says nothing but what was received: up to the length of headers
-    /// with selective acknowledgements (RFC 2018). Where headers end the kernel's stack has no room for.
+    /// Returns whether it is TCP and so short that it says nothing but what was received: up to the
+    /// length of headers with selective acknowledgements (RFC 2018). Where headers end the kernel's
+    /// stack has no room for.
     #[inline(always)]
     pub const fn only_acknowledges(&self) -> bool {
         self.tcp_flags & (SYN | ACK | RST | FIN) == ACK && self.ip_len <= SHORT
     }
 
-    /// Whether it is a TCP segment that begins or ends a connection, or one direction of it.
+    /// Returns whether it is a TCP segment that begins or ends a connection, or one direction of
+    /// it.
     #[inline(always)]
     pub const fn is_control(&self) -> bool {
         self.tcp_flags & (SYN | FIN | RST) != 0
@@ -158,7 +160,7 @@ impl Packet {
         Some([u32::from_be(sequence), u32::from_be(acknowledgment)])
     }
 
-    /// Whether it opens a TCP connection.
+    /// Returns whether it opens a TCP connection.
     #[inline(always)]
     pub const fn opens_tcp(&self) -> bool {
         self.tcp_flags & (SYN | ACK | RST | FIN) == SYN
@@ -199,7 +201,7 @@ pub fn parse_v6<F: Frame>(frame: &F, interface: u32) -> Option<Packet> {
     plain(frame, interface, &Network::plain_v6(frame)?)
 }
 
-/// Whether a frame without VLAN tags has an IPv6 packet.
+/// Returns whether a frame without VLAN tags has an IPv6 packet.
 #[inline(always)]
 pub fn is_v6<F: Frame>(frame: &F) -> bool {
     outer_ethertype(frame) == Some(ETHERTYPE_IPV6)

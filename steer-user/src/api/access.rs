@@ -199,7 +199,7 @@ impl Peer {
         self.uid
     }
 
-    /// Whether it is root, or the daemon's own user.
+    /// Returns whether it is root, or the daemon's own user.
     pub(super) fn is_root(&self) -> bool {
         self.uid
             .is_some_and(|uid| uid == 0 || uid == geteuid().as_raw())

@@ -125,7 +125,7 @@ const STEPS: [(u32, &str); 13] = [
 ];
 
 impl TracedPacket {
-    /// Whether a backend has sent it, to its client.
+    /// Returns whether a backend has sent it, to its client.
     #[must_use]
     pub fn is_answer(&self) -> bool {
         self.steps.iter().any(|step| step == ANSWER)

@@ -37,7 +37,7 @@ impl Listeners {
         Ok(Self(unsafe { OwnedFd::from_raw_fd(fd) }))
     }
 
-    /// Whether a TCP socket listens there. `None` if the kernel does not answer.
+    /// Returns whether a TCP socket listens there. `None` if the kernel does not answer.
     pub(super) fn listens(&self, address: SocketAddr) -> Option<bool> {
         let request = request(address);
         // SAFETY: the pointer and length are those of the request.
@@ -103,7 +103,7 @@ fn request(address: SocketAddr) -> [u8; REQUEST] {
     bytes
 }
 
-/// Whether an answer tells of a socket that listens.
+/// Returns whether an answer tells of a socket that listens.
 fn interpret(answer: &[u8]) -> Option<bool> {
     let kind = u16::from_ne_bytes(answer.get(4..6)?.try_into().ok()?);
     if kind == BY_FAMILY {

@@ -164,7 +164,7 @@ impl Pings {
         }
     }
 
-    /// Whether a ping is to be answered.
+    /// Returns whether a ping is to be answered.
     pub(super) fn allow(&mut self, now: Instant) -> bool {
         if now.saturating_duration_since(self.since) >= Duration::from_secs(1) {
             *self = Self::new(now);

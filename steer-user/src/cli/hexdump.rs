@@ -65,7 +65,7 @@ fn dumped(line: &str, at: usize) -> Option<Vec<u8>> {
     Some(bytes)
 }
 
-/// Whether a line of one word is bytes rather than the offset at the end of a dump.
+/// Returns whether a line of one word is bytes rather than the offset at the end of a dump.
 fn bytes_like(word: &str, at: usize) -> bool {
     at == 0 || word.len() != 8
 }

@@ -211,7 +211,7 @@ fn range(words: &str) -> Option<(&str, &str)> {
     })
 }
 
-/// Whether the description of a key names a duration.
+/// Returns whether the description of a key names a duration.
 fn is_duration(words: &str) -> bool {
     let mut words = words.split_whitespace().map(bare);
     words.any(|word| {

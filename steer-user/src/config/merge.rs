@@ -138,7 +138,7 @@ fn add<'a>(
     }
 }
 
-/// Whether it is a list of sections, and not of plain values.
+/// Returns whether it is a list of sections, and not of plain values.
 fn is_list(items: &[Spanned<DeValue<'_>>]) -> bool {
     items.iter().all(|item| item.get_ref().is_table())
 }

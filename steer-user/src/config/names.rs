@@ -119,7 +119,7 @@ impl<T> Names<T> {
         found
     }
 
-    /// Whether all of them could be read, and none is wrong.
+    /// Returns whether all of them could be read, and none is wrong.
     pub(super) fn are_whole(&self) -> bool {
         !self.partial && self.items.iter().all(Option::is_some)
     }

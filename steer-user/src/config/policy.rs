@@ -47,7 +47,7 @@ impl Policy<'_> {
         }
     }
 
-    /// Whether a backend is where clients may be served from.
+    /// Returns whether a backend is where clients may be served from.
     #[must_use]
     pub fn may_use(&self, backend: &Backend) -> bool {
         self.regions
@@ -150,7 +150,7 @@ impl Class {
     }
 }
 
-/// Whether an address is in a prefix.
+/// Returns whether an address is in a prefix.
 fn contains((prefix, len): (IpAddr, u8), address: IpAddr) -> bool {
     let same = |differ: u128| differ.leading_zeros() >= u32::from(len);
     match (prefix, address) {

@@ -126,8 +126,8 @@ pub(super) fn check(config: &Config, report: &mut Report<'_>) {
     }
 }
 
-/// Whether two backends are the addresses of one host, whose server knows only one id: both were given it, and their
-/// families differ.
+/// Returns whether two backends are the addresses of one host, whose server knows only one id: both
+/// were given it, and their families differ.
 fn is_one_host(one: &Backend, other: &Backend, id: &[u8]) -> bool {
     let is_given = |backend: &Backend| backend.server_ids.iter().any(|given| given.0 == id);
     is_given(one) && is_given(other) && one.address.is_ipv4() != other.address.is_ipv4()

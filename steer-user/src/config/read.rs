@@ -273,7 +273,8 @@ struct Entry {
     value: Range<usize>,
 }
 
-/// Whether a message is about a missing key that is one of these: it follows from what was told of them.
+/// Returns whether a message is about a missing key that is one of these: it follows from what was
+/// told of them.
 fn misses_one_of(message: &str, keys: &[String]) -> bool {
     let missing = message.strip_prefix("missing field `");
     let missing = missing.and_then(|rest| rest.split('`').next());

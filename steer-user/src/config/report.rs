@@ -189,7 +189,8 @@ impl<'a> Report<'a> {
             .unwrap_or_default()
     }
 
-    /// Whether a value came from a variable, as a whole or in part, so that no part of it may be told.
+    /// Returns whether a value came from a variable, as a whole or in part, so that no part of it
+    /// may be told.
     pub(super) fn is_hidden(&self, value: &str) -> bool {
         self.hidden.iter().any(|(hidden, _)| value.contains(hidden))
     }

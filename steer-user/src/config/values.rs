@@ -212,7 +212,7 @@ fn no_socket_address(text: &str, usual: String, examples: &str) -> (String, Stri
     (format!("{text:?} is not an address and a port"), usual)
 }
 
-/// Whether it is a name of a host, and no address with a mistake in it.
+/// Returns whether it is a name of a host, and no address with a mistake in it.
 fn is_name(text: &str) -> bool {
     let fits = |c: char| c.is_ascii_alphanumeric() || "-_.".contains(c);
     text.contains(|c: char| c.is_ascii_alphabetic()) && text.chars().all(fits)

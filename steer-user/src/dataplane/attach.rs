@@ -120,8 +120,8 @@ impl Attacher {
         Ok(())
     }
 
-    /// Whether the program is attached to the interface that has this name now, which may be another
-    /// one than when it was attached. `None` if there is no such interface.
+    /// Returns whether the program is attached to the interface that has this name now, which may
+    /// be another one than when it was attached. `None` if there is no such interface.
     ///
     /// # Errors
     /// If the kernel does not answer.

@@ -43,7 +43,7 @@ pub(super) struct Bank {
     pub(super) limits: Vec<SourceLimit>,
 }
 
-/// Whether a key of the trie belongs to a bank.
+/// Returns whether a key of the trie belongs to a bank.
 pub(super) fn is_of_bank(key: &ClassKey, bank: u32) -> bool {
     u32::from(key.scope()) >> BANK_SHIFT == bank
 }

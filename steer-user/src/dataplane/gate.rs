@@ -67,7 +67,8 @@ impl Gate {
         self.word().store(0, Ordering::SeqCst);
     }
 
-    /// Whether a takeover was begun that has not come to its end: what is pinned here is not in use.
+    /// Returns whether a takeover was begun that has not come to its end: what is pinned here is
+    /// not in use.
     ///
     /// # Errors
     /// If it cannot be read.

@@ -19,7 +19,7 @@ pub(super) fn own_addresses() -> HashSet<Address> {
         .collect()
 }
 
-/// Whether packets that come in by an interface are forwarded.
+/// Returns whether packets that come in by an interface are forwarded.
 pub(super) fn forwards(interface: u32, family: u8) -> bool {
     let Ok(name) = if_indextoname(interface) else {
         return false;

@@ -289,7 +289,7 @@ impl Links<'_> {
     }
 }
 
-/// Whether a link is a bond.
+/// Returns whether a link is a bond.
 fn is_bond(link: &LinkMessage) -> bool {
     let infos = link
         .attributes

@@ -53,7 +53,7 @@ pub fn build(services: &[Service]) -> Result<PerfectHash> {
     bail!("two services have the same address, port and protocol");
 }
 
-/// Whether it is a service on any port, and not the entry of an address.
+/// Returns whether it is a service on any port, and not the entry of an address.
 fn has_any_port(service: &Service) -> bool {
     service.key.port == 0 && service.key.protocol != 0
 }

@@ -114,7 +114,7 @@ impl Pins {
         &self.version
     }
 
-    /// Whether any map is pinned.
+    /// Returns whether any map is pinned.
     pub(super) fn has_maps(&self) -> bool {
         names(&self.maps()).is_ok_and(|names| !names.is_empty())
     }

@@ -112,7 +112,7 @@ impl Takeover {
         Ok(takeover)
     }
 
-    /// Whether there is anything.
+    /// Returns whether there is anything.
     pub(super) fn is_one(&self) -> bool {
         self.from.is_some()
     }
@@ -246,7 +246,7 @@ fn running(pins: &Pins) -> Vec<u32> {
         .collect()
 }
 
-/// Whether a link of any version has one of these programs.
+/// Returns whether a link of any version has one of these programs.
 pub(super) fn runs(pins: &Pins, programs: &[u32]) -> bool {
     running(pins)
         .iter()
@@ -366,7 +366,7 @@ impl Table {
         })
     }
 
-    /// Whether packets make entries of it.
+    /// Returns whether packets make entries of it.
     fn has_flows(&self) -> bool {
         matches!(self.spec.kind, MapType::Hash | MapType::LruHash)
     }

@@ -106,7 +106,7 @@ impl Xdp {
         })
     }
 
-    /// Whether maps of an earlier run were taken up.
+    /// Returns whether maps of an earlier run were taken up.
     pub fn adopted(&self) -> bool {
         self.adopted
     }

@@ -68,13 +68,13 @@ impl<T: Copy> Confirmation<T> {
         }
     }
 
-    /// Whether the last one was not answered.
+    /// Returns whether the last one was not answered.
     #[must_use]
     pub fn is_unanswered(&self) -> bool {
         self.unanswered
     }
 
-    /// Whether time alone may change something.
+    /// Returns whether time alone may change something.
     #[must_use]
     pub fn is_waiting(&self) -> bool {
         self.begun.is_some() || self.next.is_some()
@@ -82,7 +82,7 @@ impl<T: Copy> Confirmation<T> {
 }
 
 impl Confirmation {
-    /// Whether another one may begin.
+    /// Returns whether another one may begin.
     #[must_use]
     pub fn is_ready(&self, now: Instant) -> bool {
         self.begun.is_none() && self.next.is_none_or(|next| now >= next)

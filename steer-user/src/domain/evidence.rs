@@ -265,13 +265,13 @@ fn by_testimony(inputs: &Inputs, testimony: Testimony, packets: Option<Testimony
 }
 
 impl Verdict {
-    /// Whether it takes new flows.
+    /// Returns whether it takes new flows.
     #[must_use]
     pub fn serves(&self) -> bool {
         matches!(self, Self::Serving | Self::Contradicted(_))
     }
 
-    /// Whether its open flows are reset.
+    /// Returns whether its open flows are reset.
     #[must_use]
     pub fn is_down(&self) -> bool {
         matches!(self, Self::Down(_))

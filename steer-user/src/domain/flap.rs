@@ -36,7 +36,7 @@ impl Damping {
         self.penalty
     }
 
-    /// Whether the backend is left out, whatever its probes say.
+    /// Returns whether the backend is left out, whatever its probes say.
     #[must_use]
     pub fn suppressed(&self) -> bool {
         self.suppressed

@@ -64,7 +64,7 @@ impl Health {
         }
     }
 
-    /// Whether its thresholds are these.
+    /// Returns whether its thresholds are these.
     #[must_use]
     pub fn has_thresholds(&self, rise: u32, fall: u32) -> bool {
         (self.rise, self.fall) == (rise.max(1), fall.max(1))
@@ -88,7 +88,7 @@ impl Health {
         self.since
     }
 
-    /// Whether it failed twice as often in a row as takes it down.
+    /// Returns whether it failed twice as often in a row as takes it down.
     #[must_use]
     pub fn failed_twice_over(&self) -> bool {
         let (ok, length) = self.streak;

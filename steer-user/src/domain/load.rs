@@ -77,8 +77,8 @@ pub struct HotBounds {
 }
 
 impl HotBounds {
-    /// Whether a backend is hot that was or was not, after a report of its use. No report changes
-    /// nothing.
+    /// Returns whether a backend is hot that was or was not, after a report of its use. No report
+    /// changes nothing.
     #[must_use]
     pub fn judge(&self, was: bool, sample: Option<u32>) -> bool {
         match sample {

@@ -18,7 +18,7 @@ pub struct Loss {
 }
 
 impl Loss {
-    /// Whether a fifth of the results were failures, and no more than one of 32 since.
+    /// Returns whether a fifth of the results were failures, and no more than one of 32 since.
     #[must_use]
     pub fn lossy(&self) -> bool {
         self.lossy

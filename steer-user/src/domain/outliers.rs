@@ -213,7 +213,8 @@ pub fn compare(recent: &Tally, peers: &Peers, speed: Option<Speed>) -> Option<Ou
     None
 }
 
-/// Whether its answers are so much smaller than its peers' that their speed has to be compared.
+/// Returns whether its answers are so much smaller than its peers' that their speed has to be
+/// compared.
 #[must_use]
 pub fn is_tiny(own: &Tally, peers: &Peers) -> bool {
     match (own.bytes_per_request(), peers.bytes_per_request) {

@@ -100,7 +100,7 @@ impl From<OutlierReason> for Reason {
 }
 
 impl Reason {
-    /// Whether it is judged by comparison with its peers.
+    /// Returns whether it is judged by comparison with its peers.
     fn is_outlier(self) -> bool {
         matches!(self, Self::Resets | Self::EndsEarly | Self::TinyAnswers)
     }
@@ -118,7 +118,7 @@ impl Reason {
         }
     }
 
-    /// Whether a connection of this node's own says more.
+    /// Returns whether a connection of this node's own says more.
     fn is_confirmable(self) -> bool {
         matches!(self, Self::Refused | Self::Unanswered)
     }
@@ -255,13 +255,13 @@ impl Watch {
         self.out.map(|(reason, _)| reason)
     }
 
-    /// Whether it is ejected for failing more often than its peers.
+    /// Returns whether it is ejected for failing more often than its peers.
     #[must_use]
     pub fn is_outlier(&self) -> bool {
         self.out().is_some_and(Reason::is_outlier)
     }
 
-    /// Whether time alone may change something.
+    /// Returns whether time alone may change something.
     #[must_use]
     pub fn is_waiting(&self) -> bool {
         self.out.is_some() || self.silence.is_waiting() || self.confirmation.is_waiting()
@@ -346,8 +346,8 @@ impl Watch {
         }
     }
 
-    /// Whether a connection of this node's own would say more now. `is_reported` if somebody else says that it refuses
-    /// connections.
+    /// Returns whether a connection of this node's own would say more now. `is_reported` if
+    /// somebody else says that it refuses connections.
     #[must_use]
     pub fn wants_connection(&self, is_reported: bool, now: Instant) -> bool {
         let in_doubt = match self.out {

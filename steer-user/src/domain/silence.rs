@@ -107,7 +107,7 @@ impl Traffic {
         if direct { self.flows } else { 0 }
     }
 
-    /// Whether there is an answer in it.
+    /// Returns whether there is an answer in it.
     #[must_use]
     pub fn answers(&self, direct: bool) -> bool {
         self.heard(direct) > 0
@@ -192,7 +192,7 @@ impl<T: Copy> Silence<T> {
         self.answered_at
     }
 
-    /// Whether something was asked that is not answered.
+    /// Returns whether something was asked that is not answered.
     #[must_use]
     pub fn is_waiting(&self) -> bool {
         self.begun.is_some()
@@ -250,8 +250,8 @@ impl Silence {
         };
     }
 
-    /// Whether there is a packet more than what was asked of late explains: for each half of what is usual, and
-    /// [`EACH`] at most.
+    /// Returns whether there is a packet more than what was asked of late explains: for each half
+    /// of what is usual, and [`EACH`] at most.
     fn is_answer(&mut self, new: &Traffic, direct: bool, now: Instant) -> bool {
         let turned = *self.turned.get_or_insert(now);
         let passed = now.saturating_duration_since(turned);

@@ -80,7 +80,7 @@ pub(super) fn decode(line: &[u8]) -> Found {
 }
 
 impl Found {
-    /// Whether it is as it was written.
+    /// Returns whether it is as it was written.
     pub(super) fn holds(&self) -> bool {
         self.framed && self.claimed == self.computed
     }

@@ -126,7 +126,7 @@ impl Journal {
         Ok((journal, cut))
     }
 
-    /// Whether anything is kept.
+    /// Returns whether anything is kept.
     #[must_use]
     pub fn is_on(&self) -> bool {
         self.writer.is_some()

@@ -22,7 +22,7 @@ pub(super) struct Standing {
 }
 
 impl Standing {
-    /// Whether the collector has taken anything yet.
+    /// Returns whether the collector has taken anything yet.
     pub(super) fn has_worked(&self) -> bool {
         self.worked
     }

@@ -49,7 +49,7 @@ impl Marks {
         marks
     }
 
-    /// Whether any of them is another one than at the last look.
+    /// Returns whether any of them is another one than at the last look.
     pub(crate) fn changed(&mut self) -> bool {
         let mark = |path: &PathBuf| {
             let found = fs::metadata(path).ok()?;
@@ -150,7 +150,7 @@ pub(crate) fn verify(
     verify_at(credentials, roots, kind, path, UnixTime::now())
 }
 
-/// Whether the key is that of the first certificate; a key that cannot be used is none.
+/// Returns whether the key is that of the first certificate; a key that cannot be used is none.
 pub(crate) fn keys_match(credentials: &Credentials) -> bool {
     let provider = ring::default_provider();
     let key = credentials.key.clone_key();

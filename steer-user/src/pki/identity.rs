@@ -20,7 +20,7 @@ pub enum IdentityKind {
 }
 
 impl IdentityKind {
-    /// Whether it is the server's side.
+    /// Returns whether it is the server's side.
     pub(crate) const fn serves(self) -> bool {
         matches!(self, Self::Beacon | Self::Api)
     }

@@ -237,7 +237,8 @@ impl Held<'_> {
         (!same).then(|| self.about(format!("it is of {found}, and {wanted}")))
     }
 
-    /// Whether its key is another one's, or its CA did not issue it. That it is valid now is not asked here.
+    /// Returns whether its key is another one's, or its CA did not issue it. That it is valid now
+    /// is not asked here.
     fn unfit(
         &self,
         credentials: &Credentials,

@@ -151,7 +151,7 @@ fn announce(v6: bool, room: u32) -> String {
     )
 }
 
-/// Whether the services of each backend have IPv6 addresses, IPv4 ones, or both.
+/// Returns whether the services of each backend have IPv6 addresses, IPv4 ones, or both.
 fn clients(config: &Config) -> BTreeMap<String, BTreeSet<bool>> {
     let names = config.backends.iter().map(|backend| backend.name.clone());
     let mut found: BTreeMap<String, BTreeSet<bool>> =

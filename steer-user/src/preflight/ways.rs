@@ -59,8 +59,8 @@ fn without_program(config: &Config, facts: &Facts) -> Vec<Finding> {
         .collect()
 }
 
-/// Whether packets that come in by an interface meet the program: there, on the device below it, or on
-/// those that belong to it.
+/// Returns whether packets that come in by an interface meet the program: there, on the device
+/// below it, or on those that belong to it.
 fn has_program(interface: &str, config: &Config, facts: &Facts) -> bool {
     let named = |name: &str| config.node.interfaces.iter().any(|own| own == name);
     let link = facts.links.get(interface);

@@ -233,7 +233,7 @@ impl Load {
         }
     }
 
-    /// Whether anything is known of the engine's load.
+    /// Returns whether anything is known of the engine's load.
     #[must_use]
     pub fn has_signal(&self) -> bool {
         let known = [self.running, self.waiting, self.in_flight, self.kv_use];

@@ -116,7 +116,7 @@ mod tests {
         }
     }
 
-    /// Whether something is urgent by now.
+    /// Returns whether something is urgent by now.
     async fn is_urgent(inbox: &Inbox) -> bool {
         let mut urgent = pin!(inbox.urgent());
         poll_fn(|cx| Poll::Ready(urgent.as_mut().poll(cx).is_ready())).await

@@ -102,7 +102,7 @@ impl OrcaLoadReport {
         budget.filter(|budget| *budget > 0.0)
     }
 
-    /// Whether the backend's operator wants no new work for it.
+    /// Returns whether the backend's operator wants no new work for it.
     pub fn draining(&self) -> bool {
         self.named_metrics
             .get(DRAINING)

@@ -85,7 +85,7 @@ impl Connected {
     }
 }
 
-/// Whether an error of this kind is about the way to the peer and not about this machine.
+/// Returns whether an error of this kind is about the way to the peer and not about this machine.
 pub(super) fn is_unreachable(kind: ErrorKind) -> bool {
     matches!(
         kind,

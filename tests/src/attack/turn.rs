@@ -57,7 +57,7 @@ impl<'a> AttackRun<'a> {
         }
     }
 
-    /// Whether its time is up.
+    /// Returns whether its time is up.
     #[must_use]
     pub(super) fn is_over(&self) -> bool {
         Instant::now() >= self.end

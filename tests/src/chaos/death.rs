@@ -81,7 +81,8 @@ impl Death {
         }
     }
 
-    /// Whether new flows have to keep away from the backend for good, so that there is a last one.
+    /// Returns whether new flows have to keep away from the backend for good, so that there is a
+    /// last one.
     #[must_use]
     pub const fn ends_new_flows(self) -> bool {
         !matches!(
@@ -90,7 +91,7 @@ impl Death {
         )
     }
 
-    /// Whether no request may fail by it.
+    /// Returns whether no request may fail by it.
     #[must_use]
     pub const fn fails_nothing(self) -> bool {
         matches!(

@@ -34,7 +34,7 @@ pub(crate) fn with_one_port() -> Fixture {
     fixture
 }
 
-/// Whether a packet is answered with a reset.
+/// Returns whether a packet is answered with a reset.
 fn is_reset(fixture: &mut Fixture, packet: &Packet) -> bool {
     let ran = fixture.run(&packet.bytes());
     ran.action == Action::Transmit(1) && ran.bytes[0] == 2 && ran.bytes[47] & RST != 0

@@ -45,8 +45,8 @@ pub(crate) const KINDS: [Kind; 6] = [
 ];
 
 impl Kind {
-    /// Whether a client begins a connection with it; any long header does in a version that is not
-    /// known.
+    /// Returns whether a client begins a connection with it; any long header does in a version that
+    /// is not known.
     pub(crate) fn opens(self, version: u32) -> bool {
         match self {
             Self::Initial | Self::ZeroRtt => true,
@@ -171,7 +171,7 @@ fn expect_once(fixture: &mut Fixture, packet: &Packet, member: u16) {
     assert_eq!(hex(&ran.bytes), hex(&expected), "{:02x?}", packet.payload);
 }
 
-/// Whether nothing is remembered.
+/// Returns whether nothing is remembered.
 fn nothing(fixture: &mut Fixture) -> bool {
     fixture.xdp.maps().remembered().unwrap() == [0, 0]
 }
@@ -564,7 +564,7 @@ pub(crate) fn random(random: &mut StdRng) -> Vec<u8> {
     datagram
 }
 
-/// Whether a packet is a datagram, which can be one of QUIC.
+/// Returns whether a packet is a datagram, which can be one of QUIC.
 pub(crate) fn is_datagram(packet: &Packet) -> bool {
     matches!(packet.transport, Transport::Udp { .. })
 }

@@ -77,7 +77,7 @@ impl Root {
         Ok(releases)
     }
 
-    /// Whether there is such a package.
+    /// Returns whether there is such a package.
     pub(super) fn has(&self, package: &str) -> bool {
         output(self.command("apt-cache").args(["show", package])).is_some()
     }

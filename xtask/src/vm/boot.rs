@@ -103,7 +103,7 @@ fn once(kernel: &Kernel, initrd: &Path, folder: &Path, words: &str) -> Result<Ve
 struct Machine(Child);
 
 impl Machine {
-    /// Whether it ended by itself in time.
+    /// Returns whether it ended by itself in time.
     fn wait(&mut self, limit: Duration) -> Result<bool> {
         let start = Instant::now();
         while start.elapsed() < limit {

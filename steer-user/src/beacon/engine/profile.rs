@@ -387,7 +387,7 @@ impl Profile {
         names.iter().any(|list| !list.is_empty())
     }
 
-    /// Whether a page's series of that name is of any use.
+    /// Returns whether a page's series of that name is of any use.
     #[must_use]
     pub fn wants(&self, name: &str) -> bool {
         let plain = self.plain();

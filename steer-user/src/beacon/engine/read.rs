@@ -132,7 +132,7 @@ impl Reading {
         reading
     }
 
-    /// Whether it says anything of the load.
+    /// Returns whether it says anything of the load.
     #[must_use]
     pub(super) fn has_load(&self) -> bool {
         self.running.is_some() || self.waiting.is_some() || self.kv_use.is_some()

@@ -74,7 +74,7 @@ impl Window {
     }
 }
 
-/// Whether a counter went back, which it does only when the engine begins anew.
+/// Returns whether a counter went back, which it does only when the engine begins anew.
 fn restarted(old: &Reading, new: &Reading) -> bool {
     let less =
         |old: Option<f64>, new: Option<f64>| matches!((old, new), (Some(o), Some(n)) if n < o);

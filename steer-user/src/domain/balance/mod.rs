@@ -176,8 +176,8 @@ pub struct State {
     pub budgets: BTreeMap<String, u32>,
 }
 
-/// Whether a tier is full that was or was not before, by how much of its capacity is hot: from a half on,
-/// until it is less than a quarter.
+/// Returns whether a tier is full that was or was not before, by how much of its capacity is hot:
+/// from a half on, until it is less than a quarter.
 #[must_use]
 pub fn is_full(was: bool, hot: u64, all: u64) -> bool {
     hot > 0 && if was { hot * 4 >= all } else { hot * 2 >= all }

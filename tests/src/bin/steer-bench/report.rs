@@ -112,7 +112,7 @@ impl Report {
             .with_context(|| format!("{}: cannot be written", path.display()))
     }
 
-    /// Whether all is as it has to be.
+    /// Returns whether all is as it has to be.
     ///
     /// # Errors
     /// If a goal is missed, or a program did not do its work.

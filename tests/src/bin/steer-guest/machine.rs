@@ -64,7 +64,7 @@ pub(crate) fn load_modules(results: &mut Results) -> Result<()> {
     Ok(())
 }
 
-/// Whether the kernel's command line has this word.
+/// Returns whether the kernel's command line has this word.
 pub(crate) fn is_told(word: &str) -> bool {
     let line = fs::read_to_string("/proc/cmdline").unwrap_or_default();
     line.split_whitespace().any(|w| w == word)

@@ -32,7 +32,7 @@ impl Results {
         })
     }
 
-    /// Whether this kernel was refused.
+    /// Returns whether this kernel was refused.
     pub(crate) const fn is_refused(&self) -> bool {
         self.refused
     }
