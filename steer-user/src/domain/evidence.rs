@@ -159,9 +159,9 @@ pub enum Verdict {
     Serving,
     /// The evidence is contradicted, so it still takes new flows.
     Contradicted(Contradiction),
-    /// It takes no new flows; open flows continue.
+    /// The backend takes no new flows; open flows continue.
     Ejected(Ejection),
-    /// It takes no new flows; open flows are reset.
+    /// The backend takes no new flows; open flows are reset.
     Down(Down),
 }
 
