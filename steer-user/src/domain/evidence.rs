@@ -144,7 +144,7 @@ impl From<Corroborated> for Down {
 pub enum Contradiction {
     /// Its clients receive answers.
     ClientsAnswered,
-    /// It accepted a connection of this node's own.
+    /// The backend accepted a connection of this node's own.
     ConnectionAccepted,
     /// Too many backends of its pool were ejected within a minute for the same weak reason.
     PoolLimit,

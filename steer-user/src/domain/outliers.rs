@@ -160,9 +160,9 @@ pub struct Speed {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Reason {
-    /// It resets connections that it accepted.
+    /// The backend resets connections that it accepted.
     Resets,
-    /// It ends connections without an answer.
+    /// The backend ends connections without an answer.
     EndsEarly,
     /// Its answers are much smaller than its peers', and faster or incomplete.
     TinyAnswers,

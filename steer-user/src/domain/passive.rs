@@ -75,15 +75,15 @@ impl Counts {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Reason {
-    /// It refuses connections.
+    /// The backend refuses connections.
     Refused,
-    /// It does not answer connections.
+    /// The backend does not answer connections.
     Unanswered,
-    /// It is silent with work in flight.
+    /// The backend is silent with work in flight.
     Silent,
-    /// It resets connections after it accepted them.
+    /// The backend resets connections after it accepted them.
     Resets,
-    /// It ends connections without an answer.
+    /// The backend ends connections without an answer.
     EndsEarly,
     /// Its answers are much smaller than its peers', and faster or incomplete.
     TinyAnswers,
@@ -159,11 +159,11 @@ pub enum Verdict {
     Out(Reason, #[serde(with = "humantime_serde")] Duration),
     /// The ejection ended; new flows test the backend.
     Again,
-    /// It answers again.
+    /// The backend answers again.
     Answers,
-    /// It accepts connections of this node's own again.
+    /// The backend accepts connections of this node's own again.
     Accepts,
-    /// It accepts a connection of this node's own, contrary to what packets suggest.
+    /// The backend accepts a connection of this node's own, contrary to what packets suggest.
     Contradicted,
     /// A connection of this node's own confirms what packets suggest.
     Proven,

@@ -118,9 +118,9 @@ impl Traffic {
 /// A change of the silence detector.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Change {
-    /// It is silent.
+    /// The backend is silent.
     Silent,
-    /// It answers again.
+    /// The backend answers again.
     Answers,
 }
 
