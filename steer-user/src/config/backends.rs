@@ -10,19 +10,19 @@ use super::report::Report;
 use super::{Backend, CidLayout, Encap, Mode, Nat, Pool, probes, quic, raw};
 use crate::pki::IdentityKind;
 
-/// The largest capacity, and the largest weight that the operator may give.
+/// Upper bound of a capacity, and of a weight set by the operator.
 pub(crate) const MAX_CAPACITY: u32 = 1_000_000;
 const MAX_IN_FLIGHT: u32 = 1_000_000;
-/// New flows in a second.
+/// Upper bound of new flows per second.
 const MAX_NEW_FLOWS: u32 = 10_000_000;
 
-/// What a backend depends on.
+/// Sections that a backend depends on.
 pub(super) struct Context<'a> {
-    /// The node's region, which is the default.
+    /// Region of the node, which is the default.
     pub(super) home: &'a str,
-    /// `None` where not all of it could be read.
+    /// Section `[nat]`; `None` if parts of it could not be read.
     pub(super) nat: Option<&'a Nat>,
-    /// The same of [encap].
+    /// Section `[encap]`; `None` if parts of it could not be read.
     pub(super) encap: Option<&'a Encap>,
     pub(super) quic: &'a [CidLayout],
 }
@@ -116,7 +116,7 @@ fn backend(raw: &raw::Backend, context: &Context<'_>, report: &mut Report<'_>) -
     })
 }
 
-/// Checks that the node has a source address towards the backend.
+/// Checks that the node has a source address for the backend.
 fn reachable(raw: &raw::Backend, address: IpAddr, context: &Context<'_>, report: &mut Report<'_>) {
     let family = if address.is_ipv4() { "IPv4" } else { "IPv6" };
     let of_family = |a: &IpAddr| a.is_ipv4() == address.is_ipv4();

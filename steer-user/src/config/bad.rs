@@ -1,6 +1,6 @@
-//! Mistakes in a document.
+//! Documents with one mistake each.
 
-/// What is replaced in the good document, by what, the line, and a part of the message.
+/// Text of the good document, its replacement, the line, and a part of the message.
 pub(super) const BAD: &[(&str, &str, usize, &str)] = &[
     // The document
     (

@@ -15,22 +15,22 @@ use super::{Admission, Encap, Nat, Node, Outer, Probe, ProbeFiles};
 use crate::pki::{Identity, IdentityKind};
 
 const NAT_PORTS: RangeInclusive<u16> = 20_000..=59_999;
-/// IFNAMSIZ less the terminator.
+/// Maximum length of an interface name: IFNAMSIZ without the terminator.
 const INTERFACE_LEN: usize = 15;
-/// MAC addresses besides those of interfaces. With many more there would be no room for those.
+/// Maximum number of additional MAC addresses; the map also holds those of interfaces.
 const MAX_MACS: usize = 64;
-/// Advice for an interface.
+/// Advice about an interface name.
 const INTERFACE: &str =
     "name the interface that clients' packets come in by: `ip route` and `ip link` show it";
 const MS: Duration = Duration::from_millis(1);
 const SECOND: Duration = Duration::from_secs(1);
 const MINUTE: Duration = Duration::from_secs(60);
 
-/// The section `[nat]`, and where its addresses stand.
+/// The section `[nat]`, with the positions of its addresses.
 pub(super) struct NatSection {
     pub(super) typed: Nat,
     pub(super) spans: Vec<Range<usize>>,
-    /// Whether all addresses that it names could be read.
+    /// Whether all of its addresses could be read.
     pub(super) known: bool,
 }
 
@@ -120,14 +120,14 @@ fn parse_mac(text: &str) -> Option<Mac> {
     parts.next().is_none().then_some(mac)
 }
 
-/// Checks that a certificate can carry name and region.
+/// Checks that a certificate can carry the name and region.
 pub(super) fn identity(
     kind: IdentityKind,
     name: &Text,
     region: Option<&Text>,
     report: &mut Report<'_>,
 ) {
-    // Each by itself, to know the line.
+    // Checked one by one, to report the right line.
     if let Err(e) = Identity::new(kind, "any", name.get_ref()) {
         report.add_described(name.span(), &e);
     }
@@ -137,9 +137,9 @@ pub(super) fn identity(
     }
 }
 
-/// What the kernel's own receiver uses (`ip fou add port 6080 gue`); IANA gave GUE this port.
+/// Default of the kernel's own receiver (`ip fou add port 6080 gue`); IANA assigned GUE this port.
 const GUE_PORT: u16 = 6080;
-/// Bits of an outer source that flows may have for themselves.
+/// Maximum number of bits of an outer source that vary by flow.
 const MAX_SOURCE_BITS: u8 = 24;
 
 pub(super) fn nat(Single { raw, broken }: Single<raw::Nat>, report: &mut Report<'_>) -> NatSection {
@@ -203,7 +203,7 @@ pub(super) fn nat(Single { raw, broken }: Single<raw::Nat>, report: &mut Report<
     }
 }
 
-/// The section, and whether all sources that it names could be read.
+/// Returns the section, and whether all of its sources could be read.
 pub(super) fn encap(
     Single { raw, broken }: Single<raw::Encap>,
     report: &mut Report<'_>,
@@ -240,7 +240,7 @@ pub(super) fn encap(
     (encap, known)
 }
 
-/// An address, or a prefix of which each flow has an address.
+/// Parses an address, or a prefix whose addresses vary by flow.
 fn outer(value: &Text, report: &mut Report<'_>) -> Option<(IpAddr, Outer)> {
     let todo =
         "write an address like 10.0.0.11, or a prefix like 10.0.8.0/24 whose last bits are 0";

@@ -14,16 +14,16 @@ use super::split;
 use super::{Backend, Mode, NewFlows, Pool, Protocol, Service};
 
 const IDLE: Duration = Duration::from_secs(300);
-/// What an objective may be.
+/// Range of a latency objective.
 const OBJECTIVE: std::ops::RangeInclusive<Duration> =
     Duration::from_millis(1)..=Duration::from_secs(3_600);
 const MIN_IDLE: Duration = Duration::from_secs(1);
-/// New flows in a second, or at once.
+/// Upper bound of new flows per second, and of a burst.
 const MAX_NEW_FLOWS: u32 = 10_000_000;
-/// The priority of a service that says none.
+/// Default priority of a service.
 const PRIORITY: u8 = 100;
 const MAX_IDLE: Duration = Duration::from_secs(7 * 86_400);
-/// Services are named in URLs of the API and in metrics.
+/// Maximum length of a name; services are named in URLs of the API and in metrics.
 const NAME_LEN: usize = 63;
 
 pub(super) fn services(
@@ -163,19 +163,19 @@ fn quic(raw: &raw::Service, report: &mut Report<'_>) -> bool {
     true
 }
 
-/// The pools of a service or class, as far as they are there.
+/// Pools of a service or class, as far as they are valid.
 pub(super) struct Chain<'a> {
-    /// "service" or "class".
+    /// Kind of the owner: "service" or "class".
     pub(super) of: &'a str,
     pub(super) found: &'a [(usize, &'a Text)],
-    /// Whether all are there.
+    /// Whether all pools are valid.
     pub(super) complete: bool,
     pub(super) pools: &'a Names<Pool>,
     pub(super) backends: &'a Names<Backend>,
 }
 
 impl Chain<'_> {
-    /// Checks that the backends can serve the VIP.
+    /// Checks that the backends can serve the virtual address.
     pub(super) fn fits(&self, vip: IpAddr, port: u16, report: &mut Report<'_>) {
         for (index, reference) in self.found {
             let pool = self.pools.item(*index);
@@ -189,7 +189,7 @@ impl Chain<'_> {
         }
     }
 
-    /// Regions of the backends.
+    /// Returns the regions of the backends.
     pub(super) fn present(&self) -> HashSet<&String> {
         self.found
             .iter()
@@ -200,7 +200,7 @@ impl Chain<'_> {
             .collect()
     }
 
-    /// The regions that the backends may serve from: each has one.
+    /// Returns the regions that may serve, each of which must have a backend.
     pub(super) fn regions(
         &self,
         regions: &Spanned<Vec<Text>>,
@@ -213,7 +213,7 @@ impl Chain<'_> {
             let what = format!("the {of} may be served from nowhere");
             report.add(regions.span(), what, todo);
         }
-        // Of a pool or backend that is not there nothing is known.
+        // The regions of a missing pool or backend are unknown.
         let is_known =
             self.complete && self.backends.are_whole() && !present.iter().any(|r| r.is_empty());
         for region in regions.get_ref().iter().filter(|_| is_known) {
@@ -227,7 +227,7 @@ impl Chain<'_> {
     }
 }
 
-/// A number of new flows in a second and at once; `of` are the keys' common letters.
+/// Returns a rate limit; `of` is the common prefix of its keys.
 pub(super) fn rate(
     of: &str,
     per_second: Option<&Spanned<u32>>,
@@ -251,7 +251,7 @@ pub(super) fn priority(value: Option<&Spanned<u32>>, default: u8, report: &mut R
     u8::try_from(number).unwrap_or(default)
 }
 
-/// Checks that a backend can serve the VIP.
+/// Checks that a backend can serve the virtual address.
 fn fits(vip: IpAddr, port: u16, backend: &Backend, pool: &Text, report: &mut Report<'_>) {
     let (name, pool_name) = (&backend.name, pool.get_ref());
     let wrapped = matches!(backend.mode, Mode::Ipip | Mode::Gue);

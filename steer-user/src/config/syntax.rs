@@ -1,11 +1,12 @@
-//! Messages about a file that is no TOML: one for one mistake.
+//! Messages about a file with invalid TOML syntax, one per mistake.
 
 use toml::de::Error;
 
 use super::{format, report::Report};
 
-/// Reports what the reader found in a file that begins at `start`. Behind a mistake of syntax the reader
-/// makes up others, so only the first one is told; a key that is written twice misleads nobody.
+/// Reports the reader's errors in a file that starts at offset `start`. After a syntax error the
+/// reader reports consequential ones, so only the first is kept; duplicate keys are always
+/// reported.
 pub(super) fn problems(text: &str, start: usize, errors: &[Error], report: &mut Report<'_>) {
     if errors.is_empty() {
         return;
@@ -40,7 +41,7 @@ pub(super) fn problems(text: &str, start: usize, errors: &[Error], report: &mut 
     }
 }
 
-/// Says what is wrong at a place, and what to write.
+/// Returns the mistake at a position, and its correction.
 fn syntax(text: &str, at: usize, message: &str) -> (String, String) {
     let at = text.floor_char_boundary(at);
     let begin = text[..at].rfind('\n').map_or(0, |end| end + 1);

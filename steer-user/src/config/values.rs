@@ -1,4 +1,4 @@
-//! Values that several sections have.
+//! Values used by several sections.
 
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::ops::RangeInclusive;
@@ -11,13 +11,13 @@ use super::spanned::Spanned;
 use humantime_serde::re::humantime::{format_duration, parse_duration};
 
 impl Report<'_> {
-    /// An address that packets can have as source or destination.
+    /// Parses an address that can be the source or destination of packets.
     pub(super) fn address(&mut self, value: &Text) -> Option<IpAddr> {
         let usual = "write one like 192.0.2.1 or 2001:db8::1";
         let text = value.get_ref();
         let Ok(address) = text.parse::<IpAddr>() else {
             let (what, todo) = if self.is_hidden(text) {
-                // A part of a value would tell something of the rest.
+                // A part of a value would reveal something of the rest.
                 (format!("{text:?} is not an IP address"), usual.to_owned())
             } else {
                 no_address(text, usual)
@@ -37,7 +37,7 @@ impl Report<'_> {
         None
     }
 
-    /// An address that packets come to by a network.
+    /// Parses an address that packets can be routed to.
     pub(super) fn reached_address(&mut self, value: &Text) -> Option<IpAddr> {
         let address = self.address(value)?;
         if address.is_loopback() {
@@ -55,7 +55,7 @@ impl Report<'_> {
         Some(address)
     }
 
-    /// An address with a port, which is not 0. `examples` are what to write.
+    /// Parses an address with a port other than 0. `examples` shows what to write.
     pub(super) fn socket_address(&mut self, value: &Text, examples: &str) -> Option<SocketAddr> {
         let text = value.get_ref();
         let usual = format!("write an address and a port, like {examples}");
@@ -74,7 +74,7 @@ impl Report<'_> {
         Some(address)
     }
 
-    /// An address with the number of bits that count; all without a number.
+    /// Parses an address with an optional prefix length.
     pub(super) fn prefix(&mut self, value: &Text, todo: &str) -> Option<(IpAddr, u8)> {
         let (address, len) = match value.get_ref().split_once('/') {
             Some((address, len)) => (address, Some(len)),
@@ -106,7 +106,7 @@ impl Report<'_> {
             return default.into();
         };
         let path = PathBuf::from(value.get_ref());
-        // A key in the place of its path would be told wherever the path is.
+        // A key in place of its path would be shown wherever the path is.
         if value.get_ref().contains('\n') || value.get_ref().contains("-----BEGIN") {
             let what = "this is what is in a file, and not its path";
             self.add(value.span(), what, format!("write one like {default}"));
@@ -156,7 +156,7 @@ impl Report<'_> {
     }
 }
 
-/// Says what a text is that is no address, and what to write.
+/// Returns what is wrong with a text that should be an address, and what to write.
 fn no_address(text: &str, usual: &str) -> (String, String) {
     if let Some((address, _)) = text.split_once('/')
         && address.parse::<IpAddr>().is_ok()
@@ -178,7 +178,7 @@ fn no_address(text: &str, usual: &str) -> (String, String) {
     (format!("{text:?} is not an IP address"), usual.to_owned())
 }
 
-/// Says what a text is that is no address with a port, and what to write.
+/// Returns what is wrong with a text that should be an address with a port, and what to write.
 fn no_socket_address(text: &str, usual: String, examples: &str) -> (String, String) {
     if let Ok(address) = text.parse::<IpAddr>() {
         let port = examples
@@ -212,7 +212,7 @@ fn no_socket_address(text: &str, usual: String, examples: &str) -> (String, Stri
     (format!("{text:?} is not an address and a port"), usual)
 }
 
-/// Returns whether it is a name of a host, and no address with a mistake in it.
+/// Returns whether it is a host name, as opposed to a misspelled address.
 fn is_name(text: &str) -> bool {
     let fits = |c: char| c.is_ascii_alphanumeric() || "-_.".contains(c);
     text.contains(|c: char| c.is_ascii_alphabetic()) && text.chars().all(fits)

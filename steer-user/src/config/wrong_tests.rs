@@ -1,11 +1,12 @@
-//! Wrong files as people write them: each mistake is told once, on its line, with its cause and what to do.
+//! Typical mistakes in files: each one is reported once, on its line, with its cause and a
+//! correction.
 
 use std::fs;
 use std::path::Path;
 
 use super::*;
 
-/// Lines are counted in this one.
+/// Valid document whose line numbers the tests use.
 const GOOD: &str = r#"[node]
 name = "edge-1"
 region = "home"
@@ -43,7 +44,7 @@ pools = ["chat"]
 metrics = "127.0.0.1:9464"
 "#;
 
-/// A text of the good document and its replacement; the line, the cause, and what to do.
+/// A text of the valid document and its replacement; the line, the cause, and the advice.
 type Wrong = (
     &'static str,
     &'static str,
@@ -663,7 +664,7 @@ fn each_mistake_is_told_once_with_its_line_its_cause_and_what_to_do() {
         let (what, rest) = said.split_once("; ").unwrap();
         assert!(what.contains(cause), "{to:?}, {cause:?}: {said}");
         assert!(rest.contains(todo), "{to:?}, {todo:?}: {said}");
-        // Words of the program's types help nobody.
+        // Names of Rust types do not help the reader.
         for word in [
             "u16",
             "u32",
@@ -779,7 +780,7 @@ fn bytes_that_are_no_text_have_a_line_as_well() {
     );
 }
 
-/// Nothing of what a variable holds is told, not even the half of it that a suggestion would need.
+/// Checks that no message shows any part of a variable's value, not even in a suggestion.
 #[test]
 fn no_part_of_a_variable_is_told() {
     for (from, to, secret) in [
