@@ -274,7 +274,7 @@ pub trait Dataplane: Send {
 /// Counters summed over CPUs.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Counters {
-    /// By member.
+    /// Counters by member.
     pub members: Vec<MemberCounters>,
     /// Dropped packets by the number of the reason.
     pub drops: Vec<u64>,

@@ -1,4 +1,4 @@
-//! PEM files: written once, keys for their owner only.
+//! PEM files: never overwritten, with keys readable only by their owner.
 
 use std::fs::{self, OpenOptions};
 use std::io::{self, Write};
@@ -14,9 +14,9 @@ use super::PkiError;
 /// A certificate chain and its private key.
 #[derive(Debug)]
 pub struct Credentials {
-    /// The end-entity certificate first.
+    /// Certificates, the end-entity certificate first.
     pub chain: Vec<CertificateDer<'static>>,
-    /// The key of the first certificate.
+    /// Key of the first certificate.
     pub key: PrivateKeyDer<'static>,
 }
 

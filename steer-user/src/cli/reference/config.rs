@@ -8,8 +8,7 @@ pub(super) fn page() -> String {
     let schema = config::schema();
     let mut page = "# Configuration\n\n\
         TOML; `/etc/steer/steer.toml` and the `*.toml` files of `conf.d` beside it. \
-        `steer config example` prints a document with every key. After the colon of a meaning stands \
-        the default.\n"
+        `steer config example` prints a document with every key. Defaults are in parentheses.\n"
         .to_owned();
     let nothing = serde_json::Map::new();
     let sections = schema["properties"].as_object().unwrap_or(&nothing);
