@@ -1,4 +1,4 @@
-//! `steer config` and `steer journal` as users run them, without a daemon.
+//! Tests of `steer config` and `steer journal` as users run them, without a daemon.
 
 #![expect(clippy::unwrap_used, reason = "helpers of tests")]
 
@@ -34,7 +34,7 @@ fn steer(arguments: &[&str]) -> Said {
     said(command(arguments).output().unwrap())
 }
 
-/// A folder with the example, changed, and drop-ins.
+/// Creates a folder with a modified example, and drop-ins.
 fn folder(
     change: impl Fn(&str) -> String,
     drop_ins: &[(&str, &str)],
@@ -140,7 +140,7 @@ fn a_host_that_does_not_fit_fails_unless_only_the_document_counts() {
         "{}",
         loose.out
     );
-    // One verdict, and not two.
+    // One verdict, not two.
     assert!(!loose.out.contains("good:"), "{}", loose.out);
     assert_eq!(steer(&["config", "check", "--strict", &file]).code, Some(3));
     let quiet = steer(&["config", "check", "--document-only", &file]);
@@ -148,7 +148,7 @@ fn a_host_that_does_not_fit_fails_unless_only_the_document_counts() {
     assert!(!quiet.out.contains("no-such-if"), "{}", quiet.out);
 }
 
-/// Certificates are looked into wherever they are, and told with the line of their key.
+/// Checks that certificates are read wherever they are, and reported with the line of their key.
 #[test]
 fn a_key_of_another_certificate_is_told_with_its_line() {
     let (folder, file) = folder(str::to_owned, &[]);
@@ -260,7 +260,7 @@ fn a_state_directory_has_one_daemon() {
         "{}",
         run.err
     );
-    // Nothing was written beside the other's back.
+    // Nothing was written concurrently with the daemon.
     assert!(!state.join("generations").exists());
 }
 

@@ -1,4 +1,4 @@
-//! The description of the API, in OpenAPI 3.1: `/openapi.json`.
+//! OpenAPI 3.1 description of the API: `/openapi.json`.
 
 use axum::{Json, Router, routing::get};
 use schemars::{JsonSchema, Schema, SchemaGenerator, generate::SchemaSettings};
@@ -18,21 +18,21 @@ use crate::{
 
 type Of = fn(&mut SchemaGenerator) -> Schema;
 
-/// What an answer is.
+/// Kind of an answer.
 enum Answer {
-    /// JSON of this kind.
+    /// JSON of this type.
     Json(Of),
-    /// Nothing but that it was done.
+    /// Empty.
     Nothing,
     /// Text of another media type.
     Text(&'static str),
 }
 
-/// What can be asked.
+/// An operation of the API.
 struct Operation {
     method: &'static str,
     path: &'static str,
-    /// The least role that may.
+    /// Minimum role.
     role: &'static str,
     what: &'static str,
     request: Option<Of>,
@@ -65,7 +65,7 @@ const fn does(path: &'static str, what: &'static str, request: Option<Of>) -> Op
     }
 }
 
-/// All of them.
+/// Returns all operations.
 fn operations() -> Vec<Operation> {
     let text = |path, role, what, kind| Operation {
         method: "get",
@@ -207,7 +207,7 @@ fn operations() -> Vec<Operation> {
     ]
 }
 
-/// The description.
+/// Returns the description.
 #[must_use]
 pub fn openapi() -> Value {
     let settings = SchemaSettings::draft2020_12().with(|settings| {
@@ -286,7 +286,7 @@ mod tests {
 
     use super::*;
 
-    /// Routes as the sources register them.
+    /// Returns the routes registered in the sources.
     fn registered() -> BTreeSet<(String, String)> {
         let sources = [
             include_str!("server.rs"),
@@ -323,7 +323,7 @@ mod tests {
         assert_eq!(described, registered());
     }
 
-    /// References of a value.
+    /// Collects the references in a value.
     fn references(value: &Value, found: &mut BTreeSet<String>) {
         match value {
             Value::Object(fields) => {

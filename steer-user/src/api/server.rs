@@ -1,4 +1,4 @@
-//! The server's side.
+//! Server of the API.
 
 use std::{
     fs, io,
@@ -40,13 +40,14 @@ use crate::{
     explain::{self, Question},
 };
 
-/// The longest deadline of a drain.
+/// Maximum deadline of a drain.
 const MAX_DEADLINE: Duration = Duration::from_secs(30 * 86_400);
 
-/// Binds the socket, for root alone. One that nobody listens at any more is replaced.
+/// Binds the socket, for root only. A socket that nobody listens on is replaced.
 ///
 /// # Errors
-/// If a daemon listens there already, or the place is unusable.
+///
+/// Returns an error if a daemon listens there already, or the path is unusable.
 pub async fn bind(path: &Path) -> Result<UnixListener> {
     if let Some(folder) = path.parent() {
         fs::create_dir_all(folder).with_context(|| format!("{}", folder.display()))?;
@@ -71,7 +72,7 @@ pub async fn bind(path: &Path) -> Result<UnixListener> {
     Ok(listener)
 }
 
-/// Answers requests, until the task is dropped.
+/// Serves requests until the task is dropped.
 pub async fn serve(listener: UnixListener, access: &Access, monitor: Monitor) {
     let roles = access.roles();
     listen::serve(Local { listener, roles }, routes(access, monitor)).await;
@@ -108,7 +109,7 @@ pub(super) fn routes(access: &Access, monitor: Monitor) -> Router {
         .merge(monitor.living())
 }
 
-/// A refusal with its status.
+/// An error with its HTTP status.
 pub(super) struct Refusal(pub(super) StatusCode, pub(super) String);
 
 impl IntoResponse for Refusal {
@@ -117,7 +118,7 @@ impl IntoResponse for Refusal {
     }
 }
 
-/// Asks the loop, which may have ended.
+/// Sends a command to the loop, which may have ended.
 pub(super) async fn ask<T>(
     commands: &Commands,
     command: impl FnOnce(oneshot::Sender<T>) -> Command,
@@ -247,7 +248,8 @@ async fn weigh(
     said(ask(&commands, weigh).await?)
 }
 
-/// The answer to a drain or weight, with a warning where the state directory did not take it.
+/// Returns the answer to a drain or weight, with a warning if the state directory could not store
+/// it.
 fn said(done: Result<Vec<String>, Refused>) -> Result<Response, Refusal> {
     let unsaved = done.map_err(|refused| {
         let status = match refused {

@@ -14,16 +14,16 @@ use crate::{
 
 #[derive(Debug, Args)]
 pub(super) struct Decap {
-    /// Interface that the nodes' packets come in by.
+    /// Interface on which packets of the nodes arrive.
     #[arg(long)]
     interface: String,
-    /// Outer source address or prefix of a node (its `encap.sources`); once for each.
+    /// Outer source address or prefix of a node (its `encap.sources`); may be repeated.
     #[arg(long = "from", value_name = "ADDRESS[/LEN]", required = true, value_parser = source)]
     from: Vec<(IpAddr, u8)>,
     /// UDP port of mode gue (the nodes' `encap.gue_port`).
     #[arg(long, value_name = "PORT", default_value_t = 6080)]
     gue_port: u16,
-    /// Use generic XDP, where the driver has no native one.
+    /// Use generic XDP, if the driver has no native XDP.
     #[arg(long)]
     generic: bool,
 }

@@ -18,33 +18,33 @@ use crate::{
 
 #[derive(Debug, Args)]
 pub(super) struct Place {
-    /// The daemon's state directory.
+    /// State directory of the daemon.
     #[arg(long, value_name = "FOLDER", default_value = DEFAULT_STATE)]
     state: PathBuf,
 }
 
 #[derive(Debug, Subcommand)]
 pub(super) enum Journal {
-    /// Prints what changed steering, the oldest first.
+    /// Print the changes of steering, oldest first.
     Show {
         #[command(flatten)]
         place: Place,
-        /// Only so many of the newest.
+        /// Print only this many of the newest.
         #[arg(long, value_name = "NUMBER")]
         last: Option<usize>,
-        /// Print the records as JSON, one a line.
+        /// Print the records as JSON, one per line.
         #[arg(long)]
         json: bool,
     },
-    /// Says whether every line is as it was written, and none is missing.
+    /// Verify that every line is unmodified, and none is missing.
     Verify {
         #[command(flatten)]
         place: Place,
-        /// A hash that this command printed earlier: the journal must still have that line.
+        /// Hash printed earlier by this command: the journal must still contain that line.
         #[arg(long, value_name = "HASH")]
         head: Option<String>,
     },
-    /// Decides again what was decided, from the inputs in the journal, and says where it differs.
+    /// Repeat the decisions from the inputs in the journal, and print the differences.
     Replay {
         #[command(flatten)]
         place: Place,

@@ -1,4 +1,4 @@
-//! Limit of open files: raised to what the system allows where that is needed.
+//! Limit of open files, raised as far as the system allows if needed.
 
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use tracing::{info, warn};
@@ -6,13 +6,15 @@ use tracing::{info, warn};
 use super::error::{Exit, Failure};
 use crate::{api::MAX_CONNECTIONS, config::Config, preflight};
 
-/// Files that a daemon without clients and backends opens: programs, maps, sockets, journal.
+/// Files that a daemon opens without clients and backends: programs, maps, sockets, journal.
 const MIN_FILES: u64 = 128;
 
-/// Raises the limit to what a configuration needs. Where the system does not allow as much, that is logged.
+/// Raises the limit to the need of a configuration. Logs a warning if the system does not allow
+/// that.
 ///
 /// # Errors
-/// If no daemon could work with what is allowed.
+///
+/// Returns an error if no daemon could work within the limit.
 pub(super) fn raise(config: &Config) -> Result<(), Failure> {
     let needed = MIN_FILES + MAX_CONNECTIONS + preflight::probe_files(config);
     let (soft, hard) = match getrlimit(Resource::RLIMIT_NOFILE) {
@@ -52,7 +54,7 @@ pub(super) fn raise(config: &Config) -> Result<(), Failure> {
     Ok(())
 }
 
-/// The limit to set, if the one that there is does not do.
+/// Returns the limit to set, if the current one is too low.
 fn raised(soft: u64, hard: u64, needed: u64) -> Option<u64> {
     (soft < needed).then_some(needed.min(hard).max(soft))
 }

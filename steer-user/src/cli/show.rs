@@ -1,4 +1,4 @@
-//! Services and backends, one or all, as a person reads them.
+//! Services and backends as text, one or all.
 
 use std::fmt::Write as _;
 
@@ -113,7 +113,7 @@ pub(super) fn backend(backend: &BackendStatus, status: &Status) -> String {
     text
 }
 
-/// How far a drain is.
+/// Returns the progress of a drain.
 pub(super) fn drain(drain: &DrainStatus) -> String {
     let left = match (drain.slots, drain.flows) {
         (0, 0) => String::new(),

@@ -1,4 +1,4 @@
-//! The status in words and columns.
+//! The status as text and tables.
 
 use std::{collections::BTreeMap, fmt::Write as _};
 
@@ -13,7 +13,7 @@ use crate::{
     dataplane::{MapMemory, Way},
 };
 
-/// The status as a person reads it.
+/// Returns the status as text.
 pub(super) fn status(status: &Status) -> String {
     let mut text = String::new();
     // Writing to a String does not fail.
@@ -75,7 +75,7 @@ fn attached(interfaces: &[Attachment]) -> String {
     }
 }
 
-/// The memory of the maps as a person reads it.
+/// Returns the memory of the maps as text.
 pub(super) fn memory(maps: &[MapMemory]) -> String {
     let mut text = format!(
         "{:<16}{:<14}{:>10}{:>14}\n",
@@ -196,7 +196,7 @@ pub(super) fn service(text: &mut String, service: &ServiceStatus) {
     }
 }
 
-/// What packets tell of members, where any do.
+/// Writes the passive measurements of members, if there are any.
 fn passive(text: &mut String, members: &[MemberStatus]) {
     let known = || {
         members

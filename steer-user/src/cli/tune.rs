@@ -10,30 +10,30 @@ use crate::control::KnobStatus;
 
 #[derive(Debug, Subcommand)]
 pub(super) enum Tune {
-    /// Lists what can be set, with values, defaults and ranges.
+    /// List the settings with values, defaults and ranges.
     List {
         #[command(flatten)]
         target: Target,
     },
-    /// Shows one.
+    /// Show a setting.
     Get {
-        /// Its name.
+        /// Name of the setting.
         name: String,
         #[command(flatten)]
         target: Target,
     },
-    /// Sets one, at once and until the daemon ends, or as `steer tune list` says.
+    /// Change a setting at once, until the daemon exits or as `steer tune list` says.
     Set {
-        /// Its name.
+        /// Name of the setting.
         name: String,
-        /// Its value.
+        /// New value.
         value: String,
         #[command(flatten)]
         target: Target,
     },
-    /// Sets one to its default.
+    /// Reset a setting to its default.
     Reset {
-        /// Its name.
+        /// Name of the setting.
         name: String,
         #[command(flatten)]
         target: Target,
@@ -91,7 +91,7 @@ fn table(knobs: &[KnobStatus]) -> String {
         "name", "value", "default", "range", "after reload", "what"
     );
     for knob in knobs {
-        // A log filter says in its own words what it takes.
+        // The log filter describes its values in words.
         let range = if knob.unit == "filter" {
             "-"
         } else {

@@ -1,5 +1,5 @@
-//! The certificates that this node holds, for probes, for its API and for whoever takes its metrics: there, of this node,
-//! of their CA, and valid for a while.
+//! Checks of the certificates that this node uses, for probes, its API and export of metrics:
+//! present, issued for this node by their CA, and valid for a while.
 
 use std::{
     path::{Path, PathBuf},
@@ -22,7 +22,7 @@ use crate::{
     },
 };
 
-/// A certificate that ends within this time is worth a word.
+/// Remaining validity below which a certificate is reported.
 const SOON: Duration = Duration::from_secs(14 * 86_400);
 
 pub(super) fn check(config: &Config, now: SystemTime) -> Vec<Finding> {
@@ -33,7 +33,7 @@ pub(super) fn check(config: &Config, now: SystemTime) -> Vec<Finding> {
     findings
 }
 
-/// The key of encrypted connection ids, without which a configuration is not applied.
+/// Checks the key of encrypted connection ids, without which a configuration is not applied.
 fn connection_ids(layout: &CidLayout) -> Option<Finding> {
     let error = layout.key().err()?;
     let section = format!("[[quic]] of rotation {}", layout.rotation);
@@ -41,7 +41,7 @@ fn connection_ids(layout: &CidLayout) -> Option<Finding> {
     Some(Finding::new(section, error.to_string()).fatal().todo(todo))
 }
 
-/// Finds what of certificates is fatal wherever the configuration is looked at, as far as their files are there.
+/// Returns the fatal findings about certificates that hold on any host, as far as the files exist.
 pub(super) fn unusable(config: &Config, now: SystemTime) -> Vec<Finding> {
     let here = |held: &Held<'_>| {
         [held.ca, held.cert, held.key]
@@ -54,8 +54,8 @@ pub(super) fn unusable(config: &Config, now: SystemTime) -> Vec<Finding> {
     findings
 }
 
-/// The authority of the collector that metrics are sent to. It is somebody else's, and without it only they are not
-/// sent.
+/// Checks the CA of the metrics collector. It belongs to someone else, and without it only metrics
+/// are not exported.
 fn collector(config: &Config, now: SystemTime) -> Option<Finding> {
     let ca = config.otlp.as_ref()?.ca.as_ref()?;
     if let Err(error) = load_roots(ca) {
@@ -70,7 +70,8 @@ fn collector(config: &Config, now: SystemTime) -> Option<Finding> {
     Some(Finding::new(ca.display().to_string(), what).todo(todo))
 }
 
-/// The node's certificates and their CAs', each with its end; those that cannot be read are left out.
+/// Returns the ends of validity of the node's certificates and their CAs; unreadable ones are
+/// skipped.
 pub(super) fn ends_of(config: &Config) -> Vec<(PathBuf, SystemTime)> {
     let mut ends = Vec::new();
     for Held { ca, cert, key, .. } in held(config) {
@@ -85,16 +86,16 @@ pub(super) fn ends_of(config: &Config) -> Vec<(PathBuf, SystemTime)> {
     ends
 }
 
-/// A file of authorities with when the first of them ends.
+/// Returns a file of CAs with the end of the first one to expire.
 fn first_end(ca: &Path) -> Option<(PathBuf, SystemTime)> {
     let first = authorities(ca).into_iter().min()?;
     Some((ca.to_owned(), first))
 }
 
-/// A certificate that this node holds.
+/// A certificate used by this node.
 struct Held<'c> {
     config: &'c Config,
-    /// The section that names its files.
+    /// Section with its files.
     section: &'static str,
     kind: IdentityKind,
     ca: &'c Path,
@@ -160,7 +161,7 @@ impl Held<'_> {
         findings
     }
 
-    /// Without it the daemon does not probe; its API goes on at the socket.
+    /// Without it the daemon does not probe; its API still works on the socket.
     fn unusable(&self, keys: &str, error: &dyn std::fmt::Display) -> Finding {
         let finding = Finding::new(format!("{} {keys}", self.section), error.to_string());
         match self.kind {
@@ -175,7 +176,7 @@ impl Held<'_> {
         }
     }
 
-    /// Nobody takes a certificate without its own key.
+    /// A certificate without its own key is useless.
     fn wrong_pair(&self) -> Finding {
         let (key, cert) = (self.key.display(), self.cert.display());
         let what = format!("{key} is of another certificate than {cert}");
@@ -189,7 +190,7 @@ impl Held<'_> {
         }
     }
 
-    /// The section without brackets.
+    /// Returns the section name without brackets.
     fn table(&self) -> &'static str {
         match self.kind {
             IdentityKind::Api => "api",
@@ -201,13 +202,13 @@ impl Held<'_> {
         Finding::new(self.cert.display().to_string(), what).fix(self.issue())
     }
 
-    /// The command that makes it.
+    /// Returns the command that issues it.
     fn issue(&self) -> String {
         let (name, region) = (&self.config.node.name, &self.config.node.region);
         match &self.config.api.remote {
             Some(remote) if self.kind == IdentityKind::Api => {
                 let host = remote.address.ip();
-                // At an unspecified address it is reached by some other one.
+                // With an unspecified address, clients use one of the others.
                 let host = match host.is_unspecified() {
                     true => "ADDRESS".to_owned(),
                     false => host.to_string(),
@@ -226,7 +227,7 @@ impl Held<'_> {
                 return Some(self.unusable(&format!("cert {}", self.cert.display()), &error));
             }
         };
-        // The name of an API is nobody's business but its clients'.
+        // The name of an API matters only to its clients.
         let same = found.kind() == self.kind
             && (self.kind == IdentityKind::Api
                 || found.name() == node.name && found.region() == node.region);
@@ -237,8 +238,8 @@ impl Held<'_> {
         (!same).then(|| self.about(format!("it is of {found}, and {wanted}")))
     }
 
-    /// Returns whether its key is another one's, or its CA did not issue it. That it is valid now
-    /// is not asked here.
+    /// Returns whether its key belongs to another one, or its CA did not issue it. Does not check
+    /// the validity period.
     fn unfit(
         &self,
         credentials: &Credentials,
@@ -275,7 +276,7 @@ impl Held<'_> {
         Some(self.about(what).todo(todo))
     }
 
-    /// While an authority is exchanged the old one and the new one are there: the last one counts.
+    /// Returns a finding about expiring CAs. During a replacement the old and the new one are present: the last one counts.
     fn authority_ends(&self, now: SystemTime) -> Option<Finding> {
         let what = ends(authorities(self.ca).into_iter().max()?, now)?;
         let todo = "make another one with `steer pki init` in a folder of its own, add it to this file \
@@ -284,7 +285,7 @@ impl Held<'_> {
     }
 }
 
-/// What to say of something that ends then, if it is soon.
+/// Returns a finding about the end of validity, if it is near.
 fn ends(end: SystemTime, now: SystemTime) -> Option<String> {
     (end < now + SOON).then(|| {
         let word = if end < now { "ended" } else { "ends" };
@@ -292,7 +293,7 @@ fn ends(end: SystemTime, now: SystemTime) -> Option<String> {
     })
 }
 
-/// When the authorities in a file end.
+/// Returns the ends of validity of the CAs in a file.
 fn authorities(ca: &Path) -> Vec<SystemTime> {
     let all = CertificateDer::pem_file_iter(ca).into_iter().flatten();
     all.flatten().filter_map(|ca| end(&ca)).collect()

@@ -7,12 +7,13 @@ use crate::{
 
 use super::{Facts, Finding, Link};
 
-/// Kinds of links whose packets native XDP never sees. tun is not among them: tap has the same kind.
+/// Kinds of links whose packets native XDP never sees. tun is not listed, because tap has the same
+/// kind.
 const WITHOUT_NATIVE: [&str; 5] = ["bridge", "macvlan", "vxlan", "dummy", "vlan"];
 /// Files that a daemon opens besides those of probers: maps, sockets, the journal.
 const FILES: u64 = 64;
 
-/// What would be so for any process on this host.
+/// Returns findings that hold for any process on this host.
 pub(super) fn of_host(config: &Config, facts: &Facts) -> Vec<Finding> {
     let mut findings: Vec<Finding> = kernel(facts).into_iter().collect();
     findings.extend(jit(facts));
@@ -24,7 +25,7 @@ pub(super) fn of_host(config: &Config, facts: &Facts) -> Vec<Finding> {
     findings
 }
 
-/// What a daemon needs, started as this process was.
+/// Returns findings about this process as a daemon.
 pub(super) fn of_process(config: &Config, facts: &Facts) -> Vec<Finding> {
     let mut findings: Vec<Finding> = capabilities(facts).into_iter().collect();
     findings.extend(files(config, facts));
@@ -33,7 +34,7 @@ pub(super) fn of_process(config: &Config, facts: &Facts) -> Vec<Finding> {
     findings
 }
 
-/// A kernel that the data path would refuse to be loaded on.
+/// Reports a kernel on which the data path refuses to load.
 fn kernel(facts: &Facts) -> Option<Finding> {
     let (major, minor) = facts.system.kernel.filter(|found| *found < OLDEST_KERNEL)?;
     let (oldest, patch) = OLDEST_KERNEL;
@@ -83,7 +84,7 @@ fn link(name: &str, config: &Config, facts: &Facts) -> Vec<Finding> {
     findings
 }
 
-/// A veth whose other end may not take what a program sends.
+/// Reports a veth whose peer may not receive what a program sends.
 fn deaf_veth(name: &str, link: &Link, native: bool, facts: &Facts) -> Option<Finding> {
     if !native || link.kind != "veth" {
         return None;
@@ -168,17 +169,17 @@ fn capabilities(facts: &Facts) -> Option<Finding> {
     })
 }
 
-/// Names as setpriv(1) has them.
+/// Returns capability names in the notation of setpriv(1).
 fn caps(names: &[&str]) -> String {
     let short = |name: &&str| name.trim_start_matches("CAP_").to_lowercase();
     names.iter().map(short).collect::<Vec<_>>().join(",+")
 }
 
-/// Files that probes open at most.
+/// Returns the maximum number of files that probes open.
 #[must_use]
 pub fn probe_files(config: &Config) -> u64 {
     let probes = config.backends.iter().map(|b| b.probes.len() as u64);
-    // An old connection may overlap a new one.
+    // An old connection may overlap with a new one.
     2 * probes.sum::<u64>()
 }
 
@@ -193,7 +194,7 @@ fn files(config: &Config, facts: &Facts) -> Option<Finding> {
     )
 }
 
-/// A state directory that takes nothing.
+/// Reports a state directory that is not writable.
 fn state(config: &Config, facts: &Facts) -> Option<Finding> {
     let why = facts.state_refused.as_ref()?;
     let path = config.node.state_dir.display();
@@ -215,7 +216,7 @@ fn clock(facts: &Facts) -> Option<Finding> {
     })
 }
 
-/// Backends whose next hop does not answer.
+/// Reports backends whose next hop does not answer.
 pub(super) fn neighbours(config: &Config, facts: &Facts) -> Vec<Finding> {
     let silent = config
         .backends

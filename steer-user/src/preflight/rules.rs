@@ -1,4 +1,4 @@
-//! What does not go together.
+//! Rules about combinations that do not work.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -9,16 +9,16 @@ use std::{
 use super::{Facts, Finding, memory, principal_id};
 use crate::config::{Backend, Config, Mode, Principal, Protocol, Service, XdpMode};
 
-/// The largest MTU that drivers take for a program that sees packets in one piece: a page, less
-/// headroom and what the kernel keeps behind the packet.
+/// Largest MTU that drivers accept for a program that needs packets in one piece: a page, minus
+/// headroom and the kernel's data after the packet.
 const NATIVE_MTU: u32 = 3506;
 const IPV4_HEADER: u32 = 20;
 const IPV6_HEADER: u32 = 40;
 const UDP_HEADER: u32 = 8;
-/// Without options, as segment sizes are counted.
+/// Size without options, as segment sizes are counted.
 const TCP_HEADER: u32 = 20;
 
-/// Interfaces that are not there.
+/// Reports missing interfaces.
 pub(super) fn absent(config: &Config, facts: &Facts) -> Vec<Finding> {
     let names = config.node.interfaces.iter();
     let absent = names.filter(|name| !facts.interfaces.contains_key(*name));
@@ -65,7 +65,7 @@ fn mtu_of_interfaces(config: &Config, facts: &Facts) -> Vec<Finding> {
     findings
 }
 
-/// The names of a few, for a sentence.
+/// Returns the first few names for a sentence.
 pub(super) fn some<'a>(backends: impl IntoIterator<Item = &'a Backend>) -> String {
     let names: Vec<&str> = backends.into_iter().map(|b| b.name.as_str()).collect();
     match names.len() {
@@ -138,8 +138,8 @@ fn room_for_outer_headers(config: &Config, facts: &Facts) -> Vec<Finding> {
         .collect()
 }
 
-/// The command that has a backend announce a segment size to clients, for packets of so many bytes; the
-/// headers of IPv6 are longer.
+/// Returns the command that makes a backend announce a segment size to clients, for packets of this
+/// size; IPv6 headers are longer.
 fn announce(v6: bool, room: u32) -> String {
     let (family, headers) = match v6 {
         true => ("-6 ", IPV6_HEADER + TCP_HEADER),
@@ -167,7 +167,7 @@ fn clients(config: &Config) -> BTreeMap<String, BTreeSet<bool>> {
     found
 }
 
-/// Ports of both ranges that are not reserved; `None` if there are none.
+/// Returns the unreserved ports in both ranges; `None` if there are none.
 fn shared(
     nat: &RangeInclusive<u16>,
     local: &RangeInclusive<u16>,
@@ -253,7 +253,7 @@ fn principals(config: &Config) -> Vec<Finding> {
         .collect()
 }
 
-/// Listeners of this host at the address and port of a service.
+/// Reports listeners of this host on the address and port of a service.
 fn listeners(config: &Config, facts: &Facts) -> Vec<Finding> {
     let is_own = |address: &IpAddr| {
         let mut interfaces = facts.interfaces.values();

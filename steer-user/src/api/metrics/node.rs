@@ -1,5 +1,5 @@
-//! What the node's status says, as families. Labels are names of the configuration and words of a
-//! fixed set: no label ever has a client in it.
+//! Metric families from the node's status. Labels are names of the configuration and words of a
+//! fixed set; no label ever contains a client.
 
 use std::fmt;
 
@@ -9,9 +9,9 @@ use steer_common::{abi::Refusals, verdict::DropReason};
 use super::writer::{Writer, family};
 use crate::control::{BackendStatus, ClassStatus, MemberStatus, ServiceStatus, Status};
 
-/// What a member can be.
+/// States of a member.
 const STATES: [&str; 4] = ["up", "draining", "down", "absent"];
-/// What a backend can be.
+/// Health states of a backend.
 const HEALTH: [&str; 5] = ["up", "degraded", "down", "unknown", "unprobed"];
 
 #[derive(Debug)]
@@ -110,7 +110,7 @@ impl Node {
         self.refused(page)
     }
 
-    /// Of services, and of their classes.
+    /// Writes the refused flows of services and of their classes.
     fn refused(&self, page: &mut Writer<'_>) -> fmt::Result {
         let policies = || {
             let services = self.0.services.iter();

@@ -1,4 +1,4 @@
-//! What packets of mode `nat` tell of members, as families.
+//! Metric families from measurements of packets in mode `nat`.
 
 use std::{fmt, time::Duration};
 
@@ -8,8 +8,8 @@ use steer_common::abi::{Measure, bucket_start};
 use super::writer::{Writer, family};
 use crate::{control::MemberPassive, domain::latency::Histogram};
 
-/// Buckets of the data path where one of the page's begins: two to a power of two, from 1 ms to 50 s.
-/// Their bounds are bounds of the data path's, so that nothing is counted in the wrong one.
+/// Data-path buckets at which the page's buckets start: two per power of two, from 1 ms to 50 s.
+/// Their bounds are bounds of the data path, so that nothing is counted in the wrong bucket.
 const FIRST: u32 = 64;
 const LAST: u32 = 188;
 const STEP: usize = 4;
@@ -43,7 +43,7 @@ impl Collector for Passive {
         let mut page = Writer(encoder);
         for measure in Measure::ALL {
             let (name, help) = described(measure);
-            // Thousands of members without a flow would be most of the page.
+            // Members without flows are omitted: thousands of them would dominate the page.
             let each = self.0.iter().filter_map(|member| {
                 let histogram = member.passive.total.of(measure);
                 let sum = histogram.sum().as_secs_f64();
@@ -106,7 +106,8 @@ fn labels(member: &MemberPassive) -> [(&'static str, &str); 2] {
     [("service", &member.service), ("backend", &member.backend)]
 }
 
-/// Counts by where buckets end, in seconds; the last one has all that is longer.
+/// Returns the cumulative counts by upper bound in seconds; the last bucket contains everything
+/// longer.
 fn buckets(histogram: &Histogram) -> Vec<(f64, u64)> {
     let bounds = (FIRST..=LAST).step_by(STEP).map(bucket_start);
     let mut buckets: Vec<(u64, u64)> = bounds.map(|bound| (bound, 0)).collect();

@@ -21,7 +21,7 @@ const MAX_RETRY: Duration = Duration::from_secs(10);
 pub(super) enum Occasion {
     /// The last question failed.
     Failed,
-    /// There is a sign of trouble.
+    /// A sign of trouble exists.
     Hint,
     /// Unknown whether the engine works: it is idle, or reports too little.
     Unknown,

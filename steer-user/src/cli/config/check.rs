@@ -12,14 +12,15 @@ use crate::{
 
 #[derive(Debug, Args)]
 pub(in crate::cli) struct Check {
-    /// The configuration; `conf.d/*.toml` beside it belong to it.
+    /// Path of the configuration; the `conf.d/*.toml` files beside it are included.
     #[arg(default_value = "/etc/steer/steer.toml")]
     file: PathBuf,
-    /// Look at the document alone, and not at this host: interfaces, routes, MTU, ports, memory,
+    /// Check only the document, and not this host: interfaces, routes, MTU, ports, memory,
     /// certificates.
     #[arg(long)]
     document_only: bool,
-    /// Fail for warnings about this host, too, and not only for what would keep a daemon from starting.
+    /// Fail on warnings about this host as well, and not only on what would prevent a daemon from
+    /// starting.
     #[arg(long, conflicts_with = "document_only")]
     strict: bool,
     /// Print JSON.
@@ -38,7 +39,7 @@ impl Check {
         };
         let files = document.files.len();
         let findings = match &checked {
-            // Notes are for `steer doctor`.
+            // Notes are left to `steer doctor`.
             Ok(config) if !self.document_only => {
                 let mut findings = preflight::check(config);
                 findings.retain(|finding| finding.severity != Severity::Note);
@@ -76,7 +77,7 @@ impl Check {
         Err(Failure::new(Exit::Config, what))
     }
 
-    /// All mistakes, and a verdict behind them.
+    /// Returns all problems, followed by a verdict.
     fn refused(&self, error: &ConfigError) -> Failure {
         let verdict = match error {
             ConfigError::Invalid { problems } => {
@@ -103,7 +104,7 @@ impl Check {
     }
 }
 
-/// Returns file and line of the key that a finding is about, as editors understand them.
+/// Returns file and line of the key that a finding is about, in the notation of editors.
 fn place(document: &Document, finding: &Finding) -> String {
     let found = finding
         .key

@@ -1,4 +1,4 @@
-//! Configurations and what they change, as a person reads it.
+//! Configurations and their changes as text.
 
 use std::fmt::Write as _;
 
@@ -9,10 +9,11 @@ use crate::{
     generations::{Entry, Generation, History},
 };
 
-/// Backends of a service that are listed one by one; of more, only those whose share changes.
+/// Number of a service's backends up to which all are listed; beyond it, only those whose share
+/// changes.
 const LISTED: usize = 20;
 
-/// Keys that differ.
+/// Returns the keys that differ.
 fn changes(from: Option<u64>, changes: &[String]) -> String {
     let since = from.map_or("what runs".to_owned(), |n| format!("generation {n}"));
     if changes.is_empty() {
@@ -26,7 +27,7 @@ fn changes(from: Option<u64>, changes: &[String]) -> String {
     text
 }
 
-/// What a configuration would change.
+/// Returns the changes that a configuration would make.
 pub(super) fn diff(diff: &Diff) -> String {
     let mut text = changes(diff.from, &diff.changes);
     for entry in &diff.preview.services {
@@ -95,7 +96,7 @@ fn percent(share: f64) -> String {
     format!("{:.1} %", share * 100.0)
 }
 
-/// What was done, and what it was found to change before.
+/// Returns what was applied, and the changes found before.
 pub(super) fn applied(applied: &Applied, found: Option<&Diff>) -> String {
     let mut text = String::new();
     let number = applied
@@ -133,7 +134,7 @@ pub(super) fn applied(applied: &Applied, found: Option<&Diff>) -> String {
     text
 }
 
-/// What is kept.
+/// Returns the stored generations.
 pub(super) fn history(history: &History) -> String {
     let mut text = format!(
         "{:>12}  {:<22}{:<10}{:<24}{}\n",
@@ -173,7 +174,7 @@ fn line(history: &History, entry: &Entry) -> String {
     )
 }
 
-/// What a generation says; one that is of one file can be applied as it is printed.
+/// Returns the document of a generation; one with a single file can be applied as printed.
 pub(super) fn generation(generation: &Generation) -> String {
     let mut text = format!(
         "# generation {}, made {} by {}\n",

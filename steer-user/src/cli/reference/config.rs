@@ -1,4 +1,4 @@
-//! The configuration, by its schema.
+//! Reference of the configuration, from its schema.
 
 use serde_json::Value;
 
@@ -47,7 +47,7 @@ fn is_list(value: &Value) -> bool {
     names(value).contains(&"array".to_owned())
 }
 
-/// Names of JSON types that a value may have, but for null.
+/// Returns the names of a value's JSON types, except null.
 fn names(value: &Value) -> Vec<String> {
     let mut found: Vec<String> = match &value["type"] {
         Value::String(name) => vec![name.clone()],
@@ -62,7 +62,7 @@ fn names(value: &Value) -> Vec<String> {
     found
 }
 
-/// The definition that a value, or an item of it, refers to.
+/// Returns the definition that a value or its items refer to.
 fn resolve<'s>(schema: &'s Value, value: &'s Value) -> &'s Value {
     let own = value["$ref"].as_str().or_else(|| {
         let all = value["anyOf"].as_array()?;
@@ -75,7 +75,7 @@ fn resolve<'s>(schema: &'s Value, value: &'s Value) -> &'s Value {
     }
 }
 
-/// A type in words.
+/// Returns a type in words.
 fn kind(schema: &Value, value: &Value) -> String {
     let definition = resolve(schema, value);
     let mut words: Vec<String> = Vec::new();

@@ -1,4 +1,4 @@
-//! Why packets are dropped.
+//! Reference of drop reasons.
 
 use steer_common::verdict::DropReason;
 

@@ -1,4 +1,4 @@
-//! What is measured.
+//! Reference of metrics.
 
 use anyhow::Result;
 
