@@ -276,7 +276,8 @@ impl Held<'_> {
         Some(self.about(what).todo(todo))
     }
 
-    /// Returns a finding about expiring CAs. During a replacement the old and the new one are present: the last one counts.
+    /// Returns a finding about expiring CAs. During a replacement the old and the new one are
+    /// present: the last one counts.
     fn authority_ends(&self, now: SystemTime) -> Option<Finding> {
         let what = ends(authorities(self.ca).into_iter().max()?, now)?;
         let todo = "make another one with `steer pki init` in a folder of its own, add it to this file \
