@@ -1,4 +1,4 @@
-//! What the operator says, and what becomes of open requests; this needs root.
+//! Operator commands, and their effect on open requests; needs root.
 
 #![allow(clippy::unwrap_used, reason = "a failure here is a failed test")]
 
@@ -12,14 +12,14 @@ use steer_tests::{
     tmpfs::Tmpfs,
 };
 
-/// Two backends that take so long for an answer.
+/// Creates a fleet of two backends with slow answers.
 fn fleet(tokens: usize, gap: Duration) -> Fleet {
     let mut plan = Plan {
         tokens,
         thinking: [Duration::from_millis(5), gap],
         ..Plan::new(&["one", "two"], "nat")
     };
-    // In the midst of a ring: a busy machine shall not move them apart.
+    // In the middle of a ring, so that a busy machine does not move them apart.
     for (_, delay) in &mut plan.backends {
         *delay = Some(Duration::from_millis(8));
     }
@@ -43,7 +43,7 @@ fn failed(samples: &[Sample]) -> Vec<&Sample> {
 
 #[test]
 fn a_drain_waits_for_open_requests_and_at_its_deadline_no_longer() {
-    // Without a deadline every answer comes to its end, of three seconds.
+    // Without a deadline every answer completes after three seconds.
     let fleet = fleet(30, Duration::from_millis(100));
     let running = load(&fleet, Duration::from_millis(500))
         .start_in(&fleet.site.client)
@@ -60,7 +60,7 @@ fn a_drain_waits_for_open_requests_and_at_its_deadline_no_longer() {
     assert!(Summary::of(&samples).answers.contains_key("one"));
     fleet.cli(&["backend", "undrain", "one"]).unwrap();
 
-    // With one of a second its open ones are reset then, and those elsewhere are not.
+    // With a deadline of a second its open flows are reset then, and others are not.
     let flows = |name: &str| {
         let status = fleet.status().unwrap();
         let members = status["services"][0]["members"].as_array().unwrap().clone();
@@ -88,7 +88,7 @@ fn a_drain_waits_for_open_requests_and_at_its_deadline_no_longer() {
     assert!(!cut.is_empty());
     for sample in cut {
         assert_eq!(sample.backend.as_deref(), Some("one"), "{sample:?}");
-        // A reset, and no silence until the time-out.
+        // A reset, and not silence until the timeout.
         assert!(sample.total < Duration::from_secs(20), "{sample:?}");
     }
     let said = fleet.cli(&["backend", "show", "one"]).unwrap();
@@ -133,7 +133,7 @@ fn weights_move_new_flows_and_are_shown_and_replayed() {
         !listed.contains('\u{1b}'),
         "colours where no terminal is: {listed:?}"
     );
-    // It outlives the daemon.
+    // The drain persists over a restart of the daemon.
     fleet.kill_daemon();
     fleet.start().unwrap();
     wait(Duration::from_secs(30), "two has them again", || {
@@ -264,7 +264,7 @@ fn drain_and_weight_work_without_room_in_the_state_directory() {
     fleet.start().unwrap();
     let status = fleet.status().unwrap();
     assert!(status["backends"][0]["drain"].is_object(), "{status}");
-    // Read-only: what a daemon writes to later is on another file system, which takes nothing.
+    // Read-only: the daemon writes to a file system that refuses it.
     let state = fleet.state().display().to_string();
     let run = |command: &[&str]| {
         let done = std::process::Command::new(command[0])
