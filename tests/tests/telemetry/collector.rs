@@ -28,11 +28,11 @@ use steer_user::pki::load_credentials;
 pub(crate) enum Mood {
     /// Normal.
     Good,
-    /// It rejects some points.
+    /// Rejects some points.
     Partial,
-    /// It does not answer.
+    /// Does not answer.
     Hangs,
-    /// It answers one byte at a time, forever.
+    /// Answers one byte at a time, forever.
     Trickles,
     /// Status 500, with a body of 100 MB.
     Fails,
