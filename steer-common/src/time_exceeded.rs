@@ -1,5 +1,5 @@
-//! Packets whose TTL or hop limit ends at this node: their sender learns where (RFC 792, RFC 4443 section
-//! 3.3), so that traceroute shows the node.
+//! Packets whose TTL or hop limit expires at this node: their sender is informed (RFC 792, RFC 4443
+//! section 3.3), so that traceroute shows the node.
 
 use crate::{
     abi::{Address, FlowKey, LinkKey},
@@ -11,7 +11,7 @@ use crate::{
     wire::{self, ETHERNET_HEADER, Packet},
 };
 
-/// Answers a packet that may travel no further, from this node's address on the link that it came in by.
+/// Answers a packet with an expired TTL, from this node's address on the incoming link.
 #[inline(always)]
 pub fn time_exceeded<F: Frame, T: Tables>(frame: &mut F, interface: u32, tables: &T) -> Outcome {
     const DROPPED: Outcome = Outcome::drop(DropReason::TtlExpired);
@@ -66,7 +66,7 @@ fn is_answerable<F: Frame>(frame: &F, packet: &Packet) -> bool {
     !to_group && is_one_host(packet.key.source, packet.is_v6())
 }
 
-/// Returns whether an address is that of one host somewhere on a network.
+/// Returns whether an address is that of a single host on a network.
 #[inline(always)]
 fn is_one_host(address: Address, v6: bool) -> bool {
     if v6 {
