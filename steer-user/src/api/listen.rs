@@ -144,7 +144,7 @@ pub(super) async fn serve<L: Listen>(listener: L, routes: Router) -> Infallible 
         }
         let holder = listener.holder(&raw);
         let Some(place) = quota.admit(holder) else {
-            debug!(?holder, "too many connections to the API: one was closed");
+            debug!(%holder, "connection to the API closed: its peer has too many");
             continue;
         };
         let routes = routes.clone();

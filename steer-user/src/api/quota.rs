@@ -2,6 +2,7 @@
 
 use std::{
     collections::HashMap,
+    fmt,
     hash::Hash,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
 };
@@ -17,6 +18,18 @@ pub(super) enum Holder {
     Stranger(Option<u32>),
     /// A TCP client by address; for IPv6, by the first 64 bits.
     Address(u64),
+}
+
+impl fmt::Display for Holder {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Root => write!(f, "root"),
+            Self::User(id) => write!(f, "user {id}"),
+            Self::Stranger(Some(id)) => write!(f, "user {id} without a role"),
+            Self::Stranger(None) => write!(f, "unknown user"),
+            Self::Address(bits) => write!(f, "TCP client {bits:x}"),
+        }
+    }
 }
 
 /// Limits of connections for a kind of peers, and for each peer.

@@ -79,7 +79,7 @@ impl Whose {
         let mut backends = config.backends.iter();
         let backend = backends
             .find(|backend| backend.name == self.backend)
-            .with_context(|| format!("the configuration has no backend {:?}", self.backend))?;
+            .with_context(|| format!("the configuration has no backend \"{}\"", self.backend))?;
         let mut layouts = config.quic.iter().rev();
         let layout: &CidLayout = layouts
             .find(|layout| {

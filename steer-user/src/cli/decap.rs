@@ -49,7 +49,16 @@ impl Decap {
         let mut interrupt = signal(SignalKind::interrupt()).context("no SIGINT handler")?;
         let decap =
             dataplane::Decap::attach(&self.interface, &self.from, self.gue_port, self.generic)?;
-        tracing::info!(interface = %self.interface, from = ?self.from, "outer headers are stripped");
+        let from: Vec<String> = self
+            .from
+            .iter()
+            .map(|(address, len)| format!("{address}/{len}"))
+            .collect();
+        tracing::info!(
+            interface = %self.interface,
+            from = %from.join(" "),
+            "decapsulating packets"
+        );
         tokio::select! {
             _ = terminate.recv() => {}
             _ = interrupt.recv() => {}

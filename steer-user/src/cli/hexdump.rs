@@ -7,7 +7,7 @@ const LINE: usize = 16;
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub(super) enum NoDump {
     /// A word that is no bytes.
-    #[error("line {line}: {word:?} is not made of pairs of hexadecimal digits")]
+    #[error("line {line}: \"{}\" is not made of pairs of hexadecimal digits", .word.escape_debug())]
     Word {
         /// Line number.
         line: usize,

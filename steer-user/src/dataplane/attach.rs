@@ -102,7 +102,13 @@ impl Attacher {
                 return Ok(());
             }
             // The link's interface is gone, or the link has the other attach mode.
-            info!(interface, is_there, ?way, "attaching anew");
+            let attached = match way {
+                None => "nowhere",
+                Some(Way::Native) => "native",
+                Some(Way::Generic) => "generic",
+                Some(Way::Other) => "other",
+            };
+            info!(interface, attached, "attaching again");
             pinned_link::detach(path)?;
         }
         let link = attach_by_link(program, interface, device.index, generic)?;

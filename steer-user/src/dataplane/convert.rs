@@ -70,7 +70,7 @@ impl Conversion {
             let sizes = [from.size, to.size];
             if sizes[0] != sizes[1] && !sizes.iter().all(|size| matches!(size, 1 | 2 | 4 | 8)) {
                 bail!(
-                    "the field {:?} had {} bytes and has {}",
+                    "the field \"{}\" had {} bytes and has {}",
                     to.name,
                     from.size,
                     to.size
@@ -98,7 +98,10 @@ impl Conversion {
             let kept = before.min(after);
             // BPF programs are little-endian here, so truncation cuts the trailing bytes.
             if from[kept..].iter().any(|byte| *byte != 0) {
-                bail!("{:?}: {from:?} does not fit into {after} bytes", step.name);
+                bail!(
+                    "a value of the field \"{}\" does not fit into {after} bytes",
+                    step.name
+                );
             }
             new[step.to..][..kept].copy_from_slice(&from[..kept]);
         }

@@ -31,7 +31,10 @@ pub(crate) fn check_release(release: &str) -> Result<()> {
     let mut numbers = release.split(|c: char| !c.is_ascii_digit());
     let mut number = || numbers.next().and_then(|text| text.parse::<u32>().ok());
     let (Some(major), Some(minor)) = (number(), number()) else {
-        bail!("the kernel calls itself {release:?}, which is no version");
+        bail!(
+            "the kernel release \"{}\" has no version number",
+            release.escape_debug()
+        );
     };
     let (oldest_major, oldest_minor) = OLDEST_KERNEL;
     if (major, minor) < OLDEST_KERNEL {

@@ -124,12 +124,21 @@ impl Spec {
         );
         let wanted = (self.kind, self.key, self.value, entries, self.flags);
         if found != wanted {
+            let name = self.name;
             bail!(
-                "map {} is {found:?} and has to be {wanted:?} (type, key size, value size, entries, \
-                 flags)",
-                self.name
+                "map {name} is {} and must be {}",
+                shape(found),
+                shape(wanted)
             );
         }
         Ok(())
     }
+}
+
+/// Returns type, sizes and flags of a map in words.
+fn shape((kind, key, value, entries, flags): (MapType, u32, u32, u32, u32)) -> String {
+    format!(
+        "a {kind:?} with keys of {key} bytes, values of {value} bytes, {entries} entries and flags \
+         {flags:#x}"
+    )
 }

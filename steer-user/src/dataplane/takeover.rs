@@ -106,10 +106,11 @@ impl Takeover {
             tables: Vec::new(),
         });
         source.tables = take(own, &source.pins, &record, sizes)?;
+        let converted: Vec<_> = source.tables.iter().map(|table| table.spec.name).collect();
         info!(
             from = record.abi,
             unfinished,
-            converted = ?source.tables.iter().map(|table| table.spec.name).collect::<Vec<_>>(),
+            converted = %converted.join(" "),
             "taking over maps of another version or size"
         );
         Ok(takeover)
@@ -187,15 +188,17 @@ impl Takeover {
             let copied = source.copy_flows(&self.own).inspect_err(|_| gate.close())?;
             if gate.open() {
                 self.finished = true;
-                let held = begun.elapsed();
                 info!(
                     from = source.abi,
-                    ?held,
+                    held_s = begun.elapsed().as_secs_f64(),
                     "maps of another version or size taken over"
                 );
                 return Ok(());
             }
-            warn!(took = ?copied, "flows change faster than they can be copied; once more");
+            warn!(
+                took_s = copied.as_secs_f64(),
+                "copying the last flows took longer than packets were held; trying again"
+            );
             last = copied;
         }
         bail!(
@@ -361,7 +364,7 @@ fn share(path: &std::path::Path, own: &Pins, spec: &Spec) -> Result<()> {
 impl Table {
     fn new(spec: &'static Spec, before: MapLayout, kind: MapType) -> Result<Self> {
         if is_per_cpu(kind) != is_per_cpu(spec.kind) {
-            bail!("it was a {kind:?} and is a {:?}", spec.kind);
+            bail!("only one of the two versions has a value for each CPU in it");
         }
         let now = MapLayout::of(spec);
         Ok(Self {

@@ -26,7 +26,7 @@ pub(super) enum Failure {
     Unreachable(String),
     #[error("no TLS: {0}")]
     Tls(String),
-    #[error("no answer within {0:?}")]
+    #[error("no answer within {} s", .0.as_secs_f64())]
     Timeout(Duration),
     #[error("status {code}")]
     Status {

@@ -44,7 +44,12 @@ impl Standing {
             match outcome {
                 Ok(Accepted::Whole) => info!(%collector, "metrics are sent"),
                 Ok(Accepted::Partly { rejected, why }) => {
-                    warn!(%collector, rejected, ?why, "the collector does not take all metrics");
+                    warn!(
+                        %collector,
+                        rejected,
+                        reason = %why.escape_debug(),
+                        "the collector rejects some metrics"
+                    );
                 }
                 Err(error) => warn!(
                     %collector, %error,

@@ -48,13 +48,22 @@ pub struct Identity {
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum IdentityError {
     /// The name is not usable as host name and file name.
-    #[error("name {0:?} is not a host name: use letters, digits, '-', '_' and '.' (63 at most)")]
+    #[error(
+        "name \"{}\" is not a host name: use letters, digits, '-', '_' and '.' (63 at most)",
+        .0.escape_debug()
+    )]
     Name(String),
     /// The region has characters that a URI path segment does not allow.
-    #[error("region {0:?} is not valid: use letters, digits, '-', '_' and '.' (63 at most)")]
+    #[error(
+        "region \"{}\" is not valid: use letters, digits, '-', '_' and '.' (63 at most)",
+        .0.escape_debug()
+    )]
     Region(String),
     /// Not of the form `steer://<kind>/<region>/<name>`.
-    #[error("{0:?} is not an identity: write steer://node|beacon|operator|api/<region>/<name>")]
+    #[error(
+        "\"{}\" is not an identity: write steer://node|beacon|operator|api/<region>/<name>",
+        .0.escape_debug()
+    )]
     Uri(String),
     /// The certificate cannot be parsed.
     #[error("certificate can't be parsed: {0}; issue it anew")]

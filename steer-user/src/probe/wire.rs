@@ -35,7 +35,10 @@ pub enum WireError {
     #[error("datagram of {0} bytes; {MAX_DATAGRAM} is the limit, report fewer metrics")]
     TooLong(usize),
     /// Not a datagram of this protocol, version and kind.
-    #[error("datagram starts with {0:02x?}, not with the header of steer-probe/1; check the peer")]
+    #[error(
+        "datagram starts with {:016x}, not with the header of steer-probe/1; check the peer",
+        u64::from_be_bytes(*.0)
+    )]
     Header([u8; 8]),
     /// The report cannot be decoded.
     #[error("load report can't be decoded: {0}; do both sides run the same version?")]

@@ -11,7 +11,10 @@ pub struct Hex(pub Vec<u8>);
 
 /// Error for a text that is not pairs of hexadecimal digits.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("{0:?} is not made of pairs of hexadecimal digits, like 0a1b2c3d")]
+#[error(
+    "\"{}\" is not made of pairs of hexadecimal digits, like 0a1b2c3d",
+    .0.escape_debug()
+)]
 pub struct NotHex(String);
 
 impl FromStr for Hex {

@@ -39,7 +39,8 @@ impl FromStr for LogFormat {
             "text" => Ok(Self::Text),
             "json" => Ok(Self::Json),
             _ => Err(anyhow!(
-                "log format {word:?} is unknown: write text or json"
+                "log format \"{}\" is unknown: write text or json",
+                word.escape_debug()
             )),
         }
     }
@@ -54,7 +55,8 @@ pub fn start(format: LogFormat) -> Result<()> {
     let directives = std::env::var(LOG_VARIABLE).unwrap_or_else(|_| DEFAULT_FILTER.to_owned());
     let filter = EnvFilter::try_new(&directives).with_context(|| {
         format!(
-            "{LOG_VARIABLE}={directives:?} is no log filter: write for example info,steer=debug"
+            "{LOG_VARIABLE}=\"{}\" is not a log filter: write for example info,steer=debug",
+            directives.escape_debug()
         )
     })?;
     if format == LogFormat::Text && connected_to_journal() {

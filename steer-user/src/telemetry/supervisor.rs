@@ -22,9 +22,9 @@ impl Supervisor {
             && patience < 2 * every
         {
             warn!(
-                ?patience,
-                ?every,
-                "WatchdogSec= is too short: the daemon will be killed for nothing"
+                watchdog_s = patience.as_secs_f64(),
+                interval_s = every.as_secs_f64(),
+                "WatchdogSec= is too short: the service manager will kill the daemon without reason"
             );
         }
         Self {

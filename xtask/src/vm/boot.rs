@@ -53,7 +53,7 @@ fn whole(lines: Vec<Line>, folder: &Path) -> Result<Vec<Line>> {
     let last = lines.last().map_or("nothing", |line| &line.step);
     if last != "done" {
         bail!(
-            "the machine ended early; the last that it told was {last:?}; see {}",
+            "the machine ended early, after step {last}; see {}",
             folder.join("console.log").display()
         );
     }
@@ -96,7 +96,8 @@ fn once(kernel: &Kernel, initrd: &Path, folder: &Path, words: &str) -> Result<Ve
         .collect();
     if !ended {
         let last = lines.last().map_or("nothing", |line| &line.step);
-        bail!("the machine did not end within {LIMIT:?}; the last that it told was {last:?}");
+        let limit = LIMIT.as_secs();
+        bail!("the machine did not end within {limit} s; its last step was {last}");
     }
     Ok(lines)
 }
