@@ -122,12 +122,12 @@ impl DropReason {
     pub const fn meaning(self) -> &'static str {
         match self {
             Self::Malformed => {
-                "For a service, but its lengths contradict each other or its transport header \
-                 is cut."
+                "For a service, but its lengths contradict each other or its transport header is \
+                 truncated."
             }
             Self::Fragment => {
-                "A fragment for a service's address whose first part was not seen, or one that \
-                 would overwrite the first part's header."
+                "A fragment for a service's address whose first fragment was not seen, or one \
+                 that would overwrite the first one's header."
             }
             Self::NoBackend => {
                 "No backend takes new flows, and the service's chain ends with a drop."
@@ -135,53 +135,49 @@ impl DropReason {
             Self::MemberDown => {
                 "The flow's backend is down, and it can be neither reset nor moved."
             }
-            Self::FlowTableFull => "A flow that must be remembered could not be.",
-            Self::NatPortsExhausted => "No port was free to translate a new flow with.",
-            Self::NatUnknownFlow => "An open flow that the nat table does not know.",
+            Self::FlowTableFull => "A required flow-table entry could not be inserted.",
+            Self::NatPortsExhausted => "No port was free for a new nat flow.",
+            Self::NatUnknownFlow => "An open flow that is not in the nat table.",
             Self::TtlExpired => {
-                "It may travel no further: TTL or hop limit is used up. The sender is told, from this node's \
-                 address on the link that the packet came in by."
+                "TTL or hop limit expired. The sender is informed, from this node's address on \
+                 the incoming link."
             }
-            Self::NoRoute => "There is no way to the next hop, or its MAC address is unknown.",
-            Self::NoHeadroom => "No room in front of the packet for another header.",
+            Self::NoRoute => "There is no route to the next hop, or its MAC address is unknown.",
+            Self::NoHeadroom => "No headroom for another header.",
             Self::TooBig => {
-                "Longer than an IP packet can be once it is encapsulated, or than the way to \
-                 the member takes. In the latter case the sender is told."
+                "Longer than an IP packet can be once it is encapsulated, or than the MTU of the \
+                 path to the member. In the latter case the sender is informed."
             }
             Self::Reset => "Answered with a TCP reset.",
-            Self::Internal => "The program and its maps disagree: a fault of ours.",
+            Self::Internal => "The program and its maps disagree: a bug in steer.",
             Self::DecapEcn => {
                 "Congestion was marked on the outer header of a packet that cannot carry the \
                  mark (RFC 6040 section 4.2)."
             }
             Self::Denied => "From an address that the operator denies.",
             Self::Residency => {
-                "The only members that could take it are in regions that the service may not be \
-                 served from."
+                "The only members that could take it are in regions that may not serve the \
+                 service."
             }
-            Self::RateLimited => "One new flow more than the service takes.",
-            Self::SourceLimited => {
-                "One new flow more than the service or class takes of its source."
-            }
+            Self::RateLimited => "A new flow above the rate limit of the service.",
+            Self::SourceLimited => "A new flow above the rate limit of its source.",
             Self::Shed => {
-                "A new flow of a priority that is shed, so that what is more important finds \
-                 room."
+                "A new flow of a shed priority, which makes room for more important ones."
             }
             Self::Takeover => {
-                "In the moment in which another version of the program takes over; the sender \
+                "Dropped during the cut-over to another version of the program; the sender \
                  repeats it."
             }
             Self::MartianSource => {
-                "From a source that no packet from a network has (loopback, multicast, broadcast, \
-                 unspecified, reserved), or from its own destination."
+                "From a source that no packet from a network can have (loopback, multicast, \
+                 broadcast, unspecified, reserved), or from its own destination."
             }
             Self::WrongInterface => {
-                "A backend's packet that came in by another interface than that of the next hop to \
-                 the backend."
+                "A backend's packet on another interface than that of the next hop to the backend."
             }
             Self::BadChecksum => {
-                "A TCP segment that would open a flow or be answered, and whose checksum is wrong or, \
-                 of a fragment, cannot be verified."
+                "A TCP segment that would open a flow or be answered, and whose checksum is wrong \
+                 or, in a fragment, cannot be verified."
             }
         }
     }

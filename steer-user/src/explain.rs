@@ -204,12 +204,15 @@ impl Words<'_> {
                 let name = self.names.service(id);
                 let name = name.unwrap_or_else(|| format!("number {id}"));
                 let because = self.names.class(id, self.key.source.to_ip(), self.dscp);
-                let because = because.unwrap_or_else(|| "the data path says so".to_owned());
+                let because = because.unwrap_or_else(|| "the data path decided so".to_owned());
                 format!("the client is of class {name}: {because}")
             }
             Step::Slot(index, slot) => self.slot(index, slot),
             Step::Remembered(id) => {
-                format!("the flow table knows the flow: {}", self.member(id))
+                format!(
+                    "the flow table has an entry for the flow: {}",
+                    self.member(id)
+                )
             }
             Step::Picked(id) => format!("new flows of this slot go to {}", self.member(id)),
             Step::Owner(id) => {
@@ -218,9 +221,9 @@ impl Words<'_> {
                     self.member(id)
                 )
             }
-            Step::Insert(id) => format!("the flow would be remembered for {}", self.member(id)),
+            Step::Insert(id) => format!("the flow would be inserted for {}", self.member(id)),
             Step::ServerId(server, 0) => format!(
-                "the connection id names server {}, which the service has not",
+                "the connection id names server {}, which the service does not have",
                 hex(server)
             ),
             Step::ServerId(server, id) => format!(
@@ -229,15 +232,18 @@ impl Words<'_> {
                 self.member(id)
             ),
             Step::Translated(id) => {
-                format!("the nat table knows the flow: {}", self.member(id))
+                format!(
+                    "the nat table has an entry for the flow: {}",
+                    self.member(id)
+                )
             }
             Step::Unusable(id) => format!("{} cannot take it", self.member(id)),
             Step::Outside(id) => format!(
-                "{} is in a region that the service may not be served from",
+                "{} is in a region that may not serve the service",
                 self.member(id)
             ),
             Step::Hot(id) => format!(
-                "{} is hot, or has all the flows that it may have: others come first",
+                "{} is hot, or has reached its limit of flows: others come first",
                 self.member(id)
             ),
             Step::Retry(id) => {
@@ -267,9 +273,9 @@ impl Words<'_> {
         match verdict {
             // The header was examined.
             Verdict::Quic | Verdict::QuicDecrypt => "left to the program for QUIC".to_owned(),
-            Verdict::Pass => "passed to the kernel untouched: not for a service".to_owned(),
+            Verdict::Pass => "passed to the kernel unchanged: not for a service".to_owned(),
             Verdict::Drop(reason) => format!("dropped: {}", reason.name()),
-            Verdict::Check => "left to the program that looks twice at flows of nat".to_owned(),
+            Verdict::Check => "left to the program that re-checks nat flows".to_owned(),
             // The checksums were examined.
             Verdict::Judge => "left to the program for checksums and sequence numbers".to_owned(),
             Verdict::Reset => "answered with a TCP reset".to_owned(),

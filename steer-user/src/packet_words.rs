@@ -60,13 +60,13 @@ fn packet(bytes: &[u8], gue: Option<u16>, deeper: usize) -> String {
     match bytes.first().map(|byte| byte >> 4) {
         Some(4) => v4(bytes, gue, deeper),
         Some(6) => v6(bytes, gue, deeper),
-        _ => "no IP packet".to_owned(),
+        _ => "not an IP packet".to_owned(),
     }
 }
 
 fn v4(bytes: &[u8], gue: Option<u16>, deeper: usize) -> String {
     if bytes.len() < 20 {
-        return "a cut IPv4 header".to_owned();
+        return "a truncated IPv4 header".to_owned();
     }
     let address = |at: usize| {
         let mut octets = [0; 4];
@@ -90,7 +90,7 @@ fn v4(bytes: &[u8], gue: Option<u16>, deeper: usize) -> String {
 
 fn v6(bytes: &[u8], gue: Option<u16>, deeper: usize) -> String {
     if bytes.len() < 40 {
-        return "a cut IPv6 header".to_owned();
+        return "a truncated IPv6 header".to_owned();
     }
     let address = |at: usize| {
         let mut octets = [0; 16];

@@ -108,7 +108,7 @@ fn config_check_tells_all_that_is_wrong() {
     assert_eq!(output.status.code(), Some(3));
     let file = file.display();
     let (lines, verdict) = said.trim_end().rsplit_once('\n').unwrap();
-    assert_eq!(verdict, format!("{file}: not good: 3 mistakes"));
+    assert_eq!(verdict, format!("{file}: invalid: 3 mistakes"));
     let lines: Vec<_> = lines.lines().collect();
     // Names of the interface, and of the pool used by service and class.
     let wrong = ["interfaces = [\"\"]", "pools = [\"lokal\"]"];

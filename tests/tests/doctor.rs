@@ -234,7 +234,7 @@ fn what_is_fatal_keeps_a_daemon_from_starting_with_the_same_words() {
     let said = String::from_utf8_lossy(&output.stderr);
     assert_eq!(output.status.code(), Some(1), "{said}");
     assert!(
-        said.contains(&format!("{other}: it is no BPF file system; `{fix}`")),
+        said.contains(&format!("{other}: it is not a BPF file system; `{fix}`")),
         "{said}"
     );
     // Nothing was attached, and no socket is left.

@@ -82,7 +82,7 @@ fn a_drain_waits_for_open_requests_and_at_its_deadline_no_longer() {
     let said = fleet
         .cli(&["backend", "drain", "one", "--deadline", "1s", "--wait"])
         .unwrap();
-    assert!(said.contains("one is gone"), "{said}");
+    assert!(said.contains("one has no open flows"), "{said}");
     let samples = running.finish().unwrap();
     let cut = failed(&samples);
     assert!(!cut.is_empty());
@@ -124,11 +124,11 @@ fn weights_move_new_flows_and_are_shown_and_replayed() {
     .unwrap();
     let shown = fleet.cli(&["backend", "show", "two"]).unwrap();
     assert!(
-        shown.contains("weight        9, by the operator"),
+        shown.contains("weight        9, set by the operator"),
         "{shown}"
     );
     let listed = fleet.cli(&["backend", "list"]).unwrap();
-    assert!(listed.contains("weighs 9 by the operator"), "{listed}");
+    assert!(listed.contains("weight 9 set by the operator"), "{listed}");
     assert!(
         !listed.contains('\u{1b}'),
         "colours where no terminal is: {listed:?}"
@@ -148,7 +148,7 @@ fn weights_move_new_flows_and_are_shown_and_replayed() {
     let shown = fleet
         .in_node(&["journal", "show", "--state", &state])
         .unwrap();
-    assert!(shown.contains("backend two weighs 9 (uid 0"), "{shown}");
+    assert!(shown.contains("backend two has weight 9 (uid 0"), "{shown}");
 
     for (wrong, says) in [
         (&["weight", "two", "0"][..], "`steer backend drain`"),
@@ -156,11 +156,11 @@ fn weights_move_new_flows_and_are_shown_and_replayed() {
         (&["weight", "two", "heavy"], "write a number"),
         (
             &["backend", "show", "nobody"],
-            "`steer backend list` names them",
+            "`steer backend list` lists them",
         ),
         (
             &["service", "show", "nothing"],
-            "`steer service list` names them",
+            "`steer service list` lists them",
         ),
         (
             &["backend", "drain", "one", "--deadline", "90days"],
@@ -226,7 +226,7 @@ fn a_link_in_the_place_of_the_lock_and_too_few_files_are_named_at_the_start() {
         fleet.site.node.run(&["sh", "-c", &script]).unwrap_err()
     );
     assert!(
-        said.contains("40 files may be open") && said.contains("LimitNOFILE="),
+        said.contains("the limit of open files is 40") && said.contains("LimitNOFILE="),
         "{said}"
     );
 }

@@ -100,7 +100,7 @@ fn certificates_give_roles_and_nothing_else_does() {
     let refused = ask(&fleet, &folder, "bob", &["backend", "drain", "one"]).unwrap_err();
     assert!(refused.contains("exit status: 5"), "{refused}");
     assert!(
-        refused.contains("this needs the role operate, and cert:bob"),
+        refused.contains("this needs the role operate, but cert:bob"),
         "{refused}"
     );
     ask(&fleet, &folder, "alice", &["backend", "drain", "one"]).unwrap();

@@ -147,7 +147,7 @@ fn a_document_of_a_reader_holds_up_nobody_and_tells_no_variable() {
         diff.join().unwrap()
     });
     assert_eq!(asked.0, Some(3), "{}", asked.1);
-    assert!(asked.1.contains("which isn't there"), "{}", asked.1);
+    assert!(asked.1.contains("which does not exist"), "{}", asked.1);
     assert!(asked.1.lines().count() < 300);
 
     // PATH is in the environment of every daemon.

@@ -247,12 +247,12 @@ fn values_of_variables_and_private_keys_are_told_nowhere() {
         (
             PROBES,
             "probes = [\"beacon\", \"${TOKEN}\"]",
-            "\"${TOKEN}\" is no probe",
+            "\"${TOKEN}\" is not a probe method",
         ),
         (
             PROBES,
             "probes = [\"beacon\", \"http:0/${TOKEN}\"]",
-            "is no probe",
+            "is not a probe method",
         ),
         (
             "address = \"",
@@ -279,7 +279,7 @@ fn values_of_variables_and_private_keys_are_told_nowhere() {
         ),
         ("name = \"all\"", "name = \"${TOKEN}\"", ""),
         (&own, "key = \"${TOKEN}\"", "is not an absolute path"),
-        (&own, "key = \"${KEY}\"", "this is what is in a file"),
+        (&own, "key = \"${KEY}\"", "this is the content of a file"),
     ] {
         let wrong = config.replacen(good, wrong, 1);
         assert_ne!(wrong, config, "{good}");
@@ -307,10 +307,7 @@ fn values_of_variables_and_private_keys_are_told_nowhere() {
         &["doctor", "--config", &path],
     ] {
         let said = told.says(command);
-        assert!(
-            said.contains("a private key, and not a certificate"),
-            "{said}"
-        );
+        assert!(said.contains("a private key, not a certificate"), "{said}");
     }
     told.says(&["config", "check", &key]);
     told.asked(&["config", "apply", &key]);

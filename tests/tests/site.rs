@@ -251,5 +251,5 @@ fn explain_says_what_the_kernel_does() {
     assert!(said.contains("near"), "{said}");
     let other = format!("{}:{}", fleet.vip(), HTTP + 1);
     let said = fleet.cli(&["explain", "tcp", &source, &other]).unwrap();
-    assert!(said.contains("untouched"), "{said}");
+    assert!(said.contains("unchanged"), "{said}");
 }

@@ -128,7 +128,7 @@ impl Access {
         let mode = if roles.is_empty() { 0o600 } else { 0o666 };
         self.roles.send_replace(roles);
         if let Err(error) = fs::set_permissions(&self.socket, fs::Permissions::from_mode(mode)) {
-            warn!(socket = %self.socket.display(), %error, "its mode stays as it was");
+            warn!(socket = %self.socket.display(), %error, "its mode is unchanged");
         }
     }
 
@@ -151,7 +151,8 @@ pub(super) async fn require(
     }
     let has = role.map_or("none".to_owned(), |role| role.to_string());
     let text = format!(
-        "this needs the role {needed}, and {peer} has {has}; [api] of the configuration gives roles"
+        "this needs the role {needed}, but {peer} has {has}; roles are set in [api] of the \
+         configuration"
     );
     Refusal(StatusCode::FORBIDDEN, text).into_response()
 }
@@ -231,12 +232,12 @@ impl fmt::Display for Peer {
         if let Some(from) = self.from {
             return match &self.certificate {
                 Some(name) => write!(f, "cert:{name} ({from})"),
-                None => write!(f, "somebody without an operator's certificate ({from})"),
+                None => write!(f, "a client without an operator's certificate ({from})"),
             };
         }
         match self.uid {
             Some(uid) => write!(f, "uid {uid}")?,
-            None => write!(f, "somebody")?,
+            None => write!(f, "an unknown user")?,
         }
         match self.pid {
             Some(pid) => write!(f, " (pid {pid})"),

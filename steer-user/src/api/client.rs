@@ -41,7 +41,7 @@ pub enum ClientError {
     },
     /// The socket exists, but this user may not connect.
     #[error(
-        "{}: permission denied; run this as root, or have [api] of the configuration give you a role",
+        "{}: permission denied; run this as root, or ask for a role in [api] of the configuration",
         path.display()
     )]
     Denied {
@@ -63,7 +63,7 @@ pub enum ClientError {
     #[error("{0}")]
     Config(String),
     /// The answer is invalid.
-    #[error("the daemon's answer makes no sense ({0}); is it of the same version?")]
+    #[error("the daemon's answer is invalid ({0}); check that both have the same version")]
     Malformed(String),
 }
 
@@ -351,7 +351,7 @@ impl Client {
             }
             Ok(problem) => ClientError::Refused(problem.error),
             Err(_) if status == StatusCode::NOT_FOUND => {
-                ClientError::Malformed(format!("it does not know {path}"))
+                ClientError::Malformed(format!("it has no route {path}"))
             }
             Err(_) => ClientError::Refused(String::from_utf8_lossy(&body).into_owned()),
         })

@@ -69,8 +69,8 @@ pub(super) async fn check(
     for host in named {
         if !hosts.allow(host) {
             let text = format!(
-                "this address does not answer for the host {host:?}; ask by its IP address, or add the name to \
-                 `metrics_hosts` of [api]"
+                "this address does not serve the host {host:?}; use its IP address, or add the \
+                 name to `metrics_hosts` of [api]"
             );
             return Refusal(StatusCode::MISDIRECTED_REQUEST, text).into_response();
         }

@@ -151,8 +151,8 @@ pub(super) async fn serve<L: Listen>(listener: L, routes: Router) -> Infallible 
         tokio::spawn(async move {
             match timeout(HEADER, L::begin(raw)).await {
                 Ok(Ok((stream, peer))) => connection(stream, peer, routes, place).await,
-                Ok(Err(error)) => debug!(%error, "a connection to the API did not begin"),
-                Err(_) => debug!("a connection to the API took too long to begin"),
+                Ok(Err(error)) => debug!(%error, "a connection to the API failed to start"),
+                Err(_) => debug!("a connection to the API took too long to start"),
             }
         });
     }
@@ -228,7 +228,7 @@ pub(super) async fn body(State(bodies): State<Bodies>, request: Request, next: N
             return Refusal(StatusCode::BAD_REQUEST, text).into_response();
         }
         Err(_) => {
-            let text = format!("the request's body did not come within {BODY:?}");
+            let text = format!("the request's body did not arrive within {BODY:?}");
             return Refusal(StatusCode::REQUEST_TIMEOUT, text).into_response();
         }
     };

@@ -104,7 +104,8 @@ async fn readyz(State(monitor): State<Monitor>) -> Result<Response, Refusal> {
 }
 
 fn stuck() -> Refusal {
-    let text = format!("the loop did not answer within {ALIVE:?}; its log says what it does");
+    let seconds = ALIVE.as_secs();
+    let text = format!("the control loop did not answer within {seconds} s; see the daemon's log");
     Refusal(StatusCode::SERVICE_UNAVAILABLE, text)
 }
 
@@ -156,7 +157,7 @@ async fn at(Metrics { address, hosts }: Metrics, monitor: Monitor) {
         Err(error) => {
             warn!(
                 %address, %error,
-                "no metrics here until it can be listened at: see [api] metrics"
+                "cannot listen on the address for metrics; trying again: check `metrics` in [api]"
             );
             tokio::time::sleep(RETRY).await;
             return;

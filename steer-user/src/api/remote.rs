@@ -59,14 +59,15 @@ async fn at(remote: &Remote, access: &Access, monitor: Monitor) {
     let tls = match tls(remote) {
         Ok(tls) => Arc::new(tls),
         Err(error) => {
-            error!(%address, %error, "no API here until its certificates can be used");
+            error!(%address, %error, "the certificates of the API cannot be used; trying again");
             return sleep(RETRY).await;
         }
     };
     let listener = match TcpListener::bind(address).await {
         Ok(listener) => listener,
         Err(error) => {
-            warn!(%address, %error, "no API here until it can be listened at: see [api] listen");
+            warn!(%address, %error, "cannot listen on the address of the API; trying again: check \
+                                     `listen` in [api]");
             return sleep(RETRY).await;
         }
     };

@@ -54,7 +54,7 @@ pub async fn bind(path: &Path) -> Result<UnixListener> {
     }
     match fs::symlink_metadata(path) {
         Ok(found) if !found.file_type().is_socket() => {
-            bail!("{}: in the way, and not a socket", path.display());
+            bail!("{}: exists, and is not a socket", path.display());
         }
         Ok(_) => {
             if UnixStream::connect(path).await.is_ok() {
@@ -123,7 +123,12 @@ pub(super) async fn ask<T>(
     commands: &Commands,
     command: impl FnOnce(oneshot::Sender<T>) -> Command,
 ) -> Result<T, Refusal> {
-    let gone = || Refusal(StatusCode::SERVICE_UNAVAILABLE, "the daemon stops".into());
+    let gone = || {
+        Refusal(
+            StatusCode::SERVICE_UNAVAILABLE,
+            "the daemon is stopping".into(),
+        )
+    };
     let (reply, answer) = oneshot::channel();
     commands.send(command(reply)).await.map_err(|_| gone())?;
     answer.await.map_err(|_| gone())
@@ -148,15 +153,15 @@ async fn explanation(
     Query(query): Query<ExplainQuery>,
 ) -> Result<Response, Refusal> {
     if query.source.is_ipv4() != query.destination.is_ipv4() {
-        let text = "source and destination are not of one family".to_owned();
+        let text = "source and destination have different address families".to_owned();
         return Err(Refusal(StatusCode::BAD_REQUEST, text));
     }
     if usize::from(query.dscp) >= DSCPS {
-        let text = format!("{} is no DSCP; write 0 to {}", query.dscp, DSCPS - 1);
+        let text = format!("{} is not a DSCP; write 0 to {}", query.dscp, DSCPS - 1);
         return Err(Refusal(StatusCode::BAD_REQUEST, text));
     }
     if query.dcid.0.len() > cid::MAX_LEN {
-        let text = format!("a connection id has {} bytes at most", cid::MAX_LEN);
+        let text = format!("a connection id has at most {} bytes", cid::MAX_LEN);
         return Err(Refusal(StatusCode::BAD_REQUEST, text));
     }
     let key = FlowKey {

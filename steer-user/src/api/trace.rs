@@ -106,7 +106,7 @@ const STEPS: [(u32, &str); 13] = [
     (trace_steps::PICKED, "new flow"),
     (trace_steps::OWNER, "open flow"),
     (trace_steps::REMEMBERED, "in the flow table"),
-    (trace_steps::INSERTED, "put into the flow table"),
+    (trace_steps::INSERTED, "inserted into the flow table"),
     (trace_steps::TRANSLATED, "in the nat table"),
     (
         trace_steps::RETRIED,
@@ -202,7 +202,7 @@ pub(super) async fn trace(
         Refusal(status, refused.to_string())
     })?;
     let lines = Lines::new(tracing, left).map_err(|error| {
-        let text = format!("the events cannot be waited for: {error}");
+        let text = format!("cannot wait for events: {error}");
         Refusal(StatusCode::INTERNAL_SERVER_ERROR, text)
     })?;
     let body = Body::from_stream(stream::unfold(lines, Lines::next));

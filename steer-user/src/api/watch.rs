@@ -58,12 +58,12 @@ async fn next(state: Reading) -> Option<(Result<Bytes, Infallible>, Reading)> {
         Ok(Ok(change)) if change["event"] == "stop" => Some((line(&change), Reading::Over)),
         Ok(Ok(change)) => Some((line(&change), Reading::Goes(changes))),
         Ok(Err(RecvError::Lagged(missed))) => {
-            let why = format!("you read too slowly: {missed} changes were not sent");
+            let why = format!("the client read too slowly: {missed} changes were not sent");
             let last = json!({ "event": "end", "why": why, "missed": missed });
             Some((line(&last), Reading::Over))
         }
         Ok(Err(RecvError::Closed)) => {
-            let last = json!({ "event": "end", "why": "the daemon stops" });
+            let last = json!({ "event": "end", "why": "the daemon is stopping" });
             Some((line(&last), Reading::Over))
         }
         Err(_) => Some((line(&json!({ "event": "alive" })), Reading::Goes(changes))),

@@ -47,7 +47,7 @@ impl Check {
         let listeners = match Listeners::open() {
             Ok(listeners) => Some(listeners),
             Err(error) => {
-                tracing::warn!(%error, "the kernel cannot be asked for listening sockets");
+                tracing::warn!(%error, "cannot query the kernel for listening sockets");
                 None
             }
         };

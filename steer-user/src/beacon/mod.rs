@@ -66,11 +66,12 @@ pub enum BeaconError {
     #[error(transparent)]
     Pki(#[from] PkiError),
     /// Certificates cannot be used.
-    #[error("beacon: TLS can't be set up: {0}; check its certificate, key and CA")]
+    #[error("beacon: TLS cannot be set up: {0}; check its certificate, key and CA")]
     Tls(String),
     /// The socket cannot be opened.
     #[error(
-        "beacon: can't listen at {address} (UDP): {source}; check that the address is free and local"
+        "beacon: cannot listen on {address} (UDP): {source}; check that the address is free and \
+         local"
     )]
     Listen {
         /// Address.
@@ -79,7 +80,10 @@ pub enum BeaconError {
         source: std::io::Error,
     },
     /// The backend is not on this machine.
-    #[error("beacon: backend {0} is not on this machine; a beacon guards only what runs beside it")]
+    #[error(
+        "beacon: backend {0} is not on this machine; a beacon only checks a backend on its \
+             own machine"
+    )]
     Remote(SocketAddr),
     /// The load cannot be read.
     #[error("beacon: {path}: {reason}; mount /proc")]
@@ -220,7 +224,7 @@ impl Beacon {
             let place = self.state.peers.enter(incoming.remote_address().ip(), end);
             tokio::spawn(welcome(incoming, place, ended, self.state.clone()));
         }
-        self.endpoint.close(0_u8.into(), b"beacon shuts down");
+        self.endpoint.close(0_u8.into(), b"beacon is stopping");
         let _ = tokio::time::timeout(LINGER, self.endpoint.wait_idle()).await;
     }
 }
@@ -235,7 +239,7 @@ async fn welcome(
     let connected = tokio::select! {
         connected = timeout(HANDSHAKE_TIMEOUT, incoming.into_future()) => connected,
         _ = ended => {
-            tracing::debug!(%peer, "handshake ended to make room for younger ones");
+            tracing::debug!(%peer, "handshake ended to make room for newer ones");
             return;
         }
     };
@@ -248,7 +252,7 @@ async fn welcome(
         Ok(connection) => {
             let node = node(&connection).unwrap_or_default();
             let own = connection.clone();
-            let close = move || own.close(2_u8.into(), b"the node has younger connections enough");
+            let close = move || own.close(2_u8.into(), b"the node has enough newer connections");
             if place.is(&node, close) {
                 tracing::warn!(%peer, node, "the node has enough connections: the oldest is closed");
             }

@@ -134,8 +134,8 @@ impl Why {
         }
         if decisions.is_empty() {
             println!(
-                "nothing was decided about {} since the daemon began; `steer journal show` has what \
-                 was before",
+                "no decisions about {} since the daemon started; `steer journal show` has earlier \
+                 ones",
                 self.backend
             );
         }

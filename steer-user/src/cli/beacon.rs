@@ -118,7 +118,7 @@ impl Beacon {
         tracing::info!(listen = %beacon.local_addr(), "beacon answers");
         let stop = async {
             let mut supervisor = Supervisor::new(PULSE);
-            let status = format!("answers at {listen}");
+            let status = format!("answering on {listen}");
             supervisor.ready(status.clone());
             let mut pulse = tokio::time::interval(PULSE);
             loop {
@@ -188,7 +188,8 @@ fn key(file: &PathBuf) -> anyhow::Result<HeaderValue> {
     let text = std::fs::read_to_string(file).with_context(|| format!("engine's key {name}"))?;
     let Ok(mut value) = HeaderValue::try_from(format!("Bearer {}", text.trim())) else {
         bail!(
-            "engine's key {name}: it has characters that no header can have; give its file a line of text"
+            "engine's key {name}: it has characters that are invalid in a header; the file must \
+             contain one line of text"
         );
     };
     value.set_sensitive(true);

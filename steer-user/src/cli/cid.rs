@@ -145,7 +145,7 @@ impl Decode {
     fn run(self) -> Result<(), Failure> {
         let config = self.file.load()?;
         let Some(server) = self.server(&config)? else {
-            let why = "its rotation is of no [[quic]], or it is too short";
+            let why = "its rotation has no [[quic]] section, or it is too short";
             return Err(anyhow!("{} names no server: {why}", self.id).into());
         };
         let len = usize::from(server.len);
@@ -164,7 +164,7 @@ impl Decode {
             println!(
                 "server id {id} of rotation {}: {}",
                 server.rotation,
-                backend.unwrap_or("no backend of the configuration")
+                backend.unwrap_or("no backend in the configuration")
             );
         }
         Ok(())

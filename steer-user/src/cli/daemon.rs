@@ -145,7 +145,7 @@ fn lock(state: &Path) -> Result<Option<File>, Failure> {
             return Err(anyhow::anyhow!(why).into());
         }
         Err(error) => {
-            warn!(path = %path.display(), %error, "no generations are kept");
+            warn!(path = %path.display(), %error, "generations cannot be stored");
             return Ok(None);
         }
     };
@@ -180,10 +180,10 @@ fn start(state: &Path, file: Result<Document, ConfigError>) -> Result<(Store, St
     if let Some(error) = damage {
         match store.standing().map(generations::Standing::current) {
             Some(generation) => {
-                warn!(%error, generation, "generation taken up without its standing")
+                warn!(%error, generation, "using a generation although its state is missing")
             }
             None => {
-                warn!(%error, "which generation counts is not known any more; the file is taken")
+                warn!(%error, "the active generation is unknown; using the file")
             }
         }
     }
@@ -195,7 +195,7 @@ fn start(state: &Path, file: Result<Document, ConfigError>) -> Result<(Store, St
     info!(
         generation = started.number,
         why = started.why,
-        "configuration taken"
+        "configuration loaded"
     );
     started.config.node.state_dir = state.to_owned();
     store.set_keep(started.config.node.generations);

@@ -30,7 +30,7 @@ pub(super) struct Decap {
 
 fn source(text: &str) -> Result<(IpAddr, u8), String> {
     let wrong =
-        || format!("{text:?} is no address or prefix: write one like 10.0.0.11 or 10.0.8.0/24");
+        || format!("{text:?} is not an address or prefix: write one like 10.0.0.11 or 10.0.8.0/24");
     let (address, len) = text.split_once('/').unwrap_or((text, ""));
     let address: IpAddr = address.parse().map_err(|_| wrong())?;
     let width = if address.is_ipv4() { 32 } else { 128 };

@@ -44,7 +44,7 @@ impl Doctor {
             0 => Ok(()),
             _ => Err(Failure::new(
                 Exit::Failed,
-                anyhow::anyhow!("{bad} to mend first"),
+                anyhow::anyhow!("{bad} to fix first"),
             )),
         }
     }

@@ -102,7 +102,7 @@ impl Explain {
 }
 
 #[derive(Debug, thiserror::Error)]
-#[error("neither a flow nor a packet to explain")]
+#[error("give a flow or a packet to explain")]
 struct Nothing;
 
 fn bytes(text: &str) -> Result<Vec<u8>, Failure> {

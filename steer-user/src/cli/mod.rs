@@ -37,10 +37,10 @@ const EXIT_CODES: &str = "\
 Exit codes:
   0  done
   1  failed; the reason is on standard error
-  2  the command line is wrong
-  3  the configuration is wrong
+  2  the command line is invalid
+  3  the configuration is invalid
   4  the daemon does not answer
-  5  the daemon refused";
+  5  the daemon refused the request";
 
 /// Steer inference traffic to the nearest healthy backend.
 #[derive(Debug, Parser)]

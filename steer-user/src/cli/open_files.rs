@@ -20,7 +20,7 @@ pub(super) fn raise(config: &Config) -> Result<(), Failure> {
     let (soft, hard) = match getrlimit(Resource::RLIMIT_NOFILE) {
         Ok(limits) => limits,
         Err(error) => {
-            warn!(%error, "cannot ask how many files may be open");
+            warn!(%error, "cannot query the limit of open files");
             return Ok(());
         }
     };
@@ -30,14 +30,14 @@ pub(super) fn raise(config: &Config) -> Result<(), Failure> {
     let allowed = match setrlimit(Resource::RLIMIT_NOFILE, limit, hard) {
         Ok(()) => limit,
         Err(error) => {
-            warn!(%error, limit, "cannot raise how many files may be open");
+            warn!(%error, limit, "cannot raise the limit of open files");
             soft
         }
     };
     if allowed < MIN_FILES {
         let text = format!(
-            "{allowed} files may be open, and this configuration needs {needed}; `ulimit -n {needed}`, or \
-             LimitNOFILE={needed} in the unit"
+            "the limit of open files is {allowed}, but this configuration needs {needed}; `ulimit \
+             -n {needed}`, or LimitNOFILE={needed} in the unit"
         );
         return Err(Failure::new(Exit::Failed, anyhow::anyhow!(text)));
     }
@@ -45,8 +45,8 @@ pub(super) fn raise(config: &Config) -> Result<(), Failure> {
         warn!(
             allowed,
             needed,
-            "too few files may be open: probes and clients of the API may be refused; set `ulimit -Hn` or \
-             LimitNOFILE= of the unit to what is needed"
+            "the limit of open files is too low: probes and clients of the API may fail; raise \
+             `ulimit -Hn`, or LimitNOFILE= of the unit"
         );
     } else {
         info!(before = soft, now = allowed, "limit of open files raised");

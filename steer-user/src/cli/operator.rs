@@ -140,11 +140,11 @@ async fn drain(
     let said = serde_json::json!({ "backend": name, "drained": true, "state": state, "warning": saved.warning });
     print(target, &said, || {
         let done = match (wait, deadline) {
-            (true, _) => format!("{name} is gone: it may be switched off\n"),
+            (true, _) => format!("{name} has no open flows: it may be switched off\n"),
             (false, None) => format!("{name} drains\n"),
             (false, Some(deadline)) => {
                 let deadline = format_duration(deadline);
-                format!("{name} drains; flows that are open in {deadline} are ended\n")
+                format!("{name} drains; flows still open in {deadline} will be ended\n")
             }
         };
         done + &warning(&saved)
@@ -157,7 +157,7 @@ async fn until_gone(name: &str, target: &Target) -> Result<(), Failure> {
         let status = status(target).await?;
         let found = status.backends.into_iter().find(|b| b.name == name);
         let Some(drain) = found.and_then(|backend| backend.drain) else {
-            let text = format!("{name}: somebody undrained it, or it is no more");
+            let text = format!("{name}: its drain was ended, or it was removed");
             return Err(Failure::new(Exit::Failed, anyhow::anyhow!(text)));
         };
         if drain.state == "gone" {
@@ -208,8 +208,8 @@ impl Weight {
         });
         print(&target, &said, || {
             let done = match weight {
-                Some(weight) => format!("{backend} weighs {weight}\n"),
-                None => format!("{backend} weighs what its capacity says\n"),
+                Some(weight) => format!("{backend} has weight {weight}\n"),
+                None => format!("{backend} has its capacity as weight\n"),
             };
             done + &warning(&saved)
         })
@@ -227,7 +227,7 @@ async fn status(target: &Target) -> Result<Status, Failure> {
 }
 
 fn unknown(kind: &str, name: &str) -> Failure {
-    let text = format!("no {kind} is called {name:?}; `steer {kind} list` names them");
+    let text = format!("there is no {kind} {name:?}; `steer {kind} list` lists them");
     Failure::new(Exit::Refused, anyhow::anyhow!(text))
 }
 

@@ -78,7 +78,7 @@ pub(super) fn backend(backend: &BackendStatus, status: &Status) -> String {
     let ring = backend.ring.map(|ring| ring.to_string());
     line("ring", ring.unwrap_or_else(|| "-".to_owned()));
     let weight = if backend.weighed {
-        format!("{}, by the operator", backend.weight)
+        format!("{}, set by the operator", backend.weight)
     } else {
         backend.weight.to_string()
     };
@@ -117,7 +117,7 @@ pub(super) fn backend(backend: &BackendStatus, status: &Status) -> String {
 pub(super) fn drain(drain: &DrainStatus) -> String {
     let left = match (drain.slots, drain.flows) {
         (0, 0) => String::new(),
-        (slots, flows) => format!("; {slots} slots and {flows} remembered flows are left"),
+        (slots, flows) => format!("; {slots} slots and {flows} flow-table entries are left"),
     };
     let until = drain.until.map_or_else(String::new, |until| {
         let until = format_rfc3339_seconds(until);

@@ -58,7 +58,7 @@ impl Tune {
                 let found = knobs.into_iter().find(|knob| knob.name == name);
                 let knob = found.ok_or_else(|| {
                     let text =
-                        format!("no setting is called {name:?}; `steer tune list` names them");
+                        format!("there is no setting {name:?}; `steer tune list` lists them");
                     Failure::new(Exit::Refused, anyhow::anyhow!(text))
                 })?;
                 (target, knob)
@@ -107,6 +107,6 @@ fn table(knobs: &[KnobStatus]) -> String {
             knob.name, knob.value, knob.default, knob.what
         );
     }
-    text += "None outlives the daemon: write what shall stay into the configuration.\n";
+    text += "Overrides end with the daemon: write permanent values into the configuration.\n";
     text
 }

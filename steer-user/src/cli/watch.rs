@@ -36,10 +36,10 @@ impl Watch {
             }
         });
         watched.await.map_err(failure)?;
-        let why = end.unwrap_or_else(|| "the daemon ended".to_owned());
+        let why = end.unwrap_or_else(|| "the daemon exited".to_owned());
         Err(Failure::new(
             Exit::Failed,
-            anyhow::anyhow!("{why}; `steer journal show` has all of it"),
+            anyhow::anyhow!("{why}; `steer journal show` has all changes"),
         ))
     }
 }

@@ -107,7 +107,7 @@ fn hosts(raw: &raw::Api, report: &mut Report<'_>) -> Vec<String> {
                 "write one like edge-1.example.org, without a port",
             );
         } else if raw.metrics.is_none() {
-            let what = "names for metrics, but no address of them";
+            let what = "host names for metrics, but no address";
             report.add(name.span(), what, "add `metrics`, or remove this");
         }
         found.push(text.clone());
@@ -150,14 +150,14 @@ fn remote(raw: &raw::Api, report: &mut Report<'_>) -> Option<Remote> {
     let Some(listen) = &raw.listen else {
         if let Some(file) = files.into_iter().flatten().next() {
             let todo = "write `listen` as well, or leave it out";
-            report.add(file.span(), "the API does not listen by TCP", todo);
+            report.add(file.span(), "the API does not listen on TCP", todo);
         }
         return None;
     };
     let address = address(listen, report);
     let [Some(cert), Some(key), Some(ca)] = files else {
         let todo = "write `cert`, `key` and `ca`: `steer pki issue api` makes them";
-        report.add(listen.span(), "the API by TCP needs certificates", todo);
+        report.add(listen.span(), "the API over TCP needs certificates", todo);
         return None;
     };
     let mut path = |text: &raw::Text| report.path(Some(text.clone()), "/etc/steer/pki/ca.pem");

@@ -43,7 +43,10 @@ pub(super) fn backends(
         if let Some(backend) = &backend {
             let place = (backend.address, backend.mode);
             if let Some(other) = places.insert(place, backend.name.clone()) {
-                let what = format!("backend {:?} is where {other:?} is", backend.name);
+                let what = format!(
+                    "backend {:?} has the address and port of {other:?}",
+                    backend.name
+                );
                 let todo = "keep one of them; `capacity` gives it a larger share";
                 report.add(raw.address.span(), what, todo);
             }
@@ -72,7 +75,7 @@ fn backend(raw: &raw::Backend, context: &Context<'_>, report: &mut Report<'_>) -
         }
         (mode, port) => {
             if let Some(port) = port {
-                let what = "only mode nat changes the port of the service";
+                let what = "the port can differ from the service's only in mode nat";
                 report.add(port.span(), what, "remove `port`, or use mode nat");
             }
             match mode {
@@ -85,7 +88,7 @@ fn backend(raw: &raw::Backend, context: &Context<'_>, report: &mut Report<'_>) -
     let (probes, require) = probes::probes(raw, report);
     let max_in_flight = raw.max_in_flight.as_ref().map(|value| {
         if raw.mode != raw::Mode::Nat {
-            let what = "only in mode nat are open connections counted";
+            let what = "open connections are counted only in mode nat";
             report.add(
                 value.span(),
                 what,

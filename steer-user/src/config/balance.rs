@@ -112,7 +112,7 @@ fn band(
     let to = report.number(below.as_ref(), low, 0..=100);
     if let Some(value) = above.as_ref().or(below.as_ref()).filter(|_| to >= from) {
         let what = format!("`{name}_above` is {from}, and `{name}_below` is {to}");
-        let todo = format!("write a `{name}_below` that is well below `{name}_above`");
+        let todo = format!("write a value of `{name}_below` well below `{name}_above`");
         report.add(value.span(), what, todo);
     }
     (from, to)

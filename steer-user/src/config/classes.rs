@@ -135,8 +135,8 @@ fn sources(raw: &raw::Class, report: &mut Report<'_>) -> Vec<(IpAddr, u8)> {
         return Vec::new();
     };
     if list.get_ref().is_empty() {
-        let todo = "name some, or leave `sources` out for all clients";
-        report.add(list.span(), "the class is for no client", todo);
+        let todo = "add some, or omit `sources` for all clients";
+        report.add(list.span(), "the class matches no client", todo);
     }
     let mut found: Vec<(IpAddr, u8)> = Vec::new();
     let mut seen = HashSet::new();
@@ -151,7 +151,7 @@ fn sources(raw: &raw::Class, report: &mut Report<'_>) -> Vec<(IpAddr, u8)> {
         if seen.insert(prefix) {
             found.push(prefix);
         } else {
-            let what = format!("{} is there twice", value.get_ref());
+            let what = format!("{} is listed twice", value.get_ref());
             report.add(value.span(), what, "remove one of them");
         }
     }
@@ -163,8 +163,8 @@ fn dscp(raw: &raw::Class, report: &mut Report<'_>) -> Vec<u8> {
         return Vec::new();
     };
     if list.get_ref().is_empty() {
-        let todo = "name some, or leave `dscp` out for all of them";
-        report.add(list.span(), "the class is for no DSCP", todo);
+        let todo = "add some, or omit `dscp` for all of them";
+        report.add(list.span(), "the class matches no DSCP", todo);
     }
     let mut found = Vec::new();
     for value in list.get_ref() {

@@ -81,7 +81,7 @@ fn each_mistake_names_its_file_and_line() {
     let error = Config::load(&file).unwrap_err();
     let lines = said(&error, folder.path());
     assert!(
-        lines[0].starts_with("conf.d/1.toml:4: there are two backends"),
+        lines[0].starts_with("conf.d/1.toml:4: two backends"),
         "{lines:#?}"
     );
 

@@ -46,11 +46,11 @@ pub(super) fn addresses(nat: &NatSection, config: &Config, report: &mut Report<'
     let backends: HashMap<_, _> = backends.collect();
     for (address, span) in nat.typed.addresses.iter().zip(&nat.spans) {
         if let Some(name) = vips.get(address) {
-            let what = format!("{address} is the address of service {name:?}, too");
+            let what = format!("{address} is also the address of service {name:?}");
             report.add(span.clone(), what, "use another address of this node");
         }
         if let Some(name) = backends.get(address) {
-            let what = format!("{address} is the address of backend {name:?}, too");
+            let what = format!("{address} is also the address of backend {name:?}");
             report.add(span.clone(), what, "use an address of this node");
         }
     }

@@ -458,7 +458,7 @@ impl std::str::FromStr for Protocol {
         match word {
             "tcp" => Ok(Self::Tcp),
             "udp" => Ok(Self::Udp),
-            _ => Err(format!("{word:?} is no protocol: write tcp or udp")),
+            _ => Err(format!("{word:?} is not a protocol: write tcp or udp")),
         }
     }
 }

@@ -37,7 +37,7 @@ impl<T> Names<T> {
     pub(super) fn push(&mut self, name: &Text, item: Option<T>, report: &mut Report<'_>) {
         let kind = self.kind;
         if self.by_name.contains_key(name.get_ref()) {
-            let what = format!("there are two {kind}s named {:?}", name.get_ref());
+            let what = format!("two {kind}s are named {:?}", name.get_ref());
             report.add(name.span(), what, "rename one of them");
         }
         self.by_name
@@ -73,7 +73,7 @@ impl<T> Names<T> {
         }
         if !self.partial {
             let what = format!(
-                "{owner} names {kind} {:?}, which isn't there",
+                "{owner} names {kind} {:?}, which does not exist",
                 name.get_ref()
             );
             let todo = self.advice(name, report);
@@ -109,7 +109,7 @@ impl<T> Names<T> {
                 None if self.partial => {}
                 None => {
                     let what = format!(
-                        "{owner} names {kind} {:?}, which isn't there",
+                        "{owner} names {kind} {:?}, which does not exist",
                         name.get_ref()
                     );
                     let todo = self.advice(name, report);

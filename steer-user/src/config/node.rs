@@ -21,7 +21,7 @@ const INTERFACE_LEN: usize = 15;
 const MAX_MACS: usize = 64;
 /// Advice about an interface name.
 const INTERFACE: &str =
-    "name the interface that clients' packets come in by: `ip route` and `ip link` show it";
+    "name the interface on which packets of clients arrive: `ip route` and `ip link` show it";
 const MS: Duration = Duration::from_millis(1);
 const SECOND: Duration = Duration::from_secs(1);
 const MINUTE: Duration = Duration::from_secs(60);
@@ -37,7 +37,11 @@ pub(super) struct NatSection {
 pub(super) fn node(raw: raw::Node, report: &mut Report<'_>) -> Node {
     identity(IdentityKind::Node, &raw.name, Some(&raw.region), report);
     if raw.interfaces.get_ref().is_empty() {
-        report.add(raw.interfaces.span(), "there is no interface", INTERFACE);
+        report.add(
+            raw.interfaces.span(),
+            "no interface is configured",
+            INTERFACE,
+        );
     }
     let mut interfaces: Vec<String> = Vec::new();
     let mut seen = HashSet::new();
@@ -45,13 +49,13 @@ pub(super) fn node(raw: raw::Node, report: &mut Report<'_>) -> Node {
         let fit = |c: char| c.is_ascii_graphic() && c != '/';
         let text = name.get_ref();
         if text == "lo" {
-            let what = "`lo` is this host's own loopback: no packet of a client comes in by it";
+            let what = "`lo` is this host's own loopback: no packet of a client arrives on it";
             report.add(name.span(), what, INTERFACE);
         } else if text.is_empty() || text.len() > INTERFACE_LEN || !text.chars().all(fit) {
             let what = format!("{text:?} is not the name of an interface");
             report.add(name.span(), what, "write one that `ip link` shows");
         } else if !seen.insert(text.clone()) {
-            let what = format!("interface {text:?} is there twice");
+            let what = format!("interface {text:?} is listed twice");
             report.add(name.span(), what, "remove one of them");
         }
         interfaces.push(name.into_inner());
@@ -86,12 +90,12 @@ fn macs(raw: &[Text], report: &mut Report<'_>) -> Vec<Mac> {
             continue;
         };
         if mac[0] & 1 != 0 || mac == [0; 6] {
-            let what = format!("{text} is no address of one host");
+            let what = format!("{text} is not the address of a single host");
             report.add(value.span(), what, todo);
         } else if found.contains(&mac) {
             report.add(
                 value.span(),
-                format!("{text} is there twice"),
+                format!("{text} is listed twice"),
                 "remove one of them",
             );
         } else if found.len() == MAX_MACS {
@@ -150,7 +154,7 @@ pub(super) fn nat(Single { raw, broken }: Single<raw::Nat>, report: &mut Report<
             continue;
         };
         if addresses.contains(&address) {
-            let what = format!("{address} is there twice");
+            let what = format!("{address} is listed twice");
             report.add(value.span(), what, "remove one of them");
         }
         let of_family = |a: &&IpAddr| a.is_ipv4() == address.is_ipv4();
@@ -285,7 +289,7 @@ pub(super) fn probe(
     let handshake = raw.handshake_every.as_ref();
     let handshake_every = report.duration(handshake, MINUTE / 2, MINUTE / 60..=MINUTE * 1440);
     if let Some(value) = handshake.filter(|_| handshake_every < interval) {
-        let what = "handshakes come more often than pings";
+        let what = "handshakes are more frequent than pings";
         report.add(value.span(), what, "write more than `interval`");
     }
     if with_beacons && !broken && (raw.ca.is_none() || raw.cert.is_none() || raw.key.is_none()) {
@@ -296,7 +300,7 @@ pub(super) fn probe(
     if let Some(name) = &raw.http_name
         && rustls::pki_types::ServerName::try_from(name.get_ref().as_str()).is_err()
     {
-        let what = format!("{:?} is no name of a host", name.get_ref());
+        let what = format!("{:?} is not a host name", name.get_ref());
         report.add(name.span(), what, "write one like chat.example.org");
     }
     let mut file = |value: Option<Text>| -> Option<PathBuf> {

@@ -48,7 +48,7 @@ pub(super) fn probes(raw: &raw::Backend, report: &mut Report<'_>) -> (Vec<Method
             for text in list.get_ref().iter().take(MAX_PROBES) {
                 match text.get_ref().parse::<Method>() {
                     Ok(method) if methods.contains(&method) => {
-                        let what = format!("probe {:?} is there twice", text.get_ref());
+                        let what = format!("probe {:?} is listed twice", text.get_ref());
                         report.add(text.span(), what, "remove one of them");
                     }
                     Ok(method) => {
@@ -59,7 +59,7 @@ pub(super) fn probes(raw: &raw::Backend, report: &mut Report<'_>) -> (Vec<Method
                         methods.push(method);
                     }
                     Err(_) => {
-                        let what = format!("{:?} is no probe", text.get_ref());
+                        let what = format!("{:?} is not a probe method", text.get_ref());
                         let todo = match report.is_hidden(text.get_ref()) {
                             true => None,
                             false => instead(raw, text.get_ref()),
@@ -74,7 +74,7 @@ pub(super) fn probes(raw: &raw::Backend, report: &mut Report<'_>) -> (Vec<Method
                 .filter(|_| !methods.contains(&Method::Beacon))
             {
                 let todo = "add \"beacon\" to `probes`, or remove this";
-                report.add(beacon.span(), "`probes` does not ask this beacon", todo);
+                report.add(beacon.span(), "`probes` does not include this beacon", todo);
             }
         }
     }

@@ -32,7 +32,7 @@ pub(super) fn layouts(raw: List<raw::Quic>, report: &mut Report<'_>) -> Vec<CidL
         let most = u32::from(ROTATIONS) - 1;
         let rotation = report.number(Some(&raw.rotation), 0, 0..=most) as u8;
         if layouts.iter().any(|layout| layout.rotation == rotation) {
-            let what = format!("rotation {rotation} is there twice");
+            let what = format!("rotation {rotation} is listed twice");
             let todo = "give each section another one, 0 to 6";
             report.add(raw.rotation.span(), what, todo);
         }
@@ -70,7 +70,10 @@ pub(super) fn server_ids(
         };
         let len = id.0.len();
         if !layouts.iter().any(|layout| layout.server_id == len) {
-            let what = format!("a server id of {len} bytes, but connection ids have none such");
+            let what = format!(
+                "a server id of {len} bytes, but no layout of connection ids has \
+                                that length"
+            );
             let todo =
                 "write as many bytes as `server_id_length` of a [[quic]] says (4 without one)";
             report.add(value.span(), what, todo);
@@ -119,8 +122,8 @@ pub(super) fn check(config: &Config, report: &mut Report<'_>) {
                 Hex(id),
                 layout.rotation
             );
-            let todo = "give one of them another by `server_ids`; only the IPv4 and the IPv6 address of one host \
-                        share one, which both have to name";
+            let todo = "give one of them another by `server_ids`; only the IPv4 and the IPv6 \
+                        address of one host share one, which must be set on both";
             report.add(report.find("backend"), what, todo);
         }
     }

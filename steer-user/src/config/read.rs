@@ -89,7 +89,7 @@ pub(super) fn sections(
     };
     if table.is_empty() {
         let todo = "`steer config example` prints a file to begin with";
-        report.add(0..0, "there is nothing in it", todo);
+        report.add(0..0, "it is empty", todo);
         return sections;
     }
     let mut unknown = false;
@@ -124,7 +124,7 @@ pub(super) fn sections(
     }
     if sections.node.is_none() && report.is_empty() {
         let todo = "add it, with name, region and interfaces";
-        report.add(0..0, "there is no section [node]", todo);
+        report.add(0..0, "the section [node] is missing", todo);
     }
     sections
 }
@@ -151,8 +151,12 @@ impl Section<'_, '_> {
     /// mistake.
     fn one<T: DeserializeOwned>(mut self, report: &mut Report<'_>) -> Option<T> {
         if self.value.get_ref().is_array() {
-            let what = format!("[{}] is written with two brackets", self.name);
-            report.add(self.span, what, "write one on each side: it comes once");
+            let what = format!("[{}] has two brackets", self.name);
+            report.add(
+                self.span,
+                what,
+                "write one on each side: the section occurs once",
+            );
             return None;
         }
         let mut doubtful: Vec<String> = Vec::new();
@@ -212,7 +216,7 @@ impl Section<'_, '_> {
         let name = self.name;
         let DeValue::Array(values) = self.value.into_inner() else {
             list.partial = true;
-            let todo = format!("write [[{name}]], with two brackets: it may come more than once");
+            let todo = format!("write [[{name}]], with two brackets: the section may be repeated");
             report.add(self.span, format!("[{name}] is a list"), todo);
             return list;
         };
@@ -246,12 +250,8 @@ impl Section<'_, '_> {
                 !items.is_empty() && items.iter().all(|item| item.get_ref().is_table())
             });
         if !is_section {
-            let what = format!("`{name}` stands outside of all sections");
-            report.add(
-                self.span,
-                what,
-                "put it below the section that it is of, like [node]",
-            );
+            let what = format!("`{name}` is outside of all sections");
+            report.add(self.span, what, "move it into its section, like [node]");
             return;
         }
         let todo = match (

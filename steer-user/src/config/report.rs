@@ -46,7 +46,7 @@ pub enum ConfigError {
     },
     /// Checking was cancelled.
     #[error(
-        "checking the configuration was given up: it took too long, or nobody waits for it any more"
+        "checking the configuration was cancelled: it took too long, or the client disconnected"
     )]
     Stopped,
     /// The document is invalid.
@@ -241,7 +241,7 @@ impl<'a> Report<'a> {
         if is_full && let Some(last) = problems.last() {
             problems.push(Problem {
                 what: format!("these are the first {MAX_PROBLEMS} problems"),
-                todo: "correct them, and check again".to_owned(),
+                todo: "fix them, and check again".to_owned(),
                 ..last.clone()
             });
         }

@@ -85,7 +85,7 @@ pub(super) fn name(kind: &str, name: &Text, report: &mut Report<'_>) {
     let text = name.get_ref();
     let fit = |c: char| c.is_ascii_alphanumeric() || "-_.".contains(c);
     if text.is_empty() || text.len() > NAME_LEN || !text.chars().all(fit) {
-        let what = format!("{text:?} is not a name of a {kind}");
+        let what = format!("{text:?} is not a valid name of a {kind}");
         let todo = "use letters, digits, '-', '_' and '.' (63 at most)";
         report.add(name.span(), what, todo);
     }
@@ -114,7 +114,7 @@ fn service(
     let objective = raw.objective.as_ref();
     let split_shift = report.number(raw.split_shift.as_ref(), 1, 1..=100);
     if let (Some(shift), None) = (&raw.split_shift, &raw.split) {
-        let what = "how fast a split moves, but no `split`";
+        let what = "`split_shift` without `split`";
         report.add(shift.span(), what, "add `split`, or remove it");
     }
     Some(Service {
@@ -154,11 +154,7 @@ fn quic(raw: &raw::Service, report: &mut Report<'_>) -> bool {
     };
     if raw.protocol != Protocol::Udp {
         let todo = "add `protocol = \"udp\"`, or remove `quic`";
-        report.add(
-            quic.span(),
-            "QUIC goes over UDP, and the service is for TCP",
-            todo,
-        );
+        report.add(quic.span(), "QUIC uses UDP, but the service uses TCP", todo);
     }
     true
 }
@@ -208,9 +204,9 @@ impl Chain<'_> {
     ) -> Vec<String> {
         let of = self.of;
         let present = self.present();
-        let todo = "name regions of backends of its pools, or leave `regions` out to allow all";
+        let todo = "list regions of backends in its pools, or omit `regions` to allow all";
         if regions.get_ref().is_empty() {
-            let what = format!("the {of} may be served from nowhere");
+            let what = format!("no region may serve the {of}");
             report.add(regions.span(), what, todo);
         }
         // The regions of a missing pool or backend are unknown.
@@ -236,7 +232,7 @@ pub(super) fn rate(
 ) -> Option<NewFlows> {
     if per_second.is_none() {
         if let Some(burst) = burst {
-            let what = "a burst of new flows, but no number of them in a second";
+            let what = "a burst of new flows, but no rate per second";
             report.add(burst.span(), what, format!("add `{of}_per_second`"));
         }
         return None;
@@ -257,7 +253,7 @@ fn fits(vip: IpAddr, port: u16, backend: &Backend, pool: &Text, report: &mut Rep
     let wrapped = matches!(backend.mode, Mode::Ipip | Mode::Gue);
     if !wrapped && vip.is_ipv4() != backend.address.is_ipv4() {
         let what = format!(
-            "{vip} and backend {name:?} of pool {pool_name:?} ({}) are not of one family",
+            "{vip} and backend {name:?} of pool {pool_name:?} ({}) have different address families",
             backend.address
         );
         let todo = "use backends of the service's family, or mode ipip or gue";
@@ -265,14 +261,15 @@ fn fits(vip: IpAddr, port: u16, backend: &Backend, pool: &Text, report: &mut Rep
     }
     if let (0, Mode::Nat { port: Some(port) }) = (port, backend.mode) {
         let what = format!(
-            "a service with any port can't go to port {port} of backend {name:?} of pool {pool_name:?}"
+            "a service with any port cannot use port {port} of backend {name:?} of pool \
+             {pool_name:?}"
         );
         let todo = "give the service a port, or remove `port` from the backend";
         report.add(pool.span(), what, todo);
     }
     if vip == backend.address {
         let what = format!("backend {name:?} of pool {pool_name:?} has the service's own address");
-        let todo = "give backend and service different addresses, or packets go round in circles";
+        let todo = "give backend and service different addresses, or packets loop";
         report.add(pool.span(), what, todo);
     }
 }

@@ -35,8 +35,8 @@ pub(super) fn of(
     }
     found.sort_unstable();
     if sum != 100 && found.len() == raw.get_ref().len() {
-        let what = format!("the shares of `split` are {sum} together");
-        report.add(raw.span(), what, "write percents that are 100 together");
+        let what = format!("the shares of `split` sum up to {sum}");
+        report.add(raw.span(), what, "write percentages that sum up to 100");
     }
     found
 }

@@ -50,7 +50,7 @@ const KEYS: &[(&str, &str, &str)] = &[
     (
         "backend",
         "weight",
-        "write `capacity`: its share relative to the others'",
+        "write `capacity`, its weight relative to other backends",
     ),
     ("backend", "host", "write `address`"),
     ("backend", "ip", "write `address`"),

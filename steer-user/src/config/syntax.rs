@@ -17,7 +17,7 @@ pub(super) fn problems(text: &str, start: usize, errors: &[Error], report: &mut 
             .take(line - 1)
             .map(str::len)
             .sum();
-        let what = format!("this is {kind}, and steer reads TOML");
+        let what = format!("this is {kind}, but steer reads TOML");
         let todo = "`steer config example` prints a file to begin with";
         report.add(start + at..start + at, what, todo);
         return;
@@ -51,7 +51,7 @@ fn syntax(text: &str, at: usize, message: &str) -> (String, String) {
         None => (line.trim(), ""),
     };
     if line.contains(['“', '”', '„', '‘', '’']) {
-        let what = "typographic quotes, as word processors and web pages have them";
+        let what = "typographic quotes, as in word processors and web pages";
         return (what.to_owned(), "write \" around texts".to_owned());
     }
     let is_key = !key.is_empty()

@@ -63,7 +63,7 @@ pub(super) fn otlp(raw: &raw::Telemetry, report: &mut Report<'_>) -> Option<Otlp
     let Some(url) = &raw.otlp else {
         if let Some(key) = raw.otlp_interval.as_ref().or(raw.otlp_ca.as_ref()) {
             let todo = "write `otlp` as well, or leave it out";
-            report.add(key.span(), "metrics are sent nowhere", todo);
+            report.add(key.span(), "metrics are not exported", todo);
         }
         return None;
     };
@@ -80,12 +80,12 @@ pub(super) fn otlp(raw: &raw::Telemetry, report: &mut Report<'_>) -> Option<Otlp
     };
     match (parts.tls, &ca) {
         (true, None) => {
-            let what = "https:// needs the CA of the collector's certificate";
+            let what = "https:// requires the CA of the collector's certificate";
             report.add(url.span(), what, "write `otlp_ca`, or http://");
         }
         (false, Some((span, _))) => {
             let todo = "leave it out, or write https://";
-            report.add(span.clone(), "http:// has no certificates", todo);
+            report.add(span.clone(), "http:// uses no certificates", todo);
         }
         (true, Some(_)) | (false, None) => {}
     }

@@ -160,7 +160,7 @@ fn two_services_of_one_vip_are_refused() {
         "{said:?}"
     );
     let same_name = twin.replace("s2", "s1").replace("port = 80", "port = 81");
-    assert!(lines(&format!("{GOOD}{same_name}"))[0].starts_with("38: there are two services"));
+    assert!(lines(&format!("{GOOD}{same_name}"))[0].starts_with("38: two services"));
     parse(&format!("{GOOD}{twin}protocol = \"udp\"\n")).unwrap();
 }
 

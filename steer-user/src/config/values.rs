@@ -26,13 +26,13 @@ impl Report<'_> {
             return None;
         };
         let kind = match address {
-            _ if address.is_unspecified() => "stands for any address",
+            _ if address.is_unspecified() => "is the unspecified address",
             _ if address.is_multicast() => "is a multicast address",
             IpAddr::V4(Ipv4Addr::BROADCAST) => "is the broadcast address",
             _ if address.to_canonical() != address => "is an IPv4 address in IPv6 notation",
             _ => return Some(address),
         };
-        let what = format!("{text} {kind}, and not a unicast address");
+        let what = format!("{text} {kind}, and is not a unicast address");
         self.add(value.span(), what, usual);
         None
     }
@@ -42,7 +42,7 @@ impl Report<'_> {
         let address = self.address(value)?;
         if address.is_loopback() {
             let what = format!(
-                "{} is a loopback address: no packet comes to it by a network",
+                "{} is a loopback address: no packet reaches it over a network",
                 value.get_ref()
             );
             self.add(
@@ -108,7 +108,7 @@ impl Report<'_> {
         let path = PathBuf::from(value.get_ref());
         // A key in place of its path would be shown wherever the path is.
         if value.get_ref().contains('\n') || value.get_ref().contains("-----BEGIN") {
-            let what = "this is what is in a file, and not its path";
+            let what = "this is the content of a file, not its path";
             self.add(value.span(), what, format!("write one like {default}"));
             return path;
         }
@@ -161,15 +161,15 @@ fn no_address(text: &str, usual: &str) -> (String, String) {
     if let Some((address, _)) = text.split_once('/')
         && address.parse::<IpAddr>().is_ok()
     {
-        let what = format!("{text:?} is a prefix, and one address is needed");
+        let what = format!("{text:?} is a prefix, but a single address is needed");
         return (what, format!("write {address}"));
     }
     if let Ok(address) = text.parse::<SocketAddr>() {
-        let what = format!("{text:?} has a port, which has a key of its own");
+        let what = format!("{text:?} has a port, which belongs in a key of its own");
         return (what, format!("write {}, and `port`", address.ip()));
     }
     if text.contains("://") {
-        let what = format!("{text:?} is a URL, and not an IP address");
+        let what = format!("{text:?} is a URL, not an IP address");
         return (what, usual.to_owned());
     }
     if is_name(text) {
@@ -203,7 +203,7 @@ fn no_socket_address(text: &str, usual: String, examples: &str) -> (String, Stri
         );
     }
     if host == "localhost" {
-        let what = format!("{text:?} has a name, and an address is needed");
+        let what = format!("{text:?} has a host name, but an address is needed");
         return (what, format!("write 127.0.0.1:{port}"));
     }
     if port.parse::<u16>().is_ok() && is_name(host) {
@@ -220,7 +220,7 @@ fn is_name(text: &str) -> bool {
 
 fn name(host: &str) -> (String, String) {
     (
-        format!("{host:?} is a name, and steer looks no names up"),
+        format!("{host:?} is a host name, and steer does not resolve names"),
         format!("write its address: `getent hosts {host}` prints it"),
     )
 }

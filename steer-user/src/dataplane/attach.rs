@@ -236,7 +236,7 @@ impl Attacher {
     pub fn tracer(&mut self) -> Result<Tracer> {
         let pins = self.pins.clone();
         Ok(Tracer {
-            pins: pins.context("nothing can be traced without pins")?,
+            pins: pins.context("tracing needs pins")?,
             sizes: self.sizes,
             usual: self.programs.main()?.fd()?.try_clone()?,
         })
@@ -267,7 +267,10 @@ impl Attacher {
         // A tracing program that stays emits events nobody reads; the next start of a daemon
         // replaces it at the latest.
         if let Err(error) = self.replace_all() {
-            warn!(error = format!("{error:#}"), "the programs that trace stay");
+            warn!(
+                error = format!("{error:#}"),
+                "the tracing programs stay attached"
+            );
             return;
         }
         thread::sleep(GRACE);
@@ -340,7 +343,7 @@ fn make_own(path: &Path, pin: &Path) -> Result<()> {
 /// Replaces the program behind a pinned link atomically.
 fn replace(program: &mut Program, pin: &Path) -> Result<()> {
     let link = PinnedLink::from_pin(pin)
-        .with_context(|| format!("{}: cannot take up the link", pin.display()))?;
+        .with_context(|| format!("{}: cannot open the link", pin.display()))?;
     let link = XdpLink::try_from(FdLink::from(link))
         .with_context(|| format!("{}: not a link of XDP", pin.display()))?;
     let id = program.attach_to_link(link)?;
@@ -381,7 +384,7 @@ pub fn interface_index(name: &str) -> Result<u32> {
     // SAFETY: the string is NUL-terminated.
     match unsafe { libc::if_nametoindex(text.as_ptr()) } {
         0 => bail!(
-            "interface {name}: {}; `ip link` lists those that there are",
+            "interface {name}: {}; `ip link` lists all interfaces",
             io::Error::last_os_error()
         ),
         index => Ok(index),
@@ -396,12 +399,12 @@ fn explain(interface: &str, generic: bool, error: ProgramError) -> anyhow::Error
     let hint = match errno {
         Some(libc::EBUSY) | Some(libc::EEXIST) => taken(interface),
         Some(libc::EOPNOTSUPP) if !generic => {
-            "its driver has no native XDP; set `xdp_mode = \"generic\"` to accept the slow one"
+            "its driver has no native XDP; set `xdp_mode = \"generic\"` to accept slow generic XDP"
                 .to_owned()
         }
         Some(libc::EPERM) => "this needs CAP_BPF and CAP_NET_ADMIN, or root".to_owned(),
-        _ => "the kernel's message may be in `dmesg`; native XDP wants an MTU of about 3500 at most, \
-              and large receive offload off"
+        _ => "the kernel's message may be in `dmesg`; native XDP needs an MTU of at most about \
+              3500, and large receive offload off"
             .to_owned(),
     };
     anyhow!(error).context(format!("interface {interface}: cannot attach; {hint}"))
@@ -426,9 +429,9 @@ fn taken(interface: &str) -> String {
         Way::Other => "another",
     };
     format!(
-        "another XDP program is attached, in {way} mode: number {}{name}. An interface has one program. \
-         Take that one away, by `ip link set dev {interface} xdp off`, or by ending what holds its \
-         link (`bpftool link`)",
+        "another XDP program is attached, in {way} mode: id {}{name}. An interface has one \
+         program. Detach the other one by `ip link set dev {interface} xdp off`, or end the \
+         process that holds its link (`bpftool link`)",
         program.id
     )
 }

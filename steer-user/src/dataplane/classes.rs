@@ -64,7 +64,7 @@ pub(super) fn build(
 ) -> Result<Bank> {
     ensure!(
         limits.len() < LIMITS as usize,
-        "more limits for sources than the {} that there can be",
+        "more source limits than the maximum of {}",
         LIMITS - 1
     );
     let limited = |policy: &Service| Service {
@@ -76,7 +76,7 @@ pub(super) fn build(
     };
     ensure!(
         classes.len() < CLASSES as usize,
-        "more classes than the {} that there can be",
+        "more classes than the maximum of {}",
         CLASSES - 1
     );
     let mut built = Bank {
@@ -125,13 +125,13 @@ pub(super) fn build(
     }
     ensure!(
         built.tables.len() <= DSCP_TABLES as usize,
-        "classes need {} tables of DSCPs, and there are {DSCP_TABLES}",
+        "classes need {} DSCP tables, but the maximum is {DSCP_TABLES}",
         built.tables.len()
     );
     let most = abi::CLASS_PREFIXES as usize / 2;
     ensure!(
         built.prefixes.len() <= most,
-        "classes have {} prefixes, and there can be {most}",
+        "classes have {} prefixes, but the maximum is {most}",
         built.prefixes.len()
     );
     for class in classes {

@@ -40,7 +40,7 @@ impl Decap {
         generic: bool,
     ) -> Result<Self> {
         if sources.is_empty() {
-            bail!("no node to accept packets from: anyone could send past a firewall then");
+            bail!("no node to accept packets from: without one, anyone could bypass a firewall");
         }
         check_kernel()?;
         let index = interface_index(interface)?;

@@ -75,13 +75,12 @@ impl Device {
         let below = self.below.as_deref();
         match (self.kind.as_deref(), below) {
             (Some("vlan"), Some(below)) if !generic => Some(format!(
-                "a VLAN device has no native XDP: its packets come in by {below}. Write {below:?} in \
-                 place of {name:?} in `interfaces`: tags are looked behind, and packets leave with the \
-                 tag of their way"
+                "a VLAN device has no native XDP: its packets arrive on {below}. Write {below:?} \
+                 instead of {name:?} in `interfaces`: steer handles VLAN tags in both directions"
             )),
             (Some("macvlan" | "ipvlan"), Some(below)) if !generic => Some(format!(
-                "its packets come in by {below}, where native XDP sees them first. Write {below:?} in \
-                 `interfaces`, or set `xdp_mode = \"generic\"`"
+                "its packets arrive on {below}, where native XDP sees them first. Write {below:?} \
+                 in `interfaces`, or set `xdp_mode = \"generic\"`"
             )),
             _ => None,
         }
@@ -100,8 +99,8 @@ async fn find(handle: &Handle, name: &str) -> Result<Device> {
     let mut found = handle.link().get().match_name(name.to_owned()).execute();
     let link = found.try_next().await;
     let link = link
-        .map_err(|error| anyhow!("{error}; `ip link` lists those that there are"))?
-        .context("there is none of that name; `ip link` lists those that there are")?;
+        .map_err(|error| anyhow!("{error}; `ip link` lists all interfaces"))?
+        .context("it does not exist; `ip link` lists all interfaces")?;
     let (mut device, below) = read(&link);
     if let Some(index) = below {
         // An interface of another namespace has no name here.
@@ -192,7 +191,7 @@ mod tests {
         vlan.below = Some("eth0".to_owned());
         let said = vlan.refusal("eth0.30", false).unwrap();
         assert!(
-            said.contains("Write \"eth0\" in place of \"eth0.30\""),
+            said.contains("Write \"eth0\" instead of \"eth0.30\""),
             "{said}"
         );
         assert_eq!(vlan.refusal("eth0.30", true), None);

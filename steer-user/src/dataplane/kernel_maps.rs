@@ -420,9 +420,8 @@ impl Dataplane for KernelMaps {
         let present = self.cids();
         for (key, member) in cids {
             if present.get(key) != Some(member) {
-                insist::update(|| self.cids.insert(key, u32::from(*member), 0)).with_context(
-                    || format!("server id {:#x}: cannot be made known", key.server_id),
-                )?;
+                insist::update(|| self.cids.insert(key, u32::from(*member), 0))
+                    .with_context(|| format!("server id {:#x}: cannot be added", key.server_id))?;
             }
         }
         for key in present.keys().filter(|key| !cids.contains_key(key)) {
@@ -551,7 +550,7 @@ impl Dataplane for KernelMaps {
         for (key, way) in routers {
             if present.get(key) != Some(way) {
                 insist::update(|| self.routers.insert(key, way, 0))
-                    .context("the way to a router cannot be written")?;
+                    .context("the path to a router cannot be written")?;
             }
         }
         if present != *routers {

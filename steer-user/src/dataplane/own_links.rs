@@ -73,11 +73,14 @@ impl OwnLinks {
         let listed: Option<Vec<Mac>> = listed;
         dataplane
             .set_own_macs(listed.as_deref())
-            .context("frames for any address are taken")?;
+            .context("frames for any address are accepted")?;
         if self.macs != macs {
             match &macs {
                 Some(macs) => info!(macs = text(macs), "frames for these addresses are steered"),
-                None => info!("frames for any address are steered, as `accept_any_mac` says"),
+                None => info!(
+                    "frames for any address are steered, as configured by \
+                               `accept_any_mac`"
+                ),
             }
             self.macs = macs;
         }

@@ -39,7 +39,7 @@ impl OwnMacs {
                 return Ok(Self { seed, places });
             }
         }
-        bail!("no seed gives each MAC address a place of its own")
+        bail!("no hash seed without collisions for the MAC addresses")
     }
 }
 

@@ -28,7 +28,7 @@ impl PinLock {
     pub fn take(bpffs: &Path) -> Result<Self> {
         let folder = Pins::root(bpffs)?;
         fs::create_dir_all(&folder)
-            .with_context(|| format!("{}: cannot make the folder of pins", folder.display()))?;
+            .with_context(|| format!("{}: cannot create the folder of pins", folder.display()))?;
         let held = OpenOptions::new()
             .read(true)
             .custom_flags(libc::O_DIRECTORY | libc::O_NOFOLLOW)

@@ -82,8 +82,9 @@ impl Pins {
     pub(super) fn prepare(&self) -> Result<()> {
         Self::root(self.steer.parent().unwrap_or(Path::new("/")))?;
         for folder in [self.maps(), self.links()] {
-            fs::create_dir_all(&folder)
-                .with_context(|| format!("{}: cannot make the folder of pins", folder.display()))?;
+            fs::create_dir_all(&folder).with_context(|| {
+                format!("{}: cannot create the folder of pins", folder.display())
+            })?;
         }
         Ok(())
     }
@@ -226,8 +227,8 @@ impl Pins {
             }
             spec.check(&info, allowed).with_context(|| {
                 format!(
-                    "{}: this map cannot be taken up; everything was left as it is. `steer detach` \
-                     removes it, and stops steering until the next start",
+                    "{}: this map cannot be reused; nothing was changed. `steer detach` removes \
+                     it, and stops steering until the next start",
                     path.display()
                 )
             })?;

@@ -109,14 +109,14 @@ impl Record {
             let record: Self = serde_json::from_slice(&text[..length])?;
             ensure!(
                 record.format == FORMAT,
-                "it is of another format, {}",
+                "it has another format, {}",
                 record.format
             );
             Ok(Some((record, programs)))
         };
         read().with_context(|| {
             format!(
-                "{}: what these maps look like cannot be read",
+                "{}: the layout record of these maps cannot be read",
                 path.display()
             )
         })
@@ -138,7 +138,7 @@ impl Record {
         let mut map = if pinned {
             open(&path)?
         } else {
-            Array::create(CHUNKS, 0).context("the kernel makes no map for the record")?
+            Array::create(CHUNKS, 0).context("the kernel refuses a map for the layout record")?
         };
         for (index, part) in (1..).zip(text.chunks(CHUNK)) {
             let mut chunk = [0; CHUNK];

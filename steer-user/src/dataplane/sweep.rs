@@ -54,7 +54,7 @@ impl Sweeping {
         match self.0.try_recv() {
             Ok(result) => Some(result),
             Err(TryRecvError::Empty) => None,
-            Err(TryRecvError::Disconnected) => Some(Err(anyhow!("the sweep has failed"))),
+            Err(TryRecvError::Disconnected) => Some(Err(anyhow!("garbage collection has failed"))),
         }
     }
 }
@@ -151,9 +151,9 @@ impl Flows {
     fn run(&self, limits: &SweepLimits) -> Result<Sweep> {
         let mut sweep = Sweep::default();
         self.sweep_flows(limits, &mut sweep)
-            .context("the flow table cannot be swept")?;
+            .context("the flow table cannot be collected")?;
         self.sweep_nat(limits, &mut sweep)
-            .context("the nat table cannot be swept")?;
+            .context("the nat table cannot be collected")?;
         self.each_measured(&mut |id, sum| {
             sweep.measured.insert(id, *sum);
         })?;

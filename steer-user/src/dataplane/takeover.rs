@@ -147,8 +147,9 @@ impl Takeover {
         }
         let (_, path) = found.with_context(|| {
             format!(
-                "{}: no programs are pinned here that could go on meanwhile; everything was left as it \
-                 was. `steer detach` removes what is left, and stops steering until the next start",
+                "{}: no programs are pinned here that could continue meanwhile; nothing was \
+                 changed. `steer detach` removes the remaining pins, and stops steering until the \
+                 next start",
                 source.pins.folder().display()
             )
         })?;
@@ -202,8 +203,8 @@ impl Takeover {
             last = copied;
         }
         bail!(
-            "maps of version {} cannot be taken over: copying the last flows took longer than {TIMES} times \
-             what it had taken before; the programs of before go on",
+            "maps of version {} cannot be taken over: copying the last flows took longer than \
+             {TIMES} times the previous copy; the previous programs continue",
             source.abi
         );
     }
@@ -241,7 +242,7 @@ impl Drop for Takeover {
         }
         if let Err(error) = self.own.remove_version() {
             let error = format!("{error:#}");
-            warn!(error, "pins that were begun stay");
+            warn!(error, "incomplete pins stay");
         }
     }
 }
@@ -290,8 +291,8 @@ fn choose(own: &Pins, ours_runs: bool, unfinished: bool) -> Result<Option<(Pins,
         silent.filter(|pins| chosen.is_none() && begun || !pins.own_links().is_empty())
     {
         bail!(
-            "{}: maps of a version of steer that does not say what they look like are pinned here, and a \
-             program is using them; they were left as they are. Run `steer detach` of that version first",
+            "{}: maps of a version of steer without a layout record are pinned here, and a \
+             program is using them; nothing was changed. Run `steer detach` of that version first",
             pins.folder().display()
         );
     }
@@ -307,9 +308,9 @@ fn compare(pins: &Pins, found: &Record) -> Result<()> {
     for (name, wanted) in Record::own().maps {
         if found.maps.get(&name).is_some_and(|found| *found != wanted) {
             bail!(
-                "{}: this map has other fields than this program, which says that it is of the same \
-                 version, {}; everything was left as it was. `steer detach` removes it, and stops \
-                 steering until the next start",
+                "{}: this map has other fields than this program, although both have version {}; \
+                 nothing was changed. `steer detach` removes it, and stops steering until the \
+                 next start",
                 pins.map(&name).display(),
                 found.abi
             );
@@ -330,8 +331,8 @@ fn take(own: &Pins, other: &Pins, record: &Record, sizes: &Sizes) -> Result<Vec<
             .with_context(|| format!("{}: cannot be opened", path.display()))?;
         if (info.key_size(), info.value_size()) != (before.key_size, before.value_size) {
             bail!(
-                "{}: this map is not what its record says; everything was left as it was. `steer detach` \
-                 removes it, and stops steering until the next start",
+                "{}: this map does not match its layout record; nothing was changed. `steer \
+                 detach` removes it, and stops steering until the next start",
                 path.display()
             );
         }
@@ -345,7 +346,7 @@ fn take(own: &Pins, other: &Pins, record: &Record, sizes: &Sizes) -> Result<Vec<
         let table = Table::new(spec, before.clone(), kind);
         tables.push(table.with_context(|| {
             format!(
-                "{}: cannot be taken over; everything was left as it was",
+                "{}: cannot be taken over; nothing was changed",
                 path.display()
             )
         })?);
@@ -425,8 +426,8 @@ impl Table {
         let context = || format!("map {}: cannot be converted", self.spec.name);
         let entries = match batch::transfer([from, to], old_lengths, lengths, &mut make) {
             Err(error) if error.raw_os_error() == Some(libc::E2BIG) => bail!(
-                "map {}: it has more flows than the table that is to take its place; set more in [limits], or \
-                 wait until there are fewer. The programs of before go on",
+                "map {}: it has more flows than the new table can hold; increase the size in \
+                 [limits], or wait until there are fewer. The previous programs continue",
                 self.spec.name
             ),
             done => done.with_context(context)?,

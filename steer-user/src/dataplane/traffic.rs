@@ -27,7 +27,7 @@ impl Traffic {
     /// Returns an error if it is not an array, or too many files are open.
     pub(super) fn new(map: &Map) -> Result<Self> {
         let Map::PerCpuArray(data) = map else {
-            bail!("members' counters are no array");
+            bail!("the counters of members are not an array");
         };
         Ok(Self {
             map: data.fd().as_fd().try_clone_to_owned()?,
@@ -55,7 +55,7 @@ impl Traffic {
         values: &mut Vec<MemberCounters>,
     ) -> Result<Vec<MemberCounters>> {
         batch::first_of_array(self.map.as_fd(), self.cpus, usize::from(end), values)
-            .context("members' counters cannot be read")?;
+            .context("the counters of members cannot be read")?;
         let sum = |of: &[MemberCounters]| {
             let mut sum = MemberCounters::default();
             of.iter().for_each(|cpu| sum.add(cpu));

@@ -255,7 +255,7 @@ impl Programs {
         for (index, name) in (0..).zip(PROGRAMS) {
             array
                 .set(index, program(&mut ebpf, name)?.fd()?, 0)
-                .with_context(|| format!("cannot put the program {name} where others find it"))?;
+                .with_context(|| format!("cannot add the program {name} to the tail-call array"))?;
         }
         Ok(Self {
             ebpf,

@@ -328,10 +328,10 @@ impl fmt::Display for Testimony {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
             Self::ProbeTimeout => "probes time out",
-            Self::ProbeRejected => "probes are turned away",
+            Self::ProbeRejected => "probes are rejected",
             Self::Untrusted => "answers to probes cannot be trusted",
             Self::ReportedDown => "its beacon reports that it refuses connections",
-            Self::NotReady => "it says that it takes no requests yet",
+            Self::NotReady => "it reports that it takes no requests yet",
             Self::ReportedSilent => "its beacon reports that it does not answer",
             Self::RefusedPackets => "it refuses connections",
             Self::UnansweredPackets => "it does not answer connections",

@@ -173,7 +173,7 @@ impl std::fmt::Display for Verdict {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match self {
             Self::Out(reason, time) => write!(f, "ejected for {} s: {reason}", time.as_secs()),
-            Self::Again => f.write_str("recovered: it is tried again"),
+            Self::Again => f.write_str("recovered: new flows test it"),
             Self::Answers => f.write_str("recovered: it answers its clients"),
             Self::Accepts => f.write_str("recovered: it accepts connections"),
             Self::Contradicted => {

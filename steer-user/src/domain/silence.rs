@@ -323,7 +323,8 @@ impl Silence {
             answers,
         } = self.traffic;
         let mut words = vec![format!(
-            "{flows} connections and {requests} requests since it answered as usual, {answers} packets of answers"
+            "{flows} connections and {requests} requests since its last full answer, {answers} \
+             packets of answers"
         )];
         words.extend(self.since.map(|at| {
             let limit = self.limit(now).as_millis();

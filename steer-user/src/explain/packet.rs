@@ -200,10 +200,10 @@ pub fn explain_packet(
 
 fn verdict(fate: &Fate, words: &Words<'_>, gue: Option<u16>) -> String {
     let interface = match fate.action {
-        Action::Pass => return "passed to the kernel untouched".to_owned(),
+        Action::Pass => return "passed to the kernel unchanged".to_owned(),
         Action::Drop(DropReason::NoRoute) => {
-            return "the kernel's routing is asked for the way, because the daemon knows none; \
-                    without one it is dropped: no-route"
+            return "the kernel's routing is queried, because the daemon has not resolved the next \
+                    hop; without a route it is dropped: no-route"
                 .to_owned();
         }
         Action::Drop(reason) => return format!("dropped: {}", reason.name()),
@@ -214,10 +214,10 @@ fn verdict(fate: &Fate, words: &Words<'_>, gue: Option<u16>) -> String {
     let to = match (fate.answered, fate.member, fate.from) {
         (Some(DropReason::Reset), ..) => "answered with a TCP reset".to_owned(),
         (Some(DropReason::TooBig), ..) => {
-            "answered with an ICMP error: it is too big for the way to its backend".to_owned()
+            "answered with an ICMP error: it exceeds the MTU of the path to its backend".to_owned()
         }
         (Some(DropReason::TtlExpired), ..) => {
-            "answered with an ICMP error: its TTL ends here".to_owned()
+            "answered with an ICMP error: its TTL expires here".to_owned()
         }
         (Some(reason), ..) => format!("answered: {}", reason.name()),
         (None, Some(member), _) => format!("sent to {}", words.member(member)),

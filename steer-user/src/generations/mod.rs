@@ -88,10 +88,10 @@ pub enum StateError {
         todo: &'static str,
     },
     /// The file that names the active generation is missing.
-    #[error("{}: it is gone; the standing before it is taken", .0.display())]
+    #[error("{}: the file is missing; using its previous version", .0.display())]
     Lost(PathBuf),
     /// The generation does not exist.
-    #[error("generation {0} is not kept; `steer config history` lists those that are")]
+    #[error("generation {0} is not stored; `steer config history` lists the stored ones")]
     Unknown(u64),
 }
 

@@ -42,7 +42,7 @@ pub fn start(
     if let Some(standing) = store.standing().cloned() {
         let over = |t: &super::Trial| t.left(now).is_zero();
         if standing.trial.as_ref().is_some_and(over) {
-            why = "nobody confirmed the one on trial";
+            why = "the pending one was not confirmed";
             let confirmed = Standing {
                 trial: None,
                 ..standing
@@ -83,7 +83,7 @@ pub fn start(
         }
         Ok(None) => {}
         Err(error) => warnings.push(format!(
-            "generation {} goes on, and not the file: {error}",
+            "continuing with generation {} instead of the file: {error}",
             current.number
         )),
     }
@@ -190,8 +190,6 @@ fn keep(
         let standing = Standing::confirmed(made.number, made.fingerprint);
         store.stand(standing).map(|()| made.number)
     });
-    made.inspect_err(|error| {
-        warnings.push(format!("there is no generation to go back to: {error}"))
-    })
-    .ok()
+    made.inspect_err(|error| warnings.push(format!("there is no generation to revert to: {error}")))
+        .ok()
 }

@@ -101,7 +101,7 @@ impl Store {
         if right {
             Ok(generation)
         } else {
-            Err(damaged(&path, &"it is not as it was written"))
+            Err(damaged(&path, &"its content was changed"))
         }
     }
 
@@ -352,7 +352,7 @@ fn remove(path: &Path) -> io::Result<()> {
 fn failed(path: &Path, source: io::Error) -> StateError {
     let todo = match source.kind() {
         io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => {
-            "free some room in the state directory and try again"
+            "free some space in the state directory and try again"
         }
         io::ErrorKind::PermissionDenied => "run this as the daemon's user, or as root",
         io::ErrorKind::ReadOnlyFilesystem => "mount the state directory writable",
@@ -369,6 +369,6 @@ fn damaged(path: &Path, error: &dyn std::fmt::Display) -> StateError {
     StateError::Damaged {
         path: path.to_owned(),
         what: error.to_string(),
-        todo: "restore it from a backup, or do without it",
+        todo: "restore it from a backup, or delete it",
     }
 }

@@ -123,10 +123,7 @@ fn a_flipped_byte_is_noticed() {
     let text = fs::read_to_string(&path).unwrap();
     fs::write(&path, text.replace("port = 2", "port = 3")).unwrap();
     let error = store.generation(2).unwrap_err().to_string();
-    assert!(
-        error.contains("2.json: it is not as it was written"),
-        "{error}"
-    );
+    assert!(error.contains("2.json: its content was changed"), "{error}");
     assert!(store.history().unwrap().generations[0].damage.is_some());
     // A daemon works without it.
     let (port, number, warnings) = bench.start(Ok(document(7)), NOW);
@@ -155,7 +152,7 @@ fn a_lost_standing_takes_the_one_before() {
     fs::remove_file(bench.0.path().join("generations/standing.json")).unwrap();
     let (store, said) = Store::recover(bench.0.path(), 3).unwrap();
     assert_eq!(store.standing().unwrap().current(), 1);
-    assert!(said.unwrap().to_string().contains("it is gone"));
+    assert!(said.unwrap().to_string().contains("the file is missing"));
     // The file had the same content then, so it does not count as changed.
     let (port, number, _) = bench.start(Ok(document(1)), NOW);
     assert_eq!((port, number), (1, Some(1)));

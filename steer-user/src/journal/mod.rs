@@ -117,7 +117,7 @@ impl Journal {
         thread::Builder::new()
             .name("journal".to_owned())
             .spawn(move || writer.run(&messages))
-            .context("no thread for the journal")?;
+            .context("cannot start the journal's thread")?;
         let journal = Self {
             writer: Some(sender),
             epoch: Instant::now(),

@@ -76,22 +76,23 @@ pub enum Damage {
 impl fmt::Display for Damage {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Changed => write!(f, "this line was changed: its hash is another one"),
+            Self::Changed => write!(f, "this line was modified: its hash does not match"),
             Self::Unchained {
                 seq: (is, expected),
             } if is != expected => {
                 write!(
                     f,
-                    "this is line {is} where {expected} was expected: lines are missing, or were put in"
+                    "this is line {is} where {expected} was expected: lines are missing, or were \
+                     inserted"
                 )
             }
             Self::Unchained { .. } => {
-                write!(f, "the line before this one is not the one that was there")
+                write!(f, "the previous line is not the original one")
             }
             Self::Unknown(error) => write!(f, "this version does not understand the line: {error}"),
             Self::Torn { bytes } => write!(
                 f,
-                "the last line has no end ({bytes} bytes); a daemon that starts cuts it off"
+                "the last line has no end ({bytes} bytes); the next start of a daemon truncates it"
             ),
         }
     }

@@ -120,10 +120,7 @@ fn lines_that_are_missing_or_exchanged_are_found() {
     write(&[lines[0], &forged, lines[2], lines[3], lines[4]]);
     let damage = bench.damage();
     assert_eq!(damage.len(), 1, "{damage:?}");
-    assert!(
-        damage[0].contains(":3: the line before this one"),
-        "{damage:?}"
-    );
+    assert!(damage[0].contains(":3: the previous line"), "{damage:?}");
 }
 
 #[test]

@@ -80,7 +80,7 @@ impl Writer {
                 if cut > 0 {
                     warn!(
                         bytes = cut,
-                        "the journal's last line was torn, and is cut off"
+                        "the last line of the journal was torn, and is truncated"
                     );
                 }
                 self.end = Some(end);
@@ -112,7 +112,7 @@ impl Writer {
         match written.and_then(|()| self.write(at, t, event)) {
             Ok(()) => {
                 if self.failed.take().is_some() {
-                    info!(lost, "the journal is written again");
+                    info!(lost, "the journal is writable again");
                 }
             }
             Err(error) => {
@@ -163,7 +163,7 @@ impl Writer {
             error!(
                 folder = %self.folder.display(),
                 %error,
-                "the journal cannot be written; steering goes on without it until there is room"
+                "the journal cannot be written; steering continues without it until there is space"
             );
         }
         self.end = None;

@@ -24,7 +24,7 @@ pub(super) enum Failure {
     Local(String),
     #[error("no connection: {0}")]
     Unreachable(String),
-    #[error("no TLS: {0}")]
+    #[error("TLS failed: {0}")]
     Tls(String),
     #[error("no answer within {} s", .0.as_secs_f64())]
     Timeout(Duration),
@@ -34,7 +34,7 @@ pub(super) enum Failure {
         /// Time for which the collector asks not to be contacted.
         retry_after: Option<Duration>,
     },
-    #[error("no answer of a collector: {0}")]
+    #[error("not an answer of a collector: {0}")]
     Malformed(String),
 }
 

@@ -42,7 +42,7 @@ impl Standing {
         if self.last != now {
             self.last = now;
             match outcome {
-                Ok(Accepted::Whole) => info!(%collector, "metrics are sent"),
+                Ok(Accepted::Whole) => info!(%collector, "metrics are being exported"),
                 Ok(Accepted::Partly { rejected, why }) => {
                     warn!(
                         %collector,
@@ -53,7 +53,8 @@ impl Standing {
                 }
                 Err(error) => warn!(
                     %collector, %error,
-                    "metrics cannot be sent, and are tried again ever less often: see [telemetry] otlp"
+                    "metrics cannot be exported; trying again with increasing pauses: check \
+                     `otlp` in [telemetry]"
                 ),
             }
         }

@@ -134,7 +134,8 @@ pub(crate) async fn follow<E: fmt::Display>(
             Ok(true) => info!(what, "new certificates are in use"),
             Ok(false) => {}
             Err(error) => {
-                error!(what, %error, "certificates not taken, those of before go on");
+                error!(what, %error, "new certificates cannot be used; the previous ones stay in \
+                                      use");
             }
         }
     }
@@ -185,11 +186,11 @@ pub(crate) fn verify_at(
         .map_err(|e| bad(&e))?;
     CertifiedKey::new(credentials.chain.clone(), key)
         .keys_match()
-        .map_err(|_| unfit("the key beside it is of another certificate".to_owned()))?;
+        .map_err(|_| unfit("the key beside it belongs to another certificate".to_owned()))?;
     let identity = Identity::from_certificate(end).map_err(|e| bad(&e))?;
     if identity.kind() != kind {
         return Err(unfit(format!(
-            "it is of {identity}, and not of kind {}",
+            "it is for {identity}, not of kind {}",
             kind.as_str()
         )));
     }

@@ -66,7 +66,7 @@ pub enum IdentityError {
     )]
     Uri(String),
     /// The certificate cannot be parsed.
-    #[error("certificate can't be parsed: {0}; issue it anew")]
+    #[error("certificate cannot be parsed: {0}; issue a new one")]
     Certificate(String),
     /// The certificate has no identity, or more than one.
     #[error("certificate has {0} steer:// URIs in its SAN, not one; issue it with `steer pki`")]

@@ -37,7 +37,7 @@ pub enum PkiError {
         source: std::io::Error,
     },
     /// A file has invalid content.
-    #[error("{}: not usable as PEM: {reason}; make it anew", path.display())]
+    #[error("{}: not usable as PEM: {reason}; create a new one", path.display())]
     Pem {
         /// Path of the file.
         path: PathBuf,
@@ -45,7 +45,7 @@ pub enum PkiError {
         reason: String,
     },
     /// No peer would accept the certificate.
-    #[error("{}: not usable: {reason}; have it issued anew", path.display())]
+    #[error("{}: not usable: {reason}; issue a new one", path.display())]
     Unfit {
         /// Path of the file.
         path: PathBuf,
@@ -53,7 +53,7 @@ pub enum PkiError {
         reason: String,
     },
     /// The certificate cannot be created.
-    #[error("certificate for {subject} can't be made: {source}")]
+    #[error("certificate for {subject} cannot be created: {source}")]
     Make {
         /// Subject of the certificate.
         subject: String,

@@ -37,7 +37,7 @@ pub(super) fn check(config: &Config, now: SystemTime) -> Vec<Finding> {
 fn connection_ids(layout: &CidLayout) -> Option<Finding> {
     let error = layout.key().err()?;
     let section = format!("[[quic]] of rotation {}", layout.rotation);
-    let todo = "put the servers' key there: without it the configuration is not applied";
+    let todo = "put the servers' key there: the configuration cannot be applied without it";
     Some(Finding::new(section, error.to_string()).fatal().todo(todo))
 }
 
@@ -61,12 +61,13 @@ fn collector(config: &Config, now: SystemTime) -> Option<Finding> {
     if let Err(error) = load_roots(ca) {
         let finding = Finding::new("[telemetry] otlp_ca".to_owned(), error.to_string());
         return Some(finding.todo(
-            "without it no metrics are sent: put the CA of the collector's certificate there, as PEM",
+            "metrics cannot be exported without it: put the CA of the collector's certificate \
+             there, as PEM",
         ));
     }
     let what = ends(authorities(ca).into_iter().max()?, now)?;
     let todo =
-        "get the collector's next one, and put it into this file as well: it is read each time";
+        "get the collector's next CA, and add it to this file, which is read for each export";
     Some(Finding::new(ca.display().to_string(), what).todo(todo))
 }
 
@@ -167,11 +168,11 @@ impl Held<'_> {
         match self.kind {
             IdentityKind::Api => {
                 let todo =
-                    "without it the API does not answer by TCP: `steer pki issue api` makes it";
+                    "the API cannot serve TCP without it: create it with `steer pki issue api`";
                 finding.todo(todo)
             }
             _ => finding
-                .todo("without it no backend can be probed: `steer pki issue node` makes it")
+                .todo("backends cannot be probed without it: create it with `steer pki issue node`")
                 .fatal(),
         }
     }
@@ -179,10 +180,10 @@ impl Held<'_> {
     /// A certificate without its own key is useless.
     fn wrong_pair(&self) -> Finding {
         let (key, cert) = (self.key.display(), self.cert.display());
-        let what = format!("{key} is of another certificate than {cert}");
+        let what = format!("{key} does not belong to the certificate {cert}");
         let finding = Finding::new(format!("{} key", self.section), what)
             .fix(self.issue())
-            .todo("name the key that was made with it")
+            .todo("use the key that was created with it")
             .of_key(self.table(), "key");
         match self.kind {
             IdentityKind::Api => finding,
@@ -235,7 +236,7 @@ impl Held<'_> {
             IdentityKind::Api => "this needs one of kind api".to_owned(),
             _ => format!("this node is {} in {}", node.name, node.region),
         };
-        (!same).then(|| self.about(format!("it is of {found}, and {wanted}")))
+        (!same).then(|| self.about(format!("it is for {found}, but {wanted}")))
     }
 
     /// Returns whether its key belongs to another one, or its CA did not issue it. Does not check
@@ -263,7 +264,7 @@ impl Held<'_> {
         (now < begin).then(|| {
             let begin = format_rfc3339_seconds(begin);
             let what =
-                format!("it is good from {begin} on, and by this host's clock that is to come");
+                format!("it is valid from {begin}, which is in the future by this host's clock");
             Finding::new(self.cert.display().to_string(), what)
                 .fix("timedatectl set-ntp true")
                 .todo("wait")
@@ -272,7 +273,7 @@ impl Held<'_> {
 
     fn ends(&self, certificate: &CertificateDer<'_>, now: SystemTime) -> Option<Finding> {
         let what = ends(end(certificate)?, now)?;
-        let todo = "have another one made, and put it in its place: it is taken up there";
+        let todo = "issue a new one, and replace the file: it is reloaded automatically";
         Some(self.about(what).todo(todo))
     }
 
@@ -280,8 +281,8 @@ impl Held<'_> {
     /// present: the last one counts.
     fn authority_ends(&self, now: SystemTime) -> Option<Finding> {
         let what = ends(authorities(self.ca).into_iter().max()?, now)?;
-        let todo = "make another one with `steer pki init` in a folder of its own, add it to this file \
-                    everywhere, and have certificates issued anew";
+        let todo = "create a new one with `steer pki init` in a folder of its own, add it to this \
+                    file on all hosts, and issue new certificates";
         Some(Finding::new(self.ca.display().to_string(), what).todo(todo))
     }
 }

@@ -250,18 +250,18 @@ fn a_key_of_another_certificate_is_fatal_wherever_it_is_looked_at() {
         (
             ["ca.pem", "n1.pem", "other.key"],
             "key",
-            "other.key is of another certificate than",
+            "other.key does not belong to the certificate",
         ),
         (
             ["ca.pem", "n1.key", "n1.key"],
             "cert",
-            "it is a private key, and not a certificate",
+            "it is a private key, not a certificate",
         ),
-        (["garbage", "n1.pem", "n1.key"], "ca", "it is no text"),
+        (["garbage", "n1.pem", "n1.key"], "ca", "it is not text"),
         (
             ["n1.key", "n1.pem", "n1.key"],
             "ca",
-            "it is a private key, and not a certificate",
+            "it is a private key, not a certificate",
         ),
         (
             ["ca.pem", "n1.pem", "other.pem"],
@@ -347,7 +347,7 @@ fn each_thing_of_the_host_is_found_with_the_command_that_mends_it() {
         (
             &native,
             &|f| f.links.get_mut("eth0").unwrap().program = Some(77),
-            "fatal: interface eth0: another XDP program is attached to it, number 77",
+            "fatal: interface eth0: another XDP program is attached to it, with id 77",
             "`ip link set dev eth0 xdp off`",
         ),
         (
@@ -384,39 +384,40 @@ fn each_thing_of_the_host_is_found_with_the_command_that_mends_it() {
         (
             &generic,
             &|f| f.links.get_mut("eth0").unwrap().kind = "veth".to_owned(),
-            "warning: interface eth0: its other end may send packets of up to 64 KiB",
-            "write xdp_mode = \"native\", which veth has, or `ethtool -K ... tso off gso off`",
+            "warning: interface eth0: its peer may send packets of up to 64 KiB",
+            "write xdp_mode = \"native\", which veth supports, or `ethtool -K ... tso off gso off`",
         ),
         (
             &generic,
             &|f| peer(f, |o| o.tso = true),
-            "warning: interface eth0: its other end may send",
+            "warning: interface eth0: its peer may send",
             "`ethtool -K far0 tso off gso off`",
         ),
         (
             &native,
             &|f| peer(f, |_| ()),
-            "warning: interface eth0: frames that the program sends by it arrive only",
+            "warning: interface eth0: frames that the program sends on it arrive only",
             "`ethtool -K far0 gro on`",
         ),
         (
             &native,
             &|f| f.links.get_mut("eth0").unwrap().kind = "veth".to_owned(),
             "note: interface eth0: frames that the program sends",
-            "in that one's namespace",
+            "in the peer's namespace",
         ),
         (
             &native,
             &|f| way(f, "10.0.1.1", "eth1"),
-            "warning: [node] interfaces: the way to backends b1 leads through eth1, where no program",
+            "warning: [node] interfaces: the route to backends b1 leads through eth1, where no \
+             program",
             "write interfaces = [\"eth0\", \"eth1\"]",
         ),
         (
             &native,
             &|f| trap(f),
-            "warning: service s: 192.0.2.1 is an address of this host, at lo, and backends b2",
-            "`ip addr del 192.0.2.1/32 dev lo`, or give the backends another gateway, or `sysctl -w \
-             net.ipv4.conf.eth0.accept_local=1",
+            "warning: service s: 192.0.2.1 is an address of this host, on lo, and backends b2",
+            "`ip addr del 192.0.2.1/32 dev lo`, or use another gateway for the backends, or \
+             `sysctl -w net.ipv4.conf.eth0.accept_local=1",
         ),
         (
             &native,
@@ -424,7 +425,7 @@ fn each_thing_of_the_host_is_found_with_the_command_that_mends_it() {
                 own_vip(f);
                 f.listeners.push("0.0.0.0:80".parse().unwrap());
             },
-            "note: service s: a process of this host listens at 192.0.2.1:80",
+            "note: service s: a process of this host also listens on 192.0.2.1:80",
             "`ss -ltnp`",
         ),
         (
@@ -464,7 +465,7 @@ fn each_thing_of_the_host_is_found_with_the_command_that_mends_it() {
             &|f| {
                 f.unresolved.insert("10.0.1.2".parse().unwrap());
             },
-            "warning: backend b2: the next hop towards 10.0.1.2",
+            "warning: backend b2: the next hop to 10.0.1.2",
             "`ip neigh`",
         ),
         (
@@ -582,7 +583,9 @@ fn elsewhere_than_on_the_node_only_that_is_said() {
     let findings = check(&config);
     assert_eq!(findings.len(), 1, "{findings:?}");
     assert!(
-        findings[0].to_string().contains("this host has none"),
+        findings[0]
+            .to_string()
+            .contains("this host has no interface"),
         "{findings:?}"
     );
 }
@@ -700,7 +703,11 @@ fn certificates_of_the_api_are_looked_into() {
         (
             ["n1-api.pem", "other/n1-api.key", "ca.pem"],
             now,
-            &["other/n1-api.key", "is of another certificate", anew],
+            &[
+                "other/n1-api.key",
+                "does not belong to the certificate",
+                anew,
+            ],
         ),
         (
             ["n1-api.pem", "n1-api.key", "other/ca.pem"],
@@ -710,7 +717,7 @@ fn certificates_of_the_api_are_looked_into() {
         (
             ["alice.pem", "alice.key", "ca.pem"],
             now,
-            &["it is of steer://operator/eu/alice", "kind api", anew],
+            &["it is for steer://operator/eu/alice", "kind api", anew],
         ),
     ] {
         let said = said(files, when);
@@ -761,7 +768,7 @@ fn the_authority_of_a_collector_is_looked_into() {
         let [unusable] = &said(Some(wrong), now)[..] else {
             panic!("not one finding of {wrong}");
         };
-        for part in ["[telemetry] otlp_ca", wrong, "no metrics are sent"] {
+        for part in ["[telemetry] otlp_ca", wrong, "metrics cannot be exported"] {
             assert!(unusable.contains(part), "{part:?} is not in {unusable}");
         }
     }

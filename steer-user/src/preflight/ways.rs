@@ -48,12 +48,16 @@ fn without_program(config: &Config, facts: &Facts) -> Vec<Finding> {
     found
         .map(|(interface, backends)| {
             let what = format!(
-                "the way to backends {} leads through {interface}, where no program is attached: their \
-                 answers to the addresses of [nat] meet nobody, and every connection hangs",
+                "the route to backends {} leads through {interface}, where no program is \
+                 attached: their answers to the addresses of [nat] are not translated, and every \
+                 connection hangs",
                 some(backends)
             );
             Finding::new("[node] interfaces", what)
-                .todo(format!("write interfaces = {all:?}, or have answers come in by one of those that are named"))
+                .todo(format!(
+                    "write interfaces = {all:?}, or let answers arrive on one of the \
+                               configured ones"
+                ))
                 .of_key("node", "interfaces")
         })
         .collect()
@@ -91,17 +95,16 @@ fn direct_return(config: &Config, facts: &Facts) -> Vec<Finding> {
         };
         let (address, interface) = (service.address, &way.interface);
         let what = format!(
-            "{address} is an address of this host, at {owner}, and backends {} answer clients directly: \
-             where this host is their gateway, its kernel drops their answers, as if they came from itself \
-             (martian source)",
+            "{address} is an address of this host, on {owner}, and backends {} answer clients \
+             directly: if this host is their gateway, its kernel drops their answers as martians",
             some(backends)
         );
         findings.push(
             Finding::new(format!("service {}", service.name), what)
                 .fix(format!("ip addr del {address}/32 dev {owner}"))
                 .todo(format!(
-                    "give the backends another gateway, or `sysctl -w net.ipv4.conf.{interface}.accept_local=1` \
-                     with an rp_filter that is not 1"
+                    "use another gateway for the backends, or `sysctl -w \
+                     net.ipv4.conf.{interface}.accept_local=1` with an rp_filter that is not 1"
                 )),
         );
     }

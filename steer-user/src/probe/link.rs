@@ -154,7 +154,7 @@ impl Link {
             .send_datagram(wire::encode_ping(self.sequence))
             .map_err(|e| match e {
                 SendDatagramError::ConnectionLost(e) => classify(e),
-                e => ProbeFailure::Malformed(format!("the beacon takes no datagrams: {e}")),
+                e => ProbeFailure::Malformed(format!("the beacon does not support datagrams: {e}")),
             })?;
         Ok((self.sequence, sent))
     }

@@ -102,27 +102,25 @@ pub enum NoSignal {
     #[error("the engine's metrics were not read yet")]
     NotYet = 1,
     /// The engine's metrics cannot be fetched.
-    #[error("the engine's metrics can't be fetched; the beacon's log says why")]
+    #[error("the engine's metrics cannot be fetched; the beacon's log has the reason")]
     Unreachable = 2,
     /// The engine's response is no page of metrics.
-    #[error("the engine's metrics can't be read; the beacon's log says why")]
+    #[error("the engine's metrics cannot be read; the beacon's log has the reason")]
     Malformed = 3,
     /// The page has none of the names in the profile.
     #[error(
-        "the engine has none of the metrics that the profile knows: was it upgraded, or is it \
-         another engine? The beacon's log names them"
+        "the engine has none of the metrics in the profile: it may have been upgraded, or be \
+         another engine; the beacon's log names them"
     )]
     Renamed = 4,
     /// The last page is too old.
     #[error("the engine's metrics are too old")]
     Stale = 5,
     /// A reason unknown to this version.
-    #[error("the beacon gives a reason that this version does not know")]
+    #[error("the beacon reports a reason unknown to this version")]
     Other = 6,
     /// A tiny completion is overdue or failed, whatever the engine's metrics say.
-    #[error(
-        "the engine does not answer a tiny completion, so what it says of its load is not believed"
-    )]
+    #[error("the engine does not answer a tiny completion, so its reported load is ignored")]
     Doubted = 7,
 }
 

@@ -38,19 +38,19 @@ pub enum Trouble {
     #[error("it has requests and makes no progress")]
     NoProgress = 1,
     /// The engine accepts connections and answers nothing.
-    #[error("it takes connections and does not answer")]
+    #[error("it accepts connections and does not answer")]
     Silent = 2,
     /// A tiny completion failed or was not answered.
     #[error("it does not answer a tiny completion")]
     NoCompletion = 3,
     /// Trouble unknown to this version.
-    #[error("its beacon gives a reason that this version does not know")]
+    #[error("its beacon reports a reason unknown to this version")]
     Other = 4,
     /// The engine reports that it is loading its model.
-    #[error("it says that it does not serve yet; it loads its model")]
+    #[error("it reports that it is not ready; it is loading its model")]
     Loading = 5,
     /// The engine reports that it sleeps, and a request would not wake it.
-    #[error("it sleeps, and requests do not wake it; wake it up")]
+    #[error("it sleeps, and requests do not wake it; wake it manually")]
     Asleep = 6,
 }
 
@@ -100,10 +100,10 @@ pub enum Hint {
     #[error("one of its ranks stands still while its queue grows")]
     RankStuck = 3,
     /// A tiny completion takes longer than usual.
-    #[error("a tiny completion takes long")]
+    #[error("a tiny completion is slow")]
     SlowCompletion = 4,
     /// A hint unknown to this version.
-    #[error("a sign that this version does not know")]
+    #[error("a sign unknown to this version")]
     Other = 5,
 }
 
@@ -137,7 +137,7 @@ pub enum Note {
     #[error("the KV cache of one of its ranks is full")]
     RankFull = 2,
     /// One of several ranks stands still while its queue grows, and its capacity is not counted.
-    #[error("one of its ranks stands still and is left out of its capacity")]
+    #[error("one of its ranks stands still and does not count in its capacity")]
     RankStuck = 4,
     /// Asleep; a request wakes it.
     #[error("it sleeps until the next request")]
@@ -146,10 +146,10 @@ pub enum Note {
     #[error("its counters have too few digits to show progress")]
     CoarseCounters = 16,
     /// A required value on its page is invalid; the beacon's log names it.
-    #[error("a value on its page of metrics is not believed; the beacon's log names it")]
+    #[error("a value on its page of metrics is implausible; the beacon's log names it")]
     BadValue = 32,
     /// A tiny completion was refused because the engine is full.
-    #[error("it answers that it is full")]
+    #[error("it reports that it is full")]
     Full = 64,
 }
 
@@ -189,7 +189,7 @@ pub enum ProbeFailure {
     #[error("no answer within the probe's timeout; check the path, UDP filters and the beacon")]
     Timeout,
     /// The machine, the network or the beacon rejected the probe, or the beacon went away.
-    #[error("refused: {0}; check that the beacon runs and listens at this address")]
+    #[error("refused: {0}; check that the beacon runs and listens on this address")]
     Refused(String),
     /// A TCP connection of this node's own was refused: nothing listens on the probed port.
     #[error("connection refused: nothing listens at the probed port; check the backend")]
@@ -204,7 +204,7 @@ pub enum ProbeFailure {
     #[error("the beacon reports that its backend refuses connections; check the engine")]
     BackendDown,
     /// The beacon reports that its backend accepts connections and does no work.
-    #[error("hung while healthy: {trouble}, for {seconds} s; look at the engine")]
+    #[error("hung while healthy: {trouble}, for {seconds} s; check the engine")]
     Hung {
         /// Kind of trouble.
         trouble: Trouble,
@@ -220,15 +220,15 @@ pub enum ProbeFailure {
         seconds: u64,
     },
     /// The backend answers with an HTTP status other than success.
-    #[error("it answers with status {status}; check the path that is probed, and the backend")]
+    #[error("it answers with status {status}; check the probed path, and the backend")]
     Status {
         /// HTTP status.
         status: u16,
     },
     /// The beacon violates the protocol.
-    #[error("malformed answer: {0}; do both sides run the same version?")]
+    #[error("malformed answer: {0}; check that both sides run the same version")]
     Malformed(String),
     /// This node cannot probe; says nothing about the backend.
-    #[error("this node can't probe: {0}")]
+    #[error("this node cannot probe: {0}")]
     Local(String),
 }

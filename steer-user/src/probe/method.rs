@@ -50,7 +50,8 @@ impl FromStr for Method {
     fn from_str(text: &str) -> Result<Self, String> {
         let bad = || {
             format!(
-                "{text:?} is no probe: write beacon, tcp:8000, http:8000/health, https:443/health or h3:443/health"
+                "{text:?} is not a probe method: write beacon, tcp:8000, http:8000/health, \
+                 https:443/health or h3:443/health"
             )
         };
         if text == "beacon" {

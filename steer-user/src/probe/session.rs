@@ -35,7 +35,9 @@ impl Session {
                 let expected = Identity::new(IdentityKind::Beacon, region, name)
                     .map_err(|e| ProbeFailure::Local(e.to_string()))?;
                 let Some(tls) = &settings.tls else {
-                    return Err(ProbeFailure::Local("there are no certificates".to_owned()));
+                    return Err(ProbeFailure::Local(
+                        "no certificates are configured".to_owned(),
+                    ));
                 };
                 let timeout = settings.timeout;
                 // Pings are more frequent than this idle timeout, and they detect a lost

@@ -102,7 +102,7 @@ impl ProbeTls {
     ) -> Result<quinn::ClientConfig, ProbeFailure> {
         let local = |e: &dyn std::fmt::Display| {
             ProbeFailure::Local(format!(
-                "TLS can't be set up: {e}; check this node's certificate"
+                "TLS cannot be set up: {e}; check this node's certificate"
             ))
         };
         let provider = Arc::new(ring::default_provider());
@@ -183,7 +183,7 @@ impl ServerCertVerifier for BeaconVerifier {
         }
         let wrong = match Identity::from_certificate(end_entity) {
             Ok(found) if found == self.expected => return Ok(ServerCertVerified::assertion()),
-            Ok(found) => format!("{} expected, {found} found", self.expected),
+            Ok(found) => format!("expected {}, found {found}", self.expected),
             Err(e) => format!("{} expected: {e}", self.expected),
         };
         self.verdict.set(ProbeFailure::Identity(wrong));

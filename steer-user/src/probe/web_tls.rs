@@ -73,7 +73,7 @@ impl WebTls {
 
     pub(super) fn h3(&self) -> Result<quinn::ClientConfig, ProbeFailure> {
         let crypto = QuicClientConfig::try_from(self.h3.clone())
-            .map_err(|e| ProbeFailure::Local(format!("TLS can't be set up: {e}")))?;
+            .map_err(|e| ProbeFailure::Local(format!("TLS cannot be set up: {e}")))?;
         Ok(quinn::ClientConfig::new(Arc::new(crypto)))
     }
 

@@ -24,7 +24,9 @@ const REPLY: u8 = 2;
 #[derive(Clone, Debug, PartialEq, thiserror::Error)]
 pub enum WireError {
     /// Wrong length.
-    #[error("datagram of {got} bytes where {want} belong; do both sides run the same version?")]
+    #[error(
+        "datagram of {got} bytes instead of {want}; check that both sides run the same version"
+    )]
     Length {
         /// Actual length.
         got: usize,
@@ -41,7 +43,7 @@ pub enum WireError {
     )]
     Header([u8; 8]),
     /// The report cannot be decoded.
-    #[error("load report can't be decoded: {0}; do both sides run the same version?")]
+    #[error("load report cannot be decoded: {0}; check that both sides run the same version")]
     Decode(#[from] prost::DecodeError),
     /// The report contains impossible numbers.
     #[error(transparent)]

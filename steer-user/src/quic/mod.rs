@@ -68,8 +68,9 @@ impl fmt::Debug for CidConfig {
 pub enum BadCidConfig {
     /// The draft does not allow these lengths or this rotation.
     #[error(
-        "rotation {rotation} with a server id of {server_id} and a nonce of {nonce} bytes: the rotation has to be \
-         0 to 6, the server id 1 to 8 bytes long, the nonce 4 at least, both 19 at most"
+        "rotation {rotation} with a server id of {server_id} and a nonce of {nonce} bytes: the \
+         rotation must be 0 to 6, the server id 1 to 8 bytes long, the nonce at least 4, both \
+         together at most 19"
     )]
     Layout {
         /// Config rotation.

@@ -50,7 +50,7 @@ pub fn first_filter() -> String {
 /// Returns an error if they are invalid, or logging has not started.
 pub fn set_filter(directives: &str) -> Result<()> {
     let parsed = EnvFilter::try_new(directives)?;
-    let filter = FILTER.get().context("logs have not begun")?;
+    let filter = FILTER.get().context("logging has not started")?;
     (filter.set)(parsed)?;
     *filter.now.lock().unwrap_or_else(PoisonError::into_inner) = directives.to_owned();
     Ok(())

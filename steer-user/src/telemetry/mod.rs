@@ -66,7 +66,7 @@ pub fn start(format: LogFormat) -> Result<()> {
             .with(filter)
             .with(journald::Journal)
             .try_init()
-            .map_err(|e| anyhow!("logs can't be started: {e}"));
+            .map_err(|e| anyhow!("logging cannot be started: {e}"));
     }
     let builder = tracing_subscriber::fmt()
         .with_env_filter(filter)
@@ -85,5 +85,5 @@ pub fn start(format: LogFormat) -> Result<()> {
             builder.try_init()
         }
     }
-    .map_err(|e| anyhow!("logs can't be started: {e}"))
+    .map_err(|e| anyhow!("logging cannot be started: {e}"))
 }

@@ -44,7 +44,7 @@ fn applies_under_load(mode: &'static str) {
     wait_for_both(&fleet);
     assert!((0.1..0.9).contains(&share(&fleet, "one")));
     let said = journal(&fleet, "verify").unwrap();
-    assert!(said.contains("are as they were written"), "{said}");
+    assert!(said.contains("are unmodified"), "{said}");
     let said = journal(&fleet, "replay").unwrap();
     assert!(
         said.contains(" 0 disagree") && !said.contains(" 0 tables;"),
@@ -168,7 +168,7 @@ fn every_kept_generation_can_be_gone_back_to_and_a_restart_leaves_it() {
     println!("the longest rollback took {longest:?}, with the start of the command");
     fleet.cli(&["config", "rollback"]).unwrap();
     assert_eq!(generation(&fleet), 2);
-    for (to, says) in [("2", "is in use"), ("99", "is not kept")] {
+    for (to, says) in [("2", "is in use"), ("99", "is not stored")] {
         let error = format!("{:#}", fleet.cli(&["config", "rollback", to]).unwrap_err());
         assert!(error.contains(says), "{error}");
     }

@@ -65,7 +65,7 @@ fn the_journal_tells_of_a_death_replays_it_and_shows_a_forgery() {
     };
     let (code, said) = verify(&[]);
     assert_eq!(code, Some(1));
-    let start = format!("{}:{line}: this line was changed", path.display());
+    let start = format!("{}:{line}: this line was modified", path.display());
     assert!(said.starts_with(&start), "{said}");
     // The end was cut off: only a head noted earlier shows it.
     let shorter: Vec<&str> = good.lines().collect();
@@ -85,6 +85,6 @@ fn the_journal_tells_of_a_death_replays_it_and_shows_a_forgery() {
     fleet.start_daemon().unwrap();
     wait_for_status(&fleet);
     let said = journal(&fleet, "show").unwrap();
-    assert!(said.contains("of a torn line were cut off"), "{said}");
+    assert!(said.contains("of a torn line were truncated"), "{said}");
     assert!(!journal(&fleet, "verify").unwrap().contains("no end"));
 }

@@ -218,7 +218,10 @@ fn a_bad_collector_disturbs_nothing_and_is_served_again_when_it_is_good() {
         (Mood::Boasts, "malformed"),
         (Mood::Mumbles, "malformed"),
     ] {
-        let (failed, worked) = (node.said("cannot be sent"), node.said("metrics are sent"));
+        let (failed, worked) = (
+            node.said("cannot be exported"),
+            node.said("metrics are being exported"),
+        );
         collector.is_now(mood);
         node.wait_for(result, 2.0);
         let begun = Instant::now();
@@ -235,10 +238,14 @@ fn a_bad_collector_disturbs_nothing_and_is_served_again_when_it_is_good() {
             "{mood:?}: {:?}",
             begun.elapsed()
         );
-        assert_eq!(node.said("cannot be sent"), failed + 1, "{mood:?}");
+        assert_eq!(node.said("cannot be exported"), failed + 1, "{mood:?}");
         collector.is_now(Mood::Good);
         node.wait_for("accepted", 2.0);
-        assert_eq!(node.said("metrics are sent"), worked + 1, "{mood:?}");
+        assert_eq!(
+            node.said("metrics are being exported"),
+            worked + 1,
+            "{mood:?}"
+        );
     }
     let more = node.value("process_resident_memory_bytes") - memory;
     assert!(more < 30e6, "{more} bytes more");

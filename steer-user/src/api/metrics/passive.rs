@@ -21,19 +21,19 @@ const fn described(measure: Measure) -> (&'static str, &'static str) {
     match measure {
         Measure::Connect => (
             "steer_member_connect",
-            "From a connection's SYN to the backend's SYN-ACK, as the node sees it.",
+            "Time from a connection's SYN to the backend's SYN-ACK, seen by the node.",
         ),
         Measure::FirstByte => (
             "steer_member_first_byte",
-            "From a request's first byte to the first byte that comes back.",
+            "Time from the first byte of a request to the first byte of its answer.",
         ),
         Measure::SecondBurst => (
             "steer_member_second_burst",
-            "From a request's first byte to the second burst that comes back.",
+            "Time from the first byte of a request to the second burst of its answer.",
         ),
         Measure::Gap => (
             "steer_member_gap",
-            "Between later bursts of an answer: with streamed tokens, from one to the next.",
+            "Time between later bursts of an answer: with streamed tokens, between tokens.",
         ),
     }
 }
@@ -56,28 +56,28 @@ impl Collector for Passive {
         page.counters(
             family(
                 "steer_member_accepted_flows",
-                "Connections that the backend accepted.",
+                "Connections accepted by the backend.",
             ),
             counts(|m| m.passive.signals.accepted),
         )?;
         page.counters(
             family(
                 "steer_member_refused_flows",
-                "Connections that the backend refused: nobody listens there.",
+                "Connections refused by the backend: nothing listens on the port.",
             ),
             counts(|m| m.passive.signals.refused),
         )?;
         page.counters(
             family(
                 "steer_member_unanswered_flows",
-                "Connections whose SYN was repeated because no answer came in time.",
+                "Connections whose SYN was repeated because no answer arrived in time.",
             ),
             counts(|m| m.passive.signals.unanswered),
         )?;
         page.counters(
             family(
                 "steer_member_reset_flows",
-                "Connections that the backend reset after it had answered.",
+                "Connections reset by the backend after it had answered.",
             ),
             counts(|m| m.passive.signals.resets),
         )?;
@@ -95,7 +95,8 @@ impl Collector for Passive {
         page.gauges(
             family(
                 "steer_member_silent_flows",
-                "Those of them that have waited for longer than `silence` of the configuration.",
+                "Connections that have waited for an answer for longer than `silence` of the \
+                 configuration.",
             ),
             gauges(|m| m.passive.waiting.silent),
         )

@@ -15,11 +15,11 @@ impl Collector for Process {
         let mut page = Writer(encoder);
         // Values that the system does not provide are omitted.
         if let Some(cpu) = cpu_seconds() {
-            let help = "Time on processors, of user and system.";
+            let help = "Total user and system CPU time.";
             page.counter(family("process_cpu", help).seconds(), cpu)?;
         }
         if let Some(resident) = resident() {
-            let help = "Memory in use, mapped maps with it.";
+            let help = "Resident memory, including mapped maps.";
             page.gauge(family("process_resident_memory", help).bytes(), resident)?;
         }
         if let Ok(open) = fs::read_dir("/proc/self/fd") {

@@ -94,13 +94,13 @@ pub(super) async fn ask_when_due(config: EngineConfig, state: watch::Sender<Stat
 
 fn log(engine: &str, outcome: &Outcome) {
     match outcome {
-        Outcome::Answered => tracing::info!(engine, "a tiny completion is answered"),
+        Outcome::Answered => tracing::info!(engine, "a tiny completion was answered"),
         Outcome::Full(reason) => tracing::info!(engine, reason, "the engine is full"),
         Outcome::Alive(reason) => {
             tracing::info!(
                 engine,
                 reason,
-                "a tiny completion is not answered, and the engine lives"
+                "a tiny completion was not answered, but the engine works"
             );
         }
         Outcome::Failed(reason) | Outcome::TimedOut(reason) | Outcome::Unreached(reason) => {
@@ -139,7 +139,10 @@ async fn question(
             }
             _ if reached.has_body() => return Outcome::Answered,
             Waiting::Working => {
-                let what = format!("it works, and has not answered within {}", seconds(waited));
+                let what = format!(
+                    "it works on other requests, and has not answered within {}",
+                    seconds(waited)
+                );
                 return Outcome::Alive(what);
             }
             Waiting::TimedOut => {
@@ -198,13 +201,13 @@ fn read(path: &str, body: &[u8]) -> Outcome {
         return Outcome::Answered;
     }
     let Ok(answer) = serde_json::from_slice::<Value>(body) else {
-        return Outcome::Alive(format!("{path}: what it answers is no JSON"));
+        return Outcome::Alive(format!("{path}: the answer is not JSON"));
     };
     let Some(error) = answer.get("error").filter(|error| !error.is_null()) else {
         return Outcome::Answered;
     };
     let code = error.get("code").and_then(Value::as_u64).unwrap_or(500);
-    let what = format!("{path}: an error with a good status, and code {code}");
+    let what = format!("{path}: an error with code {code}, despite a successful status");
     match code {
         500.. => Outcome::Failed(what),
         _ => Outcome::Alive(what),

@@ -25,7 +25,7 @@ pub(super) enum HttpError {
     Connect(std::io::Error),
     #[error("no answer: {0}")]
     Broken(hyper::Error),
-    #[error("the answer is cut off: {0}")]
+    #[error("the answer is incomplete: {0}")]
     Cut(hyper::Error),
     #[error("the answer has more than {0} bytes")]
     TooLong(usize),

@@ -312,15 +312,18 @@ fn complaints(profile: &Profile, reading: &Reading) -> String {
             .map(ToString::to_string)
             .collect();
         words.push(format!(
-            "none of {} is there: was the engine upgraded, is it another one, or has it served \
-             nothing yet? A profile with other names can be given",
+            "the page has none of {}: the engine may have been upgraded, be another one, or have \
+             served nothing yet; use a profile with other names if needed",
             names.join(", ")
         ));
     } else if !reading.missing.is_empty() {
         words.push(format!("no signal of {}", reading.missing.join(", ")));
     }
     if !reading.refused.is_empty() {
-        words.push(format!("not believed: {}", reading.refused.join(", ")));
+        words.push(format!(
+            "ignored as implausible: {}",
+            reading.refused.join(", ")
+        ));
     }
     words.join("; ")
 }

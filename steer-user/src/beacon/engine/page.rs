@@ -40,7 +40,7 @@ pub(super) enum PageError {
     #[error("the page has more than {MAX_PAGE} bytes")]
     TooLong,
     /// The page ends within a line.
-    #[error("the page ends within a line: it was cut off")]
+    #[error("the page ends within a line: it is incomplete")]
     Truncated,
     /// More requested series than any engine has.
     #[error("the page has more than {MAX_SERIES} series of the profile")]
@@ -106,12 +106,10 @@ pub(super) fn parse(page: &str, wanted: impl Fn(&str) -> bool) -> Result<Page, P
 
 /// Parses `name{label="value",...} value [timestamp]`.
 fn series(line: &str, wanted: impl Fn(&str) -> bool) -> Result<Option<Series>, &'static str> {
-    let end = line
-        .find(|c: char| !is_name(c))
-        .ok_or("there is no value")?;
+    let end = line.find(|c: char| !is_name(c)).ok_or("it has no value")?;
     let (name, rest) = line.split_at(end);
     if !is_name_start(name) {
-        return Err("it begins with no name");
+        return Err("it does not start with a name");
     }
     let (labels, rest) = match rest.trim_start().strip_prefix('{') {
         Some(rest) => labels(rest)?,
@@ -120,12 +118,12 @@ fn series(line: &str, wanted: impl Fn(&str) -> bool) -> Result<Option<Series>, &
     // Exemplars belong to OpenMetrics, but some clients send them here as well.
     let rest = rest.split(" # ").next().unwrap_or(rest);
     let mut words = rest.split_whitespace();
-    let value = words.next().ok_or("there is no value")?;
+    let value = words.next().ok_or("it has no value")?;
     let step = step(value);
-    let value = number(value).ok_or("its value is no number")?;
+    let value = number(value).ok_or("its value is not a number")?;
     let timestamp = words.next();
     if timestamp.is_some_and(|t| t.parse::<f64>().is_err()) || words.next().is_some() {
-        return Err("there is something behind its value");
+        return Err("there is text after its value");
     }
     Ok(wanted(name).then(|| Series {
         name: name.to_owned(),
@@ -167,7 +165,7 @@ fn labels(mut rest: &str) -> Result<(BTreeMap<String, String>, &str), &'static s
         let behind = behind.trim_start().strip_prefix('"');
         let (value, behind) = quoted(behind.ok_or("a label's value is not quoted")?)?;
         if labels.insert(name.to_owned(), value).is_some() {
-            return Err("a label is there twice");
+            return Err("a label is repeated");
         }
         if labels.len() > MAX_LABELS {
             return Err("it has too many labels");

@@ -245,7 +245,8 @@ impl FromStr for Selector {
     fn from_str(text: &str) -> Result<Self, String> {
         let bad = || {
             format!(
-                "{text:?} selects nothing: write a name, `name{{label=\"value\"}}`, or `name * 0.001`"
+                "{text:?} is not a selector: write a name, `name{{label=\"value\"}}`, or `name * \
+                 0.001`"
             )
         };
         let (series, factor) = match text.rsplit_once(" * ") {
@@ -347,8 +348,8 @@ impl Profile {
             && profile.waiting.is_empty()
             && profile.in_flight.is_empty());
         if !has_work && profile.kv_use.is_empty() && profile.sleep.is_none() {
-            let what =
-                "it names no load; give `running`, `waiting`, `in_flight`, `kv_use` or `[sleep]`";
+            let what = "it has no metric for the load; give `running`, `waiting`, `in_flight`, `kv_use` \
+                 or `[sleep]`";
             return Err(invalid(what.to_owned()));
         }
         if let Some(sleep) = &profile.sleep
@@ -371,7 +372,7 @@ impl Profile {
             let body = completion.body.replace("$MODEL", "model");
             if let Err(error) = serde_json::from_str::<serde_json::Value>(&body) {
                 return Err(invalid(format!(
-                    "the completion's body is no JSON: {error}"
+                    "the completion's body is not JSON: {error}"
                 )));
             }
         }
@@ -380,7 +381,7 @@ impl Profile {
             .find(|p| p.parse::<hyper::Uri>().is_err() || !p.starts_with('/'))
         {
             return Err(invalid(format!(
-                "{path:?} is no path; write one like /metrics"
+                "{path:?} is not a path; write one like /metrics"
             )));
         }
         Ok(profile)
@@ -455,9 +456,9 @@ mod tests {
     #[test]
     fn what_is_no_profile_is_refused_with_a_reason() {
         for (text, want) in [
-            ("name = \"x\"", "names no load"),
+            ("name = \"x\"", "no metric for the load"),
             ("name = \"x\"\nrunnin = []", "runnin"),
-            ("name = \"x\"\nrunning = [\"a b\"]", "selects nothing"),
+            ("name = \"x\"\nrunning = [\"a b\"]", "is not a selector"),
             (
                 "name = \"x\"\nkv_use = [\"a\"]\nprogress = [\"b\"]",
                 "while there is work",

@@ -274,7 +274,7 @@ fn histogram(series: &[Series], selector: &Selector) -> Result<Option<Histogram>
             continue;
         };
         if !(found.value.is_finite() && found.value >= 0.0) {
-            return Err("a value of it is no number of 0 or more");
+            return Err("a value of it is not a number of 0 or more");
         }
         match suffix {
             "_sum" => *sum.get_or_insert(0.0) += found.value * selector.factor,
@@ -283,10 +283,10 @@ fn histogram(series: &[Series], selector: &Selector) -> Result<Option<Histogram>
                 let bound = found.labels.get("le").ok_or("a bucket has no bound")?;
                 let bound: f64 = match bound.as_str() {
                     "+Inf" => f64::INFINITY,
-                    text => text.parse().map_err(|_| "a bound is no number")?,
+                    text => text.parse().map_err(|_| "a bound is not a number")?,
                 };
                 if bound.is_nan() {
-                    return Err("a bound is no number");
+                    return Err("a bound is not a number");
                 }
                 let bound = bound * selector.factor;
                 match buckets.iter_mut().find(|(b, _)| *b == bound) {
@@ -304,7 +304,7 @@ fn histogram(series: &[Series], selector: &Selector) -> Result<Option<Histogram>
     };
     buckets.sort_by(|a, b| a.0.total_cmp(&b.0));
     if buckets.windows(2).any(|pair| pair[1].1 < pair[0].1) {
-        return Err("a larger bucket has less in it");
+        return Err("a larger bucket has a smaller count");
     }
     if buckets.last().is_some_and(|(bound, _)| bound.is_finite()) {
         return Err("it has no last bucket");

@@ -70,8 +70,8 @@ impl Check {
             return Ok(());
         }
         let what = anyhow::anyhow!(
-            "{}: the document is good, and this host does not fit ({fatal} fatal, {warnings} warnings); \
-             with --document-only the host is not looked at",
+            "{}: the document is valid, but this host does not fit ({fatal} fatal, {warnings} \
+             warnings); --document-only skips the checks of the host",
             self.file.display()
         );
         Err(Failure::new(Exit::Config, what))
@@ -82,7 +82,7 @@ impl Check {
         let verdict = match error {
             ConfigError::Invalid { problems } => {
                 let (count, s) = (problems.len(), if problems.len() == 1 { "" } else { "s" });
-                format!("\n{}: not good: {count} mistake{s}", self.file.display())
+                format!("\n{}: invalid: {count} mistake{s}", self.file.display())
             }
             ConfigError::Read { .. } | ConfigError::Stopped => String::new(),
         };
@@ -95,7 +95,7 @@ impl Check {
             files => format!(" in {files} files"),
         };
         println!(
-            "{}: good: {} services, {} pools, {} backends{from}",
+            "{}: valid: {} services, {} pools, {} backends{from}",
             self.file.display(),
             config.services.len(),
             config.pools.len(),

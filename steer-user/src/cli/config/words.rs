@@ -15,7 +15,9 @@ const LISTED: usize = 20;
 
 /// Returns the keys that differ.
 fn changes(from: Option<u64>, changes: &[String]) -> String {
-    let since = from.map_or("what runs".to_owned(), |n| format!("generation {n}"));
+    let since = from.map_or("the running configuration".to_owned(), |n| {
+        format!("generation {n}")
+    });
     if changes.is_empty() {
         return format!("nothing differs from {since}\n");
     }
@@ -36,7 +38,7 @@ pub(super) fn diff(diff: &Diff) -> String {
     if !diff.preview.assumed.is_empty() {
         let _ = writeln!(
             text,
-            "\nnot measured yet, taken to answer as near as others of their region: {}",
+            "\nnot measured yet, assumed as near as others in their region: {}",
             diff.preview.assumed.join(", ")
         );
     }
@@ -53,11 +55,13 @@ fn service(text: &mut String, service: &ServicePreview) {
     let ServicePreview { name, vip, .. } = service;
     let fate = match service.fate {
         Fate::New => "is new".to_owned(),
-        Fate::Goes if name.contains('/') => "goes: its clients are the service's".to_owned(),
-        Fate::Goes => "goes: its packets are no longer steered".to_owned(),
-        Fate::Stays if service.moved == 0.0 => "stays as it is".to_owned(),
+        Fate::Goes if name.contains('/') => {
+            "is removed: its clients get the service's policy".to_owned()
+        }
+        Fate::Goes => "is removed: its packets are no longer steered".to_owned(),
+        Fate::Stays if service.moved == 0.0 => "is unchanged".to_owned(),
         Fate::Stays => format!(
-            "{} of new flows go elsewhere; open ones stay",
+            "{} of new flows move; open ones stay",
             percent(service.moved)
         ),
     };
@@ -108,7 +112,7 @@ pub(super) fn applied(applied: &Applied, found: Option<&Diff>) -> String {
         _ if applied.unchanged => {
             let _ = writeln!(
                 text,
-                "{number} says the same already; its certificates were read again"
+                "{number} is the same already; its certificates were reloaded"
             );
         }
         Some(found) => text += &diff(found),
@@ -125,7 +129,7 @@ pub(super) fn applied(applied: &Applied, found: Option<&Diff>) -> String {
         let until = format_rfc3339_seconds(until);
         let _ = writeln!(
             text,
-            "it is taken back at {until}, unless `steer config confirm` comes before"
+            "it is reverted at {until} unless `steer config confirm` is run before"
         );
     }
     if let Some(warning) = &applied.warning {
@@ -148,7 +152,7 @@ pub(super) fn history(history: &History) -> String {
         let until = format_rfc3339_seconds(trial.until);
         let _ = writeln!(
             text,
-            "generation {} is taken back at {until}, unless `steer config confirm` comes before",
+            "generation {} is reverted at {until} unless `steer config confirm` is run before",
             trial.number
         );
     }

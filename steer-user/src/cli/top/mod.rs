@@ -32,8 +32,8 @@ pub(super) struct Top {
 impl Top {
     pub(super) fn run(self) -> Result<(), Failure> {
         if !std::io::stdout().is_terminal() {
-            let text =
-                "this is no terminal; `steer status --json` and `steer watch` are for programs";
+            let text = "standard output is not a terminal; use `steer status --json` or `steer watch` in \
+                 programs";
             return Err(Failure::new(Exit::Usage, anyhow::anyhow!(text)));
         }
         let runtime = tokio::runtime::Builder::new_current_thread()
@@ -46,7 +46,7 @@ impl Top {
         let first = runtime.block_on(client.status()).map_err(failure)?;
         let mut rates = Rates::default();
         view.see(rates.next(first, Instant::now()));
-        let mut terminal = ratatui::try_init().context("the terminal cannot be taken")?;
+        let mut terminal = ratatui::try_init().context("the terminal cannot be set up")?;
         let done = loop {
             if let Err(error) = terminal.draw(|frame| view.draw(frame)) {
                 break Err(error.into());

@@ -98,7 +98,7 @@ fn summary(seen: &Seen) -> Vec<Line<'_>> {
     let generation = status.generation.map_or("-".to_owned(), |n| n.to_string());
     let mut notes = String::new();
     if status.confirm_by.is_some() {
-        notes += "   on trial: `steer config confirm`";
+        notes += "   pending: `steer config confirm`";
     }
     if status.frozen {
         notes += "   frozen";

@@ -182,7 +182,8 @@ impl Out {
             return out.flush();
         }
         eprintln!(
-            "steer: {lost} packets are not shown, because they came too fast; use a filter, or --sample"
+            "steer: {lost} packets were lost, because they arrived too fast; use a filter, or \
+             --sample"
         );
         Ok(())
     }
