@@ -66,8 +66,10 @@ async fn at(remote: &Remote, access: &Access, monitor: Monitor) {
     let listener = match TcpListener::bind(address).await {
         Ok(listener) => listener,
         Err(error) => {
-            warn!(%address, %error, "cannot listen on the address of the API; trying again: check \
-                                     `listen` in [api]");
+            warn!(
+                %address, %error,
+                "cannot listen on the address of the API; trying again: check `listen` in [api]"
+            );
             return sleep(RETRY).await;
         }
     };

@@ -55,8 +55,8 @@ impl Listeners {
             return None;
         }
         let mut answer = [0_u8; 1024];
-        // The kernel has answered by the time `send` returns. SAFETY: the pointer and length are
-        // those of the buffer.
+        // The kernel has answered by the time `send` returns.
+        // SAFETY: the pointer and length are those of the buffer.
         let len = unsafe {
             libc::recv(
                 self.0.as_raw_fd(),

@@ -77,10 +77,9 @@ impl OwnLinks {
         if self.macs != macs {
             match &macs {
                 Some(macs) => info!(macs = text(macs), "frames for these addresses are steered"),
-                None => info!(
-                    "frames for any address are steered, as configured by \
-                               `accept_any_mac`"
-                ),
+                None => {
+                    info!("frames for any address are steered, as configured by `accept_any_mac`")
+                }
             }
             self.macs = macs;
         }

@@ -134,8 +134,10 @@ pub(crate) async fn follow<E: fmt::Display>(
             Ok(true) => info!(what, "new certificates are in use"),
             Ok(false) => {}
             Err(error) => {
-                error!(what, %error, "new certificates cannot be used; the previous ones stay in \
-                                      use");
+                error!(
+                    what, %error,
+                    "new certificates cannot be used; the previous ones stay in use"
+                );
             }
         }
     }
