@@ -89,7 +89,7 @@ pub(super) fn backend(backend: &BackendStatus, status: &Status) -> String {
         .map_or_else(|| "no".to_owned(), drain);
     line("drained", drain);
     line("beacon drains", yes(backend.draining));
-    line("way known", yes(backend.resolved));
+    line("resolved", yes(backend.resolved));
     let _ = writeln!(
         text,
         "\n{:<20}{:<12}{:<10}{:>7}{:>12}{:>14}{:>16}",
