@@ -1,4 +1,4 @@
-//! What node and beacon say to each other.
+//! Messages between node and beacon.
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;

@@ -1,4 +1,4 @@
-//! Pages of engines' metrics, by the profile of each engine.
+//! Pages of engine metrics, with the profile of each engine.
 #![no_main]
 
 use std::sync::OnceLock;

@@ -1,4 +1,4 @@
-//! steer.
+//! The daemon, the beacon and the command line of steer.
 
 pub mod api;
 pub mod beacon;

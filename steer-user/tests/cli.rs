@@ -1,4 +1,4 @@
-//! The binary as users run it.
+//! Tests of the binary as users run it.
 
 #![expect(clippy::unwrap_used, reason = "helpers of tests")]
 
@@ -108,9 +108,9 @@ fn config_check_tells_all_that_is_wrong() {
     assert_eq!(output.status.code(), Some(3));
     let file = file.display();
     let (lines, verdict) = said.trim_end().rsplit_once('\n').unwrap();
-    assert_eq!(verdict, format!("{file}: not good: 3 mistakes"));
+    assert_eq!(verdict, format!("{file}: invalid: 3 mistakes"));
     let lines: Vec<_> = lines.lines().collect();
-    // The interface, and the pool that service and class name.
+    // Names of the interface, and of the pool used by service and class.
     let wrong = ["interfaces = [\"\"]", "pools = [\"lokal\"]"];
     let numbers: Vec<usize> = (1..)
         .zip(bad.lines())

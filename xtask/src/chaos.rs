@@ -1,4 +1,4 @@
-//! `cargo xtask chaos` and `cargo xtask soak`: deaths under load in network namespaces.
+//! `cargo xtask chaos` and `cargo xtask soak`: failures under load in network namespaces.
 
 use anyhow::Result;
 
@@ -7,7 +7,7 @@ use crate::{
     setup,
 };
 
-/// Builds the daemon and a program of the tests optimised, and runs it as root.
+/// Builds the daemon and a test program with optimisation, and runs the latter as root.
 pub(crate) fn run(program: &str, arguments: &[String]) -> Result<()> {
     setup::run()?;
     check(cargo().args(["build", "--release", "--locked"]).args([

@@ -1,4 +1,4 @@
-//! `cargo xtask demo`: the main job on real traffic.
+//! `cargo xtask demo`: the main task on real traffic.
 
 use anyhow::Result;
 use clap::ValueEnum;
@@ -9,10 +9,10 @@ use crate::{
     setup,
 };
 
-/// What answers chat completions in the demonstration.
+/// Server of chat completions in the demonstration.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub(crate) enum Engine {
-    /// A small server of ours.
+    /// Our small test server.
     Chat,
     /// The server of llama.cpp, with a tiny model of random weights.
     Llama,

@@ -1,4 +1,4 @@
-//! `cargo xtask dist`: the Debian packages of node and beacon.
+//! `cargo xtask dist`: builds the Debian packages of node and beacon.
 
 use std::{
     fs::{self, File},
@@ -19,14 +19,14 @@ const CARGO_DEB: Tool = Tool {
     version: "3.8.0",
 };
 
-/// Completions by shell, as packages have them.
+/// Paths of completions in packages, by shell.
 const COMPLETIONS: [(&str, &str); 3] = [
     ("bash", "steer.bash"),
     ("zsh", "_steer"),
     ("fish", "steer.fish"),
 ];
 
-/// Builds the daemon and packs it.
+/// Builds the daemon and packages it.
 pub(crate) fn run() -> Result<()> {
     setup::run()?;
     check(cargo().args(["build", "--release", "--locked", "-p", "steer-user"]))?;
@@ -36,13 +36,13 @@ pub(crate) fn run() -> Result<()> {
     Ok(())
 }
 
-/// Where programs are that were built by a profile.
+/// Returns the folder of programs built with a profile.
 pub(crate) fn built(profile: &str) -> PathBuf {
     let folder = if profile == "dev" { "debug" } else { profile };
     repository().join("target").join(folder)
 }
 
-/// Packs what was built by a profile: node first, then beacon.
+/// Packages the programs built with a profile: node first, then beacon.
 pub(crate) fn pack(profile: &str) -> Result<[PathBuf; 2]> {
     let deb = CARGO_DEB.install()?;
     let target = repository().join("target");

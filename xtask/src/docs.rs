@@ -1,4 +1,4 @@
-//! `cargo xtask docs`: the book.
+//! `cargo xtask docs`: builds the book.
 
 use std::process::Command;
 
@@ -16,7 +16,7 @@ const MDBOOK: Tool = Tool {
     version: "0.5.4",
 };
 
-/// Writes the reference of the documentation anew, and builds the book into `target/book`.
+/// Regenerates the reference of the documentation, and builds the book into `target/book`.
 pub(crate) fn run() -> Result<()> {
     setup::run()?;
     check(cargo().args(["build", "--locked", "-p", "steer-user", "--bin", "steer"]))?;

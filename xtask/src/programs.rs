@@ -1,4 +1,4 @@
-//! `cargo xtask programs`: the programs that tests start.
+//! `cargo xtask programs`: builds the programs used by tests.
 
 use std::fs;
 
@@ -9,7 +9,8 @@ use crate::{
     setup,
 };
 
-/// Builds them. `steer-next` is `steer` with another version of the maps, for tests of upgrades.
+/// Builds the programs. `steer-next` is `steer` with another version of the maps, for upgrade
+/// tests.
 pub(crate) fn run() -> Result<()> {
     let next = [
         "--package",
@@ -22,7 +23,7 @@ pub(crate) fn run() -> Result<()> {
     check(cargo().args(["build", "--locked"]).args(next))?;
     let folder = repository().join("target/debug");
     let (built, kept) = (folder.join("steer"), folder.join("steer-next"));
-    // Not into the file of before, which may be running.
+    // Written to a new file, because the previous one may be running.
     if kept.exists() {
         fs::remove_file(&kept).with_context(|| format!("{}", kept.display()))?;
     }
@@ -30,7 +31,7 @@ pub(crate) fn run() -> Result<()> {
     check(cargo().args(["build", "--locked", "--workspace"]))
 }
 
-/// Measures what changes under load cost.
+/// Measures the cost of changes under load.
 pub(crate) fn changes() -> Result<()> {
     setup::run()?;
     run()?;

@@ -1,8 +1,8 @@
-//! Whether the backend beside the beacon takes connections.
+//! Connection check of the backend beside the beacon.
 //!
-//! While it does it is connected to once a second, and each connection ends with a FIN: there are servers that write a
-//! page of errors for each reset. In between the kernel says whether its port is still listened at, so that a backend
-//! that dies is noticed within milliseconds.
+//! While the backend is up, the check connects once a second and closes each connection with a FIN,
+//! because some servers log a traceback for each reset. In between it asks the kernel whether
+//! anything listens on the port, so that a dead backend is noticed within milliseconds.
 
 use std::net::SocketAddr;
 use std::time::Duration;
@@ -16,18 +16,18 @@ use super::BeaconError;
 use super::listener::Listeners;
 use crate::probe::close_in_order;
 
-/// From one connection to the next, while the kernel says that the port is listened at.
+/// Interval between connections while the kernel reports a listener.
 const PERIOD: Duration = Duration::from_secs(1);
-/// The same where the kernel does not know the port: behind rules that translate addresses.
+/// Interval if the kernel does not know the port, as behind address translation.
 const UNWATCHED_PERIOD: Duration = Duration::from_millis(500);
-/// The same while connections are refused, of which the backend sees nothing.
+/// Interval while connections are refused, which the backend does not see.
 const DOWN_PERIOD: Duration = Duration::from_millis(50);
-/// From one question to the kernel to the next.
+/// Interval between queries of the kernel.
 const WATCH_PERIOD: Duration = Duration::from_millis(20);
-/// On this machine a connection that takes longer is one that the backend doesn't take.
+/// Timeout of a connection on this machine.
 const LIMIT: Duration = Duration::from_millis(250);
 
-/// A running check; ends when dropped.
+/// A running check, which ends when dropped.
 #[derive(Debug)]
 pub(super) struct Check {
     up: watch::Receiver<bool>,
@@ -41,13 +41,13 @@ impl Drop for Check {
 }
 
 impl Check {
-    /// Checks once, then again and again.
+    /// Runs the first check, then repeats it in the background.
     pub(super) async fn start(address: SocketAddr) -> Result<Self, BeaconError> {
         on_this_machine(address)?;
         let listeners = match Listeners::open() {
             Ok(listeners) => Some(listeners),
             Err(error) => {
-                tracing::warn!(%error, "the kernel cannot be asked for listening sockets");
+                tracing::warn!(%error, "cannot query the kernel for listening sockets");
                 None
             }
         };
@@ -67,7 +67,7 @@ impl Check {
 
     /// Returns the outcome of the last check.
     pub(super) fn up(&self) -> bool {
-        // A check that no longer runs vouches for nothing.
+        // A check that no longer runs proves nothing.
         *self.up.borrow() && !self.task.is_finished()
     }
 }
@@ -92,7 +92,7 @@ async fn wait(address: SocketAddr, listeners: Option<&Listeners>, up: bool) {
     }
 }
 
-/// Checks that an address is one of this machine: only those can be bound.
+/// Checks that an address belongs to this machine: only such addresses can be bound.
 pub(super) fn on_this_machine(address: SocketAddr) -> Result<(), BeaconError> {
     let bound = std::net::UdpSocket::bind((address.ip(), 0));
     bound.map(drop).map_err(|_| BeaconError::Remote(address))
@@ -117,13 +117,13 @@ mod tests {
 
     use super::*;
 
-    /// Takes a connection as a server does that reads a request: what it reads.
+    /// Accepts a connection like a server that reads a request; returns the bytes read.
     async fn serve(listener: &TcpListener, greeting: &[u8]) -> io::Result<usize> {
         let (mut stream, _) = listener.accept().await.unwrap();
         stream.write_all(greeting).await?;
         let mut request = [0; 64];
         let read = stream.read(&mut request).await?;
-        // What comes after a FIN, if anything does, is a reset.
+        // Anything that follows a FIN is a reset.
         sleep(Duration::from_millis(20)).await;
         stream
             .write_all(b"HTTP/1.0 400 Bad Request\r\n\r\n")
@@ -145,7 +145,7 @@ mod tests {
                 assert_eq!(serve(&listener, greeting).await.unwrap(), 0);
             }
             assert!(check.up());
-            // One at the start, and one a second.
+            // One connection at the start, and one per second.
             assert!(begun.elapsed() > Duration::from_millis(1900));
         }
     }
@@ -169,7 +169,7 @@ mod tests {
         let begun = Instant::now();
         wait(address, None, true).await;
         assert!(begun.elapsed() >= UNWATCHED_PERIOD);
-        // The port of another one: as if its packets were sent elsewhere.
+        // A different port, as if packets were redirected.
         let none = SocketAddr::new(address.ip(), 1);
         let listeners = Listeners::open().unwrap();
         wait(none, Some(&listeners), true).await;

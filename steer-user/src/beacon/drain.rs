@@ -1,4 +1,5 @@
-//! A file that says by being there that the backend drains: what stops an engine can make it first.
+//! Drain file: its existence means that the backend drains, so a script can create it before it
+//! stops an engine.
 
 use std::path::PathBuf;
 use std::time::Duration;
@@ -9,7 +10,7 @@ use tokio::time::sleep;
 
 const EVERY: Duration = Duration::from_millis(100);
 
-/// Looks for the file now and then; ends when dropped.
+/// Periodic check of the file, which ends when dropped.
 #[derive(Debug)]
 pub(super) struct Follow {
     there: watch::Receiver<bool>,
@@ -28,7 +29,7 @@ impl Follow {
         let task = tokio::spawn(async move {
             loop {
                 sleep(EVERY).await;
-                // What can't be looked at stays as it was.
+                // If the check fails, the state stays.
                 let Ok(now) = tokio::fs::try_exists(&file).await else {
                     continue;
                 };

@@ -1,18 +1,19 @@
-//! Handshakes that are under way, of whoever it may be.
+//! QUIC handshakes in progress, of any client.
 
 use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv6Addr};
 
-/// Handshakes at a time. One more ends the oldest: those of nodes take milliseconds.
+/// Maximum number of concurrent handshakes. One more ends the oldest: those of nodes take
+/// milliseconds.
 const MAX_HANDSHAKES: usize = 256;
-/// Handshakes of one address at a time, or of one /64 of IPv6. One more ends the oldest of them, so that who holds some
-/// addresses cannot hold all places.
+/// Maximum number of concurrent handshakes of one address, or of one IPv6 /64. One more ends the
+/// oldest of them, so that a client with some addresses cannot occupy all slots.
 const MAX_PER_SOURCE: usize = 32;
 
-/// The handshakes that are under way.
+/// Handshakes in progress.
 #[derive(Debug, Default)]
 pub(super) struct Handshakes {
-    /// By their numbers, the oldest first.
+    /// Handshakes by number, oldest first.
     open: BTreeMap<u64, Open>,
     next: u64,
 }
@@ -20,20 +21,20 @@ pub(super) struct Handshakes {
 #[derive(Debug)]
 struct Open {
     source: IpAddr,
-    /// Ends it when it is dropped.
+    /// Handle that ends it when dropped.
     _end: End,
 }
 
-/// Ends a handshake when it is dropped.
+/// Handle that ends a handshake when dropped.
 pub(super) type End = tokio::sync::oneshot::Sender<std::convert::Infallible>;
 
 impl Handshakes {
-    /// Adds one, and ends another one if there are too many. Returns its number.
+    /// Adds a handshake, and ends another one if there are too many. Returns its number.
     pub(super) fn add(&mut self, address: IpAddr, end: End) -> u64 {
         let source = source(address);
         let mut own = self.open.iter().filter(|(_, open)| open.source == source);
         let oldest = own.next().map(|(number, _)| *number);
-        // The first one has been taken off.
+        // The oldest one has been removed already.
         let own = usize::from(oldest.is_some()) + own.count();
         if own >= MAX_PER_SOURCE {
             self.open.remove(&oldest.unwrap_or_default());
@@ -46,19 +47,19 @@ impl Handshakes {
         number
     }
 
-    /// Removes one that is over, in whatever way.
+    /// Removes a handshake that is over for any reason.
     pub(super) fn remove(&mut self, number: u64) {
         self.open.remove(&number);
     }
 
-    /// How many there are.
+    /// Returns the number of handshakes.
     #[cfg(test)]
     pub(super) fn len(&self) -> usize {
         self.open.len()
     }
 }
 
-/// What one who has an address is likely to have all of.
+/// Returns the prefix that one client probably owns entirely.
 fn source(address: IpAddr) -> IpAddr {
     match address.to_canonical() {
         IpAddr::V6(v6) => Ipv6Addr::from_bits(v6.to_bits() & !u128::from(u64::MAX)).into(),

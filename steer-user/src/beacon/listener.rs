@@ -1,6 +1,6 @@
-//! Whether anything listens at an address of this machine, by the kernel's word: sock_diag(7).
+//! Listening sockets of this machine, queried by sock_diag(7).
 //!
-//! Asking takes no connection, so the backend does not notice.
+//! The query opens no connection, so the backend does not notice it.
 
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
@@ -8,16 +8,16 @@ use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
 
 /// `NETLINK_SOCK_DIAG`.
 const SOCK_DIAG: libc::c_int = 4;
-/// `SOCK_DIAG_BY_FAMILY`, of requests and of answers.
+/// `SOCK_DIAG_BY_FAMILY`, for requests and answers.
 const BY_FAMILY: u16 = 20;
 /// `TCP_LISTEN`.
 const LISTEN: u8 = 10;
 /// Length of `struct nlmsghdr`.
 const HEADER: usize = 16;
-/// Length of that and `struct inet_diag_req_v2`.
+/// Length of the header plus `struct inet_diag_req_v2`.
 const REQUEST: usize = HEADER + 56;
 
-/// A socket to ask the kernel by.
+/// Netlink socket for the queries.
 #[derive(Debug)]
 pub(super) struct Listeners(OwnedFd);
 
@@ -25,19 +25,21 @@ impl Listeners {
     /// Opens the socket.
     ///
     /// # Errors
-    /// If the system refuses: a filter of address families may.
+    ///
+    /// Returns an error if the system refuses, for instance because of a filter of address
+    /// families.
     pub(super) fn open() -> io::Result<Self> {
         let kind = libc::SOCK_RAW | libc::SOCK_CLOEXEC | libc::SOCK_NONBLOCK;
-        // SAFETY: makes a descriptor, or fails.
+        // SAFETY: creates a descriptor, or fails.
         let fd = unsafe { libc::socket(libc::AF_NETLINK, kind, SOCK_DIAG) };
         if fd < 0 {
             return Err(io::Error::last_os_error());
         }
-        // SAFETY: the descriptor is new, and nobody else's.
+        // SAFETY: the descriptor is new, and owned by nobody else.
         Ok(Self(unsafe { OwnedFd::from_raw_fd(fd) }))
     }
 
-    /// Whether a TCP socket listens there. `None` if the kernel does not answer.
+    /// Returns whether a TCP socket listens at an address. `None` if the kernel does not answer.
     pub(super) fn listens(&self, address: SocketAddr) -> Option<bool> {
         let request = request(address);
         // SAFETY: the pointer and length are those of the request.
@@ -53,7 +55,7 @@ impl Listeners {
             return None;
         }
         let mut answer = [0_u8; 1024];
-        // The kernel has answered by the time that `send` returns.
+        // The kernel has answered by the time `send` returns.
         // SAFETY: the pointer and length are those of the buffer.
         let len = unsafe {
             libc::recv(
@@ -67,11 +69,11 @@ impl Listeners {
     }
 }
 
-/// A request for the socket that takes connections to this address.
+/// Encodes a request for the socket that accepts connections to this address.
 fn request(address: SocketAddr) -> [u8; REQUEST] {
     let (family, ip) = match address.ip() {
         IpAddr::V4(v4) => {
-            // A connection to the unspecified address is one to this machine.
+            // A connection to the unspecified address goes to this machine.
             let v4 = if v4.is_unspecified() {
                 Ipv4Addr::LOCALHOST
             } else {
@@ -98,12 +100,12 @@ fn request(address: SocketAddr) -> [u8; REQUEST] {
     body[4..8].copy_from_slice(&(1_u32 << LISTEN).to_ne_bytes());
     body[8..10].copy_from_slice(&address.port().to_be_bytes());
     body[12..12 + ip.len()].copy_from_slice(&ip);
-    // Of any cookie.
+    // Any cookie matches.
     body[48..56].fill(0xff);
     bytes
 }
 
-/// Whether an answer tells of a socket that listens.
+/// Returns whether an answer reports a listening socket.
 fn interpret(answer: &[u8]) -> Option<bool> {
     let kind = u16::from_ne_bytes(answer.get(4..6)?.try_into().ok()?);
     if kind == BY_FAMILY {
@@ -129,7 +131,7 @@ mod tests {
             ("127.0.0.1:0", "127.0.0.1"),
             ("0.0.0.0:0", "127.0.0.1"),
             ("[::1]:0", "::1"),
-            // One that takes both families.
+            // A socket for both families.
             ("[::]:0", "127.0.0.1"),
             ("[::]:0", "::"),
         ] {

@@ -1,4 +1,4 @@
-//! The load of this machine.
+//! Load of this machine.
 
 use std::time::Duration;
 
@@ -9,21 +9,21 @@ use tokio::time::sleep;
 use super::BeaconError;
 
 const EVERY: Duration = Duration::from_millis(250);
-/// Weight of the newest of these.
+/// Weight of the newest sample.
 const NEWEST: f64 = 0.25;
 const STAT: &str = "/proc/stat";
 const MEMINFO: &str = "/proc/meminfo";
 
-/// What of the machine is in use.
+/// Utilization of the machine.
 #[derive(Clone, Copy, Debug, Default)]
 struct Machine {
-    /// CPU, from 0 to 1, over about a second.
+    /// CPU utilization, from 0 to 1, over about a second.
     cpu: Option<f64>,
-    /// Memory, from 0 to 1.
+    /// Memory utilization, from 0 to 1.
     memory: Option<f64>,
 }
 
-/// Reads the load now and then; ends when dropped.
+/// Periodic sampler of the load, which ends when dropped.
 #[derive(Debug)]
 pub(super) struct Sampler {
     last: watch::Receiver<Machine>,
@@ -40,7 +40,7 @@ impl Sampler {
     pub(super) fn start() -> Result<Self, BeaconError> {
         let mut before = times()?;
         let first = Machine {
-            // Since the machine began, for want of better.
+            // The mean since boot, until there is a second sample.
             cpu: busy((0, 0), before),
             memory: Some(used()?),
         };
@@ -68,14 +68,14 @@ impl Sampler {
         Ok(Self { last, task })
     }
 
-    /// CPU and memory in use, from 0 to 1.
+    /// Returns CPU and memory utilization, from 0 to 1.
     pub(super) fn machine(&self) -> (Option<f64>, Option<f64>) {
         let last = *self.last.borrow();
         (last.cpu, last.memory)
     }
 }
 
-/// Time of all CPUs since the machine began, and how much of it they had nothing to do.
+/// Returns the time of all CPUs since boot, and their idle time.
 fn times() -> Result<(u64, u64), BeaconError> {
     cpu(&read(STAT)?).ok_or_else(|| bad(STAT, "no line of all CPUs in it"))
 }
@@ -95,7 +95,8 @@ fn read(path: &'static str) -> Result<String, BeaconError> {
     std::fs::read_to_string(path).map_err(|e| bad(path, &e.to_string()))
 }
 
-/// proc(5): user, nice, system, idle, iowait, irq, softirq, steal; guest time is in user already.
+/// Parses proc(5): user, nice, system, idle, iowait, irq, softirq, steal; guest time is included in
+/// user.
 fn cpu(stat: &str) -> Option<(u64, u64)> {
     let line = stat.lines().find_map(|line| line.strip_prefix("cpu "))?;
     let numbers: Option<Vec<u64>> = line
@@ -107,10 +108,10 @@ fn cpu(stat: &str) -> Option<(u64, u64)> {
     Some((numbers.iter().sum(), numbers[3] + numbers[4]))
 }
 
-/// The share of the time between that CPUs were busy.
+/// Returns the busy share of CPU time between two samples.
 fn busy(before: (u64, u64), now: (u64, u64)) -> Option<f64> {
     let all = now.0.checked_sub(before.0).filter(|all| *all > 0)?;
-    // Idle time may go back by a tick.
+    // Idle time may decrease by a tick.
     let idle = now.1.saturating_sub(before.1).min(all);
     Some(1.0 - idle as f64 / all as f64)
 }

@@ -1,4 +1,4 @@
-//! The beacon: answers a node's probes beside a backend, with the load it sees.
+//! The beacon: answers a node's probes beside a backend, and reports its load.
 
 mod backend;
 mod drain;
@@ -31,67 +31,71 @@ use crate::probe::{
     BACKEND_UP, DRAINING, Load, OrcaLoadReport, PROBE_BUDGET, TROUBLE, TROUBLE_FOR, wire,
 };
 
-/// How long the last packets may take on shutdown.
+/// Time for the last packets on shutdown.
 const LINGER: Duration = Duration::from_secs(1);
-/// How long a handshake may take.
+/// Timeout of a handshake.
 const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(3);
 
-/// What a beacon needs to know.
+/// Configuration of a beacon.
 #[derive(Clone, Debug)]
 pub struct BeaconConfig {
-    /// UDP address to answer probes at.
+    /// UDP address for probes.
     pub listen: SocketAddr,
-    /// The CA that nodes' certificates must come from.
+    /// File of the CA of node certificates.
     pub ca: PathBuf,
-    /// The beacon's certificate.
+    /// File of the beacon's certificate.
     pub cert: PathBuf,
-    /// Its key.
+    /// File of its key.
     pub key: PathBuf,
-    /// The backend's TCP address on this machine; while it refuses, probes fail.
+    /// TCP address of the backend on this machine; while it refuses connections, probes fail.
     pub backend_check: Option<SocketAddr>,
-    /// The engine there, to be watched.
+    /// Engine to watch.
     pub engine: Option<EngineConfig>,
-    /// While this file is there the backend drains.
+    /// Drain file: while it exists, the backend drains.
     pub drain_file: Option<PathBuf>,
-    /// How many probes a second one node is asked to send at most.
+    /// Most probes per second that one node is asked to send.
     pub probe_budget: Option<f64>,
-    /// How many connections one node may have at once. One more closes its oldest.
+    /// Maximum number of connections per node. One more closes its oldest.
     pub connections_per_node: usize,
 }
 
-/// Why a beacon can't start.
+/// Reason why a beacon cannot start.
 #[derive(Debug, thiserror::Error)]
 pub enum BeaconError {
-    /// Certificates can't be read.
+    /// Certificates cannot be read.
     #[error(transparent)]
     Pki(#[from] PkiError),
-    /// Certificates can't be used.
-    #[error("beacon: TLS can't be set up: {0}; check its certificate, key and CA")]
+    /// Certificates cannot be used.
+    #[error("beacon: TLS cannot be set up: {0}; check its certificate, key and CA")]
     Tls(String),
-    /// The address can't be had.
+    /// The socket cannot be opened.
     #[error(
-        "beacon: can't listen at {address} (UDP): {source}; check that the address is free and local"
+        "beacon: cannot listen on {address} (UDP): {source}; check that the address is free and \
+         local"
     )]
     Listen {
-        /// The address.
+        /// Address.
         address: SocketAddr,
-        /// What the system said.
+        /// Error of the system.
         source: std::io::Error,
     },
-    /// The backend isn't on this machine.
-    #[error("beacon: backend {0} is not on this machine; a beacon guards only what runs beside it")]
+    /// The backend is not on this machine.
+    #[error(
+        "beacon: backend {0} is not on this machine; a beacon only checks a backend on its \
+             own machine"
+    )]
     Remote(SocketAddr),
-    /// The load can't be read.
+    /// The load cannot be read.
     #[error("beacon: {path}: {reason}; mount /proc")]
     Load {
-        /// The file.
+        /// Path of the file.
         path: &'static str,
-        /// What is wrong.
+        /// Description of the error.
         reason: String,
     },
 }
 
-/// A beacon that listens.
+/// A listening beacon.
 #[derive(Debug)]
 pub struct Beacon {
     endpoint: Endpoint,
@@ -100,7 +104,7 @@ pub struct Beacon {
     certificates: Certificates,
 }
 
-/// What a beacon shows and whom it trusts, to be read again.
+/// Certificate and trusted CA of a beacon, for reloading.
 #[derive(Debug)]
 struct Certificates {
     endpoint: Endpoint,
@@ -115,7 +119,7 @@ impl Certificates {
             return Ok(false);
         }
         tls::verify(&self.config)?;
-        // Handshakes go by it from now on.
+        // New handshakes use it from now on.
         self.endpoint
             .set_server_config(Some(tls::server(&self.config)?));
         Ok(true)
@@ -143,7 +147,8 @@ pub async fn run(
 }
 
 impl Beacon {
-    /// Listens, and checks the backend a first time. Answers come with [`Beacon::serve`].
+    /// Opens the socket, and runs the first check of the backend. [`Beacon::serve`] starts to
+    /// answer.
     pub async fn bind(config: &BeaconConfig) -> Result<Self, BeaconError> {
         let marks = Marks::of([&*config.ca, &*config.cert, &*config.key]);
         let tls = tls::server(config)?;
@@ -188,17 +193,17 @@ impl Beacon {
         })
     }
 
-    /// Where it listens.
+    /// Returns the local address.
     pub fn local_addr(&self) -> SocketAddr {
         self.address
     }
 
-    /// The switch by which the operator says that the backend shall get no new work.
+    /// Returns the drain switch, by which the operator stops new work for the backend.
     pub fn drain_switch(&self) -> Arc<watch::Sender<bool>> {
         Arc::clone(&self.state.draining)
     }
 
-    /// Answers until `shutdown` is ready, then tells every node that it goes.
+    /// Answers until `shutdown` is ready, then notifies every node.
     pub async fn serve(self, shutdown: impl Future<Output = ()>) {
         let following = follow("beacon", || self.certificates.refresh());
         tokio::pin!(shutdown, following);
@@ -210,8 +215,8 @@ impl Beacon {
             };
             let Some(incoming) = incoming else { break };
             if !incoming.remote_address_validated() {
-                // Whoever writes another's address into a packet has a tenth of its bytes sent there, and no handshake
-                // begun. Can't fail: it has not been retried.
+                // A spoofed source address receives a tenth of the attacker's bytes, and no
+                // handshake starts. Cannot fail: it has not been retried.
                 drop(incoming.retry());
                 continue;
             }
@@ -219,7 +224,7 @@ impl Beacon {
             let place = self.state.peers.enter(incoming.remote_address().ip(), end);
             tokio::spawn(welcome(incoming, place, ended, self.state.clone()));
         }
-        self.endpoint.close(0_u8.into(), b"beacon shuts down");
+        self.endpoint.close(0_u8.into(), b"beacon is stopping");
         let _ = tokio::time::timeout(LINGER, self.endpoint.wait_idle()).await;
     }
 }
@@ -234,7 +239,7 @@ async fn welcome(
     let connected = tokio::select! {
         connected = timeout(HANDSHAKE_TIMEOUT, incoming.into_future()) => connected,
         _ = ended => {
-            tracing::debug!(%peer, "handshake ended to make room for younger ones");
+            tracing::debug!(%peer, "handshake ended to make room for newer ones");
             return;
         }
     };
@@ -247,7 +252,7 @@ async fn welcome(
         Ok(connection) => {
             let node = node(&connection).unwrap_or_default();
             let own = connection.clone();
-            let close = move || own.close(2_u8.into(), b"the node has younger connections enough");
+            let close = move || own.close(2_u8.into(), b"the node has enough newer connections");
             if place.is(&node, close) {
                 tracing::warn!(%peer, node, "the node has enough connections: the oldest is closed");
             }
@@ -257,7 +262,7 @@ async fn welcome(
     }
 }
 
-/// Whose certificate it is; it was verified in the handshake.
+/// Returns the name in the peer's certificate, which the handshake has verified.
 fn node(connection: &Connection) -> Option<String> {
     let shown = connection.peer_identity()?;
     let chain = shown.downcast::<Vec<CertificateDer<'static>>>().ok()?;
@@ -304,7 +309,7 @@ impl State {
         if let Some(up) = up {
             tell(BACKEND_UP, u8::from(up).into());
         }
-        // One that takes no connections is dead, and not hung.
+        // A backend that accepts no connections is down, not hung.
         if up != Some(false)
             && let Some((trouble, since)) = engine.and_then(|engine| engine.trouble(now))
         {

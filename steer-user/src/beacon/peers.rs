@@ -1,7 +1,7 @@
-//! Whose connections there are, and how many each may have.
+//! Connections to a beacon, limited per node.
 //!
-//! Handshakes of whoever it may be and connections of nodes, which have shown a certificate, are counted apart: the
-//! former cannot take the places of the latter.
+//! Handshakes of anyone and connections of nodes, which have shown a certificate, are counted
+//! separately: the former cannot displace the latter.
 
 use std::collections::{HashMap, VecDeque};
 use std::fmt;
@@ -11,18 +11,19 @@ use std::time::{Duration, Instant};
 
 use super::handshakes::{End, Handshakes};
 
-/// More connections than any fleet of nodes needs. One more closes the oldest of the node that has most.
+/// Maximum number of connections, above the need of any fleet. One more closes the oldest of the
+/// node that has most.
 const MAX_CONNECTIONS: usize = 1024;
-/// Pings of one connection that are answered within a second.
+/// Maximum number of pings answered per second on one connection.
 const PINGS: u32 = 1000;
 
 #[derive(Debug, Default)]
 struct Counts {
     handshakes: Handshakes,
     connections: usize,
-    /// Connections of nodes, the oldest first.
+    /// Connections of nodes, oldest first.
     nodes: HashMap<String, VecDeque<Own>>,
-    /// The number of the next one.
+    /// Number of the next connection.
     next: u64,
 }
 
@@ -38,31 +39,31 @@ impl fmt::Debug for Own {
     }
 }
 
-/// The connections that there are.
+/// All connections.
 #[derive(Clone, Debug)]
 pub(super) struct Peers {
     per_node: usize,
     counts: Arc<Mutex<Counts>>,
 }
 
-/// A place among them; free again when dropped.
+/// A slot for a connection, released when dropped.
 #[derive(Debug)]
 pub(super) struct Place {
     peers: Peers,
     holder: Holder,
 }
 
-/// Who has a place.
+/// Owner of a slot.
 #[derive(Debug)]
 enum Holder {
     /// A handshake, by its number.
     Handshake(u64),
-    /// A node, with the number of its connection among all.
+    /// A node, with the number of its connection.
     Node(String, u64),
 }
 
 impl Peers {
-    /// Each node may have so many connections.
+    /// Creates the registry with a limit per node.
     pub(super) fn new(per_node: usize) -> Self {
         Self {
             per_node: per_node.max(1),
@@ -74,7 +75,8 @@ impl Peers {
         self.counts.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Gives a place to a handshake that begins. `end` is dropped if it has to make room for younger ones.
+    /// Assigns a slot to a new handshake. `end` is dropped if the handshake must yield to newer
+    /// ones.
     pub(super) fn enter(&self, address: IpAddr, end: End) -> Place {
         let number = self.counts().handshakes.add(address, end);
         Place {
@@ -85,7 +87,7 @@ impl Peers {
 }
 
 impl Counts {
-    /// The connection that has to make room for one more of a node, if one has to.
+    /// Returns the connection to close for one more of a node, if necessary.
     fn evict(&mut self, node: &str, per_node: usize) -> Option<Own> {
         let own = self.nodes.get_mut(node);
         if let Some(own) = own
@@ -102,8 +104,9 @@ impl Counts {
 }
 
 impl Place {
-    /// Notes that the handshake is done, with that node. If the node has enough connections, the oldest of them is closed
-    /// by what it gave for that: a daemon that was killed leaves ones that nobody closes. Returns whether one was closed.
+    /// Records that the handshake is complete, with a node. If the node has too many connections,
+    /// the oldest of them is closed by its `close`: a killed daemon leaves connections that nobody
+    /// closes. Returns whether one was closed.
     pub(super) fn is(&mut self, node: &str, close: impl FnOnce() + Send + 'static) -> bool {
         let mut counts = self.peers.counts();
         if let Holder::Handshake(number) = self.holder {
@@ -140,7 +143,7 @@ impl Drop for Place {
         };
         counts.connections -= 1;
         if let Some(own) = counts.nodes.get_mut(node) {
-            // It is not there any more if a younger one took its place.
+            // It may have been replaced by a newer one.
             own.retain(|own| own.number != *number);
             if own.is_empty() {
                 counts.nodes.remove(node);
@@ -149,7 +152,7 @@ impl Drop for Place {
     }
 }
 
-/// How often one connection may ping.
+/// Rate limit of pings on one connection.
 #[derive(Debug)]
 pub(super) struct Pings {
     since: Instant,
@@ -164,7 +167,7 @@ impl Pings {
         }
     }
 
-    /// Whether a ping is to be answered.
+    /// Returns whether a ping is answered.
     pub(super) fn allow(&mut self, now: Instant) -> bool {
         if now.saturating_duration_since(self.since) >= Duration::from_secs(1) {
             *self = Self::new(now);
@@ -199,7 +202,7 @@ mod tests {
         assert_eq!(*closed.lock().unwrap(), [0_u32; 0]);
         let third = enter("n1", 4);
         assert_eq!(*closed.lock().unwrap(), [1]);
-        // What was closed goes when it has noticed, and takes no place with it.
+        // A closed connection ends once it notices, and releases no other slot.
         drop(first);
         let fourth = enter("n1", 5);
         assert_eq!(*closed.lock().unwrap(), [1, 2]);

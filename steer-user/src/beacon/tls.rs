@@ -1,4 +1,4 @@
-//! TLS of the beacon: only nodes may ask.
+//! TLS of the beacon, which accepts only nodes.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -18,10 +18,10 @@ use super::{BeaconConfig, BeaconError};
 use crate::pki::{self, Identity, IdentityKind, PkiError, load_credentials, load_roots};
 use crate::probe::ALPN;
 
-/// Nodes that went away without a word are forgotten after this.
+/// Idle timeout, for nodes that vanish silently.
 const IDLE: Duration = Duration::from_secs(30);
 
-/// Refuses certificates that no node would take.
+/// Refuses certificates that no node would accept.
 pub(super) fn verify(config: &BeaconConfig) -> Result<(), PkiError> {
     let held = load_credentials(&config.cert, &config.key)?;
     let roots = Arc::new(load_roots(&config.ca)?);
@@ -53,7 +53,7 @@ pub(crate) fn server(config: &BeaconConfig) -> Result<quinn::ServerConfig, Beaco
         .max_concurrent_uni_streams(0_u8.into());
     let mut server = quinn::ServerConfig::with_crypto(Arc::new(crypto));
     server.transport_config(Arc::new(transport));
-    // A reply, which is longer than a ping, never goes to an address that did not make the handshake.
+    // A reply, which is longer than a ping, only goes to an address that completed a handshake.
     server.migration(false);
     Ok(server)
 }

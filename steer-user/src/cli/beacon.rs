@@ -14,33 +14,33 @@ use super::error::Failure;
 use crate::beacon::{self, BeaconConfig, EngineConfig, Profile};
 use crate::telemetry::{self, LogFormat, Supervisor};
 
-/// How often the service manager hears that the beacon lives.
+/// Interval of watchdog messages to the service manager.
 const PULSE: Duration = Duration::from_secs(1);
 
 #[derive(Debug, Args)]
 pub(super) struct Beacon {
-    /// UDP address to answer probes at.
+    /// UDP address for probes.
     #[arg(long, default_value = "[::]:7100")]
     listen: SocketAddr,
-    /// The CA that nodes' certificates come from.
+    /// File of the CA of node certificates.
     #[arg(long, default_value = "/etc/steer/pki/ca.pem")]
     ca: PathBuf,
-    /// The beacon's certificate.
+    /// File of the beacon's certificate.
     #[arg(long, required_unless_present = "print_profile")]
     cert: Option<PathBuf>,
-    /// Its key.
+    /// File of its key.
     #[arg(long, required_unless_present = "print_profile")]
     key: Option<PathBuf>,
-    /// The backend's TCP address on this machine: while it refuses connections, probes fail.
+    /// TCP address of the backend on this machine: while it refuses connections, probes fail.
     #[arg(long, value_name = "ADDRESS")]
     backend: Option<SocketAddr>,
-    /// While this file is there the backend drains.
+    /// Drain file: while it exists, the backend drains.
     #[arg(long, value_name = "FILE")]
     drain_file: Option<PathBuf>,
-    /// Ask each node to send so many probes a second at most.
+    /// Ask each node to send at most this many probes per second.
     #[arg(long, value_name = "NUMBER", value_parser = clap::value_parser!(u32).range(1..=1000))]
     probe_budget: Option<u32>,
-    /// How many connections one node may have at once; one more closes its oldest.
+    /// Maximum number of connections per node; one more closes its oldest.
     #[arg(long, value_name = "NUMBER", default_value_t = 8, value_parser = clap::value_parser!(u16).range(2..=1024))]
     connections_per_node: u16,
     #[command(flatten)]
@@ -50,10 +50,10 @@ pub(super) struct Beacon {
 #[derive(Debug, Args)]
 #[command(next_help_heading = "The engine")]
 struct Engine {
-    /// The engine behind --backend: its load is reported, and its progress is watched.
+    /// Engine behind --backend: report its load and watch its progress.
     #[arg(long, requires = "backend")]
     engine: Option<beacon::Engine>,
-    /// The same by a profile of your own; `--print-profile` prints one to begin with.
+    /// File with a custom engine profile; `--print-profile` prints one to start with.
     #[arg(
         long,
         value_name = "FILE",
@@ -61,32 +61,33 @@ struct Engine {
         conflicts_with = "engine"
     )]
     profile: Option<PathBuf>,
-    /// Print the profile of an engine, and do nothing else.
+    /// Print the profile of an engine and exit.
     #[arg(long, value_name = "ENGINE")]
     print_profile: Option<beacon::Engine>,
-    /// Where its page of metrics is, if not at --backend.
+    /// Address of the engine's page of metrics (default: --backend).
     #[arg(long, value_name = "ADDRESS")]
     metrics: Option<SocketAddr>,
-    /// A file with its API key.
+    /// File with the engine's API key.
     #[arg(long, value_name = "FILE")]
     engine_key: Option<PathBuf>,
-    /// From one look at its metrics to the next.
+    /// Interval between reads of the engine's metrics.
     #[arg(long, value_name = "TIME", default_value = "1s", value_parser = duration)]
     look_every: Duration,
-    /// Ask the engine after half of this time with work and without progress. It counts as hung after all of it, if it
-    /// does not answer either.
+    /// Time without progress after which an engine with work counts as hung, unless it answers a
+    /// question. Questions start after half of it.
     #[arg(long, value_name = "TIME", default_value = "20s", value_parser = duration)]
     stall: Duration,
-    /// Ask the engine when its page of metrics takes longer.
+    /// Response time of the page of metrics after which the engine is asked a question.
     #[arg(long, value_name = "TIME", default_value = "5s", value_parser = duration)]
     silence: Duration,
-    /// Ask it for one token so often while it has nothing to do. With 0s it is never asked, and nothing is found hung.
+    /// Interval of one-token completions while the engine is idle. 0s disables all questions, so
+    /// that a hang is never detected.
     #[arg(long, value_name = "TIME", default_value = "30s", value_parser = parse_duration)]
     completion_every: Duration,
-    /// Requests that it works on at once, if it does not say so itself.
+    /// Number of concurrent requests, overriding what the engine reports.
     #[arg(long, value_name = "NUMBER", value_parser = clap::value_parser!(u32).range(1..))]
     capacity: Option<u32>,
-    /// Waiting requests that are too many; without it, as many as it works on at once.
+    /// Number of waiting requests that is too many (default: the number of concurrent ones).
     #[arg(long, value_name = "NUMBER", value_parser = clap::value_parser!(u32).range(1..))]
     waiting_limit: Option<u32>,
 }
@@ -117,14 +118,14 @@ impl Beacon {
         tracing::info!(listen = %beacon.local_addr(), "beacon answers");
         let stop = async {
             let mut supervisor = Supervisor::new(PULSE);
-            let status = format!("answers at {listen}");
+            let status = format!("answering on {listen}");
             supervisor.ready(status.clone());
             let mut pulse = tokio::time::interval(PULSE);
             loop {
                 tokio::select! {
                     _ = terminate.recv() => break,
                     _ = interrupt.recv() => break,
-                    // In the one thread that answers, too.
+                    // Runs in the same thread as the answers, so it stops if that thread hangs.
                     _ = pulse.tick() => supervisor.alive(status.clone()),
                 }
             }
@@ -181,13 +182,14 @@ impl Engine {
     }
 }
 
-/// A bearer token from a file.
+/// Reads a bearer token from a file.
 fn key(file: &PathBuf) -> anyhow::Result<HeaderValue> {
     let name = file.display();
     let text = std::fs::read_to_string(file).with_context(|| format!("engine's key {name}"))?;
     let Ok(mut value) = HeaderValue::try_from(format!("Bearer {}", text.trim())) else {
         bail!(
-            "engine's key {name}: it has characters that no header can have; give its file a line of text"
+            "engine's key {name}: it has characters that are invalid in a header; the file must \
+             contain one line of text"
         );
     };
     value.set_sensitive(true);

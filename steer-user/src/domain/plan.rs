@@ -1,22 +1,22 @@
-//! The difference of two tables, as the slot changes that lead from one to the other.
+//! Difference of two tables, as a list of slot changes.
 
 use super::maglev::Choice;
 
-/// One slot's change.
+/// Change of one slot.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct SlotChange {
-    /// The slot's index in its table.
+    /// Index of the slot in its table.
     pub slot: usize,
-    /// The new first choice.
+    /// New first choice.
     pub first: u16,
-    /// The new second choice.
+    /// New second choice.
     pub second: u16,
 }
 
-/// The slots in which `desired` differs from `old`, in ascending order.
+/// Returns the slots in which `desired` differs from `old`, in ascending order.
 ///
-/// A slot that only one of the tables has counts as zero in the other, so a longer `old` ends
-/// in changes to zero.
+/// A slot that only one of the tables has counts as zero in the other, so a longer `old` ends in
+/// changes to zero.
 #[must_use]
 pub fn diff(old: &[Choice], desired: &[Choice]) -> Vec<SlotChange> {
     let at = |table: &[Choice], slot: usize| table.get(slot).copied().unwrap_or_default();

@@ -1,4 +1,4 @@
-//! PEM files: written once, keys for their owner only.
+//! PEM files: never overwritten, with keys readable only by their owner.
 
 use std::fs::{self, OpenOptions};
 use std::io::{self, Write};
@@ -14,9 +14,9 @@ use super::PkiError;
 /// A certificate chain and its private key.
 #[derive(Debug)]
 pub struct Credentials {
-    /// The end-entity certificate first.
+    /// Certificates, the end-entity certificate first.
     pub chain: Vec<CertificateDer<'static>>,
-    /// The key of the first certificate.
+    /// Key of the first certificate.
     pub key: PrivateKeyDer<'static>,
 }
 
@@ -63,7 +63,7 @@ fn certificates(path: &Path) -> Result<Vec<CertificateDer<'static>>, PkiError> {
         .map_err(|e| bad(e.to_string()))?;
     if found.is_empty() {
         let reason = match pem.contains("PRIVATE KEY-----") {
-            true => "it is a private key, and not a certificate",
+            true => "it is a private key, not a certificate",
             false => "no certificate in it",
         };
         return Err(bad(reason.to_owned()));
@@ -78,7 +78,7 @@ pub(super) fn read(path: &Path) -> Result<String, PkiError> {
     })?;
     String::from_utf8(bytes).map_err(|_| PkiError::Pem {
         path: path.to_owned(),
-        reason: "it is no text".to_owned(),
+        reason: "it is not text".to_owned(),
     })
 }
 

@@ -1,5 +1,5 @@
-//! Certificates that are read again while they are in use: connections that there are go on, new ones
-//! are made with the new certificates, and files that cannot be used change nothing.
+//! Reloading of certificates in use: open connections continue, new ones use the new certificates,
+//! and invalid files change nothing.
 
 use std::{
     fmt, fs,
@@ -25,13 +25,13 @@ use tracing::{error, info};
 
 use super::{Credentials, Identity, IdentityKind, PkiError};
 
-/// How often files are looked at.
+/// Interval between checks of the files.
 const LOOK: Duration = Duration::from_millis(if cfg!(test) { 20 } else { 5000 });
 
-/// What tells a file from the one that was there before.
+/// Attributes that tell a file from its predecessor.
 type Mark = Option<(u64, i64, i64, u64)>;
 
-/// Files, and what they were like at the last look.
+/// Files with their attributes at the last check.
 #[derive(Debug)]
 pub(crate) struct Marks {
     paths: Vec<PathBuf>,
@@ -39,7 +39,7 @@ pub(crate) struct Marks {
 }
 
 impl Marks {
-    /// As they are now.
+    /// Returns the current attributes of files.
     pub(crate) fn of<'p>(paths: impl IntoIterator<Item = &'p Path>) -> Self {
         let mut marks = Self {
             paths: paths.into_iter().map(Path::to_owned).collect(),
@@ -49,7 +49,7 @@ impl Marks {
         marks
     }
 
-    /// Whether any of them is another one than at the last look.
+    /// Returns whether any file has been replaced since the last check.
     pub(crate) fn changed(&mut self) -> bool {
         let mark = |path: &PathBuf| {
             let found = fs::metadata(path).ok()?;
@@ -62,7 +62,7 @@ impl Marks {
     }
 }
 
-/// Something made of certificates, to be made again.
+/// A value built from certificates, and rebuilt when they change.
 pub(crate) struct Fresh<T> {
     held: Mutex<Arc<T>>,
     make: Box<dyn Fn() -> Result<T, PkiError> + Send + Sync>,
@@ -78,7 +78,7 @@ impl<T> fmt::Debug for Fresh<T> {
 }
 
 impl<T> Fresh<T> {
-    /// What was made of the files, and how to make it again.
+    /// Builds the value from the files with `make`.
     pub(crate) fn new(
         held: T,
         marks: Marks,
@@ -91,15 +91,16 @@ impl<T> Fresh<T> {
         }
     }
 
-    /// The last one that was good.
+    /// Returns the last valid value.
     pub(crate) fn current(&self) -> Arc<T> {
         Arc::clone(&self.held.lock().unwrap_or_else(PoisonError::into_inner))
     }
 
-    /// Makes it again if files have changed; true if it did.
+    /// Rebuilds the value if the files have changed; returns true if it did.
     ///
     /// # Errors
-    /// If the files cannot be used. What was made before stays.
+    ///
+    /// Returns an error if the files cannot be used. The previous value stays.
     pub(crate) fn refresh(&self) -> Result<bool, PkiError> {
         let mut marks = self.marks.lock().unwrap_or_else(PoisonError::into_inner);
         if !marks.changed() {
@@ -111,8 +112,8 @@ impl<T> Fresh<T> {
     }
 }
 
-/// Looks at files every few seconds and on SIGHUP, for ever. What is read never shows in a log, only
-/// names of files do.
+/// Checks the files every few seconds and on SIGHUP, forever. Logs contain only the names of files,
+/// never their content.
 pub(crate) async fn follow<E: fmt::Display>(
     what: &'static str,
     mut refresh: impl FnMut() -> Result<bool, E>,
@@ -133,14 +134,17 @@ pub(crate) async fn follow<E: fmt::Display>(
             Ok(true) => info!(what, "new certificates are in use"),
             Ok(false) => {}
             Err(error) => {
-                error!(what, %error, "certificates not taken, those of before go on");
+                error!(
+                    what, %error,
+                    "new certificates cannot be used; the previous ones stay in use"
+                );
             }
         }
     }
 }
 
-/// Refuses credentials that nobody with these roots would take: a key of another certificate, one of
-/// another CA or for something else, one that is not valid now.
+/// Refuses credentials that no peer with these roots would accept: a key of another certificate,
+/// another CA or purpose, a certificate that is not valid now.
 pub(crate) fn verify(
     credentials: &Credentials,
     roots: &Arc<RootCertStore>,
@@ -150,7 +154,7 @@ pub(crate) fn verify(
     verify_at(credentials, roots, kind, path, UnixTime::now())
 }
 
-/// Whether the key is that of the first certificate; a key that cannot be used is none.
+/// Returns whether the key belongs to the first certificate; an unusable key does not.
 pub(crate) fn keys_match(credentials: &Credentials) -> bool {
     let provider = ring::default_provider();
     let key = credentials.key.clone_key();
@@ -161,7 +165,7 @@ pub(crate) fn keys_match(credentials: &Credentials) -> bool {
     pair.keys_match().is_ok()
 }
 
-/// As [`verify`], at some time.
+/// Works like [`verify`], at a given time.
 pub(crate) fn verify_at(
     credentials: &Credentials,
     roots: &Arc<RootCertStore>,
@@ -184,11 +188,11 @@ pub(crate) fn verify_at(
         .map_err(|e| bad(&e))?;
     CertifiedKey::new(credentials.chain.clone(), key)
         .keys_match()
-        .map_err(|_| unfit("the key beside it is of another certificate".to_owned()))?;
+        .map_err(|_| unfit("the key beside it belongs to another certificate".to_owned()))?;
     let identity = Identity::from_certificate(end).map_err(|e| bad(&e))?;
     if identity.kind() != kind {
         return Err(unfit(format!(
-            "it is of {identity}, and not of kind {}",
+            "it is for {identity}, not of kind {}",
             kind.as_str()
         )));
     }

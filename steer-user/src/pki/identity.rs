@@ -1,4 +1,4 @@
-//! Who a certificate speaks for.
+//! Identities in certificates.
 
 use std::fmt;
 use std::str::FromStr;
@@ -6,26 +6,26 @@ use std::str::FromStr;
 use rustls::pki_types::{CertificateDer, DnsName};
 use x509_parser::prelude::{FromDer, GeneralName, X509Certificate};
 
-/// What an [`Identity`] may do: a node probes, a beacon answers, an operator asks an API.
+/// Role of an [`Identity`]: a node probes, a beacon answers, an operator uses an API.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum IdentityKind {
-    /// A load balancer node; the client side of a probe.
+    /// A load balancer node; the client of a probe.
     Node,
-    /// The responder beside one backend; the server side of a probe.
+    /// The responder beside one backend; the server of a probe.
     Beacon,
-    /// Who asks the API of a node by TCP; the client side.
+    /// A user of a node's API over TCP; the client.
     Operator,
-    /// The API of a node; the server side.
+    /// The API of a node; the server.
     Api,
 }
 
 impl IdentityKind {
-    /// Whether it is the server's side.
+    /// Returns whether it is a server.
     pub(crate) const fn serves(self) -> bool {
         matches!(self, Self::Beacon | Self::Api)
     }
 
-    /// The word in the URI.
+    /// Returns the word in the URI.
     pub fn as_str(self) -> &'static str {
         match self {
             Self::Node => "node",
@@ -36,7 +36,7 @@ impl IdentityKind {
     }
 }
 
-/// An identity, written `steer://<kind>/<region>/<name>` in a certificate's SAN.
+/// An identity, written as `steer://<kind>/<region>/<name>` in a certificate's SAN.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Identity {
     kind: IdentityKind,
@@ -44,20 +44,29 @@ pub struct Identity {
     name: String,
 }
 
-/// Why an identity can't be had.
+/// Reason why an identity is invalid.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum IdentityError {
     /// The name is not usable as host name and file name.
-    #[error("name {0:?} is not a host name: use letters, digits, '-', '_' and '.' (63 at most)")]
+    #[error(
+        "name \"{}\" is not a host name: use letters, digits, '-', '_' and '.' (63 at most)",
+        .0.escape_debug()
+    )]
     Name(String),
-    /// The region has characters that a URI path segment doesn't take.
-    #[error("region {0:?} is not valid: use letters, digits, '-', '_' and '.' (63 at most)")]
+    /// The region has characters that a URI path segment does not allow.
+    #[error(
+        "region \"{}\" is not valid: use letters, digits, '-', '_' and '.' (63 at most)",
+        .0.escape_debug()
+    )]
     Region(String),
     /// Not of the form `steer://<kind>/<region>/<name>`.
-    #[error("{0:?} is not an identity: write steer://node|beacon|operator|api/<region>/<name>")]
+    #[error(
+        "\"{}\" is not an identity: write steer://node|beacon|operator|api/<region>/<name>",
+        .0.escape_debug()
+    )]
     Uri(String),
-    /// The certificate doesn't parse.
-    #[error("certificate can't be parsed: {0}; issue it anew")]
+    /// The certificate cannot be parsed.
+    #[error("certificate cannot be parsed: {0}; issue a new one")]
     Certificate(String),
     /// The certificate has no identity, or more than one.
     #[error("certificate has {0} steer:// URIs in its SAN, not one; issue it with `steer pki`")]
@@ -73,7 +82,7 @@ fn segment(text: &str) -> bool {
 }
 
 impl Identity {
-    /// An identity, if name and region are fit for a URI, a host name and a file name.
+    /// Creates an identity, if name and region are valid in a URI, a host name and a file name.
     pub fn new(kind: IdentityKind, region: &str, name: &str) -> Result<Self, IdentityError> {
         if !segment(name) || name == "ca" || DnsName::try_from(name).is_err() {
             return Err(IdentityError::Name(name.to_owned()));
@@ -88,7 +97,7 @@ impl Identity {
         })
     }
 
-    /// The identity that `certificate` carries. Its signature is not checked here.
+    /// Returns the identity in `certificate`, without checking the signature.
     pub fn from_certificate(certificate: &CertificateDer<'_>) -> Result<Self, IdentityError> {
         let bad = |e: &dyn fmt::Display| IdentityError::Certificate(e.to_string());
         let (_, parsed) = X509Certificate::from_der(certificate).map_err(|e| bad(&e))?;
@@ -107,17 +116,17 @@ impl Identity {
         }
     }
 
-    /// What it may do.
+    /// Returns the kind.
     pub fn kind(&self) -> IdentityKind {
         self.kind
     }
 
-    /// The region.
+    /// Returns the region.
     pub fn region(&self) -> &str {
         &self.region
     }
 
-    /// The name: of the node, or of the backend that the beacon stands beside.
+    /// Returns the name: of the node, or of the beacon's backend.
     pub fn name(&self) -> &str {
         &self.name
     }

@@ -1,4 +1,4 @@
-//! A small private CA for the mutual TLS between nodes and beacons, and of the API by TCP.
+//! A small private CA for mutual TLS between nodes and beacons, and for the API over TCP.
 
 mod files;
 mod fresh;
@@ -17,62 +17,62 @@ pub use self::files::{Credentials, load_credentials, load_roots};
 pub(crate) use self::fresh::{Fresh, Marks, follow, keys_match, verify, verify_at};
 pub use self::identity::{Identity, IdentityError, IdentityKind};
 
-/// How long a CA lives.
+/// Lifetime of a CA.
 const CA_LIFE: Duration = Duration::from_secs(10 * 365 * 86_400);
-/// Certificates are valid from a little before now, for clocks that lag.
+/// Time by which certificates are backdated, for clocks that are behind.
 const CLOCK_SKEW: Duration = Duration::from_secs(300);
 
-/// Why certificates can't be made or read.
+/// Error of creating or reading certificates.
 #[derive(Debug, thiserror::Error)]
 pub enum PkiError {
-    /// Something is there already.
+    /// The file exists already.
     #[error("{} exists and is not overwritten: move it away or choose another directory", .0.display())]
     Exists(PathBuf),
-    /// A file can't be read or written.
+    /// A file cannot be read or written.
     #[error("{}: {source}; check that the path exists and its permissions", path.display())]
     Io {
-        /// The file.
+        /// Path of the file.
         path: PathBuf,
-        /// What the system said.
+        /// Error of the system.
         source: std::io::Error,
     },
-    /// A file isn't what it should be.
-    #[error("{}: not usable as PEM: {reason}; make it anew", path.display())]
+    /// A file has invalid content.
+    #[error("{}: not usable as PEM: {reason}; create a new one", path.display())]
     Pem {
-        /// The file.
+        /// Path of the file.
         path: PathBuf,
-        /// What is wrong with it.
+        /// Description of the error.
         reason: String,
     },
-    /// Nobody would take the certificate.
-    #[error("{}: not usable: {reason}; have it issued anew", path.display())]
+    /// No peer would accept the certificate.
+    #[error("{}: not usable: {reason}; issue a new one", path.display())]
     Unfit {
-        /// Its file.
+        /// Path of the file.
         path: PathBuf,
-        /// What is wrong with it.
+        /// Description of the error.
         reason: String,
     },
-    /// The certificate can't be made.
-    #[error("certificate for {subject} can't be made: {source}")]
+    /// The certificate cannot be created.
+    #[error("certificate for {subject} cannot be created: {source}")]
     Make {
-        /// Whom it was for.
+        /// Subject of the certificate.
         subject: String,
-        /// What rcgen said.
+        /// Error of rcgen.
         source: rcgen::Error,
     },
 }
 
-/// From when to when a certificate holds.
+/// Validity period of a certificate.
 #[derive(Clone, Copy, Debug)]
 pub struct Validity {
-    /// First moment.
+    /// Start.
     pub not_before: OffsetDateTime,
-    /// Last moment.
+    /// End.
     pub not_after: OffsetDateTime,
 }
 
 impl Validity {
-    /// From now (less a few minutes, for clocks that lag) for `life`.
+    /// Returns the period from now, minus a few minutes for clocks that are behind, for `life`.
     pub fn for_next(life: Duration) -> Self {
         let now = OffsetDateTime::now_utc();
         Self {
@@ -82,7 +82,7 @@ impl Validity {
     }
 }
 
-/// Makes a CA in `dir`: `ca.pem` and `ca.key`. Refuses to overwrite one.
+/// Creates a CA in `dir`: `ca.pem` and `ca.key`. Refuses to overwrite one.
 pub fn init(dir: &Path) -> Result<(), PkiError> {
     std::fs::create_dir_all(dir).map_err(|source| PkiError::Io {
         path: dir.to_owned(),
@@ -102,8 +102,8 @@ pub fn init(dir: &Path) -> Result<(), PkiError> {
 
 /// Issues a certificate from the CA in `dir`: `<name>.pem` and `<name>.key` beside it.
 ///
-/// The certificates of nodes and operators are for clients only, those of beacons and APIs for servers
-/// only. Servers can be reached by `hosts` as well, names or addresses, and not only by their own name.
+/// Certificates of nodes and operators are for clients only, those of beacons and APIs for servers
+/// only. Besides its own name, a server is reachable by `hosts`, names or addresses.
 pub fn issue(
     dir: &Path,
     identity: &Identity,

@@ -1,4 +1,4 @@
-//! The probers of one backend.
+//! Probers of one backend.
 
 use std::convert::Infallible;
 use std::net::SocketAddr;
@@ -16,51 +16,51 @@ use super::session::Session;
 use super::web_tls::WebTls;
 use super::{Measurement, Outbox, ProbeFailure, ProbeTls, Sample};
 
-/// The first wait after a failed reconnection; doubles up to the interval.
+/// First pause after a failed reconnection; doubled up to the interval.
 const FIRST_BACKOFF: Duration = Duration::from_millis(25);
-/// So many timeouts in a row replace the connection: a restarted beacon doesn't know the old one.
+/// Consecutive timeouts after which the connection is replaced: a restarted beacon does not know
+/// the old one.
 const TIMEOUTS_PER_LINK: u32 = 2;
-/// Connections that are made at once: more of them would time out by each other's work.
+/// Limit of concurrent handshakes: more of them would slow each other down until they time out.
 static OPENING: Semaphore = Semaphore::const_new(64);
 
-/// Whom to probe, and how.
+/// A backend, and one method of probing it.
 #[derive(Clone, Debug)]
 pub struct ProbeTarget {
-    /// The backend's name; its beacon's certificate must carry it.
+    /// Name of the backend, required in the certificate of its beacon.
     pub name: String,
-    /// The backend's region; its beacon's certificate must carry it.
+    /// Region of the backend, required in the certificate of its beacon.
     pub region: String,
-    /// Where it is asked.
+    /// Address that probes go to.
     pub address: SocketAddr,
-    /// How it is asked.
+    /// Probe method.
     pub method: Method,
 }
 
-/// How to probe.
+/// Probe settings.
 #[derive(Clone, Debug)]
 pub struct ProbeSettings {
-    /// This node's name: it has a part in when probes go out.
+    /// Name of this node, which influences when probes are sent.
     pub node: String,
-    /// How often, shared by all probes of the node.
+    /// Probe budget, shared by all probes of the node.
     pub budget: Arc<Budget>,
-    /// After a change of a probe's outcome so many go out faster.
+    /// Number of faster probes after a change of a probe's outcome.
     pub fast_probes: u32,
-    /// Longest wait for a reply or a handshake.
+    /// Timeout of a reply or a handshake.
     pub timeout: Duration,
-    /// Share of the interval, from 0 to 1, by which it varies at random, so that nodes don't ping
-    /// in step.
+    /// Random part of the interval, from 0 to 1, so that nodes do not ping in lockstep.
     pub jitter: f64,
     /// Certificates for beacons.
     pub tls: Option<Arc<ProbeTls>>,
-    /// Certificates of others.
+    /// Certificates for other servers.
     pub web: WebTls,
 }
 
-/// Probes one backend by all of `targets`, until the [`Inbox`](super::Inbox) of `outbox` is dropped or the handles are
-/// aborted. `require` of them have to be answered for a good outcome.
+/// Probes one backend with all `targets`, until the [`Inbox`](super::Inbox) of `outbox` is dropped
+/// or the handles are aborted. The outcome is good if `require` of them succeed.
 ///
-/// Each probe gives at most one [`Measurement`]; so does each loss of a beacon's connection, when it
-/// happens, and each failed attempt to reconnect. Must be called in a tokio runtime.
+/// Each probe gives at most one [`Measurement`]; so does the loss of a beacon's connection, and
+/// each failed attempt to reconnect. Must be called in a tokio runtime.
 pub fn spawn(
     targets: Vec<ProbeTarget>,
     require: usize,
@@ -101,10 +101,10 @@ struct Prober {
     settings: ProbeSettings,
     outbox: Outbox,
     combine: Arc<Mutex<Combine>>,
-    /// Its place among the probes of the backend.
+    /// Index among the probes of the backend.
     index: usize,
     pace: Pace,
-    /// Reconnections since the last ping that was answered.
+    /// Reconnections since the last answered ping.
     retries: u32,
 }
 
@@ -127,21 +127,21 @@ impl Prober {
         }
     }
 
-    /// Connects, then asks until the connection is lost.
+    /// Connects, then sends probes until the connection is lost.
     async fn session(&mut self) -> Result<Infallible, End> {
         let mut session = {
-            // Never closed.
+            // The semaphore is never closed.
             let _place = OPENING.acquire().await;
             Session::open(&self.target, &self.settings)
                 .await
                 .map_err(End::Lost)?
         };
-        // Not all of a node's connections are made anew at once.
+        // Reconnections of a node are spread over time.
         let every = self.settings.budget.handshake_every();
         let mut opened = Instant::now();
         let mut renew_after = every.mul_f64(1.0 - 0.5 * rand::random::<f64>());
         let mut timeouts = 0;
-        // One probe in two at most comes sooner because of what the network says: that may be forged.
+        // Network errors, which may be forged, hasten at most every other probe.
         let mut hastened = false;
         loop {
             let started = Instant::now();
@@ -198,7 +198,7 @@ impl Prober {
         }
     }
 
-    /// `base`, less a random part of up to `jitter` of it.
+    /// Returns `base` minus a random part of at most `jitter` of it.
     fn jittered(&self, base: Duration) -> Duration {
         let share = self.settings.jitter.clamp(0.0, 1.0) * rand::random::<f64>();
         base.mul_f64(1.0 - share).max(Duration::from_millis(1))

@@ -1,18 +1,18 @@
-//! One outcome of several probes of one backend.
+//! Quorum: one outcome from several probes of one backend.
 
 use super::{ProbeFailure, Sample};
 
-/// The rule by which several probes make one outcome.
+/// The rule that combines several probes into one outcome.
 #[derive(Debug)]
 pub(super) struct Combine {
-    /// So many have to be answered.
+    /// Number of probes that must succeed.
     require: usize,
-    /// Whether each was answered last; `None` of one that was not asked yet.
+    /// Last outcome of each probe; `None` before the first one.
     last: Vec<Option<bool>>,
 }
 
 impl Combine {
-    /// Of `probes` probes `require` have to be answered.
+    /// Creates the rule that `require` of `probes` probes must succeed.
     pub(super) fn new(probes: usize, require: usize) -> Self {
         Self {
             require: require.clamp(1, probes.max(1)),
@@ -20,15 +20,15 @@ impl Combine {
         }
     }
 
-    /// Takes the outcome of a probe, and says what it means for the backend, if anything: an answer
-    /// counts if enough are answered, a failure if not enough can be. What one probe has told is not
-    /// told again by another, so that `rise` and `fall` count probes of one kind.
+    /// Records the outcome of a probe, and returns the outcome for the backend, if there is one:
+    /// success if enough probes succeed, failure if not enough can. Only one probe reports each
+    /// kind of outcome, so that `rise` and `fall` count probes of one kind.
     pub(super) fn note(
         &mut self,
         probe: usize,
         outcome: Result<Sample, ProbeFailure>,
     ) -> Option<Result<Sample, ProbeFailure>> {
-        // It says something about this node, and nothing about the backend.
+        // A local failure says nothing about the backend.
         if matches!(outcome, Err(ProbeFailure::Local(_))) {
             return Some(outcome);
         }
@@ -37,8 +37,8 @@ impl Combine {
         let unknown = self.last.iter().filter(|l| l.is_none()).count();
         let counts = match &outcome {
             Err(_) => answered + unknown < self.require,
-            // Of those that are answered the first speaks for all: its round trip is compared, and
-            // a beacon, which comes first, knows the load.
+            // The first successful probe speaks for all: round trips stay comparable, and a beacon,
+            // which is the first, knows the load.
             Ok(_) => {
                 let first = self.last.iter().position(|l| *l == Some(true));
                 answered >= self.require && first == Some(probe)
@@ -55,7 +55,8 @@ mod tests {
     use super::*;
     use crate::probe::{Load, OrcaLoadReport};
 
-    /// What comes of outcomes like `0+` (the first is answered) and `1-` (the second fails).
+    /// Returns the outcomes after inputs like `0+` (the first one succeeds) and `1-` (the second
+    /// one fails).
     fn run(probes: usize, require: usize, outcomes: &str) -> String {
         let mut combine = Combine::new(probes, require);
         let each = outcomes.split_whitespace().map(|word| {

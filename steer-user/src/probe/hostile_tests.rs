@@ -1,4 +1,5 @@
-//! Prober and beacon over loopback, with others between and beside them. Forged ICMP errors need root.
+//! Prober and beacon over loopback, with attackers between and beside them. Forged ICMP errors need
+//! root.
 
 use std::io;
 use std::net::{Ipv4Addr, SocketAddr};
@@ -16,11 +17,13 @@ use super::tls::Verdict;
 use super::*;
 use crate::pki::{Identity, IdentityKind};
 
-/// Places from which half-open handshakes come, and how many come from each: fewer than one address may have.
+/// Number of source addresses of half-open handshakes, and handshakes from each: fewer than the
+/// limit per address.
 const SOURCES: u8 = 40;
 const EACH: usize = 28;
 
-/// Length of the Initial packets that a datagram of a client begins with (RFC 9000 section 17.2.2).
+/// Returns the length of the Initial packets at the start of a client's datagram (RFC 9000 section
+/// 17.2.2).
 fn initials(datagram: &[u8]) -> usize {
     let mut end = 0;
     while let Some(len) = initial(&datagram[end..]) {
@@ -52,7 +55,8 @@ fn varint(bytes: &[u8], at: &mut usize) -> Option<usize> {
     Some(rest.fold(usize::from(first & 0x3f), |v, b| v << 8 | usize::from(*b)))
 }
 
-/// Relays Initials of clients to a beacon from an address, and all of its answers: handshakes stay half-open.
+/// Relays Initials of clients to a beacon from an address, and all of its answers, so that
+/// handshakes stay half-open.
 async fn relay(beacon: SocketAddr, source: Ipv4Addr) -> SocketAddr {
     let front = UdpSocket::bind(LOOPBACK).await.unwrap();
     let back = UdpSocket::bind((source, 0)).await.unwrap();
@@ -82,7 +86,8 @@ async fn relay(beacon: SocketAddr, source: Ipv4Addr) -> SocketAddr {
     address
 }
 
-/// Connects to a beacon behind a relay: the client has done its part then, and the beacon waits for it.
+/// Connects to a beacon behind a relay: the client has finished its part, and the beacon waits for
+/// it.
 async fn half_open(lab: &Lab, endpoint: &quinn::Endpoint, relay: SocketAddr) -> quinn::Connection {
     let beacon = Identity::new(IdentityKind::Beacon, "eu", "b1").unwrap();
     let idle = Duration::from_secs(120);
@@ -108,7 +113,7 @@ async fn a_handshake_that_is_never_finished_is_ended() {
 async fn a_node_gets_in_whoever_holds_handshakes_open() {
     let lab = Arc::new(Lab::new());
     let running = start(&lab.beacon("b1")).await;
-    // One that was there before stays.
+    // A connection established before stays.
     let mut before = lab.probe(running.address);
     next(&mut before).await.unwrap();
     let endpoint = quinn::Endpoint::client(LOOPBACK).unwrap();
@@ -140,7 +145,7 @@ async fn a_node_gets_in_whoever_holds_handshakes_open() {
 async fn what_a_forged_address_is_sent_is_less_than_what_was_sent_in_its_name() {
     let lab = Lab::new();
     let running = start(&lab.beacon("b1")).await;
-    // First packets of nodes, as somebody on the way sees them.
+    // First packets of nodes, as an observer on the path sees them.
     let seen = UdpSocket::bind(LOOPBACK).await.unwrap();
     let short = ProbeSettings {
         timeout: Duration::from_millis(50),
@@ -158,7 +163,7 @@ async fn what_a_forged_address_is_sent_is_less_than_what_was_sent_in_its_name() 
             .await
             .unwrap();
     }
-    // What is not acknowledged is sent again: long enough for that.
+    // Unacknowledged data is sent again, which this wait covers.
     while let Ok(len) = timeout(Duration::from_secs(4), victim.recv(&mut datagram)).await {
         received += len.unwrap();
     }
@@ -167,20 +172,20 @@ async fn what_a_forged_address_is_sent_is_less_than_what_was_sent_in_its_name() 
     assert!(received > 0 && factor < 1.0, "{received} bytes for {sent}");
 }
 
-/// A raw socket for ICMP.
+/// Opens a raw socket for ICMP.
 fn raw() -> OwnedFd {
-    // SAFETY: makes a descriptor, or fails.
+    // SAFETY: creates a descriptor, or fails.
     let fd = unsafe { libc::socket(libc::AF_INET, libc::SOCK_RAW, libc::IPPROTO_ICMP) };
     assert!(
         fd >= 0,
         "{}; this test needs root",
         io::Error::last_os_error()
     );
-    // SAFETY: the descriptor is new, and nobody else's.
+    // SAFETY: the descriptor is new, and owned by nobody else.
     unsafe { OwnedFd::from_raw_fd(fd) }
 }
 
-/// Says in the name of the host that the port `to` is unreachable, which `from` has sent to.
+/// Forges an ICMP error in the host's name: port `to`, to which `from` has sent, is unreachable.
 fn forge(raw: &OwnedFd, from: u16, to: u16) {
     let loopback = Ipv4Addr::LOCALHOST.octets();
     let mut message = vec![3, 3, 0, 0, 0, 0, 0, 0];
@@ -238,7 +243,7 @@ fn forge(raw: &OwnedFd, from: u16, to: u16) {
     );
 }
 
-/// Local ports of sockets of this machine that are connected to a port of the loopback address.
+/// Returns the local ports of this machine's sockets connected to a loopback port.
 fn connected_to(port: u16) -> Vec<u16> {
     let table = std::fs::read_to_string("/proc/net/udp").unwrap();
     let peer = format!("0100007F:{port:04X}");
@@ -254,7 +259,7 @@ fn connected_to(port: u16) -> Vec<u16> {
 #[tokio::test]
 async fn a_forged_icmp_error_ends_no_connection() {
     let raw = raw();
-    // What is forged arrives: a plain socket believes it.
+    // The forged error arrives: a plain socket accepts it.
     let (plain, peer) = (
         UdpSocket::bind(LOOPBACK).await.unwrap(),
         UdpSocket::bind(LOOPBACK).await.unwrap(),
@@ -289,7 +294,7 @@ async fn a_forged_icmp_error_ends_no_connection() {
         forge(&raw, own[0], port);
         match link.ping(limit, &pace).await {
             Ok(_) => answered += 1,
-            // A machine that does much else at the same time takes long.
+            // A busy machine is slow.
             Err(failure) => assert_eq!(failure, ProbeFailure::Timeout),
         }
     }
@@ -299,7 +304,7 @@ async fn a_forged_icmp_error_ends_no_connection() {
     });
     assert!(raised.await.is_err(), "the connection is lost");
 
-    // Nor does it hold up a handshake.
+    // A forged error does not delay a handshake either.
     let forging = tokio::spawn(async move {
         loop {
             for own in connected_to(port) {

@@ -1,4 +1,4 @@
-//! One connection to a beacon.
+//! Connection to a beacon.
 
 use std::time::{Duration, Instant};
 
@@ -15,11 +15,11 @@ use super::tls::{ProbeTls, Verdict};
 use super::{Load, OrcaLoadReport, ProbeFailure, Sample, wire};
 use crate::pki::Identity;
 
-/// A timer that fires so much too late says that the node itself was busy.
+/// Delay of a timer that shows that the node itself was busy.
 const LATE: Duration = Duration::from_millis(5);
-/// Round trips of a handshake: a beacon has each address proved first (RFC 9000 section 8.1.2).
+/// Round trips of a handshake: a beacon first validates each address (RFC 9000 section 8.1.2).
 const ROUND_TRIPS: u32 = 2;
-/// It waits no longer for that.
+/// Upper bound of the additional wait for a busy node.
 const MOST_LATE: Duration = Duration::from_millis(50);
 
 /// An open connection; closed when dropped.
@@ -29,7 +29,7 @@ pub(super) struct Link {
     sequence: u64,
     handshake: Option<Duration>,
     patience: Patience,
-    /// A ping that went out while the one before was overdue, until it is told what became of it.
+    /// Ping sent while the previous one was overdue, until its outcome has been reported.
     second: Option<Second>,
 }
 
@@ -37,7 +37,7 @@ struct Second {
     sequence: u64,
     sent: Instant,
     _place: Fast,
-    /// Its answer, if it came.
+    /// Its answer, if received.
     answered: Option<(Duration, OrcaLoadReport)>,
 }
 
@@ -48,7 +48,7 @@ impl Drop for Link {
 }
 
 impl Link {
-    /// Connects, from a fresh port and with a full handshake.
+    /// Connects from a fresh port with a full handshake.
     pub(super) async fn open(
         address: std::net::SocketAddr,
         expected: Identity,
@@ -89,8 +89,9 @@ impl Link {
         })
     }
 
-    /// One round trip. Where the answer is overdue another ping goes out before the first one has failed:
-    /// the next call says what became of that one, so that two failures in a row are known soon.
+    /// Measures one round trip. If the answer is overdue, a second ping is sent before the first
+    /// one has failed, and the next call reports its outcome: two consecutive failures are then
+    /// known early.
     pub(super) async fn ping(
         &mut self,
         limit: Duration,
@@ -110,7 +111,7 @@ impl Link {
             .again_after()
             .and_then(|fast| self.patience.overdue(fast));
         let mut again = again.map(|after| sent + after).filter(|at| *at < deadline);
-        // Forged or not, it makes no more than one ping come sooner.
+        // Network errors, forged or not, hasten only one ping.
         let mut hastens = true;
         loop {
             let wake = again.unwrap_or(deadline);
@@ -136,11 +137,11 @@ impl Link {
             };
             return match found {
                 Some((rtt, report)) => {
-                    // What the other ping would tell is known.
+                    // The outcome of the other ping no longer matters.
                     self.second = None;
                     self.sample(rtt, report)
                 }
-                // The one behind it was answered: it is lost.
+                // A later ping was answered, so this one is lost.
                 None => Err(ProbeFailure::Timeout),
             };
         }
@@ -153,7 +154,7 @@ impl Link {
             .send_datagram(wire::encode_ping(self.sequence))
             .map_err(|e| match e {
                 SendDatagramError::ConnectionLost(e) => classify(e),
-                e => ProbeFailure::Malformed(format!("the beacon takes no datagrams: {e}")),
+                e => ProbeFailure::Malformed(format!("the beacon does not support datagrams: {e}")),
             })?;
         Ok((self.sequence, sent))
     }
@@ -171,8 +172,8 @@ impl Link {
         })
     }
 
-    /// Waits until the connection is lost, or there is a reason to ask at once, which is `None`. Such reasons are ignored
-    /// unless the link `hastens`.
+    /// Waits until the connection is lost, or for a reason to probe at once, which returns `None`.
+    /// Such reasons are ignored unless the link `hastens`.
     pub(super) async fn lost(&mut self, hastens: bool) -> Option<ProbeFailure> {
         tokio::select! {
             closed = self.connection.closed() => Some(classify(closed)),
@@ -181,7 +182,8 @@ impl Link {
     }
 }
 
-/// The answer to a ping; `None` once the second one is answered, which is kept.
+/// Waits for the answer to a ping; returns `None` once the second one is answered, whose answer is
+/// stored.
 async fn answer(
     connection: &Connection,
     second: &mut Option<Second>,
@@ -201,7 +203,7 @@ async fn answer(
             second.answered = Some((second.sent.elapsed(), report));
             return Ok(None);
         }
-        // A lower number is an answer that came after its timeout.
+        // A lower number is an answer after its timeout.
         if echoed > sequence {
             let what = format!("answer to ping {echoed}, which was never sent");
             return Err(ProbeFailure::Malformed(what));
@@ -209,8 +211,8 @@ async fn answer(
     }
 }
 
-/// Waits until a time, and for as long again as this node was late itself: an answer that came meanwhile
-/// has not been looked at yet.
+/// Waits until a time, plus the delay of this node itself: an answer received meanwhile has not
+/// been processed yet.
 async fn awake(at: Instant) {
     sleep_until(at.into()).await;
     let late = at.elapsed();
@@ -219,10 +221,11 @@ async fn awake(at: Instant) {
     }
 }
 
-/// Waits until the network says once more that the peer cannot be reached. Anybody may have said it.
+/// Waits until the network reports once more that the peer is unreachable. Such reports can be
+/// forged.
 async fn unreachable(unreachable: &mut Unreachable) {
     if unreachable.changed().await.is_err() {
-        // The socket is gone, and its connection says so.
+        // The socket is gone, and its connection reports that.
         std::future::pending().await
     }
 }
@@ -231,7 +234,7 @@ fn unusable(error: ConnectError) -> ProbeFailure {
     ProbeFailure::Local(format!("the beacon's address is not usable: {error}"))
 }
 
-/// The failure that a lost connection amounts to.
+/// Converts the loss of a connection to a probe failure.
 pub(super) fn classify(error: ConnectionError) -> ProbeFailure {
     let code = match &error {
         ConnectionError::TimedOut => return ProbeFailure::Timeout,

@@ -1,128 +1,126 @@
-//! What a backend's engine says of its load, as numbers that can be believed.
+//! Load reported by a backend's engine, limited to plausible numbers.
 
 use serde::{Deserialize, Serialize};
 
 use super::{Hint, Note, OrcaLoadReport};
 
-/// Named metric: why there is no signal of the engine, a [`NoSignal`] by its number.
+/// Named metric: reason for a missing engine signal, the number of a [`NoSignal`].
 pub const NO_SIGNAL: &str = "no_signal";
-/// Named metric: a weak sign of trouble, a [`Hint`] by its number.
+/// Named metric: a weak sign of trouble, the number of a [`Hint`].
 pub const HINT: &str = "hint";
-/// Named metric: for how many seconds that has been so.
+/// Named metric: duration of the hint in seconds.
 pub const HINT_FOR: &str = "hint_for";
-/// Named metric: what a person should know about the load, the sum of the numbers of [`Note`]s.
+/// Named metric: notes about the load for a person, the sum of the numbers of [`Note`]s.
 pub const NOTES: &str = "notes";
 
-/// Requests, tokens: no engine has more of them at once.
+/// Upper bound of requests or tokens at a time in any engine.
 const COUNT: f64 = 1e7;
-/// A share of something. A little more than all of it is rounding; the rest is a mistake.
+/// Upper bound of a share. Slightly more than 1 is rounding; more than this is an error.
 const SHARE: f64 = 1.05;
-/// A day in seconds.
+/// Upper bound of durations: one day in seconds.
 const SECONDS: f64 = 86_400.0;
-/// Tokens a second of the largest machines, and some room.
+/// Upper bound of tokens per second, above that of the largest machines.
 const RATE: f64 = 1e9;
 
-/// The load of one backend. What is `None` is not known, which never means that it is zero.
+/// Load of one backend. `None` means unknown, never zero.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Load {
-    /// Requests that the engine works on.
+    /// Requests that the engine processes.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub running: Option<f64>,
-    /// Requests that wait for the engine to begin with them.
+    /// Requests that wait in the engine's queue.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub waiting: Option<f64>,
-    /// So many waiting requests are too many.
+    /// Number of waiting requests that is too many.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub limit: Option<f64>,
-    /// Requests that the engine has, running or waiting.
+    /// Requests in the engine, running or waiting.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub in_flight: Option<f64>,
-    /// Requests that it works on at once at most.
+    /// Maximum number of requests processed concurrently.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub capacity: Option<f64>,
-    /// Use of the KV cache, from 0 to 1.
+    /// Utilization of the KV cache, from 0 to 1.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub kv_use: Option<f64>,
-    /// Seconds to the first token, half of the requests of late.
+    /// Recent median of the time to the first token in seconds.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub first_token_p50: Option<f64>,
-    /// Seconds to the first token, 95 of 100 requests of late.
+    /// Recent 95th percentile of the time to the first token in seconds.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub first_token_p95: Option<f64>,
-    /// Seconds to the first token, the mean of late.
+    /// Recent mean of the time to the first token in seconds.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub first_token_mean: Option<f64>,
-    /// Seconds from a token to the next, half of them of late.
+    /// Recent median of the time between tokens in seconds.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub inter_token_p50: Option<f64>,
-    /// Seconds from a token to the next, 95 of 100 of late.
+    /// Recent 95th percentile of the time between tokens in seconds.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub inter_token_p95: Option<f64>,
-    /// Seconds from a token to the next, the mean of late.
+    /// Recent mean of the time between tokens in seconds.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub inter_token_mean: Option<f64>,
-    /// Tokens a second that are generated.
+    /// Generated tokens per second.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub tokens_per_second: Option<f64>,
-    /// Tokens a second of prompts.
+    /// Prompt tokens per second.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub prompt_tokens_per_second: Option<f64>,
-    /// Requests a second that the engine set back for want of memory.
+    /// Requests per second that the engine preempted for lack of memory.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub preemptions_per_second: Option<f64>,
-    /// Seconds since the beacon read all this of the engine; `None` where it reads none.
+    /// Seconds since the beacon read the engine; `None` if it reads none.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub age: Option<f64>,
-    /// CPU use of the machine; 1 is all of it, and it may be more.
+    /// CPU utilization of the machine; 1 is full, and it may be more.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub cpu: Option<f64>,
-    /// Memory use of the machine, from 0 to 1.
+    /// Memory utilization of the machine, from 0 to 1.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub memory: Option<f64>,
-    /// Why the engine's part is not known, where the beacon should know it.
+    /// Reason why the engine's part is unknown, if the beacon should know it.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub no_signal: Option<NoSignal>,
-    /// A weak sign that the engine may be in trouble, and for how many seconds it has been there. No verdict.
+    /// Weak sign of trouble with the engine, and its duration in seconds. Not a verdict.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub hint: Option<(Hint, f64)>,
-    /// What a person should know about the load.
+    /// Notes about the load for a person.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub notes: Vec<Note>,
-    /// A number that was not believed, with its name.
+    /// Name and value of an implausible number.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub refused: Option<String>,
 }
 
-/// Why nothing is known of an engine's load. The numbers are those of the report.
+/// Reason for a missing engine load. The numbers are those of the report.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, thiserror::Error)]
 #[serde(rename_all = "snake_case")]
 pub enum NoSignal {
-    /// The beacon has just begun.
+    /// The beacon has just started.
     #[error("the engine's metrics were not read yet")]
     NotYet = 1,
-    /// The engine's metrics can't be fetched.
-    #[error("the engine's metrics can't be fetched; the beacon's log says why")]
+    /// The engine's metrics cannot be fetched.
+    #[error("the engine's metrics cannot be fetched; the beacon's log has the reason")]
     Unreachable = 2,
-    /// What the engine sends is no page of metrics.
-    #[error("the engine's metrics can't be read; the beacon's log says why")]
+    /// The engine's response is no page of metrics.
+    #[error("the engine's metrics cannot be read; the beacon's log has the reason")]
     Malformed = 3,
-    /// None of the names that the profile knows is there.
+    /// The page has none of the names in the profile.
     #[error(
-        "the engine has none of the metrics that the profile knows: was it upgraded, or is it \
-         another engine? The beacon's log names them"
+        "the engine has none of the metrics in the profile: it may have been upgraded, or be \
+         another engine; the beacon's log names them"
     )]
     Renamed = 4,
-    /// What was read last is too old.
+    /// The last page is too old.
     #[error("the engine's metrics are too old")]
     Stale = 5,
-    /// A reason that this version doesn't know.
-    #[error("the beacon gives a reason that this version does not know")]
+    /// A reason unknown to this version.
+    #[error("the beacon reports a reason unknown to this version")]
     Other = 6,
-    /// A tiny completion is overdue, or failed, whatever the engine's metrics say.
-    #[error(
-        "the engine does not answer a tiny completion, so what it says of its load is not believed"
-    )]
+    /// A tiny completion is overdue or failed, whatever the engine's metrics say.
+    #[error("the engine does not answer a tiny completion, so its reported load is ignored")]
     Doubted = 7,
 }
 
@@ -141,7 +139,7 @@ impl NoSignal {
     }
 }
 
-/// One number: its key in a report, the most of it that is believed, and its place.
+/// Description of one number: its key in a report, its upper bound, and its field.
 struct Field {
     key: &'static str,
     most: f64,
@@ -168,14 +166,13 @@ const FIELDS: [Field; 16] = [
     field("tokens_s", RATE, |l| &mut l.tokens_per_second),
     field("prompt_tokens_s", RATE, |l| &mut l.prompt_tokens_per_second),
     field("preemptions_s", RATE, |l| &mut l.preemptions_per_second),
-    // A beacon that could not read its engine for a year still says so.
+    // A beacon reports the age even after it could not read its engine for a year.
     field("age", 366.0 * SECONDS, |l| &mut l.age),
 ];
 
 impl Load {
-    /// What a report says. A number that can't be (not finite, negative, beyond anything that an
-    /// engine has, a limit of 0) is left out, and the last such one is named in
-    /// [`Self::refused`].
+    /// Parses a report. An implausible number (not finite, negative, above its bound, a limit of 0)
+    /// is skipped, and the last such one is named in [`Self::refused`].
     #[must_use]
     pub fn parse(report: &OrcaLoadReport) -> Self {
         let mut load = Self::default();
@@ -193,7 +190,7 @@ impl Load {
             }
         }
         let (cpu, memory) = (report.cpu_utilization, report.mem_utilization);
-        // A machine without any memory in use is one of which nothing is said.
+        // Zero memory in use means that nothing is reported.
         if memory > 0.0 && memory <= SHARE && (0.0..=COUNT).contains(&cpu) {
             (load.cpu, load.memory) = (Some(cpu), Some(memory.min(1.0)));
         }
@@ -207,7 +204,7 @@ impl Load {
         load
     }
 
-    /// Puts it into a report, so that [`Self::parse`] finds it there.
+    /// Writes the load into a report, from which [`Self::parse`] reads it.
     pub fn write(mut self, report: &mut OrcaLoadReport) {
         for Field { key, place, .. } in &FIELDS {
             if let Some(value) = *place(&mut self) {
@@ -227,13 +224,13 @@ impl Load {
             let number = Note::number(&self.notes);
             report.named_metrics.insert(NOTES.to_owned(), number);
         }
-        // One alone could not be told from a zero.
+        // One of them alone could not be told from zero.
         if let (Some(cpu), Some(memory)) = (self.cpu, self.memory) {
             (report.cpu_utilization, report.mem_utilization) = (cpu, memory);
         }
     }
 
-    /// Whether anything is known of the engine's load.
+    /// Returns whether anything is known of the engine's load.
     #[must_use]
     pub fn has_signal(&self) -> bool {
         let known = [self.running, self.waiting, self.in_flight, self.kv_use];

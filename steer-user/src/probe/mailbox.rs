@@ -1,4 +1,4 @@
-//! The way of measurements to who decides by them.
+//! Channel from the probers to the control loop.
 
 use std::sync::Arc;
 
@@ -6,21 +6,21 @@ use tokio::sync::{Notify, mpsc};
 
 use super::Measurement;
 
-/// Where measurements go. They arrive in the order in which they were sent.
+/// Sending side. Measurements arrive in the order in which they were sent.
 #[derive(Clone, Debug)]
 pub struct Outbox {
     queue: mpsc::Sender<Measurement>,
     urgent: Arc<Notify>,
 }
 
-/// Where they arrive.
+/// Receiving side.
 #[derive(Debug)]
 pub struct Inbox {
     queue: mpsc::Receiver<Measurement>,
     urgent: Arc<Notify>,
 }
 
-/// A way for measurements on which so many may wait.
+/// Creates a channel with room for a number of measurements.
 #[must_use]
 pub fn mailbox(room: usize) -> (Outbox, Inbox) {
     let (sender, receiver) = mpsc::channel(room);
@@ -37,7 +37,7 @@ pub fn mailbox(room: usize) -> (Outbox, Inbox) {
 }
 
 impl Outbox {
-    /// Sends a measurement, once there is room; false if nobody wants it any more.
+    /// Sends a measurement once there is room; returns false if the receiver is gone.
     pub(super) async fn send(&self, measurement: Measurement) -> bool {
         let is_urgent = measurement.outcome.is_err();
         let room = match self.queue.try_reserve() {
@@ -57,30 +57,30 @@ impl Outbox {
         true
     }
 
-    /// Waits until nobody wants measurements any more.
+    /// Waits until the receiver is gone.
     pub(super) async fn closed(&self) {
         self.queue.closed().await;
     }
 }
 
 impl Inbox {
-    /// Waits until something should be taken at once: a failure, or there is no room for more. What is good may wait
-    /// until somebody looks, since thousands of backends would wake the reader for each.
+    /// Waits for something to process at once: a failure, or a full channel. Good results may wait,
+    /// since thousands of backends would wake the reader for each.
     pub async fn urgent(&self) {
         self.urgent.notified().await;
     }
 
-    /// Makes what is left urgent.
+    /// Marks the remaining measurements as urgent.
     pub fn remind(&self) {
         self.urgent.notify_one();
     }
 
-    /// Takes the next one, if there is one.
+    /// Returns the next measurement, if there is one.
     pub fn take(&mut self) -> Option<Measurement> {
         self.queue.try_recv().ok()
     }
 
-    /// Waits for the next one; `None` if nobody can send one.
+    /// Waits for the next measurement; `None` if all senders are gone.
     pub async fn next(&mut self) -> Option<Measurement> {
         self.queue.recv().await
     }
@@ -116,7 +116,7 @@ mod tests {
         }
     }
 
-    /// Whether something is urgent by now.
+    /// Returns whether something is urgent by now.
     async fn is_urgent(inbox: &Inbox) -> bool {
         let mut urgent = pin!(inbox.urgent());
         poll_fn(|cx| Poll::Ready(urgent.as_mut().poll(cx).is_ready())).await

@@ -1,29 +1,29 @@
-//! How a backend is asked.
+//! Probe methods.
 
 use std::{fmt, str::FromStr};
 
-/// One way to ask a backend whether it lives.
+/// A method of checking a backend.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub enum Method {
-    /// Its beacon, over QUIC: the one that knows its load.
+    /// Its beacon over QUIC, which also reports its load.
     Beacon,
-    /// Whether it takes connections at a TCP port.
+    /// A connection to a TCP port.
     Tcp {
-        /// The port.
+        /// Port.
         port: u16,
     },
-    /// A GET whose answer has a status from 200 to 399.
+    /// A GET that succeeds with a status from 200 to 399.
     Get {
-        /// Over what.
+        /// Protocol.
         over: Over,
-        /// The port.
+        /// Port.
         port: u16,
-        /// The path, with its query.
+        /// Path with its query.
         path: String,
     },
 }
 
-/// What a GET goes over.
+/// Protocol of a GET.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Over {
     /// HTTP/1.1 over TCP.
@@ -50,7 +50,8 @@ impl FromStr for Method {
     fn from_str(text: &str) -> Result<Self, String> {
         let bad = || {
             format!(
-                "{text:?} is no probe: write beacon, tcp:8000, http:8000/health, https:443/health or h3:443/health"
+                "{text:?} is not a probe method: write beacon, tcp:8000, http:8000/health, \
+                 https:443/health or h3:443/health"
             )
         };
         if text == "beacon" {

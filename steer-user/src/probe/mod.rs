@@ -1,4 +1,4 @@
-//! Probes: what a node asks of a backend or of the beacon beside it, and how.
+//! Probes of backends and of their beacons.
 
 mod client;
 mod combine;
@@ -38,5 +38,5 @@ pub use self::tls::ProbeTls;
 pub use self::web::confirm;
 pub use self::web_tls::WebTls;
 
-/// The ALPN protocol between a node and a beacon.
+/// ALPN protocol between a node and a beacon.
 pub const ALPN: &[u8] = b"steer-probe/1";

@@ -1,56 +1,56 @@
-//! The load report of the xDS protocol (`xds.data.orca.v3.OrcaLoadReport`).
+//! Load report of the xDS protocol (`xds.data.orca.v3.OrcaLoadReport`).
 
 use std::collections::BTreeMap;
 
 use super::{ProbeFailure, Trouble};
 
-/// Named metric: 0 if the backend behind the beacon doesn't answer, 1 if it does.
+/// Named metric: 0 if the backend behind the beacon does not answer, 1 if it does.
 pub const BACKEND_UP: &str = "backend_up";
 /// Named metric: 1 if the backend's operator wants no new work, 0 if not.
 pub const DRAINING: &str = "draining";
-/// Named metric: what is wrong with an engine that takes connections, a [`Trouble`] by its number.
+/// Named metric: trouble with an engine that accepts connections, the number of a [`Trouble`].
 pub const TROUBLE: &str = "trouble";
-/// Named metric: for how many seconds that has been so.
+/// Named metric: duration of the trouble in seconds.
 pub const TROUBLE_FOR: &str = "trouble_for";
-/// Named metric: how many probes a second the beacon wants of one node at most.
+/// Named metric: the most probes per second that the beacon wants from one node.
 pub const PROBE_BUDGET: &str = "probe_budget";
 
-/// One load report, wire compatible with xDS.
+/// A load report, wire compatible with xDS.
 #[derive(Clone, PartialEq, prost::Message)]
 pub struct OrcaLoadReport {
-    /// CPU use; 1 is all of it, and it may be more.
+    /// CPU utilization; 1 is full, and it may be more.
     #[prost(double, tag = "1")]
     pub cpu_utilization: f64,
-    /// Memory use from 0 to 1.
+    /// Memory utilization from 0 to 1.
     #[prost(double, tag = "2")]
     pub mem_utilization: f64,
-    /// Costs of one request, by the application's own names.
+    /// Cost of one request, by names that the application defines.
     #[prost(btree_map = "string, double", tag = "4")]
     pub request_cost: BTreeMap<String, f64>,
-    /// Use of resources, by the application's own names.
+    /// Utilization of resources, by names that the application defines.
     #[prost(btree_map = "string, double", tag = "5")]
     pub utilization: BTreeMap<String, f64>,
-    /// Requests a second.
+    /// Requests per second.
     #[prost(double, tag = "6")]
     pub rps_fractional: f64,
-    /// Errors a second.
+    /// Errors per second.
     #[prost(double, tag = "7")]
     pub eps: f64,
-    /// Any other metric.
+    /// Other metrics.
     #[prost(btree_map = "string, double", tag = "8")]
     pub named_metrics: BTreeMap<String, f64>,
-    /// The application's own idea of its use; may be more than 1.
+    /// Utilization by the application's own measure; may exceed 1.
     #[prost(double, tag = "9")]
     pub application_utilization: f64,
 }
 
-/// A number in a report that can't be a load.
+/// Error for a number in a report that cannot be a load.
 #[derive(Clone, Debug, PartialEq, thiserror::Error)]
 #[error("load report: {field} is {value}; a load is a finite number of 0 or more")]
 pub struct ReportError {
-    /// The field, with its key if it is a map.
+    /// Field, with its key in a map.
     pub field: String,
-    /// Its value.
+    /// Value.
     pub value: f64,
 }
 
@@ -80,12 +80,12 @@ impl OrcaLoadReport {
         Ok(())
     }
 
-    /// Why its backend is dead, if the beacon says that it is.
+    /// Returns the reason why the backend is down, if the beacon reports that.
     pub fn failure(&self) -> Option<ProbeFailure> {
         let metric = |key: &str| self.named_metrics.get(key).copied();
         if let Some(trouble) = metric(TROUBLE).filter(|trouble| *trouble != 0.0) {
             let trouble = Trouble::from_number(trouble);
-            // Of a valid report it is finite and not negative; a cast saturates.
+            // A valid report has a finite number that is not negative; the cast saturates.
             let seconds = metric(TROUBLE_FOR).unwrap_or(0.0) as u64;
             return Some(if trouble.is_unready() {
                 ProbeFailure::NotReady { trouble, seconds }
@@ -96,13 +96,13 @@ impl OrcaLoadReport {
         (metric(BACKEND_UP) == Some(0.0)).then_some(ProbeFailure::BackendDown)
     }
 
-    /// How many probes a second the beacon wants of one node at most.
+    /// Returns the most probes per second that the beacon wants from one node.
     pub fn probe_budget(&self) -> Option<f64> {
         let budget = self.named_metrics.get(PROBE_BUDGET).copied();
         budget.filter(|budget| *budget > 0.0)
     }
 
-    /// Whether the backend's operator wants no new work for it.
+    /// Returns whether the backend's operator wants no new work for it.
     pub fn draining(&self) -> bool {
         self.named_metrics
             .get(DRAINING)

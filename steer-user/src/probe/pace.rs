@@ -1,4 +1,4 @@
-//! When the next probe is sent.
+//! Schedule of probes.
 
 use std::{
     hash::BuildHasher,
@@ -11,29 +11,29 @@ use std::{
 
 use siphasher::sip::SipHasher13;
 
-/// What all probes of a node share, so that they stay within its budget.
+/// Budget shared by all probes of a node.
 #[derive(Debug)]
 pub struct Budget {
     interval: Duration,
     fast: Duration,
     handshake_every: Duration,
-    /// Probes in their fast period, and how many may be.
+    /// Number of probes in their fast period, and its limit.
     now: AtomicUsize,
     most: usize,
 }
 
-/// Fresh connections a second; each costs as much as dozens of probes.
+/// Fresh connections per second; each costs as much as dozens of probes.
 const HANDSHAKES: f64 = 20.0;
-/// A fast period is so much shorter than the usual one.
+/// Divisor of the usual period that gives the fast one.
 const FASTER: u32 = 4;
-/// First probes are spread over no longer.
+/// Longest period over which first probes are spread.
 const PHASES: Duration = Duration::from_secs(1);
-/// No period is shorter.
+/// Lower bound of a period.
 const SHORTEST: Duration = Duration::from_millis(5);
 
 impl Budget {
-    /// Of `probes` probes that would like to go out every `interval`, with fresh connections every
-    /// `handshake_every`, while the node sends at most `budget` a second.
+    /// Creates the budget of `probes` probes, each due every `interval` with a fresh connection
+    /// every `handshake_every`, while the node sends at most `budget` per second.
     #[must_use]
     pub fn new(
         probes: usize,
@@ -48,12 +48,12 @@ impl Budget {
             fast,
             handshake_every: handshake_every.max(share(HANDSHAKES)),
             now: AtomicUsize::new(0),
-            // Half of the budget again, when much fails at once.
+            // Half of the budget on top, for many failures at once.
             most: ((budget * fast.as_secs_f64() / 2.0) as usize).max(1),
         })
     }
 
-    /// From one fresh connection to the next.
+    /// Returns the interval between fresh connections.
     #[must_use]
     pub fn handshake_every(&self) -> Duration {
         self.handshake_every
@@ -69,7 +69,7 @@ impl Budget {
     }
 }
 
-/// A place among the fast ones.
+/// A slot among the fast probes.
 #[derive(Debug)]
 pub(super) struct Fast(Arc<Budget>);
 
@@ -79,17 +79,17 @@ impl Drop for Fast {
     }
 }
 
-/// The pace of one probe: its usual period, and a shorter one for a few probes after its outcome
-/// changed, so that what `rise` and `fall` wait for comes soon.
+/// Schedule of one probe: its usual period, and a shorter one for a few probes after its outcome
+/// changed, so that `rise` and `fall` are reached soon.
 #[derive(Debug)]
 pub(super) struct Pace {
     budget: Arc<Budget>,
     fast: Option<Fast>,
     last: Option<bool>,
-    /// Fast probes that a change is worth.
+    /// Number of fast probes after a change.
     worth: u32,
     left: u32,
-    /// The shortest period that its beacon allows.
+    /// Shortest period that its beacon allows.
     asked: Duration,
 }
 
@@ -105,26 +105,26 @@ impl Pace {
         }
     }
 
-    /// How long after a probe that is not answered another one may go out, if there is room for it in the
-    /// node's budget and the beacon allows it.
+    /// Returns the time after an unanswered probe at which another one may be sent, if the node's
+    /// budget and the beacon allow it.
     pub(super) fn again_after(&self) -> Option<Duration> {
         (self.asked <= self.budget.fast).then_some(self.budget.fast)
     }
 
-    /// A place for a probe besides those that are due.
+    /// Reserves a slot for an additional probe.
     pub(super) fn place(&self) -> Option<Fast> {
         self.budget.begin_fast()
     }
 
-    /// When the first probe goes out: at a place within the period that its name has, so that
-    /// neither the probes of a node nor the nodes of a backend are in step.
+    /// Returns the delay of the first probe: a position in the period that depends on the names, so
+    /// that neither the probes of a node nor the nodes of a backend are in lockstep.
     pub(super) fn phase(&self, node: &str, name: &str) -> Duration {
         let hash = Seeded.hash_one((node, name));
         let period = self.budget.interval.min(PHASES);
         period.mul_f64(hash as f64 / u64::MAX as f64)
     }
 
-    /// Takes an outcome, with what its beacon allows, and says how long to wait for the next probe.
+    /// Records an outcome with the limit of its beacon, and returns the wait until the next probe.
     pub(super) fn next(&mut self, ok: bool, per_second: Option<f64>) -> Duration {
         if let Some(rate) = per_second.filter(|rate| *rate > 0.0) {
             self.asked = Duration::from_secs_f64((1.0 / rate).min(60.0));
@@ -206,7 +206,7 @@ mod tests {
         }
         let rate = per_second(all.iter_mut().map(|p| p.next(false, None)).collect());
         assert!((4000.0..=6001.0).contains(&rate), "{rate}");
-        // Places are given back.
+        // Slots are released.
         for _ in 0..2 {
             for pace in &mut all {
                 pace.next(false, None);

@@ -1,19 +1,19 @@
-//! How long an answer is waited for, by how long answers took (the idea of RFC 6298).
+//! Probe timeout from measured round trips (the idea of RFC 6298).
 
 use std::time::Duration;
 
-/// No answer is given up sooner: a beacon on a busy machine may have to wait for a CPU.
+/// Lower bound of the timeout: a beacon on a busy machine may have to wait for a CPU.
 const LEAST: Duration = Duration::from_millis(150);
 
-/// Round trips of one connection.
+/// Round-trip statistics of one connection.
 #[derive(Clone, Copy, Debug, Default)]
 pub(super) struct Patience {
-    /// Smoothed, with how much they vary.
+    /// Smoothed round trip and its variation.
     known: Option<(Duration, Duration)>,
 }
 
 impl Patience {
-    /// Takes in a round trip.
+    /// Records a round trip.
     pub(super) fn observe(&mut self, rtt: Duration) {
         self.known = Some(match self.known {
             None => (rtt, rtt / 2),
@@ -24,7 +24,7 @@ impl Patience {
         });
     }
 
-    /// When an answer is lost, if it may take `most`.
+    /// Returns the timeout of an answer, at most `most`.
     pub(super) fn limit(&self, most: Duration) -> Duration {
         match self.known {
             Some((smoothed, varies)) => LEAST.max(smoothed * 2 + varies * 4).min(most),
@@ -32,7 +32,8 @@ impl Patience {
         }
     }
 
-    /// When an answer is overdue, `least` at the soonest; `None` while nothing is known.
+    /// Returns the time after which an answer is overdue, at least `least`; `None` without
+    /// measurements.
     pub(super) fn overdue(&self, least: Duration) -> Option<Duration> {
         let (smoothed, varies) = self.known?;
         Some(least.max(smoothed + varies * 4))

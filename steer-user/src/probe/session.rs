@@ -1,4 +1,4 @@
-//! One way to ask, with the connection that it keeps.
+//! A probe method with its connection.
 
 use std::time::Duration;
 
@@ -18,7 +18,8 @@ pub(super) enum Session {
 }
 
 impl Session {
-    /// Begins. Only a beacon is connected to at once; the others are with their first probe.
+    /// Starts a session. Only a beacon is connected at once; other methods connect with their first
+    /// probe.
     pub(super) async fn open(
         target: &ProbeTarget,
         settings: &ProbeSettings,
@@ -34,10 +35,13 @@ impl Session {
                 let expected = Identity::new(IdentityKind::Beacon, region, name)
                     .map_err(|e| ProbeFailure::Local(e.to_string()))?;
                 let Some(tls) = &settings.tls else {
-                    return Err(ProbeFailure::Local("there are no certificates".to_owned()));
+                    return Err(ProbeFailure::Local(
+                        "no certificates are configured".to_owned(),
+                    ));
                 };
                 let timeout = settings.timeout;
-                // Never idle between two pings; what is lost is found by the pings.
+                // Pings are more frequent than this idle timeout, and they detect a lost
+                // connection.
                 let idle = Duration::from_secs(120).max(timeout.saturating_mul(4));
                 let link = Link::open(*address, expected, tls, timeout, idle).await?;
                 Ok(Self::Beacon(Box::new(link)))
@@ -52,7 +56,7 @@ impl Session {
         }
     }
 
-    /// One probe.
+    /// Sends one probe.
     pub(super) async fn ask(
         &mut self,
         limit: Duration,
@@ -65,7 +69,7 @@ impl Session {
         }
     }
 
-    /// Makes the connection anew.
+    /// Replaces the connection.
     pub(super) async fn renew(
         &mut self,
         target: &ProbeTarget,
@@ -79,8 +83,9 @@ impl Session {
         Ok(())
     }
 
-    /// Waits until the connection is lost, where that says something: a web server may close one
-    /// that has nothing to do. `None`, which comes only if the session `hastens`, is a reason to ask at once.
+    /// Waits until the connection is lost, for methods where that is meaningful: a web server may
+    /// close an idle one. `None`, returned only if the session `hastens`, is a reason to probe at
+    /// once.
     pub(super) async fn lost(&mut self, hastens: bool) -> Option<ProbeFailure> {
         match self {
             Self::Beacon(link) => link.lost(hastens).await,

@@ -1,8 +1,8 @@
-//! A connected UDP socket for QUIC that notices ICMP errors.
+//! A connected UDP socket for QUIC that reports ICMP errors.
 //!
-//! On a connected socket the kernel reports them only for packets of this very 4-tuple. Whoever guesses a port can
-//! forge them even so: they are a reason to ask at once, and never end a connection (RFC 9000 section 14.2.1, RFC 8085
-//! section 5.2).
+//! On a connected socket the kernel reports them only for packets of the same 4-tuple. An attacker
+//! who guesses the port can still forge them, so they are a reason to probe at once and never close
+//! a connection (RFC 9000 section 14.2.1, RFC 8085 section 5.2).
 
 use std::future::Future;
 use std::io::{self, ErrorKind, IoSliceMut};
@@ -18,10 +18,11 @@ use tokio::io::Interest;
 use tokio::net::UdpSocket;
 use tokio::sync::watch;
 
-/// How often a packet is sent that an error about an earlier one keeps back: the system tells of that one instead.
+/// Number of attempts to send a packet: the system may return an error about an earlier packet
+/// instead.
 const SEND_ATTEMPTS: u32 = 4;
 
-/// Counts how often the network has said that the peer can't be reached.
+/// Counter of errors from the network that the peer is unreachable.
 pub(super) type Unreachable = watch::Receiver<u64>;
 
 #[derive(Debug)]
@@ -31,7 +32,7 @@ struct Connected {
     unreachable: watch::Sender<u64>,
 }
 
-/// A socket to `peer` from a port of its own.
+/// Opens a socket to `peer` with a port of its own.
 pub(super) fn connect(peer: SocketAddr) -> io::Result<(Arc<dyn AsyncUdpSocket>, Unreachable)> {
     let any: SocketAddr = match peer {
         SocketAddr::V4(_) => (Ipv4Addr::UNSPECIFIED, 0).into(),
@@ -53,11 +54,11 @@ pub(super) fn connect(peer: SocketAddr) -> io::Result<(Arc<dyn AsyncUdpSocket>, 
     ))
 }
 
-/// Turns off what joins packets (UDP_GRO): replies come one by one, and quinn would keep a buffer of
-/// three megabytes for each socket.
+/// Disables UDP_GRO: replies arrive one by one, and quinn would keep a buffer of three megabytes
+/// for each socket.
 fn one_by_one(socket: &std::net::UdpSocket) -> io::Result<()> {
     let off: libc::c_int = 0;
-    // SAFETY: the option's value is an int, and its pointer and size are those of one.
+    // SAFETY: the value of the option is an int, and pointer and size match.
     let failed = unsafe {
         libc::setsockopt(
             socket.as_raw_fd(),
@@ -85,7 +86,7 @@ impl Connected {
     }
 }
 
-/// Whether an error of this kind is about the way to the peer and not about this machine.
+/// Returns whether an error of this kind concerns the path to the peer and not this machine.
 pub(super) fn is_unreachable(kind: ErrorKind) -> bool {
     matches!(
         kind,
@@ -116,7 +117,7 @@ impl AsyncUdpSocket for Connected {
                 sent => return sent,
             }
         }
-        // To QUIC it is one lost packet.
+        // For QUIC this is one lost packet.
         Ok(())
     }
 
@@ -156,7 +157,7 @@ impl AsyncUdpSocket for Connected {
     }
 }
 
-/// One task's wait for the socket to take another packet.
+/// Wait of one task until the socket can send again.
 struct Poller {
     socket: Arc<Connected>,
     waiting: Option<Pin<Box<dyn Future<Output = io::Result<()>> + Send + Sync>>>,

@@ -29,7 +29,7 @@ pub(super) struct Running {
 }
 
 impl Lab {
-    /// A CA with a node `n1` and a beacon `b1`, both in region `eu`.
+    /// Creates a CA with a node `n1` and a beacon `b1`, both in region `eu`.
     pub(super) fn new() -> Self {
         let lab = Self(tempfile::tempdir().unwrap());
         pki::init(lab.0.path()).unwrap();
@@ -130,7 +130,7 @@ async fn until(
     }
 }
 
-/// A beacon with valid certificates whose answer to each ping is what `answer` makes of it.
+/// Starts a beacon with valid certificates that answers each ping with the result of `answer`.
 fn rogue(config: &BeaconConfig, answer: impl Fn(u64) -> Vec<u8> + Send + 'static) -> SocketAddr {
     let mut server = crate::beacon::tls::server(config).unwrap();
     let mut transport = quinn::TransportConfig::default();
@@ -310,7 +310,7 @@ async fn a_beacon_that_stops_is_seen_at_once_and_found_again() {
     let lab = Lab::new();
     let mut config = lab.beacon("b1");
     let running = start(&config).await;
-    // Pings are too rare to be what notices.
+    // Pings are too rare to detect it.
     let rare = ProbeSettings {
         budget: pace(HOUR, HOUR),
         jitter: 0.0,
@@ -346,7 +346,7 @@ async fn a_beacon_that_dies_without_a_word_is_noticed_by_its_silence() {
     let killed = Instant::now();
     process.shutdown_background();
     let failure = until(&mut rx, Result::is_err).await.unwrap_err();
-    // The kernel says that its port is unreachable, as anybody might.
+    // The kernel reports an unreachable port, as an attacker could.
     assert_eq!(failure, ProbeFailure::Timeout);
     assert!(
         killed.elapsed() < Duration::from_secs(2),
@@ -410,7 +410,8 @@ async fn a_node_has_so_many_connections_and_the_oldest_makes_room() {
     let (mut first, mut second) = (lab.probe(running.address), lab.probe(running.address));
     next(&mut first).await.unwrap();
     next(&mut second).await.unwrap();
-    // Nobody goes on with these, as after a SIGKILL, and yet there is a place for one that is started anew.
+    // Nobody continues these connections, as after a SIGKILL, and yet there is room for a restarted
+    // node.
     next(&mut lab.probe(running.address)).await.unwrap();
     let failure = until(&mut first, Result::is_err).await.unwrap_err();
     assert!(matches!(failure, ProbeFailure::Refused(_)), "{failure}");
@@ -430,7 +431,7 @@ async fn a_budget_of_the_beacon_is_kept() {
     for _ in 0..3 {
         next(&mut rx).await.unwrap();
     }
-    // Three quarters of a second, less the jitter.
+    // Three quarters of a second, minus the jitter.
     assert!(
         begun.elapsed() >= Duration::from_millis(500),
         "{:?}",
@@ -438,7 +439,7 @@ async fn a_budget_of_the_beacon_is_kept() {
     );
 }
 
-/// Puts other files in the place of those of a lab, as a renewal does.
+/// Replaces the files of a lab, as a renewal does.
 fn rotate(lab: &Lab, from: &Lab, files: &[&str]) {
     for file in files {
         let new = lab.path(&format!("{file}.new"));
@@ -447,7 +448,7 @@ fn rotate(lab: &Lab, from: &Lab, files: &[&str]) {
     }
 }
 
-/// Asks by fresh connections until the answer is as wanted.
+/// Probes with fresh connections until the answer is as expected.
 async fn answers(address: SocketAddr, tls: &ProbeTls, wanted: bool) {
     let end = Instant::now() + Duration::from_secs(20);
     loop {
@@ -467,7 +468,7 @@ async fn a_beacon_takes_new_certificates_and_leaves_its_connections() {
     next(&mut open).await.unwrap();
     let old = lab.tls("n1");
 
-    // Half of a pair, or nothing that can be read, changes nothing.
+    // Half of a pair, or an unreadable file, changes nothing.
     rotate(&lab, &other, &["b1.pem"]);
     tokio::time::sleep(Duration::from_millis(100)).await;
     answers(running.address, &old, true).await;

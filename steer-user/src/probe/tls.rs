@@ -1,4 +1,4 @@
-//! TLS of the probing side: only the one beacon that is meant will do.
+//! TLS of the probing side, which accepts only the expected beacon.
 
 use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -18,7 +18,7 @@ use crate::pki::{
     self, Credentials, Fresh, Identity, IdentityKind, Marks, PkiError, follow, verify,
 };
 
-/// What a node shows to beacons and whom it trusts: read again when the files change.
+/// Certificate and trusted CA of a node, reloaded when the files change.
 #[derive(Clone, Debug)]
 pub struct ProbeTls {
     held: Arc<Fresh<Held>>,
@@ -40,7 +40,7 @@ impl Held {
     }
 }
 
-/// What the verifier found wrong: more than the TLS alert that comes out of quinn says.
+/// The verifier's error: more specific than the TLS alert that quinn reports.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Verdict(Arc<Mutex<Option<ProbeFailure>>>);
 
@@ -71,28 +71,29 @@ impl ProbeTls {
         })
     }
 
-    /// Takes new certificates as their files change, and on SIGHUP, for ever. Connections that there are
-    /// go on.
+    /// Reloads certificates when their files change, and on SIGHUP, forever. Open connections
+    /// continue.
     pub async fn follow(&self) {
         follow("probes", || self.held.refresh()).await;
     }
 
-    /// Looks whether the files have changed; true if what they say is used from now on.
+    /// Checks whether the files have changed; returns true if the new ones are used from now on.
     ///
     /// # Errors
-    /// If they cannot be used. Those of before are used on.
+    ///
+    /// Returns an error if they cannot be used. The previous ones stay in use.
     pub fn refresh(&self) -> Result<bool, PkiError> {
         self.held.refresh()
     }
 
-    /// The same without a certificate to show; no beacon takes it.
+    /// Removes the certificate; every beacon refuses such a client.
     #[cfg(test)]
     pub(crate) fn anonymous(mut self) -> Self {
         self.anonymous = true;
         self
     }
 
-    /// QUIC settings for one connection to `expected`.
+    /// Returns the QUIC settings of a connection to `expected`.
     pub(super) fn client(
         &self,
         expected: Identity,
@@ -101,7 +102,7 @@ impl ProbeTls {
     ) -> Result<quinn::ClientConfig, ProbeFailure> {
         let local = |e: &dyn std::fmt::Display| {
             ProbeFailure::Local(format!(
-                "TLS can't be set up: {e}; check this node's certificate"
+                "TLS cannot be set up: {e}; check this node's certificate"
             ))
         };
         let provider = Arc::new(ring::default_provider());
@@ -129,13 +130,13 @@ impl ProbeTls {
                 .map_err(|e| local(&e))?
         };
         tls.alpn_protocols = vec![ALPN.to_vec()];
-        // A resumed session checks no certificate; a full handshake is what is measured.
+        // A resumed session would check no certificate, and the measurement is of full handshakes.
         tls.resumption = Resumption::disabled();
         let crypto = QuicClientConfig::try_from(tls).map_err(|e| local(&e))?;
         let mut transport = quinn::TransportConfig::default();
         transport
             .initial_rtt(Duration::from_millis(100))
-            // For intervals that are longer than a beacon waits.
+            // Needed if the interval exceeds the idle timeout of a beacon.
             .keep_alive_interval(Some(Duration::from_secs(10)))
             .max_idle_timeout(Some(idle.try_into().map_err(|e| local(&e))?))
             .max_concurrent_bidi_streams(0_u8.into())
@@ -182,7 +183,7 @@ impl ServerCertVerifier for BeaconVerifier {
         }
         let wrong = match Identity::from_certificate(end_entity) {
             Ok(found) if found == self.expected => return Ok(ServerCertVerified::assertion()),
-            Ok(found) => format!("{} expected, {found} found", self.expected),
+            Ok(found) => format!("expected {}, found {found}", self.expected),
             Err(e) => format!("{} expected: {e}", self.expected),
         };
         self.verdict.set(ProbeFailure::Identity(wrong));

@@ -1,5 +1,5 @@
-//! Probes of backends without a beacon: TCP connections, and GETs over HTTP/1.1, TLS or QUIC, on a
-//! connection that is kept.
+//! Probes of backends without a beacon: TCP connections, and GETs over HTTP/1.1, TLS or QUIC on a
+//! persistent connection.
 
 use std::{
     io,
@@ -30,11 +30,11 @@ use super::{
 };
 use crate::domain::confirmation::Outcome;
 
-/// So much of an answer is read.
+/// Upper bound of the bytes read from an answer.
 const MAX_ANSWER: usize = 64 << 10;
 const AGENT: HeaderValue = HeaderValue::from_static("steer-probe");
 
-/// A TCP connection, and nothing else.
+/// Opens a TCP connection and closes it again.
 pub(super) async fn connect(address: SocketAddr, limit: Duration) -> Result<Sample, ProbeFailure> {
     let begun = Instant::now();
     let stream = tcp(address, limit).await?;
@@ -59,7 +59,7 @@ async fn tcp(address: SocketAddr, limit: Duration) -> Result<TcpStream, ProbeFai
         .map_err(|e| broken(&e))
 }
 
-/// What an error of a TCP connection amounts to.
+/// Converts an error of a TCP connection to a probe failure.
 fn broken(error: &io::Error) -> ProbeFailure {
     match error.kind() {
         io::ErrorKind::TimedOut => ProbeFailure::Timeout,
@@ -71,7 +71,7 @@ fn broken(error: &io::Error) -> ProbeFailure {
     }
 }
 
-/// Tries a TCP connection, to confirm or contradict what packets look like.
+/// Tries a TCP connection, to confirm or contradict what packets suggest.
 pub async fn confirm(address: SocketAddr, limit: Duration) -> Outcome {
     match tcp(address, limit).await {
         Ok(stream) => {
@@ -84,7 +84,7 @@ pub async fn confirm(address: SocketAddr, limit: Duration) -> Outcome {
     }
 }
 
-/// A place to GET from.
+/// Target of a GET.
 #[derive(Clone, Debug)]
 pub(super) struct Get {
     pub(super) over: Over,
@@ -93,7 +93,7 @@ pub(super) struct Get {
     pub(super) tls: WebTls,
 }
 
-/// Its connection, if there is one now.
+/// A GET prober with its current connection.
 pub(super) struct Getter {
     get: Get,
     open: Option<Connection>,
@@ -112,16 +112,16 @@ impl Getter {
         Self { get, open: None }
     }
 
-    /// The next GET begins with a fresh connection.
+    /// Makes the next GET use a fresh connection.
     pub(super) fn renew(&mut self) {
         self.open = None;
     }
 
-    /// One GET, on the connection that is there or on a fresh one.
+    /// Sends one GET on the current connection, or on a fresh one.
     pub(super) async fn ask(&mut self, limit: Duration) -> Result<Sample, ProbeFailure> {
         if let Some(held) = self.open.take().filter(|held| !held.is_closed()) {
             match self.exchange(held, limit, None).await {
-                // A server may close a connection that it has had enough of, at any time.
+                // A server may close a persistent connection at any time.
                 Err(ProbeFailure::Refused(_) | ProbeFailure::Malformed(_)) => {}
                 outcome => return outcome,
             }
@@ -164,7 +164,7 @@ impl Getter {
                 let stream = connected(*address).await?;
                 let connector = TlsConnector::from(tls.https());
                 let stream = connector.connect(name, stream).await;
-                // rustls' errors come wrapped in those of I/O.
+                // Errors of rustls are wrapped in I/O errors.
                 let stream = stream.map_err(|e| match e.get_ref() {
                     Some(inner) if inner.is::<rustls::Error>() => ProbeFailure::Tls(e.to_string()),
                     _ => broken(&e),
@@ -186,7 +186,7 @@ async fn open(
     let (send, driver) = http1::handshake(TokioIo::new(stream))
         .await
         .map_err(|e| ProbeFailure::Refused(e.to_string()))?;
-    // It ends with its sender, and reports to it.
+    // The task ends with its sender, and reports to it.
     tokio::spawn(async move { drop(driver.await) });
     Ok(Connection::Tcp(send))
 }
@@ -197,7 +197,7 @@ async fn quic(
     host: &str,
 ) -> Result<Connection, ProbeFailure> {
     let local = |e: &dyn std::fmt::Display| ProbeFailure::Local(format!("QUIC to {address}: {e}"));
-    // What the network says of the peer may be forged: an answer has its time.
+    // Errors from the network may be forged, so only the timeout counts.
     let (socket, _) = socket::connect(address).map_err(|e| broken(&e))?;
     let runtime = std::sync::Arc::new(TokioRuntime);
     let endpoint =
@@ -232,7 +232,7 @@ impl Connection {
             Ok(address) => format!("[{address}]:{}", get.address.port()),
             Err(_) => format!("{host}:{}", get.address.port()),
         };
-        // The path may have a secret in it.
+        // The path may contain a secret.
         let local = |e: &dyn std::fmt::Display| ProbeFailure::Local(format!("its path: {e}"));
         match self {
             Self::Tcp(send) => {

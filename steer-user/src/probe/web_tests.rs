@@ -1,4 +1,4 @@
-//! Probes of what is no beacon, over loopback.
+//! Probes of servers other than beacons, over loopback.
 
 use std::{
     net::{Ipv4Addr, SocketAddr},
@@ -24,7 +24,7 @@ use super::*;
 const LOOPBACK: SocketAddr = SocketAddr::new(std::net::IpAddr::V4(Ipv4Addr::LOCALHOST), 0);
 const HOUR: Duration = Duration::from_secs(3600);
 
-/// A server whose status can be set, and that counts its connections.
+/// A server with a settable status that counts its connections.
 struct Server {
     address: SocketAddr,
     status: Arc<AtomicU16>,

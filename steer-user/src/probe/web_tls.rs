@@ -1,5 +1,5 @@
-//! TLS of probes that are plain HTTP: by a CA and a name if the configuration says so, else any
-//! certificate will do, as what is asked is whether it serves.
+//! TLS of plain HTTP probes: checked against a CA and a name if configured. Otherwise any
+//! certificate is accepted, because the question is only whether the server works.
 
 use std::{path::Path, sync::Arc};
 
@@ -17,21 +17,22 @@ use rustls::{
 use super::ProbeFailure;
 use crate::pki::{self, PkiError};
 
-/// What plain HTTP probes take for a certificate.
+/// Certificates accepted by plain HTTP probes.
 #[derive(Clone, Debug)]
 pub struct WebTls {
     https: Arc<ClientConfig>,
     h3: Arc<ClientConfig>,
-    /// The name that certificates are checked for, and that is asked for.
+    /// Name that certificates are checked for, and sent in requests.
     name: Option<String>,
 }
 
 impl WebTls {
-    /// With the file of a CA certificates are checked, else not. `name` is asked for, and checked;
-    /// without one, the backend's address.
+    /// Creates the settings: with a CA file, certificates are checked. `name` is sent and checked;
+    /// without it, the backend's address.
     ///
     /// # Errors
-    /// If the CA can't be read.
+    ///
+    /// Returns an error if the CA cannot be read.
     pub fn new(ca: Option<&Path>, name: Option<String>) -> Result<Self, PkiError> {
         let provider = Arc::new(ring::default_provider());
         let verifier: Arc<dyn ServerCertVerifier> = match ca {
@@ -72,11 +73,11 @@ impl WebTls {
 
     pub(super) fn h3(&self) -> Result<quinn::ClientConfig, ProbeFailure> {
         let crypto = QuicClientConfig::try_from(self.h3.clone())
-            .map_err(|e| ProbeFailure::Local(format!("TLS can't be set up: {e}")))?;
+            .map_err(|e| ProbeFailure::Local(format!("TLS cannot be set up: {e}")))?;
         Ok(quinn::ClientConfig::new(Arc::new(crypto)))
     }
 
-    /// The host to ask for.
+    /// Returns the host to send in requests.
     pub(super) fn host(&self, address: std::net::IpAddr) -> String {
         match &self.name {
             Some(name) => name.clone(),
@@ -85,7 +86,7 @@ impl WebTls {
     }
 }
 
-/// Takes any certificate whose key the other side holds.
+/// A verifier that accepts any certificate whose key the peer holds.
 #[derive(Debug)]
 struct Anyone(Arc<CryptoProvider>);
 

@@ -10,9 +10,9 @@ use prost::Message;
 use super::orca::{BACKEND_UP, DRAINING, OrcaLoadReport, ReportError, TROUBLE, TROUBLE_FOR};
 use super::{HINT, HINT_FOR, NO_SIGNAL, NOTES, PROBE_BUDGET};
 
-/// Length of a ping, and of what precedes the report in a reply.
+/// Length of a ping, and of the header of a reply.
 pub const HEADER_LEN: usize = 16;
-/// No datagram is longer, whatever the path would take.
+/// Maximum length of a datagram, whatever the path allows.
 pub const MAX_DATAGRAM: usize = 1200;
 
 const MAGIC: [u8; 4] = *b"STPR";
@@ -20,27 +20,32 @@ const VERSION: u8 = 1;
 const PING: u8 = 1;
 const REPLY: u8 = 2;
 
-/// What is wrong with a datagram.
+/// Error for an invalid datagram.
 #[derive(Clone, Debug, PartialEq, thiserror::Error)]
 pub enum WireError {
-    /// Not as long as it must be.
-    #[error("datagram of {got} bytes where {want} belong; do both sides run the same version?")]
+    /// Wrong length.
+    #[error(
+        "datagram of {got} bytes instead of {want}; check that both sides run the same version"
+    )]
     Length {
-        /// What came.
+        /// Actual length.
         got: usize,
-        /// What should have come.
+        /// Expected length.
         want: usize,
     },
-    /// Longer than any may be.
+    /// Longer than the maximum.
     #[error("datagram of {0} bytes; {MAX_DATAGRAM} is the limit, report fewer metrics")]
     TooLong(usize),
     /// Not a datagram of this protocol, version and kind.
-    #[error("datagram starts with {0:02x?}, not with the header of steer-probe/1; check the peer")]
+    #[error(
+        "datagram starts with {:016x}, not with the header of steer-probe/1; check the peer",
+        u64::from_be_bytes(*.0)
+    )]
     Header([u8; 8]),
-    /// The report can't be decoded.
-    #[error("load report can't be decoded: {0}; do both sides run the same version?")]
+    /// The report cannot be decoded.
+    #[error("load report cannot be decoded: {0}; check that both sides run the same version")]
     Decode(#[from] prost::DecodeError),
-    /// The report has numbers that can't be.
+    /// The report contains impossible numbers.
     #[error(transparent)]
     Report(#[from] ReportError),
 }
@@ -67,7 +72,7 @@ fn split(datagram: &[u8], kind: u8) -> Result<(u64, &[u8]), WireError> {
     Ok((u64::from_be_bytes(*sequence), rest))
 }
 
-/// A ping.
+/// Encodes a ping.
 pub fn encode_ping(sequence: u64) -> Bytes {
     let mut out = BytesMut::with_capacity(HEADER_LEN);
     out.put_slice(&header(PING));
@@ -75,7 +80,7 @@ pub fn encode_ping(sequence: u64) -> Bytes {
     out.freeze()
 }
 
-/// The sequence number of a ping.
+/// Decodes the sequence number of a ping.
 pub fn decode_ping(datagram: &[u8]) -> Result<u64, WireError> {
     match split(datagram, PING)? {
         (sequence, []) => Ok(sequence),
@@ -86,10 +91,10 @@ pub fn decode_ping(datagram: &[u8]) -> Result<u64, WireError> {
     }
 }
 
-/// A reply of at most `limit` bytes (and never more than [`MAX_DATAGRAM`]).
+/// Encodes a reply of at most `limit` bytes (and never more than [`MAX_DATAGRAM`]).
 ///
-/// A report that is too long loses its maps, except what steering can't do without: whether the
-/// backend is down or drains, and why there is no load.
+/// A report that is too long loses its maps, except for entries that steering depends on: whether
+/// the backend is down or drains, and why there is no load.
 pub fn encode_reply(
     sequence: u64,
     report: &OrcaLoadReport,
@@ -133,7 +138,7 @@ fn assemble(sequence: u64, report: &OrcaLoadReport) -> Bytes {
     out.freeze()
 }
 
-/// The sequence number and the report of a reply; the report's numbers are valid.
+/// Decodes the sequence number and the report of a reply; the report's numbers are valid.
 pub fn decode_reply(datagram: &[u8]) -> Result<(u64, OrcaLoadReport), WireError> {
     if datagram.len() > MAX_DATAGRAM {
         return Err(WireError::TooLong(datagram.len()));

@@ -4,14 +4,17 @@ use std::{fmt, str::FromStr};
 
 use serde::{Deserialize, Serialize};
 
-/// Bytes that are written as hexadecimal digits.
+/// Bytes written as hexadecimal digits.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(try_from = "String", into = "String")]
 pub struct Hex(pub Vec<u8>);
 
-/// A text that is no pairs of hexadecimal digits.
+/// Error for a text that is not pairs of hexadecimal digits.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("{0:?} is not made of pairs of hexadecimal digits, like 0a1b2c3d")]
+#[error(
+    "\"{}\" is not made of pairs of hexadecimal digits, like 0a1b2c3d",
+    .0.escape_debug()
+)]
 pub struct NotHex(String);
 
 impl FromStr for Hex {
@@ -19,7 +22,7 @@ impl FromStr for Hex {
 
     fn from_str(text: &str) -> Result<Self, NotHex> {
         let bad = || NotHex(text.to_owned());
-        // Of a sign `from_str_radix` would make a number as well.
+        // `from_str_radix` would accept a sign as well.
         if !text.len().is_multiple_of(2) || !text.bytes().all(|b| b.is_ascii_hexdigit()) {
             return Err(bad());
         }

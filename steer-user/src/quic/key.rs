@@ -7,10 +7,10 @@ use std::{
 
 use super::Hex;
 
-/// Longest file that is read: a key, and whatever ends its line.
+/// Maximum size of a key file: a key and a line end.
 const MAX_FILE: u64 = 128;
 
-/// A key that cannot be read.
+/// Error of reading a key.
 #[derive(Debug, thiserror::Error)]
 pub enum CidKeyError {
     /// The file cannot be read.
@@ -18,22 +18,23 @@ pub enum CidKeyError {
         "{path}: the key of connection ids cannot be read: {source}; check `key_file` of [[quic]]"
     )]
     Unreadable {
-        /// The file.
+        /// Path of the file.
         path: PathBuf,
-        /// What the system said.
+        /// Error of the system.
         source: io::Error,
     },
-    /// The file holds something else.
+    /// The file contains something else.
     #[error(
         "{0}: not a key of connection ids; write 32 hexadecimal digits, as `openssl rand -hex 16` prints"
     )]
     Malformed(PathBuf),
 }
 
-/// Reads a key: 32 hexadecimal digits, and white space around them.
+/// Reads a key: 32 hexadecimal digits, optionally surrounded by white space.
 ///
 /// # Errors
-/// If there is no such file, or no key in it.
+///
+/// Returns an error if the file cannot be read, or contains no key.
 pub fn read_key(path: &Path) -> Result<[u8; 16], CidKeyError> {
     let unreadable = |source| CidKeyError::Unreadable {
         path: path.to_owned(),

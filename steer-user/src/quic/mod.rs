@@ -1,4 +1,4 @@
-//! For servers of QUIC behind steer: connection ids by which a node finds the server again when a
+//! Connection ids for QUIC servers behind steer: connection ids by which a node finds the server again when a
 //! client changes its address, as draft-ietf-quic-load-balancers-21 has them.
 //!
 //! `steer cid config` prints the [`CidConfig`] of a backend as JSON. A server that uses quinn hands it
@@ -31,22 +31,23 @@ use steer_common::cid::{self, Cid, Layout, LowBits, Server};
 pub use self::hex::{Hex, NotHex};
 pub use self::key::{CidKeyError, read_key};
 
-/// What a server has to know to make its connection ids.
+/// Parameters of a server's connection ids.
 #[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct CidConfig {
-    /// The first three bits, 0 to 6.
+    /// Config rotation: the first three bits, 0 to 6.
     pub rotation: u8,
-    /// The server id, 1 to 8 bytes.
+    /// Server id, 1 to 8 bytes.
     pub server_id: Hex,
-    /// Random bytes behind it: at least 4, and with the server id 19 at most.
+    /// Length of the random nonce after it: at least 4, and with the server id at most 19.
     pub nonce_length: usize,
-    /// Whether the last five bits of the first octet say the length of what follows, for hardware that
-    /// has to know; they are random otherwise.
+    /// Whether the last five bits of the first octet encode the remaining length, for hardware that
+    /// needs it; they are random otherwise.
     #[serde(default)]
     pub encode_length: bool,
-    /// The key of 16 bytes that server id and nonce are encrypted by; without it they are readable. Whoever has it can
-    /// read which server a connection id names: keep it as secret as the key of a certificate.
+    /// Key of 16 bytes that encrypts server id and nonce; without it they are readable. Anyone with
+    /// the key can read which server a connection id names: keep it as secret as the key of a
+    /// certificate.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub key: Option<Hex>,
 }
@@ -62,28 +63,29 @@ impl fmt::Debug for CidConfig {
     }
 }
 
-/// A configuration that connection ids cannot be made by.
+/// Error for a configuration that allows no connection ids.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum BadCidConfig {
-    /// Lengths or rotation are none that there can be.
+    /// The draft does not allow these lengths or this rotation.
     #[error(
-        "rotation {rotation} with a server id of {server_id} and a nonce of {nonce} bytes: the rotation has to be \
-         0 to 6, the server id 1 to 8 bytes long, the nonce 4 at least, both 19 at most"
+        "rotation {rotation} with a server id of {server_id} and a nonce of {nonce} bytes: the \
+         rotation must be 0 to 6, the server id 1 to 8 bytes long, the nonce at least 4, both \
+         together at most 19"
     )]
     Layout {
-        /// The first three bits.
+        /// Config rotation.
         rotation: u8,
         /// Length of the server id in bytes.
         server_id: usize,
         /// Length of the nonce in bytes.
         nonce: usize,
     },
-    /// The key has another length.
+    /// The key has the wrong length.
     #[error("a key of {0} bytes; AES-128 needs 16")]
     Key(usize),
 }
 
-/// Makes connection ids that a node finds this server by.
+/// Generator of connection ids by which a node finds this server.
 #[derive(Clone)]
 pub struct CidGenerator {
     server: Server,
@@ -104,10 +106,11 @@ impl fmt::Debug for CidGenerator {
 }
 
 impl CidGenerator {
-    /// A generator of connection ids for the server that the configuration names.
+    /// Creates a generator for the server that the configuration names.
     ///
     /// # Errors
-    /// If the draft allows no such connection ids.
+    ///
+    /// Returns an error if the draft allows no such connection ids.
     pub fn new(config: CidConfig) -> Result<Self, BadCidConfig> {
         let id = &config.server_id.0;
         let server = Server::new(config.rotation, id);
@@ -132,7 +135,7 @@ impl CidGenerator {
         }
     }
 
-    /// Has quinn replace connection ids after so long, as they should be once the server got another
+    /// Makes quinn replace connection ids after this time, needed when the server gets another
     /// configuration.
     #[must_use]
     pub fn with_lifetime(mut self, lifetime: Duration) -> Self {
@@ -140,7 +143,7 @@ impl CidGenerator {
         self
     }
 
-    /// A new connection id, with a random nonce.
+    /// Returns a new connection id with a random nonce.
     #[must_use]
     pub fn make(&self) -> Cid {
         let mut random = [0; cid::MAX_LEN];
@@ -164,8 +167,8 @@ impl ConnectionIdGenerator for CidGenerator {
         ConnectionId::new(self.make().bytes())
     }
 
-    // `validate` stays as it is: an id of another server, which a node hands on because that one has
-    // died, is to be answered with a stateless reset.
+    // `validate` stays as it is: an id of another server, forwarded because that server is down,
+    // needs a stateless reset.
 
     fn cid_len(&self) -> usize {
         self.layout.cid_len()

@@ -1,4 +1,4 @@
-//! The filter of logs, which can be changed while the process runs.
+//! The log filter, which can be changed at run time.
 
 use std::sync::{Mutex, OnceLock, PoisonError};
 
@@ -15,18 +15,18 @@ struct Filter {
 
 static FILTER: OnceLock<Filter> = OnceLock::new();
 
-/// Keeps what the filter is changed by.
+/// Stores the handle that changes the filter.
 pub(super) fn keep<S: 'static>(handle: reload::Handle<EnvFilter, S>, directives: String) {
     let filter = Filter {
         set: Box::new(move |filter| handle.reload(filter)),
         first: directives.clone(),
         now: Mutex::new(directives),
     };
-    // Logs are begun once; what comes later says so by itself.
+    // Logging starts once; a later attempt reports that by itself.
     let _ = FILTER.set(filter);
 }
 
-/// The filter's directives; empty before logs begin.
+/// Returns the directives of the filter; empty before logging starts.
 #[must_use]
 pub fn filter() -> String {
     let now = FILTER.get().map(|filter| &filter.now);
@@ -35,7 +35,7 @@ pub fn filter() -> String {
     })
 }
 
-/// Those that logs began with.
+/// Returns the directives at the start.
 #[must_use]
 pub fn first_filter() -> String {
     FILTER
@@ -43,13 +43,14 @@ pub fn first_filter() -> String {
         .map_or_else(String::new, |filter| filter.first.clone())
 }
 
-/// Logs by other directives from now on.
+/// Replaces the directives of the filter.
 ///
 /// # Errors
-/// If they are none, or logs have not begun.
+///
+/// Returns an error if they are invalid, or logging has not started.
 pub fn set_filter(directives: &str) -> Result<()> {
     let parsed = EnvFilter::try_new(directives)?;
-    let filter = FILTER.get().context("logs have not begun")?;
+    let filter = FILTER.get().context("logging has not started")?;
     (filter.set)(parsed)?;
     *filter.now.lock().unwrap_or_else(PoisonError::into_inner) = directives.to_owned();
     Ok(())

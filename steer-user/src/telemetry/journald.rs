@@ -1,5 +1,6 @@
-//! Log lines in the journal of systemd: each field is one of the entry (`STEER_BACKEND=`), and in its
-//! text too, so that `journalctl -u steer` says as much as a line on standard error.
+//! Log output to the systemd journal: each field becomes one of the entry (`STEER_BACKEND=`), and
+//! also appears in its text, so that `journalctl -u steer` shows as much as a line on standard
+//! error.
 
 use std::fmt::{Debug, Write as _};
 
@@ -10,7 +11,7 @@ use tracing::{
 };
 use tracing_subscriber::{Layer, layer::Context};
 
-/// Sends events to the journal.
+/// Layer that sends events to the journal.
 pub(super) struct Journal;
 
 impl<S: Subscriber> Layer<S> for Journal {
@@ -30,11 +31,11 @@ impl<S: Subscriber> Layer<S> for Journal {
     }
 }
 
-/// An event, taken apart.
+/// Fields of an event.
 #[derive(Debug, Default)]
 struct Entry {
     message: String,
-    /// As the journal calls them, with their values.
+    /// Fields by their journal names.
     fields: Vec<(String, String)>,
     rest: String,
 }

@@ -1,5 +1,5 @@
-//! What the daemon and the beacon log: structured lines on standard error, or in the journal of
-//! systemd; and what they tell the service manager.
+//! Logs of the daemon and the beacon: structured lines on standard error, or in the systemd
+//! journal; and notifications of the service manager.
 
 mod filter;
 mod journald;
@@ -16,18 +16,18 @@ use tracing_subscriber::{
 pub use self::filter::{filter, first_filter, set_filter};
 pub use self::supervisor::Supervisor;
 
-/// The variable that says what to log, as `tracing` filter directives.
+/// Environment variable with the log filter, as `tracing` directives.
 pub const LOG_VARIABLE: &str = "STEER_LOG";
 const DEFAULT_FILTER: &str = "info";
 
-/// How a line is written.
+/// Format of log lines.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum LogFormat {
-    /// For people; with fields of their own (`STEER_BACKEND=...`) where standard error leads to the
-    /// journal of systemd.
+    /// Text; with separate fields (`STEER_BACKEND=...`) if standard error leads to the systemd
+    /// journal.
     #[default]
     Text,
-    /// One JSON object a line.
+    /// One JSON object per line.
     Json,
 }
 
@@ -39,21 +39,24 @@ impl FromStr for LogFormat {
             "text" => Ok(Self::Text),
             "json" => Ok(Self::Json),
             _ => Err(anyhow!(
-                "log format {word:?} is unknown: write text or json"
+                "log format \"{}\" is unknown: write text or json",
+                word.escape_debug()
             )),
         }
     }
 }
 
-/// Sends logs to standard error, or the journal that it leads to, from now on. Call it once.
+/// Starts logging to standard error, or to the journal that it leads to. Call it once.
 ///
 /// # Errors
-/// If the variable [`LOG_VARIABLE`] doesn't parse, or logs go somewhere already.
+///
+/// Returns an error if the variable [`LOG_VARIABLE`] is invalid, or logging has started already.
 pub fn start(format: LogFormat) -> Result<()> {
     let directives = std::env::var(LOG_VARIABLE).unwrap_or_else(|_| DEFAULT_FILTER.to_owned());
     let filter = EnvFilter::try_new(&directives).with_context(|| {
         format!(
-            "{LOG_VARIABLE}={directives:?} is no log filter: write for example info,steer=debug"
+            "{LOG_VARIABLE}=\"{}\" is not a log filter: write for example info,steer=debug",
+            directives.escape_debug()
         )
     })?;
     if format == LogFormat::Text && connected_to_journal() {
@@ -63,7 +66,7 @@ pub fn start(format: LogFormat) -> Result<()> {
             .with(filter)
             .with(journald::Journal)
             .try_init()
-            .map_err(|e| anyhow!("logs can't be started: {e}"));
+            .map_err(|e| anyhow!("logging cannot be started: {e}"));
     }
     let builder = tracing_subscriber::fmt()
         .with_env_filter(filter)
@@ -82,5 +85,5 @@ pub fn start(format: LogFormat) -> Result<()> {
             builder.try_init()
         }
     }
-    .map_err(|e| anyhow!("logs can't be started: {e}"))
+    .map_err(|e| anyhow!("logging cannot be started: {e}"))
 }

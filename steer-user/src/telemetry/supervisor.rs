@@ -1,11 +1,11 @@
-//! What the service manager is told (sd_notify(3)). Without one, nothing is said.
+//! Notifications of the service manager (sd_notify(3)), if there is one.
 
 use std::time::Duration;
 
 use libsystemd::daemon::{NotifyState, notify, watchdog_enabled};
 use tracing::warn;
 
-/// The service manager that started this process, if one did and listens.
+/// Link to the service manager that started this process, if any.
 #[derive(Debug)]
 pub struct Supervisor {
     watchdog: bool,
@@ -13,8 +13,8 @@ pub struct Supervisor {
 }
 
 impl Supervisor {
-    /// The one that the environment names. `every` is how often [`Self::alive`] will be called; a
-    /// watchdog that is less patient than two of them is warned about.
+    /// Creates the link named by the environment. `every` is the interval of [`Self::alive`]; a
+    /// watchdog shorter than two intervals causes a warning.
     #[must_use]
     pub fn new(every: Duration) -> Self {
         let watchdog = watchdog_enabled(false);
@@ -22,9 +22,9 @@ impl Supervisor {
             && patience < 2 * every
         {
             warn!(
-                ?patience,
-                ?every,
-                "WatchdogSec= is too short: the daemon will be killed for nothing"
+                watchdog_s = patience.as_secs_f64(),
+                interval_s = every.as_secs_f64(),
+                "WatchdogSec= is too short: the service manager will kill the daemon without reason"
             );
         }
         Self {
@@ -33,13 +33,13 @@ impl Supervisor {
         }
     }
 
-    /// Says that the node steers, and how it is.
+    /// Notifies that the node is ready, with its status.
     pub fn ready(&mut self, status: String) {
         tell(&[NotifyState::Ready, NotifyState::Status(status.clone())]);
         self.last = status;
     }
 
-    /// Says that the loop goes round, and how the node is, if that changed.
+    /// Notifies that the loop is alive, with its status if changed.
     pub fn alive(&mut self, status: String) {
         if self.watchdog {
             tell(&[NotifyState::Watchdog]);
@@ -50,7 +50,7 @@ impl Supervisor {
         }
     }
 
-    /// Says that the end is near.
+    /// Notifies that the process is stopping.
     pub fn stopping(&mut self) {
         tell(&[
             NotifyState::Stopping,

@@ -1,4 +1,4 @@
-//! The page of metrics: what the loop counts, and what its status says.
+//! The page of metrics: counters of the loop, and its status.
 
 mod node;
 mod passive;
@@ -17,10 +17,11 @@ pub use self::read::{Family, Sample};
 use self::{node::Node, passive::Passive, process::Process};
 use crate::control::{MemberPassive, Meters, Status};
 
-/// The page in the text format of OpenMetrics 1.0.
+/// Returns the page in the text format of OpenMetrics 1.0.
 ///
 /// # Errors
-/// If a `String` takes no more.
+///
+/// Returns an error if writing to the `String` fails.
 pub(super) fn page(
     meters: &Meters,
     status: Status,
@@ -37,10 +38,11 @@ pub(super) fn page(
     Ok(page)
 }
 
-/// The families of the page, in its order.
+/// Returns the families of the page, in order.
 ///
 /// # Errors
-/// If a `String` takes no more.
+///
+/// Returns an error if writing to the `String` fails.
 pub fn families() -> Result<Vec<Family>, fmt::Error> {
     let page = page(&Meters::new(), Status::default(), Vec::new())?;
     Ok(read(&page))

@@ -1,4 +1,4 @@
-//! A question: a completion of one token on a connection of its own.
+//! Tiny completions: a completion of one token on a connection of its own.
 
 use std::time::Instant;
 
@@ -17,36 +17,36 @@ use super::{
     state::{State, Waiting},
 };
 
-/// An answer is no longer.
+/// Maximum length of an answer.
 const MAX_ANSWER: usize = 256 << 10;
-/// From one look at a question that waits to the next one, and at whether one is due.
+/// Interval between checks of a pending question, and of whether one is due.
 const TICK: Duration = Duration::from_millis(100);
 
 /// Outcome of a question.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Outcome {
-    /// An answer came.
+    /// The engine answered.
     Answered,
-    /// The engine lives, and has no room now.
+    /// The engine works, and is full.
     Full(String),
-    /// The engine lives: it refuses this question, or gets others' work done meanwhile.
+    /// The engine works: it refuses this question, or makes progress on other work meanwhile.
     Alive(String),
-    /// An error of the server, or a connection that fails.
+    /// A server error, or a failed connection.
     Failed(String),
-    /// No answer for as long as it may take, and longer than anything that was seen of the engine.
+    /// No answer within the timeout, which exceeds every recent answer of the engine.
     TimedOut(String),
-    /// Connections that are open are served, and new ones are not.
+    /// Open connections are served, and new ones are not.
     Unreached(String),
 }
 
 impl Outcome {
-    /// Returns whether the engine lives by it.
+    /// Returns whether it shows that the engine works.
     pub(super) fn is_life(&self) -> bool {
         matches!(self, Self::Answered | Self::Full(_) | Self::Alive(_))
     }
 }
 
-/// Asks whenever there is something to ask about.
+/// Asks a question whenever one is due.
 pub(super) async fn ask_when_due(config: EngineConfig, state: watch::Sender<State>) {
     let Some(completion) = config.profile.completion.clone() else {
         return;
@@ -94,13 +94,13 @@ pub(super) async fn ask_when_due(config: EngineConfig, state: watch::Sender<Stat
 
 fn log(engine: &str, outcome: &Outcome) {
     match outcome {
-        Outcome::Answered => tracing::info!(engine, "a tiny completion is answered"),
+        Outcome::Answered => tracing::info!(engine, "a tiny completion was answered"),
         Outcome::Full(reason) => tracing::info!(engine, reason, "the engine is full"),
         Outcome::Alive(reason) => {
             tracing::info!(
                 engine,
                 reason,
-                "a tiny completion is not answered, and the engine lives"
+                "a tiny completion was not answered, but the engine works"
             );
         }
         Outcome::Failed(reason) | Outcome::TimedOut(reason) | Outcome::Unreached(reason) => {
@@ -109,7 +109,7 @@ fn log(engine: &str, outcome: &Outcome) {
     }
 }
 
-/// Asks once, and waits for as long as `state` has it.
+/// Asks one question, with the timeout from `state`.
 async fn question(
     config: &EngineConfig,
     completion: &Completion,
@@ -128,7 +128,8 @@ async fn question(
         }
         let now = Instant::now();
         let waited = now.saturating_duration_since(asked);
-        // Without a first request that takes no work a connection that is served looks like one that is not.
+        // Without a first request that needs no work, a served connection looks like an unserved
+        // one.
         let is_reached = !is_greeted || reached.is_answered();
         let waiting = state.borrow().waiting(asked, is_reached, now);
         match waiting {
@@ -138,7 +139,10 @@ async fn question(
             }
             _ if reached.has_body() => return Outcome::Answered,
             Waiting::Working => {
-                let what = format!("it works, and has not answered within {}", seconds(waited));
+                let what = format!(
+                    "it works on other requests, and has not answered within {}",
+                    seconds(waited)
+                );
                 return Outcome::Alive(what);
             }
             Waiting::TimedOut => {
@@ -174,7 +178,7 @@ async fn ask(client: &mut Client, profile: &Profile, completion: &Completion) ->
     {
         return Outcome::Failed(format!("{path}: {error}"));
     }
-    // As it stands within a JSON string.
+    // The model name, escaped for a JSON string.
     let quoted = Value::String(model).to_string();
     let body = completion.body.replace("$MODEL", quoted.trim_matches('"'));
     match client.ask(&completion.path, Some(body), MAX_ANSWER).await {
@@ -184,26 +188,26 @@ async fn ask(client: &mut Client, profile: &Profile, completion: &Completion) ->
     }
 }
 
-/// Returns a path that any engine that takes connections answers at once. It tells one that takes none from one whose
-/// turn to generate has not come.
+/// Returns a path that every engine answers at once. It distinguishes an engine that serves no new
+/// connection from one that has not reached the question in its queue.
 fn greeting(profile: &Profile) -> Option<&str> {
     let health = profile.health.as_ref()?;
     (!health.generates).then_some(health.path.as_str())
 }
 
-/// Judges a body with a good status. Some engines put an error of theirs there.
+/// Judges the body of a successful answer, in which some engines report errors.
 fn read(path: &str, body: &[u8]) -> Outcome {
     if body.starts_with(b"data:") || body.starts_with(b"event:") {
         return Outcome::Answered;
     }
     let Ok(answer) = serde_json::from_slice::<Value>(body) else {
-        return Outcome::Alive(format!("{path}: what it answers is no JSON"));
+        return Outcome::Alive(format!("{path}: the answer is not JSON"));
     };
     let Some(error) = answer.get("error").filter(|error| !error.is_null()) else {
         return Outcome::Answered;
     };
     let code = error.get("code").and_then(Value::as_u64).unwrap_or(500);
-    let what = format!("{path}: an error with a good status, and code {code}");
+    let what = format!("{path}: an error with code {code}, despite a successful status");
     match code {
         500.. => Outcome::Failed(what),
         _ => Outcome::Alive(what),
@@ -215,8 +219,9 @@ fn first_model(body: &[u8], pointer: &str) -> Option<String> {
     list.pointer(pointer)?.as_str().map(str::to_owned)
 }
 
-/// Judges an answer with a status that is not good. Only an error of its own is a failure: who is refused for the
-/// question, the key or the model was heard, and who is told to come again meets an engine that is full.
+/// Judges an answer with an error status. Only a server error is a failure: refusal of the
+/// question, the key or the model shows that the engine works, and a request to retry later shows
+/// that it is full.
 fn judge(path: &str, answer: &Answer) -> Outcome {
     let status = answer.status;
     let what = format!("{path}: status {}", status.as_u16());

@@ -1,4 +1,4 @@
-//! A small HTTP client towards the engine: one connection, kept open, and bounded answers.
+//! A small HTTP client for the engine: one persistent connection, and bounded answers.
 
 use std::{
     net::SocketAddr,
@@ -18,14 +18,14 @@ use hyper::{
 use hyper_util::rt::TokioIo;
 use tokio::net::TcpStream;
 
-/// Why there is no answer.
+/// Reason for a missing answer.
 #[derive(Debug, thiserror::Error)]
 pub(super) enum HttpError {
     #[error("no connection: {0}")]
     Connect(std::io::Error),
     #[error("no answer: {0}")]
     Broken(hyper::Error),
-    #[error("the answer is cut off: {0}")]
+    #[error("the answer is incomplete: {0}")]
     Cut(hyper::Error),
     #[error("the answer has more than {0} bytes")]
     TooLong(usize),
@@ -34,15 +34,15 @@ pub(super) enum HttpError {
 /// An answer of the engine.
 #[derive(Clone, Debug)]
 pub(super) struct Answer {
-    /// Its status.
+    /// HTTP status.
     pub(super) status: StatusCode,
-    /// True if it says when to come again.
+    /// Whether the answer has a `Retry-After` header.
     pub(super) retry_after: bool,
-    /// Its body.
+    /// Body.
     pub(super) body: Bytes,
 }
 
-/// Progress of a client, for whoever watches it while it waits.
+/// Progress of a client, visible while it waits.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Reached {
     answered: Arc<AtomicBool>,
@@ -50,12 +50,12 @@ pub(super) struct Reached {
 }
 
 impl Reached {
-    /// Returns whether any request was answered, by a head at least.
+    /// Returns whether any request has received at least the head of an answer.
     pub(super) fn is_answered(&self) -> bool {
         self.answered.load(Ordering::Relaxed)
     }
 
-    /// Returns whether a part of the body of a good answer to the last request has come.
+    /// Returns whether a part of the body of a successful answer to the last request has arrived.
     pub(super) fn has_body(&self) -> bool {
         self.body.load(Ordering::Relaxed)
     }
@@ -70,7 +70,7 @@ pub(super) struct Client {
 }
 
 impl Client {
-    /// One that asks at `address`, with a bearer token if there is a key.
+    /// Creates a client for `address`, with a bearer token if there is a key.
     pub(super) fn new(address: SocketAddr, key: Option<HeaderValue>) -> Self {
         Self {
             address,
@@ -80,12 +80,13 @@ impl Client {
         }
     }
 
-    /// Says how far it has come, also while it waits.
+    /// Returns a handle of its progress, usable while it waits.
     pub(super) fn reached(&self) -> Reached {
         self.reached.clone()
     }
 
-    /// Posts `body` as JSON, or gets without one. If this is cancelled the next one connects anew.
+    /// Posts `body` as JSON, or sends a GET without one. After cancellation the next request uses a
+    /// new connection.
     pub(super) async fn ask(
         &mut self,
         path: &str,
@@ -95,7 +96,8 @@ impl Client {
         let held = self.open.take().filter(|sender| !sender.is_closed());
         if let Some(mut sender) = held {
             match self.send(&mut sender, path, body.clone(), limit).await {
-                // Closed in the meantime; that says nothing of the engine.
+                // The server closed the connection in the meantime, which says nothing about the
+                // engine.
                 Err(HttpError::Broken(e)) if e.is_canceled() || e.is_incomplete_message() => {}
                 answer => {
                     self.open = answer.is_ok().then_some(sender);
@@ -106,7 +108,7 @@ impl Client {
         let stream = TcpStream::connect(self.address).await;
         let io = TokioIo::new(stream.map_err(HttpError::Connect)?);
         let (mut sender, connection) = handshake(io).await.map_err(HttpError::Broken)?;
-        // It ends with its sender, and reports to it.
+        // The task ends with its sender, and reports to it.
         tokio::spawn(async move { drop(connection.await) });
         let answer = self.send(&mut sender, path, body, limit).await;
         self.open = answer.is_ok().then_some(sender);

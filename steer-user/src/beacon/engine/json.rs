@@ -1,4 +1,4 @@
-//! JSON documents of engines that have no page of metrics (Ollama's `/api/ps`), read as if they were series.
+//! JSON documents of engines without a page of metrics (Ollama's `/api/ps`), converted to series.
 
 use std::collections::BTreeMap;
 
@@ -6,16 +6,17 @@ use serde_json::Value;
 
 use super::page::{Page, Series};
 
-/// Values that are read. A document has a handful.
+/// Upper bound of values. A document has a handful.
 const MAX_SERIES: usize = 10_000;
-/// A document is no deeper.
+/// Maximum nesting depth of a document.
 const MAX_DEPTH: usize = 16;
 
-/// Reads a document: a number or truth value at `/a/b` is the series `a_b`. An array has its length as
-/// `a_length`, and the place of each element as label `index`.
+/// Parses a document: a number or boolean at `/a/b` becomes the series `a_b`. The length of an
+/// array becomes `a_length`, and the position of an element its label `index`.
 ///
 /// # Errors
-/// If it is no JSON.
+///
+/// Returns an error if it is not JSON.
 pub(super) fn parse(text: &str, wanted: impl Fn(&str) -> bool) -> Result<Page, serde_json::Error> {
     let document: Value = serde_json::from_str(text)?;
     let mut page = Page::default();

@@ -1,4 +1,4 @@
-//! How many requests an engine works on at once, where it says so in a document of its own.
+//! Maximum number of concurrent requests, from a document of the engine.
 
 use std::time::{Duration, Instant};
 
@@ -9,12 +9,12 @@ use tokio::time::timeout;
 
 use super::{http::Client, page::MAX_PAGE, profile::Limits};
 
-/// From an attempt that failed to the next one.
+/// Pause after a failed attempt.
 const AGAIN: Duration = Duration::from_secs(60);
-/// Longest wait for the document.
+/// Timeout of the request.
 const WAIT: Duration = Duration::from_secs(1);
 
-/// The capacity that an engine told; read once, and again after it began anew.
+/// Capacity reported by an engine; read once, and again after a restart.
 #[derive(Debug, Default)]
 pub(super) struct Capacity {
     told: Option<f64>,
@@ -22,12 +22,12 @@ pub(super) struct Capacity {
 }
 
 impl Capacity {
-    /// Forgets it: the engine began anew, and may have other settings.
+    /// Clears the capacity: a restarted engine may have other settings.
     pub(super) fn forget(&mut self) {
         *self = Self::default();
     }
 
-    /// Returns the capacity, and reads it first if it is not known.
+    /// Returns the capacity, and reads it first if unknown.
     pub(super) async fn get(
         &mut self,
         limits: &Limits,
@@ -59,7 +59,7 @@ async fn read(limits: &Limits, api: SocketAddr, key: Option<&HeaderValue>) -> Op
     None
 }
 
-/// The number at a JSON pointer, or the sum of those at one with a `*`.
+/// Returns the number at a JSON pointer, or the sum over a pointer with `*`.
 fn number(document: &Value, pointer: &str) -> Option<f64> {
     let number = match pointer.split_once("/*") {
         None => document.pointer(pointer)?.as_f64()?,

@@ -1,8 +1,10 @@
-//! The engine behind a beacon: its metrics are read by a profile, its progress is watched, and where something points
-//! to trouble it is asked for a tiny completion. Only that question makes a verdict.
+//! The engine behind a beacon: the beacon reads its metrics by a profile, watches its progress, and
+//! asks it for a tiny completion if there is a sign of trouble. Only that question leads to a
+//! verdict.
 //!
-//! `page` (or `json`) → `read` → `window` is what is read; `progress`, `question` and `state` say what it means. They
-//! are pure, and take the clock as an argument; this file, `readiness`, `limits` and `completion` do the waiting.
+//! `page` (or `json`) → `read` → `window` read the metrics; `progress`, `question` and `state`
+//! interpret them. They are pure, and get the time as an argument. This file, `readiness`, `limits`
+//! and `completion` do the waiting.
 
 mod completion;
 mod http;
@@ -46,17 +48,18 @@ use self::{
 };
 use crate::probe::{Load, NoSignal, Note, Trouble};
 
-/// Longest wait for a page. One that is slow says when it comes that the engine goes on.
+/// Timeout of a page. A slow page still shows that the engine works once it arrives.
 const PAGE_WAIT: Duration = Duration::from_secs(30);
-/// From one look to the next while the engine does not serve yet.
+/// Interval of checks while the engine is not ready.
 const LOADING_EVERY: Duration = Duration::from_millis(200);
-/// So many looks may fail before what was read counts as too old.
+/// Number of failed checks after which the last page is too old.
 const LOOKS: u32 = 5;
 
-/// What a page of metrics lacks of what a profile asks for, by the names of the profile's keys.
+/// Returns the keys of a profile for which a page has no metric.
 ///
 /// # Errors
-/// If it is no page of metrics.
+///
+/// Returns an error if it is not a page of metrics.
 pub fn missing(page: &str, profile: &Profile) -> anyhow::Result<Vec<&'static str>> {
     Ok(Reading::of(&parse(page, profile)?, profile).missing)
 }
@@ -68,33 +71,33 @@ fn parse(page: &str, profile: &Profile) -> anyhow::Result<Page> {
     })
 }
 
-/// How an engine is looked at.
+/// Parameters for watching an engine.
 #[derive(Clone, Debug)]
 pub struct EngineConfig {
-    /// What its metrics are called.
+    /// Names of its metrics.
     pub profile: Profile,
-    /// Where its page of metrics is.
+    /// Address of its page of metrics.
     pub metrics: SocketAddr,
-    /// Where it serves; completions are asked for there.
+    /// Address of its API, for completions.
     pub api: SocketAddr,
-    /// Its API key, sent as a bearer token.
+    /// API key, sent as a bearer token.
     pub key: Option<HeaderValue>,
-    /// From one look to the next.
+    /// Interval of checks.
     pub every: Duration,
-    /// Work without progress for so long means that it hangs, if it does not answer a question either. From half of
-    /// it on it is asked.
+    /// Time without progress after which an engine with work hangs, unless it answers a question.
+    /// Questions start after half of it.
     pub stall: Duration,
-    /// A page that takes longer makes it be asked.
+    /// Response time of the page after which a question is asked.
     pub silence: Duration,
-    /// Time between tiny completions while it is idle; without it, it is asked about nothing.
+    /// Interval of tiny completions while idle; `None` disables all questions.
     pub completion: Option<Duration>,
-    /// Requests that it works on at once, whatever it says itself.
+    /// Number of concurrent requests, overriding what the engine reports.
     pub capacity: Option<f64>,
-    /// Requests that may wait; without it, as many as it works on at once.
+    /// Number of requests that may wait; `None` means the number of concurrent ones.
     pub limit: Option<f64>,
 }
 
-/// The watch over an engine; ends when dropped.
+/// The watch over an engine, which ends when dropped.
 #[derive(Debug)]
 pub(super) struct Watch {
     state: watch::Sender<State>,
@@ -132,14 +135,14 @@ impl Watch {
         }
     }
 
-    /// The engine's part of the load.
+    /// Returns the engine's part of the load.
     pub(super) fn load(&self, now: Instant) -> Load {
         let state = self.state.borrow();
         let mut load = state.load(now);
         load.capacity = self.capacity.or(load.capacity);
         load.limit = self.limit.or(load.capacity);
         if let (None, Some(waiting)) = (load.limit, load.waiting) {
-            // Without a limit one that waits is too many, in each rank.
+            // Without a known limit, a single waiting request in each rank is too many.
             load.limit = Some((waiting / state.queueing_part()).max(1.0));
             if waiting > 0.0 {
                 load.notes.insert(0, Note::NoQueueLimit);
@@ -148,13 +151,13 @@ impl Watch {
         load
     }
 
-    /// What is wrong with the engine, and for how long.
+    /// Returns the trouble with the engine, and its duration.
     pub(super) fn trouble(&self, now: Instant) -> Option<(Trouble, Duration)> {
         self.state.borrow().trouble(now)
     }
 }
 
-/// Looks at the engine again and again.
+/// Checks the engine periodically.
 async fn look(config: EngineConfig, state: watch::Sender<State>) {
     let mut look = Look::new(&config);
     let mut said = String::new();
@@ -175,12 +178,12 @@ async fn look(config: EngineConfig, state: watch::Sender<State>) {
             Some((Trouble::Loading, _)) => config.every.min(LOADING_EVERY),
             _ => config.every,
         };
-        // One that is slow is not asked at once again.
+        // A slow engine gets a pause after each check.
         sleep(every.saturating_sub(begun.elapsed()).max(every / 10)).await;
     }
 }
 
-/// Everything that a look at an engine takes.
+/// State needed for a check of an engine.
 struct Look {
     client: Client,
     asker: Asker,
@@ -204,7 +207,7 @@ impl Look {
         }
     }
 
-    /// Looks once, and returns what is not as it should be, in words.
+    /// Runs one check, and returns complaints in words.
     async fn once(&mut self, config: &EngineConfig, state: &watch::Sender<State>) -> String {
         let profile = &config.profile;
         state.send_modify(|state| state.page_asked(Instant::now()));
@@ -220,7 +223,7 @@ impl Look {
         }
         let wakes = profile.sleep.as_ref().is_some_and(|sleep| sleep.wakes);
         if self.asker.is_asleep().await {
-            // Its page would wake it.
+            // Requesting its page would wake it.
             state.send_modify(|state| state.asleep(true, wakes, Instant::now()));
             return String::new();
         }
@@ -263,7 +266,7 @@ impl Look {
         }
     }
 
-    /// The engine began anew, or may have.
+    /// Handles a possible restart of the engine.
     fn restarted(&mut self) {
         self.capacity.forget();
         self.asker.restarted();
@@ -293,7 +296,7 @@ async fn fetch(client: &mut Client, profile: &Profile) -> Result<Reading, (NoSig
     Ok(Reading::of(&page, profile))
 }
 
-/// What of a page is not as the profile has it, in words.
+/// Returns in words the differences of a page from its profile.
 fn complaints(profile: &Profile, reading: &Reading) -> String {
     let mut words = Vec::new();
     if profile.names_load() && !reading.has_load() {
@@ -309,15 +312,18 @@ fn complaints(profile: &Profile, reading: &Reading) -> String {
             .map(ToString::to_string)
             .collect();
         words.push(format!(
-            "none of {} is there: was the engine upgraded, is it another one, or has it served \
-             nothing yet? A profile with other names can be given",
+            "the page has none of {}: the engine may have been upgraded, be another one, or have \
+             served nothing yet; use a profile with other names if needed",
             names.join(", ")
         ));
     } else if !reading.missing.is_empty() {
         words.push(format!("no signal of {}", reading.missing.join(", ")));
     }
     if !reading.refused.is_empty() {
-        words.push(format!("not believed: {}", reading.refused.join(", ")));
+        words.push(format!(
+            "ignored as implausible: {}",
+            reading.refused.join(", ")
+        ));
     }
     words.join("; ")
 }

@@ -1,62 +1,62 @@
-//! The text format of Prometheus (version 0.0.4), as far as a beacon needs it: bounded, strict, and
-//! only what a profile asks for is kept.
+//! Parser of the Prometheus text format (version 0.0.4) for beacons: bounded, strict, and limited
+//! to series that a profile asks for.
 
 use std::collections::BTreeMap;
 
-/// A page is no longer than that; vLLM's has about 100 KiB.
+/// Maximum size of a page; vLLM's has about 100 KiB.
 pub(super) const MAX_PAGE: usize = 4 << 20;
-/// Series that are kept. A histogram has about thirty for each model.
+/// Upper bound of the series kept. A histogram has about thirty for each model.
 const MAX_SERIES: usize = 20_000;
-/// No line is longer.
+/// Maximum length of a line.
 const MAX_LINE: usize = 16 << 10;
 const MAX_LABELS: usize = 64;
 
 /// One line of a page.
 #[derive(Clone, Debug, PartialEq)]
 pub(super) struct Series {
-    /// Its name.
+    /// Name.
     pub(super) name: String,
-    /// Its labels.
+    /// Labels.
     pub(super) labels: BTreeMap<String, String>,
-    /// Its value, which may be anything that a float can be.
+    /// Value, possibly not finite.
     pub(super) value: f64,
-    /// Smallest change that its digits can show where that is more than 1, else 0.
+    /// Smallest change that its digits can show if that is more than 1, else 0.
     pub(super) step: f64,
 }
 
-/// A page of metrics, as far as a profile asks for it.
+/// The parts of a page of metrics that a profile asks for.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub(super) struct Page {
-    /// The series that were asked for.
+    /// Requested series.
     pub(super) series: Vec<Series>,
-    /// Names that were asked for whose line is wrong, and what is wrong with it.
+    /// Requested names with an invalid line, and the error.
     pub(super) broken: Vec<(String, &'static str)>,
 }
 
-/// Why something is no page of metrics.
+/// Error for a text that is no page of metrics.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub(super) enum PageError {
-    /// Longer than any page.
+    /// Longer than the maximum.
     #[error("the page has more than {MAX_PAGE} bytes")]
     TooLong,
-    /// It ends within a line.
-    #[error("the page ends within a line: it was cut off")]
+    /// The page ends within a line.
+    #[error("the page ends within a line: it is incomplete")]
     Truncated,
-    /// More of what is asked for than any engine has.
+    /// More requested series than any engine has.
     #[error("the page has more than {MAX_SERIES} series of the profile")]
     TooMany,
-    /// A line is not of the format.
+    /// A line has an invalid format.
     #[error("line {line} of the page: {what}")]
     Line {
-        /// Its number, from 1.
+        /// Line number, from 1.
         line: usize,
-        /// What is wrong.
+        /// Description of the error.
         what: &'static str,
     },
 }
 
-/// Reads a page, and keeps the series whose name is `wanted`. A bad line spoils the signal that it belongs to and
-/// no other. With more bad lines than good ones it is no page.
+/// Parses a page, and keeps the series whose name is `wanted`. An invalid line spoils only the
+/// signal it belongs to. With more invalid lines than valid ones, the text is no page.
 pub(super) fn parse(page: &str, wanted: impl Fn(&str) -> bool) -> Result<Page, PageError> {
     if page.len() > MAX_PAGE {
         return Err(PageError::TooLong);
@@ -104,28 +104,26 @@ pub(super) fn parse(page: &str, wanted: impl Fn(&str) -> bool) -> Result<Page, P
     }
 }
 
-/// `name{label="value",...} value [timestamp]`.
+/// Parses `name{label="value",...} value [timestamp]`.
 fn series(line: &str, wanted: impl Fn(&str) -> bool) -> Result<Option<Series>, &'static str> {
-    let end = line
-        .find(|c: char| !is_name(c))
-        .ok_or("there is no value")?;
+    let end = line.find(|c: char| !is_name(c)).ok_or("it has no value")?;
     let (name, rest) = line.split_at(end);
     if !is_name_start(name) {
-        return Err("it begins with no name");
+        return Err("it does not start with a name");
     }
     let (labels, rest) = match rest.trim_start().strip_prefix('{') {
         Some(rest) => labels(rest)?,
         None => (BTreeMap::new(), rest),
     };
-    // Exemplars belong to OpenMetrics; some clients send them anyway.
+    // Exemplars belong to OpenMetrics, but some clients send them here as well.
     let rest = rest.split(" # ").next().unwrap_or(rest);
     let mut words = rest.split_whitespace();
-    let value = words.next().ok_or("there is no value")?;
+    let value = words.next().ok_or("it has no value")?;
     let step = step(value);
-    let value = number(value).ok_or("its value is no number")?;
+    let value = number(value).ok_or("its value is not a number")?;
     let timestamp = words.next();
     if timestamp.is_some_and(|t| t.parse::<f64>().is_err()) || words.next().is_some() {
-        return Err("there is something behind its value");
+        return Err("there is text after its value");
     }
     Ok(wanted(name).then(|| Series {
         name: name.to_owned(),
@@ -135,8 +133,9 @@ fn series(line: &str, wanted: impl Fn(&str) -> bool) -> Result<Option<Series>, &
     }))
 }
 
-/// Smallest change that a number shows that was printed with six digits, as C++ streams do: 1.23457e+06 stands
-/// for anything within 10. Longer numbers and smaller ones show each change by 1.
+/// Returns the smallest change that is visible in a number printed with six digits, as C++ streams
+/// do: 1.23457e+06 stands for anything within 10. Longer and smaller numbers show every change of
+/// 1.
 fn step(text: &str) -> f64 {
     const DIGITS: usize = 6;
     let Some((mantissa, exponent)) = text.split_once(['e', 'E']) else {
@@ -150,7 +149,7 @@ fn step(text: &str) -> f64 {
     10_f64.powi(exponent - 5)
 }
 
-/// Labels behind an opening brace, and what follows the closing one.
+/// Parses labels after an opening brace; also returns the rest after the closing one.
 fn labels(mut rest: &str) -> Result<(BTreeMap<String, String>, &str), &'static str> {
     let mut labels = BTreeMap::new();
     loop {
@@ -166,7 +165,7 @@ fn labels(mut rest: &str) -> Result<(BTreeMap<String, String>, &str), &'static s
         let behind = behind.trim_start().strip_prefix('"');
         let (value, behind) = quoted(behind.ok_or("a label's value is not quoted")?)?;
         if labels.insert(name.to_owned(), value).is_some() {
-            return Err("a label is there twice");
+            return Err("a label is repeated");
         }
         if labels.len() > MAX_LABELS {
             return Err("it has too many labels");
@@ -180,7 +179,7 @@ fn labels(mut rest: &str) -> Result<(BTreeMap<String, String>, &str), &'static s
     }
 }
 
-/// A text up to its closing quote, and what follows that.
+/// Parses a text up to its closing quote; also returns the rest after it.
 fn quoted(text: &str) -> Result<(String, &str), &'static str> {
     let mut value = String::new();
     let mut chars = text.char_indices();
@@ -203,7 +202,7 @@ fn number(text: &str) -> Option<f64> {
         "+Inf" | "Inf" => Some(f64::INFINITY),
         "-Inf" => Some(f64::NEG_INFINITY),
         "NaN" => Some(f64::NAN),
-        // What else Rust calls a number ("infinity", "nan") the format does not.
+        // Other numbers that Rust accepts ("infinity", "nan") are not in the format.
         _ if text.contains(|c: char| c.is_ascii_alphabetic() && !"eE".contains(c)) => None,
         _ => text.parse().ok(),
     }
@@ -288,7 +287,7 @@ mod tests {
             page.broken,
             [("b".to_owned(), "a label's value does not end")]
         );
-        // What is mostly something else is no page, even where a line looks like one.
+        // A text that is mostly something else is no page, even if one of its lines looks like one.
         let text = "<html>\nload 1\n<p>busy</p>\n";
         assert!(matches!(
             parse(text, |_| true),

@@ -1,11 +1,11 @@
-//! What a beacon knows of an engine: the names of its metrics, and how to ask it.
+//! Engine profiles: names of an engine's metrics, and the requests that check it.
 
 use std::{collections::BTreeMap, fmt, fs, io, path::Path, str::FromStr};
 
 use clap::ValueEnum;
 use serde::{Deserialize, Deserializer};
 
-/// An engine that steer knows.
+/// A known engine.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub enum Engine {
     /// vLLM.
@@ -29,7 +29,7 @@ pub enum Engine {
     Ollama,
     /// Hugging Face's Text Embeddings Inference.
     Tei,
-    /// Infinity, a server of embeddings.
+    /// Infinity, a server for embeddings.
     Infinity,
     /// OpenVINO Model Server.
     Openvino,
@@ -42,7 +42,7 @@ pub enum Engine {
 }
 
 impl Engine {
-    /// Its profile as it is written: a copy of it is where a custom one begins.
+    /// Returns its profile as text, which can be copied to start a custom one.
     #[must_use]
     pub fn text(self) -> &'static str {
         match self {
@@ -65,11 +65,12 @@ impl Engine {
     }
 }
 
-/// A profile. Of each signal's names the first one that a page has counts: the newest comes first.
+/// A profile. Of the names of each signal, the first one on the page is used; newer names come
+/// first.
 #[derive(Clone, Debug, PartialEq, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Profile {
-    /// What it is called in logs.
+    /// Name in logs.
     pub name: String,
     /// Path of the page of metrics.
     #[serde(default = "metrics")]
@@ -77,46 +78,46 @@ pub struct Profile {
     /// Format of that page.
     #[serde(default)]
     pub format: Format,
-    /// Requests that are worked on.
+    /// Requests being processed.
     #[serde(default)]
     pub running: Vec<Selector>,
-    /// Requests that wait.
+    /// Requests in the queue.
     #[serde(default)]
     pub waiting: Vec<Selector>,
-    /// Requests that it has, running or waiting, where it does not count those that run.
+    /// Requests in the engine, running or waiting, if it does not count the running ones.
     #[serde(default)]
     pub in_flight: Vec<Selector>,
-    /// Requests that can be worked on at once.
+    /// Maximum number of concurrent requests.
     #[serde(default)]
     pub capacity: Vec<Selector>,
-    /// Use of the KV cache, from 0 to 1.
+    /// Utilization of the KV cache, from 0 to 1.
     #[serde(default)]
     pub kv_use: Vec<Selector>,
-    /// Histograms of seconds to the first token.
+    /// Histograms of the time to the first token in seconds.
     #[serde(default)]
     pub first_token: Vec<Selector>,
-    /// Histograms of seconds between tokens.
+    /// Histograms of the time between tokens in seconds.
     #[serde(default)]
     pub inter_token: Vec<Selector>,
     /// Counters of generated tokens.
     #[serde(default)]
     pub tokens: Vec<Selector>,
-    /// Counters of prompts' tokens.
+    /// Counters of prompt tokens.
     #[serde(default)]
     pub prompt_tokens: Vec<Selector>,
-    /// Counters of requests that were set back.
+    /// Counters of preempted requests.
     #[serde(default)]
     pub preemptions: Vec<Selector>,
-    /// Whatever changes while the engine works; all of them that a page has count.
+    /// Series that change while the engine works; all of those on the page are used.
     #[serde(default)]
     pub progress: Vec<Selector>,
-    /// Where the engine says how many requests it works on at once, if no metric does.
+    /// Document with the number of concurrent requests, if no metric has it.
     pub limits: Option<Limits>,
-    /// Path at which it says whether it serves.
+    /// Path of the readiness check.
     pub health: Option<Health>,
-    /// Sign by which it says that it sleeps.
+    /// Sign that the engine sleeps.
     pub sleep: Option<Sleep>,
-    /// How it is asked for a tiny completion.
+    /// Request for a tiny completion.
     pub completion: Option<Completion>,
 }
 
@@ -127,7 +128,8 @@ pub enum Format {
     /// The text format of Prometheus.
     #[default]
     Prometheus,
-    /// JSON. A number at `/a/b` is the series `a_b`; the length of an array at `/a` is `a_length`.
+    /// JSON. A number at `/a/b` becomes the series `a_b`; the length of an array at `/a` becomes
+    /// `a_length`.
     Json,
 }
 
@@ -135,44 +137,46 @@ pub enum Format {
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Limits {
-    /// The document's path, or several; the first one that the engine has counts.
+    /// Paths of the document; the first one that the engine has is used.
     #[serde(deserialize_with = "one_or_many")]
     pub path: Vec<String>,
-    /// JSON pointer (RFC 6901) to the number of requests at once, or several; the first one that is there counts. `*`
-    /// stands for all elements of an array, which are summed.
+    /// JSON pointers (RFC 6901) to the number of concurrent requests; the first one that exists is
+    /// used. `*` stands for all elements of an array, which are summed.
     #[serde(deserialize_with = "one_or_many")]
     pub capacity: Vec<String>,
 }
 
-/// Path at which the engine says whether it serves.
+/// Path of the engine's readiness check.
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Health {
-    /// The path that is asked.
+    /// Path.
     pub path: String,
-    /// Statuses by which it says that it does not serve yet.
+    /// Statuses that mean not ready.
     #[serde(default = "unready")]
     pub unready: Vec<u16>,
-    /// True if an answer takes work of the model. Then it is asked only until the engine was ready once.
+    /// Whether an answer needs work of the model. Then it is requested only until the engine was
+    /// ready once.
     #[serde(default)]
     pub generates: bool,
 }
 
-/// Sign by which the engine says that it sleeps. A sleeping engine is asked for nothing.
+/// Sign that the engine sleeps. A sleeping engine gets no requests.
 #[derive(Clone, Debug, PartialEq, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Sleep {
-    /// A series of its page.
+    /// Series on its page.
     pub metric: Option<Selector>,
-    /// The value of that series while it sleeps.
+    /// Value of that series while it sleeps.
     #[serde(default)]
     pub value: f64,
-    /// Path of a JSON document instead, which is read before the page and does not wake the engine.
+    /// Alternatively, path of a JSON document, which is read before the page and does not wake the
+    /// engine.
     pub path: Option<String>,
-    /// JSON pointer to a truth value there.
+    /// JSON pointer to a boolean in it.
     #[serde(default)]
     pub pointer: String,
-    /// True if a request wakes it. If not it gets none.
+    /// Whether a request wakes it. Otherwise it gets no requests.
     pub wakes: bool,
 }
 
@@ -180,16 +184,16 @@ pub struct Sleep {
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Completion {
-    /// The path that it is posted to.
+    /// Path to post to.
     pub path: String,
-    /// The JSON that is posted; `$MODEL` stands for the model's name.
+    /// JSON body; `$MODEL` stands for the model name.
     pub body: String,
-    /// Path of a list of models; the first one is asked.
+    /// Path of a list of models; the first one is used.
     pub models: Option<String>,
-    /// JSON pointer to a model's name in that list.
+    /// JSON pointer to the name of a model in that list.
     #[serde(default = "model")]
     pub model: String,
-    /// True if it is asked now and then while nothing points to trouble, too.
+    /// Whether it is also requested now and then without a sign of trouble.
     #[serde(default = "yes")]
     pub idle: bool,
 }
@@ -223,15 +227,15 @@ fn one_or_many<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<String>
     })
 }
 
-/// Series of a page: `name`, `name{label="value"}`, and a factor if the unit is another one:
+/// Selector of series: `name`, `name{label="value"}`, optionally with a factor for another unit:
 /// `name * 0.001`.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Selector {
-    /// The name.
+    /// Name.
     pub name: String,
-    /// Labels that have to be so.
+    /// Required labels.
     pub labels: BTreeMap<String, String>,
-    /// What values are multiplied by.
+    /// Factor for the values.
     pub factor: f64,
 }
 
@@ -241,14 +245,15 @@ impl FromStr for Selector {
     fn from_str(text: &str) -> Result<Self, String> {
         let bad = || {
             format!(
-                "{text:?} selects nothing: write a name, `name{{label=\"value\"}}`, or `name * 0.001`"
+                "{text:?} is not a selector: write a name, `name{{label=\"value\"}}`, or `name * \
+                 0.001`"
             )
         };
         let (series, factor) = match text.rsplit_once(" * ") {
             Some((series, factor)) => (series, factor.parse().map_err(|_| bad())?),
             None => (text, 1.0),
         };
-        // A selector reads like a line of a page, less its value.
+        // A selector has the format of a line without its value.
         let page = format!("{} 0\n", series.trim());
         let parsed = super::page::parse(&page, |_| true).map_err(|_| bad())?;
         if !parsed.broken.is_empty() {
@@ -288,40 +293,42 @@ impl fmt::Display for Selector {
     }
 }
 
-/// Why a profile can't be used.
+/// Error of reading a profile.
 #[derive(Debug, thiserror::Error)]
 pub enum ProfileError {
-    /// The file can't be read.
+    /// The file cannot be read.
     #[error("engine profile {file}: {source}")]
     Read {
-        /// The file.
+        /// Path of the file.
         file: String,
-        /// What the system said.
+        /// Error of the system.
         source: io::Error,
     },
-    /// It isn't a profile.
+    /// The file is not a valid profile.
     #[error("engine profile {file}: {what}")]
     Invalid {
-        /// The file.
+        /// Path of the file.
         file: String,
-        /// What is wrong, and where.
+        /// Description of the error, with its position.
         what: String,
     },
 }
 
 impl Profile {
-    /// The profile of a known engine.
+    /// Returns the profile of a known engine.
     ///
     /// # Errors
-    /// Never, as tests check them all.
+    ///
+    /// Never fails; tests check all of them.
     pub fn of(engine: Engine) -> Result<Self, ProfileError> {
         Self::parse(engine.text(), &format!("{engine:?}"))
     }
 
-    /// Reads one from a file.
+    /// Reads a profile from a file.
     ///
     /// # Errors
-    /// If it is no profile, with the line.
+    ///
+    /// Returns an error with the line if the profile is invalid.
     pub fn load(path: &Path) -> Result<Self, ProfileError> {
         let file = path.display().to_string();
         let text = fs::read_to_string(path).map_err(|source| ProfileError::Read {
@@ -341,8 +348,8 @@ impl Profile {
             && profile.waiting.is_empty()
             && profile.in_flight.is_empty());
         if !has_work && profile.kv_use.is_empty() && profile.sleep.is_none() {
-            let what =
-                "it names no load; give `running`, `waiting`, `in_flight`, `kv_use` or `[sleep]`";
+            let what = "it has no metric for the load; give `running`, `waiting`, `in_flight`, `kv_use` \
+                 or `[sleep]`";
             return Err(invalid(what.to_owned()));
         }
         if let Some(sleep) = &profile.sleep
@@ -365,7 +372,7 @@ impl Profile {
             let body = completion.body.replace("$MODEL", "model");
             if let Err(error) = serde_json::from_str::<serde_json::Value>(&body) {
                 return Err(invalid(format!(
-                    "the completion's body is no JSON: {error}"
+                    "the completion's body is not JSON: {error}"
                 )));
             }
         }
@@ -374,20 +381,20 @@ impl Profile {
             .find(|p| p.parse::<hyper::Uri>().is_err() || !p.starts_with('/'))
         {
             return Err(invalid(format!(
-                "{path:?} is no path; write one like /metrics"
+                "{path:?} is not a path; write one like /metrics"
             )));
         }
         Ok(profile)
     }
 
-    /// Returns whether it has names for the load at all.
+    /// Returns whether it has any names for the load.
     #[must_use]
     pub fn names_load(&self) -> bool {
         let names = [&self.running, &self.waiting, &self.in_flight, &self.kv_use];
         names.iter().any(|list| !list.is_empty())
     }
 
-    /// Whether a page's series of that name is of any use.
+    /// Returns whether series of that name are used.
     #[must_use]
     pub fn wants(&self, name: &str) -> bool {
         let plain = self.plain();
@@ -449,9 +456,9 @@ mod tests {
     #[test]
     fn what_is_no_profile_is_refused_with_a_reason() {
         for (text, want) in [
-            ("name = \"x\"", "names no load"),
+            ("name = \"x\"", "no metric for the load"),
             ("name = \"x\"\nrunnin = []", "runnin"),
-            ("name = \"x\"\nrunning = [\"a b\"]", "selects nothing"),
+            ("name = \"x\"\nrunning = [\"a b\"]", "is not a selector"),
             (
                 "name = \"x\"\nkv_use = [\"a\"]\nprogress = [\"b\"]",
                 "while there is work",

@@ -1,4 +1,4 @@
-//! The watch over an engine that has work: something it counts has to change.
+//! Progress watch: while an engine has work, one of its counters must change.
 
 use std::{
     collections::BTreeMap,
@@ -7,44 +7,44 @@ use std::{
 
 use super::read::{Mark, Reading};
 
-/// A counter of few digits stands still only if it did so for as many times as long as it last took to change.
+/// Multiple of its last interval after which a counter with few digits counts as standing still.
 const COARSE_FACTOR: u32 = 4;
 
-/// Says for how long an engine with work made no progress.
+/// Time without progress of an engine with work.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Progress {
     marks: Vec<Watched>,
-    /// Time at which it last made progress, had no work, or began.
+    /// Time of the last progress, of the last idle page, or of the start.
     since: Option<Instant>,
-    /// Time of its last progress.
+    /// Time of the last progress.
     moved: Option<Instant>,
-    /// Whether it had work when it was last looked at.
+    /// Whether it had work on the last page.
     working: bool,
     ranks: BTreeMap<String, RankWatch>,
 }
 
-/// One thing that changes, and how often it did.
+/// A changing value, with the number of its changes.
 #[derive(Clone, Debug)]
 struct Watched {
     mark: Mark,
     moved: Option<Instant>,
-    /// From its last change but one to its last.
+    /// Time between its last two changes.
     interval: Option<Duration>,
 }
 
-/// One data-parallel rank.
+/// State of one data-parallel rank.
 #[derive(Clone, Copy, Debug)]
 struct RankWatch {
-    /// Time at which it last made progress, had no work, or began.
+    /// Time of its last progress, of its last idle page, or of the start.
     since: Instant,
-    /// Requests that waited for it then.
+    /// Length of its queue at that time.
     waiting_then: f64,
     waiting: f64,
     working: bool,
 }
 
 impl Progress {
-    /// Takes what was read. Where nothing that changes is on the page nothing can be watched.
+    /// Records a page. Without a changing value there is nothing to watch.
     pub(super) fn observe(&mut self, reading: &Reading, now: Instant) {
         let changed = self.update_marks(&reading.progress, now);
         let moved = !changed.is_empty();
@@ -59,12 +59,12 @@ impl Progress {
         self.update_ranks(reading, &changed, now);
     }
 
-    /// Takes the marks of a page, and returns the ranks of those that changed.
+    /// Records the values of a page, and returns the ranks of those that changed.
     fn update_marks(&mut self, marks: &[Mark], now: Instant) -> Vec<String> {
         let is_same = self.marks.len() == marks.len()
             && (self.marks.iter().zip(marks)).all(|(old, new)| old.mark.rank == new.rank);
         if !is_same {
-            // Series come with the first request of their kind. That is progress.
+            // Series appear with the first request of their kind, which is progress.
             let grown = !self.marks.is_empty() && !marks.is_empty();
             let moved = grown.then_some(now);
             let watched = |mark: &Mark| Watched {
@@ -113,8 +113,9 @@ impl Progress {
         }
     }
 
-    /// For how long it has had work and made no progress; zero if it has none, or if its counters could not show
-    /// any. Between two looks the time goes on: an engine that can't be read makes no progress that anybody sees.
+    /// Returns the time with work and without progress; zero if it has no work, or if its counters
+    /// could not show any progress. Between pages the time continues: an unreadable engine shows no
+    /// progress.
     #[must_use]
     pub(super) fn stalled(&self, now: Instant) -> Duration {
         if self.is_blind(now) {
@@ -130,7 +131,7 @@ impl Progress {
         }
     }
 
-    /// Returns whether it has work, and a counter has too few digits to show whether it does any.
+    /// Returns whether it has work, and a counter with too few digits to show progress.
     #[must_use]
     pub(super) fn is_blind(&self, now: Instant) -> bool {
         let still = self.standing_still(now);
@@ -140,7 +141,8 @@ impl Progress {
         !still.is_zero() && shows_nothing.any(|blind| blind)
     }
 
-    /// The ranks that have stood still for so long while their queues grew and another rank went on.
+    /// Returns the ranks that have stood still for this time while their queues grew and another
+    /// rank made progress.
     #[must_use]
     pub(super) fn stuck(&self, after: Duration, now: Instant) -> Vec<(&str, Duration)> {
         if !self.is_fresh(after, now) {
@@ -154,25 +156,25 @@ impl Progress {
         stuck.collect()
     }
 
-    /// Returns whether there is anything on its page that changes while it works.
+    /// Returns whether its page has any value that changes while it works.
     #[must_use]
     pub(super) fn is_watching(&self) -> bool {
         !self.marks.is_empty()
     }
 
-    /// Returns whether it had work when it was last looked at.
+    /// Returns whether it had work on the last page.
     #[must_use]
     pub(super) fn is_working(&self) -> bool {
         self.working
     }
 
-    /// Time of its last progress.
+    /// Returns the time of its last progress.
     #[must_use]
     pub(super) fn last_moved(&self) -> Option<Instant> {
         self.moved
     }
 
-    /// Returns whether it made progress within that time.
+    /// Returns whether it made progress within this time.
     #[must_use]
     pub(super) fn is_fresh(&self, within: Duration, now: Instant) -> bool {
         let moved = self.moved;
@@ -220,14 +222,14 @@ mod tests {
         progress.observe(&reading(Some(2.0), &[5.0, 1.0]), at(10));
         progress.observe(&reading(Some(2.0), &[5.0, 1.0]), at(12));
         assert_eq!(progress.stalled(at(12)), Duration::from_secs(2));
-        // One that goes on is enough; so is one that begins anew.
+        // One counter with progress is enough, and so is one that restarts.
         progress.observe(&reading(Some(2.0), &[5.0, 2.0]), at(13));
         assert_eq!(progress.stalled(at(13)), Duration::ZERO);
         assert!(progress.is_fresh(Duration::from_secs(2), at(14)));
         assert!(!progress.is_fresh(Duration::from_secs(2), at(15)));
         progress.observe(&reading(Some(2.0), &[0.0, 0.0]), at(14));
         assert_eq!(progress.stalled(at(20)), Duration::from_secs(6));
-        // It is done.
+        // The work is done.
         progress.observe(&reading(Some(0.0), &[0.0, 0.0]), at(21));
         assert_eq!(progress.stalled(at(30)), Duration::ZERO);
     }
@@ -262,7 +264,7 @@ mod tests {
         }
         assert_eq!(progress.stalled(at(100)), Duration::ZERO);
         assert!(progress.is_blind(at(100)));
-        // It is known by now to change every 12 s: four times that without a change is a stall.
+        // It is now known to change every 12 s: four times that without a change is a stall.
         progress.observe(&coarse(1_234_570.0), at(100));
         progress.observe(&coarse(1_234_580.0), at(112));
         assert_eq!(progress.stalled(at(159)), Duration::ZERO);
@@ -297,10 +299,11 @@ mod tests {
         let stuck = progress.stuck(after, at(29));
         assert_eq!(stuck, [("1", Duration::from_secs(29))]);
         assert_eq!(progress.stalled(at(29)), Duration::ZERO);
-        // It goes on.
+        // It makes progress.
         progress.observe(&ranks([30.0, 6.0], [0.0, 8.0]), at(30));
         assert!(progress.stuck(after, at(31)).is_empty());
-        // A rank with a long prompt and no queue is not, and neither is one of many that all stand still.
+        // A rank with a long prompt and no queue is not stuck, and neither is one of many that all
+        // stand still.
         let mut progress = Progress::default();
         for second in 0..30_u32 {
             let page = ranks([f64::from(second), 5.0], [0.0, 0.0]);

@@ -1,47 +1,47 @@
-//! When an engine is asked for a tiny completion.
+//! Schedule of tiny completions.
 
 use std::{
     collections::VecDeque,
     time::{Duration, Instant},
 };
 
-/// Questions in any minute, whatever there is to ask about.
+/// Upper bound of questions in any minute.
 const MAX_PER_MINUTE: usize = 12;
 const MINUTE: Duration = Duration::from_secs(60);
-/// After an answer to a question about a sign of trouble, the same sign is not asked about for so long; then for
-/// twice as long, and so on.
+/// Time for which a sign of trouble is ignored after a question about it was answered; doubled with
+/// each further one.
 const FIRST_QUIET: Duration = Duration::from_secs(10);
 const MAX_QUIET: Duration = Duration::from_secs(300);
-/// From a question that failed to the next one; then twice as long, and so on.
+/// Pause after a failed question; doubled with each further failure.
 const FIRST_RETRY: Duration = Duration::from_secs(2);
 const MAX_RETRY: Duration = Duration::from_secs(10);
 
-/// Reason to ask.
+/// Reason for a question.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Occasion {
     /// The last question failed.
     Failed,
-    /// There is a sign of trouble.
+    /// A sign of trouble exists.
     Hint,
-    /// Nobody knows whether it works: it is idle, or says too little.
+    /// Unknown whether the engine works: it is idle, or reports too little.
     Unknown,
-    /// Nothing: it makes progress, has work that it gets done, sleeps, or says itself that it does not serve.
+    /// No reason: the engine makes progress, sleeps, or reports that it is not ready.
     Nothing,
 }
 
-/// The questions so far, and when the next one is due.
+/// Questions so far, and the time of the next one.
 #[derive(Debug)]
 pub(super) struct Schedule {
-    /// Time between questions to an engine of which nothing is known; never without it.
+    /// Interval of questions to an engine in unknown state; `None` disables questions.
     idle_every: Option<Duration>,
     begun: Instant,
     recent: VecDeque<Instant>,
     answered: Option<Instant>,
-    /// Answers in a row while the sign of trouble stayed.
+    /// Consecutive answers while the sign of trouble stayed.
     quiet_steps: u32,
     failed: Option<Instant>,
     failures: u32,
-    /// From 0.9 to 1, drawn anew for each question, so that beacons do not ask in step.
+    /// Random factor from 0.9 to 1 for each question, so that beacons are not in lockstep.
     jitter: f64,
 }
 
@@ -59,7 +59,7 @@ impl Schedule {
         }
     }
 
-    /// Returns whether a question is due, and counts it if it is.
+    /// Returns whether a question is due, and counts it if so.
     pub(super) fn start(&mut self, occasion: Occasion, now: Instant, random: f64) -> bool {
         while (self.recent.front()).is_some_and(|at| since(*at, now) >= MINUTE) {
             self.recent.pop_front();
@@ -94,7 +94,8 @@ impl Schedule {
         doubled(FIRST_QUIET, self.quiet_steps, MAX_QUIET)
     }
 
-    /// Takes an answer. With `about_hint` the sign of trouble was answered, and counts for nothing for a while.
+    /// Records an answer. `about_hint` tells that it answered a sign of trouble, which is ignored
+    /// for a while.
     pub(super) fn answered(&mut self, about_hint: bool, now: Instant) {
         self.answered = Some(now);
         (self.failed, self.failures) = (None, 0);
@@ -103,19 +104,19 @@ impl Schedule {
         }
     }
 
-    /// Takes a failure.
+    /// Records a failure.
     pub(super) fn failed(&mut self, now: Instant) {
         self.failed = Some(now);
         self.failures += 1;
     }
 
-    /// The engine makes progress: the next sign of trouble is a new one.
+    /// Records progress of the engine: the next sign of trouble is a new one.
     pub(super) fn progressed(&mut self) {
         self.quiet_steps = 0;
         (self.failed, self.failures) = (None, 0);
     }
 
-    /// Returns until when a sign of trouble counts for nothing.
+    /// Returns the time until which a sign of trouble is ignored.
     pub(super) fn quiet_until(&self) -> Option<Instant> {
         let answered = self.answered.filter(|_| self.quiet_steps > 0);
         Some(answered? + self.quiet())
@@ -126,7 +127,7 @@ fn since(at: Instant, now: Instant) -> Duration {
     now.saturating_duration_since(at)
 }
 
-/// `first`, doubled with each step after the first one.
+/// Returns `first`, doubled with each step after the first one.
 fn doubled(first: Duration, steps: u32, most: Duration) -> Duration {
     let factor = 1_u32 << steps.saturating_sub(1).min(16);
     (first * factor).min(most)
@@ -136,7 +137,7 @@ fn doubled(first: Duration, steps: u32, most: Duration) -> Duration {
 mod tests {
     use super::*;
 
-    /// The seconds at which questions start, each answered or not at once.
+    /// Returns the seconds at which questions start, each answered at once or not.
     fn asked(occasion: Occasion, seconds: u64, answered: bool) -> Vec<u64> {
         let start = Instant::now();
         let mut schedule = Schedule::new(Some(Duration::from_secs(30)), start);
@@ -179,7 +180,7 @@ mod tests {
             }
         }
         assert_eq!(asked, [1002, 1006, 1014, 1024, 1034, 1044, 1054]);
-        // Even where every one is about a new sign there are no more than a dozen in a minute.
+        // Even if each question is about a new sign, there are at most twelve in a minute.
         let mut count = 0;
         for second in 2000..2060 {
             schedule.progressed();

@@ -1,12 +1,12 @@
-//! Series of several ranks: which of them see the same requests, and which of them see others.
+//! Aggregation over ranks, which either share requests or have their own.
 
 use std::collections::BTreeMap;
 
 use super::page::Series;
 
-/// Labels that tell data-parallel ranks apart: each has requests of its own.
+/// Labels of data-parallel ranks: each has requests of its own.
 const REPLICAS: [&str; 4] = ["engine", "dp_rank", "ReplicaId", "WorkerId"];
-/// Labels that tell the parts of one copy of the model apart: all of them work on the same requests.
+/// Labels of shards of one copy of the model: all of them work on the same requests.
 const SHARDS: [&str; 6] = [
     "tp_rank",
     "pp_rank",
@@ -18,18 +18,18 @@ const SHARDS: [&str; 6] = [
 /// Label whose empty value stands for the sum of all others (SGLang with priorities).
 const PRIORITY: &str = "priority";
 
-/// Labels that tell copies of a model apart, and their values.
+/// Labels that identify a copy of a model, with their values.
 type Labels<'a> = Vec<(&'a str, &'a str)>;
 
-/// Returns the name of the data-parallel rank that a series belongs to; empty if it names none.
+/// Returns the name of the data-parallel rank of a series; empty if it has none.
 #[must_use]
 pub(super) fn rank(series: &Series) -> String {
     let values = REPLICAS.iter().filter_map(|name| series.labels.get(*name));
     values.cloned().collect::<Vec<_>>().join("/")
 }
 
-/// Joins series of one signal into one value for each rank. Shards of one copy count once, by the largest of them;
-/// other labels (a model, a class) are summed, or averaged if `mean`.
+/// Combines the series of one signal into one value per rank. Shards of one copy count once, with
+/// their maximum; other labels (a model, a class) are summed, or averaged if `mean`.
 #[must_use]
 pub(super) fn by_rank<'a>(
     series: impl Iterator<Item = (&'a Series, f64)>,

@@ -1,4 +1,4 @@
-//! From a page of metrics to the signals of a profile.
+//! Extraction of a profile's signals from a page of metrics.
 
 use std::collections::BTreeMap;
 
@@ -8,45 +8,45 @@ use super::{
     ranks,
 };
 
-/// What one page says. What it doesn't say, or can't mean, is `None`.
+/// Signals of one page. A missing or implausible value is `None`.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub(super) struct Reading {
-    /// Requests that are worked on.
+    /// Requests being processed.
     pub(super) running: Option<f64>,
-    /// Requests that wait.
+    /// Requests in the queue.
     pub(super) waiting: Option<f64>,
-    /// Requests that can be worked on at once.
+    /// Maximum number of concurrent requests.
     pub(super) capacity: Option<f64>,
-    /// Use of the KV cache.
+    /// Utilization of the KV cache.
     pub(super) kv_use: Option<f64>,
-    /// Generated tokens since the engine began.
+    /// Tokens generated since the engine started.
     pub(super) tokens: Option<f64>,
-    /// Prompts' tokens since then.
+    /// Prompt tokens since then.
     pub(super) prompt_tokens: Option<f64>,
-    /// Requests set back since then.
+    /// Preemptions since then.
     pub(super) preemptions: Option<f64>,
-    /// Seconds to the first token since then.
+    /// Times to the first token since then, in seconds.
     pub(super) first_token: Option<Histogram>,
-    /// Seconds between tokens since then.
+    /// Times between tokens since then, in seconds.
     pub(super) inter_token: Option<Histogram>,
-    /// What changes while the engine works.
+    /// Values that change while the engine works.
     pub(super) progress: Vec<Mark>,
-    /// Its data-parallel ranks by name, if it names any.
+    /// Data-parallel ranks by name, if there are any.
     pub(super) ranks: BTreeMap<String, Rank>,
-    /// True if it sleeps, if it says so.
+    /// Whether it sleeps, if it reports that.
     pub(super) asleep: Option<bool>,
-    /// Signals that the profile has names for, none of which is on the page.
+    /// Signals in the profile for which the page has no series.
     pub(super) missing: Vec<&'static str>,
-    /// Values that can't be, with their series.
+    /// Implausible values with their series.
     pub(super) refused: Vec<String>,
 }
 
-/// Something that changes while the engine works.
+/// A value that changes while the engine works.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub(super) struct Mark {
-    /// The rank that it belongs to; empty if it names none.
+    /// Rank; empty if it has none.
     pub(super) rank: String,
-    /// Its value.
+    /// Value.
     pub(super) value: f64,
     /// Smallest change that its digits show, if that is more than 1.
     pub(super) step: f64,
@@ -55,43 +55,43 @@ pub(super) struct Mark {
 /// Load of one data-parallel rank.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub(super) struct Rank {
-    /// Requests that it works on.
+    /// Requests that it processes.
     pub(super) running: Option<f64>,
-    /// Requests that wait for it.
+    /// Requests in its queue.
     pub(super) waiting: Option<f64>,
-    /// Use of its KV cache.
+    /// Utilization of its KV cache.
     pub(super) kv_use: Option<f64>,
 }
 
 impl Rank {
-    /// Requests that it has.
+    /// Returns the number of its requests.
     pub(super) fn in_flight(&self) -> f64 {
         self.running.unwrap_or(0.0) + self.waiting.unwrap_or(0.0)
     }
 }
 
-/// A histogram, over all of its labels but `le`.
+/// A histogram over all labels except `le`.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub(super) struct Histogram {
-    /// Upper bounds, ascending, the last one infinite; and how many were up to there. Empty where
-    /// the engine has only sum and count.
+    /// Upper bounds in ascending order, the last one infinite, with cumulative counts. Empty if the
+    /// engine has only sum and count.
     pub(super) buckets: Vec<(f64, f64)>,
-    /// The sum of what was observed.
+    /// Sum of the samples.
     pub(super) sum: f64,
-    /// How often.
+    /// Number of samples.
     pub(super) count: f64,
 }
 
-/// Way in which the ranks of one signal become one value.
+/// Aggregation of a signal over ranks.
 #[derive(Clone, Copy, PartialEq)]
 enum Join {
     Sum,
-    /// Each rank has a cache of its own: the mean is how much of all is used.
+    /// Mean: each rank has a cache of its own, so the mean is the utilization of the whole.
     Mean,
 }
 
 impl Reading {
-    /// What a page says by a profile.
+    /// Extracts the signals of a page by a profile.
     #[must_use]
     pub(super) fn of(page: &Page, profile: &Profile) -> Self {
         let mut reading = Self::default();
@@ -132,13 +132,13 @@ impl Reading {
         reading
     }
 
-    /// Whether it says anything of the load.
+    /// Returns whether it has any part of the load.
     #[must_use]
     pub(super) fn has_load(&self) -> bool {
         self.running.is_some() || self.waiting.is_some() || self.kv_use.is_some()
     }
 
-    /// Requests in the engine, as far as it says.
+    /// Returns the number of requests in the engine, if known.
     #[must_use]
     pub(super) fn in_flight(&self) -> Option<f64> {
         match (self.running, self.waiting) {
@@ -154,7 +154,7 @@ impl Reading {
         )
     }
 
-    /// The values of a signal by rank, by the first of its names that the page has.
+    /// Returns the values of a signal by rank, from the first of its names on the page.
     fn ranks(
         &mut self,
         page: &Page,
@@ -185,7 +185,7 @@ impl Reading {
         None
     }
 
-    /// Returns whether a line of that name can't be read, and names it then.
+    /// Returns whether a line of that name is invalid, and reports it then.
     fn is_broken(&mut self, page: &Page, selector: &Selector, suffixes: &[&str]) -> bool {
         let is_of = |name: &str| {
             let suffix = name.strip_prefix(selector.name.as_str());
@@ -224,7 +224,7 @@ impl Reading {
     }
 }
 
-/// One value of those of all ranks.
+/// Combines the values of all ranks.
 fn joined(ranks: Option<&BTreeMap<String, f64>>, join: Join) -> Option<f64> {
     let ranks = ranks?;
     let sum: f64 = ranks.values().sum();
@@ -234,8 +234,9 @@ fn joined(ranks: Option<&BTreeMap<String, f64>>, join: Join) -> Option<f64> {
     })
 }
 
-/// Returns everything that changes while the engine works: counters, and the use of the KV cache, which grows while it reads a prompt.
-/// Each by itself: what one of them gains another one may lose.
+/// Returns all values that change while the engine works: counters, and the utilization of the KV
+/// cache, which grows while it reads a prompt. They stay separate, because one may lose what
+/// another gains.
 fn marks(page: &Page, profile: &Profile) -> Vec<Mark> {
     if profile.progress.is_empty() {
         return Vec::new();
@@ -273,7 +274,7 @@ fn histogram(series: &[Series], selector: &Selector) -> Result<Option<Histogram>
             continue;
         };
         if !(found.value.is_finite() && found.value >= 0.0) {
-            return Err("a value of it is no number of 0 or more");
+            return Err("a value of it is not a number of 0 or more");
         }
         match suffix {
             "_sum" => *sum.get_or_insert(0.0) += found.value * selector.factor,
@@ -282,10 +283,10 @@ fn histogram(series: &[Series], selector: &Selector) -> Result<Option<Histogram>
                 let bound = found.labels.get("le").ok_or("a bucket has no bound")?;
                 let bound: f64 = match bound.as_str() {
                     "+Inf" => f64::INFINITY,
-                    text => text.parse().map_err(|_| "a bound is no number")?,
+                    text => text.parse().map_err(|_| "a bound is not a number")?,
                 };
                 if bound.is_nan() {
-                    return Err("a bound is no number");
+                    return Err("a bound is not a number");
                 }
                 let bound = bound * selector.factor;
                 match buckets.iter_mut().find(|(b, _)| *b == bound) {
@@ -303,7 +304,7 @@ fn histogram(series: &[Series], selector: &Selector) -> Result<Option<Histogram>
     };
     buckets.sort_by(|a, b| a.0.total_cmp(&b.0));
     if buckets.windows(2).any(|pair| pair[1].1 < pair[0].1) {
-        return Err("a larger bucket has less in it");
+        return Err("a larger bucket has a smaller count");
     }
     if buckets.last().is_some_and(|(bound, _)| bound.is_finite()) {
         return Err("it has no last bucket");

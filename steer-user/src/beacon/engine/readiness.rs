@@ -1,4 +1,4 @@
-//! Whether an engine says that it serves: its health path, and whether it sleeps.
+//! Readiness reported by the engine: its health path, and whether it sleeps.
 
 use std::{net::SocketAddr, time::Duration};
 
@@ -12,28 +12,28 @@ use super::{
     profile::{Health, Sleep},
 };
 
-/// Longest wait for one answer. One that takes longer says nothing.
+/// Timeout of one answer; a later one is ignored.
 const WAIT: Duration = Duration::from_secs(2);
 
-/// The engine's own word about whether it serves.
+/// Readiness reported by the engine.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Readiness {
-    /// The engine serves.
+    /// The engine is ready.
     Ready,
-    /// The engine does not serve yet.
+    /// The engine is not ready yet.
     Loading,
-    /// No word of it.
+    /// The engine reports nothing.
     Unknown,
 }
 
-/// Asks an engine whether it serves.
+/// Client for an engine's readiness.
 #[derive(Debug)]
 pub(super) struct Asker {
     client: Client,
     health: Option<Health>,
     sleep: Option<Sleep>,
     was_ready: bool,
-    /// False once its document was seen not to say whether it sleeps, as that of older engines.
+    /// Whether its document has the sleep state; documents of older engines do not.
     tells_sleep: bool,
 }
 
@@ -53,13 +53,13 @@ impl Asker {
         }
     }
 
-    /// The engine began anew: whatever it said before counts no more.
+    /// Forgets earlier answers after a restart of the engine.
     pub(super) fn restarted(&mut self) {
         self.was_ready = false;
         self.tells_sleep = true;
     }
 
-    /// Asks its health path.
+    /// Requests its health path.
     pub(super) async fn readiness(&mut self) -> Readiness {
         let Some(health) = &self.health else {
             return Readiness::Unknown;
@@ -78,7 +78,7 @@ impl Asker {
         Readiness::Ready
     }
 
-    /// Returns whether it says in a document of its own that it sleeps.
+    /// Returns whether a document of the engine reports that it sleeps.
     pub(super) async fn is_asleep(&mut self) -> bool {
         let Some(Sleep {
             path: Some(path),

@@ -1,4 +1,4 @@
-//! What is known of an engine, and what that means at any time.
+//! State of an engine, and its interpretation at any time.
 
 use std::{
     collections::BTreeMap,
@@ -14,63 +14,63 @@ use super::{
 };
 use crate::probe::{Hint, Load, NoSignal, Note, Trouble};
 
-/// Weight of failures that makes a verdict: one completion may have met a restart. One that times out while there is
-/// a sign of trouble has all of it.
+/// Weight of failures that leads to a verdict: a single completion may have met a restart. A
+/// timeout with a sign of trouble has the full weight.
 const PROOF: u32 = 2;
-/// An engine that has nothing to do answers a tiny completion sooner; until then what it says of its load is not
-/// believed.
+/// Time within which an idle engine answers a tiny completion; after that, its reported load is not
+/// trusted until it answers.
 const PROMPT: Duration = Duration::from_secs(3);
-/// A tiny completion is waited for at least so long, unless no progress for less time counts as a stall.
+/// Minimum timeout of a tiny completion, unless a stall is configured to be shorter.
 const MIN_WAIT: Duration = Duration::from_secs(5);
 const MAX_WAIT: Duration = Duration::from_secs(120);
-/// Longest wait in multiples of the slowest recent answer.
+/// Timeout as a multiple of the slowest recent answer.
 const WAIT_FACTOR: f64 = 4.0;
-/// Factor by which a slow answer counts less a minute later.
+/// Factor by which the weight of a slow answer decreases per minute.
 const FORGET: f64 = 0.5;
-/// An answer by which the engine says that it is full counts for so long.
+/// Time for which an answer that the engine is full is valid.
 const FULL_FOR: Duration = Duration::from_secs(30);
-/// Changes on a page that a question alone may make before it is answered.
+/// Number of changes on a page that a single question may cause before it is answered.
 const OWN_MOVES: u32 = 2;
-/// A rank's cache is full from here on.
+/// Utilization from which a rank's cache is full.
 const FULL: f64 = 0.95;
 
-/// Times after which something is a sign of trouble, or old.
+/// Timeouts for signs of trouble and for stale signals.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Patience {
-    /// Work without progress for so long, and a question that is not answered either, are a stall. Half of it is a
-    /// sign of trouble.
+    /// Time without progress that, together with an unanswered question, is a stall. Half of it is
+    /// a sign of trouble.
     pub(super) stall: Duration,
-    /// A page that takes longer is a sign of trouble.
+    /// Response time of a page that is a sign of trouble.
     pub(super) silence: Duration,
-    /// Signals that are older are none.
+    /// Age from which signals are ignored.
     pub(super) stale: Duration,
 }
 
-/// State of a question that waits for its answer.
+/// State of a pending question.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Waiting {
-    /// Nothing yet.
+    /// Within the usual time.
     Usual,
-    /// Longer than an idle engine would need.
+    /// Later than an idle engine would answer.
     Overdue,
-    /// The engine gets other work done, and will not be asked for longer.
+    /// The engine makes progress on other work, so the wait ends.
     Working,
-    /// As long as there is time, and the engine got nothing done.
+    /// The timeout elapsed, and the engine made no progress.
     TimedOut,
-    /// The engine answers on open connections, and has answered nothing on the new one.
+    /// The engine serves open connections, but answered nothing on the new one.
     Unreached,
 }
 
-/// Questions that failed one after another.
+/// A series of failed questions.
 #[derive(Clone, Copy, Debug)]
 struct Failure {
     since: Instant,
     weight: u32,
-    /// Progress on open connections is no answer to this one.
+    /// Whether progress on open connections is no answer, because new connections are not served.
     unreached: bool,
 }
 
-/// Everything that is known of an engine.
+/// State of an engine.
 #[derive(Clone, Debug)]
 pub(super) struct State {
     patience: Patience,
@@ -81,16 +81,16 @@ pub(super) struct State {
     begun: Instant,
     why: NoSignal,
     progress: Progress,
-    /// Since when the page has been asked for in vain.
+    /// Time since which requests for the page have failed.
     unanswered: Option<Instant>,
     page_took: Duration,
-    /// The slowest answer of late, own or of clients, and when it was.
+    /// Slowest recent answer, own or of clients, and its time.
     slowest: Option<(Duration, Instant)>,
     asked: Option<Instant>,
     /// Changes on its page since then.
     moves: u32,
     ended: Option<Instant>,
-    /// Time of the last progress of others' work, if the schedule was not told yet.
+    /// Time of the last progress of other work, if not yet reported to the schedule.
     others_moved: Option<Instant>,
     quiet_until: Option<Instant>,
     overdue: bool,
@@ -101,7 +101,7 @@ pub(super) struct State {
 }
 
 impl State {
-    /// Nothing yet.
+    /// Creates the initial state.
     #[must_use]
     pub(super) fn new(patience: Patience, now: Instant) -> Self {
         Self {
@@ -129,23 +129,23 @@ impl State {
         }
     }
 
-    /// Records that its page is being asked for.
+    /// Records a request for its page.
     pub(super) fn page_asked(&mut self, now: Instant) {
         self.unanswered.get_or_insert(now);
     }
 
-    /// Records that it refused, or sent what is no page.
+    /// Records that it refused the request, or answered with something else.
     pub(super) fn unreadable(&mut self, why: NoSignal) {
         self.unanswered = None;
         self.why = why;
     }
 
-    /// Records that its page did not come for as long as one waits.
+    /// Records that its page did not arrive in time.
     pub(super) fn silent(&mut self) {
         self.why = NoSignal::Unreachable;
     }
 
-    /// Records whether it says that it serves. Returns whether that is new.
+    /// Records whether it reports to be ready. Returns whether that changed.
     pub(super) fn ready(&mut self, ready: bool, now: Instant) -> bool {
         let before = self.unready.is_some();
         match (ready, self.unready) {
@@ -156,7 +156,7 @@ impl State {
         before != self.unready.is_some()
     }
 
-    /// Records whether it says that it sleeps, and whether a request would wake it.
+    /// Records whether it sleeps, and whether a request would wake it.
     pub(super) fn asleep(&mut self, asleep: bool, wakes: bool, now: Instant) {
         self.asleep = asleep;
         let is_unready = matches!(self.unready, Some((Trouble::Asleep, _)));
@@ -179,7 +179,7 @@ impl State {
         }
     }
 
-    /// Records a page. `names_load` tells whether its profile has names for the load at all.
+    /// Records a page. `names_load` tells whether its profile has any names for the load.
     pub(super) fn reading(
         &mut self,
         window: &mut Window,
@@ -196,7 +196,7 @@ impl State {
             self.moves += 1;
             if !self.is_own(now) {
                 self.others_moved = Some(now);
-                // What gets done is a better answer, unless new connections are what fails.
+                // Progress is the better answer, unless it is new connections that fail.
                 self.failure = self.failure.filter(|failure| failure.unreached);
                 self.overdue = false;
             }
@@ -213,11 +213,11 @@ impl State {
             self.record_answer_time(Duration::from_secs_f64(seconds.clamp(0.0, 3600.0)), now);
         }
         self.read = Some(now);
-        // If it is not read again, that is why.
+        // If no page follows, this is the reason.
         self.why = NoSignal::Stale;
     }
 
-    /// Returns whether progress that is seen now may be that of a question, which is one token.
+    /// Returns whether progress seen now may be that of a question, which is one token.
     fn is_own(&self, now: Instant) -> bool {
         let lately = |at| now.saturating_duration_since(at) <= self.patience.stale;
         match self.asked {
@@ -230,19 +230,19 @@ impl State {
         self.slowest = Some((self.usual(now).unwrap_or_default().max(duration), now));
     }
 
-    /// Time that the slowest answer took, less of it the longer ago it was.
+    /// Returns the time of the slowest answer, reduced by its age.
     fn usual(&self, now: Instant) -> Option<Duration> {
         let (slowest, at) = self.slowest?;
         let minutes = now.saturating_duration_since(at).as_secs_f64() / 60.0;
         Some(slowest.mul_f64(FORGET.powf(minutes)))
     }
 
-    /// Returns whether others' work made progress that was not asked about yet.
+    /// Returns whether other work made progress since the last call.
     pub(super) fn take_progress(&mut self) -> bool {
         self.others_moved.take().is_some()
     }
 
-    /// Returns the reason to ask that there is.
+    /// Returns the current reason for a question.
     #[must_use]
     pub(super) fn occasion(&self, every: Duration, now: Instant) -> Occasion {
         let is_blind = self.progress.is_blind(now);
@@ -261,19 +261,20 @@ impl State {
         }
     }
 
-    /// Records that a question is on its way.
+    /// Records the start of a question.
     pub(super) fn question_started(&mut self, now: Instant) {
         self.asked = Some(now);
         self.moves = 0;
     }
 
-    /// Records that a question takes longer than an idle engine would need. Gauges that the engine writes when it works say
-    /// nothing of one that stands still before its first request. Returns whether that is new.
+    /// Records that a question takes longer than on an idle engine. Gauges that the engine updates
+    /// only while it works do not show that it stands still before its first request. Returns
+    /// whether that changed.
     pub(super) fn overdue(&mut self) -> bool {
         !std::mem::replace(&mut self.overdue, true)
     }
 
-    /// Records the outcome of a question; until `quiet_until` the sign that it was about counts for nothing.
+    /// Records the outcome of a question; until `quiet_until`, the sign it was about is ignored.
     pub(super) fn question_ended(
         &mut self,
         outcome: &Outcome,
@@ -306,8 +307,8 @@ impl State {
         });
     }
 
-    /// Judges a question of `asked` that still waits; `reached` says whether anything was answered on its
-    /// connection.
+    /// Judges a pending question sent at `asked`; `reached` tells whether anything was answered on
+    /// its connection.
     #[must_use]
     pub(super) fn waiting(&self, asked: Instant, reached: bool, now: Instant) -> Waiting {
         let stall = self.patience.stall;
@@ -319,16 +320,16 @@ impl State {
         let bound = bound.min(MAX_WAIT);
         let is_read = self.read.is_some_and(|read| read > asked);
         let is_idle = self.load.in_flight == Some(0.0) && self.unanswered_for(now) < stall / 2;
-        // How long the engine has to be without progress, and the question without an answer.
+        // Required times without progress of the engine and without an answer.
         let (longest, still_for) = if !self.progress.is_watching() || self.progress.is_blind(now) {
             (bound.max(stall * 3), Duration::ZERO)
         } else if is_idle {
             (bound.max(stall / 2), stall / 2)
         } else if !reached && !is_read {
-            // Neither its page comes, nor anything at all on a new connection.
+            // Neither its page arrives, nor any byte on a new connection.
             (bound, stall / 2)
         } else if reached && !is_read {
-            // It may be one long step of the engine, which answers neither page nor question meanwhile.
+            // It may be one long step of the engine, which blocks both page and question.
             (bound, stall * 2)
         } else {
             (bound, stall)
@@ -351,7 +352,7 @@ impl State {
         self.unanswered.map(since).unwrap_or_default()
     }
 
-    /// The sign of trouble that there is, whether a question about it was answered or not.
+    /// Returns the current sign of trouble, whether or not a question about it was answered.
     fn sign(&self, now: Instant) -> Option<(Hint, Duration)> {
         let stalled = self.progress.stalled(now);
         if stalled >= self.patience.stall / 2 {
@@ -369,13 +370,13 @@ impl State {
         self.progress.stuck(self.patience.stall / 2, now)
     }
 
-    /// The ranks that stand still, by name.
+    /// Returns the names of ranks that stand still.
     pub(super) fn stuck_ranks(&self, now: Instant) -> String {
         let names: Vec<&str> = self.stuck(now).into_iter().map(|(name, _)| name).collect();
         names.join(", ")
     }
 
-    /// The sign of trouble as it may be told now, and since when.
+    /// Returns the sign of trouble to report now, and its start.
     fn hint(&self, now: Instant) -> Option<(Hint, f64)> {
         if self.unready.is_some() || self.asleep {
             return None;
@@ -405,7 +406,7 @@ impl State {
         there.map(|(note, _)| note).collect()
     }
 
-    /// The load as it may be told now. What is too old is left out, and why it is.
+    /// Returns the load to report now. Stale parts are omitted, with the reason.
     #[must_use]
     pub(super) fn load(&self, now: Instant) -> Load {
         let since = self.read.unwrap_or(self.begun);
@@ -426,7 +427,7 @@ impl State {
         load
     }
 
-    /// The load that was read, less the capacity of ranks that stand still.
+    /// Returns the last known load, minus the capacity of ranks that stand still.
     fn known_load(&self, now: Instant) -> Load {
         let mut load = self.load.clone();
         let stuck = self.stuck(now);
@@ -445,7 +446,7 @@ impl State {
         load
     }
 
-    /// Which part of the ranks has requests that wait, from 0 to 1; 1 if there are no ranks.
+    /// Returns the share of ranks with a queue, from 0 to 1; 1 without ranks.
     #[must_use]
     pub(super) fn queueing_part(&self) -> f64 {
         if self.ranks.is_empty() {
@@ -456,7 +457,8 @@ impl State {
         queueing as f64 / self.ranks.len() as f64
     }
 
-    /// Returns the trouble that the engine is in, and for how long: by its own word, or by questions.
+    /// Returns the engine's trouble and its duration: as the engine reports it, or as questions
+    /// show it.
     #[must_use]
     pub(super) fn trouble(&self, now: Instant) -> Option<(Trouble, Duration)> {
         let since = |at| now.saturating_duration_since(at);

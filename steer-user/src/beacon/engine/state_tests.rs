@@ -1,4 +1,4 @@
-//! What an engine's pages and answers come to, by a clock of the tests' own.
+//! Conclusions from an engine's pages and answers, with a simulated clock.
 
 use super::*;
 use crate::beacon::engine::{
@@ -18,9 +18,9 @@ const TICK: Duration = Duration::from_millis(100);
 /// Reply to a question.
 #[derive(Clone)]
 enum Reply {
-    /// This, after so many seconds.
+    /// An outcome after a number of seconds.
     After(f64, Outcome),
-    /// Nothing; the first byte of an answer on its connection came, or not.
+    /// No answer; the first byte on its connection arrived, or did not.
     Never { reached: bool },
 }
 
@@ -39,7 +39,7 @@ struct Bench {
     pending: Option<(Instant, Occasion)>,
     /// Seconds at which it was asked.
     asked: Vec<f64>,
-    /// Seconds at which the verdict changed, and what it is since then.
+    /// Seconds at which the verdict changed, with the new verdict.
     verdicts: Vec<(f64, Option<Trouble>)>,
 }
 
@@ -63,7 +63,7 @@ impl Bench {
         (self.now - self.start).as_secs_f64()
     }
 
-    /// Runs until that second. `page` is the page of a second, if it comes then.
+    /// Runs until a second. `page` returns the page of a second, if it arrives then.
     fn run(
         &mut self,
         until: f64,
@@ -156,14 +156,14 @@ fn vllm(running: u32, waiting: u32, kv: f64, tokens: u32) -> Option<String> {
 
 #[test]
 fn gauges_that_stay_are_asked_about_and_never_a_verdict() {
-    // Whatever they stay at: nobody works, and the gauges say otherwise for ten minutes.
+    // Whatever the stuck value: nothing runs, and the gauges claim otherwise for ten minutes.
     for (running, waiting, kv) in [(3, 0, 0.02), (106, 15, 0.904), (0, 1, 0.0), (1, 0, 1.0)] {
         let mut bench = Bench::new(Engine::Vllm);
         let page = |second: u32| vllm(running, waiting, kv, second.min(5) * 100);
         bench.run(600.0, page, |_| answered(0.06));
         assert_eq!(bench.verdicts, [], "{running} {waiting}");
         assert_eq!(bench.load().running, Some(f64::from(running)));
-        // From half of a stall on, and then less and less often.
+        // From half of a stall on, at increasing intervals.
         let first = bench.asked[0];
         assert!((14.9..16.0).contains(&first), "{:?}", bench.asked);
         let gaps: Vec<f64> = bench
@@ -182,7 +182,7 @@ fn gauges_that_stay_are_asked_about_and_never_a_verdict() {
 
 #[test]
 fn what_a_question_itself_gets_done_is_no_new_sign() {
-    // Each question is counted by the engine as a token.
+    // The engine counts each question as a token.
     let mut bench = Bench::new(Engine::Vllm);
     let asked = std::cell::RefCell::new(0_u32);
     let page = |_| vllm(3, 0, 0.02, 500 + *asked.borrow());
@@ -206,9 +206,9 @@ fn an_engine_that_hangs_with_work_is_found_by_its_question() {
         bench.run(120.0, page, |_| Reply::Never { reached });
         let (at, verdict) = bench.verdicts[0];
         assert_eq!(verdict, Some(Trouble::NoCompletion));
-        // 20 s after its last progress, which nobody has to wait for longer.
+        // 20 s after its last progress; nobody has to wait for longer.
         assert!((49.0..52.0).contains(&at), "{at} {reached}");
-        // It goes on, and has not come to the question yet.
+        // It makes progress, and has not reached the question yet.
         let page = |second: u32| vllm(2, 0, 0.5, 1500 + second * 50);
         bench.run(140.0, page, |_| Reply::Never { reached: true });
         assert_eq!(bench.verdicts.last().unwrap().1, None);
@@ -237,7 +237,7 @@ fn an_engine_that_is_stopped_as_a_whole_is_found_as_well() {
 #[test]
 fn a_long_prompt_that_fills_the_cache_is_progress() {
     let mut bench = Bench::new(Engine::Vllm);
-    // One alone, for two minutes, and no token meanwhile.
+    // A single request for two minutes, without a token meanwhile.
     let page = |second: u32| match second {
         0..2 => vllm(0, 0, 0.0, 5000),
         2..122 => vllm(1, 0, f64::from(second) / 200.0, 5000),
@@ -246,7 +246,7 @@ fn a_long_prompt_that_fills_the_cache_is_progress() {
     bench.run(121.0, page, |_| Reply::Never { reached: true });
     assert_eq!((&bench.verdicts[..], bench.hint()), (&[][..], None));
     assert_eq!(bench.asked, [0.0; 0]);
-    // One that shows nothing at all, and answers when it is done: in time, if that is usual there.
+    // An engine that shows nothing and answers when it is done: in time, if that is usual for it.
     let mut bench = Bench::new(Engine::Vllm);
     let page = |second: u32| match second {
         0..50 => vllm(1, 0, 0.1, second * 9),
@@ -266,7 +266,7 @@ fn a_slow_page_is_no_verdict_and_an_old_load_no_load() {
     let fast = |second: u32| vllm(30, 0, 0.5, second * 1000);
     bench.run(10.0, fast, |_| answered(0.06));
     assert_eq!(bench.load().running, Some(30.0));
-    // From now on each page takes 8 s, for two minutes; clients are answered all the time.
+    // From now on each page takes 8 s, for two minutes; clients are answered throughout.
     let slow = |second: u32| fast(second).filter(|_| second.is_multiple_of(8));
     bench.run(13.9, slow, |_| answered(0.06));
     assert_eq!(
@@ -296,7 +296,7 @@ fn an_idle_engine_has_to_fail_twice() {
         (&bench.asked[..], bench.verdicts.len()),
         (&[30.0, 32.1][..], 0)
     );
-    // Its gauges say idle, whatever arrives: an answer that does not come, twice, is the only thing that tells.
+    // Its gauges say idle, whatever arrives: only the two missing answers show the trouble.
     bench.run(130.0, page, |_| Reply::Never { reached: true });
     let (at, verdict) = bench.verdicts[0];
     assert_eq!(verdict, Some(Trouble::NoCompletion));
@@ -338,7 +338,7 @@ fn one_slot_that_works_for_minutes_keeps_a_question_waiting() {
     bench.run(300.0, page, |_| Reply::Never { reached: true });
     assert_eq!(bench.verdicts, []);
     assert!(!bench.asked.is_empty());
-    // Counters of six digits hide what it does; the question tells.
+    // Counters of six digits hide its progress; the question shows it.
     let mut bench = Bench::new(Engine::LlamaCpp);
     let page = |_| {
         let page = "llamacpp:requests_processing 1\nllamacpp:requests_deferred 0\n";
@@ -423,7 +423,7 @@ fn what_cannot_be_read_any_more_is_old_and_then_unknown_but_never_idle() {
     assert_eq!(state.trouble(later), None);
 }
 
-/// Eight ranks, of which one has a full cache and a queue, and gets done what `tokens` says.
+/// Returns a page of eight ranks: one has a full cache and a queue, and `tokens` as its progress.
 fn ranks(second: u32, tokens: u32) -> Option<String> {
     let mut page = String::new();
     for rank in 0..8 {
@@ -478,7 +478,7 @@ fn a_restart_amid_a_question_is_no_verdict() {
         20..25 => None,
         _ => vllm(0, 0, 0.0, 0),
     };
-    // The connection breaks with the engine; it answers once it is back.
+    // The connection breaks with the engine, which answers once it is back.
     bench.run(100.0, page, |at| match at {
         ..15.0 => Reply::After(10.0, Outcome::Failed("no answer: closed".to_owned())),
         _ => answered(0.1),

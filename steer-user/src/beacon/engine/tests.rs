@@ -1,4 +1,4 @@
-//! Pages of all engines, and in `tests/` an engine that is made up over real sockets.
+//! Pages of all engines; `tests/` has a fake engine over real sockets.
 
 mod fake;
 mod watch;
@@ -19,7 +19,7 @@ struct Case {
     capacity: Option<f64>,
     kv_use: Option<f64>,
     tokens: Option<f64>,
-    /// Means: seconds to the first token, and between tokens.
+    /// Means in seconds: time to the first token, and between tokens.
     seconds: (Option<f64>, Option<f64>),
     missing: &'static [&'static str],
 }
@@ -294,8 +294,8 @@ fn all_that_the_profile_reads_is_on_a_real_page_of_vllm() {
     let got = read(Engine::Vllm, page!("vllm-0.32.txt"));
     assert_eq!(got.prompt_tokens, Some(873.0));
     assert_eq!(got.preemptions, Some(2.0));
-    // Tokens, prompts' tokens and steps; then requests that ended, by reason: of these `length` only.
-    // The use of the cache is one of them: it grows while a prompt is read.
+    // Tokens, prompt tokens and steps; then finished requests by reason: of these only `length`.
+    // The utilization of the cache is one of them, because it grows while a prompt is read.
     let mut progress: Vec<f64> = got.progress.iter().map(|mark| mark.value).collect();
     progress.sort_by(f64::total_cmp);
     let want = [
@@ -334,7 +334,7 @@ fn a_page_of_another_engine_says_nothing() {
             assert_eq!(got.has_load(), engine == case.engine);
             let profile = Profile::of(engine).unwrap();
             let complaint = complaints(&profile, &got);
-            let renamed = complaint.contains("was the engine upgraded");
+            let renamed = complaint.contains("may have been upgraded");
             assert_eq!(renamed, engine != case.engine, "{complaint}");
         }
     }

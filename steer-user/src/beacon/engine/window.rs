@@ -1,4 +1,4 @@
-//! What happened of late, by the differences of an engine's counters.
+//! Recent rates and quantiles, from differences of an engine's counters.
 
 use std::{
     collections::VecDeque,
@@ -8,26 +8,26 @@ use std::{
 use super::read::{Histogram, Reading};
 use crate::probe::Load;
 
-/// How far "of late" goes back.
+/// Length of the window.
 const LATE: Duration = Duration::from_secs(10);
 
-/// The readings of late.
+/// Readings in the window.
 #[derive(Debug, Default)]
 pub(super) struct Window {
     readings: VecDeque<(Instant, Reading)>,
-    /// How often the engine began anew.
+    /// Number of restarts of the engine.
     restarts: u32,
 }
 
 impl Window {
-    /// How often a counter went back, which it does only when the engine begins anew.
+    /// Returns how often a counter decreased, which happens only at a restart of the engine.
     pub(super) fn restarts(&self) -> u32 {
         self.restarts
     }
 
-    /// Takes the newest reading, and says what the load is, and within how many seconds 99 of 100 requests had their
-    /// first token. Rates and quantiles are of what was
-    /// counted between two readings of the same run of the engine; where nothing was, there are none.
+    /// Records a reading, and returns the load and the 99th percentile of the time to the first
+    /// token in seconds. Rates and quantiles cover the samples between two readings of the same run
+    /// of the engine; without samples there are none.
     pub(super) fn take(&mut self, now: Instant, reading: Reading) -> (Load, Option<f64>) {
         let mut slowest = None;
         if let Some((_, last)) = self.readings.back()
@@ -36,7 +36,7 @@ impl Window {
             self.readings.clear();
             self.restarts = self.restarts.wrapping_add(1);
         }
-        // One that is older than the window stays: the window reaches back to it.
+        // One reading older than the window stays, so that the window is covered.
         while self.readings.len() > 1 && now.saturating_duration_since(self.readings[1].0) >= LATE {
             self.readings.pop_front();
         }
@@ -74,7 +74,7 @@ impl Window {
     }
 }
 
-/// Whether a counter went back, which it does only when the engine begins anew.
+/// Returns whether a counter decreased, which happens only at a restart of the engine.
 fn restarted(old: &Reading, new: &Reading) -> bool {
     let less =
         |old: Option<f64>, new: Option<f64>| matches!((old, new), (Some(o), Some(n)) if n < o);
@@ -93,7 +93,7 @@ fn late(new: &Option<Histogram>, old: &Option<Histogram>) -> Option<Histogram> {
     late_of(new.as_ref()?, old.as_ref()?)
 }
 
-/// What was observed since `old`; `None` if that can't be, because one of them is of another run.
+/// Returns the samples since `old`; `None` if the two are of different runs.
 fn late_of(new: &Histogram, old: &Histogram) -> Option<Histogram> {
     let same = new.buckets.len() == old.buckets.len();
     let mut buckets = Vec::with_capacity(new.buckets.len());
@@ -111,14 +111,14 @@ fn late_of(new: &Histogram, old: &Histogram) -> Option<Histogram> {
 }
 
 impl Histogram {
-    /// The mean of what was observed; none of nothing.
+    /// Returns the mean of the samples, if there are any.
     #[must_use]
     pub(super) fn mean(&self) -> Option<f64> {
         (self.count > 0.0).then(|| self.sum / self.count)
     }
 
-    /// The value that a share of what was observed is below, as Prometheus' `histogram_quantile`
-    /// has it: linear within a bucket, and of the last one its lower bound.
+    /// Returns a quantile like Prometheus' `histogram_quantile`: linear within a bucket, and for
+    /// the last bucket its lower bound.
     #[must_use]
     pub(super) fn quantile(&self, share: f64) -> Option<f64> {
         let total = self.buckets.last()?.1;
@@ -182,12 +182,12 @@ mod tests {
             reading(1100.0, histogram([92.0, 110.0, 110.0], 58.0)),
         );
         assert_eq!(load.tokens_per_second, Some(50.0));
-        // Two up to 0.1 and eight from there to 1; the fifth is three eighths into those.
+        // Two samples up to 0.1 and eight from there to 1; the fifth is three eighths into those.
         let p50 = load.first_token_p50.unwrap();
         assert!((p50 - (0.1 + 0.9 * 3.0 / 8.0)).abs() < 1e-9, "{p50}");
         assert_eq!(load.first_token_mean, Some(0.8));
 
-        // What is older than the window does not count any more.
+        // Samples older than the window no longer count.
         for seconds in [5, 11, 13, 22] {
             window.take(
                 at(seconds),

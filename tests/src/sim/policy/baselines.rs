@@ -1,5 +1,5 @@
-//! What others do. Each knows which servers answer a plain health page, by the same rise and fall as
-//! ours; none sees that a server hangs that answers it.
+//! Policies of other load balancers. Each knows which servers answer a plain health page, with the
+//! same rise and fall as ours; none detects a hung server that answers it.
 
 use std::time::{Duration, Instant};
 
@@ -12,7 +12,7 @@ use steer_user::domain::{
 
 use super::{Policy, Probed, Site};
 
-/// What all of them see.
+/// Information available to all of them.
 struct View {
     services: Vec<Vec<usize>>,
     health: Vec<Health>,
@@ -52,7 +52,7 @@ impl View {
     }
 }
 
-/// What differs between policies that look at all servers for each flow.
+/// Implements the differences between policies that look at all servers for each flow.
 macro_rules! policy {
     ($name:ident, $pick:expr, $ended:expr) => {
         impl Policy for $name {
@@ -99,7 +99,7 @@ pub struct StaticMaglev {
 }
 
 impl StaticMaglev {
-    /// For a site.
+    /// Creates the policy for a site.
     #[must_use]
     pub fn new(site: &Site) -> Self {
         Self {
@@ -155,14 +155,14 @@ impl Policy for StaticMaglev {
     fn tick(&mut self, _: Duration) {}
 }
 
-/// Of two servers at random the one with fewer of this node's flows (Mitzenmacher, 2001).
+/// The less loaded of two random servers, by this node's flows (Mitzenmacher, 2001).
 pub struct TwoChoices {
     view: View,
     random: StdRng,
 }
 
 impl TwoChoices {
-    /// For a site.
+    /// Creates the policy for a site.
     #[must_use]
     pub fn new(site: &Site, seed: u64) -> Self {
         Self {
@@ -193,7 +193,7 @@ pub struct LeastInFlight {
 }
 
 impl LeastInFlight {
-    /// For a site.
+    /// Creates the policy for a site.
     #[must_use]
     pub fn new(site: &Site) -> Self {
         Self {
@@ -206,7 +206,7 @@ impl LeastInFlight {
 policy!(
     LeastInFlight,
     |own: &mut LeastInFlight, usable: &[usize], _: &FlowKey, _: Duration| {
-        // Among equals in turn.
+        // Equal ones take turns.
         own.turn += 1;
         let turn = own.turn;
         let flows = &own.view.in_flight;
@@ -246,8 +246,7 @@ impl Peak {
     }
 }
 
-/// Of two servers at random the one with the lesser latency times flows (Finagle's and linkerd's
-/// "peak EWMA").
+/// The better of two random servers by latency times flows (Finagle's and linkerd's "peak EWMA").
 pub struct PeakEwma {
     view: View,
     random: StdRng,
@@ -255,7 +254,7 @@ pub struct PeakEwma {
 }
 
 impl PeakEwma {
-    /// For a site.
+    /// Creates the policy for a site.
     #[must_use]
     pub fn new(site: &Site, seed: u64) -> Self {
         Self {
@@ -275,13 +274,13 @@ policy!(
         if cost(b) < cost(a) { b } else { a }
     },
     |own: &mut PeakEwma, server: usize, first: Option<Duration>, now| {
-        // Who failed was slow.
+        // A failure counts as slow.
         let sample = first.map_or(10.0, |first| first.as_secs_f64());
         own.peaks[server].observe(sample, now);
     }
 );
 
-/// At random, in inverse proportion to the smoothed time to the first token.
+/// A random server, in inverse proportion to the smoothed time to the first token.
 pub struct InverseLatency {
     view: View,
     random: StdRng,
@@ -289,7 +288,7 @@ pub struct InverseLatency {
 }
 
 impl InverseLatency {
-    /// For a site.
+    /// Creates the policy for a site.
     #[must_use]
     pub fn new(site: &Site, seed: u64) -> Self {
         Self {

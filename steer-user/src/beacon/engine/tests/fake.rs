@@ -1,4 +1,4 @@
-//! An engine over real sockets that does what a test says.
+//! A fake engine over real sockets, scripted by tests.
 
 use std::{
     collections::BTreeMap,
@@ -22,20 +22,20 @@ use super::*;
 pub(super) enum Script {
     Page(String),
     Status(u16),
-    /// That status, and when to come again.
+    /// This status, with `Retry-After`.
     Busy(u16),
     Cut,
     Silence,
-    /// This, a byte at a time.
+    /// This body, one byte at a time.
     Trickle(String),
-    /// The beginning of an answer, and then nothing.
+    /// The beginning of an answer, and nothing after it.
     Begun(String),
-    /// A page of that many megabytes.
+    /// A page of this many megabytes.
     Huge(usize),
     Close,
 }
 
-/// Reaction at each path, and the requests so far.
+/// Reaction for each path, and the requests so far.
 #[derive(Debug, Default)]
 struct Shared {
     scripts: Mutex<BTreeMap<String, Script>>,
@@ -46,7 +46,7 @@ struct Shared {
     changed: Notify,
 }
 
-/// The engine.
+/// A running fake engine.
 pub(super) struct Fake {
     pub(super) address: SocketAddr,
     shared: Arc<Shared>,
@@ -77,7 +77,7 @@ impl Fake {
         fake
     }
 
-    /// Sets what happens at a path.
+    /// Sets the reaction for a path.
     pub(super) fn says(&self, path: &str, script: Script) {
         self.shared
             .scripts
@@ -86,12 +86,12 @@ impl Fake {
             .insert(path.to_owned(), script);
     }
 
-    /// Takes no new connections from now on; the kernel still does.
+    /// Stops accepting new connections; the kernel still completes them.
     pub(super) fn stops_accepting(&self) {
         self.shared.is_closed.store(true, Ordering::Relaxed);
     }
 
-    /// The connections on which a path was asked for.
+    /// Returns the connections on which a path was requested.
     pub(super) fn asked(&self, path: &str) -> Vec<usize> {
         let requests = self.shared.requests.lock().unwrap();
         let of_path = requests.iter().filter(|(_, other)| other == path);
@@ -150,7 +150,7 @@ async fn serve(mut stream: TcpStream, number: usize, shared: Arc<Shared>) {
     }
 }
 
-/// Answers; `None` if the connection ends with it.
+/// Answers a request; `None` if the connection ends with it.
 async fn answer(stream: &mut TcpStream, script: Script) -> Option<()> {
     let (status, body, more, header) = match script {
         Script::Page(body) => (200, body, 0, ""),

@@ -1,14 +1,14 @@
-//! What a beacon concludes from an engine over real sockets.
+//! Conclusions of a beacon about an engine over real sockets.
 
 use super::{fake::*, *};
 use crate::probe::Hint;
 
-/// Waits for what the watch is to say.
+/// Waits until the watch satisfies a condition.
 async fn until(watch: &Watch, what: &str, mut wanted: impl FnMut(&Watch) -> bool) {
     let mut state = watch.state.subscribe();
     let waiting = async {
         while !wanted(watch) {
-            // Some of it comes by time alone.
+            // Some conditions become true by time alone.
             drop(timeout(Duration::from_millis(20), state.changed()).await);
         }
     };
@@ -52,7 +52,7 @@ async fn load_is_read_and_told_with_its_limits() {
     assert_eq!((load.capacity, load.limit), (Some(8.0), Some(8.0)));
     assert!(load.age.unwrap() < 20.0);
     assert_eq!(load.notes, []);
-    // Nobody says how many may wait: one that does is too many.
+    // The limit of the queue is unknown: one waiting request is too many.
     let watch = fake.watch(Engine::Vllm, |_| {});
     until(&watch, "read", |w| w.load(Instant::now()).running.is_some()).await;
     let load = watch.load(Instant::now());
@@ -74,7 +74,7 @@ async fn limits_are_read_where_the_engine_tells_them_and_again_after_a_restart()
             "{{\"max_running_requests\": null, \"internal_states\": {states}}}"
         ))
     };
-    // Older ones have it at the other path.
+    // Older versions have it at the other path.
     fake.says("/get_server_info", told(128));
     let watch = fake.watch(Engine::Sglang, |_| {});
     until(&watch, "128", |w| {
@@ -100,7 +100,7 @@ async fn what_is_no_page_is_no_signal_with_a_reason() {
     let fake = Fake::start(BUSY).await;
     let watch = fake.watch(Engine::Vllm, |_| {});
     let no_signal = |w: &Watch| {
-        // Later than any signal lasts.
+        // Later than any signal is valid.
         let load = w.load(Instant::now() + Duration::from_secs(60));
         assert_eq!((load.running, load.kv_use), (None, None));
         load.no_signal
@@ -152,7 +152,7 @@ async fn work_without_progress_is_asked_about_on_a_connection_of_its_own() {
     let page = fake.asked("/metrics")[0];
     assert!(!fake.asked("/v1/completions").contains(&page));
 
-    // Here it does not: its question proves that it hangs. Then it goes on.
+    // Here it does not answer, which proves that it hangs. Then it recovers.
     fake.says("/v1/completions", Script::Silence);
     let watch = fake.watch(Engine::Vllm, |config| {
         config.stall = Duration::from_millis(400)
@@ -211,7 +211,7 @@ async fn a_page_that_does_not_come_is_asked_about() {
         config.silence = Duration::from_millis(200);
         config.stall = Duration::from_millis(400);
     };
-    // Byte by byte, for seconds; the engine answers meanwhile.
+    // Byte by byte for seconds; the engine answers meanwhile.
     let watch = fake.watch(Engine::Vllm, slow);
     until(&watch, "read", |w| w.load(Instant::now()).running.is_some()).await;
     let Script::Page(page) = busy(2) else {
@@ -229,7 +229,7 @@ async fn a_page_that_does_not_come_is_asked_about() {
     })
     .await;
     assert_eq!(trouble(&watch), None);
-    // Nothing comes of either.
+    // Neither of them arrives.
     fake.says("/metrics", Script::Silence);
     fake.says("/v1/completions", Script::Silence);
     let watch = fake.watch(Engine::Vllm, slow);
@@ -262,14 +262,14 @@ async fn an_idle_engine_has_to_fail_twice_and_comes_back_at_once() {
     );
     until(&watch, "back", |w| trouble(w).is_none()).await;
     assert_eq!(watch.load(Instant::now()).running, Some(0.0));
-    // One that works is left alone.
+    // An engine with progress is left alone.
     let fake = Fake::start("").await;
     fake.says("/metrics", busy(1));
     let watch = fake.watch(Engine::Vllm, |config| config.completion = Some(every));
     until(&watch, "looks", |_| fake.asked("/metrics").len() > 40).await;
     assert!(fake.asked("/v1/completions").is_empty());
     drop(watch);
-    // And so is one of which nobody wants it.
+    // And so is one for which questions are disabled.
     let fake = Fake::start(IDLE).await;
     let watch = fake.watch(Engine::Vllm, |config| config.completion = None);
     until(&watch, "looks", |_| fake.asked("/metrics").len() > 40).await;
@@ -318,7 +318,7 @@ async fn an_engine_that_sleeps_is_not_woken() {
         !fake.asked("/v1/completions").is_empty()
     })
     .await;
-    // What no request wakes gets none.
+    // An engine that no request wakes gets none.
     let page = "vllm:num_requests_running 0\nvllm:generation_tokens_total 1\n";
     let state = "vllm:engine_sleep_state{sleep_state=\"awake\"}";
     let fake = Fake::start(&format!("{page}{state} 0\n")).await;
@@ -340,7 +340,7 @@ async fn an_engine_that_answers_old_connections_only_is_found() {
     });
     until(&watch, "read", |w| w.load(Instant::now()).running.is_some()).await;
     fake.stops_accepting();
-    // It goes on for whom it knows.
+    // It makes progress for clients it accepted before.
     let mut tokens = 1;
     until(&watch, "found", |w| {
         if hint(w).is_none() {
