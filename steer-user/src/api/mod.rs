@@ -54,7 +54,7 @@ pub struct ExplainQuery {
     /// The destination connection id of a QUIC packet.
     #[serde(default)]
     #[schemars(with = "String")]
-    pub dcid: crate::quic::Hex,
+    pub dcid: steer_probe::quic::Hex,
 }
 
 /// A whole packet to explain.
@@ -63,7 +63,7 @@ pub struct ExplainQuery {
 pub struct ExplainPacket {
     /// The frame, from its Ethernet header on, in hexadecimal digits.
     #[schemars(with = "String")]
-    pub packet: crate::quic::Hex,
+    pub packet: steer_probe::quic::Hex,
     /// The interface that it comes in by; the first of the configuration if it is not said.
     #[serde(default)]
     pub interface: Option<String>,

@@ -45,6 +45,7 @@ use std::time::Duration;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use steer_common::abi::Mac;
+use steer_probe::probe::Method;
 
 pub use self::api::{Api, NotPrincipal, Principal, Remote};
 pub(crate) use self::backends::MAX_CAPACITY;
@@ -54,7 +55,6 @@ pub use self::policy::{Policy, PolicyId};
 pub use self::report::{ConfigError, Problem};
 pub use self::schema::schema;
 pub use self::telemetry::Otlp;
-use crate::probe::Method;
 
 /// A configuration that holds: names are unique, and each reference names something.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -283,7 +283,7 @@ pub struct Backend {
     /// Where its beacon listens.
     pub beacon: Option<SocketAddr>,
     /// Server ids that it was given, each of another length; see [`Backend::server_id`].
-    pub server_ids: Vec<crate::quic::Hex>,
+    pub server_ids: Vec<steer_probe::quic::Hex>,
     /// What of its answers is the first token.
     pub first_token: FirstToken,
     /// With so many open connections of a service it counts as hot; without it, never for their number.

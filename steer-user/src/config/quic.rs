@@ -5,12 +5,12 @@ use std::collections::{HashMap, HashSet};
 use ring::digest::{SHA256, digest};
 use steer_common::abi::CIDS;
 use steer_common::cid::{Layout, MAX_SERVER_ID, ROTATIONS};
+use steer_probe::quic::{CidKeyError, Hex, read_key};
 
 use super::raw;
 use super::read::List;
 use super::report::Report;
 use super::{Backend, CidLayout, Config};
-use crate::quic::{CidKeyError, Hex, read_key};
 
 /// What servers encode where the document says nothing: server ids that random connection ids do not
 /// meet by chance, and as many random bytes as make ids of the usual twelve.

@@ -5,6 +5,7 @@
 use std::time::{Duration, Instant};
 
 use serde::{Deserialize, Serialize};
+use steer_probe::probe::confirmation::Outcome;
 
 /// Longest wait for an outcome; without one, the connection counts as not answered.
 const OVERDUE: Duration = Duration::from_millis(400);
@@ -14,20 +15,6 @@ const FIRST_PAUSE: Duration = Duration::from_millis(50);
 const MAX_PAUSE: Duration = Duration::from_millis(800);
 /// After so long without a try the pause is the first again.
 const FORGOTTEN: Duration = Duration::from_secs(10);
-
-/// How a connection ended.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum Outcome {
-    /// It was accepted.
-    Connected,
-    /// It was refused.
-    Refused,
-    /// Nothing came back in time, or an error of the network.
-    NoAnswer,
-    /// This node could not try.
-    NotTried,
-}
 
 /// What is known of a backend by such connections, with times of any clock.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]

@@ -5,7 +5,7 @@
 //! to [`CidGenerator`]:
 //!
 //! ```
-//! use steer_user::quic::{CidConfig, CidGenerator};
+//! use steer_probe::quic::{CidConfig, CidGenerator};
 //!
 //! let config: CidConfig =
 //!     serde_json::from_str(r#"{"rotation": 0, "server_id": "0a1b2c3d", "nonce_length": 7}"#)?;

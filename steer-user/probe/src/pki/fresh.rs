@@ -33,14 +33,14 @@ type Mark = Option<(u64, i64, i64, u64)>;
 
 /// Files, and what they were like at the last look.
 #[derive(Debug)]
-pub(crate) struct Marks {
+pub struct Marks {
     paths: Vec<PathBuf>,
     seen: Vec<Mark>,
 }
 
 impl Marks {
     /// As they are now.
-    pub(crate) fn of<'p>(paths: impl IntoIterator<Item = &'p Path>) -> Self {
+    pub fn of<'p>(paths: impl IntoIterator<Item = &'p Path>) -> Self {
         let mut marks = Self {
             paths: paths.into_iter().map(Path::to_owned).collect(),
             seen: Vec::new(),
@@ -50,7 +50,7 @@ impl Marks {
     }
 
     /// Whether any of them is another one than at the last look.
-    pub(crate) fn changed(&mut self) -> bool {
+    pub fn changed(&mut self) -> bool {
         let mark = |path: &PathBuf| {
             let found = fs::metadata(path).ok()?;
             Some((found.ino(), found.mtime(), found.mtime_nsec(), found.len()))
@@ -63,7 +63,7 @@ impl Marks {
 }
 
 /// Something made of certificates, to be made again.
-pub(crate) struct Fresh<T> {
+pub struct Fresh<T> {
     held: Mutex<Arc<T>>,
     make: Box<dyn Fn() -> Result<T, PkiError> + Send + Sync>,
     marks: Mutex<Marks>,
@@ -79,7 +79,7 @@ impl<T> fmt::Debug for Fresh<T> {
 
 impl<T> Fresh<T> {
     /// What was made of the files, and how to make it again.
-    pub(crate) fn new(
+    pub fn new(
         held: T,
         marks: Marks,
         make: impl Fn() -> Result<T, PkiError> + Send + Sync + 'static,
@@ -92,7 +92,7 @@ impl<T> Fresh<T> {
     }
 
     /// The last one that was good.
-    pub(crate) fn current(&self) -> Arc<T> {
+    pub fn current(&self) -> Arc<T> {
         Arc::clone(&self.held.lock().unwrap_or_else(PoisonError::into_inner))
     }
 
@@ -100,7 +100,7 @@ impl<T> Fresh<T> {
     ///
     /// # Errors
     /// If the files cannot be used. What was made before stays.
-    pub(crate) fn refresh(&self) -> Result<bool, PkiError> {
+    pub fn refresh(&self) -> Result<bool, PkiError> {
         let mut marks = self.marks.lock().unwrap_or_else(PoisonError::into_inner);
         if !marks.changed() {
             return Ok(false);
@@ -113,7 +113,7 @@ impl<T> Fresh<T> {
 
 /// Looks at files every few seconds and on SIGHUP, for ever. What is read never shows in a log, only
 /// names of files do.
-pub(crate) async fn follow<E: fmt::Display>(
+pub async fn follow<E: fmt::Display>(
     what: &'static str,
     mut refresh: impl FnMut() -> Result<bool, E>,
 ) {
@@ -141,7 +141,7 @@ pub(crate) async fn follow<E: fmt::Display>(
 
 /// Refuses credentials that nobody with these roots would take: a key of another certificate, one of
 /// another CA or for something else, one that is not valid now.
-pub(crate) fn verify(
+pub fn verify(
     credentials: &Credentials,
     roots: &Arc<RootCertStore>,
     kind: IdentityKind,
@@ -151,7 +151,7 @@ pub(crate) fn verify(
 }
 
 /// Whether the key is that of the first certificate; a key that cannot be used is none.
-pub(crate) fn keys_match(credentials: &Credentials) -> bool {
+pub fn keys_match(credentials: &Credentials) -> bool {
     let provider = ring::default_provider();
     let key = credentials.key.clone_key();
     let Ok(key) = provider.key_provider.load_private_key(key) else {
@@ -162,7 +162,7 @@ pub(crate) fn keys_match(credentials: &Credentials) -> bool {
 }
 
 /// As [`verify`], at some time.
-pub(crate) fn verify_at(
+pub fn verify_at(
     credentials: &Credentials,
     roots: &Arc<RootCertStore>,
     kind: IdentityKind,
