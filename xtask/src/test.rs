@@ -2,11 +2,11 @@
 
 use std::process::{Command, Stdio};
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, ensure};
 
 use crate::{
     llama, programs, python,
-    run::{as_root_env, cargo, check, is_root, repository},
+    run::{as_root_env, cargo, check, is_root, output, repository},
     setup,
     tool::Tool,
 };
@@ -19,7 +19,7 @@ const CARGO_DENY: Tool = Tool {
 /// What is run, with its name.
 type Step = (&'static str, fn() -> Result<()>);
 
-const STEPS: [Step; 13] = [
+const STEPS: [Step; 14] = [
     ("format", format),
     ("format of steer-ebpf", format_ebpf),
     ("clippy", clippy),
@@ -27,6 +27,7 @@ const STEPS: [Step; 13] = [
     ("cargo-deny", install_cargo_deny),
     ("dependencies", dependencies),
     ("dependencies of steer-ebpf", dependencies_ebpf),
+    ("dependencies of the beacon", dependencies_beacon),
     ("engine", engine),
     ("another QUIC", quic),
     ("programs", programs::run),
@@ -89,6 +90,24 @@ fn dependencies() -> Result<()> {
 
 fn dependencies_ebpf() -> Result<()> {
     deny("steer-ebpf/Cargo.toml")
+}
+
+/// What a backend does not need: the data path, the API, and what needs the BPF tool chain to build.
+const NOT_IN_BEACON: [&str; 4] = ["aya", "axum", "ratatui", "steer-user"];
+
+fn dependencies_beacon() -> Result<()> {
+    let mut tree = cargo();
+    tree.args(["tree", "--locked", "--package", "steer-probe"])
+        .args(["--edges", "normal,build", "--prefix", "none"]);
+    let tree = output(&mut tree).context("`cargo tree` failed")?;
+    for line in tree.lines() {
+        let name = line.split(' ').next().unwrap_or_default();
+        ensure!(
+            !NOT_IN_BEACON.contains(&name),
+            "steer-probe depends on {name}; see the layout in ARCHITECTURE.md"
+        );
+    }
+    Ok(())
 }
 
 fn deny(manifest: &str) -> Result<()> {
