@@ -68,6 +68,12 @@ fn clippy() -> Result<()> {
         cargo()
             .args(["clippy", "--locked", "--workspace", "--all-targets"])
             .args(["--", "-D", "warnings"]),
+    )?;
+    // As QUIC servers use it.
+    check(
+        cargo()
+            .args(["clippy", "--locked", "--package", "steer-probe", "--lib"])
+            .args(["--no-default-features", "--", "-D", "warnings"]),
     )
 }
 
