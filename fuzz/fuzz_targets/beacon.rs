@@ -2,10 +2,7 @@
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;
-use steer_user::probe::{
-    Load,
-    wire::{decode_ping, decode_reply, encode_ping},
-};
+use steer_probe::probe::{ Load, wire::{decode_ping, decode_reply, encode_ping}, };
 
 fuzz_target!(|datagram: &[u8]| {
     if let Ok(sequence) = decode_ping(datagram) {

@@ -4,7 +4,7 @@
 use std::sync::OnceLock;
 
 use libfuzzer_sys::fuzz_target;
-use steer_user::beacon::{Engine, Profile, missing};
+use steer_probe::beacon::{Engine, Profile, missing};
 
 fuzz_target!(|page: &str| {
     static PROFILES: OnceLock<Vec<Profile>> = OnceLock::new();

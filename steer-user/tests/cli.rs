@@ -2,9 +2,8 @@
 
 #![expect(clippy::unwrap_used, reason = "helpers of tests")]
 
-use std::io::{BufRead as _, BufReader};
 use std::path::Path;
-use std::process::{Command, Output, Stdio};
+use std::process::{Command, Output};
 
 fn steer(arguments: &[&str]) -> Output {
     Command::new(env!("CARGO_BIN_EXE_steer"))
@@ -55,40 +54,6 @@ fn pki_makes_and_never_overwrites() {
     ];
     fails(2, "not a host name", &misnamed);
     fails(2, "required", &["pki", "issue", "node", "n1", "--dir", dir]);
-}
-
-#[test]
-fn a_beacon_starts_and_stops_on_sigterm() {
-    let temp = tempfile::tempdir().unwrap();
-    let dir = pki(temp.path());
-    let file = |name: &str| format!("{dir}/{name}");
-    let mut beacon = Command::new(env!("CARGO_BIN_EXE_steer"))
-        .args(["beacon", "--listen", "127.0.0.1:0"])
-        .args(["--ca", &file("ca.pem")])
-        .args(["--cert", &file("b1.pem"), "--key", &file("b1.key")])
-        .stderr(Stdio::piped())
-        .spawn()
-        .unwrap();
-    let mut lines = BufReader::new(beacon.stderr.take().unwrap()).lines();
-    let line = lines.next().unwrap().unwrap();
-    assert!(line.contains("beacon answers"), "{line}");
-    // SAFETY: a signal to a child that has not been waited for.
-    unsafe { libc::kill(beacon.id() as i32, libc::SIGTERM) };
-    assert!(beacon.wait().unwrap().success());
-}
-
-#[test]
-fn a_beacon_without_certificate_says_so() {
-    let arguments = [
-        "beacon",
-        "--listen",
-        "127.0.0.1:0",
-        "--cert",
-        "/no.pem",
-        "--key",
-        "/no.key",
-    ];
-    fails(1, "/no.pem", &arguments);
 }
 
 #[test]

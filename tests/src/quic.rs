@@ -16,7 +16,7 @@ use quinn::{
     ServerConfig, TokioRuntime, TransportConfig,
     crypto::rustls::{QuicClientConfig, QuicServerConfig},
 };
-use steer_user::quic::{CidConfig, CidGenerator};
+use steer_probe::quic::{CidConfig, CidGenerator};
 use tokio::{
     runtime::{Builder, Runtime},
     sync::oneshot,

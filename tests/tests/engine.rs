@@ -8,17 +8,17 @@ use std::{
 };
 
 use anyhow::{Context, Result};
-use steer_tests::{
-    engine::{self, complete, drain, free_port},
-    fleet::binary,
-    process::Process,
-};
-use steer_user::{
+use steer_probe::{
     pki::{self, Identity, IdentityKind, Validity},
     probe::{
         Budget, Inbox, Method, ProbeFailure, ProbeSettings, ProbeTarget, ProbeTls, Sample, Trouble,
         WebTls, mailbox, spawn,
     },
+};
+use steer_tests::{
+    engine::{self, complete, drain, free_port},
+    fleet::binary,
+    process::Process,
 };
 use tempfile::TempDir;
 use tokio::{task::JoinSet, time::timeout};
@@ -49,9 +49,9 @@ impl Site {
         let address = free_port()?;
         let engine = engine::start(address, folder.path(), SLOTS, CONTEXT)?;
         let listen = free_port()?;
-        let mut beacon = Command::new(binary("steer")?);
+        let mut beacon = Command::new(binary("steer-beacon")?);
         beacon
-            .args(["beacon", "--listen", &listen.to_string(), "--ca"])
+            .args(["--listen", &listen.to_string(), "--ca"])
             .arg(file("ca.pem"))
             .arg("--cert")
             .arg(file("b1.pem"))

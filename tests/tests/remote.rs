@@ -11,11 +11,11 @@ use std::{
     time::{Duration, Instant},
 };
 
+use steer_probe::pki::{self, Identity, IdentityKind, Validity};
 use steer_tests::{
     fleet::{Fleet, Plan, binary, wait},
     process::Process,
 };
-use steer_user::pki::{self, Identity, IdentityKind, Validity};
 
 const DAY: Duration = Duration::from_secs(86_400);
 const URL: &str = "https://127.0.0.1:9443";

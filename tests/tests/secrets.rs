@@ -9,11 +9,11 @@ use std::{
     time::Duration,
 };
 
+use steer_probe::pki::{self, Identity, IdentityKind, Validity};
 use steer_tests::{
     fleet::{Fleet, Plan, binary, wait},
     process::Process,
 };
-use steer_user::pki::{self, Identity, IdentityKind, Validity};
 
 const SOON: Duration = Duration::from_secs(20);
 /// A secret with characters at which parsers split texts.

@@ -24,7 +24,8 @@ pub(crate) fn run() -> Result<()> {
     check(
         cargo()
             .args(["build", "--profile", profile, "--locked"])
-            .args(["-p", "steer-user", "-p", "steer-tests", "--bins"]),
+            .args(dist::PACKAGES)
+            .args(["-p", "steer-tests", "--bins"]),
     )?;
     let [node, beacon] = dist::pack(profile)?;
     check(

@@ -4,7 +4,7 @@ use anyhow::Result;
 use clap::ValueEnum;
 
 use crate::{
-    llama,
+    dist, llama,
     run::{as_root, cargo, check, repository},
     setup,
 };
@@ -21,13 +21,12 @@ pub(crate) enum Engine {
 /// Builds the daemon and the demonstration, and runs it as root.
 pub(crate) fn run(engine: Engine) -> Result<()> {
     setup::run()?;
-    check(cargo().args(["build", "--release", "--locked"]).args([
-        "-p",
-        "steer-user",
-        "-p",
-        "steer-tests",
-        "--bins",
-    ]))?;
+    check(
+        cargo()
+            .args(["build", "--release", "--locked"])
+            .args(dist::PACKAGES)
+            .args(["-p", "steer-tests", "--bins"]),
+    )?;
     let program = repository().join("target/release/steer-demo");
     let mut demo = as_root(&program.to_string_lossy());
     demo.current_dir(repository());

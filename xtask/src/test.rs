@@ -2,11 +2,11 @@
 
 use std::process::{Command, Stdio};
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, ensure};
 
 use crate::{
     language, llama, programs, python,
-    run::{as_root_env, cargo, check, is_root, repository},
+    run::{as_root_env, cargo, check, is_root, output, repository},
     setup,
     tool::Tool,
 };
@@ -19,7 +19,7 @@ const CARGO_DENY: Tool = Tool {
 /// A step with its name.
 type Step = (&'static str, fn() -> Result<()>);
 
-const STEPS: [Step; 14] = [
+const STEPS: [Step; 15] = [
     ("format", format),
     ("format of steer-ebpf", format_ebpf),
     ("language", language::run),
@@ -28,6 +28,7 @@ const STEPS: [Step; 14] = [
     ("cargo-deny", install_cargo_deny),
     ("dependencies", dependencies),
     ("dependencies of steer-ebpf", dependencies_ebpf),
+    ("dependencies of the beacon", dependencies_beacon),
     ("engine", engine),
     ("another QUIC", quic),
     ("programs", programs::run),
@@ -68,6 +69,12 @@ fn clippy() -> Result<()> {
         cargo()
             .args(["clippy", "--locked", "--workspace", "--all-targets"])
             .args(["--", "-D", "warnings"]),
+    )?;
+    // As QUIC servers use it.
+    check(
+        cargo()
+            .args(["clippy", "--locked", "--package", "steer-probe", "--lib"])
+            .args(["--no-default-features", "--", "-D", "warnings"]),
     )
 }
 
@@ -90,6 +97,24 @@ fn dependencies() -> Result<()> {
 
 fn dependencies_ebpf() -> Result<()> {
     deny("steer-ebpf/Cargo.toml")
+}
+
+/// What a backend does not need: the data path, the API, and what needs the BPF tool chain to build.
+const NOT_IN_BEACON: [&str; 4] = ["aya", "axum", "ratatui", "steer-user"];
+
+fn dependencies_beacon() -> Result<()> {
+    let mut tree = cargo();
+    tree.args(["tree", "--locked", "--package", "steer-probe"])
+        .args(["--edges", "normal,build", "--prefix", "none"]);
+    let tree = output(&mut tree).context("`cargo tree` failed")?;
+    for line in tree.lines() {
+        let name = line.split(' ').next().unwrap_or_default();
+        ensure!(
+            !NOT_IN_BEACON.contains(&name),
+            "steer-probe depends on {name}; see the layout in ARCHITECTURE.md"
+        );
+    }
+    Ok(())
 }
 
 fn deny(manifest: &str) -> Result<()> {

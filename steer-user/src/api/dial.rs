@@ -4,11 +4,11 @@ use std::{error::Error, fmt, path::Path, sync::Arc};
 
 use hyper::Uri;
 use rustls::{ClientConfig, crypto::ring, pki_types::ServerName};
+use steer_probe::pki::{load_credentials, load_roots};
 use tokio::net::TcpStream;
 use tokio_rustls::{TlsConnector, client::TlsStream};
 
 use super::ClientError;
-use crate::pki::{load_credentials, load_roots};
 
 /// Default port.
 const PORT: u16 = 9443;

@@ -54,7 +54,7 @@ pub struct ExplainQuery {
     /// Destination connection id of a QUIC packet.
     #[serde(default)]
     #[schemars(with = "String")]
-    pub dcid: crate::quic::Hex,
+    pub dcid: steer_probe::quic::Hex,
 }
 
 /// Request to explain a whole packet.
@@ -63,7 +63,7 @@ pub struct ExplainQuery {
 pub struct ExplainPacket {
     /// Frame, from its Ethernet header on, in hexadecimal digits.
     #[schemars(with = "String")]
-    pub packet: crate::quic::Hex,
+    pub packet: steer_probe::quic::Hex,
     /// Incoming interface; by default the first one of the configuration.
     #[serde(default)]
     pub interface: Option<String>,

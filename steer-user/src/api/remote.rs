@@ -3,6 +3,9 @@
 use std::{io, net::SocketAddr, sync::Arc, time::Duration};
 
 use rustls::{ServerConfig, crypto::ring, server::WebPkiClientVerifier};
+use steer_probe::pki::{
+    Fresh, Identity, IdentityKind, Marks, PkiError, follow, load_credentials, load_roots, verify,
+};
 use tokio::{
     net::{TcpListener, TcpStream},
     sync::watch,
@@ -18,13 +21,7 @@ use super::{
     quota::Holder,
     server,
 };
-use crate::{
-    config::Remote,
-    pki::{
-        Fresh, Identity, IdentityKind, Marks, PkiError, follow, load_credentials, load_roots,
-        verify,
-    },
-};
+use crate::config::Remote;
 
 /// Pause after a failure to listen on an address.
 const RETRY: Duration = Duration::from_secs(5);

@@ -8,12 +8,10 @@ use steer_common::{
     abi::{CidCipher, CidLayouts},
     cid::{self, Server},
 };
+use steer_probe::quic::{CidConfig, CidGenerator, Hex};
 
 use super::error::{Exit, Failure};
-use crate::{
-    config::{self, CidLayout},
-    quic::{CidConfig, CidGenerator, Hex},
-};
+use crate::config::{self, CidLayout};
 
 #[derive(Debug, Subcommand)]
 pub(super) enum Cid {

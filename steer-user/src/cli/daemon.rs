@@ -10,6 +10,7 @@ use std::{
 
 use anyhow::Context as _;
 use clap::Args;
+use steer_telemetry::{LogFormat, Supervisor};
 use tokio::sync::{mpsc, watch};
 use tracing::{info, warn};
 
@@ -27,7 +28,6 @@ use crate::{
     generations::{self, Started, Store},
     journal::{self, Journal, Limits},
     otlp::{self, Target},
-    telemetry::{self, LogFormat, Supervisor},
 };
 
 /// Capacity of the command queue to the loop.
@@ -51,7 +51,7 @@ pub(super) struct Run {
 impl Run {
     #[tokio::main]
     pub(super) async fn run(self, format: LogFormat) -> Result<(), Failure> {
-        telemetry::start(format)?;
+        steer_telemetry::start(format)?;
         let file = Document::read(&self.config);
         let state = self.state.clone().unwrap_or_else(|| state_dir(&file));
         // The lock comes first, so that a second daemon changes nothing.

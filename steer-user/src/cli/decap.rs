@@ -4,13 +4,11 @@ use std::net::IpAddr;
 
 use anyhow::Context as _;
 use clap::Args;
+use steer_telemetry::LogFormat;
 use tokio::signal::unix::{SignalKind, signal};
 
 use super::error::Failure;
-use crate::{
-    dataplane,
-    telemetry::{self, LogFormat},
-};
+use crate::dataplane;
 
 #[derive(Debug, Args)]
 pub(super) struct Decap {
@@ -44,7 +42,7 @@ fn source(text: &str) -> Result<(IpAddr, u8), String> {
 impl Decap {
     #[tokio::main(flavor = "current_thread")]
     pub(super) async fn run(self, format: LogFormat) -> Result<(), Failure> {
-        telemetry::start(format)?;
+        steer_telemetry::start(format)?;
         let mut terminate = signal(SignalKind::terminate()).context("no SIGTERM handler")?;
         let mut interrupt = signal(SignalKind::interrupt()).context("no SIGINT handler")?;
         let decap =

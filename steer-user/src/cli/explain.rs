@@ -6,6 +6,7 @@ use std::{
 };
 
 use clap::Args;
+use steer_probe::quic::Hex;
 
 use super::{
     ask::{Target, failure},
@@ -15,7 +16,6 @@ use super::{
 use crate::{
     api::{ExplainPacket, ExplainQuery},
     config::Protocol,
-    quic::Hex,
 };
 
 #[derive(Debug, Args)]

@@ -1,7 +1,6 @@
 //! The command line.
 
 mod ask;
-mod beacon;
 mod cid;
 mod config;
 mod daemon;
@@ -29,9 +28,9 @@ mod watch;
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
+use steer_telemetry::LogFormat;
 
 pub use self::error::Exit;
-use crate::telemetry::LogFormat;
 
 const EXIT_CODES: &str = "\
 Exit codes:
@@ -79,8 +78,6 @@ enum Command {
     /// Override settings of the running daemon until it exits.
     #[command(subcommand)]
     Tune(tune::Tune),
-    /// Run a beacon, which answers probes beside a backend.
-    Beacon(Box<beacon::Beacon>),
     /// Check, compare, apply and roll back configurations.
     #[command(subcommand)]
     Config(config::Config),
@@ -122,7 +119,6 @@ pub fn main() -> ExitCode {
         Command::Tune(command) => command.run(),
         Command::Top(command) => command.run(),
         Command::Watch(command) => command.run(),
-        Command::Beacon(command) => command.run(cli.log_format),
         Command::Config(command) => command.run(),
         Command::Journal(command) => command.run(),
         Command::Doctor(command) => command.run(),

@@ -4,9 +4,9 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::{Args, Subcommand, ValueEnum};
+use steer_probe::pki::{self, Identity, IdentityKind, Validity};
 
 use super::error::{Exit, Failure};
-use crate::pki::{self, Identity, IdentityKind, Validity};
 
 const DAY: Duration = Duration::from_secs(86_400);
 

@@ -5,9 +5,10 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::str::FromStr;
 
+use steer_probe::pki::{Identity, IdentityKind};
+
 use super::raw;
 use super::report::Report;
-use crate::pki::{Identity, IdentityKind};
 
 /// Users of the API besides root, and addresses of the API and of metrics.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]

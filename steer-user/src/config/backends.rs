@@ -3,12 +3,13 @@
 use std::collections::HashMap;
 use std::net::IpAddr;
 
+use steer_probe::pki::IdentityKind;
+
 use super::names::Names;
 use super::node::identity;
 use super::read::List;
 use super::report::Report;
 use super::{Backend, CidLayout, Encap, Mode, Nat, Pool, probes, quic, raw};
-use crate::pki::IdentityKind;
 
 /// Upper bound of a capacity, and of a weight set by the operator.
 pub(crate) const MAX_CAPACITY: u32 = 1_000_000;

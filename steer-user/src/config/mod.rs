@@ -44,6 +44,7 @@ use std::time::Duration;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use steer_common::abi::Mac;
+use steer_probe::probe::Method;
 
 pub use self::api::{Api, NotPrincipal, Principal, Remote};
 pub(crate) use self::backends::MAX_CAPACITY;
@@ -53,13 +54,12 @@ pub use self::policy::{Policy, PolicyId};
 pub use self::report::{ConfigError, Problem};
 pub use self::schema::schema;
 pub use self::telemetry::Otlp;
-use crate::probe::Method;
 
 /// A valid configuration: names are unique, and every reference resolves.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Config {
-    /// This node.
+    /// Node settings.
     pub node: Node,
     /// Settings of mode `nat`.
     pub nat: Nat,
@@ -87,7 +87,7 @@ pub struct Config {
     pub services: Vec<Service>,
 }
 
-/// This node.
+/// Node settings.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Node {
     /// Name, also in the node's certificate.
@@ -259,7 +259,7 @@ pub struct ProbeFiles {
     pub ca: PathBuf,
     /// File of the node's certificate.
     pub cert: PathBuf,
-    /// File of its key.
+    /// File of the node's key.
     pub key: PathBuf,
 }
 
@@ -283,7 +283,7 @@ pub struct Backend {
     /// Address of its beacon.
     pub beacon: Option<SocketAddr>,
     /// Configured QUIC server ids, each of a different length; see [`Backend::server_id`].
-    pub server_ids: Vec<crate::quic::Hex>,
+    pub server_ids: Vec<steer_probe::quic::Hex>,
     /// Event in its answers that counts as the first token.
     pub first_token: FirstToken,
     /// Number of open connections of a service from which it counts as hot; without it, the number

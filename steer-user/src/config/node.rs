@@ -7,12 +7,12 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use steer_common::abi::{DENIED, Mac, NAT_ADDRESSES};
+use steer_probe::pki::{Identity, IdentityKind};
 
 use super::raw::{self, Text};
 use super::read::Single;
 use super::report::Report;
 use super::{Admission, Encap, Nat, Node, Outer, Probe, ProbeFiles};
-use crate::pki::{Identity, IdentityKind};
 
 const NAT_PORTS: RangeInclusive<u16> = 20_000..=59_999;
 /// Maximum length of an interface name: IFNAMSIZ without the terminator.

@@ -1,8 +1,9 @@
 //! The keys `probes` and `require` of `[[backend]]`.
 
+use steer_probe::probe::Method;
+
 use super::raw::{self, Require};
 use super::report::Report;
-use crate::probe::Method;
 
 /// Advice about a probe method.
 const PROBES: &str = "write beacon, tcp:8000, http:8000/health, https:443/health or h3:443/health";

@@ -5,12 +5,12 @@ use std::collections::{HashMap, HashSet};
 use ring::digest::{SHA256, digest};
 use steer_common::abi::CIDS;
 use steer_common::cid::{Layout, MAX_SERVER_ID, ROTATIONS};
+use steer_probe::quic::{CidKeyError, Hex, read_key};
 
 use super::raw;
 use super::read::List;
 use super::report::Report;
 use super::{Backend, CidLayout, Config};
-use crate::quic::{CidKeyError, Hex, read_key};
 
 /// Default layout: a server id long enough that random connection ids do not match by chance, and a
 /// nonce that gives ids of the usual twelve bytes.

@@ -3,6 +3,7 @@
 use std::time::{Duration, Instant};
 
 use steer_common::tables::NextHop;
+use steer_probe::probe::{DRAINING, Load, Measurement, ProbeFailure, Trouble};
 
 use super::operator::Draining;
 use crate::config;
@@ -17,7 +18,6 @@ use crate::domain::passive::Watch;
 use crate::domain::rings::{BOUNDS, Nearness};
 use crate::domain::rules::{Doubt, Rules};
 use crate::journal::{Base, Judged};
-use crate::probe::{DRAINING, Load, Measurement, ProbeFailure, Trouble};
 
 /// The rules of a configuration.
 pub(super) fn rules(config: &config::Config) -> Rules {

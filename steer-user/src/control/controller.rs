@@ -9,6 +9,7 @@ use std::{
 
 use anyhow::Result;
 use steer_common::{abi::Config as Settings, tables::NextHop};
+use steer_probe::probe::Measurement;
 use tracing::info;
 
 use super::{
@@ -44,7 +45,6 @@ use crate::{
     },
     explain::{Explanation, Names, PacketQuestion, Question, explain, explain_packet},
     journal::{Event, Journal},
-    probe::Measurement,
 };
 
 /// How long tables that were taken up stay as they are while not all backends are measured.

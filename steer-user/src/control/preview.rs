@@ -9,6 +9,7 @@ use std::{
 use anyhow::Result;
 use serde::{Deserialize, Serialize};
 use steer_common::abi::{ServiceKey, Slot};
+use steer_probe::probe::{Load, Measurement, OrcaLoadReport, Sample};
 use tracing::subscriber::{NoSubscriber, with_default};
 
 use super::{
@@ -21,7 +22,6 @@ use crate::{
     dataplane::{Dataplane, Memory},
     domain::health::State,
     journal::Journal,
-    probe::{Load, Measurement, OrcaLoadReport, Sample},
 };
 
 /// Round trips to backends of the node's region, and of others, where none was measured.

@@ -5,6 +5,8 @@ use std::{
     time::Instant,
 };
 
+use steer_probe::probe::Measurement;
+
 use super::{
     Controller, Refused,
     backend::{Change, Known},
@@ -19,7 +21,6 @@ use crate::{
         maglev::Choice,
     },
     journal::{Event, Input, Journal, Probe, Why},
-    probe::Measurement,
 };
 
 /// Probes of one backend that are told with a change. What came before them is in their base.

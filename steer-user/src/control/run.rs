@@ -7,6 +7,7 @@ use std::{
 };
 
 use anyhow::{Context, Result};
+use steer_probe::probe::{Inbox, mailbox};
 use tokio::{
     signal::unix::{SignalKind, signal},
     sync::{mpsc, oneshot, watch},
@@ -39,7 +40,6 @@ use crate::{
     explain::{Explanation, Question},
     generations::{Started, Store},
     journal::{Event, Journal, Why},
-    probe::{Inbox, mailbox},
 };
 
 /// How often things are done that are due by time alone.

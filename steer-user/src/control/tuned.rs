@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use steer_telemetry as telemetry;
 use tracing::info;
 
 use super::{
@@ -9,7 +10,7 @@ use super::{
     run::Daemon,
     tune::{self, Knob, KnobStatus, TuneError, Tuning, Value},
 };
-use crate::{config::Config, journal::Event, telemetry};
+use crate::{config::Config, journal::Event};
 
 impl Daemon {
     /// All knobs as they are set.

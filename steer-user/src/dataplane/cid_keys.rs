@@ -3,8 +3,7 @@
 use std::path::PathBuf;
 
 use steer_common::{abi::CidCipher, cid::Layout};
-
-use crate::quic::{CidKeyError, read_key};
+use steer_probe::quic::{CidKeyError, read_key};
 
 /// A key with the connection ids it applies to.
 #[derive(Clone, Debug, PartialEq, Eq)]

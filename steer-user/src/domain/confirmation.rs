@@ -5,6 +5,7 @@
 use std::time::{Duration, Instant};
 
 use serde::{Deserialize, Serialize};
+use steer_probe::probe::confirmation::Outcome;
 
 /// Timeout of a connection; without an outcome by then, it counts as unanswered.
 const OVERDUE: Duration = Duration::from_millis(400);
@@ -14,20 +15,6 @@ const FIRST_PAUSE: Duration = Duration::from_millis(50);
 const MAX_PAUSE: Duration = Duration::from_millis(800);
 /// Time without a connection after which the pause is reset.
 const FORGOTTEN: Duration = Duration::from_secs(10);
-
-/// Outcome of a connection.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum Outcome {
-    /// The backend accepted it.
-    Connected,
-    /// The backend refused it.
-    Refused,
-    /// No answer arrived in time, or the network reported an error.
-    NoAnswer,
-    /// This node could not send it.
-    NotTried,
-}
 
 /// Results of this node's connections to a backend, with times of any clock.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]

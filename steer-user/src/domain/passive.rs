@@ -4,9 +4,10 @@
 use std::time::{Duration, Instant};
 
 use serde::{Deserialize, Serialize};
+use steer_probe::probe::confirmation::Outcome;
 
 use super::{
-    confirmation::{Confirmation, Outcome},
+    confirmation::Confirmation,
     evidence::{Evidence, Proof, Testimony},
     outliers::Reason as OutlierReason,
     silence::{self, Around, Silence, Traffic},

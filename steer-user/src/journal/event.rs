@@ -6,20 +6,19 @@ use std::{
 };
 
 use serde::{Deserialize, Serialize};
+use steer_probe::probe::{
+    DRAINING, Load, Measurement, OrcaLoadReport, ProbeFailure, Sample, confirmation,
+};
 
-use crate::{
-    domain::{
-        balance::{self, Cause, Pool, Settings, State, Tier},
-        confirmation,
-        evidence::{self, Inputs},
-        health::{self, Health},
-        loss::Loss,
-        passive::{Counts, Verdict, Written},
-        rings::Nearness,
-        rules::{Doubt, Rules},
-        silence::Around,
-    },
-    probe::{DRAINING, Load, Measurement, OrcaLoadReport, ProbeFailure, Sample},
+use crate::domain::{
+    balance::{self, Cause, Pool, Settings, State, Tier},
+    evidence::{self, Inputs},
+    health::{self, Health},
+    loss::Loss,
+    passive::{Counts, Verdict, Written},
+    rings::Nearness,
+    rules::{Doubt, Rules},
+    silence::Around,
 };
 
 /// A change of steering, or of the journal's own parameters.

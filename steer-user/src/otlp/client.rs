@@ -17,6 +17,7 @@ use hyper::{
 use hyper_util::rt::TokioIo;
 use prost::Message as _;
 use rustls::{ClientConfig, crypto::ring, pki_types::ServerName};
+use steer_probe::pki::load_roots;
 use tokio::{
     io::{AsyncRead, AsyncWrite},
     net::TcpStream,
@@ -28,7 +29,7 @@ use super::{
     message::ExportMetricsServiceResponse,
     outcome::{Accepted, Failure},
 };
-use crate::{config::Otlp, pki::load_roots};
+use crate::config::Otlp;
 
 /// Upper bound of the timeout; the interval if that is shorter.
 const PATIENCE: Duration = Duration::from_secs(10);

@@ -4,8 +4,9 @@ use std::{
     time::Duration,
 };
 
+use steer_probe::pki;
+
 use super::*;
-use crate::pki;
 
 const TEXT: &str = "[node]\nname = \"n1\"\nregion = \"eu\"\ninterfaces = [\"eth0\"]\n[nat]\n\
     addresses = [\"10.0.0.1\"]\n[encap]\nsources = [\"10.0.0.1\"]\n[[backend]]\nname = \"b1\"\n\

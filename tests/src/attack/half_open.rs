@@ -17,7 +17,7 @@ use quinn::{
     crypto::rustls::QuicClientConfig,
     udp::{RecvMeta, Transmit},
 };
-use steer_user::probe::ALPN;
+use steer_probe::probe::ALPN;
 use tokio::runtime::Builder;
 
 use super::turn::AttackRun;

@@ -10,7 +10,7 @@ use std::{
 
 use anyhow::{Context, Result};
 use clap::Parser;
-use steer_user::probe::{
+use steer_probe::probe::{
     Budget, Load, Method, ProbeSettings, ProbeTarget, ProbeTls, WebTls, mailbox, spawn,
 };
 use tokio::time::timeout_at;

@@ -11,7 +11,7 @@ use std::{
 
 use anyhow::{Context, Result, ensure};
 use clap::Parser;
-use steer_user::{
+use steer_probe::{
     beacon::{Beacon, BeaconConfig},
     pki::{self, Identity, IdentityKind, Validity},
     probe::{Budget, Method, ProbeSettings, ProbeTarget, ProbeTls, WebTls, mailbox, spawn},

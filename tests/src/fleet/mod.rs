@@ -308,9 +308,9 @@ impl Fleet {
         let backend = &self.site.backends[index];
         let (name, _) = self.plan.backends[index];
         let pki = self.path("pki");
-        let mut beacon = Command::new(&self.steer);
+        let mut beacon = Command::new(binary("steer-beacon")?);
         beacon
-            .args(["beacon", "--listen"])
+            .arg("--listen")
             .arg(SocketAddr::new(self.address(backend), BEACON).to_string())
             .arg("--ca")
             .arg(pki.join("ca.pem"))

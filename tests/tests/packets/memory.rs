@@ -20,12 +20,12 @@ use steer_common::{
     },
     tables::NextHop,
 };
+use steer_probe::probe::{Load, Measurement, OrcaLoadReport, ProbeFailure, Sample};
 use steer_tests::packet::{ACK, NODE_MAC, Packet, SYN};
 use steer_user::{
     config::Config,
     control::Controller,
     dataplane::{Attacher, Dataplane as _, KernelMaps, OpenOptions, Sizes, Xdp, bench_object},
-    probe::{Load, Measurement, OrcaLoadReport, ProbeFailure, Sample},
 };
 
 use crate::{

@@ -20,8 +20,8 @@ use opentelemetry_proto::tonic::collector::metrics::v1::{
 };
 use prost::Message as _;
 use rustls::{ServerConfig, ServerConnection, StreamOwned};
+use steer_probe::pki::load_credentials;
 use steer_tests::netns::Namespace;
-use steer_user::pki::load_credentials;
 
 /// Behaviour of the collector.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -14,12 +14,12 @@ use std::{
     time::{Duration, Instant},
 };
 
+use steer_probe::pki::{self, Identity, IdentityKind, Validity};
 use steer_tests::{
     fleet::{Fleet, HTTP, Plan, binary, wait},
     load::Load,
     process::Process,
 };
-use steer_user::pki::{self, Identity, IdentityKind, Validity};
 
 use self::{
     collector::{Collector, Mood},

@@ -4,6 +4,7 @@
 use std::time::{Duration, Instant, SystemTime};
 
 use humantime_serde::re::humantime::format_duration;
+use steer_probe::probe::mailbox;
 use tokio::task::spawn_blocking;
 use tracing::{error, info, warn};
 
@@ -17,7 +18,6 @@ use crate::{
     dataplane::interface_index,
     generations::{Standing, Trial},
     journal::{Event, Limits, Why},
-    probe::mailbox,
 };
 
 /// How long a revert that failed is left alone.

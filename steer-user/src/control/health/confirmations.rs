@@ -3,13 +3,14 @@
 use std::{net::SocketAddr, time::Instant};
 
 use anyhow::Result;
+use steer_probe::probe::confirmation::Outcome;
 use tracing::info;
 
 use super::super::{Controller, desired::Numbers, why::Said};
 use crate::{
     config::{Config, Mode, Protocol},
     dataplane::Dataplane,
-    domain::{confirmation::Outcome, passive::Verdict},
+    domain::passive::Verdict,
     journal::Event,
 };
 

@@ -18,16 +18,12 @@ use std::{
 };
 
 use steer_common::{abi::Macs, abi::MemberState, abi::member_flags, tables::NextHop};
+use steer_probe::probe::{Load, Measurement, OrcaLoadReport, ProbeFailure, Sample};
 use tempfile::TempDir;
 
 use self::fake::Fake;
 use super::Controller;
-use crate::{
-    config::Config,
-    dataplane::Dataplane as _,
-    domain::evidence::GONE_AFTER,
-    probe::{Load, Measurement, OrcaLoadReport, ProbeFailure, Sample},
-};
+use crate::{config::Config, dataplane::Dataplane as _, domain::evidence::GONE_AFTER};
 
 /// A site with these backends, all probed.
 fn config(folder: &Path, backends: &[&str]) -> Config {

@@ -36,7 +36,10 @@ pub(crate) fn run(options: &Options) -> Result<Figures> {
     let node = Node::boot(&options.system, &fleet)?;
     let mut figures = Figures::default();
 
-    println!("boot: installing the package");
+    // First, so that it cannot lean on the node's package.
+    println!("boot: the beacon's package");
+    check_beacon(&node, &fleet, options)?;
+    println!("boot: installing the node's package");
     let begin = Instant::now();
     node.install(&options.node)?;
     node.set_up(&fleet)?;
@@ -105,8 +108,6 @@ pub(crate) fn run(options: &Options) -> Result<Figures> {
         node.wait_until_steering("0")
     })?;
 
-    println!("boot: the beacon's package");
-    check_beacon(&node, &fleet, options)?;
     println!("boot: removing the packages");
     check_removal(&node, &fleet)?;
     Ok(figures)
@@ -204,8 +205,9 @@ fn check_beacon(node: &Node, fleet: &Fleet, options: &Options) -> Result<()> {
     node.install(&options.beacon)?;
     let pki = fleet.path("pki");
     let file = |name: &str| std::fs::read_to_string(pki.join(name));
-    node.write_file("/etc/steer/pki/beacon.pem", &file("one.pem")?)?;
-    node.write_file("/etc/steer/pki/beacon.key", &file("one.key")?)?;
+    node.write_file("/etc/steer-beacon/ca.pem", &file("ca.pem")?)?;
+    node.write_file("/etc/steer-beacon/beacon.pem", &file("one.pem")?)?;
+    node.write_file("/etc/steer-beacon/beacon.key", &file("one.key")?)?;
     node.run(&["systemctl", "restart", "steer-beacon"])?;
     let show = [
         "systemctl",
@@ -216,6 +218,11 @@ fn check_beacon(node: &Node, fleet: &Fleet, options: &Options) -> Result<()> {
     ];
     let text = node.run(&show)?;
     ensure!(text.contains("7100"), "the beacon's status is {text}");
+    let steer = node.run(&["sh", "-c", "command -v steer; true"])?;
+    ensure!(
+        steer.trim().is_empty(),
+        "the node's program is there: {steer}"
+    );
     Ok(())
 }
 

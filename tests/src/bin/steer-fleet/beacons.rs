@@ -24,7 +24,7 @@ use rustls::{
     server::{ClientHello, ResolvesServerCert, WebPkiClientVerifier},
     sign::CertifiedKey,
 };
-use steer_user::{
+use steer_probe::{
     pki::{load_credentials, load_roots},
     probe::{ALPN, BACKEND_UP, OrcaLoadReport, wire},
 };

@@ -19,11 +19,11 @@ use std::{
 
 use anyhow::{Result, ensure};
 use clap::Parser;
+use steer_probe::pki::{self, Identity, IdentityKind, Validity};
 use steer_tests::{
     netns::Namespace,
     veth::{End, Veth},
 };
-use steer_user::pki::{self, Identity, IdentityKind, Validity};
 use tokio::runtime::Builder;
 
 use self::{

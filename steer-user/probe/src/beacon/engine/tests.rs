@@ -7,7 +7,7 @@ use super::*;
 
 macro_rules! page {
     ($name:literal) => {
-        include_str!(concat!("../../../../tests/engine/pages/", $name))
+        include_str!(concat!("../../../../../tests/engine/pages/", $name))
     };
 }
 

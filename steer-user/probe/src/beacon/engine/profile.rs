@@ -2,11 +2,11 @@
 
 use std::{collections::BTreeMap, fmt, fs, io, path::Path, str::FromStr};
 
-use clap::ValueEnum;
 use serde::{Deserialize, Deserializer};
 
 /// A known engine.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[cfg_attr(feature = "cli", derive(clap::ValueEnum))]
 pub enum Engine {
     /// vLLM.
     Vllm,
@@ -19,7 +19,7 @@ pub enum Engine {
     /// TensorRT-LLM's own server.
     TrtllmServe,
     /// llama.cpp's server.
-    #[value(name = "llama.cpp")]
+    #[cfg_attr(feature = "cli", value(name = "llama.cpp"))]
     LlamaCpp,
     /// LMDeploy.
     Lmdeploy,
@@ -431,9 +431,10 @@ impl Profile {
 mod tests {
     use super::*;
 
+    #[cfg(feature = "cli")]
     #[test]
     fn every_engine_has_a_profile() {
-        for engine in Engine::value_variants() {
+        for engine in <Engine as clap::ValueEnum>::value_variants() {
             let profile = Profile::of(*engine).unwrap();
             let has_sleep = profile.sleep.is_some();
             assert!(profile.names_load() || has_sleep, "{engine:?}");

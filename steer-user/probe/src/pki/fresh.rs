@@ -33,14 +33,14 @@ type Mark = Option<(u64, i64, i64, u64)>;
 
 /// Files with their attributes at the last check.
 #[derive(Debug)]
-pub(crate) struct Marks {
+pub struct Marks {
     paths: Vec<PathBuf>,
     seen: Vec<Mark>,
 }
 
 impl Marks {
     /// Returns the current attributes of files.
-    pub(crate) fn of<'p>(paths: impl IntoIterator<Item = &'p Path>) -> Self {
+    pub fn of<'p>(paths: impl IntoIterator<Item = &'p Path>) -> Self {
         let mut marks = Self {
             paths: paths.into_iter().map(Path::to_owned).collect(),
             seen: Vec::new(),
@@ -50,7 +50,7 @@ impl Marks {
     }
 
     /// Returns whether any file has been replaced since the last check.
-    pub(crate) fn changed(&mut self) -> bool {
+    pub fn changed(&mut self) -> bool {
         let mark = |path: &PathBuf| {
             let found = fs::metadata(path).ok()?;
             Some((found.ino(), found.mtime(), found.mtime_nsec(), found.len()))
@@ -63,7 +63,7 @@ impl Marks {
 }
 
 /// A value built from certificates, and rebuilt when they change.
-pub(crate) struct Fresh<T> {
+pub struct Fresh<T> {
     held: Mutex<Arc<T>>,
     make: Box<dyn Fn() -> Result<T, PkiError> + Send + Sync>,
     marks: Mutex<Marks>,
@@ -79,7 +79,7 @@ impl<T> fmt::Debug for Fresh<T> {
 
 impl<T> Fresh<T> {
     /// Builds the value from the files with `make`.
-    pub(crate) fn new(
+    pub fn new(
         held: T,
         marks: Marks,
         make: impl Fn() -> Result<T, PkiError> + Send + Sync + 'static,
@@ -92,16 +92,15 @@ impl<T> Fresh<T> {
     }
 
     /// Returns the last valid value.
-    pub(crate) fn current(&self) -> Arc<T> {
+    pub fn current(&self) -> Arc<T> {
         Arc::clone(&self.held.lock().unwrap_or_else(PoisonError::into_inner))
     }
 
     /// Rebuilds the value if the files have changed; returns true if it did.
     ///
     /// # Errors
-    ///
-    /// Returns an error if the files cannot be used. The previous value stays.
-    pub(crate) fn refresh(&self) -> Result<bool, PkiError> {
+    /// If the files cannot be used. What was made before stays.
+    pub fn refresh(&self) -> Result<bool, PkiError> {
         let mut marks = self.marks.lock().unwrap_or_else(PoisonError::into_inner);
         if !marks.changed() {
             return Ok(false);
@@ -114,7 +113,7 @@ impl<T> Fresh<T> {
 
 /// Checks the files every few seconds and on SIGHUP, forever. Logs contain only the names of files,
 /// never their content.
-pub(crate) async fn follow<E: fmt::Display>(
+pub async fn follow<E: fmt::Display>(
     what: &'static str,
     mut refresh: impl FnMut() -> Result<bool, E>,
 ) {
@@ -145,7 +144,7 @@ pub(crate) async fn follow<E: fmt::Display>(
 
 /// Refuses credentials that no peer with these roots would accept: a key of another certificate,
 /// another CA or purpose, a certificate that is not valid now.
-pub(crate) fn verify(
+pub fn verify(
     credentials: &Credentials,
     roots: &Arc<RootCertStore>,
     kind: IdentityKind,
@@ -155,7 +154,7 @@ pub(crate) fn verify(
 }
 
 /// Returns whether the key belongs to the first certificate; an unusable key does not.
-pub(crate) fn keys_match(credentials: &Credentials) -> bool {
+pub fn keys_match(credentials: &Credentials) -> bool {
     let provider = ring::default_provider();
     let key = credentials.key.clone_key();
     let Ok(key) = provider.key_provider.load_private_key(key) else {
@@ -166,7 +165,7 @@ pub(crate) fn keys_match(credentials: &Credentials) -> bool {
 }
 
 /// Works like [`verify`], at a given time.
-pub(crate) fn verify_at(
+pub fn verify_at(
     credentials: &Credentials,
     roots: &Arc<RootCertStore>,
     kind: IdentityKind,

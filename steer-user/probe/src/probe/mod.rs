@@ -2,6 +2,7 @@
 
 mod client;
 mod combine;
+pub mod confirmation;
 #[cfg(test)]
 mod hostile_tests;
 mod link;
@@ -35,7 +36,6 @@ pub use self::orca::{
 pub use self::pace::Budget;
 pub(crate) use self::tcp_close::close_in_order;
 pub use self::tls::ProbeTls;
-pub use self::web::confirm;
 pub use self::web_tls::WebTls;
 
 /// ALPN protocol between a node and a beacon.

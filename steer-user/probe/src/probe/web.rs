@@ -28,7 +28,6 @@ use super::{
     Load, OrcaLoadReport, ProbeFailure, Sample, link::classify, method::Over, socket,
     tcp_close::close_in_order, web_tls::WebTls,
 };
-use crate::domain::confirmation::Outcome;
 
 /// Upper bound of the bytes read from an answer.
 const MAX_ANSWER: usize = 64 << 10;
@@ -52,7 +51,7 @@ fn sample(rtt: Duration, handshake: Option<Duration>) -> Sample {
     }
 }
 
-async fn tcp(address: SocketAddr, limit: Duration) -> Result<TcpStream, ProbeFailure> {
+pub(super) async fn tcp(address: SocketAddr, limit: Duration) -> Result<TcpStream, ProbeFailure> {
     let connected = timeout(limit, TcpStream::connect(address)).await;
     connected
         .map_err(|_| ProbeFailure::Timeout)?
@@ -68,19 +67,6 @@ fn broken(error: &io::Error) -> ProbeFailure {
         | io::ErrorKind::PermissionDenied
         | io::ErrorKind::OutOfMemory => ProbeFailure::Local(error.to_string()),
         _ => ProbeFailure::Refused(error.to_string()),
-    }
-}
-
-/// Tries a TCP connection, to confirm or contradict what packets suggest.
-pub async fn confirm(address: SocketAddr, limit: Duration) -> Outcome {
-    match tcp(address, limit).await {
-        Ok(stream) => {
-            close_in_order(stream);
-            Outcome::Connected
-        }
-        Err(ProbeFailure::ConnectionRefused) => Outcome::Refused,
-        Err(ProbeFailure::Local(_)) => Outcome::NotTried,
-        Err(_) => Outcome::NoAnswer,
     }
 }
 

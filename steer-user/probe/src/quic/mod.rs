@@ -5,7 +5,7 @@
 //! to [`CidGenerator`]:
 //!
 //! ```
-//! use steer_user::quic::{CidConfig, CidGenerator};
+//! use steer_probe::quic::{CidConfig, CidGenerator};
 //!
 //! let config: CidConfig =
 //!     serde_json::from_str(r#"{"rotation": 0, "server_id": "0a1b2c3d", "nonce_length": 7}"#)?;
@@ -75,9 +75,9 @@ pub enum BadCidConfig {
     Layout {
         /// Config rotation.
         rotation: u8,
-        /// Length of the server id in bytes.
+        /// Returns the length of the server id in bytes.
         server_id: usize,
-        /// Length of the nonce in bytes.
+        /// Returns the length of the nonce in bytes.
         nonce: usize,
     },
     /// The key has the wrong length.
