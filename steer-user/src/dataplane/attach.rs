@@ -1,6 +1,6 @@
 //! Programs on interfaces.
 
-use std::{fs, io, path::Path, thread, time::Duration};
+use std::{fs, io, os::fd::BorrowedFd, path::Path, thread, time::Duration};
 
 use anyhow::{Context, Result, anyhow, bail};
 use aya::programs::{
@@ -282,6 +282,11 @@ impl Attacher {
             }
         }
         Ok(())
+    }
+
+    /// Names and descriptors of all maps.
+    pub(super) fn map_fds(&self) -> impl Iterator<Item = (&str, BorrowedFd<'_>)> {
+        self.meters.fds()
     }
 
     /// Memory of each map, as the kernel counts it.

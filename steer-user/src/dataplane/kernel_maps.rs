@@ -147,6 +147,13 @@ impl KernelMaps {
         })
     }
 
+    /// Forgets what is known of maps that were emptied.
+    pub(super) fn forget_copies(&mut self) {
+        self.prefixes.clear();
+        self.published = None;
+        self.sweeping = None;
+    }
+
     /// Remembers a flow as the program would, for measurements and tests.
     ///
     /// # Errors
