@@ -11,13 +11,13 @@ use crate::{
 
 /// Builds them. `steer-next` is `steer` with another version of the maps, for tests of upgrades.
 pub(crate) fn run() -> Result<()> {
+    // Of the whole workspace, so that it shares its dependencies with all other builds.
     let next = [
-        "--package",
-        "steer-user",
+        "--workspace",
         "--bin",
         "steer",
         "--features",
-        "next-abi",
+        "steer-user/next-abi",
     ];
     check(cargo().args(["build", "--locked"]).args(next))?;
     let folder = repository().join("target/debug");
