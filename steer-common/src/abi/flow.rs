@@ -44,9 +44,28 @@ pub struct FlowEntry {
     /// are the same it is not written again: to ask for the time costs more, and so does a cache line that is dirty.
     pub stamp: u16,
     /// Connection ids of QUIC that packets which open connections had during this handshake, by a hash of each; 0 is
-    /// none. Of TCP there are none.
+    /// none. Of TCP the sequence number of the SYN, [`Self::initial`].
     pub ids: [u8; 4],
     /// As it is called in the other version.
     #[cfg(feature = "next-abi")]
     pub last_ms: u32,
+}
+
+impl FlowEntry {
+    /// Sequence number of the SYN that a TCP flow began with; 0 if it is not known.
+    #[inline(always)]
+    #[must_use]
+    pub const fn initial(&self) -> u32 {
+        u32::from_ne_bytes(self.ids)
+    }
+
+    /// The same flow, begun by a SYN with this sequence number.
+    #[inline(always)]
+    #[must_use]
+    pub const fn with_initial(self, number: u32) -> Self {
+        Self {
+            ids: number.to_ne_bytes(),
+            ..self
+        }
+    }
 }
