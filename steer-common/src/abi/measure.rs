@@ -116,8 +116,8 @@ pub struct Signals {
     pub unanswered: u64,
     /// Connections that the backend has accepted.
     pub accepted: u64,
-    /// Flows that the backend has ended in order, by a FIN, after the client had asked and before a byte of an
-    /// answer.
+    /// Flows that the backend has ended in order, by a FIN, before a byte of an answer: after the client had asked, or
+    /// within a second of its SYN.
     pub ended_early: u64,
 }
 
