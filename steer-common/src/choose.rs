@@ -15,6 +15,9 @@ use crate::{
     wire::{Packet, Part, RST},
 };
 
+/// The longest way of a connection's first segments from its SYN: a window that is not scaled yet.
+const FIRST_WINDOW: u32 = 1 << 16;
+
 /// A member, or the reason why there is none.
 pub(crate) struct Choice<'t> {
     pub(crate) member: Option<&'t Member>,
@@ -112,19 +115,29 @@ pub(crate) fn choose<'t, T: Tables>(
     if slot.track != 0
         && !said.opens
         && said.member == 0
-        && let Some(id) = remembered(packet, tables, index, opens)
+        && let Some(id) = remembered(packet, look, tables, index, opens)
     {
         left = true;
         tables.note(Step::Remembered(id));
+        let open = for_open(tables, service, id);
         // A SYN may belong to another flow, whose client reuses the port: a draining member gets
         // none of those.
-        let takes_new = |member: &Member| !packet.opens_tcp() || member.takes_new();
-        if let Some(member) = for_open(tables, service, id)
-            && takes_new(member)
-        {
-            return Choice::of(id, member);
+        if let Some(member) = open {
+            if member.takes_new() {
+                return Choice::of(id, member);
+            }
+            if !packet.opens_tcp() {
+                let begun = begun(packet, look, tables, index);
+                if begun != 0
+                    && let Some(member) = for_open(tables, service, begun)
+                {
+                    return Choice::of(begun, member);
+                }
+                return Choice::of(id, member);
+            }
         }
-        if opens {
+        // The SYN of nobody knows whom ends no flow that can go on.
+        if opens && open.is_none() {
             // The old entry would win over the new flow's.
             tables.forget(&packet.key);
         }
@@ -139,7 +152,7 @@ pub(crate) fn choose<'t, T: Tables>(
     let sticky = sticky && said.member == 0;
     if sticky && !opens {
         if let Some(member) = for_open(tables, service, slot.owner) {
-            if left && !remember(packet, tables, index, slot.owner, opens) {
+            if left && !remember(packet, look, tables, index, slot.owner, opens) {
                 return Choice::none(DropReason::FlowTableFull);
             }
             if slot.owner != slot.first && slot.seen == 0 {
@@ -177,7 +190,7 @@ pub(crate) fn choose<'t, T: Tables>(
             tables.mark_track(index);
             tables.note(Step::Insert(id));
         }
-    } else if (left || differs) && !remember(packet, tables, index, id, opens) {
+    } else if (left || differs) && !remember(packet, look, tables, index, id, opens) {
         return Choice::none(DropReason::FlowTableFull);
     }
     Choice {
@@ -189,7 +202,13 @@ pub(crate) fn choose<'t, T: Tables>(
 /// Returns the member of a flow in the flow table. A flow that continues after its SYN moves to
 /// where SYNs cannot evict it. Its slot is updated, because tables move.
 #[inline(always)]
-fn remembered<T: Tables>(packet: &Packet, tables: &T, slot: u32, opens: bool) -> Option<u16> {
+fn remembered<T: Tables>(
+    packet: &Packet,
+    look: &impl Look,
+    tables: &T,
+    slot: u32,
+    opens: bool,
+) -> Option<u16> {
     let stamp = tables.stamp();
     let known = tables.with_flow(&packet.key, |entry| {
         if entry.stamp != stamp {
@@ -205,28 +224,99 @@ fn remembered<T: Tables>(packet: &Packet, tables: &T, slot: u32, opens: bool) ->
         return known;
     }
     let entry = tables.new_flow(&packet.key)?;
-    if !opens {
-        let entry = FlowEntry {
-            last_ms: tables.now_ms(),
-            slot,
-            ..entry
-        };
-        // If it cannot move it stays where it is.
-        if tables.remember(&packet.key, &entry) {
-            tables.forget_new(&packet.key);
+    if !packet.is_tcp() {
+        if !opens {
+            settle(packet, tables, slot, entry);
         }
+        return Some(entry.member);
     }
+    let number = sequence(packet, look);
+    if opens {
+        // The last SYN counts: the port may be used again.
+        if number != 0 && number != entry.initial() {
+            tables.remember_new(&packet.key, &entry.with_initial(number));
+        }
+        return Some(entry.member);
+    }
+    // Fragments and ICMP errors show no number, and prove nothing.
+    if number == 0 {
+        return Some(entry.member);
+    }
+    if !follows(number, &entry) {
+        return None;
+    }
+    settle(packet, tables, slot, entry);
     Some(entry.member)
 }
 
+/// The member of the connection that a SYN has begun, if a segment is the next one of it; 0 otherwise. A flow of the same
+/// ends with a draining member may still be open.
 #[inline(always)]
-fn remember<T: Tables>(packet: &Packet, tables: &T, slot: u32, member: u16, opens: bool) -> bool {
+fn begun<T: Tables>(packet: &Packet, look: &impl Look, tables: &T, slot: u32) -> u16 {
+    let number = sequence(packet, look);
+    let Some(entry) = tables.new_flow(&packet.key) else {
+        return 0;
+    };
+    if number == 0 || !packet.is_tcp() || !follows(number, &entry) {
+        return 0;
+    }
+    settle(packet, tables, slot, entry);
+    entry.member
+}
+
+/// Moves a flow to where SYNs cannot push it out.
+#[inline(always)]
+fn settle<T: Tables>(packet: &Packet, tables: &T, slot: u32, entry: FlowEntry) {
+    let entry = FlowEntry {
+        last_ms: tables.now_ms(),
+        slot,
+        ..entry
+    };
+    // If it cannot move it stays where it is.
+    if tables.remember(&packet.key, &entry) {
+        tables.forget_new(&packet.key);
+    }
+}
+
+/// Sequence number of a TCP segment, which is never 0; 0 if it cannot be seen.
+#[inline(always)]
+fn sequence(packet: &Packet, look: &impl Look) -> u32 {
+    match look.numbers(packet) {
+        Some([number, _]) if number != 0 => number,
+        Some(_) => 1,
+        None => 0,
+    }
+}
+
+/// Returns whether a segment can be the first one behind the SYN that an entry is of. All others are of a connection that was
+/// there before: a SYN in the name of a client, which anybody can send, does not move it. Entries of another version
+/// say no number.
+#[inline(always)]
+const fn follows(number: u32, entry: &FlowEntry) -> bool {
+    let initial = entry.initial();
+    initial == 0 || number.wrapping_sub(initial) <= FIRST_WINDOW
+}
+
+#[inline(always)]
+fn remember<T: Tables>(
+    packet: &Packet,
+    look: &impl Look,
+    tables: &T,
+    slot: u32,
+    member: u16,
+    opens: bool,
+) -> bool {
     let entry = FlowEntry {
         last_ms: tables.now_ms(),
         slot,
         member,
         stamp: 0,
         ids: [0; 4],
+    };
+    let entry = if opens && packet.is_tcp() {
+        entry.with_initial(sequence(packet, look))
+    } else {
+        entry
     };
     let done = if opens {
         tables.remember_new(&packet.key, &entry)

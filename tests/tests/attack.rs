@@ -41,6 +41,11 @@ fn a_reset_with_a_syn_behind_it_breaks_no_stream() {
 }
 
 #[test]
+fn syns_while_backends_drain_break_no_stream() {
+    nobody_notices("syn-drain", 4);
+}
+
+#[test]
 fn acknowledgments_in_a_neighbours_name_divert_nothing() {
     nobody_notices("ack", 4);
 }

@@ -66,6 +66,12 @@ fn what_is_announced_fails_nothing() {
 }
 
 #[test]
+fn a_backend_whose_beacon_dies_goes_on_behind_nat() {
+    let trial = trial("nat", Death::BeaconKilled);
+    assert!(trial.changes_nothing(), "{trial:?}");
+}
+
+#[test]
 fn a_daemon_that_dies_fails_nothing() {
     let trial = trial("nat", Death::DaemonKilled);
     assert_eq!(

@@ -89,9 +89,9 @@ fn ipip_over_ipv6_steers_to_the_nearest() {
     steers("ipip", true);
 }
 
-#[test]
-fn a_backends_death_fails_no_new_request_for_long_and_none_elsewhere() {
-    let mut fleet = fleet("nat", false);
+/// A backend's death fails no new request for long, and none at another backend.
+fn fails_over(mode: &'static str, v6: bool) {
+    let mut fleet = fleet(mode, v6);
     let running = load(&fleet, HTTP, Duration::from_secs(4))
         .start_in(&fleet.site.client)
         .unwrap();
@@ -114,6 +114,18 @@ fn a_backends_death_fails_no_new_request_for_long_and_none_elsewhere() {
         .collect();
     assert!(failed_elsewhere.is_empty(), "{failed_elsewhere:?}");
     assert!(summary.answers.contains_key("far"), "{summary:?}");
+}
+
+#[test]
+fn a_backends_death_fails_no_new_request_for_long_and_none_elsewhere() {
+    fails_over("nat", false);
+}
+
+#[test]
+fn a_backends_death_over_ipv6_fails_no_new_request_for_long_and_none_elsewhere() {
+    for mode in ["nat", "ipip"] {
+        fails_over(mode, true);
+    }
 }
 
 /// Checks that flows to a vanished host are reset: the host sends nothing and a client would wait

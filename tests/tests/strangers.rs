@@ -5,7 +5,7 @@
 use std::{
     fs,
     io::{ErrorKind, Read as _, Write as _},
-    net::{IpAddr, Ipv4Addr, SocketAddr, TcpStream, UdpSocket},
+    net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpStream, UdpSocket},
     path::Path,
     process::Command,
     thread,
@@ -30,6 +30,8 @@ const LIMIT: Duration = Duration::from_secs(10);
 const KERNEL: u16 = 7777;
 /// A client behind a router.
 const FAR: Ipv4Addr = Ipv4Addr::new(10, 55, 0, 2);
+/// The same over IPv6.
+const FAR_V6: Ipv6Addr = Ipv6Addr::new(0xfd55, 0, 0, 0, 0, 0, 0, 2);
 
 fn run(namespace: &Namespace, command: &str) {
     let words: Vec<&str> = command.split(' ').collect();
@@ -111,10 +113,11 @@ fn what_is_for_the_kernel_reaches_it_in_fragments_too() {
     }
 }
 
-#[test]
-fn a_stream_goes_on_when_its_clients_router_has_another_mac_address() {
+/// A stream goes on when the client's router has another MAC address, of which it tells its neighbours unasked.
+fn a_stream_follows_its_clients_router(v6: bool) {
     const NEW: &str = "02:77:00:00:aa:bb";
     let mut fleet = Fleet::new(Plan {
+        v6,
         shared: true,
         thinking: [Duration::from_millis(5), Duration::from_millis(100)],
         tokens: 50,
@@ -123,26 +126,35 @@ fn a_stream_goes_on_when_its_clients_router_has_another_mac_address() {
     .unwrap();
     // The client's own address is behind that of the link, as behind a router.
     let (node, client) = (&fleet.site.node, &fleet.site.client);
-    let router = fleet.site.client_v4();
-    run(client, &format!("ip addr add {FAR}/32 dev lo"));
-    let route = format!("ip route replace {VIP_V4} via 10.77.0.1 src {FAR}");
+    let (far, network, router, gateway): (IpAddr, _, IpAddr, _) = if v6 {
+        let router = fleet.site.client_v6().into();
+        (FAR_V6.into(), "fd55::/16", router, "fd77::1")
+    } else {
+        let router = fleet.site.client_v4().into();
+        (FAR.into(), "10.55.0.0/16", router, "10.77.0.1")
+    };
+    let (length, nodad) = if v6 { (128, " nodad") } else { (32, "") };
+    let add = format!("ip addr add {far}/{length} dev lo{nodad}");
+    run(client, &add);
+    let vip = fleet.vip();
+    let route = format!("ip route replace {vip} via {gateway} src {far}");
     run(client, &route);
-    run(node, &format!("ip route add 10.55.0.0/16 via {router}"));
+    run(node, &format!("ip route add {network} via {router}"));
     // Its neighbour entry is one that the kernel learns, and removes on request.
     let forget = format!("ip neigh del {router} dev {NODE_CLIENT_PORT}");
     run(node, &forget);
     node.sysctl(&format!("net.ipv4.neigh.{NODE_CLIENT_PORT}.locktime"), "0")
         .unwrap();
-    client
-        .sysctl(&format!("net.ipv4.conf.{PORT}.arp_notify"), "1")
-        .unwrap();
-    ping_with(node, router.into(), b"where?", LIMIT).unwrap();
+    for tells in ["ipv4.conf.eth0.arp_notify", "ipv6.conf.eth0.ndisc_notify"] {
+        client.sysctl(&format!("net.{tells}"), "1").unwrap();
+    }
+    ping_with(node, router, b"where?", LIMIT).unwrap();
     fleet.start().unwrap();
-    let address = SocketAddr::new(fleet.vip(), HTTP);
+    let address = SocketAddr::new(vip, HTTP);
     let client = &fleet.site.client;
     let streamed = client.enter(|| {
         let mut stream = request(address);
-        assert_eq!(stream.local_addr().unwrap().ip(), IpAddr::from(FAR));
+        assert_eq!(stream.local_addr().unwrap().ip(), far);
         let mut answer = Vec::new();
         let mut buffer = [0; 4096];
         let mut moved = false;
@@ -165,6 +177,16 @@ fn a_stream_goes_on_when_its_clients_router_has_another_mac_address() {
         .node
         .run(&["ip", "neigh", "show", &router.to_string()]);
     assert!(neighbour.unwrap().contains(NEW));
+}
+
+#[test]
+fn a_stream_goes_on_when_its_clients_router_has_another_mac_address() {
+    a_stream_follows_its_clients_router(false);
+}
+
+#[test]
+fn a_stream_over_ipv6_goes_on_when_its_clients_router_has_another_mac_address() {
+    a_stream_follows_its_clients_router(true);
 }
 
 #[test]

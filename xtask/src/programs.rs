@@ -12,13 +12,13 @@ use crate::{
 /// Builds the programs. `steer-next` is `steer` with another version of the maps, for upgrade
 /// tests.
 pub(crate) fn run() -> Result<()> {
+    // Of the whole workspace, so that it shares its dependencies with all other builds.
     let next = [
-        "--package",
-        "steer-user",
+        "--workspace",
         "--bin",
         "steer",
         "--features",
-        "next-abi",
+        "steer-user/next-abi",
     ];
     check(cargo().args(["build", "--locked"]).args(next))?;
     let folder = repository().join("target/debug");

@@ -99,7 +99,7 @@ fn dependencies_ebpf() -> Result<()> {
     deny("steer-ebpf/Cargo.toml")
 }
 
-/// What a backend does not need: the data path, the API, and what needs the BPF tool chain to build.
+/// Crates that a backend does not need: the data path, the API, and those that need the BPF tool chain to build.
 const NOT_IN_BEACON: [&str; 4] = ["aya", "axum", "ratatui", "steer-user"];
 
 fn dependencies_beacon() -> Result<()> {

@@ -43,10 +43,29 @@ pub struct FlowEntry {
     /// Jiffies, without the last [`STAMP_SHIFT`] bits, at the time of [`Self::last_ms`]. While they
     /// are the same it is not written again, to avoid the clock call and a dirty cache line.
     pub stamp: u16,
-    /// Hashes of the QUIC connection ids in packets that opened connections during this handshake;
-    /// 0 is none. Unused for TCP.
+    /// Connection ids of QUIC that packets which open connections had during this handshake, by a hash of each; 0 is
+    /// none. Of TCP the sequence number of the SYN, [`Self::initial`].
     pub ids: [u8; 4],
     /// Name of the field in the other version.
     #[cfg(feature = "next-abi")]
     pub last_ms: u32,
+}
+
+impl FlowEntry {
+    /// Sequence number of the SYN that a TCP flow began with; 0 if it is not known.
+    #[inline(always)]
+    #[must_use]
+    pub const fn initial(&self) -> u32 {
+        u32::from_ne_bytes(self.ids)
+    }
+
+    /// The same flow, begun by a SYN with this sequence number.
+    #[inline(always)]
+    #[must_use]
+    pub const fn with_initial(self, number: u32) -> Self {
+        Self {
+            ids: number.to_ne_bytes(),
+            ..self
+        }
+    }
 }

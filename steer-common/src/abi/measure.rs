@@ -117,8 +117,8 @@ pub struct Signals {
     pub unanswered: u64,
     /// Connections that the backend accepted.
     pub accepted: u64,
-    /// Flows that the backend closed by a FIN after a request and before the first byte of an
-    /// answer.
+    /// Flows that the backend has ended in order, by a FIN, before a byte of an answer: after the client had asked, or
+    /// within a second of its SYN.
     pub ended_early: u64,
 }
 

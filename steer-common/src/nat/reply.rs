@@ -22,6 +22,9 @@ use crate::{
 const OF_CLIENT: u8 =
     nat_state::ANSWERED | nat_state::BACKEND_DONE | nat_state::RESET | nat_state::TURN;
 
+/// Ticks within which a backend has closed a connection at once: a server gives a client more time to ask.
+const AT_ONCE: u32 = 1000;
+
 /// Returns the verdict for a packet to one of the addresses that `nat` uses.
 #[inline(always)]
 pub(crate) fn reply<T: Tables, L: Look>(
@@ -180,9 +183,11 @@ fn judge<T: Tables, L: Look>(
     }
     let key = client_key(packet, seen);
     let mut client = Sequence::default();
+    let mut is_new = false;
     tables.with_forward(&key, |forward| {
         if is_of(packet, forward) {
             client = forward.sequence;
+            is_new = age(clock.now_ms, forward.opened_ms) < AT_ONCE;
         }
     });
     let flags = packet.tcp_flags & (SYN | ACK | FIN | RST);
@@ -210,8 +215,9 @@ fn judge<T: Tables, L: Look>(
             return;
         }
         if flags & FIN != 0 && flags & RST == 0 {
-            let asked = client.has_data() && seen.told & nat_state::CLIENT_DONE == 0;
-            seen.early = asked && !own.has_data() && packet.payload() == 0;
+            // A client far away has not asked yet when its connection is closed at once.
+            let asks = (client.has_data() | is_new) && seen.told & nat_state::CLIENT_DONE == 0;
+            seen.early = asks && !own.has_data() && packet.payload() == 0;
         }
         if anew {
             entry.state = 0;

@@ -1,6 +1,6 @@
 //! Attachment of the XDP program to interfaces.
 
-use std::{fs, io, path::Path, thread, time::Duration};
+use std::{fs, io, os::fd::BorrowedFd, path::Path, thread, time::Duration};
 
 use anyhow::{Context, Result, anyhow, bail};
 use aya::programs::{
@@ -301,7 +301,12 @@ impl Attacher {
         Ok(())
     }
 
-    /// Returns the memory of each map as counted by the kernel.
+    /// Names and descriptors of all maps.
+    pub(super) fn map_fds(&self) -> impl Iterator<Item = (&str, BorrowedFd<'_>)> {
+        self.meters.fds()
+    }
+
+    /// Memory of each map, as the kernel counts it.
     ///
     /// # Errors
     ///

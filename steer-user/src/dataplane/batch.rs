@@ -257,6 +257,89 @@ pub(super) fn remove_bytes(map: BorrowedFd<'_>, key: &[u8]) -> io::Result<()> {
     }
 }
 
+/// Finds the key behind another one, or the first; false if there is none.
+///
+/// # Errors
+/// If the kernel does not answer.
+pub(super) fn next_key(
+    map: BorrowedFd<'_>,
+    key: Option<&[u8]>,
+    next: &mut [u8],
+) -> io::Result<bool> {
+    /// `BPF_MAP_GET_NEXT_KEY`.
+    const NEXT: libc::c_long = 4;
+    let element = Element {
+        map: map.as_raw_fd() as u64,
+        key: key.map_or(0, |key| key.as_ptr() as u64),
+        value: next.as_mut_ptr() as u64,
+        flags: 0,
+    };
+    is_found(call_for_one(NEXT, &element))
+}
+
+/// Reads the value of a key; false if there is none.
+///
+/// # Errors
+/// If the kernel does not answer.
+pub(super) fn read_bytes(map: BorrowedFd<'_>, key: &[u8], value: &mut [u8]) -> io::Result<bool> {
+    /// `BPF_MAP_LOOKUP_ELEM`.
+    const LOOKUP: libc::c_long = 1;
+    let element = Element {
+        map: map.as_raw_fd() as u64,
+        key: key.as_ptr() as u64,
+        value: value.as_mut_ptr() as u64,
+        flags: 0,
+    };
+    is_found(call_for_one(LOOKUP, &element))
+}
+
+/// Writes the value of a key.
+///
+/// # Errors
+/// If the kernel refuses.
+pub(super) fn write_bytes(map: BorrowedFd<'_>, key: &[u8], value: &[u8]) -> io::Result<()> {
+    /// `BPF_MAP_UPDATE_ELEM`.
+    const UPDATE: libc::c_long = 2;
+    let element = Element {
+        map: map.as_raw_fd() as u64,
+        key: key.as_ptr() as u64,
+        value: value.as_ptr() as u64,
+        flags: 0,
+    };
+    call_for_one(UPDATE, &element)
+}
+
+fn is_found(done: io::Result<()>) -> io::Result<bool> {
+    match done {
+        Ok(()) => Ok(true),
+        Err(error) if error.raw_os_error() == Some(libc::ENOENT) => Ok(false),
+        Err(error) => Err(error),
+    }
+}
+
+/// Reads all values of an array, of so many bytes each: of all CPUs where there is one for each.
+///
+/// # Errors
+/// If the kernel does not answer.
+pub(super) fn all_of_array(map: BorrowedFd<'_>, entries: u32, value: usize) -> io::Result<Vec<u8>> {
+    let mut keys = vec![0_u32; entries as usize];
+    let mut values = vec![0_u8; entries as usize * value];
+    let mut next = 0_u32;
+    let mut attributes = Attributes {
+        out_batch: (&raw mut next) as u64,
+        keys: keys.as_mut_ptr() as u64,
+        values: values.as_mut_ptr() as u64,
+        count: entries,
+        map: map.as_raw_fd() as u32,
+        ..Attributes::default()
+    };
+    match call(LOOKUP_BATCH, &mut attributes) {
+        // End of the map.
+        Err(error) if error.raw_os_error() != Some(libc::ENOENT) => Err(error),
+        _ => Ok(values),
+    }
+}
+
 /// Single-element variant of `union bpf_attr`.
 #[repr(C)]
 struct Element {

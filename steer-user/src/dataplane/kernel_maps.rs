@@ -147,7 +147,14 @@ impl KernelMaps {
         })
     }
 
-    /// Inserts a flow like the program does, for measurements and tests.
+    /// Forgets what is known of maps that were emptied.
+    pub(super) fn forget_copies(&mut self) {
+        self.prefixes.clear();
+        self.published = None;
+        self.sweeping = None;
+    }
+
+    /// Remembers a flow as the program would, for measurements and tests.
     ///
     /// # Errors
     ///

@@ -75,6 +75,20 @@ impl<T: Pod> Mapped<T> {
         unsafe { self.at(index).read_volatile() }
     }
 
+    /// Zeroes all elements, while no packet uses any.
+    pub(super) fn clear(&mut self) {
+        // SAFETY: the whole mapping, of which zeros are valid elements.
+        unsafe { self.start.as_ptr().write_bytes(0, self.bytes) };
+    }
+
+    /// A copy of all elements, each in its place.
+    pub(super) fn bytes(&self) -> Vec<u8> {
+        let mut bytes = vec![0; self.bytes];
+        // SAFETY: as many bytes as the mapping has, which is no part of a vector.
+        unsafe { ptr::copy_nonoverlapping(self.start.as_ptr(), bytes.as_mut_ptr(), self.bytes) };
+        bytes
+    }
+
     /// Writes an element that no packet uses.
     pub(super) fn set(&mut self, index: u32, value: T) {
         // SAFETY: a valid element; volatile because the kernel may read it.

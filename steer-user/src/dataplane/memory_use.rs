@@ -59,6 +59,13 @@ impl Meters {
         Ok(fd.as_fd())
     }
 
+    /// Names and descriptors of all maps.
+    pub(super) fn fds(&self) -> impl Iterator<Item = (&str, BorrowedFd<'_>)> {
+        self.0
+            .iter()
+            .map(|(memory, fd)| (&*memory.name, fd.as_fd()))
+    }
+
     /// Queries all maps in order of their names.
     pub(super) fn read(&self) -> Result<Vec<MapMemory>> {
         let read = |(memory, fd): &(MapMemory, OwnedFd)| {

@@ -35,6 +35,7 @@ mod sizes;
 mod specs;
 mod sweep;
 mod takeover;
+pub mod testing;
 mod trace;
 mod traffic;
 mod xdp;

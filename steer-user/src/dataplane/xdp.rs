@@ -43,8 +43,8 @@ pub struct OpenOptions {
 
 /// Loaded program with its maps.
 pub struct Xdp {
-    attacher: Attacher,
-    maps: KernelMaps,
+    pub(super) attacher: Attacher,
+    pub(super) maps: KernelMaps,
     adopted: bool,
     sizes: Sizes,
 }

@@ -114,6 +114,12 @@ pub fn all() -> Vec<Attack> {
             segments::resets_and_syns,
         ),
         Attack::new(
+            "syn-drain",
+            "SYN in a neighbour's name while backends drain",
+            2000,
+            segments::syns_while_draining,
+        ),
+        Attack::new(
             "syn-open",
             "SYN and SYN-ACK on open flows, as clients and as backends",
             2000,

@@ -89,6 +89,21 @@ pub(super) fn resets_and_syns(turn: &mut AttackRun<'_>) -> Result<()> {
     Ok(())
 }
 
+/// SYNs in the name of clients whose backends drain: new connections would go to others.
+pub(super) fn syns_while_draining(turn: &mut AttackRun<'_>) -> Result<()> {
+    let site = turn.site;
+    for backend in Site::draining() {
+        site.fleet.cli(&["backend", "drain", backend])?;
+    }
+    while !turn.is_over() {
+        for victim in turn.victims() {
+            let numbers = turn.numbers();
+            turn.segment(&site.neighbour, victim, SYN, numbers)?;
+        }
+    }
+    Ok(())
+}
+
 /// Sends acknowledgments in a neighbour's name, with the attacker's own hardware address.
 pub(super) fn acknowledgments(turn: &mut AttackRun<'_>) -> Result<()> {
     let site = turn.site;

@@ -188,6 +188,12 @@ impl Site {
         })
     }
 
+    /// Names of a backend behind `nat` and of a tunnelled one, for attacks while they drain.
+    #[must_use]
+    pub(super) const fn draining() -> [&'static str; 2] {
+        [NAMES[0], NAMES[BEHIND_NAT]]
+    }
+
     /// Returns the address of a backend's beacon.
     #[must_use]
     pub(super) fn beacon(&self, backend: usize) -> (Ipv4Addr, u16) {

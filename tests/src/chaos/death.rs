@@ -90,6 +90,12 @@ impl Death {
         )
     }
 
+    /// Returns whether the backend has to keep its traffic: the node sees under `nat` that its clients are answered.
+    #[must_use]
+    pub fn keeps_backend(self, mode: &str) -> bool {
+        self == Self::BeaconKilled && mode == "nat"
+    }
+
     /// Returns whether no request may fail.
     #[must_use]
     pub const fn fails_nothing(self) -> bool {

@@ -211,6 +211,12 @@ impl Site {
 }
 
 impl Trial {
+    /// Returns whether no request failed and the backend kept its new flows.
+    #[must_use]
+    pub fn changes_nothing(&self) -> bool {
+        self.detected_ms.is_none() && self.failed_under_way + self.failed_after == 0
+    }
+
     fn count(&mut self, samples: &[Sample], begin: Instant) {
         for sample in samples {
             let failed = sample.error.is_some();

@@ -20,9 +20,11 @@ use steer_common::{
 };
 use steer_tests::packet::NODE_MAC;
 use steer_user::{
-    dataplane::{Class, Dataplane, HostTables, OpenOptions, Sizes, Xdp, now_ms, now_ns},
+    dataplane::{Class, Dataplane, HostTables, Sizes, now_ms, now_ns},
     explain::{self, Fate, PacketQuestion},
 };
+
+use crate::pool::Lease;
 
 /// Test runs use the loopback device.
 const INTERFACE: u32 = 1;
@@ -116,7 +118,7 @@ pub(crate) struct Ran {
 }
 
 pub(crate) struct Fixture {
-    pub(crate) xdp: Xdp,
+    pub(crate) xdp: Lease,
     pub(crate) host: HostTables,
     services: Vec<Service>,
     pub(crate) classes: Vec<Class>,
@@ -135,11 +137,7 @@ impl Fixture {
 
     /// Creates a fixture with a capacity for flows.
     pub(crate) fn with_flows(flows: u32) -> Self {
-        let mut xdp = Xdp::open(&OpenOptions {
-            sizes: Sizes::of_each(flows),
-            ..OpenOptions::default()
-        })
-        .unwrap();
+        let mut xdp = Lease::take(Sizes::of_each(flows));
         let maps = xdp.maps();
         maps.set_config(&Config {
             nat_v4: 1,

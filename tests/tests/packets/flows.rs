@@ -65,6 +65,57 @@ fn new_flows_go_to_first_and_open_ones_to_the_owner() {
     fixture.check_counters();
 }
 
+/// A segment with this sequence number.
+fn numbered(flags: u8, number: u32) -> Vec<u8> {
+    let mut packet = Packet::tcp(client(true), (v4(vip::EXACT), PORT), flags);
+    if let Transport::Tcp { sequence, .. } = &mut packet.transport {
+        *sequence = number;
+    }
+    packet.bytes()
+}
+
+/// Sequence numbers of a connection that is open, and of a SYN with the same ends.
+const OPEN: u32 = 0x5000_0000;
+const FORGED: u32 = 0x9000_0000;
+
+#[test]
+fn a_syn_in_the_name_of_a_client_moves_no_open_flow() {
+    let mut fixture = Fixture::new();
+    fixture.set_slot(SLOT, moving());
+    assert_eq!(member_of(&mut fixture, &numbered(ACK, OPEN)), 2);
+    assert_eq!(member_of(&mut fixture, &numbered(SYN, FORGED)), 1);
+    for flags in [ACK, ACK | FIN] {
+        assert_eq!(member_of(&mut fixture, &numbered(flags, OPEN)), 2);
+    }
+    // The port may be used again: the last SYN counts, and the segment behind it goes where it went.
+    for number in [u32::MAX - 3, 77] {
+        assert_eq!(member_of(&mut fixture, &numbered(SYN, number)), 1);
+        assert_eq!(member_of(&mut fixture, &numbered(ACK, OPEN + 1)), 2);
+    }
+    assert_eq!(member_of(&mut fixture, &numbered(ACK, 78)), 1);
+    assert_eq!(member_of(&mut fixture, &numbered(ACK, 1 << 20)), 1);
+    fixture.check_counters();
+}
+
+#[test]
+fn a_syn_in_the_name_of_a_client_ends_no_flow_of_a_draining_member() {
+    let mut fixture = Fixture::new();
+    fixture.set_slot(SLOT, moving());
+    for flags in [SYN, ACK] {
+        assert_eq!(member_of(&mut fixture, &numbered(flags, OPEN)), 1);
+    }
+    fixture.set_state(1, MemberState::Draining);
+    assert_eq!(member_of(&mut fixture, &numbered(SYN, FORGED)), 2);
+    for flags in [ACK, ACK | FIN] {
+        assert_eq!(member_of(&mut fixture, &numbered(flags, OPEN + 1)), 1);
+    }
+    // It was the client's own after all.
+    for _ in 0..2 {
+        assert_eq!(member_of(&mut fixture, &numbered(ACK, FORGED + 1)), 2);
+    }
+    fixture.check_counters();
+}
+
 #[test]
 fn a_settled_slot_remembers_nothing() {
     let mut fixture = Fixture::new();

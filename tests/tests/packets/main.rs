@@ -27,6 +27,7 @@ mod modes;
 mod nat;
 mod parse;
 mod passive;
+mod pool;
 mod ports;
 mod quic;
 mod quic_handshakes;

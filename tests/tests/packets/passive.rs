@@ -199,11 +199,14 @@ fn resets_tell_of_a_backend_unless_the_client_was_done() {
 
 #[test]
 fn a_flow_that_the_backend_ends_before_it_answers_is_counted_once() {
-    for (asks, answers, expected) in [
-        (true, false, 1),
-        // Nothing was requested, or something was answered.
-        (false, false, 0),
-        (true, true, 0),
+    for (asks, answers, is_idle, expected) in [
+        (true, false, false, 1),
+        (true, false, true, 1),
+        // A client far away had no time to ask.
+        (false, false, false, 1),
+        // Nobody asked for long, or something was answered.
+        (false, false, true, 0),
+        (true, true, false, 0),
     ] {
         let mut flow = Flow::new();
         // Nothing of the handshake has a payload.
@@ -217,6 +220,11 @@ fn a_flow_that_the_backend_ends_before_it_answers_is_counted_once() {
         let accepts = with_numbers(accepts, ACKNOWLEDGMENT - 1, SEQUENCE);
         back(&mut flow.fixture, &accepts, &tcp(true, SYN));
         forward(&mut flow.fixture, &request(0), MEMBER);
+        if is_idle {
+            age(&mut flow.fixture, &tcp(true, SYN), |forward, _| {
+                forward.opened_ms = forward.opened_ms.wrapping_sub(1100);
+            });
+        }
         if asks {
             // However little.
             flow.ask(1);
@@ -228,7 +236,8 @@ fn a_flow_that_the_backend_ends_before_it_answers_is_counted_once() {
         for _ in 0..2 {
             back(&mut flow.fixture, &end, &request(0));
         }
-        assert_eq!(flow.signals().ended_early, expected, "{asks} {answers}");
+        let early = flow.signals().ended_early;
+        assert_eq!(early, expected, "{asks} {answers} {is_idle}");
     }
 }
 
