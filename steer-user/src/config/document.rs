@@ -68,7 +68,10 @@ impl Document {
     }
 
     /// Checks that it is not too large.
-    fn fits(&self) -> Result<(), ConfigError> {
+    ///
+    /// # Errors
+    /// If it is.
+    pub(crate) fn fits(&self) -> Result<(), ConfigError> {
         let bytes: u64 = self.files.iter().map(|f| f.text.len() as u64).sum();
         if bytes > MAX_BYTES || self.files.len() > MAX_FILES {
             return Err(too_large(self.path(), bytes));

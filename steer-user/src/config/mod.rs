@@ -11,6 +11,7 @@ mod classes;
 mod document;
 #[cfg(test)]
 mod document_tests;
+mod files;
 mod format;
 mod limits;
 mod lines;
