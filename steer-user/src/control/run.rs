@@ -328,7 +328,7 @@ impl Daemon {
     async fn run(
         mut self,
         mut commands: mpsc::Receiver<Command>,
-        (mut ways, mut routers): (mpsc::Receiver<ways::Way>, mpsc::Receiver<routers::Ways>),
+        (mut ways, mut routers): (mpsc::Receiver<ways::Way>, mpsc::Receiver<routers::Update>),
         mut links: mpsc::Receiver<()>,
         mut reloaded: mpsc::Receiver<Result<Prepared, ConfigureError>>,
         mut confirmed: mpsc::Receiver<Confirmed>,
@@ -364,7 +364,7 @@ impl Daemon {
                 }
                 Some(routers) = routers.recv() => {
                     begun = Instant::now();
-                    (Turn::Way, self.controller.dataplane.set_routers(&routers))
+                    (Turn::Way, self.controller.set_routers(routers))
                 }
                 Some(command) = commands.recv() => {
                     begun = Instant::now();

@@ -2,6 +2,7 @@
 
 use std::{
     collections::BTreeMap,
+    net::IpAddr,
     time::{Duration, Instant, SystemTime},
 };
 
@@ -18,6 +19,7 @@ use crate::{
         rings::Nearness,
         rules::{Doubt, Rules},
         silence::Around,
+        succession::RouterPort,
     },
     probe::{DRAINING, Load, Measurement, OrcaLoadReport, ProbeFailure, Sample},
 };
@@ -201,6 +203,22 @@ pub enum Event {
         backend: String,
         /// The number of the interface that it leads by; `None` if there is no way.
         interface: Option<u32>,
+    },
+    /// Answers to clients behind a router go to another one, or to itself again.
+    Router {
+        /// MAC address that their packets come from.
+        router: String,
+        /// The number of the interface that they come in by.
+        interface: u32,
+        /// The VLAN; 0 is untagged.
+        #[serde(default, skip_serializing_if = "is_untagged")]
+        vlan: u16,
+        /// The gateway that answers go by; `None` once none is known.
+        gateway: Option<IpAddr>,
+        /// Where that gateway is.
+        ports: Vec<RouterPort>,
+        /// Where answers go.
+        to: Option<RouterPort>,
     },
     /// Slots of a table have other choices.
     Table {
@@ -399,6 +417,14 @@ fn is_unwritten(watch: &Written) -> bool {
 )]
 fn is_false(value: &bool) -> bool {
     !value
+}
+
+#[expect(
+    clippy::trivially_copy_pass_by_ref,
+    reason = "serde hands out references"
+)]
+fn is_untagged(vlan: &u16) -> bool {
+    *vlan == 0
 }
 
 #[expect(
