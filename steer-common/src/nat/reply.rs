@@ -207,8 +207,13 @@ fn judge<T: Tables, L: Look>(
         if !accepted {
             return;
         }
-        if flags & FIN != 0 && flags & RST == 0 {
-            let asked = client.has_data() && seen.told & nat_state::CLIENT_DONE == 0;
+        let asked = client.has_data() && seen.told & nat_state::CLIENT_DONE == 0;
+        if flags & RST != 0 {
+            // It had closed before the client asked.
+            let closed = seen.before & (nat_state::BACKEND_DONE | nat_state::RESET)
+                == nat_state::BACKEND_DONE;
+            seen.early = asked && closed && own.has_ended_only();
+        } else if flags & FIN != 0 {
             seen.early = asked && !own.has_data() && packet.payload() == 0;
         }
         if anew {
@@ -276,7 +281,7 @@ struct Seen {
     check: bool,
     /// Whether the packet has to be looked at more closely.
     judge: bool,
-    /// Whether the packet ends the flow before the backend has answered.
+    /// Whether the packet ends the flow before the backend has answered, or says that it ended it before it was asked.
     early: bool,
     /// What the key of the client's entry has as member.
     key_member: u16,
@@ -315,6 +320,8 @@ fn signal<T: Tables>(packet: &Packet, tables: &T, seen: &Seen) {
             tables.signal(seen.member, Signal::Refused);
         } else if open {
             tables.signal(seen.member, Signal::Reset);
+        } else if seen.early {
+            tables.signal(seen.member, Signal::EndedEarly);
         }
     } else if first {
         tables.signal(seen.member, Signal::Accepted);

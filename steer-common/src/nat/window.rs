@@ -196,6 +196,12 @@ impl Sequence {
         }
     }
 
+    /// Whether a sender whose FIN was seen has sent nothing before it.
+    #[inline(always)]
+    pub(super) const fn has_ended_only(&self) -> bool {
+        self.next == self.initial.wrapping_add(2)
+    }
+
     /// Whether the sender has sent any data.
     #[inline(always)]
     pub(super) const fn has_data(&self) -> bool {

@@ -232,6 +232,45 @@ fn a_flow_that_the_backend_ends_before_it_answers_is_counted_once() {
 }
 
 #[test]
+fn a_backend_that_closes_before_it_is_asked_is_counted_when_it_resets_the_request() {
+    for (asks, closes, expected) in [
+        (true, false, 1),
+        // It closes as the client does, or was asked nothing.
+        (true, true, 0),
+        (false, false, 0),
+    ] {
+        let mut flow = Flow::new();
+        let bare = |packet: Packet| Packet {
+            payload: Vec::new(),
+            ..packet
+        };
+        let syn = with_numbers(bare(tcp(true, SYN)), SEQUENCE - 1, 0);
+        forward(&mut flow.fixture, &syn, MEMBER);
+        let accepts = bare(answer(&tcp(true, SYN), MEMBER, ONLY_PORT, SYN | ACK));
+        let accepts = with_numbers(accepts, ACKNOWLEDGMENT - 1, SEQUENCE);
+        back(&mut flow.fixture, &accepts, &tcp(true, SYN));
+        forward(&mut flow.fixture, &request(0), MEMBER);
+        let end = bare(answer(&tcp(true, SYN), MEMBER, ONLY_PORT, FIN | ACK));
+        back(&mut flow.fixture, &end, &request(0));
+        if closes {
+            let fin = with_numbers(bare(tcp(true, FIN | ACK)), SEQUENCE, ACKNOWLEDGMENT + 1);
+            forward(&mut flow.fixture, &fin, MEMBER);
+        }
+        if asks {
+            flow.ask(1);
+        }
+        let reset = bare(answer(&tcp(true, SYN), MEMBER, ONLY_PORT, RST));
+        let reset = with_numbers(reset, ACKNOWLEDGMENT + 1, 0);
+        for _ in 0..2 {
+            back(&mut flow.fixture, &reset, &request(0));
+        }
+        let signals = flow.signals();
+        assert_eq!(signals.ended_early, expected, "{asks} {closes}");
+        assert_eq!((signals.resets, signals.refused), (0, 0));
+    }
+}
+
+#[test]
 fn a_syn_that_is_repeated_tells_of_the_backend_that_did_not_answer() {
     let mut fixture = Fixture::new();
     fixture.configure(|config| config.nat_retry_ms = 0);
