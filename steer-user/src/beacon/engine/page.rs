@@ -42,6 +42,9 @@ pub(super) enum PageError {
     /// It ends within a line.
     #[error("the page ends within a line: it was cut off")]
     Truncated,
+    /// Something else than a page of metrics.
+    #[error("this is {0}, and no page of metrics; is it the engine's address?")]
+    Other(&'static str),
     /// More of what is asked for than any engine has.
     #[error("the page has more than {MAX_SERIES} series of the profile")]
     TooMany,
@@ -60,6 +63,15 @@ pub(super) enum PageError {
 pub(super) fn parse(page: &str, wanted: impl Fn(&str) -> bool) -> Result<Page, PageError> {
     if page.len() > MAX_PAGE {
         return Err(PageError::TooLong);
+    }
+    let page = page.trim_start_matches('\u{feff}');
+    let first = page.trim_start().lines().next().unwrap_or_default();
+    if first.starts_with('<') {
+        return Err(PageError::Other("HTML"));
+    }
+    // Series with a quoted name begin with a brace as well.
+    if first.starts_with('{') && (first.contains("\":") || first.trim() == "{") {
+        return Err(PageError::Other("JSON"));
     }
     if !page.is_empty() && !page.ends_with('\n') {
         return Err(PageError::Truncated);
@@ -244,6 +256,16 @@ mod tests {
     }
 
     #[test]
+    fn names_what_is_no_page_at_all() {
+        let html = parse("\n<!DOCTYPE html>\n<h1>It works</h1>\n", |_| true);
+        assert_eq!(html, Err(PageError::Other("HTML")));
+        let json = parse("{\"error\": \"not found\"}\n", |_| true);
+        assert_eq!(json, Err(PageError::Other("JSON")));
+        let marked = parse("\u{feff}a 1\n", |_| true).unwrap();
+        assert_eq!(marked.series.len(), 1);
+    }
+
+    #[test]
     fn refuses_what_is_no_page() {
         for line in [
             "a",
@@ -260,8 +282,6 @@ mod tests {
             "a nan",
             "a 1 x",
             "a 1 2 3",
-            "<html>",
-            "{\"json\": 1}",
         ] {
             assert!(
                 matches!(one(line), Err(PageError::Line { line: 1, .. })),
@@ -289,7 +309,7 @@ mod tests {
             [("b".to_owned(), "a label's value does not end")]
         );
         // What is mostly something else is no page, even where a line looks like one.
-        let text = "<html>\nload 1\n<p>busy</p>\n";
+        let text = "load of it\nload 1\n<p>busy</p>\n";
         assert!(matches!(
             parse(text, |_| true),
             Err(PageError::Line { line: 1, .. })
