@@ -17,6 +17,8 @@ mod limits;
 mod lines;
 mod merge;
 mod names;
+#[cfg(test)]
+mod nearly_tests;
 mod node;
 mod policy;
 mod probes;

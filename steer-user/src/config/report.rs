@@ -97,6 +97,8 @@ pub(super) struct Report<'a> {
     sections: HashMap<String, Range<usize>>,
     /// With their places.
     problems: Vec<(usize, Problem)>,
+    /// Causes that are told once, wherever else they show.
+    once: HashSet<String>,
     /// Values that no message may tell, and what is told instead.
     hidden: Vec<(String, String)>,
     known_hidden: HashSet<String>,
@@ -111,6 +113,7 @@ impl<'a> Report<'a> {
             stopped: false,
             sections: HashMap::new(),
             problems: Vec::new(),
+            once: HashSet::new(),
             hidden: Vec::new(),
             known_hidden: HashSet::new(),
         }
@@ -176,6 +179,19 @@ impl<'a> Report<'a> {
             todo: shortened(self.safe(todo.into()), MAX_LETTERS),
         };
         self.problems.push((span.start, problem));
+    }
+
+    /// As [`Self::add`], the first time that it is about this `cause`: many places may show one mistake.
+    pub(super) fn add_once(
+        &mut self,
+        cause: String,
+        span: Range<usize>,
+        what: impl Into<String>,
+        todo: impl Into<String>,
+    ) {
+        if self.once.insert(cause) {
+            self.add(span, what, todo);
+        }
     }
 
     /// The text of a place as it is written: variables are not expanded.

@@ -198,7 +198,9 @@ impl Held<'_> {
     }
 
     fn about(&self, what: String) -> Finding {
-        Finding::new(self.cert.display().to_string(), what).fix(self.issue())
+        Finding::new(self.cert.display().to_string(), what)
+            .fix(self.issue())
+            .of_key(self.table(), "cert")
     }
 
     /// The command that makes it.
@@ -253,7 +255,8 @@ impl Held<'_> {
             self.key.display(),
             self.ca.display()
         );
-        Some(Finding::new(format!("{} cert", self.section), what).fix(self.issue()))
+        let finding = Finding::new(format!("{} cert", self.section), what).fix(self.issue());
+        Some(finding.of_key(self.table(), "cert"))
     }
 
     fn begins(&self, certificate: &CertificateDer<'_>, now: SystemTime) -> Option<Finding> {
