@@ -1,23 +1,26 @@
 //! Routers next to this node, and which one took over from which: answers to clients behind them follow the node's
 //! routes and neighbours.
 
+mod moves;
+
 use std::{
     collections::{BTreeMap, BTreeSet},
     time::{Duration, Instant},
 };
 
-use steer_common::abi::{Back, ROUTERS, RouterKey, mac_word};
+use steer_common::abi::{Back, ROUTERS, RouterKey};
 use tokio::{
     sync::{mpsc, watch},
     time::sleep,
 };
 use tracing::{info, warn};
 
-use super::{Controller, ways::Targets};
+pub(super) use self::moves::Update;
+use self::moves::is_own;
+use super::ways::Targets;
 use crate::{
-    dataplane::{Dataplane, Gateway, Neighbours, Path, Prefix, mac_text},
-    domain::succession::{self, RouterPort},
-    journal::Event,
+    dataplane::{Gateway, Neighbours, Path, Prefix, mac_text},
+    domain::succession,
 };
 
 /// How long a router that another one took over from is known: longer than flows are kept without a packet by default.
@@ -217,90 +220,6 @@ impl Routers {
     }
 }
 
-/// Ways to all routers, and what of them changed, for the journal.
-#[derive(Debug)]
-pub(super) struct Update {
-    ways: Ways,
-    moves: Vec<Event>,
-}
-
-impl Routers {
-    /// Returns what of the ways is another one than before, with what it was decided by. A router that was found only
-    /// now, and answers for itself, is no change.
-    fn moves(&self, before: &Ways, ways: &Ways) -> Vec<Event> {
-        let changed = ways.iter().filter(|(key, way)| match before.get(*key) {
-            Some(old) => old.macs != way.macs || old.interface != way.interface,
-            None => !is_own(key, way),
-        });
-        let moved = changed.map(|(key, way)| {
-            let own = self.known.iter().find_map(|(gateway, known)| {
-                let own = known.paths.iter().find(|(of, _)| of == key)?;
-                Some((gateway, std::slice::from_ref(own)))
-            });
-            let (gateway, paths) = match (own, self.replaced.get(key)) {
-                (Some((gateway, own)), _) => (Some(gateway), own),
-                (None, Some((to, _))) => {
-                    let paths = self.known.get(to).map_or(&[][..], |known| &known.paths);
-                    (Some(to), paths)
-                }
-                (None, None) => (None, &[][..]),
-            };
-            let ports = paths.iter().map(|(of, way)| port(of.interface, way));
-            let chosen = succession::choose(key.interface, paths, |(of, _)| of.interface);
-            let to = chosen.map_or_else(
-                || port(way.interface, way),
-                |(of, way)| port(of.interface, way),
-            );
-            event(key, gateway, ports.collect(), Some(to))
-        });
-        let forgotten = before.keys().filter(|key| !ways.contains_key(*key));
-        let forgotten = forgotten.map(|key| event(key, None, Vec::new(), None));
-        moved.chain(forgotten).collect()
-    }
-}
-
-fn event(
-    key: &RouterKey,
-    gateway: Option<&Gateway>,
-    ports: Vec<RouterPort>,
-    to: Option<RouterPort>,
-) -> Event {
-    let [a, b, c, d, e, f, ..] = key.mac.to_le_bytes();
-    Event::Router {
-        router: mac_text([a, b, c, d, e, f]),
-        interface: key.interface,
-        vlan: key.vlan(),
-        gateway: gateway.map(|gateway| gateway.address),
-        ports,
-        to,
-    }
-}
-
-fn port(interface: u32, way: &Back) -> RouterPort {
-    RouterPort {
-        interface,
-        mac: mac_text(way.macs.destination()),
-    }
-}
-
-/// Whether answers go to the router itself.
-fn is_own(key: &RouterKey, way: &Back) -> bool {
-    mac_word(way.macs.destination()) == key.mac & 0xffff_ffff_ffff
-}
-
-impl<D: Dataplane> Controller<D> {
-    /// Has answers go to other routers.
-    ///
-    /// # Errors
-    /// If the data path cannot be written.
-    pub(super) fn set_routers(&mut self, update: Update) -> anyhow::Result<()> {
-        for event in update.moves {
-            self.recorder.tell(event);
-        }
-        self.dataplane.set_routers(&update.ways)
-    }
-}
-
 /// Tells the ways to routers, and again whenever they change. Ends when nobody listens any more. `adopted` are those
 /// that an earlier daemon knew.
 pub(super) async fn follow(
@@ -398,14 +317,14 @@ fn log_changes(before: &Ways, ways: &Ways) {
 
 #[cfg(test)]
 mod tests {
-    use steer_common::abi::Macs;
+    use steer_common::abi::{Macs, mac_word};
 
     use super::*;
 
-    const ETH0: u32 = 3;
-    const ETH1: u32 = 4;
+    pub(super) const ETH0: u32 = 3;
+    pub(super) const ETH1: u32 = 4;
 
-    fn gateway(interface: u32, address: &str) -> Gateway {
+    pub(super) fn gateway(interface: u32, address: &str) -> Gateway {
         Gateway {
             interface,
             address: address.parse().unwrap(),
@@ -417,11 +336,11 @@ mod tests {
         (len.parse().unwrap(), address.parse().unwrap(), 254)
     }
 
-    fn key(interface: u32, mac: u8) -> RouterKey {
+    pub(super) fn key(interface: u32, mac: u8) -> RouterKey {
         RouterKey::new(interface, 0, 4, mac_word([2, 0, 0, 0, 0, mac]))
     }
 
-    fn path(interface: u32, mac: u8) -> Path {
+    pub(super) fn path(interface: u32, mac: u8) -> Path {
         let way = Back {
             macs: Macs::new([2, 0, 0, 0, 0, mac], [2, 0, 0, 0, 1, 1]),
             interface,
@@ -430,7 +349,7 @@ mod tests {
         (key(interface, mac), way)
     }
 
-    fn routes(list: &[(&str, Gateway)]) -> Routes {
+    pub(super) fn routes(list: &[(&str, Gateway)]) -> Routes {
         let all = list.iter();
         all.map(|(to, gateway)| (prefix(to), vec![*gateway]))
             .collect()
@@ -467,40 +386,6 @@ mod tests {
             short(&routers.update(&routes, &paths, later)),
             [[ETH0, 7, ETH0, 7]]
         );
-    }
-
-    #[test]
-    fn what_moves_is_journalled_with_the_gateway_that_takes_over() {
-        let [one, two] = [gateway(ETH0, "10.0.0.1"), gateway(ETH1, "10.1.0.1")];
-        let paths: BTreeMap<_, _> = [(one, vec![path(ETH0, 1)]), (two, vec![path(ETH1, 2)])].into();
-        let mut routers = Routers::default();
-        let now = Instant::now();
-        let mut before = Ways::new();
-        let mut by = |gateway| {
-            let ways = routers.update(&routes(&[("0.0.0.0/0", gateway)]), &paths, now);
-            let moves = routers.moves(&before, &ways);
-            before = ways;
-            moves
-        };
-        assert_eq!(by(one), [], "found, and answers for itself");
-        let port = |interface, mac: &str| RouterPort {
-            interface,
-            mac: mac.to_owned(),
-        };
-        let moved = |address: &str, to: RouterPort| Event::Router {
-            router: "02:00:00:00:00:01".to_owned(),
-            interface: ETH0,
-            vlan: 0,
-            gateway: Some(address.parse().unwrap()),
-            ports: vec![to.clone()],
-            to: Some(to),
-        };
-        let two_port = port(ETH1, "02:00:00:00:00:02");
-        assert_eq!(by(two), [moved("10.1.0.1", two_port)]);
-        assert_eq!(by(two), []);
-        let back = by(one);
-        let one_port = port(ETH0, "02:00:00:00:00:01");
-        assert!(back.contains(&moved("10.0.0.1", one_port)), "{back:?}");
     }
 
     #[test]
