@@ -83,7 +83,8 @@ fn certificates(path: &Path) -> Result<Vec<CertificateDer<'static>>, PkiError> {
     Ok(found)
 }
 
-pub(super) fn read(path: &Path) -> Result<String, PkiError> {
+/// Reads a PEM file, which is a regular one of some MiB at most.
+pub(crate) fn read(path: &Path) -> Result<String, PkiError> {
     let bytes = durable::read_regular(path, MAX_PEM).map_err(|source| PkiError::Io {
         path: path.to_owned(),
         source,

@@ -18,7 +18,8 @@ use super::{Finding, Severity};
 use crate::{
     config::{CidLayout, Config},
     pki::{
-        Credentials, Identity, IdentityKind, keys_match, load_credentials, load_roots, verify_at,
+        Credentials, Identity, IdentityKind, keys_match, load_credentials, load_roots, read_pem,
+        verify_at,
     },
 };
 
@@ -296,7 +297,8 @@ fn ends(end: SystemTime, now: SystemTime) -> Option<String> {
 
 /// When the authorities in a file end.
 fn authorities(ca: &Path) -> Vec<SystemTime> {
-    let all = CertificateDer::pem_file_iter(ca).into_iter().flatten();
+    let pem = read_pem(ca).unwrap_or_default();
+    let all = CertificateDer::pem_slice_iter(pem.as_bytes());
     all.flatten().filter_map(|ca| end(&ca)).collect()
 }
 
