@@ -108,7 +108,7 @@ fn status(error: &ConfigureError) -> StatusCode {
             StatusCode::UNPROCESSABLE_ENTITY
         }
         ConfigureError::Invalid(ConfigError::Stopped) => StatusCode::SERVICE_UNAVAILABLE,
-        ConfigureError::Variables(_) => StatusCode::FORBIDDEN,
+        ConfigureError::Variables(_) | ConfigureError::ForeignFile(_) => StatusCode::FORBIDDEN,
         ConfigureError::State(StateError::Unknown(_)) => StatusCode::NOT_FOUND,
         ConfigureError::State(
             StateError::Io { .. } | StateError::Damaged { .. } | StateError::Lost(_),

@@ -22,7 +22,7 @@ const JITTER: f64 = 0.1;
 const CONFIRMED_WITHIN: Duration = Duration::from_millis(150);
 
 /// How a connection of this node's own to a backend ended.
-pub(super) type Confirmed = (String, Outcome);
+pub(super) type Confirmed = (ConnectionRequest, Outcome);
 
 /// A thread for probes alone. What else the daemon does, a page of metrics for instance, keeps none of them waiting, and
 /// they need not wake each other across threads, which costs more than the probes themselves.
@@ -55,7 +55,7 @@ impl Probing {
         self.handle.spawn(async move {
             let outcome = confirm(request.address, CONFIRMED_WITHIN).await;
             // Nobody waits for it once the daemon stops.
-            let _ = confirmed.send((request.backend, outcome)).await;
+            let _ = confirmed.send((request, outcome)).await;
         });
     }
 

@@ -20,6 +20,7 @@ use crate::{
         health::State,
         passive::Watch,
         rules::Doubt,
+        succession,
     },
     journal::{Base, Event, Input, Located, Probe, Record, Why},
 };
@@ -302,12 +303,27 @@ impl Again {
                 }
                 self.table(service, *slots, *nobody, digest, wrong);
             }
+            Event::Router {
+                router,
+                interface,
+                gateway: Some(gateway),
+                ports,
+                to,
+                ..
+            } => {
+                if succession::choose(*interface, ports, |port| port.interface) != to.as_ref() {
+                    wrong.push(format!(
+                        "router {router}: gateway {gateway} takes over elsewhere than the journal says"
+                    ));
+                }
+            }
             // What takes no new flows already may take fewer.
             Event::DrainOver { .. }
             // What it changed is in the bases of those that it concerns.
             | Event::Tuned { .. }
             | Event::Confirmed { .. }
             | Event::Way { .. }
+            | Event::Router { .. }
             | Event::Shedding { .. }
             | Event::Gone { .. }
             | Event::Stop => {}

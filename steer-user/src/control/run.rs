@@ -328,7 +328,7 @@ impl Daemon {
     async fn run(
         mut self,
         mut commands: mpsc::Receiver<Command>,
-        (mut ways, mut routers): (mpsc::Receiver<ways::Way>, mpsc::Receiver<routers::Ways>),
+        (mut ways, mut routers): (mpsc::Receiver<ways::Way>, mpsc::Receiver<routers::Update>),
         mut links: mpsc::Receiver<()>,
         mut reloaded: mpsc::Receiver<Result<Prepared, ConfigureError>>,
         mut confirmed: mpsc::Receiver<Confirmed>,
@@ -350,9 +350,9 @@ impl Daemon {
                     begun = Instant::now();
                     (Turn::Look, self.controller.look(begun))
                 }
-                Some((backend, outcome)) = confirmed.recv() => {
+                Some((request, outcome)) = confirmed.recv() => {
                     begun = Instant::now();
-                    (Turn::Measurement, self.controller.confirm(&backend, outcome, begun))
+                    (Turn::Measurement, self.controller.answer_request(&request, outcome, begun))
                 }
                 () = self.measurements.urgent() => {
                     self.measure();
@@ -364,7 +364,7 @@ impl Daemon {
                 }
                 Some(routers) = routers.recv() => {
                     begun = Instant::now();
-                    (Turn::Way, self.controller.dataplane.set_routers(&routers))
+                    (Turn::Way, self.controller.set_routers(routers))
                 }
                 Some(command) = commands.recv() => {
                     begun = Instant::now();

@@ -1,7 +1,6 @@
 //! The seed of the hash of flows: a secret, so that nobody who sends packets chooses where they go.
 
 use std::{
-    fs::File,
     io::{self, Read as _},
     os::unix::fs::PermissionsExt as _,
     path::Path,
@@ -67,9 +66,7 @@ pub(super) fn configured_seed(node: &Node) -> Result<Option<u64>> {
 }
 
 fn read(path: &Path) -> Result<u64> {
-    let file = File::open(path)?;
-    let found = file.metadata()?;
-    ensure!(found.is_file(), "it is not a regular file");
+    let (mut file, found) = durable::open_regular(path)?;
     let mode = found.permissions().mode();
     ensure!(
         mode & 0o007 == 0,
@@ -78,7 +75,7 @@ fn read(path: &Path) -> Result<u64> {
         path.display()
     );
     let mut text = String::new();
-    file.take(MAX_BYTES).read_to_string(&mut text)?;
+    (&mut file).take(MAX_BYTES).read_to_string(&mut text)?;
     parse(&text)
 }
 

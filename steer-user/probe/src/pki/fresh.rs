@@ -10,7 +10,7 @@ use std::{
 };
 
 use rustls::{
-    RootCertStore,
+    CertificateError, RootCertStore,
     client::{WebPkiServerVerifier, danger::ServerCertVerifier as _},
     crypto::ring,
     pki_types::{ServerName, UnixTime},
@@ -164,8 +164,18 @@ pub fn keys_match(credentials: &Credentials) -> bool {
     pair.keys_match().is_ok()
 }
 
+/// Says in words why a certificate does not fit its CA.
+fn reason(error: &rustls::Error) -> String {
+    match error {
+        rustls::Error::InvalidCertificate(
+            CertificateError::BadSignature | CertificateError::UnknownIssuer,
+        ) => "another CA issued it".to_owned(),
+        _ => error.to_string(),
+    }
+}
+
 /// Works like [`verify`], at a given time.
-pub fn verify_at(
+pub(crate) fn verify_at(
     credentials: &Credentials,
     roots: &Arc<RootCertStore>,
     kind: IdentityKind,
@@ -200,11 +210,11 @@ pub fn verify_at(
         let verifier = WebPkiServerVerifier::builder_with_provider(Arc::clone(roots), provider);
         let verifier = verifier.build().map_err(|e| bad(&e))?;
         let verified = verifier.verify_server_cert(end, others, &name, &[], now);
-        verified.map(drop).map_err(|e| bad(&e))
+        verified.map(drop).map_err(|e| unfit(reason(&e)))
     } else {
         let verifier = WebPkiClientVerifier::builder_with_provider(Arc::clone(roots), provider);
         let verifier = verifier.build().map_err(|e| bad(&e))?;
         let verified = verifier.verify_client_cert(end, others, now);
-        verified.map(drop).map_err(|e| bad(&e))
+        verified.map(drop).map_err(|e| unfit(reason(&e)))
     }
 }

@@ -4,6 +4,7 @@ mod daemon;
 mod prepare;
 
 use std::{
+    path::PathBuf,
     sync::Arc,
     time::{Duration, Instant, SystemTime},
 };
@@ -153,6 +154,12 @@ pub enum ConfigureError {
          these: {0}; write values instead, or ask somebody with the role admin"
     )]
     Variables(String),
+    /// Files are not for this role.
+    #[error(
+        "this role names only files that the configuration in use names, and {0} is none of them; ask somebody with \
+         the role admin"
+    )]
+    ForeignFile(PathBuf),
     /// A table that a running daemon would have to make larger.
     #[error(
         "{wants} flows are wanted by limits.{key}, and this daemon has made a table of {has}; change the \

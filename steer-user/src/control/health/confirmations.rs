@@ -97,6 +97,24 @@ impl<D: Dataplane> Controller<D> {
         }
     }
 
+    /// Takes in how a connection that was asked for ended, unless the backend has moved since.
+    ///
+    /// # Errors
+    /// If the data path cannot be written.
+    pub fn answer_request(
+        &mut self,
+        request: &ConnectionRequest,
+        outcome: Outcome,
+        now: Instant,
+    ) -> Result<()> {
+        let backend = self.concern.place(&request.backend);
+        let backend = backend.and_then(|place| self.config.backends.get(place));
+        if backend.is_none_or(|backend| backend.address != request.address.ip()) {
+            return Ok(());
+        }
+        self.confirm(&request.backend, outcome, now)
+    }
+
     /// Takes in how a connection of this node's own ended.
     ///
     /// # Errors

@@ -140,12 +140,14 @@ impl<D: Dataplane> Controller<D> {
             .filter(|pool| pool.backends.contains(&place))
             .all(|pool| {
                 let others = pool.backends.iter().filter(|other| **other != place);
-                let others =
-                    others.filter_map(|other| self.known.get(&self.config.backends[*other].name));
                 let (mut so, mut serve) = (0, false);
-                for known in others {
+                for backend in others.map(|other| &self.config.backends[*other]) {
+                    let Some(known) = self.known.get(&backend.name) else {
+                        continue;
+                    };
                     so += usize::from(is_so(known));
-                    serve |= known.verdict.serves() && known.takes_new();
+                    let is_known = known.health(backend) != State::Unknown;
+                    serve |= is_known && !known.is_out() && known.takes_new();
                 }
                 serve && so < (pool.backends.len() / EJECTABLE_PART).max(1)
             })

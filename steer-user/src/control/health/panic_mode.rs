@@ -1,5 +1,5 @@
 //! Panic mode: where most backends of all pools seem to be dead, hung or refusing, it is likelier that what says so is
-//! wrong. Those that no proof speaks against take new flows then.
+//! wrong. Those that no proof speaks against take new flows then, and where proof speaks against all, all of them.
 
 use std::collections::{BTreeSet, HashSet};
 
@@ -9,6 +9,7 @@ use super::super::Controller;
 use crate::{
     config::{Backend, PolicyId},
     dataplane::Dataplane,
+    domain::evidence::Proof,
     journal::Event,
 };
 
@@ -159,6 +160,30 @@ impl<D: Dataplane> Controller<D> {
                 }
             }
         }
+        if found.is_empty() && is_last {
+            found = self.all_refusing(id);
+        }
         found
+    }
+
+    /// Returns all backends of a policy, if there are several and each refuses connections of this node's own. What
+    /// refuses the node need not refuse clients, a rule of a firewall for instance, and if it does, a client that asks it
+    /// is refused at once, as it is without a backend.
+    fn all_refusing(&self, id: PolicyId) -> Vec<usize> {
+        let policy = self.config.policy(id);
+        let members: BTreeSet<usize> = policy.members(&self.config).into_iter().collect();
+        let members = members
+            .into_iter()
+            .filter(|index| policy.may_use(&self.config.backends[*index]));
+        let members: Vec<usize> = members.collect();
+        let refuses = |index: &usize| {
+            let known = self.known.get(&self.config.backends[*index].name);
+            known.is_some_and(|k| k.verdict.proof() == Some(Proof::ConnectionRefused))
+        };
+        if members.len() > 1 && members.iter().all(refuses) {
+            members
+        } else {
+            Vec::new()
+        }
     }
 }
