@@ -1,7 +1,7 @@
 //! Durable files: after a crash at any time they have either the old or the new content.
 
 use std::{
-    fs::{self, File, Metadata, OpenOptions},
+    fs::{self, File, OpenOptions},
     io::{self, Read as _, Write as _},
     os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _},
     path::{Path, PathBuf},
@@ -41,33 +41,6 @@ pub(crate) fn open(options: &mut OpenOptions, path: &Path) -> io::Result<File> {
 pub(crate) fn read(path: &Path) -> io::Result<Vec<u8>> {
     let mut bytes = Vec::new();
     open(OpenOptions::new().read(true), path)?.read_to_end(&mut bytes)?;
-    Ok(bytes)
-}
-
-/// Opens a regular file that a configuration names, and returns what it is. A FIFO, a device or a folder, which
-/// somebody may have named to keep the daemon reading for ever, is refused.
-pub(crate) fn open_regular(path: &Path) -> io::Result<(File, Metadata)> {
-    let file = OpenOptions::new()
-        .read(true)
-        .custom_flags(libc::O_NONBLOCK | libc::O_NOCTTY)
-        .open(path)?;
-    let found = file.metadata()?;
-    if !found.is_file() {
-        let what = "it is not a regular file";
-        return Err(io::Error::new(io::ErrorKind::InvalidInput, what));
-    }
-    Ok((file, found))
-}
-
-/// Reads a regular file of at most so many bytes.
-pub(crate) fn read_regular(path: &Path, max: u64) -> io::Result<Vec<u8>> {
-    let (file, _) = open_regular(path)?;
-    let mut bytes = Vec::new();
-    file.take(max + 1).read_to_end(&mut bytes)?;
-    if bytes.len() as u64 > max {
-        let what = format!("it has more than {max} bytes");
-        return Err(io::Error::new(io::ErrorKind::FileTooLarge, what));
-    }
     Ok(bytes)
 }
 
@@ -133,22 +106,5 @@ mod tests {
         assert!(fs::symlink_metadata(&path).unwrap().is_file());
         let error = read(folder.path()).unwrap_err();
         assert!(error.to_string().contains("not a regular file"), "{error}");
-    }
-
-    #[test]
-    fn what_never_ends_is_not_read() {
-        let folder = tempfile::tempdir().unwrap();
-        let [pipe, file, link] = ["pipe", "file", "link"].map(|name| folder.path().join(name));
-        let made = std::process::Command::new("mkfifo").arg(&pipe).status();
-        assert!(made.unwrap().success());
-        for path in [&pipe, Path::new("/dev/zero"), folder.path()] {
-            let error = read_regular(path, 10).unwrap_err();
-            assert!(error.to_string().contains("not a regular file"), "{error}");
-        }
-        fs::write(&file, "0123456789").unwrap();
-        symlink(&file, &link).unwrap();
-        assert_eq!(read_regular(&link, 10).unwrap(), b"0123456789");
-        let error = read_regular(&file, 9).unwrap_err();
-        assert_eq!(error.kind(), io::ErrorKind::FileTooLarge);
     }
 }

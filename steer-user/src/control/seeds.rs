@@ -7,6 +7,7 @@ use std::{
 };
 
 use anyhow::{Context as _, Result, ensure};
+use steer_probe::regular_file;
 use tracing::{info, warn};
 
 use crate::{config::Node, dataplane::Dataplane, digest::sha256, durable};
@@ -66,7 +67,7 @@ pub(super) fn configured_seed(node: &Node) -> Result<Option<u64>> {
 }
 
 fn read(path: &Path) -> Result<u64> {
-    let (mut file, found) = durable::open_regular(path)?;
+    let (mut file, found) = regular_file::open(path)?;
     let mode = found.permissions().mode();
     ensure!(
         mode & 0o007 == 0,

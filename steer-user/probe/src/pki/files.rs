@@ -10,7 +10,7 @@ use rustls::pki_types::pem::{self, PemObject};
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 
 use super::PkiError;
-use crate::durable;
+use crate::regular_file;
 
 /// Longest file that is read; bundles of all public authorities have a quarter of a MiB.
 const MAX_PEM: u64 = 4 << 20;
@@ -85,7 +85,7 @@ fn certificates(path: &Path) -> Result<Vec<CertificateDer<'static>>, PkiError> {
 
 /// Reads a PEM file, which is a regular one of some MiB at most.
 pub(crate) fn read(path: &Path) -> Result<String, PkiError> {
-    let bytes = durable::read_regular(path, MAX_PEM).map_err(|source| PkiError::Io {
+    let bytes = regular_file::read(path, MAX_PEM).map_err(|source| PkiError::Io {
         path: path.to_owned(),
         source,
     })?;

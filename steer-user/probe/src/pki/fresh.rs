@@ -175,7 +175,7 @@ fn reason(error: &rustls::Error) -> String {
 }
 
 /// Works like [`verify`], at a given time.
-pub(crate) fn verify_at(
+pub fn verify_at(
     credentials: &Credentials,
     roots: &Arc<RootCertStore>,
     kind: IdentityKind,

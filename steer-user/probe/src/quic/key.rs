@@ -6,7 +6,7 @@ use std::{
 };
 
 use super::Hex;
-use crate::durable;
+use crate::regular_file;
 
 /// Maximum size of a key file: a key and a line end.
 const MAX_FILE: u64 = 128;
@@ -42,7 +42,7 @@ pub fn read_key(path: &Path) -> Result<[u8; 16], CidKeyError> {
         source,
     };
     let malformed = || CidKeyError::Malformed(path.to_owned());
-    let bytes = durable::read_regular(path, MAX_FILE).map_err(|error| match error.kind() {
+    let bytes = regular_file::read(path, MAX_FILE).map_err(|error| match error.kind() {
         io::ErrorKind::FileTooLarge => malformed(),
         _ => unreadable(error),
     })?;
