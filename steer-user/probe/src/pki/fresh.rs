@@ -99,7 +99,8 @@ impl<T> Fresh<T> {
     /// Rebuilds the value if the files have changed; returns true if it did.
     ///
     /// # Errors
-    /// If the files cannot be used. What was made before stays.
+    ///
+    /// Returns an error if the files cannot be used. The previous value stays.
     pub fn refresh(&self) -> Result<bool, PkiError> {
         let mut marks = self.marks.lock().unwrap_or_else(PoisonError::into_inner);
         if !marks.changed() {
