@@ -7,21 +7,8 @@ use std::{
 };
 
 use serde::{Deserialize, Serialize};
-
-use crate::{
-    domain::{
-        balance::{self, Cause, Pool, Settings, State, Tier},
-        confirmation,
-        evidence::{self, Inputs},
-        health::{self, Health},
-        loss::Loss,
-        passive::{Counts, Verdict, Written},
-        rings::Nearness,
-        rules::{Doubt, Rules},
-        silence::Around,
-        succession::RouterPort,
-    },
-    probe::{DRAINING, Load, Measurement, OrcaLoadReport, ProbeFailure, Sample},
+use steer_probe::probe::{
+    DRAINING, Load, Measurement, OrcaLoadReport, ProbeFailure, Sample, confirmation,
 };
 
 use crate::domain::{
@@ -33,6 +20,7 @@ use crate::domain::{
     rings::Nearness,
     rules::{Doubt, Rules},
     silence::Around,
+    succession::RouterPort,
 };
 
 /// A change of steering, or of the journal's own parameters.

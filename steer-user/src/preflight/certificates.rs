@@ -13,18 +13,13 @@ use rustls::{
     pki_types::{CertificateDer, UnixTime, pem::PemObject as _},
 };
 use steer_probe::pki::{
-    Credentials, Identity, IdentityKind, keys_match, load_credentials, load_roots, verify_at,
+    Credentials, Identity, IdentityKind, keys_match, load_credentials, load_roots, read_pem,
+    verify_at,
 };
 use x509_parser::prelude::{FromDer as _, X509Certificate};
 
 use super::{Finding, Severity};
-use crate::{
-    config::{CidLayout, Config},
-    pki::{
-        Credentials, Identity, IdentityKind, keys_match, load_credentials, load_roots, read_pem,
-        verify_at,
-    },
-};
+use crate::config::{CidLayout, Config};
 
 /// Remaining validity below which a certificate is reported.
 const SOON: Duration = Duration::from_secs(14 * 86_400);

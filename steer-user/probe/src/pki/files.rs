@@ -83,8 +83,12 @@ fn certificates(path: &Path) -> Result<Vec<CertificateDer<'static>>, PkiError> {
     Ok(found)
 }
 
-/// Reads a PEM file, which is a regular one of some MiB at most.
-pub(crate) fn read(path: &Path) -> Result<String, PkiError> {
+/// Reads a PEM file of at most some MiB.
+///
+/// # Errors
+///
+/// Returns an error if it is not a regular file, too long or not text.
+pub fn read(path: &Path) -> Result<String, PkiError> {
     let bytes = regular_file::read(path, MAX_PEM).map_err(|source| PkiError::Io {
         path: path.to_owned(),
         source,

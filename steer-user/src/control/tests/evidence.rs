@@ -8,7 +8,9 @@ use super::{
     silence::{start, traffic},
     *,
 };
-use crate::{control::ConnectionRequest, domain::confirmation::Outcome, probe::Trouble};
+use steer_probe::probe::{Trouble, confirmation::Outcome};
+
+use crate::control::ConnectionRequest;
 
 const ALL: [(u16, MemberState); 4] = [(1, Up), (2, Up), (3, Up), (4, Up)];
 const NAMES: [&str; 4] = ["a", "b", "c", "d"];
