@@ -8,7 +8,6 @@ use super::{
     silence::{start, traffic},
     *,
 };
-use steer_probe::probe::{Trouble, confirmation::Outcome};
 
 use crate::control::ConnectionRequest;
 
