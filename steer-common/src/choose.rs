@@ -131,6 +131,7 @@ pub(crate) fn choose<'t, T: Tables>(
             return Choice::none(lost(packet, service, DropReason::MemberDown));
         }
     }
+    let (opens, left) = merged(tables, opens, left);
     let sticky =
         packet.is_tcp() || look.is_quic(service) || service.flags & service_flags::AFFINITY != 0;
     // What lost the member that its id names is over: whoever gets it says so, and needs no memory.
@@ -150,6 +151,7 @@ pub(crate) fn choose<'t, T: Tables>(
             return Choice::none(lost(packet, service, DropReason::MemberDown));
         }
     }
+    let (opens, left) = merged(tables, opens, left);
     let Some((id, member)) = pick(tables, service, slot, avoid, hash) else {
         if is_outside(tables, service, slot.first) || is_outside(tables, service, slot.second) {
             return Choice::none(DropReason::Residency);
@@ -182,6 +184,16 @@ pub(crate) fn choose<'t, T: Tables>(
         is_new: opens,
         ..Choice::of(id, member)
     }
+}
+
+/// Returns the same, with all paths that led to it merged.
+#[inline(always)]
+fn merged<T: Tables>(tables: &T, opens: bool, left: bool) -> (bool, bool) {
+    if !T::MERGES_PATHS {
+        return (opens, left);
+    }
+    let word = tables.launder(u64::from(opens) | u64::from(left) << 1);
+    (word & 1 != 0, word & 2 != 0)
 }
 
 /// The member that the flow table has for a flow. A flow that goes on after its SYN moves to where

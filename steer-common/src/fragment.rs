@@ -38,11 +38,10 @@ fn key(
     }
 }
 
-/// Notes what was decided for a first fragment with this identification. False if that failed: the rest would be
+/// Notes what was decided for a first fragment. False if that failed: the rest would be
 /// lost.
 #[inline(always)]
 pub(crate) fn note<T: Tables>(
-    id: u32,
     packet: &Packet,
     tables: &T,
     fate: FragmentFate,
@@ -58,7 +57,7 @@ pub(crate) fn note<T: Tables>(
     };
     let flow = &packet.key;
     let addresses = (flow.source, flow.destination);
-    tables.set_fragment(&key(addresses, flow.family, flow.protocol, id), &entry)
+    tables.set_fragment(&key(addresses, flow.family, flow.protocol, packet.id), &entry)
 }
 
 /// Whether a service of an address with these flags may be what a fragment of this protocol is for. In IPv6 that may

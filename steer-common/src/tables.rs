@@ -75,12 +75,29 @@ pub enum Added {
 
 /// The maps. Implemented by the program over the real ones, and by the host over copies.
 pub trait Tables {
+    /// Whether paths of a program that differ in values only are merged by [`Self::launder`]. Programs that most
+    /// packets go through have so few paths that it is not worth its instructions.
+    const MERGES_PATHS: bool = false;
+
+    /// Returns the same value, of which the verifier knows nothing if paths are merged: what follows is verified once, and
+    /// not for each value.
+    #[inline(always)]
+    fn launder(&self, value: u64) -> u64 {
+        value
+    }
+
     /// The monotonic clock in ticks (see [`TICK_SHIFT`](crate::abi::TICK_SHIFT)). Asked only where a
     /// flow is remembered.
     fn now_ms(&self) -> u32;
 
     /// A clock for [`FlowEntry::stamp`], which costs nearly nothing.
     fn stamp(&self) -> u16;
+
+    /// Keeps a packet for the program that goes on with it.
+    fn keep_packet(&self, packet: &Packet);
+
+    /// Returns the packet that was kept last.
+    fn kept_packet(&self) -> Packet;
 
     /// The node's settings.
     fn config(&self) -> Option<&Config>;

@@ -1,5 +1,7 @@
 //! Every map of the program.
 
+use core::mem::MaybeUninit;
+
 use aya_ebpf::{
     bindings::BPF_F_NO_PREALLOC,
     macros::map,
@@ -16,6 +18,7 @@ use steer_common::{
     },
     frame::BLURRED,
     verdict::DropReason,
+    wire::Packet,
 };
 
 /// The daemon maps the array into its memory (Linux 5.5).
@@ -100,6 +103,10 @@ pub(crate) static PROGRAMS: ProgramArray =
 /// What the main program tells the next one.
 #[map]
 pub(crate) static ARGUMENT: PerCpuArray<u32> = PerCpuArray::with_max_entries(1, 0);
+
+/// The packet that it goes on with, parsed.
+#[map]
+pub(crate) static PACKET: PerCpuArray<MaybeUninit<Packet>> = PerCpuArray::with_max_entries(1, 0);
 
 /// ICMP errors that were sent of late: since when, and how many.
 #[map]

@@ -1,6 +1,6 @@
 //! Packets of clients whose flow the nat table knows.
 
-use super::{REQUEST, flights, heard, is_measured, reverse_key, to_member, window::Segment};
+use super::{REQUEST, flights, heard, is_measured, pack, reverse_key, to_member, window::Segment};
 use crate::{
     abi::{Config, NatForward, Sequence, Service, Signal, age, begins, nat_state},
     choose::{lost, may_serve},
@@ -61,9 +61,10 @@ pub(crate) fn known<T: Tables, L: Look>(
         }
         seen
     });
-    let Some(mut entry) = found else {
+    let Some(entry) = found else {
         return Known::Unknown { avoid: 0 };
     };
+    let mut entry = entry.merged(tables);
     if entry.check {
         return Known::Decided(Verdict::Check);
     }
@@ -78,6 +79,7 @@ pub(crate) fn known<T: Tables, L: Look>(
                 }
             } else {
                 judge(packet, tables, look, &news, &mut entry);
+                entry = entry.merged(tables);
             }
         } else if packet.part as u8 == Part::Packet as u8 {
             return Known::Decided(Verdict::Judge);
@@ -272,6 +274,30 @@ impl Seen {
             check: false,
             judge: false,
             before: entry.state,
+        }
+    }
+
+    /// Returns the same, with all paths that led to it merged.
+    #[inline(always)]
+    fn merged<T: Tables>(self, tables: &T) -> Self {
+        if !T::MERGES_PATHS {
+            return self;
+        }
+        let said = u32::from_ne_bytes([self.state, self.told, self.before, 0]);
+        let flags = [self.fresh, self.asks, self.news, self.check, self.judge];
+        let word = u64::from(said) << 32 | pack(flags);
+        let word = tables.launder(word);
+        let [state, told, before, _] = ((word >> 32) as u32).to_ne_bytes();
+        Self {
+            state,
+            told,
+            before,
+            fresh: word & 1 != 0,
+            asks: word & 2 != 0,
+            news: word & 4 != 0,
+            check: word & 8 != 0,
+            judge: word & 16 != 0,
+            ..self
         }
     }
 }

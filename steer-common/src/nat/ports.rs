@@ -54,6 +54,17 @@ impl Reclaimable {
         }
     }
 
+    /// Returns the same, with all paths that led to it merged.
+    #[inline(always)]
+    fn merged<T: Tables>(self, tables: &T) -> Self {
+        let launder = |limit| tables.launder(u64::from(limit)) as u32;
+        Self {
+            assured: launder(self.assured),
+            unassured: launder(self.unassured),
+            closed: launder(self.closed),
+        }
+    }
+
     /// Whether a flow whose ends have said all this may lose its port. Sums instead of branches, which the verifier
     /// would follow sixteen times.
     #[inline(always)]
@@ -88,7 +99,8 @@ pub(super) fn claim<T: Tables>(
     };
     let seed = ROUND_SEED.wrapping_mul(2 * round as u64 + 1);
     let mut random = hash::flow(&packet.key, config.nat_port_seed ^ seed);
-    let limits = Reclaimable::of(&config.nat_timeouts, packet.is_tcp(), round);
+    let limits = Reclaimable::of(&config.nat_timeouts, packet.is_tcp(), round).merged(tables);
+    let first_source = tables.launder(u64::from(first_source)) as u32;
     for _ in 0..ATTEMPTS {
         let source = first_source + hash::reduce(random << 16, u32::from(count));
         let Some(source) = tables.nat_source(source) else {

@@ -1,7 +1,7 @@
 //! Packets of backends.
 
 use super::{
-    flights, heard,
+    flights, heard, pack,
     latency::{Clock, Took},
     to_client,
     window::Segment,
@@ -73,9 +73,10 @@ pub(crate) fn reply<T: Tables, L: Look>(
         }
         seen
     });
-    let Some(mut seen) = found else {
+    let Some(seen) = found else {
         return Verdict::Pass;
     };
+    let mut seen = seen.merged(tables);
     if seen.elsewhere {
         return Verdict::Drop(DropReason::WrongInterface);
     }
@@ -89,6 +90,7 @@ pub(crate) fn reply<T: Tables, L: Look>(
             seen.back = tables
                 .with_reverse(&packet.key, |entry| entry.back)
                 .unwrap_or_default();
+            seen = seen.merged(tables);
         } else if packet.part as u8 == Part::Packet as u8 {
             return Verdict::Judge;
         }
@@ -299,6 +301,32 @@ impl Seen {
             early: false,
             key_member: entry.key_member,
             took: Took::NOTHING,
+        }
+    }
+
+    /// Returns the same, with all paths that led to it merged.
+    #[inline(always)]
+    fn merged<T: Tables>(self, tables: &T) -> Self {
+        if !T::MERGES_PATHS {
+            return self;
+        }
+        let said = u32::from_ne_bytes([self.state, self.told, self.before, self.took.measure]);
+        let flags = [self.elsewhere, self.check, self.judge, self.early];
+        let word = tables.launder(u64::from(said) << 32 | pack(flags));
+        let [state, told, before, measure] = ((word >> 32) as u32).to_ne_bytes();
+        Self {
+            state,
+            told,
+            before,
+            elsewhere: word & 1 != 0,
+            check: word & 2 != 0,
+            judge: word & 4 != 0,
+            early: word & 8 != 0,
+            took: Took {
+                measure,
+                ns: self.took.ns,
+            },
+            ..self
         }
     }
 }

@@ -87,6 +87,8 @@ pub struct Packet {
     pub ip_len: u32,
     /// Length of its IP and transport headers; `NO_TRANSPORT` where the latter was not looked at.
     pub headers: u32,
+    /// Identification that its fragments share, if it is one.
+    pub id: u32,
     /// TTL or hop limit.
     pub ttl: u8,
     /// Type of service or traffic class: DSCP and ECN.
@@ -112,23 +114,16 @@ impl Packet {
         self.key.protocol == PROTOCOL_TCP
     }
 
-    /// The same, with one case made of all the ways that tags, options and extension headers can
-    /// lead to, so that the verifier follows what comes next once and not for each of them.
+    /// Returns the same, with offsets that the verifier knows to be small: those of a packet from memory.
     #[inline(always)]
-    pub(crate) fn hidden<F: Frame>(&self, frame: &F) -> Self {
-        let packet = frame.blur(*self);
+    #[must_use]
+    pub const fn bounded(self) -> Self {
         Self {
-            // One of two, and asked for time and again.
-            key: FlowKey {
-                family: self.key.family,
-                ..packet.key
-            },
-            network: packet.network & 0x1f,
-            transport: packet.transport & 0x7fff,
-            headers: packet.headers & NO_TRANSPORT,
-            quoted: packet.quoted & 0x7fff,
-            part: self.part,
-            ..packet
+            network: self.network & 0x1f,
+            transport: self.transport & 0x7fff,
+            headers: self.headers & NO_TRANSPORT,
+            quoted: self.quoted & 0x7fff,
+            ..self
         }
     }
 
@@ -302,6 +297,7 @@ pub(crate) fn bare<F: Frame>(
         tags: frame.load(ETHERNET_HEADER - 2)?,
         ip_len: network.ip_len,
         headers: NO_TRANSPORT,
+        id: network.id,
         ttl: network.ttl,
         tos: network.tos,
         tcp_flags: 0,
