@@ -61,6 +61,7 @@ pub(crate) fn choose<'t, T: Tables>(
     service: &Service,
     avoid: u16,
 ) -> Choice<'t> {
+    let avoid = tables.launder(u64::from(avoid)) as u16;
     if said.member != 0
         && let Some(member) = for_open(tables, service, said.member)
     {
@@ -131,7 +132,7 @@ pub(crate) fn choose<'t, T: Tables>(
             return Choice::none(lost(packet, service, DropReason::MemberDown));
         }
     }
-    let (opens, left) = merged(tables, opens, left);
+    let [opens, left] = tables.merged([opens, left]);
     let sticky =
         packet.is_tcp() || look.is_quic(service) || service.flags & service_flags::AFFINITY != 0;
     // What lost the member that its id names is over: whoever gets it says so, and needs no memory.
@@ -151,7 +152,7 @@ pub(crate) fn choose<'t, T: Tables>(
             return Choice::none(lost(packet, service, DropReason::MemberDown));
         }
     }
-    let (opens, left) = merged(tables, opens, left);
+    let [opens, left] = tables.merged([opens, left]);
     let Some((id, member)) = pick(tables, service, slot, avoid, hash) else {
         if is_outside(tables, service, slot.first) || is_outside(tables, service, slot.second) {
             return Choice::none(DropReason::Residency);
@@ -162,12 +163,14 @@ pub(crate) fn choose<'t, T: Tables>(
     // Under nat every flow that is not known is a new one; QUIC says itself which are.
     let is_nat = member.mode == Mode::Nat as u8 && !look.is_quic(service);
     let is_flow = opens | (is_nat & !packet.is_tcp());
+    let [opens, left, is_nat, is_flow] = tables.merged([opens, left, is_nat, is_flow]);
     if is_flow && let Some(reason) = refusal(packet, tables, service) {
         return Choice::none(reason);
     }
     tables.note(Step::Picked(id));
     // What a nat member needs to know of a flow is in the nat table.
     let differs = sticky && id != slot.owner && !is_nat;
+    let [opens, left, sticky, differs] = tables.merged([opens, left, sticky, differs]);
     if said.opens && sticky {
         let done = remember_handshake(packet, tables, index, id, said);
         if differs {
@@ -184,16 +187,6 @@ pub(crate) fn choose<'t, T: Tables>(
         is_new: opens,
         ..Choice::of(id, member)
     }
-}
-
-/// Returns the same, with all paths that led to it merged.
-#[inline(always)]
-fn merged<T: Tables>(tables: &T, opens: bool, left: bool) -> (bool, bool) {
-    if !T::MERGES_PATHS {
-        return (opens, left);
-    }
-    let word = tables.launder(u64::from(opens) | u64::from(left) << 1);
-    (word & 1 != 0, word & 2 != 0)
 }
 
 /// The member that the flow table has for a flow. A flow that goes on after its SYN moves to where
@@ -372,7 +365,10 @@ fn pick<'t, T: Tables>(
 ) -> Option<(u16, &'t Member)> {
     let first = tables.member(slot.first)?;
     let takes_first = first.takes_new() && may_serve(service, first);
-    if takes_first && prefers(tables, slot.first, first) && slot.first != avoid {
+    let prefers_first =
+        takes_first && prefers(tables, slot.first, first) && slot.first != avoid;
+    let [takes_first, prefers_first] = tables.merged([takes_first, prefers_first]);
+    if prefers_first {
         return Some((slot.first, first));
     }
     let second = tables.member(slot.second)?;
@@ -382,6 +378,7 @@ fn pick<'t, T: Tables>(
             || slot.first == avoid
             || prefers(tables, slot.second, second)
             || hash & 1 != 0);
+    let [takes_first, prefers_second] = tables.merged([takes_first, prefers_second]);
     if prefers_second {
         return Some((slot.second, second));
     }

@@ -93,6 +93,17 @@ pub trait Tables {
     /// A clock for [`FlowEntry::stamp`], which costs nearly nothing.
     fn stamp(&self) -> u16;
 
+    /// Returns the same flags, with the paths merged that led to them.
+    #[inline(always)]
+    fn merged<const N: usize>(&self, flags: [bool; N]) -> [bool; N] {
+        if !Self::MERGES_PATHS {
+            return flags;
+        }
+        let bits = (0..).zip(flags).map(|(at, flag)| u64::from(flag) << at);
+        let word = self.launder(bits.fold(0, |word, bit| word | bit));
+        core::array::from_fn(|at| word >> at & 1 != 0)
+    }
+
     /// Keeps a packet for the program that goes on with it.
     fn keep_packet(&self, packet: &Packet);
 

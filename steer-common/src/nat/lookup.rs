@@ -1,6 +1,6 @@
 //! Packets of clients whose flow the nat table knows.
 
-use super::{REQUEST, flights, heard, is_measured, pack, reverse_key, to_member, window::Segment};
+use super::{REQUEST, flights, heard, is_measured, reverse_key, to_member, window::Segment};
 use crate::{
     abi::{Config, NatForward, Sequence, Service, Signal, age, begins, nat_state},
     choose::{lost, may_serve},
@@ -284,19 +284,19 @@ impl Seen {
             return self;
         }
         let said = u32::from_ne_bytes([self.state, self.told, self.before, 0]);
+        let said = tables.launder(u64::from(said)) as u32;
+        let [state, told, before, _] = said.to_ne_bytes();
         let flags = [self.fresh, self.asks, self.news, self.check, self.judge];
-        let word = u64::from(said) << 32 | pack(flags);
-        let word = tables.launder(word);
-        let [state, told, before, _] = ((word >> 32) as u32).to_ne_bytes();
+        let [fresh, asks, news, check, judge] = tables.merged(flags);
         Self {
             state,
             told,
             before,
-            fresh: word & 1 != 0,
-            asks: word & 2 != 0,
-            news: word & 4 != 0,
-            check: word & 8 != 0,
-            judge: word & 16 != 0,
+            fresh,
+            asks,
+            news,
+            check,
+            judge,
             ..self
         }
     }

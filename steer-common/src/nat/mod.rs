@@ -42,13 +42,6 @@ const fn is_measured(packet: &Packet, config: &Config) -> bool {
     config.burst_gap_us != 0 && packet.is_tcp() && packet.part as u8 == Part::Packet as u8
 }
 
-/// Flags as the bits of a word, the first one lowest.
-#[inline(always)]
-fn pack<const N: usize>(flags: [bool; N]) -> u64 {
-    let bits = (0..).zip(flags).map(|(at, flag)| u64::from(flag) << at);
-    bits.fold(0, |word, bit| word | bit)
-}
-
 /// Flows in flight that a packet makes more, or less, by what was said before and is now.
 #[inline(always)]
 const fn flights(before: u8, now: u8) -> i64 {

@@ -1,7 +1,7 @@
 //! Packets of backends.
 
 use super::{
-    flights, heard, pack,
+    flights, heard,
     latency::{Clock, Took},
     to_client,
     window::Segment,
@@ -311,17 +311,18 @@ impl Seen {
             return self;
         }
         let said = u32::from_ne_bytes([self.state, self.told, self.before, self.took.measure]);
+        let said = tables.launder(u64::from(said)) as u32;
+        let [state, told, before, measure] = said.to_ne_bytes();
         let flags = [self.elsewhere, self.check, self.judge, self.early];
-        let word = tables.launder(u64::from(said) << 32 | pack(flags));
-        let [state, told, before, measure] = ((word >> 32) as u32).to_ne_bytes();
+        let [elsewhere, check, judge, early] = tables.merged(flags);
         Self {
             state,
             told,
             before,
-            elsewhere: word & 1 != 0,
-            check: word & 2 != 0,
-            judge: word & 4 != 0,
-            early: word & 8 != 0,
+            elsewhere,
+            check,
+            judge,
+            early,
             took: Took {
                 measure,
                 ns: self.took.ns,
