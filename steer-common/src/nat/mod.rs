@@ -45,7 +45,7 @@ const fn is_measured(packet: &Packet, config: &Config) -> bool {
 /// Flows in flight that a packet makes more, or less, by what was said before and is now.
 #[inline(always)]
 const fn flights(before: u8, now: u8) -> i64 {
-    nat_state::is_over(before) as i64 - nat_state::is_over(now) as i64
+    nat_state::over(before) as i64 - nat_state::over(now) as i64
 }
 
 /// What a client's packet becomes.
@@ -87,14 +87,8 @@ fn reverse_key(packet: &Packet, ends: &Ends) -> FlowKey {
 /// What a packet that is acceptable says of its flow, in bits of [`nat_state`]; `done` is the bit of its sender.
 #[inline(always)]
 const fn heard(packet: &Packet, done: u8) -> u8 {
-    let reset = if packet.tcp_flags & RST != 0 {
-        nat_state::RESET
-    } else {
-        0
-    };
-    if packet.tcp_flags & FIN != 0 {
-        reset | done
-    } else {
-        reset
-    }
+    // Products instead of branches.
+    let reset = packet.tcp_flags >> RST.trailing_zeros() & 1;
+    let fin = packet.tcp_flags >> FIN.trailing_zeros() & 1;
+    reset * nat_state::RESET | fin * done
 }

@@ -69,12 +69,8 @@ impl Reclaimable {
     /// would follow sixteen times.
     #[inline(always)]
     const fn may_take(&self, state: u8, idle: u32) -> bool {
-        let state = state as u64;
-        let is_assured = state >> nat_state::SETTLED.trailing_zeros() & 1;
-        let is_reset = state >> nat_state::RESET.trailing_zeros();
-        let are_done = state >> nat_state::CLIENT_DONE.trailing_zeros()
-            & state >> nat_state::BACKEND_DONE.trailing_zeros();
-        let is_over = (is_reset | are_done) & 1;
+        let is_assured = state as u64 >> nat_state::SETTLED.trailing_zeros() & 1;
+        let is_over = nat_state::over(state) as u64;
         let assured = is_over * self.closed as u64 + (is_over ^ 1) * self.assured as u64;
         let least = is_assured * assured + (is_assured ^ 1) * self.unassured as u64;
         idle as u64 >= least
