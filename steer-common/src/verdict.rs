@@ -1,6 +1,6 @@
 //! What is decided for a packet.
 
-use crate::abi::{Address, Back};
+use crate::abi::{Address, Back, FlowKey};
 
 /// Why a packet was dropped. The numbers are stable: counters and dashboards know them.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -210,6 +210,22 @@ pub struct Ends {
     pub source_port: u16,
     /// Destination port.
     pub destination_port: u16,
+}
+
+impl Ends {
+    /// Key of the packets that go the other way, in the same protocol and family as `key`.
+    #[inline(always)]
+    pub(crate) const fn reverse_key(&self, key: &FlowKey, member: u16) -> FlowKey {
+        FlowKey {
+            source: self.destination,
+            destination: self.source,
+            source_port: self.destination_port,
+            destination_port: self.source_port,
+            protocol: key.protocol,
+            family: key.family,
+            member,
+        }
+    }
 }
 
 /// What is done with a packet.

@@ -73,15 +73,7 @@ pub(crate) const fn to_client(entry: &NatReverse) -> Ends {
 /// The key of the backend's packets.
 #[inline(always)]
 fn reverse_key(packet: &Packet, ends: &Ends) -> FlowKey {
-    FlowKey {
-        source: ends.destination,
-        destination: ends.source,
-        source_port: ends.destination_port,
-        destination_port: ends.source_port,
-        protocol: packet.key.protocol,
-        family: packet.key.family,
-        member: 0,
-    }
+    ends.reverse_key(&packet.key, 0)
 }
 
 /// What a packet that is acceptable says of its flow, in bits of [`nat_state`]; `done` is the bit of its sender.

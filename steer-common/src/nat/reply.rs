@@ -251,15 +251,7 @@ fn is_of(packet: &Packet, forward: &NatForward) -> bool {
 /// The key of the client's entry.
 #[inline(always)]
 fn client_key(packet: &Packet, seen: &Seen) -> FlowKey {
-    FlowKey {
-        source: seen.ends.destination,
-        destination: seen.ends.source,
-        source_port: seen.ends.destination_port,
-        destination_port: seen.ends.source_port,
-        protocol: packet.key.protocol,
-        family: packet.key.family,
-        member: seen.key_member,
-    }
+    seen.ends.reverse_key(&packet.key, seen.key_member)
 }
 
 /// What is looked at of a backend's entry.
