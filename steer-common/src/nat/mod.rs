@@ -85,5 +85,5 @@ const fn heard(packet: &Packet, done: u8) -> u8 {
     // Products instead of branches.
     let reset = packet.tcp_flags >> RST.trailing_zeros() & 1;
     let fin = packet.tcp_flags >> FIN.trailing_zeros() & 1;
-    reset * nat_state::RESET | fin * done
+    (reset * nat_state::RESET) | (fin * done)
 }
