@@ -5,6 +5,7 @@ pub mod beacon;
 pub mod cli;
 pub mod config;
 pub mod control;
+pub mod daemon;
 pub mod dataplane;
 mod digest;
 pub mod domain;

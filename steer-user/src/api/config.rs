@@ -21,8 +21,8 @@ use super::{
 };
 use crate::{
     config::{ConfigError, Document},
-    control::{
-        Applied, Command, Commands, Configure, ConfigureError, Diff, Prepared, ReadOptions, Reply,
+    daemon::{
+        Applied, ApplyError, Command, Commands, Configure, Diff, Prepared, ReadOptions, Reply,
         RunningConfig,
     },
     generations::{Generation, History, StateError},
@@ -102,27 +102,27 @@ async fn configure<T>(
     done.map_err(|error| Refusal(status(&error), error.to_string()))
 }
 
-fn status(error: &ConfigureError) -> StatusCode {
+fn status(error: &ApplyError) -> StatusCode {
     match error {
-        ConfigureError::Invalid(ConfigError::Invalid { .. } | ConfigError::Read { .. }) => {
+        ApplyError::Invalid(ConfigError::Invalid { .. } | ConfigError::Read { .. }) => {
             StatusCode::UNPROCESSABLE_ENTITY
         }
-        ConfigureError::Invalid(ConfigError::Stopped) => StatusCode::SERVICE_UNAVAILABLE,
-        ConfigureError::Variables(_) => StatusCode::FORBIDDEN,
-        ConfigureError::State(StateError::Unknown(_)) => StatusCode::NOT_FOUND,
-        ConfigureError::State(
+        ApplyError::Invalid(ConfigError::Stopped) => StatusCode::SERVICE_UNAVAILABLE,
+        ApplyError::Variables(_) => StatusCode::FORBIDDEN,
+        ApplyError::State(StateError::Unknown(_)) => StatusCode::NOT_FOUND,
+        ApplyError::State(
             StateError::Io { .. } | StateError::Damaged { .. } | StateError::Lost(_),
         ) => StatusCode::INSUFFICIENT_STORAGE,
-        ConfigureError::Trial { .. }
-        | ConfigureError::NoTrial
-        | ConfigureError::Current(_)
-        | ConfigureError::Oldest
-        | ConfigureError::Changed
-        | ConfigureError::FlowSeed
-        | ConfigureError::NoGeneration
-        | ConfigureError::Fixed { .. }
-        | ConfigureError::TooSmall { .. } => StatusCode::CONFLICT,
-        ConfigureError::Failed(_) => StatusCode::INTERNAL_SERVER_ERROR,
+        ApplyError::Trial { .. }
+        | ApplyError::NoTrial
+        | ApplyError::Current(_)
+        | ApplyError::Oldest
+        | ApplyError::Changed
+        | ApplyError::FlowSeed
+        | ApplyError::NoGeneration
+        | ApplyError::Fixed { .. }
+        | ApplyError::TooSmall { .. } => StatusCode::CONFLICT,
+        ApplyError::Failed(_) => StatusCode::INTERNAL_SERVER_ERROR,
     }
 }
 
@@ -136,7 +136,7 @@ async fn running_config(commands: &Commands) -> Result<RunningConfig, Refusal> {
 /// Does what takes long beside the loop.
 async fn work<T: Send + 'static>(
     slot: &WorkSlot,
-    work: impl FnOnce(&Cancellation) -> Result<T, ConfigureError> + Send + 'static,
+    work: impl FnOnce(&Cancellation) -> Result<T, ApplyError> + Send + 'static,
 ) -> Result<T, Refusal> {
     let done = slot.work(work).await?;
     done.map_err(|error| Refusal(status(&error), error.to_string()))
@@ -187,7 +187,7 @@ async fn rehearse(
         )
     };
     let prepared = Box::new(work(slot, prepare).await?);
-    let rehearse = |reply| Command::Configure(Configure::Rehearse(reply));
+    let rehearse = |reply| Command::Configure(Configure::DryRun(reply));
     let rehearsal = ask(commands, rehearse).await?;
     let diff = move |stop: &Cancellation| {
         let diff = prepared.diff(&rehearsal, &|| stop.is_cancelled())?;

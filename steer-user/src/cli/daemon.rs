@@ -21,7 +21,7 @@ use super::{
 use crate::{
     api::{self, Access, Monitor},
     config::{Config, ConfigError, Document},
-    control::{self, Life, Meters, Pulse, Setup},
+    daemon::{self, DaemonMetrics, Life, Pulse, Setup},
     dataplane::{OpenOptions, PinLock, Pins, Sizes, Xdp},
     durable,
     generations::{self, Started, Store},
@@ -74,9 +74,9 @@ impl Run {
         let monitor = Monitor {
             commands: ask,
             journal: journal.0.clone(),
-            meters: Meters::new(),
+            metrics: DaemonMetrics::new(),
         };
-        let meters = monitor.meters.clone();
+        let daemon_metrics = monitor.metrics.clone();
         let (metrics, address) = watch::channel(None);
         tokio::spawn(api::monitor(monitor.clone(), address));
         let (collector, targets) = watch::channel(None);
@@ -97,9 +97,9 @@ impl Run {
                 remote.send_replace(config.api.remote.clone());
                 collector.send_replace(Target::of(config));
             }),
-            meters,
+            metrics: daemon_metrics,
         };
-        control::run(setup, xdp, commands).await?;
+        daemon::run(setup, xdp, commands).await?;
         // The next daemon replaces a socket that is left behind.
         let _ = std::fs::remove_file(&node.socket);
         if self.detach {
@@ -112,7 +112,7 @@ impl Run {
 
 /// What tells the service manager of the loop: its watchdog bites when the loop hangs.
 fn to_supervisor() -> Life {
-    let mut supervisor = Supervisor::new(control::TICK);
+    let mut supervisor = Supervisor::new(daemon::TICK);
     Box::new(move |pulse| match pulse {
         Pulse::Steering(status) => supervisor.ready(status),
         Pulse::Alive(status) => supervisor.alive(status),

@@ -23,7 +23,7 @@ use steer_common::{
 use steer_tests::packet::{ACK, NODE_MAC, Packet, SYN};
 use steer_user::{
     config::Config,
-    control::Controller,
+    control::{Controller, Drain},
     dataplane::{Attacher, Dataplane as _, KernelMaps, OpenOptions, Sizes, Xdp, bench_object},
     probe::{Load, Measurement, OrcaLoadReport, ProbeFailure, Sample},
 };
@@ -104,7 +104,9 @@ impl Node {
             mtu: 0,
             reply_interfaces: [1; 2],
         };
-        self.controller.set_way(&name(backend), Some(hop)).unwrap();
+        self.controller
+            .set_next_hop(&name(backend), Some(hop), self.now)
+            .unwrap();
         self.probe(backend, true);
     }
 
@@ -155,7 +157,9 @@ impl Node {
             2 => {
                 let drained = random.random();
                 let name = name(backend);
-                self.controller.drain(&name, drained, self.now).unwrap();
+                self.controller
+                    .drain(&name, drained.then(Drain::default), "test", self.now)
+                    .unwrap();
             }
             _ => self.probe(backend, !self.up[backend]),
         }

@@ -54,7 +54,7 @@ fn signals(controller: &mut Controller<Fake>, id: u16, change: impl Fn(&mut Sign
 }
 
 fn why(controller: &Controller<Fake>, backend: &str) -> String {
-    let all = controller.why(backend).unwrap();
+    let all = controller.view().decisions(backend).unwrap();
     let effects = all.into_iter().map(|decision| decision.effect);
     effects.collect::<Vec<_>>().join("; ")
 }
@@ -71,10 +71,10 @@ fn gauges_that_stay_take_nobody_out() {
         for name in NAMES {
             fail(&bench, &mut controller, name, &hung(Trouble::NoProgress));
         }
-        controller.look(bench.now).unwrap();
+        controller.poll(bench.now).unwrap();
         assert_eq!(controller.dataplane.states(), ALL);
     }
-    let status = controller.status(bench.now).unwrap();
+    let status = controller.view().status(bench.now).unwrap();
     let backend = &status.backends[0];
     assert_eq!((backend.health.as_str(), &backend.left_out), ("up", &None));
     assert!(backend.hint.as_ref().unwrap().contains("no progress"));
@@ -93,7 +93,7 @@ fn a_question_that_nobody_answers_takes_a_third_at_most_and_never_the_last() {
         for name in NAMES {
             fail(&bench, &mut controller, name, &hung(Trouble::NoCompletion));
         }
-        controller.look(bench.now).unwrap();
+        controller.poll(bench.now).unwrap();
         let states = controller.dataplane.states();
         let out = states.iter().filter(|(_, state)| *state != Up).count();
         if seconds > 3 {
@@ -120,9 +120,9 @@ fn whose_clients_are_answered_stays_whatever_probes_and_beacons_say() {
         assert_eq!(states, [vec![Up; 4]], "{failure}");
         let said = why(&controller, "a");
         assert!(said.contains("contradicted"), "{said}");
-        let status = controller.status(bench.now).unwrap();
+        let status = controller.view().status(bench.now).unwrap();
         assert_eq!(status.backends[0].health, "degraded");
-        assert!(controller.contradicted >= 4);
+        assert!(controller.health.contradicted() >= 4);
     }
 }
 
@@ -155,7 +155,7 @@ fn forged_refusals_are_contradicted_by_a_connection_of_the_nodes_own() {
             s.refused += 3;
             s.unanswered += u64::from(step % 2 == 0) * 12;
         });
-        controller.look(bench.now).unwrap();
+        controller.poll(bench.now).unwrap();
         for request in controller.take_connection_requests() {
             tried += 1;
             assert_eq!(request.backend, "a");
@@ -177,7 +177,7 @@ fn a_refusal_that_is_confirmed_counts_at_once_and_ends_with_a_connection() {
     let (mut bench, mut controller) = start();
     signals(&mut controller, 2, |s| s.refused += 1);
     bench.now += Duration::from_millis(20);
-    controller.look(bench.now).unwrap();
+    controller.poll(bench.now).unwrap();
     assert_eq!(controller.take_connection_requests().len(), 1);
     controller
         .confirm("b", Outcome::Refused, bench.now)
@@ -187,7 +187,7 @@ fn a_refusal_that_is_confirmed_counts_at_once_and_ends_with_a_connection() {
     let mut tried = 0;
     for _ in 0..200 {
         bench.now += Duration::from_millis(20);
-        controller.look(bench.now).unwrap();
+        controller.poll(bench.now).unwrap();
         for _ in controller.take_connection_requests() {
             tried += 1;
             controller
@@ -213,7 +213,7 @@ fn where_the_node_cannot_connect_packets_count_as_testimony() {
     signals(&mut controller, 2, |s| s.refused += 2);
     for _ in 0..30 {
         bench.now += Duration::from_millis(20);
-        controller.look(bench.now).unwrap();
+        controller.poll(bench.now).unwrap();
         controller.take_connection_requests();
     }
     assert_eq!(controller.dataplane.states()[1].1, Draining);
@@ -232,7 +232,7 @@ fn a_beacon_that_says_refused_is_asked_after() {
         .unwrap();
     assert_eq!(controller.dataplane.states(), ALL);
     bench.now += Duration::from_secs(2);
-    controller.look(bench.now).unwrap();
+    controller.poll(bench.now).unwrap();
     assert_eq!(controller.dataplane.states(), ALL);
     controller
         .confirm("a", Outcome::Refused, bench.now)
@@ -316,11 +316,13 @@ fn a_backend_that_fails_a_part_weighs_less_at_once() {
     }
     let said = why(&controller, "a");
     assert_eq!(controller.dataplane.states(), ALL, "{said}");
-    let slots = controller.dataplane.slots(controller.tables[0].clone());
+    let slots = controller
+        .dataplane
+        .slots(controller.site.tables[0].clone());
     let own = slots.iter().filter(|slot| slot.first == 1).count();
     let share = own as f64 / slots.len() as f64;
     assert!((0.10..0.20).contains(&share), "{share}");
-    let status = controller.status(bench.now).unwrap();
+    let status = controller.view().status(bench.now).unwrap();
     assert!(
         status.backends[0].degraded[0].contains("fails"),
         "{:?}",
@@ -351,7 +353,7 @@ fn one_that_answers_429_at_once_does_not_attract() {
         }
         answer(controller, 1, bytes, after);
         bench.now += Duration::from_millis(20);
-        controller.look(bench.now).unwrap();
+        controller.poll(bench.now).unwrap();
         controller.dataplane.states()[0].1
     };
     for _ in 0..200 {
@@ -398,13 +400,13 @@ fn shares_by(claims: &[(f64, f64)]) -> Vec<f64> {
             };
             controller.measure(measurement).unwrap();
         }
-        controller.look(bench.now).unwrap();
+        controller.poll(bench.now).unwrap();
     }
-    let status = controller.status(bench.now).unwrap();
+    let status = controller.view().status(bench.now).unwrap();
     for backend in &status.backends {
         assert_eq!(backend.degraded, [] as [&str; 0], "{}", backend.name);
     }
-    let range = controller.tables[0].clone();
+    let range = controller.site.tables[0].clone();
     let slots = controller.dataplane.slots(range);
     let of = |id: u16| slots.iter().filter(|slot| slot.first == id).count();
     let all = 1..=names.len() as u16;
@@ -437,7 +439,7 @@ fn what_is_reported_hot_is_explained_by_the_use_it_was_judged_by() {
     bench.up(&mut controller, "b", 1);
     bench.loaded(&mut controller, "a", 10.0);
     bench.loaded(&mut controller, "a", 97.0);
-    let all = controller.why("a").unwrap();
+    let all = controller.view().decisions("a").unwrap();
     let hot = all.iter().rfind(|decision| decision.what == "hot").unwrap();
     let said = hot.because.join("; ");
     assert!(
@@ -496,7 +498,7 @@ fn panic_mode_counts_whoever_is_out_and_revives_whom_no_proof_speaks_against() {
     }
     for _ in 0..40 {
         bench.now += Duration::from_millis(20);
-        controller.look(bench.now).unwrap();
+        controller.poll(bench.now).unwrap();
         controller.take_connection_requests();
     }
     assert_eq!(controller.dataplane.states(), ALL);
@@ -568,7 +570,7 @@ fn look(
             s.unanswered += 3;
         });
     }
-    controller.look(bench.now).unwrap();
+    controller.poll(bench.now).unwrap();
     for request in controller.take_connection_requests() {
         let is_victim = request.backend == NAMES[usize::from(victim) - 1];
         let outcome = match fault {

@@ -60,7 +60,7 @@ fn a_hot_pool_sheds_the_less_important_class_and_takes_it_back() {
     let now = seconds(&mut controller, 3);
     // All below the next priority, which is the service's; that one never goes.
     assert_eq!(pressures(&controller), [100, 100]);
-    let status = controller.status(now).unwrap();
+    let status = controller.view().status(now).unwrap();
     let service = &status.services[0];
     assert_eq!((service.shed, service.classes[0].shed), (false, true));
     // It is not taken back at once.

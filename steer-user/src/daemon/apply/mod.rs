@@ -1,0 +1,220 @@
+//! Changes of the configuration of a running daemon: commands, and their results.
+
+mod change;
+mod prepare;
+
+use std::{
+    sync::Arc,
+    time::{Duration, Instant, SystemTime},
+};
+
+use serde::{Deserialize, Serialize};
+use tokio::sync::{mpsc, oneshot};
+
+pub use self::prepare::{Prepared, ReadOptions, RunningConfig};
+use crate::{
+    config::{Config, ConfigError, Document},
+    control::{DryRun, Preview},
+    generations::{Standing, StateError},
+    preflight::Finding,
+};
+
+/// Where the answer goes.
+pub type Reply<T> = oneshot::Sender<Result<T, ApplyError>>;
+
+/// Commands about the configuration.
+#[derive(Debug)]
+pub enum Configure {
+    /// Get the configuration that documents are compared with.
+    RunningConfig(oneshot::Sender<RunningConfig>),
+    /// Get a copy of the loop's state, to compute what another configuration would move.
+    DryRun(oneshot::Sender<DryRun>),
+    /// Put another one to work.
+    Apply {
+        /// What it says.
+        prepared: Box<Prepared>,
+        /// How long to wait for a confirmation, if one is wanted.
+        within: Option<Duration>,
+        /// Who asks.
+        by: String,
+        /// Where the answer goes.
+        reply: Reply<Applied>,
+    },
+    /// Make the one on trial the one to go back to.
+    Confirm {
+        /// Who asks.
+        by: String,
+        /// Where the answer goes.
+        reply: Reply<u64>,
+    },
+    /// Go back to a generation.
+    Rollback {
+        /// Which.
+        to: u64,
+        /// What it says.
+        prepared: Box<Prepared>,
+        /// Who asks.
+        by: String,
+        /// Where the answer goes.
+        reply: Reply<Applied>,
+    },
+}
+
+/// What another configuration changes.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, schemars::JsonSchema)]
+pub struct Diff {
+    /// The generation in use, if there is one.
+    pub from: Option<u64>,
+    /// Keys that differ, a line each.
+    pub changes: Vec<String>,
+    /// What moves.
+    pub preview: Preview,
+    /// Where it does not fit the node.
+    pub findings: Vec<Finding>,
+}
+
+/// What was done.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, schemars::JsonSchema)]
+pub struct Applied {
+    /// The generation in use now.
+    pub generation: Option<u64>,
+    /// Whether it was in use before: files that it names were read again, and that is all.
+    pub unchanged: bool,
+    /// When it is taken back unless somebody confirms it.
+    #[serde(with = "humantime_serde")]
+    #[schemars(with = "Option<String>")]
+    pub until: Option<SystemTime>,
+    /// Keys that differ from what was in use, a line each.
+    pub changes: Vec<String>,
+    /// What did not go as it should have, with what to do.
+    pub warning: Option<String>,
+}
+
+/// Why the configuration did not change.
+#[derive(Debug, thiserror::Error)]
+pub enum ApplyError {
+    /// The document is wrong.
+    #[error(transparent)]
+    Invalid(#[from] ConfigError),
+    /// The state directory did not do.
+    #[error("nothing was changed: {0}")]
+    State(#[from] StateError),
+    /// A generation is on trial.
+    #[error(
+        "generation {number} is on trial for another {left}; `steer config confirm` or \
+         `steer config rollback` first"
+    )]
+    Trial {
+        /// Its number.
+        number: u64,
+        /// What is left of it.
+        left: String,
+    },
+    /// There is nothing to confirm.
+    #[error("no generation is on trial; `steer config history` lists them")]
+    NoTrial,
+    /// It is in use.
+    #[error("generation {0} is in use; `steer config history` lists the others")]
+    Current(u64),
+    /// Nothing could be gone back to if nobody confirmed.
+    #[error(
+        "what runs is no generation that could be gone back to: the state directory did not take \
+         it; apply without a confirm window"
+    )]
+    NoGeneration,
+    /// There is nothing to go back to.
+    #[error("no older generation is kept; `steer config history` lists them")]
+    Oldest,
+    /// Something that a running daemon cannot change.
+    #[error(
+        "node.{key} cannot change from {from} to {to} while the daemon runs; change the file and \
+         restart it"
+    )]
+    Fixed {
+        /// The key.
+        key: &'static str,
+        /// Its value.
+        from: String,
+        /// The value that it cannot have.
+        to: String,
+    },
+    /// Another seed would move all flows.
+    #[error(
+        "node.flow_seed_file has another seed than the maps in use, and with it all open connections would go to other \
+         backends at once; change the file, stop the daemon, `steer detach`, and start it again"
+    )]
+    FlowSeed,
+    /// Another one was put to work while it was read.
+    #[error("nothing was changed: another configuration was put to work meanwhile; try again")]
+    Changed,
+    /// Variables are not for this role.
+    #[error(
+        "this role expands only variables that the configuration in use has at the same key, and it does not have \
+         these: {0}; write values instead, or ask somebody with the role admin"
+    )]
+    Variables(String),
+    /// A table that a running daemon would have to make larger.
+    #[error(
+        "{wants} flows are wanted by limits.{key}, and this daemon has made a table of {has}; change the \
+         file and restart the daemon: flows are copied to the larger table (addresses of [nat] where \
+         there were none make the nat table larger, too)"
+    )]
+    TooSmall {
+        /// The key.
+        key: &'static str,
+        /// What the table has room for.
+        has: u32,
+        /// What it has to have room for.
+        wants: u32,
+    },
+    /// It could not be put to work.
+    #[error("nothing was changed: {0:#}")]
+    Failed(anyhow::Error),
+}
+
+/// What counts of the generations, in the running daemon.
+#[derive(Debug)]
+pub(crate) struct InUse {
+    pub(crate) document: Arc<Document>,
+    pub(crate) fingerprint: String,
+    pub(crate) number: Option<u64>,
+    /// The generation that the pending one is reverted to.
+    pub(crate) fallback: Option<Fallback>,
+    /// When the one on trial is taken back.
+    pub(crate) deadline: Option<Instant>,
+    /// A standing that could not be written yet, and why.
+    pub(crate) unsaved: Option<(Standing, String)>,
+}
+
+/// A generation to go back to, as it was read: the confirmed one while another one has to be confirmed, so that
+/// going back does not wait for reading.
+#[derive(Clone, Debug)]
+pub(crate) struct Fallback {
+    pub(crate) number: u64,
+    pub(crate) document: Arc<Document>,
+    pub(crate) fingerprint: String,
+    pub(crate) config: Config,
+    /// Keys that differ from what is in use.
+    pub(crate) changes: Vec<String>,
+    /// Fingerprint of the daemon's own file, if it could be read.
+    pub(crate) file: Option<String>,
+}
+
+/// ReadOptions the file again, of which there is one at a time.
+#[derive(Debug)]
+pub(crate) struct Reload {
+    pub(crate) is_running: bool,
+    /// Set when it was asked for while it was running.
+    pub(crate) again: bool,
+    pub(crate) done: mpsc::Sender<Result<Prepared, ApplyError>>,
+}
+
+impl Reload {
+    pub(crate) fn new(done: mpsc::Sender<Result<Prepared, ApplyError>>) -> Self {
+        Self {
+            is_running: false,
+            again: false,
+            done,
+        }
+    }
+}

@@ -1,0 +1,425 @@
+//! The event loop: one task that owns the controller, and brings it events.
+
+use std::{
+    path::PathBuf,
+    sync::Arc,
+    time::{Duration, Instant, SystemTime},
+};
+
+use anyhow::{Context, Result};
+use aya::util::nr_cpus;
+use tokio::{
+    signal::unix::{SignalKind, signal},
+    sync::{mpsc, watch},
+    task::JoinHandle,
+    time::{MissedTickBehavior, interval},
+};
+use tracing::{error, info};
+
+use super::{
+    apply::{ApplyError, Fallback, InUse, Prepared, Reload},
+    command::Command,
+    flow_seed, interfaces,
+    metrics::{DaemonMetrics, Turn},
+    next_hops,
+    probers::{Confirmed, Probing},
+    routers,
+    state_file::OperatorFiles,
+    trace::Trace,
+};
+use crate::{
+    config::Config,
+    control::{Attachment, Controller, Host, POLL_INTERVAL, Recorder, Start, WallClock},
+    dataplane::{
+        Attacher, Changes, Dataplane as _, IcmpSources, KernelMaps, Neighbours, OwnLinks, Sizes,
+        Xdp, interface_index,
+    },
+    generations::{Started, Store},
+    journal::{Event, Journal, Why},
+    probe::{Inbox, mailbox},
+};
+
+/// Interval of what is due by time alone.
+pub const TICK: Duration = Duration::from_secs(1);
+/// Measurements that may wait for the loop: more than come in a [`POLL_INTERVAL`].
+pub(crate) const MEASUREMENTS: usize = 1024;
+
+/// Outcomes of connections that may wait for the loop.
+const CONFIRMATIONS: usize = 64;
+
+/// All that a daemon begins with.
+pub struct Setup {
+    /// Its configuration file.
+    pub file: PathBuf,
+    /// The configuration, and where it comes from.
+    pub started: Started,
+    /// The generations.
+    pub store: Store,
+    /// Whether the command line says where the state directory is, and not the configuration.
+    pub state_is_given: bool,
+    /// The journal, and how many torn bytes were cut off it.
+    pub journal: (Journal, u64),
+    /// Called with the configuration at the start and after each change.
+    pub configured: Configured,
+    /// Called once the node steers, and then at every [`TICK`].
+    pub life: Life,
+    /// DaemonMetrics of the daemon itself.
+    pub metrics: DaemonMetrics,
+}
+
+/// Callback of the loop itself, so that it is silent when the loop hangs.
+pub type Life = Box<dyn FnMut(Pulse) + Send>;
+
+/// Sign of life of the loop.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Pulse {
+    /// The program is attached, and the configuration in the maps; with how the node is.
+    Steering(String),
+    /// The loop went round; with how the node is.
+    Alive(String),
+    /// It ends.
+    Stopping,
+}
+
+/// Callback with a configuration that was applied.
+pub type Configured = Box<dyn Fn(&Config) + Send>;
+
+/// Attaches the program and runs the loop until SIGTERM or SIGINT. The program stays.
+///
+/// # Errors
+/// If the data path or the certificates cannot be used.
+pub async fn run(setup: Setup, xdp: Xdp, commands: mpsc::Receiver<Command>) -> Result<()> {
+    let Setup {
+        file,
+        started,
+        store,
+        state_is_given,
+        journal: (journal, cut),
+        configured: listener,
+        mut life,
+        metrics,
+    } = setup;
+    let config = started.config;
+    let adopted = xdp.adopted();
+    let sizes = xdp.sizes();
+    let (mut attacher, mut maps) = xdp.into_parts();
+    flow_seed::initialize(&config.node, &mut maps)?;
+    let mut own_links = OwnLinks::default();
+    let attached = interfaces::attach(&mut attacher, &mut maps, &mut own_links, &config)?;
+    attacher.settle()?;
+    let trial = store.standing().and_then(|standing| standing.trial.clone());
+    let deadline = trial
+        .as_ref()
+        .map(|t| Instant::now() + t.left(SystemTime::now()));
+    journal.tell(Event::Start {
+        version: env!("CARGO_PKG_VERSION").to_owned(),
+        node: config.node.name.clone(),
+        adopted,
+        cut,
+    });
+    let operator_files = OperatorFiles::read(&config.node.state_dir)?;
+    let operator = operator_files.operator();
+    let configured = Event::Configured {
+        why: Why::Start,
+        by: started.why.to_owned(),
+        generation: started.number,
+        fingerprint: started.document.fingerprint(),
+        until: trial.map(|trial| trial.until),
+        drained: operator.drains.keys().cloned().collect(),
+        weights: operator.weights.clone(),
+    };
+    let now = Instant::now();
+    let host = Host {
+        cpus: nr_cpus().map_or(0, |cpus| cpus as u32),
+        clock: WallClock::new(now, SystemTime::now()),
+    };
+    let start = Start {
+        operator,
+        recorder: Recorder::starting(journal.clone(), host.clock, configured),
+        host,
+    };
+    let mut controller = Controller::start(config, maps, start, now)?;
+    listener(controller.config());
+    metrics.configured(controller.config());
+    let neighbours = Neighbours::new()?;
+    let link_events = neighbours.changes();
+    let links = interfaces::changes(neighbours.changes());
+    let fingerprint = started.document.fingerprint();
+    let fallback = fallback(
+        &store,
+        deadline.is_some(),
+        state_is_given,
+        controller.config(),
+    );
+    let (reload, reloaded) = mpsc::channel(1);
+    let (send_next_hop, next_hops) = mpsc::channel(64);
+    let (followers, followed) = watch::channel(targets(controller.config()));
+    let (tell_routers, routers) = mpsc::channel(1);
+    tokio::spawn(routers::follow(
+        neighbours.clone(),
+        followed.clone(),
+        controller.dataplane().routers(),
+        tell_routers,
+    ));
+    tokio::spawn(next_hops::follow(neighbours, followed, send_next_hop));
+    let (measured, measurements) = mailbox(MEASUREMENTS);
+    let (confirm, confirmed) = mpsc::channel(CONFIRMATIONS);
+    let probing = Probing::start()?;
+    let probers = probing.spawn(controller.config(), &measured)?;
+    info!(
+        node = controller.config().node.name,
+        backends = controller.config().backends.len(),
+        services = controller.config().services.len(),
+        generation = started.number,
+        "steering"
+    );
+    life(Pulse::Steering(controller.view().summary(started.number)));
+    let daemon = Daemon {
+        life,
+        file,
+        controller,
+        attacher,
+        attached,
+        icmp_sources: IcmpSources::default(),
+        own_links,
+        link_events,
+        trace: Trace::new(),
+        sizes,
+        targets: followers,
+        measurements,
+        probing,
+        confirm,
+        probers,
+        store,
+        state_is_given,
+        journal,
+        configured: listener,
+        metrics,
+        operator_files,
+        cpus: host.cpus,
+        reload: Reload::new(reload),
+        in_use: InUse {
+            document: Arc::new(started.document),
+            fingerprint,
+            number: started.number,
+            fallback,
+            deadline,
+            unsaved: None,
+        },
+    };
+    let next_hops = (next_hops, routers);
+    daemon
+        .run(commands, next_hops, links, reloaded, confirmed)
+        .await
+}
+
+/// Reads the generation that a pending one of an earlier daemon is reverted to.
+fn fallback(
+    store: &Store,
+    is_pending: bool,
+    state_is_given: bool,
+    running: &Config,
+) -> Option<Fallback> {
+    let confirmed = store.standing().filter(|_| is_pending)?.confirmed;
+    let found = store.generation(confirmed).map_err(|e| e.to_string());
+    let read = found.and_then(|found| match found.document.config() {
+        Ok(config) => Ok((found, config)),
+        Err(error) => Err(error.to_string()),
+    });
+    match read {
+        Ok((found, mut config)) => {
+            if state_is_given {
+                config.node.state_dir.clone_from(&running.node.state_dir);
+            }
+            Some(Fallback {
+                number: confirmed,
+                document: Arc::new(found.document),
+                fingerprint: found.fingerprint,
+                config,
+                changes: Vec::new(),
+                file: None,
+            })
+        }
+        Err(error) => {
+            error!(generation = confirmed, error, "cannot be gone back to");
+            None
+        }
+    }
+}
+
+pub(crate) struct Daemon {
+    life: Life,
+    pub(crate) file: PathBuf,
+    pub(crate) controller: Controller<KernelMaps>,
+    pub(crate) attacher: Attacher,
+    /// Interfaces of the configuration, in its order.
+    pub(crate) attached: Vec<Attachment>,
+    pub(crate) icmp_sources: IcmpSources,
+    pub(crate) own_links: OwnLinks,
+    /// Counts events of interfaces.
+    pub(crate) link_events: watch::Receiver<Changes>,
+    pub(crate) trace: Trace,
+    /// Entries of the tables of flows.
+    pub(crate) sizes: Sizes,
+    pub(crate) targets: watch::Sender<next_hops::Targets>,
+    pub(crate) measurements: Inbox,
+    pub(crate) probing: Probing,
+    /// Where outcomes of connections that confirm something go.
+    confirm: mpsc::Sender<Confirmed>,
+    pub(crate) probers: Vec<JoinHandle<()>>,
+    pub(crate) store: Store,
+    pub(crate) state_is_given: bool,
+    pub(crate) journal: Journal,
+    pub(crate) configured: Configured,
+    pub(crate) metrics: DaemonMetrics,
+    pub(crate) operator_files: OperatorFiles,
+    /// Number of possible CPUs.
+    pub(crate) cpus: u32,
+    pub(crate) in_use: InUse,
+    pub(crate) reload: Reload,
+}
+
+impl Daemon {
+    async fn run(
+        mut self,
+        mut commands: mpsc::Receiver<Command>,
+        (mut next_hops, mut routers): (
+            mpsc::Receiver<next_hops::Resolved>,
+            mpsc::Receiver<routers::Ways>,
+        ),
+        mut links: mpsc::Receiver<()>,
+        mut reloaded: mpsc::Receiver<Result<Prepared, ApplyError>>,
+        mut confirmed: mpsc::Receiver<Confirmed>,
+    ) -> Result<()> {
+        let mut terminate = signal(SignalKind::terminate()).context("no SIGTERM handler")?;
+        let mut interrupt = signal(SignalKind::interrupt()).context("no SIGINT handler")?;
+        let mut hangup = signal(SignalKind::hangup()).context("no SIGHUP handler")?;
+        let mut tick = interval(TICK);
+        let mut poll = interval(POLL_INTERVAL);
+        poll.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        loop {
+            let begun;
+            let (turn, done) = tokio::select! {
+                biased;
+                _ = terminate.recv() => break,
+                _ = interrupt.recv() => break,
+                _ = poll.tick() => {
+                    self.measure();
+                    begun = Instant::now();
+                    (Turn::Poll, self.controller.poll(begun))
+                }
+                Some((backend, outcome)) = confirmed.recv() => {
+                    begun = Instant::now();
+                    (Turn::Measurement, self.controller.confirm(&backend, outcome, begun))
+                }
+                () = self.measurements.urgent() => {
+                    self.measure();
+                    continue;
+                }
+                Some((name, next_hop)) = next_hops.recv() => {
+                    begun = Instant::now();
+                    (Turn::NextHop, self.controller.set_next_hop(&name, next_hop, begun))
+                }
+                Some(routers) = routers.recv() => {
+                    begun = Instant::now();
+                    (Turn::NextHop, self.controller.dataplane().set_routers(&routers))
+                }
+                Some(command) = commands.recv() => {
+                    begun = Instant::now();
+                    self.obey(command);
+                    (Turn::Command, Ok(()))
+                }
+                Some(news) = self.trace.news.recv() => {
+                    begun = Instant::now();
+                    self.trace_news(news);
+                    (Turn::Command, Ok(()))
+                }
+                Some(()) = links.recv() => {
+                    begun = Instant::now();
+                    self.watch_interfaces();
+                    (Turn::Link, Ok(()))
+                }
+                _ = hangup.recv() => {
+                    begun = Instant::now();
+                    self.reload();
+                    (Turn::Reload, Ok(()))
+                }
+                Some(read) = reloaded.recv() => {
+                    begun = Instant::now();
+                    self.reloaded(read);
+                    (Turn::Reload, Ok(()))
+                }
+                _ = tick.tick() => {
+                    begun = Instant::now();
+                    self.watch_interfaces();
+                    self.expire(begun);
+                    self.save();
+                    self.operator_files.save(self.controller.view().operator());
+                    (self.life)(Pulse::Alive(self.controller.view().summary(self.in_use.number)));
+                    (Turn::Tick, self.controller.tick(begun))
+                }
+            };
+            self.done(turn, begun, done);
+            self.read_clock();
+        }
+        (self.life)(Pulse::Stopping);
+        self.end_trace();
+        for prober in self.probers {
+            prober.abort();
+        }
+        self.journal.tell(Event::Stop);
+        self.journal.flush();
+        info!("stopped; the program goes on steering until `steer detach`");
+        Ok(())
+    }
+
+    /// Takes the measurements that wait, but for those that would keep the rest waiting: where many backends die at
+    /// once each has its tables made.
+    fn measure(&mut self) {
+        let first = Instant::now();
+        while let Some(measurement) = self.measurements.take() {
+            let begun = Instant::now();
+            self.metrics.probed(&measurement);
+            let done = self.controller.measure(measurement);
+            self.done(Turn::Measurement, begun, done);
+            if first.elapsed() > POLL_INTERVAL {
+                self.measurements.remind();
+                return;
+            }
+        }
+    }
+
+    /// Reads the wall clock for the controller.
+    fn read_clock(&mut self) {
+        let clock = WallClock::new(Instant::now(), SystemTime::now());
+        self.controller.set_clock(clock);
+    }
+
+    /// Counts a turn, and logs its error.
+    fn done(&mut self, turn: Turn, begun: Instant, done: Result<()>) {
+        self.metrics.took(turn, begun.elapsed());
+        for request in self.controller.take_connection_requests() {
+            self.probing.confirm(request, self.confirm.clone());
+        }
+        for measured in self.controller.take_written() {
+            self.metrics.written(measured.elapsed());
+        }
+        // Packets go on by what the maps say; the next change may do better.
+        if let Err(error) = done {
+            error!(
+                error = format!("{error:#}"),
+                "the data path was not written"
+            );
+        }
+    }
+}
+
+pub(crate) fn targets(config: &Config) -> next_hops::Targets {
+    let backends = config.backends.iter();
+    let interfaces = config.node.interfaces.iter();
+    next_hops::Targets {
+        backends: backends.map(|b| (b.name.clone(), b.address)).collect(),
+        // One that is gone by now comes back with another index, and is attached to anew.
+        attached: interfaces.flat_map(|name| interface_index(name)).collect(),
+    }
+}
