@@ -170,7 +170,7 @@ async fn show(
 }
 
 /// Reads a document, and finds out what it would change.
-async fn rehearse(
+async fn compare(
     commands: &Commands,
     slot: &WorkSlot,
     role: Role,
@@ -187,10 +187,10 @@ async fn rehearse(
         )
     };
     let prepared = Box::new(work(slot, prepare).await?);
-    let rehearse = |reply| Command::Configure(Configure::DryRun(reply));
-    let rehearsal = ask(commands, rehearse).await?;
+    let command = |reply| Command::Configure(Configure::DryRun(reply));
+    let dry_run = ask(commands, command).await?;
     let diff = move |stop: &Cancellation| {
-        let diff = prepared.diff(&rehearsal, &|| stop.is_cancelled())?;
+        let diff = prepared.diff(&dry_run, &|| stop.is_cancelled())?;
         Ok((prepared, diff))
     };
     work(slot, diff).await
@@ -202,7 +202,7 @@ async fn diff(
     Json(document): Json<Document>,
 ) -> Result<Json<Diff>, Refusal> {
     let slot = WorkSlot::of(role).await?;
-    let (_, diff) = rehearse(&commands, &slot, role, document).await?;
+    let (_, diff) = compare(&commands, &slot, role, document).await?;
     Ok(Json(diff))
 }
 
@@ -218,7 +218,7 @@ async fn apply(
         return Err(Refusal(StatusCode::BAD_REQUEST, text));
     }
     let slot = WorkSlot::of(role).await?;
-    let (prepared, diff) = rehearse(&commands, &slot, role, request.document).await?;
+    let (prepared, diff) = compare(&commands, &slot, role, request.document).await?;
     let apply = |reply| Configure::Apply {
         prepared,
         within,

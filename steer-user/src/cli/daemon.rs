@@ -21,7 +21,7 @@ use super::{
 use crate::{
     api::{self, Access, Monitor},
     config::{Config, ConfigError, Document},
-    daemon::{self, DaemonMetrics, Life, Pulse, Setup},
+    daemon::{self, DaemonMetrics, FileSource, Pulse, ReadinessSink, Setup},
     dataplane::{OpenOptions, PinLock, Pins, Sizes, Xdp},
     durable,
     generations::{self, Started, Store},
@@ -85,12 +85,12 @@ impl Run {
         tokio::spawn(api::remote(Arc::clone(&access), monitor.clone(), remotes));
         tokio::spawn(async move { api::serve(listener, &access, monitor).await });
         let setup = Setup {
-            file: self.config,
+            source: Arc::new(FileSource::new(self.config)),
             started,
             store,
             state_is_given: self.state.is_some(),
             journal,
-            life: to_supervisor(),
+            sinks: vec![Box::new(ServiceManager(Supervisor::new(daemon::TICK)))],
             configured: Box::new(move |config| {
                 roles.set(&config.api);
                 metrics.send_replace(api::Metrics::of(config));
@@ -110,14 +110,17 @@ impl Run {
     }
 }
 
-/// What tells the service manager of the loop: its watchdog bites when the loop hangs.
-fn to_supervisor() -> Life {
-    let mut supervisor = Supervisor::new(daemon::TICK);
-    Box::new(move |pulse| match pulse {
-        Pulse::Steering(status) => supervisor.ready(status),
-        Pulse::Alive(status) => supervisor.alive(status),
-        Pulse::Stopping => supervisor.stopping(),
-    })
+/// The service manager, whose watchdog bites when the loop hangs.
+struct ServiceManager(Supervisor);
+
+impl ReadinessSink for ServiceManager {
+    fn announce(&mut self, pulse: &Pulse) {
+        match pulse {
+            Pulse::Steering(state) => self.0.ready(state.summary.clone()),
+            Pulse::Alive(state) => self.0.alive(state.summary.clone()),
+            Pulse::Stopping => self.0.stopping(),
+        }
+    }
 }
 
 /// Where the file says that state is kept, even if it says other things that are wrong.

@@ -8,12 +8,13 @@ use steer_common::tables::NextHop;
 
 use super::{
     admission::Admission,
-    backends::{Backends, change::Change, drains::Drain},
+    backends::{Backends, drains::Drain},
     error::CommandError,
-    health::{Ejection, Health, confirmations::ConnectionRequest, passive_latency::PassiveLatency},
+    evidence::Evidence,
+    health::{Health, confirmations::ConnectionRequest, passive_latency::PassiveLatency},
     host::{Host, WallClock},
     planner::{Planner, Scene},
-    publish::{self, plan, settings::Tuning},
+    publish::{self, plan, tuning::Tuning},
     record::recorder::Recorder,
     report::view::View,
     site::Site,
@@ -21,11 +22,7 @@ use super::{
     tables::gc::GarbageCollection,
 };
 use crate::{
-    config::Config,
-    dataplane::{Dataplane, Memory},
-    domain::{confirmation::Outcome, passive::Verdict},
-    journal::Event,
-    probe::Measurement,
+    config::Config, dataplane::Dataplane, domain::confirmation::Outcome, probe::Measurement,
 };
 
 /// Interval of [`Controller::poll`].
@@ -36,14 +33,16 @@ pub const GC_INTERVAL: Duration = Duration::from_secs(10);
 /// Components over a data path.
 pub struct Controller<D> {
     pub(crate) site: Site,
-    pub(crate) dataplane: D,
+    /// The data path.
+    pub dataplane: D,
     pub(crate) backends: Backends,
     pub(crate) health: Health,
     pub(crate) passive: PassiveLatency,
     pub(crate) planner: Planner,
     pub(crate) admission: Admission,
     pub(crate) gc: GarbageCollection,
-    pub(crate) recorder: Recorder,
+    /// Journal and last decisions.
+    pub recorder: Recorder,
     pub(crate) tuning: Tuning,
     pub(crate) host: Host,
 }
@@ -67,7 +66,7 @@ impl<D: Dataplane> Controller<D> {
             backends: Backends::new(start.operator),
             health: Health::default(),
             passive: PassiveLatency::default(),
-            planner: Planner::new(&dataplane, now),
+            planner: Planner::new(&dataplane, start.policy, now),
             admission: Admission::default(),
             gc: GarbageCollection::new(now),
             recorder: start.recorder,
@@ -77,23 +76,6 @@ impl<D: Dataplane> Controller<D> {
         };
         controller.reconfigure(config, now)?;
         Ok(controller)
-    }
-
-    /// A copy over a fake of the data path, to try something on: not frozen, and recording nothing.
-    pub(crate) fn over_fake(&self, now: Instant) -> Controller<Memory> {
-        Controller {
-            site: self.site.clone(),
-            dataplane: Memory::of(&self.dataplane),
-            backends: self.backends.clone(),
-            health: self.health.clone(),
-            passive: self.passive.for_dry_run(),
-            planner: self.planner.for_dry_run(),
-            admission: Admission::default(),
-            gc: GarbageCollection::new(now),
-            recorder: Recorder::silent(self.host.clock),
-            tuning: self.tuning,
-            host: self.host,
-        }
     }
 
     /// Takes another configuration. On an error nothing has changed.
@@ -128,47 +110,16 @@ impl<D: Dataplane> Controller<D> {
     ///
     /// # Errors
     /// If the data path cannot be written.
-    pub fn measure(&mut self, mut measurement: Measurement) -> Result<()> {
-        // By the journal's clock, so that a replay decides alike.
-        measurement.at = self.recorder.on_clock(measurement.at);
-        let (name, now) = (measurement.backend.as_str(), measurement.at);
-        let Some(change) = self.backends.measure(&measurement, &self.recorder) else {
-            return Ok(());
-        };
-        let (site, backends) = (&self.site, &mut self.backends);
-        let is_in_question = self
-            .health
-            .question(name, site, backends, &self.recorder, now);
-        if change.any() {
-            return self.apply_change(&measurement, &change);
-        }
-        if is_in_question && self.judge(name, now) {
-            return self.replan_backend(name, now);
-        }
-        Ok(())
+    pub fn measure(&mut self, measurement: Measurement) -> Result<()> {
+        self.evidence().measure(measurement)
     }
 
-    fn apply_change(&mut self, measurement: &Measurement, change: &Change) -> Result<()> {
-        let (name, now) = (measurement.backend.as_str(), measurement.at);
-        self.backends
-            .record(measurement, change, &mut self.recorder);
-        let is_judged = self.judge(name, now);
-        let (planner, mut scene) = self.scene(now);
-        if change.recovered() {
-            planner.balancer.start_slow_start(scene.site, name);
-        }
-        if change.is_only_ring() && !is_judged {
-            // Tables that may wait are not what the time until all is written is about.
-            planner.move_rings(scene.site, name);
-            return Ok(());
-        }
-        if change.is_only_hot() && !is_judged {
-            planner.update_hot(&mut scene, name)?;
-        } else {
-            planner.replan_backend(&mut scene, name)?;
-        }
-        planner.tables.queue.measured(now);
-        Ok(())
+    /// Takes in how a connection of this node's own ended.
+    ///
+    /// # Errors
+    /// If the data path cannot be written.
+    pub fn confirm(&mut self, backend: &str, outcome: Outcome, now: Instant) -> Result<()> {
+        self.evidence().confirm(backend, outcome, now)
     }
 
     /// Takes the next hop to a backend, as routes and neighbours are now.
@@ -238,113 +189,12 @@ impl<D: Dataplane> Controller<D> {
     /// # Errors
     /// If the data path cannot be read or written.
     pub fn poll(&mut self, now: Instant) -> Result<()> {
-        self.poll_outliers(now)?;
-        self.judge_questionable(now)?;
+        let mut evidence = self.evidence();
+        evidence.poll_outliers(now)?;
+        evidence.judge_questionable(now)?;
         let (planner, mut scene) = self.scene(now);
         planner.run_deferred(&mut scene)?;
         planner.balance(&mut scene, POLL_INTERVAL)
-    }
-
-    /// Takes in what connections say of all backends.
-    fn poll_outliers(&mut self, now: Instant) -> Result<()> {
-        let due = self
-            .health
-            .read_connections(&self.site, &mut self.dataplane, now)?;
-        self.queue_reweighted();
-        let mut done = Ok(());
-        for index in due.backends.iter().copied() {
-            let (site, backends) = (&self.site, &mut self.backends);
-            let outlier = self
-                .health
-                .outlier(index, site, backends, &self.dataplane, now);
-            let (found, recorder) = ((&due, outlier), &mut self.recorder);
-            let ejection = self
-                .health
-                .observe(index, found, site, backends, recorder, now);
-            self.queue_reweighted();
-            if let Some(ejection) = ejection {
-                // What cannot be written of one keeps nothing from the others.
-                done = done.and(self.apply_ejection(&ejection));
-            }
-            let (site, backends) = (&self.site, &mut self.backends);
-            self.health
-                .watch_again(index, site, backends, &self.recorder, now);
-        }
-        done
-    }
-
-    /// Queues tables of backends whose weight changed with their failures.
-    fn queue_reweighted(&mut self) {
-        for index in self.health.outliers.take_reweighted() {
-            let name = &self.site.config.backends[index].name;
-            self.planner.move_rings(&self.site, name);
-        }
-    }
-
-    /// Does what follows from what connections say of a backend.
-    pub(crate) fn apply_ejection(&mut self, ejection: &Ejection) -> Result<()> {
-        let (name, now) = (ejection.backend.as_str(), ejection.at);
-        self.recorder
-            .decision(ejection.decision(self.backends.get(name)), now);
-        self.judge(name, now);
-        if ejection.verdict == Verdict::Again {
-            self.health.forget_failures(name, &self.site);
-            self.planner.balancer.start_slow_start(&self.site, name);
-        }
-        self.replan_backend(name, now)
-    }
-
-    /// Takes in how a connection of this node's own ended.
-    ///
-    /// # Errors
-    /// If the data path cannot be written.
-    pub fn confirm(&mut self, backend: &str, outcome: Outcome, now: Instant) -> Result<()> {
-        let now = self.recorder.on_clock(now);
-        let (site, backends, recorder) = (&self.site, &mut self.backends, &mut self.recorder);
-        match self
-            .health
-            .confirm(backend, outcome, site, backends, recorder, now)
-        {
-            Some(verdict) => self.apply_confirmation(backend, (outcome, verdict), now),
-            None if self.judge(backend, now) => self.replan_backend(backend, now),
-            None => Ok(()),
-        }
-    }
-
-    /// Does what follows from a connection of this node's own.
-    pub(crate) fn apply_confirmation(
-        &mut self,
-        backend: &str,
-        (outcome, verdict): (Outcome, Verdict),
-        now: Instant,
-    ) -> Result<()> {
-        let found = (outcome, verdict);
-        self.health
-            .record_confirmation(backend, found, &mut self.recorder, now);
-        self.judge(backend, now);
-        if verdict == Verdict::Accepts {
-            self.planner.balancer.start_slow_start(&self.site, backend);
-        }
-        self.replan_backend(backend, now)
-    }
-
-    /// Judges backends that time, or what clients get, may have changed.
-    fn judge_questionable(&mut self, now: Instant) -> Result<()> {
-        let mut done = Ok(());
-        for index in self.health.take_questionable() {
-            let name = self.site.config.backends[index].name.clone();
-            if self.judge(&name, self.recorder.on_clock(now)) {
-                done = done.and(self.replan_backend(&name, now));
-            }
-            self.health.question_again(index, self.backends.get(&name));
-        }
-        done
-    }
-
-    fn judge(&mut self, backend: &str, now: Instant) -> bool {
-        let (site, backends) = (&self.site, &mut self.backends);
-        self.health
-            .judge(backend, site, backends, &mut self.recorder, now)
     }
 
     /// Drains a backend, or ends its drain; `by` says who wants it.
@@ -397,10 +247,17 @@ impl<D: Dataplane> Controller<D> {
         planner.replan(&mut scene, why)
     }
 
-    /// Writes the states of one backend's members, and tables where they follow.
-    pub(crate) fn replan_backend(&mut self, backend: &str, now: Instant) -> Result<()> {
-        let (planner, mut scene) = self.scene(now);
-        planner.replan_backend(&mut scene, backend)
+    /// The components that evidence passes through.
+    pub(crate) fn evidence(&mut self) -> Evidence<'_, D> {
+        Evidence {
+            site: &self.site,
+            dataplane: &mut self.dataplane,
+            backends: &mut self.backends,
+            health: &mut self.health,
+            passive: &self.passive,
+            planner: &mut self.planner,
+            recorder: &mut self.recorder,
+        }
     }
 
     /// The planner, and what it plans from.
@@ -429,12 +286,8 @@ impl<D: Dataplane> Controller<D> {
             gc: &self.gc,
             admission: &self.admission,
             recorder: &self.recorder,
+            tuning: &self.tuning,
         }
-    }
-
-    /// The data path.
-    pub fn dataplane(&mut self) -> &mut D {
-        &mut self.dataplane
     }
 
     /// Takes the connections of this node's own to try that were asked for since the last call.
@@ -451,30 +304,5 @@ impl<D: Dataplane> Controller<D> {
     pub fn set_clock(&mut self, clock: WallClock) {
         self.host.clock = clock;
         self.recorder.set_clock(clock);
-    }
-
-    /// Records an event of the daemon.
-    pub fn record(&mut self, event: Event) {
-        self.recorder.tell(event);
-    }
-
-    /// Records the configuration that counts from now on.
-    pub fn record_configuration(&mut self, configured: Event) {
-        self.recorder.configured(configured);
-    }
-
-    /// The configuration in use.
-    pub fn config(&self) -> &Config {
-        &self.site.config
-    }
-
-    /// Values that the operator set.
-    pub fn tuning(&self) -> &Tuning {
-        &self.tuning
-    }
-
-    /// The flow seed of the maps in use.
-    pub fn flow_seed(&self) -> u64 {
-        self.dataplane.config().flow_seed
     }
 }

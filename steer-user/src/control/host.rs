@@ -1,4 +1,4 @@
-//! What the core is told of the machine that it runs on, so that it asks the system nothing itself.
+//! Properties of the machine, as the daemon reads them: the core asks the system nothing itself.
 
 use std::time::{Duration, Instant, SystemTime};
 
@@ -22,7 +22,7 @@ impl Host {
     }
 }
 
-/// Wall-clock times of instants, as of one reading of both clocks. The daemon reads them again before each event, so
+/// Wall-clock times of instants, as of one reading of both clocks. The daemon reads them again after each event, so
 /// that a wall clock that is set shows.
 #[derive(Clone, Copy, Debug)]
 pub struct WallClock {
@@ -48,7 +48,7 @@ impl WallClock {
             .unwrap_or(self.time)
     }
 
-    /// How long it is from an instant to a wall-clock time; zero if that has passed.
+    /// Time from an instant to a wall-clock time; zero if that has passed.
     #[must_use]
     pub fn left(&self, until: SystemTime, now: Instant) -> Duration {
         until.duration_since(self.time(now)).unwrap_or_default()

@@ -8,6 +8,7 @@ mod backends;
 mod balancer;
 mod controller;
 mod error;
+mod evidence;
 mod health;
 mod host;
 mod ids;
@@ -29,7 +30,7 @@ pub use self::controller::{Controller, GC_INTERVAL, POLL_INTERVAL};
 pub use self::error::CommandError;
 pub use self::health::{confirmations::ConnectionRequest, passive_latency::MemberPassive};
 pub use self::host::{Host, WallClock};
-pub use self::publish::settings::Tuning;
+pub use self::publish::tuning::Tuning;
 pub use self::record::{
     decisions::Decision,
     recorder::Recorder,

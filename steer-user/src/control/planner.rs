@@ -1,6 +1,9 @@
 //! The planner: from what is known of backends to members, weights and tables in the data path.
 
-use std::time::{Duration, Instant};
+use std::{
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
 use anyhow::Result;
 
@@ -18,7 +21,10 @@ use super::{
     site::Site,
     tables::{Build, Tables},
 };
-use crate::{dataplane::Dataplane, domain::balance::Cause};
+use crate::{
+    dataplane::Dataplane,
+    domain::balance::{BalancePolicy, Cause},
+};
 
 /// Data path, and what it is planned from.
 pub(crate) struct Scene<'a, D> {
@@ -42,14 +48,18 @@ pub(crate) struct Planner {
 
 impl Planner {
     /// Begins over a data path; tables that it has stay as they are for a time.
-    pub(crate) fn new(dataplane: &impl Dataplane, now: Instant) -> Self {
+    pub(crate) fn new(
+        dataplane: &impl Dataplane,
+        policy: Arc<dyn BalancePolicy>,
+        now: Instant,
+    ) -> Self {
         Self {
             tables: if dataplane.services().is_empty() {
                 Tables::default()
             } else {
                 Tables::adopted(now)
             },
-            balancer: Balancer::new(now),
+            balancer: Balancer::new(policy, now),
             panic: PanicMode::default(),
             retired: RetiredMembers::default(),
         }
@@ -211,13 +221,7 @@ impl Planner {
         let Some(candidates) = self.candidates(scene, policy) else {
             return;
         };
-        let state = self.balancer.state(&scene.site.policy_name(policy));
-        let build = Build {
-            policy,
-            why: "full",
-            candidates: &candidates,
-            state: &state,
-        };
+        let build = self.build(scene.site, policy, "full", &candidates);
         if self.tables.fills(scene.site, &build) {
             self.tables.rebuild(
                 scene.site,
@@ -264,15 +268,26 @@ impl Planner {
         let (site, now) = (scene.site, scene.now);
         self.balancer
             .step(site, policy, &candidates, cause, scene.recorder, now);
-        let state = self.balancer.state(&site.policy_name(policy));
-        let build = Build {
-            policy,
-            why,
-            candidates: &candidates,
-            state: &state,
-        };
+        let build = self.build(site, policy, why, &candidates);
         self.tables
             .rebuild(site, &build, scene.dataplane, scene.recorder, now);
+    }
+
+    fn build<'a>(
+        &self,
+        site: &Site,
+        policy: usize,
+        why: &'a str,
+        candidates: &'a Candidates,
+    ) -> Build<'a> {
+        let state = self.balancer.state(&site.policy_name(policy));
+        Build {
+            policy,
+            why,
+            candidates,
+            shares: self.balancer.shares(&state, candidates),
+            state,
+        }
     }
 
     /// Does what is due by time alone.

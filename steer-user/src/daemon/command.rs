@@ -58,9 +58,9 @@ pub enum Command {
         name: String,
         /// Its value.
         value: Option<String>,
-        /// Who asks.
+        /// User who asks.
         by: String,
-        /// Where the answer goes.
+        /// Sender of the answer.
         reply: oneshot::Sender<Result<KnobStatus, TuneError>>,
     },
     /// Get the last decisions about a backend.

@@ -1,7 +1,6 @@
 //! The event loop: one task that owns the controller, and brings it events.
 
 use std::{
-    path::PathBuf,
     sync::Arc,
     time::{Duration, Instant, SystemTime},
 };
@@ -23,7 +22,9 @@ use super::{
     metrics::{DaemonMetrics, Turn},
     next_hops,
     probers::{Confirmed, Probing},
+    readiness_sink::{NodeState, Pulse, ReadinessSink},
     routers,
+    source::BackendSource,
     state_file::OperatorFiles,
     trace::Trace,
 };
@@ -34,6 +35,7 @@ use crate::{
         Attacher, Changes, Dataplane as _, IcmpSources, KernelMaps, Neighbours, OwnLinks, Sizes,
         Xdp, interface_index,
     },
+    domain::balance::Adaptive,
     generations::{Started, Store},
     journal::{Event, Journal, Why},
     probe::{Inbox, mailbox},
@@ -49,8 +51,8 @@ const CONFIRMATIONS: usize = 64;
 
 /// All that a daemon begins with.
 pub struct Setup {
-    /// Its configuration file.
-    pub file: PathBuf,
+    /// Source of its backends: the configuration file.
+    pub source: Arc<dyn BackendSource>,
     /// The configuration, and where it comes from.
     pub started: Started,
     /// The generations.
@@ -61,24 +63,10 @@ pub struct Setup {
     pub journal: (Journal, u64),
     /// Called with the configuration at the start and after each change.
     pub configured: Configured,
-    /// Called once the node steers, and then at every [`TICK`].
-    pub life: Life,
+    /// Sinks that announce the readiness of the node.
+    pub sinks: Vec<Box<dyn ReadinessSink>>,
     /// DaemonMetrics of the daemon itself.
     pub metrics: DaemonMetrics,
-}
-
-/// Callback of the loop itself, so that it is silent when the loop hangs.
-pub type Life = Box<dyn FnMut(Pulse) + Send>;
-
-/// Sign of life of the loop.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Pulse {
-    /// The program is attached, and the configuration in the maps; with how the node is.
-    Steering(String),
-    /// The loop went round; with how the node is.
-    Alive(String),
-    /// It ends.
-    Stopping,
 }
 
 /// Callback with a configuration that was applied.
@@ -90,13 +78,13 @@ pub type Configured = Box<dyn Fn(&Config) + Send>;
 /// If the data path or the certificates cannot be used.
 pub async fn run(setup: Setup, xdp: Xdp, commands: mpsc::Receiver<Command>) -> Result<()> {
     let Setup {
-        file,
+        source,
         started,
         store,
         state_is_given,
         journal: (journal, cut),
         configured: listener,
-        mut life,
+        sinks,
         metrics,
     } = setup;
     let config = started.config;
@@ -135,12 +123,13 @@ pub async fn run(setup: Setup, xdp: Xdp, commands: mpsc::Receiver<Command>) -> R
     };
     let start = Start {
         operator,
+        policy: Arc::new(Adaptive),
         recorder: Recorder::starting(journal.clone(), host.clock, configured),
         host,
     };
-    let mut controller = Controller::start(config, maps, start, now)?;
-    listener(controller.config());
-    metrics.configured(controller.config());
+    let controller = Controller::start(config, maps, start, now)?;
+    listener(controller.view().config());
+    metrics.configured(controller.view().config());
     let neighbours = Neighbours::new()?;
     let link_events = neighbours.changes();
     let links = interfaces::changes(neighbours.changes());
@@ -149,34 +138,34 @@ pub async fn run(setup: Setup, xdp: Xdp, commands: mpsc::Receiver<Command>) -> R
         &store,
         deadline.is_some(),
         state_is_given,
-        controller.config(),
+        controller.view().config(),
     );
     let (reload, reloaded) = mpsc::channel(1);
     let (send_next_hop, next_hops) = mpsc::channel(64);
-    let (followers, followed) = watch::channel(targets(controller.config()));
+    let (followers, followed) = watch::channel(targets(controller.view().config()));
     let (tell_routers, routers) = mpsc::channel(1);
     tokio::spawn(routers::follow(
         neighbours.clone(),
         followed.clone(),
-        controller.dataplane().routers(),
+        controller.dataplane.routers(),
         tell_routers,
     ));
     tokio::spawn(next_hops::follow(neighbours, followed, send_next_hop));
     let (measured, measurements) = mailbox(MEASUREMENTS);
     let (confirm, confirmed) = mpsc::channel(CONFIRMATIONS);
     let probing = Probing::start()?;
-    let probers = probing.spawn(controller.config(), &measured)?;
+    let probers = probing.spawn(controller.view().config(), &measured)?;
     info!(
-        node = controller.config().node.name,
-        backends = controller.config().backends.len(),
-        services = controller.config().services.len(),
+        node = controller.view().config().node.name,
+        backends = controller.view().config().backends.len(),
+        services = controller.view().config().services.len(),
         generation = started.number,
         "steering"
     );
-    life(Pulse::Steering(controller.view().summary(started.number)));
-    let daemon = Daemon {
-        life,
-        file,
+    let number = started.number;
+    let mut daemon = Daemon {
+        sinks,
+        source,
         controller,
         attacher,
         attached,
@@ -201,12 +190,14 @@ pub async fn run(setup: Setup, xdp: Xdp, commands: mpsc::Receiver<Command>) -> R
         in_use: InUse {
             document: Arc::new(started.document),
             fingerprint,
-            number: started.number,
+            number,
             fallback,
             deadline,
             unsaved: None,
         },
     };
+    let state = daemon.node_state();
+    daemon.announce(&Pulse::Steering(state));
     let next_hops = (next_hops, routers);
     daemon
         .run(commands, next_hops, links, reloaded, confirmed)
@@ -248,8 +239,8 @@ fn fallback(
 }
 
 pub(crate) struct Daemon {
-    life: Life,
-    pub(crate) file: PathBuf,
+    sinks: Vec<Box<dyn ReadinessSink>>,
+    pub(crate) source: Arc<dyn BackendSource>,
     pub(crate) controller: Controller<KernelMaps>,
     pub(crate) attacher: Attacher,
     /// Interfaces of the configuration, in its order.
@@ -264,7 +255,7 @@ pub(crate) struct Daemon {
     pub(crate) targets: watch::Sender<next_hops::Targets>,
     pub(crate) measurements: Inbox,
     pub(crate) probing: Probing,
-    /// Where outcomes of connections that confirm something go.
+    /// Sender of outcomes of connections that confirm something.
     confirm: mpsc::Sender<Confirmed>,
     pub(crate) probers: Vec<JoinHandle<()>>,
     pub(crate) store: Store,
@@ -322,7 +313,7 @@ impl Daemon {
                 }
                 Some(routers) = routers.recv() => {
                     begun = Instant::now();
-                    (Turn::NextHop, self.controller.dataplane().set_routers(&routers))
+                    (Turn::NextHop, self.controller.dataplane.set_routers(&routers))
                 }
                 Some(command) = commands.recv() => {
                     begun = Instant::now();
@@ -355,14 +346,15 @@ impl Daemon {
                     self.expire(begun);
                     self.save();
                     self.operator_files.save(self.controller.view().operator());
-                    (self.life)(Pulse::Alive(self.controller.view().summary(self.in_use.number)));
+                    let state = self.node_state();
+                    self.announce(&Pulse::Alive(state));
                     (Turn::Tick, self.controller.tick(begun))
                 }
             };
             self.done(turn, begun, done);
             self.read_clock();
         }
-        (self.life)(Pulse::Stopping);
+        self.announce(&Pulse::Stopping);
         self.end_trace();
         for prober in self.probers {
             prober.abort();
@@ -386,6 +378,18 @@ impl Daemon {
                 self.measurements.remind();
                 return;
             }
+        }
+    }
+
+    fn announce(&mut self, pulse: &Pulse) {
+        self.sinks.iter_mut().for_each(|sink| sink.announce(pulse));
+    }
+
+    fn node_state(&self) -> NodeState {
+        let view = self.controller.view();
+        NodeState {
+            summary: view.summary(self.in_use.number),
+            readiness: view.readiness(&self.attached),
         }
     }
 

@@ -24,7 +24,14 @@ impl Daemon {
         bytes: Vec<u8>,
         interface: Option<String>,
     ) -> Result<Explanation> {
-        let first = self.controller.config().node.interfaces.first().cloned();
+        let first = self
+            .controller
+            .view()
+            .config()
+            .node
+            .interfaces
+            .first()
+            .cloned();
         let interface = interface
             .or(first)
             .context("the configuration has no interface; name one")?;
@@ -38,7 +45,7 @@ impl Daemon {
 
     /// Interfaces of the configuration that there are, by their indexes.
     fn interfaces(&self) -> Interfaces {
-        let names = self.controller.config().node.interfaces.iter();
+        let names = self.controller.view().config().node.interfaces.iter();
         let indexes = names.filter_map(|name| Some((interface_index(name).ok()?, name.clone())));
         // Of two names with one index the first one is shown.
         indexes.rev().collect()

@@ -178,27 +178,28 @@ impl Daemon {
             changed = true;
         }
         if changed {
-            self.targets.send_replace(targets(self.controller.config()));
+            self.targets
+                .send_replace(targets(self.controller.view().config()));
         }
         self.refresh_icmp_sources();
     }
 
     fn refresh_own_links(&mut self) {
         let event = self.link_events.borrow().links;
-        let filter = frame_filter(&self.controller.config().node);
-        let maps = self.controller.dataplane();
+        let filter = frame_filter(&self.controller.view().config().node);
+        let maps = &mut self.controller.dataplane;
         refresh_own_links(&mut self.own_links, maps, &filter, event);
     }
 
     fn refresh_icmp_sources(&mut self) {
-        let config = self.controller.config();
+        let config = self.controller.view().config();
         let interfaces = config.node.interfaces.clone();
         let services = config
             .services
             .iter()
             .map(|service| service.address)
             .collect();
-        let maps = self.controller.dataplane();
+        let maps = &mut self.controller.dataplane;
         if let Err(error) = self.icmp_sources.refresh(maps, &interfaces, &services) {
             let error = format!("{error:#}");
             warn!(error, "cannot keep the sources of ICMP errors current");
@@ -206,8 +207,8 @@ impl Daemon {
     }
 
     fn attach_again(&mut self, interface: String) -> Attachment {
-        let generic = self.controller.config().node.xdp_mode == XdpMode::Generic;
-        let maps = self.controller.dataplane();
+        let generic = self.controller.view().config().node.xdp_mode == XdpMode::Generic;
+        let maps = &mut self.controller.dataplane;
         let attached = Device::find(&interface)
             .and_then(|device| add_ports(maps, &device))
             .and_then(|()| attach_to(&mut self.attacher, &interface, generic));

@@ -27,7 +27,7 @@ use crate::{
 type Labels<const N: usize> = [(&'static str, String); N];
 type Histograms = Family<Labels<1>, Histogram, fn() -> Histogram>;
 
-/// What comes of a probe: the label `result`.
+/// Results of a probe: the label `result`.
 const RESULTS: [&str; 11] = [
     "answered",
     "timeout",
@@ -42,7 +42,7 @@ const RESULTS: [&str; 11] = [
     "local",
 ];
 
-/// What comes of sending metrics to a collector: the label `result`.
+/// Results of sending metrics to a collector: the label `result`.
 const EXPORTS: [&str; 8] = [
     "accepted",
     "partial",
@@ -110,7 +110,7 @@ struct Inner {
     certificates: Family<Labels<1>, Gauge>,
     exports: Family<Labels<1>, Counter>,
     backends: Mutex<BTreeSet<String>>,
-    /// What nearly every probe counts in, by backend: to find it by its labels costs more than all the rest.
+    /// Counters of answered probes, by backend: to find them by their labels costs more than all the rest.
     answered: Mutex<HashMap<String, Answered>>,
 }
 

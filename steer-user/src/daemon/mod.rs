@@ -10,8 +10,10 @@ mod metrics;
 mod next_hops;
 mod overrides;
 mod probers;
+mod readiness_sink;
 mod routers;
 mod settings;
+mod source;
 mod state_file;
 mod trace;
 
@@ -19,7 +21,9 @@ pub use self::apply::{
     Applied, ApplyError, Configure, Diff, Prepared, ReadOptions, Reply, RunningConfig,
 };
 pub use self::command::{Command, Commands};
-pub use self::event_loop::{Configured, Life, Pulse, Setup, TICK, run};
+pub use self::event_loop::{Configured, Setup, TICK, run};
 pub use self::metrics::DaemonMetrics;
+pub use self::readiness_sink::{NodeState, Pulse, ReadinessSink};
 pub use self::settings::{Knob, KnobStatus, TuneError};
+pub use self::source::{BackendSource, FileSource, Versioned};
 pub use self::trace::{Lease, TraceError, TraceNames, TraceReply, TraceRequest, Tracing};

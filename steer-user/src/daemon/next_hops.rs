@@ -39,7 +39,7 @@ pub(crate) type Resolved = (String, Option<NextHop>);
 /// The receiver is gone.
 struct ReceiverGone;
 
-/// What is known of the next_hops.
+/// Next hops as they were looked up last.
 #[derive(Default)]
 struct NextHops {
     targets: Targets,

@@ -20,7 +20,7 @@ impl Daemon {
     pub(crate) fn knobs(&self) -> Vec<KnobStatus> {
         // What the configuration says where nothing is set. It was good when it was applied.
         let plain = self.in_use.document.config().ok();
-        let plain = plain.as_ref().unwrap_or(self.controller.config());
+        let plain = plain.as_ref().unwrap_or(self.controller.view().config());
         let all = Knob::ALL.into_iter();
         all.map(|knob| self.knob(knob, plain)).collect()
     }
@@ -43,8 +43,8 @@ impl Daemon {
         }
         value(
             knob,
-            self.controller.config(),
-            self.controller.tuning(),
+            self.controller.view().config(),
+            self.controller.view().tuning(),
             self.cpus,
         )
     }
@@ -70,7 +70,7 @@ impl Daemon {
         self.set(knob, given, &wanted)?;
         let (from, to) = (before.to_string(), wanted.to_string());
         info!(name, from, to, by, "tuned");
-        self.controller.record(Event::Tuned {
+        self.controller.recorder.tell(Event::Tuned {
             by: by.to_owned(),
             name: name.to_owned(),
             from,
@@ -86,7 +86,7 @@ impl Daemon {
                 value: directives.clone(),
             });
         }
-        let mut config = self.controller.config().clone();
+        let mut config = self.controller.view().config().clone();
         if settings::set(&mut config, knob, wanted) {
             settings::fits(&config)?;
             return self.put_to_work(config).map_err(TuneError::Failed);
@@ -95,7 +95,7 @@ impl Daemon {
             Some(Value::Time(time)) => Some(time),
             _ => None,
         };
-        let mut tuning = *self.controller.tuning();
+        let mut tuning = *self.controller.view().tuning();
         if let Some(value) = settings::tuned(&mut tuning, knob) {
             *value = time;
         }

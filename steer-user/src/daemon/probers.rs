@@ -21,7 +21,7 @@ const JITTER: f64 = 0.1;
 /// Longest wait for a connection that confirms or contradicts what packets look like.
 const CONFIRMED_WITHIN: Duration = Duration::from_millis(150);
 
-/// How a connection of this node's own to a backend ended.
+/// Name of a backend, and the outcome of a connection of this node's own to it.
 pub(crate) type Confirmed = (String, Outcome);
 
 /// A thread for probes alone. What else the daemon does, a page of metrics for instance, keeps none of them waiting, and

@@ -16,7 +16,7 @@ use tracing::{info, warn};
 use super::next_hops::Targets;
 use crate::dataplane::{Gateway, Neighbours, Path, Prefix, mac_text};
 
-/// How long a router that another one took over from is known: longer than flows are kept without a packet by default.
+/// Time that a router is known after another one took over from it: longer than flows are kept without a packet by default.
 const REPLACED_FOR: Duration = Duration::from_secs(3600);
 /// Most routers of each kind, current and replaced, that are known.
 const MAX_ROUTERS: usize = ROUTERS as usize / 2;
@@ -26,7 +26,7 @@ const MAX_PREFIXES: usize = 8;
 const SETTLE: Duration = Duration::from_millis(20);
 /// For what no event tells of.
 const MAX_AGE: Duration = Duration::from_secs(5);
-/// How many times as long as a look took nothing is looked at after it.
+/// Pause after a look-up, as a multiple of its duration.
 const REST: u32 = 9;
 
 /// Ways to all routers, current and replaced.
@@ -49,7 +49,7 @@ struct Routers {
     known: BTreeMap<Gateway, Known>,
     /// Routers that another gateway took over from, and when.
     replaced: BTreeMap<RouterKey, (Gateway, Instant)>,
-    /// What an earlier daemon wrote, as far as it is not explained by now.
+    /// Entries of an earlier daemon that are not explained by now.
     adopted: Ways,
 }
 

@@ -26,17 +26,17 @@ pub enum Knob {
     ProbeRise,
     /// Failures in a row that make it down.
     ProbeFall,
-    /// How long a nat flow of TCP is kept without a packet.
+    /// Time that a nat flow of TCP is kept without a packet.
     NatIdle,
     /// The same of UDP.
     NatUdpIdle,
-    /// How long a nat flow keeps its port before its client has gone on after an answer.
+    /// Time that a nat flow keeps its port before its client has gone on after an answer.
     NatOpening,
-    /// How long a nat flow keeps its port after it is over.
+    /// Time that a nat flow keeps its port after it is over.
     NatClosed,
     /// After how long without an answer a nat flow counts as silent.
     NatSilence,
-    /// How long a SYN stays unanswered before its retransmission goes elsewhere.
+    /// Time after which the retransmission of an unanswered SYN goes to another backend.
     NatRetry,
     /// From one sweep of the flow and nat tables to the next.
     SweepEvery,
@@ -48,11 +48,11 @@ pub enum Knob {
     SpillAbove,
     /// Below this use they come back.
     SpillBelow,
-    /// What is logged.
+    /// Log filter.
     Log,
 }
 
-/// What a value is like.
+/// Range of values.
 #[derive(Clone, Debug, PartialEq, Eq)]
 enum Range {
     Time(RangeInclusive<Duration>),
@@ -107,7 +107,7 @@ impl Knob {
         }
     }
 
-    /// What it is, in a few words.
+    /// Description in a few words.
     #[must_use]
     pub const fn what(self) -> &'static str {
         match self {
@@ -175,7 +175,7 @@ impl Knob {
         }
     }
 
-    /// What its values are counted in.
+    /// Unit of its values.
     #[must_use]
     pub fn unit(self) -> &'static str {
         match self.range() {
@@ -247,7 +247,7 @@ fn time(time: Duration) -> String {
     format_duration(time).to_string().replace(' ', "")
 }
 
-/// Why a knob was not set.
+/// Reason why a knob was not set.
 #[derive(Debug, thiserror::Error)]
 pub enum TuneError {
     /// There is none of that name.
@@ -258,10 +258,10 @@ pub enum TuneError {
     Value {
         /// The knob.
         knob: Knob,
-        /// What it was to be.
+        /// The value that was wanted.
         value: String,
     },
-    /// It does not go with another one.
+    /// Handshakes would come more often than pings.
     #[error(
         "handshakes would come more often than pings; set probe.interval below probe.handshake_every"
     )]
@@ -271,7 +271,7 @@ pub enum TuneError {
         "balance.{0}_below has to be below balance.{0}_above, or what they decide would swing; set the other one first"
     )]
     Band(&'static str),
-    /// It could not be put to work.
+    /// The value could not be applied.
     #[error("nothing was changed: {0:#}")]
     Failed(anyhow::Error),
 }
@@ -281,13 +281,13 @@ pub enum TuneError {
 pub struct KnobStatus {
     /// Its name.
     pub name: String,
-    /// What it is.
+    /// Its description.
     pub what: String,
     /// Its value.
     pub value: String,
     /// The value that it has unless it is set: the configuration's, or one that is built in.
     pub default: String,
-    /// What its values are counted in: time, count, percent or filter.
+    /// Unit of its values: time, count, percent or filter.
     pub unit: String,
     /// The values that it can have.
     pub values: String,

@@ -1,4 +1,4 @@
-//! Who traces, and what.
+//! Traces of packets: one user at a time.
 
 use std::{collections::HashMap, net::IpAddr, sync::Arc};
 
@@ -17,7 +17,7 @@ use crate::{
     dataplane::{Dataplane, TraceEvents, TracePrograms, interface_index},
 };
 
-/// Which packets somebody wants to see. What is left out lets everything through.
+/// Packets that a user wants to see. Filters that are left out let everything through.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, schemars::JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct TraceRequest {
@@ -32,17 +32,17 @@ pub struct TraceRequest {
     pub service: Option<String>,
     /// The name of its backend.
     pub backend: Option<String>,
-    /// What becomes of it: "passed", "dropped", "sent", "answered". Any of those that are named.
+    /// Verdict: "passed", "dropped", "sent", "answered". Any of those that are named.
     pub verdicts: Vec<String>,
-    /// Why it is dropped or answered, by the names of the counters. Any of those that are named.
+    /// Reason why it is dropped or answered, by the names of the counters. Any of those that are named.
     pub reasons: Vec<String>,
     /// One in so many of them.
     pub sample: Option<u32>,
-    /// So many, and then it ends.
+    /// Number of packets after which it ends.
     pub count: Option<u64>,
 }
 
-/// Why nothing is traced.
+/// Reason why nothing is traced.
 #[derive(Debug, thiserror::Error)]
 pub enum TraceError {
     /// Somebody else does.
@@ -56,14 +56,14 @@ pub enum TraceError {
     Failed(anyhow::Error),
 }
 
-/// Where the answer goes.
+/// Sender of the answer.
 pub type TraceReply = oneshot::Sender<Result<Tracing, TraceError>>;
 
 /// Events for as long as it lives. With it the tracing ends.
 pub struct Tracing {
     /// The events.
     pub events: TraceEvents,
-    /// What numbers stand for.
+    /// Names of the numbers in events.
     pub names: watch::Receiver<Arc<TraceNames>>,
     /// Held for its end.
     pub lease: Lease,
@@ -97,7 +97,7 @@ pub struct TraceNames {
     pub interfaces: HashMap<u32, String>,
 }
 
-/// What happens beside the loop.
+/// Events beside the loop.
 pub(crate) enum News {
     Loaded(
         anyhow::Result<Box<(TracePrograms, TraceEvents)>>,
@@ -117,7 +117,7 @@ impl std::fmt::Debug for News {
 
 /// The loop's side.
 pub(crate) struct Trace {
-    /// Who traces, or is about to.
+    /// User who traces, or is about to.
     by: Option<String>,
     /// Whether the programs that trace are attached.
     attached: bool,
@@ -138,7 +138,7 @@ impl Trace {
         }
     }
 
-    /// Who traces.
+    /// User who traces.
     pub(crate) fn by(&self) -> Option<String> {
         self.by.clone().filter(|_| self.attached)
     }
@@ -227,7 +227,7 @@ impl Daemon {
             return;
         }
         let mut names = names(&self.controller);
-        for interface in &self.controller.config().node.interfaces {
+        for interface in &self.controller.view().config().node.interfaces {
             match interface_index(interface) {
                 Ok(index) => drop(names.interfaces.insert(index, interface.clone())),
                 Err(error) => warn!(interface, error = format!("{error:#}"), "not named"),

@@ -155,7 +155,7 @@ impl Node {
             }
             _ if !self.present[backend] => {}
             2 => {
-                let drained = random.random();
+                let drained: bool = random.random();
                 let name = name(backend);
                 self.controller
                     .drain(&name, drained.then(Drain::default), "test", self.now)

@@ -1,4 +1,4 @@
-//! What a measurement changes, and what a failed probe amounts to.
+//! Changes by a measurement, and the evidence of a failed probe.
 
 use crate::{
     domain::{

@@ -1,4 +1,4 @@
-//! What is known of backends, and what the operator wants of them.
+//! States of backends, and what the operator wants of them.
 
 pub(crate) mod change;
 mod decisions;
@@ -29,7 +29,7 @@ use crate::{
     probe::Measurement,
 };
 
-/// What the operator wants of backends, by their names. Backends need not be configured.
+/// Drains and weights by the operator, by the names of backends, which need not be configured.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Operator {
     /// Backends that are drained.

@@ -5,6 +5,7 @@ pub(crate) mod flow_rates;
 
 use std::{
     collections::{HashMap, HashSet},
+    sync::Arc,
     time::{Duration, Instant},
 };
 
@@ -23,7 +24,7 @@ use super::{
 use crate::{
     dataplane::Dataplane,
     domain::{
-        balance::{Cause, Member, Memory, Settings, State, tick},
+        balance::{BalancePolicy, Cause, Member, Memory, Settings, Shares, State},
         load::WHOLE,
     },
 };
@@ -34,6 +35,7 @@ const MIN_AT_ONCE: usize = 8;
 /// Weights of all tables, and what the balance policy remembers of them.
 #[derive(Clone, Debug)]
 pub(crate) struct Balancer {
+    policy: Arc<dyn BalancePolicy>,
     /// By the name of the policy.
     states: HashMap<String, State>,
     /// Whether steps are taken from a journal, and none are made here.
@@ -48,8 +50,9 @@ pub(crate) struct Balancer {
 }
 
 impl Balancer {
-    pub(crate) fn new(now: Instant) -> Self {
+    pub(crate) fn new(policy: Arc<dyn BalancePolicy>, now: Instant) -> Self {
         Self {
+            policy,
             states: HashMap::new(),
             replays: false,
             round: now,
@@ -67,6 +70,12 @@ impl Balancer {
     /// The state of a policy's table.
     pub(crate) fn state(&self, policy: &str) -> State {
         self.states.get(policy).cloned().unwrap_or_default()
+    }
+
+    /// Shares of candidates by a state.
+    pub(crate) fn shares(&self, state: &State, candidates: &Candidates) -> Shares {
+        self.policy
+            .shares(state, &candidates.pools, &candidates.members)
     }
 
     /// Sets the state of a policy's table, from a journal.
@@ -106,7 +115,9 @@ impl Balancer {
         let before = self.state(&name);
         let mut after = before.clone();
         let Candidates { pools, members, .. } = candidates;
-        let ticked = tick(&mut after, &settings, pools, members, cause);
+        let ticked = self
+            .policy
+            .step(&mut after, &settings, pools, members, cause);
         if before.decides() != after.decides() {
             info!(service = name, %cause, moved = ticked.moved, "weights changed");
             for member in members {

@@ -9,7 +9,7 @@ const MAX_BORNE_OUT: u64 = 4;
 /// A report of less than this part of the peers' time to the first token counts as this part.
 const FASTEST_CLAIM: u32 = 2;
 
-/// What this node measured of a candidate itself.
+/// Measurements of a candidate by this node itself.
 #[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct View {
     /// The index of its pool.

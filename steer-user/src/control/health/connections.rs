@@ -43,17 +43,17 @@ pub(crate) struct Connections {
     changed: BTreeSet<usize>,
     /// Backends of which time alone may change something.
     waiting: BTreeSet<usize>,
-    /// Where connections of this node's own can be tried.
+    /// Ports at which connections of this node's own can be tried.
     pub(crate) ports: Ports,
 }
 
-/// What was counted of a backend's connections, over all its members.
+/// Counts of a backend's connections, over all its members.
 #[derive(Clone, Copy, Debug, Default)]
 struct Counted {
     now: Counts,
     /// As it was taken in last.
     taken: Option<Counts>,
-    /// What it is compared with its peers by.
+    /// Counts that it is compared with its peers by.
     tally: Tally,
 }
 

@@ -7,11 +7,12 @@ pub(crate) mod policy;
 pub(crate) mod quic_server_ids;
 pub(crate) mod retired;
 pub(crate) mod settings;
+pub(crate) mod tuning;
 
 use anyhow::Result;
 use steer_common::abi::Service;
 
-use self::{plan::Op, settings::Tuning};
+use self::{plan::Op, tuning::Tuning};
 use super::{
     ids::{Ids, regions::Regions},
     site::Site,

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use steer_common::abi::{MemberState, TICK_SHIFT};
 
-use super::{plan::Op, settings::Tuning};
+use super::{plan::Op, tuning::Tuning};
 use crate::{
     config::{Config, Protocol, Service},
     control::site::Site,

@@ -4,24 +4,11 @@ use std::time::Duration;
 
 use steer_common::abi::{Config as Settings, NatTimeouts, OPENINGS, TICK_SHIFT, nat_flags};
 
-use super::{nat_idle, quic_server_ids};
+use super::{nat_idle, quic_server_ids, tuning::Tuning};
 use crate::config::{self, Config};
 
 /// Time after which the retransmission of an unanswered SYN goes to another backend, in ticks.
 const NAT_RETRY_MS: u32 = 500;
-
-/// Values that the operator set, and the configuration does not have.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Tuning {
-    /// Time that a nat flow of TCP is kept without a packet.
-    pub nat_idle: Option<Duration>,
-    /// Time that a nat flow of UDP is kept without a packet.
-    pub nat_udp_idle: Option<Duration>,
-    /// Time after which the retransmission of an unanswered SYN goes to another backend.
-    pub nat_retry: Option<Duration>,
-    /// Interval of garbage collections.
-    pub gc_interval: Option<Duration>,
-}
 
 impl Tuning {
     /// Returns the settings in the kernel with these values, without seeds; `cpus` are the possible ones.

@@ -11,8 +11,8 @@ pub struct Attachment {
     pub interface: String,
     /// Its index; `None` while there is no such interface.
     pub index: Option<u32>,
-    /// How the program is attached; `None` if it is not.
+    /// Mode in which the program is attached; `None` if it is not.
     pub mode: Option<Way>,
-    /// Why it is not.
+    /// Reason why it is not.
     pub failure: Option<String>,
 }

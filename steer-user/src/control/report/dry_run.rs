@@ -14,10 +14,12 @@ use tracing::subscriber::{NoSubscriber, with_default};
 use crate::{
     config::{Config, Policy},
     control::{
+        admission::Admission,
         controller::Controller,
         ids::{key, present_policies},
+        record::recorder::Recorder,
         site::Site,
-        tables::ranges,
+        tables::{gc::GarbageCollection, ranges},
     },
     dataplane::{Dataplane, Memory},
     domain::health::State,
@@ -29,7 +31,7 @@ const RTT_IN_REGION: Duration = Duration::from_millis(1);
 /// Assumed round trip to backends of other regions, where none was measured.
 const RTT_ELSEWHERE: Duration = Duration::from_secs(1);
 
-/// What a configuration would move.
+/// Effects of a configuration.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, schemars::JsonSchema)]
 pub struct Preview {
     /// Services of either configuration, in the order of the new one; those that go last.
@@ -39,7 +41,7 @@ pub struct Preview {
     pub assumed: Vec<String>,
 }
 
-/// What would become of a service, or of one of its classes.
+/// Effects on a service, or on one of its classes.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, schemars::JsonSchema)]
 pub struct ServicePreview {
     /// Its name; of a class, `service/class`.
@@ -54,15 +56,15 @@ pub struct ServicePreview {
     pub shares: BTreeMap<String, Shares>,
 }
 
-/// What becomes of a service.
+/// Fate of a service.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, schemars::JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum Fate {
-    /// It stays.
+    /// Kept.
     Stays,
-    /// It is new.
+    /// Added.
     New,
-    /// It goes: its packets are no longer the node's.
+    /// Removed: its packets are no longer the node's.
     Goes,
 }
 
@@ -94,7 +96,7 @@ impl DryRun {
     #[must_use]
     pub fn of<D: Dataplane>(controller: &Controller<D>, now: Instant) -> Self {
         Self {
-            now: controller.over_fake(now),
+            now: over_fake(controller, now),
             at: now,
         }
     }
@@ -106,7 +108,7 @@ impl DryRun {
     pub fn preview(&self, config: &Config) -> Result<Preview> {
         // What is tried out is nothing to log.
         with_default(NoSubscriber::default(), || {
-            let mut then = self.now.over_fake(self.at);
+            let mut then = over_fake(&self.now, self.at);
             then.reconfigure(config.clone(), self.at)?;
             let assumed = assume_answers(&mut then, self.at)?;
             Ok(Preview {
@@ -114,6 +116,23 @@ impl DryRun {
                 assumed,
             })
         })
+    }
+}
+
+/// Copies a controller over a fake of the data path: not frozen, and recording nothing.
+fn over_fake<D: Dataplane>(controller: &Controller<D>, now: Instant) -> Controller<Memory> {
+    Controller {
+        site: controller.site.clone(),
+        dataplane: Memory::of(&controller.dataplane),
+        backends: controller.backends.clone(),
+        health: controller.health.clone(),
+        passive: controller.passive.for_dry_run(),
+        planner: controller.planner.for_dry_run(),
+        admission: Admission::default(),
+        gc: GarbageCollection::new(now),
+        recorder: Recorder::silent(controller.host.clock),
+        tuning: controller.tuning,
+        host: controller.host,
     }
 }
 

@@ -18,16 +18,16 @@ pub struct Status {
     pub node: String,
     /// Interfaces that the program is attached to.
     pub interfaces: Vec<String>,
-    /// How it is attached to each.
+    /// Attachment to each of them.
     #[serde(default)]
     pub attached: Vec<Attachment>,
-    /// Who traces, which slows the data path down.
+    /// User who traces, which slows the data path down.
     #[serde(default)]
     pub traced_by: Option<String>,
     /// The generation of the configuration in use, if the state directory has it.
     #[serde(default)]
     pub generation: Option<u64>,
-    /// Until when it has to be confirmed, if it is on trial.
+    /// Time until which it has to be confirmed, if it is pending.
     #[serde(default, with = "humantime_serde")]
     #[schemars(with = "Option<String>")]
     pub confirm_by: Option<SystemTime>,
@@ -43,7 +43,7 @@ pub struct Status {
     pub backends: Vec<BackendStatus>,
     /// Packets dropped, by reason; those that there were.
     pub drops: BTreeMap<String, u64>,
-    /// How often what was said against a backend was contradicted, since the daemon began.
+    /// Number of contradictions of evidence against a backend, since the daemon started.
     #[serde(default)]
     pub contradicted: u64,
 }
@@ -121,7 +121,7 @@ pub struct MemberStatus {
     pub backend: String,
     /// Its pool.
     pub pool: String,
-    /// What the kernel sends it: up, draining, down or absent.
+    /// State in the kernel: up, draining, down or absent.
     pub state: String,
     /// Its part of the table, from 0 to 1.
     pub share: f64,
@@ -139,12 +139,12 @@ pub struct MemberStatus {
     /// Whether new flows avoid it, for its load or their number.
     #[serde(default)]
     pub hot: bool,
-    /// What its packets tell of it, in mode `nat`.
+    /// Measurements by its packets, in mode `nat`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub passive: Option<PassiveStatus>,
 }
 
-/// What a member's packets tell of it. Latencies are those of the last minute, as the node saw them.
+/// Measurements of a member by its packets. Latencies are those of the last minute, as the node saw them.
 #[derive(Clone, Debug, Serialize, Deserialize, schemars::JsonSchema)]
 pub struct PassiveStatus {
     /// From SYN to SYN-ACK.
@@ -155,7 +155,7 @@ pub struct PassiveStatus {
     pub second_burst: LatencyStatus,
     /// Between later bursts.
     pub gap: LatencyStatus,
-    /// Which of them is the time to the first token: "first-byte" or "second-burst".
+    /// Latency that is the time to the first token: "first-byte" or "second-burst".
     pub first_token: FirstToken,
     /// Connections that the backend accepted.
     pub accepted: u64,
@@ -169,7 +169,7 @@ pub struct PassiveStatus {
     pub waiting: u32,
     /// Those of them that have waited for longer than `silence` of the configuration.
     pub silent: u32,
-    /// How long the longest has waited, in milliseconds.
+    /// Longest wait of them, in milliseconds.
     pub longest_wait_ms: u64,
 }
 
@@ -178,13 +178,13 @@ pub struct PassiveStatus {
     Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, schemars::JsonSchema,
 )]
 pub struct LatencyStatus {
-    /// How many there were.
+    /// Number of samples.
     pub count: u64,
     /// The median.
     pub p50_us: Option<u64>,
-    /// What 95 % do not exceed.
+    /// 95th percentile.
     pub p95_us: Option<u64>,
-    /// What 99 % do not exceed.
+    /// 99th percentile.
     pub p99_us: Option<u64>,
 }
 
@@ -235,13 +235,13 @@ pub struct BackendStatus {
     pub name: String,
     /// Its address.
     pub address: String,
-    /// How it is reached.
+    /// Mode in which it is reached.
     pub mode: String,
-    /// What probes say: up, degraded, down or unknown; "unprobed" without probes.
+    /// Health by probes: up, degraded, down or unknown; "unprobed" without probes.
     pub health: String,
     /// Whether the operator drains it.
     pub drained: bool,
-    /// How far that is.
+    /// Progress of that drain.
     #[serde(default)]
     pub drain: Option<DrainStatus>,
     /// Its weight relative to the others of its tier: the operator's word, or its capacity.
@@ -258,23 +258,23 @@ pub struct BackendStatus {
     pub ring: Option<usize>,
     /// Milliseconds since it was last measured.
     pub measured_ms_ago: Option<u64>,
-    /// How much of itself it uses, smoothed; 1 is all of it.
+    /// Smoothed utilization; 1 is full. Absent without a recent load report.
     #[serde(default)]
     pub used: Option<f64>,
     /// Whether it is too busy for new flows.
     #[serde(default)]
     pub hot: bool,
-    /// Why it takes less than it could: it is slow, or loses probes.
+    /// Reasons why it takes less than it could: it is slow, or loses probes.
     #[serde(default)]
     pub degraded: Vec<String>,
-    /// Why it gets no new flows although it answers probes.
+    /// Reason why it is ejected: it gets no new flows although it answers probes.
     #[serde(default)]
     pub left_out: Option<String>,
     /// A weak sign of trouble that its beacon reports. It changes nothing on its own.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub hint: Option<String>,
-    /// Why the last probe failed, if it did.
+    /// Failure of the last probe, if it failed.
     pub failure: Option<String>,
-    /// Whether the way to it is known: interface and MAC address.
+    /// Whether the next hop to it is known: interface and MAC address.
     pub resolved: bool,
 }

@@ -17,6 +17,7 @@ use crate::{
             passive_latency::{MemberPassive, PassiveLatency},
         },
         planner::Planner,
+        publish::tuning::Tuning,
         record::{decisions::Decision, recorder::Recorder},
         site::{Site, SiteNames},
         tables::gc::GarbageCollection,
@@ -40,6 +41,7 @@ pub struct View<'a, D> {
     pub(crate) gc: &'a GarbageCollection,
     pub(crate) admission: &'a Admission,
     pub(crate) recorder: &'a Recorder,
+    pub(crate) tuning: &'a Tuning,
 }
 
 impl<'a, D: Dataplane> View<'a, D> {
@@ -47,6 +49,12 @@ impl<'a, D: Dataplane> View<'a, D> {
     #[must_use]
     pub fn config(&self) -> &'a Config {
         &self.site.config
+    }
+
+    /// Values that the operator set in place of built-in ones.
+    #[must_use]
+    pub fn tuning(&self) -> &'a Tuning {
+        self.tuning
     }
 
     /// Drains and weights that the operator set.

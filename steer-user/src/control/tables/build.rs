@@ -6,7 +6,7 @@ use crate::{
     control::balancer::candidates::Candidates,
     digest::sha256,
     domain::{
-        balance::{self, Pool, State, Tier, spread},
+        balance::{self, Pool, Shares, State, Tier},
         maglev::{self, Choice, Weighted},
     },
     journal::Input,
@@ -42,11 +42,15 @@ impl Candidates {
     pub(crate) fn weighed(
         &self,
         state: &State,
+        shares: &Shares,
         were_full: &BTreeSet<Tier>,
     ) -> (Vec<Member<'_>>, u32) {
-        let shares = spread(state, &self.pools, &self.members);
         let full = self.full(state, were_full);
-        let weighed = self.members.iter().zip(&self.ids).zip(shares.members);
+        let weighed = self
+            .members
+            .iter()
+            .zip(&self.ids)
+            .zip(shares.members.iter().copied());
         let members = weighed.map(|((member, id), weight)| {
             let tier = state.tier(member);
             Member {
@@ -255,9 +259,13 @@ mod tests {
         }
     }
 
+    fn shares(of: &Candidates, state: &State) -> Shares {
+        balance::spread(state, &of.pools, &of.members)
+    }
+
     fn firsts_and_seconds(of: &Candidates) -> (Vec<u16>, Vec<u16>) {
         let state = State::default();
-        let (members, nobody) = of.weighed(&state, &BTreeSet::new());
+        let (members, nobody) = of.weighed(&state, &shares(of, &state), &BTreeSet::new());
         let table = table(&members, nobody, 101).unwrap_or_default();
         let distinct = |pick: fn(&Choice) -> u16| {
             let mut all: Vec<u16> = table.iter().map(pick).collect();
@@ -299,7 +307,7 @@ mod tests {
         let mut chain = candidates(&[(1, 0, 0, true), (2, 0, 0, true)]);
         chain.pools[0].most = Some(crate::domain::load::WHOLE / 2);
         let state = State::default();
-        let (members, nobody) = chain.weighed(&state, &BTreeSet::new());
+        let (members, nobody) = chain.weighed(&state, &shares(&chain, &state), &BTreeSet::new());
         assert_eq!(nobody, SUM / 2);
         let table = table(&members, nobody, 1021).unwrap();
         let none = table.iter().filter(|c| c.first == 0).count();
@@ -320,7 +328,7 @@ mod tests {
         let mut chain = candidates(&near_and_far);
         let state = State::default();
         let of = |chain: &Candidates, before: &BTreeSet<Tier>| {
-            let (members, nobody) = chain.weighed(&state, before);
+            let (members, nobody) = chain.weighed(&state, &shares(chain, &state), before);
             let full: BTreeSet<Tier> = members.iter().filter(|m| m.full).map(|m| m.tier).collect();
             (table(&members, nobody, 1021).unwrap(), full)
         };
@@ -347,7 +355,7 @@ mod tests {
             spills: [("near".to_owned(), vec![spill])].into(),
             ..State::default()
         };
-        let (members, nobody) = chain.weighed(&spilt, &full);
+        let (members, nobody) = chain.weighed(&spilt, &shares(&chain, &spilt), &full);
         let spilt = table(&members, nobody, 1021).unwrap();
         assert!(spilt.iter().any(|c| c.first == 3));
         assert!(spilt.iter().all(|c| (c.first == 3) == (c.second != 3)));

@@ -27,7 +27,7 @@ use super::{
 use crate::{
     dataplane::Dataplane,
     domain::{
-        balance::{State, Tier},
+        balance::{Shares, State, Tier},
         maglev::Choice,
     },
 };
@@ -53,7 +53,8 @@ pub(crate) struct Build<'a> {
     /// Cause of the build, for logs and the journal.
     pub(crate) why: &'a str,
     pub(crate) candidates: &'a Candidates,
-    pub(crate) state: &'a State,
+    pub(crate) state: State,
+    pub(crate) shares: Shares,
 }
 
 impl Tables {
@@ -128,7 +129,7 @@ impl Tables {
         let nothing = BTreeSet::new();
         let before = self.full.get(&site.policy_name(build.policy));
         let before = before.unwrap_or(&nothing);
-        build.candidates.full(build.state, before) != *before
+        build.candidates.full(&build.state, before) != *before
     }
 
     /// Builds a table and gives its slots the choices that changed.
@@ -143,7 +144,9 @@ impl Tables {
         let name = site.policy_name(build.policy);
         let range = &site.tables[build.policy];
         let before = self.full.remove(&name).unwrap_or_default();
-        let (members, nobody) = build.candidates.weighed(build.state, &before);
+        let (members, nobody) = build
+            .candidates
+            .weighed(&build.state, &build.shares, &before);
         let full: BTreeSet<Tier> = members.iter().filter(|m| m.full).map(|m| m.tier).collect();
         if full != before {
             let tiers = full.len();

@@ -1,4 +1,4 @@
-//! What weak, single or forged signals do to backends that serve, and what they do not.
+//! Weak, single or forged signals against backends that serve.
 
 use rand::{Rng as _, SeedableRng as _, rngs::StdRng};
 use steer_common::abi::{Measure, Signals, bucket};
@@ -516,7 +516,7 @@ fn panic_mode_counts_whoever_is_out_and_revives_whom_no_proof_speaks_against() {
     );
 }
 
-/// What goes wrong with a backend for a while.
+/// Fault of a backend for a while.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Fault {
     Nothing,

@@ -4,6 +4,7 @@ mod balance;
 mod classes;
 mod evidence;
 mod fake;
+mod imports;
 mod operator;
 mod passive;
 mod preview;
@@ -14,6 +15,7 @@ mod silence;
 
 use std::{
     path::Path,
+    sync::Arc,
     time::{Duration, Instant, SystemTime},
 };
 
@@ -25,7 +27,7 @@ use super::{Controller, DryRun, Host, Operator, Recorder, Start, WallClock, erro
 use crate::{
     config::Config,
     dataplane::Dataplane as _,
-    domain::{evidence::GONE_AFTER, passive::Counts, silence::Around},
+    domain::{balance::Adaptive, evidence::GONE_AFTER, passive::Counts, silence::Around},
     probe::{Load, Measurement, OrcaLoadReport, ProbeFailure, Sample},
 };
 
@@ -78,6 +80,7 @@ impl Bench {
         let clock = WallClock::new(self.now, SystemTime::now());
         let start = Start {
             operator,
+            policy: Arc::new(Adaptive),
             recorder: Recorder::silent(clock),
             host: Host { cpus: 1, clock },
         };
@@ -176,7 +179,7 @@ fn watch(
     let (around, recorder) = (Around::default(), &mut controller.recorder);
     let health = &mut controller.health;
     match health.observe_counts((index, name), counts, around, state, recorder, now) {
-        Some(ejection) => controller.apply_ejection(&ejection),
+        Some(ejection) => controller.evidence().apply_ejection(&ejection),
         None => Ok(()),
     }
 }

@@ -1,4 +1,4 @@
-//! What the operator says: drains with a deadline, and weights.
+//! Commands of the operator: drains with a deadline, and weights.
 
 use super::*;
 use crate::control::{Drain, DrainStatus};

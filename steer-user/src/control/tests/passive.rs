@@ -1,4 +1,4 @@
-//! What packets tell of members, from the data path to the status.
+//! Measurements of members by their packets, from the data path to the status.
 
 use steer_common::abi::{Measure, Measured, MemberState, Signals, bucket};
 

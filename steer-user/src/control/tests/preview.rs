@@ -5,7 +5,7 @@ fn shares(now: Option<f64>, then: Option<f64>) -> Shares {
     Shares { now, then }
 }
 
-/// What a preview says is what then happens.
+/// Preview and effect of a configuration agree.
 #[test]
 fn a_preview_says_what_reconfiguring_does_and_does_nothing() {
     let mut bench = Bench::new();

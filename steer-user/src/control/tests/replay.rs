@@ -1,4 +1,4 @@
-//! What the journal tells is enough to decide again, and a record that was made up shows.
+//! Replays: the journal is enough to decide again, and a forged record shows.
 
 use std::collections::HashMap;
 
@@ -143,6 +143,7 @@ impl Run {
             let host = Host::simulated(now);
             let start = Start {
                 operator: operator.clone(),
+                policy: Arc::new(Adaptive),
                 recorder: Recorder::starting(journal.clone(), host.clock, event),
                 host,
             };
@@ -152,7 +153,7 @@ impl Run {
                     0 => {
                         let operator = controller.view().operator().clone();
                         let (config, event) = self.generation(Why::Apply, &operator);
-                        controller.record_configuration(event);
+                        controller.recorder.configured(event);
                         controller.reconfigure(config, self.bench.now).unwrap();
                     }
                     1..=3 => {

@@ -25,7 +25,7 @@ fn set_hot(controller: &mut Controller<Fake>, hot: &[u16]) {
     }
 }
 
-/// What is shed of service and class.
+/// Priorities below which new flows of service and class are shed.
 fn pressures(controller: &Controller<Fake>) -> [u32; 2] {
     let numbers = [
         controller.dataplane.services()[0].id,

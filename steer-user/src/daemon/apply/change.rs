@@ -1,5 +1,4 @@
-//! Changing the configuration: diff, apply, confirm, roll back, and taking back what nobody
-//! confirmed.
+//! Changes of the configuration: apply, confirm, roll back, and revert what nobody confirmed.
 
 use std::time::{Duration, Instant, SystemTime};
 
@@ -21,7 +20,7 @@ use crate::{
     probe::mailbox,
 };
 
-/// How long a revert that failed is left alone.
+/// Pause after a revert that failed.
 const RETRY: Duration = Duration::from_secs(10);
 
 impl Daemon {
@@ -163,7 +162,7 @@ impl Daemon {
         let until = next.trial.as_ref().map(|trial| trial.until);
         let told = (Some(number), fingerprint.clone());
         self.tell((why, by), told, until);
-        let before = self.controller.config().clone();
+        let before = self.controller.view().config().clone();
         if let Err(error) = self.put_to_work(config) {
             self.tell_failed(by);
             if let Err(error) = self.store.undo(standing) {
@@ -216,7 +215,7 @@ impl Daemon {
         self.in_use.fallback = None;
         let by = by.to_owned();
         info!(generation = number, by, "configuration confirmed");
-        self.controller.record(Event::Confirmed {
+        self.controller.recorder.tell(Event::Confirmed {
             by,
             generation: number,
         });
@@ -335,7 +334,7 @@ impl Daemon {
             drained: operator.drains.keys().cloned().collect(),
             weights: operator.weights.clone(),
         };
-        self.controller.record_configuration(event);
+        self.controller.recorder.configured(event);
     }
 
     /// Tells the journal that what counted before counts again.
@@ -353,11 +352,11 @@ impl Daemon {
         // What the probers of before still have to say may be of backends that moved.
         let (measured, measurements) = mailbox(MEASUREMENTS);
         let probers = self.probing.spawn(&config, &measured)?;
-        let before = self.controller.config().clone();
+        let before = self.controller.view().config().clone();
         let now = Instant::now();
         let done = self.controller.reconfigure(config, now).and_then(|()| {
-            let config = self.controller.config().clone();
-            let maps = self.controller.dataplane();
+            let config = self.controller.view().config().clone();
+            let maps = &mut self.controller.dataplane;
             attach(&mut self.attacher, maps, &mut self.own_links, &config)
         });
         let attached = match done {
@@ -365,7 +364,7 @@ impl Daemon {
             Err(error) => {
                 probers.into_iter().for_each(|prober| prober.abort());
                 let back = self.controller.reconfigure(before.clone(), now);
-                let maps = self.controller.dataplane();
+                let maps = &mut self.controller.dataplane;
                 let attached = attach(&mut self.attacher, maps, &mut self.own_links, &before);
                 match back.and(attached) {
                     Ok(attached) => self.attached = attached,
@@ -379,7 +378,7 @@ impl Daemon {
             prober.abort();
         }
         self.measurements = measurements;
-        let config = self.controller.config();
+        let config = self.controller.view().config();
         self.store.set_keep(config.node.generations);
         self.journal
             .set_limits(Limits::of(config.node.journal_bytes));

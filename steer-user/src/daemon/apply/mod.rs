@@ -19,7 +19,7 @@ use crate::{
     preflight::Finding,
 };
 
-/// Where the answer goes.
+/// Sender of the answer.
 pub type Reply<T> = oneshot::Sender<Result<T, ApplyError>>;
 
 /// Commands about the configuration.
@@ -29,68 +29,68 @@ pub enum Configure {
     RunningConfig(oneshot::Sender<RunningConfig>),
     /// Get a copy of the loop's state, to compute what another configuration would move.
     DryRun(oneshot::Sender<DryRun>),
-    /// Put another one to work.
+    /// Apply another one.
     Apply {
-        /// What it says.
+        /// The configuration.
         prepared: Box<Prepared>,
-        /// How long to wait for a confirmation, if one is wanted.
+        /// Confirm window, if a confirmation is wanted.
         within: Option<Duration>,
-        /// Who asks.
+        /// User who asks.
         by: String,
-        /// Where the answer goes.
+        /// Sender of the answer.
         reply: Reply<Applied>,
     },
-    /// Make the one on trial the one to go back to.
+    /// Confirm the pending generation.
     Confirm {
-        /// Who asks.
+        /// User who asks.
         by: String,
-        /// Where the answer goes.
+        /// Sender of the answer.
         reply: Reply<u64>,
     },
     /// Go back to a generation.
     Rollback {
-        /// Which.
+        /// Its number.
         to: u64,
-        /// What it says.
+        /// The configuration.
         prepared: Box<Prepared>,
-        /// Who asks.
+        /// User who asks.
         by: String,
-        /// Where the answer goes.
+        /// Sender of the answer.
         reply: Reply<Applied>,
     },
 }
 
-/// What another configuration changes.
+/// Changes by another configuration.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, schemars::JsonSchema)]
 pub struct Diff {
     /// The generation in use, if there is one.
     pub from: Option<u64>,
     /// Keys that differ, a line each.
     pub changes: Vec<String>,
-    /// What moves.
+    /// Effects on services.
     pub preview: Preview,
-    /// Where it does not fit the node.
+    /// Findings where it does not fit the node.
     pub findings: Vec<Finding>,
 }
 
-/// What was done.
+/// Result of an apply or a rollback.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, schemars::JsonSchema)]
 pub struct Applied {
     /// The generation in use now.
     pub generation: Option<u64>,
     /// Whether it was in use before: files that it names were read again, and that is all.
     pub unchanged: bool,
-    /// When it is taken back unless somebody confirms it.
+    /// Time at which it is reverted unless somebody confirms it.
     #[serde(with = "humantime_serde")]
     #[schemars(with = "Option<String>")]
     pub until: Option<SystemTime>,
     /// Keys that differ from what was in use, a line each.
     pub changes: Vec<String>,
-    /// What did not go as it should have, with what to do.
+    /// Warning of what went wrong, with what to do.
     pub warning: Option<String>,
 }
 
-/// Why the configuration did not change.
+/// Reason why the configuration did not change.
 #[derive(Debug, thiserror::Error)]
 pub enum ApplyError {
     /// The document is wrong.
@@ -99,7 +99,7 @@ pub enum ApplyError {
     /// The state directory did not do.
     #[error("nothing was changed: {0}")]
     State(#[from] StateError),
-    /// A generation is on trial.
+    /// A generation is pending confirmation.
     #[error(
         "generation {number} is on trial for another {left}; `steer config confirm` or \
          `steer config rollback` first"
@@ -107,13 +107,13 @@ pub enum ApplyError {
     Trial {
         /// Its number.
         number: u64,
-        /// What is left of it.
+        /// Time left of its confirm window.
         left: String,
     },
     /// There is nothing to confirm.
     #[error("no generation is on trial; `steer config history` lists them")]
     NoTrial,
-    /// It is in use.
+    /// The generation is in use.
     #[error("generation {0} is in use; `steer config history` lists the others")]
     Current(u64),
     /// Nothing could be gone back to if nobody confirmed.
@@ -162,17 +162,17 @@ pub enum ApplyError {
     TooSmall {
         /// The key.
         key: &'static str,
-        /// What the table has room for.
+        /// Entries that the table has room for.
         has: u32,
-        /// What it has to have room for.
+        /// Entries that it has to have room for.
         wants: u32,
     },
-    /// It could not be put to work.
+    /// The configuration could not be applied.
     #[error("nothing was changed: {0:#}")]
     Failed(anyhow::Error),
 }
 
-/// What counts of the generations, in the running daemon.
+/// Generation in use, and the one that a pending one is reverted to.
 #[derive(Debug)]
 pub(crate) struct InUse {
     pub(crate) document: Arc<Document>,
@@ -180,7 +180,7 @@ pub(crate) struct InUse {
     pub(crate) number: Option<u64>,
     /// The generation that the pending one is reverted to.
     pub(crate) fallback: Option<Fallback>,
-    /// When the one on trial is taken back.
+    /// Time at which the pending one is reverted.
     pub(crate) deadline: Option<Instant>,
     /// A standing that could not be written yet, and why.
     pub(crate) unsaved: Option<(Standing, String)>,
@@ -200,7 +200,7 @@ pub(crate) struct Fallback {
     pub(crate) file: Option<String>,
 }
 
-/// ReadOptions the file again, of which there is one at a time.
+/// Reading of the file again, one at a time.
 #[derive(Debug)]
 pub(crate) struct Reload {
     pub(crate) is_running: bool,

@@ -6,8 +6,8 @@ use super::{ApplyError, Diff, InUse};
 use crate::{
     config::{Config, ConfigError, Document},
     control::DryRun,
-    daemon::{event_loop::Daemon, flow_seed},
-    dataplane::Sizes,
+    daemon::{event_loop::Daemon, flow_seed, source::BackendSource},
+    dataplane::{Dataplane as _, Sizes},
     generations::{Generation, History, Store},
     preflight,
 };
@@ -18,8 +18,8 @@ use crate::{
 pub struct RunningConfig {
     document: Arc<Document>,
     number: Option<u64>,
-    /// The daemon's own file.
-    file: PathBuf,
+    /// Source of the daemon's backends: its own file.
+    source: Arc<dyn BackendSource>,
     node: FixedPaths,
     state_is_given: bool,
     sizes: Sizes,
@@ -82,7 +82,7 @@ impl RunningConfig {
         let variable = |name: &str| std::env::var(name).ok();
         let mut config = document.config_unless(&variable, options.stop)?;
         self.fix(&mut config)?;
-        let file = Document::read(&self.file).map(|document| document.fingerprint());
+        let file = self.source.read().map(|set| set.version);
         Ok(Prepared {
             changes: document.changes_since(&self.document),
             fingerprint: document.fingerprint(),
@@ -99,7 +99,7 @@ impl RunningConfig {
     /// # Errors
     /// As [`Self::prepare`], and if it cannot be read.
     pub fn prepare_file(&self, options: ReadOptions<'_>) -> Result<Prepared, ApplyError> {
-        self.prepare(Document::read(&self.file)?, options)
+        self.prepare(self.source.read()?.document, options)
     }
 
     /// Reads a generation to go back to; without a number, the last one that was confirmed or applied without a
@@ -205,18 +205,18 @@ impl Prepared {
 
 impl Daemon {
     pub(crate) fn running_config(&self) -> RunningConfig {
-        let node = &self.controller.config().node;
+        let node = &self.controller.view().config().node;
         RunningConfig {
             document: Arc::clone(&self.in_use.document),
             number: self.in_use.number,
-            file: self.file.clone(),
+            source: Arc::clone(&self.source),
             node: FixedPaths {
                 socket: node.socket.clone(),
                 bpffs: node.bpffs.clone(),
                 state_dir: node.state_dir.clone(),
                 flow_seed_file: node.flow_seed_file.clone(),
             },
-            flow_seed: self.controller.flow_seed(),
+            flow_seed: self.controller.dataplane.config().flow_seed,
             state_is_given: self.state_is_given,
             sizes: self.sizes,
             store: self.store.clone(),

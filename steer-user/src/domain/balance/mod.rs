@@ -6,6 +6,7 @@
 //! capacity · max(floor, 1 − use) · slow start, less if it is degraded.
 
 mod judge;
+mod policy;
 mod spread;
 #[cfg(test)]
 mod tests;
@@ -15,6 +16,7 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
+pub use self::policy::{Adaptive, BalancePolicy};
 pub use self::spread::{SUM, Shares, spread};
 pub use self::tick::{Cause, Ticked, tick};
 use super::load::WHOLE;

@@ -1,7 +1,10 @@
 //! Replay: decides again what a journal says was decided, from the inputs that it has.
 
+mod checks;
+mod conclusions;
+
 use std::{
-    collections::{BTreeMap, BTreeSet, HashMap, HashSet},
+    collections::{BTreeMap, HashMap, HashSet},
     io,
     path::PathBuf,
     time::{Duration, Instant, SystemTime},
@@ -10,31 +13,18 @@ use std::{
 use anyhow::Result;
 use tracing::subscriber::{NoSubscriber, with_default};
 
+use self::conclusions::Conclusion;
 use crate::{
     config::{Config, Document},
     control::{
-        backends::{
-            drains::{Drain, Draining},
-            state::BackendState,
-        },
-        balancer::{
-            self,
-            candidates::{CandidateInputs, Candidates},
-        },
+        backends::drains::{Drain, Draining},
         controller::Controller,
         health::Ejection,
         host::WallClock,
-        tables::build::{self, Member},
     },
     dataplane::Memory,
-    domain::{
-        balance::{self, Settings, tick},
-        evidence::judge,
-        health::State,
-        passive::Watch,
-        rules::Doubt,
-    },
-    journal::{Base, Event, Input, Located, Probe, Record, Why},
+    domain::{balance::tick, evidence::judge, health::State, passive::Watch},
+    journal::{Event, Input, Located, Record, Why},
 };
 
 /// Results of a replay.
@@ -53,7 +43,7 @@ pub struct Replayed {
     /// Configurations that could not be taken up again, and why. What was decided under them was
     /// checked without them.
     pub without: Vec<Located<String>>,
-    /// Where the journal says something else than what is decided now.
+    /// Records that say something else than what is decided now.
     pub disagreements: Vec<Located<String>>,
 }
 
@@ -194,7 +184,7 @@ impl Replay {
                     verdict: *verdict,
                     at: now,
                 };
-                self.written(|controller| controller.apply_ejection(&ejection));
+                self.written(|controller| controller.evidence().apply_ejection(&ejection));
             }
             Event::OwnConnection {
                 backend,
@@ -213,7 +203,7 @@ impl Replay {
                     known.watch = watch;
                 }
                 let found = (*outcome, *verdict);
-                self.written(|c| c.apply_confirmation(backend, found, now));
+                self.written(|c| c.evidence().apply_confirmation(backend, found, now));
             }
             Event::Verdict {
                 backend,
@@ -231,7 +221,10 @@ impl Replay {
                 if let Some(known) = known.and_then(|known| known.get_mut(backend)) {
                     known.verdict = *verdict;
                 }
-                self.written(|c| c.replan_backend(backend, now));
+                self.written(|controller| {
+                    let (planner, mut scene) = controller.scene(now);
+                    planner.replan_backend(&mut scene, backend)
+                });
             }
             Event::Panic {
                 service, panics, ..
@@ -287,7 +280,7 @@ impl Replay {
                 hot,
                 doubt,
             } => {
-                let said = Said {
+                let expected = Conclusion {
                     health: *health,
                     ring: *ring,
                     draining: *draining,
@@ -296,7 +289,7 @@ impl Replay {
                     hot: *hot,
                     doubt: *doubt,
                 };
-                self.backend(backend, base, probes, &said, wrong);
+                self.backend(backend, base, probes, &expected, wrong);
             }
             Event::Table {
                 service,
@@ -387,286 +380,6 @@ impl Replay {
             self.without = Some(format!("{error:#}"));
         }
     }
-
-    fn backend(
-        &mut self,
-        name: &str,
-        told: &Base,
-        probes: &[Probe],
-        said: &Said,
-        wrong: &mut Vec<String>,
-    ) {
-        self.result.backends += 1;
-        let epoch = self.epoch;
-        let micros = |at: Instant| at.saturating_duration_since(epoch).as_micros() as u64;
-        let mut known = BackendState::from_base(told, |t| epoch + Duration::from_micros(t));
-        let controller = self.controller.as_mut();
-        if let Some(mine) = controller.and_then(|controller| controller.backends.get_mut(name)) {
-            let before = conclusions(&mine.base(micros));
-            let after = conclusions(told);
-            if self.sure.contains(name) && before != after {
-                wrong.push(format!(
-                    "backend {name}: was {after} before this, and {before} by what was told before"
-                ));
-            }
-            mine.resume(&known);
-            self.sure.insert(name.to_owned());
-        }
-        for (index, probe) in probes.iter().enumerate() {
-            let measurement = probe.measurement(name, self.epoch);
-            let change = known.measure(&measurement);
-            let found = Said {
-                health: change.health.map(|health| (health.from, health.to)),
-                ring: change.ring,
-                draining: change.draining,
-                suppressed: change.suppressed,
-                lossy: change.lossy,
-                hot: change.hot,
-                doubt: change.doubt,
-            };
-            let last = index + 1 == probes.len();
-            let expected = if last { said.clone() } else { Said::default() };
-            if found != expected {
-                wrong.push(format!(
-                    "backend {name}: probe {} of {} makes {found}, and the journal says {expected}",
-                    index + 1,
-                    probes.len()
-                ));
-            }
-            self.written(|controller| controller.measure(measurement));
-        }
-        if probes.is_empty() {
-            wrong.push(format!("backend {name}: it changed without a probe"));
-        }
-    }
-
-    /// Compares what a step went by with what was told.
-    fn balanced(
-        &self,
-        service: &str,
-        settings: &Settings,
-        members: &[balance::Member],
-        before: &balance::State,
-        wrong: &mut Vec<String>,
-    ) {
-        let Some(controller) = &self.controller else {
-            return;
-        };
-        let Some(index) = controller.site.policy_named(service) else {
-            wrong.push(format!(
-                "service {service}: the configuration does not have it"
-            ));
-            return;
-        };
-        if balancer::settings(&controller.site, index) != *settings {
-            wrong.push(format!(
-                "service {service}: the step goes by other settings than the configuration's"
-            ));
-        }
-        if self.balances.contains(service)
-            && controller.planner.balancer.state(service).decides() != before.decides()
-        {
-            wrong.push(format!(
-                "service {service}: the step begins with other weights than the last one left"
-            ));
-        }
-        let own = candidates(controller, index, Instant::now()).members;
-        let of = |all: &[balance::Member]| -> Vec<(String, u32)> {
-            all.iter().map(|m| (m.name.clone(), m.capacity)).collect()
-        };
-        if of(members) != of(&own) {
-            wrong.push(format!(
-                "service {service}: the step has other backends than the configuration"
-            ));
-        }
-    }
-
-    fn table(
-        &mut self,
-        service: &str,
-        slots: usize,
-        nobody: u32,
-        digest: &str,
-        wrong: &mut Vec<String>,
-    ) {
-        self.result.tables += 1;
-        let Some(inputs) = self.inputs.get(service) else {
-            return;
-        };
-        let numbered: Vec<(u16, Input)> = (1..).zip(inputs.values().cloned()).collect();
-        let members: Vec<Member<'_>> = numbered
-            .iter()
-            .map(|(id, input)| Member {
-                id: *id,
-                name: &input.backend,
-                tier: input.tier(),
-                healthy: input.healthy,
-                capacity: input.capacity,
-                weight: input.weight,
-                full: input.full,
-                open: input.open,
-            })
-            .collect();
-        let table = build::table(&members, nobody, slots);
-        let mine = table.map(|table| build::digest(&table, &numbered));
-        if mine.as_deref() != Some(digest) {
-            wrong.push(format!(
-                "service {service}: its inputs make another table than the journal says"
-            ));
-        }
-        if let Some(controller) = &self.controller {
-            let weights = self.balances.contains(service);
-            for line in compare(controller, &self.sure, weights, service, inputs) {
-                wrong.push(format!("service {service}: {line}"));
-            }
-        }
-    }
-}
-
-/// Candidates of a policy by what is known now.
-fn candidates(controller: &Controller<Memory>, policy: usize, now: Instant) -> Candidates {
-    let inputs = CandidateInputs {
-        site: &controller.site,
-        dataplane: &controller.dataplane,
-        backends: &controller.backends,
-        panic: &controller.planner.panic,
-        outliers: &controller.health.outliers,
-        passive: &controller.passive,
-        rates: controller.planner.balancer.rates(),
-        now,
-    };
-    inputs.of(policy).unwrap_or_default()
-}
-
-/// An input in words.
-fn words(input: &Input) -> String {
-    let mut words = vec![format!("pool {}, ring {}", input.pool, input.ring)];
-    words.extend(input.cost.map(|cost| format!("cost {cost}")));
-    let flags = [
-        (!input.healthy, "taking no new flows"),
-        (input.full, "of a full tier"),
-        (input.open, "open to others"),
-    ];
-    let set = flags.into_iter().filter(|(flag, _)| *flag);
-    words.extend(set.map(|(_, word)| word.to_owned()));
-    words.push(format!(
-        "capacity {}, weight {}",
-        input.capacity, input.weight
-    ));
-    words.join(", ")
-}
-
-/// Differences between inputs and what measurements and configuration make of them. Weights are
-/// compared where all that they depend on is in the journal.
-fn compare(
-    controller: &Controller<Memory>,
-    sure: &HashSet<String>,
-    weights: bool,
-    service: &str,
-    inputs: &BTreeMap<String, Input>,
-) -> Vec<String> {
-    let mut lines = Vec::new();
-    let Some(index) = controller.site.policy_named(service) else {
-        return vec!["the configuration has no such service or class".to_owned()];
-    };
-    let now = Instant::now();
-    let candidates = candidates(controller, index, now);
-    let state = controller.planner.balancer.state(service);
-    let (members, _) = candidates.weighed(&state, &BTreeSet::new());
-    let mine: BTreeMap<String, Input> = build::inputs(&candidates, &members)
-        .into_iter()
-        .map(|(_, input)| (input.backend.clone(), input))
-        .collect();
-    let is_sure = |name: &String| {
-        let known = controller.backends.get(name);
-        sure.contains(name) && known.is_some_and(|k| k.health.state() != State::Unknown)
-    };
-    // In a panic the health of each depends on all.
-    let all = mine.keys().all(is_sure);
-    let weights = weights && all;
-    if !mine.keys().eq(inputs.keys()) {
-        lines.push("it has other backends than the configuration says".to_owned());
-        return lines;
-    }
-    for (name, mine) in &mine {
-        let theirs = &inputs[name];
-        let known = controller.backends.get(name);
-        let measured = known.is_some_and(|k| k.health.state() != State::Unknown);
-        let same = mine.pool == theirs.pool
-            && (!sure.contains(name) || mine.ring == theirs.ring)
-            // What is not measured yet is as the daemon before left it.
-            && (!sure.contains(name)
-                || !measured
-                || mine.healthy == theirs.healthy
-                || (!all && theirs.healthy))
-            && (theirs.healthy || theirs.weight == 0)
-            && (!weights || mine.weight == theirs.weight);
-        if !same {
-            lines.push(format!(
-                "backend {name} was taken as {}, and what was written before makes it {}",
-                words(theirs),
-                words(mine)
-            ));
-        }
-    }
-    lines
-}
-
-/// A changed conclusion.
-#[derive(Clone, Debug, Default, PartialEq)]
-struct Said {
-    health: Option<(State, State)>,
-    ring: Option<(Option<usize>, usize)>,
-    draining: Option<bool>,
-    suppressed: Option<bool>,
-    lossy: Option<bool>,
-    hot: Option<bool>,
-    doubt: Option<Doubt>,
-}
-
-impl std::fmt::Display for Said {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        let mut words = Vec::new();
-        words.extend(
-            self.health
-                .map(|(from, to)| format!("health {from} -> {to}")),
-        );
-        words.extend(self.ring.map(|(from, to)| match from {
-            Some(from) => format!("ring {from} -> {to}"),
-            None => format!("ring {to}"),
-        }));
-        words.extend(self.draining.map(|draining| format!("draining {draining}")));
-        words.extend(self.suppressed.map(|out| format!("ejected {out}")));
-        words.extend(self.lossy.map(|lossy| format!("lossy {lossy}")));
-        words.extend(self.hot.map(|hot| format!("hot {hot}")));
-        words.extend(self.doubt.map(|doubt| {
-            let doubt = match doubt {
-                Doubt::None => "none",
-                Doubt::Silent => "silent",
-                Doubt::Untrusted => "untrusted",
-            };
-            format!("doubt {doubt}")
-        }));
-        if words.is_empty() {
-            words.push("no change".to_owned());
-        }
-        f.write_str(&words.join(", "))
-    }
-}
-
-fn conclusions(base: &Base) -> String {
-    let ring = base.nearness.ring();
-    let ring = ring.map_or("no ring".to_owned(), |ring| format!("ring {ring}"));
-    let mut text = format!("{}, {ring}", base.health.state());
-    let flags = [
-        (base.draining, ", draining"),
-        (base.judged.suppressed, ", ejected for flapping"),
-        (base.judged.hot, ", hot"),
-    ];
-    for (_, word) in flags.iter().filter(|(flag, _)| *flag) {
-        text += word;
-    }
-    text
 }
 
 fn resolve(document: &Document, fingerprint: &str) -> Result<Config, String> {
