@@ -6,7 +6,7 @@ use anyhow::Result;
 
 use super::{
     backends::{Backends, change::Change},
-    health::{Ejection, Health, passive_latency::PassiveLatency},
+    health::{Health, ejection::Ejection, passive_latency::PassiveLatency},
     planner::{Planner, Scene},
     record::recorder::Recorder,
     site::Site,

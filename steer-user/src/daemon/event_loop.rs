@@ -134,7 +134,7 @@ pub async fn run(setup: Setup, xdp: Xdp, commands: mpsc::Receiver<Command>) -> R
     let link_events = neighbours.changes();
     let links = interfaces::changes(neighbours.changes());
     let fingerprint = started.document.fingerprint();
-    let fallback = fallback(
+    let fallback = Fallback::read(
         &store,
         deadline.is_some(),
         state_is_given,
@@ -204,40 +204,7 @@ pub async fn run(setup: Setup, xdp: Xdp, commands: mpsc::Receiver<Command>) -> R
         .await
 }
 
-/// Reads the generation that a pending one of an earlier daemon is reverted to.
-fn fallback(
-    store: &Store,
-    is_pending: bool,
-    state_is_given: bool,
-    running: &Config,
-) -> Option<Fallback> {
-    let confirmed = store.standing().filter(|_| is_pending)?.confirmed;
-    let found = store.generation(confirmed).map_err(|e| e.to_string());
-    let read = found.and_then(|found| match found.document.config() {
-        Ok(config) => Ok((found, config)),
-        Err(error) => Err(error.to_string()),
-    });
-    match read {
-        Ok((found, mut config)) => {
-            if state_is_given {
-                config.node.state_dir.clone_from(&running.node.state_dir);
-            }
-            Some(Fallback {
-                number: confirmed,
-                document: Arc::new(found.document),
-                fingerprint: found.fingerprint,
-                config,
-                changes: Vec::new(),
-                file: None,
-            })
-        }
-        Err(error) => {
-            error!(generation = confirmed, error, "cannot be gone back to");
-            None
-        }
-    }
-}
-
+/// State of the event loop.
 pub(crate) struct Daemon {
     sinks: Vec<Box<dyn ReadinessSink>>,
     pub(crate) source: Arc<dyn BackendSource>,

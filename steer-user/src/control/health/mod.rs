@@ -3,6 +3,7 @@
 pub(crate) mod claims;
 pub(crate) mod confirmations;
 pub(crate) mod connections;
+pub(crate) mod ejection;
 pub(crate) mod outlier_detection;
 pub(crate) mod panic_mode;
 pub(crate) mod passive_latency;
@@ -16,6 +17,7 @@ use tracing::info;
 use self::{
     confirmations::{ConnectionRequest, MAX_REQUESTS},
     connections::{Connections, is_direct},
+    ejection::Ejection,
     outlier_detection::OutlierDetection,
 };
 use super::{
@@ -58,41 +60,6 @@ pub(crate) struct Due {
     pub(crate) backends: Vec<usize>,
     /// Those whose clients got answers.
     answering: BTreeSet<usize>,
-}
-
-/// An ejection of a backend by its connections, or the end of one.
-pub(crate) struct Ejection {
-    pub(crate) backend: String,
-    pub(crate) counts: Counts,
-    pub(crate) outlier: Option<Outlier>,
-    pub(crate) verdict: passive::Verdict,
-    pub(crate) at: Instant,
-}
-
-impl Ejection {
-    /// The decision with its inputs, for `steer why`.
-    pub(crate) fn decision(&self, state: Option<&BackendState>) -> NewDecision {
-        let silent = matches!(
-            self.verdict,
-            passive::Verdict::Out(passive::Reason::Silent, _)
-        );
-        let because = match (self.outlier, state.filter(|_| silent)) {
-            (_, Some(state)) => state.watch.silence().words(self.at),
-            (Some(outlier), None) => connections::words(outlier),
-            (None, None) => vec![
-                format!("{} refused", self.counts.refused),
-                format!("{} unanswered", self.counts.unanswered),
-                format!("{} accepted", self.counts.accepted),
-            ],
-        };
-        NewDecision {
-            backend: self.backend.clone(),
-            service: None,
-            what: "connections".to_owned(),
-            because,
-            effect: self.verdict.to_string(),
-        }
-    }
 }
 
 impl Health {

@@ -1,7 +1,9 @@
 //! Changes of the configuration of a running daemon: commands, and their results.
 
 mod change;
+mod fallback;
 mod prepare;
+mod put_to_work;
 
 use std::{
     sync::Arc,

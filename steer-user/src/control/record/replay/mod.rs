@@ -19,7 +19,7 @@ use crate::{
     control::{
         backends::drains::{Drain, Draining},
         controller::Controller,
-        health::Ejection,
+        health::ejection::Ejection,
         host::WallClock,
     },
     dataplane::Memory,
