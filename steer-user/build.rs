@@ -1,6 +1,6 @@
 //! Builds the XDP programs of `../steer-ebpf` into `OUT_DIR/*.o`.
 //!
-//! What to build them with is in `.toolchain/env.json`, which `cargo xtask setup` writes.
+//! The toolchain is described in `.toolchain/env.json`, written by `cargo xtask setup`.
 
 use std::{
     env,
@@ -15,10 +15,10 @@ use serde::Deserialize;
 const TARGET: &str = "bpfel-unknown-none";
 const PROGRAMS: [&str; 3] = ["steer", "decap", "bench"];
 
-/// The compiler, Cargo and linker `cargo xtask setup` chose.
+/// Compiler, Cargo and linker chosen by `cargo xtask setup`.
 #[derive(Deserialize)]
 struct Toolchain {
-    /// "debian" has `core` for BPF built already; "nightly" builds it from rust-src.
+    /// Kind: "debian" has `core` for BPF prebuilt; "nightly" builds it from rust-src.
     way: String,
     rustc: PathBuf,
     cargo: PathBuf,
@@ -60,7 +60,7 @@ fn run() -> Result<(), String> {
     for program in PROGRAMS {
         keep(program, program)?;
     }
-    // The same once more, for while somebody traces. Cargo keeps what both have in common.
+    // The tracing copy, built separately. Cargo shares what both have in common.
     let mut tracing = cargo(&toolchain, &ebpf, &target_dir);
     tracing.args(["--bin", "steer", "--features", "trace"]);
     build(&toolchain, tracing)?;
@@ -91,7 +91,7 @@ fn read_toolchain(path: &Path) -> Result<Toolchain, String> {
         .map_err(|e| format!("{}: {e}; run `cargo xtask setup`", path.display()))
 }
 
-/// The command that builds the programs, free of what the outer Cargo put in the environment.
+/// Returns the command that builds the programs, without the environment set by the outer Cargo.
 fn cargo(toolchain: &Toolchain, ebpf: &Path, target_dir: &Path) -> Command {
     let mut command = Command::new(&toolchain.cargo);
     for (name, _) in env::vars_os() {
@@ -103,18 +103,19 @@ fn cargo(toolchain: &Toolchain, ebpf: &Path, target_dir: &Path) -> Command {
         format!("-Clinker={}", toolchain.linker.display()),
         "-Cdebuginfo=2".to_owned(),
         "-Clink-arg=--btf".to_owned(),
-        // Otherwise each zeroed value is a call of a loop over its bytes, which the verifier follows byte
-        // by byte and which Linux 6.1 counts as 32 bytes of stack.
+        // Without it, each zeroed value becomes a call of a loop over its bytes, which the verifier
+        // follows byte by byte and which Linux 6.1 counts as 32 bytes of stack.
         "-Clink-arg=--disable-expand-memcpy-in-order".to_owned(),
-        // All of a program is one function. Closures that several programs share would become functions of their own,
-        // with all that they refer to in memory, for which the stack has no room.
+        // A program must be one function. Closures shared by several programs would become
+        // functions of their own, with everything they refer to in memory, and the stack has no
+        // room for that.
         "-Clink-arg=--llvm-args=-inline-threshold=100000".to_owned(),
         "-Ctarget-cpu=v3".to_owned(),
     ];
     command
         .current_dir(ebpf)
         .env("RUSTC", &toolchain.rustc)
-        // The BPF target and the features aya-ebpf uses are unstable.
+        // The BPF target and the features used by aya-ebpf are unstable.
         .env("RUSTC_BOOTSTRAP", "1")
         .env("CARGO_ENCODED_RUSTFLAGS", flags.join("\x1f"))
         .args(["build", "--release", "--locked", "--target", TARGET])
@@ -129,8 +130,8 @@ fn cargo(toolchain: &Toolchain, ebpf: &Path, target_dir: &Path) -> Command {
     command
 }
 
-/// Whether a variable describes the outer build (or its compiler) and would mislead the inner one.
-/// Cargo's own settings, such as its home, registries and proxies, stay.
+/// Returns whether a variable describes the outer build (or its compiler) and would mislead the
+/// inner one. Cargo's own settings, such as its home, registries and proxies, stay.
 fn is_inherited(name: &str) -> bool {
     const KEPT: [&str; 6] = [
         "CARGO_HOME",

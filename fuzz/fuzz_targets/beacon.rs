@@ -1,11 +1,8 @@
-//! What node and beacon say to each other.
+//! Messages between node and beacon.
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;
-use steer_user::probe::{
-    Load,
-    wire::{decode_ping, decode_reply, encode_ping},
-};
+use steer_probe::probe::{ Load, wire::{decode_ping, decode_reply, encode_ping}, };
 
 fuzz_target!(|datagram: &[u8]| {
     if let Ok(sequence) = decode_ping(datagram) {

@@ -1,4 +1,4 @@
-//! Connection ids of QUIC-LB, by any layouts.
+//! QUIC-LB connection ids with any layout.
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;
@@ -23,7 +23,7 @@ fuzz_target!(|input: (Vec<(u8, u8)>, Vec<u8>)| {
     assert!(id.len() >= layout.cid_len());
     let bytes = &id[1..=layout.server_id()];
     assert_eq!(Server::new(server.rotation, bytes), Some(server));
-    // What a server would write for it is what came, as far as the layout goes.
+    // An id that a server would generate from it equals the input, as far as the layout goes.
     let nonce = &id[1 + layout.server_id()..layout.cid_len()];
     let made = cid::encode(server, nonce, LowBits::Random(id[0])).expect("it has a layout");
     assert_eq!(made.bytes(), &id[..layout.cid_len()]);

@@ -8,7 +8,7 @@ use steer_user::config::Config;
 
 fuzz_target!(|text: &str| {
     if let Err(error) = Config::parse(text, Path::new("steer.toml")) {
-        // Every refusal says something.
+        // Every refusal has a message.
         assert!(!error.to_string().is_empty());
     }
 });

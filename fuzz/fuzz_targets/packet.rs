@@ -1,4 +1,4 @@
-//! Frames through all that the data path does with them, over tables with services of each kind.
+//! Frames through the whole data path, over tables with services of each kind.
 #![no_main]
 
 use std::{
@@ -23,7 +23,7 @@ use steer_user::dataplane::{Dataplane as _, HostTables, Memory, Snapshot};
 const INTERFACE: u32 = 1;
 const HEADROOM: usize = 256;
 const GUE_PORT: u16 = 6080;
-/// Members that there are, with number 0.
+/// Number of members, including 0.
 const MEMBERS: u16 = 6;
 
 fuzz_target!(|bytes: &[u8]| {
@@ -31,7 +31,7 @@ fuzz_target!(|bytes: &[u8]| {
     tables.now_ms.set(1000);
     tables.now_ns.set(1000 << 20);
     tables.now_fine.set(1000 << 20);
-    // The second one of a flow meets what the first one left.
+    // The second packet of a flow meets the state left by the first one.
     for _ in 0..2 {
         let mut memory = vec![0; HEADROOM];
         memory.extend(bytes);
@@ -57,8 +57,8 @@ fn snapshot() -> &'static Snapshot {
     })
 }
 
-/// Services 10.99.0.n and fd99::n, each with a slot for member n: `ipip` over IPv4 and IPv6, `gue`, `nat`,
-/// `l2`; those of UDP are of QUIC.
+/// Creates services 10.99.0.n and fd99::n, each with a slot for member n: `ipip` over IPv4 and
+/// IPv6, `gue`, `nat`, `l2`; UDP services are QUIC.
 fn tables() -> Memory {
     let mut memory = Memory::new();
     let mut config = memory.config();

@@ -1,10 +1,10 @@
-//! Pages of engines' metrics, by the profile of each engine.
+//! Pages of engine metrics, with the profile of each engine.
 #![no_main]
 
 use std::sync::OnceLock;
 
 use libfuzzer_sys::fuzz_target;
-use steer_user::beacon::{Engine, Profile, missing};
+use steer_probe::beacon::{Engine, Profile, missing};
 
 fuzz_target!(|page: &str| {
     static PROFILES: OnceLock<Vec<Profile>> = OnceLock::new();

@@ -1,5 +1,6 @@
-//! Which new flows are let in: the lowest priority is shed first, and rates are limited by source and in
-//! all by the generic cell rate algorithm (ITU-T I.371 annex A), a token bucket with one word of state.
+//! Admission of new flows: the lowest priority is shed first, and rates are limited per source and
+//! in total by the generic cell rate algorithm (ITU-T I.371 annex A), a token bucket with one word
+//! of state.
 
 use crate::{
     abi::{Service, SourceKey, service_flags},
@@ -8,10 +9,11 @@ use crate::{
     wire::Packet,
 };
 
-/// Why a service or class does not take one more flow now, if it does not. CPUs that ask in the same
-/// moment may both get the same place: a node of n CPUs lets at most n - 1 flows more through at a time.
+/// Returns the reason why a service or class refuses one more flow now, if it does. CPUs that ask
+/// at the same moment may both get the same token: a node of n CPUs admits at most n - 1 additional
+/// flows at a time.
 ///
-/// A source's own limit comes first: what it has too much of takes no place from others.
+/// A source's own limit comes first, so that its excess takes no tokens from others.
 #[inline(always)]
 pub(crate) fn refusal<T: Tables>(
     packet: &Packet,
@@ -46,8 +48,8 @@ pub(crate) fn refusal<T: Tables>(
     }
 }
 
-/// Whether a client's source may open one more flow now. One that is not known, or was pushed out by
-/// others, has saved up its burst; one that cannot be noted is let in, as the limit of all is left.
+/// Returns whether a client's source may open one more flow now. An unknown or evicted source has
+/// its full burst; one that cannot be stored is admitted, since the total limit remains.
 #[inline(always)]
 fn source_takes_flow<T: Tables>(packet: &Packet, tables: &T, service: &Service) -> bool {
     let Some(limit) = tables.source_limit(service.limit) else {
@@ -67,12 +69,13 @@ fn source_takes_flow<T: Tables>(packet: &Packet, tables: &T, service: &Service) 
     true
 }
 
-/// Takes a place in a bucket: false if it is empty. `due` is when the next one is due in the long run.
-/// Times may wrap: what is due more than half of their range ahead lies behind.
+/// Takes a token from a bucket; returns false if it is empty. `due` is the time at which the next
+/// one is due at the sustained rate. Times may wrap: a time more than half of their range ahead
+/// lies in the past.
 #[inline(always)]
 fn take(due: &mut u64, now: u64, interval: u32, burst: u64) -> bool {
     let ahead = due.wrapping_sub(now);
-    // One that was idle has saved up no more than its burst.
+    // An idle source has at most its burst.
     let ahead = if ahead > u64::MAX / 2 { 0 } else { ahead };
     if ahead > burst {
         return false;
@@ -85,7 +88,7 @@ fn take(due: &mut u64, now: u64, interval: u32, burst: u64) -> bool {
 mod tests {
     use super::take;
 
-    /// How many of so many flows are taken, a step apart from each other.
+    /// Returns how many of a number of flows are admitted, at a fixed interval.
     fn taken(due: &mut u64, start: u64, step: u64, flows: u32, interval: u32, burst: u64) -> u32 {
         let at = |n: u32| start.wrapping_add(step.wrapping_mul(n as u64));
         (0..flows)
@@ -105,7 +108,7 @@ mod tests {
                 9,
                 "{start}"
             );
-            // Idle for long it has its burst again, and no more.
+            // After a long idle time it has its burst again, and no more.
             let later = start.wrapping_add(1_000_000);
             assert_eq!(taken(&mut due, later, 0, 10, 1000, 3000), 4);
         }
@@ -114,7 +117,7 @@ mod tests {
     #[test]
     fn a_clock_that_stands_behind_fills_nothing() {
         let mut due = 10_000;
-        // Another CPU wrote it a moment later than `now` was read.
+        // Another CPU wrote it just after `now` was read.
         assert!(take(&mut due, 9_999, 10, 100));
         assert_eq!(due, 10_010);
     }

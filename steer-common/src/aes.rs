@@ -1,8 +1,8 @@
-//! AES-128 (FIPS 197) over single blocks, as the encryption of connection ids needs it.
+//! AES-128 (FIPS 197) over single blocks, for the encryption of connection ids.
 //!
-//! Blocks are four columns, each a number in network byte order. Rounds are look-ups in tables, which the
-//! BPF program keeps in its read-only data. Their time depends on the data as far as caches show it:
-//! see the threat model.
+//! Blocks are four columns, each a number in network byte order. Rounds are table look-ups; the BPF
+//! program keeps the tables in its read-only data. Their timing depends on the data as far as
+//! caches reveal it: see the threat model.
 
 /// A block, or a round key: four columns.
 pub type Block = [u32; 4];

@@ -14,12 +14,13 @@ use crate::{
     wire,
 };
 
-/// Argument of the program: the segment's sender is answered.
+/// Argument of the program: the segment's sender gets the reset.
 pub(crate) const SENDER: u16 = 0;
-/// Argument of the program: the segment is a backend's, and its client is told.
+/// Argument of the program: the segment is a backend's, and its client gets the reset.
 pub(crate) const CLIENT: u16 = 1;
 
-/// Answers a TCP segment with a reset, unless its checksums are wrong. `argument` says who gets it.
+/// Answers a TCP segment with a reset, unless its checksums are wrong. `argument` tells who gets
+/// it.
 #[inline(always)]
 pub fn answer_reset<F: Frame, T: Tables>(
     frame: &mut F,
@@ -64,7 +65,7 @@ pub fn answer_reset<F: Frame, T: Tables>(
     answered(tables, done, back.interface)
 }
 
-/// The answer is sent, but the segment itself goes nowhere.
+/// The answer is sent, but the segment itself is dropped.
 #[inline(always)]
 fn answered<T: Tables>(tables: &T, done: Result<(), DropReason>, interface: u32) -> Outcome {
     if done.is_ok() {

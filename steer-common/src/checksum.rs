@@ -8,12 +8,12 @@ use crate::{
     wire::{PROTOCOL_TCP, Packet},
 };
 
-/// A one's complement sum that is not folded yet. Good for some billions of words.
+/// A one's complement sum that is not folded yet, valid for billions of words.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Sum(u64);
 
 impl Sum {
-    /// The sum to which the checksum of a header belongs.
+    /// Returns the sum that belongs to the checksum of a header.
     #[inline(always)]
     pub const fn of_checksum(checksum: u16) -> Self {
         Self(!checksum as u64)
@@ -31,13 +31,13 @@ impl Sum {
         Self(self.0 + value as u64)
     }
 
-    /// Takes 16 bits away.
+    /// Subtracts 16 bits.
     #[inline(always)]
     pub const fn remove16(self, value: u16) -> Self {
         self.add16(!value)
     }
 
-    /// Takes 32 bits away.
+    /// Subtracts 32 bits.
     #[inline(always)]
     pub const fn remove32(self, value: u32) -> Self {
         self.add32(!value)
@@ -49,12 +49,12 @@ impl Sum {
         Self(self.0 + other.0)
     }
 
-    /// Adds the bytes of an address that are in headers of its family.
+    /// Adds the bytes of an address in headers of its family.
     #[inline(always)]
     pub const fn add_address(self, address: Address, v6: bool) -> Self {
         let [high, low] = address.words();
-        // Of an IPv4-mapped address the low word holds ffff before the address, which adds nothing
-        // to a one's complement sum, but is left out so that 0 stays 0.
+        // The low word of an IPv4-mapped address holds ffff before the address, which adds nothing
+        // to a one's complement sum; it is skipped so that 0 stays 0.
         if v6 {
             self.add64(high).add64(low)
         } else {
@@ -62,7 +62,7 @@ impl Sum {
         }
     }
 
-    /// Takes the bytes of an address away.
+    /// Subtracts the bytes of an address.
     #[inline(always)]
     pub const fn remove_address(self, address: Address, v6: bool) -> Self {
         let [high, low] = address.words();
@@ -77,13 +77,13 @@ impl Sum {
         Self(self.0 + (value >> 32) + (value & 0xffff_ffff))
     }
 
-    /// The checksum: the complement of the folded sum.
+    /// Returns the checksum: the complement of the folded sum.
     #[inline(always)]
     pub const fn checksum(self) -> u16 {
         Self((self.0 >> 32) + (self.0 & 0xffff_ffff)).small_checksum()
     }
 
-    /// The same of a sum of at most 2^15 words of 32 bits, in fewer steps.
+    /// Returns the checksum of a sum of at most 2^15 words of 32 bits, in fewer steps.
     #[inline(always)]
     pub const fn small_checksum(self) -> u16 {
         let sum = (self.0 >> 16) + (self.0 & 0xffff);
@@ -93,19 +93,19 @@ impl Sum {
     }
 }
 
-/// Parts of 64 bytes that [`of_bytes`] adds up at most: a jumbo frame has no more.
+/// Maximum number of parts of 64 bytes that [`of_bytes`] adds up; a jumbo frame has no more.
 const MAX_PARTS: usize = 144;
 const PART: usize = 64;
 
-/// The sum of so many bytes at an offset, which is even. `None` if they are not all there, or too many for the verifier
-/// to follow.
+/// Returns the sum of a number of bytes at an even offset. `None` if some are missing, or there are
+/// too many for the verifier to follow.
 #[inline(always)]
 fn of_bytes<F: Frame>(frame: &F, at: usize, len: usize) -> Option<Sum> {
     if len >= MAX_PARTS * PART {
         return None;
     }
-    // Copies that the verifier does not link to the length: where the loop ends says nothing of what follows, which
-    // is then followed once, and not for each length.
+    // Copies that the verifier does not link to the length: the end of the loop then says nothing
+    // about the code after it, which is followed once, and not for each length.
     let parts = frame.opaque((len / PART) as u64) as usize;
     let mut sum = Sum::default();
     for part in 0..MAX_PARTS {
@@ -139,7 +139,7 @@ fn of_bytes<F: Frame>(frame: &F, at: usize, len: usize) -> Option<Sum> {
     Some(sum)
 }
 
-/// Whether the checksum of a whole TCP segment is right (RFC 9293 section 3.1).
+/// Returns whether the checksum of a whole TCP segment is correct (RFC 9293 section 3.1).
 #[inline(always)]
 pub(crate) fn is_tcp_right<F: Frame>(frame: &F, packet: &Packet) -> bool {
     let headers = packet.transport.wrapping_sub(packet.network);
@@ -153,7 +153,7 @@ pub(crate) fn is_tcp_right<F: Frame>(frame: &F, packet: &Packet) -> bool {
         .add_address(packet.key.destination, v6)
         .add16(u16::from(PROTOCOL_TCP).to_be())
         .add16((len as u16).to_be());
-    // The complement of a right one is zero.
+    // The complement of a correct one is zero.
     sum.checksum() == 0
 }
 
@@ -199,7 +199,7 @@ mod tests {
             mut bytes in proptest::collection::vec(any::<u8>(), 40),
             new: [u8; 16],
         ) {
-            // A header has a first byte that is not zero, so its sum never is.
+            // The first byte of a header is not zero, so its sum never is.
             bytes[0] |= 1;
             let before = full(&bytes);
             let word = |b: &[u8], at: usize| u64::from_ne_bytes(b[at..at + 8].try_into().unwrap());

@@ -1,7 +1,7 @@
 //! The choice of a member.
 //!
-//! A flow is remembered only where its answer differs from what its slot says ("just enough
-//! tracking", CoNEXT 2020; the slot's previous owner is Beamer's idea, NSDI 2018).
+//! A flow-table entry exists only for a flow whose member differs from its slot's owner ("just
+//! enough tracking", CoNEXT 2020; the slot's previous owner is Beamer's idea, NSDI 2018).
 
 use crate::{
     abi::{
@@ -15,19 +15,22 @@ use crate::{
     wire::{Packet, Part, RST},
 };
 
+/// The longest way of a connection's first segments from its SYN: a window that is not scaled yet.
+const FIRST_WINDOW: u32 = 1 << 16;
+
 /// A member, or the reason why there is none.
 pub(crate) struct Choice<'t> {
     pub(crate) member: Option<&'t Member>,
-    /// The member's number.
+    /// Number of the member.
     pub(crate) id: u16,
-    /// Whether the packet begins a flow.
+    /// Whether the packet starts a flow.
     pub(crate) is_new: bool,
-    /// Why there is none. [`DropReason::Reset`] asks for a reset.
+    /// Reason why there is none. [`DropReason::Reset`] asks for a reset.
     pub(crate) refusal: DropReason,
 }
 
 impl<'t> Choice<'t> {
-    /// A member for an open flow.
+    /// Creates the choice of a member for an open flow.
     #[inline(always)]
     const fn of(id: u16, member: &'t Member) -> Self {
         Self {
@@ -49,8 +52,8 @@ impl<'t> Choice<'t> {
     }
 }
 
-/// The member for a packet that the nat table does not know. `avoid` did not answer this flow; `said`
-/// is what a datagram of QUIC says.
+/// Returns the member for a packet that is not in the nat table. `avoid` did not answer this flow;
+/// `said` is the hint of a QUIC datagram.
 #[inline(always)]
 pub(crate) fn choose<'t, T: Tables>(
     packet: &Packet,
@@ -64,7 +67,7 @@ pub(crate) fn choose<'t, T: Tables>(
     if said.member != 0
         && let Some(member) = for_open(tables, service, said.member)
     {
-        // Whoever has seen an id can name its server, so that this is no way past limits.
+        // Anyone who has seen an id can name its server, so it must not bypass limits.
         if !said.opens || !is_limited(service) {
             return Choice::of(said.member, member);
         }
@@ -92,8 +95,8 @@ pub(crate) fn choose<'t, T: Tables>(
     tables.note(Step::Slot(index, slot));
     let opens = packet.opens_tcp() || said.opens;
 
-    // Whether the flow table names a member that the flow leaves now, for good: it would go back
-    // there with the member's return.
+    // Whether the flow leaves its member in the flow table permanently; otherwise it would return
+    // there when the member recovers.
     let mut left = false;
     if said.opens && said.member == 0 {
         let tracked = slot.track != 0;
@@ -105,26 +108,37 @@ pub(crate) fn choose<'t, T: Tables>(
             }
         }
         if tracked {
-            // It would win over what is remembered of the new flow.
+            // The old entry would win over the new flow's.
             tables.forget(&packet.key);
         }
     }
     if slot.track != 0
         && !said.opens
         && said.member == 0
-        && let Some(id) = remembered(packet, tables, index, opens)
+        && let Some(id) = remembered(packet, look, tables, index, opens)
     {
         left = true;
         tables.note(Step::Remembered(id));
-        // A SYN may be another flow's, whose client uses the port again: a draining member gets none of those.
-        let takes_new = |member: &Member| !packet.opens_tcp() || member.takes_new();
-        if let Some(member) = for_open(tables, service, id)
-            && takes_new(member)
-        {
-            return Choice::of(id, member);
+        let open = for_open(tables, service, id);
+        // A SYN may belong to another flow, whose client reuses the port: a draining member gets
+        // none of those.
+        if let Some(member) = open {
+            if member.takes_new() {
+                return Choice::of(id, member);
+            }
+            if !packet.opens_tcp() {
+                let begun = begun(packet, look, tables, index);
+                if begun != 0
+                    && let Some(member) = for_open(tables, service, begun)
+                {
+                    return Choice::of(begun, member);
+                }
+                return Choice::of(id, member);
+            }
         }
-        if opens {
-            // It would win over what is remembered of the new flow.
+        // The SYN of nobody knows whom ends no flow that can go on.
+        if opens && open.is_none() {
+            // The old entry would win over the new flow's.
             tables.forget(&packet.key);
         }
         if is_reset_with_member(packet, service) {
@@ -133,11 +147,12 @@ pub(crate) fn choose<'t, T: Tables>(
     }
     let sticky =
         packet.is_tcp() || look.is_quic(service) || service.flags & service_flags::AFFINITY != 0;
-    // What lost the member that its id names is over: whoever gets it says so, and needs no memory.
+    // A connection that lost the member in its id is over: whoever gets it will say so, and needs
+    // no entry.
     let sticky = sticky && said.member == 0;
     if sticky && !opens {
         if let Some(member) = for_open(tables, service, slot.owner) {
-            if left && !remember(packet, tables, index, slot.owner, opens) {
+            if left && !remember(packet, look, tables, index, slot.owner, opens) {
                 return Choice::none(DropReason::FlowTableFull);
             }
             if slot.owner != slot.first && slot.seen == 0 {
@@ -157,14 +172,14 @@ pub(crate) fn choose<'t, T: Tables>(
         tables.note(Step::EndOfChain);
         return Choice::none(end_of_chain(packet, service));
     };
-    // Under nat every flow that is not known is a new one; QUIC says itself which are.
+    // Under nat every unknown flow is new; with QUIC the packet tells.
     let is_nat = member.mode == Mode::Nat as u8 && !look.is_quic(service);
     let is_flow = opens | (is_nat & !packet.is_tcp());
     if is_flow && let Some(reason) = refusal(packet, tables, service) {
         return Choice::none(reason);
     }
     tables.note(Step::Picked(id));
-    // What a nat member needs to know of a flow is in the nat table.
+    // The nat table holds everything about flows of a nat member.
     let differs = sticky && id != slot.owner && !is_nat;
     if said.opens && sticky {
         let done = remember_handshake(packet, tables, index, id, said);
@@ -175,7 +190,7 @@ pub(crate) fn choose<'t, T: Tables>(
             tables.mark_track(index);
             tables.note(Step::Insert(id));
         }
-    } else if (left || differs) && !remember(packet, tables, index, id, opens) {
+    } else if (left || differs) && !remember(packet, look, tables, index, id, opens) {
         return Choice::none(DropReason::FlowTableFull);
     }
     Choice {
@@ -184,10 +199,16 @@ pub(crate) fn choose<'t, T: Tables>(
     }
 }
 
-/// The member that the flow table has for a flow. A flow that goes on after its SYN moves to where
-/// SYNs cannot push it out. Its slot is noted anew: tables change their places.
+/// Returns the member of a flow in the flow table. A flow that continues after its SYN moves to
+/// where SYNs cannot evict it. Its slot is updated, because tables move.
 #[inline(always)]
-fn remembered<T: Tables>(packet: &Packet, tables: &T, slot: u32, opens: bool) -> Option<u16> {
+fn remembered<T: Tables>(
+    packet: &Packet,
+    look: &impl Look,
+    tables: &T,
+    slot: u32,
+    opens: bool,
+) -> Option<u16> {
     let stamp = tables.stamp();
     let known = tables.with_flow(&packet.key, |entry| {
         if entry.stamp != stamp {
@@ -203,28 +224,99 @@ fn remembered<T: Tables>(packet: &Packet, tables: &T, slot: u32, opens: bool) ->
         return known;
     }
     let entry = tables.new_flow(&packet.key)?;
-    if !opens {
-        let entry = FlowEntry {
-            last_ms: tables.now_ms(),
-            slot,
-            ..entry
-        };
-        // If it cannot move it stays where it is.
-        if tables.remember(&packet.key, &entry) {
-            tables.forget_new(&packet.key);
+    if !packet.is_tcp() {
+        if !opens {
+            settle(packet, tables, slot, entry);
         }
+        return Some(entry.member);
     }
+    let number = sequence(packet, look);
+    if opens {
+        // The last SYN counts: the port may be used again.
+        if number != 0 && number != entry.initial() {
+            tables.remember_new(&packet.key, &entry.with_initial(number));
+        }
+        return Some(entry.member);
+    }
+    // Fragments and ICMP errors show no number, and prove nothing.
+    if number == 0 {
+        return Some(entry.member);
+    }
+    if !follows(number, &entry) {
+        return None;
+    }
+    settle(packet, tables, slot, entry);
     Some(entry.member)
 }
 
+/// The member of the connection that a SYN has begun, if a segment is the next one of it; 0 otherwise. A flow of the same
+/// ends with a draining member may still be open.
 #[inline(always)]
-fn remember<T: Tables>(packet: &Packet, tables: &T, slot: u32, member: u16, opens: bool) -> bool {
+fn begun<T: Tables>(packet: &Packet, look: &impl Look, tables: &T, slot: u32) -> u16 {
+    let number = sequence(packet, look);
+    let Some(entry) = tables.new_flow(&packet.key) else {
+        return 0;
+    };
+    if number == 0 || !packet.is_tcp() || !follows(number, &entry) {
+        return 0;
+    }
+    settle(packet, tables, slot, entry);
+    entry.member
+}
+
+/// Moves a flow to where SYNs cannot push it out.
+#[inline(always)]
+fn settle<T: Tables>(packet: &Packet, tables: &T, slot: u32, entry: FlowEntry) {
+    let entry = FlowEntry {
+        last_ms: tables.now_ms(),
+        slot,
+        ..entry
+    };
+    // If it cannot move it stays where it is.
+    if tables.remember(&packet.key, &entry) {
+        tables.forget_new(&packet.key);
+    }
+}
+
+/// Sequence number of a TCP segment, which is never 0; 0 if it cannot be seen.
+#[inline(always)]
+fn sequence(packet: &Packet, look: &impl Look) -> u32 {
+    match look.numbers(packet) {
+        Some([number, _]) if number != 0 => number,
+        Some(_) => 1,
+        None => 0,
+    }
+}
+
+/// Returns whether a segment can be the first one behind the SYN that an entry is of. All others are of a connection that was
+/// there before: a SYN in the name of a client, which anybody can send, does not move it. Entries of another version
+/// say no number.
+#[inline(always)]
+const fn follows(number: u32, entry: &FlowEntry) -> bool {
+    let initial = entry.initial();
+    initial == 0 || number.wrapping_sub(initial) <= FIRST_WINDOW
+}
+
+#[inline(always)]
+fn remember<T: Tables>(
+    packet: &Packet,
+    look: &impl Look,
+    tables: &T,
+    slot: u32,
+    member: u16,
+    opens: bool,
+) -> bool {
     let entry = FlowEntry {
         last_ms: tables.now_ms(),
         slot,
         member,
         stamp: 0,
         ids: [0; 4],
+    };
+    let entry = if opens && packet.is_tcp() {
+        entry.with_initial(sequence(packet, look))
+    } else {
+        entry
     };
     let done = if opens {
         tables.remember_new(&packet.key, &entry)
@@ -239,16 +331,16 @@ fn remember<T: Tables>(packet: &Packet, tables: &T, slot: u32, member: u16, open
     true
 }
 
-/// Whether a service takes only so many new flows.
+/// Returns whether a service limits its new flows.
 #[inline(always)]
 const fn is_limited(service: &Service) -> bool {
     service.flags & service_flags::SHEDS != 0 || service.limit != 0 || service.flow_interval != 0
 }
 
-/// The member of the handshake that a packet of QUIC which opens connections is a part of; 0 if there is none. The
-/// ClientHello may take several packets, and be sent again; the client's next ones have an id that the server chose, in
-/// answer to a Retry as well. More ids are another connection's. `tracked` is whether the flow table is to be looked
-/// at as well.
+/// Returns the member of the handshake to which an opening QUIC packet belongs; 0 if there is none.
+/// The ClientHello may take several packets, and be repeated; the client's next ones have an id
+/// chosen by the server, also in answer to a Retry. More ids are another connection's. `tracked`
+/// tells whether to look in the flow table as well.
 #[inline(always)]
 fn handshake<T: Tables>(
     packet: &Packet,
@@ -263,7 +355,7 @@ fn handshake<T: Tables>(
         if is_over || known == Known::No as u8 {
             return 0;
         }
-        // If that cannot be written, the next packet tries again.
+        // If the write fails, the next packet tries again.
         if known == Known::Now as u8 {
             tables.remember_new(&packet.key, &entry);
         }
@@ -282,19 +374,19 @@ fn handshake<T: Tables>(
     member.unwrap_or(0)
 }
 
-/// Whether a handshake has a connection id.
+/// Presence of a connection id in a handshake.
 #[repr(u8)]
 enum Known {
-    /// It has others, as many as one may have.
+    /// The handshake has other ids, as many as it may have.
     No = 0,
-    /// It had it before.
+    /// The id was known before.
     Before = 1,
-    /// It has it from now on.
+    /// The id was added now.
     Now = 2,
 }
 
-/// Adds a hash of a connection id to those of a handshake, if there is room: the id that the client chose, that of a
-/// Retry, and the server's. What this returns is a [`Known`].
+/// Adds a hash of a connection id to those of a handshake, if there is room: the id chosen by the
+/// client, that of a Retry, and the server's. Returns a [`Known`].
 #[inline(always)]
 fn add_id(ids: &mut [u8; 4], id: u8) -> u8 {
     let [first, second, third, _] = *ids;
@@ -313,7 +405,7 @@ fn add_id(ids: &mut [u8; 4], id: u8) -> u8 {
     Known::Now as u8
 }
 
-/// Remembers a handshake. False if that failed.
+/// Inserts a handshake into the flow table. Returns false on failure.
 #[inline(always)]
 fn remember_handshake<T: Tables>(
     packet: &Packet,
@@ -332,7 +424,7 @@ fn remember_handshake<T: Tables>(
     tables.remember_new(&packet.key, &entry)
 }
 
-/// The member for an open flow, if it can go on there.
+/// Returns the member for an open flow, if it can continue there.
 #[inline(always)]
 fn for_open<'t, T: Tables>(tables: &'t T, service: &Service, id: u16) -> Option<&'t Member> {
     let member = tables.member(id)?;
@@ -347,9 +439,9 @@ fn for_open<'t, T: Tables>(tables: &'t T, service: &Service, id: u16) -> Option<
     Some(member)
 }
 
-/// The member for a new flow: the first choice unless it is hot, down or to be avoided; then the
-/// second; then whichever of them is alive. Where both are hot, flows go to either by a bit of their hash:
-/// who is the first choice says nothing any more, and all of them would be one's.
+/// Returns the member for a new flow: the first choice unless it is hot, down or to be avoided;
+/// then the second; then either that is alive. If both are hot, a bit of the flow's hash decides:
+/// preferring the first choice would send it everything.
 #[inline(always)]
 fn pick<'t, T: Tables>(
     tables: &'t T,
@@ -376,14 +468,13 @@ fn pick<'t, T: Tables>(
     takes_first.then_some((slot.first, first))
 }
 
-/// Whether a member is in a region that the service may be served from. What the tables say
-/// otherwise does not matter.
+/// Returns whether a member is in a region that may serve the service, whatever the tables contain.
 #[inline(always)]
 pub(crate) const fn may_serve(service: &Service, member: &Member) -> bool {
     member.region < REGIONS && service.regions >> (member.region & 0x3f) & 1 != 0
 }
 
-/// Whether a member would take new flows, were it not for its region.
+/// Returns whether a member would take new flows if not for its region.
 #[inline(always)]
 fn is_outside<T: Tables>(tables: &T, service: &Service, id: u16) -> bool {
     let outside = tables
@@ -395,7 +486,7 @@ fn is_outside<T: Tables>(tables: &T, service: &Service, id: u16) -> bool {
     outside
 }
 
-/// Whether a member is not hot.
+/// Returns whether a member is not hot.
 #[inline(always)]
 fn prefers<T: Tables>(tables: &T, id: u16, member: &Member) -> bool {
     let hot = member.flags & member_flags::HOT != 0 || flight::is_full(tables, id, member);
@@ -405,13 +496,13 @@ fn prefers<T: Tables>(tables: &T, id: u16, member: &Member) -> bool {
     !hot
 }
 
-/// Whether a packet of an open flow whose member is down has to end the flow.
+/// Returns whether a packet of an open flow whose member is down must end the flow.
 #[inline(always)]
 pub(crate) const fn is_reset_with_member(packet: &Packet, service: &Service) -> bool {
     packet.is_tcp() && !packet.opens_tcp() && service.flags & service_flags::RESET_OPEN != 0
 }
 
-/// The end of a flow that cannot go on. [`DropReason::Reset`] asks for a reset.
+/// Returns the outcome for a flow that cannot continue. [`DropReason::Reset`] asks for a reset.
 #[inline(always)]
 pub(crate) const fn lost(packet: &Packet, service: &Service, reason: DropReason) -> DropReason {
     refuse(
@@ -427,8 +518,8 @@ const fn end_of_chain(packet: &Packet, service: &Service) -> DropReason {
     refuse(packet, reject, DropReason::NoBackend)
 }
 
-/// A reset, if wanted and where one may be sent: never in answer to a reset (RFC 9293 section
-/// 3.10.7.1), and not to a fragment, whose checksum nobody can check.
+/// Returns a reset, if wanted and allowed: never in answer to a reset (RFC 9293 section 3.10.7.1),
+/// and not to a fragment, whose checksum cannot be verified.
 #[inline(always)]
 const fn refuse(packet: &Packet, reset: bool, reason: DropReason) -> DropReason {
     let is_whole = packet.part as u8 == Part::Packet as u8;

@@ -1,9 +1,9 @@
 //! QUIC connection ids that name their server: draft-ietf-quic-load-balancers-21, in plaintext or
 //! encrypted.
 //!
-//! The first octet has three bits of "config rotation" (section 3.1), which choose a layout, and
-//! five that are random or say the length (section 3.3). Behind it come the server id and a nonce
-//! (section 5.2). Bits 0b111 mean that the id says nothing (section 3.2).
+//! The first octet has three bits of "config rotation" (section 3.1), which select a layout, and
+//! five that are random or encode the length (section 3.3). The server id and a nonce follow
+//! (section 5.2). Bits 0b111 mark ids that name no server (section 3.2).
 
 pub mod cipher;
 
@@ -11,17 +11,17 @@ use crate::abi::CidLayouts;
 
 /// Longest connection id of QUIC version 1 (RFC 9000 section 17.2).
 pub const MAX_LEN: usize = 20;
-/// Longest server id. The draft lets it be 15 bytes long; eight are one word, and more than enough
-/// that random ids meet none.
+/// Longest server id. The draft allows 15 bytes; eight are one word, and more than enough that
+/// random ids match none.
 pub const MAX_SERVER_ID: usize = 8;
 /// Shortest nonce (section 5.3).
 pub const MIN_NONCE: usize = 4;
-/// Layouts that can live side by side.
+/// Number of layouts that can be used side by side.
 pub const ROTATIONS: u8 = 7;
-/// The first three bits of ids that say nothing.
+/// First three bits of ids that name no server.
 pub const UNROUTABLE: u8 = 0b111;
 
-/// What follows the first octet.
+/// Lengths of the fields after the first octet.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Layout {
     server_id: u8,
@@ -29,8 +29,8 @@ pub struct Layout {
 }
 
 impl Layout {
-    /// From the lengths of server id and nonce in bytes. `None` if the draft does not allow them, or
-    /// the server id is longer than [`MAX_SERVER_ID`].
+    /// Creates a layout from the lengths of server id and nonce in bytes. `None` if the draft does
+    /// not allow them, or the server id is longer than [`MAX_SERVER_ID`].
     pub const fn new(server_id: usize, nonce: usize) -> Option<Self> {
         let fits = server_id >= 1
             && server_id <= MAX_SERVER_ID
@@ -45,35 +45,36 @@ impl Layout {
         })
     }
 
-    /// Length of the server id in bytes.
+    /// Returns the length of the server id in bytes.
     pub const fn server_id(self) -> usize {
         self.server_id as usize
     }
 
-    /// Length of the nonce in bytes.
+    /// Returns the length of the nonce in bytes.
     pub const fn nonce(self) -> usize {
         self.nonce as usize
     }
 
-    /// Length of connection ids in bytes.
+    /// Returns the length of connection ids in bytes.
     pub const fn cid_len(self) -> usize {
         1 + self.server_id() + self.nonce()
     }
 }
 
-/// A server, as connection ids name it.
+/// A server as named by connection ids.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Server {
-    /// The first three bits of its connection ids.
+    /// First three bits of its connection ids.
     pub rotation: u8,
     /// Length of its server id in bytes.
     pub len: u8,
-    /// Its server id, as a number of the network's byte order.
+    /// Server id, as a number in network byte order.
     pub id: u64,
 }
 
 impl Server {
-    /// From its server id. `None` if there is no such rotation, or the id is empty or too long.
+    /// Creates a server from its server id. `None` if there is no such rotation, or the id is empty
+    /// or too long.
     pub fn new(rotation: u8, id: &[u8]) -> Option<Self> {
         if rotation >= ROTATIONS || id.is_empty() || id.len() > MAX_SERVER_ID {
             return None;
@@ -99,7 +100,8 @@ impl CidLayouts {
         self
     }
 
-    /// Has ids of a rotation below [`ROTATIONS`] decrypted, by its [`CidCipher`](crate::abi::CidCipher).
+    /// Enables decryption of ids with a rotation below [`ROTATIONS`], by its
+    /// [`CidCipher`](crate::abi::CidCipher).
     #[must_use]
     pub fn with_encryption(self, rotation: u8) -> Self {
         let mut layouts = self.with(rotation, None);
@@ -109,13 +111,13 @@ impl CidLayouts {
         layouts
     }
 
-    /// Whether ids of a rotation are encrypted.
+    /// Returns whether ids of a rotation are encrypted.
     #[inline(always)]
     pub(crate) const fn is_encrypted(&self, rotation: u8) -> bool {
         self.encrypted >> (rotation & 7) & 1 != 0
     }
 
-    /// The layout of a rotation.
+    /// Returns the layout of a rotation.
     pub fn layout(&self, rotation: u8) -> Option<Layout> {
         let index = usize::from(rotation);
         let server_id = usize::from(*self.server_id.get(index)?);
@@ -123,10 +125,10 @@ impl CidLayouts {
         Layout::new(server_id, nonce)
     }
 
-    /// The server of an id of `len` bytes, of which `first` is the first, and `next` are the
-    /// following eight bytes as they lie in the packet. Its `len` is 0 if it names none.
+    /// Returns the server of an id of `len` bytes, given its first byte in `first` and the
+    /// following eight in `next`, in packet order. Its `len` is 0 if it names none.
     ///
-    /// No `Option`: see `Outcome`.
+    /// Not an `Option`: see `Outcome`.
     #[inline(always)]
     pub(crate) const fn server(&self, first: u8, next: u64, len: usize) -> Server {
         let rotation = first >> 5;
@@ -141,8 +143,8 @@ impl CidLayouts {
     }
 }
 
-/// The server that a connection id names. `None` if it names none: its layout is not known, or it is
-/// too short for that.
+/// Returns the server that a connection id names. `None` if its layout is unknown, or it is too
+/// short for that.
 pub fn decode(cid: &[u8], layouts: &CidLayouts) -> Option<Server> {
     let (first, rest) = cid.split_first()?;
     let mut next = [0; MAX_SERVER_ID];
@@ -160,12 +162,12 @@ pub struct Cid {
 }
 
 impl Cid {
-    /// Its bytes.
+    /// Returns its bytes.
     pub fn bytes(&self) -> &[u8] {
         &self.bytes[..usize::from(self.len)]
     }
 
-    /// The same id with all but its first octet encrypted.
+    /// Returns the same id with all but its first octet encrypted.
     #[must_use]
     pub fn encrypted(mut self, key: &[u8; 16]) -> Self {
         cipher::encrypt(key, &mut self.bytes[1..usize::from(self.len)]);
@@ -173,17 +175,17 @@ impl Cid {
     }
 }
 
-/// What the last five bits of the first octet are.
+/// Content of the last five bits of the first octet.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum LowBits {
-    /// The length of what follows, for hardware that has to know.
+    /// The remaining length, for hardware that needs it.
     Length,
-    /// These; they are to be random.
+    /// These bits, which must be random.
     Random(u8),
 }
 
-/// The connection id of a server with this nonce, which is to be random (section 5.4). `None` if the
-/// nonce is too short or too long.
+/// Returns the connection id of a server with this nonce, which must be random (section 5.4).
+/// `None` if the nonce is too short or too long.
 pub fn encode(server: Server, nonce: &[u8], low: LowBits) -> Option<Cid> {
     let layout = Layout::new(usize::from(server.len), nonce.len())?;
     let len = layout.cid_len();
@@ -203,8 +205,8 @@ pub fn encode(server: Server, nonce: &[u8], low: LowBits) -> Option<Cid> {
     })
 }
 
-/// The connection id of a server without a configuration (section 3.2), with a nonce of 7 to 19 random
-/// bytes. `None` if it has another length.
+/// Returns the connection id of a server without a configuration (section 3.2), with a nonce of 7
+/// to 19 random bytes. `None` if it has another length.
 pub fn unroutable(nonce: &[u8]) -> Option<Cid> {
     let mut bytes = [0; MAX_LEN];
     if !(7..MAX_LEN).contains(&nonce.len()) {
@@ -233,8 +235,8 @@ mod tests {
             .collect()
     }
 
-    /// Of the draft's vectors without encryption; the other one is misprinted, with a nonce of four
-    /// and a half bytes.
+    /// Checks the draft's vector without encryption; the other one is misprinted, with a nonce of
+    /// four and a half bytes.
     #[test]
     fn the_vector_of_the_draft_holds() {
         let (id, nonce, cid) = (hex("c4605e"), hex("4504cc4f"), hex("07c4605e4504cc4f"));
@@ -279,7 +281,7 @@ mod tests {
             let layouts = CidLayouts::default().with(rotation, layout);
             prop_assert_eq!(layouts.layout(rotation), layout);
             prop_assert_eq!(decode(cid.bytes(), &layouts), Some(server));
-            // A server may append what it likes; what is cut says nothing.
+            // A server may append arbitrary bytes; a truncated id names no server.
             let mut longer = cid.bytes().to_vec();
             longer.extend(&bytes[..extra]);
             prop_assert_eq!(decode(&longer, &layouts), Some(server));

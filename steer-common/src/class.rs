@@ -1,4 +1,4 @@
-//! Which class a client belongs to.
+//! Classification of clients.
 
 use crate::{
     abi::{ClassKey, Service},
@@ -6,12 +6,12 @@ use crate::{
     wire::Packet,
 };
 
-/// The policy for a packet: that of its class, or the service itself. `None` if the tables lead to a
-/// policy of another service, whose regions and members are not this one's.
+/// Returns the policy for a packet: that of its class, or the service itself. `None` if the tables
+/// lead to a policy of another service, whose regions and members do not apply.
 ///
-/// The longest prefix decides; where DSCPs tell classes apart, it names a table of them in which those
-/// of shorter prefixes are, too. Each packet is judged by itself: nothing of its flow is remembered
-/// for it, so a connection has to keep its DSCP.
+/// The longest prefix decides; if DSCPs distinguish classes, it leads to a table that also contains
+/// those of shorter prefixes. Each packet is classified by itself, so a connection must keep its
+/// DSCP.
 #[inline(always)]
 pub(crate) fn classify<'t, T: Tables>(
     packet: &Packet,

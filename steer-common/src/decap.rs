@@ -1,5 +1,5 @@
-//! Taking the outer headers off again, on a backend without a tunnel device (RFC 2003, RFC 2473, and
-//! Generic UDP Encapsulation, variants 0 and 1 of draft-ietf-intarea-gue-09).
+//! Decapsulation on a backend without a tunnel device (RFC 2003, RFC 2473, and Generic UDP
+//! Encapsulation, variants 0 and 1 of draft-ietf-intarea-gue-09).
 
 use crate::{
     abi::{Address, Macs},
@@ -15,19 +15,19 @@ use crate::{
 const UDP_HEADER: usize = 8;
 const GUE_HEADER: usize = 4;
 
-/// What became of a packet.
+/// Outcome for a packet.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Decap {
     /// Not encapsulated, or not by one of the nodes: untouched.
     Other,
-    /// Its outer header is gone.
+    /// Its outer header was removed.
     Done,
     /// Dropped.
     Drop(DropReason),
 }
 
-/// Takes the outer headers off a packet from a sender that `is_node` accepts. UDP to `gue_port` has a
-/// packet inside.
+/// Removes the outer headers of a packet from a sender that `is_node` accepts. UDP to `gue_port`
+/// contains a packet.
 #[inline(always)]
 pub fn decap<F: Frame>(
     frame: &mut F,
@@ -70,7 +70,7 @@ fn outer<F: Frame>(frame: &F, gue_port: u16) -> Option<(usize, Outer)> {
         ETHERTYPE_IPV4 => {
             let [first, _, _, fragment, ttl, _]: [u16; 6] = frame.load(network)?;
             let [version, tos] = first.to_ne_bytes();
-            // Options or fragments: the kernel's own tunnels are for them.
+            // Packets with options and fragments are left to the kernel's own tunnels.
             if version != 0x45 || u16::from_be(fragment) & 0x3fff != 0 {
                 return None;
             }
@@ -86,8 +86,8 @@ fn outer<F: Frame>(frame: &F, gue_port: u16) -> Option<(usize, Outer)> {
         ETHERTYPE_IPV6 => {
             let [first, _, _, next]: [u16; 4] = frame.load(network)?;
             let source = Address::from_v6(frame.load(network + 8)?);
-            // An IPv4-mapped source would pass for the node's IPv4 address, which filters of IPv4
-            // protect and those of IPv6 do not.
+            // An IPv4-mapped source would look like the node's IPv4 address, but bypass IPv4
+            // filters.
             if u16::from_be(first) >> 12 != 6 || source.is_v4() {
                 return None;
             }
@@ -119,7 +119,7 @@ fn outer<F: Frame>(frame: &F, gue_port: u16) -> Option<(usize, Outer)> {
     Some((network, outer))
 }
 
-/// The protocol inside a datagram of GUE, and the length of all that is before it.
+/// Returns the protocol inside a GUE datagram, and the length of everything before it.
 #[inline(always)]
 fn gue<F: Frame>(frame: &F, at: usize, port: u16) -> Option<(u8, usize)> {
     if u16::from_be(frame.load(at + 2)?) != port {
@@ -127,7 +127,7 @@ fn gue<F: Frame>(frame: &F, at: usize, port: u16) -> Option<(u8, usize)> {
     }
     let [first, protocol] = frame.load::<u16>(at + UDP_HEADER)?.to_ne_bytes();
     match first >> 4 {
-        // Variant 1: the packet itself, whose version it is.
+        // Variant 1: the packet itself, starting with its version.
         4 => Some((PROTOCOL_IPV4, UDP_HEADER)),
         6 => Some((PROTOCOL_IPV6, UDP_HEADER)),
         // Variant 0: a header without options, flags, or control messages.
@@ -138,7 +138,7 @@ fn gue<F: Frame>(frame: &F, at: usize, port: u16) -> Option<(u8, usize)> {
     }
 }
 
-/// Type of service of the inner packet, if it is one of the version that was announced.
+/// Returns the type of service of the inner packet, if its version matches the announced one.
 #[inline(always)]
 fn inner_tos<F: Frame>(frame: &F, at: usize, v6: bool) -> Option<u8> {
     let first = u16::from_be(frame.load(at)?);
@@ -151,8 +151,8 @@ fn inner_tos<F: Frame>(frame: &F, at: usize, v6: bool) -> Option<u8> {
     }
 }
 
-/// Congestion marks on the way join those of the inner header (RFC 6040 figure 4). `None` if the
-/// inner packet cannot carry the mark.
+/// Combines congestion marks of the outer header with those of the inner one (RFC 6040 figure 4).
+/// `None` if the inner packet cannot carry the mark.
 #[inline(always)]
 const fn combine_ecn(inner: u8, outer: u8) -> Option<u8> {
     const CE: u8 = 3;
@@ -183,7 +183,7 @@ fn set_tos<F: Frame>(frame: &mut F, at: usize, v6: bool, tos: u8) -> Option<()> 
 fn strip<F: Frame>(frame: &mut F, network: usize, outer: &Outer) -> Option<()> {
     const TAGS: usize = ETHERNET_HEADER - 2;
     let macs = Macs::from_words(frame.load(0)?, frame.load(8)?);
-    // What lies there may be the EtherType or the IP header; only tags are put back.
+    // These bytes may be the EtherType or the IP header; only tags are put back.
     let tags: [u32; 2] = frame.load(TAGS)?;
     frame.shrink_head(outer.len)?;
     let (first, second) = macs.words();

@@ -1,4 +1,4 @@
-//! The decision: what is done with a packet, and which member it goes to.
+//! The decision: the action for a packet, and its member.
 
 use crate::{
     abi::{
@@ -15,14 +15,15 @@ use crate::{
     wire::{Packet, Part},
 };
 
-/// Decides what to do with a packet, and notes in the tables what must be remembered of it. `look` says
-/// what a packet for a service of QUIC says of its connection.
+/// Decides about a packet, and writes to the tables what later packets need. `look` gives the
+/// connection hint of a packet for a QUIC service.
 #[inline(always)]
 pub fn decide<T: Tables, L: Look>(packet: &Packet, tables: &T, look: &L) -> Verdict {
     decide_for(packet, tables, look, &mut None)
 }
 
-/// As [`decide`], with the member of [`Verdict::Deliver`] in `chosen`, so that it is not looked up again.
+/// Decides like [`decide`], and stores the member of [`Verdict::Deliver`] in `chosen` to save a
+/// second look-up.
 #[inline(always)]
 pub(crate) fn decide_for<'t, T: Tables, L: Look>(
     packet: &Packet,
@@ -48,7 +49,7 @@ pub(crate) fn decide_for<'t, T: Tables, L: Look>(
     steered(packet, tables, look, config, service, chosen)
 }
 
-/// Decides what to do with a packet for a service.
+/// Decides about a packet for a service.
 #[inline(always)]
 pub(crate) fn steered<'t, T: Tables, L: Look>(
     packet: &Packet,
@@ -81,7 +82,8 @@ pub(crate) fn steered<'t, T: Tables, L: Look>(
     assign(packet, tables, look, (said, avoid), config, service, chosen)
 }
 
-/// Decides which member of a service or class gets a packet that the nat table does not know. `avoid` did not answer its flow.
+/// Decides which member of a service or class gets a packet that is not in the nat table. `avoid`
+/// did not answer its flow.
 #[inline(always)]
 pub(crate) fn assign<'t, T: Tables, L: Look>(
     packet: &Packet,
@@ -120,7 +122,7 @@ pub(crate) fn assign<'t, T: Tables, L: Look>(
     translated(packet, look, service, target)
 }
 
-/// What is done with a packet that the nat table does not know and whose member has mode `nat`.
+/// Returns the verdict for a packet that is not in the nat table and whose member has mode `nat`.
 #[inline(always)]
 fn translated(packet: &Packet, look: &impl Look, service: &Service, target: Target) -> Verdict {
     if look.is_quic(service) {
@@ -135,14 +137,14 @@ fn translated(packet: &Packet, look: &impl Look, service: &Service, target: Targ
             reason => Verdict::Drop(reason),
         };
     }
-    // Nothing would look for the flow that is opened now.
+    // No later packet would find the flow created now.
     if service.flags & service_flags::HAS_NAT == 0 {
         return Verdict::Drop(DropReason::Internal);
     }
     Verdict::Open(target)
 }
 
-/// The service that a packet is for.
+/// Returns the service of a packet.
 #[inline(always)]
 pub(crate) fn find<'t, T: Tables>(
     packet: &Packet,
@@ -183,13 +185,13 @@ fn look_up<'t, T: Tables>(
     service.key.is(key).then_some(service)
 }
 
-/// Whether an address is one that services or `nat` use.
+/// Returns whether services or `nat` use an address.
 #[inline(always)]
 pub(crate) fn is_address<T: Tables>(tables: &T, address: Address, family: u8) -> bool {
     address_flags(tables, address, family).is_some()
 }
 
-/// The [`service_flags`] of an address that services or `nat` use.
+/// Returns the [`service_flags`] of an address that services or `nat` use.
 #[inline(always)]
 pub(crate) fn address_flags<T: Tables>(tables: &T, address: Address, family: u8) -> Option<u32> {
     let config = tables.config()?;

@@ -1,9 +1,10 @@
-//! Flows in flight: those under `nat` that are open, counted where a member may have only so many.
+//! Flows in flight: open flows under `nat`, counted for members with a limit.
 
 use crate::{abi::Member, tables::Tables};
 
-/// Counts flows of a member that began, or ended (less than 0), if their number is limited. What is
-/// missed (two CPUs that see the same end, entries that go unseen) the daemon's sweep puts right.
+/// Counts flows of a member that started, or ended (negative), if their number is limited. Errors
+/// (two CPUs that see the same end, evicted entries) are corrected by the daemon's garbage
+/// collection.
 #[inline(always)]
 pub(crate) fn count<T: Tables>(tables: &T, id: u16, by: i64) {
     if by == 0 {
@@ -17,7 +18,7 @@ pub(crate) fn count<T: Tables>(tables: &T, id: u16, by: i64) {
     }
 }
 
-/// Whether a member has all the flows that it may have: it counts as hot.
+/// Returns whether a member has reached its limit of flows: it counts as hot.
 #[inline(always)]
 pub(crate) fn is_full<T: Tables>(tables: &T, id: u16, member: &Member) -> bool {
     member.max_in_flight != 0 && tables.in_flight(id) >= i64::from(member.max_in_flight)

@@ -1,8 +1,8 @@
 //! Fragments: the first one carries the decision, later ones follow it.
 //!
-//! Only first fragments have ports, so what became of them is remembered for as long as a receiver
-//! waits for the rest. A later one that comes before the first goes to the kernel where that keeps it to itself,
-//! and is dropped elsewhere: nothing says where to.
+//! Only first fragments have ports, so the decision is stored for as long as a receiver waits for
+//! the rest. A later fragment that arrives before the first one goes to the kernel if that does not
+//! forward it, and is dropped otherwise, because its destination is unknown.
 
 use crate::{
     abi::{Address, FlowKey, FragmentEntry, FragmentFate, FragmentKey, age, service_flags},
@@ -17,8 +17,8 @@ use crate::{
     wire::{Network, PROTOCOL_TCP, PROTOCOL_UDP, Packet, Part, bare, is_extension},
 };
 
-/// How long a packet's parts may be apart, in ticks: what Linux waits (`ipfrag_time`), half of what
-/// RFC 8200 section 4.5 allows.
+/// Maximum time between a packet's fragments in ticks: Linux waits as long (`ipfrag_time`), half of
+/// what RFC 8200 section 4.5 allows.
 const LIFETIME: u32 = 30_000;
 
 #[inline(always)]
@@ -38,8 +38,8 @@ fn key(
     }
 }
 
-/// Notes what was decided for a first fragment with this identification. False if that failed: the rest would be
-/// lost.
+/// Stores the decision for a first fragment with this identification. Returns false on failure: the
+/// rest would be lost.
 #[inline(always)]
 pub(crate) fn note<T: Tables>(
     id: u32,
@@ -61,8 +61,8 @@ pub(crate) fn note<T: Tables>(
     tables.set_fragment(&key(addresses, flow.family, flow.protocol, id), &entry)
 }
 
-/// Whether a service of an address with these flags may be what a fragment of this protocol is for. In IPv6 that may
-/// be the number of another header.
+/// Returns whether a fragment of this protocol may belong to a service of an address with these
+/// flags. In IPv6 the number may be that of another header.
 #[inline(always)]
 const fn may_be_served(flags: u32, family: u8, protocol: u8) -> bool {
     const BOTH: u32 = service_flags::ADDRESS_TCP | service_flags::ADDRESS_UDP;
@@ -92,8 +92,9 @@ pub(crate) fn follow<F: Frame, T: Tables>(
     let key = key(addresses, network.family, network.protocol, network.id);
     let entry = tables.fragment(&key);
     let Some(entry) = entry.filter(|entry| age(now, entry.at_ms) <= LIFETIME) else {
-        // A part of something that is the kernel's, or that came before the first one: the kernel puts together
-        // what is for itself. It must not forward what a service would have sent elsewhere.
+        // A fragment of something for the kernel, or one that arrived before the first one: the
+        // kernel reassembles packets for itself, but must not forward what a service would have
+        // sent elsewhere.
         let is_ours = may_be_served(flags, network.family, network.protocol);
         let passes = !is_ours || tables.keeps(network.destination, network.family, interface);
         return if passes { Outcome::PASSED } else { fragment };
@@ -101,7 +102,7 @@ pub(crate) fn follow<F: Frame, T: Tables>(
     if entry.fate == FragmentFate::Passed as u8 {
         return Outcome::PASSED;
     }
-    // It would overwrite the flags that the first one was judged by (RFC 3128).
+    // It would overwrite the flags by which the first one was judged (RFC 3128).
     if entry.protocol == PROTOCOL_TCP && network.offset == 1 {
         return fragment;
     }

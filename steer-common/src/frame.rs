@@ -1,8 +1,9 @@
 //! Access to the bytes of a packet, always checked.
 
-/// Types that any bytes are a valid value of.
+/// Types for which any bytes are a valid value.
 ///
 /// # Safety
+///
 /// Every bit pattern must be a valid value, and there must be no padding.
 pub unsafe trait Plain: Copy {}
 
@@ -17,55 +18,58 @@ unsafe impl Plain for u64 {}
 // SAFETY: arrays have no padding of their own.
 unsafe impl<T: Plain, const N: usize> Plain for [T; N] {}
 
-/// The most bytes of a value that [`Frame::blur`] takes.
+/// Maximum size of a value for [`Frame::blur`] in bytes.
 pub const BLURRED: usize = 192;
 
-/// A packet from its Ethernet header on, with room to grow in front.
+/// A packet from its Ethernet header on, with headroom.
 pub trait Frame {
-    /// Length in bytes.
+    /// Returns the length in bytes.
     fn len(&self) -> usize;
 
-    /// Whether there is no byte at all.
+    /// Returns whether the packet is empty.
     fn is_empty(&self) -> bool {
         self.len() == 0
     }
 
-    /// The value at an offset, in the byte order of the packet. `None` if it is not all inside.
+    /// Returns the value at an offset, in the byte order of the packet. `None` if it is not
+    /// completely inside.
     fn load<T: Plain>(&self, at: usize) -> Option<T>;
 
-    /// Writes a value at an offset. `None` if it is not all inside.
+    /// Writes a value at an offset. `None` if it is not completely inside.
     fn store<T: Plain>(&mut self, at: usize, value: T) -> Option<()>;
 
-    /// Puts `by` bytes of unspecified content before the first byte. `None` if there is no room.
+    /// Inserts `by` bytes of unspecified content before the first byte. `None` without room.
     fn grow_head(&mut self, by: usize) -> Option<()>;
 
     /// Removes the first `by` bytes. `None` if there are fewer.
     fn shrink_head(&mut self, by: usize) -> Option<()>;
 
-    /// Makes the packet `len` bytes long. `None` if it is shorter already.
+    /// Truncates the packet to `len` bytes. `None` if it is shorter already.
     fn truncate(&mut self, len: usize) -> Option<()>;
 
-    /// The same value, but the verifier forgets what it knew of it.
+    /// Returns the same value, about which the verifier has lost all knowledge.
     #[inline(always)]
     fn opaque(&self, value: u64) -> u64 {
         value
     }
 
-    /// The same value, but the verifier forgets which other value it was computed from. Linux 6.12 loses the
-    /// bounds of that one where a sum of it and a constant is compared with what is known.
+    /// Returns the same value, whose link to the value it was computed from the verifier has lost.
+    /// Linux 6.12 loses the bounds of the latter when a sum of it and a constant is compared with a
+    /// known value.
     #[inline(always)]
     fn apart(&self, value: usize) -> usize {
         value
     }
 
-    /// As [`Self::opaque`], for each field of a value of up to [`BLURRED`] bytes without pointers.
+    /// Works like [`Self::opaque`], for each field of a value of up to [`BLURRED`] bytes without
+    /// pointers.
     #[inline(always)]
     fn blur<T: Copy>(&self, value: T) -> T {
         value
     }
 }
 
-/// A packet in memory of the host.
+/// A packet in host memory.
 #[derive(Debug)]
 pub struct Buffer<'a> {
     bytes: &'a mut [u8],
@@ -74,10 +78,11 @@ pub struct Buffer<'a> {
 }
 
 impl<'a> Buffer<'a> {
-    /// A packet in `bytes`, of which the first `headroom` bytes are room to grow.
+    /// Creates a packet in `bytes`, of which the first `headroom` bytes are headroom.
     ///
     /// # Panics
-    /// If `headroom` is more than there is.
+    ///
+    /// Panics if `headroom` exceeds the length.
     pub fn new(bytes: &'a mut [u8], headroom: usize) -> Self {
         assert!(headroom <= bytes.len());
         let end = bytes.len();
@@ -88,7 +93,7 @@ impl<'a> Buffer<'a> {
         }
     }
 
-    /// The bytes of the packet.
+    /// Returns the bytes of the packet.
     pub fn bytes(&self) -> &[u8] {
         &self.bytes[self.start..self.end]
     }

@@ -1,11 +1,11 @@
-//! The moment in which programs of another version take over.
+//! The cut-over to programs of another version.
 
 use crate::{
     decide::is_address, frame::Frame, process::Outcome, tables::Tables, verdict::DropReason, wire,
 };
 
-/// Drops what is steered, so that nothing changes while the last entries are copied; senders repeat it.
-/// All else passes.
+/// Drops steered packets, so that nothing changes while the last entries are copied; senders repeat
+/// them. All other packets pass.
 #[inline(always)]
 pub fn hold<F: Frame, T: Tables>(frame: &mut F, tables: &T) -> Outcome {
     let Some(network) = wire::network(frame) else {

@@ -1,7 +1,7 @@
 //! Hashes of flows and of services.
 //!
-//! BPF has no wide multiplication, so both mix 64-bit words by multiplication and shift, as the
-//! finalizer of SplitMix64 (Steele, Lea, Flood, OOPSLA 2014) does.
+//! BPF has no wide multiplication, so both mix 64-bit words by multiplication and shift, like the
+//! finalizer of SplitMix64 (Steele, Lea, Flood, OOPSLA 2014).
 
 use crate::abi::{FlowKey, ServiceKey};
 
@@ -14,7 +14,7 @@ const fn mix(state: u64, word: u64, factor: u64) -> u64 {
     product ^ (product >> 32)
 }
 
-/// The hash of a flow.
+/// Returns the hash of a flow.
 #[inline(always)]
 pub const fn flow(key: &FlowKey, seed: u64) -> u64 {
     let (source, destination) = (key.source.words(), key.destination.words());
@@ -36,7 +36,7 @@ pub const fn reduce(hash: u64, len: u32) -> u32 {
     (((hash >> 32) * len as u64) >> 32) as u32
 }
 
-/// Where a service may be found: hash and displace (Belazzougui, Botelho, Dietzfelbinger, "Hash,
+/// Hash of a service key for hash and displace (Belazzougui, Botelho, Dietzfelbinger, "Hash,
 /// displace, and compress", ESA 2009).
 #[derive(Clone, Copy, Debug)]
 pub struct ServiceHash {
@@ -60,13 +60,13 @@ impl ServiceHash {
         }
     }
 
-    /// Index of the displacement.
+    /// Returns the index of the displacement.
     #[inline(always)]
     pub const fn bucket(self, displacement_mask: u32) -> u32 {
         self.bucket & displacement_mask
     }
 
-    /// Index of the entry.
+    /// Returns the index of the entry.
     #[inline(always)]
     pub const fn entry(self, displacement: u32, service_mask: u32) -> u32 {
         self.base.wrapping_add(displacement.wrapping_mul(self.step)) & service_mask

@@ -10,15 +10,15 @@ use crate::{
     },
 };
 
-/// Length of the header of an ICMP error, behind which it quotes a packet.
+/// Length of the header of an ICMP error, after which it quotes a packet.
 pub(crate) const ICMP_HEADER: usize = 8;
 
-/// Whether an ICMP message of this type is an error about a packet that it quotes.
+/// Returns whether an ICMP message of this type is an error that quotes a packet.
 #[inline(always)]
 const fn is_error(family: u8, kind: u8) -> bool {
     if family == 4 {
         // Destination unreachable, time exceeded, parameter problem. Redirects and source quench
-        // (RFC 6633) are no news for the flow's other end.
+        // (RFC 6633) do not concern the flow's other end.
         matches!(kind, 3 | 11 | 12)
     } else {
         // RFC 4443 section 2.1: errors have the upper bit clear; 0 is reserved.
@@ -26,7 +26,8 @@ const fn is_error(family: u8, kind: u8) -> bool {
     }
 }
 
-/// The error as a packet of the flow that it is about. `None` if it is none, or quotes too little.
+/// Parses the error as a packet of the quoted flow. `None` if it is not an error, or quotes too
+/// little.
 #[inline(always)]
 pub(crate) fn quote<F: Frame>(frame: &F, interface: u32, network: &Network) -> Option<Packet> {
     let expected = if network.family == 4 {
@@ -46,7 +47,7 @@ pub(crate) fn quote<F: Frame>(frame: &F, interface: u32, network: &Network) -> O
         return None;
     }
     let quoted = inner(frame, network.family, network.transport + ICMP_HEADER)?.hidden(frame);
-    // Who gets the error has sent the packet; what else it may say is not true.
+    // The recipient of the error must be the sender of the quoted packet; anything else is forged.
     let is_transport = quoted.protocol == PROTOCOL_TCP || quoted.protocol == PROTOCOL_UDP;
     if quoted.source != network.destination || quoted.offset != 0 || !is_transport {
         return None;

@@ -1,4 +1,4 @@
-//! Header checksum of what is answered: a packet that was damaged gets no answer.
+//! Header checksum of packets that get an answer: a damaged packet gets none.
 
 use crate::{
     checksum::Sum,
@@ -9,7 +9,7 @@ use crate::{
 /// Words of the longest IPv4 header.
 const MAX_HEADER_WORDS: usize = 15;
 
-/// Returns whether the checksum of an IPv4 header is right. IPv6 has none.
+/// Returns whether the checksum of an IPv4 header is correct. IPv6 has none.
 #[inline(always)]
 pub(crate) fn header_is_intact<F: Frame>(frame: &F, packet: &Packet) -> bool {
     if packet.is_v6() {

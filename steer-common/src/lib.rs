@@ -1,9 +1,9 @@
-//! What the XDP programs and the daemon share: the map ABI, the packet parser, the steering
+//! Code shared by the XDP programs and the daemon: the map ABI, the packet parser, the steering
 //! decision and the rewriting of packets. Compiled for BPF and for the host; does no I/O.
 //!
-//! [`process`] is the whole of the data path. It sees packets through [`frame::Frame`] and maps
+//! [`process`] is the complete data path. It accesses packets through [`frame::Frame`] and maps
 //! through [`tables::Tables`], so that the same code runs in the kernel, in `steer explain` and in
-//! tests. Everything on the way is `#[inline(always)]`: the kernel runs it as one function.
+//! tests. Everything on that path is `#[inline(always)]`: the kernel runs it as one function.
 #![no_std]
 
 #[cfg(test)]

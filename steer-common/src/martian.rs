@@ -1,4 +1,5 @@
-//! Source addresses that no packet from a network has (RFC 1812 section 5.3.7, RFC 4291 section 2.5).
+//! Source addresses that no packet from a network can have (RFC 1812 section 5.3.7, RFC 4291
+//! section 2.5).
 
 use crate::{
     abi::{Address, FlowKey},
@@ -10,7 +11,7 @@ use crate::{
     wire,
 };
 
-/// Drops a packet from such a source that is for a service, and leaves others to the kernel.
+/// Drops a packet from such a source if it is for a service, and passes others to the kernel.
 #[inline(always)]
 pub fn martian<F: Frame, T: Tables>(frame: &F, interface: u32, tables: &T) -> Outcome {
     let Some(network) = wire::network(frame) else {
@@ -29,14 +30,14 @@ pub fn martian<F: Frame, T: Tables>(frame: &F, interface: u32, tables: &T) -> Ou
     Outcome::drop(DropReason::MartianSource)
 }
 
-/// Returns whether a flow cannot come from where it says: its source is no host's address, or its destination.
+/// Returns whether a flow has an impossible source: not a host's address, or its own destination.
 #[inline(always)]
 pub(crate) fn is_martian(flow: &FlowKey) -> bool {
     flow.source == flow.destination || is_martian_source(flow.source, flow.family)
 }
 
-/// Returns whether an address is no host's: unspecified, loopback, multicast, broadcast or reserved; or IPv4
-/// inside of IPv6.
+/// Returns whether an address is no host's: unspecified, loopback, multicast, broadcast or
+/// reserved; or IPv4 inside of IPv6.
 #[inline(always)]
 pub(crate) const fn is_martian_source(source: Address, family: u8) -> bool {
     if family == 4 {

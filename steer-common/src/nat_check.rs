@@ -1,5 +1,5 @@
-//! The program for packets of flows with rewritten addresses that need a second look: those that were idle for
-//! long, those whose way back to the client may be another one now, and answers that may be too long for it.
+//! The program that re-checks flows with rewritten addresses: those that were idle for long, those
+//! whose return path may have changed, and answers that may be too long for it.
 
 use crate::{
     abi::{Back, Config, FlowKey, MAIN, RESET, SEGMENT, TOO_BIG, age, service_flags},
@@ -17,7 +17,7 @@ use crate::{
     wire::{self, Packet},
 };
 
-/// At a whole packet whose flow was checked.
+/// A whole packet whose flow was checked.
 struct Checked<'a, F>(&'a F);
 
 impl<F: Frame> Look for Checked<'_, F> {
@@ -29,7 +29,8 @@ impl<F: Frame> Look for Checked<'_, F> {
     }
 }
 
-/// Looks at the flow of a whole packet, and sends the packet on. `member` is what the flow's key has as member.
+/// Checks the flow of a whole packet, and sends the packet on. `member` is the member in the flow's
+/// key.
 #[inline(always)]
 pub fn check<F: Frame, T: Tables>(
     frame: &mut F,
@@ -83,7 +84,7 @@ pub fn check<F: Frame, T: Tables>(
     }
 }
 
-/// Looks at the flow of a backend's packet, and sends the packet to its client.
+/// Checks the flow of a backend's packet, and sends the packet to its client.
 #[inline(always)]
 fn send_answer<F: Frame, T: Tables>(
     frame: &mut F,
@@ -111,7 +112,8 @@ fn send_answer<F: Frame, T: Tables>(
     }
 }
 
-/// Follows a client to where its packet proves that it is now, and returns whether its flow was idle for too long.
+/// Updates the return path to a client if its packet proves a new one, and returns whether its flow
+/// was idle for too long.
 #[inline(always)]
 fn client_is_late<T: Tables>(
     packet: &Packet,
@@ -142,8 +144,8 @@ fn client_is_late<T: Tables>(
         && nat_idle::client_is_late(packet, tables, config, (member, idle), &reverse)
 }
 
-/// Brings the way to the client of a backend's packet up to date, and returns who is to be told that its flow was
-/// idle for too long: an argument of the program for resets, or [`nat_idle::ON_TIME`].
+/// Updates the return path for a backend's packet, and returns who must be informed that its flow
+/// was idle for too long: an argument of the program for resets, or [`nat_idle::ON_TIME`].
 #[inline(always)]
 fn backend_is_late<T: Tables>(packet: &Packet, tables: &T, config: &Config) -> u16 {
     let now = tables.now_ms();

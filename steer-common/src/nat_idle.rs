@@ -1,5 +1,5 @@
-//! Flows with rewritten addresses that were idle for too long. Their entries stay for a while, so that
-//! whoever goes on is told that the flow is over: the client by a reset, then the backend.
+//! Flows with rewritten addresses that were idle for too long. Their entries stay for a while, so
+//! that whoever continues the flow gets a reset: the client first, then the backend.
 
 use crate::{
     abi::{Config, FlowKey, NatTimeouts, age, nat_state},
@@ -8,8 +8,8 @@ use crate::{
     wire::{Packet, RST},
 };
 
-/// Returns after how many ticks without a packet it is worth finding out if a flow was idle for too long. A reset
-/// says itself that the flow is over.
+/// Returns the idle ticks from which a check for the timeout is worthwhile. A reset ends the flow
+/// by itself.
 #[inline(always)]
 pub(crate) const fn worth_asking(packet: &Packet, config: &Config) -> u32 {
     let asks = packet.is_tcp() & (packet.tcp_flags & RST == 0) & (config.nat_idle_min_ms != 0);
@@ -29,8 +29,9 @@ fn timeouts<T: Tables>(tables: &T, config: &Config, member: u16) -> NatTimeouts 
     config.nat_timeouts.with_idle(own.unwrap_or(0))
 }
 
-/// Returns whether a client goes on with a flow to a member that was idle for too long, on its side for so many
-/// ticks. Such a flow is over from then on, and its backend hears of it when it goes on.
+/// Returns whether a client continues a flow to a member after it was idle for too long, given the
+/// idle ticks of the client's side. Such a flow is over from then on, and its backend gets a reset
+/// when it continues.
 #[inline(always)]
 pub(crate) fn client_is_late<T: Tables>(
     packet: &Packet,
@@ -58,11 +59,12 @@ pub(crate) fn client_is_late<T: Tables>(
     true
 }
 
-/// Nobody is to be told that a flow is over: it lives.
+/// Result for a flow that is alive: nobody gets a reset.
 pub(crate) const ON_TIME: u16 = u16::MAX;
 
-/// Returns who is to be told that a flow to a member was idle for too long, on the backend's side for so many ticks: an
-/// argument of the program for resets, or [`ON_TIME`]. `said` is what both ends have said.
+/// Returns who must be informed that a flow to a member was idle for too long, given the idle ticks
+/// of the backend's side: an argument of the program for resets, or [`ON_TIME`]. `said` is the
+/// state of both ends.
 #[inline(always)]
 pub(crate) fn backend_is_late<T: Tables>(
     tables: &T,
@@ -81,7 +83,7 @@ pub(crate) fn backend_is_late<T: Tables>(
         return ON_TIME;
     }
     if said & nat_state::RESET != 0 {
-        // The client knows.
+        // The client knows already.
         return answer::SENDER;
     }
     answer::CLIENT

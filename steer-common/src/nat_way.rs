@@ -1,5 +1,6 @@
-//! The way back to a client: learned when its flow begins, and from then on only from packets that cannot lead
-//! the answers to a stranger. Where a router took over from another the daemon says so, and answers follow.
+//! The return path to a client: learned at the start of its flow, and later only from packets that
+//! cannot divert answers to an attacker. When a router takes over from another, the daemon updates
+//! the path, and answers follow.
 
 use crate::{
     abi::{Back, Config, RouterKey, first_mac},
@@ -7,10 +8,10 @@ use crate::{
     wire::{ETHERNET_HEADER, Packet, VLAN_TAG},
 };
 
-/// Stands for tags that no router is known behind.
+/// VLAN for tags without a known router.
 const UNKNOWN_VLAN: u16 = 0xffff;
 
-/// Returns the way that a client's packet came, the other way round.
+/// Returns the reversed path of a client's packet.
 #[inline(always)]
 pub(crate) fn way_back(packet: &Packet, config: &Config) -> Back {
     Back {
@@ -28,7 +29,7 @@ pub(crate) fn way_back(packet: &Packet, config: &Config) -> Back {
     }
 }
 
-/// Returns whether two ways are the same one, whenever they were learned.
+/// Returns whether two paths are equal, whenever they were learned.
 #[inline(always)]
 pub(crate) const fn is_same(one: &Back, other: &Back) -> bool {
     let ((a, b), (c, d)) = (one.macs.words(), other.macs.words());
@@ -36,8 +37,8 @@ pub(crate) const fn is_same(one: &Back, other: &Back) -> bool {
     (a ^ c) | (one.tags ^ other.tags) | rest as u64 == 0
 }
 
-/// Returns whether answers follow to where a client's packet of a family came from, which is another place than before.
-/// They never go back to a router that another one took over from: packets of its last moments still come.
+/// Returns whether answers follow to the new source of a client's packet. They never return to a
+/// router that another one took over from, whose last packets still arrive.
 #[inline(always)]
 pub(crate) fn may_follow<T: Tables>(
     known: &Back,
@@ -60,20 +61,20 @@ pub(crate) fn may_follow<T: Tables>(
     !is_replaced & ((same_link & (same_host | proven | is_router)) | (is_router & proven))
 }
 
-/// Returns the way on which answers of a family go now, for one that was learned before routers changed.
+/// Returns the current path of answers, for one learned before routers changed.
 #[inline(always)]
 pub(crate) fn current<T: Tables>(known: &Back, tables: &T, family: u8, config: &Config) -> Back {
     let way = tables.router(&router_key(known, family)).unwrap_or(*known);
     way.looked_up(config.routers_epoch)
 }
 
-/// Returns the longest IP packet that goes to a client by an interface; 0 if that is not known.
+/// Returns the MTU of the path to a client by interface; 0 if unknown.
 #[inline(always)]
 pub(crate) fn mtu<T: Tables>(tables: &T, interface: u32) -> u32 {
     tables.interface(interface).map_or(0, |known| known.mtu)
 }
 
-/// The bond that an interface is a port of, or itself.
+/// Returns the bond that an interface is a port of, or the interface itself.
 #[inline(always)]
 fn group<T: Tables>(tables: &T, interface: u32) -> u32 {
     tables

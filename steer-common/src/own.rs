@@ -1,4 +1,4 @@
-//! Frames for other hosts: what a switch floods, and broadcast and multicast, is no packet of a service.
+//! Frames for other hosts: flooded frames, broadcast and multicast are not packets of a service.
 
 use crate::{
     abi::{first_mac, own_mac_place},
@@ -6,8 +6,8 @@ use crate::{
     tables::Tables,
 };
 
-/// Returns whether a frame is for one of the node's MAC addresses. Where the daemon has not said which
-/// these are every frame is.
+/// Returns whether a frame is for one of the node's MAC addresses. Before the daemon has set these,
+/// every frame is.
 #[inline(always)]
 pub fn is_for_node<F: Frame, T: Tables>(frame: &F, tables: &T) -> bool {
     let seed = tables.config().map_or(0, |config| config.mac_seed);

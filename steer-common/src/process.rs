@@ -1,4 +1,4 @@
-//! A packet's way through: parse, decide, rewrite, count.
+//! Processing of a packet: parse, decide, rewrite, count.
 
 use crate::{
     abi::{
@@ -22,21 +22,21 @@ use crate::{
     wire::{Packet, Part, is_v6, parse, parse_v4, parse_v6},
 };
 
-/// What the kernel is told to do with the frame.
+/// Final action for a frame.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Action {
-    /// The kernel's stack gets it, untouched.
+    /// Passed to the kernel's stack, unchanged.
     Pass,
-    /// It is dropped.
+    /// Dropped.
     Drop(DropReason),
-    /// It leaves by the interface with this index.
+    /// Sent on the interface with this index.
     Transmit(u32),
 }
 
 /// An [`Action`] as one word.
 ///
-/// Of an enum with payloads the compiler leaves parts undefined in registers that held pointers
-/// before, and the verifier refuses to look at those.
+/// For an enum with payloads the compiler leaves parts undefined in registers that held pointers
+/// before, and the verifier refuses to read those.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Outcome(u64);
 
@@ -45,7 +45,7 @@ impl Outcome {
     const DROP: u64 = 1 << 32;
     const HANDED_OVER: u64 = 4 << 32;
 
-    /// Left to the kernel.
+    /// Outcome of passing the packet to the kernel.
     pub const PASSED: Self = Self(Self::PASS);
 
     #[inline(always)]
@@ -58,7 +58,8 @@ impl Outcome {
         Self(interface as u64)
     }
 
-    /// Left to another program: its index in [`PROGRAMS`](crate::abi::PROGRAMS), and what it is told.
+    /// Creates a tail call to another program: its index in [`PROGRAMS`](crate::abi::PROGRAMS), and
+    /// its argument.
     #[inline(always)]
     pub(crate) const fn hand_over(program: u32, argument: u16) -> Self {
         Self(Self::HANDED_OVER | (program << 16) as u64 | argument as u64)
@@ -72,49 +73,49 @@ impl Outcome {
         }
     }
 
-    /// Whether the packet leaves by the interface [`Self::word`].
+    /// Returns whether the packet is sent on the interface [`Self::word`].
     #[inline(always)]
     pub const fn is_transmitted(self) -> bool {
         self.0 >> 32 == 0
     }
 
-    /// Whether the packet is left to the kernel.
+    /// Returns whether the packet is passed to the kernel.
     #[inline(always)]
     pub const fn is_pass(self) -> bool {
         self.0 & Self::PASS != 0
     }
 
-    /// Whether the packet is dropped; [`Self::word`] is the reason's number then.
+    /// Returns whether the packet is dropped; [`Self::word`] is the number of the reason then.
     #[inline(always)]
     pub const fn is_drop(self) -> bool {
         self.0 & Self::DROP != 0
     }
 
-    /// Whether the packet is left to [`Self::program`].
+    /// Returns whether [`Self::program`] is tail-called.
     #[inline(always)]
     pub const fn is_handed_over(self) -> bool {
         self.0 & Self::HANDED_OVER != 0
     }
 
-    /// The program that takes over, by its index in [`PROGRAMS`](crate::abi::PROGRAMS).
+    /// Returns the index of the program to tail-call in [`PROGRAMS`](crate::abi::PROGRAMS).
     #[inline(always)]
     pub const fn program(self) -> u32 {
         self.word() >> 16
     }
 
-    /// What the program that takes over is told.
+    /// Returns the argument of the tail-called program.
     #[inline(always)]
     pub const fn argument(self) -> u16 {
         self.0 as u16
     }
 
-    /// The reason's number, or the interface that the packet leaves by.
+    /// Returns the number of the drop reason, or the outgoing interface.
     #[inline(always)]
     pub const fn word(self) -> u32 {
         self.0 as u32
     }
 
-    /// The action that it stands for.
+    /// Returns the action that it represents.
     pub fn action(self) -> Action {
         if self.is_pass() {
             return Action::Pass;
@@ -129,8 +130,8 @@ impl Outcome {
     }
 }
 
-/// Does all there is to do with a packet that came in by an interface. In the kernel its parts are
-/// programs of their own.
+/// Processes a packet from an interface completely. In the kernel its parts are programs of their
+/// own.
 pub fn process<F: Frame, T: Tables>(frame: &mut F, interface: u32, tables: &T) -> Outcome {
     let mut outcome = steer(frame, interface, tables);
     while outcome.is_handed_over() {
@@ -160,9 +161,9 @@ pub fn process<F: Frame, T: Tables>(frame: &mut F, interface: u32, tables: &T) -
     outcome
 }
 
-/// Does all there is to do with an IPv4 packet, unless it is rare or has more headers than usual: those
-/// are left to [`general`], so that here all offsets are constants. IPv6 is left to [`steer_v6`]. Frames for other
-/// hosts are nobody's business here.
+/// Processes an IPv4 packet, unless it is rare or has more headers than usual: those are left to
+/// [`general`], so that all offsets are constants here. IPv6 is left to [`steer_v6`]. Frames for
+/// other hosts are passed.
 #[inline(always)]
 pub fn steer<F: Frame, T: Tables>(frame: &mut F, interface: u32, tables: &T) -> Outcome {
     if !is_for_node(frame, tables) {
@@ -174,7 +175,7 @@ pub fn steer<F: Frame, T: Tables>(frame: &mut F, interface: u32, tables: &T) -> 
     steer_v4(frame, interface, tables)
 }
 
-/// As [`steer`], for what is known not to be IPv6.
+/// Processes a packet like [`steer`], if it is known not to be IPv6.
 #[inline(always)]
 pub fn steer_v4<F: Frame, T: Tables>(frame: &mut F, interface: u32, tables: &T) -> Outcome {
     let Some(packet) = parse_v4(frame, interface) else {
@@ -188,7 +189,7 @@ pub fn steer_v4<F: Frame, T: Tables>(frame: &mut F, interface: u32, tables: &T) 
     act(frame, &packet, tables, verdict, member)
 }
 
-/// As [`steer`], for IPv6.
+/// Processes a packet like [`steer`], for IPv6.
 #[inline(always)]
 pub fn steer_v6<F: Frame, T: Tables>(frame: &mut F, interface: u32, tables: &T) -> Outcome {
     let Some(packet) = parse_v6(frame, interface) else {
@@ -202,8 +203,7 @@ pub fn steer_v6<F: Frame, T: Tables>(frame: &mut F, interface: u32, tables: &T) 
     act(frame, &packet, tables, verdict, member)
 }
 
-/// Does all there is to do with a packet that may have VLAN tags, options or extension headers, unless
-/// it is rare.
+/// Processes a packet that may have VLAN tags, options or extension headers, unless it is rare.
 #[inline(always)]
 pub fn general<F: Frame, T: Tables>(frame: &mut F, interface: u32, tables: &T) -> Outcome {
     let Some(packet) = parse(frame, interface) else {
@@ -217,7 +217,7 @@ pub fn general<F: Frame, T: Tables>(frame: &mut F, interface: u32, tables: &T) -
     act(frame, &packet, tables, verdict, None)
 }
 
-/// Does to a packet what was decided. `member` is the one that it is delivered to, if it is and was looked up
+/// Applies a verdict to a packet. `member` is the one that it is delivered to, if it was looked up
 /// already.
 #[inline(always)]
 pub(crate) fn act<F: Frame, T: Tables>(
@@ -230,7 +230,8 @@ pub(crate) fn act<F: Frame, T: Tables>(
     act_noted(frame, packet, tables, verdict, member, |_, _| true)
 }
 
-/// As [`act`], once `note` has recorded where the packet is sent. What cannot be recorded is dropped.
+/// Works like [`act`], after `note` has recorded the destination of the packet. If that fails, the
+/// packet is dropped.
 #[inline(always)]
 pub(crate) fn act_noted<F: Frame, T: Tables>(
     frame: &mut F,
@@ -278,10 +279,10 @@ pub(crate) fn act_noted<F: Frame, T: Tables>(
     }
 }
 
-/// The packet ends here: its sender is told.
+/// The packet ends here: its sender is informed.
 pub(crate) const ENDED: Outcome = Outcome::hand_over(TIME_EXCEEDED, 0);
 
-/// Sends a packet to a member with its addresses as they are.
+/// Sends a packet to a member with unchanged addresses.
 #[inline(always)]
 pub(crate) fn deliver<F: Frame, T: Tables>(
     frame: &mut F,
@@ -356,7 +357,7 @@ pub(crate) fn give_back<F: Frame, T: Tables>(
     Outcome::of(done, back.interface)
 }
 
-/// Whether a packet is longer than the way to its member takes, once it is lengthened.
+/// Returns whether an encapsulated packet exceeds the MTU of the path to its member.
 #[inline(always)]
 fn is_too_big(packet: &Packet, hop: &NextHop, overhead: u32) -> bool {
     hop.mtu != 0 && packet.ip_len + overhead > u32::from(hop.mtu)

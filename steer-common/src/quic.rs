@@ -1,9 +1,9 @@
-//! QUIC: which datagrams open a flow, and whose connection an open one belongs to.
+//! QUIC: datagrams that open a flow, and the connection of open ones.
 //!
-//! Ids that servers chose say their server (see [`cid`](crate::cid)), so that an open flow needs no
-//! memory and survives a change of the client's address. What says nothing goes by its 5-tuple, as
-//! TCP does. Only what all versions share is relied on (RFC 8999), but for the types of long headers
-//! in versions that are known.
+//! Ids chosen by servers name their server (see [`cid`](crate::cid)), so that an open flow needs no
+//! entry and survives a change of the client's address. A datagram that names none is steered by
+//! its 5-tuple, like TCP. Only properties of all versions are relied on (RFC 8999), except for the
+//! types of long headers in known versions.
 
 use crate::{
     abi::{CidKey, Config, FlowKey, Member, OPEN, QUIC, Service, service_flags},
@@ -21,35 +21,35 @@ use crate::{
 
 /// The first bit of a long header (RFC 8999 section 5.1).
 const LONG: u8 = 0x80;
-/// Offset of a long header's destination connection id; its length stands before it.
+/// Offset of a long header's destination connection id; its length precedes it.
 const LONG_ID: usize = 6;
-/// Offset of a short header's.
+/// Offset of a short header's destination connection id.
 const SHORT_ID: usize = 1;
 /// QUIC version 1 (RFC 9000).
 const VERSION_1: u32 = 1;
 /// QUIC version 2 (RFC 9369).
 const VERSION_2: u32 = 0x6b33_43cf;
-/// Mixes a connection id: 2^64 divided by the golden ratio.
+/// Multiplier for mixing a connection id: 2^64 divided by the golden ratio.
 const ID_MULTIPLIER: u64 = 0x9e37_79b9_7f4a_7c15;
 
-/// What a packet says of its connection.
+/// Connection hint of a packet.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Said {
-    /// Whether its header is one that opens connections.
+    /// Whether its header opens connections.
     pub opens: bool,
-    /// The member that its connection id names; 0 if it names none.
+    /// Member named by its connection id; 0 if it names none.
     pub member: u16,
-    /// A hash of its connection id, which is never 0.
+    /// Hash of its connection id, never 0.
     pub id: u8,
 }
 
 impl Said {
-    /// Where [`Self::id`] is in a word, whose last two bytes are [`Self::member`].
+    /// Position of [`Self::id`] in a word, whose last two bytes are [`Self::member`].
     const ID_SHIFT: u32 = 24;
-    /// An id of which there is no hash.
+    /// Id without a hash.
     const NO_ID: u64 = 1 << Self::ID_SHIFT;
 
-    /// What a packet says that is no whole datagram: QUIC is never fragmented (RFC 9000 section 14).
+    /// Hint of a packet that is no whole datagram: QUIC is never fragmented (RFC 9000 section 14).
     pub const NOTHING: Self = Self {
         opens: false,
         member: 0,
@@ -57,27 +57,28 @@ impl Said {
     };
 }
 
-/// How the decision learns what a packet says of its connection.
+/// Source of the connection hint for the decision.
 pub trait Look {
-    /// Whether packets are whole ones, whose flows are looked at twice where that is needed.
+    /// Flag for whole packets, whose flows are re-checked if necessary.
     const WHOLE: bool = true;
 
-    /// Whether TCP segments under `nat` are looked at closely here, and not left to another program.
+    /// Flag for judging TCP segments under `nat` here instead of in another program.
     const JUDGES: bool = false;
 
-    /// Whether the checksum of a TCP segment is right. Where nobody has looked at it, it is not.
+    /// Returns whether the checksum of a TCP segment is correct. False if it was not verified.
     #[inline(always)]
     fn is_verified(&self) -> bool {
         false
     }
 
-    /// The TCP sequence and acknowledgment number of a packet. `None` for fragments and ICMP errors, which prove nothing.
+    /// Returns the TCP sequence and acknowledgment number of a packet. `None` for fragments and
+    /// ICMP errors, which prove nothing.
     #[inline(always)]
     fn numbers(&self, _packet: &Packet) -> Option<[u32; 2]> {
         None
     }
 
-    /// What is done with a packet for a service of QUIC, if it is not decided in the same way as others.
+    /// Returns the verdict for a packet of a QUIC service, if it is not decided like others.
     #[inline(always)]
     fn quic<'t, T: Tables>(
         &self,
@@ -90,21 +91,21 @@ pub trait Look {
         None
     }
 
-    /// Whether the packet is one of QUIC, if it is for this service or class. Asked for where it matters,
-    /// and not remembered: the stack is short.
+    /// Returns whether the packet is QUIC, if it is for this service or class. Computed where
+    /// needed, and not stored: stack is scarce.
     #[inline(always)]
     fn is_quic(&self, service: &Service) -> bool {
         service.flags & service_flags::QUIC != 0
     }
 
-    /// What the packet says, which is for this service.
+    /// Returns the hint of the packet, which is for this service.
     #[inline(always)]
     fn look(&self, _config: &Config, _service: &Service) -> Said {
         Said::NOTHING
     }
 }
 
-/// Not here: the program for QUIC decides.
+/// Deferred: the program for QUIC decides.
 pub(crate) struct Elsewhere<'a, F>(pub(crate) &'a F);
 
 impl<F: Frame> Look for Elsewhere<'_, F> {
@@ -136,8 +137,8 @@ impl<F: Frame> Look for Elsewhere<'_, F> {
     }
 }
 
-/// Beside the usual way, which has no part in it: packets of QUIC are decided by a copy of the code, so that others
-/// pay for one flag.
+/// Separate path: packets of QUIC are decided by a copy of the code, so that others pay for one
+/// flag only.
 pub(crate) struct Beside<'a, F>(pub(crate) &'a F);
 
 impl<F: Frame> Look for Beside<'_, F> {
@@ -173,7 +174,7 @@ impl<F: Frame> Look for Beside<'_, F> {
     }
 }
 
-/// At nothing: of fragments and ICMP errors.
+/// For fragments and ICMP errors, whose QUIC header is not available.
 #[derive(Clone, Copy, Debug)]
 pub struct Nowhere;
 
@@ -181,17 +182,17 @@ impl Look for Nowhere {
     const WHOLE: bool = false;
 }
 
-/// Nothing of a packet whose member is chosen, and whose flow is checked as others are.
+/// For a packet whose member is chosen, and whose flow is checked like others.
 pub(crate) struct Plain;
 
 impl Look for Plain {}
 
-/// At the header of a whole packet.
+/// The header of a whole packet.
 struct Inside<'a, F, T> {
     packet: &'a Packet,
     frame: &'a F,
     tables: &'a T,
-    /// The member that its connection id named once it was decrypted; 0 is none.
+    /// Member named by its decrypted connection id; 0 is none.
     member: u16,
 }
 
@@ -214,8 +215,8 @@ impl<F: Frame, T: Tables> Look for Inside<'_, F, T> {
     }
 }
 
-/// Looks at the header of a whole packet for a service of QUIC. `decrypted` is the member that its connection id
-/// named once it was decrypted, or 0.
+/// Reads the header of a whole packet for a QUIC service. `decrypted` is the member named by its
+/// decrypted connection id, or 0.
 #[inline(always)]
 pub fn look<F: Frame, T: Tables>(
     packet: &Packet,
@@ -245,7 +246,8 @@ pub fn look<F: Frame, T: Tables>(
     }
 }
 
-/// The member that an encrypted connection id names; 0 if the id is none of those that are encrypted, or names none.
+/// Returns the member that an encrypted connection id names; 0 if the id is not encrypted, or names
+/// none.
 #[inline(always)]
 pub fn decrypted<F: Frame, T: Tables>(
     packet: &Packet,
@@ -290,7 +292,7 @@ fn half<F: Frame>(frame: &F, at: usize) -> Option<[u64; 2]> {
     Some([u64::from_be(first), u64::from_be(last)])
 }
 
-/// The member of a server in a service; 0 is none.
+/// Returns the member of a server in a service; 0 is none.
 #[inline(always)]
 fn server_member<T: Tables>(server: Server, tables: &T, service: &Service) -> u16 {
     let key = CidKey {
@@ -305,8 +307,8 @@ fn server_member<T: Tables>(server: Server, tables: &T, service: &Service) -> u1
     member
 }
 
-/// What a header says, as one word: the offset of its destination connection id, the bytes that it
-/// can have (in the second byte), and whether it opens a flow.
+/// Parsed header as one word: the offset of its destination connection id, the maximum length of
+/// the id (in the second byte), and whether it opens a flow.
 struct Header(u64);
 
 impl Header {
@@ -326,7 +328,7 @@ fn header<F: Frame>(packet: &Packet, frame: &F, at: usize) -> Option<Header> {
     let length = (u16::from_be(length) as usize).saturating_sub(UDP_HEADER);
     let first: u8 = frame.load(at)?;
     if first & LONG == 0 {
-        // Where it ends is the server's business; no more than this matters.
+        // Its end is up to the server; no more than this matters.
         let rest = length.saturating_sub(SHORT_ID);
         let len = if rest > MAX_LEN { MAX_LEN } else { rest };
         return Some(Header::new(SHORT_ID, len, false));
@@ -339,7 +341,7 @@ fn header<F: Frame>(packet: &Packet, frame: &F, at: usize) -> Option<Header> {
     Some(Header::new(LONG_ID, len, opens))
 }
 
-/// The member that a connection id names, and a hash of the id, as in [`Said`].
+/// Returns the member that a connection id names, and a hash of the id, as in [`Said`].
 #[inline(always)]
 fn named<F: Frame, T: Tables>(
     frame: &F,
@@ -350,7 +352,7 @@ fn named<F: Frame, T: Tables>(
     service: &Service,
 ) -> Option<u64> {
     let (first, next): (u8, u64) = (frame.load(at)?, frame.load(at + 1)?);
-    // Clients choose ids of eight bytes at least (RFC 9000 section 7.2).
+    // Clients choose ids of at least eight bytes (RFC 9000 section 7.2).
     let hash = (next ^ u64::from(first) << 56 ^ config.flow_seed).wrapping_mul(ID_MULTIPLIER);
     let hash = (hash >> 56) << Said::ID_SHIFT | Said::NO_ID;
     let server = config.cids.server(first, next, len);
@@ -360,8 +362,8 @@ fn named<F: Frame, T: Tables>(
     Some(hash | u64::from(server_member(server, tables, service)))
 }
 
-/// Whether a client begins a connection with a long header like this. Of a version that is not known
-/// any may be the first: the server answers it with those that it knows.
+/// Returns whether a client opens a connection with such a long header. With an unknown version any
+/// may be the first: the server answers it with the versions that it knows.
 #[inline(always)]
 const fn opens_flow(first: u8, version: u32) -> bool {
     let kind = first >> 4 & 3;
@@ -376,7 +378,8 @@ const fn opens_flow(first: u8, version: u32) -> bool {
     }
 }
 
-/// Decrypts the connection id of a whole packet for a service of QUIC, and leaves the packet to [`quic`].
+/// Decrypts the connection id of a whole packet for a QUIC service, and leaves the packet to
+/// [`quic`].
 #[inline(always)]
 pub fn decrypt<F: Frame, T: Tables>(frame: &mut F, interface: u32, tables: &T) -> Outcome {
     let Some(packet) = parse(frame, interface) else {
@@ -392,8 +395,8 @@ pub fn decrypt<F: Frame, T: Tables>(frame: &mut F, interface: u32, tables: &T) -
     Outcome::hand_over(QUIC, decrypted(&packet, frame, tables, config, service))
 }
 
-/// Does all there is to do with a whole packet for a service of QUIC. `member` is the one that its connection id
-/// named once it was decrypted, or 0.
+/// Processes a whole packet for a QUIC service. `member` is the one named by its decrypted
+/// connection id, or 0.
 #[inline(always)]
 pub fn quic<F: Frame, T: Tables>(
     frame: &mut F,
@@ -416,8 +419,8 @@ pub fn quic<F: Frame, T: Tables>(
     act(frame, &packet, tables, verdict, chosen)
 }
 
-/// Sends a packet of QUIC to a member with rewritten addresses. The choice is made: connections of one
-/// 5-tuple may go to several members, each with addresses and ports of its own.
+/// Sends a packet of QUIC to a member with rewritten addresses. The choice is made: connections of
+/// one 5-tuple may go to several members, each with its own addresses and ports.
 #[inline(always)]
 pub fn translate<F: Frame, T: Tables>(
     frame: &mut F,
@@ -458,7 +461,7 @@ pub fn translate<F: Frame, T: Tables>(
                 settle(outcome)
             }
         }
-        // Nobody of ours sent what the error is about.
+        // The error is about a packet that nobody behind this node sent.
         nat::Known::Unknown { .. } if part == Part::Quote as u8 => Outcome::PASSED,
         // It would take a port, and be dropped with it.
         nat::Known::Unknown { .. } if packet.ttl <= 1 && part == Part::Packet as u8 => ENDED,
@@ -467,7 +470,8 @@ pub fn translate<F: Frame, T: Tables>(
     }
 }
 
-/// A whole datagram, the first fragment of one, or the packet of a flow that an ICMP error stands for.
+/// Parses a whole datagram, the first fragment of one, or the packet of a flow that an ICMP error
+/// stands for.
 #[inline(always)]
 fn any<F: Frame>(frame: &F, interface: u32, network: &Network) -> Option<Packet> {
     let packet = if network.is_fragment || network.protocol == PROTOCOL_UDP {

@@ -1,5 +1,6 @@
-//! The ways of packets that are rare: fragments, ICMP errors, those that are too big for the way to
-//! their member, and the first ones of flows with rewritten addresses. They are programs of their own, so that the one for all others stays small.
+//! Paths of rare packets: fragments, ICMP errors, packets too big for the path to their member, and
+//! the first ones of flows with rewritten addresses. They are programs of their own, so that the
+//! one for all others stays small.
 
 use crate::{
     abi::{
@@ -21,8 +22,8 @@ use crate::{
     wire::{self, Packet, Part},
 };
 
-/// Does all there is to do with a packet that [`steer`](crate::steer) could not parse: a first
-/// fragment. A later fragment is left to [`follow`], what may be an ICMP error to [`quote`].
+/// Processes a packet that [`steer`](crate::steer) could not parse: a first fragment. A later
+/// fragment is left to [`follow`], a possible ICMP error to [`quote`].
 #[inline(always)]
 pub fn rare<F: Frame, T: Tables>(frame: &mut F, interface: u32, tables: &T) -> Outcome {
     let Some(network) = wire::network(frame) else {
@@ -50,14 +51,14 @@ pub fn rare<F: Frame, T: Tables>(frame: &mut F, interface: u32, tables: &T) -> O
         fragment::note(network.id, &packet, tables, fate, member)
     });
     if outcome.is_pass() && is_address(tables, packet.key.destination, packet.key.family) {
-        // The rest would be taken for parts of something else. What is not steered is not lost for want of
-        // a note.
+        // The rest would be taken for parts of something else. A packet that is not steered is not
+        // lost for want of an entry.
         fragment::note(network.id, &packet, tables, FragmentFate::Passed, 0);
     }
     settle(outcome)
 }
 
-/// Sends an ICMP error where the flow goes that it is about.
+/// Sends an ICMP error where its flow goes.
 #[inline(always)]
 pub fn quote<F: Frame, T: Tables>(frame: &mut F, interface: u32, tables: &T) -> Outcome {
     let Some(network) = wire::network(frame) else {
@@ -87,7 +88,7 @@ pub fn follow<F: Frame, T: Tables>(frame: &mut F, interface: u32, tables: &T) ->
     settle(fragment::follow(frame, interface, &network, tables))
 }
 
-/// Tells the sender of a packet that the way to its member takes at most `mtu` bytes (RFC 1191,
+/// Informs the sender of a packet that the path to its member has an MTU of `mtu` bytes (RFC 1191,
 /// RFC 8201).
 #[inline(always)]
 pub fn too_big<F: Frame, T: Tables>(
@@ -116,12 +117,12 @@ pub fn too_big<F: Frame, T: Tables>(
     Outcome::of(done, interface)
 }
 
-/// A member's number and how often this was tried share the argument.
+/// A member's number and the number of rounds share the argument.
 const MEMBERS: u16 = crate::abi::MEMBERS as u16;
 const _: () = assert!(MEMBERS as u32 * nat::ROUNDS as u32 <= 1 << 16);
 
-/// Puts a flow with rewritten addresses to a member into the nat table, and lets the packet begin
-/// anew: it is known now. `argument` is the member; the rounds after the first are this function's own business.
+/// Creates the nat entries of a flow to a member, and lets the packet start again, now that it is
+/// known. `argument` is the member; the rounds after the first are internal to this function.
 #[inline(always)]
 pub fn open<F: Frame, T: Tables>(
     frame: &mut F,

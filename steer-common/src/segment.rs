@@ -1,5 +1,5 @@
-//! TCP segments under `nat` that begin or end a connection, or whose sequence numbers are not near the last ones: they
-//! are looked at closely before they change anything. They are few.
+//! TCP segments under `nat` that open or close a connection, or whose sequence numbers are not near
+//! the last ones: they are examined closely before they change anything. They are few.
 
 use crate::{
     abi::{Config, MAIN, OPEN, RESET, RETRY, Service, nat_flags, service_flags},
@@ -16,7 +16,7 @@ use crate::{
     wire::{self, Packet, parse},
 };
 
-/// With the checksum of the segment looked at.
+/// A segment with a verified checksum.
 struct Judged<'a, F> {
     frame: &'a F,
     verified: bool,
@@ -31,7 +31,7 @@ impl<F: Frame> Look for Judged<'_, F> {
         packet.numbers(self.frame)
     }
 
-    // Under `nat` it is TCP, which is never for one.
+    // Under `nat` it is TCP, and QUIC never is.
     #[inline(always)]
     fn is_quic(&self, _service: &Service) -> bool {
         false
@@ -43,7 +43,7 @@ impl<F: Frame> Look for Judged<'_, F> {
     }
 }
 
-/// Does all there is to do with a TCP segment that is looked at closely.
+/// Processes a TCP segment that needs a close examination.
 #[inline(always)]
 pub fn segment<F: Frame, T: Tables>(frame: &mut F, interface: u32, tables: &T) -> Outcome {
     let Some(packet) = parse(frame, interface) else {
@@ -71,7 +71,7 @@ pub fn segment<F: Frame, T: Tables>(frame: &mut F, interface: u32, tables: &T) -
         };
         match nat::known(&packet, tables, &judged, config, service) {
             nat::Known::Decided(verdict) => verdict,
-            // It begins anew, as a flow that nobody knows.
+            // It starts again, as an unknown flow.
             nat::Known::Unknown { avoid: 0 } => return Outcome::hand_over(MAIN, 0),
             nat::Known::Unknown { avoid } => return Outcome::hand_over(RETRY, avoid),
         }
@@ -88,8 +88,8 @@ pub fn segment<F: Frame, T: Tables>(frame: &mut F, interface: u32, tables: &T) -
     }
 }
 
-/// Lets a packet open a flow if its checksum is right: nothing is made of what its receiver throws away. `argument` is
-/// handed on.
+/// Lets a packet open a flow if its checksum is correct: its receiver would discard it otherwise.
+/// `argument` is passed on.
 #[inline(always)]
 pub fn verify<F: Frame, T: Tables>(
     frame: &mut F,
@@ -105,7 +105,7 @@ pub fn verify<F: Frame, T: Tables>(
         return Outcome::drop(DropReason::Internal);
     };
     let asks = packet.is_tcp() && tables.config().is_some_and(verifies);
-    // A part of a segment has no checksum of its own.
+    // A fragment of a segment has no checksum of its own.
     if asks && (network.is_fragment || !is_tcp_right(frame, &packet)) {
         return Outcome::drop(DropReason::BadChecksum);
     }
@@ -139,8 +139,8 @@ pub fn retry<F: Frame, T: Tables>(
     act(frame, &packet, tables, verdict, None)
 }
 
-/// Whether the checksum of a segment is right. Only those that begin or end a connection are asked for it, and where the
-/// configuration says so.
+/// Returns whether the checksum of a segment is correct. Verified only for segments that open or
+/// close a connection, and if configured.
 #[inline(always)]
 fn is_verified<F: Frame, T: Tables>(frame: &F, packet: &Packet, tables: &T) -> bool {
     let Some(config) = tables.config() else {
@@ -149,7 +149,7 @@ fn is_verified<F: Frame, T: Tables>(frame: &F, packet: &Packet, tables: &T) -> b
     !packet.is_control() || !verifies(config) || is_tcp_right(frame, packet)
 }
 
-/// Whether checksums of segments are verified.
+/// Returns whether checksums of segments are verified.
 #[inline(always)]
 pub(crate) const fn verifies(config: &Config) -> bool {
     config.nat_flags & nat_flags::VERIFIES_CHECKSUMS != 0

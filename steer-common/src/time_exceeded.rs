@@ -1,5 +1,5 @@
-//! Packets whose TTL or hop limit ends at this node: their sender learns where (RFC 792, RFC 4443 section
-//! 3.3), so that traceroute shows the node.
+//! Packets whose TTL or hop limit expires at this node: their sender is informed (RFC 792, RFC 4443
+//! section 3.3), so that traceroute shows the node.
 
 use crate::{
     abi::{Address, FlowKey, LinkKey},
@@ -11,7 +11,7 @@ use crate::{
     wire::{self, ETHERNET_HEADER, Packet},
 };
 
-/// Answers a packet that may travel no further, from this node's address on the link that it came in by.
+/// Answers a packet with an expired TTL, from this node's address on the incoming link.
 #[inline(always)]
 pub fn time_exceeded<F: Frame, T: Tables>(frame: &mut F, interface: u32, tables: &T) -> Outcome {
     const DROPPED: Outcome = Outcome::drop(DropReason::TtlExpired);
@@ -58,15 +58,15 @@ pub fn time_exceeded<F: Frame, T: Tables>(frame: &mut F, interface: u32, tables:
     Outcome::of(done, interface)
 }
 
-/// Whether an ICMP error may be sent about a packet: to one host, about a packet to one host (RFC 1122
-/// section 3.2.2, RFC 4443 section 2.4).
+/// Returns whether an ICMP error may be sent about a packet: to one host, about a packet to one
+/// host (RFC 1122 section 3.2.2, RFC 4443 section 2.4).
 #[inline(always)]
 fn is_answerable<F: Frame>(frame: &F, packet: &Packet) -> bool {
     let to_group = frame.load::<u8>(0).is_none_or(|first| first & 1 != 0);
     !to_group && is_one_host(packet.key.source, packet.is_v6())
 }
 
-/// Whether an address is that of one host somewhere on a network.
+/// Returns whether an address is that of a single host on a network.
 #[inline(always)]
 fn is_one_host(address: Address, v6: bool) -> bool {
     if v6 {

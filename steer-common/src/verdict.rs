@@ -1,61 +1,61 @@
-//! What is decided for a packet.
+//! Verdicts and drop reasons.
 
 use crate::abi::{Address, Back};
 
-/// Why a packet was dropped. The numbers are stable: counters and dashboards know them.
+/// Reasons for drops. The numbers are stable, because counters and dashboards use them.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[repr(u8)]
 pub enum DropReason {
-    /// For a service, but its lengths contradict each other or its transport header is cut.
+    /// For a service, but its lengths contradict each other or its transport header is truncated.
     Malformed = 1,
-    /// A fragment for a service's address whose first part was not seen, or one that would overwrite
-    /// the first part's header.
+    /// A fragment for a service's address whose first fragment was not seen, or one that would
+    /// overwrite the first one's header.
     Fragment = 2,
     /// No backend takes new flows, and the service's chain ends with a drop.
     NoBackend = 3,
-    /// The flow's backend is down, and it can be neither reset nor moved.
+    /// The flow's backend is down, and the flow can be neither reset nor moved.
     MemberDown = 4,
-    /// A flow that must be remembered could not be.
+    /// A required flow-table entry could not be inserted.
     FlowTableFull = 5,
-    /// No port was free to translate a new flow with.
+    /// No port was free for a new nat flow.
     NatPortsExhausted = 6,
-    /// An open flow that the nat table does not know.
+    /// An open flow that is not in the nat table.
     NatUnknownFlow = 7,
-    /// It may travel no further: TTL or hop limit is used up. The sender is told, from this node's address on
-    /// the link that the packet came in by.
+    /// TTL or hop limit expired. The sender is informed, from this node's address on the incoming
+    /// link.
     TtlExpired = 8,
-    /// There is no way to the next hop, or its MAC address is unknown.
+    /// No route to the next hop, or its MAC address is unknown.
     NoRoute = 9,
-    /// No room in front of the packet for another header.
+    /// No headroom for another header.
     NoHeadroom = 10,
-    /// Longer than an IP packet can be once it is encapsulated, or than the way to the member takes.
-    /// In the latter case the sender is told.
+    /// Longer than an IP packet can be once it is encapsulated, or than the MTU of the path to the
+    /// member. In the latter case the sender is informed.
     TooBig = 11,
     /// Answered with a TCP reset.
     Reset = 12,
-    /// The program and its maps disagree: a fault of ours.
+    /// The program and its maps disagree: a bug in steer.
     Internal = 13,
-    /// Congestion was marked on the outer header of a packet that cannot carry the mark
-    /// (RFC 6040 section 4.2).
+    /// Congestion was marked on the outer header of a packet that cannot carry the mark (RFC 6040
+    /// section 4.2).
     DecapEcn = 14,
     /// From an address that the operator denies.
     Denied = 15,
-    /// The only members that could take it are in regions that the service may not be served from.
+    /// The only members that could take it are in regions that may not serve the service.
     Residency = 16,
-    /// One new flow more than the service takes.
+    /// A new flow above the rate limit of the service.
     RateLimited = 17,
-    /// One new flow more than the service or class takes of its source.
+    /// A new flow above the rate limit of its source.
     SourceLimited = 18,
-    /// A new flow of a priority that is shed, so that what is more important finds room.
+    /// A new flow of a shed priority, which makes room for more important ones.
     Shed = 19,
-    /// In the moment in which another version of the program takes over; the sender repeats it.
+    /// Dropped during the cut-over to another version of the program; the sender repeats it.
     Takeover = 20,
-    /// From a source that no packet from a network has, or from its own destination.
+    /// From a source that no packet from a network can have, or from its own destination.
     MartianSource = 21,
-    /// A backend's packet that came in by another interface than that of the next hop to the backend.
+    /// A backend's packet on another interface than that of the next hop to the backend.
     WrongInterface = 22,
-    /// A TCP segment that would open a flow or be answered, and whose checksum is wrong or, of a fragment, cannot be
-    /// verified.
+    /// A TCP segment that would open a flow or be answered, and whose checksum is wrong or, in a
+    /// fragment, cannot be verified.
     BadChecksum = 23,
 }
 
@@ -86,10 +86,10 @@ impl DropReason {
         Self::WrongInterface,
         Self::BadChecksum,
     ];
-    /// Entries of the counters' array: one more than the largest number.
+    /// Length of the array of counters: above the largest number.
     pub const COUNT: u32 = 32;
 
-    /// The name in metrics and tables.
+    /// Returns the name in metrics and tables.
     pub const fn name(self) -> &'static str {
         match self {
             Self::Malformed => "malformed",
@@ -118,16 +118,16 @@ impl DropReason {
         }
     }
 
-    /// What it means, in a sentence.
+    /// Returns the meaning in a sentence.
     pub const fn meaning(self) -> &'static str {
         match self {
             Self::Malformed => {
-                "For a service, but its lengths contradict each other or its transport header \
-                 is cut."
+                "For a service, but its lengths contradict each other or its transport header is \
+                 truncated."
             }
             Self::Fragment => {
-                "A fragment for a service's address whose first part was not seen, or one that \
-                 would overwrite the first part's header."
+                "A fragment for a service's address whose first fragment was not seen, or one \
+                 that would overwrite the first one's header."
             }
             Self::NoBackend => {
                 "No backend takes new flows, and the service's chain ends with a drop."
@@ -135,71 +135,67 @@ impl DropReason {
             Self::MemberDown => {
                 "The flow's backend is down, and it can be neither reset nor moved."
             }
-            Self::FlowTableFull => "A flow that must be remembered could not be.",
-            Self::NatPortsExhausted => "No port was free to translate a new flow with.",
-            Self::NatUnknownFlow => "An open flow that the nat table does not know.",
+            Self::FlowTableFull => "A required flow-table entry could not be inserted.",
+            Self::NatPortsExhausted => "No port was free for a new nat flow.",
+            Self::NatUnknownFlow => "An open flow that is not in the nat table.",
             Self::TtlExpired => {
-                "It may travel no further: TTL or hop limit is used up. The sender is told, from this node's \
-                 address on the link that the packet came in by."
+                "TTL or hop limit expired. The sender is informed, from this node's address on \
+                 the incoming link."
             }
-            Self::NoRoute => "There is no way to the next hop, or its MAC address is unknown.",
-            Self::NoHeadroom => "No room in front of the packet for another header.",
+            Self::NoRoute => "There is no route to the next hop, or its MAC address is unknown.",
+            Self::NoHeadroom => "No headroom for another header.",
             Self::TooBig => {
-                "Longer than an IP packet can be once it is encapsulated, or than the way to \
-                 the member takes. In the latter case the sender is told."
+                "Longer than an IP packet can be once it is encapsulated, or than the MTU of the \
+                 path to the member. In the latter case the sender is informed."
             }
             Self::Reset => "Answered with a TCP reset.",
-            Self::Internal => "The program and its maps disagree: a fault of ours.",
+            Self::Internal => "The program and its maps disagree: a bug in steer.",
             Self::DecapEcn => {
                 "Congestion was marked on the outer header of a packet that cannot carry the \
                  mark (RFC 6040 section 4.2)."
             }
             Self::Denied => "From an address that the operator denies.",
             Self::Residency => {
-                "The only members that could take it are in regions that the service may not be \
-                 served from."
+                "The only members that could take it are in regions that may not serve the \
+                 service."
             }
-            Self::RateLimited => "One new flow more than the service takes.",
-            Self::SourceLimited => {
-                "One new flow more than the service or class takes of its source."
-            }
+            Self::RateLimited => "A new flow above the rate limit of the service.",
+            Self::SourceLimited => "A new flow above the rate limit of its source.",
             Self::Shed => {
-                "A new flow of a priority that is shed, so that what is more important finds \
-                 room."
+                "A new flow of a shed priority, which makes room for more important ones."
             }
             Self::Takeover => {
-                "In the moment in which another version of the program takes over; the sender \
+                "Dropped during the cut-over to another version of the program; the sender \
                  repeats it."
             }
             Self::MartianSource => {
-                "From a source that no packet from a network has (loopback, multicast, broadcast, \
-                 unspecified, reserved), or from its own destination."
+                "From a source that no packet from a network can have (loopback, multicast, \
+                 broadcast, unspecified, reserved), or from its own destination."
             }
             Self::WrongInterface => {
-                "A backend's packet that came in by another interface than that of the next hop to \
-                 the backend."
+                "A backend's packet on another interface than that of the next hop to the backend."
             }
             Self::BadChecksum => {
-                "A TCP segment that would open a flow or be answered, and whose checksum is wrong or, \
-                 of a fragment, cannot be verified."
+                "A TCP segment that would open a flow or be answered, and whose checksum is wrong \
+                 or, in a fragment, cannot be verified."
             }
         }
     }
 }
 
-/// The member that a packet goes to. It holds numbers only: the verifier does not let a register be
-/// a pointer or a reason by turns.
+/// Member of a packet. It holds numbers only: the verifier does not let a register be a pointer or
+/// a reason by turns.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Target {
-    /// Its number.
+    /// Number of the member.
     pub id: u16,
-    /// Its [`Mode`](crate::abi::Mode).
+    /// [`Mode`](crate::abi::Mode) of the member.
     pub mode: u8,
-    /// What the packet begins: [`begins`](crate::abi::begins).
+    /// Events of the packet: [`begins`](crate::abi::begins).
     pub begins: u8,
 }
 
-/// What addresses and ports become.
+/// Translated addresses and ports.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Ends {
     /// Source address.
@@ -212,32 +208,34 @@ pub struct Ends {
     pub destination_port: u16,
 }
 
-/// What is done with a packet.
+/// Verdict for a packet.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Verdict {
-    /// Left to the kernel, untouched.
+    /// Passed to the kernel unchanged.
     Pass,
     /// Dropped and counted.
     Drop(DropReason),
-    /// Sent to a member with its addresses as they are, in the way that the member's mode says.
+    /// Sent to a member with unchanged addresses, in the member's mode.
     Deliver(Target),
-    /// Opens a flow to a member with rewritten addresses, which the nat table has to hold first.
+    /// Creates a flow to a member with rewritten addresses, whose nat entries must be added first.
     Open(Target),
-    /// For a service of QUIC: what its header says has to be looked at.
+    /// For a QUIC service: its header must be read.
     Quic,
-    /// For a service of QUIC: its connection id may have to be decrypted first.
+    /// For a QUIC service: its connection id may have to be decrypted first.
     QuicDecrypt,
-    /// Sent to a member with rewritten addresses, by the entry that the nat table has for this flow
-    /// and member, or gets now: QUIC.
+    /// Sent to a member with rewritten addresses, by the existing or new nat entry of this flow and
+    /// member: QUIC.
     Translate(Target),
     /// Sent to a member with rewritten addresses.
     Forward(Target, Ends),
     /// A member's packet, sent to the client with the addresses that it knows.
     Return(u16, Ends, Back),
-    /// A TCP segment of a flow with rewritten addresses whose checksum and sequence numbers have to be looked at first.
+    /// A TCP segment of a flow with rewritten addresses whose checksum and sequence numbers must be
+    /// examined first.
     Judge,
     /// Answered with a TCP reset.
     Reset,
-    /// Of a flow with rewritten addresses that has to be looked at first: by [`check`](crate::check).
+    /// Packet of a flow with rewritten addresses that must be checked first, by
+    /// [`check`](crate::check).
     Check,
 }

@@ -1,5 +1,5 @@
-//! Programs of the benchmark: a wrapper that runs any XDP program on a fresh packet each time, and
-//! bare programs to compare with.
+//! Benchmark programs: a wrapper that runs any XDP program on a fresh packet each time, and bare
+//! programs for comparison.
 #![no_std]
 #![no_main]
 #![feature(asm_experimental_arch, core_intrinsics)]
@@ -23,7 +23,7 @@ mod maps {
     #[map]
     pub(crate) static RUN: Array<Run> = Array::with_max_entries(1, 0);
 
-    /// Packets that came back as they should.
+    /// Number of packets that came back as expected.
     #[map]
     pub(crate) static SUNK: PerCpuArray<u64> = PerCpuArray::with_max_entries(1, 0);
 
@@ -34,7 +34,7 @@ mod maps {
     pub(crate) static BENCH_LRU: LruHashMap<FlowKey, FlowEntry> =
         LruHashMap::with_max_entries(1 << 21, 0);
 
-    /// As large as the tables of `nat`, and with entries as large.
+    /// Table with entries of the size of `nat` entries.
     #[map]
     pub(crate) static BENCH_NEW: LruHashMap<FlowKey, NatForward> =
         LruHashMap::with_max_entries(NAT_FLOWS, 0);
@@ -70,8 +70,8 @@ use crate::{
     packet::XdpFrame,
 };
 
-/// Undoes what the last run did, counts whether that was what was expected, and runs the program
-/// under test on the packet of the next flow.
+/// Undoes the last run, counts whether its result was expected, and runs the program under test on
+/// the packet of the next flow.
 #[xdp]
 pub fn bench(ctx: XdpContext) -> u32 {
     let Some(run) = RUN.get_ptr_mut(0) else {
@@ -115,7 +115,7 @@ fn fill<F: Frame>(frame: &mut F, run: &mut Run) -> Option<()> {
     frame.store(34, ((flow >> 16) as u16 + 1024).to_be())
 }
 
-/// Sends the packet of the next flow: run with live frames, a generator.
+/// Sends the packet of the next flow: with live frames, a generator.
 #[xdp]
 pub fn generate(ctx: XdpContext) -> u32 {
     let Some(run) = RUN.get_ptr_mut(0) else {
@@ -138,7 +138,7 @@ pub fn generate(ctx: XdpContext) -> u32 {
     }
 }
 
-/// Counts the packets that come back, and takes them.
+/// Counts the packets that come back, and drops them.
 #[xdp]
 pub fn sink(ctx: XdpContext) -> u32 {
     let (Some(run), Some(sunk)) = (RUN.get(0), SUNK.get_ptr_mut(0)) else {
@@ -150,7 +150,7 @@ pub fn sink(ctx: XdpContext) -> u32 {
     xdp_action::XDP_DROP
 }
 
-/// Does nothing: what the wrapper costs.
+/// Does nothing: the cost of the wrapper.
 #[xdp]
 pub fn null(_ctx: XdpContext) -> u32 {
     xdp_action::XDP_PASS
@@ -173,7 +173,7 @@ fn swap_macs<F: Frame>(frame: &mut F) -> Option<()> {
     frame.store(0, [d, e, f, a, b, c])
 }
 
-/// Wraps an IPv4 packet in a header of constants, but for what depends on its length.
+/// Encapsulates an IPv4 packet in a constant header, except for fields that depend on its length.
 #[xdp]
 pub fn encap(ctx: XdpContext) -> u32 {
     let mut frame = XdpFrame::new(&ctx);
@@ -191,7 +191,7 @@ fn wrap<F: Frame>(frame: &mut F) -> Option<()> {
     let inner = u16::from_be(frame.load(16)?);
     frame.grow_head(IPV4_HEADER)?;
     let total = (inner + IPV4_HEADER as u16).to_be();
-    // All but the length and the checksum is constant, and so is the sum of the rest.
+    // Everything but the length and the checksum is constant, and so is the sum of the rest.
     let first = u32::from(0x4500_u16.to_be()) | u32::from(total) << 16;
     let second = u32::from(0x4000_u16.to_be()) << 16;
     let [source, destination] = [0x0a01_0203_u32.to_be(), 0x0a04_0506_u32.to_be()];
@@ -239,7 +239,7 @@ pub fn lru_insert(ctx: XdpContext) -> u32 {
     })
 }
 
-/// Parses the packet, does something with it, and sends it back.
+/// Parses the packet, calls a look-up function, and sends the packet back.
 #[inline(always)]
 fn parsed(ctx: &XdpContext, look_up: impl FnOnce(&Packet) -> bool) -> u32 {
     let mut frame = XdpFrame::new(ctx);

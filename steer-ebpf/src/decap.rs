@@ -1,4 +1,5 @@
-//! The XDP program of `steer decap`: outer headers off, inner packets to the kernel's stack.
+//! XDP program of `steer decap`: removes outer headers, and passes inner packets to the kernel's
+//! stack.
 #![no_std]
 #![no_main]
 #![feature(asm_experimental_arch, core_intrinsics)]
@@ -44,7 +45,7 @@ use crate::{
     packet::XdpFrame,
 };
 
-/// Strips a packet of its outer header, if a node put it there.
+/// Removes the outer header of a packet, if a node added it.
 #[xdp]
 pub fn steer_decap(ctx: XdpContext) -> u32 {
     let mut frame = XdpFrame::new(&ctx);

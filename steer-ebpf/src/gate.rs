@@ -1,5 +1,4 @@
-//! What packets come to while programs of another version take over: one word says for all interfaces
-//! whose turn it is.
+//! Entry program during a takeover: one word decides for all interfaces where packets go.
 
 use aya_ebpf::{
     bindings::xdp_action, helpers::generated::bpf_ktime_get_ns, macros::xdp, programs::XdpContext,
@@ -12,8 +11,8 @@ use steer_common::{
 
 use crate::{begin, dropped, finish, maps};
 
-/// Hands packets to the programs of before, or to those of this version; in between it drops what is
-/// steered, for a time that ends by itself.
+/// Sends packets to the previous programs, or to those of this version; in between it drops steered
+/// packets, for a limited time.
 #[xdp]
 #[inline(always)]
 pub fn steer_gate(ctx: XdpContext) -> u32 {
@@ -31,9 +30,10 @@ pub fn steer_gate(ctx: XdpContext) -> u32 {
             let outcome = hold(&mut frame, &tables);
             return finish(&ctx, outcome, interface);
         }
-        // SAFETY: the array holds programs of the other version only, which see an untouched packet.
+        // SAFETY: the array holds only programs of the other version, which see an unchanged
+        // packet.
         unsafe { maps::BEFORE.tail_call(&ctx, MAIN) };
-        // Nobody holds those any more.
+        // Those programs no longer exist.
     }
     // SAFETY: the array holds programs of this object only.
     unsafe { maps::PROGRAMS.tail_call(&ctx, MAIN) };

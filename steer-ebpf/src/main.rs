@@ -1,4 +1,4 @@
-//! The XDP program of steer: the data path of `steer-common` over real packets and real maps.
+//! XDP programs of steer: the data path of `steer-common` over real packets and real maps.
 #![no_std]
 #![no_main]
 #![feature(asm_experimental_arch, core_intrinsics)]
@@ -48,7 +48,7 @@ pub fn steer_main(ctx: XdpContext) -> u32 {
         return xdp_action::XDP_PASS;
     };
     let interface = ctx.ingress_ifindex() as u32;
-    // As `steer` says, but the kernel makes a plain jump of a tail call to a constant.
+    // The same as `steer`, but the kernel makes a tail call to a constant a plain jump.
     if !is_for_node(&frame, &tables) {
         return finish(&ctx, Outcome::PASSED, interface);
     }
@@ -127,7 +127,7 @@ pub fn steer_too_big(ctx: XdpContext) -> u32 {
     finish(&ctx, outcome, interface)
 }
 
-/// Answers a packet whose TTL ends here.
+/// Answers a packet whose TTL expires here.
 #[xdp]
 #[inline(always)]
 pub fn steer_time_exceeded(ctx: XdpContext) -> u32 {
@@ -138,7 +138,7 @@ pub fn steer_time_exceeded(ctx: XdpContext) -> u32 {
     finish(&ctx, outcome, interface)
 }
 
-/// Opens a flow with rewritten addresses.
+/// Creates a flow with rewritten addresses.
 #[xdp]
 #[inline(always)]
 pub fn steer_open(ctx: XdpContext) -> u32 {
@@ -204,7 +204,7 @@ pub fn steer_reset(ctx: XdpContext) -> u32 {
     finish(&ctx, outcome, interface)
 }
 
-/// Looks twice at a flow with rewritten addresses.
+/// Re-checks a flow with rewritten addresses.
 #[xdp]
 #[inline(always)]
 pub fn steer_check(ctx: XdpContext) -> u32 {
@@ -215,7 +215,7 @@ pub fn steer_check(ctx: XdpContext) -> u32 {
     finish(&ctx, outcome, interface)
 }
 
-/// Drops a packet for a service from a source that no network has.
+/// Drops a packet for a service from an impossible source.
 #[xdp]
 #[inline(always)]
 pub fn steer_martian(ctx: XdpContext) -> u32 {
@@ -226,7 +226,7 @@ pub fn steer_martian(ctx: XdpContext) -> u32 {
     finish(&ctx, outcome, interface)
 }
 
-/// Steers a TCP segment that is looked at closely.
+/// Steers a TCP segment that needs a close examination.
 #[xdp]
 #[inline(always)]
 pub fn steer_segment(ctx: XdpContext) -> u32 {
@@ -237,7 +237,7 @@ pub fn steer_segment(ctx: XdpContext) -> u32 {
     finish(&ctx, outcome, interface)
 }
 
-/// Steers a SYN that was not answered.
+/// Steers an unanswered SYN.
 #[xdp]
 #[inline(always)]
 pub fn steer_retry(ctx: XdpContext) -> u32 {
@@ -248,15 +248,15 @@ pub fn steer_retry(ctx: XdpContext) -> u32 {
     finish(&ctx, outcome, interface)
 }
 
-/// What every program begins with. All of a program is one function: calls cost, and each has a
-/// share of the stack.
+/// Starts a program. All of a program is one function: calls are slow, and each one takes a share
+/// of the stack.
 #[inline(always)]
 fn begin(ctx: &XdpContext) -> Option<(XdpFrame, u32, KernelTables)> {
     let tables = KernelTables::new(ctx)?;
     Some((XdpFrame::new(ctx), ctx.ingress_ifindex() as u32, tables))
 }
 
-/// What the program before told this one.
+/// Returns the argument from the previous program.
 #[inline(always)]
 fn argument() -> u16 {
     // SAFETY: a per-CPU value, and a program is not interrupted by another of its kind.
@@ -302,9 +302,9 @@ fn hand_over(ctx: &XdpContext, outcome: Outcome) -> u32 {
     drop_for(ctx, DropReason::Internal as u32)
 }
 
-/// Calls a program by a number that is a constant in each place: of that the kernel makes a plain jump. Of several
-/// calls of the helper the compiler would make one, with the number in a register; of assembly that differs
-/// it does not.
+/// Tail-calls a program by a constant number, which the kernel makes a plain jump. Several calls of
+/// the helper would be merged by the compiler into one with the number in a register; assembly that
+/// differs is not.
 #[inline(always)]
 fn jump<const PROGRAM: u32>(ctx: &XdpContext) {
     // SAFETY: `bpf_tail_call` with its three arguments, and all registers that a helper may change. The array

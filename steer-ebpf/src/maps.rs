@@ -18,7 +18,7 @@ use steer_common::{
     verdict::DropReason,
 };
 
-/// The daemon maps the array into its memory (Linux 5.5).
+/// `BPF_F_MMAPABLE`: the daemon maps the array into its memory (Linux 5.5).
 const MAPPED: u32 = 1 << 10;
 /// `BPF_F_NO_PREALLOC`.
 const NO_PREALLOC: u32 = 1;
@@ -42,7 +42,7 @@ pub(crate) static CLASS_DSCP: Array<DscpTable> =
 pub(crate) static DISPLACEMENTS: Array<u32> =
     Array::with_max_entries(2 * abi::DISPLACEMENTS, MAPPED);
 
-/// [`Slot`](steer_common::abi::Slot)s, as words.
+/// [`Slot`](steer_common::abi::Slot)s as words.
 #[map]
 pub(crate) static SLOTS: Array<u64> = Array::with_max_entries(abi::SLOTS, MAPPED);
 
@@ -72,16 +72,16 @@ pub(crate) static NAT_REVERSE: HashMap<FlowKey, NatReverse> =
 #[map]
 pub(crate) static OPENINGS: Array<Opening> = Array::with_max_entries(abi::OPENINGS, 0);
 
-/// Where each CPU's ring of openings goes on.
+/// Next position of each CPU's ring of openings.
 #[map]
 pub(crate) static NEXT_OPENING: PerCpuArray<u32> = PerCpuArray::with_max_entries(1, 0);
 
-/// Two entries that would not fit on the stack.
+/// Scratch space for two entries that would not fit on the stack.
 #[map]
 pub(crate) static DRAFT: PerCpuArray<(NatForward, NatReverse)> =
     PerCpuArray::with_max_entries(1, 0);
 
-/// Takes memory for members that are measured only.
+/// Latency histograms, which take memory only for measured members.
 #[map]
 pub(crate) static MEASURED: PerCpuHashMap<u32, Measured> =
     PerCpuHashMap::with_max_entries(abi::MEMBERS, NO_PREALLOC);
@@ -97,11 +97,11 @@ pub(crate) static FRAGMENTS: LruHashMap<FragmentKey, FragmentEntry> =
 pub(crate) static PROGRAMS: ProgramArray =
     ProgramArray::with_max_entries(abi::PROGRAMS.len() as u32, 0);
 
-/// What the main program tells the next one.
+/// Argument of the next program.
 #[map]
 pub(crate) static ARGUMENT: PerCpuArray<u32> = PerCpuArray::with_max_entries(1, 0);
 
-/// ICMP errors that were sent of late: since when, and how many.
+/// Recently sent ICMP errors: start of the period, and number.
 #[map]
 pub(crate) static ANSWERS: PerCpuArray<[u32; 2]> = PerCpuArray::with_max_entries(1, 0);
 
@@ -143,11 +143,11 @@ pub(crate) static MEMBER_COUNTS: PerCpuArray<MemberCounters> =
 pub(crate) static DROP_COUNTS: PerCpuArray<u64> =
     PerCpuArray::with_max_entries(DropReason::COUNT, 0);
 
-/// A place where the verifier loses track of values.
+/// Scratch space in which the verifier loses track of values.
 #[map]
 pub(crate) static SCRATCH: PerCpuArray<[u64; BLURRED / 8]> = PerCpuArray::with_max_entries(1, 0);
 
-/// The node's own MAC addresses.
+/// MAC addresses of the node.
 #[map]
 pub(crate) static OWN_MACS: Array<u64> = Array::with_max_entries(abi::OWN_MACS, MAPPED);
 
@@ -160,13 +160,13 @@ pub(crate) static ROUTERS: HashMap<RouterKey, Back> = HashMap::with_max_entries(
 #[map]
 pub(crate) static PORTS: DevMapHash = DevMapHash::with_max_entries(abi::PORTS, 0);
 
-/// The programs that are taken over from, in their own array.
+/// Previous programs during a takeover, in their own array.
 #[cfg(not(feature = "trace"))]
 #[map]
 pub(crate) static BEFORE: ProgramArray =
     ProgramArray::with_max_entries(abi::PROGRAMS.len() as u32, 0);
 
-/// Whose turn it is while they are.
+/// Word that decides where packets go during a takeover.
 #[cfg(not(feature = "trace"))]
 #[map]
 pub(crate) static GATE: Array<u64> = Array::with_max_entries(1, MAPPED);

@@ -1,4 +1,4 @@
-//! Nobody traces: nothing is told.
+//! Recorder without tracing: emits nothing.
 
 use aya_ebpf::programs::XdpContext;
 use steer_common::{

@@ -1,4 +1,4 @@
-//! Packets as the driver hands them over. The only pointers into packets are here.
+//! Packets in driver memory. The only pointers into packets are here.
 
 use core::{arch::asm, intrinsics::is_val_statically_known};
 
@@ -11,15 +11,16 @@ use steer_common::frame::{BLURRED, Frame, Plain};
 
 use crate::maps::SCRATCH;
 
-/// More than any header starts at. Tells the verifier that offsets are small.
+/// Upper bound of header offsets, which tells the verifier that they are small.
 const MAX_OFFSET: usize = 0x7fff;
 
-/// What is always there: the first element of an array. Linux before 6.14 does not know that, and would follow
-/// all that comes a second time, as if there were none: so that ends the program.
+/// Returns an array's first element, which always exists. Linux before 6.14 does not know that, and
+/// would follow the rest of the program a second time for the other case, so that case ends the
+/// program.
 #[inline(always)]
 pub(crate) fn always<T>(element: Option<*mut T>) -> *mut T {
     let Some(element) = element else {
-        // SAFETY: leaves the program, of which all is one function, by XDP_DROP.
+        // SAFETY: exits the program, which is one function, with XDP_DROP.
         unsafe { asm!("r0 = 1", "exit", options(noreturn, nostack)) }
     };
     element
@@ -44,7 +45,7 @@ impl XdpFrame {
         frame
     }
 
-    /// Reads the bounds, at the beginning and whenever the packet was adjusted.
+    /// Reads the bounds, at the start and whenever the packet was adjusted.
     #[inline(always)]
     fn read_bounds(&mut self) {
         // SAFETY: the kernel hands the program a valid context. Volatile, because the compiler does
@@ -61,16 +62,16 @@ impl XdpFrame {
             return None;
         }
         if is_val_statically_known(at) {
-            // SAFETY: packets lie nowhere near the end of all addresses. Knowing that the sum does not overflow, the
-            // compiler leaves out checks that an earlier one further behind makes good.
+            // SAFETY: packets lie nowhere near the end of the address space. Knowing that the sum
+            // does not overflow, the compiler omits checks that an earlier one further on implies.
             let end = unsafe { self.start.unchecked_add(at + size_of::<T>()) };
             // SAFETY: as above.
             let pointer = unsafe { self.start.unchecked_add(at) };
             return (end <= self.end).then_some(pointer as *mut T);
         }
         let mut pointer = self.start + at;
-        // SAFETY: a move of a register to itself. It keeps the compiler from checking one register and using
-        // another that it computed in another way, of which the verifier knows nothing.
+        // SAFETY: a move of a register to itself. It keeps the compiler from checking one register
+        // and using another one computed differently, about which the verifier knows nothing.
         unsafe { asm!("{0} = {0}", inout(reg) pointer, options(pure, nomem, nostack)) };
         if pointer + size_of::<T>() > self.end {
             return None;
@@ -135,7 +136,7 @@ impl Frame for XdpFrame {
     fn opaque(&self, value: u64) -> u64 {
         let scratch = always(SCRATCH.get_ptr_mut(0)).cast::<u64>();
         // SAFETY: a per-CPU value, and a program is not interrupted by another of its kind.
-        // Volatile, because the compiler would pass the value by the map.
+        // Volatile, because the compiler would bypass the map.
         unsafe {
             scratch.write_volatile(value);
             scratch.read_volatile()

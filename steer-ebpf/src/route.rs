@@ -1,4 +1,4 @@
-//! The kernel's own routing, where the daemon has not resolved the next hop.
+//! The kernel's own routing, for next hops that the daemon has not resolved.
 
 use aya_ebpf::{
     bindings::{
@@ -22,8 +22,8 @@ const AF_INET6: u8 = 10;
 
 const _: () = assert!(size_of::<FibLookup>() <= BLURRED);
 
-/// The way to a member by the kernel's routes. The question is no value of the stack: it is rare, and of
-/// the stack the packet's way needs all.
+/// Queries the kernel's routes for the next hop to a member. The query is not on the stack: it is
+/// rare, and the packet's path needs all of the stack.
 #[inline(always)]
 pub(crate) fn route(ctx: *mut xdp_md, packet: &Packet, member: &Member) -> Option<NextHop> {
     let (found, lookup) = look_up(ctx, member.address, member.family, packet.interface);
@@ -42,7 +42,7 @@ pub(crate) fn route(ctx: *mut xdp_md, packet: &Packet, member: &Member) -> Optio
     })
 }
 
-/// Whether the kernel forwards no packet for an address that comes in by an interface.
+/// Returns whether the kernel does not forward packets for an address from an interface.
 #[inline(always)]
 pub(crate) fn keeps(ctx: *mut xdp_md, address: Address, family: u8, interface: u32) -> bool {
     let (found, _) = look_up(ctx, address, family, interface);
@@ -50,7 +50,7 @@ pub(crate) fn keeps(ctx: *mut xdp_md, address: Address, family: u8, interface: u
         || found == i64::from(BPF_FIB_LKUP_RET_FWD_DISABLED)
 }
 
-/// What the kernel's routing says of a packet for an address that comes in by an interface.
+/// Queries the kernel's routing for a packet to an address from an interface.
 #[inline(always)]
 fn look_up<'a>(
     ctx: *mut xdp_md,
@@ -85,8 +85,8 @@ fn look_up<'a>(
     (found, lookup)
 }
 
-/// A MAC address by two bytes, in the memory order of this target. They are read as such because
-/// they lie at any even address.
+/// Returns a MAC address as two-byte halves, in the memory order of this target. They are read as
+/// such because they may lie at any even address.
 #[inline(always)]
 fn halves(mac: &[u8; 6]) -> [u64; 3] {
     let start = mac.as_ptr().cast::<u16>();

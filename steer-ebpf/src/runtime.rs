@@ -1,4 +1,4 @@
-//! What every program needs to be linked and loaded.
+//! Items that every program needs to be linked and loaded.
 
 /// Never reached: a program that could panic does not link.
 #[panic_handler]
@@ -6,7 +6,7 @@ fn panic(_info: &core::panic::PanicInfo<'_>) -> ! {
     loop {}
 }
 
-/// The licence the kernel checks for GPL-only helpers.
+/// Licence, which the kernel checks for GPL-only helpers.
 #[unsafe(link_section = "license")]
 #[unsafe(no_mangle)]
 static LICENSE: [u8; 13] = *b"Dual MIT/GPL\0";

@@ -40,13 +40,14 @@ const SEEN: usize = core::mem::offset_of!(Slot, seen);
 /// `EEXIST` of errno.h, negative as helpers return it.
 const EEXIST: i32 = -17;
 
-/// ICMP errors that each CPU may send within [`ANSWERS_TICKS`]: about a thousand a second.
+/// Maximum number of ICMP errors that each CPU may send within [`ANSWERS_TICKS`]: about a thousand
+/// a second.
 const ANSWERS_MAX: u32 = 256;
 const ANSWERS_TICKS: u32 = 256;
 
 pub(crate) struct KernelTables {
     ctx: *mut xdp_md,
-    /// Looked up once for each packet.
+    /// Settings, looked up once for each packet.
     config: &'static Config,
     trace: trace::Recorder,
 }
@@ -160,7 +161,7 @@ impl Tables for KernelTables {
 
     #[inline(always)]
     fn forget(&self, key: &FlowKey) {
-        // An entry that is gone already is as good.
+        // A missing entry is no error.
         let _ = FLOWS.remove(*key);
     }
 
@@ -205,7 +206,7 @@ impl Tables for KernelTables {
 
     #[inline(always)]
     fn remove_forward(&self, key: &FlowKey) {
-        // An entry that is gone already is as good.
+        // A missing entry is no error.
         let _ = NAT_FORWARD.remove(*key);
     }
 
@@ -330,7 +331,7 @@ impl Tables for KernelTables {
 
     #[inline(always)]
     fn set_source(&self, key: &SourceKey, due: u64) {
-        // One that cannot be noted is let in.
+        // A source that cannot be stored is admitted.
         let _ = SOURCES.insert(key, due, u64::from(BPF_ANY));
     }
 

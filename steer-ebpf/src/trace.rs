@@ -1,9 +1,9 @@
-//! Somebody traces: what becomes of packets is told by a ring.
+//! Recorder with tracing: emits events about packets to a ring.
 //!
-//! Packets come to [`steer_trace`] first, which leaves those that do not fit to the usual programs. What is
-//! found out of the others on their way is written into a value of this CPU, whichever program finds it;
-//! the last one leaves the rest to [`steer_told`]. Nothing here is a function that is called: the largest of the
-//! programs leave no room for it on the stack.
+//! Packets come to [`steer_trace`] first, which leaves those that do not match to the usual
+//! programs. Findings about the others are written into a per-CPU value by whichever program makes
+//! them; the last one leaves the rest to [`steer_told`]. Nothing here is a function call: the
+//! largest programs leave no room for one on the stack.
 
 use core::arch::asm;
 
@@ -45,7 +45,8 @@ static TRACE_EVENTS: RingBuf = RingBuf::with_byte_size(abi::TRACE_RING, 0);
 static TRACE_PROGRAMS: ProgramArray =
     ProgramArray::with_max_entries(abi::TRACE_PROGRAMS.len() as u32, 0);
 
-/// Begins with a packet. Nobody is told of one that does not fit: the usual programs have it from here on.
+/// Starts the trace of a packet. A packet that does not match goes to the usual programs from here
+/// on.
 #[xdp]
 #[inline(always)]
 pub fn steer_trace(ctx: XdpContext) -> u32 {
@@ -58,7 +59,7 @@ pub fn steer_trace(ctx: XdpContext) -> u32 {
     crate::dropped(DropReason::Internal as u32)
 }
 
-/// Tells of a packet that is done with, if it fits, and says what the kernel is to do with it.
+/// Emits the event of a finished packet, if it matches, and returns its XDP action.
 #[xdp]
 #[inline(always)]
 pub fn steer_told(ctx: XdpContext) -> u32 {
@@ -71,7 +72,7 @@ pub fn steer_told(ctx: XdpContext) -> u32 {
     state.action
 }
 
-/// The state of this CPU.
+/// Returns the state of this CPU.
 #[inline(always)]
 fn state<'s>() -> Option<&'s mut TraceState> {
     // SAFETY: a per-CPU value, and a program is not interrupted by another of its kind.
@@ -80,8 +81,8 @@ fn state<'s>() -> Option<&'s mut TraceState> {
         .map(|state| unsafe { &mut *state })
 }
 
-/// Takes note of a packet as it comes. False if it is known not to fit, which it is of packets with the usual
-/// headers: the flow of others is found out on their way.
+/// Records a received packet. Returns false if it is known not to match, which is possible for
+/// packets with the usual headers; the flow of others is found later.
 #[inline(always)]
 fn begin(ctx: &XdpContext) -> bool {
     let Some(filter) = TRACE_FILTER.get(0) else {
@@ -118,7 +119,7 @@ fn length(ctx: *mut xdp_md) -> u32 {
     unsafe { bpf_xdp_get_buff_len(ctx) as u32 }
 }
 
-/// Copies the first bytes of the packet, and returns how many.
+/// Copies the first bytes of the packet, and returns their number.
 #[inline(always)]
 fn copy(ctx: *mut xdp_md, to: &mut [u8; TRACE_BYTES], len: u32) -> u16 {
     let mut len = len & 0xffff;
@@ -130,7 +131,7 @@ fn copy(ctx: *mut xdp_md, to: &mut [u8; TRACE_BYTES], len: u32) -> u16 {
     if len == 0 {
         return 0;
     }
-    // It stays what it is. Linux before 6.8 learns nothing from a comparison with 0 that fails.
+    // The value stays. Linux before 6.8 learns nothing from a failed comparison with 0.
     const { assert!(TRACE_BYTES.is_power_of_two()) };
     let len = ((len - 1) & (TRACE_BYTES as u32 - 1)) + 1;
     // SAFETY: the context is valid, and there is room for as many bytes.
@@ -138,7 +139,7 @@ fn copy(ctx: *mut xdp_md, to: &mut [u8; TRACE_BYTES], len: u32) -> u16 {
     if done == 0 { len as u16 } else { 0 }
 }
 
-/// What takes note of a packet on its way, in one program.
+/// Recorder of a packet in one program.
 #[derive(Clone, Copy)]
 pub(crate) struct Recorder(*mut TraceState);
 
@@ -154,7 +155,7 @@ impl Recorder {
         unsafe { &mut (*self.0).event }
     }
 
-    /// Takes note of the flow.
+    /// Records the flow.
     #[inline(always)]
     pub(crate) fn see(self, key: &FlowKey) {
         self.event().key = *key;
@@ -165,7 +166,7 @@ impl Recorder {
         self.event().steps |= step;
     }
 
-    /// Takes note of a step of the decision.
+    /// Records a step of the decision.
     #[inline(always)]
     pub(crate) fn note(self, step: Step) {
         match step {
@@ -193,27 +194,27 @@ impl Recorder {
         self.step(step);
     }
 
-    /// Takes note of the member that a packet goes to.
+    /// Records the member of a packet.
     #[inline(always)]
     pub(crate) fn member(self, id: u16) {
         self.event().member = id;
     }
 
-    /// Takes note that a packet is a member's answer.
+    /// Records that a packet is a member's answer.
     #[inline(always)]
     pub(crate) fn answer(self, id: u16) {
         self.choice(id, trace_steps::ANSWER);
     }
 
-    /// Takes note that a packet's sender is answered.
+    /// Records that a packet's sender is answered.
     #[inline(always)]
     pub(crate) fn answered(self, reason: DropReason) {
         self.event().reason = reason as u8;
     }
 }
 
-/// What every program ends with: `action`, once it was told of. `word` is the reason of a drop, or the interface
-/// that the packet leaves by.
+/// Finishes a program: returns `action`, after the event was emitted. `word` is the reason of a
+/// drop, or the outgoing interface.
 #[inline(always)]
 pub(crate) fn end(ctx: &XdpContext, verdict: TraceVerdict, word: u32, action: u32) -> u32 {
     if let Some(state) = state() {
@@ -223,11 +224,11 @@ pub(crate) fn end(ctx: &XdpContext, verdict: TraceVerdict, word: u32, action: u3
         // SAFETY: the array holds programs of the data path only.
         unsafe { TRACE_PROGRAMS.tail_call(ctx, TRACE_TOLD) };
     }
-    // Nobody traces any more: the array was the daemon's, and it is gone.
+    // The trace has ended: the array belonged to the daemon, and is gone.
     action
 }
 
-/// Whether a packet is to be told of.
+/// Returns whether an event is emitted for a packet.
 #[inline(always)]
 fn fits(state: &mut TraceState, filter: &TraceFilter) -> bool {
     let event = &mut state.event;
@@ -261,8 +262,8 @@ fn fits(state: &mut TraceState, filter: &TraceFilter) -> bool {
     true
 }
 
-/// Whether a flow fits, or that of its client if it is a backend's under `nat`: in that are the node's
-/// address and port, and not those that the client has and knows.
+/// Returns whether a flow matches, or that of its client if it is a backend's under `nat`: the
+/// backend's flow has the node's address and port, not those of the client.
 #[inline(always)]
 fn takes_flow(filter: &TraceFilter, key: &FlowKey) -> bool {
     if filter.takes_flow(key) {
@@ -277,7 +278,7 @@ fn takes_flow(filter: &TraceFilter, key: &FlowKey) -> bool {
     })
 }
 
-/// Whether what became of the packet fits.
+/// Returns whether the outcome of the packet matches.
 #[inline(always)]
 fn takes_result(filter: &TraceFilter, event: &mut TraceEvent) -> bool {
     let mut backend = TRACE_ANY;
@@ -285,7 +286,7 @@ fn takes_result(filter: &TraceFilter, event: &mut TraceEvent) -> bool {
         && let Some(member) = MEMBERS.get(u32::from(event.member))
     {
         backend = member.backend;
-        // Answers of `nat` are for no service by their address.
+        // Answers of `nat` match no service by their address.
         if event.service == TRACE_ANY {
             event.service = member.service;
         }

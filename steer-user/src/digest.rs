@@ -4,7 +4,7 @@ use std::fmt::Write as _;
 
 use ring::digest::{Context, SHA256};
 
-/// The digest of some bytes, in 64 hexadecimal digits.
+/// Returns the digest of some bytes as 64 hexadecimal digits.
 pub(crate) fn sha256(parts: &[&[u8]]) -> String {
     let mut context = Context::new(&SHA256);
     for part in parts {

@@ -1,4 +1,4 @@
-//! Files that a crash at any instant leaves old or new, and never in between.
+//! Durable files: after a crash at any time they have either the old or the new content.
 
 use std::{
     fs::{self, File, OpenOptions},
@@ -7,7 +7,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
-/// Makes a folder for this user alone, if it is not there.
+/// Creates a folder accessible only to this user, if missing.
 pub(crate) fn folder(path: &Path) -> io::Result<()> {
     fs::DirBuilder::new()
         .recursive(true)
@@ -15,8 +15,9 @@ pub(crate) fn folder(path: &Path) -> io::Result<()> {
         .create(path)
 }
 
-/// Opens a file of the state directory by `options`. Symbolic links are not followed, and what is no
-/// regular file is refused: whoever may write the folder must not choose what the daemon reads or writes.
+/// Opens a file of the state directory with `options`. Symbolic links are not followed and only
+/// regular files are accepted: a user who can write to the folder must not choose what the daemon
+/// reads or writes.
 pub(crate) fn open(options: &mut OpenOptions, path: &Path) -> io::Result<File> {
     // Opening a FIFO would wait for its other end.
     let file = options
@@ -36,15 +37,15 @@ pub(crate) fn open(options: &mut OpenOptions, path: &Path) -> io::Result<File> {
     }
 }
 
-/// Reads a file of the state directory, as [`open`] opens it.
+/// Reads a file of the state directory, with the checks of [`open`].
 pub(crate) fn read(path: &Path) -> io::Result<Vec<u8>> {
     let mut bytes = Vec::new();
     open(OpenOptions::new().read(true), path)?.read_to_end(&mut bytes)?;
     Ok(bytes)
 }
 
-/// Replaces a file, or makes it: written beside it, synced, renamed, and the folder synced. On an
-/// error the old one is as it was, and nothing new is left.
+/// Replaces or creates a file: writes it beside the target, syncs it, renames it, and syncs the
+/// folder. On an error the old one is unchanged, and no new one is left.
 pub(crate) fn replace(path: &Path, bytes: &[u8]) -> io::Result<()> {
     let beside = beside(path);
     write(&beside, bytes)
@@ -53,7 +54,7 @@ pub(crate) fn replace(path: &Path, bytes: &[u8]) -> io::Result<()> {
     sync_folder(path)
 }
 
-/// Syncs the folder that a path is in: what was renamed or removed there stays so.
+/// Syncs the folder of a path, so that renamed and removed files stay so.
 pub(crate) fn sync_folder(path: &Path) -> io::Result<()> {
     match path.parent() {
         Some(folder) => File::open(folder)?.sync_all(),
@@ -61,7 +62,8 @@ pub(crate) fn sync_folder(path: &Path) -> io::Result<()> {
     }
 }
 
-/// Where a file is written before it takes its name. A crash may leave it; the next write takes it.
+/// Returns the temporary path of a file before it gets its name. A crash may leave it; the next
+/// write replaces it.
 fn beside(path: &Path) -> PathBuf {
     let mut name = path.as_os_str().to_owned();
     name.push(".new");
@@ -71,7 +73,7 @@ fn beside(path: &Path) -> PathBuf {
 fn write(path: &Path, bytes: &[u8]) -> io::Result<()> {
     let mut options = OpenOptions::new();
     options.write(true).create_new(true).mode(0o600);
-    // What a crash left is not written to: it may be a link to another file.
+    // A leftover of a crash is not written to: it may be a link to another file.
     let mut file = match options.open(path) {
         Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
             fs::remove_file(path)?;

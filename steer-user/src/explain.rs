@@ -1,5 +1,5 @@
-//! What the data path does with a flow, and why, in words: the very code that runs in the kernel,
-//! over a copy of its maps.
+//! Explanation of the data path's decision for a flow, in words: runs the same code as the kernel,
+//! on a snapshot of its maps.
 
 mod packet;
 
@@ -22,43 +22,43 @@ use crate::dataplane::{Dataplane, HostTables, now_ms, now_ns};
 
 /// Names that the data path does not know.
 pub trait Names {
-    /// The name of a member: its backend's.
+    /// Returns the name of a member: its backend's.
     fn member(&self, id: u16) -> Option<String>;
-    /// The name of a service or class.
+    /// Returns the name of a service or class.
     fn service(&self, id: u16) -> Option<String>;
-    /// Why a client with this DSCP is in a class.
+    /// Returns the reason why a client with this DSCP is in a class.
     fn class(&self, id: u16, client: IpAddr, dscp: u8) -> Option<String>;
-    /// The name of an interface of the configuration, by its index.
+    /// Returns the name of a configured interface by its index.
     fn interface(&self, index: u32) -> Option<String>;
 }
 
 /// A decision in words.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, schemars::JsonSchema)]
 pub struct Explanation {
-    /// What was looked at, in order.
+    /// Steps of the decision in order.
     pub steps: Vec<String>,
-    /// What happens to the packet.
+    /// Outcome for the packet.
     pub verdict: String,
-    /// The frame that leaves, in hexadecimal digits, where a whole packet was asked about.
+    /// Frame that leaves, in hexadecimal digits, if a whole packet was given.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub sent: Option<String>,
 }
 
-/// What is asked about: a packet of a flow.
+/// The packet of a flow to explain.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Question {
-    /// The flow.
+    /// Flow.
     pub key: FlowKey,
     /// TCP flags; 0 for UDP.
     pub tcp_flags: u8,
-    /// Its DSCP.
+    /// DSCP.
     pub dscp: u8,
-    /// What a UDP datagram carries, as far as it matters: the header of [`quic_header`].
+    /// Relevant part of a UDP payload: the header from [`quic_header`].
     pub payload: Vec<u8>,
 }
 
-/// The header of a QUIC datagram to a server with this connection id: one that opens a connection, or
-/// one of an open connection.
+/// Returns the header of a QUIC datagram with this destination connection id: one that opens a
+/// connection, or one of an open connection.
 #[must_use]
 pub fn quic_header(open: bool, id: &[u8]) -> Vec<u8> {
     let mut header = if open {
@@ -67,12 +67,12 @@ pub fn quic_header(open: bool, id: &[u8]) -> Vec<u8> {
         vec![0xc0, 0, 0, 0, 1, id.len() as u8]
     };
     header.extend(id);
-    // The rest of a real one, so that it is as long.
+    // Padding to a realistic length.
     header.extend([0; 32]);
     header
 }
 
-/// Explains what would happen now to a packet. Nothing changes by it.
+/// Explains the outcome for a packet at this time. Changes nothing.
 pub fn explain(dataplane: &dyn Dataplane, question: &Question, names: &dyn Names) -> Explanation {
     const TRANSPORT: usize = 34;
     let key = &question.key;
@@ -122,7 +122,7 @@ pub fn explain(dataplane: &dyn Dataplane, question: &Question, names: &dyn Names
     }
 }
 
-/// The tables with what they hold of this one flow.
+/// Returns a snapshot of the tables with the entries of this flow.
 fn copy(dataplane: &dyn Dataplane, key: &FlowKey) -> HostTables {
     let tables = HostTables::new(dataplane.snapshot());
     tables.now_ms.set(now_ms());
@@ -142,7 +142,7 @@ fn copy(dataplane: &dyn Dataplane, key: &FlowKey) -> HostTables {
     tables
 }
 
-/// The header of what is asked about, if it is for a service of QUIC.
+/// QUIC header of the packet, if it is for a QUIC service.
 struct Header<'a> {
     packet: &'a Packet,
     frame: Buffer<'a>,
@@ -160,7 +160,7 @@ impl Look for Header<'_> {
     }
 }
 
-/// A server as operators write it: rotation, and the bytes of its id.
+/// Formats a server as operators write it: rotation, and the bytes of its id.
 fn hex(server: Server) -> String {
     let bytes = server.id.to_be_bytes();
     let id = bytes[bytes.len() - usize::from(server.len)..].iter();
@@ -204,12 +204,15 @@ impl Words<'_> {
                 let name = self.names.service(id);
                 let name = name.unwrap_or_else(|| format!("number {id}"));
                 let because = self.names.class(id, self.key.source.to_ip(), self.dscp);
-                let because = because.unwrap_or_else(|| "the data path says so".to_owned());
+                let because = because.unwrap_or_else(|| "the data path decided so".to_owned());
                 format!("the client is of class {name}: {because}")
             }
             Step::Slot(index, slot) => self.slot(index, slot),
             Step::Remembered(id) => {
-                format!("the flow table knows the flow: {}", self.member(id))
+                format!(
+                    "the flow table has an entry for the flow: {}",
+                    self.member(id)
+                )
             }
             Step::Picked(id) => format!("new flows of this slot go to {}", self.member(id)),
             Step::Owner(id) => {
@@ -218,9 +221,9 @@ impl Words<'_> {
                     self.member(id)
                 )
             }
-            Step::Insert(id) => format!("the flow would be remembered for {}", self.member(id)),
+            Step::Insert(id) => format!("the flow would be inserted for {}", self.member(id)),
             Step::ServerId(server, 0) => format!(
-                "the connection id names server {}, which the service has not",
+                "the connection id names server {}, which the service does not have",
                 hex(server)
             ),
             Step::ServerId(server, id) => format!(
@@ -229,15 +232,18 @@ impl Words<'_> {
                 self.member(id)
             ),
             Step::Translated(id) => {
-                format!("the nat table knows the flow: {}", self.member(id))
+                format!(
+                    "the nat table has an entry for the flow: {}",
+                    self.member(id)
+                )
             }
             Step::Unusable(id) => format!("{} cannot take it", self.member(id)),
             Step::Outside(id) => format!(
-                "{} is in a region that the service may not be served from",
+                "{} is in a region that may not serve the service",
                 self.member(id)
             ),
             Step::Hot(id) => format!(
-                "{} is hot, or has all the flows that it may have: others come first",
+                "{} is hot, or has reached its limit of flows: others come first",
                 self.member(id)
             ),
             Step::Retry(id) => {
@@ -265,12 +271,12 @@ impl Words<'_> {
 
     fn verdict(&self, verdict: &Verdict) -> String {
         match verdict {
-            // The header was looked at.
+            // The header was examined.
             Verdict::Quic | Verdict::QuicDecrypt => "left to the program for QUIC".to_owned(),
-            Verdict::Pass => "passed to the kernel untouched: not for a service".to_owned(),
+            Verdict::Pass => "passed to the kernel unchanged: not for a service".to_owned(),
             Verdict::Drop(reason) => format!("dropped: {}", reason.name()),
-            Verdict::Check => "left to the program that looks twice at flows of nat".to_owned(),
-            // They were looked at.
+            Verdict::Check => "left to the program that re-checks nat flows".to_owned(),
+            // The checksums were examined.
             Verdict::Judge => "left to the program for checksums and sequence numbers".to_owned(),
             Verdict::Reset => "answered with a TCP reset".to_owned(),
             Verdict::Deliver(target) => format!(

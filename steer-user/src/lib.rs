@@ -1,7 +1,6 @@
-//! steer.
+//! The daemon, the beacon and the command line of steer.
 
 pub mod api;
-pub mod beacon;
 pub mod cli;
 pub mod config;
 pub mod control;
@@ -15,8 +14,4 @@ pub mod generations;
 pub mod journal;
 pub mod otlp;
 mod packet_words;
-pub mod pki;
 pub mod preflight;
-pub mod probe;
-pub mod quic;
-pub mod telemetry;

@@ -1,4 +1,4 @@
-//! A frame in words, header by header, as far as its bytes go.
+//! A frame as text, header by header, as far as its bytes go.
 
 use std::{
     fmt::Write as _,
@@ -14,16 +14,16 @@ const VLANS: [u16; 2] = [0x8100, 0x88a8];
 const IPV4: u16 = 0x0800;
 const IPV6: u16 = 0x86dd;
 const ARP: u16 = 0x0806;
-/// Extension headers that are walked over, and how many of them at most.
+/// Extension headers to skip, and their maximum number.
 const EXTENSIONS: [u8; 4] = [0, 43, 51, 60];
 const MOST_EXTENSIONS: usize = 8;
 const FRAGMENT: u8 = 44;
-/// The flags of TCP in the order of their bits, as tcpdump shows them.
+/// TCP flags in the order of their bits, as tcpdump shows them.
 const FLAGS: [char; 8] = ['F', 'S', 'R', 'P', '.', 'U', 'E', 'W'];
-/// Packets inside packets that are followed.
+/// Maximum depth of encapsulated packets.
 const MOST_INNER: usize = 3;
 
-/// The headers of a frame in one line. `gue` is the UDP port behind which IP packets follow.
+/// Returns the headers of a frame in one line. `gue` is the UDP port of encapsulated IP packets.
 pub(crate) fn frame(bytes: &[u8], gue: Option<u16>) -> String {
     let mut text = String::new();
     let Some((mut ethertype, mut at)) = u16_at(bytes, 12).map(|kind| (kind, 14)) else {
@@ -43,7 +43,7 @@ pub(crate) fn frame(bytes: &[u8], gue: Option<u16>) -> String {
     }
 }
 
-/// A flow in one line.
+/// Returns a flow in one line.
 pub(crate) fn flow(key: &FlowKey) -> String {
     let name = match key.protocol {
         PROTOCOL_TCP => "tcp".to_owned(),
@@ -55,18 +55,18 @@ pub(crate) fn flow(key: &FlowKey) -> String {
     format!("{name} {source} > {destination}")
 }
 
-/// The headers of an IP packet in one line.
+/// Returns the headers of an IP packet in one line.
 fn packet(bytes: &[u8], gue: Option<u16>, deeper: usize) -> String {
     match bytes.first().map(|byte| byte >> 4) {
         Some(4) => v4(bytes, gue, deeper),
         Some(6) => v6(bytes, gue, deeper),
-        _ => "no IP packet".to_owned(),
+        _ => "not an IP packet".to_owned(),
     }
 }
 
 fn v4(bytes: &[u8], gue: Option<u16>, deeper: usize) -> String {
     if bytes.len() < 20 {
-        return "a cut IPv4 header".to_owned();
+        return "a truncated IPv4 header".to_owned();
     }
     let address = |at: usize| {
         let mut octets = [0; 4];
@@ -90,7 +90,7 @@ fn v4(bytes: &[u8], gue: Option<u16>, deeper: usize) -> String {
 
 fn v6(bytes: &[u8], gue: Option<u16>, deeper: usize) -> String {
     if bytes.len() < 40 {
-        return "a cut IPv6 header".to_owned();
+        return "a truncated IPv6 header".to_owned();
     }
     let address = |at: usize| {
         let mut octets = [0; 16];
@@ -187,7 +187,7 @@ fn u16_at(bytes: &[u8], at: usize) -> Option<u16> {
     Some(u16::from_be_bytes([bytes[0], bytes[1]]))
 }
 
-/// Bytes as hexadecimal digits.
+/// Formats bytes as hexadecimal digits.
 pub(crate) fn hex(bytes: &[u8]) -> String {
     bytes.iter().fold(String::new(), |mut text, byte| {
         let _ = write!(text, "{byte:02x}");
@@ -195,7 +195,7 @@ pub(crate) fn hex(bytes: &[u8]) -> String {
     })
 }
 
-/// Bytes from hexadecimal digits, between which there may be spaces and colons.
+/// Parses hexadecimal digits, optionally separated by spaces and colons.
 pub(crate) fn from_hex(text: &str) -> Option<Vec<u8>> {
     let digits: Vec<u8> = text
         .chars()
@@ -244,7 +244,7 @@ mod tests {
             format!("gue 10.98.0.1:53248 > 10.8.0.1:6080 around {said}")
         );
         assert_eq!(frame(&gue, None), "udp 10.98.0.1:53248 > 10.8.0.1:6080");
-        // Cut anywhere, it says what there is and does not panic.
+        // Cut at any byte, the output describes what is left, without panicking.
         for bytes in [bytes, tunnel, gue] {
             for len in 0..bytes.len() {
                 assert!(!frame(&bytes[..len], Some(6080)).is_empty());

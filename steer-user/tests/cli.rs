@@ -1,10 +1,9 @@
-//! The binary as users run it.
+//! Tests of the binary as users run it.
 
 #![expect(clippy::unwrap_used, reason = "helpers of tests")]
 
-use std::io::{BufRead as _, BufReader};
 use std::path::Path;
-use std::process::{Command, Output, Stdio};
+use std::process::{Command, Output};
 
 fn steer(arguments: &[&str]) -> Output {
     Command::new(env!("CARGO_BIN_EXE_steer"))
@@ -58,40 +57,6 @@ fn pki_makes_and_never_overwrites() {
 }
 
 #[test]
-fn a_beacon_starts_and_stops_on_sigterm() {
-    let temp = tempfile::tempdir().unwrap();
-    let dir = pki(temp.path());
-    let file = |name: &str| format!("{dir}/{name}");
-    let mut beacon = Command::new(env!("CARGO_BIN_EXE_steer"))
-        .args(["beacon", "--listen", "127.0.0.1:0"])
-        .args(["--ca", &file("ca.pem")])
-        .args(["--cert", &file("b1.pem"), "--key", &file("b1.key")])
-        .stderr(Stdio::piped())
-        .spawn()
-        .unwrap();
-    let mut lines = BufReader::new(beacon.stderr.take().unwrap()).lines();
-    let line = lines.next().unwrap().unwrap();
-    assert!(line.contains("beacon answers"), "{line}");
-    // SAFETY: a signal to a child that has not been waited for.
-    unsafe { libc::kill(beacon.id() as i32, libc::SIGTERM) };
-    assert!(beacon.wait().unwrap().success());
-}
-
-#[test]
-fn a_beacon_without_certificate_says_so() {
-    let arguments = [
-        "beacon",
-        "--listen",
-        "127.0.0.1:0",
-        "--cert",
-        "/no.pem",
-        "--key",
-        "/no.key",
-    ];
-    fails(1, "/no.pem", &arguments);
-}
-
-#[test]
 fn config_check_tells_all_that_is_wrong() {
     let temp = tempfile::tempdir().unwrap();
     let file = temp.path().join("steer.toml");
@@ -108,9 +73,9 @@ fn config_check_tells_all_that_is_wrong() {
     assert_eq!(output.status.code(), Some(3));
     let file = file.display();
     let (lines, verdict) = said.trim_end().rsplit_once('\n').unwrap();
-    assert_eq!(verdict, format!("{file}: not good: 3 mistakes"));
+    assert_eq!(verdict, format!("{file}: invalid: 3 mistakes"));
     let lines: Vec<_> = lines.lines().collect();
-    // The interface, and the pool that service and class name.
+    // Names of the interface, and of the pool used by service and class.
     let wrong = ["interfaces = [\"\"]", "pools = [\"lokal\"]"];
     let numbers: Vec<usize> = (1..)
         .zip(bad.lines())

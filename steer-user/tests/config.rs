@@ -1,4 +1,4 @@
-//! `steer config` and `steer journal` as users run them, without a daemon.
+//! Tests of `steer config` and `steer journal` as users run them, without a daemon.
 
 #![expect(clippy::unwrap_used, reason = "helpers of tests")]
 
@@ -34,7 +34,7 @@ fn steer(arguments: &[&str]) -> Said {
     said(command(arguments).output().unwrap())
 }
 
-/// A folder with the example, changed, and drop-ins.
+/// Creates a folder with a modified example, and drop-ins.
 fn folder(
     change: impl Fn(&str) -> String,
     drop_ins: &[(&str, &str)],
@@ -69,7 +69,7 @@ fn the_example_is_a_configuration_and_the_schema_a_schema() {
     assert!(
         checked
             .out
-            .ends_with("good: 1 services, 2 pools, 3 backends in 2 files\n")
+            .ends_with("valid: 1 services, 2 pools, 3 backends in 2 files\n")
     );
 }
 
@@ -89,7 +89,7 @@ fn a_mistake_in_a_drop_in_is_told_with_its_file() {
         text(folder.path().join("conf.d/2.toml"))
     );
     assert!(checked.err.starts_with(&start), "{}", checked.err);
-    let verdict = format!("\n{file}: not good: 1 mistake\n");
+    let verdict = format!("\n{file}: invalid: 1 mistake\n");
     assert!(checked.err.ends_with(&verdict), "{}", checked.err);
     assert_eq!(checked.err.lines().count(), 2, "{}", checked.err);
     let json = steer(&["config", "check", "--json", &file]).out;
@@ -136,19 +136,19 @@ fn a_host_that_does_not_fit_fails_unless_only_the_document_counts() {
     assert!(
         loose
             .out
-            .contains("fatal: interface no-such-if: this host has none"),
+            .contains("fatal: interface no-such-if: this host has no interface"),
         "{}",
         loose.out
     );
-    // One verdict, and not two.
-    assert!(!loose.out.contains("good:"), "{}", loose.out);
+    // One verdict, not two.
+    assert!(!loose.out.contains("valid:"), "{}", loose.out);
     assert_eq!(steer(&["config", "check", "--strict", &file]).code, Some(3));
     let quiet = steer(&["config", "check", "--document-only", &file]);
     assert_eq!(quiet.code, Some(0), "{}", quiet.err);
     assert!(!quiet.out.contains("no-such-if"), "{}", quiet.out);
 }
 
-/// Certificates are looked into wherever they are, and told with the line of their key.
+/// Checks that certificates are read wherever they are, and reported with the line of their key.
 #[test]
 fn a_key_of_another_certificate_is_told_with_its_line() {
     let (folder, file) = folder(str::to_owned, &[]);
@@ -260,7 +260,7 @@ fn a_state_directory_has_one_daemon() {
         "{}",
         run.err
     );
-    // Nothing was written beside the other's back.
+    // Nothing was written concurrently with the daemon.
     assert!(!state.join("generations").exists());
 }
 

@@ -1,4 +1,4 @@
-//! What is in `deploy/` fits the program.
+//! Tests that the files in `deploy/` match the program.
 
 #![allow(clippy::unwrap_used, reason = "a failure here is a failed test")]
 
@@ -8,7 +8,7 @@ use steer_user::config::Config;
 
 const MANIFEST: &str = include_str!("../../deploy/kubernetes/node.yaml");
 
-/// The document of the ConfigMap: what is indented below its name.
+/// Returns the document of the ConfigMap: the text indented below its name.
 fn document() -> String {
     let lines = MANIFEST.lines().skip_while(|l| *l != "  steer.toml: |");
     let lines = lines.skip(1).take_while(|line| *line != "---");
@@ -21,7 +21,7 @@ fn document() -> String {
 fn the_config_map_is_a_configuration() {
     let config = Config::parse(&document(), Path::new("node.yaml")).unwrap();
     assert_eq!(config.services.len(), 1);
-    // Where the manifest mounts the Secret.
+    // Paths at which the manifest mounts the Secret.
     let files = config.probe.files.unwrap();
     for file in [files.ca, files.cert, files.key] {
         assert!(file.starts_with("/pki"), "{}", file.display());

@@ -1,22 +1,23 @@
-//! BPF file systems that go with their test.
+//! Temporary BPF file systems.
 
 use std::{ffi::CString, io, os::unix::ffi::OsStrExt, path::Path};
 
 use anyhow::{Context, Result};
 use tempfile::TempDir;
 
-/// A BPF file system of its own, unmounted when dropped: pins in it go, and what only they held.
+/// A BPF file system of its own, unmounted when dropped, with its pins and everything that only
+/// they held.
 #[derive(Debug)]
 pub struct Bpffs {
     folder: TempDir,
 }
 
 impl Bpffs {
-    /// Mounts one. Fails when not run as root.
+    /// Mounts a file system. Fails without root.
     pub fn mount() -> Result<Self> {
         let folder = TempDir::with_prefix("steer-bpffs-")?;
         let path = CString::new(folder.path().as_os_str().as_bytes())?;
-        // SAFETY: strings that end with 0, and no data.
+        // SAFETY: NUL-terminated strings, and no data.
         let result = unsafe {
             libc::mount(
                 c"bpf".as_ptr(),
@@ -32,7 +33,7 @@ impl Bpffs {
         Ok(Self { folder })
     }
 
-    /// Where it is mounted.
+    /// Returns the mount point.
     pub fn path(&self) -> &Path {
         self.folder.path()
     }
@@ -46,7 +47,7 @@ impl Drop for Bpffs {
 
 fn unmount(path: &Path) {
     if let Ok(path) = CString::new(path.as_os_str().as_bytes()) {
-        // SAFETY: a string that ends with 0. There is nothing to do about a failure.
+        // SAFETY: a NUL-terminated string. A failure is ignored.
         unsafe { libc::umount2(path.as_ptr(), libc::MNT_DETACH) };
     }
 }

@@ -1,4 +1,4 @@
-//! A chat completion endpoint in OpenAI's style that streams made-up tokens at a set pace.
+//! A chat completion endpoint in OpenAI's style that streams fake tokens at a set pace.
 
 use std::convert::Infallible;
 use std::pin::Pin;
@@ -26,34 +26,35 @@ use tokio_rustls::TlsAcceptor;
 
 use crate::fault::{Fault, FirstTokens};
 
-/// What a chat server says, and how fast.
+/// Behaviour of a chat server.
 #[derive(Clone, Debug)]
 pub struct Chat {
-    /// The server's name, in the header `x-backend` of every answer.
+    /// Name of the server, in the header `x-backend` of every answer.
     pub name: String,
-    /// The time to the first token.
+    /// Time to the first token.
     pub first_token: Duration,
-    /// The time between two tokens.
+    /// Time between tokens.
     pub gap: Duration,
-    /// Tokens in an answer, unless a request asks for another number by `max_completion_tokens`.
+    /// Tokens in an answer, unless a request sets `max_completion_tokens`.
     pub tokens: u32,
-    /// Its engine.
+    /// Engine of the server.
     pub engine: Engine,
-    /// Fault that it has once the engine is faulty.
+    /// Fault to activate with the engine's switch.
     pub fault: Option<Fault>,
 }
 
-/// What a chat server's engine is doing.
+/// State of a chat server's engine.
 #[derive(Clone, Debug, Default)]
 pub struct Engine(Arc<Inner>);
 
 #[derive(Debug, Default)]
 struct Inner {
-    /// It takes requests, and pages of health and metrics are there, and nothing gets done.
+    /// Whether it hangs: it accepts requests and serves pages of health and metrics, but does no
+    /// work.
     hung: AtomicBool,
-    /// It is slower by a factor of ten.
+    /// Whether it is slower by a factor of ten.
     slow: AtomicBool,
-    /// Whether it has the fault that its server is made with.
+    /// Whether the server's fault is active.
     faulty: AtomicBool,
     running: AtomicU64,
     tokens: AtomicU64,
@@ -63,7 +64,7 @@ struct Inner {
 }
 
 impl Engine {
-    /// Hangs, or goes on.
+    /// Hangs, or recovers.
     pub fn toggle_hung(&self) {
         self.0.hung.fetch_xor(true, Relaxed);
     }
@@ -73,12 +74,12 @@ impl Engine {
         self.0.slow.fetch_xor(true, Relaxed);
     }
 
-    /// Has its fault, or is well again.
+    /// Activates the fault, or ends it.
     pub fn toggle_fault(&self) {
         self.0.faulty.fetch_xor(true, Relaxed);
     }
 
-    /// Works for a while.
+    /// Simulates work for a while.
     async fn work(&self, time: Duration) {
         let slow = self.0.slow.load(Relaxed);
         sleep(if slow { time * 10 } else { time }).await;
@@ -87,7 +88,7 @@ impl Engine {
         }
     }
 
-    /// A page of metrics like vLLM's and SGLang's, as a fault has it.
+    /// Returns a page of metrics like vLLM's and SGLang's, as modified by a fault.
     fn page(&self, fault: Option<Fault>) -> String {
         let read = |count: &AtomicU64| count.load(Relaxed);
         let running = fault.map_or(read(&self.0.running), |f| f.running(read(&self.0.running)));
@@ -103,7 +104,7 @@ impl Engine {
     }
 }
 
-/// A request that the engine works on.
+/// A request that the engine processes.
 struct Running(Engine);
 
 impl Running {
@@ -121,7 +122,7 @@ impl Drop for Running {
 }
 
 impl Chat {
-    /// Serves connections of a listener, over TLS if there is a configuration for it, for ever.
+    /// Serves connections of a listener, over TLS with a configuration for it, forever.
     pub async fn serve(
         self: Arc<Self>,
         listener: TcpListener,
@@ -141,7 +142,7 @@ impl Chat {
                 match tls {
                     None => chat.connection(stream).await,
                     Some(tls) => {
-                        // What the client gets wrong, or leaves unfinished, is its own concern.
+                        // A client's errors and aborted requests are ignored.
                         let Ok(stream) = tls.accept(stream).await else {
                             return;
                         };
@@ -164,7 +165,7 @@ impl Chat {
         );
     }
 
-    /// Returns the fault that it has now.
+    /// Returns the active fault.
     fn fault(&self) -> Option<Fault> {
         let faulty = self.engine.0.faulty.load(Relaxed);
         self.fault.filter(|_| faulty)
@@ -230,7 +231,7 @@ impl Chat {
         Ok(response.header("x-backend", name).body(body)?)
     }
 
-    /// Streams an answer of so many tokens.
+    /// Streams an answer of a number of tokens.
     fn stream(self: Arc<Self>, tokens: u64) -> Chunks {
         let (sender, receiver) = mpsc::channel(16);
         tokio::spawn(async move {
@@ -279,7 +280,7 @@ impl Chat {
     }
 }
 
-/// A body that is sent as its chunks come up.
+/// A body sent in chunks as they become available.
 struct Chunks(mpsc::Receiver<Bytes>);
 
 impl Chunks {

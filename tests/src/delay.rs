@@ -16,12 +16,12 @@ use anyhow::{Context, Result, ensure};
 
 use crate::veth::End;
 
-/// Frames in flight, both directions together; more are dropped.
+/// Maximum number of frames in flight, in both directions together; further ones are dropped.
 const CAPACITY: usize = 16_384;
-/// The largest frame of a TAP device without offloads.
+/// Largest frame of a TAP device without offloads.
 const FRAME: usize = 9_216;
 
-/// A running delay line; the devices go when it is dropped.
+/// A running delay line, whose devices are removed when it is dropped.
 #[derive(Debug)]
 pub struct DelayLine {
     stop: Option<UnixStream>,
@@ -31,7 +31,7 @@ pub struct DelayLine {
 }
 
 impl DelayLine {
-    /// Joins two namespaces by a line that takes `delay` each way.
+    /// Joins two namespaces by a line with a `delay` in each direction.
     pub fn between(a: End<'_>, b: End<'_>, delay: Duration) -> Result<Self> {
         let taps = [
             a.namespace.enter(|| tap(a.name))??,
@@ -66,12 +66,14 @@ impl DelayLine {
         })
     }
 
-    /// Loses so many percent of the frames each way from now on, at random: all of them make a black hole.
+    /// Sets the percentage of frames lost at random in each direction from now on: 100 makes a
+    /// black hole.
     pub fn lose(&self, percent: u32) {
         self.loss.store(percent, Ordering::Relaxed);
     }
 
-    /// Frames lost because too many were in flight or the far device took no more.
+    /// Returns the number of frames lost because too many were in flight or the far device was
+    /// full.
     pub fn dropped(&self) -> u64 {
         self.dropped.load(Ordering::Relaxed)
     }
@@ -86,7 +88,7 @@ impl Drop for DelayLine {
     }
 }
 
-/// Makes a TAP device in the calling thread's namespace.
+/// Creates a TAP device in the calling thread's namespace.
 fn tap(name: &str) -> Result<File> {
     let mut options = OpenOptions::new();
     options
@@ -148,7 +150,7 @@ impl Relay {
         }
     }
 
-    /// Queues what waits on a device, a bounded number of frames at a time.
+    /// Queues the frames that wait on a device, a bounded number at a time.
     fn take(&mut self, from: usize, buffer: &mut [u8]) {
         for _ in 0..64 {
             let Ok(length) = (&self.taps[from]).read(buffer) else {
@@ -181,7 +183,7 @@ impl Relay {
     }
 }
 
-/// Waits until a descriptor is ready or a time has come, and says which ones are.
+/// Waits until a descriptor is ready or a time is reached, and returns which ones are ready.
 fn wait(fds: [RawFd; 3], until: Option<Instant>) -> Result<[bool; 3]> {
     let mut polled = fds.map(|fd| libc::pollfd {
         fd,

@@ -1,4 +1,4 @@
-//! UDP and TCP servers that answer everything with their name and whom they see.
+//! UDP and TCP servers that answer everything with their name and the peer's address.
 
 use std::net::SocketAddr;
 use std::thread::JoinHandle;
@@ -11,7 +11,7 @@ use tokio::sync::oneshot;
 
 use crate::netns::Namespace;
 
-/// A running server for both protocols on one address; it ends when dropped.
+/// A running server for both protocols on one address, which ends when dropped.
 #[derive(Debug)]
 pub struct Echo {
     stop: Option<oneshot::Sender<()>>,
@@ -77,7 +77,7 @@ async fn bind(address: SocketAddr) -> Result<(UdpSocket, TcpListener)> {
 async fn datagrams(socket: &UdpSocket, name: &str) -> Result<()> {
     let mut buffer = [0; 2048];
     loop {
-        // An error here is news of an earlier answer that could not be delivered.
+        // An error here reports an earlier answer that could not be delivered.
         let Ok((_, peer)) = socket.recv_from(&mut buffer).await else {
             continue;
         };

@@ -16,10 +16,11 @@ use tokio::net::TcpStream;
 
 use crate::process::Process;
 
-/// The Python that `cargo xtask test` made for it.
+/// Returns the Python that `cargo xtask test` installed for it.
 ///
 /// # Errors
-/// If it isn't there.
+///
+/// Returns an error if it is missing.
 pub fn python() -> Result<PathBuf> {
     let root = Path::new(env!("CARGO_MANIFEST_DIR")).with_file_name(".toolchain");
     let python = root.join("llama/bin/python");
@@ -31,19 +32,21 @@ pub fn python() -> Result<PathBuf> {
     Ok(python)
 }
 
-/// A port of loopback that nobody uses now.
+/// Returns an unused loopback port.
 ///
 /// # Errors
-/// If there is none.
+///
+/// Returns an error if there is none.
 pub fn free_port() -> Result<SocketAddr> {
     Ok(TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?.local_addr()?)
 }
 
-/// Starts the engine on loopback and waits until it serves `slots` requests at once, each of at most
-/// `context` tokens. Its files are in `folder`.
+/// Starts the engine on loopback and waits until it serves `slots` concurrent requests, each of at
+/// most `context` tokens. Its files are in `folder`.
 ///
 /// # Errors
-/// If it doesn't start; `folder` has its log.
+///
+/// Returns an error if it does not start; `folder` has its log.
 pub fn start(address: SocketAddr, folder: &Path, slots: usize, context: usize) -> Result<Process> {
     let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("engine/llama.py");
     let mut llama = Command::new(python()?);
@@ -61,10 +64,11 @@ pub fn start(address: SocketAddr, folder: &Path, slots: usize, context: usize) -
     Ok(engine)
 }
 
-/// Asks for `tokens` tokens, and returns the answer once it begins.
+/// Requests `tokens` tokens, and returns the answer once it starts.
 ///
 /// # Errors
-/// If there is none.
+///
+/// Returns an error if there is no answer.
 pub async fn complete(address: SocketAddr, tokens: usize) -> Result<hyper::Response<Incoming>> {
     let stream = TcpStream::connect(address).await?;
     let (mut sender, connection) = handshake(TokioIo::new(stream)).await?;
@@ -87,7 +91,8 @@ pub async fn complete(address: SocketAddr, tokens: usize) -> Result<hyper::Respo
 /// Reads an answer to its end.
 ///
 /// # Errors
-/// If it breaks off.
+///
+/// Returns an error if it is incomplete.
 pub async fn drain(response: hyper::Response<Incoming>) -> Result<usize> {
     Ok(response.into_body().collect().await?.to_bytes().len())
 }

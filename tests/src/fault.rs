@@ -1,4 +1,4 @@
-//! Faults of a chat server that answers, and serves its clients badly or says what is not so.
+//! Faults of a chat server that answers, but serves its clients badly or reports wrong values.
 
 use std::fmt::Write as _;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
@@ -9,7 +9,7 @@ use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
 use tokio::time::sleep;
 
-/// Fault of a chat server.
+/// A fault of a chat server.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub enum Fault {
     /// Completions are answered by status 429 at once.
@@ -22,16 +22,16 @@ pub enum Fault {
     SlowPage,
     /// The gauge of running requests never falls below three.
     StuckGauge,
-    /// The page of metrics tells of an idle engine with first tokens within a microsecond.
+    /// The page of metrics reports an idle engine with first tokens within a microsecond.
     Lie,
 }
 
-/// Tokens before an answer is reset.
+/// Number of tokens before an answer is reset.
 const HALF: u32 = 3;
 
 impl Fault {
-    /// Whether a connection is served by [`Self::serve`]: requests for pages of health and metrics get an
-    /// answer where others are reset.
+    /// Returns whether [`Self::serve`] serves a connection: requests for pages of health and
+    /// metrics are answered normally.
     pub(crate) async fn breaks(self, stream: &TcpStream) -> bool {
         match self {
             Self::CloseAtOnce => true,
@@ -43,7 +43,7 @@ impl Fault {
         }
     }
 
-    /// Returns the time that the page of metrics takes longer.
+    /// Returns the additional delay of the page of metrics.
     pub(crate) fn page_delay(self) -> Duration {
         match self {
             Self::SlowPage => Duration::from_secs(6),
@@ -51,7 +51,7 @@ impl Fault {
         }
     }
 
-    /// Requests that run, as the page has it.
+    /// Returns the running requests to report.
     pub(crate) fn running(self, really: u64) -> u64 {
         match self {
             Self::StuckGauge => really.max(3),
@@ -60,10 +60,10 @@ impl Fault {
         }
     }
 
-    /// Serves a connection in the way of this fault.
+    /// Serves a connection as this fault does.
     pub(crate) async fn serve(self, mut stream: TcpStream, name: &str, gap: Duration) {
         if self == Self::ResetMidway {
-            // A client that goes away has no concern of this one.
+            // A client that disconnects does no harm here.
             drop(half(&mut stream, name, gap).await);
             drop(stream.set_zero_linger());
         }
@@ -105,7 +105,7 @@ const BOUNDS: [f64; 9] = [
     f64::INFINITY,
 ];
 
-/// A histogram of times to the first token.
+/// Histogram of times to the first token.
 #[derive(Debug, Default)]
 pub(crate) struct FirstTokens {
     buckets: [AtomicU64; BOUNDS.len()],
@@ -120,7 +120,7 @@ impl FirstTokens {
         self.micros.fetch_add(time.as_micros() as u64, Relaxed);
     }
 
-    /// The histogram as vLLM names it; a lie has all of it in the first bucket.
+    /// Returns the histogram in vLLM's format; a lie puts everything into the first bucket.
     pub(crate) fn page(&self, lies: bool) -> String {
         const NAME: &str = "vllm:time_to_first_token_seconds";
         let all: u64 = self.buckets.iter().map(|bucket| bucket.load(Relaxed)).sum();

@@ -1,5 +1,5 @@
-//! What the tests of steer stand on: network namespaces, topologies of them, links with a real
-//! delay, chat and echo servers and a load client.
+//! Test support for steer: network namespaces, topologies of them, links with a real delay, chat
+//! and echo servers and a load client.
 
 pub mod attack;
 pub mod bpffs;

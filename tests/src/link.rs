@@ -1,4 +1,4 @@
-//! Links of other devices than a single pair of virtual Ethernet ones.
+//! Links of devices other than a single veth pair.
 
 use std::process::Command;
 
@@ -13,7 +13,7 @@ pub(crate) fn vlan(a: End<'_>, b: End<'_>, id: u16) -> Result<()> {
     let tagged = [a, b].map(|end| format!("{}.{id}", end.name));
     for (end, tagged) in [a, b].iter().zip(&tagged) {
         prepare(end.namespace, end.name, end.mac)?;
-        // A tag beside the frame is lost to native XDP, as a checksum that is left to the device.
+        // Native XDP loses a tag stored outside the frame, and a checksum left to the device.
         let run = |command: &[&str]| end.namespace.run(command);
         let offloads = ["txvlan", "off", "rxvlan", "off"];
         run(&[&["ethtool", "-K", end.name], &offloads[..]].concat())?;
@@ -89,7 +89,7 @@ pub(crate) fn devices(names: &[String; 2], a: End<'_>, b: End<'_>) -> Result<()>
     finish(a, b)
 }
 
-/// Gives a device its hardware address and its local stack's checksums, and sets it up.
+/// Sets a device's hardware address, disables its offloads, and sets it up.
 fn prepare(namespace: &Namespace, device: &str, mac: &str) -> Result<()> {
     namespace.run(&["ethtool", "-K", device, "tx", "off"])?;
     namespace.run(&["ip", "link", "set", device, "address", mac, "up"])?;

@@ -24,46 +24,46 @@ use tokio_rustls::TlsConnector;
 use crate::netns::Namespace;
 use crate::tls;
 
-/// A load to put on a chat endpoint.
+/// A load on a chat endpoint.
 #[derive(Clone, Debug)]
 pub struct Load {
-    /// Where to connect to.
+    /// Address to connect to.
     pub target: SocketAddr,
-    /// Whether to speak TLS.
+    /// Whether to use TLS.
     pub tls: bool,
-    /// Requests under way at a time.
+    /// Number of concurrent requests.
     pub concurrency: usize,
-    /// Makes a request every so often, whatever became of those before, instead of so many at a time:
-    /// what hangs then does not keep others from beginning.
+    /// Interval of requests that do not wait for earlier ones, instead of a fixed number at a time:
+    /// a request that hangs does not delay others then.
     pub every: Option<Duration>,
-    /// When to stop making requests.
+    /// Duration.
     pub duration: Duration,
-    /// What a request may take from connecting to its answer's end.
+    /// Timeout of a request, from connecting to the end of the answer.
     pub timeout: Duration,
-    /// Whom to tell of each request when it ends.
+    /// Receiver of each request when it ends.
     pub live: Option<Sender<Sample>>,
-    /// Who says when to stop making requests, before their time is up.
+    /// Switch that stops new requests early.
     pub stop: Option<watch::Receiver<bool>>,
 }
 
-/// What became of a request.
+/// Result of a request.
 #[derive(Clone, Debug)]
 pub struct Sample {
-    /// When it started to connect.
+    /// Start of the connection.
     pub start: Instant,
-    /// The backend that answered, as far as known.
+    /// Backend that answered, as far as known.
     pub backend: Option<String>,
-    /// The time to the answer's first byte of content, if there was one.
+    /// Time to the first byte of the answer's content, if there was one.
     pub first: Option<Duration>,
-    /// The time to the end, good or bad.
+    /// Time to the end, successful or not.
     pub total: Duration,
-    /// The longest silence between two pieces of the answer.
+    /// Longest pause between two pieces of the answer.
     pub gap: Duration,
-    /// Why it failed, if it did.
+    /// Reason of a failure.
     pub error: Option<String>,
 }
 
-/// A load under way.
+/// A load in progress.
 #[derive(Debug)]
 pub struct Running(JoinHandle<Result<Result<Vec<Sample>>>>);
 
@@ -77,7 +77,8 @@ impl Running {
 }
 
 impl Load {
-    /// A load of four plain requests at a time for a second, each with a second to end.
+    /// Creates a load of four concurrent plain requests for a second, each with a timeout of a
+    /// second.
     pub const fn new(target: SocketAddr) -> Self {
         let second = Duration::from_secs(1);
         Self {
@@ -124,7 +125,7 @@ impl Load {
                 let stopped = || load.stop.as_ref().is_some_and(|stop| *stop.borrow());
                 while Instant::now() < end && !stopped() {
                     let sample = load.request(tls.clone()).await;
-                    // A refused connection costs nothing: don't spin on it.
+                    // A refused connection costs nothing: do not spin on it.
                     sleep(Duration::from_millis(if sample.error.is_some() {
                         5
                     } else {
@@ -132,7 +133,7 @@ impl Load {
                     }))
                     .await;
                     if let Some(live) = &load.live {
-                        // Nobody may be listening any more.
+                        // The receiver may be gone.
                         let _ = live.send(sample.clone());
                     }
                     samples.push(sample);
@@ -145,7 +146,7 @@ impl Load {
         Ok(samples)
     }
 
-    /// The load with requests that do not wait for each other.
+    /// Runs the load with requests that do not wait for each other.
     async fn open(
         &self,
         every: Duration,
@@ -165,7 +166,7 @@ impl Load {
             requests.spawn(async move {
                 let sample = load.request(tls).await;
                 if let Some(live) = &load.live {
-                    // Nobody may be listening any more.
+                    // The receiver may be gone.
                     let _ = live.send(sample.clone());
                 }
                 sample
@@ -266,15 +267,15 @@ impl Load {
     }
 }
 
-/// The model that a piece of an answer names: an engine that says nothing of itself in a header is
-/// told apart by it.
+/// Returns the model named in a piece of an answer, which identifies an engine without a header of
+/// its own.
 fn model(data: &[u8]) -> Option<String> {
     let text = std::str::from_utf8(data).ok()?;
     let (_, behind) = text.split_once("\"model\":\"")?;
     behind.split_once('"').map(|(model, _)| model.to_owned())
 }
 
-/// What an exchange has seen, even if it fails. Times are from its start.
+/// Observations of an exchange, even if it fails. Times are from its start.
 #[derive(Default)]
 struct Seen {
     backend: Option<String>,

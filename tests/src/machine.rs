@@ -1,5 +1,5 @@
-//! A Debian that boots its own systemd, in a network namespace of the test: what packages and units
-//! are tried in.
+//! A Debian that boots its own systemd, in a network namespace of the test, for tests of packages
+//! and units.
 
 use std::{
     fs,
@@ -18,17 +18,17 @@ use crate::{
     process::{Process, kill},
 };
 
-/// Capabilities that units of the machine may ask for, besides those that nspawn grants.
+/// Capabilities for units of the machine, besides those that nspawn grants.
 const CAPABILITIES: &str = "CAP_BPF,CAP_PERFMON,CAP_NET_ADMIN,CAP_SYS_ADMIN";
 
-/// How long a boot may take where others work, too.
+/// Timeout of a boot on a busy host.
 const BOOT: Duration = Duration::from_secs(120);
 
-/// The machine, running. It is switched off and removed when dropped.
+/// The running machine, switched off and removed when dropped.
 #[derive(Debug)]
 pub struct Machine {
     nspawn: Process,
-    /// The machine's first process, by the number that it has here.
+    /// Process id of the machine's first process on this host.
     first: u32,
     // After the processes that use it.
     bpffs: Bpffs,
@@ -39,7 +39,8 @@ impl Machine {
     /// Boots a copy of the system in `base` in a namespace, and waits until it is up.
     ///
     /// # Errors
-    /// Without root or systemd-nspawn, or if it does not boot.
+    ///
+    /// Returns an error without root or systemd-nspawn, or if it does not boot.
     pub fn boot(base: &Path, namespace: &Namespace) -> Result<Self> {
         let folder = TempDir::with_prefix("steer-machine-")?;
         let root = folder.path().join("root");
@@ -79,7 +80,8 @@ impl Machine {
             folder,
         };
         let up = wait(BOOT, "the machine is up", || {
-            // Before systemd listens there is no answer, and what fails says so.
+            // Before systemd listens there is no answer; the failure of a later command shows the
+            // reason.
             let state = machine.run(&["systemctl", "is-system-running"]);
             Ok(state.is_ok_and(|state| state.trim() == "running"))
         });
@@ -91,12 +93,12 @@ impl Machine {
         Ok(machine)
     }
 
-    /// Where the machine's root is on this host.
+    /// Returns the path of the machine's root on this host.
     pub fn root(&self) -> PathBuf {
         self.folder.path().join("root")
     }
 
-    /// Where the machine's BPF file system is on this host.
+    /// Returns the path of the machine's BPF file system on this host.
     pub fn bpffs(&self) -> &Path {
         self.bpffs.path()
     }
@@ -104,7 +106,8 @@ impl Machine {
     /// Runs a command in the machine to its end and returns its standard output.
     ///
     /// # Errors
-    /// With the command's standard error if it fails.
+    ///
+    /// Returns the command's standard error if it fails.
     pub fn run(&self, command: &[&str]) -> Result<String> {
         output(
             Command::new("nsenter")
@@ -116,7 +119,8 @@ impl Machine {
     /// Writes a file in the machine, by its path there.
     ///
     /// # Errors
-    /// If it cannot be written.
+    ///
+    /// Returns an error if it cannot be written.
     pub fn write(&self, path: &str, text: &str) -> Result<()> {
         let path = self.root().join(path.trim_start_matches('/'));
         if let Some(folder) = path.parent() {
@@ -128,7 +132,8 @@ impl Machine {
     /// Copies a file of this host into a folder of the machine.
     ///
     /// # Errors
-    /// If it cannot be copied.
+    ///
+    /// Returns an error if it cannot be copied.
     pub fn put(&self, file: &Path, folder: &str) -> Result<()> {
         let name = file.file_name().context("the path names no file")?;
         let to = self.root().join(folder.trim_start_matches('/'));
@@ -147,7 +152,7 @@ impl Drop for Machine {
     }
 }
 
-/// The first child of a process, if it has one.
+/// Returns the first child of a process, if it has one.
 fn child(pid: u32) -> Result<Option<u32>> {
     let path = format!("/proc/{pid}/task/{pid}/children");
     let text = fs::read_to_string(&path).with_context(|| path.clone())?;

@@ -1,4 +1,4 @@
-//! Network namespaces that remove themselves.
+//! Network namespaces that are removed when dropped.
 
 use std::fs::{self, File};
 use std::io;
@@ -25,10 +25,10 @@ pub struct Namespace {
 }
 
 impl Namespace {
-    /// Makes a namespace with a unique name that contains `label`, with its loopback up.
+    /// Creates a namespace with a unique name that contains `label`, with its loopback up.
     ///
-    /// Fails when not run as root. The first call in a process also removes the namespaces that
-    /// killed test runs left behind.
+    /// Fails without root. The first call in a process also removes the namespaces left by killed
+    /// test runs.
     pub fn create(label: &str) -> Result<Self> {
         // SAFETY: geteuid has no preconditions and touches no memory.
         let user = unsafe { libc::geteuid() };
@@ -47,12 +47,12 @@ impl Namespace {
         Ok(namespace)
     }
 
-    /// The namespace's name, as `ip netns` knows it.
+    /// Returns the namespace's name for `ip netns`.
     pub fn name(&self) -> &str {
         &self.name
     }
 
-    /// The file that stands for the namespace, for `nsenter --net=`.
+    /// Returns the file of the namespace, for `nsenter --net=`.
     pub fn path(&self) -> String {
         format!("/run/netns/{}", self.name)
     }
@@ -69,7 +69,7 @@ impl Namespace {
         self.enter(|| Process::spawn(&mut command))?
     }
 
-    /// As [`Self::spawn`], following what the command complains of.
+    /// Works like [`Self::spawn`], and forwards the standard error.
     pub fn spawn_followed(&self, mut command: Command) -> Result<Process> {
         self.enter(|| Process::spawn_followed(&mut command))?
     }
@@ -90,7 +90,7 @@ impl Namespace {
         })
     }
 
-    /// Starts a thread in the namespace; it fails before running `f` if it can't get in.
+    /// Starts a thread in the namespace; it fails before running `f` if it cannot enter.
     pub fn thread<T: Send + 'static>(
         &self,
         f: impl FnOnce() -> T + Send + 'static,
@@ -143,7 +143,7 @@ fn sweep() {
             continue;
         };
         if !fs::exists(format!("/proc/{owner}")).unwrap_or(true) {
-            // Another process may be sweeping too.
+            // Another process may do the same concurrently.
             drop(remove(&name));
         }
     }

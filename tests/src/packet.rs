@@ -1,5 +1,5 @@
-//! Packets, built field by field. Checksums are computed here from scratch, so that a test compares
-//! with something that the data path had no part in.
+//! Packets, built field by field. Checksums are computed here from scratch, so that tests compare
+//! with values independent of the data path.
 
 use std::net::IpAddr;
 
@@ -24,7 +24,7 @@ pub struct Packet {
     pub fragment: u16,
     /// IPv4 options, a multiple of four bytes.
     pub options: Vec<u8>,
-    /// IPv6 extension headers: type, and content behind the type of the next one.
+    /// IPv6 extension headers: type, and content after the type of the next one.
     pub extensions: Vec<(u8, Vec<u8>)>,
     /// IPv6 flow label.
     pub label: u32,
@@ -32,11 +32,11 @@ pub struct Packet {
     pub source_port: u16,
     /// Destination port.
     pub destination_port: u16,
-    /// What is above IP.
+    /// Transport header.
     pub transport: Transport,
-    /// What it carries.
+    /// Payload.
     pub payload: Vec<u8>,
-    /// Bytes behind the IP packet.
+    /// Number of bytes after the IP packet.
     pub padding: usize,
 }
 
@@ -63,30 +63,30 @@ pub enum Transport {
     },
 }
 
-/// TCP flags.
+/// TCP flag FIN.
 pub const FIN: u8 = 1;
-/// TCP flags.
+/// TCP flag SYN.
 pub const SYN: u8 = 2;
-/// TCP flags.
+/// TCP flag RST.
 pub const RST: u8 = 4;
-/// TCP flags.
+/// TCP flag ACK.
 pub const ACK: u8 = 16;
 
-/// Number of segments behind a SYN.
+/// Sequence number of segments after a SYN.
 pub const SEQUENCE: u32 = 0x1122_3344;
-/// What they acknowledge.
+/// Acknowledgment number of these segments.
 pub const ACKNOWLEDGMENT: u32 = 0x5566_7788;
 const PAYLOAD: &[u8] = b"some payload of odd length.";
 
-/// The client's MAC address in tests.
+/// MAC address of the client in tests.
 pub const CLIENT_MAC: [u8; 6] = [2, 0xc, 1, 2, 3, 4];
-/// The node's MAC address in tests.
+/// MAC address of the node in tests.
 pub const NODE_MAC: [u8; 6] = [2, 0xd, 5, 6, 7, 8];
 
 impl Packet {
-    /// A TCP segment.
+    /// Creates a TCP segment.
     pub fn tcp(source: (IpAddr, u16), destination: (IpAddr, u16), flags: u8) -> Self {
-        // What follows a SYN with its payload has the number behind it.
+        // A segment after a SYN has the next sequence number.
         let before = if flags & SYN == 0 {
             0
         } else {
@@ -102,7 +102,7 @@ impl Packet {
         Self::new(source, destination, transport)
     }
 
-    /// A UDP datagram.
+    /// Creates a UDP datagram.
     pub fn udp(source: (IpAddr, u16), destination: (IpAddr, u16)) -> Self {
         Self::new(source, destination, Transport::Udp { checksum: true })
     }
@@ -128,7 +128,7 @@ impl Packet {
         }
     }
 
-    /// The frame.
+    /// Returns the frame.
     pub fn bytes(&self) -> Vec<u8> {
         let mut frame = ethernet(self.macs, &self.tags, self.source.is_ipv4());
         frame.extend(self.ip());
@@ -136,8 +136,8 @@ impl Packet {
         frame
     }
 
-    /// The frames of the packet in fragments, of which each but the last carries `size` bytes, a
-    /// multiple of 8. IPv6 extension headers are not supported.
+    /// Returns the frames of the packet in fragments, of which each but the last carries `size`
+    /// bytes, a multiple of 8. IPv6 extension headers are not supported.
     pub fn fragments(&self, size: usize) -> Vec<Vec<u8>> {
         let transport = self.transport();
         let mut frames = Vec::new();
@@ -174,7 +174,7 @@ impl Packet {
         frames
     }
 
-    /// Offset of the transport header in the frame.
+    /// Returns the offset of the transport header in the frame.
     pub fn transport_at(&self) -> usize {
         let network = 14 + 4 * self.tags.len();
         if self.source.is_ipv4() {
@@ -184,7 +184,7 @@ impl Packet {
         network + 40 + extensions.sum::<usize>()
     }
 
-    /// The IP packet.
+    /// Returns the IP packet.
     pub fn ip(&self) -> Vec<u8> {
         let transport = self.transport();
         match (self.source, self.destination) {
@@ -283,7 +283,8 @@ impl Packet {
     }
 }
 
-/// An ICMP or ICMPv6 message with its checksum: type and code, the next four bytes, and the rest.
+/// Returns an ICMP or ICMPv6 message with its checksum: type and code, the next four bytes, and the
+/// rest.
 pub fn icmp([source, destination]: [IpAddr; 2], kind: [u8; 2], word: u32, rest: &[u8]) -> Vec<u8> {
     let mut message = kind.to_vec();
     message.extend([0, 0]);
@@ -302,8 +303,8 @@ pub fn icmp([source, destination]: [IpAddr; 2], kind: [u8; 2], word: u32, rest: 
     message
 }
 
-/// An IP packet around a message: addresses, TTL, protocol and content. IPv4 ones are not to be
-/// fragmented, and have 0 as identification.
+/// Returns an IP packet with addresses, TTL, protocol and content. An IPv4 packet has the flag
+/// "don't fragment", and 0 as identification.
 pub fn ip_around(addresses: [IpAddr; 2], ttl: u8, protocol: u8, content: &[u8]) -> Vec<u8> {
     let mut packet = match addresses {
         [IpAddr::V4(source), IpAddr::V4(destination)] => ipv4_header(
@@ -326,7 +327,7 @@ pub fn ip_around(addresses: [IpAddr; 2], ttl: u8, protocol: u8, content: &[u8]) 
     packet
 }
 
-/// An Ethernet header with tags.
+/// Returns an Ethernet header with tags.
 pub fn ethernet(macs: [[u8; 6]; 2], tags: &[(u16, u16)], v4: bool) -> Vec<u8> {
     let mut frame = macs.concat();
     for (kind, control) in tags {
@@ -338,7 +339,7 @@ pub fn ethernet(macs: [[u8; 6]; 2], tags: &[(u16, u16)], v4: bool) -> Vec<u8> {
     frame
 }
 
-/// An IPv4 header for a packet of `total` bytes.
+/// Returns an IPv4 header for a packet of `total` bytes.
 pub fn ipv4_header(
     tos: u8,
     total: usize,
@@ -359,7 +360,7 @@ pub fn ipv4_header(
     header
 }
 
-/// An IPv6 header in front of `len` bytes.
+/// Returns an IPv6 header before `len` bytes.
 pub fn ipv6_header(
     (class, label): (u8, u32),
     len: usize,
@@ -375,7 +376,7 @@ pub fn ipv6_header(
     header
 }
 
-/// The Internet checksum, the slow way.
+/// Returns the Internet checksum, computed in the simplest way.
 pub fn checksum(bytes: &[u8]) -> u16 {
     let mut sum = 0_u32;
     for pair in bytes.chunks(2) {

@@ -1,4 +1,4 @@
-//! A program that lets everything pass.
+//! An XDP program that passes everything.
 
 use anyhow::{Context, Result};
 use aya::{
@@ -9,15 +9,16 @@ use steer_user::dataplane::{bench_object, interface_index};
 
 use crate::netns::Namespace;
 
-/// An interface with a program that lets everything pass, as long as this value lives. A veth device
-/// takes frames that its peer sends by `XDP_TX` only if it has a program.
+/// An interface with a program that passes everything, while this value lives. A veth device
+/// receives frames that its peer sends by `XDP_TX` only if it has a program.
 pub struct Pass(#[allow(dead_code, reason = "holds the link")] Ebpf);
 
 impl Pass {
     /// Attaches the program.
     ///
     /// # Errors
-    /// If there is no such interface, or the kernel refuses.
+    ///
+    /// Returns an error if there is no such interface, or the kernel refuses.
     pub fn attach(namespace: &Namespace, interface: &str) -> Result<Self> {
         namespace.enter(|| {
             let mut ebpf = EbpfLoader::new().load(bench_object())?;

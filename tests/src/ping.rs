@@ -9,12 +9,12 @@ use anyhow::{Context, Result, ensure};
 
 use crate::netns::Namespace;
 
-/// Sends one echo request from a namespace and returns the time until its answer.
+/// Sends one echo request from a namespace and returns the round-trip time.
 pub fn ping(from: &Namespace, to: IpAddr, timeout: Duration) -> Result<Duration> {
     ping_with(from, to, b"steer", timeout)
 }
 
-/// As [`ping`], with content of its own.
+/// Works like [`ping`], with given content.
 pub fn ping_with(
     from: &Namespace,
     to: IpAddr,

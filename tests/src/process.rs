@@ -11,7 +11,7 @@ use std::thread::{self, JoinHandle};
 
 use anyhow::{Context, Result, bail};
 
-/// Lines of a child's standard error that are kept.
+/// Number of lines kept of a child's standard error.
 const KEPT: usize = 20;
 
 /// A child in a process group of its own; the group is killed when this is dropped.
@@ -24,7 +24,8 @@ pub struct Process {
 }
 
 impl Process {
-    /// As [`Self::spawn`], with its standard error passed on as the test's own, and the end of it kept.
+    /// Works like [`Self::spawn`], with its standard error forwarded, and the last lines of it
+    /// kept.
     pub fn spawn_followed(command: &mut Command) -> Result<Self> {
         Self::spawn(command.stderr(Stdio::piped()))
     }
@@ -65,7 +66,7 @@ impl Process {
         })
     }
 
-    /// The child's process id, which is also its group's.
+    /// Returns the child's process id, which is also its group's.
     pub fn pid(&self) -> u32 {
         self.child.id()
     }
@@ -81,7 +82,7 @@ impl Process {
         }
     }
 
-    /// The next line of the child's standard output, or none at its end.
+    /// Returns the next line of the child's standard output, or none at its end.
     pub fn read_line(&mut self) -> Result<Option<String>> {
         let mut line = String::new();
         let stdout = self
@@ -111,12 +112,12 @@ impl Process {
         }
     }
 
-    /// The last lines of the standard error of a child that was followed and has ended.
+    /// Returns the last lines of standard error of a child that was followed and has ended.
     pub fn last_words(&mut self) -> String {
         self.complaints.end()
     }
 
-    /// Whether the child is still running.
+    /// Returns whether the child is still running.
     pub fn is_running(&self) -> bool {
         let stat = std::fs::read_to_string(format!("/proc/{}/stat", self.child.id()));
         let state = stat
@@ -132,7 +133,7 @@ impl Drop for Process {
     }
 }
 
-/// What a child writes to its standard error.
+/// Standard error of a child.
 #[derive(Debug, Default)]
 struct Complaints {
     last: Arc<Mutex<VecDeque<String>>>,
@@ -145,7 +146,7 @@ impl Complaints {
         let kept = Arc::clone(&last);
         let follower = thread::spawn(move || {
             for line in BufReader::new(stderr).lines().map_while(Result::ok) {
-                // To the harness, which shows it with the test if that fails.
+                // Printed to the harness, which shows it if the test fails.
                 eprintln!("{line}");
                 let mut kept = kept.lock().unwrap_or_else(PoisonError::into_inner);
                 if kept.len() == KEPT {
@@ -160,7 +161,7 @@ impl Complaints {
         }
     }
 
-    /// The last lines, once nobody can write more.
+    /// Returns the last lines, once the child can write no more.
     fn end(&mut self) -> String {
         if let Some(follower) = self.follower.take() {
             drop(follower.join());

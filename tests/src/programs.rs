@@ -1,26 +1,27 @@
-//! What the verifier of this kernel says of the programs.
+//! Verification of the programs by this kernel.
 
 use anyhow::Result;
 use aya::{EbpfLoader, VerifierLogLevel, programs::Xdp};
 use serde::Serialize;
 use steer_user::dataplane::{decap_object, object, trace_object};
 
-/// A program, as the kernel loaded it.
+/// A program as loaded by the kernel.
 #[derive(Clone, Debug, Serialize)]
 pub struct Loaded {
-    /// Its name.
+    /// Name.
     pub name: String,
-    /// Instructions that the verifier went through; a million is the most.
+    /// Number of instructions processed by the verifier, at most a million.
     pub verified: u32,
     /// Bytes of machine code.
     pub jited: u32,
 }
 
-/// Loads each program that is wanted, lets it go again, and tells what came of it. An error has the log of the
-/// verifier as `level` says.
+/// Loads each selected program, unloads it, and reports the result. An error contains the
+/// verifier's log at `level`.
 ///
 /// # Errors
-/// If an object or its maps cannot be loaded at all, or `tell` fails.
+///
+/// Returns an error if an object or its maps cannot be loaded at all, or `tell` fails.
 pub fn load_each(
     is_wanted: impl Fn(&str) -> bool,
     level: VerifierLogLevel,

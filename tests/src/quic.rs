@@ -1,5 +1,5 @@
-//! QUIC servers that say who they are and give back what they get, and a client that changes its port
-//! in the midst of a stream.
+//! QUIC servers that send their name and echo what they receive, and a client that changes its port
+//! in the middle of a stream.
 
 use std::{
     net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket},
@@ -16,7 +16,7 @@ use quinn::{
     ServerConfig, TokioRuntime, TransportConfig,
     crypto::rustls::{QuicClientConfig, QuicServerConfig},
 };
-use steer_user::quic::{CidConfig, CidGenerator};
+use steer_probe::quic::{CidConfig, CidGenerator};
 use tokio::{
     runtime::{Builder, Runtime},
     sync::oneshot,
@@ -24,12 +24,12 @@ use tokio::{
 
 use crate::{netns::Namespace, process::Process, tls};
 
-/// The application protocol of servers and clients here.
+/// Application protocol of servers and clients here.
 const ALPN: &[u8] = b"steer-test";
-/// What a client sends and gets back in one piece.
+/// Number of bytes that a client sends and receives back in one piece.
 const PIECE: usize = 16 * 1024;
 
-/// A server by quinn; it ends when dropped.
+/// A quinn server, which ends when dropped.
 #[derive(Debug)]
 pub struct Server {
     stop: Option<oneshot::Sender<()>>,
@@ -40,10 +40,11 @@ impl Server {
     /// Starts a server in a namespace, on all addresses; it listens when this returns. With a
     /// configuration its connection ids name it, otherwise they are random.
     ///
-    /// It begins each stream with its name and an end of line, and then gives back what it gets.
+    /// It starts each stream with its name and a newline, and then echoes what it receives.
     ///
     /// # Errors
-    /// If it cannot listen.
+    ///
+    /// Returns an error if it cannot listen.
     pub fn start_in(
         namespace: &Namespace,
         port: u16,
@@ -116,7 +117,7 @@ async fn serve(endpoint: &Endpoint, name: &str) {
     }
 }
 
-/// Ends where the client does.
+/// Ends with the client's side.
 async fn echo(mut send: SendStream, mut receive: RecvStream, name: String) -> Result<()> {
     send.write_all(name.as_bytes()).await?;
     let mut buffer = vec![0; PIECE];
@@ -126,10 +127,11 @@ async fn echo(mut send: SendStream, mut receive: RecvStream, name: String) -> Re
     Ok(())
 }
 
-/// The Python with aioquic that `cargo xtask test` made.
+/// Returns the Python with aioquic that `cargo xtask test` installed.
 ///
 /// # Errors
-/// If it isn't there.
+///
+/// Returns an error if it is missing.
 pub fn python() -> Result<PathBuf> {
     let root = Path::new(env!("CARGO_MANIFEST_DIR")).with_file_name(".toolchain");
     let python = root.join("quic/bin/python");
@@ -141,11 +143,12 @@ pub fn python() -> Result<PathBuf> {
     Ok(python)
 }
 
-/// Starts a server by aioquic in a namespace, which does what [`Server`] does. `ids` is what `steer cid
-/// config` prints; certificate and log are put into `folder`.
+/// Starts an aioquic server in a namespace, which behaves like [`Server`]. `ids` is the output of
+/// `steer cid config`; certificate and log are put into `folder`.
 ///
 /// # Errors
-/// If it does not start; `folder` has its log.
+///
+/// Returns an error if it does not start; `folder` has its log.
 pub fn start_aioquic(
     namespace: &Namespace,
     listen: SocketAddr,
@@ -172,7 +175,7 @@ pub fn start_aioquic(
     Ok(server)
 }
 
-/// A client with one stream to whoever serves a VIP. Its namespace has to outlive it.
+/// A client with one stream to the server behind a VIP. Its namespace must outlive it.
 #[derive(Debug)]
 pub struct Client {
     runtime: Runtime,
@@ -185,11 +188,12 @@ pub struct Client {
 }
 
 impl Client {
-    /// Connects, and hears who serves. To be called in the client's namespace. The connection ends after so
-    /// long without an answer.
+    /// Connects, and receives the server's name. Must be called in the client's namespace. The
+    /// connection ends after this time without an answer.
     ///
     /// # Errors
-    /// If nobody answers.
+    ///
+    /// Returns an error if no server answers.
     pub fn connect(server: SocketAddr, patience: Duration) -> Result<Self> {
         let runtime = runtime()?;
         let (endpoint, connection, stream, server) = runtime.block_on(async {
@@ -202,7 +206,7 @@ impl Client {
             let endpoint = Endpoint::client(SocketAddr::new(any(server), 0))?;
             let connection = endpoint.connect_with(config, server, "localhost")?.await?;
             let mut stream = connection.open_bi().await?;
-            // A server hears of a stream with its first byte.
+            // A server learns of a stream with its first byte.
             stream.0.write_all(&pattern(0, 1)).await?;
             let name = line(&mut stream.1).await?;
             let mut first = [0];
@@ -220,16 +224,17 @@ impl Client {
         })
     }
 
-    /// Who serves this connection.
+    /// Returns the name of the server.
     pub fn server(&self) -> &str {
         &self.server
     }
 
-    /// Sends pieces and goes on from another port while the first half of them is under way; every byte
-    /// has to come back in its order. To be called in the client's namespace.
+    /// Sends pieces and switches to another port while the first half of them is in flight; every
+    /// byte must come back in order. Must be called in the client's namespace.
     ///
     /// # Errors
-    /// If the connection is lost or a byte is another.
+    ///
+    /// Returns an error if the connection is lost or a byte differs.
     pub fn move_amid(&mut self, pieces: usize) -> Result<()> {
         let (send, receive) = &mut self.stream;
         let (endpoint, start) = (&self.endpoint, self.sent);
@@ -262,7 +267,7 @@ impl Client {
     }
 }
 
-/// Goes on from another port.
+/// Switches to another port.
 fn rebind(endpoint: &Endpoint) -> Result<()> {
     let local = endpoint.local_addr()?;
     let socket = UdpSocket::bind(SocketAddr::new(any(local), 0))?;
@@ -270,12 +275,12 @@ fn rebind(endpoint: &Endpoint) -> Result<()> {
     Ok(endpoint.rebind(socket)?)
 }
 
-/// The bytes of a stream from a place on; they differ from one kilobyte to the next.
+/// Returns the bytes of a stream from an offset; they differ from one kilobyte to the next.
 fn pattern(at: usize, len: usize) -> Vec<u8> {
     (at..at + len).map(|i| (i ^ (i >> 8)) as u8).collect()
 }
 
-/// What comes up to an end of line, without it.
+/// Returns the text up to a newline, without it.
 async fn line(receive: &mut RecvStream) -> Result<String> {
     let mut line = Vec::new();
     let mut byte = [0];
@@ -289,7 +294,7 @@ async fn line(receive: &mut RecvStream) -> Result<String> {
     }
 }
 
-/// No address in particular, of the family of this one.
+/// Returns the unspecified address of the same family.
 const fn any(address: SocketAddr) -> IpAddr {
     match address {
         SocketAddr::V4(_) => IpAddr::V4(Ipv4Addr::UNSPECIFIED),

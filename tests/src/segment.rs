@@ -1,4 +1,4 @@
-//! Links that more than two hosts share.
+//! Links shared by more than two hosts.
 
 use std::sync::{
     Mutex, PoisonError,
@@ -13,9 +13,9 @@ use crate::veth::{End, Veth};
 
 const BRIDGE: &str = "switch";
 
-/// A switch in a namespace of its own, which joins the two ends of a link and whoever else is plugged in.
+/// A switch in a namespace of its own, which joins the two ends of a link and further hosts.
 pub struct Segment {
-    // Before the namespace of the interfaces that they are attached to.
+    // Dropped before the namespace of their interfaces.
     passes: Mutex<Vec<Pass>>,
     ports: AtomicU8,
     namespace: Namespace,
@@ -33,13 +33,14 @@ impl Segment {
     /// Joins two ends, of which the first one runs the program under test.
     ///
     /// # Errors
-    /// If devices cannot be made.
+    ///
+    /// Returns an error if devices cannot be created.
     pub fn between(a: End<'_>, b: End<'_>) -> Result<Self> {
         let namespace = Namespace::create("segment")?;
         namespace.run(&["ip", "link", "add", BRIDGE, "type", "bridge"])?;
         namespace.run(&["ip", "link", "set", BRIDGE, "up"])?;
         let first = plug(&namespace, 0, a)?;
-        // Frames that a program sends back where they came from reach only a peer with a program.
+        // Frames that a program sends back by XDP_TX reach only a peer with a program.
         let segment = Self {
             passes: Mutex::new(vec![Pass::attach(&namespace, &first)?]),
             ports: AtomicU8::new(1),
@@ -51,10 +52,11 @@ impl Segment {
         Ok(segment)
     }
 
-    /// Plugs in another host. It learns its neighbours by asking.
+    /// Plugs in another host. It resolves its neighbours itself.
     ///
     /// # Errors
-    /// If the devices cannot be made.
+    ///
+    /// Returns an error if the devices cannot be created.
     pub fn plug_in(&self, end: End<'_>) -> Result<()> {
         plug(&self.namespace, self.ports.fetch_add(1, Relaxed), end).map(drop)
     }
@@ -62,7 +64,8 @@ impl Segment {
     /// Plugs in another host that runs the program under test.
     ///
     /// # Errors
-    /// If the devices cannot be made.
+    ///
+    /// Returns an error if the devices cannot be created.
     pub fn plug_in_node(&self, end: End<'_>) -> Result<()> {
         let port = plug(&self.namespace, self.ports.fetch_add(1, Relaxed), end)?;
         let pass = Pass::attach(&self.namespace, &port)?;
@@ -71,10 +74,11 @@ impl Segment {
         Ok(())
     }
 
-    /// Has the switch send each frame to all ports, as one that knows no address.
+    /// Makes the switch flood every frame to all ports, like one without known addresses.
     ///
     /// # Errors
-    /// If the switch is gone.
+    ///
+    /// Returns an error if the switch is gone.
     pub fn flood(&self) -> Result<()> {
         let flood = [
             "ip",
@@ -90,18 +94,18 @@ impl Segment {
     }
 }
 
-/// Gives an end a port of the switch, and returns the port's name.
+/// Connects an end to a port of the switch, and returns the port's name.
 fn plug(switch: &Namespace, number: u8, end: End<'_>) -> Result<String> {
     let port = format!("port{number}");
     Veth::pair([end.namespace, switch], [end.name, &port])?;
-    // A checksum that is left to the device is lost on the way through a program.
+    // A checksum left to the device is lost in a program.
     let offloads = ["tx", "off", "gro", "off"];
     for (namespace, device) in [(end.namespace, end.name), (switch, port.as_str())] {
         namespace.run(&[&["ethtool", "-K", device], &offloads[..]].concat())?;
     }
     switch.run(&["ip", "link", "set", &port, "master", BRIDGE, "up"])?;
     end.configure()?;
-    // Gives the port the receive queue that frames sent by XDP go to.
+    // Gives the port the receive queue for frames sent by XDP.
     switch.run(&["ethtool", "-K", &port, "gro", "on"])?;
     Ok(port)
 }

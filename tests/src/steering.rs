@@ -12,9 +12,9 @@ use tokio::runtime;
 
 use crate::topology::{Backend, NODE_CLIENT_PORT, Site, VIP_V4, VIP_V6};
 
-/// The node's addresses that `nat` and `ipip` use as sources.
+/// Addresses of the node that `nat` and `ipip` use as sources.
 pub const SOURCE_V4: Ipv4Addr = Ipv4Addr::new(10, 98, 0, 1);
-/// As [`SOURCE_V4`].
+/// IPv6 counterpart of [`SOURCE_V4`].
 pub const SOURCE_V6: Ipv6Addr = Ipv6Addr::new(0xfd98, 0, 0, 0, 0, 0, 0, 1);
 
 /// Loads the program in the site's node, attached to all its interfaces, with one service for TCP
@@ -111,7 +111,7 @@ async fn set_up(backends: &[Backend], mode: Mode) -> Result<Xdp> {
         });
     }
     maps.publish(&services)?;
-    // Packets come in by a device of a bond, and answers of `nat` go back by it.
+    // Packets arrive on a port of a bond, and answers of `nat` leave on it.
     let client = Device::find(NODE_CLIENT_PORT)?;
     for index in [client.index].into_iter().chain(client.ports) {
         xdp.maps().add_port(index)?;

@@ -1,31 +1,31 @@
-//! What the samples of a load come to.
+//! Summary of a load's samples.
 
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
 use crate::load::Sample;
 
-/// A load's figures.
+/// Figures of a load.
 #[derive(Clone, Debug)]
 pub struct Summary {
-    /// Requests made.
+    /// Number of requests.
     pub requests: usize,
-    /// Requests that failed.
+    /// Number of failed requests.
     pub failures: usize,
-    /// When the last request that failed had started.
+    /// Start of the last failed request.
     pub last_failure: Option<Instant>,
-    /// Good answers by backend.
+    /// Successful answers by backend.
     pub answers: BTreeMap<String, usize>,
-    /// Median and 95th percentile of the time to the first byte of good answers.
+    /// Median and 95th percentile of the time to the first byte of successful answers.
     pub first: [Duration; 2],
-    /// Median and 95th percentile of the time to the last byte of good answers.
+    /// Median and 95th percentile of the time to the last byte of successful answers.
     pub total: [Duration; 2],
-    /// The longest time in which a client waited for the next piece of its answer, or for the first.
+    /// Longest wait of a client for the next piece of its answer, or for the first.
     pub gap: Duration,
 }
 
 impl Summary {
-    /// Sums up samples.
+    /// Summarizes samples.
     pub fn of<'a>(samples: impl IntoIterator<Item = &'a Sample>) -> Self {
         let all: Vec<&Sample> = samples.into_iter().collect();
         let (good, bad): (Vec<&Sample>, Vec<&Sample>) =
@@ -53,7 +53,7 @@ impl Summary {
         }
     }
 
-    /// A backend's share of the good answers.
+    /// Returns a backend's share of the successful answers.
     #[expect(clippy::cast_precision_loss, reason = "counts of requests are small")]
     pub fn share(&self, backend: &str) -> f64 {
         let all: usize = self.answers.values().sum();
@@ -62,7 +62,8 @@ impl Summary {
     }
 }
 
-/// The smallest of the times that at least `percent` % of them don't exceed; zero of none.
+/// Returns the smallest of the times that at least `percent` % of them do not exceed; zero without
+/// times.
 pub fn percentile(times: &[Duration], percent: usize) -> Duration {
     let mut times = times.to_vec();
     times.sort_unstable();

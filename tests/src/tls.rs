@@ -1,4 +1,4 @@
-//! TLS for tests: self-signed certificates, and clients that don't mind.
+//! TLS for tests: self-signed certificates, and clients that accept them.
 
 use std::sync::Arc;
 
@@ -11,7 +11,7 @@ use rustls::{ClientConfig, DigitallySignedStruct, Error, ServerConfig, Signature
 
 use crate::topology::{VIP_V4, VIP_V6};
 
-/// A server configuration with a new self-signed certificate for the virtual addresses.
+/// Returns a server configuration with a new self-signed certificate for the virtual addresses.
 pub fn server() -> Result<Arc<ServerConfig>> {
     let names = vec![
         VIP_V4.to_string(),
@@ -27,7 +27,7 @@ pub fn server() -> Result<Arc<ServerConfig>> {
     Ok(Arc::new(config))
 }
 
-/// A client configuration that takes any certificate.
+/// Returns a client configuration that accepts any certificate.
 pub fn client() -> Result<Arc<ClientConfig>> {
     let provider = Arc::new(ring::default_provider());
     let config = ClientConfig::builder_with_provider(provider.clone())

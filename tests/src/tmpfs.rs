@@ -17,12 +17,12 @@ pub struct Tmpfs {
 }
 
 impl Tmpfs {
-    /// Mounts one of so many bytes at a folder, which is made. Fails when not run as root.
+    /// Mounts a file system of this size at a folder, which is created. Fails without root.
     pub fn mount(path: &Path, bytes: usize) -> Result<Self> {
         fs::create_dir_all(path)?;
         let target = CString::new(path.as_os_str().as_bytes())?;
         let data = CString::new(format!("size={bytes},mode=700"))?;
-        // SAFETY: strings that end with 0.
+        // SAFETY: NUL-terminated strings.
         let result = unsafe {
             libc::mount(
                 c"tmpfs".as_ptr(),
@@ -56,7 +56,7 @@ impl Tmpfs {
         }
     }
 
-    /// Makes room again.
+    /// Frees the space again.
     pub fn free(&self) -> Result<()> {
         Ok(fs::remove_file(self.ballast())?)
     }
@@ -65,7 +65,7 @@ impl Tmpfs {
 impl Drop for Tmpfs {
     fn drop(&mut self) {
         if let Ok(path) = CString::new(self.path.as_os_str().as_bytes()) {
-            // SAFETY: a string that ends with 0. There is nothing to do about a failure.
+            // SAFETY: a NUL-terminated string. A failure is ignored.
             unsafe { libc::umount2(path.as_ptr(), libc::MNT_DETACH) };
         }
     }

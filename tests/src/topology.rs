@@ -11,22 +11,22 @@ use crate::netns::Namespace;
 use crate::segment::Segment;
 use crate::veth::{End, Veth};
 
-/// The virtual IPv4 address, which the client routes to the node.
+/// Virtual IPv4 address, which the client routes to the node.
 pub const VIP_V4: Ipv4Addr = Ipv4Addr::new(10, 99, 0, 1);
-/// The virtual IPv6 address, which the client routes to the node.
+/// Virtual IPv6 address, which the client routes to the node.
 pub const VIP_V6: Ipv6Addr = Ipv6Addr::new(0xfd99, 0, 0, 0, 0, 0, 0, 1);
-/// The node's interface towards the client.
+/// Interface of the node to the client.
 pub const NODE_CLIENT_PORT: &str = "client";
 /// The only interface of the client and of each backend.
 pub const PORT: &str = "eth0";
 
-/// What joins the node and another namespace.
+/// Kind of the link between the node and another namespace.
 #[derive(Clone, Debug, Default)]
 pub enum Link {
     /// A pair of virtual Ethernet devices.
     #[default]
     Veth,
-    /// A line that delays each frame by as much each way.
+    /// A line that delays each frame by this time in each direction.
     Delayed(Duration),
     /// A VLAN on a pair of virtual Ethernet devices.
     Vlan(u16),
@@ -38,43 +38,43 @@ pub enum Link {
     Devices([String; 2]),
 }
 
-/// Namespaces joined as client — node — backends; each link has a network of its own, in which
-/// the node is host 1 and the other end host 2.
+/// Namespaces joined as client — node — backends; each link has a network of its own, in which the
+/// node is host 1 and the other end host 2.
 #[derive(Debug)]
 pub struct Site {
     /// The backends.
-    // Before the node, so that delay lines end before either of their devices is gone.
+    // Dropped before the node, so that delay lines end before either of their devices is gone.
     pub backends: Vec<Backend>,
     /// The node, which forwards both protocols.
     pub node: Namespace,
     /// The client.
     pub client: Namespace,
-    /// The switch between client and node, if their link has one.
+    /// Switch between client and node, if their link has one.
     pub segment: Option<Segment>,
 }
 
 /// A backend and its link.
 #[derive(Debug)]
 pub struct Backend {
-    // Before the namespace, so that its devices are gone first.
+    // Dropped before the namespace, so that its devices are removed first.
     line: Option<DelayLine>,
-    /// The switch between it and the node, if their link has one.
+    /// Switch between it and the node, if their link has one.
     pub segment: Option<Segment>,
-    /// Its namespace.
+    /// Network namespace.
     pub namespace: Namespace,
-    /// Its IPv4 address.
+    /// IPv4 address.
     pub v4: Ipv4Addr,
-    /// Its IPv6 address.
+    /// IPv6 address.
     pub v6: Ipv6Addr,
-    /// Its hardware address.
+    /// Hardware address.
     pub mac: String,
-    /// The node's interface towards it.
+    /// Interface of the node to it.
     pub node_port: String,
 }
 
 impl Site {
-    /// Makes a site with one backend for each item; with a duration its link delays each frame
-    /// by that much each way.
+    /// Creates a site with one backend for each item; with a duration its link delays each frame by
+    /// that time in each direction.
     pub fn new(delays: &[Option<Duration>]) -> Result<Self> {
         let links: Vec<Link> = delays
             .iter()
@@ -83,7 +83,7 @@ impl Site {
         Self::over(&Link::Veth, &links)
     }
 
-    /// Makes a site with one backend for each of the links; the first link is the client's.
+    /// Creates a site with one backend for each of the links; the first link is the client's.
     pub fn over(client_link: &Link, links: &[Link]) -> Result<Self> {
         ensure!(links.len() < 250, "too many backends");
         let [client, node] = [Namespace::create("client")?, Namespace::create("node")?];
@@ -93,7 +93,7 @@ impl Site {
         node.sysctl("net.ipv4.ip_forward", "1")?;
         node.sysctl("net.ipv6.conf.all.forwarding", "1")?;
         let segment = connect_client(&node, &client, client_link)?;
-        // Reconnecting fast would otherwise run into the client's own old connections.
+        // Fast reconnections would otherwise meet the client's own old connections.
         client.sysctl("net.ipv4.tcp_max_tw_buckets", "4")?;
         client.sysctl("net.ipv4.ip_local_port_range", "1024 65000")?;
         let backends = (1..)
@@ -108,23 +108,23 @@ impl Site {
         })
     }
 
-    /// Takes the link between client and node away, and its interfaces with it.
+    /// Removes the link between client and node, and its interfaces with it.
     pub fn cut_client(&self) -> Result<()> {
         let cut = ["ip", "link", "del", NODE_CLIENT_PORT];
         self.node.run(&cut).map(drop)
     }
 
-    /// Makes that link anew, as it was.
+    /// Creates that link again as it was.
     pub fn join_client(&self) -> Result<()> {
         connect_client(&self.node, &self.client, &Link::Veth).map(drop)
     }
 
-    /// The client's IPv4 address.
+    /// Returns the client's IPv4 address.
     pub const fn client_v4(&self) -> Ipv4Addr {
         Ipv4Addr::new(10, 77, 0, 2)
     }
 
-    /// The client's IPv6 address.
+    /// Returns the client's IPv6 address.
     pub const fn client_v6(&self) -> Ipv6Addr {
         v6(0, 2)
     }
@@ -148,7 +148,7 @@ impl Backend {
         })
     }
 
-    /// Gives the backend's loopback the virtual addresses, for direct server return.
+    /// Adds the virtual addresses to the backend's loopback, for direct server return.
     pub fn add_vips(&self) -> Result<()> {
         let (v4, v6) = (format!("{VIP_V4}/32"), format!("{VIP_V6}/128"));
         self.namespace
@@ -158,15 +158,16 @@ impl Backend {
         Ok(())
     }
 
-    /// Has the backend's delay line lose so many percent of the frames each way; see [`DelayLine::lose`].
+    /// Makes the backend's delay line lose a percentage of the frames in each direction; see
+    /// [`DelayLine::lose`].
     pub fn lose(&self, percent: u32) -> Result<()> {
         let line = self.line.as_ref();
         line.context("its link is no delay line")?.lose(percent);
         Ok(())
     }
 
-    /// Gives the backend back what its interface loses by going down: addresses of IPv6, the node's
-    /// hardware addresses and the ways to it.
+    /// Restores what the backend's interface loses by going down: IPv6 addresses, the node's
+    /// hardware addresses and the routes to it.
     pub fn restore(&self) -> Result<()> {
         let number = self.v4.octets()[2];
         let address = format!("{}/64", self.v6);
@@ -196,7 +197,7 @@ impl Backend {
         Ok(())
     }
 
-    /// Frames the backend's delay line has lost.
+    /// Returns the number of frames lost by the backend's delay line.
     pub fn line_drops(&self) -> u64 {
         self.line.as_ref().map_or(0, DelayLine::dropped)
     }
@@ -210,7 +211,8 @@ pub(crate) fn mac(link: u8, host: u8) -> String {
     format!("02:77:00:00:{link:02x}:{host:02x}")
 }
 
-/// The option of `ip` for an address's family, and the node's address of that family on a link.
+/// Returns the `ip` option for an address's family, and the node's address of that family on a
+/// link.
 fn gateway(address: IpAddr, link: u8) -> (&'static str, String) {
     match address {
         IpAddr::V4(_) => ("-4", Ipv4Addr::new(10, 77, link, 1).to_string()),
@@ -218,7 +220,7 @@ fn gateway(address: IpAddr, link: u8) -> (&'static str, String) {
     }
 }
 
-/// Lets a namespace take packets whatever way the answers go.
+/// Disables reverse-path filtering in a namespace, so that answers may take any path.
 pub(crate) fn open_up(namespace: &Namespace) -> Result<()> {
     namespace.sysctl("net.ipv4.conf.all.rp_filter", "0")?;
     namespace.sysctl("net.ipv4.conf.default.rp_filter", "0")
@@ -234,7 +236,7 @@ fn connect_client(node: &Namespace, client: &Namespace, link: &Link) -> Result<O
     Ok(medium.segment)
 }
 
-/// Devices and threads between the node and another namespace that have to be kept.
+/// Devices and threads between the node and another namespace that must be kept alive.
 #[derive(Debug, Default)]
 pub(crate) struct Medium {
     line: Option<DelayLine>,

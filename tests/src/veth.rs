@@ -7,20 +7,20 @@ use crate::netns::Namespace;
 /// One end of a link.
 #[derive(Clone, Copy, Debug)]
 pub struct End<'a> {
-    /// The namespace the end is in.
+    /// Namespace of the end.
     pub namespace: &'a Namespace,
-    /// The interface's name there.
+    /// Name of the interface there.
     pub name: &'a str,
-    /// The interface's hardware address.
+    /// Hardware address of the interface.
     pub mac: &'a str,
-    /// Its addresses with prefix lengths, IPv4 and IPv6.
+    /// Addresses with prefix lengths, IPv4 and IPv6.
     pub addresses: &'a [&'a str],
-    /// Whether to switch GRO on: wanted on the peer of a port that XDP redirects to.
+    /// Whether to enable GRO, which is needed on the peer of a port that XDP redirects to.
     pub gro: bool,
 }
 
 impl End<'_> {
-    /// Gives the interface its addresses, without duplicate detection, and sets it up.
+    /// Adds the interface's addresses, without duplicate detection, and sets it up.
     pub(crate) fn configure(&self) -> Result<()> {
         let run = |command: &[&str]| self.namespace.run(command);
         run(&["ip", "link", "set", self.name, "address", self.mac, "up"])?;
@@ -53,13 +53,13 @@ impl End<'_> {
     }
 }
 
-/// A pair of virtual Ethernet devices; it goes with either namespace.
+/// A pair of virtual Ethernet devices, which ends with either namespace.
 #[derive(Debug)]
 pub struct Veth;
 
 impl Veth {
-    /// Joins two namespaces, resolves each end's neighbour and switches checksum offload off:
-    /// native XDP forgets that a local stack left a checksum to the device.
+    /// Joins two namespaces, resolves each end's neighbour and disables checksum offload: native
+    /// XDP ignores that a local stack left a checksum to the device.
     pub fn between(a: End<'_>, b: End<'_>) -> Result<()> {
         Self::pair([a.namespace, b.namespace], [a.name, b.name])?;
         for (end, other) in [(a, b), (b, a)] {
@@ -68,8 +68,7 @@ impl Veth {
             end.configure()?;
             end.resolve(&other)?;
         }
-        // Only with both ends up does this give an end the receive queue that frames sent by XDP
-        // go to.
+        // Only with both ends up does this give an end the receive queue for frames sent by XDP.
         for end in [a, b].iter().filter(|end| end.gro) {
             end.namespace
                 .run(&["ethtool", "-K", end.name, "gro", "on"])?;
@@ -77,7 +76,7 @@ impl Veth {
         Ok(())
     }
 
-    /// Makes the pair, with a name in each of two namespaces.
+    /// Creates the pair, with a name in each of two namespaces.
     pub(crate) fn pair([a, b]: [&Namespace; 2], [name, peer]: [&str; 2]) -> Result<()> {
         a.run(&[
             "ip",

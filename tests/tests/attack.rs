@@ -1,5 +1,5 @@
-//! A few seconds of the attacks that hurt most where a node believes what anybody can send; this needs root.
-//! `cargo xtask attack` goes on with all of them for a minute each.
+//! Short runs of the attacks most harmful to a node that trusts forgeable packets; needs root.
+//! `cargo xtask attack` runs all of them for a minute each.
 
 #![allow(clippy::unwrap_used, reason = "a failure here is a failed test")]
 
@@ -14,7 +14,7 @@ fn nobody_notices(name: &str, seconds: u64) {
         .find(|attack| attack.name == name)
         .unwrap();
     let outcome = run(&attack, Duration::from_secs(seconds), 1).unwrap();
-    // Packets are counted where the attack sends any.
+    // Packets are counted if the attack sends any.
     assert!(outcome.packets > 0 || name == "nothing", "{outcome:?}");
     assert!(outcome.requests > 20, "{outcome:?}");
     let faults = outcome.faults();
@@ -38,6 +38,11 @@ fn resets_in_the_name_of_clients_and_backends_break_no_stream() {
 #[test]
 fn a_reset_with_a_syn_behind_it_breaks_no_stream() {
     nobody_notices("rst-syn", 4);
+}
+
+#[test]
+fn syns_while_backends_drain_break_no_stream() {
+    nobody_notices("syn-drain", 4);
 }
 
 #[test]

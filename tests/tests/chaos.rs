@@ -1,6 +1,6 @@
-//! Deaths under load, with settings as they are by default; this needs root. `cargo xtask chaos` measures
-//! more of them, and `cargo xtask soak` goes on for an hour. Here the order of things counts, not how long
-//! they take on a machine that has other work.
+//! Failures under load with default settings; needs root. `cargo xtask chaos` measures more of
+//! them, and `cargo xtask soak` runs for an hour. These tests check the order of events, not their
+//! duration on a busy machine.
 
 #![allow(clippy::unwrap_used, reason = "a failure here is a failed test")]
 
@@ -9,14 +9,14 @@ use std::time::Duration;
 use steer_tests::chaos::{Death, Site, Soak, Trial, soak};
 
 const EVERY: Duration = Duration::from_millis(10);
-/// From one probe to the next by default, in milliseconds.
+/// Default interval between probes in milliseconds.
 const PERIOD_MS: f64 = 100.0;
 
 fn trial(mode: &'static str, death: Death) -> Trial {
     Site::start(mode, EVERY).unwrap().run(death, 0).unwrap()
 }
 
-/// A death is noticed, then tables change, and soon after no new flow has to do with it any more.
+/// Checks that a death is detected, then tables change, and soon no new flow is affected.
 fn ends_new_flows(mode: &'static str, death: Death) -> Trial {
     let trial = trial(mode, death);
     let noticed = trial.detected_ms.unwrap();
@@ -24,7 +24,7 @@ fn ends_new_flows(mode: &'static str, death: Death) -> Trial {
     let last = trial.last_new_ms.unwrap_or(0.0);
     assert!(last <= noticed + 3.0 * PERIOD_MS, "{trial:?}");
     assert_eq!(trial.failed_elsewhere, 0, "{trial:?}");
-    // Dead once, and not again and again: connections and probes tell of it, and two services have tables.
+    // A single death: connections and probes report it, and two services have tables.
     assert!(trial.tables <= 12, "{trial:?}");
     trial
 }
@@ -63,6 +63,12 @@ fn what_is_announced_fails_nothing() {
             "{trial:?}"
         );
     }
+}
+
+#[test]
+fn a_backend_whose_beacon_dies_goes_on_behind_nat() {
+    let trial = trial("nat", Death::BeaconKilled);
+    assert!(trial.changes_nothing(), "{trial:?}");
 }
 
 #[test]

@@ -1,4 +1,4 @@
-//! Real traffic through the program, without a daemon; this needs root.
+//! Real traffic through the program, without a daemon; needs root.
 
 #![allow(clippy::unwrap_used, reason = "a failure here is a failed test")]
 
@@ -25,7 +25,7 @@ const PORT: u16 = 8080;
 const GUE_PORT: u16 = 6080;
 const TIMEOUT: Duration = Duration::from_secs(3);
 
-/// Asks over TCP, and again over the same connection; returns both answers.
+/// Sends a request over TCP, and another one over the same connection; returns both answers.
 fn ask_tcp(client: &Namespace, vip: IpAddr) -> (String, String) {
     client
         .enter(|| {
@@ -43,7 +43,7 @@ fn ask_tcp(client: &Namespace, vip: IpAddr) -> (String, String) {
         .unwrap()
 }
 
-/// Asks with a datagram of this length.
+/// Sends a datagram of this length, and returns the answer.
 fn ask_udp(client: &Namespace, vip: IpAddr, len: usize) -> String {
     client
         .enter(|| {
@@ -53,7 +53,7 @@ fn ask_udp(client: &Namespace, vip: IpAddr, len: usize) -> String {
                 Ipv6Addr::UNSPECIFIED.into()
             };
             let socket = UdpSocket::bind((any, 0)).unwrap();
-            // Connected, so that an answer from any other address than the VIP is not taken.
+            // Connected, so that an answer from any other address than the VIP is ignored.
             socket.connect((vip, PORT)).unwrap();
             socket.set_read_timeout(Some(TIMEOUT)).unwrap();
             socket.send(&vec![7; len]).unwrap();
@@ -109,7 +109,7 @@ fn nat_carries_tcp_and_udp_of_both_families() {
         counters.drops
     );
 
-    // A member that is down gets nothing more, from the next packet on.
+    // A member that is down gets no more packets, starting with the next one.
     for member in [1, 101] {
         xdp.maps().set_member_state(member, MemberState::Down);
     }
@@ -119,7 +119,7 @@ fn nat_carries_tcp_and_udp_of_both_families() {
     }
 }
 
-/// A site whose backends have the VIPs and answer there, steered to by a mode with direct return.
+/// A site whose backends have the VIPs and answer directly, with a direct-return mode.
 struct Direct {
     site: Site,
     xdp: Xdp,
@@ -128,7 +128,7 @@ struct Direct {
 }
 
 impl Direct {
-    /// `mtu` is that of the links to the backends.
+    /// Creates the site; `mtu` is that of the links to the backends.
     fn new(mode: Mode, mtu: u32) -> Self {
         let site = Site::new(&[None, None]).unwrap();
         let mtu = mtu.to_string();
@@ -161,7 +161,7 @@ impl Direct {
         }
     }
 
-    /// The backend is asked over TCP and UDP, and sees the client itself.
+    /// Checks that the backend answers over TCP and UDP, and sees the client's own address.
     fn carries(&mut self) {
         let clients = [
             IpAddr::V4(self.site.client_v4()),
@@ -189,7 +189,7 @@ impl Direct {
         }
     }
 
-    /// Packets that the first backend stripped of outer headers are all that were sent there.
+    /// Checks that the first backend decapsulated all packets sent to it.
     fn strips_all(&mut self) {
         let counters = self.xdp.maps().counters().unwrap();
         let (stripped, drops) = self.decaps[0].counters().unwrap();
@@ -229,7 +229,7 @@ fn a_client_learns_how_much_a_tunnel_takes() {
             stream.set_read_timeout(Some(TIMEOUT)).unwrap();
             stream.set_write_timeout(Some(TIMEOUT)).unwrap();
             let mut answer = String::new();
-            // What goes wrong shows in the counters.
+            // Failures show in the counters.
             if stream.write_all(&vec![7; 300_000]).is_ok() {
                 stream.shutdown(Shutdown::Write).unwrap();
                 drop(stream.read_to_string(&mut answer));

@@ -1,4 +1,4 @@
-//! `steer doctor` in network namespaces that are well, and ill on purpose; this needs root.
+//! `steer doctor` in healthy and in deliberately broken network namespaces; needs root.
 
 #![allow(clippy::unwrap_used, reason = "a failure here is a failed test")]
 
@@ -88,7 +88,7 @@ impl Host {
         command
     }
 
-    /// What the doctor says: severities, places and commands; and its exit code.
+    /// Returns the doctor's findings: severities, subjects and commands; and its exit code.
     fn doctor(&self) -> (BTreeSet<(String, String, String)>, Option<i32>) {
         let output = self.command(&["doctor", "--json"]).output().unwrap();
         let answer: Value = serde_json::from_slice(&output.stdout)
@@ -101,7 +101,7 @@ impl Host {
         (found.collect(), output.status.code())
     }
 
-    /// What it says beyond `before`.
+    /// Returns the findings that are not in `before`.
     fn news(&self, before: &BTreeSet<(String, String, String)>) -> Vec<[String; 3]> {
         let (now, _) = self.doctor();
         let gone: Vec<_> = before.difference(&now).collect();
@@ -115,7 +115,7 @@ impl Host {
 #[test]
 fn a_host_that_is_broken_gives_exactly_these_findings_and_their_commands_mend_it() {
     let host = Host::new("generic");
-    // What is said of the machine itself, like its clock, is none of the namespace's.
+    // Findings about the machine itself, like its clock, are independent of the namespace.
     let (before, code) = host.doctor();
     assert_eq!(code, Some(0), "{before:?}");
     let of_host = before.iter().filter(|(_, subject, _)| {
@@ -160,7 +160,7 @@ fn a_host_that_is_broken_gives_exactly_these_findings_and_their_commands_mend_it
     host.run("ip link set eth1 mtu 1600");
     assert_eq!(host.news(&before), [[""; 3]; 0]);
 
-    // Who does not answer.
+    // A neighbour that does not answer.
     host.backend
         .run(&["ip", "link", "set", "eth0", "down"])
         .unwrap();
@@ -177,7 +177,7 @@ fn traps_of_the_way_back_are_found_with_what_mends_them() {
     let direct = fs::read_to_string(&path).unwrap();
     let (before, _) = host.doctor();
 
-    // This node has the VIP, and is the gateway of a backend that answers directly.
+    // This node has the VIP, and is the gateway of a direct-return backend.
     host.run("ip addr add 192.0.2.1/32 dev lo");
     let found = host.news(&before);
     let fix = "ip addr del 192.0.2.1/32 dev lo";
@@ -188,7 +188,7 @@ fn traps_of_the_way_back_are_found_with_what_mends_them() {
     host.run(fix);
     assert_eq!(host.news(&before), [[""; 3]; 0]);
 
-    // Answers come in by an interface that has no program.
+    // Answers arrive on an interface without the program.
     let nat = direct
         .replace("[encap]\nsources", "[nat]\naddresses")
         .replace("10.2.0.1", "10.8.0.1")
@@ -234,7 +234,7 @@ fn what_is_fatal_keeps_a_daemon_from_starting_with_the_same_words() {
     let said = String::from_utf8_lossy(&output.stderr);
     assert_eq!(output.status.code(), Some(1), "{said}");
     assert!(
-        said.contains(&format!("{other}: it is no BPF file system; `{fix}`")),
+        said.contains(&format!("{other}: it is not a BPF file system; `{fix}`")),
         "{said}"
     );
     // Nothing was attached, and no socket is left.

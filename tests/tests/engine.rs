@@ -8,17 +8,17 @@ use std::{
 };
 
 use anyhow::{Context, Result};
-use steer_tests::{
-    engine::{self, complete, drain, free_port},
-    fleet::binary,
-    process::Process,
-};
-use steer_user::{
+use steer_probe::{
     pki::{self, Identity, IdentityKind, Validity},
     probe::{
         Budget, Inbox, Method, ProbeFailure, ProbeSettings, ProbeTarget, ProbeTls, Sample, Trouble,
         WebTls, mailbox, spawn,
     },
+};
+use steer_tests::{
+    engine::{self, complete, drain, free_port},
+    fleet::binary,
+    process::Process,
 };
 use tempfile::TempDir;
 use tokio::{task::JoinSet, time::timeout};
@@ -49,9 +49,9 @@ impl Site {
         let address = free_port()?;
         let engine = engine::start(address, folder.path(), SLOTS, CONTEXT)?;
         let listen = free_port()?;
-        let mut beacon = Command::new(binary("steer")?);
+        let mut beacon = Command::new(binary("steer-beacon")?);
         beacon
-            .args(["beacon", "--listen", &listen.to_string(), "--ca"])
+            .args(["--listen", &listen.to_string(), "--ca"])
             .arg(file("ca.pem"))
             .arg("--cert")
             .arg(file("b1.pem"))
@@ -114,7 +114,7 @@ impl Site {
         }
     }
 
-    /// Waits for a good sample.
+    /// Waits for a successful sample.
     async fn sample(&mut self, what: &str, wanted: impl Fn(&Sample) -> bool) -> Result<Sample> {
         let outcome = self.until(what, |o| o.as_ref().is_ok_and(&wanted)).await?;
         outcome.context("no sample")
@@ -125,7 +125,7 @@ impl Site {
         self.until(&format!("{trouble:?}"), hung).await.map(drop)
     }
 
-    /// More requests than the engine works on at once, under way.
+    /// Starts more requests than the engine processes concurrently.
     async fn busy(&mut self) -> Result<JoinSet<Result<usize>>> {
         let mut requests = JoinSet::new();
         for _ in 0..2 * SLOTS {
@@ -152,7 +152,7 @@ async fn load_is_what_the_engine_has() -> Result<()> {
     site.sample("idle", is_idle).await?;
     let requests = site.busy().await?;
     let fast = |s: &Sample| s.load.tokens_per_second.is_some_and(|n| n > 1.0);
-    // The engine adds a request's tokens when it ends.
+    // The engine counts a request's tokens when it ends.
     let ended = tokio::spawn(async move { drain(complete(site.address, 200).await?).await });
     drop(requests);
     site.sample("tokens are counted", fast).await?;
@@ -179,7 +179,7 @@ async fn a_stopped_engine_is_hung_and_a_dead_one_is_down() -> Result<()> {
     println!("SIGKILL was seen after {:?}", killed.elapsed());
     drop(requests);
 
-    // Its counters begin anew; that is no stall, and no load.
+    // Its counters restart, which is neither a stall nor load.
     site.engine = engine::start(site.address, site.folder.path(), SLOTS, CONTEXT)?;
     let sample = site.sample("idle", is_idle).await?;
     assert!(sample.load.tokens_per_second.is_none_or(|n| n >= 0.0));
@@ -188,7 +188,7 @@ async fn a_stopped_engine_is_hung_and_a_dead_one_is_down() -> Result<()> {
 
 #[tokio::test]
 async fn work_without_progress_and_idleness_without_answer_are_seen() -> Result<()> {
-    // A slow page is not what shows it.
+    // A slow page must not be what shows it.
     let flags = [
         "--silence",
         "1h",

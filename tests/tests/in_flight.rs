@@ -1,4 +1,4 @@
-//! Counts of open connections that are wrong, as after a crash between two writes; this needs root.
+//! Wrong counts of open connections, as after a crash between two writes; needs root.
 
 #![allow(clippy::unwrap_used, reason = "a failure here is a failed test")]
 
@@ -11,7 +11,7 @@ use steer_user::dataplane::Pins;
 
 const LIMIT: Duration = Duration::from_secs(20);
 
-/// The counts as the kernel has them.
+/// Returns the kernel's counts.
 fn counts(path: &PathBuf) -> Array<MapData, u64> {
     let map = Map::Array(MapData::from_pin(path).unwrap());
     map.try_into().unwrap()
@@ -56,7 +56,7 @@ fn a_sweep_puts_counts_in_flight_right_that_are_too_high_or_too_low() {
     for wrong in [7, 1, 0, -2, 1000] {
         becomes(&fleet, wrong, 3);
     }
-    // What ended meanwhile is no longer counted, and is not found either.
+    // A connection that ended meanwhile is no longer counted, and not found by the recount.
     drop(open.pop());
     wait(LIMIT, "one has ended", || {
         Ok(counts(&path).get(&member, 0)? == 2)

@@ -1,4 +1,4 @@
-//! Interfaces that go, come back and change, under a running daemon; this needs root.
+//! Interfaces that vanish, return and change, under a running daemon; needs root.
 
 #![allow(clippy::unwrap_used, reason = "a failure here is a failed test")]
 
@@ -39,7 +39,7 @@ fn ask(fleet: &Fleet) -> Summary {
     Summary::of(&samples)
 }
 
-/// What the status says of an interface.
+/// Returns the state of an interface in the status.
 fn attached(fleet: &Fleet, interface: &str) -> Value {
     let status = fleet.status().unwrap();
     let all = status["attached"].as_array().unwrap();
@@ -95,7 +95,7 @@ fn a_backend_whose_mac_address_changes_is_found_at_its_new_one() {
     let backend = &fleet.site.backends[0];
     let change = ["ip", "link", "set", PORT, "address", NEW];
     backend.namespace.run(&change).unwrap();
-    // As the kernel does itself where the neighbour is not a permanent one.
+    // The kernel does the same for a neighbour that is not permanent.
     for address in [backend.v4.to_string(), backend.v6.to_string()] {
         let command = [
             "ip",
@@ -123,8 +123,8 @@ fn a_backend_whose_mac_address_changes_is_found_at_its_new_one() {
     .unwrap();
 }
 
-/// The client's packets are as long as its own link takes; the node tells it that the way on is
-/// narrower now.
+/// Checks path MTU discovery after an MTU change: the client sends packets of its own link's size,
+/// and the node reports the smaller MTU.
 #[test]
 fn a_way_whose_mtu_changes_is_known_from_then_on() {
     let fleet = fleet("nat");
@@ -197,7 +197,7 @@ fn an_interface_with_another_program_is_refused_and_nothing_changes() {
         "{:#}",
         fleet.in_node(&["run", "--config", &config]).unwrap_err()
     );
-    // The look at the host before the start finds it.
+    // The check of the host before the start finds it.
     for part in ["backend0", "another XDP program", "number", "bpftool link"] {
         assert!(said.contains(part), "{part:?} is not in {said}");
     }
@@ -242,7 +242,7 @@ fn tables_that_would_have_to_grow_are_refused_until_a_restart() {
     );
 }
 
-/// What `/readyz` says is lacking of interfaces, and what `steer doctor` says.
+/// Checks that `/readyz` and `steer doctor` agree about an interface.
 fn agree(fleet: &Fleet, interface: &str, is_attached: bool) -> bool {
     let socket = fleet.path("steer.sock").display().to_string();
     let curl = ["curl", "-s", "--unix-socket", &socket, "http://x/readyz"];
@@ -296,7 +296,7 @@ fn pins_that_are_removed_under_a_daemon_are_made_again() {
     })
     .unwrap();
     ask(&fleet);
-    // The next daemon takes the maps up, and the lock is on the new folder.
+    // The next daemon reuses the maps, and locks the new folder.
     let config = fleet.config_path().display().to_string();
     let said = format!(
         "{:#}",

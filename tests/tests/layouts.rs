@@ -1,5 +1,5 @@
-//! Maps of a version that has other layouts, made by hand: what of each entry is taken over; this needs
-//! root.
+//! Takeover of maps with other layouts, created by hand: which part of each entry is converted;
+//! needs root.
 
 #![allow(clippy::unwrap_used, reason = "a failure here is a failed test")]
 
@@ -58,7 +58,7 @@ fn write(path: &Path, value: &Value) {
     map.set(0, head, 0).unwrap();
 }
 
-/// Gives what is pinned the number of another version, and its folder of maps.
+/// Changes pinned maps to another version, and moves them to its folder.
 fn make_other(bpffs: &Path) -> std::path::PathBuf {
     let pins = Pins::new(bpffs);
     let own = pins
@@ -117,7 +117,7 @@ fn entries_are_converted_field_by_field() {
     let mut layout = read(&path);
     layout["abi"] = json!(1);
 
-    // Values in another order, with a shorter number and a field that is gone.
+    // Values in another order, with a shorter number and a removed field.
     replace(&folder, maps::FLOWS, |pin| {
         let mut old: HashMap<MapData, FlowKey, [u8; 10]> = HashMap::create(2048, 0).unwrap();
         for port in 0..1000_u16 {
@@ -145,7 +145,7 @@ fn entries_are_converted_field_by_field() {
     layout["maps"][maps::DENIED]["value_size"] = json!(8);
     layout["maps"][maps::DENIED]["value"] = json!([column("", 0, 8)]);
 
-    // Counters of each CPU, of which there was one less.
+    // Per-CPU counters, with one field less.
     let cpus = nr_cpus().unwrap();
     replace(&folder, maps::MEMBER_COUNTS, |pin| {
         let mut old: PerCpuArray<MapData, [u64; 3]> = PerCpuArray::create(64, 0).unwrap();
@@ -163,7 +163,7 @@ fn entries_are_converted_field_by_field() {
         column("bytes", 16, 8)
     ]);
 
-    // Slots of two words, less of them than there are now.
+    // Slots of two words, and fewer of them.
     replace(&folder, maps::SLOTS, |pin| {
         let mut old: Array<MapData, [u16; 8]> = Array::create(1000, 0).unwrap();
         old.set(5, [0, 0, 0, 0, 11, 12, 13, 0], 0).unwrap();
@@ -177,12 +177,13 @@ fn entries_are_converted_field_by_field() {
     ]);
     write(&path, &layout);
 
-    // What fails before it is attached leaves no trace.
+    // A failure before the program is attached leaves no trace.
     drop(Xdp::open(&options(bpffs.path())).unwrap());
     assert!(path.exists());
     assert!(!Pins::new(bpffs.path()).map(maps::LAYOUT).exists());
 
-    // What a daemon leaves that was killed before the change is no more than a copy, and made anew.
+    // The maps of a daemon that was killed before the cut-over are only a copy, and are created
+    // again.
     let gate = Pins::new(bpffs.path()).map(maps::GATE);
     std::mem::forget(Xdp::open(&options(bpffs.path())).unwrap());
     unlock(&bpffs.path().join("steer"));
@@ -197,8 +198,8 @@ fn entries_are_converted_field_by_field() {
     flows.insert(flow(1000), value(1000, 3), 0).unwrap();
     let mut xdp = Xdp::open(&options(bpffs.path())).unwrap();
     assert!(xdp.adopted());
-    // What packets change between the first copy and the last moment: a flow that begins, one that is
-    // used, and one that goes.
+    // Changes by packets between the first copy and the cut-over: a new flow, a used one, and a
+    // removed one.
     flows.insert(flow(1001), value(1001, 4), 0).unwrap();
     flows.insert(flow(2), value(2, 5), 0).unwrap();
     flows.remove(&flow(3)).unwrap();
@@ -233,14 +234,14 @@ fn entries_are_converted_field_by_field() {
         owner: 11,
         first: 12,
         second: 13,
-        // What the programs of before noted meanwhile is not known.
+        // Marks set by the previous programs meanwhile are unknown.
         track: Track::Some as u8,
         seen: 1,
     };
     assert_eq!(kernel.slots(5..6), [slot]);
 }
 
-/// Releases the locks that this process holds on a folder, as the kernel does for one that is killed.
+/// Releases this process' locks on a folder, as the kernel does for a killed process.
 fn unlock(folder: &Path) {
     for entry in std::fs::read_dir("/proc/self/fd").unwrap().flatten() {
         if std::fs::read_link(entry.path()).is_ok_and(|path| path == folder) {
@@ -263,7 +264,7 @@ fn what_cannot_be_converted_is_refused_and_left() {
     let error = format!("{:#}", Xdp::open(&options(bpffs.path())).err().unwrap());
     let said = "\"backend\" had 6 bytes and has 16";
     assert!(error.contains(said), "{error}");
-    assert!(error.contains("everything was left as it was"), "{error}");
+    assert!(error.contains("nothing was changed"), "{error}");
     assert!(path.exists());
     assert!(!Pins::new(bpffs.path()).map(maps::CONFIG).exists());
 }

@@ -1,4 +1,4 @@
-//! Memory of the maps, and tables that change their size; this needs root.
+//! Memory of the maps, and tables that are resized; needs root.
 
 #![allow(clippy::unwrap_used, reason = "a failure here is a failed test")]
 
@@ -8,7 +8,7 @@ use steer_common::abi::{FlowKey, NatForward, NatReverse, maps};
 use steer_tests::bpffs::Bpffs;
 use steer_user::dataplane::{Dataplane, OpenOptions, Pins, Sizes, Xdp};
 
-/// A node whose configuration has no address for `nat`.
+/// Sizes of a node whose configuration has no address for `nat`.
 const NO_NAT: Sizes = Sizes {
     flows: 262_144,
     nat_flows: 1024,
@@ -48,8 +48,8 @@ fn what_is_reckoned_for_each_map_is_what_the_kernel_counts() {
     }
 }
 
-/// The tables hold whatever the configuration says, so that a hundred services with a hundred backends
-/// each take no more than an empty one.
+/// Checks the total memory: tables are allocated in advance, so a hundred services with a hundred
+/// backends each take no more than an empty configuration.
 #[test]
 fn without_nat_sixty_six_mib_are_enough() {
     let xdp = Xdp::open(&OpenOptions {
@@ -99,12 +99,12 @@ fn flows_are_copied_to_a_table_of_another_size() {
                 .unwrap();
         }
     }
-    // One that fails before it is attached leaves the table as it was.
+    // A failure before the program is attached leaves the table unchanged.
     let large = Sizes::of_each(20_000);
     drop(Xdp::open(&options(bpffs.path(), large)).unwrap());
     let before = || fs::read_dir(bpffs.path().join("steer")).unwrap().count();
     assert_eq!((before(), Pins::new(bpffs.path())), (1, pins.clone()));
-    // So does one that has no room for all of them.
+    // So does a table without room for all flows.
     let error = Xdp::open(&options(bpffs.path(), Sizes::of_each(1024))).map(drop);
     let error = format!("{:#}", error.unwrap_err());
     assert!(
@@ -128,7 +128,8 @@ fn flows_are_copied_to_a_table_of_another_size() {
     assert_eq!(table.unwrap().entries, 20_000);
 }
 
-/// Each load of the programs has its own array of programs; those of before go once they are through.
+/// Checks that arrays of programs are removed: each load of the programs has its own array, and the
+/// previous ones are removed after use.
 #[test]
 fn arrays_of_programs_do_not_pile_up() {
     let bpffs = Bpffs::mount().unwrap();

@@ -1,4 +1,5 @@
-//! What the data path measures of a backend under mode `nat`, against what its client measured; this needs root.
+//! Latencies of a backend measured by the data path in mode `nat`, against those measured by its
+//! client; needs root.
 
 #![allow(clippy::unwrap_used, reason = "a failure here is a failed test")]
 
@@ -24,14 +25,14 @@ use tokio::{net::TcpListener, runtime};
 
 const PORT: u16 = 8080;
 const TIMEOUT: Duration = Duration::from_secs(10);
-/// Long enough that a bucket is some milliseconds wide, which is more than a thread has to wait.
+/// One-way delay, long enough that a bucket is wider than scheduling delays.
 const ONE_WAY: Duration = Duration::from_millis(40);
 const FIRST_TOKEN: Duration = Duration::from_millis(180);
 const GAP: Duration = Duration::from_millis(90);
 const TOKENS: u32 = 5;
 const CLIENTS: usize = 6;
 const REQUESTS: usize = 5;
-/// As the data path is told.
+/// Burst gap set in the data path.
 const BURST_GAP: Duration = Duration::from_millis(2);
 
 /// Serves in a namespace for as long as the test runs.
@@ -59,7 +60,7 @@ fn serve(namespace: &Namespace, address: SocketAddr) {
     is_ready.recv_timeout(TIMEOUT).unwrap();
 }
 
-/// Asks `REQUESTS` times over one connection, and notes all times.
+/// Sends `REQUESTS` requests over one connection, and records all times.
 fn ask(vip: IpAddr) -> Latencies {
     let mut seen = Latencies::default();
     let start = Instant::now();

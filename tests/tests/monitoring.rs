@@ -1,5 +1,5 @@
-//! Metrics, rules and dashboard: by promtool, and by a real Prometheus beside a whole site. This needs
-//! root, and the programs of Debian's package prometheus.
+//! Metrics, rules and dashboard: checked by promtool, and by a real Prometheus beside a complete
+//! site. Needs root, and the programs of Debian's package prometheus.
 
 #![allow(clippy::unwrap_used, reason = "a failure here is a failed test")]
 
@@ -45,7 +45,7 @@ fn rules_are_rules_and_fire_when_they_should() {
     assert!(promtool(&["test", "rules", "steer.rules.test.yml"]).contains("SUCCESS"));
 }
 
-/// Names of the samples of a page, with those of families that have none now.
+/// Returns the sample names of a page, including those of families without samples.
 fn names(page: &str) -> BTreeSet<String> {
     let samples = page.lines().filter(|line| !line.starts_with('#'));
     let mut names: BTreeSet<String> = samples
@@ -62,7 +62,7 @@ fn names(page: &str) -> BTreeSet<String> {
     names
 }
 
-/// Words of a text that look like names of our metrics.
+/// Returns the words of a text that look like names of our metrics.
 fn words(text: &str) -> BTreeSet<String> {
     let is_part = |c: char| c.is_ascii_alphanumeric() || c == '_';
     let words = text.split(|c| !is_part(c));
@@ -72,7 +72,7 @@ fn words(text: &str) -> BTreeSet<String> {
         .collect()
 }
 
-/// Every query of a dashboard.
+/// Collects every query of a dashboard.
 fn queries(value: &Value, found: &mut Vec<String>) {
     match value {
         Value::Object(fields) => {
@@ -90,7 +90,7 @@ fn queries(value: &Value, found: &mut Vec<String>) {
     }
 }
 
-/// Rules and dashboard name metrics that a page has.
+/// Checks that rules and dashboard use only metrics on the page.
 fn names_fit(page: &str) {
     let known = names(page);
     let rules = fs::read_to_string(deploy("prometheus/steer.rules.yml")).unwrap();
@@ -104,7 +104,7 @@ fn names_fit(page: &str) {
             assert!(known.contains(&word), "no metric {word}: {text}\n{known:?}");
         }
     }
-    // What a person is to look at stands somewhere.
+    // Every metric for people is shown somewhere.
     let shown: BTreeSet<String> = asked.iter().flat_map(|text| words(text)).collect();
     for name in [
         "steer_member_flows_total",
@@ -125,7 +125,7 @@ fn get(fleet: &Fleet, url: &str) -> (u16, String) {
     (code.parse().unwrap(), body.to_owned())
 }
 
-/// The first value of a query.
+/// Returns the first value of a query.
 fn query(fleet: &Fleet, expression: &str) -> Option<f64> {
     let url = format!("http://{PROMETHEUS}/api/v1/query?query={expression}");
     let (_, body) = get(fleet, &url);
@@ -136,8 +136,8 @@ fn query(fleet: &Fleet, expression: &str) -> Option<f64> {
         .ok()
 }
 
-/// What Prometheus answers to a query of a panel, with variables as Grafana sets them at first: labels
-/// that tell the series apart, and values.
+/// Returns Prometheus' answer to a panel's query, with the default values of Grafana's variables:
+/// labels that distinguish the series, and values.
 fn panel_series(fleet: &Fleet, expression: &str) -> Vec<(String, String)> {
     let expression = expression
         .replace("$instance", ".*")
@@ -173,7 +173,7 @@ fn panel_series(fleet: &Fleet, expression: &str) -> Vec<(String, String)> {
     found
 }
 
-/// Panels that show something only where something is wrong, or that needs what the site has not.
+/// Panels that show data only if something is wrong, or that need something this site lacks.
 const MAY_BE_EMPTY: [&str; 6] = [
     "Use",
     "Dropped packets",
@@ -183,7 +183,8 @@ const MAY_BE_EMPTY: [&str; 6] = [
     "Shares of classes",
 ];
 
-/// Every panel has a number to show, and new flows while there are some; what it is is written to `target/monitoring/panels.txt`.
+/// Checks that every panel has data, and new flows while there are some; the values are written to
+/// `target/monitoring/panels.txt`.
 fn panels_show_what_is(fleet: &Fleet) {
     let dashboard = fs::read_to_string(deploy("grafana/steer.json")).unwrap();
     let dashboard: Value = serde_json::from_str(&dashboard).unwrap();
@@ -235,7 +236,7 @@ fn a_real_prometheus_takes_the_metrics_of_a_real_site() {
         get(&fleet, &format!("http://{METRICS}/healthz")),
         (200, "ok\n".to_owned())
     );
-    // Nothing else is there, and nothing that changes anything.
+    // The address serves nothing else, and nothing that changes anything.
     for path in ["v1/status", "v1/config/history", "", "debug"] {
         assert_eq!(
             get(&fleet, &format!("http://{METRICS}/{path}")).0,
@@ -321,7 +322,7 @@ fn a_real_prometheus_takes_the_metrics_of_a_real_site() {
         Ok(fleet.site.node.run(&curl).is_err())
     })
     .unwrap();
-    // The socket has them still.
+    // The socket still serves them.
     let socket = fleet.path("steer.sock").display().to_string();
     let page = fleet
         .site

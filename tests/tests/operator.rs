@@ -1,4 +1,4 @@
-//! What the operator says, and what becomes of open requests; this needs root.
+//! Operator commands, and their effect on open requests; needs root.
 
 #![allow(clippy::unwrap_used, reason = "a failure here is a failed test")]
 
@@ -12,14 +12,14 @@ use steer_tests::{
     tmpfs::Tmpfs,
 };
 
-/// Two backends that take so long for an answer.
+/// Creates a fleet of two backends with slow answers.
 fn fleet(tokens: usize, gap: Duration) -> Fleet {
     let mut plan = Plan {
         tokens,
         thinking: [Duration::from_millis(5), gap],
         ..Plan::new(&["one", "two"], "nat")
     };
-    // In the midst of a ring: a busy machine shall not move them apart.
+    // In the middle of a ring, so that a busy machine does not move them apart.
     for (_, delay) in &mut plan.backends {
         *delay = Some(Duration::from_millis(8));
     }
@@ -43,7 +43,7 @@ fn failed(samples: &[Sample]) -> Vec<&Sample> {
 
 #[test]
 fn a_drain_waits_for_open_requests_and_at_its_deadline_no_longer() {
-    // Without a deadline every answer comes to its end, of three seconds.
+    // Without a deadline every answer completes after three seconds.
     let fleet = fleet(30, Duration::from_millis(100));
     let running = load(&fleet, Duration::from_millis(500))
         .start_in(&fleet.site.client)
@@ -60,7 +60,7 @@ fn a_drain_waits_for_open_requests_and_at_its_deadline_no_longer() {
     assert!(Summary::of(&samples).answers.contains_key("one"));
     fleet.cli(&["backend", "undrain", "one"]).unwrap();
 
-    // With one of a second its open ones are reset then, and those elsewhere are not.
+    // With a deadline of a second its open flows are reset then, and others are not.
     let flows = |name: &str| {
         let status = fleet.status().unwrap();
         let members = status["services"][0]["members"].as_array().unwrap().clone();
@@ -82,13 +82,13 @@ fn a_drain_waits_for_open_requests_and_at_its_deadline_no_longer() {
     let said = fleet
         .cli(&["backend", "drain", "one", "--deadline", "1s", "--wait"])
         .unwrap();
-    assert!(said.contains("one is gone"), "{said}");
+    assert!(said.contains("one has no open flows"), "{said}");
     let samples = running.finish().unwrap();
     let cut = failed(&samples);
     assert!(!cut.is_empty());
     for sample in cut {
         assert_eq!(sample.backend.as_deref(), Some("one"), "{sample:?}");
-        // A reset, and no silence until the time-out.
+        // A reset, and not silence until the timeout.
         assert!(sample.total < Duration::from_secs(20), "{sample:?}");
     }
     let said = fleet.cli(&["backend", "show", "one"]).unwrap();
@@ -124,16 +124,16 @@ fn weights_move_new_flows_and_are_shown_and_replayed() {
     .unwrap();
     let shown = fleet.cli(&["backend", "show", "two"]).unwrap();
     assert!(
-        shown.contains("weight        9, by the operator"),
+        shown.contains("weight        9, set by the operator"),
         "{shown}"
     );
     let listed = fleet.cli(&["backend", "list"]).unwrap();
-    assert!(listed.contains("weighs 9 by the operator"), "{listed}");
+    assert!(listed.contains("weight 9 set by the operator"), "{listed}");
     assert!(
         !listed.contains('\u{1b}'),
         "colours where no terminal is: {listed:?}"
     );
-    // It outlives the daemon.
+    // The drain persists over a restart of the daemon.
     fleet.kill_daemon();
     fleet.start().unwrap();
     wait(Duration::from_secs(30), "two has them again", || {
@@ -148,7 +148,7 @@ fn weights_move_new_flows_and_are_shown_and_replayed() {
     let shown = fleet
         .in_node(&["journal", "show", "--state", &state])
         .unwrap();
-    assert!(shown.contains("backend two weighs 9 (uid 0"), "{shown}");
+    assert!(shown.contains("backend two has weight 9 (uid 0"), "{shown}");
 
     for (wrong, says) in [
         (&["weight", "two", "0"][..], "`steer backend drain`"),
@@ -156,11 +156,11 @@ fn weights_move_new_flows_and_are_shown_and_replayed() {
         (&["weight", "two", "heavy"], "write a number"),
         (
             &["backend", "show", "nobody"],
-            "`steer backend list` names them",
+            "`steer backend list` lists them",
         ),
         (
             &["service", "show", "nothing"],
-            "`steer service list` names them",
+            "`steer service list` lists them",
         ),
         (
             &["backend", "drain", "one", "--deadline", "90days"],
@@ -226,7 +226,7 @@ fn a_link_in_the_place_of_the_lock_and_too_few_files_are_named_at_the_start() {
         fleet.site.node.run(&["sh", "-c", &script]).unwrap_err()
     );
     assert!(
-        said.contains("40 files may be open") && said.contains("LimitNOFILE="),
+        said.contains("the limit of open files is 40") && said.contains("LimitNOFILE="),
         "{said}"
     );
 }
@@ -264,7 +264,7 @@ fn drain_and_weight_work_without_room_in_the_state_directory() {
     fleet.start().unwrap();
     let status = fleet.status().unwrap();
     assert!(status["backends"][0]["drain"].is_object(), "{status}");
-    // Read-only: what a daemon writes to later is on another file system, which takes nothing.
+    // Read-only: the daemon writes to a file system that refuses it.
     let state = fleet.state().display().to_string();
     let run = |command: &[&str]| {
         let done = std::process::Command::new(command[0])

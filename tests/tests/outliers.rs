@@ -1,5 +1,5 @@
-//! Backends that answer and serve badly, and engines and beacons that say what is not so, with settings as
-//! they are by default; this needs root.
+//! Backends that serve badly, and engines and beacons that report wrong values, with default
+//! settings; needs root.
 
 #![allow(clippy::unwrap_used, reason = "a failure here is a failed test")]
 
@@ -18,9 +18,9 @@ use steer_tests::{
 use tokio::sync::watch;
 
 const NAMES: [&str; 3] = ["a", "b", "c"];
-/// Requests that may be lost to a backend that fails them.
+/// Maximum number of requests lost to a failing backend.
 const LOST: usize = 15;
-/// Time by which it has to be almost without traffic, and length of the look at that.
+/// Time by which it must be almost without traffic, and length of that check.
 const BY: Duration = Duration::from_secs(10);
 const LOOK: Duration = Duration::from_secs(5);
 
@@ -31,7 +31,7 @@ fn plan(fault: &'static str) -> Plan {
         thinking: [Duration::from_millis(20), Duration::from_millis(10)],
         tokens: 8,
         fault: Some(fault),
-        // In the midst of a ring: a busy machine shall not move them apart.
+        // In the middle of a ring, so that a busy machine does not move them apart.
         backends: NAMES
             .map(|name| (name, Some(Duration::from_millis(8))))
             .to_vec(),
@@ -45,7 +45,7 @@ fn fleet(plan: Plan) -> Fleet {
     fleet
 }
 
-/// A load until it is told to stop, once its first requests are answered.
+/// A load that runs until stopped, with its first requests answered.
 struct RunningLoad {
     running: Running,
     stop: watch::Sender<bool>,
@@ -77,7 +77,8 @@ impl RunningLoad {
     }
 }
 
-/// A backend of three begins to fail its requests fast: few of them are lost, and soon it gets next to none.
+/// Checks that one of three backends that starts to fail fast loses few requests, and soon gets
+/// almost no traffic.
 fn fast_failure_does_not_attract(fault: &'static str) {
     let fleet = fleet(plan(fault));
     let load = RunningLoad::start(&fleet, Duration::from_millis(50));
@@ -85,7 +86,7 @@ fn fast_failure_does_not_attract(fault: &'static str) {
     fleet.signal_server(0, libc::SIGHUP);
     thread::sleep(BY + LOOK);
     let samples = load.finish();
-    // A connection that is closed at once names nobody, and no other backend fails any.
+    // A connection closed at once names no backend, and no other backend fails any.
     let fails = |s: &&Sample| s.error.is_some();
     let its = |s: &&Sample| fails(s) || s.backend.as_deref() == Some(NAMES[0]);
     let lost: Vec<_> = samples.iter().filter(fails).collect();
@@ -118,7 +119,7 @@ fn a_backend_that_accepts_and_closes_loses_its_traffic() {
     fast_failure_does_not_attract("close-at-once");
 }
 
-/// All backends have a fault that no client notices: nobody is taken out for it.
+/// Checks that no backend is ejected for a fault that all have and no client notices.
 fn nobody_is_out(fleet: &Fleet, since: SystemTime) {
     let out = out_by_journal(&fleet.state(), since).unwrap();
     assert!(out.is_empty(), "{out:?}");
@@ -142,7 +143,7 @@ fn a_slow_page_of_metrics_refuses_nobody_and_resets_nothing() {
     for backend in 0..NAMES.len() {
         fleet.signal_server(backend, libc::SIGHUP);
     }
-    // Longer than a page takes and than a beacon waits for it.
+    // Longer than a page takes, and than a beacon waits for it.
     thread::sleep(Duration::from_secs(12));
     let samples = load.finish();
     let failed: Vec<_> = samples.iter().filter_map(|s| s.error.clone()).collect();
@@ -156,7 +157,8 @@ fn a_slow_page_of_metrics_refuses_nobody_and_resets_nothing() {
     nobody_is_out(&fleet, since);
 }
 
-/// Gauges of running requests stay at three on all engines while they are idle, and completions are answered.
+/// Checks that idle engines whose gauges stay at three, but that answer completions, are not
+/// refused.
 fn gauges_that_stay_refuse_nobody(engine: &'static str) {
     let fleet = fleet(Plan {
         engine,
@@ -176,7 +178,7 @@ fn gauges_that_stay_refuse_nobody(engine: &'static str) {
     }
     let mut samples = Vec::new();
     for _ in 0..3 {
-        // Twice as long as what counts as a stall.
+        // Twice as long as a stall.
         thread::sleep(Duration::from_secs(4));
         let load = Load {
             duration: Duration::from_millis(500),
@@ -205,7 +207,7 @@ fn gauges_of_sglang_that_stay_refuse_nobody() {
     gauges_that_stay_refuse_nobody("sglang");
 }
 
-/// Shares of a backend among the answers of a load that keeps all of them at work.
+/// Returns a backend's share of the answers to a load that keeps all of them busy.
 fn share(fleet: &Fleet, seconds: u64) -> f64 {
     let load = Load {
         concurrency: 36,
@@ -224,8 +226,8 @@ fn share(fleet: &Fleet, seconds: u64) -> f64 {
     its.count() as f64 / samples.len() as f64
 }
 
-/// A beacon says that its engine is idle and has first tokens within a microsecond: it gains little, and no
-/// honest peer is taken for a slow one.
+/// Checks that a beacon that reports an idle engine with first tokens within a microsecond gains
+/// little, and that no honest peer counts as slow.
 fn a_beacon_that_lies_gains_little(mode: &'static str) {
     let fleet = fleet(Plan {
         // Weights follow at once.
@@ -237,10 +239,10 @@ fn a_beacon_that_lies_gains_little(mode: &'static str) {
     });
     let before = share(&fleet, 3);
     fleet.signal_server(0, libc::SIGHUP);
-    // The daemon gets to know, and acts upon it.
+    // The daemon learns of it, and acts on it.
     share(&fleet, 4);
     let after = share(&fleet, 4);
-    // Some requests more are no gain but chance.
+    // A few more requests are chance and no gain.
     let fair = before.max(1.0 / NAMES.len() as f64);
     let limit = 1.25 * fair + 0.03;
     assert!(

@@ -1,4 +1,4 @@
-//! What stays when the daemon goes, and what may be taken up again; this needs root.
+//! Pins that stay when the daemon exits, and their reuse; needs root.
 
 #![allow(clippy::unwrap_used, reason = "a failure here is a failed test")]
 
@@ -16,7 +16,7 @@ fn options(bpffs: &Path) -> OpenOptions {
     }
 }
 
-/// A node with one interface, and the namespace at its other end.
+/// Creates a node with one interface, and the namespace at its other end.
 fn node() -> (Namespace, Namespace) {
     let [node, peer] = ["node", "peer"].map(|name| Namespace::create(name).unwrap());
     let end = |namespace, name, mac| End {
@@ -176,7 +176,7 @@ fn pins_are_used_by_one_at_a_time_by_whatever_path() {
         })
         .unwrap();
     let program = attached(&node);
-    // As the service manager binds the folder to another place.
+    // The service manager binds the folder to another path like this.
     let bound = tempfile::tempdir().unwrap();
     let steer = bound.path().join("steer");
     fs::create_dir(&steer).unwrap();

@@ -1,4 +1,4 @@
-//! Connections of QUIC whose clients change their port, under a daemon that changes weights; this needs
+//! QUIC connections whose clients change their port, under a daemon that changes weights; needs
 //! root.
 
 #![allow(clippy::unwrap_used, reason = "a failure here is a failed test")]
@@ -14,18 +14,18 @@ use steer_tests::{
 
 const PORT: u16 = 4433;
 const NAMES: [&str; 2] = ["one", "two"];
-/// A machine that does much else at the same time takes long for a handshake.
+/// Timeout of a handshake on a busy machine.
 const PATIENCE: Duration = Duration::from_secs(20);
 /// Pieces in flight while a client moves.
 const PIECES: usize = 16;
 
-/// Two backends whose members are up for a service of QUIC; nothing serves it yet.
+/// Creates a site with two backends whose members are up for a QUIC service; no server runs yet.
 fn fleet(mode: &'static str, v6: bool) -> Fleet {
     let mut plan = Plan {
         v6,
         ..Plan::new(&NAMES, mode)
     };
-    // In the midst of a ring: a busy machine shall not move them apart.
+    // In the middle of a ring, so that a busy machine does not move them apart.
     for (_, delay) in &mut plan.backends {
         *delay = Some(Duration::from_millis(8));
     }
@@ -41,7 +41,7 @@ fn fleet(mode: &'static str, v6: bool) -> Fleet {
     fleet
 }
 
-/// What `steer cid config` says of a backend.
+/// Returns the output of `steer cid config` for a backend.
 fn ids(fleet: &Fleet, name: &str) -> String {
     let file = fleet.config_path().display().to_string();
     fleet
@@ -74,7 +74,7 @@ fn connect(fleet: &Fleet, patience: Duration) -> Client {
     connected.unwrap().unwrap()
 }
 
-/// As many connections as are needed for both backends to have two of them at least.
+/// Opens connections until both backends have at least two of them.
 fn clients(fleet: &Fleet, patience: Duration) -> Vec<Client> {
     let mut clients: Vec<Client> = Vec::new();
     let few = |clients: &[Client]| {
@@ -93,8 +93,8 @@ fn clients(fleet: &Fleet, patience: Duration) -> Vec<Client> {
     clients
 }
 
-/// A client that was taken to another backend would not get its bytes back: that one knows no such
-/// connection.
+/// Moves all clients. A client sent to another backend would not get its bytes back, because that
+/// one has no such connection.
 fn all_move(fleet: &Fleet, clients: &mut [Client], when: &str) {
     for client in clients {
         let moved = fleet
@@ -119,7 +119,7 @@ fn share(fleet: &Fleet, name: &str) -> f64 {
     member["share"].as_f64().unwrap()
 }
 
-/// Clients move while weights change back and forth, and while one backend drains.
+/// Moves clients while weights change back and forth, and while one backend drains.
 fn keeps_its_connections(fleet: &Fleet) {
     let mut clients = clients(fleet, PATIENCE);
     all_move(fleet, &mut clients, "in a settled table");

@@ -1,4 +1,4 @@
-//! The API by TCP: who may ask is what certificates say; this needs root.
+//! The API over TCP: certificates determine the roles; needs root.
 
 #![allow(clippy::unwrap_used, reason = "a failure here is a failed test")]
 
@@ -11,16 +11,16 @@ use std::{
     time::{Duration, Instant},
 };
 
+use steer_probe::pki::{self, Identity, IdentityKind, Validity};
 use steer_tests::{
     fleet::{Fleet, Plan, binary, wait},
     process::Process,
 };
-use steer_user::pki::{self, Identity, IdentityKind, Validity};
 
 const DAY: Duration = Duration::from_secs(86_400);
 const URL: &str = "https://127.0.0.1:9443";
 
-/// A CA with an API's certificate, and those of operators.
+/// Creates a CA with an API's certificate, and those of operators.
 fn authority(folder: &Path) {
     pki::init(folder).unwrap();
     let issue = |kind, name: &str, validity, hosts: &[String]| {
@@ -60,7 +60,7 @@ fn fleet() -> (Fleet, PathBuf) {
     (fleet, folder)
 }
 
-/// How to ask as somebody.
+/// Returns the arguments for using the API as somebody.
 fn with(folder: &Path, name: &str, url: &str) -> Vec<String> {
     let file = |name: &str, end: &str| folder.join(format!("{name}.{end}")).display().to_string();
     let words = [
@@ -100,7 +100,7 @@ fn certificates_give_roles_and_nothing_else_does() {
     let refused = ask(&fleet, &folder, "bob", &["backend", "drain", "one"]).unwrap_err();
     assert!(refused.contains("exit status: 5"), "{refused}");
     assert!(
-        refused.contains("this needs the role operate, and cert:bob"),
+        refused.contains("this needs the role operate, but cert:bob"),
         "{refused}"
     );
     ask(&fleet, &folder, "alice", &["backend", "drain", "one"]).unwrap();
@@ -117,7 +117,7 @@ fn certificates_give_roles_and_nothing_else_does() {
         none.contains("cert:carol") && none.contains("has none"),
         "{none}"
     );
-    // A node's certificate is of the same CA, and for something else.
+    // A node's certificate is from the same CA, and for another purpose.
     let node = ask(&fleet, &folder, "edge-two", &["status"]).unwrap_err();
     assert!(node.contains("without an operator's certificate"), "{node}");
     let expired = ask(&fleet, &folder, "dave", &["status"]).unwrap_err();
@@ -127,7 +127,8 @@ fn certificates_give_roles_and_nothing_else_does() {
     );
     let foreign = fleet.path("foreign");
     authority(&foreign);
-    // With their CA we do not take the server, and with its own it does not take us.
+    // With the foreign CA the client refuses the server, and with the server's CA the server
+    // refuses the client.
     let server = ask(&fleet, &foreign, "alice", &["status"]).unwrap_err();
     assert!(
         server.contains("exit status: 4") && server.contains("certificate"),
@@ -162,11 +163,11 @@ fn who_shows_no_certificate_or_nothing_at_all_holds_nobody_up() {
         Ok(connect().is_ok())
     })
     .unwrap();
-    // Plain HTTP is no handshake.
+    // Plain HTTP is not a handshake.
     let mut plain = connect().unwrap();
     std::io::Write::write_all(&mut plain, b"GET /v1/status HTTP/1.1\r\nhost: x\r\n\r\n").unwrap();
     let mut said = Vec::new();
-    // An alert and a reset are both an answer.
+    // Both an alert and a reset are an answer.
     let _ = plain.read_to_end(&mut said);
     assert!(!String::from_utf8_lossy(&said).contains("HTTP"), "{said:?}");
 
@@ -190,7 +191,8 @@ fn who_shows_no_certificate_or_nothing_at_all_holds_nobody_up() {
     assert!(!said.contains("HTTP/1.1 200"), "{said}");
     assert!(said.contains("certificate required"), "{said}");
 
-    // So many that say nothing: others wait, the socket does not, and then they are left.
+    // Many silent connections: other TCP clients wait, the socket does not, and the silent ones are
+    // closed.
     let begun = Instant::now();
     let idle: Vec<_> = (0..100).map(|_| connect()).collect();
     fleet.cli(&["status"]).unwrap();
@@ -229,7 +231,7 @@ fn certificates_are_changed_while_connections_live_on() {
         fs::copy(next.join(file), folder.join("new")).unwrap();
         fs::rename(folder.join("new"), folder.join(file)).unwrap();
     };
-    // Half of it changes nothing.
+    // Half of a pair changes nothing.
     rotate("edge-api.pem");
     fleet.daemon().unwrap().signal(libc::SIGHUP);
     for _ in 0..3 {
@@ -244,7 +246,7 @@ fn certificates_are_changed_while_connections_live_on() {
     .unwrap();
     ask(&fleet, &old, "alice", &["status"]).unwrap_err();
 
-    // The one who watched before sees what happens now.
+    // The existing watcher sees the change.
     ask(&fleet, &next, "alice", &["backend", "drain", "two"]).unwrap();
     while !watch
         .read_line()
@@ -253,7 +255,7 @@ fn certificates_are_changed_while_connections_live_on() {
         .contains("drained")
     {}
 
-    // What lies there is in nobody's log, configuration or journal.
+    // The content of the file is in no log, configuration or journal.
     let key = fs::read_to_string(folder.join("edge-api.key")).unwrap();
     let secret = key.lines().nth(1).unwrap();
     let state = fleet.state().display().to_string();

@@ -1,4 +1,4 @@
-//! Who may do what over the API's socket, as other users; this needs root.
+//! Roles of other users on the API's socket; needs root.
 
 #![allow(clippy::unwrap_used, reason = "a failure here is a failed test")]
 
@@ -14,9 +14,9 @@ const READER: u32 = 54_321;
 const OPERATORS: u32 = 54_322;
 const NOBODY: u32 = 54_323;
 
-/// What a command says to a user: its exit code and its errors.
+/// Runs a command as a user: returns its exit code and its errors.
 fn ask(fleet: &Fleet, uid: u32, gid: u32, arguments: &[&str]) -> (Option<i32>, String) {
-    // A copy that every user may execute, wherever this was built.
+    // A copy that every user may execute, wherever it was built.
     let steer = fleet.path("steer");
     if !steer.exists() {
         fs::copy(binary("steer").unwrap(), &steer).unwrap();
@@ -78,7 +78,7 @@ fn roles_go_by_user_and_group_and_change_with_the_configuration() {
         assert_eq!(code, Some(wanted), "{uid}:{gid} {command:?}: {said}");
         assert_eq!(wanted == 5, said.contains("this needs the role "), "{said}");
     }
-    // An operator takes the roles back, and has none any more.
+    // An admin removes the roles, including its own.
     let (code, said) = ask(&fleet, NOBODY, OPERATORS, &["config", "rollback"]);
     assert_eq!(code, Some(0), "{said}");
     assert_eq!(ask(&fleet, NOBODY, OPERATORS, &["status"]).0, Some(4));
@@ -92,7 +92,7 @@ fn roles_go_by_user_and_group_and_change_with_the_configuration() {
     );
 }
 
-/// A site whose socket is open to roles, with that configuration applied.
+/// Starts a site with roles on its socket, and applies that configuration.
 fn with_reader() -> Fleet {
     let mut fleet = Fleet::new(Plan::new(&["one"], "nat")).unwrap();
     let text = fleet.config();
@@ -112,7 +112,7 @@ fn write(fleet: &Fleet, text: &str) -> String {
     path.display().to_string()
 }
 
-/// Whether the loop answers root.
+/// Returns whether the loop answers root.
 fn is_alive(fleet: &Fleet) -> bool {
     let socket = fleet.path("steer.sock").display().to_string();
     let curl = [
@@ -147,7 +147,7 @@ fn a_document_of_a_reader_holds_up_nobody_and_tells_no_variable() {
         diff.join().unwrap()
     });
     assert_eq!(asked.0, Some(3), "{}", asked.1);
-    assert!(asked.1.contains("which isn't there"), "{}", asked.1);
+    assert!(asked.1.contains("which does not exist"), "{}", asked.1);
     assert!(asked.1.lines().count() < 300);
 
     // PATH is in the environment of every daemon.
@@ -193,7 +193,7 @@ fn those_without_a_role_keep_nobody_out() {
     let more = hold(READER, 100);
     assert!(is_alive(&fleet));
     drop((held, more));
-    // Root's are bounded, too: those that are too many are closed, and the daemon goes on.
+    // Root's connections are bounded, too: excess ones are closed, and the daemon continues.
     drop(hold(0, 1000));
     assert_eq!(ask(&fleet, READER, READER, &["status"]).0, Some(0));
     assert!(is_alive(&fleet));

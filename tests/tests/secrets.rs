@@ -1,4 +1,4 @@
-//! What is secret is told nowhere: values of variables, and private keys. This needs root.
+//! Secrets in values of variables and private keys never appear in output. Needs root.
 
 #![allow(clippy::unwrap_used, reason = "a failure here is a failed test")]
 
@@ -9,20 +9,20 @@ use std::{
     time::Duration,
 };
 
+use steer_probe::pki::{self, Identity, IdentityKind, Validity};
 use steer_tests::{
     fleet::{Fleet, Plan, binary, wait},
     process::Process,
 };
-use steer_user::pki::{self, Identity, IdentityKind, Validity};
 
 const SOON: Duration = Duration::from_secs(20);
-/// With what readers split texts at.
+/// A secret with characters at which parsers split texts.
 const TOKEN: &str = "hunter2-5Zx9QmWv:7LrTk3Pd/qYb8Gs4N";
-/// No part of it may be told either.
+/// Parts of it that must not appear either.
 const PARTS: [&str; 3] = ["hunter2", "7LrTk3Pd", "qYb8Gs4N"];
 const PROBES: &str = "probes = [\"beacon\", \"http:8080/health?token=${TOKEN}\"]";
 
-/// A site that knows a secret, and all that has been said at it.
+/// A site that knows a secret, with all of its output.
 struct Told {
     fleet: Fleet,
     daemon: Option<Process>,
@@ -59,7 +59,7 @@ impl Told {
         told
     }
 
-    /// One that has the secret in the path of probes, and keys for all that there are keys for.
+    /// Returns a configuration with the secret in the path of probes, and every possible key.
     fn config(&self) -> String {
         let place = self.fleet.path("api");
         let place = place.display();
@@ -83,7 +83,7 @@ impl Told {
         command.env("TOKEN", TOKEN).env("KEY", key);
     }
 
-    /// Starts the daemon, which logs all that it can.
+    /// Starts the daemon with full logging.
     fn start(&mut self) {
         drop(self.daemon.take());
         let mut daemon = Command::new(binary("steer").unwrap());
@@ -100,7 +100,7 @@ impl Told {
         self.daemon = Some(self.fleet.site.node.spawn(daemon).unwrap());
     }
 
-    /// What a command says, if it succeeds or not; it must not be a secret.
+    /// Returns the output of a command, successful or not; checks that it contains no secret.
     fn says(&self, arguments: &[&str]) -> String {
         let mut command = Command::new("nsenter");
         command
@@ -140,7 +140,7 @@ impl Told {
         }
     }
 
-    /// The log, and all files of the state directory; their number.
+    /// Checks the log and all files of the state directory; returns their number.
     fn assert_files_silent(&self) -> usize {
         self.assert_silent("the log", self.log().as_bytes());
         let mut folders = vec![self.fleet.state()];
@@ -169,7 +169,7 @@ impl Told {
     }
 }
 
-/// The lines of the bodies of all private keys in a folder.
+/// Returns the lines of all private keys in a folder.
 fn keys(folder: &Path) -> Vec<String> {
     let entries = fs::read_dir(folder).unwrap().map(|e| e.unwrap().path());
     let keys = entries.filter(|path| path.extension().is_some_and(|e| e == "key"));
@@ -191,7 +191,7 @@ fn values_of_variables_and_private_keys_are_told_nowhere() {
     })
     .unwrap();
 
-    // Another generation, that says it elsewhere; and one that fails.
+    // Another generation, with the secret elsewhere; and one that fails.
     let moved = told.config().replacen("?token=", "?key=", 1);
     let path = told.write(&moved);
     let said = told.asked(&["config", "diff", &path]);
@@ -236,10 +236,10 @@ fn values_of_variables_and_private_keys_are_told_nowhere() {
     assert!(said.contains('1'), "{said}");
     assert!(told.assert_files_silent() > 3);
     assert!(told.log().contains("TRACE"), "it does not log all");
-    // Nobody listens there, which is told without the path.
+    // Nobody listens there, which is reported without the path.
     assert!(told.log().contains("http://127.0.0.1:4318"));
 
-    // Wrong ones: of the daemon's word, of the command's, and of a daemon that starts with them.
+    // Invalid ones: reported by the daemon, by the command, and by a daemon that starts with them.
     let key = told.key.display().to_string();
     let config = told.config();
     let own = format!("key = \"{key}\"");
@@ -247,12 +247,12 @@ fn values_of_variables_and_private_keys_are_told_nowhere() {
         (
             PROBES,
             "probes = [\"beacon\", \"${TOKEN}\"]",
-            "\"${TOKEN}\" is no probe",
+            "\"${TOKEN}\" is not a probe method",
         ),
         (
             PROBES,
             "probes = [\"beacon\", \"http:0/${TOKEN}\"]",
-            "is no probe",
+            "is not a probe method",
         ),
         (
             "address = \"",
@@ -279,7 +279,7 @@ fn values_of_variables_and_private_keys_are_told_nowhere() {
         ),
         ("name = \"all\"", "name = \"${TOKEN}\"", ""),
         (&own, "key = \"${TOKEN}\"", "is not an absolute path"),
-        (&own, "key = \"${KEY}\"", "this is what is in a file"),
+        (&own, "key = \"${KEY}\"", "this is the content of a file"),
     ] {
         let wrong = config.replacen(good, wrong, 1);
         assert_ne!(wrong, config, "{good}");
@@ -300,17 +300,14 @@ fn values_of_variables_and_private_keys_are_told_nowhere() {
             .unwrap();
         }
     }
-    // A key where a certificate should be, and in place of a configuration.
+    // A key in place of a certificate, and in place of a configuration.
     let path = told.write(&config.replacen("pki/edge.pem", "pki/edge.key", 1));
     for command in [
         &["config", "check", &path][..],
         &["doctor", "--config", &path],
     ] {
         let said = told.says(command);
-        assert!(
-            said.contains("a private key, and not a certificate"),
-            "{said}"
-        );
+        assert!(said.contains("a private key, not a certificate"), "{said}");
     }
     told.says(&["config", "check", &key]);
     told.asked(&["config", "apply", &key]);

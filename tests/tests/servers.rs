@@ -1,4 +1,4 @@
-//! Chat and echo servers and the load client, across namespaces; these need root.
+//! Chat and echo servers and the load client, across namespaces; needs root.
 
 #![allow(clippy::unwrap_used, reason = "a failure here is a failed test")]
 

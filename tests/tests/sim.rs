@@ -1,4 +1,4 @@
-//! What has to hold in simulated time, with the daemon's own controller and the kernel's decision.
+//! Requirements in simulated time, with the daemon's own controller and the kernel's decision.
 
 #![allow(clippy::unwrap_used, reason = "a failure here is a failed test")]
 
@@ -12,7 +12,7 @@ fn scenario(name: &str) -> Scenario {
     all().into_iter().find(|s| s.name == name).unwrap()
 }
 
-/// Steer in a scenario that ends early.
+/// Runs steer in a scenario that ends early.
 fn short(name: &str, seconds: u64) -> Outcome {
     let scenario = Scenario {
         length: Duration::from_secs(seconds),
@@ -52,7 +52,7 @@ fn no_request_leaves_its_regions_even_when_one_is_lost() {
     };
     let outcome = run(&lost, OURS);
     assert_eq!(outcome.outside, 0);
-    // With no region left, what cannot be served fails.
+    // With no region left, requests fail.
     assert!(outcome.failed > 0);
     let elsewhere = outcome
         .shares
@@ -65,7 +65,7 @@ fn no_request_leaves_its_regions_even_when_one_is_lost() {
 fn a_lost_region_costs_what_was_under_way_there_and_little_else() {
     let outcome = short("region lost", 70);
     assert!(outcome.doomed > 0);
-    // New flows wait for a SYN's retransmission at most.
+    // New flows wait for at most one retransmission of a SYN.
     let avoidable = outcome.failed - outcome.doomed;
     assert!(
         avoidable * 100 <= outcome.requests,

@@ -1,11 +1,11 @@
-//! What is not for a service, routers that take over, and flows that nobody goes on with; this needs root.
+//! Packets to no service, router failover, and abandoned flows; needs root.
 
 #![allow(clippy::unwrap_used, reason = "a failure here is a failed test")]
 
 use std::{
     fs,
     io::{ErrorKind, Read as _, Write as _},
-    net::{IpAddr, Ipv4Addr, SocketAddr, TcpStream, UdpSocket},
+    net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpStream, UdpSocket},
     path::Path,
     process::Command,
     thread,
@@ -26,17 +26,19 @@ use steer_tests::{
 };
 
 const LIMIT: Duration = Duration::from_secs(10);
-/// A port of the VIP that no service has.
+/// A port of the VIP without a service.
 const KERNEL: u16 = 7777;
 /// A client behind a router.
 const FAR: Ipv4Addr = Ipv4Addr::new(10, 55, 0, 2);
+/// The same over IPv6.
+const FAR_V6: Ipv6Addr = Ipv6Addr::new(0xfd55, 0, 0, 0, 0, 0, 0, 2);
 
 fn run(namespace: &Namespace, command: &str) {
     let words: Vec<&str> = command.split(' ').collect();
     namespace.run(&words).unwrap();
 }
 
-/// Gives the node the VIPs and the addresses of `nat`, as one that answers pings has them.
+/// Adds the VIPs and the addresses of `nat` to the node, so that it answers pings.
 fn own_addresses(fleet: &Fleet) {
     let [nat_v4, nat_v6] = SOURCES;
     for address in [&VIP_V4.to_string(), nat_v4] {
@@ -51,7 +53,7 @@ fn own_addresses(fleet: &Fleet) {
     }
 }
 
-/// A request that the server takes its time with.
+/// Sends a request that takes the server a while.
 fn request(address: SocketAddr) -> TcpStream {
     let mut stream = TcpStream::connect_timeout(&address, LIMIT).unwrap();
     stream.set_read_timeout(Some(LIMIT)).unwrap();
@@ -70,7 +72,7 @@ fn what_is_for_the_kernel_reaches_it_in_fragments_too() {
     let fleet = Fleet::new(Plan::new(&["one"], "nat")).unwrap();
     own_addresses(&fleet);
     let mut fleet = fleet;
-    // The protocol has a service at the address, so that fragments are looked at.
+    // A service with this protocol exists at the address, so that fragments are examined.
     let text = fs::read_to_string(fleet.config_path()).unwrap();
     let service = format!(
         "\n[[service]]\nname = \"datagrams\"\naddress = \"{VIP_V4}\"\nport = 5000\n\
@@ -92,7 +94,7 @@ fn what_is_for_the_kernel_reaches_it_in_fragments_too() {
         .unwrap();
     socket.set_read_timeout(Some(LIMIT)).unwrap();
     let raw = Raw::sender(&fleet.site.client, PORT).unwrap();
-    // Each order is another packet; the first fragment comes last in the second one.
+    // Each order uses another packet; the first fragment comes last in the second one.
     for (id, order) in [(1, [0, 1, 2]), (2, [2, 1, 0]), (3, [1, 0, 2])] {
         let packet = Packet {
             macs: [[2, 0x77, 0, 0, 0, 1], [2, 0x77, 0, 0, 0, 2]],
@@ -111,38 +113,48 @@ fn what_is_for_the_kernel_reaches_it_in_fragments_too() {
     }
 }
 
-#[test]
-fn a_stream_goes_on_when_its_clients_router_has_another_mac_address() {
+/// A stream goes on when the client's router has another MAC address, of which it tells its neighbours unasked.
+fn a_stream_follows_its_clients_router(v6: bool) {
     const NEW: &str = "02:77:00:00:aa:bb";
     let mut fleet = Fleet::new(Plan {
+        v6,
         shared: true,
         thinking: [Duration::from_millis(5), Duration::from_millis(100)],
         tokens: 50,
         ..Plan::new(&["one"], "nat")
     })
     .unwrap();
-    // The client's own address is behind the one of the link, as behind a router's.
+    // The client's own address is behind that of the link, as behind a router.
     let (node, client) = (&fleet.site.node, &fleet.site.client);
-    let router = fleet.site.client_v4();
-    run(client, &format!("ip addr add {FAR}/32 dev lo"));
-    let route = format!("ip route replace {VIP_V4} via 10.77.0.1 src {FAR}");
+    let (far, network, router, gateway): (IpAddr, _, IpAddr, _) = if v6 {
+        let router = fleet.site.client_v6().into();
+        (FAR_V6.into(), "fd55::/16", router, "fd77::1")
+    } else {
+        let router = fleet.site.client_v4().into();
+        (FAR.into(), "10.55.0.0/16", router, "10.77.0.1")
+    };
+    let (length, nodad) = if v6 { (128, " nodad") } else { (32, "") };
+    let add = format!("ip addr add {far}/{length} dev lo{nodad}");
+    run(client, &add);
+    let vip = fleet.vip();
+    let route = format!("ip route replace {vip} via {gateway} src {far}");
     run(client, &route);
-    run(node, &format!("ip route add 10.55.0.0/16 via {router}"));
-    // Its neighbour is one that the kernel learns, and unlearns at once when told.
+    run(node, &format!("ip route add {network} via {router}"));
+    // Its neighbour entry is one that the kernel learns, and removes on request.
     let forget = format!("ip neigh del {router} dev {NODE_CLIENT_PORT}");
     run(node, &forget);
     node.sysctl(&format!("net.ipv4.neigh.{NODE_CLIENT_PORT}.locktime"), "0")
         .unwrap();
-    client
-        .sysctl(&format!("net.ipv4.conf.{PORT}.arp_notify"), "1")
-        .unwrap();
-    ping_with(node, router.into(), b"where?", LIMIT).unwrap();
+    for tells in ["ipv4.conf.eth0.arp_notify", "ipv6.conf.eth0.ndisc_notify"] {
+        client.sysctl(&format!("net.{tells}"), "1").unwrap();
+    }
+    ping_with(node, router, b"where?", LIMIT).unwrap();
     fleet.start().unwrap();
-    let address = SocketAddr::new(fleet.vip(), HTTP);
+    let address = SocketAddr::new(vip, HTTP);
     let client = &fleet.site.client;
     let streamed = client.enter(|| {
         let mut stream = request(address);
-        assert_eq!(stream.local_addr().unwrap().ip(), IpAddr::from(FAR));
+        assert_eq!(stream.local_addr().unwrap().ip(), far);
         let mut answer = Vec::new();
         let mut buffer = [0; 4096];
         let mut moved = false;
@@ -168,6 +180,16 @@ fn a_stream_goes_on_when_its_clients_router_has_another_mac_address() {
 }
 
 #[test]
+fn a_stream_goes_on_when_its_clients_router_has_another_mac_address() {
+    a_stream_follows_its_clients_router(false);
+}
+
+#[test]
+fn a_stream_over_ipv6_goes_on_when_its_clients_router_has_another_mac_address() {
+    a_stream_follows_its_clients_router(true);
+}
+
+#[test]
 fn a_late_answer_meets_a_reset_towards_the_client() {
     let mut fleet = Fleet::new(Plan {
         thinking: [Duration::from_secs(4), Duration::from_millis(5)],
@@ -190,14 +212,14 @@ fn a_late_answer_meets_a_reset_towards_the_client() {
     };
     let error = ask(&fleet).unwrap_err();
     assert_eq!(error.kind(), ErrorKind::ConnectionReset, "{error}");
-    // The backend hears of it when it goes on.
+    // The backend is informed when it continues.
     let backend = &fleet.site.backends[0].namespace;
     wait(LIMIT, "the backend's connection is gone", || {
         let open = backend.run(&["ss", "-Htn", "state", "established", "sport", "=", ":8080"])?;
         Ok(!open.contains("10.98.0.1"))
     })
     .unwrap();
-    // With a time that is longer than the answer takes it comes.
+    // With a timeout longer than the answer takes, the answer arrives.
     let long = text.replace(name, &format!("{name}idle_timeout = \"1m\"\n"));
     fs::write(fleet.config_path(), long).unwrap();
     let path = fleet.config_path().display().to_string();
@@ -221,16 +243,16 @@ fn frames_for_an_address_that_an_interface_gets_are_steered_from_then_on() {
         let command = format!("ip neigh replace 10.77.0.1 lladdr {mac} dev {PORT} nud permanent");
         run(&fleet.site.client, &command);
     };
-    // Another host's: the node has nothing to do with it.
+    // A frame for another host, which does not concern the node.
     to(&fleet, NEW);
     assert!(!try_once(&fleet));
-    // Of a device upon the interface, like those of VRRP.
+    // Address of a device on top of the interface, like those of VRRP.
     let add = format!("ip link add link {NODE_CLIENT_PORT} name vrrp.7 address {NEW} type macvlan");
     run(&fleet.site.node, &add);
     wait(LIMIT, "its frames are steered", || Ok(try_once(&fleet))).unwrap();
     run(&fleet.site.node, "ip link del vrrp.7");
     wait(LIMIT, "they are not any more", || Ok(!try_once(&fleet))).unwrap();
-    // Of the configuration, and of any.
+    // From the configuration, and with any address.
     let text = fs::read_to_string(fleet.config_path()).unwrap();
     let path = fleet.config_path().display().to_string();
     for line in [
@@ -250,14 +272,14 @@ fn frames_for_an_address_that_an_interface_gets_are_steered_from_then_on() {
     }
 }
 
-/// Frames that came in by the only interface of a host.
+/// Returns the number of frames received on the only interface of a host.
 fn frames_in(host: &Namespace) -> u64 {
     let listed = host.run(&["ip", "-j", "-s", "link", "show", PORT]).unwrap();
     let listed: serde_json::Value = serde_json::from_str(&listed).unwrap();
     listed[0]["stats64"]["rx"]["packets"].as_u64().unwrap()
 }
 
-/// Starts a node that sends datagrams on by mode `l2`.
+/// Starts a node that forwards datagrams in mode `l2`.
 fn start_l2(node: &Namespace, folder: &Path, bpffs: &Bpffs, setting: &str) -> Process {
     fs::create_dir_all(folder).unwrap();
     let text = format!(
@@ -328,15 +350,15 @@ fn two_nodes_on_a_segment_that_floods_do_not_multiply_a_frame() {
             Ok(server.recv(&mut [0; 8]).is_ok())
         })
         .unwrap();
-        // What is still on its way comes to its end.
+        // Frames in flight end here.
         thread::sleep(Duration::from_millis(500));
         let before = frames_in(&backend);
         send();
-        // Nothing tells that no more frames will come.
+        // No event marks that no more frames arrive.
         thread::sleep(Duration::from_millis(500));
         let frames = frames_in(&backend) - before;
         assert!((1..=most).contains(&frames), "{setting:?}: {frames} frames");
-        // Where frames for others are steered the nodes do send each other what they sent.
+        // If frames for others are steered, the nodes do send each other their frames.
         assert!(setting.is_empty() || frames > 9, "{frames} frames");
         daemons.iter_mut().for_each(Process::kill);
     }

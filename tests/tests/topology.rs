@@ -1,4 +1,4 @@
-//! Namespaces, links and delay lines; these need root.
+//! Namespaces, links and delay lines; needs root.
 
 #![allow(clippy::unwrap_used, reason = "a failure here is a failed test")]
 

@@ -1,4 +1,4 @@
-//! Live packets, as `steer trace` shows them; this needs root and tshark.
+//! Live packets, as `steer trace` shows them; needs root and tshark.
 
 #![allow(clippy::unwrap_used, reason = "a failure here is a failed test")]
 
@@ -30,7 +30,7 @@ fn fleet(mode: &'static str) -> Fleet {
     fleet
 }
 
-/// Asks the service once, and once more.
+/// Sends two requests to the service.
 fn ask(fleet: &Fleet) {
     let load = Load {
         duration: Duration::from_millis(100),
@@ -41,7 +41,7 @@ fn ask(fleet: &Fleet) {
     assert!(samples.iter().any(|sample| sample.error.is_none()));
 }
 
-/// `steer trace` with these options, while it runs.
+/// Starts `steer trace` with these options.
 fn trace(fleet: &Fleet, options: &[&str]) -> Process {
     let mut command = Command::new(binary("steer").unwrap());
     command
@@ -70,7 +70,7 @@ fn json(process: &mut Process) -> Value {
     serde_json::from_str(&line).unwrap_or_else(|error| panic!("{line}: {error}"))
 }
 
-/// The number of the program on the node's interface towards the client.
+/// Returns the id of the program on the node's interface to the client.
 fn program(fleet: &Fleet) -> String {
     let show = ["ip", "-d", "link", "show", NODE_CLIENT_PORT];
     let link = fleet.site.node.run(&show).unwrap();
@@ -104,7 +104,8 @@ fn packets_are_told_with_their_verdicts_names_and_bytes() {
             .contains(&"in the nat table".into()),
         "{first}"
     );
-    // Address and port of the VIP are in the packet as it came, the backend's in what left.
+    // Address and port of the VIP are in the packet as received, the backend's in the packet as
+    // sent.
     let hex = |name: &str| first[name].as_str().unwrap().to_owned();
     assert!(hex("before").contains("0a630001"), "{first}");
     assert!(!hex("after").contains("0a630001"), "{first}");
@@ -133,7 +134,7 @@ fn words_counts_and_filters_of_verdicts() {
     let mut passed = trace(&fleet, &[&options[..], &["--count", "2"]].concat());
     let sent = fleet.site.client.enter(|| {
         let socket = UdpSocket::bind(("10.77.0.2", 0)).unwrap();
-        // The second send may tell that the first one was refused.
+        // The second send may report that the first one was refused.
         (0..4)
             .filter(|_| socket.send_to(&[0; 8], ("10.77.0.1", 9)).is_ok())
             .count()
@@ -162,7 +163,7 @@ fn words_counts_and_filters_of_verdicts() {
     assert!(line.contains("sent to "), "{line}");
     assert!(line.contains("; left as ipip 10.98.0.1 > 10.77."), "{line}");
     assert!(line.contains(" around tcp 10.77.0.2:"), "{line}");
-    // One at a time.
+    // One trace at a time.
     let second = format!("{:#}", fleet.cli(&["trace"]).unwrap_err());
     assert!(second.contains("is tracing; one can at a time"), "{second}");
     drop(tunnels);
@@ -181,7 +182,7 @@ fn words_counts_and_filters_of_verdicts() {
 #[test]
 fn drops_are_told_with_their_reason() {
     let fleet = fleet("nat");
-    // An open flow that nobody knows is reset: the packet is answered.
+    // An unknown open flow is reset: the packet is answered.
     let mut resets = trace(
         &fleet,
         &["--json", "--verdict", "answered", "--reason", "reset"],
@@ -197,7 +198,8 @@ fn drops_are_told_with_their_reason() {
     assert_eq!(told["sent_by"], "client", "{told}");
 }
 
-/// A backend's packets have an address of the node in them, and not the client's.
+/// Checks the filter by client for both directions: a backend's packets contain an address of the
+/// node, and not the client's.
 #[test]
 fn both_ways_of_a_nat_flow_fit_its_client() {
     let fleet = fleet("nat");
@@ -229,7 +231,7 @@ fn both_ways_of_a_nat_flow_fit_its_client() {
         "{answered}"
     );
 
-    // What the backend says of a packet of the flow. Other clients' flows do not fit.
+    // The backend's ICMP error about a packet of the flow. Other clients' flows do not match.
     let [backend, node] = ["source", "destination"].map(|name| {
         let address: IpAddr = answered[name].as_str().unwrap().parse().unwrap();
         address
@@ -255,13 +257,13 @@ fn both_ways_of_a_nat_flow_fit_its_client() {
     assert!(told["before"].as_str().unwrap().contains("0301"), "{told}");
 }
 
-/// A TCP segment of no connection that this host knows, by a raw socket.
+/// Sends a TCP segment of no connection known to this host, by a raw socket.
 fn send_open_segment(source: Ipv4Addr, to: IpAddr, port: u16) {
     let packet = Packet::tcp((source.into(), 40_000), (to, port), ACK);
     send_raw(&packet.ip(), to);
 }
 
-/// Sends an IPv4 packet as it is.
+/// Sends an IPv4 packet unchanged.
 fn send_raw(bytes: &[u8], to: IpAddr) {
     let IpAddr::V4(to) = to else { panic!("IPv6") };
     // SAFETY: plain system calls on a descriptor of our own, with memory that outlives them.
@@ -350,8 +352,8 @@ fn tshark_reads_the_capture_and_its_comments() {
     }
 }
 
-/// A reader that stops reading costs the daemon nothing: the loop goes on, and what the ring has no
-/// room for is counted.
+/// Checks that a reader that stops reading does not block the daemon: the loop continues, and
+/// events without room in the ring are counted.
 #[test]
 fn a_reader_that_does_not_read_stops_nothing_and_is_told_what_it_lost() {
     let fleet = fleet("nat");
@@ -372,7 +374,7 @@ fn a_reader_that_does_not_read_stops_nothing_and_is_told_what_it_lost() {
         scope.spawn(|| {
             fleet.site.client.enter(|| {
                 let socket = UdpSocket::bind(("0.0.0.0", 0)).unwrap();
-                // For no service: it is passed, and told of.
+                // To no service: it is passed, and reported.
                 let to = SocketAddr::new(fleet.vip(), 9);
                 while !stop.load(Ordering::Relaxed) {
                     for _ in 0..1000 {
@@ -394,7 +396,8 @@ fn a_reader_that_does_not_read_stops_nothing_and_is_told_what_it_lost() {
     let after = memory(&fleet);
     assert!(after < before + 16 * 1024, "{before} KiB, then {after} KiB");
     traced.signal(libc::SIGCONT);
-    // It is told how much it has missed, unless it was so slow that the daemon has done with it.
+    // The reader learns how many it has missed, unless it was so slow that the daemon has
+    // disconnected it.
     while let Some(line) = traced.read_line().unwrap() {
         let line: Value = serde_json::from_str(&line).unwrap();
         if line["lost"].as_u64().is_some_and(|lost| lost > 0) {
@@ -411,7 +414,7 @@ fn a_daemon_that_is_killed_while_tracing_leaves_no_trace_once_it_is_back() {
     let mut traced = trace(&fleet, &["--json"]);
     let tracing = program(&fleet);
     fleet.kill_daemon();
-    // Packets go on, through the programs that trace.
+    // Packets continue, through the tracing programs.
     ask(&fleet);
     assert_eq!(program(&fleet), tracing);
     traced.kill();
@@ -430,7 +433,7 @@ fn a_daemon_that_is_killed_while_tracing_leaves_no_trace_once_it_is_back() {
     assert_eq!(arrays.count(), 1);
 }
 
-/// What the copy has for itself is what no other program needs to know.
+/// Checks that the copy has only those maps for itself that no other program needs.
 #[test]
 fn the_copy_shares_all_maps_that_have_to_be_shared() {
     let bpffs = Bpffs::mount().unwrap();
@@ -443,7 +446,7 @@ fn the_copy_shares_all_maps_that_have_to_be_shared() {
     let tracer = attacher.tracer().unwrap();
     let (programs, _events) = tracer.load(&TraceFilter::default()).unwrap();
     let expected = [
-        // Constants, alike in both.
+        // Constants, equal in both.
         ".rodata",
         "ANSWERS",
         "ARGUMENT",

@@ -1,4 +1,4 @@
-//! What a running daemon is set to, and what it tells those who watch; this needs root.
+//! Settings of a running daemon, and events for watchers; needs root.
 
 #![allow(clippy::unwrap_used, reason = "a failure here is a failed test")]
 
@@ -17,7 +17,7 @@ use steer_tests::{
     process::Process,
 };
 
-/// The settings as the kernel has them.
+/// Returns the kernel's settings.
 fn kernel(fleet: &Fleet) -> abi::Config {
     let pin = fleet
         .bpffs()
@@ -33,7 +33,7 @@ fn value(fleet: &Fleet, name: &str) -> String {
     knob["value"].as_str().unwrap().to_owned()
 }
 
-/// How often a backend is probed, by the counter of answers, in a second.
+/// Returns the probe rate of a backend per second, from the counter of answers.
 fn pace(fleet: &Fleet) -> f64 {
     let socket = fleet.path("steer.sock").display().to_string();
     let count = || {
@@ -101,7 +101,7 @@ fn knobs_are_set_in_daemon_and_kernel_and_wrong_ones_are_refused_whole() {
         .unwrap();
     assert_eq!(value(&fleet, "log"), "warn,steer_user=debug");
 
-    // What the configuration has is its own again once it is applied; the rest stays.
+    // An applied configuration resets its own settings; the others stay.
     let path = fleet.config_path().display().to_string();
     fleet.cli(&["config", "apply", &path]).unwrap();
     assert_eq!(value(&fleet, "probe.interval"), "100ms");
@@ -125,14 +125,14 @@ fn knobs_are_set_in_daemon_and_kernel_and_wrong_ones_are_refused_whole() {
     let replayed = fleet.in_node(&["journal", "replay", "--state", &state]);
     replayed.unwrap();
 
-    // None outlives the daemon.
+    // No override persists over a restart of the daemon.
     fleet.cli(&["tune", "set", "nat.retry", "3s"]).unwrap();
     fleet.kill_daemon();
     fleet.start().unwrap();
     assert_eq!(kernel(&fleet).nat_retry_ms, 500);
 }
 
-/// Whether a backend is hot, by the daemon's word.
+/// Returns whether the daemon reports a backend as hot.
 fn is_hot(fleet: &Fleet) -> bool {
     let status = fleet.status().unwrap();
     status["backends"][0]["hot"].as_bool().unwrap()
@@ -164,7 +164,7 @@ fn thresholds_of_heat_are_set_and_do_what_they_say() {
     drop(running.finish());
     assert_eq!(value(&fleet, "balance.hot_above"), "1");
 
-    // Both are the configuration's again once it is applied.
+    // An applied configuration resets both.
     let path = fleet.config_path().display().to_string();
     fleet.cli(&["config", "apply", &path]).unwrap();
     assert_eq!(value(&fleet, "balance.hot_above"), "90");
@@ -200,7 +200,7 @@ fn who_watches_is_told_of_changes_as_they_happen() {
     let mut until = |event: &str, text: &str| loop {
         let line = watch.read_line().unwrap().expect("the end");
         let change: Value = serde_json::from_str(&line).unwrap();
-        // Rings and tables may change besides, on a busy machine.
+        // On a busy machine, rings and tables may change as well.
         if change["event"] == event && line.contains(text) {
             break;
         }
@@ -213,7 +213,7 @@ fn who_watches_is_told_of_changes_as_they_happen() {
     until("tuned", "\"to\":\"3\"");
     fleet.kill_backend(1);
     until("backend", "\"backend\":\"two\"");
-    // The end of the daemon ends it, with a reason.
+    // The end of the daemon ends the stream, with a reason.
     fleet.daemon().unwrap().signal(libc::SIGTERM);
     wait(Duration::from_secs(10), "it has ended", || {
         Ok(!watch.is_running())

@@ -1,4 +1,4 @@
-//! A program with another version of the maps takes over under load, and gives back; this needs root,
+//! A program with another version of the maps takes over under load, and hands back; needs root,
 //! and `cargo xtask programs`, which builds that program.
 
 #![allow(clippy::unwrap_used, reason = "a failure here is a failed test")]
@@ -13,7 +13,7 @@ use steer_tests::{
 };
 use tokio::sync::watch;
 
-/// The usual program, and one whose maps are of the next version.
+/// The usual program, and one with the next version of the maps.
 const PROGRAMS: [&str; 2] = ["steer", "steer-next"];
 
 fn fleet(mode: &'static str) -> Fleet {
@@ -24,7 +24,8 @@ fn fleet(mode: &'static str) -> Fleet {
         ..Plan::new(&["near", "far"], mode)
     })
     .unwrap();
-    // A busy machine may answer probes late, and open connections of what is taken to be down are reset.
+    // A busy machine may answer probes late, and open connections of a backend that seems down are
+    // reset.
     let patient = fleet.config().replace("[probe]\n", "[probe]\nfall = 50\n");
     std::fs::write(fleet.config_path(), patient).unwrap();
     fleet.start().unwrap();
@@ -75,8 +76,8 @@ fn unsettled(fleet: &Fleet) -> u64 {
     status["services"][0]["unsettled"].as_u64().unwrap()
 }
 
-/// Makes slots whose open flows belong to one backend, and new ones to the other: by the first or the
-/// second change, as backends came up in this or that order.
+/// Creates slots whose open flows belong to one backend, and new ones to the other: by the first or
+/// the second change, depending on the order in which backends came up.
 fn unsettle(fleet: &Fleet) {
     let mut drains = ["drain", "undrain"].iter().cycle();
     wait(Duration::from_secs(10), "slots are unsettled", || {
@@ -116,7 +117,8 @@ fn another_version_takes_over_flows_of_ipip_and_gives_them_back() {
     takes_over_and_gives_back("ipip");
 }
 
-/// A takeover that fails leaves the old program at work, and the daemon of before starts again.
+/// Checks that after a failed takeover the old program continues, and the previous daemon starts
+/// again.
 #[test]
 fn an_upgrade_that_fails_leaves_the_old_one_running() {
     let mut fleet = fleet("nat");
@@ -126,7 +128,7 @@ fn an_upgrade_that_fails_leaves_the_old_one_running() {
     let config = fleet.config_path();
     let config = config.display().to_string();
     fleet.kill_daemon();
-    // What the new version cannot find its way about in.
+    // Pins that the new version cannot interpret.
     let (arrays, aside) = (pins.join("NAT_FORWARD"), pins.join("ASIDE"));
     std::fs::rename(pins.join("NAT_SOURCES"), &aside).unwrap();
     std::fs::rename(&arrays, pins.join("NAT_SOURCES")).unwrap();
@@ -141,7 +143,7 @@ fn an_upgrade_that_fails_leaves_the_old_one_running() {
     whole(load, "an upgrade that fails");
 }
 
-/// Whatever moment a daemon of another version dies at, the next one of either version goes on.
+/// Checks that whenever a daemon of another version dies, the next one of either version continues.
 #[test]
 fn killed_at_any_moment_of_a_takeover_nothing_is_lost() {
     let mut fleet = fleet("nat");
@@ -152,7 +154,7 @@ fn killed_at_any_moment_of_a_takeover_nothing_is_lost() {
             fleet.kill_daemon();
             fleet.use_program(PROGRAMS[program]).unwrap();
             fleet.start_daemon().unwrap();
-            // Moments all over a start; no event tells of them.
+            // Times spread over a start; there is no event for them.
             thread::sleep(Duration::from_millis(100 + 137 * round));
             kills += 1;
         }
@@ -163,7 +165,7 @@ fn killed_at_any_moment_of_a_takeover_nothing_is_lost() {
     whole(load, &format!("{kills} kills in takeovers"));
 }
 
-/// Sets the size of the tables from the next start on.
+/// Sets the size of the tables for the next start.
 fn resize(fleet: &Fleet, flows: u32) {
     let limits = format!("[limits]\nflows = {flows}\nnat_flows = {flows}\n\n[nat]\n");
     let config = fleet.config().replace("[nat]\n", &limits);
@@ -171,7 +173,7 @@ fn resize(fleet: &Fleet, flows: u32) {
     std::fs::write(fleet.config_path(), patient).unwrap();
 }
 
-/// Tables grow and shrink over restarts, whatever moment a daemon dies at.
+/// Checks that tables grow and shrink over restarts, whenever a daemon dies.
 #[test]
 fn tables_of_another_size_take_over_under_load() {
     let mut fleet = fleet("nat");
@@ -183,7 +185,7 @@ fn tables_of_another_size_take_over_under_load() {
         for moment in 0..3_u64 {
             fleet.kill_daemon();
             fleet.start_daemon().unwrap();
-            // Moments all over a start; no event tells of them.
+            // Times spread over a start; there is no event for them.
             thread::sleep(Duration::from_millis(60 + 90 * round + 330 * moment));
         }
         fleet.kill_daemon();

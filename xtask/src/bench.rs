@@ -1,4 +1,4 @@
-//! `cargo xtask bench`: what the data path costs for each packet.
+//! `cargo xtask bench`: measures the cost of the data path per packet.
 
 use anyhow::Result;
 
@@ -7,7 +7,7 @@ use crate::{
     setup,
 };
 
-/// Builds the benchmark optimised, and runs it as root.
+/// Builds the benchmark with optimisation, and runs it as root.
 pub(crate) fn run(arguments: &[String]) -> Result<()> {
     setup::run()?;
     check(cargo().args(["build", "--release", "--locked"]).args([

@@ -1,4 +1,4 @@
-//! `cargo xtask boot`: the Debian packages in a system that boots.
+//! `cargo xtask boot`: tests the Debian packages in a booted system.
 
 use std::{fs, path::PathBuf};
 
@@ -10,10 +10,10 @@ use crate::{
     setup::{self, apt_install},
 };
 
-/// Packages of the machine, besides what every Debian has.
+/// Additional packages of the machine.
 const INCLUDED: &str = "--include=systemd,systemd-sysv,dbus,iproute2";
 
-/// Builds the packages and tries them.
+/// Builds the packages and tests them.
 pub(crate) fn run() -> Result<()> {
     setup::run()?;
     let profile = "release";
@@ -24,7 +24,8 @@ pub(crate) fn run() -> Result<()> {
     check(
         cargo()
             .args(["build", "--profile", profile, "--locked"])
-            .args(["-p", "steer-user", "-p", "steer-tests", "--bins"]),
+            .args(dist::PACKAGES)
+            .args(["-p", "steer-tests", "--bins"]),
     )?;
     let [node, beacon] = dist::pack(profile)?;
     check(
@@ -40,7 +41,7 @@ pub(crate) fn run() -> Result<()> {
     )
 }
 
-/// The system that machines are copies of, which is made once.
+/// Returns the base system that machines are copied from, which is created once.
 fn system() -> Result<PathBuf> {
     let folder = toolchain_dir().join("debian-12");
     if folder.exists() {

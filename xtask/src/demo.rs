@@ -1,18 +1,18 @@
-//! `cargo xtask demo`: the main job on real traffic.
+//! `cargo xtask demo`: the main task on real traffic.
 
 use anyhow::Result;
 use clap::ValueEnum;
 
 use crate::{
-    llama,
+    dist, llama,
     run::{as_root, cargo, check, repository},
     setup,
 };
 
-/// What answers chat completions in the demonstration.
+/// Server of chat completions in the demonstration.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub(crate) enum Engine {
-    /// A small server of ours.
+    /// Our small test server.
     Chat,
     /// The server of llama.cpp, with a tiny model of random weights.
     Llama,
@@ -21,13 +21,12 @@ pub(crate) enum Engine {
 /// Builds the daemon and the demonstration, and runs it as root.
 pub(crate) fn run(engine: Engine) -> Result<()> {
     setup::run()?;
-    check(cargo().args(["build", "--release", "--locked"]).args([
-        "-p",
-        "steer-user",
-        "-p",
-        "steer-tests",
-        "--bins",
-    ]))?;
+    check(
+        cargo()
+            .args(["build", "--release", "--locked"])
+            .args(dist::PACKAGES)
+            .args(["-p", "steer-tests", "--bins"]),
+    )?;
     let program = repository().join("target/release/steer-demo");
     let mut demo = as_root(&program.to_string_lossy());
     demo.current_dir(repository());

@@ -1,8 +1,8 @@
-//! `cargo xtask dist`: the Debian packages of node and beacon.
+//! `cargo xtask dist`: the Debian packages of node and beacon, and debug symbols apart from them.
 
 use std::{
     fs::{self, File},
-    path::PathBuf,
+    path::{Path, PathBuf},
     process::Command,
 };
 
@@ -19,61 +19,103 @@ const CARGO_DEB: Tool = Tool {
     version: "3.8.0",
 };
 
-/// Completions by shell, as packages have them.
-const COMPLETIONS: [(&str, &str); 3] = [
-    ("bash", "steer.bash"),
-    ("zsh", "_steer"),
-    ("fish", "steer.fish"),
+/// Files of completions by shell, as packages have them: before and after the program's name.
+const COMPLETIONS: [(&str, &str, &str); 3] = [
+    ("bash", "", ".bash"),
+    ("zsh", "_", ""),
+    ("fish", "", ".fish"),
 ];
 
-/// Builds the daemon and packs it.
+/// Packages of Cargo whose programs are packed.
+pub(crate) const PACKAGES: [&str; 4] = ["-p", "steer-user", "-p", "steer-probe"];
+
+/// Builds the programs and packs them.
 pub(crate) fn run() -> Result<()> {
     setup::run()?;
-    check(cargo().args(["build", "--release", "--locked", "-p", "steer-user"]))?;
+    check(
+        cargo()
+            .args(["build", "--release", "--locked"])
+            .args(PACKAGES),
+    )?;
     for package in pack("release")? {
         println!("dist: {}", package.display());
     }
     Ok(())
 }
 
-/// Where programs are that were built by a profile.
+/// Returns the folder of programs built with a profile.
 pub(crate) fn built(profile: &str) -> PathBuf {
     let folder = if profile == "dev" { "debug" } else { profile };
     repository().join("target").join(folder)
 }
 
-/// Packs what was built by a profile: node first, then beacon.
+/// Packages the programs built with a profile: node first, then beacon.
 pub(crate) fn pack(profile: &str) -> Result<[PathBuf; 2]> {
-    let deb = CARGO_DEB.install()?;
-    let target = repository().join("target");
-    let steer = built(profile).join("steer");
-    let dist = target.join("dist");
+    let dist = repository().join("target/dist");
     let _ = fs::remove_dir_all(&dist);
-    check(Command::new(&steer).arg("man").arg(dist.join("man")))?;
-    for (shell, file) in COMPLETIONS {
-        let path = dist.join(file);
-        let out = File::create(&path).with_context(|| format!("{}", path.display()))?;
-        check(
-            Command::new(&steer)
-                .args(["completions", shell])
-                .stdout(out),
-        )?;
+    let steer = built(profile).join("steer");
+    let node = dist.join("node");
+    check(Command::new(&steer).arg("man").arg(node.join("man")))?;
+    complete(&steer, &["completions"], &node)?;
+
+    let program = built(profile).join("steer-beacon");
+    let beacon = dist.join("beacon");
+    fs::create_dir_all(&beacon).with_context(|| format!("{}", beacon.display()))?;
+    write(&program, &["--print-man"], &beacon.join("steer-beacon.1"))?;
+    complete(&program, &["--print-completions"], &beacon)?;
+
+    let packages = repository().join("target/debian");
+    fs::create_dir_all(&packages).with_context(|| format!("{}", packages.display()))?;
+    for program in [&steer, &program] {
+        strip(program, &dist, &packages)?;
     }
-    let out = target.join("debian");
-    let pack = |name: &str, variant: &[&str]| {
-        let package = out.join(format!("{name}.deb"));
+    let deb = CARGO_DEB.install()?;
+    let pack = |package: &str, name: &str| {
+        let path = packages.join(format!("{name}.deb"));
         let done = check(
             Command::new(&deb)
                 .current_dir(repository())
-                .args(["--package", "steer-user", "--no-build", "--no-strip"])
+                .args(["--package", package, "--no-build", "--no-strip"])
                 .args(["--profile", profile, "--output"])
-                .arg(&package)
-                .args(variant),
+                .arg(&path),
         );
-        done.map(|()| package)
+        done.map(|()| path)
     };
     Ok([
-        pack("steer", &[])?,
-        pack("steer-beacon", &["--variant", "beacon"])?,
+        pack("steer-user", "steer")?,
+        pack("steer-probe", "steer-beacon")?,
     ])
+}
+
+/// Writes what a program prints to a file.
+pub(crate) fn write(program: &Path, arguments: &[&str], path: &Path) -> Result<()> {
+    let out = File::create(path).with_context(|| format!("{}", path.display()))?;
+    check(Command::new(program).args(arguments).stdout(out))
+}
+
+/// Writes a program's completions of each shell.
+fn complete(program: &Path, arguments: &[&str], folder: &Path) -> Result<()> {
+    let name = program.file_name().unwrap_or_default().to_string_lossy();
+    for (shell, before, after) in COMPLETIONS {
+        let path = folder.join(format!("{before}{name}{after}"));
+        write(program, &[arguments, &[shell]].concat(), &path)?;
+    }
+    Ok(())
+}
+
+/// Copies a program without symbols, and its symbols into a file that debuggers find by its name.
+fn strip(program: &Path, programs: &Path, symbols: &Path) -> Result<()> {
+    let name = program.file_name().unwrap_or_default();
+    let stripped = programs.join(name);
+    let debug = symbols.join(name).with_extension("debug");
+    let objcopy = |arguments: &[&str], from: &Path, to: &Path| {
+        check(Command::new("objcopy").args(arguments).arg(from).arg(to))
+    };
+    objcopy(
+        &["--only-keep-debug", "--compress-debug-sections"],
+        program,
+        &debug,
+    )?;
+    let link = format!("--add-gnu-debuglink={}", debug.display());
+    objcopy(&["--strip-all", &link], program, &stripped)
 }

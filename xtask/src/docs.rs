@@ -1,4 +1,4 @@
-//! `cargo xtask docs`: the book.
+//! `cargo xtask docs`: builds the book.
 
 use std::process::Command;
 
@@ -16,15 +16,24 @@ const MDBOOK: Tool = Tool {
     version: "0.5.4",
 };
 
-/// Writes the reference of the documentation anew, and builds the book into `target/book`.
+/// Regenerates the reference of the documentation, and builds the book into `target/book`.
 pub(crate) fn run() -> Result<()> {
     setup::run()?;
-    check(cargo().args(["build", "--locked", "-p", "steer-user", "--bin", "steer"]))?;
+    check(
+        cargo()
+            .args(["build", "--locked", "--bins"])
+            .args(dist::PACKAGES),
+    )?;
     let docs = repository().join("docs");
     check(
         Command::new(dist::built("dev").join("steer"))
             .arg("reference")
             .arg(docs.join("src/reference")),
+    )?;
+    dist::write(
+        &dist::built("dev").join("steer-beacon"),
+        &["--print-reference"],
+        &docs.join("src/reference/beacon.md"),
     )?;
     check(Command::new(MDBOOK.install()?).arg("build").arg(docs))
 }

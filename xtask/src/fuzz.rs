@@ -1,5 +1,5 @@
-//! `cargo xtask fuzz`: random packets and tables through the program and the host's build of it, and
-//! arbitrary bytes through everything that reads what others wrote.
+//! `cargo xtask fuzz`: random packets and tables through the program and its host build, and
+//! arbitrary bytes through every parser of foreign input.
 
 use std::{
     fs,
@@ -20,7 +20,7 @@ const CARGO_FUZZ: Tool = Tool {
     version: "0.13.2",
 };
 
-/// What is read, by the names of the targets of `fuzz/`, and files to begin with.
+/// Fuzz targets in `fuzz/`, with files of the initial corpus.
 const READERS: [(&str, &[&str]); 5] = [
     ("packet", &[]),
     ("config", &["deploy/steer.toml"]),
@@ -28,10 +28,10 @@ const READERS: [(&str, &[&str]); 5] = [
     ("page", &["tests/engine/pages"]),
     ("cid", &[]),
 ];
-/// Longest input in bytes.
+/// Maximum length of an input in bytes.
 const LONGEST: u32 = 16 << 10;
 
-/// Runs both, each of the readers for so many seconds. What is 0 is left out.
+/// Runs both, each parser for a number of seconds; 0 skips a part.
 pub(crate) fn run(packets: u64, seed: Option<u64>, seconds: u64) -> Result<()> {
     setup::run()?;
     if seconds > 0 {
@@ -43,7 +43,7 @@ pub(crate) fn run(packets: u64, seed: Option<u64>, seconds: u64) -> Result<()> {
     Ok(())
 }
 
-/// Builds the packet tests optimised and runs the random one, as root.
+/// Builds the packet tests with optimisation, and runs the random one as root.
 fn differential(packets: u64, seed: Option<u64>) -> Result<()> {
     let mut command = cargo();
     command
@@ -73,7 +73,8 @@ fn readers(seconds: u64) -> Result<()> {
         let mut command = Command::new(&fuzz);
         command
             .current_dir(repository())
-            // Nothing is unsafe in what is read by; without sanitizers a stable compiler will do.
+            // The parsers contain no unsafe code, so a stable compiler without sanitizers is
+            // enough.
             .args(["fuzz", "run", target, "--sanitizer", "none", "--"])
             .arg(format!("-max_total_time={seconds}"))
             .arg(format!("-max_len={LONGEST}"))
@@ -83,7 +84,7 @@ fn readers(seconds: u64) -> Result<()> {
     Ok(())
 }
 
-/// Copies a file, or those of a folder, to what fuzzing begins with.
+/// Copies a file, or the files of a folder, into the initial corpus.
 fn keep(seed: &Path, corpus: &Path) -> Result<()> {
     let files: Vec<PathBuf> = if seed.is_dir() {
         fs::read_dir(seed)?

@@ -1,4 +1,4 @@
-//! The server of llama.cpp as Python's package index has it: a real engine for demonstration and tests.
+//! The server of llama.cpp from Python's package index: a real engine for demonstration and tests.
 
 use std::path::PathBuf;
 
@@ -6,7 +6,7 @@ use anyhow::Result;
 
 use crate::python;
 
-/// A Python with llama.cpp's server, in an environment of its own.
+/// Returns a Python with llama.cpp's server, in an environment of its own.
 pub(crate) fn python() -> Result<PathBuf> {
     python::environment(
         "llama",

@@ -7,6 +7,7 @@ mod demo;
 mod dist;
 mod docs;
 mod fuzz;
+mod language;
 mod llama;
 mod programs;
 mod python;
@@ -21,86 +22,90 @@ mod vm;
 use anyhow::Result;
 use clap::Parser;
 
-/// The tasks of the steer workspace.
+/// Tasks of the steer workspace.
 #[derive(Parser)]
 #[command(name = "cargo xtask")]
 enum Task {
-    /// Set up, then attack a site at work with what anybody can send, and fail if its clients notice.
+    /// Set up, then attack a site under load with traffic that anyone can send, and fail if its
+    /// clients notice.
     Attack {
-        /// What to pass on; see `cargo xtask attack -- --help`.
+        /// Arguments for the program; see `cargo xtask attack -- --help`.
         #[arg(last = true)]
         arguments: Vec<String>,
     },
-    /// Set up, then measure what the data path costs for each packet.
+    /// Set up, then measure the cost of the data path per packet.
     Bench {
-        /// What to pass on to the benchmark; see `cargo xtask bench -- --help`.
+        /// Arguments for the benchmark; see `cargo xtask bench -- --help`.
         #[arg(last = true)]
         arguments: Vec<String>,
     },
-    /// Set up, then install the Debian packages in a system that boots, and restart, kill, upgrade and
+    /// Set up, then install the Debian packages in a booted system, and restart, kill, upgrade and
     /// remove them under load.
     Boot,
-    /// Set up, then kill, hang and cut off backends under load, and print when new flows kept away and what
-    /// failed.
+    /// Set up, then kill, hang and cut off backends under load, and print when new flows avoid them
+    /// and which requests fail.
     Chaos {
-        /// What to pass on; see `cargo xtask chaos -- --help`.
+        /// Arguments for the program; see `cargo xtask chaos -- --help`.
         #[arg(last = true)]
         arguments: Vec<String>,
     },
-    /// Set up, then count the requests that fail while daemon, program and configuration change.
+    /// Set up, then count failed requests while daemon, program and configuration change.
     Changes,
-    /// Set up, then steer real traffic, kill a backend and the daemon, and show what happens.
+    /// Set up, then steer real traffic, kill a backend and the daemon, and show the effects.
     Demo {
-        /// What serves the backends.
+        /// Server of the backends.
         #[arg(long, value_enum, default_value_t = demo::Engine::Chat)]
         engine: demo::Engine,
     },
     /// Set up, then build the Debian packages of node and beacon into target/debian.
     Dist,
-    /// Set up, then write the documentation's reference anew and build the book into target/book.
+    /// Set up, then regenerate the reference and build the book into target/book.
     Docs,
-    /// Set up, then run the daemon over 10, 1,000 and 10,000 beacons, and print what it costs.
+    /// Set up, then run the daemon with 10, 1,000 and 10,000 beacons, and print its cost.
     Fleet {
-        /// What to pass on; see `cargo xtask fleet -- --help`.
+        /// Arguments for the program; see `cargo xtask fleet -- --help`.
         #[arg(last = true)]
         arguments: Vec<String>,
     },
-    /// Set up, then feed arbitrary bytes to all that reads what others wrote, and send random packets
-    /// through random tables, to compare kernel and host.
+    /// Set up, then feed arbitrary bytes to all parsers of foreign input, and compare kernel and
+    /// host on random packets and tables.
     Fuzz {
-        /// How many packets; 0 for none.
+        /// Number of packets; 0 skips them.
         #[arg(long, default_value_t = 10_000_000)]
         packets: u64,
-        /// Where random numbers begin; what a failed run says.
+        /// Seed of the random numbers, as printed by a failed run.
         #[arg(long)]
         seed: Option<u64>,
-        /// How long each reader is fed; 0 for none.
+        /// Seconds per parser; 0 skips them.
         #[arg(long, default_value_t = 60)]
         seconds: u64,
     },
-    /// Build the programs that tests start.
+    /// Check doc comments and messages against the language rules of CONTRIBUTING.
+    Language,
+    /// Build the programs used by tests.
     Programs,
-    /// Install what building and testing need; safe to run again.
+    /// Install the tools for building and testing; safe to repeat.
     Setup,
-    /// Set up, then run a simulated fleet under steer and under what others do, side by side.
+    /// Set up, then run a simulated fleet under steer and under other policies, side by side.
     Sim {
-        /// What to pass on to the simulator; see `cargo xtask sim -- --help`.
+        /// Arguments for the simulator; see `cargo xtask sim -- --help`.
         #[arg(last = true)]
         arguments: Vec<String>,
     },
-    /// Set up, then let faults happen at random under load, and fail if anything is lost without a reason or
-    /// grows.
+    /// Set up, then inject random faults under load, and fail if a request is lost without a reason
+    /// or the daemon grows.
     Soak {
-        /// How long.
+        /// Duration in minutes.
         #[arg(long, default_value_t = 60)]
         minutes: u64,
-        /// What to pass on besides; see `cargo xtask soak -- --help`.
+        /// Additional arguments; see `cargo xtask soak -- --help`.
         #[arg(last = true)]
         arguments: Vec<String>,
     },
     /// Set up, then check formatting, lints, documentation and dependencies, and run the tests.
     Test,
-    /// Set up, then boot other kernels in emulated machines, and let traffic through each mode there.
+    /// Set up, then boot other kernels in emulated machines, and send traffic through each mode
+    /// there.
     Vm(vm::Options),
 }
 
@@ -120,6 +125,7 @@ fn main() -> Result<()> {
             seed,
             seconds,
         } => fuzz::run(packets, seed, seconds),
+        Task::Language => language::run(),
         Task::Programs => programs::run(),
         Task::Setup => setup::run(),
         Task::Sim { arguments } => sim::run(&arguments),

@@ -1,4 +1,4 @@
-//! `cargo xtask programs`: the programs that tests start.
+//! `cargo xtask programs`: builds the programs used by tests.
 
 use std::fs;
 
@@ -9,20 +9,21 @@ use crate::{
     setup,
 };
 
-/// Builds them. `steer-next` is `steer` with another version of the maps, for tests of upgrades.
+/// Builds the programs. `steer-next` is `steer` with another version of the maps, for upgrade
+/// tests.
 pub(crate) fn run() -> Result<()> {
+    // Of the whole workspace, so that it shares its dependencies with all other builds.
     let next = [
-        "--package",
-        "steer-user",
+        "--workspace",
         "--bin",
         "steer",
         "--features",
-        "next-abi",
+        "steer-user/next-abi",
     ];
     check(cargo().args(["build", "--locked"]).args(next))?;
     let folder = repository().join("target/debug");
     let (built, kept) = (folder.join("steer"), folder.join("steer-next"));
-    // Not into the file of before, which may be running.
+    // Written to a new file, because the previous one may be running.
     if kept.exists() {
         fs::remove_file(&kept).with_context(|| format!("{}", kept.display()))?;
     }
@@ -30,7 +31,7 @@ pub(crate) fn run() -> Result<()> {
     check(cargo().args(["build", "--locked", "--workspace"]))
 }
 
-/// Measures what changes under load cost.
+/// Measures the cost of changes under load.
 pub(crate) fn changes() -> Result<()> {
     setup::run()?;
     run()?;

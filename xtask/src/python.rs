@@ -9,8 +9,8 @@ use anyhow::{Context, Result};
 
 use crate::run::{check, toolchain_dir};
 
-/// The Python of an environment in which these modules can be imported; these packages are installed if
-/// they cannot.
+/// Returns the Python of an environment that can import these modules; installs the packages if it
+/// cannot.
 pub(crate) fn environment(name: &str, modules: &str, packages: &[&str]) -> Result<PathBuf> {
     let environment = toolchain_dir().join(name);
     let python = environment.join("bin/python");

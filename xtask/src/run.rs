@@ -1,4 +1,4 @@
-//! Running other programs.
+//! Execution of other programs.
 
 use std::{
     env,
@@ -8,19 +8,19 @@ use std::{
 
 use anyhow::{Context, Result, bail};
 
-/// The root of the repository.
+/// Returns the root of the repository.
 pub(crate) fn repository() -> PathBuf {
     let xtask = Path::new(env!("CARGO_MANIFEST_DIR"));
     xtask.parent().unwrap_or(xtask).to_owned()
 }
 
-/// Where `cargo xtask setup` keeps what it builds; not under version control.
+/// Returns the folder of tools built by `cargo xtask setup`; not under version control.
 pub(crate) fn toolchain_dir() -> PathBuf {
     repository().join(".toolchain")
 }
 
-/// The Cargo that runs this task, in the root of the repository, without what that Cargo told us
-/// about ourselves.
+/// Returns the Cargo that runs this task, in the root of the repository, without the variables that
+/// it set for this process.
 pub(crate) fn cargo() -> Command {
     let mut command = Command::new(env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
     for (name, _) in env::vars_os() {
@@ -35,13 +35,14 @@ pub(crate) fn cargo() -> Command {
     command
 }
 
-/// Whether this process is root.
+/// Returns whether this process is root.
 pub(crate) fn is_root() -> bool {
-    // SAFETY: geteuid takes nothing and cannot fail.
+    // SAFETY: geteuid takes no arguments and cannot fail.
     unsafe { libc::geteuid() == 0 }
 }
 
-/// `program`, run as root: directly if we are root, otherwise through sudo without a prompt.
+/// Returns a command that runs `program` as root: directly if this process is root, otherwise
+/// through sudo without a prompt.
 pub(crate) fn as_root(program: &str) -> Command {
     if is_root() {
         return Command::new(program);
@@ -51,7 +52,7 @@ pub(crate) fn as_root(program: &str) -> Command {
     command
 }
 
-/// Runs a command, its output shown, and fails unless it succeeds.
+/// Runs a command and prints its output; fails unless it succeeds.
 pub(crate) fn check(command: &mut Command) -> Result<()> {
     let shown = show(command);
     let status = command
@@ -63,21 +64,21 @@ pub(crate) fn check(command: &mut Command) -> Result<()> {
     Ok(())
 }
 
-/// Runs a command and returns what it printed, or `None` if it is absent or fails.
+/// Runs a command and returns its output, or `None` if it is absent or fails.
 pub(crate) fn output(command: &mut Command) -> Option<String> {
     let output = command.stderr(Stdio::null()).output().ok()?;
     let text = String::from_utf8(output.stdout).ok()?;
     output.status.success().then(|| text.trim().to_owned())
 }
 
-/// The command as one would type it.
+/// Returns the command as one would type it.
 fn show(command: &Command) -> String {
     let mut words = vec![command.get_program().to_string_lossy()];
     words.extend(command.get_args().map(|arg| arg.to_string_lossy()));
     words.join(" ")
 }
 
-/// The setting of cargo by which tests run as root, with the user's environment.
+/// Returns the setting of cargo that runs tests as root, with the user's environment.
 pub(crate) const fn as_root_env() -> &'static str {
     r#"target."cfg(unix)".runner=["sudo","-n","-E","--"]"#
 }

@@ -1,4 +1,4 @@
-//! `cargo xtask setup`: installs what building and testing need, and says what it does and why.
+//! `cargo xtask setup`: installs the tools for building and testing, and explains each step.
 
 use std::{
     fs,
@@ -16,7 +16,7 @@ use crate::{
 
 const BPF_LINKER: &str = "0.13.0";
 
-/// Programs the tests run, and libraries bpf-linker is linked with.
+/// Programs used by the tests, and libraries linked into bpf-linker.
 const PACKAGES: [&str; 10] = [
     "curl",
     "ethtool",
@@ -30,7 +30,7 @@ const PACKAGES: [&str; 10] = [
     "libzstd-dev",
 ];
 
-/// What steer-user's build script reads to build the XDP programs.
+/// File from which steer-user's build script learns how to build the XDP programs.
 #[derive(Serialize)]
 struct Environment<'a> {
     way: Way,
@@ -109,7 +109,7 @@ fn bpf_linker(compiler: &Compiler) -> Result<PathBuf> {
     Ok(linker)
 }
 
-/// Writes `.toolchain/env.json` if it says something else, so that nothing is rebuilt for no reason.
+/// Writes `.toolchain/env.json` if its content changes, so that nothing is rebuilt without reason.
 fn write_environment(compiler: &Compiler, linker: &Path) -> Result<()> {
     let Compiler {
         way, rustc, cargo, ..
@@ -148,12 +148,12 @@ fn mount_bpffs() {
     }
 }
 
-/// Whether this is Debian or one of its kin.
+/// Returns whether this is Debian or a derivative.
 pub(crate) fn has_apt() -> bool {
     Path::new("/usr/bin/apt-get").exists()
 }
 
-/// Whether apt could install a package.
+/// Returns whether apt can install a package.
 fn apt_offers(package: &str) -> bool {
     output(
         Command::new("apt-cache")
@@ -163,7 +163,7 @@ fn apt_offers(package: &str) -> bool {
     .is_some_and(|text| text.contains("Candidate: ") && !text.contains("Candidate: (none)"))
 }
 
-/// Installs those of the packages that are missing.
+/// Installs the missing ones of these packages.
 pub(crate) fn apt_install(packages: &[&str], why: &str) -> Result<()> {
     let missing: Vec<_> = packages
         .iter()
@@ -189,7 +189,7 @@ pub(crate) fn apt_install(packages: &[&str], why: &str) -> Result<()> {
     if offered && install().is_ok() {
         return Ok(());
     }
-    // The lists are missing, or so old that they name packages which the mirror no longer has.
+    // The lists are missing, or so old that the mirror no longer has their packages.
     println!("setup: apt-get update, for current lists of packages");
     check(apt_get().arg("update"))?;
     if let Some(package) = missing.iter().find(|package| !apt_offers(package)) {

@@ -1,4 +1,4 @@
-//! `cargo xtask sim`: a simulated fleet under steer and under what others do.
+//! `cargo xtask sim`: a simulated fleet under steer and under other policies.
 
 use anyhow::Result;
 

@@ -1,12 +1,12 @@
-//! `cargo xtask test`: everything a change has to pass, cheapest first.
+//! `cargo xtask test`: all checks of a change, cheapest first.
 
 use std::process::{Command, Stdio};
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, ensure};
 
 use crate::{
-    llama, programs, python,
-    run::{as_root_env, cargo, check, is_root, repository},
+    language, llama, programs, python,
+    run::{as_root_env, cargo, check, is_root, output, repository},
     setup,
     tool::Tool,
 };
@@ -16,17 +16,19 @@ const CARGO_DENY: Tool = Tool {
     version: "0.20.2",
 };
 
-/// What is run, with its name.
+/// A step with its name.
 type Step = (&'static str, fn() -> Result<()>);
 
-const STEPS: [Step; 13] = [
+const STEPS: [Step; 15] = [
     ("format", format),
     ("format of steer-ebpf", format_ebpf),
+    ("language", language::run),
     ("clippy", clippy),
     ("documentation", documentation),
     ("cargo-deny", install_cargo_deny),
     ("dependencies", dependencies),
     ("dependencies of steer-ebpf", dependencies_ebpf),
+    ("dependencies of the beacon", dependencies_beacon),
     ("engine", engine),
     ("another QUIC", quic),
     ("programs", programs::run),
@@ -35,7 +37,7 @@ const STEPS: [Step; 13] = [
     ("manifests", manifests),
 ];
 
-/// Runs every step, up to the first that fails.
+/// Runs all steps up to the first failure.
 pub(crate) fn run() -> Result<()> {
     step("setup", setup::run)?;
     for (name, run) in STEPS {
@@ -67,6 +69,12 @@ fn clippy() -> Result<()> {
         cargo()
             .args(["clippy", "--locked", "--workspace", "--all-targets"])
             .args(["--", "-D", "warnings"]),
+    )?;
+    // As QUIC servers use it.
+    check(
+        cargo()
+            .args(["clippy", "--locked", "--package", "steer-probe", "--lib"])
+            .args(["--no-default-features", "--", "-D", "warnings"]),
     )
 }
 
@@ -91,6 +99,24 @@ fn dependencies_ebpf() -> Result<()> {
     deny("steer-ebpf/Cargo.toml")
 }
 
+/// Crates that a backend does not need: the data path, the API, and those that need the BPF tool chain to build.
+const NOT_IN_BEACON: [&str; 4] = ["aya", "axum", "ratatui", "steer-user"];
+
+fn dependencies_beacon() -> Result<()> {
+    let mut tree = cargo();
+    tree.args(["tree", "--locked", "--package", "steer-probe"])
+        .args(["--edges", "normal,build", "--prefix", "none"]);
+    let tree = output(&mut tree).context("`cargo tree` failed")?;
+    for line in tree.lines() {
+        let name = line.split(' ').next().unwrap_or_default();
+        ensure!(
+            !NOT_IN_BEACON.contains(&name),
+            "steer-probe depends on {name}; see the layout in ARCHITECTURE.md"
+        );
+    }
+    Ok(())
+}
+
 fn deny(manifest: &str) -> Result<()> {
     let root = repository();
     check(
@@ -104,18 +130,18 @@ fn deny(manifest: &str) -> Result<()> {
     )
 }
 
-/// Installs the real engine that tests start.
+/// Installs the real engine used by tests.
 fn engine() -> Result<()> {
     llama::python().map(drop)
 }
 
-/// Installs another implementation of QUIC, which serves in tests.
+/// Installs another QUIC implementation, which serves as a server in tests.
 fn quic() -> Result<()> {
     python::environment("quic", "aioquic", &["aioquic==1.7.0"]).map(drop)
 }
 
-/// Runs the tests as root: they make network namespaces and load programs. Cargo itself stays the
-/// user's, so that root owns nothing under `target`.
+/// Runs the tests as root: they create network namespaces and load programs. Cargo itself runs as
+/// the user, so that root owns nothing under `target`.
 fn tests() -> Result<()> {
     let mut command = cargo();
     command.args(["test", "--locked", "--workspace"]);
@@ -125,10 +151,10 @@ fn tests() -> Result<()> {
     check(&mut command)
 }
 
-/// How exposed a unit may be by `systemd-analyze security`, in tenths.
+/// Upper bound of a unit's exposure by `systemd-analyze security`, in tenths.
 const EXPOSURE: u32 = 30;
 
-/// Lets systemd judge the units.
+/// Checks the systemd units.
 fn units() -> Result<()> {
     for unit in ["steer", "steer-beacon"] {
         check(
@@ -142,7 +168,7 @@ fn units() -> Result<()> {
     Ok(())
 }
 
-/// Compares the manifests with the schemas of Kubernetes.
+/// Checks the manifests against the schemas of Kubernetes.
 fn manifests() -> Result<()> {
     let python = python::environment(
         "kubernetes",

@@ -1,4 +1,4 @@
-//! Programs of other projects that tasks run, built under `.toolchain`.
+//! Programs of other projects used by tasks, built under `.toolchain`.
 
 use std::{path::PathBuf, process::Command};
 
@@ -6,21 +6,21 @@ use anyhow::Result;
 
 use crate::run::{cargo, check, output, toolchain_dir};
 
-/// A program that Cargo installs.
+/// A program installed by Cargo.
 pub(crate) struct Tool {
     pub(crate) name: &'static str,
     pub(crate) version: &'static str,
 }
 
 impl Tool {
-    /// Installs it, unless it is there, and says where it is. Its work is small, so it is built for a
-    /// short build rather than for speed.
+    /// Installs the program if missing, and returns its path. It has little to do, so it is built
+    /// for a short build time.
     pub(crate) fn install(&self) -> Result<PathBuf> {
         let Self { name, version } = self;
         let root = toolchain_dir();
         let program = root.join("bin").join(name);
         let installed = output(Command::new(&program).arg("--version"));
-        // Some say their name before it.
+        // Some print their name before it.
         if installed.is_some_and(|said| said.split(' ').next_back() == Some(version)) {
             return Ok(program);
         }

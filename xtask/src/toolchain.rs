@@ -1,4 +1,4 @@
-//! Finding a compiler that can build for BPF: Debian's, or a rustup nightly.
+//! Search for a compiler with BPF support: Debian's, or a rustup nightly.
 
 use std::{
     fs,
@@ -27,22 +27,22 @@ pub(crate) struct Compiler {
     pub(crate) way: Way,
     pub(crate) rustc: PathBuf,
     pub(crate) cargo: PathBuf,
-    /// The major version of the compiler's LLVM, which bpf-linker must share.
+    /// Major version of the compiler's LLVM, which bpf-linker must share.
     pub(crate) llvm: u32,
 }
 
-/// Where the compiler comes from.
+/// Source of the compiler.
 #[derive(Clone, Copy, Serialize)]
 #[serde(rename_all = "lowercase")]
 pub(crate) enum Way {
-    /// Debian packages, with `core` for BPF already built.
+    /// Debian packages, with `core` for BPF prebuilt.
     Debian,
     /// rustup's nightly, which builds `core` from rust-src.
     Nightly,
 }
 
-/// Finds a compiler, installing it if need be. Debian's comes first: it needs no `-Zbuild-std`, and
-/// its LLVM is the one that is packaged for bpf-linker.
+/// Finds a compiler, and installs it if necessary. Debian's comes first: it needs no `-Zbuild-std`,
+/// and Debian packages the same LLVM for bpf-linker.
 pub(crate) fn find() -> Result<Compiler> {
     let debian = match debian() {
         Ok(compiler) => return Ok(compiler),
@@ -86,7 +86,7 @@ fn debian() -> Result<Compiler> {
     })
 }
 
-/// Whether the compiler comes with `core` for BPF already built.
+/// Returns whether the compiler comes with `core` for BPF.
 fn has_bpf_core(rustc: &Path) -> bool {
     let target = ["--print", "target-libdir", "--target", "bpfel-unknown-none"];
     output(Command::new(rustc).args(target))

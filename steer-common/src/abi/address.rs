@@ -1,4 +1,4 @@
-//! IP and MAC addresses as the maps hold them.
+//! IP and MAC addresses in the form of the maps.
 
 use core::{
     fmt,
@@ -11,14 +11,14 @@ pub const MAC_LEN: usize = 6;
 /// A MAC address.
 pub type Mac = [u8; MAC_LEN];
 
-/// Destination and source MAC address, in the first 12 bytes as they lie in a frame.
+/// Destination and source MAC address, in the order of the first 12 bytes of a frame.
 ///
 /// Two words, so that the kernel copies them in two steps, aligned wherever they are.
 #[derive(Clone, Copy, Default, PartialEq, Eq, Hash)]
 #[repr(C)]
 pub struct Macs([u64; 2]);
 
-/// As people write them, the destination first: `02:00:00:00:00:01 from 02:00:00:00:00:02`.
+/// Formatted with the destination first: `02:00:00:00:00:01 from 02:00:00:00:00:02`.
 impl fmt::Debug for Macs {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         for (before, mac) in [("", self.destination()), (" from ", self.source())] {
@@ -30,19 +30,19 @@ impl fmt::Debug for Macs {
 }
 
 impl Macs {
-    /// From the first 8 bytes of a frame and the next 4, in memory order.
+    /// Creates the pair from the first 8 bytes of a frame and the next 4, in memory order.
     #[inline(always)]
     pub const fn from_words(first: u64, second: u32) -> Self {
         Self([first, second as u64])
     }
 
-    /// The first 8 bytes of a frame and the next 4, in memory order.
+    /// Returns the first 8 bytes of a frame and the next 4, in memory order.
     #[inline(always)]
     pub const fn words(self) -> (u64, u32) {
         (self.0[0], self.0[1] as u32)
     }
 
-    /// The same with source and destination exchanged.
+    /// Returns the pair with source and destination exchanged.
     #[inline(always)]
     pub const fn swapped(self) -> Self {
         let [first, second] = [
@@ -56,7 +56,7 @@ impl Macs {
         )
     }
 
-    /// From the two addresses.
+    /// Creates the pair from two addresses.
     pub fn new(destination: Mac, source: Mac) -> Self {
         let mut bytes = [0; 8];
         bytes[..6].copy_from_slice(&destination);
@@ -65,19 +65,19 @@ impl Macs {
         Self::from_words(u64::from_ne_bytes(bytes), u32::from_ne_bytes([c, d, e, f]))
     }
 
-    /// The destination.
+    /// Returns the destination.
     pub fn destination(self) -> Mac {
         let [a, b, c, d, e, f, ..] = self.0[0].to_ne_bytes();
         [a, b, c, d, e, f]
     }
 
-    /// The source.
+    /// Returns the source.
     pub fn source(self) -> Mac {
         self.swapped().destination()
     }
 }
 
-/// Version of IP.
+/// IP version.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[repr(u8)]
 pub enum Family {
@@ -95,38 +95,38 @@ pub enum Family {
 pub struct Address([u64; 2]);
 
 impl Address {
-    /// From an IPv4 address, as it lies in a packet.
+    /// Creates an address from an IPv4 address in packet order.
     #[inline(always)]
     pub const fn from_v4(word: u32) -> Self {
         let address = u32::from_le(word) as u64;
         Self([0, (address << 32 | 0xffff_0000).to_le()])
     }
 
-    /// From the sixteen bytes of an IPv6 address, as two words that lie in memory as in a packet.
+    /// Creates an address from the sixteen bytes of an IPv6 address, as two words in memory order.
     #[inline(always)]
     pub const fn from_v6(words: [u64; 2]) -> Self {
         Self(words)
     }
 
-    /// The IPv4 address, if it is one (its last four bytes otherwise), as it lies in a packet.
+    /// Returns the IPv4 address in packet order, or the last four bytes of an IPv6 address.
     #[inline(always)]
     pub const fn v4(self) -> u32 {
         ((u64::from_le(self.0[1]) >> 32) as u32).to_le()
     }
 
-    /// Two words that lie in memory as the address does in an IPv6 header.
+    /// Returns two words in the memory order of an IPv6 header.
     #[inline(always)]
     pub const fn words(self) -> [u64; 2] {
         self.0
     }
 
-    /// Whether it is an IPv4 address, or an IPv6 one that looks like it.
+    /// Returns whether it is an IPv4 address, or an IPv6 one that looks like it.
     #[inline(always)]
     pub const fn is_v4(self) -> bool {
         self.0[0] == 0 && u64::from_le(self.0[1]) as u32 == 0xffff_0000
     }
 
-    /// The address as an IPv6 one, IPv4 mapped.
+    /// Returns the address as IPv6, with IPv4 mapped.
     pub fn to_ipv6(self) -> Ipv6Addr {
         let mut bytes = [0; 16];
         bytes[..8].copy_from_slice(&self.0[0].to_ne_bytes());
@@ -134,7 +134,7 @@ impl Address {
         Ipv6Addr::from(bytes)
     }
 
-    /// The address, IPv4 where it is mapped.
+    /// Returns the address, as IPv4 if it is mapped.
     pub fn to_ip(self) -> IpAddr {
         self.to_ipv6().to_canonical()
     }
@@ -168,7 +168,7 @@ impl From<IpAddr> for Address {
 }
 
 impl Family {
-    /// The family of an address.
+    /// Returns the family of an address.
     pub const fn of(address: &IpAddr) -> Self {
         match address {
             IpAddr::V4(_) => Self::V4,

@@ -1,49 +1,50 @@
-//! Who is let in.
+//! Admission control: rate limits, shedding and sources.
 
 use super::Address;
 use crate::verdict::DropReason;
 
-/// What of admission changes while packets come, by the number of a service or class.
+/// Mutable state of admission, by the number of a service or class.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[repr(C)]
 pub struct Admission {
-    /// When the next new flow is due, in nanoseconds of the monotonic clock. The kernel writes it.
+    /// Time at which the next new flow is due, in nanoseconds of the monotonic clock. Written by
+    /// the kernel.
     pub due: u64,
-    /// New flows are shed whose priority is below this. The daemon writes it.
+    /// Priority below which new flows are shed. Written by the daemon.
     pub pressure: u32,
-    /// How long a flow under `nat` is kept without a packet, in ticks; 0 is as long as the settings say. The
-    /// daemon writes it.
+    /// Idle timeout of flows under `nat`, in ticks; 0 means the default of the settings. Written by
+    /// the daemon.
     pub nat_idle_ms: u32,
 }
 
-/// How many new flows a service or class takes of each source.
+/// Limit of a service or class on new flows per source.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 #[repr(C)]
 pub struct SourceLimit {
-    /// How many nanoseconds of new flows may come at once.
+    /// Burst, as nanoseconds of new flows.
     pub burst: u64,
-    /// The bits of a client's address that make a source.
+    /// Bits of a client's address that identify a source.
     pub mask: Address,
-    /// Nanoseconds from one new flow to the next in the long run; at least 1.
+    /// Nanoseconds between new flows at the sustained rate; at least 1.
     pub interval: u32,
     #[doc(hidden)]
     pub _pad: u32,
 }
 
-/// A source as one service or class sees it.
+/// A source as seen by one service or class.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 #[repr(C)]
 pub struct SourceKey {
-    /// The beginning of its clients' addresses.
+    /// Common prefix of its clients' addresses.
     pub source: Address,
-    /// The number of the service or class.
+    /// Number of the service or class.
     pub policy: u16,
     #[doc(hidden)]
     pub _pad: [u16; 3],
 }
 
 impl SourceLimit {
-    /// The source that a client belongs to.
+    /// Returns the source of a client.
     #[inline(always)]
     pub const fn source(&self, client: Address) -> Address {
         let ([a, b], [c, d]) = (client.words(), self.mask.words());
@@ -51,13 +52,13 @@ impl SourceLimit {
     }
 }
 
-/// What was refused for a service or class, on one CPU.
+/// Refused flows of a service or class, on one CPU.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[repr(C)]
 pub struct Refusals([u64; 8]);
 
 impl Refusals {
-    /// What is counted, in the order of the counters.
+    /// Reasons that are counted, in the order of the counters.
     pub const REASONS: [DropReason; 6] = [
         DropReason::Denied,
         DropReason::Residency,
@@ -67,7 +68,7 @@ impl Refusals {
         DropReason::NoBackend,
     ];
 
-    /// Counts one more, if the reason is one of those.
+    /// Increments the counter of a reason, if there is one.
     #[inline(always)]
     pub fn count(&mut self, reason: DropReason) {
         let index = match reason as u8 {
@@ -82,14 +83,14 @@ impl Refusals {
         self.0[index] += 1;
     }
 
-    /// Adds what another CPU counted.
+    /// Adds the counters of another CPU.
     pub fn add(&mut self, other: &Self) {
         for (count, more) in self.0.iter_mut().zip(other.0) {
             *count = count.wrapping_add(more);
         }
     }
 
-    /// Counts by reason.
+    /// Returns the counters by reason.
     pub fn counts(&self) -> impl Iterator<Item = (DropReason, u64)> {
         Self::REASONS.into_iter().zip(self.0)
     }

@@ -1,10 +1,10 @@
-//! What the benchmark and its wrapper program share.
+//! Data shared by the benchmark and its wrapper program.
 
-/// Bytes of the template, in words: the headers of IPv4 or IPv6 with TCP, all of which a program may
-/// rewrite, and enough content to be an answer.
+/// Length of the template in words: the headers of IPv4 or IPv6 with TCP, all of which a program
+/// may rewrite, and enough payload for an answer.
 pub const WORDS: usize = 11;
 
-/// Packets between two looks of the generator at the clock: few enough that some of these windows are
+/// Packets between two clock readings of the generator: few enough that some of these windows are
 /// not interrupted on a busy machine.
 pub const WINDOW: u64 = 4096;
 
@@ -12,29 +12,29 @@ pub const WINDOW: u64 = 4096;
 #[derive(Clone, Copy, Debug, Default)]
 #[repr(C)]
 pub struct Run {
-    /// The first bytes of each packet.
+    /// First bytes of each packet.
     pub template: [u64; WORDS],
-    /// Runs so far.
+    /// Number of runs so far.
     pub runs: u64,
-    /// Runs that did to the packet what was expected.
+    /// Number of runs with the expected result.
     pub good: u64,
-    /// When the generator looked at the clock last, in nanoseconds of the monotonic clock.
+    /// Time of the generator's last clock reading, in nanoseconds of the monotonic clock.
     pub looked: u64,
-    /// The shortest time of a [`WINDOW`] in nanoseconds; 0 before the first has passed.
+    /// Shortest duration of a [`WINDOW`] in nanoseconds; 0 before the first one.
     pub window: u64,
     /// Length of the packet in bytes.
     pub len: u32,
     /// Number of flows minus one; the number is a power of two.
     pub flow_mask: u32,
-    /// The flow before the first, of those that come in turns.
+    /// Flow before the first one of a sequence.
     pub first: u32,
     #[doc(hidden)]
     pub _pad: u32,
-    /// By how many bytes the program lengthens a packet.
+    /// Number of bytes by which the program lengthens a packet.
     pub growth: u32,
     /// Offset in the packet of the word that shows whether the program changed it.
     pub check_at: u32,
-    /// That word in the template.
+    /// Value of that word in the template.
     pub check: u32,
     /// 1 if the program changes it.
     pub change: u32,

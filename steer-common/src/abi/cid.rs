@@ -1,41 +1,41 @@
-//! QUIC connection ids that say which server they belong to.
+//! QUIC connection ids that name their server.
 
 use core::fmt;
 
 use crate::aes::Schedule;
 
-/// How connection ids are laid out, by their first three bits. Their meaning is in
+/// Layouts of connection ids, indexed by their first three bits. Their meaning is in
 /// [`cid`](crate::cid).
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[repr(C)]
 pub struct CidLayouts {
-    /// Length of the server id in bytes, 1 to 8; 0 if ids with these bits say nothing.
+    /// Length of the server id in bytes, 1 to 8; 0 if ids with these bits do not name a server.
     pub(crate) server_id: [u8; 8],
-    /// Shortest connection id that has a server id and a nonce.
+    /// Minimum length of a connection id with a server id and a nonce.
     pub(crate) length: [u8; 8],
-    /// Bits of those that are encrypted, for which `server_id` is 0.
+    /// Bits of the encrypted layouts, for which `server_id` is 0.
     pub(crate) encrypted: u32,
     #[doc(hidden)]
     pub(crate) _pad: u32,
 }
 
-/// The decryption of connection ids with the same first three bits.
+/// Decryption of connection ids with the same first three bits.
 #[derive(Clone, Copy, Default, PartialEq, Eq)]
 #[repr(C)]
 pub struct CidCipher {
-    /// Round keys of AES-128: for decryption with one pass, for encryption otherwise.
+    /// Round keys of AES-128: for decryption in the single-pass case, for encryption otherwise.
     pub(crate) schedule: Schedule,
     /// Bits of the first half.
     pub(crate) left_mask: [u64; 2],
     /// Bits of the second half.
     pub(crate) right_mask: [u64; 2],
-    /// Where the second half begins, in bytes behind the first octet.
+    /// Offset of the second half in bytes after the first octet.
     pub(crate) right_at: u8,
     /// Length of server id and nonce in bytes.
     pub(crate) length: u8,
     /// Length of the server id in bytes.
     pub(crate) server_id: u8,
-    /// Passes of decryption: 1, 3 or 4; 0 is none.
+    /// Number of decryption passes: 1, 3 or 4; 0 is none.
     pub(crate) passes: u8,
     #[doc(hidden)]
     pub(crate) _pad: u32,
@@ -51,15 +51,15 @@ impl fmt::Debug for CidCipher {
     }
 }
 
-/// What a service's member is found by.
+/// Key by which a member of a service is found.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, PartialOrd, Ord)]
 #[repr(C)]
 pub struct CidKey {
-    /// The server id, its bytes as a number of the network's byte order.
+    /// Server id, as a number in network byte order.
     pub server_id: u64,
-    /// The service's number.
+    /// Number of the service.
     pub service: u16,
-    /// The first three bits of the connection id.
+    /// First three bits of the connection id.
     pub rotation: u8,
     /// Length of the server id in bytes.
     pub server_id_len: u8,

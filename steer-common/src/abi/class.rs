@@ -1,28 +1,28 @@
 //! Classes: groups of a service's clients, by source prefix and DSCP.
 //!
 //! A class has a policy, which is a [`Service`](super::Service) of its own for its clients: one
-//! look-up of the longest prefix leads to it, and one in an array where DSCPs tell classes apart.
+//! longest-prefix look-up leads to it, plus one array look-up if DSCPs distinguish classes.
 
 use super::Address;
 
-/// DSCPs that there are (RFC 2474 section 3: six bits).
+/// Number of DSCPs (RFC 2474 section 3: six bits).
 pub const DSCPS: usize = 64;
 
-/// What the trie of classes is searched with.
+/// Key of the trie of classes.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 #[repr(C)]
 pub struct ClassKey {
-    /// [`Service::classes`](super::Service::classes), all of whose bits count.
+    /// [`Service::classes`](super::Service::classes), all of whose bits are significant.
     scope: u64,
-    /// The client.
+    /// Client address.
     client: Address,
 }
 
 impl ClassKey {
-    /// Bits of the key in front of the address.
+    /// Number of key bits before the address.
     pub const SCOPE_BITS: u32 = 64;
 
-    /// A client of a service.
+    /// Creates the key of a service's client.
     #[inline(always)]
     pub const fn new(scope: u16, client: Address) -> Self {
         Self {
@@ -31,25 +31,24 @@ impl ClassKey {
         }
     }
 
-    /// The service that it is about, and with it the bank.
+    /// Returns the scope: service and bank.
     pub const fn scope(&self) -> u16 {
         self.scope as u16
     }
 
-    /// The client, or the beginning of its address.
+    /// Returns the client, or its prefix.
     pub const fn client(&self) -> Address {
         self.client
     }
 }
 
-/// What the longest prefix says.
+/// Value of the longest prefix.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 #[repr(C)]
 pub struct ClassMatch {
-    /// The policy, where DSCPs do not matter: an index counted over both banks. 0 is that of the
-    /// service.
+    /// Policy, if DSCPs do not matter: an index over both banks. 0 is that of the service.
     pub policy: u16,
-    /// A [`DscpTable`], counted over both banks; 0 where DSCPs do not matter.
+    /// Index of a [`DscpTable`] over both banks; 0 if DSCPs do not matter.
     pub table: u16,
 }
 

@@ -1,38 +1,38 @@
-//! Counters.
+//! Traffic counters of members.
 
-/// What went to a member, on one CPU.
+/// Traffic of a member, on one CPU.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[repr(C)]
 pub struct MemberCounters {
     /// Packets from clients.
     pub packets: u64,
-    /// Bytes of those packets, as they came, with Ethernet headers.
+    /// Bytes of these packets as received, with Ethernet headers.
     pub bytes: u64,
-    /// New flows. Under `nat` every flow counts, otherwise TCP ones.
+    /// New flows: all flows under `nat`, otherwise TCP flows.
     pub flows: u64,
-    /// Packets from the backend that were translated back. 0 for modes with direct return.
+    /// Translated packets from the backend; 0 for direct-return modes.
     pub replies: u64,
-    /// Requests that began, where the daemon has latencies of `nat` measured.
+    /// Requests started, if latencies of `nat` are measured.
     pub requests: u64,
-    /// Signs that it answers: under `nat` packets with content that came back, otherwise clients' packets that
-    /// do nothing but acknowledge. One of the latter belongs to each connection, before it was answered.
+    /// Signs of answers: under `nat` packets with payload from the backend, otherwise clients' pure
+    /// acknowledgements. One of the latter belongs to each handshake, before any answer.
     pub answers: u64,
-    /// Bytes of content that came back under `nat`.
+    /// Bytes of payload from the backend under `nat`.
     pub answer_bytes: u64,
 }
 
-/// What a packet begins, or shows, as bits.
+/// Events that a packet starts or shows, as bits.
 pub mod begins {
-    /// A flow.
+    /// Start of a flow.
     pub const FLOW: u8 = 1;
-    /// A request.
+    /// Start of a request.
     pub const REQUEST: u8 = 2;
-    /// Nothing: it says that there was an answer.
+    /// Sign of an answer.
     pub const ANSWER: u8 = 4;
 }
 
 impl MemberCounters {
-    /// Counts a packet from a client, of so many bytes, that begins this.
+    /// Counts a packet from a client, with its length and events.
     #[inline(always)]
     pub const fn count(&mut self, bytes: u64, begins: u8) {
         self.packets += 1;
@@ -42,7 +42,7 @@ impl MemberCounters {
         self.answers += ((begins & begins::ANSWER) / begins::ANSWER) as u64;
     }
 
-    /// Counts a packet from the member, with so many bytes of content.
+    /// Counts a packet from the member, with the length of its payload.
     #[inline(always)]
     pub const fn count_reply(&mut self, content: u64) {
         self.replies += 1;
@@ -50,7 +50,7 @@ impl MemberCounters {
         self.answer_bytes += content;
     }
 
-    /// Adds what another CPU counted.
+    /// Adds the counters of another CPU.
     pub fn add(&mut self, other: &Self) {
         self.packets = self.packets.wrapping_add(other.packets);
         self.bytes = self.bytes.wrapping_add(other.bytes);

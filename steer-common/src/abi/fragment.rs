@@ -1,8 +1,8 @@
-//! Fragments.
+//! Fragment tracking.
 
 use super::Address;
 
-/// What the parts of a packet have in common (RFC 791 section 3.2, RFC 8200 section 4.5).
+/// Common fields of a packet's fragments (RFC 791 section 3.2, RFC 8200 section 4.5).
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 #[repr(C)]
 pub struct FragmentKey {
@@ -12,7 +12,7 @@ pub struct FragmentKey {
     pub destination: Address,
     /// Identification.
     pub id: u32,
-    /// IP protocol number of IPv4; 0 for IPv6, where it takes no part.
+    /// IP protocol number for IPv4; 0 for IPv6, where it is not part of the key.
     pub protocol: u8,
     /// Version of IP: 4 or 6.
     pub family: u8,
@@ -20,17 +20,17 @@ pub struct FragmentKey {
     pub _pad: u16,
 }
 
-/// What became of the first part.
+/// Decision for the first fragment.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[repr(C)]
 pub struct FragmentEntry {
-    /// When the first part came: milliseconds of the monotonic clock, cut to 32 bits.
+    /// Time of the first fragment, in ticks of the coarse clock.
     pub at_ms: u32,
     /// Source port.
     pub source_port: u16,
     /// Destination port.
     pub destination_port: u16,
-    /// The member that it went to, if its addresses stayed.
+    /// Member of the packet, if its addresses were not rewritten.
     pub member: u16,
     /// IP protocol number.
     pub protocol: u8,
@@ -38,16 +38,16 @@ pub struct FragmentEntry {
     pub fate: u8,
 }
 
-/// Where a first part went.
+/// Kind of the decision for a first fragment.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(u8)]
 pub enum FragmentFate {
-    /// To the kernel: it was not for a service.
+    /// Passed to the kernel: not for a service.
     Passed = 1,
-    /// To a member, with its addresses as they are.
+    /// Sent to a member with unchanged addresses.
     Delivered = 2,
-    /// To a member, with addresses rewritten.
+    /// Sent to a member with rewritten addresses.
     Forwarded = 3,
-    /// From a member, with addresses rewritten.
+    /// Sent from a member with rewritten addresses.
     Returned = 4,
 }

@@ -2,7 +2,7 @@
 
 use super::Address;
 
-/// A link that packets come in by.
+/// A link on which packets arrive.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 #[repr(C)]
 pub struct LinkKey {
@@ -18,9 +18,9 @@ pub struct LinkKey {
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 #[repr(C)]
 pub struct IcmpSource {
-    /// The IPv4 address; all zero where there is none.
+    /// IPv4 address; all zero if there is none.
     pub v4: Address,
-    /// The IPv6 address; all zero where there is none.
+    /// IPv6 address; all zero if there is none.
     pub v6: Address,
 }
 

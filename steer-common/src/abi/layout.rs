@@ -1,6 +1,6 @@
-//! What keys and values look like, field by field. It is recorded beside pinned maps, so that a daemon
-//! of another [`ABI_VERSION`](super::ABI_VERSION) can take their entries over: fields are found by
-//! their names. One that gets another meaning has to get another name.
+//! Layouts of keys and values, field by field. They are recorded beside pinned maps, so that a
+//! daemon of another [`ABI_VERSION`](super::ABI_VERSION) can take over the entries: fields are
+//! matched by name. A field that gets another meaning must get another name.
 
 use super::{
     Address, Admission, Back, Bank, CidCipher, CidKey, CidLayouts, ClassKey, ClassMatch, Config,
@@ -12,19 +12,19 @@ use super::{
 /// A part of a type.
 #[derive(Clone, Copy, Debug)]
 pub struct Field {
-    /// Its name. What begins with `_` means nothing.
+    /// Name. A name with `_` in front marks padding.
     pub name: &'static str,
-    /// Where it begins, in bytes.
+    /// Offset in bytes.
     pub offset: usize,
     /// Its length in bytes.
     pub size: usize,
-    /// Its own fields; none if it is one value.
+    /// Inner fields; empty for a single value.
     pub inner: &'static [Self],
 }
 
-/// A type that says what it looks like.
+/// A type with a known layout.
 pub trait Layout: Sized {
-    /// Its fields; none if it is one value.
+    /// Fields; empty for a single value.
     const FIELDS: &'static [Field];
 }
 
@@ -41,7 +41,7 @@ const fn field<T, F: Layout>(
     }
 }
 
-/// Bytes that belong to a field.
+/// Returns the number of bytes that belong to a field.
 const fn covered(fields: &[Field]) -> usize {
     let (mut at, mut bytes) = (0, 0);
     while at < fields.len() {
@@ -51,7 +51,7 @@ const fn covered(fields: &[Field]) -> usize {
     bytes
 }
 
-/// Says what types look like, and refuses to compile where a field was left out.
+/// Declares the fields of types, and fails to compile if one is missing.
 macro_rules! fields {
     ($($type:ty: $($field:ident)*;)*) => {$(
         impl Layout for $type {
@@ -67,7 +67,7 @@ macro_rules! fields {
     )*};
 }
 
-/// Types that are taken as a whole.
+/// Declares types without inner fields.
 macro_rules! whole {
     ($($type:ty)*) => {$(
         impl Layout for $type {

@@ -2,20 +2,20 @@
 
 use super::Mac;
 
-/// Bits of a word that a MAC address takes.
+/// Mask of a MAC address in a word.
 const MAC_BITS: u64 = (1 << 48) - 1;
-/// Left over of a 64-bit hash, it is an index below [`OWN_MACS`](super::OWN_MACS).
+/// Shift of a 64-bit hash that leaves an index below [`OWN_MACS`](super::OWN_MACS).
 const HASH_SHIFT: u32 = u64::BITS - super::OWN_MACS.trailing_zeros();
 
-/// What packets need to know of an interface, at its index modulo [`INTERFACES`](super::INTERFACES).
+/// Properties of an interface, at its index modulo [`INTERFACES`](super::INTERFACES).
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[repr(C)]
 pub struct Interface {
-    /// Its index; 0 if the place is free.
+    /// Index of the interface; 0 if the entry is free.
     pub index: u32,
-    /// The index of the bond that it is a port of; else its own.
+    /// Index of the bond that it is a port of; otherwise its own.
     pub group: u32,
-    /// Longest IP packet that it sends; 0 if that is not known.
+    /// MTU in bytes; 0 if unknown.
     pub mtu: u32,
     #[doc(hidden)]
     pub _pad: u32,
@@ -25,16 +25,16 @@ pub struct Interface {
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, PartialOrd, Ord)]
 #[repr(C)]
 pub struct RouterKey {
-    /// The address as [`mac_word`] has it, with the VLAN in the upper 16 bits; 0 is untagged.
+    /// Address as in [`mac_word`], with the VLAN in the upper 16 bits; 0 is untagged.
     pub mac: u64,
-    /// The interface.
+    /// Index of the interface.
     pub interface: u32,
-    /// 4 or 6: a router's addresses of each family move by themselves.
+    /// IP version, 4 or 6: a router's addresses of each family move independently.
     pub family: u32,
 }
 
 impl RouterKey {
-    /// The key of a MAC address in a VLAN of an interface.
+    /// Creates the key of a MAC address in a VLAN of an interface.
     #[inline(always)]
     pub const fn new(interface: u32, vlan: u16, family: u8, mac: u64) -> Self {
         Self {
@@ -44,25 +44,25 @@ impl RouterKey {
         }
     }
 
-    /// The VLAN; 0 is untagged.
+    /// Returns the VLAN; 0 is untagged.
     pub const fn vlan(&self) -> u16 {
         (self.mac >> 48) as u16
     }
 }
 
-/// A MAC address as a number: its bytes are the low ones, the first byte lowest.
+/// Returns a MAC address as a number, with its first byte lowest.
 pub const fn mac_word(mac: Mac) -> u64 {
     let [a, b, c, d, e, f] = mac;
     u64::from_le_bytes([a, b, c, d, e, f, 0, 0])
 }
 
-/// The same of the address that the first eight bytes of a frame, in memory order, begin with.
+/// Returns the MAC address at the start of a frame, from its first eight bytes in memory order.
 #[inline(always)]
 pub const fn first_mac(word: u64) -> u64 {
     u64::from_le(word) & MAC_BITS
 }
 
-/// The place of a MAC address in [`maps::OWN_MACS`](super::maps::OWN_MACS).
+/// Returns the position of a MAC address in [`maps::OWN_MACS`](super::maps::OWN_MACS).
 #[inline(always)]
 pub const fn own_mac_place(mac: u64, seed: u64) -> u32 {
     (mac.wrapping_mul(seed) >> HASH_SHIFT) as u32

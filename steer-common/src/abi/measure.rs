@@ -1,24 +1,24 @@
-//! What packets of mode `nat` tell of their members: latencies, and signs of trouble.
+//! Measurements from packets of mode `nat`: latencies, and signs of trouble.
 
-/// What is measured, in the order of the histograms in [`Measured`]. Times are those at the node.
+/// Measures, in the order of the histograms in [`Measured`]. Times are taken at the node.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[repr(u8)]
 pub enum Measure {
-    /// From a connection's SYN to the SYN-ACK.
+    /// Time from a connection's SYN to the SYN-ACK.
     Connect = 0,
-    /// From the first byte of a request to the first byte that comes back.
+    /// Time from the first byte of a request to the first byte of the answer.
     FirstByte = 1,
-    /// From the first byte of a request to the first byte of the second burst that comes back.
+    /// Time from the first byte of a request to the first byte of the answer's second burst.
     SecondBurst = 2,
-    /// From the end of the second or a later burst to the begin of the next one.
+    /// Time from the end of the second or a later burst to the start of the next one.
     Gap = 3,
 }
 
 impl Measure {
-    /// All of them, in the order of their numbers.
+    /// All measures, in the order of their numbers.
     pub const ALL: [Self; 4] = [Self::Connect, Self::FirstByte, Self::SecondBurst, Self::Gap];
 
-    /// The name in tables and metrics.
+    /// Returns the name in tables and metrics.
     pub const fn name(self) -> &'static str {
         match self {
             Self::Connect => "connect",
@@ -29,15 +29,16 @@ impl Measure {
     }
 }
 
-/// Buckets of a histogram. They are log-linear: eight to a power of two, so that the bounds of a
-/// bucket are apart by an eighth at most from 8 µs on; below they are 1 µs apart. The last one holds all that is longer.
+/// Number of buckets of a histogram. They are log-linear: eight per power of two, so that the
+/// bounds of a bucket differ by at most an eighth from 8 µs on; below they are 1 µs apart. The last
+/// one holds everything longer.
 pub const BUCKETS: u32 = 208;
-/// Times are counted in units of 2^10 ns, which is a microsecond but for 2 %.
+/// Shift from nanoseconds to units of 2^10 ns, which is a microsecond within 3 %.
 const UNIT_SHIFT: u32 = 10;
-/// The longest time that has a bucket of its own, in units.
+/// Longest time with a bucket of its own, in units.
 const LONGEST: u64 = (1 << 28) - 1;
 
-/// The bucket of a time in nanoseconds.
+/// Returns the bucket of a time in nanoseconds.
 #[inline(always)]
 pub const fn bucket(ns: u64) -> u32 {
     let units = ns >> UNIT_SHIFT;
@@ -71,7 +72,7 @@ pub const fn bucket(ns: u64) -> u32 {
     shift * 8 + mantissa
 }
 
-/// The shortest time of a bucket, in nanoseconds; that of the bucket behind it is where it ends.
+/// Returns the lower bound of a bucket in nanoseconds; that of the next one is its upper bound.
 pub const fn bucket_start(bucket: u32) -> u64 {
     let units = if bucket < 16 {
         bucket as u64
@@ -82,14 +83,14 @@ pub const fn bucket_start(bucket: u32) -> u64 {
     units << UNIT_SHIFT
 }
 
-/// Histograms of a member on one CPU: how many of each [`Measure`] fell into each bucket, since the
-/// member is measured, modulo 2^32.
+/// Histograms of a member on one CPU: samples of each [`Measure`] by bucket, since the member is
+/// measured, modulo 2^32.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(C)]
 pub struct Measured(pub [[u32; BUCKETS as usize]; 4]);
 
 impl Measured {
-    /// Adds what another CPU counted.
+    /// Adds the counts of another CPU.
     pub fn add(&mut self, other: &Self) {
         let counts = self.0.iter_mut().flatten();
         for (count, more) in counts.zip(other.0.iter().flatten()) {
@@ -104,20 +105,20 @@ impl Default for Measured {
     }
 }
 
-/// Signs of trouble with a member, counted since the maps were made.
+/// Signs of trouble with a member, counted since the maps were created.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[repr(C)]
 pub struct Signals {
-    /// Flows that the backend has reset after it had answered.
+    /// Flows that the backend reset after it had answered.
     pub resets: u64,
-    /// Flows that the backend has reset in answer to their SYN: nobody listens there.
+    /// Flows that the backend reset in answer to their SYN: nobody listens there.
     pub refused: u64,
-    /// Flows whose SYN was repeated because no answer had come in time.
+    /// Flows whose SYN was repeated because no answer arrived in time.
     pub unanswered: u64,
-    /// Connections that the backend has accepted.
+    /// Connections that the backend accepted.
     pub accepted: u64,
-    /// Flows that the backend has ended in order, by a FIN, after the client had asked and before a byte of an
-    /// answer.
+    /// Flows that the backend has ended in order, by a FIN, before a byte of an answer: after the client had asked, or
+    /// within a second of its SYN.
     pub ended_early: u64,
 }
 
@@ -160,7 +161,7 @@ mod tests {
         }
         assert_eq!(bucket(u64::MAX), BUCKETS - 1);
         assert_eq!(bucket(0), 0);
-        // What takes minutes still has a bucket of its own.
+        // Even a duration of minutes has a bucket of its own.
         assert!(bucket(240_000_000_000) < BUCKETS - 1);
     }
 }

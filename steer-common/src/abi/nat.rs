@@ -2,68 +2,68 @@
 
 use super::{Address, FlowKey, Macs};
 
-/// What a client's packet becomes.
+/// Translation of a client's packets.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[repr(C)]
 pub struct NatForward {
-    /// The node's address that the backend sees.
+    /// Address of the node that the backend sees.
     #[cfg(not(feature = "next-abi"))]
     pub source: Address,
-    /// When a packet of the client was last seen: milliseconds of the monotonic clock, 32 bits.
+    /// Time of the client's last packet, in ticks of the coarse clock.
     pub last_ms: u32,
-    /// When the flow began, in the same unit.
+    /// Start of the flow, in the same unit.
     pub opened_ms: u32,
-    /// The port that the backend sees.
+    /// Port that the backend sees.
     pub source_port: u16,
-    /// The backend's port.
+    /// Port of the backend.
     pub backend_port: u16,
-    /// The member it goes to.
+    /// Member of the flow.
     pub member: u16,
-    /// What the client's packets have said: [`nat_state`]. Only they write it.
+    /// State by the client's packets, as bits of [`nat_state`]. Written only by them.
     pub state: u8,
-    /// What the backend's packets have said. Only they write it.
+    /// State by the backend's packets. Written only by them.
     pub told: u8,
-    /// The backend's address.
+    /// Address of the backend.
     pub backend: Address,
-    /// By which way the client's packets come, and answers go back.
+    /// Return path of answers.
     pub back: Back,
-    /// The client's sequence numbers.
+    /// Sequence numbers of the client.
     pub sequence: Sequence,
-    /// As it is called in the other version.
+    /// Name of the field in the other version.
     #[cfg(feature = "next-abi")]
     pub source: Address,
 }
 
-/// The way back to a client: that by which its packets come ("auto last hop").
+/// Return path to a client: the path on which its packets arrive ("auto last hop").
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[repr(C)]
 pub struct Back {
-    /// MAC addresses of frames to the client: those of its own, exchanged.
+    /// MAC addresses of frames to the client: those of its own frames, exchanged.
     pub macs: Macs,
-    /// VLAN tags of the client's frames, as they lie there.
+    /// VLAN tags of the client's frames, in memory order.
     pub tags: u64,
-    /// Interface that the client's packets come in by.
+    /// Interface on which the client's packets arrive.
     pub interface: u32,
     /// Length of `tags` in bytes, 0, 4 or 8. The upper 16 bits are the
-    /// [`Config::routers_epoch`](super::Config::routers_epoch) when the way was looked up last: one word, because
-    /// of two the stack of programs has no room.
+    /// [`Config::routers_epoch`](super::Config::routers_epoch) of the last look-up; they share a
+    /// word because programs lack stack for two.
     pub tags_len: u32,
 }
 
 impl Back {
-    /// Length of the tags in bytes.
+    /// Returns the length of the tags in bytes.
     #[inline(always)]
     pub const fn tag_bytes(&self) -> u32 {
         self.tags_len & 0xc
     }
 
-    /// Number of the ways to routers when the way was looked up last.
+    /// Returns the epoch of the last look-up of the path.
     #[inline(always)]
     pub const fn epoch(&self) -> u16 {
         (self.tags_len >> 16) as u16
     }
 
-    /// The same way, looked up with ways to routers of this number.
+    /// Returns the same path with the epoch of a new look-up.
     #[inline(always)]
     #[must_use]
     pub const fn looked_up(self, epoch: u16) -> Self {
@@ -74,59 +74,60 @@ impl Back {
     }
 }
 
-/// What a backend's packet becomes.
+/// Translation of a backend's packets.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[repr(C)]
 pub struct NatReverse {
-    /// The VIP: the source that the client sees.
+    /// VIP: the source that the client sees.
     pub vip: Address,
-    /// The client.
+    /// Client address.
     pub client: Address,
-    /// When a packet of the backend was last seen: milliseconds of the monotonic clock, 32 bits.
+    /// Time of the backend's last packet, in ticks of the coarse clock.
     pub last_ms: u32,
     /// Port of the VIP.
     pub vip_port: u16,
     /// Port of the client.
     pub client_port: u16,
-    /// The member.
+    /// Member of the flow.
     pub member: u16,
-    /// What the backend's packets have said: [`nat_state`]. Only they write it.
+    /// State by the backend's packets, as bits of [`nat_state`]. Written only by them.
     pub state: u8,
-    /// What the client's packets have said. Only they write it.
+    /// State by the client's packets. Written only by them.
     pub told: u8,
     /// [`FlowKey::member`] of the client's entry.
     pub key_member: u16,
     #[doc(hidden)]
     pub _pad: u16,
-    /// When the client's request began, or the flow while it has made none: nanoseconds of the monotonic clock.
+    /// Start of the client's request, or of the flow before the first one: nanoseconds of the
+    /// monotonic clock.
     pub asked_ns: u64,
-    /// When a part of an answer last went by, in the same unit; 0 before the first one.
+    /// Time of the last part of an answer, in the same unit; 0 before the first one.
     pub heard_ns: u64,
-    /// By which way answers go to the client.
+    /// Return path of answers to the client.
     pub back: Back,
-    /// The backend's sequence numbers.
+    /// Sequence numbers of the backend.
     pub sequence: Sequence,
 }
 
-/// Sequence numbers of one end of a TCP connection, as far as its segments have shown them (RFC 9293 section 3.4).
-/// All are 0 while no segment has.
+/// Sequence numbers of one end of a TCP connection, as far as its segments have shown them (RFC
+/// 9293 section 3.4). All are 0 before the first segment.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[repr(C)]
 pub struct Sequence {
     /// Initial sequence number.
     pub initial: u32,
-    /// Number behind the last byte that it has sent: SND.NXT.
+    /// Number after the last byte sent: SND.NXT.
     pub next: u32,
-    /// Latest number that it has acknowledged: RCV.NXT. Before a backend's first segment, the number behind the
+    /// Latest number acknowledged: RCV.NXT. Before a backend's first segment, the number after the
     /// client's SYN.
     pub acknowledged: u32,
-    /// Initial sequence number of the last SYN that did not belong to the connection. Only the backend's answer
-    /// to it begins another one.
+    /// Initial sequence number of the last SYN that did not belong to the connection. Only the
+    /// backend's answer to it starts another one.
     pub offered: u32,
 }
 
 impl NatForward {
-    /// The key of the backend's packets, of the flow with this key.
+    /// Returns the key of the backend's packets, given the client's key.
     #[inline(always)]
     pub const fn reverse_key(&self, key: &FlowKey) -> FlowKey {
         FlowKey {
@@ -142,7 +143,7 @@ impl NatForward {
 }
 
 impl NatReverse {
-    /// The key of the client's packets, of the flow whose backend's packets have this key.
+    /// Returns the key of the client's packets, given the backend's key.
     #[inline(always)]
     pub const fn forward_key(&self, key: &FlowKey) -> FlowKey {
         FlowKey {
@@ -157,70 +158,71 @@ impl NatReverse {
     }
 }
 
-/// A flow that began, in the ring of those that may have to make room for others.
+/// A new flow, in the ring of those that may be evicted by newer ones.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[repr(C)]
 pub struct Opening {
-    /// The key of the client's packets.
+    /// Key of the client's packets.
     pub key: FlowKey,
-    /// When it began: [`NatForward::opened_ms`].
+    /// Start of the flow: [`NatForward::opened_ms`].
     pub opened_ms: u32,
     #[doc(hidden)]
     pub _pad: u32,
 }
 
-/// What the packets of a flow with rewritten addresses have said, as bits.
+/// State of a nat flow, as bits set by its packets.
 pub mod nat_state {
     /// The backend has answered.
     pub const ANSWERED: u8 = 1;
-    /// The client is done: its FIN went by.
+    /// The client has sent its FIN.
     pub const CLIENT_DONE: u8 = 2;
-    /// The backend is done.
+    /// The backend has sent its FIN.
     pub const BACKEND_DONE: u8 = 4;
     /// The last packet was a reset.
     pub const RESET: u8 = 8;
-    /// The packet that opened it is still on its way through the data path. Only in the client's entry.
+    /// The packet that opened the flow is still in the data path. Only in the client's entry.
     pub const FRESH: u8 = 16;
-    /// The client has gone on after it was answered: the flow makes room for no other.
+    /// The client has continued after an answer: the flow is assured, and not evicted.
     pub const SETTLED: u8 = 32;
-    /// Changes with each request of the client's, and with the begin of each answer: where both sides
-    /// have it alike, nothing is asked that is not answered.
+    /// Toggled by each request of the client, and by the start of each answer: no request is open
+    /// while both sides agree.
     pub const TURN: u8 = 64;
-    /// The answer's second burst has come. Only in the backend's entry.
+    /// The answer's second burst has arrived. Only in the backend's entry.
     pub const LATER: u8 = 128;
 
-    /// Whether both ends are done, or one has reset the flow: nothing but retransmissions will come.
+    /// Returns whether both ends are closed, or one has reset the flow: only retransmissions will
+    /// follow.
     #[inline(always)]
     pub const fn is_over(state: u8) -> bool {
         const BOTH: u8 = CLIENT_DONE | BACKEND_DONE;
         state & RESET != 0 || state & BOTH == BOTH
     }
 
-    /// Whether the client has asked for something that is not answered yet.
+    /// Returns whether a request of the client is unanswered.
     #[inline(always)]
     pub const fn is_waiting(state: u8, told: u8) -> bool {
         (state ^ told) & TURN != 0
     }
 }
 
-/// How long nat entries are kept without a packet, in milliseconds.
+/// Idle timeouts of nat entries, in ticks.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[repr(C)]
 pub struct NatTimeouts {
-    /// Of open TCP flows.
+    /// Timeout of open TCP flows.
     pub idle_ms: u32,
-    /// Of UDP flows.
+    /// Timeout of UDP flows.
     pub udp_idle_ms: u32,
-    /// Of TCP flows that are not settled.
+    /// Timeout of unassured TCP flows.
     pub opening_ms: u32,
-    /// Of UDP flows that are not settled.
+    /// Timeout of unassured UDP flows.
     pub udp_opening_ms: u32,
-    /// Of flows that are over.
+    /// Timeout of closed flows.
     pub closed_ms: u32,
 }
 
 impl NatTimeouts {
-    /// The same with another time for open flows, unless it is 0.
+    /// Returns the timeouts with another one for open flows, unless it is 0.
     #[inline(always)]
     #[must_use]
     pub const fn with_idle(self, idle_ms: u32) -> Self {
@@ -234,7 +236,7 @@ impl NatTimeouts {
         }
     }
 
-    /// Whether a flow whose ends have said all this is gone, after so long without a packet.
+    /// Returns whether a flow in this state is gone after an idle time.
     #[inline(always)]
     pub const fn is_gone(&self, is_tcp: bool, state: u8, idle: u32) -> bool {
         let (longest, opening) = if is_tcp {

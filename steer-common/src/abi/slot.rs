@@ -1,17 +1,17 @@
-//! Slots.
+//! Slots of Maglev tables.
 
-/// One entry of a maglev table: one 64-bit word, read and written atomically.
+/// One entry of a Maglev table: one 64-bit word, read and written atomically.
 ///
 /// `track` and `seen` are bytes of their own, so that a byte store of the kernel and a
 /// compare-and-swap of the daemon never lose each other.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[repr(C, align(8))]
 pub struct Slot {
-    /// Member that open flows belong to, if they are not in the flow table.
+    /// Member of open flows without an entry in the flow table.
     pub owner: u16,
-    /// Member that new flows go to.
+    /// Member of new flows.
     pub first: u16,
-    /// Member that new flows go to when `first` is hot or down.
+    /// Member of new flows if `first` is hot or down.
     pub second: u16,
     /// A [`Track`].
     pub track: u8,
@@ -20,22 +20,22 @@ pub struct Slot {
     pub seen: u8,
 }
 
-/// Whether the flow table holds flows of a slot.
+/// Presence of a slot's flows in the flow table.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[repr(u8)]
 pub enum Track {
-    /// It holds none.
+    /// No flows.
     #[default]
     None = 0,
-    /// It held some when the daemon began to look for them. The daemon turns it into `None` if it
-    /// found none and the kernel has not made it `Some` meanwhile.
+    /// Some flows, at least when the daemon's garbage collection started. It changes this to `None` if
+    /// it found none and the kernel has not set `Some` meanwhile.
     Sweeping = 1,
-    /// It holds some. The kernel writes this after each insertion.
+    /// Some flows. The kernel writes this after each insertion.
     Some = 2,
 }
 
 impl Slot {
-    /// A slot that is at rest: owner is first.
+    /// Creates a stable slot: owner is first.
     pub const fn settled(first: u16, second: u16) -> Self {
         Self {
             owner: first,
@@ -46,7 +46,7 @@ impl Slot {
         }
     }
 
-    /// The word in memory order.
+    /// Returns the word in memory order.
     #[inline(always)]
     pub const fn to_bits(self) -> u64 {
         let [a, b] = self.owner.to_ne_bytes();
@@ -55,7 +55,7 @@ impl Slot {
         u64::from_ne_bytes([a, b, c, d, e, f, self.track, self.seen])
     }
 
-    /// From the word in memory order.
+    /// Creates a slot from the word in memory order.
     #[inline(always)]
     pub const fn from_bits(bits: u64) -> Self {
         let [a, b, c, d, e, f, track, seen] = bits.to_ne_bytes();

@@ -1,50 +1,49 @@
-//! What the tracing programs are told, and what they tell. These maps are there only while somebody
-//! traces.
+//! Filter and events of the tracing programs. These maps exist only while a trace runs.
 
 use super::{Address, FlowKey};
 
-/// Bytes of a packet that an event has, before and after.
+/// Number of bytes of a packet in an event, before and after.
 pub const TRACE_BYTES: usize = 128;
-/// Bytes of the ring of events.
+/// Size of the ring of events in bytes.
 pub const TRACE_RING: u32 = 1 << 20;
-/// Numbers of a service and its classes that a filter has room for.
+/// Numbers of a service and its classes in a filter.
 pub const TRACE_SERVICES: usize = 8;
-/// Stands for any service or backend in a filter, and for an unknown one in an event.
+/// Any service or backend in a filter, and an unknown one in an event.
 pub const TRACE_ANY: u16 = u16::MAX;
 
-/// Programs in [`maps::TRACE_PROGRAMS`](super::maps::TRACE_PROGRAMS), by their index: what tells of a packet, and
-/// the usual [`MAIN`](super::MAIN), which has those that nobody is told of.
+/// Programs in [`maps::TRACE_PROGRAMS`](super::maps::TRACE_PROGRAMS), by index: the one that emits
+/// events, and the usual [`MAIN`](super::MAIN) for packets that do not match.
 pub const TRACE_PROGRAMS: [&str; 2] = ["steer_told", "steer_main"];
-/// Index of the program that tells.
+/// Index of the program that emits events.
 pub const TRACE_TOLD: u32 = 0;
-/// Index of the usual program.
+/// Index of the usual entry program.
 pub const TRACE_USUAL: u32 = 1;
-/// Name of the tracing program that every packet comes to first.
+/// Name of the tracing entry program.
 pub const TRACE_FIRST: &str = "steer_trace";
 
-/// Which packets are told of. What is 0 or [`TRACE_ANY`] lets everything through.
+/// Filter of packets. A field of 0 or [`TRACE_ANY`] matches everything.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(C)]
 pub struct TraceFilter {
-    /// One of the packet's addresses, as far as `mask` goes.
+    /// One of the packet's addresses, under `mask`.
     pub address: Address,
-    /// Bits of the address that count, as two words in memory order.
+    /// Significant bits of the address, as two words in memory order.
     pub mask: [u64; 2],
-    /// Drop reasons, by the bits of their numbers.
+    /// Drop reasons, as bits of their numbers.
     pub reasons: u64,
-    /// One in so many of the packets that fit; 1 tells of each.
+    /// Sampling: one of this many matching packets; 1 traces each.
     pub sample: u32,
-    /// At most so many events on each CPU; 0 for no bound.
+    /// Maximum number of events on each CPU; 0 is unlimited.
     pub limit: u32,
-    /// Numbers of the service and its classes, of which there are fewer as a rule: one comes again then.
+    /// Numbers of the service and its classes; unused entries repeat one of them.
     pub services: [u16; TRACE_SERVICES],
     /// One of the packet's ports.
     pub port: u16,
-    /// The backend's number.
+    /// Number of the backend.
     pub backend: u16,
     /// IP protocol number.
     pub protocol: u8,
-    /// Verdicts, by the bits of [`TraceVerdict`].
+    /// Verdicts, as bits of [`TraceVerdict`].
     pub verdicts: u8,
     #[doc(hidden)]
     pub _pad: u16,
@@ -69,7 +68,7 @@ impl Default for TraceFilter {
 }
 
 impl TraceFilter {
-    /// Whether a flow fits.
+    /// Returns whether a flow matches.
     #[inline(always)]
     pub fn takes_flow(&self, key: &FlowKey) -> bool {
         let [high, low] = self.address.words();
@@ -82,13 +81,13 @@ impl TraceFilter {
             && (fits(key.source) || fits(key.destination))
     }
 
-    /// Whether addresses matter.
+    /// Returns whether addresses are filtered.
     #[inline(always)]
     pub const fn has_address(&self) -> bool {
         self.mask[0] != 0 || self.mask[1] != 0
     }
 
-    /// Whether a service, or one of its classes, fits.
+    /// Returns whether a service, or one of its classes, matches.
     #[inline(always)]
     pub fn takes_service(&self, number: u16) -> bool {
         let mut takes = self.services[0] == TRACE_ANY;
@@ -98,31 +97,31 @@ impl TraceFilter {
         takes
     }
 
-    /// Whether packets of no flow fit, such as ARP.
+    /// Returns whether packets without a flow match, such as ARP.
     #[inline(always)]
     pub const fn takes_any_flow(&self) -> bool {
         self.protocol == 0 && self.port == 0 && !self.has_address()
     }
 }
 
-/// What became of a packet.
+/// Outcome for a packet.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(u8)]
 pub enum TraceVerdict {
-    /// The kernel has it.
+    /// Passed to the kernel.
     Passed = 1,
-    /// It is dropped.
+    /// Dropped.
     Dropped = 2,
-    /// It left by the interface that it came in by.
+    /// Sent on the incoming interface.
     Transmitted = 3,
-    /// It left by another interface.
+    /// Sent on another interface.
     Redirected = 4,
-    /// Its sender was answered in its place: a reset, or an ICMP error.
+    /// Answered in its place: by a reset, or an ICMP error.
     Answered = 5,
 }
 
 impl TraceVerdict {
-    /// All of them.
+    /// All verdicts.
     pub const ALL: [Self; 5] = [
         Self::Passed,
         Self::Dropped,
@@ -138,17 +137,17 @@ pub mod trace_steps {
     pub const PICKED: u32 = 1;
     /// The flow is open, and went to the slot's owner.
     pub const OWNER: u32 = 2;
-    /// The flow table knew the flow.
+    /// The flow has an entry in the flow table.
     pub const REMEMBERED: u32 = 4;
-    /// The flow was put into the flow table.
+    /// The flow was inserted into the flow table.
     pub const INSERTED: u32 = 8;
-    /// The nat table knew the flow.
+    /// The flow has an entry in the nat table.
     pub const TRANSLATED: u32 = 16;
-    /// A SYN was not answered, and another member was tried.
+    /// A SYN was unanswered, and another member was tried.
     pub const RETRIED: u32 = 32;
-    /// A member could not take it.
+    /// A member could not take the packet.
     pub const UNUSABLE: u32 = 64;
-    /// A member is in a region that the service may not be served from.
+    /// A member is in a region that may not serve the service.
     pub const OUTSIDE: u32 = 128;
     /// No member takes new flows.
     pub const END_OF_CHAIN: u32 = 256;
@@ -162,62 +161,63 @@ pub mod trace_steps {
     pub const STRANGE_ID: u32 = 4096;
 }
 
-/// A packet, and what became of it.
+/// A packet with its outcome.
 #[derive(Clone, Copy, Debug)]
 #[repr(C)]
 pub struct TraceEvent {
-    /// When: nanoseconds of the monotonic clock.
+    /// Time in nanoseconds of the monotonic clock.
     pub at_ns: u64,
-    /// Its flow; without a family if it has none.
+    /// Flow; without a family if there is none.
     pub key: FlowKey,
-    /// The interface that it came in by.
+    /// Incoming interface.
     pub interface: u32,
-    /// The interface that it left by, if it did. Until it is told of, the reason of a drop.
+    /// Outgoing interface, if the packet was sent. Holds the reason of a drop until the event is
+    /// emitted.
     pub sent_by: u32,
-    /// Length of the frame in bytes.
+    /// Length of the received frame in bytes.
     pub len: u32,
-    /// Length of the frame that was sent.
+    /// Length of the sent frame.
     pub sent_len: u32,
-    /// Its slot; `u32::MAX` if none was looked at.
+    /// Index of the slot; `u32::MAX` if there is none.
     pub slot: u32,
-    /// [`trace_steps`].
+    /// Bits of [`trace_steps`].
     pub steps: u32,
-    /// The number of its service, or [`TRACE_ANY`].
+    /// Number of the service, or [`TRACE_ANY`].
     pub service: u16,
-    /// The number of its class, or [`TRACE_ANY`].
+    /// Number of the class, or [`TRACE_ANY`].
     pub class: u16,
-    /// The member; 0 if there is none.
+    /// Member; 0 if there is none.
     pub member: u16,
     /// A [`TraceVerdict`].
     pub verdict: u8,
-    /// The number of the drop reason, of what was answered as well; 0 if there is none.
+    /// Number of the drop reason, also of an answer; 0 if there is none.
     pub reason: u8,
-    /// Bytes in `before`.
+    /// Number of bytes in `before`.
     pub before_len: u16,
-    /// Bytes in `after`; none if the packet did not leave.
+    /// Number of bytes in `after`; 0 if the packet was not sent.
     pub after_len: u16,
     #[doc(hidden)]
     pub _pad: u32,
-    /// Its first bytes as it came.
+    /// First bytes as received.
     pub before: [u8; TRACE_BYTES],
-    /// The first bytes of what left.
+    /// First bytes as sent.
     pub after: [u8; TRACE_BYTES],
 }
 
-/// What the programs know of the packet that they look at, and have counted, on one CPU.
+/// State of the current packet, and counters, on one CPU.
 #[derive(Clone, Copy, Debug)]
 #[repr(C)]
 pub struct TraceState {
-    /// Packets that fit.
+    /// Packets that matched.
     pub fits: u64,
-    /// Events that were told.
+    /// Events emitted.
     pub told: u64,
-    /// Events that the ring had no room for.
+    /// Events lost because the ring was full.
     pub lost: u64,
-    /// What the kernel is to do with the packet.
+    /// XDP action for the packet.
     pub action: u32,
     #[doc(hidden)]
     pub _pad: u32,
-    /// The event, as far as it is known.
+    /// Event, as far as known.
     pub event: TraceEvent,
 }

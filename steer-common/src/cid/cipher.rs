@@ -1,9 +1,9 @@
 //! Encryption of connection ids: draft-ietf-quic-load-balancers-21 sections 5.4.1 and 5.4.2, with
 //! AES-128-ECB.
 //!
-//! Server id and nonce of 16 bytes together are one block (single-pass). Of any other length they go
-//! through a Feistel network of four rounds (four-pass), whose halves overlap in one byte, by four bits
-//! each, where the length is odd.
+//! Server id and nonce of 16 bytes together are one block (single-pass). With any other length they
+//! go through a Feistel network of four rounds (four-pass), whose halves overlap in one byte, by
+//! four bits each, if the length is odd.
 
 use super::{Layout, Server};
 use crate::{
@@ -18,12 +18,12 @@ const MAX_HALF: usize = 10;
 pub(crate) type Half = [u64; 2];
 
 impl CidCipher {
-    /// No encryption.
+    /// Number of passes without encryption.
     pub(crate) const NO_PASS: u8 = 0;
     const SINGLE_PASS: u8 = 1;
     const FOUR_PASS: u8 = 4;
 
-    /// The decryption of connection ids of a layout by a key.
+    /// Creates the decryption of connection ids with a key and a layout.
     pub fn new(key: &[u8; 16], layout: Layout) -> Self {
         let length = layout.server_id() + layout.nonce();
         let (passes, schedule) = if length == 16 {
@@ -47,18 +47,19 @@ impl CidCipher {
         }
     }
 
-    /// Where the second half begins, behind the first octet.
+    /// Returns the offset of the second half after the first octet.
     #[inline(always)]
     pub(crate) const fn right_at(&self) -> usize {
         (self.right_at & 0xf) as usize
     }
 
-    /// Length of the connection ids.
+    /// Returns the length of the connection ids.
     pub(crate) const fn cid_len(&self) -> usize {
         1 + self.length as usize
     }
 
-    /// Returns the server id, from what follows the first octet, and the same from [`Self::right_at`] on.
+    /// Returns the server id, given the bytes after the first octet, and those from
+    /// [`Self::right_at`] on.
     #[inline(always)]
     pub(crate) fn server_id(&self, left: Half, right: Half) -> u64 {
         let plain = if self.passes == Self::SINGLE_PASS {
@@ -71,7 +72,7 @@ impl CidCipher {
             let mut plain = left[0];
             if self.passes == Self::FOUR_PASS {
                 let right = self.pass(right, left, self.right_mask, 1);
-                // By two bytes at least: the shortest plaintext has five.
+                // Shifted by two bytes at least: the shortest plaintext has five.
                 let bits = 8 * u32::from(self.right_at);
                 let bits = if bits > 64 { 64 } else { bits };
                 plain |= (right[0] >> 1) >> ((bits - 1) & 63);
@@ -81,7 +82,7 @@ impl CidCipher {
         plain >> ((64 - 8 * u32::from(self.server_id)) & 63)
     }
 
-    /// Turns one half by the other.
+    /// Transforms one half with the other.
     #[inline(always)]
     fn pass(&self, half: Half, other: Half, mask: Half, pass: u64) -> Half {
         let input = [other[0], other[1] | u64::from(self.length) << 8 | pass];
@@ -89,7 +90,7 @@ impl CidCipher {
         [half[0] ^ output[0] & mask[0], half[1] ^ output[1] & mask[1]]
     }
 
-    /// The server that a connection id names. `None` if it is too short.
+    /// Returns the server that a connection id names. `None` if it is too short.
     pub fn decode(&self, cid: &[u8]) -> Option<Server> {
         if self.passes == Self::NO_PASS || cid.len() < self.cid_len() {
             return None;
@@ -103,7 +104,7 @@ impl CidCipher {
     }
 }
 
-/// How a plaintext is split into halves.
+/// Split of a plaintext into halves.
 struct Shape {
     half: usize,
     left: Half,
@@ -131,7 +132,8 @@ impl Shape {
 /// Encrypts a server id with its nonce, 5 to 19 bytes.
 ///
 /// # Panics
-/// If there are fewer, or more.
+///
+/// Panics if there are fewer, or more.
 pub fn encrypt(key: &[u8; 16], plaintext: &mut [u8]) {
     let length = plaintext.len();
     assert!((5..=19).contains(&length), "{length} bytes");
@@ -154,7 +156,7 @@ pub fn encrypt(key: &[u8; 16], plaintext: &mut [u8]) {
     left = round(left, shape.left, right, 2);
     right = round(right, shape.right, left, 3);
     left = round(left, shape.left, right, 4);
-    // In the byte that both have the other's four bits are zero.
+    // In the shared byte the other half's four bits are zero.
     plaintext.fill(0);
     for (to, from) in plaintext.iter_mut().zip(&bytes(left)[..shape.half]) {
         *to = *from;
@@ -164,7 +166,7 @@ pub fn encrypt(key: &[u8; 16], plaintext: &mut [u8]) {
     }
 }
 
-/// The first sixteen bytes, and zeroes behind them if there are fewer.
+/// Returns the first sixteen bytes, padded with zeroes.
 fn words(from: &[u8]) -> Half {
     let mut block = [0; 16];
     let len = from.len().min(16);
@@ -266,7 +268,8 @@ mod tests {
             plaintext.extend(&nonce);
             encrypt(&key, &mut plaintext);
             assert_eq!(plaintext, cid);
-            // Longer server ids than ours are in the draft: the first eight bytes of those.
+            // The draft also has longer server ids than ours: the first eight bytes of those are
+            // compared.
             let layout = Layout {
                 server_id: server_id.len().min(8) as u8,
                 nonce: (cid.len() - server_id.len().min(8)) as u8,

@@ -1,4 +1,4 @@
-//! New flows.
+//! Creation of nat flows.
 
 use super::{ports::claim, reverse_key, window::Segment};
 use crate::{
@@ -10,9 +10,9 @@ use crate::{
     wire::Packet,
 };
 
-/// Gives a new flow to a member an address and a port of ours, and notes both directions, with the sequence and
-/// acknowledgment number of a SYN. That
-/// the ports that were tried are taken is for good in the last round only.
+/// Assigns an address and a port of ours to a new flow of a member, and creates both entries, with
+/// the sequence and acknowledgment number of a SYN. Only the last round decides that all tried
+/// ports are taken.
 #[inline(always)]
 pub(crate) fn open<T: Tables>(
     packet: &Packet,
@@ -107,8 +107,8 @@ pub(crate) fn open<T: Tables>(
     }
 }
 
-/// Puts a new flow into the ring of its kind, where it takes the place of the oldest one. That one goes
-/// unless it is settled by now.
+/// Puts a new flow into the ring of its kind in place of the oldest one, which is evicted unless it
+/// is assured by now.
 #[inline(always)]
 fn make_room<T: Tables>(packet: &Packet, tables: &T, config: &Config, now: u32) {
     tables.with_opening(config.nat_openings, |opening| {

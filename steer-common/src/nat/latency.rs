@@ -1,4 +1,4 @@
-//! Latencies that packets of mode `nat` tell of.
+//! Latencies from packets of mode `nat`.
 
 use super::{ANSWER, is_measured};
 use crate::{
@@ -7,7 +7,7 @@ use crate::{
     wire::{ACK, Packet, RST, SYN},
 };
 
-/// A latency that a packet ends: numbers, for the verifier's sake.
+/// A latency sample that a packet completes: numbers, for the verifier's sake.
 #[derive(Clone, Copy)]
 pub(super) struct Took {
     /// A [`Measure`], or `NONE`.
@@ -31,10 +31,10 @@ impl Took {
     }
 }
 
-/// The time of a backend's packet, and what it is of.
+/// Time of a backend's packet, and the measure that it belongs to.
 pub(super) struct Clock {
     pub(super) now_ms: u32,
-    /// The fine clock, asked only for packets that latencies begin or end with; 0 otherwise.
+    /// Fine clock, read only for packets at which latencies start or end; 0 otherwise.
     now_ns: u64,
 }
 
@@ -55,7 +55,7 @@ impl Clock {
         }
     }
 
-    /// The latency that the packet ends, if any.
+    /// Returns the sample that the packet completes, if any.
     #[inline(always)]
     pub(super) fn take(
         &self,
@@ -84,7 +84,7 @@ impl Clock {
             return Took::new(Measure::FirstByte, since_asked);
         }
         if heard == 0 {
-            // The backend speaks before it was asked.
+            // The backend speaks before the first request.
             return Took::NOTHING;
         }
         entry.heard_ns = self.now_ns;

@@ -1,4 +1,4 @@
-//! Packets of clients whose flow the nat table knows.
+//! Client packets of flows in the nat table.
 
 use super::{REQUEST, flights, heard, is_measured, reverse_key, to_member, window::Segment};
 use crate::{
@@ -14,13 +14,13 @@ use crate::{
 
 pub(crate) enum Known {
     Decided(Verdict),
-    /// Not in the table, or not any more; the member did not answer.
+    /// Not in the table, or no longer; the member did not answer.
     Unknown {
         avoid: u16,
     },
 }
 
-/// What the nat table says of a client's packet.
+/// Looks a client's packet up in the nat table.
 #[inline(always)]
 pub(crate) fn known<T: Tables, L: Look>(
     packet: &Packet,
@@ -38,8 +38,8 @@ pub(crate) fn known<T: Tables, L: Look>(
         asks: is_measured(packet, config) && packet.payload() >= REQUEST,
     };
     let back = way_back(packet, config);
-    // What is no closure's is smaller in it: one that is not made part of the program takes room on the stack that
-    // there is not.
+    // Values outside of closures are cheaper here: a closure that is not inlined needs stack that
+    // is not available.
     let watched = L::WHOLE && packet.part as u8 == Part::Packet as u8;
     let longest = nat_idle::worth_asking(packet, config);
     let found = tables.with_forward(&packet.key, |entry| {
@@ -106,7 +106,7 @@ pub(crate) fn known<T: Tables, L: Look>(
         return Known::Decided(Verdict::Drop(DropReason::Residency));
     }
     if entry.news {
-        // The backend's own packets do not say it.
+        // The backend's own packets do not show it.
         let asked_ns = if entry.asks { tables.now_fine() } else { 0 };
         tables.with_reverse(&reverse_key(packet, &entry.ends), |e| {
             if asked_ns != 0 {
@@ -123,7 +123,7 @@ pub(crate) fn known<T: Tables, L: Look>(
     Known::Decided(Verdict::Forward(target, entry.ends))
 }
 
-/// What a client's packet says.
+/// Information in a client's packet.
 struct News {
     now: u32,
     heard: u8,
@@ -132,7 +132,7 @@ struct News {
 }
 
 impl News {
-    /// Records what an acceptable packet says.
+    /// Records the information of an acceptable packet.
     #[inline(always)]
     fn update(&self, entry: &mut NatForward, seen: &mut Seen) {
         let before = entry.state;
@@ -151,7 +151,8 @@ impl News {
     }
 }
 
-/// The segment of a client, if it neither begins nor ends anything and its last one proves it.
+/// Returns the segment of a client, if it neither opens nor closes anything and the last one proves
+/// it.
 #[inline(always)]
 fn near(packet: &Packet, look: &impl Look, entry: &NatForward) -> Option<Segment> {
     if packet.is_control() {
@@ -164,7 +165,8 @@ fn near(packet: &Packet, look: &impl Look, entry: &NatForward) -> Option<Segment
         .then_some(segment)
 }
 
-/// Decides about a SYN on a flow that there is. It never changes one that is open: the backend's answer may.
+/// Decides about a SYN on an existing flow. It never changes an open one; only the backend's answer
+/// may.
 #[inline(always)]
 fn repeated<T: Tables>(
     packet: &Packet,
@@ -203,7 +205,7 @@ fn repeated<T: Tables>(
     None
 }
 
-/// Looks at a segment by what the backend has shown, and records what it says if it is acceptable.
+/// Compares a segment with what the backend has shown, and records it if it is acceptable.
 #[inline(always)]
 fn judge<T: Tables, L: Look>(packet: &Packet, tables: &T, look: &L, news: &News, seen: &mut Seen) {
     let peer = tables.with_reverse(&reverse_key(packet, &seen.ends), |e| e.sequence);
@@ -235,25 +237,25 @@ fn judge<T: Tables, L: Look>(packet: &Packet, tables: &T, look: &L, news: &News,
     });
 }
 
-/// What is looked at of an entry. A whole copy would not fit on the kernel's stack.
+/// Values copied from an entry. A complete copy would not fit on the kernel's stack.
 struct Seen {
     ends: Ends,
     opened_ms: u32,
     member: u16,
-    /// What the client has said, with this packet.
+    /// State by the client's packets, including this one.
     state: u8,
     told: u8,
     /// Whether the packet is the one that opened the flow.
     fresh: bool,
-    /// Whether the packet begins a request.
+    /// Whether the packet starts a request.
     asks: bool,
-    /// Whether the packet says something that the entry did not hold.
+    /// Whether the packet contains anything new.
     news: bool,
-    /// Whether its flow has to be checked before anything else.
+    /// Whether its flow must be checked first.
     check: bool,
-    /// Whether the packet has to be looked at more closely.
+    /// Whether the packet must be examined more closely.
     judge: bool,
-    /// What the client had said before.
+    /// State by the client's packets, without this one.
     before: u8,
 }
 
@@ -276,7 +278,7 @@ impl Seen {
     }
 }
 
-/// Ends a flow and frees its port, unless that has become another's.
+/// Ends a flow and frees its port, unless that belongs to another one.
 #[inline(always)]
 fn forget<T: Tables>(packet: &Packet, tables: &T, flow: &Seen) {
     let key = reverse_key(packet, &flow.ends);

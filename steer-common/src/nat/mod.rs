@@ -1,13 +1,14 @@
 //! Flows with rewritten addresses.
 //!
-//! The kernel evicts no entry of the nat table: both entries of a flow go together, by the daemon's sweep,
-//! by a new flow that wants the port ([`ports`]), or by newer flows while the client has not gone on after an
-//! answer ([`create`]). So a port never belongs to two flows, and a flood of SYNs pushes out
-//! others of its kind only.
+//! The kernel evicts no entry of the nat table: both entries of a flow are removed together, by the
+//! daemon's garbage collection, by a new flow that needs the port ([`ports`]), or by newer flows
+//! while the flow is unassured ([`create`]). So a port never belongs to two flows, and a flood of
+//! SYNs evicts only others of its kind.
 //!
-//! The state of a TCP flow follows acceptable segments only ([`window`]). The program for most packets knows those whose
-//! numbers are near the last ones; it leaves all others, and those with SYN, FIN or RST, to a program of their own
-//! ([`segment`](crate::segment)), which looks at checksums and at the entry of the other direction as well.
+//! The state of a TCP flow follows acceptable segments only ([`window`]). The program for most
+//! packets handles those whose numbers are near the last ones; it tail-calls a program of its own
+//! ([`segment`](crate::segment)) for all others, and for those with SYN, FIN or RST. That program
+//! also verifies checksums and looks at the entry of the other direction.
 
 mod create;
 mod latency;
@@ -27,28 +28,29 @@ use crate::{
     wire::{FIN, Packet, Part, RST},
 };
 
-/// How many times ports are tried for a new flow before it is refused: with nine in ten of a backend's ports taken, one
-/// flow in eight hundred finds none.
+/// Number of rounds in which ports are tried before a new flow is refused: with nine in ten of a
+/// backend's ports taken, one flow in eight hundred finds none.
 pub(crate) const ROUNDS: u16 = 4;
 
-/// Less is no request: what HTTP/2 and TLS say besides, and keep-alives.
+/// Minimum size of a request, above other messages of HTTP/2 and TLS, and keep-alives.
 const REQUEST: u32 = 96;
-/// Less is no part of an answer: an alert of TLS, the end of a chunked body, "100 Continue".
+/// Minimum size of a part of an answer, above an alert of TLS, the end of a chunked body, and "100
+/// Continue".
 const ANSWER: u32 = 32;
 
-/// Whether packets like this one are measured. Fragments are not.
+/// Returns whether packets like this one are measured. Fragments are not.
 #[inline(always)]
 const fn is_measured(packet: &Packet, config: &Config) -> bool {
     config.burst_gap_us != 0 && packet.is_tcp() && packet.part as u8 == Part::Packet as u8
 }
 
-/// Flows in flight that a packet makes more, or less, by what was said before and is now.
+/// Returns the change of flows in flight between two states.
 #[inline(always)]
 const fn flights(before: u8, now: u8) -> i64 {
     nat_state::is_over(before) as i64 - nat_state::is_over(now) as i64
 }
 
-/// What a client's packet becomes.
+/// Returns the translation of a client's packet.
 #[inline(always)]
 pub(crate) const fn to_member(entry: &NatForward) -> Ends {
     Ends {
@@ -59,7 +61,7 @@ pub(crate) const fn to_member(entry: &NatForward) -> Ends {
     }
 }
 
-/// What a backend's packet becomes.
+/// Returns the translation of a backend's packet.
 #[inline(always)]
 pub(crate) const fn to_client(entry: &NatReverse) -> Ends {
     Ends {
@@ -70,7 +72,7 @@ pub(crate) const fn to_client(entry: &NatReverse) -> Ends {
     }
 }
 
-/// The key of the backend's packets.
+/// Returns the key of the backend's packets.
 #[inline(always)]
 fn reverse_key(packet: &Packet, ends: &Ends) -> FlowKey {
     FlowKey {
@@ -84,7 +86,8 @@ fn reverse_key(packet: &Packet, ends: &Ends) -> FlowKey {
     }
 }
 
-/// What a packet that is acceptable says of its flow, in bits of [`nat_state`]; `done` is the bit of its sender.
+/// Returns the state bits of [`nat_state`] that an acceptable packet sets; `done` is the bit of its
+/// sender.
 #[inline(always)]
 const fn heard(packet: &Packet, done: u8) -> u8 {
     let reset = if packet.tcp_flags & RST != 0 {

@@ -9,18 +9,18 @@ use crate::{
     wire::Packet,
 };
 
-/// Ports that are tried for a new flow at a time, which the verifier follows one by one.
+/// Number of ports tried for a new flow per round; the verifier follows them one by one.
 const ATTEMPTS: u32 = 16;
-/// Makes the hash of each round another one.
+/// Factor that makes the hash of each round different.
 const ROUND_SEED: u64 = 0x5851_f42d_4c95_7f2d;
-/// A flow whose client has not gone on after so many ticks gives its port to another one where ports are short.
+/// Idle ticks after which an unassured flow loses its port if ports are short.
 const UNASSURED: u32 = 1000;
 
-/// How long flows that have a port need not have sent a packet before a new one may take it, plus 1: ticks. In the first
-/// rounds these are the timeouts. Where that is not enough ports are short: then those go as well that have been closed
-/// for half of their time, and those whose clients have not gone on after an answer; in the last round at any age. A
-/// flood of SYNs or datagrams thus holds no port for long, and a port rests after its connection, for the backend's
-/// TIME_WAIT, as long as there are others.
+/// Idle ticks plus 1 after which a new flow may take the port of an existing one. In the first
+/// rounds these are the timeouts. If that is not enough, ports are short: then flows closed for
+/// half of their timeout lose their ports too, and so do unassured ones; in the last round at any
+/// age. A flood of SYNs or datagrams therefore holds no port for long, and a port rests after its
+/// connection, for the backend's TIME_WAIT, as long as there are others.
 #[derive(Clone, Copy)]
 struct Reclaimable {
     assured: u32,
@@ -54,8 +54,8 @@ impl Reclaimable {
         }
     }
 
-    /// Whether a flow whose ends have said all this may lose its port. Sums instead of branches, which the verifier
-    /// would follow sixteen times.
+    /// Returns whether a flow in this state may lose its port. Computed by sums, because the
+    /// verifier would follow branches sixteen times.
     #[inline(always)]
     const fn may_take(&self, state: u8, idle: u32) -> bool {
         let state = state as u64;
@@ -70,8 +70,8 @@ impl Reclaimable {
     }
 }
 
-/// Takes a port: a free one, or one whose flow may be reclaimed in this round. Makes it the source of `ends`; `Taken` if all that
-/// were tried are.
+/// Claims a port: a free one, or one whose flow may be reclaimed in this round. Makes it the source
+/// of `ends`; returns `Taken` if all tried ones are taken.
 #[inline(always)]
 pub(super) fn claim<T: Tables>(
     packet: &Packet,
@@ -112,7 +112,7 @@ pub(super) fn claim<T: Tables>(
     Added::Taken
 }
 
-/// Removes the flow that has a port, if it may be reclaimed.
+/// Removes the flow of a port, if it may be reclaimed.
 #[inline(always)]
 fn reclaim<T: Tables>(tables: &T, key: &FlowKey, (now, limits): (u32, Reclaimable)) -> bool {
     let gone = |state: u8, last_ms: u32| limits.may_take(state, age(now, last_ms));
@@ -124,7 +124,7 @@ fn reclaim<T: Tables>(tables: &T, key: &FlowKey, (now, limits): (u32, Reclaimabl
     if found != Some(true) {
         return false;
     }
-    // The client may talk on, which only its own entry shows.
+    // The client may still be active, which only its own entry shows.
     let found = tables.with_forward(&owner, |entry| {
         if entry.reverse_key(&owner) != *key {
             Owner::Elsewhere
@@ -137,8 +137,8 @@ fn reclaim<T: Tables>(tables: &T, key: &FlowKey, (now, limits): (u32, Reclaimabl
     match found {
         Some(Owner::Talks) => return false,
         Some(Owner::Gone) => {
-            // Where it still counts as in flight the sweep corrects that: to look for its member would be too much for
-            // the verifier here, sixteen times.
+            // If it still counts as in flight, garbage collection corrects that: looking up its
+            // member sixteen times would be too much for the verifier here.
             tables.remove_forward(&owner);
         }
         Some(Owner::Elsewhere) | None => {}
@@ -147,12 +147,12 @@ fn reclaim<T: Tables>(tables: &T, key: &FlowKey, (now, limits): (u32, Reclaimabl
     true
 }
 
-/// The flow that a port belonged to, by its client's entry.
+/// State of a port's previous flow, by its client's entry.
 #[derive(Clone, Copy)]
 enum Owner {
-    /// It has another port by now.
+    /// The flow has another port by now.
     Elsewhere,
-    /// It may go.
+    /// The flow may be removed.
     Gone,
     Talks,
 }

@@ -18,11 +18,14 @@ use crate::{
     wire::{ACK, ETHERNET_HEADER, FIN, Packet, Part, RST, SYN, VLAN_TAG},
 };
 
-/// What the client's entry has to know of what the backend says.
+/// State bits of the backend that the client's entry needs.
 const OF_CLIENT: u8 =
     nat_state::ANSWERED | nat_state::BACKEND_DONE | nat_state::RESET | nat_state::TURN;
 
-/// What becomes of a packet for one of the addresses that `nat` uses.
+/// Ticks within which a backend has closed a connection at once: a server gives a client more time to ask.
+const AT_ONCE: u32 = 1000;
+
+/// Returns the verdict for a packet to one of the addresses that `nat` uses.
 #[inline(always)]
 pub(crate) fn reply<T: Tables, L: Look>(
     packet: &Packet,
@@ -85,7 +88,7 @@ pub(crate) fn reply<T: Tables, L: Look>(
     if seen.judge {
         if L::JUDGES {
             judge(packet, tables, look, config, &clock, &mut seen);
-            // Not kept over all of that: the stack is short.
+            // Not kept over all of that: stack is scarce.
             seen.back = tables
                 .with_reverse(&packet.key, |entry| entry.back)
                 .unwrap_or_default();
@@ -112,7 +115,8 @@ pub(crate) fn reply<T: Tables, L: Look>(
     Verdict::Return(seen.member, seen.ends, seen.back)
 }
 
-/// The segment of a backend, if it neither begins nor ends anything and its last one proves it.
+/// Returns the segment of a backend, if it neither opens nor closes anything and the last one
+/// proves it.
 #[inline(always)]
 fn near(packet: &Packet, look: &impl Look, entry: &NatReverse) -> Option<Segment> {
     if packet.is_control() {
@@ -122,7 +126,8 @@ fn near(packet: &Packet, look: &impl Look, entry: &NatReverse) -> Option<Segment
     segment.is_near(&entry.sequence, true).then_some(segment)
 }
 
-/// Whether a packet came in where a member's answers do. XDP runs before the kernel's reverse path filter.
+/// Returns whether a packet arrived where a member's answers do. XDP runs before the kernel's
+/// reverse path filter.
 #[inline(always)]
 fn is_from(packet: &Packet, member: &Member, config: &Config) -> bool {
     let [one, other] = member.reply_interfaces;
@@ -144,7 +149,7 @@ fn is_from(packet: &Packet, member: &Member, config: &Config) -> bool {
     vlan == member.vlan && packet.network <= ETHERNET_HEADER + VLAN_TAG
 }
 
-/// Records what an acceptable packet says.
+/// Records the information of an acceptable packet.
 #[inline(always)]
 fn update(
     packet: &Packet,
@@ -160,7 +165,7 @@ fn update(
     entry.state = seen.state;
 }
 
-/// Looks at a segment by what the client has shown, and records what it says if it is acceptable.
+/// Compares a segment with what the client has shown, and records it if it is acceptable.
 #[inline(always)]
 fn judge<T: Tables, L: Look>(
     packet: &Packet,
@@ -178,9 +183,11 @@ fn judge<T: Tables, L: Look>(
     }
     let key = client_key(packet, seen);
     let mut client = Sequence::default();
+    let mut is_new = false;
     tables.with_forward(&key, |forward| {
         if is_of(packet, forward) {
             client = forward.sequence;
+            is_new = age(clock.now_ms, forward.opened_ms) < AT_ONCE;
         }
     });
     let flags = packet.tcp_flags & (SYN | ACK | FIN | RST);
@@ -199,8 +206,8 @@ fn judge<T: Tables, L: Look>(
         } else if answered {
             segment.fits(&own, &client)
         } else {
-            // The answer of a connection that the backend still has on this port (RFC 5961 section 4): the client
-            // resets it by this number, and begins again.
+            // The answer of a connection that the backend still has on this port (RFC 5961 section
+            // 4): the client resets it by this number, and starts again.
             entry.sequence.acknowledged = segment.acknowledgment();
             false
         };
@@ -208,8 +215,9 @@ fn judge<T: Tables, L: Look>(
             return;
         }
         if flags & FIN != 0 && flags & RST == 0 {
-            let asked = client.has_data() && seen.told & nat_state::CLIENT_DONE == 0;
-            seen.early = asked && !own.has_data() && packet.payload() == 0;
+            // A client far away has not asked yet when its connection is closed at once.
+            let asks = (client.has_data() | is_new) && seen.told & nat_state::CLIENT_DONE == 0;
+            seen.early = asks && !own.has_data() && packet.payload() == 0;
         }
         if anew {
             entry.state = 0;
@@ -240,13 +248,14 @@ fn judge<T: Tables, L: Look>(
     }
 }
 
-/// Whether a client's entry is that of the backend's packet: it may have another port by now.
+/// Returns whether a client's entry belongs to the backend's packet: it may have another port by
+/// now.
 #[inline(always)]
 fn is_of(packet: &Packet, forward: &NatForward) -> bool {
     forward.source_port == packet.key.destination_port && forward.source == packet.key.destination
 }
 
-/// The key of the client's entry.
+/// Returns the key of the client's entry.
 #[inline(always)]
 fn client_key(packet: &Packet, seen: &Seen) -> FlowKey {
     FlowKey {
@@ -260,25 +269,25 @@ fn client_key(packet: &Packet, seen: &Seen) -> FlowKey {
     }
 }
 
-/// What is looked at of a backend's entry.
+/// Values copied from a backend's entry.
 struct Seen {
     member: u16,
     ends: Ends,
     back: Back,
-    /// What the backend had said before this packet, and what with it.
+    /// State by the backend's packets, without and with this one.
     before: u8,
     state: u8,
-    /// What the client has said.
+    /// State by the client's packets.
     told: u8,
-    /// Whether the packet came in by an interface where the member is not.
+    /// Whether the packet arrived on an interface where the member is not.
     elsewhere: bool,
-    /// Whether its flow has to be checked before anything else.
+    /// Whether its flow must be checked first.
     check: bool,
-    /// Whether the packet has to be looked at more closely.
+    /// Whether the packet must be examined more closely.
     judge: bool,
     /// Whether the packet ends the flow before the backend has answered.
     early: bool,
-    /// What the key of the client's entry has as member.
+    /// Member in the key of the client's entry.
     key_member: u16,
     took: Took,
 }
@@ -303,12 +312,12 @@ impl Seen {
     }
 }
 
-/// Counts what a backend's acceptable segment says of the backend, the first time that it says it.
+/// Counts the sign of trouble in a backend's acceptable segment, the first time it appears.
 #[inline(always)]
 fn signal<T: Tables>(packet: &Packet, tables: &T, seen: &Seen) {
     let first = seen.before & nat_state::ANSWERED == 0;
     if packet.tcp_flags & RST != 0 {
-        // Who was reset, or told that nothing more comes, may close as it likes.
+        // After a reset, or the client's FIN, the backend may close as it likes.
         let open = seen.told & (nat_state::CLIENT_DONE | nat_state::RESET) == 0
             && seen.before & (nat_state::BACKEND_DONE | nat_state::RESET) == 0;
         if first {

@@ -1,9 +1,10 @@
-//! Which TCP segments are acceptable: those that fit the sequence numbers that both ends have shown (RFC 9293
+//! Acceptable TCP segments: those that fit the sequence numbers shown by both ends (RFC 9293
 //! section 3.10.7, RFC 5961).
 //!
-//! A segment whose numbers lie near those of its sender's last one proves that the sender knows the connection: by chance
-//! one in 2^30 does. One that is further away (after losses, or in another order) is compared with what the other
-//! end has acknowledged and sent. What fits neither is forwarded, for the receiver to judge, and changes nothing.
+//! A segment whose numbers are near those of its sender's last one proves that the sender knows the
+//! connection: by chance one in 2^30 does. One that is further away (after losses, or reordered) is
+//! compared with what the other end has acknowledged and sent. A segment that fits neither is
+//! forwarded, for the receiver to judge, and changes nothing.
 
 use crate::{
     abi::{NatForward, Sequence, nat_state},
@@ -11,30 +12,30 @@ use crate::{
     wire::{ACK, FIN, Packet, RST, SYN},
 };
 
-/// How far a segment's numbers may be from those of its sender's last one. Linux's connection tracking allows as much
-/// to acknowledgments (`MAXACKWINDOW`).
+/// Maximum distance of a segment's numbers from those of its sender's last one. Linux's connection
+/// tracking allows as much to acknowledgments (`MAXACKWINDOW`).
 const NEAR: u32 = 1 << 16;
-/// The same for segments that are compared with what the other end has shown: the largest window that Linux gives by
-/// default is 32 MiB.
+/// Maximum distance for segments compared with what the other end has shown: Linux's largest
+/// default window is 32 MiB.
 const WINDOW: u32 = 1 << 25;
 
-/// The numbers of a segment.
+/// Numbers of a segment.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Segment {
     sequence: u32,
-    /// Number behind its last byte.
+    /// Number after its last byte.
     end: u32,
     acknowledgment: u32,
     flags: u8,
 }
 
-/// Whether two numbers are at most so far apart.
+/// Returns whether two numbers have at most this distance.
 #[inline(always)]
 const fn is_within(number: u32, other: u32, distance: u32) -> bool {
     number.wrapping_sub(other).wrapping_add(distance) <= 2 * distance
 }
 
-/// Whether a number lies behind another one, in the sense of RFC 9293 section 3.4.
+/// Returns whether a number is after another one, in the sense of RFC 9293 section 3.4.
 #[inline(always)]
 const fn is_after(number: u32, other: u32) -> bool {
     (number.wrapping_sub(other) as i32) > 0
@@ -55,25 +56,25 @@ impl Segment {
         }
     }
 
-    /// That of a packet, which is looked at only now.
+    /// Parses the segment of a packet, on demand.
     #[inline(always)]
     pub(super) fn of(packet: &Packet, look: &impl Look) -> Option<Self> {
         Some(Self::new(packet, look.numbers(packet)?))
     }
 
-    /// Its own number.
+    /// Returns its sequence number.
     #[inline(always)]
     pub(super) const fn sequence(&self) -> u32 {
         self.sequence
     }
 
-    /// The number that it acknowledges.
+    /// Returns its acknowledgment number.
     #[inline(always)]
     pub(super) const fn acknowledgment(&self) -> u32 {
         self.acknowledgment
     }
 
-    /// Number behind its last byte.
+    /// Returns the number after its last byte.
     #[inline(always)]
     pub(super) const fn end(&self) -> u32 {
         self.end
@@ -84,8 +85,9 @@ impl Segment {
         self.flags & flags == flags
     }
 
-    /// Whether the sender's last segment proves this one. Where nothing is known of the sender, as of flows that another
-    /// version has opened, its first segment is believed; `answered` says that the connection is established.
+    /// Returns whether the sender's last segment proves this one. If nothing is known of the
+    /// sender, as for flows created by another version, its first segment is accepted; `answered`
+    /// tells that the connection is established.
     #[inline(always)]
     pub(super) const fn is_near(&self, own: &Sequence, answered: bool) -> bool {
         let learns = own.acknowledged == 0;
@@ -97,7 +99,7 @@ impl Segment {
             && (learns || is_within(self.acknowledgment, own.acknowledged, NEAR))
     }
 
-    /// Whether a segment without SYN, FIN or RST fits what the other end has shown.
+    /// Returns whether a segment without SYN, FIN or RST fits what the other end has shown.
     #[inline(always)]
     pub(super) const fn fits(&self, own: &Sequence, peer: &Sequence) -> bool {
         own.is_known()
@@ -107,49 +109,51 @@ impl Segment {
             && peer.next.wrapping_sub(self.acknowledgment) <= WINDOW
     }
 
-    /// Whether a FIN lies in the window (RFC 9293 section 3.10.7.4), with an acknowledgment of what the other end has
-    /// sent of late.
+    /// Returns whether a FIN is in the window (RFC 9293 section 3.10.7.4), and acknowledges recent
+    /// data of the other end.
     #[inline(always)]
     pub(super) const fn ends(&self, own: &Sequence, peer: &Sequence, answered: bool) -> bool {
         self.is_near(own, answered)
             || (self.fits(own, peer) && peer.next.wrapping_sub(self.acknowledgment) <= NEAR)
     }
 
-    /// Whether a RST carries exactly the number that its receiver expects next, as far as can be known here (RFC 5961
-    /// section 3.2): the one that it has acknowledged, or the one behind all that the sender has sent.
+    /// Returns whether a RST has exactly the number that its receiver expects next, as far as known
+    /// here (RFC 5961 section 3.2): the one that it has acknowledged, or the one after everything
+    /// that the sender has sent.
     #[inline(always)]
     pub(super) const fn resets(&self, own: &Sequence, peer: &Sequence) -> bool {
         (own.is_known() && self.sequence == own.next)
             || (peer.acknowledged != 0 && self.sequence == peer.acknowledged)
     }
 
-    /// Whether a RST refuses a client's SYN (RFC 9293 section 3.10.7.3).
+    /// Returns whether a RST refuses a client's SYN (RFC 9293 section 3.10.7.3).
     #[inline(always)]
     pub(super) const fn refuses(&self, client: &Sequence) -> bool {
         self.has(RST | ACK) && self.acknowledges(client.initial, client.next)
     }
 
-    /// Whether a SYN-ACK answers a client's SYN.
+    /// Returns whether a SYN-ACK answers a client's SYN.
     #[inline(always)]
     pub(super) const fn accepts(&self, client: &Sequence) -> bool {
         self.has(SYN | ACK) && self.acknowledges(client.initial, client.next)
     }
 
-    /// Whether a SYN-ACK answers another SYN than the one that the flow began with.
+    /// Returns whether a SYN-ACK answers another SYN than the flow's first one.
     #[inline(always)]
     pub(super) const fn accepts_other(&self, client: &Sequence) -> bool {
         let behind = client.offered.wrapping_add(1);
         client.offered != 0 && self.has(SYN | ACK) && self.acknowledgment == behind
     }
 
-    /// A receiver may leave the data of a SYN unacknowledged (RFC 7413).
+    /// Returns whether the SYN is acknowledged. A receiver may leave the data of a SYN
+    /// unacknowledged (RFC 7413).
     #[inline(always)]
     const fn acknowledges(&self, initial: u32, next: u32) -> bool {
         self.acknowledgment == next || self.acknowledgment == initial.wrapping_add(1)
     }
 }
 
-/// Returns whether a packet of a client carries numbers that only somebody who sees its connection knows.
+/// Returns whether a client's packet has numbers that only an observer of its connection knows.
 #[inline(always)]
 pub(crate) fn proves_sender(packet: &Packet, look: &impl Look, entry: &NatForward) -> bool {
     let answered = entry.told & nat_state::ANSWERED != 0;
@@ -165,7 +169,7 @@ impl Sequence {
         self.initial | self.next != 0
     }
 
-    /// Records the numbers of an acceptable segment. What has not changed is not written.
+    /// Records the numbers of an acceptable segment. Unchanged ones are not written.
     #[inline(always)]
     pub(super) const fn record(&mut self, segment: &Segment) {
         let first = !self.is_known();
@@ -181,7 +185,7 @@ impl Sequence {
         }
     }
 
-    /// Of the sender of a SYN, or a SYN-ACK.
+    /// Creates the numbers of the sender of a SYN, or a SYN-ACK.
     #[inline(always)]
     pub(super) const fn of_syn(segment: &Segment) -> Self {
         Self {
@@ -196,7 +200,7 @@ impl Sequence {
         }
     }
 
-    /// Whether the sender has sent any data.
+    /// Returns whether the sender has sent any data.
     #[inline(always)]
     pub(super) const fn has_data(&self) -> bool {
         self.next != self.initial.wrapping_add(1)
@@ -211,12 +215,12 @@ mod tests {
 
     use super::*;
 
-    /// One end of a connection, with what the node has seen of it.
+    /// One end of a connection, with the node's view of it.
     #[derive(Clone, Copy, Debug)]
     struct End {
-        /// Number of the next byte that it sends.
+        /// Number of the next byte to send.
         next: u32,
-        /// Number of the next byte that it expects.
+        /// Number of the next byte expected.
         expected: u32,
         seen: Sequence,
     }
@@ -231,7 +235,7 @@ mod tests {
         }
     }
 
-    /// A connection whose handshake is over.
+    /// Creates a connection whose handshake is over.
     fn open(initial: [u32; 2]) -> [End; 2] {
         [0, 1].map(|own| {
             let (own, peer) = (initial[own], initial[1 - own]);
@@ -249,7 +253,7 @@ mod tests {
         })
     }
 
-    /// What a segment without control flags becomes at the node: whether it is acceptable.
+    /// Passes a segment without control flags through the node; returns whether it is acceptable.
     fn pass(own: &mut Sequence, peer: &Sequence, segment: &Segment) -> bool {
         let accepted = segment.is_near(own, true) || segment.fits(own, peer);
         if accepted {
@@ -258,18 +262,18 @@ mod tests {
         accepted
     }
 
-    /// What happens in a conversation: who sends, how much, and whether it is lost before the node or behind it, or both
-    /// ends see it.
+    /// Event in a conversation: the sender, the length, and whether the segment is lost before the
+    /// node or after it, or delivered.
     type Step = (usize, u32, u8);
 
-    /// Plays a conversation with segments of any size within the window, losses on either side of the node, and what was
-    /// lost behind it sent again. False if the node did not accept one that it saw.
+    /// Plays a conversation with segments of any size within the window, losses on either side of
+    /// the node, and retransmissions. Returns false if the node rejected a segment that it saw.
     fn play(ends: &mut [End; 2], steps: &[Step]) -> bool {
         for (sender, len, fate) in steps {
             let (sender, receiver) = (*sender, 1 - *sender);
             let sent = segment(ends[sender].next, *len, ends[sender].expected, ACK);
             let peer = ends[receiver].seen;
-            // Lost before the node, lost behind it and repeated, or delivered.
+            // Lost before the node, lost after it and repeated, or delivered.
             let times = match fate % 4 {
                 0 => 0,
                 1 => 2,
@@ -283,7 +287,7 @@ mod tests {
             if times > 0 {
                 ends[sender].next = sent.end;
                 ends[receiver].expected = sent.end;
-                // Each is acknowledged, but for some acknowledgments that are lost on their way to the node.
+                // Each is acknowledged, except for some acknowledgments lost before the node.
                 let peer = ends[sender].seen;
                 let answer = segment(ends[receiver].next, 0, sent.end, ACK);
                 if fate % 3 != 0 && !pass(&mut ends[receiver].seen, &peer, &answer) {
@@ -311,7 +315,8 @@ mod tests {
                     prop_assert!(pass(&mut ends[own].seen, &peer, &probe));
                 }
             }
-            // Either end may close or reset, by the number that it sends next or that the other end expects.
+            // Either end may close or reset, with the number that it sends next or that the other
+            // end expects.
             for own in [0, 1] {
                 let (end, peer) = (ends[own], ends[1 - own]);
                 let fin = segment(end.next, 0, end.expected, FIN | ACK);
@@ -338,7 +343,7 @@ mod tests {
                     let reset = segment(*number, 0, 0, RST);
                     prop_assert_eq!(reset.resets(&end, &peer), expected.contains(number));
                 }
-                // Next to it is not it.
+                // An adjacent number does not match.
                 for number in expected {
                     for by in [1, u32::MAX] {
                         let number = number.wrapping_add(by);
@@ -353,7 +358,7 @@ mod tests {
     #[test]
     fn of_guessed_segments_next_to_none_is_acceptable() {
         let [client, backend] = open([0xffff_ff00, 77]).map(|end| end.seen);
-        // All combinations of numbers that are 2^20 apart.
+        // All combinations of numbers 2^20 apart.
         let guesses: Vec<u32> = (0..1 << 12).map(|n: u32| (n << 20) + 12_345).collect();
         let (mut near, mut fitting, mut ending) = (0, 0, 0);
         for sequence in &guesses {
@@ -367,7 +372,7 @@ mod tests {
         }
         assert!(near <= 1, "{near}");
         assert!(ending <= 64, "{ending}");
-        // One in eight thousand refreshes the flow, and no more.
+        // One in eight thousand refreshes the flow, and does no more.
         assert!(fitting <= (1 << 24) / 8000, "{fitting}");
     }
 
@@ -409,7 +414,7 @@ mod tests {
             let refuses = segment(0, 0, acknowledgment, RST | ACK);
             assert_eq!(refuses.refuses(&client), fits, "{acknowledgment}");
         }
-        // Before the answer nobody proves anything.
+        // Before the answer no segment is proven.
         assert!(!segment(1011, 0, 10, ACK).is_near(&client, false));
         let client = Sequence {
             offered: 7000,

@@ -1,4 +1,4 @@
-//! The IP header of a packet that answers another.
+//! IP header of a packet that answers another.
 
 use super::{INTERNAL, store};
 use crate::{
@@ -10,8 +10,8 @@ use crate::{
 
 const TTL: u8 = 64;
 
-/// Writes the header at the packet's IP header's offset, with its addresses exchanged, for `length`
-/// bytes of a protocol.
+/// Writes the header at the offset of the packet's IP header, with its addresses exchanged, for
+/// `length` bytes of a protocol.
 #[inline(always)]
 pub(super) fn write_header<F: Frame>(
     frame: &mut F,
@@ -44,7 +44,7 @@ pub(super) fn write_header<F: Frame>(
     store(frame, at + 12, [from.v4(), to.v4()])
 }
 
-/// The sum of its pseudo header (RFC 9293 section 3.1, RFC 8200 section 8.1).
+/// Returns the sum of its pseudo header (RFC 9293 section 3.1, RFC 8200 section 8.1).
 #[inline(always)]
 pub(super) fn pseudo_header(packet: &Packet, protocol: u8, length: u16) -> Sum {
     let v6 = packet.is_v6();

@@ -1,4 +1,4 @@
-//! IP in IP (RFC 2003), IP in IPv6 (RFC 2473), and both behind a UDP header (Generic UDP
+//! IP in IP (RFC 2003), IP in IPv6 (RFC 2473), and both after a UDP header (Generic UDP
 //! Encapsulation, variant 1 of draft-ietf-intarea-gue-09).
 
 use super::{INTERNAL, Link, relink};
@@ -18,10 +18,10 @@ use crate::{
 /// TTL of outer headers (RFC 1700's default).
 const TTL: u8 = 64;
 const UDP_HEADER: usize = 8;
-/// The dynamic ports (RFC 6335 section 6), which GUE takes as source.
+/// First of the dynamic ports (RFC 6335 section 6), which GUE uses as source.
 const DYNAMIC: u16 = 0xc000;
 
-/// By how many bytes a packet for a member is lengthened.
+/// Returns the number of bytes added to a packet for a member.
 #[inline(always)]
 pub(crate) const fn overhead(member: &Member) -> u32 {
     let udp = if member.mode == Mode::Gue as u8 {
@@ -39,7 +39,7 @@ pub(crate) const fn overhead(member: &Member) -> u32 {
     (ip + udp) as u32
 }
 
-/// Wraps a packet in `outer` bytes of headers towards its member.
+/// Adds `outer` bytes of headers to a packet for its member.
 #[inline(always)]
 pub(crate) fn encap<F: Frame, T: Tables>(
     frame: &mut F,
@@ -74,8 +74,8 @@ fn wrap_v4<F: Frame>(
         (0x4000_u32.to_be(), PROTOCOL_IPV6)
     } else {
         let id: u32 = frame.load(packet.network + 4).ok_or(INTERNAL)?;
-        // The inner identification serves the outer header as well: it tells the packets of one
-        // source apart. Of the flags only "don't fragment" is copied.
+        // The inner identification serves the outer header as well: it distinguishes the packets of
+        // one source. Of the flags only "don't fragment" is copied.
         (id & 0xffff_4000_u32.to_be(), PROTOCOL_IPV4)
     };
     let is_gue = member.mode == Mode::Gue as u8;
@@ -112,7 +112,7 @@ fn wrap_v4<F: Frame>(
             (hash as u16 | DYNAMIC).to_be(),
             config.gue_port.to_be(),
             ((total - IPV4_HEADER as u32) as u16).to_be(),
-            // None, which RFC 768 allows: what is inside has its own.
+            // No checksum, which RFC 768 allows: the inner packet has its own.
             0,
         ];
         frame.store(at + IPV4_HEADER, udp).ok_or(INTERNAL)?;
@@ -141,7 +141,7 @@ fn wrap_v6<F: Frame>(
     } else {
         PROTOCOL_IPV4
     };
-    // A label of the flow lets the network spread flows over paths (RFC 6438).
+    // A flow label lets the network spread flows over paths (RFC 6438).
     let hash = hash::flow(&packet.key, config.flow_seed) as u32;
     let [high, low] = config.outer_v6.words();
     let own = u64::from(low_bits(hash, config.outer_v6_bits));
@@ -180,9 +180,9 @@ fn wrap_v6<F: Frame>(
     Ok(())
 }
 
-/// The sum over all of a packet, by its headers alone: what a checksum covers adds up to the
-/// complement of its pseudo header ("local checksum offload" of Linux). `None` where nothing covers
-/// it all; the outer checksum is left out then (RFC 6935).
+/// Returns the sum over a whole packet from its headers alone: the bytes under a checksum add up to
+/// the complement of its pseudo header ("local checksum offload" of Linux). `None` if no checksum
+/// covers them all; the outer checksum is omitted then (RFC 6935).
 #[inline(always)]
 fn sum<F: Frame>(frame: &F, packet: &Packet) -> Option<Sum> {
     let is_quote = packet.part as u8 == Part::Quote as u8;
@@ -195,7 +195,7 @@ fn sum<F: Frame>(frame: &F, packet: &Packet) -> Option<Sum> {
         return None;
     }
     if !packet.is_v6() {
-        // Of the header nothing remains, with its options; and no pseudo header goes into ICMP's.
+        // Nothing of the header remains, including its options; and ICMP uses no pseudo header.
         if is_quote {
             return Some(Sum::default());
         }
@@ -227,20 +227,20 @@ fn sum<F: Frame>(frame: &F, packet: &Packet) -> Option<Sum> {
     )
 }
 
-/// As many of the last bits of a hash.
+/// Returns the low-order bits of a hash.
 #[inline(always)]
 const fn low_bits(hash: u32, bits: u8) -> u32 {
     (hash as u64 & ((1 << (bits & 0x3f)) - 1)) as u32
 }
 
-/// Two halves in memory order as one word.
+/// Joins two halves in memory order to one word.
 #[inline(always)]
 const fn pair(first: u16, second: u16) -> u32 {
     (u16::from_le(first) as u32 | (u16::from_le(second) as u32) << 16).to_le()
 }
 
-/// Lowers a TTL that is more than 1, as whoever forwards a packet does, into a tunnel as well (RFC 2003
-/// section 3.1, RFC 2473 section 3.1).
+/// Decrements a TTL above 1, as forwarding requires, into a tunnel as well (RFC 2003 section 3.1,
+/// RFC 2473 section 3.1).
 #[inline(always)]
 pub(super) fn lower_ttl<F: Frame>(frame: &mut F, packet: &Packet) -> Result<(), DropReason> {
     if packet.is_v6() {

@@ -1,4 +1,4 @@
-//! What stands before the IP header: MAC addresses, VLAN tags, and room for outer headers.
+//! Link layer before the IP header: MAC addresses, VLAN tags, and room for outer headers.
 
 use super::INTERNAL;
 use crate::{
@@ -9,7 +9,7 @@ use crate::{
     wire::{ETHERNET_HEADER, ETHERTYPE_VLAN, VLAN_TAG},
 };
 
-/// MAC addresses, and VLAN tags as they lie in a frame.
+/// MAC addresses, and VLAN tags in memory order.
 pub(super) struct Link {
     macs: Macs,
     tags: u64,
@@ -18,7 +18,7 @@ pub(super) struct Link {
 }
 
 impl Link {
-    /// The way to a member.
+    /// Creates the link header for a next hop.
     #[inline(always)]
     pub(super) const fn of(hop: &NextHop) -> Self {
         let word = (ETHERTYPE_VLAN as u32) << 16 | hop.vlan as u32;
@@ -29,7 +29,7 @@ impl Link {
         }
     }
 
-    /// The way back to a client.
+    /// Creates the link header for a return path.
     #[inline(always)]
     pub(super) const fn back(back: &Back) -> Self {
         Self {
@@ -40,8 +40,8 @@ impl Link {
     }
 }
 
-/// Makes the frame begin with these MAC addresses and tags, and leaves `outer` bytes between them and the IP header
-/// at `network`. Returns the offset of what follows the tags.
+/// Makes the frame start with these MAC addresses and tags, and leaves `outer` bytes between them
+/// and the IP header at `network`. Returns the offset after the tags.
 #[inline(always)]
 pub(super) fn relink<F: Frame>(
     frame: &mut F,

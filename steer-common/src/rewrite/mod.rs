@@ -24,10 +24,10 @@ use crate::{
 };
 use link::{Link, relink, write_macs};
 
-/// A packet could not be read or written where its parts were found before.
+/// Drop reason for a packet that could not be read or written where its parts were found before.
 const INTERNAL: DropReason = DropReason::Internal;
 
-/// Where a packet for a member leaves.
+/// Returns the next hop of a packet to a member.
 #[inline(always)]
 pub(crate) fn next_hop<T: Tables>(packet: &Packet, tables: &T, member: &Member) -> Option<NextHop> {
     if member.flags & member_flags::RESOLVED == 0 {
@@ -47,7 +47,7 @@ pub(crate) fn next_hop<T: Tables>(packet: &Packet, tables: &T, member: &Member) 
     })
 }
 
-/// Sends a packet to a member on the same link, with a TTL that is one lower: a loop of nodes ends by it.
+/// Sends a packet to a member on the same link, with a decremented TTL, which ends a loop of nodes.
 #[inline(always)]
 pub(crate) fn l2<F: Frame>(
     frame: &mut F,

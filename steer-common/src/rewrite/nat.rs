@@ -1,4 +1,4 @@
-//! Rewriting of addresses and ports (RFC 3022), with checksums kept right incrementally.
+//! Rewriting of addresses and ports (RFC 3022), with incremental checksum updates.
 
 use super::{INTERNAL, Link, encap::lower_ttl, ethertype, quote::translate_quote, relink, store};
 use crate::{
@@ -27,7 +27,7 @@ pub(crate) fn forward<F: Frame>(
     relink(frame, packet.network, 0, &Link::of(hop), ethertype(packet)).map(drop)
 }
 
-/// Sends a backend's packet to the client, by the way its packets came.
+/// Sends a backend's packet to the client on its return path.
 #[inline(always)]
 pub(crate) fn back<F: Frame>(
     frame: &mut F,
@@ -51,7 +51,7 @@ fn translate<F: Frame>(frame: &mut F, packet: &Packet, ends: &Ends) -> Result<()
     let v6 = packet.is_v6();
     let at = packet.network;
     let is_quote = packet.part as u8 == Part::Quote as u8;
-    // Who reports an error need not be an end of the flow.
+    // The sender of an error need not be an end of the flow.
     let source = if is_quote {
         address_at(frame, at, v6)?
     } else {
@@ -96,7 +96,7 @@ fn translate<F: Frame>(frame: &mut F, packet: &Packet, ends: &Ends) -> Result<()
     }
     let checksum: u16 = frame.load(at + UDP_CHECKSUM).ok_or(INTERNAL)?;
     if checksum == 0 && !v6 {
-        // The sender computed none (RFC 768), and none it stays.
+        // The sender computed none (RFC 768), and it stays so.
         return Ok(());
     }
     let checksum = match Sum::of_checksum(checksum).add(ports).checksum() {
@@ -107,7 +107,7 @@ fn translate<F: Frame>(frame: &mut F, packet: &Packet, ends: &Ends) -> Result<()
     store(frame, at + UDP_CHECKSUM, checksum)
 }
 
-/// The source address of an IP header.
+/// Returns the source address of an IP header.
 #[inline(always)]
 fn address_at<F: Frame>(frame: &F, at: usize, v6: bool) -> Result<Address, DropReason> {
     if v6 {

@@ -1,4 +1,4 @@
-//! Translating an ICMP error, outside and in what it quotes (RFC 5508 section 4.2).
+//! Translation of an ICMP error, outside and in the quoted packet (RFC 5508 section 4.2).
 
 use super::{INTERNAL, store};
 use crate::{
@@ -12,8 +12,8 @@ use crate::{
 /// Offset of the checksum in an ICMP header.
 const ICMP_CHECKSUM: usize = 2;
 
-/// Rewrites the quoted packet, which went the other way, and the checksum over it. `outside` is by
-/// what the sum of the outer addresses changes.
+/// Rewrites the quoted packet, which went the other way, and the checksum over it. `outside` is the
+/// change of the sum of the outer addresses.
 #[inline(always)]
 pub(super) fn translate_quote<F: Frame>(
     frame: &mut F,
@@ -48,7 +48,7 @@ pub(super) fn translate_quote<F: Frame>(
     let transport = packet.quoted;
     let new_ports = [ends.destination_port.to_be(), ends.source_port.to_be()];
     store(frame, transport, new_ports)?;
-    // Of a TCP header the checksum is often not quoted any more.
+    // A quoted TCP header often ends before the checksum.
     let field = transport + if packet.is_tcp() { 16 } else { 6 };
     let end = packet.network + packet.ip_len as usize;
     let quoted = if field + 2 <= end {

@@ -1,4 +1,4 @@
-//! Answering a TCP segment with a reset (RFC 9293 section 3.10.7.1).
+//! Resets in answer to TCP segments (RFC 9293 section 3.10.7.1).
 
 use super::{
     INTERNAL, Link,
@@ -14,7 +14,7 @@ use crate::{
 
 const TCP_HEADER: usize = 20;
 
-/// Turns a segment into the reset that answers it, sent back the way it came.
+/// Turns a segment into the reset that answers it, sent back on its path.
 #[inline(always)]
 pub(crate) fn reset<F: Frame>(frame: &mut F, packet: &Packet) -> Result<(), DropReason> {
     let [sequence, acknowledged]: [u32; 2] = frame.load(packet.transport + 4).ok_or(INTERNAL)?;
@@ -38,7 +38,7 @@ pub(crate) fn reset<F: Frame>(frame: &mut F, packet: &Packet) -> Result<(), Drop
     write_macs(frame, packet.macs.swapped())
 }
 
-/// Turns a backend's segment into a reset that its client takes for the backend's own.
+/// Turns a backend's segment into a reset that its client accepts as the backend's own.
 #[inline(always)]
 pub(crate) fn reset_client<F: Frame>(
     frame: &mut F,
@@ -48,7 +48,7 @@ pub(crate) fn reset_client<F: Frame>(
 ) -> Result<(), DropReason> {
     let numbers: [u32; 2] = frame.load(packet.transport + 4).ok_or(INTERNAL)?;
     let flags = RST | packet.tcp_flags & ACK;
-    // As if the client had sent what is answered.
+    // As if the client had sent the segment to answer.
     let asked = Packet {
         key: FlowKey {
             source: ends.destination,
@@ -70,7 +70,7 @@ pub(crate) fn reset_client<F: Frame>(
     .map(drop)
 }
 
-/// Makes a packet one to its source with nothing but a TCP header.
+/// Turns a packet into one to its source with nothing but a TCP header.
 #[inline(always)]
 fn write_reset<F: Frame>(
     frame: &mut F,

@@ -14,11 +14,11 @@ use crate::{
     wire::{IPV4_HEADER, IPV6_HEADER, PROTOCOL_ICMP, PROTOCOL_ICMPV6, Packet},
 };
 
-/// Bytes of a packet that are quoted at most: its headers, and with them its ports.
+/// Maximum number of quoted bytes of a packet: its headers, including its ports.
 const MAX_QUOTE: usize = 128;
 
-/// Turns a packet into the error that answers it, sent back the way it came, from the packet's destination.
-/// Whole words of it are quoted, 20 bytes at least.
+/// Turns a packet into the error that answers it, sent back on its path from the packet's
+/// destination. Quotes whole words of it, at least 20 bytes.
 #[inline(always)]
 pub(crate) fn time_exceeded<F: Frame>(frame: &mut F, packet: &Packet) -> Result<(), DropReason> {
     let v6 = packet.is_v6();

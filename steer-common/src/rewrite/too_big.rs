@@ -1,5 +1,5 @@
-//! Telling a sender that its packet is too big: ICMP "fragmentation needed" (RFC 792, RFC 1191) and
-//! ICMPv6 "packet too big" (RFC 4443 section 3.2).
+//! ICMP "fragmentation needed" (RFC 792, RFC 1191) and ICMPv6 "packet too big" (RFC 4443 section
+//! 3.2).
 
 use super::{
     INTERNAL,
@@ -14,12 +14,12 @@ use crate::{
     wire::{IPV4_HEADER, IPV6_HEADER, PROTOCOL_ICMP, PROTOCOL_ICMPV6, Packet},
 };
 
-/// Bytes of the packet that are quoted: its headers with many options, and less than any packet that
-/// is too big has.
+/// Number of quoted bytes of the packet: its headers with many options, and less than any packet
+/// that is too big.
 const QUOTE: usize = 128;
 
-/// Turns a packet into the error that answers it, sent back the way it came, from the address that
-/// the packet was for.
+/// Turns a packet into the error that answers it, sent back on its path from the packet's
+/// destination.
 #[inline(always)]
 pub(crate) fn too_big<F: Frame>(
     frame: &mut F,

@@ -11,8 +11,8 @@ pub const IPV4_HEADER: usize = 20;
 /// Length of an IPv6 header.
 pub const IPV6_HEADER: usize = 40;
 
-/// Extension headers that are followed. RFC 8504 section 5.3 lets a node limit their number, to 8 at
-/// the least for hosts; real chains have one or two.
+/// Maximum number of extension headers. RFC 8504 section 5.3 allows a limit, of at least 8 for
+/// hosts; real chains have one or two.
 const EXTENSION_HEADERS: usize = 8;
 
 const HOP_BY_HOP: u8 = 0;
@@ -21,32 +21,33 @@ const FRAGMENT: u8 = 44;
 const AUTHENTICATION: u8 = 51;
 const DESTINATION_OPTIONS: u8 = 60;
 
-/// A packet as far as its IP headers tell.
+/// Fields of a packet's IP headers.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Network {
     /// Offset of the IP header.
     pub(crate) at: usize,
-    /// Offset of what the IP headers carry.
+    /// Offset of the IP payload.
     pub(crate) transport: usize,
     /// Length by the header.
     pub(crate) ip_len: u32,
     pub(crate) source: Address,
     pub(crate) destination: Address,
-    /// What it carries; of a fragment other than the first of IPv6, what its fragment header says.
+    /// Protocol of the payload; for an IPv6 fragment other than the first, that in its fragment
+    /// header.
     pub(crate) protocol: u8,
-    /// Version of IP.
+    /// IP version.
     pub(crate) family: u8,
     pub(crate) ttl: u8,
     pub(crate) tos: u8,
-    /// Whether it is a part of a packet.
+    /// Whether it is a fragment.
     pub(crate) is_fragment: bool,
-    /// Where this part belongs, in units of 8 bytes.
+    /// Offset of this fragment, in units of 8 bytes.
     pub(crate) offset: u16,
-    /// Identification that its parts share.
+    /// Identification shared by its fragments.
     pub(crate) id: u32,
 }
 
-/// Whether a protocol number is that of an IPv6 extension header that is followed.
+/// Returns whether a protocol number is that of a supported IPv6 extension header.
 #[inline(always)]
 pub(crate) const fn is_extension(protocol: u8) -> bool {
     matches!(
@@ -56,7 +57,7 @@ pub(crate) const fn is_extension(protocol: u8) -> bool {
 }
 
 impl Network {
-    /// The flow, without ports.
+    /// Returns the flow, without ports.
     #[inline(always)]
     pub(crate) const fn flow(&self) -> FlowKey {
         FlowKey {
@@ -70,8 +71,8 @@ impl Network {
         }
     }
 
-    /// The same, with one case made of all, as [`Packet::hidden`](super::Packet). Of a packet inside
-    /// another, `at` is lost.
+    /// Returns the same fields, merged into one case like [`Packet::hidden`](super::Packet). For an
+    /// inner packet, `at` is lost.
     #[inline(always)]
     pub(crate) fn hidden<F: Frame>(&self, frame: &F) -> Self {
         let network = frame.blur(*self);
@@ -83,7 +84,7 @@ impl Network {
         }
     }
 
-    /// Reads the IP headers behind an EtherType. `None` if it is not IP, or they end early.
+    /// Parses the IP headers after an EtherType. `None` if it is not IP, or they are truncated.
     #[inline(always)]
     pub(super) fn parse<F: Frame>(frame: &F, ethertype: u16, at: usize) -> Option<Self> {
         match ethertype {
@@ -93,8 +94,8 @@ impl Network {
         }
     }
 
-    /// Reads an IPv4 header without options right behind an Ethernet header without tags. `None` for all
-    /// else, and for fragments.
+    /// Parses an IPv4 header without options right after an Ethernet header without tags. `None`
+    /// for everything else, and for fragments.
     #[inline(always)]
     pub(super) fn plain_v4<F: Frame>(frame: &F) -> Option<Self> {
         let network = parse_v4::<_, true>(frame, ETHERNET_HEADER)?;
@@ -104,15 +105,15 @@ impl Network {
         })
     }
 
-    /// Reads an IPv6 header right behind an Ethernet header without tags. What it carries may be
-    /// another header, which is neither TCP nor UDP.
+    /// Parses an IPv6 header right after an Ethernet header without tags. Its payload may start
+    /// with another header, which is neither TCP nor UDP.
     #[inline(always)]
     pub(super) fn plain_v6<F: Frame>(frame: &F) -> Option<Self> {
         header_v6(frame, ETHERNET_HEADER)
     }
 }
 
-/// An IPv4 header; `PLAIN` ones have no options.
+/// Parses an IPv4 header; a `PLAIN` one has no options.
 #[inline(always)]
 fn parse_v4<F: Frame, const PLAIN: bool>(frame: &F, at: usize) -> Option<Network> {
     let [first, ip_len, id, fragment, ttl, _]: [u16; 6] = frame.load(at)?;
@@ -162,7 +163,7 @@ fn parse_v6<F: Frame>(frame: &F, at: usize) -> Option<Network> {
     })
 }
 
-/// An IPv6 header, as if nothing stood between it and what it carries.
+/// Parses an IPv6 header, ignoring extension headers.
 #[inline(always)]
 fn header_v6<F: Frame>(frame: &F, at: usize) -> Option<Network> {
     let [first, _, ip_len, next]: [u16; 4] = frame.load(at)?;
@@ -189,12 +190,12 @@ fn header_v6<F: Frame>(frame: &F, at: usize) -> Option<Network> {
     })
 }
 
-/// What a chain of extension headers says.
+/// Result of a chain of extension headers.
 struct Chain {
     protocol: u8,
-    /// Offset of what comes behind it.
+    /// Offset after the chain.
     end: usize,
-    /// Offset and "more" of a fragment header (RFC 8200 section 4.5).
+    /// Offset and "more" flag of a fragment header (RFC 8200 section 4.5).
     fragment: u16,
     id: u32,
 }
@@ -219,7 +220,7 @@ fn skip_extensions<F: Frame>(frame: &F, first: u8, start: usize) -> Option<Chain
                 chain.fragment |= u16::from_be_bytes([units[2], units[3]]) & 0xfff9;
                 chain.id = frame.load(chain.end + 4)?;
                 if chain.fragment & 0xfff8 != 0 {
-                    // What follows is not a header.
+                    // The rest is not a header.
                     chain.protocol = units[0];
                     chain.end += 8;
                     return Some(chain);

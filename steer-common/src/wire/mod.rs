@@ -1,7 +1,7 @@
-//! Parsing, as far as steering needs it: Ethernet with up to two VLAN tags, IPv4 with options, IPv6
-//! with a bounded chain of extension headers, TCP and UDP.
+//! Parsing of the headers that steering needs: Ethernet with up to two VLAN tags, IPv4 with
+//! options, IPv6 with a bounded chain of extension headers, TCP and UDP.
 //!
-//! What cannot be parsed is not ours to judge: [`parse`] returns `None`, and the kernel gets it.
+//! Packets that cannot be parsed are left to the kernel: [`parse`] returns `None`.
 
 mod ip;
 mod transport;
@@ -42,50 +42,51 @@ pub const PROTOCOL_UDP: u8 = 17;
 /// IP protocol number of IPv6 in IP (RFC 2473).
 pub const PROTOCOL_IPV6: u8 = 41;
 
-/// What of a flow a packet is. The program for whole packets knows no other.
+/// Part of a flow that a packet is. The program for whole packets knows only the first one.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(u8)]
 pub enum Part {
-    /// A whole packet of it.
+    /// A whole packet.
     Packet = 0,
-    /// The first fragment of one: it has the transport header.
+    /// The first fragment of a packet, with the transport header.
     First = 1,
-    /// A later fragment: what follows its IP header is no transport header.
+    /// A later fragment, without a transport header.
     Later = 2,
-    /// An ICMP error about a packet that the flow's other end sent. Ports, protocol, and which
-    /// end is which are those of the flow.
+    /// An ICMP error about a packet sent by the flow's other end. Ports, protocol, and direction
+    /// are those of the flow.
     Quote = 3,
 }
 
-/// A packet that is longer has content: IPv6 and TCP headers with all options that acknowledgements have.
+/// Length from which a packet has a payload: IPv6 and TCP headers with all options of
+/// acknowledgements are shorter.
 const SHORT: u32 = 100;
 
-/// Length of the headers of a packet of which the transport header was not looked at.
+/// Length of the headers of a packet whose transport header was not parsed.
 const NO_TRANSPORT: u32 = 0xffff;
 
-/// What is known of a packet.
+/// Parsed fields of a packet.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Packet {
-    /// Its 5-tuple.
+    /// 5-tuple.
     pub key: FlowKey,
-    /// Its MAC addresses.
+    /// MAC addresses.
     pub macs: Macs,
-    /// The interface that it came in by.
+    /// Incoming interface.
     pub interface: u32,
     /// Length of the frame in bytes.
     pub frame_len: usize,
     /// Offset of the IP header.
     pub network: usize,
-    /// Offset of the TCP or UDP header, or of the ICMP header of a quote.
+    /// Offset of the TCP or UDP header, or of the ICMP header of an error.
     pub transport: usize,
-    /// Offset of the TCP or UDP header that an ICMP error quotes; 0 otherwise.
+    /// Offset of the TCP or UDP header quoted by an ICMP error; 0 otherwise.
     pub quoted: usize,
-    /// The eight bytes behind the MAC addresses: VLAN tags, as far as [`Self::network`] says that
-    /// there are any.
+    /// Eight bytes after the MAC addresses: VLAN tags, if [`Self::network`] shows that there are
+    /// any.
     pub tags: u64,
     /// Length of the IP packet by its header.
     pub ip_len: u32,
-    /// Length of its IP and transport headers; `NO_TRANSPORT` where the latter was not looked at.
+    /// Length of its IP and transport headers; `NO_TRANSPORT` if the latter was not parsed.
     pub headers: u32,
     /// TTL or hop limit.
     pub ttl: u8,
@@ -93,32 +94,33 @@ pub struct Packet {
     pub tos: u8,
     /// TCP flags; 0 for UDP.
     pub tcp_flags: u8,
-    /// What of the flow it is.
+    /// Part of the flow.
     pub part: Part,
-    /// Lengths agree with each other and with the frame, and the transport header is all there.
+    /// Whether lengths agree with each other and with the frame, and the transport header is
+    /// complete.
     pub well_formed: bool,
 }
 
 impl Packet {
-    /// Whether it is IPv6.
+    /// Returns whether it is IPv6.
     #[inline(always)]
     pub const fn is_v6(&self) -> bool {
         self.key.family == 6
     }
 
-    /// Whether it is TCP.
+    /// Returns whether it is TCP.
     #[inline(always)]
     pub const fn is_tcp(&self) -> bool {
         self.key.protocol == PROTOCOL_TCP
     }
 
-    /// The same, with one case made of all the ways that tags, options and extension headers can
-    /// lead to, so that the verifier follows what comes next once and not for each of them.
+    /// Returns the same packet, with all cases of tags, options and extension headers merged into
+    /// one, so that the verifier follows the rest once and not for each of them.
     #[inline(always)]
     pub(crate) fn hidden<F: Frame>(&self, frame: &F) -> Self {
         let packet = frame.blur(*self);
         Self {
-            // One of two, and asked for time and again.
+            // One of two values, and used often.
             key: FlowKey {
                 family: self.key.family,
                 ..packet.key
@@ -132,33 +134,35 @@ impl Packet {
         }
     }
 
-    /// How many bytes it carries behind its transport header; 0 where that was not looked at.
+    /// Returns the length of the payload after the transport header; 0 if that was not parsed.
     #[inline(always)]
     pub const fn payload(&self) -> u32 {
         self.ip_len.saturating_sub(self.headers)
     }
 
-    /// Whether it is TCP and so short that it says nothing but what was received: up to the length of headers
-    /// with selective acknowledgements (RFC 2018). Where headers end the kernel's stack has no room for.
+    /// Returns whether it is TCP and too short for anything but an acknowledgement: up to the
+    /// length of headers with selective acknowledgements (RFC 2018). The kernel's stack has no room
+    /// for the exact end of the headers.
     #[inline(always)]
     pub const fn only_acknowledges(&self) -> bool {
         self.tcp_flags & (SYN | ACK | RST | FIN) == ACK && self.ip_len <= SHORT
     }
 
-    /// Whether it is a TCP segment that begins or ends a connection, or one direction of it.
+    /// Returns whether it is a TCP segment that opens or closes a connection, or one direction of
+    /// it.
     #[inline(always)]
     pub const fn is_control(&self) -> bool {
         self.tcp_flags & (SYN | FIN | RST) != 0
     }
 
-    /// Its TCP sequence and acknowledgment number, which are not kept: the stack is short.
+    /// Returns the TCP sequence and acknowledgment number, which are not stored: stack is scarce.
     #[inline(always)]
     pub(crate) fn numbers<F: Frame>(&self, frame: &F) -> Option<[u32; 2]> {
         let [sequence, acknowledgment] = frame.load(self.transport + 4)?;
         Some([u32::from_be(sequence), u32::from_be(acknowledgment)])
     }
 
-    /// Whether it opens a TCP connection.
+    /// Returns whether it opens a TCP connection.
     #[inline(always)]
     pub const fn opens_tcp(&self) -> bool {
         self.tcp_flags & (SYN | ACK | RST | FIN) == SYN
@@ -175,11 +179,12 @@ pub fn parse<F: Frame>(frame: &F, interface: u32) -> Option<Packet> {
     packet(frame, interface, &network)
 }
 
-/// Parses an IPv4 packet whose headers are the usual ones, so that all offsets are constants. `None` also
-/// for those with VLAN tags or options, and for those that are not well formed.
+/// Parses an IPv4 packet with the usual headers, so that all offsets are constants. `None` also for
+/// packets with VLAN tags or options, and for malformed ones.
 #[inline(always)]
 pub fn parse_v4<F: Frame>(frame: &F, interface: u32) -> Option<Packet> {
-    // One check that stands for most of those that follow: all headers are there, if they are the shortest.
+    // One check that covers most of those that follow: all headers are present, if they are the
+    // shortest.
     frame.load::<[u8; ETHERNET_HEADER + IPV4_HEADER + UDP_HEADER]>(0)?;
     if outer_ethertype(frame)? != ETHERTYPE_IPV4 {
         return None;
@@ -187,8 +192,8 @@ pub fn parse_v4<F: Frame>(frame: &F, interface: u32) -> Option<Packet> {
     plain(frame, interface, &Network::plain_v4(frame)?)
 }
 
-/// Parses an IPv6 packet whose headers are the usual ones, so that all offsets are constants. `None`
-/// also for those with VLAN tags or extension headers, and for those that are not well formed.
+/// Parses an IPv6 packet with the usual headers, so that all offsets are constants. `None` also for
+/// packets with VLAN tags or extension headers, and for malformed ones.
 #[inline(always)]
 pub fn parse_v6<F: Frame>(frame: &F, interface: u32) -> Option<Packet> {
     // As in `parse_v4`.
@@ -199,7 +204,7 @@ pub fn parse_v6<F: Frame>(frame: &F, interface: u32) -> Option<Packet> {
     plain(frame, interface, &Network::plain_v6(frame)?)
 }
 
-/// Whether a frame without VLAN tags has an IPv6 packet.
+/// Returns whether a frame without VLAN tags contains an IPv6 packet.
 #[inline(always)]
 pub fn is_v6<F: Frame>(frame: &F) -> bool {
     outer_ethertype(frame) == Some(ETHERTYPE_IPV6)
@@ -220,14 +225,14 @@ fn plain<F: Frame>(frame: &F, interface: u32, network: &Network) -> Option<Packe
     })
 }
 
-/// The IP headers of a packet.
+/// Parses the IP headers of a packet.
 #[inline(always)]
 pub(crate) fn network<F: Frame>(frame: &F) -> Option<Network> {
     let (ethertype, at) = ethertype(frame)?;
     Network::parse(frame, ethertype, at)
 }
 
-/// The IP headers of a packet of this family that begins at an offset.
+/// Parses the IP headers of a packet of this family at an offset.
 #[inline(always)]
 pub(crate) fn inner<F: Frame>(frame: &F, family: u8, at: usize) -> Option<Network> {
     let ethertype = if family == 4 {
@@ -238,7 +243,7 @@ pub(crate) fn inner<F: Frame>(frame: &F, family: u8, at: usize) -> Option<Networ
     Network::parse(frame, ethertype, at)
 }
 
-/// A packet whose transport header follows its IP headers.
+/// Parses a packet whose transport header follows its IP headers.
 #[inline(always)]
 pub(crate) fn packet<F: Frame>(frame: &F, interface: u32, network: &Network) -> Option<Packet> {
     let transport = Transport::parse::<_, false>(frame, network.protocol, network.transport)?;
@@ -272,7 +277,7 @@ fn with_transport<F: Frame>(
     })
 }
 
-/// A packet with these ports, of which only the IP headers are looked at.
+/// Creates a packet with these ports from its IP headers alone.
 #[inline(always)]
 pub(crate) fn bare<F: Frame>(
     frame: &F,
@@ -311,7 +316,7 @@ pub(crate) fn bare<F: Frame>(
     })
 }
 
-/// The EtherType behind up to two VLAN tags, and the offset of what follows it.
+/// Returns the EtherType after up to two VLAN tags, and the offset after it.
 #[inline(always)]
 pub fn ethertype<F: Frame>(frame: &F) -> Option<(u16, usize)> {
     let mut network = ETHERNET_HEADER;

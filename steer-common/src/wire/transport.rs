@@ -3,13 +3,13 @@
 use super::{PROTOCOL_TCP, PROTOCOL_UDP};
 use crate::frame::Frame;
 
-/// TCP flag: the sender is done.
+/// TCP flag: the sender has no more data.
 pub const FIN: u8 = 0x01;
 /// TCP flag: synchronize sequence numbers.
 pub const SYN: u8 = 0x02;
 /// TCP flag: reset.
 pub const RST: u8 = 0x04;
-/// TCP flag: the acknowledgment number counts.
+/// TCP flag: the acknowledgment number is valid.
 pub const ACK: u8 = 0x10;
 
 const TCP_HEADER: usize = 20;
@@ -21,13 +21,13 @@ pub(crate) struct Transport {
     pub(crate) destination: u16,
     pub(crate) flags: u8,
     pub(crate) header_len: usize,
-    /// The header is all there, and its own length is possible.
+    /// Whether the header is complete, and its own length is possible.
     pub(crate) complete: bool,
 }
 
 impl Transport {
-    /// `None` if it is another protocol, or the ports are cut off; if it has to be `WHOLE`, also if it is not
-    /// complete.
+    /// Parses a transport header. `None` for another protocol, or if the ports are cut off; with
+    /// `WHOLE` also if the header is incomplete.
     #[inline(always)]
     pub(crate) fn parse<F: Frame, const WHOLE: bool>(
         frame: &F,

@@ -1,5 +1,4 @@
-//! Who may do what: by the credentials that the kernel has of a socket's other end, or by a
-//! certificate.
+//! Access control: by the peer credentials of a socket, or by a certificate.
 
 use std::{
     fmt, fs, io, mem,
@@ -27,13 +26,13 @@ use crate::{
     preflight::principal_id,
 };
 
-/// Groups of a peer that are looked at.
+/// Upper bound of a peer's groups.
 const MAX_GROUPS: usize = 1024;
 
-/// What one may do. Each may do what those before it may.
+/// Permissions of a user. Each role includes those before it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Role {
-    /// See.
+    /// Read.
     Read,
     /// Drain backends, confirm, roll back.
     Operate,
@@ -51,17 +50,17 @@ impl fmt::Display for Role {
     }
 }
 
-/// Users and groups, by number, and certificates.
+/// Roles of users and groups, by number, and of certificates.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(super) struct Roles {
     users: Vec<(u32, Role)>,
     groups: Vec<(u32, Role)>,
-    /// By their names.
+    /// Roles by certificate name.
     certificates: Vec<(String, Role)>,
 }
 
 impl Roles {
-    /// Looks names up. Those that this host does not have are left out, with a warning.
+    /// Resolves names. Unknown ones are skipped with a warning.
     fn resolve(api: &Api) -> Self {
         let mut roles = Self::default();
         for (role, names) in [
@@ -105,7 +104,7 @@ impl Roles {
     }
 }
 
-/// What the API goes by, and its socket's mode with it.
+/// Current roles, and the permissions of the socket.
 #[derive(Debug)]
 pub struct Access {
     socket: PathBuf,
@@ -113,7 +112,7 @@ pub struct Access {
 }
 
 impl Access {
-    /// One by which root alone may do anything, for a socket that [`bind`](super::bind) made.
+    /// Creates roles for root only, for a socket created by [`bind`](super::bind).
     #[must_use]
     pub fn new(socket: &Path) -> Self {
         Self {
@@ -122,14 +121,14 @@ impl Access {
         }
     }
 
-    /// Goes by a configuration from now on.
+    /// Applies the roles of a configuration.
     pub fn set(&self, api: &Api) {
         let roles = Roles::resolve(api);
-        // Whoever may connect is asked for a role at each request.
+        // Anyone who can connect still needs a role for each request.
         let mode = if roles.is_empty() { 0o600 } else { 0o666 };
         self.roles.send_replace(roles);
         if let Err(error) = fs::set_permissions(&self.socket, fs::Permissions::from_mode(mode)) {
-            warn!(socket = %self.socket.display(), %error, "its mode stays as it was");
+            warn!(socket = %self.socket.display(), %error, "its mode is unchanged");
         }
     }
 
@@ -138,7 +137,7 @@ impl Access {
     }
 }
 
-/// Lets through those who have a role.
+/// Middleware that requires a role.
 pub(super) async fn require(
     State((roles, needed)): State<(watch::Receiver<Roles>, Role)>,
     ConnectInfo(peer): ConnectInfo<Peer>,
@@ -152,17 +151,18 @@ pub(super) async fn require(
     }
     let has = role.map_or("none".to_owned(), |role| role.to_string());
     let text = format!(
-        "this needs the role {needed}, and {peer} has {has}; [api] of the configuration gives roles"
+        "this needs the role {needed}, but {peer} has {has}; roles are set in [api] of the \
+         configuration"
     );
     Refusal(StatusCode::FORBIDDEN, text).into_response()
 }
 
-/// Who is at the other end.
+/// Identity of the peer.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Peer {
-    /// Where from, by TCP.
+    /// Address of a TCP peer.
     from: Option<SocketAddr>,
-    /// The operator that the certificate is of, by TCP.
+    /// Operator in the certificate of a TCP peer.
     certificate: Option<String>,
     uid: Option<u32>,
     pid: Option<i32>,
@@ -170,7 +170,7 @@ pub(super) struct Peer {
 }
 
 impl Peer {
-    /// Who connected.
+    /// Returns the peer of a Unix socket.
     pub(super) fn of(stream: &UnixStream) -> Self {
         let Ok(credentials) = stream.peer_cred() else {
             return Self::default();
@@ -185,7 +185,7 @@ impl Peer {
         }
     }
 
-    /// Who connected by TCP.
+    /// Returns the peer of a TCP connection.
     pub(super) fn remote(from: SocketAddr, certificate: Option<String>) -> Self {
         Self {
             from: Some(from),
@@ -194,19 +194,19 @@ impl Peer {
         }
     }
 
-    /// The user, by the socket.
+    /// Returns the user id of a Unix socket's peer.
     pub(super) fn uid(&self) -> Option<u32> {
         self.uid
     }
 
-    /// Whether it is root, or the daemon's own user.
+    /// Returns whether it is root, or the daemon's own user.
     pub(super) fn is_root(&self) -> bool {
         self.uid
             .is_some_and(|uid| uid == 0 || uid == geteuid().as_raw())
     }
 }
 
-/// The peer's other groups, as they were when it connected (`SO_PEERGROUPS`, unix(7)).
+/// Returns the peer's supplementary groups at connection time (`SO_PEERGROUPS`, unix(7)).
 fn supplementary(stream: BorrowedFd<'_>) -> io::Result<Vec<u32>> {
     let mut groups = vec![0_u32; MAX_GROUPS];
     let mut len = mem::size_of_val(&groups[..]) as libc::socklen_t;
@@ -232,12 +232,12 @@ impl fmt::Display for Peer {
         if let Some(from) = self.from {
             return match &self.certificate {
                 Some(name) => write!(f, "cert:{name} ({from})"),
-                None => write!(f, "somebody without an operator's certificate ({from})"),
+                None => write!(f, "a client without an operator's certificate ({from})"),
             };
         }
         match self.uid {
             Some(uid) => write!(f, "uid {uid}")?,
-            None => write!(f, "somebody")?,
+            None => write!(f, "an unknown user")?,
         }
         match self.pid {
             Some(pid) => write!(f, " (pid {pid})"),

@@ -1,4 +1,4 @@
-//! The client's side.
+//! Client of the API.
 
 use std::path::{Path, PathBuf};
 
@@ -29,47 +29,46 @@ use crate::{
     generations::{Generation, History},
 };
 
-/// Why a question got no answer.
+/// Reason for a failed request.
 #[derive(Debug, thiserror::Error)]
 pub enum ClientError {
-    /// Nobody listens.
+    /// No daemon listens.
     #[error("{}: no daemon answers here; `steer run` starts one, as root", path.display())]
     Unreachable {
-        /// The socket.
+        /// Path of the socket.
         path: PathBuf,
-        /// Why.
+        /// Error of the system.
         source: std::io::Error,
     },
-    /// The socket is there, and not for us.
+    /// The socket exists, but this user may not connect.
     #[error(
-        "{}: permission denied; run this as root, or have [api] of the configuration give you a role",
+        "{}: permission denied; run this as root, or ask for a role in [api] of the configuration",
         path.display()
     )]
     Denied {
-        /// The socket.
+        /// Path of the socket.
         path: PathBuf,
     },
-    /// The other end of a connection by TCP is not the one that is meant, or does not take us for
-    /// anybody.
+    /// The TLS peer is not the expected one, or does not accept our certificate.
     #[error("{url}: {reason}; see --api-ca, --api-cert and --api-key")]
     Untrusted {
-        /// The daemon's address.
+        /// URL of the daemon.
         url: String,
-        /// Why.
+        /// Reason.
         reason: String,
     },
-    /// The daemon said no.
+    /// The daemon refused the request.
     #[error("{0}")]
     Refused(String),
-    /// The configuration is wrong: a line for each problem, with file and line.
+    /// The configuration is invalid: one line per problem, with file and line.
     #[error("{0}")]
     Config(String),
-    /// The daemon said something else.
-    #[error("the daemon's answer makes no sense ({0}); is it of the same version?")]
+    /// The answer is invalid.
+    #[error("the daemon's answer is invalid ({0}); check that both have the same version")]
     Malformed(String),
 }
 
-/// A client of the daemon at a socket, or by TCP.
+/// A client of the daemon, over a Unix socket or TCP.
 #[derive(Clone, Debug)]
 pub struct Client(At);
 
@@ -80,35 +79,38 @@ enum At {
 }
 
 impl Client {
-    /// A client that connects for each question.
+    /// Creates a client that connects to a Unix socket for each request.
     pub fn new(socket: &Path) -> Self {
         Self(At::Socket(socket.to_owned()))
     }
 
-    /// A client that connects by TCP for each question.
+    /// Creates a client that connects over TCP for each request.
     pub fn remote(remote: Remote) -> Self {
         Self(At::Remote(remote))
     }
 
-    /// What there is to see.
+    /// Returns the status.
     ///
     /// # Errors
+    ///
     /// See [`ClientError`].
     pub async fn status(&self) -> Result<Status, ClientError> {
         self.get("/v1/status").await
     }
 
-    /// The memory of each map.
+    /// Returns the memory of each map.
     ///
     /// # Errors
+    ///
     /// See [`ClientError`].
     pub async fn memory(&self) -> Result<Vec<MapMemory>, ClientError> {
         self.get("/v1/memory").await
     }
 
-    /// What the data path does with a flow.
+    /// Explains the decision for a flow.
     ///
     /// # Errors
+    ///
     /// See [`ClientError`].
     pub async fn explain(&self, query: &ExplainQuery) -> Result<Explanation, ClientError> {
         let path = format!(
@@ -131,9 +133,10 @@ impl Client {
         self.get(&path).await
     }
 
-    /// The last decisions about a backend, the oldest first.
+    /// Returns the last decisions about a backend, oldest first.
     ///
     /// # Errors
+    ///
     /// See [`ClientError`].
     pub async fn why(&self, backend: &str) -> Result<Vec<Decision>, ClientError> {
         self.get(&format!("/v1/backends/{backend}/why")).await
@@ -142,6 +145,7 @@ impl Client {
     /// Drains a backend.
     ///
     /// # Errors
+    ///
     /// See [`ClientError`].
     pub async fn drain(
         &self,
@@ -152,18 +156,20 @@ impl Client {
             .await
     }
 
-    /// Stops draining a backend.
+    /// Ends the drain of a backend.
     ///
     /// # Errors
+    ///
     /// See [`ClientError`].
     pub async fn undrain(&self, backend: &str) -> Result<SaveWarning, ClientError> {
         self.tell(&format!("/v1/backends/{backend}/undrain"), &())
             .await
     }
 
-    /// Gives a backend a weight in place of its capacity, or takes it back.
+    /// Sets the weight of a backend in place of its capacity, or removes it.
     ///
     /// # Errors
+    ///
     /// See [`ClientError`].
     pub async fn weigh(
         &self,
@@ -174,32 +180,35 @@ impl Client {
             .await
     }
 
-    /// What can be set in the running daemon.
+    /// Returns the tunable settings of the running daemon.
     ///
     /// # Errors
+    ///
     /// See [`ClientError`].
     pub async fn knobs(&self) -> Result<Vec<KnobStatus>, ClientError> {
         self.get("/v1/tune").await
     }
 
-    /// Sets something in the running daemon; without a value, to its default.
+    /// Changes a setting of the running daemon; without a value, resets it to its default.
     ///
     /// # Errors
+    ///
     /// See [`ClientError`].
     pub async fn tune(&self, name: &str, value: Option<String>) -> Result<KnobStatus, ClientError> {
         let request = TuneRequest { value };
         self.post(&format!("/v1/tune/{name}"), &request).await
     }
 
-    /// Shows each line of changes as it comes, until the daemon ends them.
+    /// Calls `show` with each line of changes, until the daemon ends the stream.
     ///
     /// # Errors
+    ///
     /// See [`ClientError`].
     pub async fn watch(&self, mut show: impl FnMut(&str)) -> Result<(), ClientError> {
         let mut body = self.ask(Method::GET, "/v1/watch", Bytes::new()).await?;
         let mut rest = Vec::new();
         while let Some(frame) = body.frame().await {
-            // A daemon that is killed ends it in the midst of a chunk.
+            // A killed daemon ends the stream in the middle of a chunk.
             let Ok(frame) = frame else { break };
             let Ok(data) = frame.into_data() else {
                 continue;
@@ -213,49 +222,55 @@ impl Client {
         Ok(())
     }
 
-    /// What another configuration would move.
+    /// Returns the changes that another configuration would make.
     ///
     /// # Errors
+    ///
     /// See [`ClientError`].
     pub async fn diff(&self, document: &Document) -> Result<Diff, ClientError> {
         self.post("/v1/config/diff", document).await
     }
 
-    /// Puts a configuration to work.
+    /// Applies a configuration.
     ///
     /// # Errors
+    ///
     /// See [`ClientError`].
     pub async fn apply(&self, request: &ApplyRequest) -> Result<ApplyAnswer, ClientError> {
         self.post("/v1/config/apply", request).await
     }
 
-    /// Makes the generation on trial the one to go back to.
+    /// Confirms the pending generation.
     ///
     /// # Errors
+    ///
     /// See [`ClientError`].
     pub async fn confirm(&self) -> Result<Confirmed, ClientError> {
         self.post("/v1/config/confirm", &()).await
     }
 
-    /// Goes back to a generation.
+    /// Rolls back to a generation.
     ///
     /// # Errors
+    ///
     /// See [`ClientError`].
     pub async fn rollback(&self, request: &RollbackRequest) -> Result<Applied, ClientError> {
         self.post("/v1/config/rollback", request).await
     }
 
-    /// The generations that are kept.
+    /// Returns the stored generations.
     ///
     /// # Errors
+    ///
     /// See [`ClientError`].
     pub async fn history(&self) -> Result<History, ClientError> {
         self.get("/v1/config/history").await
     }
 
-    /// A generation; without a number, the one in use.
+    /// Returns a generation; without a number, the one in use.
     ///
     /// # Errors
+    ///
     /// See [`ClientError`].
     pub async fn generation(&self, number: Option<u64>) -> Result<Generation, ClientError> {
         let number = number.map_or("current".to_owned(), |number| number.to_string());
@@ -278,7 +293,7 @@ impl Client {
         serde_json::from_slice(&body).map_err(|error| ClientError::Malformed(error.to_string()))
     }
 
-    /// Says something that mostly has no answer but that it was done.
+    /// Sends a command, whose answer is usually empty.
     async fn tell(&self, path: &str, body: &impl Serialize) -> Result<SaveWarning, ClientError> {
         let refused = |error: serde_json::Error| ClientError::Refused(error.to_string());
         let body = serde_json::to_vec(body).map_err(refused)?;
@@ -295,7 +310,7 @@ impl Client {
         Ok(body.collect().await.map_err(malformed)?.to_bytes())
     }
 
-    /// Asks, and gives the answer's body if the answer is yes.
+    /// Sends a request, and returns the body of a successful answer.
     pub(super) async fn ask(
         &self,
         method: Method,
@@ -304,7 +319,7 @@ impl Client {
     ) -> Result<Incoming, ClientError> {
         let malformed = |error: hyper::Error| ClientError::Malformed(error.to_string());
         let malformed = |error: hyper::Error| match &self.0 {
-            // Only now the server says what it thinks of our certificate.
+            // The server's verdict about our certificate arrives only now.
             At::Remote(remote) => remote.untrusted(&error),
             At::Socket(_) => malformed(error),
         };
@@ -337,7 +352,7 @@ impl Client {
             }
             Ok(problem) => ClientError::Refused(problem.error),
             Err(_) if status == StatusCode::NOT_FOUND => {
-                ClientError::Malformed(format!("it does not know {path}"))
+                ClientError::Malformed(format!("it has no route {path}"))
             }
             Err(_) => ClientError::Refused(String::from_utf8_lossy(&body).into_owned()),
         })

@@ -1,4 +1,4 @@
-//! The part of the API that changes the configuration.
+//! Routes that change the configuration.
 
 use std::time::Duration;
 
@@ -28,46 +28,46 @@ use crate::{
     generations::{Generation, History, StateError},
 };
 
-/// Of a document; what is larger is no configuration.
+/// Upper bound of a document's size.
 const MAX_BODY: usize = 32 << 20;
 const MIN_WINDOW: Duration = Duration::from_secs(1);
 const MAX_WINDOW: Duration = Duration::from_secs(86_400);
 
-/// What to apply.
+/// Request to apply a configuration.
 #[derive(Clone, Debug, Serialize, Deserialize, schemars::JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct ApplyRequest {
-    /// The configuration, variables unexpanded: the daemon expands them.
+    /// Configuration with variables unexpanded; the daemon expands them.
     pub document: Document,
-    /// How long to wait for a confirmation before it is taken back; 1 s to a day.
+    /// Confirm window, after which an unconfirmed configuration is reverted; 1 s to one day.
     #[serde(default, with = "humantime_serde")]
     #[schemars(with = "Option<String>")]
     pub confirm_within: Option<Duration>,
 }
 
-/// What was applied.
+/// Answer to an apply.
 #[derive(Clone, Debug, Serialize, Deserialize, schemars::JsonSchema)]
 pub struct ApplyAnswer {
-    /// What was done.
+    /// Applied generation.
     #[serde(flatten)]
     pub applied: Applied,
-    /// What it was found to change before.
+    /// Changes found before it was applied.
     pub diff: Diff,
 }
 
-/// What to go back to.
+/// Request to roll back.
 #[derive(Clone, Copy, Debug, Default, Serialize, Deserialize, schemars::JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct RollbackRequest {
-    /// The generation; without it, the one before.
+    /// Generation; the previous one by default.
     #[serde(default)]
     pub generation: Option<u64>,
 }
 
-/// What was confirmed.
+/// Answer to a confirmation.
 #[derive(Clone, Copy, Debug, Serialize, Deserialize, schemars::JsonSchema)]
 pub struct Confirmed {
-    /// The generation.
+    /// Confirmed generation.
     pub generation: u64,
 }
 
@@ -133,7 +133,7 @@ async fn running_config(commands: &Commands) -> Result<RunningConfig, Refusal> {
     .await
 }
 
-/// Does what takes long beside the loop.
+/// Runs long work outside the loop.
 async fn work<T: Send + 'static>(
     slot: &WorkSlot,
     work: impl FnOnce(&Cancellation) -> Result<T, ApplyError> + Send + 'static,
@@ -169,7 +169,7 @@ async fn show(
     Ok(Json(found))
 }
 
-/// Reads a document, and finds out what it would change.
+/// Reads a document, and computes the changes it would make.
 async fn compare(
     commands: &Commands,
     slot: &WorkSlot,
@@ -249,7 +249,7 @@ async fn rollback(
     let running = running_config(&commands).await?;
     let prepare = move |stop: &Cancellation| {
         let options = ReadOptions {
-            // What was applied once is no document of the one who asks.
+            // A document that was applied before is not the caller's own.
             may_expand: true,
             stop: &|| stop.is_cancelled(),
         };

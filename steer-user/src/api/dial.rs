@@ -1,32 +1,32 @@
-//! The client's side of the API by TCP.
+//! Client of the API over TCP.
 
 use std::{error::Error, fmt, path::Path, sync::Arc};
 
 use hyper::Uri;
 use rustls::{ClientConfig, crypto::ring, pki_types::ServerName};
+use steer_probe::pki::{load_credentials, load_roots};
 use tokio::net::TcpStream;
 use tokio_rustls::{TlsConnector, client::TlsStream};
 
 use super::ClientError;
-use crate::pki::{load_credentials, load_roots};
 
-/// The port, where the address has none.
+/// Default port.
 const PORT: u16 = 9443;
 
-/// Where to ask, and by which certificates.
+/// Address of a daemon, and the certificates to use.
 #[derive(Clone, Copy, Debug)]
 pub struct Dial<'p> {
     /// `https://` with a name or address, and a port.
     pub url: &'p str,
-    /// The CA of the daemon's certificate.
+    /// File of the CA of the daemon's certificate.
     pub ca: &'p Path,
-    /// Our certificate.
+    /// File of our certificate.
     pub cert: &'p Path,
-    /// Its key.
+    /// File of its key.
     pub key: &'p Path,
 }
 
-/// A daemon that is asked by TCP.
+/// A daemon reached over TCP.
 #[derive(Clone)]
 pub struct Remote {
     url: String,
@@ -48,7 +48,8 @@ impl Dial<'_> {
     /// Reads the certificates.
     ///
     /// # Errors
-    /// If the address is none, or the files cannot be used.
+    ///
+    /// Returns an error if the URL is invalid, or the files cannot be used.
     pub fn remote(&self) -> Result<Remote, ClientError> {
         let bad = |error: &dyn fmt::Display| ClientError::Untrusted {
             url: self.url.to_owned(),
@@ -94,7 +95,7 @@ impl Remote {
             .map_err(|error| self.untrusted(&error))
     }
 
-    /// What went wrong with a connection, with its causes.
+    /// Converts a connection error to a message with its causes.
     pub(super) fn untrusted(&self, error: &dyn Error) -> ClientError {
         let mut reason = error.to_string();
         let mut cause = error.source();

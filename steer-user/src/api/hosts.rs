@@ -1,5 +1,5 @@
-//! Check of the header `Host` at an address that browsers reach: a page whose name was made to point here (DNS
-//! rebinding) asks for its own name.
+//! Check of the `Host` header on addresses that browsers can reach: a page whose name was made to
+//! resolve to this address (DNS rebinding) sends its own name.
 
 use std::net::IpAddr;
 
@@ -12,12 +12,12 @@ use axum::{
 
 use super::server::Refusal;
 
-/// Names that may be asked for, besides addresses and localhost.
+/// Host names accepted besides addresses and localhost.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct AllowedHosts(Vec<String>);
 
 impl AllowedHosts {
-    /// These names, in any case.
+    /// Creates the list from names, ignoring case.
     #[must_use]
     pub fn new(names: impl IntoIterator<Item = String>) -> Self {
         Self(
@@ -28,7 +28,7 @@ impl AllowedHosts {
         )
     }
 
-    /// Checks the value of a header `Host`.
+    /// Checks the value of a `Host` header.
     fn allow(&self, host: &str) -> bool {
         let host = host.trim();
         let name = match host.strip_prefix('[').and_then(|rest| rest.split_once(']')) {
@@ -51,7 +51,8 @@ fn is_number(text: &str) -> bool {
     text.parse::<u16>().is_ok()
 }
 
-/// Lets through requests for a host that may be asked for. One without a host is no browser's.
+/// Middleware that accepts requests for allowed hosts. A request without a host does not come from
+/// a browser.
 pub(super) async fn check(
     State(hosts): State<AllowedHosts>,
     request: Request,
@@ -68,8 +69,8 @@ pub(super) async fn check(
     for host in named {
         if !hosts.allow(host) {
             let text = format!(
-                "this address does not answer for the host {host:?}; ask by its IP address, or add the name to \
-                 `metrics_hosts` of [api]"
+                "this address does not serve the host {host:?}; use its IP address, or add the \
+                 name to `metrics_hosts` of [api]"
             );
             return Refusal(StatusCode::MISDIRECTED_REQUEST, text).into_response();
         }

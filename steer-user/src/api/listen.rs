@@ -1,4 +1,4 @@
-//! Serving connections so that slow, huge and hostile clients cost little.
+//! HTTP server loop with bounds that keep slow, huge and hostile clients cheap.
 
 use std::{
     convert::Infallible,
@@ -33,34 +33,34 @@ use super::{
     server::Refusal,
 };
 
-/// From connecting, or the last answer, to the end of the next request's header.
+/// Time from connecting, or from the last answer, to the end of the next request's header.
 const HEADER: Duration = Duration::from_secs(10);
-/// For the body of a request, from the end of its header.
+/// Time from the end of the header to the end of the body.
 const BODY: Duration = Duration::from_secs(30);
-/// How long a client may take nothing of an answer.
+/// Time for which a client may read nothing of an answer.
 const STALL: Duration = Duration::from_secs(30);
-/// Of a request's line and headers together.
+/// Maximum size of a request's line and headers together.
 const HEADER_BYTES: usize = 32 << 10;
-/// Bodies above [`SMALL`] that are taken in at a time.
+/// Maximum number of bodies above [`SMALL`] received concurrently.
 const LARGE_BODIES: usize = 2;
-/// Most requests have no body, or a few words.
+/// Size up to which bodies count as small; most requests have none, or a few words.
 pub(super) const SMALL: usize = 64 << 10;
-/// How long after a failure to accept, like too many open files, the next try is.
+/// Pause after a failure to accept, such as too many open files.
 const RETRY: Duration = Duration::from_millis(200);
 
-/// What connections come from.
+/// A source of connections.
 pub(super) trait Listen: Send + Sync + 'static {
-    /// What is accepted.
+    /// Type of an accepted connection.
     type Raw: Send + 'static;
     type Stream: AsyncRead + AsyncWrite + Unpin + Send + 'static;
     type Peer: Clone + Send + Sync + 'static;
 
     fn accept(&self) -> impl Future<Output = io::Result<Self::Raw>> + Send;
 
-    /// Peer that the connection counts for.
+    /// Returns the peer that the connection counts for.
     fn holder(&self, raw: &Self::Raw) -> Holder;
 
-    /// What has to be said first, at the peer's pace.
+    /// Performs the initial handshake, at the peer's pace.
     fn begin(raw: Self::Raw)
     -> impl Future<Output = io::Result<(Self::Stream, Self::Peer)>> + Send;
 }
@@ -114,7 +114,7 @@ impl Listen for TcpListener {
     }
 }
 
-/// Peer that a connection by TCP counts for.
+/// Returns the holder of a TCP connection.
 pub(super) fn address(from: SocketAddr) -> Holder {
     Holder::Address(match from.ip().to_canonical() {
         IpAddr::V4(v4) => u64::from(v4.to_bits()),
@@ -122,7 +122,7 @@ pub(super) fn address(from: SocketAddr) -> Holder {
     })
 }
 
-/// Answers by `routes`, until the task is dropped.
+/// Serves `routes` until the task is dropped.
 pub(super) async fn serve<L: Listen>(listener: L, routes: Router) -> Infallible {
     let quota = ConnectionQuota::default();
     let mut failures = 0_u64;
@@ -130,7 +130,7 @@ pub(super) async fn serve<L: Listen>(listener: L, routes: Router) -> Infallible 
         let raw = match listener.accept().await {
             Ok(accepted) => accepted,
             Err(error) => {
-                // Too many open files, as a rule: said once, however long it lasts.
+                // Usually too many open files: logged once, however long it lasts.
                 if failures == 0 {
                     warn!(%error, "connections to the API are not accepted");
                 }
@@ -144,15 +144,15 @@ pub(super) async fn serve<L: Listen>(listener: L, routes: Router) -> Infallible 
         }
         let holder = listener.holder(&raw);
         let Some(place) = quota.admit(holder) else {
-            debug!(?holder, "too many connections to the API: one was closed");
+            debug!(%holder, "connection to the API closed: its peer has too many");
             continue;
         };
         let routes = routes.clone();
         tokio::spawn(async move {
             match timeout(HEADER, L::begin(raw)).await {
                 Ok(Ok((stream, peer))) => connection(stream, peer, routes, place).await,
-                Ok(Err(error)) => debug!(%error, "a connection to the API did not begin"),
-                Err(_) => debug!("a connection to the API took too long to begin"),
+                Ok(Err(error)) => debug!(%error, "a connection to the API failed to start"),
+                Err(_) => debug!("a connection to the API took too long to start"),
             }
         });
     }
@@ -193,7 +193,7 @@ async fn tower_call(mut routes: Router, request: Request) -> Response {
     }
 }
 
-/// How much of a body is taken in.
+/// Limits for reading bodies.
 #[derive(Clone, Debug)]
 pub(super) struct Bodies {
     bytes: usize,
@@ -209,7 +209,7 @@ impl Bodies {
     }
 }
 
-/// Takes a request's body in before anything is done with it.
+/// Middleware that reads a request's body before it is processed.
 pub(super) async fn body(State(bodies): State<Bodies>, request: Request, next: Next) -> Response {
     let (parts, body) = request.into_parts();
     let _place = if bodies.bytes > SMALL {
@@ -228,7 +228,7 @@ pub(super) async fn body(State(bodies): State<Bodies>, request: Request, next: N
             return Refusal(StatusCode::BAD_REQUEST, text).into_response();
         }
         Err(_) => {
-            let text = format!("the request's body did not come within {BODY:?}");
+            let text = format!("the request's body did not arrive within {BODY:?}");
             return Refusal(StatusCode::REQUEST_TIMEOUT, text).into_response();
         }
     };
@@ -236,7 +236,7 @@ pub(super) async fn body(State(bodies): State<Bodies>, request: Request, next: N
         .await
 }
 
-/// Tells a body that is too long from one that cannot be read.
+/// Returns whether a body is too long, as opposed to unreadable.
 fn is_too_long(error: &axum::Error) -> bool {
     let mut cause = Some(error as &dyn std::error::Error);
     while let Some(error) = cause {
@@ -258,7 +258,7 @@ mod tests {
 
     use super::*;
 
-    /// A server that says how long bodies are.
+    /// Starts a server that answers with the length of bodies.
     async fn server() -> std::net::SocketAddr {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
@@ -272,10 +272,10 @@ mod tests {
         address
     }
 
-    /// What a server says to some bytes, up to its end of the connection.
+    /// Returns the answer of a server to some bytes, up to the end of the connection.
     async fn says(address: std::net::SocketAddr, bytes: &[u8]) -> String {
         let mut stream = TcpStream::connect(address).await.unwrap();
-        // The server may close before it has read all of it.
+        // The server may close before it has read everything.
         let _ = stream.write_all(bytes).await;
         let mut said = Vec::new();
         let _ = stream.read_to_end(&mut said).await;
@@ -305,7 +305,8 @@ mod tests {
         assert!(said.ends_with("\r\n\r\n65536"), "{said}");
     }
 
-    /// The clock jumps on whenever everything waits for it.
+    /// Checks that slow clients are disconnected. The clock advances whenever everything waits for
+    /// it.
     #[tokio::test(start_paused = true)]
     async fn who_is_slow_is_left() {
         let address = server().await;
@@ -339,7 +340,7 @@ mod tests {
         }
     }
 
-    /// Sends when it is dropped.
+    /// Sends a message when dropped.
     struct Guard(tokio::sync::mpsc::UnboundedSender<&'static str>);
 
     impl Drop for Guard {
@@ -348,7 +349,7 @@ mod tests {
         }
     }
 
-    /// What is worked for a client ends with its connection.
+    /// Checks that the work for a client ends with its connection.
     #[tokio::test]
     async fn a_request_ends_with_its_client() {
         let (tell, mut told) = tokio::sync::mpsc::unbounded_channel();
@@ -374,13 +375,13 @@ mod tests {
     async fn so_many_connections_are_served_at_a_time_and_then_others_again() {
         let address = server().await;
         let mut idle = Vec::new();
-        // As many as one address may have.
+        // The limit of one address.
         for _ in 0..48 {
             let mut stream = TcpStream::connect(address).await.unwrap();
             stream.write_all(&request(1, "")).await.unwrap();
             idle.push(stream);
         }
-        // Those before are accepted in their order.
+        // The earlier ones are accepted in order.
         assert_eq!(says(address, &request(2, "ab")).await, "");
         idle.truncate(24);
         let end = Instant::now() + Duration::from_secs(10);

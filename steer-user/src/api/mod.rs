@@ -36,76 +36,76 @@ pub use self::remote::remote;
 pub use self::server::{bind, serve};
 pub use self::trace::{TraceLine, TraceStream, TracedPacket};
 
-/// A flow to explain.
+/// Request to explain a flow.
 #[derive(Clone, Debug, Serialize, Deserialize, schemars::JsonSchema)]
 pub struct ExplainQuery {
-    /// "tcp" or "udp".
+    /// Protocol: "tcp" or "udp".
     pub protocol: crate::config::Protocol,
-    /// The client.
+    /// Client address and port.
     pub source: SocketAddr,
-    /// The VIP.
+    /// VIP and port.
     pub destination: SocketAddr,
-    /// Whether the packet is in the midst of a connection, not its SYN or QUIC Initial.
+    /// Whether the packet belongs to an open connection, as opposed to a SYN or QUIC Initial.
     #[serde(default)]
     pub open: bool,
-    /// Its DSCP, 0 to 63.
+    /// DSCP, 0 to 63.
     #[serde(default)]
     pub dscp: u8,
-    /// The destination connection id of a QUIC packet.
+    /// Destination connection id of a QUIC packet.
     #[serde(default)]
     #[schemars(with = "String")]
-    pub dcid: crate::quic::Hex,
+    pub dcid: steer_probe::quic::Hex,
 }
 
-/// A whole packet to explain.
+/// Request to explain a whole packet.
 #[derive(Clone, Debug, Serialize, Deserialize, schemars::JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct ExplainPacket {
-    /// The frame, from its Ethernet header on, in hexadecimal digits.
+    /// Frame, from its Ethernet header on, in hexadecimal digits.
     #[schemars(with = "String")]
-    pub packet: crate::quic::Hex,
-    /// The interface that it comes in by; the first of the configuration if it is not said.
+    pub packet: steer_probe::quic::Hex,
+    /// Incoming interface; by default the first one of the configuration.
     #[serde(default)]
     pub interface: Option<String>,
 }
 
-/// How to drain a backend.
+/// Request to drain a backend.
 #[derive(Clone, Copy, Debug, Default, Serialize, Deserialize, schemars::JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct DrainRequest {
-    /// How long open flows may go on, up to 30 days; without it, as long as they like.
+    /// Deadline for open flows, up to 30 days; none by default.
     #[serde(default, with = "humantime_serde")]
     #[schemars(with = "Option<String>")]
     pub deadline: Option<Duration>,
 }
 
-/// The weight to give a backend.
+/// Request to set a backend's weight.
 #[derive(Clone, Copy, Debug, Default, Serialize, Deserialize, schemars::JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct WeightRequest {
-    /// In place of its capacity; without it, its capacity counts again.
+    /// Weight in place of its capacity; `null` restores the capacity.
     pub weight: Option<u32>,
 }
 
-/// The value to set something to.
+/// Request to change a setting.
 #[derive(Clone, Debug, Default, Serialize, Deserialize, schemars::JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct TuneRequest {
-    /// The value; without it, the default.
+    /// Value; the default if missing.
     pub value: Option<String>,
 }
 
-/// Answer to a drain or a weight that took effect and is not saved.
+/// Answer to a drain or a weight that took effect, with a warning if it was not saved.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, schemars::JsonSchema)]
 pub struct SaveWarning {
-    /// Reason why the state directory does not have it: it ends with the daemon.
+    /// Reason why the state directory could not store it: the change ends with the daemon.
     #[serde(default)]
     pub warning: Option<String>,
 }
 
-/// Why a request was refused.
+/// Reason for a refused request.
 #[derive(Clone, Debug, Serialize, Deserialize, schemars::JsonSchema)]
 pub struct Problem {
-    /// What was wrong and what to do.
+    /// Description of the error, with advice.
     pub error: String,
 }

@@ -1,5 +1,5 @@
-//! `/metrics`, `/healthz` and `/readyz`: on the API's socket, and on a TCP address of their own that
-//! has nothing else.
+//! `/metrics`, `/healthz` and `/readyz`: on the API's socket, and alone on a TCP address of their
+//! own.
 
 use std::{net::SocketAddr, time::Duration};
 
@@ -26,34 +26,34 @@ use crate::{
     journal::Journal,
 };
 
-/// A loop that does not answer within this time is taken to be stuck. A turn that applies the largest
-/// configuration takes less.
+/// Time without an answer after which the loop counts as stuck. Applying the largest configuration
+/// takes less.
 const ALIVE: Duration = Duration::from_secs(5);
-/// How long after an address that could not be listened at is tried again.
+/// Pause after a failure to listen on an address.
 const RETRY: Duration = Duration::from_secs(5);
-/// The media type of OpenMetrics' text format.
+/// Media type of OpenMetrics' text format.
 const OPEN_METRICS: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
 
-/// What its routes answer by.
+/// State of the routes.
 #[derive(Clone, Debug)]
 pub struct Monitor {
-    /// The loop.
+    /// Commands to the loop.
     pub commands: Commands,
-    /// What it counts of itself.
+    /// Counters of the loop.
     pub metrics: DaemonMetrics,
-    /// What changes steering.
+    /// Journal of changes.
     pub journal: Journal,
 }
 
 impl Monitor {
-    /// `/metrics`, for those who may see.
+    /// Returns the route `/metrics`, for users who may read.
     pub(super) fn seeing(self) -> Router {
         Router::new()
             .route("/metrics", get(metrics))
             .with_state(self)
     }
 
-    /// `/healthz` and `/readyz`, for anybody.
+    /// Returns the routes `/healthz` and `/readyz`, for everyone.
     pub(super) fn living(self) -> Router {
         Router::new()
             .route("/healthz", get(healthz))
@@ -70,7 +70,7 @@ impl Monitor {
         page(&self.metrics, status, passive).map_err(|error| failed(error.to_string()))
     }
 
-    /// All that is on the page of metrics now; or why there is none.
+    /// Returns all current metric families, or the reason why there are none.
     pub(crate) async fn families(&self) -> Result<Vec<Family>, String> {
         let page = self.page().await;
         page.map(|page| read(&page)).map_err(|Refusal(_, why)| why)
@@ -82,7 +82,7 @@ async fn metrics(State(monitor): State<Monitor>) -> Result<Response, Refusal> {
     Ok(([(header::CONTENT_TYPE, OPEN_METRICS)], page).into_response())
 }
 
-/// The loop answers.
+/// Answers whether the loop responds.
 async fn healthz(State(monitor): State<Monitor>) -> Result<&'static str, Refusal> {
     match timeout(ALIVE, ask(&monitor.commands, Command::Ready)).await {
         Ok(answer) => answer.map(|_| "ok\n"),
@@ -104,21 +104,22 @@ async fn readyz(State(monitor): State<Monitor>) -> Result<Response, Refusal> {
 }
 
 fn stuck() -> Refusal {
-    let text = format!("the loop did not answer within {ALIVE:?}; its log says what it does");
+    let seconds = ALIVE.as_secs();
+    let text = format!("the control loop did not answer within {seconds} s; see the daemon's log");
     Refusal(StatusCode::SERVICE_UNAVAILABLE, text)
 }
 
-/// Address of metrics by TCP.
+/// TCP address of metrics.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Metrics {
-    /// The address and port.
+    /// Address and port.
     pub address: SocketAddr,
-    /// Names of hosts that requests may name.
+    /// Host names accepted in requests.
     pub hosts: AllowedHosts,
 }
 
 impl Metrics {
-    /// Address and names of a configuration; the node's name is one of them.
+    /// Returns the address and names of a configuration, including the node's name.
     #[must_use]
     pub fn of(config: &Config) -> Option<Self> {
         let names = config.api.metrics_hosts.iter().chain([&config.node.name]);
@@ -129,7 +130,7 @@ impl Metrics {
     }
 }
 
-/// Answers at the address that the configuration names, if it names one, and follows it.
+/// Serves on the configured address, if there is one, and follows changes of the configuration.
 pub async fn monitor(monitor: Monitor, mut address: watch::Receiver<Option<Metrics>>) {
     loop {
         let now = address.borrow_and_update().clone();
@@ -156,7 +157,7 @@ async fn at(Metrics { address, hosts }: Metrics, monitor: Monitor) {
         Err(error) => {
             warn!(
                 %address, %error,
-                "no metrics here until it can be listened at: see [api] metrics"
+                "cannot listen on the address for metrics; trying again: check `metrics` in [api]"
             );
             tokio::time::sleep(RETRY).await;
             return;

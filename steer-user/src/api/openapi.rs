@@ -1,4 +1,4 @@
-//! The description of the API, in OpenAPI 3.1: `/openapi.json`.
+//! OpenAPI 3.1 description of the API: `/openapi.json`.
 
 use axum::{Json, Router, routing::get};
 use schemars::{JsonSchema, Schema, SchemaGenerator, generate::SchemaSettings};
@@ -19,21 +19,21 @@ use crate::{
 
 type Of = fn(&mut SchemaGenerator) -> Schema;
 
-/// What an answer is.
+/// Kind of an answer.
 enum Answer {
-    /// JSON of this kind.
+    /// JSON of this type.
     Json(Of),
-    /// Nothing but that it was done.
+    /// Empty.
     Nothing,
     /// Text of another media type.
     Text(&'static str),
 }
 
-/// What can be asked.
+/// An operation of the API.
 struct Operation {
     method: &'static str,
     path: &'static str,
-    /// The least role that may.
+    /// Minimum role.
     role: &'static str,
     what: &'static str,
     request: Option<Of>,
@@ -66,7 +66,7 @@ const fn does(path: &'static str, what: &'static str, request: Option<Of>) -> Op
     }
 }
 
-/// All of them.
+/// Returns all operations.
 fn operations() -> Vec<Operation> {
     let text = |path, role, what, kind| Operation {
         method: "get",
@@ -83,27 +83,36 @@ fn operations() -> Vec<Operation> {
     let by = |operation: Operation, role| Operation { role, ..operation };
     let diff = does(
         "/v1/config/diff",
-        "What a document would change and move",
+        "Show what a document would change and move",
         Some(of::<Document>),
     );
     let apply = does(
         "/v1/config/apply",
-        "Puts a document to work",
+        "Apply a document",
         Some(of::<ApplyRequest>),
     );
     vec![
-        reads("/v1/status", "The node as it is now", of::<Status>),
-        reads("/v1/memory", "The memory of each map", of::<Vec<MapMemory>>),
+        reads(
+            "/v1/status",
+            "Return the current status of the node",
+            of::<Status>,
+        ),
+        reads(
+            "/v1/memory",
+            "Return the memory of each map",
+            of::<Vec<MapMemory>>,
+        ),
         reads(
             "/v1/explain",
-            "What happens to a flow, and why; by the query's protocol, source, destination, open and dscp",
+            "Explain the decision for a flow, given by protocol, source, destination, open and \
+             dscp",
             of::<Explanation>,
         ),
         answers(
             by(
                 does(
                     "/v1/explain/packet",
-                    "What happens to a whole packet, and why, to the bytes that leave",
+                    "Explain the decision for a whole packet, up to the bytes that leave",
                     Some(of::<ExplainPacket>),
                 ),
                 "read",
@@ -112,28 +121,28 @@ fn operations() -> Vec<Operation> {
         ),
         reads(
             "/v1/backends/{name}/why",
-            "The last decisions about a backend, with what led to them",
+            "Return the last decisions about a backend, with their inputs",
             of::<Vec<Decision>>,
         ),
         reads(
             "/v1/tune",
-            "What a running daemon can be set to",
+            "List the settings of the running daemon",
             of::<Vec<KnobStatus>>,
         ),
         text(
             "/v1/watch",
             "read",
-            "Changes as they happen, a line of JSON each",
+            "Stream changes as they happen, one line of JSON each",
             "application/x-ndjson",
         ),
         reads(
             "/v1/config/history",
-            "Generations that are kept",
+            "List the stored generations",
             of::<History>,
         ),
         reads(
             "/v1/config/generations/current",
-            "The generation in use",
+            "Return the generation in use",
             of::<Generation>,
         ),
         reads(
@@ -144,36 +153,36 @@ fn operations() -> Vec<Operation> {
         by(answers(diff, of::<Diff>), "read"),
         by(answers(apply, of::<ApplyAnswer>), "admin"),
         answers(
-            does("/v1/config/confirm", "Keeps the generation on trial", None),
+            does("/v1/config/confirm", "Confirm the pending generation", None),
             of::<Confirmed>,
         ),
         answers(
             does(
                 "/v1/config/rollback",
-                "Goes back to a generation",
+                "Roll back to a generation",
                 Some(of::<RollbackRequest>),
             ),
             of::<Applied>,
         ),
         does(
             "/v1/backends/{name}/drain",
-            "Sends no new flows to a backend",
+            "Drain a backend",
             Some(of::<DrainRequest>),
         ),
         does(
             "/v1/backends/{name}/undrain",
-            "Sends new flows to a backend again",
+            "End the drain of a backend",
             None,
         ),
         does(
             "/v1/backends/{name}/weight",
-            "Gives a backend a weight in place of its capacity",
+            "Set the weight of a backend in place of its capacity",
             Some(of::<WeightRequest>),
         ),
         answers(
             does(
                 "/v1/tune/{name}",
-                "Sets what a running daemon goes by",
+                "Change a setting of the running daemon",
                 Some(of::<TuneRequest>),
             ),
             of::<KnobStatus>,
@@ -182,33 +191,35 @@ fn operations() -> Vec<Operation> {
             answer: Answer::Text("application/x-ndjson"),
             ..does(
                 "/v1/trace",
-                "Live packets and what becomes of them, a line of JSON each, until the client goes",
+                "Stream live packets with their outcome, one line of JSON each, until the client \
+                 disconnects",
                 Some(of::<TraceRequest>),
             )
         },
         text(
             "/metrics",
             "read",
-            "Metrics in the text format of OpenMetrics",
+            "Return metrics in the text format of OpenMetrics",
             "application/openmetrics-text",
         ),
-        text("/healthz", "none", "Whether the loop answers", "text/plain"),
+        text(
+            "/healthz",
+            "none",
+            "Check that the control loop answers",
+            "text/plain",
+        ),
         by(
-            reads(
-                "/readyz",
-                "Whether the node can be relied on",
-                of::<Readiness>,
-            ),
+            reads("/readyz", "Check that the node is ready", of::<Readiness>),
             "none",
         ),
         by(
-            reads("/openapi.json", "This description", of::<Value>),
+            reads("/openapi.json", "Return this description", of::<Value>),
             "read",
         ),
     ]
 }
 
-/// The description.
+/// Returns the description.
 #[must_use]
 pub fn openapi() -> Value {
     let settings = SchemaSettings::draft2020_12().with(|settings| {
@@ -226,8 +237,8 @@ pub fn openapi() -> Value {
         "openapi": "3.1.0",
         "info": {
             "title": "steer",
-            "description": "The daemon's API on its Unix socket. Who may do what goes by the credentials \
-                            of the socket's other end: `x-role` is the least role that may.",
+            "description": "The daemon's API on its Unix socket. Roles depend on the credentials \
+                            of the peer; `x-role` is the minimum role of an operation.",
             "version": env!("CARGO_PKG_VERSION"),
         },
         "paths": paths,
@@ -245,7 +256,7 @@ fn describe(operation: &Operation, problem: &Schema, generator: &mut SchemaGener
         }),
         Answer::Nothing => json!({
             "200": {
-                "description": "done, and the state directory does not have it",
+                "description": "done, but not saved in the state directory",
                 "content": { "application/json": { "schema": of::<SaveWarning>(generator) } },
             },
             "204": { "description": "done" },
@@ -257,7 +268,7 @@ fn describe(operation: &Operation, problem: &Schema, generator: &mut SchemaGener
     let mut described =
         json!({ "summary": operation.what, "x-role": operation.role, "responses": good });
     described["responses"]["default"] = json!({
-        "description": "refused; what was wrong and what to do",
+        "description": "refused; the error, with advice",
         "content": { "application/json": { "schema": problem } },
     });
     let names = operation.path.split('/').filter_map(|part| {
@@ -287,7 +298,7 @@ mod tests {
 
     use super::*;
 
-    /// Routes as the sources register them.
+    /// Returns the routes registered in the sources.
     fn registered() -> BTreeSet<(String, String)> {
         let sources = [
             include_str!("server.rs"),
@@ -324,7 +335,7 @@ mod tests {
         assert_eq!(described, registered());
     }
 
-    /// References of a value.
+    /// Collects the references in a value.
     fn references(value: &Value, found: &mut BTreeSet<String>) {
         match value {
             Value::Object(fields) => {

@@ -1,4 +1,4 @@
-//! What the data path does with a packet that somebody has.
+//! Explanation of a given packet.
 
 use axum::{
     Json, Router,
@@ -17,7 +17,7 @@ use crate::{
     explain::Explanation,
 };
 
-/// Lengths of frames: an Ethernet header, to what a jumbo frame has at most.
+/// Frame lengths: from an Ethernet header to the largest jumbo frame.
 const LENGTHS: std::ops::RangeInclusive<usize> = 14..=9216;
 
 pub(super) fn explaining() -> Router<Commands> {
@@ -49,9 +49,10 @@ async fn explanation(
 }
 
 impl Client {
-    /// What the data path does with a whole packet.
+    /// Explains the decision for a whole packet.
     ///
     /// # Errors
+    ///
     /// See [`ClientError`].
     pub async fn explain_packet(&self, query: &ExplainPacket) -> Result<Explanation, ClientError> {
         self.post("/v1/explain/packet", query).await

@@ -1,7 +1,8 @@
-//! Limits of connections: of each kind of peer and of each peer, so that nobody keeps others out.
+//! Connection limits per kind of peer and per peer, so that no peer keeps others out.
 
 use std::{
     collections::HashMap,
+    fmt,
     hash::Hash,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
 };
@@ -13,20 +14,32 @@ pub(super) enum Holder {
     Root,
     /// A user with a role.
     User(u32),
-    /// A user without a role, or one that the kernel does not name.
+    /// A user without a role, or one unknown to the kernel.
     Stranger(Option<u32>),
-    /// A client by TCP, by its address: of IPv6, by the first 64 bits.
+    /// A TCP client by address; for IPv6, by the first 64 bits.
     Address(u64),
 }
 
-/// Connections of all of a kind, and of each.
+impl fmt::Display for Holder {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Root => write!(f, "root"),
+            Self::User(id) => write!(f, "user {id}"),
+            Self::Stranger(Some(id)) => write!(f, "user {id} without a role"),
+            Self::Stranger(None) => write!(f, "unknown user"),
+            Self::Address(bits) => write!(f, "TCP client {bits:x}"),
+        }
+    }
+}
+
+/// Limits of connections for a kind of peers, and for each peer.
 struct Bound {
     all: usize,
     each: usize,
 }
 
 impl Holder {
-    /// Index of the counter for connections of this kind.
+    /// Returns the index of the counter for this kind.
     fn kind(self) -> usize {
         match self {
             Self::Root => 0,
@@ -40,7 +53,7 @@ impl Holder {
         let (all, each) = match self {
             Self::Root => (256, 256),
             Self::User(_) => (64, 32),
-            // All they may ask is whether the daemon lives.
+            // Strangers may only ask whether the daemon is alive.
             Self::Stranger(_) => (16, 4),
             Self::Address(_) => (64, 48),
         };
@@ -48,10 +61,10 @@ impl Holder {
     }
 }
 
-/// All connections that may be open at a time, of all kinds, at a socket and at two addresses of TCP.
+/// Maximum number of open connections of all kinds, on a socket and two TCP addresses.
 pub const MAX_CONNECTIONS: u64 = 256 + 64 + 16 + 2 * 64;
 
-/// Connections that are open.
+/// Open connections.
 #[derive(Clone, Default)]
 pub(super) struct ConnectionQuota(Arc<Mutex<Open>>);
 
@@ -61,7 +74,7 @@ struct Open {
     holders: HashMap<Holder, usize>,
 }
 
-/// Permission for one connection, until the value is dropped.
+/// Permit for one connection, released when dropped.
 pub(super) struct ConnectionPermit {
     quota: ConnectionQuota,
     holder: Holder,
@@ -86,7 +99,7 @@ impl ConnectionQuota {
     }
 
     fn open(&self) -> MutexGuard<'_, Open> {
-        // Numbers are whole after each change of them.
+        // The counters are consistent after each change.
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
@@ -108,7 +121,7 @@ impl Drop for ConnectionPermit {
 mod tests {
     use super::*;
 
-    /// Returns as many permits as a peer gets.
+    /// Acquires as many permits as a peer gets.
     fn permits(quota: &ConnectionQuota, holder: Holder) -> Vec<ConnectionPermit> {
         std::iter::from_fn(|| quota.admit(holder)).collect()
     }

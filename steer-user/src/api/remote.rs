@@ -1,8 +1,11 @@
-//! The API by TCP, with certificates both ways: who may do what, the client's certificate says.
+//! The API over TCP with mutual TLS: the client's certificate determines the role.
 
 use std::{io, net::SocketAddr, sync::Arc, time::Duration};
 
 use rustls::{ServerConfig, crypto::ring, server::WebPkiClientVerifier};
+use steer_probe::pki::{
+    Fresh, Identity, IdentityKind, Marks, PkiError, follow, load_credentials, load_roots, verify,
+};
 use tokio::{
     net::{TcpListener, TcpStream},
     sync::watch,
@@ -18,18 +21,12 @@ use super::{
     quota::Holder,
     server,
 };
-use crate::{
-    config::Remote,
-    pki::{
-        Fresh, Identity, IdentityKind, Marks, PkiError, follow, load_credentials, load_roots,
-        verify,
-    },
-};
+use crate::config::Remote;
 
-/// How long after an address that could not be listened at is tried again.
+/// Pause after a failure to listen on an address.
 const RETRY: Duration = Duration::from_secs(5);
 
-/// Answers at the address that the configuration names, if it names one, and follows it.
+/// Serves on the configured address, if there is one, and follows changes of the configuration.
 pub async fn remote(
     access: Arc<Access>,
     monitor: Monitor,
@@ -59,14 +56,17 @@ async fn at(remote: &Remote, access: &Access, monitor: Monitor) {
     let tls = match tls(remote) {
         Ok(tls) => Arc::new(tls),
         Err(error) => {
-            error!(%address, %error, "no API here until its certificates can be used");
+            error!(%address, %error, "the certificates of the API cannot be used; trying again");
             return sleep(RETRY).await;
         }
     };
     let listener = match TcpListener::bind(address).await {
         Ok(listener) => listener,
         Err(error) => {
-            warn!(%address, %error, "no API here until it can be listened at: see [api] listen");
+            warn!(
+                %address, %error,
+                "cannot listen on the address of the API; trying again: check `listen` in [api]"
+            );
             return sleep(RETRY).await;
         }
     };
@@ -81,7 +81,7 @@ async fn at(remote: &Remote, access: &Access, monitor: Monitor) {
     }
 }
 
-/// The server's settings, made anew when its files change.
+/// Returns the server's settings, rebuilt when its files change.
 fn tls(remote: &Remote) -> Result<Fresh<ServerConfig>, PkiError> {
     let marks = Marks::of([&*remote.cert, &*remote.key, &*remote.ca]);
     let remote = remote.clone();
@@ -109,12 +109,12 @@ fn settings(remote: &Remote) -> Result<ServerConfig, PkiError> {
         .with_single_cert(held.chain, held.key)
         .map_err(|e| unfit(&e))?;
     tls.alpn_protocols = vec![b"http/1.1".to_vec()];
-    // A resumed session would show no certificate that has ended since.
+    // A resumed session would not check a certificate that has expired since.
     tls.send_tls13_tickets = 0;
     Ok(tls)
 }
 
-/// A listener whose connections begin with a handshake.
+/// A listener whose connections begin with a TLS handshake.
 struct Guarded {
     listener: TcpListener,
     tls: Arc<Fresh<ServerConfig>>,
@@ -139,7 +139,7 @@ impl Listen for Guarded {
         let (_, connection) = stream.get_ref();
         let shown = connection.peer_certificates().and_then(|all| all.first());
         let identity = shown.and_then(|shown| Identity::from_certificate(shown).ok());
-        // Nodes and beacons have certificates of the same CA, and no business here.
+        // Nodes and beacons have certificates of the same CA, but no access here.
         let operator = identity.filter(|identity| identity.kind() == IdentityKind::Operator);
         let peer = Peer::remote(from, operator.map(|identity| identity.name().to_owned()));
         Ok((stream, peer))

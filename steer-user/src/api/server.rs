@@ -1,4 +1,4 @@
-//! The server's side.
+//! Server of the API.
 
 use std::{
     fs, io,
@@ -41,20 +41,21 @@ use crate::{
     explain::{self, Question},
 };
 
-/// The longest deadline of a drain.
+/// Maximum deadline of a drain.
 const MAX_DEADLINE: Duration = Duration::from_secs(30 * 86_400);
 
-/// Binds the socket, for root alone. One that nobody listens at any more is replaced.
+/// Binds the socket, for root only. A socket that nobody listens on is replaced.
 ///
 /// # Errors
-/// If a daemon listens there already, or the place is unusable.
+///
+/// Returns an error if a daemon listens there already, or the path is unusable.
 pub async fn bind(path: &Path) -> Result<UnixListener> {
     if let Some(folder) = path.parent() {
         fs::create_dir_all(folder).with_context(|| format!("{}", folder.display()))?;
     }
     match fs::symlink_metadata(path) {
         Ok(found) if !found.file_type().is_socket() => {
-            bail!("{}: in the way, and not a socket", path.display());
+            bail!("{}: exists, and is not a socket", path.display());
         }
         Ok(_) => {
             if UnixStream::connect(path).await.is_ok() {
@@ -72,7 +73,7 @@ pub async fn bind(path: &Path) -> Result<UnixListener> {
     Ok(listener)
 }
 
-/// Answers requests, until the task is dropped.
+/// Serves requests until the task is dropped.
 pub async fn serve(listener: UnixListener, access: &Access, monitor: Monitor) {
     let roles = access.roles();
     listen::serve(Local { listener, roles }, routes(access, monitor)).await;
@@ -109,7 +110,7 @@ pub(super) fn routes(access: &Access, monitor: Monitor) -> Router {
         .merge(monitor.living())
 }
 
-/// A refusal with its status.
+/// An error with its HTTP status.
 pub(super) struct Refusal(pub(super) StatusCode, pub(super) String);
 
 impl IntoResponse for Refusal {
@@ -118,12 +119,17 @@ impl IntoResponse for Refusal {
     }
 }
 
-/// Asks the loop, which may have ended.
+/// Sends a command to the loop, which may have ended.
 pub(super) async fn ask<T>(
     commands: &Commands,
     command: impl FnOnce(oneshot::Sender<T>) -> Command,
 ) -> Result<T, Refusal> {
-    let gone = || Refusal(StatusCode::SERVICE_UNAVAILABLE, "the daemon stops".into());
+    let gone = || {
+        Refusal(
+            StatusCode::SERVICE_UNAVAILABLE,
+            "the daemon is stopping".into(),
+        )
+    };
     let (reply, answer) = oneshot::channel();
     commands.send(command(reply)).await.map_err(|_| gone())?;
     answer.await.map_err(|_| gone())
@@ -148,15 +154,15 @@ async fn explanation(
     Query(query): Query<ExplainQuery>,
 ) -> Result<Response, Refusal> {
     if query.source.is_ipv4() != query.destination.is_ipv4() {
-        let text = "source and destination are not of one family".to_owned();
+        let text = "source and destination have different address families".to_owned();
         return Err(Refusal(StatusCode::BAD_REQUEST, text));
     }
     if usize::from(query.dscp) >= DSCPS {
-        let text = format!("{} is no DSCP; write 0 to {}", query.dscp, DSCPS - 1);
+        let text = format!("{} is not a DSCP; write 0 to {}", query.dscp, DSCPS - 1);
         return Err(Refusal(StatusCode::BAD_REQUEST, text));
     }
     if query.dcid.0.len() > cid::MAX_LEN {
-        let text = format!("a connection id has {} bytes at most", cid::MAX_LEN);
+        let text = format!("a connection id has at most {} bytes", cid::MAX_LEN);
         return Err(Refusal(StatusCode::BAD_REQUEST, text));
     }
     let key = FlowKey {
@@ -248,7 +254,8 @@ async fn weigh(
     said(ask(&commands, weigh).await?)
 }
 
-/// The answer to a drain or weight, with a warning where the state directory did not take it.
+/// Returns the answer to a drain or weight, with a warning if the state directory could not store
+/// it.
 fn said(done: Result<Vec<String>, CommandError>) -> Result<Response, Refusal> {
     let unsaved = done.map_err(|refused| {
         let status = match refused {

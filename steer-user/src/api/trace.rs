@@ -1,7 +1,7 @@
-//! Live packets, streamed: lines of JSON, until the client goes.
+//! Stream of live packets as lines of JSON, until the client disconnects.
 //!
-//! Nothing is kept for a client that does not read: the ring in the kernel fills up, and what it has no
-//! room for is counted and told of.
+//! Nothing is buffered for a slow client: the ring in the kernel fills up, and events without room
+//! are counted and reported.
 
 use std::{
     collections::VecDeque,
@@ -40,9 +40,9 @@ use crate::{
     packet_words::hex,
 };
 
-/// How often it is said what is lost, which finds out that a client is gone, too.
+/// Interval of reports about lost events, which also detects a client that is gone.
 const BEAT: Duration = Duration::from_secs(1);
-/// Events that are sent at once.
+/// Number of events sent at once.
 const BATCH: usize = 64;
 
 /// A line of the stream.
@@ -51,27 +51,27 @@ const BATCH: usize = 64;
 pub enum TraceLine {
     /// A packet.
     Packet(Box<TracedPacket>),
-    /// So many packets since the beginning are not told of, because they came faster than they were
-    /// read. Comes each second.
+    /// Number of packets lost since the start, because they arrived faster than they were read.
+    /// Sent every second.
     Lost(u64),
 }
 
-/// A packet, and what became of it.
+/// A packet and its outcome.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct TracedPacket {
-    /// When, in nanoseconds since 1970.
+    /// Time in nanoseconds since 1970.
     pub time_ns: u64,
-    /// The interface that it came in by; its index if it has no name.
+    /// Incoming interface; its index if it has no name.
     pub interface: String,
-    /// The interface that it left by, if it did.
+    /// Outgoing interface, if the packet was sent.
     pub sent_by: Option<String>,
-    /// Length of the frame as it came.
+    /// Length of the frame as received.
     pub len: u32,
-    /// Length of what left.
+    /// Length of the frame as sent.
     pub sent_len: u32,
-    /// Number of its protocol; this and the next four are there if it is IP.
+    /// Protocol number; this and the next four fields are present for IP.
     pub protocol: Option<u8>,
-    /// Source address. Of an ICMP error, the flow is the one that it is about.
+    /// Source address. For an ICMP error, the flow is the one it is about.
     pub source: Option<IpAddr>,
     /// Destination address.
     pub destination: Option<IpAddr>,
@@ -79,34 +79,34 @@ pub struct TracedPacket {
     pub source_port: u16,
     /// Destination port.
     pub destination_port: u16,
-    /// "passed", "dropped", "sent" or "answered".
+    /// Outcome: "passed", "dropped", "sent" or "answered".
     pub verdict: String,
-    /// Why it was dropped or answered, by the name of the counter.
+    /// Reason for a drop or an answer, by the name of its counter.
     pub reason: Option<String>,
-    /// Its service.
+    /// Service.
     pub service: Option<String>,
-    /// The class of its client.
+    /// Class of the client.
     pub class: Option<String>,
-    /// Its backend.
+    /// Backend.
     pub backend: Option<String>,
-    /// The number of its slot.
+    /// Index of the slot.
     pub slot: Option<u32>,
-    /// What the decision met on its way.
+    /// Steps of the decision.
     pub steps: Vec<String>,
-    /// Its first bytes as it came, in hexadecimal digits.
+    /// First bytes as received, in hexadecimal digits.
     pub before: String,
-    /// The first bytes of what left.
+    /// First bytes as sent.
     pub after: String,
 }
 
-/// The step of what backends send.
+/// Step that marks packets sent by backends.
 const ANSWER: &str = "answer of the backend";
 
 const STEPS: [(u32, &str); 13] = [
     (trace_steps::PICKED, "new flow"),
     (trace_steps::OWNER, "open flow"),
     (trace_steps::REMEMBERED, "in the flow table"),
-    (trace_steps::INSERTED, "put into the flow table"),
+    (trace_steps::INSERTED, "inserted into the flow table"),
     (trace_steps::TRANSLATED, "in the nat table"),
     (
         trace_steps::RETRIED,
@@ -125,7 +125,7 @@ const STEPS: [(u32, &str); 13] = [
 ];
 
 impl TracedPacket {
-    /// Whether a backend has sent it, to its client.
+    /// Returns whether a backend sent it to its client.
     #[must_use]
     pub fn is_answer(&self) -> bool {
         self.steps.iter().any(|step| step == ANSWER)
@@ -180,7 +180,7 @@ impl TracedPacket {
     }
 }
 
-/// What has a number and, by now, no name.
+/// Returns a placeholder for a number that no longer has a name.
 fn numbered(number: u16, none: u16) -> Option<String> {
     (number != none).then(|| format!("number {number}"))
 }
@@ -202,7 +202,7 @@ pub(super) async fn trace(
         Refusal(status, refused.to_string())
     })?;
     let lines = Lines::new(tracing, left).map_err(|error| {
-        let text = format!("the events cannot be waited for: {error}");
+        let text = format!("cannot wait for events: {error}");
         Refusal(StatusCode::INTERNAL_SERVER_ERROR, text)
     })?;
     let body = Body::from_stream(stream::unfold(lines, Lines::next));
@@ -215,11 +215,11 @@ struct Lines {
     tracing: Held,
     left: u64,
     since_1970: u64,
-    /// When it was last said what is lost.
+    /// Time of the last report about lost events.
     said: Option<Instant>,
 }
 
-/// What has to live as long as the stream.
+/// Values that must live as long as the stream.
 struct Held {
     names: tokio::sync::watch::Receiver<std::sync::Arc<TraceNames>>,
     _lease: crate::daemon::Lease,
@@ -227,7 +227,7 @@ struct Held {
 
 impl Lines {
     fn new(tracing: Tracing, left: u64) -> std::io::Result<Self> {
-        // SAFETY: the descriptor is that of the ring, which has one as long as it lives.
+        // SAFETY: the descriptor is that of the ring, which keeps it open.
         let events =
             unsafe { AsyncFd::register_with_interest(tracing.events, Interest::READABLE) }?;
         Ok(Self {
@@ -242,9 +242,9 @@ impl Lines {
         })
     }
 
-    /// The next lines, together; at the end none.
+    /// Returns the next lines; `None` at the end.
     async fn next(mut self) -> Option<(std::io::Result<Bytes>, Self)> {
-        // The first line says that it has begun.
+        // The first line confirms the start.
         if self.said.is_none() {
             return Some((Ok(self.beat()), self));
         }
@@ -261,7 +261,8 @@ impl Lines {
                 Ok(Err(error)) => return Some((Err(error), self)),
                 Ok(Ok(mut ready)) => ready.clear_ready(),
             }
-            // What came before it was cleared is found now, and what comes next is told of again.
+            // Events before the ring was cleared are found now, and later ones wake the stream
+            // again.
         }
     }
 
@@ -296,20 +297,20 @@ impl Lines {
 }
 
 fn line(text: &mut String, line: &TraceLine) {
-    // What consists of strings and numbers can be written.
+    // Strings and numbers can always be serialized.
     if let Ok(json) = serde_json::to_string(line) {
         text.push_str(&json);
         text.push('\n');
     }
 }
 
-/// Nanoseconds that the clock of events is behind that of the calendar.
+/// Returns the difference between calendar time and the clock of events in nanoseconds.
 fn since_1970() -> u64 {
     let mut now = libc::timespec {
         tv_sec: 0,
         tv_nsec: 0,
     };
-    // SAFETY: room for the answer, and a clock that every Linux has.
+    // SAFETY: room for the result, and a clock that every Linux has.
     unsafe { libc::clock_gettime(libc::CLOCK_MONOTONIC, &raw mut now) };
     let monotonic = now.tv_sec as u64 * 1_000_000_000 + now.tv_nsec as u64;
     let calendar = SystemTime::now().duration_since(UNIX_EPOCH);
@@ -325,10 +326,11 @@ pub struct TraceStream {
 }
 
 impl TraceStream {
-    /// The next line; `None` at the end.
+    /// Returns the next line; `None` at the end.
     ///
     /// # Errors
-    /// If the daemon goes, or says what makes no sense.
+    ///
+    /// Returns an error if the daemon disconnects, or a line is invalid.
     pub async fn next(&mut self) -> Result<Option<TraceLine>, ClientError> {
         loop {
             if let Some(line) = self.lines.pop_front() {
@@ -353,9 +355,10 @@ impl TraceStream {
 }
 
 impl Client {
-    /// Packets, as they come.
+    /// Starts a stream of packets.
     ///
     /// # Errors
+    ///
     /// See [`ClientError`].
     pub async fn trace(&self, request: &TraceRequest) -> Result<TraceStream, ClientError> {
         let body =

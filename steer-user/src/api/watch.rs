@@ -1,4 +1,4 @@
-//! `/v1/watch`: changes as they happen, a line of JSON each.
+//! `/v1/watch`: stream of changes as lines of JSON.
 
 use std::{convert::Infallible, time::Duration};
 
@@ -20,7 +20,7 @@ use tokio::{
 
 use crate::journal::Journal;
 
-/// A line comes at least so often: who reads none for longer has lost the connection.
+/// Interval of keepalive lines: a client that receives none for longer has lost the connection.
 const ALIVE: Duration = Duration::from_secs(10);
 
 pub(super) fn watching(journal: Journal) -> Router {
@@ -41,8 +41,8 @@ enum Reading {
     Over,
 }
 
-/// The next line. A reader that is too slow gets a last one that says so: what it missed is in the
-/// journal.
+/// Returns the next line. A client that reads too slowly is disconnected after a line that states
+/// how many events it missed; the journal has them.
 async fn next(state: Reading) -> Option<(Result<Bytes, Infallible>, Reading)> {
     let mut changes = match state {
         Reading::Begin(changes) => {
@@ -58,12 +58,12 @@ async fn next(state: Reading) -> Option<(Result<Bytes, Infallible>, Reading)> {
         Ok(Ok(change)) if change["event"] == "stop" => Some((line(&change), Reading::Over)),
         Ok(Ok(change)) => Some((line(&change), Reading::Goes(changes))),
         Ok(Err(RecvError::Lagged(missed))) => {
-            let why = format!("you read too slowly: {missed} changes were not sent");
+            let why = format!("the client read too slowly: {missed} changes were not sent");
             let last = json!({ "event": "end", "why": why, "missed": missed });
             Some((line(&last), Reading::Over))
         }
         Ok(Err(RecvError::Closed)) => {
-            let last = json!({ "event": "end", "why": "the daemon stops" });
+            let last = json!({ "event": "end", "why": "the daemon is stopping" });
             Some((line(&last), Reading::Over))
         }
         Err(_) => Some((line(&json!({ "event": "alive" })), Reading::Goes(changes))),
@@ -108,7 +108,7 @@ mod tests {
         );
         assert_eq!(b["backend"], "b1");
         assert!(a["at"].is_string(), "{a}");
-        // The clock jumps on while nothing happens.
+        // The clock advances while nothing happens.
         let (alive, _) = step(state).await;
         assert_eq!(alive["event"], "alive");
     }

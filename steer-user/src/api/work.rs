@@ -1,5 +1,5 @@
-//! Work that takes long: on a thread of its own, one at a time for those who may only see and one for those who may
-//! change, for as long as the client waits, and no longer than a limit.
+//! Long-running work, each on a thread of its own: one at a time for readers and one for users who
+//! may change things, while the client waits, and with a time limit.
 
 use std::{
     sync::{
@@ -17,23 +17,24 @@ use tokio::{
 
 use super::{Role, server::Refusal};
 
-/// One at a time, so that users with the role `read` keep at most one processor busy.
+/// Slot for users with the role `read`: with one slot they keep at most one processor busy.
 static READ_SLOT: Semaphore = Semaphore::const_new(1);
 static CHANGE_SLOT: Semaphore = Semaphore::const_new(1);
 static HISTORY_SLOT: Semaphore = Semaphore::const_new(1);
-/// Longest time to read a document.
+/// Time limit for reading a document.
 const READ_LIMIT: Duration = Duration::from_secs(30);
-/// As long, for those who may change things.
+/// The same limit for users who may change things.
 const CHANGE_LIMIT: Duration = Duration::from_secs(120);
 
-/// Permission to work on one document. The work ends soon after the value is dropped, as it is with the client's connection.
+/// Permission to work on one document. The work ends soon after this value is dropped, which
+/// happens with the client's connection.
 pub(super) struct WorkSlot {
     permit: Arc<SemaphorePermit<'static>>,
     gone: Arc<AtomicBool>,
     until: Instant,
 }
 
-/// Tells work when to give up.
+/// Flag that tells work to stop.
 pub(super) struct Cancellation {
     gone: Arc<AtomicBool>,
     until: Instant,
@@ -46,7 +47,7 @@ impl Cancellation {
 }
 
 impl WorkSlot {
-    /// Waits until a document of somebody with this role may be read.
+    /// Waits until a document of a user with this role may be read.
     pub(super) async fn of(role: Role) -> Result<Self, Refusal> {
         match role {
             Role::Read => Self::among(&READ_SLOT, READ_LIMIT).await,
@@ -54,7 +55,7 @@ impl WorkSlot {
         }
     }
 
-    /// Waits until generations may be read, which takes less.
+    /// Waits until generations may be read, which is quicker.
     pub(super) async fn for_history() -> Result<Self, Refusal> {
         Self::among(&HISTORY_SLOT, READ_LIMIT).await
     }
@@ -71,7 +72,7 @@ impl WorkSlot {
         })
     }
 
-    /// Works on a thread. The slot stays taken until that ends, even if the client is gone.
+    /// Runs work on a thread. The slot stays occupied until it ends, even if the client is gone.
     pub(super) async fn work<T: Send + 'static>(
         &self,
         work: impl FnOnce(&Cancellation) -> T + Send + 'static,
@@ -106,7 +107,8 @@ mod tests {
 
     use super::*;
 
-    /// The second one waits until the first one's thread has ended, which it does because its client left.
+    /// Checks that the second job waits for the thread of the first one, which ends because its
+    /// client left.
     #[tokio::test]
     async fn work_ends_with_its_client_and_then_the_next_begins() {
         let (begun, begins) = oneshot::channel();
@@ -123,7 +125,7 @@ mod tests {
             worked.await.is_ok()
         });
         begins.await.unwrap();
-        // Those who may change things do not wait for those who look.
+        // Users who may change things do not wait for readers.
         assert!(WorkSlot::of(Role::Admin).await.is_ok());
         assert!(READ_SLOT.try_acquire().is_err());
         first.abort();

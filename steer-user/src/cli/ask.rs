@@ -1,4 +1,4 @@
-//! Commands that ask the daemon.
+//! Commands that query the daemon.
 
 use std::path::PathBuf;
 
@@ -11,26 +11,26 @@ use super::{
 };
 use crate::api::{Client, ClientError, Dial};
 
-/// Where to ask.
+/// Options for the address of the daemon.
 #[derive(Debug, Args)]
 pub(super) struct Socket {
-    /// The daemon's socket.
+    /// Socket of the daemon.
     #[arg(long, default_value = "/run/steer/steer.sock")]
     socket: PathBuf,
-    /// A daemon elsewhere: https:// with its name or address and the port of `[api] listen`.
+    /// Remote daemon: https:// with its name or address and the port of `[api] listen`.
     #[arg(long, value_name = "URL", conflicts_with = "socket")]
     api: Option<String>,
-    /// The CA of that daemon's certificate.
+    /// File of the CA of that daemon's certificate.
     #[arg(long, value_name = "FILE", default_value = "/etc/steer/pki/ca.pem")]
     api_ca: PathBuf,
-    /// The certificate to show there (`steer pki issue operator`).
+    /// File of the client certificate to present (`steer pki issue operator`).
     #[arg(
         long,
         value_name = "FILE",
         default_value = "/etc/steer/pki/operator.pem"
     )]
     api_cert: PathBuf,
-    /// Its key.
+    /// File of its key.
     #[arg(
         long,
         value_name = "FILE",
@@ -54,12 +54,12 @@ impl Socket {
     }
 }
 
-/// Where and how to ask.
+/// Options for the daemon and the output.
 #[derive(Debug, Args)]
 pub(super) struct Target {
     #[command(flatten)]
     socket: Socket,
-    /// Print JSON instead of tables and sentences.
+    /// Print JSON instead of text.
     #[arg(long)]
     pub(super) json: bool,
 }
@@ -117,7 +117,7 @@ impl Status {
 
 #[derive(Debug, Args)]
 pub(super) struct Why {
-    /// The backend's name.
+    /// Name of the backend.
     backend: String,
     #[command(flatten)]
     target: Target,
@@ -134,8 +134,8 @@ impl Why {
         }
         if decisions.is_empty() {
             println!(
-                "nothing was decided about {} since the daemon began; `steer journal show` has what \
-                 was before",
+                "no decisions about {} since the daemon started; `steer journal show` has earlier \
+                 ones",
                 self.backend
             );
         }

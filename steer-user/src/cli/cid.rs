@@ -8,29 +8,27 @@ use steer_common::{
     abi::{CidCipher, CidLayouts},
     cid::{self, Server},
 };
+use steer_probe::quic::{CidConfig, CidGenerator, Hex};
 
 use super::error::{Exit, Failure};
-use crate::{
-    config::{self, CidLayout},
-    quic::{CidConfig, CidGenerator, Hex},
-};
+use crate::config::{self, CidLayout};
 
 #[derive(Debug, Subcommand)]
 pub(super) enum Cid {
-    /// Prints what a backend's QUIC server has to know to make connection ids, as JSON.
+    /// Print the parameters with which a backend's QUIC server makes connection ids, as JSON.
     Config(Whose),
-    /// Makes connection ids of a backend's QUIC server, one a line.
+    /// Generate connection ids of a backend's QUIC server, one per line.
     Make(Make),
-    /// Says which server a connection id names.
+    /// Show which server a connection id names.
     Decode(Decode),
 }
 
-/// Whose connection ids.
+/// Options that select a backend's connection ids.
 #[derive(Debug, Args)]
 pub(super) struct Whose {
-    /// The backend's name.
+    /// Name of the backend.
     backend: String,
-    /// Of the [[quic]] with this rotation; without it, of the last one.
+    /// Rotation of the [[quic]] section (default: the last section).
     #[arg(long)]
     rotation: Option<u8>,
     #[command(flatten)]
@@ -39,7 +37,7 @@ pub(super) struct Whose {
 
 #[derive(Debug, Args)]
 struct File {
-    /// The configuration.
+    /// Path of the configuration.
     #[arg(long, default_value = "/etc/steer/steer.toml")]
     config: PathBuf,
 }
@@ -48,19 +46,19 @@ struct File {
 pub(super) struct Make {
     #[command(flatten)]
     whose: Whose,
-    /// How many.
+    /// Number of ids.
     #[arg(long, default_value_t = 1)]
     count: u32,
-    /// Have the first octet say the length of what follows.
+    /// Encode the remaining length in the first octet.
     #[arg(long)]
     encode_length: bool,
 }
 
 #[derive(Debug, Args)]
 pub(super) struct Decode {
-    /// The connection id, in hexadecimal digits.
+    /// Connection id, in hexadecimal digits.
     id: Hex,
-    /// Print JSON instead of a sentence.
+    /// Print JSON instead of text.
     #[arg(long)]
     json: bool,
     #[command(flatten)]
@@ -79,7 +77,7 @@ impl Whose {
         let mut backends = config.backends.iter();
         let backend = backends
             .find(|backend| backend.name == self.backend)
-            .with_context(|| format!("the configuration has no backend {:?}", self.backend))?;
+            .with_context(|| format!("the configuration has no backend \"{}\"", self.backend))?;
         let mut layouts = config.quic.iter().rev();
         let layout: &CidLayout = layouts
             .find(|layout| {
@@ -126,7 +124,7 @@ impl Make {
 }
 
 impl Decode {
-    /// The server that the id names, if it names one.
+    /// Returns the server that the id names, if there is one.
     fn server(&self, config: &config::Config) -> Result<Option<Server>, Failure> {
         let id = &self.id.0;
         let rotation = id.first().map(|first| first >> 5);
@@ -145,7 +143,7 @@ impl Decode {
     fn run(self) -> Result<(), Failure> {
         let config = self.file.load()?;
         let Some(server) = self.server(&config)? else {
-            let why = "its rotation is of no [[quic]], or it is too short";
+            let why = "its rotation has no [[quic]] section, or it is too short";
             return Err(anyhow!("{} names no server: {why}", self.id).into());
         };
         let len = usize::from(server.len);
@@ -164,7 +162,7 @@ impl Decode {
             println!(
                 "server id {id} of rotation {}: {}",
                 server.rotation,
-                backend.unwrap_or("no backend of the configuration")
+                backend.unwrap_or("no backend in the configuration")
             );
         }
         Ok(())

@@ -10,6 +10,7 @@ use std::{
 
 use anyhow::Context as _;
 use clap::Args;
+use steer_telemetry::{LogFormat, Supervisor};
 use tokio::sync::{mpsc, watch};
 use tracing::{info, warn};
 
@@ -27,23 +28,22 @@ use crate::{
     generations::{self, Started, Store},
     journal::{self, Journal, Limits},
     otlp::{self, Target},
-    telemetry::{self, LogFormat, Supervisor},
 };
 
-/// Questions that may wait for the loop.
+/// Capacity of the command queue to the loop.
 const COMMANDS: usize = 64;
-/// Where state is kept unless somebody says otherwise.
+/// Default state directory.
 pub(super) const DEFAULT_STATE: &str = "/var/lib/steer";
 
 #[derive(Debug, Args)]
 pub(super) struct Run {
-    /// The configuration.
+    /// Path of the configuration.
     #[arg(long, default_value = "/etc/steer/steer.toml")]
     config: PathBuf,
-    /// Where generations and journal are kept, instead of `node.state_dir`.
+    /// State directory for generations and the journal, overriding `node.state_dir`.
     #[arg(long, value_name = "FOLDER")]
     state: Option<PathBuf>,
-    /// Take the program away at the end, instead of leaving it steer.
+    /// Detach the program at exit, instead of leaving it active.
     #[arg(long)]
     detach: bool,
 }
@@ -51,10 +51,10 @@ pub(super) struct Run {
 impl Run {
     #[tokio::main]
     pub(super) async fn run(self, format: LogFormat) -> Result<(), Failure> {
-        telemetry::start(format)?;
+        steer_telemetry::start(format)?;
         let file = Document::read(&self.config);
         let state = self.state.clone().unwrap_or_else(|| state_dir(&file));
-        // First of all, so that of two daemons the second changes nothing.
+        // The lock comes first, so that a second daemon changes nothing.
         let _lock = lock(&state)?;
         let (store, started) = start(&state, file)?;
         open_files::raise(&started.config)?;
@@ -100,7 +100,7 @@ impl Run {
             metrics: daemon_metrics,
         };
         daemon::run(setup, xdp, commands).await?;
-        // The next daemon replaces a socket that is left behind.
+        // The next daemon replaces a leftover socket.
         let _ = std::fs::remove_file(&node.socket);
         if self.detach {
             Pins::new(&node.bpffs).remove()?;
@@ -123,7 +123,7 @@ impl ReadinessSink for ServiceManager {
     }
 }
 
-/// Where the file says that state is kept, even if it says other things that are wrong.
+/// Returns the state directory in the file, even if other parts of it are invalid.
 fn state_dir(file: &Result<Document, ConfigError>) -> PathBuf {
     let Ok(document) = file else {
         return DEFAULT_STATE.into();
@@ -134,8 +134,8 @@ fn state_dir(file: &Result<Document, ConfigError>) -> PathBuf {
     }
 }
 
-/// Keeps other daemons off the state directory for as long as the value lives. Where there cannot
-/// be a lock there is no state either.
+/// Locks the state directory until the returned file is closed. If it cannot be locked, there is no
+/// state either.
 fn lock(state: &Path) -> Result<Option<File>, Failure> {
     let path = state.join("lock");
     let mut options = std::fs::OpenOptions::new();
@@ -148,7 +148,7 @@ fn lock(state: &Path) -> Result<Option<File>, Failure> {
             return Err(anyhow::anyhow!(why).into());
         }
         Err(error) => {
-            warn!(path = %path.display(), %error, "no generations are kept");
+            warn!(path = %path.display(), %error, "generations cannot be stored");
             return Ok(None);
         }
     };
@@ -163,8 +163,8 @@ fn lock(state: &Path) -> Result<Option<File>, Failure> {
     }
 }
 
-/// How large the tables of flows have to be: while a generation is on trial, large enough for the one
-/// to go back to as well.
+/// Returns the required sizes of the flow tables: while a generation is pending, also large enough
+/// for the one to revert to.
 fn sizes(store: &Store, config: &Config) -> Sizes {
     let sizes = Sizes::from(config.limits);
     let on_trial = store.standing().filter(|standing| standing.trial.is_some());
@@ -183,10 +183,10 @@ fn start(state: &Path, file: Result<Document, ConfigError>) -> Result<(Store, St
     if let Some(error) = damage {
         match store.standing().map(generations::Standing::current) {
             Some(generation) => {
-                warn!(%error, generation, "generation taken up without its standing")
+                warn!(%error, generation, "using a generation although its state is missing")
             }
             None => {
-                warn!(%error, "which generation counts is not known any more; the file is taken")
+                warn!(%error, "the active generation is unknown; using the file")
             }
         }
     }
@@ -198,7 +198,7 @@ fn start(state: &Path, file: Result<Document, ConfigError>) -> Result<(Store, St
     info!(
         generation = started.number,
         why = started.why,
-        "configuration taken"
+        "configuration loaded"
     );
     started.config.node.state_dir = state.to_owned();
     store.set_keep(started.config.node.generations);
@@ -207,10 +207,10 @@ fn start(state: &Path, file: Result<Document, ConfigError>) -> Result<(Store, St
 
 #[derive(Debug, Args)]
 pub(super) struct Detach {
-    /// The configuration, which names the BPF file system.
+    /// Path of the configuration, which names the BPF file system.
     #[arg(long, default_value = "/etc/steer/steer.toml")]
     config: PathBuf,
-    /// The BPF file system, where the configuration is gone or broken.
+    /// BPF file system, if the configuration is missing or invalid.
     #[arg(long, value_name = "FOLDER", conflicts_with = "config")]
     bpffs: Option<PathBuf>,
 }

@@ -10,13 +10,13 @@ use crate::{
     preflight::{self, Finding, Severity},
 };
 
-/// Looks at the host for what keeps steer from working, or from working well, and says what mends it.
+/// Check the host for problems, and print commands that fix them.
 #[derive(Debug, Args)]
 pub(super) struct Doctor {
-    /// The configuration; `conf.d/*.toml` beside it belong to it.
+    /// Path of the configuration; the `conf.d/*.toml` files beside it are included.
     #[arg(long, default_value = "/etc/steer/steer.toml")]
     config: PathBuf,
-    /// Fail for warnings, too.
+    /// Fail on warnings as well.
     #[arg(long)]
     strict: bool,
     /// Print JSON.
@@ -44,7 +44,7 @@ impl Doctor {
             0 => Ok(()),
             _ => Err(Failure::new(
                 Exit::Failed,
-                anyhow::anyhow!("{bad} to mend first"),
+                anyhow::anyhow!("{bad} to fix first"),
             )),
         }
     }
@@ -78,7 +78,7 @@ fn words(findings: &[Finding]) -> String {
     text
 }
 
-/// Looks before a daemon starts: says what is found, and refuses with what is fatal.
+/// Checks the host before a daemon starts: logs all findings, and fails if one is fatal.
 pub(super) fn before_start(config: &Config) -> Result<(), Failure> {
     let findings = preflight::before_start(config);
     let (fatal, rest): (Vec<_>, Vec<_>) = findings

@@ -1,4 +1,4 @@
-//! How a command ends.
+//! Errors and exit codes of commands.
 
 use std::fmt;
 use std::process::ExitCode;
@@ -7,17 +7,17 @@ use std::process::ExitCode;
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(u8)]
 pub enum Exit {
-    /// It did what was asked.
+    /// Success.
     Done = 0,
-    /// It failed.
+    /// Failure.
     Failed = 1,
-    /// The command line is wrong. clap uses this number, too.
+    /// Invalid command line. clap uses this code, too.
     Usage = 2,
-    /// The configuration is wrong.
+    /// Invalid configuration.
     Config = 3,
-    /// No daemon answers at the socket.
+    /// No daemon answers on the socket.
     Unreachable = 4,
-    /// The daemon answered, and said no.
+    /// The daemon refused the request.
     Refused = 5,
 }
 
@@ -27,7 +27,7 @@ impl From<Exit> for ExitCode {
     }
 }
 
-/// A failure, with the exit code that it has.
+/// An error with its exit code.
 #[derive(Debug)]
 pub(super) struct Failure {
     exit: Exit,
@@ -47,7 +47,7 @@ impl Failure {
 
 impl fmt::Display for Failure {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        // With its causes, on one line.
+        // With its causes on one line.
         write!(f, "{:#}", self.error)
     }
 }

@@ -1,4 +1,4 @@
-//! `steer explain`: of a flow by its ends, or of a whole packet by its bytes.
+//! `steer explain`: explains a flow by its addresses, or a whole packet by its bytes.
 
 use std::{
     io::{self, Read as _},
@@ -6,6 +6,7 @@ use std::{
 };
 
 use clap::Args;
+use steer_probe::quic::Hex;
 
 use super::{
     ask::{Target, failure},
@@ -15,27 +16,26 @@ use super::{
 use crate::{
     api::{ExplainPacket, ExplainQuery},
     config::Protocol,
-    quic::Hex,
 };
 
 #[derive(Debug, Args)]
 pub(super) struct Explain {
-    /// tcp or udp.
+    /// Protocol: tcp or udp.
     #[arg(required_unless_present = "packet")]
     protocol: Option<Protocol>,
-    /// The client: address and port.
+    /// Client address and port.
     #[arg(required_unless_present = "packet")]
     source: Option<SocketAddr>,
-    /// The VIP: address and port.
+    /// VIP and port.
     #[arg(required_unless_present = "packet")]
     destination: Option<SocketAddr>,
-    /// Ask for a packet in the midst of a connection, not for its SYN or QUIC Initial.
+    /// Explain a packet of an open connection, instead of a SYN or QUIC Initial.
     #[arg(long)]
     open: bool,
-    /// The packet's DSCP.
+    /// DSCP of the packet.
     #[arg(long, default_value_t = 0)]
     dscp: u8,
-    /// The destination connection id of a QUIC packet.
+    /// Destination connection id of a QUIC packet.
     #[arg(
         long,
         value_name = "HEX",
@@ -43,15 +43,15 @@ pub(super) struct Explain {
         hide_default_value = true
     )]
     dcid: Hex,
-    /// Ask for a whole packet instead, whatever it is: its frame in hexadecimal digits, or as a dump of tcpdump -XX,
-    /// tshark -x, xxd or hexdump -C. "-" reads that from the standard input.
+    /// Explain a whole packet instead: its frame in hexadecimal digits, or as a dump of tcpdump
+    /// -XX, tshark -x, xxd or hexdump -C. "-" reads standard input.
     #[arg(
         long,
         value_name = "HEX",
         conflicts_with_all = ["protocol", "open", "dscp", "dcid"]
     )]
     packet: Option<String>,
-    /// The interface that the packet comes in by; the first of the configuration if it is not said.
+    /// Interface on which the packet arrives (default: the first one of the configuration).
     #[arg(long, requires = "packet")]
     interface: Option<String>,
     #[command(flatten)]
@@ -85,7 +85,7 @@ impl Explain {
                 };
                 client.explain(&query).await
             }
-            // Its arguments say so.
+            // clap enforces this.
             (None, ..) => return Err(Failure::new(Exit::Usage, Nothing)),
         }
         .map_err(failure)?;
@@ -102,7 +102,7 @@ impl Explain {
 }
 
 #[derive(Debug, thiserror::Error)]
-#[error("neither a flow nor a packet to explain")]
+#[error("give a flow or a packet to explain")]
 struct Nothing;
 
 fn bytes(text: &str) -> Result<Vec<u8>, Failure> {

@@ -1,29 +1,31 @@
-//! Bytes from what programs print of them.
+//! Parser of hex dumps.
 
-/// Bytes in a line of a dump.
+/// Number of bytes per line of a dump.
 const LINE: usize = 16;
 
-/// What is no dump of bytes.
+/// Error for a text that is no hex dump.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub(super) enum NoDump {
-    /// Something else stands where bytes belong.
-    #[error("line {line}: {word:?} is not made of pairs of hexadecimal digits")]
+    /// A word that is no bytes.
+    #[error("line {line}: \"{}\" is not made of pairs of hexadecimal digits", .word.escape_debug())]
     Word {
-        /// The number of the line.
+        /// Line number.
         line: usize,
-        /// What stands there.
+        /// Word.
         word: String,
     },
-    /// There is nothing.
+    /// No bytes at all.
     #[error("there are no bytes")]
     Empty,
 }
 
-/// Reads bytes as plain hexadecimal digits, between which there may be spaces and colons, or as a dump with an
-/// offset at the begin of each line and the bytes' characters at its end (tcpdump -XX, tshark -x, xxd, hexdump -C).
+/// Parses plain hexadecimal digits, optionally separated by spaces and colons, or a dump with an
+/// offset at the start of each line and characters at its end (tcpdump -XX, tshark -x, xxd, hexdump
+/// -C).
 ///
 /// # Errors
-/// If it is something else.
+///
+/// Returns an error for any other text.
 pub(super) fn parse(text: &str) -> Result<Vec<u8>, NoDump> {
     let mut bytes = Vec::new();
     for (number, line) in (1..).zip(text.lines()) {
@@ -38,12 +40,12 @@ pub(super) fn parse(text: &str) -> Result<Vec<u8>, NoDump> {
     Ok(bytes)
 }
 
-/// The bytes of a line that begins with its offset, `at`. `None` if it does not.
+/// Returns the bytes of a line that starts with its offset, `at`. `None` if it does not.
 fn dumped(line: &str, at: usize) -> Option<Vec<u8>> {
     let line = line.trim();
     let (offset, rest) = line.split_once(char::is_whitespace).unwrap_or((line, ""));
     let digits = offset.strip_suffix(':');
-    // Without a colon it is told from bytes by its length and the gap behind it.
+    // An offset without a colon is recognized by its length and the gap after it.
     let is_apart = rest.starts_with(' ') || rest.is_empty() && !bytes_like(offset, at);
     let digits = digits.or_else(|| is_apart.then_some(offset))?;
     let digits = digits.strip_prefix("0x").unwrap_or(digits);
@@ -51,7 +53,7 @@ fn dumped(line: &str, at: usize) -> Option<Vec<u8>> {
         return None;
     }
     let mut bytes = Vec::new();
-    // Characters stand behind a wide gap, unless the line is full.
+    // Characters come after a wide gap, unless the line is full.
     let columns = rest.trim_start();
     let columns = columns.split("   ").next().unwrap_or(columns);
     for word in columns.split_whitespace() {
@@ -65,7 +67,8 @@ fn dumped(line: &str, at: usize) -> Option<Vec<u8>> {
     Some(bytes)
 }
 
-/// Whether a line of one word is bytes rather than the offset at the end of a dump.
+/// Returns whether a line of one word contains bytes, as opposed to the offset at the end of a
+/// dump.
 fn bytes_like(word: &str, at: usize) -> bool {
     at == 0 || word.len() != 8
 }
@@ -95,7 +98,7 @@ fn pairs(word: &str) -> Option<Vec<u8>> {
 mod tests {
     use super::*;
 
-    /// As many bytes as do not fill the last line, with some that are letters of hexadecimal digits.
+    /// Bytes that do not fill the last line, some of which print as hexadecimal digits.
     const BYTES: [u8; 20] = [
         0x02, 0xbe, 0xef, 0x00, 0x01, 0x02, 0x61, 0x62, 0x63, 0x64, 0x65, 0x66, 0x08, 0x00, 0x45,
         0x00, 0x61, 0x62, 0x63, 0x64,

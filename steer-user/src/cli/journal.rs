@@ -18,33 +18,33 @@ use crate::{
 
 #[derive(Debug, Args)]
 pub(super) struct Place {
-    /// The daemon's state directory.
+    /// State directory of the daemon.
     #[arg(long, value_name = "FOLDER", default_value = DEFAULT_STATE)]
     state: PathBuf,
 }
 
 #[derive(Debug, Subcommand)]
 pub(super) enum Journal {
-    /// Prints what changed steering, the oldest first.
+    /// Print the changes of steering, oldest first.
     Show {
         #[command(flatten)]
         place: Place,
-        /// Only so many of the newest.
+        /// Print only this many of the newest.
         #[arg(long, value_name = "NUMBER")]
         last: Option<usize>,
-        /// Print the records as JSON, one a line.
+        /// Print the records as JSON, one per line.
         #[arg(long)]
         json: bool,
     },
-    /// Says whether every line is as it was written, and none is missing.
+    /// Verify that every line is unmodified, and none is missing.
     Verify {
         #[command(flatten)]
         place: Place,
-        /// A hash that this command printed earlier: the journal must still have that line.
+        /// Hash printed earlier by this command: the journal must still contain that line.
         #[arg(long, value_name = "HASH")]
         head: Option<String>,
     },
-    /// Decides again what was decided, from the inputs in the journal, and says where it differs.
+    /// Repeat the decisions from the inputs in the journal, and print the differences.
     Replay {
         #[command(flatten)]
         place: Place,
@@ -108,10 +108,10 @@ pub(super) fn words(event: &Event) -> String {
             adopted,
             cut,
         } => {
-            let adopted = if *adopted { ", taking up maps" } else { "" };
+            let adopted = if *adopted { ", reusing maps" } else { "" };
             let cut = match cut {
                 0 => String::new(),
-                cut => format!("; {cut} bytes of a torn line were cut off"),
+                cut => format!("; {cut} bytes of a torn line were truncated"),
             };
             format!("daemon {version} of {node} started{adopted}{cut}")
         }
@@ -123,11 +123,11 @@ pub(super) fn words(event: &Event) -> String {
             ..
         } => {
             let generation = generation
-                .map_or("a configuration that is not kept".to_owned(), |n| {
+                .map_or("a configuration that is not stored".to_owned(), |n| {
                     format!("generation {n}")
                 });
             let until = until.map_or(String::new(), |until| {
-                format!(", on trial until {}", format_rfc3339_millis(until))
+                format!(", pending until {}", format_rfc3339_millis(until))
             });
             format!("{generation} counts ({why:?}, {by}){until}")
         }
@@ -155,9 +155,9 @@ pub(super) fn words(event: &Event) -> String {
             by,
             backend,
             weight: Some(weight),
-        } => format!("backend {backend} weighs {weight} ({by})"),
+        } => format!("backend {backend} has weight {weight} ({by})"),
         Event::Weighed { by, backend, .. } => {
-            format!("backend {backend} weighs what its capacity says ({by})")
+            format!("backend {backend} has its capacity as weight ({by})")
         }
         Event::Backend {
             backend,
@@ -179,7 +179,7 @@ pub(super) fn words(event: &Event) -> String {
             words.extend(lossy.map(|lossy| format!("lossy {lossy}")));
             words.extend(hot.map(|hot| format!("hot {hot}")));
             if words.is_empty() {
-                words.push("fails in another way".to_owned());
+                words.push("fails for another reason".to_owned());
             }
             let words = words.join(", ");
             let failure = probes.last().and_then(|probe| match &probe.outcome {
@@ -214,8 +214,8 @@ pub(super) fn words(event: &Event) -> String {
             verdict,
         } => {
             let answered = match inputs.answered {
-                Some(ago) => format!("clients answered {} ms ago", ago.as_millis()),
-                None => "no answers to clients were seen".to_owned(),
+                Some(ago) => format!("clients were answered {} ms ago", ago.as_millis()),
+                None => "no answers to clients seen".to_owned(),
             };
             format!("backend {backend}: {verdict}; {answered}")
         }
@@ -249,7 +249,7 @@ pub(super) fn words(event: &Event) -> String {
         }
         Event::Way { backend, interface } => match interface {
             Some(interface) => format!("backend {backend}: reached by interface {interface}"),
-            None => format!("backend {backend}: no way to it"),
+            None => format!("backend {backend}: no next hop"),
         },
         Event::Shedding {
             pool,
@@ -283,7 +283,7 @@ pub(super) fn words(event: &Event) -> String {
         }
         Event::Gone { member } => format!("member {member} is gone"),
         Event::Gap { lost } => {
-            format!("{lost} events are missing: the journal could not be written")
+            format!("{lost} events are missing, because the journal was not writable")
         }
         Event::Stop => "daemon stopped".to_owned(),
     }
@@ -298,22 +298,19 @@ fn verify(folder: &Path, head: Option<&str>) -> Result<(), Failure> {
         println!("{torn}");
     }
     if !verified.damage.is_empty() {
-        let text = format!(
-            "{} lines are not as they were written",
-            verified.damage.len()
-        );
+        let text = format!("{} lines are modified or missing", verified.damage.len());
         return Err(Failure::new(Exit::Failed, anyhow::anyhow!(text)));
     }
     if let (Some(head), false) = (head, verified.found) {
         let text = format!(
-            "no line has the hash {head}: the journal was rewritten or cut, or the line is older \
-             than what is kept"
+            "no line has the hash {head}: the journal was rewritten or cut, or the line has been \
+             rotated away"
         );
         return Err(Failure::new(Exit::Failed, anyhow::anyhow!(text)));
     }
     match (verified.seq, verified.head) {
         (Some((first, last)), Some(head)) => {
-            println!("lines {first} to {last} are as they were written; head {head}");
+            println!("lines {first} to {last} are unmodified; head {head}");
         }
         _ => println!("there are no lines"),
     }
@@ -328,13 +325,14 @@ fn replay(state: &Path, folder: &Path) -> Result<(), Failure> {
     };
     let replayed = control::replay(journal::records(folder)?, document)?;
     for without in &replayed.without {
-        println!("{without}; what followed was checked without it");
+        println!("{without}; the rest was checked without it");
     }
     for disagreement in &replayed.disagreements {
         println!("{disagreement}");
     }
     println!(
-        "decided again: {} changes of backends, {} verdicts, {} steps of weights, {} tables; {} tables lack inputs; {} disagree",
+        "replayed: {} changes of backends, {} verdicts, {} steps of weights, {} tables; {} tables \
+         lack inputs; {} disagree",
         replayed.backends,
         replayed.verdicts,
         replayed.steps,
@@ -345,7 +343,7 @@ fn replay(state: &Path, folder: &Path) -> Result<(), Failure> {
     if replayed.disagreements.is_empty() {
         Ok(())
     } else {
-        let text = "the journal's inputs lead to other decisions than it tells";
+        let text = "the inputs in the journal lead to other decisions than those recorded";
         Err(Failure::new(Exit::Failed, anyhow::anyhow!(text)))
     }
 }

@@ -1,7 +1,6 @@
 //! The command line.
 
 mod ask;
-mod beacon;
 mod cid;
 mod config;
 mod daemon;
@@ -29,24 +28,24 @@ mod watch;
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
+use steer_telemetry::LogFormat;
 
 pub use self::error::Exit;
-use crate::telemetry::LogFormat;
 
 const EXIT_CODES: &str = "\
 Exit codes:
   0  done
   1  failed; the reason is on standard error
-  2  the command line is wrong
-  3  the configuration is wrong
+  2  the command line is invalid
+  3  the configuration is invalid
   4  the daemon does not answer
-  5  the daemon refused";
+  5  the daemon refused the request";
 
-/// Steers inference traffic to the nearest healthy backend.
+/// Steer inference traffic to the nearest healthy backend.
 #[derive(Debug, Parser)]
 #[command(name = "steer", version, after_help = EXIT_CODES)]
 struct Cli {
-    /// How logs are written: text or json. What is logged is in the variable STEER_LOG.
+    /// Format of logs: text or json. The variable STEER_LOG sets the filter.
     #[arg(long, global = true, default_value = "text", value_name = "FORMAT")]
     log_format: LogFormat,
     #[command(subcommand)]
@@ -55,57 +54,55 @@ struct Cli {
 
 #[derive(Debug, Subcommand)]
 enum Command {
-    /// Runs the daemon.
+    /// Run the daemon.
     Run(daemon::Run),
-    /// Takes the program off all interfaces, and all that is pinned with it.
+    /// Detach the program from all interfaces, and remove its pins.
     Detach(daemon::Detach),
-    /// Shows services, members and backends.
+    /// Show services, members and backends.
     Status(ask::Status),
     Top(top::Top),
     Watch(watch::Watch),
-    /// Says what happens to a flow, and why.
+    /// Explain the decision for a flow or a packet.
     Explain(explain::Explain),
-    /// Shows the last decisions about a backend, with what led to them.
+    /// Show the last decisions about a backend, with their inputs.
     Why(ask::Why),
-    /// Shows live packets, what becomes of them, and why.
+    /// Show live packets with their outcome and its reason.
     Trace(trace::Trace),
-    /// Shows services.
+    /// Show services.
     #[command(subcommand)]
     Service(operator::Service),
-    /// Shows and drains backends.
+    /// Show and drain backends.
     #[command(subcommand)]
     Backend(operator::Backend),
     Weight(operator::Weight),
-    /// Changes what a running daemon goes by, until it ends.
+    /// Override settings of the running daemon until it exits.
     #[command(subcommand)]
     Tune(tune::Tune),
-    /// Answers a node's probes beside a backend.
-    Beacon(Box<beacon::Beacon>),
-    /// Checks, compares and applies configurations, and goes back to earlier ones.
+    /// Check, compare, apply and roll back configurations.
     #[command(subcommand)]
     Config(config::Config),
-    /// Shows, verifies and replays the journal of what changed steering.
+    /// Show, verify and replay the journal of changes.
     #[command(subcommand)]
     Journal(journal::Journal),
     Doctor(doctor::Doctor),
-    /// Makes and reads connection ids of QUIC servers behind this node.
+    /// Make and read connection ids of QUIC servers behind this node.
     #[command(subcommand)]
     Cid(cid::Cid),
-    /// Takes outer headers off, on a backend without a tunnel device.
+    /// Strip outer headers, on a backend without a tunnel device.
     Decap(decap::Decap),
-    /// Prints what makes a shell complete commands.
+    /// Print a completion script for a shell.
     Completions(shell::Completions),
-    /// Writes manual pages, one for each command.
+    /// Write manual pages, one per command.
     Man(shell::Man),
-    /// Writes the reference of the documentation as Markdown.
+    /// Write the reference of the documentation as Markdown.
     #[command(hide = true)]
     Reference(reference::Reference),
-    /// Makes the certificates of nodes and beacons.
+    /// Issue certificates for nodes and beacons.
     #[command(subcommand)]
     Pki(pki::Pki),
 }
 
-/// Runs the command that the process was started with, and says how it ended.
+/// Runs the command of this process, and returns its exit code.
 #[must_use]
 pub fn main() -> ExitCode {
     let cli = Cli::parse();
@@ -122,7 +119,6 @@ pub fn main() -> ExitCode {
         Command::Tune(command) => command.run(),
         Command::Top(command) => command.run(),
         Command::Watch(command) => command.run(),
-        Command::Beacon(command) => command.run(cli.log_format),
         Command::Config(command) => command.run(),
         Command::Journal(command) => command.run(),
         Command::Doctor(command) => command.run(),
@@ -140,7 +136,7 @@ pub fn main() -> ExitCode {
         Ok(()) => Exit::Done.into(),
         Err(failure) => {
             match failure.exit() {
-                // Each line begins with file and line, where editors look for them.
+                // Each line starts with file and line, where editors look for them.
                 Exit::Config => eprintln!("{failure}"),
                 _ => eprintln!("steer: {failure}"),
             }

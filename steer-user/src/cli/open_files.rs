@@ -1,4 +1,4 @@
-//! Limit of open files: raised to what the system allows where that is needed.
+//! Limit of open files, raised as far as the system allows if needed.
 
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use tracing::{info, warn};
@@ -6,19 +6,21 @@ use tracing::{info, warn};
 use super::error::{Exit, Failure};
 use crate::{api::MAX_CONNECTIONS, config::Config, preflight};
 
-/// Files that a daemon without clients and backends opens: programs, maps, sockets, journal.
+/// Files that a daemon opens without clients and backends: programs, maps, sockets, journal.
 const MIN_FILES: u64 = 128;
 
-/// Raises the limit to what a configuration needs. Where the system does not allow as much, that is logged.
+/// Raises the limit to the need of a configuration. Logs a warning if the system does not allow
+/// that.
 ///
 /// # Errors
-/// If no daemon could work with what is allowed.
+///
+/// Returns an error if no daemon could work within the limit.
 pub(super) fn raise(config: &Config) -> Result<(), Failure> {
     let needed = MIN_FILES + MAX_CONNECTIONS + preflight::probe_files(config);
     let (soft, hard) = match getrlimit(Resource::RLIMIT_NOFILE) {
         Ok(limits) => limits,
         Err(error) => {
-            warn!(%error, "cannot ask how many files may be open");
+            warn!(%error, "cannot query the limit of open files");
             return Ok(());
         }
     };
@@ -28,14 +30,14 @@ pub(super) fn raise(config: &Config) -> Result<(), Failure> {
     let allowed = match setrlimit(Resource::RLIMIT_NOFILE, limit, hard) {
         Ok(()) => limit,
         Err(error) => {
-            warn!(%error, limit, "cannot raise how many files may be open");
+            warn!(%error, limit, "cannot raise the limit of open files");
             soft
         }
     };
     if allowed < MIN_FILES {
         let text = format!(
-            "{allowed} files may be open, and this configuration needs {needed}; `ulimit -n {needed}`, or \
-             LimitNOFILE={needed} in the unit"
+            "the limit of open files is {allowed}, but this configuration needs {needed}; `ulimit \
+             -n {needed}`, or LimitNOFILE={needed} in the unit"
         );
         return Err(Failure::new(Exit::Failed, anyhow::anyhow!(text)));
     }
@@ -43,8 +45,8 @@ pub(super) fn raise(config: &Config) -> Result<(), Failure> {
         warn!(
             allowed,
             needed,
-            "too few files may be open: probes and clients of the API may be refused; set `ulimit -Hn` or \
-             LimitNOFILE= of the unit to what is needed"
+            "the limit of open files is too low: probes and clients of the API may fail; raise \
+             `ulimit -Hn`, or LimitNOFILE= of the unit"
         );
     } else {
         info!(before = soft, now = allowed, "limit of open files raised");
@@ -52,7 +54,7 @@ pub(super) fn raise(config: &Config) -> Result<(), Failure> {
     Ok(())
 }
 
-/// The limit to set, if the one that there is does not do.
+/// Returns the limit to set, if the current one is too low.
 fn raised(soft: u64, hard: u64, needed: u64) -> Option<u64> {
     (soft < needed).then_some(needed.min(hard).max(soft))
 }

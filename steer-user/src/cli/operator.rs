@@ -16,19 +16,19 @@ use crate::{
     control::Status,
 };
 
-/// From one look at a drain to the next.
+/// Interval between checks of a drain.
 const LOOK: Duration = Duration::from_secs(1);
 
 #[derive(Debug, Subcommand)]
 pub(super) enum Service {
-    /// Lists services.
+    /// List services.
     List {
         #[command(flatten)]
         target: Target,
     },
-    /// Shows a service with its members.
+    /// Show a service with its members.
     Show {
-        /// Its name.
+        /// Name of the service.
         name: String,
         #[command(flatten)]
         target: Target,
@@ -55,35 +55,35 @@ impl Service {
 
 #[derive(Debug, Subcommand)]
 pub(super) enum Backend {
-    /// Lists backends.
+    /// List backends.
     List {
         #[command(flatten)]
         target: Target,
     },
-    /// Shows a backend with the services that it is a member of.
+    /// Show a backend with the services it is a member of.
     Show {
-        /// Its name.
+        /// Name of the backend.
         name: String,
         #[command(flatten)]
         target: Target,
     },
-    /// Sends no new flows to a backend; open ones go on. Outlives restarts.
+    /// Drain a backend: it gets no new flows, and open ones continue. Persists across restarts.
     Drain {
-        /// Its name.
+        /// Name of the backend.
         name: String,
-        /// How long open flows may go on, like 10m. Then they are reset or moved, as their
-        /// service's `open_flows` says.
+        /// Deadline for open flows, like 10m. After it they are reset or moved, by their service's
+        /// `open_flows`.
         #[arg(long, value_name = "TIME", value_parser = parse_duration)]
         deadline: Option<Duration>,
-        /// Wait until nothing is open at it any more, or the deadline has passed.
+        /// Wait until the backend has no open flows, or the deadline has passed.
         #[arg(long)]
         wait: bool,
         #[command(flatten)]
         target: Target,
     },
-    /// Sends new flows to a backend again.
+    /// End the drain of a backend: it gets new flows again.
     Undrain {
-        /// Its name.
+        /// Name of the backend.
         name: String,
         #[command(flatten)]
         target: Target,
@@ -140,24 +140,24 @@ async fn drain(
     let said = serde_json::json!({ "backend": name, "drained": true, "state": state, "warning": saved.warning });
     print(target, &said, || {
         let done = match (wait, deadline) {
-            (true, _) => format!("{name} is gone: it may be switched off\n"),
+            (true, _) => format!("{name} has no open flows: it may be switched off\n"),
             (false, None) => format!("{name} drains\n"),
             (false, Some(deadline)) => {
                 let deadline = format_duration(deadline);
-                format!("{name} drains; flows that are open in {deadline} are ended\n")
+                format!("{name} drains; flows still open in {deadline} will be ended\n")
             }
         };
         done + &warning(&saved)
     })
 }
 
-/// Waits until nothing is open at a backend any more, or its flows were ended.
+/// Waits until a backend has no open flows, or they were ended.
 async fn until_gone(name: &str, target: &Target) -> Result<(), Failure> {
     loop {
         let status = status(target).await?;
         let found = status.backends.into_iter().find(|b| b.name == name);
         let Some(drain) = found.and_then(|backend| backend.drain) else {
-            let text = format!("{name}: somebody undrained it, or it is no more");
+            let text = format!("{name}: its drain was ended, or it was removed");
             return Err(Failure::new(Exit::Failed, anyhow::anyhow!(text)));
         };
         if drain.state == "gone" {
@@ -167,12 +167,12 @@ async fn until_gone(name: &str, target: &Target) -> Result<(), Failure> {
     }
 }
 
-/// Gives a backend a weight in place of its capacity. Outlives restarts.
+/// Set the weight of a backend in place of its capacity. Persists across restarts.
 #[derive(Debug, Args)]
 pub(super) struct Weight {
-    /// The backend.
+    /// Name of the backend.
     backend: String,
-    /// The weight, relative to those of the other backends; "capacity" takes it back.
+    /// Weight, relative to the other backends'; "capacity" restores the default.
     #[arg(value_parser = weight)]
     weight: Given,
     #[command(flatten)]
@@ -208,15 +208,15 @@ impl Weight {
         });
         print(&target, &said, || {
             let done = match weight {
-                Some(weight) => format!("{backend} weighs {weight}\n"),
-                None => format!("{backend} weighs what its capacity says\n"),
+                Some(weight) => format!("{backend} has weight {weight}\n"),
+                None => format!("{backend} has its capacity as weight\n"),
             };
             done + &warning(&saved)
         })
     }
 }
 
-/// The line that says what was not saved, if there is something.
+/// Returns a line about a change that was not saved, if there is one.
 fn warning(saved: &SaveWarning) -> String {
     let warning = saved.warning.as_ref();
     warning.map_or_else(String::new, |warning| format!("warning: {warning}\n"))
@@ -227,7 +227,7 @@ async fn status(target: &Target) -> Result<Status, Failure> {
 }
 
 fn unknown(kind: &str, name: &str) -> Failure {
-    let text = format!("no {kind} is called {name:?}; `steer {kind} list` names them");
+    let text = format!("there is no {kind} {name:?}; `steer {kind} list` lists them");
     Failure::new(Exit::Refused, anyhow::anyhow!(text))
 }
 

@@ -1,9 +1,8 @@
-//! Colours of words. `anstream` takes them off where they do not go to a terminal, and where
-//! `NO_COLOR` is set.
+//! Colours of words. `anstream` removes them if the output is no terminal, or if `NO_COLOR` is set.
 
 use anstyle::{AnsiColor, Style};
 
-/// A word for how something is, as wide as its column.
+/// Colours a state, padded to the width of its column.
 pub(super) fn state(word: &str, width: usize) -> String {
     let color = match word {
         "up" => AnsiColor::Green,

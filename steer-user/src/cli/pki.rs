@@ -4,32 +4,32 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::{Args, Subcommand, ValueEnum};
+use steer_probe::pki::{self, Identity, IdentityKind, Validity};
 
 use super::error::{Exit, Failure};
-use crate::pki::{self, Identity, IdentityKind, Validity};
 
 const DAY: Duration = Duration::from_secs(86_400);
 
 #[derive(Debug, Subcommand)]
 pub(super) enum Pki {
-    /// Makes a CA: ca.pem and ca.key. Never overwrites one.
+    /// Create a CA: ca.pem and ca.key. Never overwrites one.
     Init {
         #[command(flatten)]
         place: Place,
     },
-    /// Issues a certificate from the CA: NAME.pem and NAME.key beside it.
+    /// Issue a certificate from the CA: NAME.pem and NAME.key beside it.
     Issue {
-        /// What the certificate is for.
+        /// Purpose of the certificate.
         kind: Kind,
-        /// Name of the node, of the backend that the beacon stands beside, or of the operator.
+        /// Name of the node, of the beacon's backend, or of the operator.
         name: String,
-        /// Its region, as in the configuration.
+        /// Region, as in the configuration.
         #[arg(long)]
         region: String,
-        /// A name or address that clients reach it by, of a server; may be given several times.
+        /// Host name or address by which clients reach a server; may be repeated.
         #[arg(long, value_name = "HOST")]
         host: Vec<String>,
-        /// For how many days it is valid.
+        /// Validity in days.
         #[arg(long, default_value_t = 365, value_parser = clap::value_parser!(u32).range(1..=3650))]
         days: u32,
         #[command(flatten)]
@@ -39,7 +39,7 @@ pub(super) enum Pki {
 
 #[derive(Debug, Args)]
 pub(super) struct Place {
-    /// The directory with the CA.
+    /// Directory with the CA.
     #[arg(long, default_value = "/etc/steer/pki")]
     dir: PathBuf,
 }
@@ -50,9 +50,9 @@ pub(super) enum Kind {
     Node,
     /// A beacon, which answers.
     Beacon,
-    /// An operator, who asks the API of a node by TCP.
+    /// An operator, who uses the API of a node over TCP.
     Operator,
-    /// The API of a node by TCP.
+    /// The API of a node over TCP.
     Api,
 }
 

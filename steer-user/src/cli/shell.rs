@@ -1,4 +1,4 @@
-//! `steer completions` and `steer man`: what is made of the command line's own description.
+//! `steer completions` and `steer man`, generated from the command line's own description.
 
 use std::{io, path::PathBuf};
 
@@ -10,7 +10,7 @@ use super::{Cli, error::Failure};
 
 #[derive(Debug, Args)]
 pub(super) struct Completions {
-    /// The shell.
+    /// Shell.
     shell: Shell,
 }
 
@@ -24,7 +24,7 @@ impl Completions {
 
 #[derive(Debug, Args)]
 pub(super) struct Man {
-    /// The folder, like /usr/local/share/man/man1; it is made if it is not there.
+    /// Folder, like /usr/local/share/man/man1; created if missing.
     folder: PathBuf,
 }
 

@@ -1,4 +1,4 @@
-//! Services and backends, one or all, as a person reads them.
+//! Services and backends as text, one or all.
 
 use std::fmt::Write as _;
 
@@ -78,7 +78,7 @@ pub(super) fn backend(backend: &BackendStatus, status: &Status) -> String {
     let ring = backend.ring.map(|ring| ring.to_string());
     line("ring", ring.unwrap_or_else(|| "-".to_owned()));
     let weight = if backend.weighed {
-        format!("{}, by the operator", backend.weight)
+        format!("{}, set by the operator", backend.weight)
     } else {
         backend.weight.to_string()
     };
@@ -89,7 +89,7 @@ pub(super) fn backend(backend: &BackendStatus, status: &Status) -> String {
         .map_or_else(|| "no".to_owned(), drain);
     line("drained", drain);
     line("beacon drains", yes(backend.draining));
-    line("way known", yes(backend.resolved));
+    line("resolved", yes(backend.resolved));
     let _ = writeln!(
         text,
         "\n{:<20}{:<12}{:<10}{:>7}{:>12}{:>14}{:>16}",
@@ -113,11 +113,11 @@ pub(super) fn backend(backend: &BackendStatus, status: &Status) -> String {
     text
 }
 
-/// How far a drain is.
+/// Returns the progress of a drain.
 pub(super) fn drain(drain: &DrainStatus) -> String {
     let left = match (drain.slots, drain.flows) {
         (0, 0) => String::new(),
-        (slots, flows) => format!("; {slots} slots and {flows} remembered flows are left"),
+        (slots, flows) => format!("; {slots} slots and {flows} flow-table entries are left"),
     };
     let until = drain.until.map_or_else(String::new, |until| {
         let until = format_rfc3339_seconds(until);

@@ -1,4 +1,4 @@
-//! The status in words and columns.
+//! The status as text and tables.
 
 use std::{collections::BTreeMap, fmt::Write as _};
 
@@ -13,7 +13,7 @@ use crate::{
     dataplane::{MapMemory, Way},
 };
 
-/// The status as a person reads it.
+/// Returns the status as text.
 pub(super) fn status(status: &Status) -> String {
     let mut text = String::new();
     // Writing to a String does not fail.
@@ -22,15 +22,15 @@ pub(super) fn status(status: &Status) -> String {
         if interface.mode == Some(Way::Generic) {
             let _ = writeln!(
                 text,
-                "warning: {} is attached in generic mode, as `xdp_mode` says: each packet costs several \
-                 times what it does in a driver",
+                "warning: {} is attached in generic mode, as configured by `xdp_mode`: each \
+                 packet costs several times as much as in native mode",
                 interface.interface
             );
         }
         if let Some(failure) = &interface.failure {
             let _ = writeln!(
                 text,
-                "warning: {} is not attached, and what comes in by it is not steered: {failure}",
+                "warning: {} is not attached, so its packets are not steered: {failure}",
                 interface.interface
             );
         }
@@ -39,12 +39,15 @@ pub(super) fn status(status: &Status) -> String {
         let _ = writeln!(text, "warning: {unsaved}");
     }
     if let Some(by) = &status.traced_by {
-        let _ = writeln!(text, "{by} traces, which slows the data path down");
+        let _ = writeln!(
+            text,
+            "a trace by {by} is running, which slows the data path down"
+        );
     }
     if let Some(generation) = status.generation {
         let trial = status.confirm_by.map_or(String::new(), |until| {
             let until = format_rfc3339_seconds(until);
-            format!(", taken back at {until} unless `steer config confirm` comes before")
+            format!(", reverted at {until} unless `steer config confirm` is run before")
         });
         let _ = writeln!(text, "configuration {generation}{trial}");
     }
@@ -75,7 +78,7 @@ fn attached(interfaces: &[Attachment]) -> String {
     }
 }
 
-/// The memory of the maps as a person reads it.
+/// Returns the memory of the maps as text.
 pub(super) fn memory(maps: &[MapMemory]) -> String {
     let mut text = format!(
         "{:<16}{:<14}{:>10}{:>14}\n",
@@ -116,10 +119,10 @@ pub(super) fn backends(text: &mut String, backends: &[BackendStatus]) {
             ));
         }
         if backend.weighed {
-            notes.push(format!("weighs {} by the operator", backend.weight));
+            notes.push(format!("weight {} set by the operator", backend.weight));
         }
         if backend.draining {
-            notes.push("its beacon says that it drains".to_owned());
+            notes.push("its beacon reports that it drains".to_owned());
         }
         notes.extend(
             backend
@@ -138,7 +141,7 @@ pub(super) fn backends(text: &mut String, backends: &[BackendStatus]) {
         );
         notes.extend(backend.hint.as_ref().map(|hint| format!("hint: {hint}")));
         if !backend.resolved {
-            notes.push("the way to it is not known".to_owned());
+            notes.push("its next hop is not resolved".to_owned());
         }
         notes.extend(backend.failure.clone());
         let _ = writeln!(
@@ -196,7 +199,7 @@ pub(super) fn service(text: &mut String, service: &ServiceStatus) {
     }
 }
 
-/// What packets tell of members, where any do.
+/// Writes the passive measurements of members, if there are any.
 fn passive(text: &mut String, members: &[MemberStatus]) {
     let known = || {
         members

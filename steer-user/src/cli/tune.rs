@@ -10,30 +10,30 @@ use crate::daemon::KnobStatus;
 
 #[derive(Debug, Subcommand)]
 pub(super) enum Tune {
-    /// Lists what can be set, with values, defaults and ranges.
+    /// List the settings with values, defaults and ranges.
     List {
         #[command(flatten)]
         target: Target,
     },
-    /// Shows one.
+    /// Show a setting.
     Get {
-        /// Its name.
+        /// Name of the setting.
         name: String,
         #[command(flatten)]
         target: Target,
     },
-    /// Sets one, at once and until the daemon ends, or as `steer tune list` says.
+    /// Change a setting at once, until the daemon exits or as `steer tune list` says.
     Set {
-        /// Its name.
+        /// Name of the setting.
         name: String,
-        /// Its value.
+        /// New value.
         value: String,
         #[command(flatten)]
         target: Target,
     },
-    /// Sets one to its default.
+    /// Reset a setting to its default.
     Reset {
-        /// Its name.
+        /// Name of the setting.
         name: String,
         #[command(flatten)]
         target: Target,
@@ -58,7 +58,7 @@ impl Tune {
                 let found = knobs.into_iter().find(|knob| knob.name == name);
                 let knob = found.ok_or_else(|| {
                     let text =
-                        format!("no setting is called {name:?}; `steer tune list` names them");
+                        format!("there is no setting {name:?}; `steer tune list` lists them");
                     Failure::new(Exit::Refused, anyhow::anyhow!(text))
                 })?;
                 (target, knob)
@@ -91,7 +91,7 @@ fn table(knobs: &[KnobStatus]) -> String {
         "name", "value", "default", "range", "after reload", "what"
     );
     for knob in knobs {
-        // A log filter says in its own words what it takes.
+        // The log filter describes its values in words.
         let range = if knob.unit == "filter" {
             "-"
         } else {
@@ -107,6 +107,6 @@ fn table(knobs: &[KnobStatus]) -> String {
             knob.name, knob.value, knob.default, knob.what
         );
     }
-    text += "None outlives the daemon: write what shall stay into the configuration.\n";
+    text += "Overrides end with the daemon: write permanent values into the configuration.\n";
     text
 }

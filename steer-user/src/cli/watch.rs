@@ -10,7 +10,7 @@ use super::{
 };
 use crate::journal::Event;
 
-/// Prints what changes steering, as it happens.
+/// Print changes of steering as they happen.
 #[derive(Debug, Args)]
 pub(super) struct Watch {
     #[command(flatten)]
@@ -36,10 +36,10 @@ impl Watch {
             }
         });
         watched.await.map_err(failure)?;
-        let why = end.unwrap_or_else(|| "the daemon ended".to_owned());
+        let why = end.unwrap_or_else(|| "the daemon exited".to_owned());
         Err(Failure::new(
             Exit::Failed,
-            anyhow::anyhow!("{why}; `steer journal show` has all of it"),
+            anyhow::anyhow!("{why}; `steer journal show` has all changes"),
         ))
     }
 }
@@ -48,7 +48,7 @@ fn words(change: &Value) -> String {
     let at = change["at"].as_str().unwrap_or("");
     match serde_json::from_value::<Event>(change.clone()) {
         Ok(event) => format!("{at}  {}", journal::words(&event)),
-        // Of another version.
+        // An event of another version.
         Err(_) => change.to_string(),
     }
 }

@@ -1,4 +1,4 @@
-//! Says in a person's words what the TOML reader found in a section, and what to write instead.
+//! Advice in plain words: turns the TOML reader's message about a section into a correction.
 
 use std::sync::OnceLock;
 
@@ -7,10 +7,10 @@ use serde_json::Value;
 
 use super::{schema::schema, suggest};
 
-/// Longer values are cut in messages.
+/// Length from which values are truncated in messages.
 const MAX_SHOWN: usize = 60;
 
-/// A mistake, and the keys that it may have been meant for.
+/// A mistake, and the keys that were probably meant.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) struct Advice {
     pub(super) what: String,
@@ -18,20 +18,20 @@ pub(super) struct Advice {
     pub(super) meant: Vec<String>,
 }
 
-/// The place of a mistake.
+/// Position of a mistake.
 pub(super) struct Place<'a> {
-    /// The section, without brackets.
+    /// Section, without brackets.
     pub(super) section: &'a str,
-    /// The key in it; empty where none is known.
+    /// Key in the section; empty if unknown.
     pub(super) key: &'a str,
-    /// The value as it is written in the file: variables are not expanded.
+    /// Value as written in the file, with variables not expanded.
     pub(super) value: &'a str,
-    /// Whether the value is a part of what the key has.
+    /// Whether the value is an element of the key's value.
     pub(super) inside: bool,
 }
 
 impl Place<'_> {
-    /// Words a message of the TOML reader anew.
+    /// Rewrites a message of the TOML reader.
     pub(super) fn advice(&self, message: &str) -> Advice {
         let message = message.trim().replace('\n', ", ");
         let (found, expected) = message
@@ -67,7 +67,7 @@ impl Place<'_> {
             (None, Some(name)) => format!("did you mean `{name}`?"),
             (None, None) => format!("its keys are {}", known.join(", ")),
         };
-        // Advice about a key of another program names what is meant.
+        // Advice about another program's key already names the right one.
         let meant = match suggest::foreign_key(self.section, key) {
             Some(todo) => names(todo),
             None => nearest.into_iter().collect(),
@@ -92,7 +92,7 @@ impl Place<'_> {
         told(format!("`{}` cannot be {value:?}", self.key), todo)
     }
 
-    /// Says what the key has now.
+    /// Describes the current value of the key.
     fn value_is(&self) -> String {
         let (key, value) = (self.key, self.value.trim());
         let shown: String = match value.char_indices().nth(MAX_SHOWN) {
@@ -151,7 +151,7 @@ impl Place<'_> {
         }
     }
 
-    /// The section as it is written.
+    /// Returns the section as written.
     fn bracketed(&self) -> String {
         bracketed(self.section)
     }
@@ -165,7 +165,7 @@ impl Place<'_> {
     }
 }
 
-/// A section as it is written: those that may come more than once have two brackets.
+/// Returns a section as written: one that may be repeated has two brackets.
 pub(super) fn bracketed(section: &str) -> String {
     match section {
         "quic" | "backend" | "pool" | "service" | "class" => format!("[[{section}]]"),
@@ -181,18 +181,18 @@ fn told(what: String, todo: String) -> Advice {
     }
 }
 
-/// The name in backticks behind these words.
+/// Returns the name in backticks after these words.
 fn quoted<'m>(message: &'m str, words: &str) -> Option<&'m str> {
     let rest = message.strip_prefix(words)?.strip_prefix('`')?;
     Some(rest.rsplit_once('`')?.0)
 }
 
-/// All names in backticks.
+/// Returns all names in backticks.
 fn names(text: &str) -> Vec<&str> {
     text.split('`').skip(1).step_by(2).collect()
 }
 
-/// Names as a choice.
+/// Returns names as a choice.
 fn either(names: &[&str]) -> String {
     let quoted: Vec<String> = names.iter().map(|name| format!("`{name}`")).collect();
     match &quoted[..] {
@@ -202,7 +202,7 @@ fn either(names: &[&str]) -> String {
     }
 }
 
-/// The bounds that the description of a key names: "10 to 100000".
+/// Returns the bounds in a key's description: "10 to 100000".
 fn range(words: &str) -> Option<(&str, &str)> {
     let words: Vec<&str> = words.split_whitespace().map(bare).collect();
     words.windows(3).find_map(|three| match three {
@@ -211,7 +211,7 @@ fn range(words: &str) -> Option<(&str, &str)> {
     })
 }
 
-/// Whether the description of a key names a duration.
+/// Returns whether a key's description contains a duration.
 fn is_duration(words: &str) -> bool {
     let mut words = words.split_whitespace().map(bare);
     words.any(|word| {
@@ -234,14 +234,18 @@ mod tests {
 
     #[test]
     fn descriptions_say_what_a_key_takes() {
-        let words = "Probes a second that the node sends at most, 10 to 100000: 5000.";
+        let words = "Upper bound of probes per second from this node, 10 to 100000 (default 5000).";
         assert_eq!(range(words), Some(("10", "100000")));
         assert!(!is_duration(words));
-        assert_eq!(range("Its port; 0 means any."), None);
-        assert!(is_duration("From one full handshake to the next: 30s."));
-        assert!(is_duration("From one ping to the next, 10ms to 1m: 100ms."));
+        assert_eq!(range("Port; 0 means any."), None);
+        assert!(is_duration(
+            "Interval between full handshakes (default 30s)."
+        ));
+        assert!(is_duration(
+            "Interval between pings, 10ms to 1m (default 100ms)."
+        ));
         assert!(!is_duration(
-            "Its share relative to the other backends': 1."
+            "Weight relative to the other backends (default 1)."
         ));
     }
 

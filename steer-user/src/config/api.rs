@@ -5,37 +5,38 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::str::FromStr;
 
+use steer_probe::pki::{Identity, IdentityKind};
+
 use super::raw;
 use super::report::Report;
-use crate::pki::{Identity, IdentityKind};
 
-/// Who may use the API besides root, and where metrics are.
+/// Users of the API besides root, and addresses of the API and of metrics.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Api {
-    /// May see.
+    /// Principals that may read.
     pub read: Vec<Principal>,
-    /// May drain backends, confirm and roll back, too.
+    /// Principals that may also drain backends, confirm and roll back.
     pub operate: Vec<Principal>,
-    /// May apply configurations, too.
+    /// Principals that may also apply configurations.
     pub admin: Vec<Principal>,
-    /// Where metrics are served by TCP, to anybody.
+    /// TCP address of metrics, open to everyone.
     pub metrics: Option<SocketAddr>,
-    /// Names of hosts that metrics may be asked for by, besides addresses and localhost.
+    /// Host names accepted in requests for metrics, besides addresses and localhost.
     pub metrics_hosts: Vec<String>,
-    /// The API by TCP.
+    /// API over TCP.
     pub remote: Option<Remote>,
 }
 
-/// The API by TCP: where, and with which certificates.
+/// API over TCP: its address and certificates.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Remote {
-    /// Where it listens.
+    /// Address to listen on.
     pub address: SocketAddr,
-    /// Its certificate.
+    /// File of the server certificate.
     pub cert: PathBuf,
-    /// The certificate's key.
+    /// File of the certificate's key.
     pub key: PathBuf,
-    /// The CA of its clients.
+    /// File of the CA of client certificates.
     pub ca: PathBuf,
 }
 
@@ -44,13 +45,13 @@ pub struct Remote {
 pub enum Principal {
     /// A user.
     User(String),
-    /// A group, written with an @ in front.
+    /// A group, written as @NAME.
     Group(String),
-    /// The name in the certificate of an operator, written with cert: in front.
+    /// The name in an operator's certificate, written as cert:NAME.
     Certificate(String),
 }
 
-/// Not the name of a user, group or certificate.
+/// Error for a text that names no user, group or certificate.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("not the name of a user, group or certificate")]
 pub struct NotPrincipal;
@@ -93,7 +94,7 @@ impl fmt::Display for Principal {
     }
 }
 
-/// Names that metrics may be asked for by.
+/// Returns the host names accepted in requests for metrics.
 fn hosts(raw: &raw::Api, report: &mut Report<'_>) -> Vec<String> {
     let mut found = Vec::new();
     for name in &raw.metrics_hosts {
@@ -107,7 +108,7 @@ fn hosts(raw: &raw::Api, report: &mut Report<'_>) -> Vec<String> {
                 "write one like edge-1.example.org, without a port",
             );
         } else if raw.metrics.is_none() {
-            let what = "names for metrics, but no address of them";
+            let what = "host names for metrics, but no address";
             report.add(name.span(), what, "add `metrics`, or remove this");
         }
         found.push(text.clone());
@@ -150,14 +151,14 @@ fn remote(raw: &raw::Api, report: &mut Report<'_>) -> Option<Remote> {
     let Some(listen) = &raw.listen else {
         if let Some(file) = files.into_iter().flatten().next() {
             let todo = "write `listen` as well, or leave it out";
-            report.add(file.span(), "the API does not listen by TCP", todo);
+            report.add(file.span(), "the API does not listen on TCP", todo);
         }
         return None;
     };
     let address = address(listen, report);
     let [Some(cert), Some(key), Some(ca)] = files else {
         let todo = "write `cert`, `key` and `ca`: `steer pki issue api` makes them";
-        report.add(listen.span(), "the API by TCP needs certificates", todo);
+        report.add(listen.span(), "the API over TCP needs certificates", todo);
         return None;
     };
     let mut path = |text: &raw::Text| report.path(Some(text.clone()), "/etc/steer/pki/ca.pem");

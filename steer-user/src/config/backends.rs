@@ -3,26 +3,27 @@
 use std::collections::HashMap;
 use std::net::IpAddr;
 
+use steer_probe::pki::IdentityKind;
+
 use super::names::Names;
 use super::node::identity;
 use super::read::List;
 use super::report::Report;
 use super::{Backend, CidLayout, Encap, Mode, Nat, Pool, probes, quic, raw};
-use crate::pki::IdentityKind;
 
-/// The largest capacity, and the largest weight that the operator may give.
+/// Upper bound of a capacity, and of a weight set by the operator.
 pub(crate) const MAX_CAPACITY: u32 = 1_000_000;
 const MAX_IN_FLIGHT: u32 = 1_000_000;
-/// New flows in a second.
+/// Upper bound of new flows per second.
 const MAX_NEW_FLOWS: u32 = 10_000_000;
 
-/// What a backend depends on.
+/// Sections that a backend depends on.
 pub(super) struct Context<'a> {
-    /// The node's region, which is the default.
+    /// Region of the node, which is the default.
     pub(super) home: &'a str,
-    /// `None` where not all of it could be read.
+    /// Section `[nat]`; `None` if parts of it could not be read.
     pub(super) nat: Option<&'a Nat>,
-    /// The same of [encap].
+    /// Section `[encap]`; `None` if parts of it could not be read.
     pub(super) encap: Option<&'a Encap>,
     pub(super) quic: &'a [CidLayout],
 }
@@ -43,7 +44,10 @@ pub(super) fn backends(
         if let Some(backend) = &backend {
             let place = (backend.address, backend.mode);
             if let Some(other) = places.insert(place, backend.name.clone()) {
-                let what = format!("backend {:?} is where {other:?} is", backend.name);
+                let what = format!(
+                    "backend {:?} has the address and port of {other:?}",
+                    backend.name
+                );
                 let todo = "keep one of them; `capacity` gives it a larger share";
                 report.add(raw.address.span(), what, todo);
             }
@@ -72,7 +76,7 @@ fn backend(raw: &raw::Backend, context: &Context<'_>, report: &mut Report<'_>) -
         }
         (mode, port) => {
             if let Some(port) = port {
-                let what = "only mode nat changes the port of the service";
+                let what = "the port can differ from the service's only in mode nat";
                 report.add(port.span(), what, "remove `port`, or use mode nat");
             }
             match mode {
@@ -85,7 +89,7 @@ fn backend(raw: &raw::Backend, context: &Context<'_>, report: &mut Report<'_>) -
     let (probes, require) = probes::probes(raw, report);
     let max_in_flight = raw.max_in_flight.as_ref().map(|value| {
         if raw.mode != raw::Mode::Nat {
-            let what = "only in mode nat are open connections counted";
+            let what = "open connections are counted only in mode nat";
             report.add(
                 value.span(),
                 what,
@@ -116,7 +120,7 @@ fn backend(raw: &raw::Backend, context: &Context<'_>, report: &mut Report<'_>) -
     })
 }
 
-/// Checks that the node has a source address towards the backend.
+/// Checks that the node has a source address for the backend.
 fn reachable(raw: &raw::Backend, address: IpAddr, context: &Context<'_>, report: &mut Report<'_>) {
     let family = if address.is_ipv4() { "IPv4" } else { "IPv6" };
     let of_family = |a: &IpAddr| a.is_ipv4() == address.is_ipv4();

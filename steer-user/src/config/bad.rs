@@ -1,6 +1,6 @@
-//! Mistakes in a document.
+//! Documents with one mistake each.
 
-/// What is replaced in the good document, by what, the line, and a part of the message.
+/// Text of the good document, its replacement, the line, and a part of the message.
 pub(super) const BAD: &[(&str, &str, usize, &str)] = &[
     // The document
     (
@@ -67,17 +67,17 @@ pub(super) const BAD: &[(&str, &str, usize, &str)] = &[
         "[node]\nname = \"n1\"\nregion = \"eu\"\ninterfaces = [\"eth0\"]\n",
         "",
         1,
-        "no section [node]",
+        "section [node] is missing",
     ),
     // [node]
     ("\"n1\"", "\"n 1\"", 2, "not a host name; use letters"),
     ("\"eu\"", "\"e/u\"", 3, "region \"e/u\" is not valid"),
-    ("[\"eth0\"]", "[]", 4, "there is no interface; name"),
+    ("[\"eth0\"]", "[]", 4, "no interface is configured; name"),
     (
         "[\"eth0\"]",
         "[\n\"eth0\",\n\"eth0\"]",
         6,
-        "\"eth0\" is there twice",
+        "\"eth0\" is listed twice",
     ),
     ("\"eth0\"", "\"a/b\"", 4, "not the name of an interface"),
     ("[nat]", "socket = \"s\"\n[nat]", 5, "not an absolute path"),
@@ -98,13 +98,13 @@ pub(super) const BAD: &[(&str, &str, usize, &str)] = &[
         "addresses = [\"10.0.0.1\"]",
         "addresses = [\"224.0.0.1\"]",
         6,
-        "and not a unicast address",
+        "and is not a unicast address",
     ),
     (
         "addresses = [\"10.0.0.1\"]",
         "addresses = [\"10.0.0.1\", \"10.0.0.1\"]",
         6,
-        "10.0.0.1 is there twice",
+        "10.0.0.1 is listed twice",
     ),
     (
         "addresses = [\"10.0.0.1\"]",
@@ -157,7 +157,7 @@ pub(super) const BAD: &[(&str, &str, usize, &str)] = &[
         "timeout = \"300ms\"",
         "interval = \"50s\"\nhandshake_every = \"2s\"",
         12,
-        "more often than pings",
+        "more frequent than pings",
     ),
     (
         "rise = 3",
@@ -188,13 +188,13 @@ pub(super) const BAD: &[(&str, &str, usize, &str)] = &[
         "[probe]",
         "[api]\nmetrics = \"localhost:9464\"\n[probe]",
         11,
-        "\"localhost:9464\" has a name, and an address is needed; write 127.0.0.1:9464",
+        "\"localhost:9464\" has a host name, but an address is needed; write 127.0.0.1:9464",
     ),
     (
         "[probe]",
         "[api]\nlisten = \"127.0.0.1:9443\"\ncert = \"/a\"\nkey = \"-----BEGIN PRIVATE KEY-----\"\nca = \"/b\"\n[probe]",
         13,
-        "this is what is in a file, and not its path; write one like /etc",
+        "this is the content of a file, not its path; write one like /etc",
     ),
     (
         "[probe]",
@@ -225,19 +225,19 @@ pub(super) const BAD: &[(&str, &str, usize, &str)] = &[
         "[probe]",
         "[telemetry]\notlp = \"https://collector:4318\"\n[probe]",
         11,
-        "https:// needs the CA of the collector's certificate; write `otlp_ca`, or http://",
+        "https:// requires the CA of the collector's certificate; write `otlp_ca`, or http://",
     ),
     (
         "[probe]",
         "[telemetry]\notlp = \"http://collector\"\notlp_ca = \"/a.pem\"\n[probe]",
         12,
-        "http:// has no certificates; leave it out, or write https://",
+        "http:// uses no certificates; leave it out, or write https://",
     ),
     (
         "[probe]",
         "[telemetry]\notlp_interval = \"5s\"\n[probe]",
         11,
-        "metrics are sent nowhere; write `otlp` as well, or leave it out",
+        "metrics are not exported; write `otlp` as well, or leave it out",
     ),
     (
         "[probe]",
@@ -260,12 +260,7 @@ pub(super) const BAD: &[(&str, &str, usize, &str)] = &[
         "0 is out of range; write 1",
     ),
     ("port = 8000", "port = 0", 20, "0 is not a port"),
-    (
-        "capacity = 3",
-        "port = 3",
-        26,
-        "only mode nat changes the port",
-    ),
+    ("capacity = 3", "port = 3", 26, "only in mode nat"),
     (
         "10.0.1.1:7100",
         "10.0.1.1",
@@ -276,7 +271,7 @@ pub(super) const BAD: &[(&str, &str, usize, &str)] = &[
         "beacon = \"10.0.1.1:7100\"\n",
         "probes = [\"ftp:21\"]\n",
         21,
-        "\"ftp:21\" is no probe; write beacon",
+        "\"ftp:21\" is not a probe method; write beacon",
     ),
     (
         "beacon = \"10.0.1.1:7100\"\n",
@@ -288,13 +283,13 @@ pub(super) const BAD: &[(&str, &str, usize, &str)] = &[
         "beacon = \"10.0.1.1:7100\"\n",
         "probes = [\"tcp:80\", \"tcp:80\"]\n",
         21,
-        "there twice",
+        "listed twice",
     ),
     (
         "beacon = \"10.0.1.1:7100\"\n",
         "beacon = \"10.0.1.1:7100\"\nprobes = [\"tcp:80\"]\n",
         21,
-        "does not ask this beacon",
+        "does not include this beacon",
     ),
     (
         "beacon = \"10.0.1.1:7100\"\n",
@@ -308,7 +303,7 @@ pub(super) const BAD: &[(&str, &str, usize, &str)] = &[
         22,
         "write all, any, or 1 to 1",
     ),
-    ("rise = 3", "http_name = \"a b\"", 12, "no name of a host"),
+    ("rise = 3", "http_name = \"a b\"", 12, "not a host name"),
     ("rise = 3", "budget = 1", 12, "write 10 to 100000"),
     (
         "address = \"10.0.1.2\"\nmode = \"ipip\"",
@@ -327,7 +322,7 @@ pub(super) const BAD: &[(&str, &str, usize, &str)] = &[
         "[\"b1\", \"b2\"]",
         "[\"b1\",\n\"b3\"]",
         31,
-        "names backend \"b3\", which isn't there; add",
+        "names backend \"b3\", which does not exist; add",
     ),
     (
         "[\"b1\", \"b2\"]",
@@ -342,7 +337,7 @@ pub(super) const BAD: &[(&str, &str, usize, &str)] = &[
         "two pools named \"p1\"",
     ),
     // [[service]]
-    ("\"s1\"", "\"a/b\"", 32, "not a name of a service"),
+    ("\"s1\"", "\"a/b\"", 32, "not a valid name of a service"),
     (
         "idle_timeout = \"1m\"",
         "regions = [\"us\", \"asia\"]",
@@ -353,7 +348,7 @@ pub(super) const BAD: &[(&str, &str, usize, &str)] = &[
         "idle_timeout = \"1m\"",
         "regions = []",
         36,
-        "may be served from nowhere",
+        "no region may serve",
     ),
     (
         "idle_timeout = \"1m\"",
@@ -390,21 +385,21 @@ pub(super) const BAD: &[(&str, &str, usize, &str)] = &[
         "\"192.0.2.1\"",
         "\"2001:db8::80\"",
         35,
-        "are not of one family",
+        "have different address families",
     ),
     ("\"192.0.2.1\"", "\"10.0.1.1\"", 35, "service's own address"),
     (
         "port = 80\n",
         "port = 0\n",
         34 + 1,
-        "any port can't go to port 8000",
+        "any port cannot use port 8000",
     ),
     ("[\"p1\"]", "[]", 35, "service \"s1\" has no pool; name"),
     (
         "[\"p1\"]",
         "[\"p2\"]",
         35,
-        "names pool \"p2\", which isn't there",
+        "names pool \"p2\", which does not exist",
     ),
     (
         "[\"p1\"]",
@@ -430,13 +425,13 @@ pub(super) const BAD: &[(&str, &str, usize, &str)] = &[
         "\"1m\"",
         "\"1m\"\n[[class]]\nname = \"c 1\"\nservice = \"s1\"\ndscp = [1]\npools = [\"p1\"]",
         38,
-        "not a name of a class",
+        "not a valid name of a class",
     ),
     (
         "\"1m\"",
         "\"1m\"\n[[class]]\nname = \"c1\"\nservice = \"s2\"\ndscp = [1]\npools = [\"p1\"]",
         39,
-        "class \"c1\" names service \"s2\", which isn't there; add a [[service]]",
+        "class \"c1\" names service \"s2\", which does not exist; add a [[service]]",
     ),
     (
         "\"1m\"",
@@ -460,7 +455,7 @@ pub(super) const BAD: &[(&str, &str, usize, &str)] = &[
         "\"1m\"",
         "\"1m\"\n[[class]]\nname = \"c1\"\nservice = \"s1\"\ndscp = [1]\npools = [\"p2\"]",
         41,
-        "names pool \"p2\", which isn't there",
+        "names pool \"p2\", which does not exist",
     ),
     (
         "\"1m\"",
@@ -519,7 +514,7 @@ pub(super) const BAD: &[(&str, &str, usize, &str)] = &[
         "idle_timeout = \"1m\"",
         "quic = true",
         36,
-        "QUIC goes over UDP, and the service is for TCP; add",
+        "QUIC uses UDP, but the service uses TCP; add",
     ),
     (
         "[probe]",
@@ -531,7 +526,7 @@ pub(super) const BAD: &[(&str, &str, usize, &str)] = &[
         "[probe]",
         "[[quic]]\nrotation = 1\n[[quic]]\nrotation = 1\n[probe]",
         13,
-        "rotation 1 is there twice",
+        "rotation 1 is listed twice",
     ),
     (
         "[probe]",
@@ -543,7 +538,7 @@ pub(super) const BAD: &[(&str, &str, usize, &str)] = &[
         "capacity = 3",
         "server_ids = [\"0a1b2c\"]",
         26,
-        "a server id of 3 bytes, but connection ids have none such",
+        "a server id of 3 bytes, but no layout of connection ids has that length",
     ),
     (
         "capacity = 3",

@@ -14,34 +14,34 @@ const MS: Duration = Duration::from_millis(1);
 const SECOND: Duration = Duration::from_secs(1);
 const MINUTE: Duration = Duration::from_secs(60);
 
-/// How new flows are shared out. Uses and shares are in percent.
+/// Distribution of new flows. Utilizations and shares are in percent.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Balance {
-    /// From one step of the weights to the next.
+    /// Interval between updates of the weights.
     pub interval: Duration,
-    /// The most of a table that a step moves.
+    /// Largest part of a table that moves in one update.
     pub max_shift: u32,
-    /// The least that a backend's load brings its weight down to.
+    /// Lower bound of a weight, as a part of the full weight.
     pub floor: u32,
-    /// How long a backend that came back takes to get its whole weight.
+    /// Time until a recovered backend has its full weight.
     pub slow_start: Duration,
-    /// Above this use new flows spill to the next ring.
+    /// Utilization above which new flows spill to the next ring.
     pub spill_above: u32,
-    /// Below this use they come back.
+    /// Utilization below which they return.
     pub spill_below: u32,
-    /// From this use on a backend is hot.
+    /// Utilization from which a backend is hot.
     pub hot_above: u32,
-    /// Below this use it is hot no longer.
+    /// Utilization below which it is no longer hot.
     pub hot_below: u32,
-    /// With fewer healthy backends than that a pool is used as if probes were wrong.
+    /// Share of healthy backends below which a pool enters panic mode.
     pub panic_below: u32,
-    /// A report of load that is older says nothing.
+    /// Age from which a load report is ignored.
     pub stale_after: Duration,
 }
 
 impl Balance {
-    /// What a step of a table goes by; with the objective of its service, and the most percent of new
-    /// flows that a change of its split moves in a second.
+    /// Returns the settings of a table, given the objective of its service and the largest
+    /// percentage of new flows that a change of its split moves per second.
     #[must_use]
     pub fn settings(&self, objective: Option<Duration>, split_shift: u32) -> Settings {
         let percent = |share: u32| share * (WHOLE / 100);
@@ -59,7 +59,7 @@ impl Balance {
         }
     }
 
-    /// When backends are hot.
+    /// Returns the bounds for the hot bit.
     #[must_use]
     pub fn hot(&self) -> HotBounds {
         HotBounds {
@@ -101,7 +101,7 @@ pub(super) fn balance(raw: &raw::Balance, report: &mut Report<'_>) -> Balance {
     }
 }
 
-/// Two bounds that are apart: at one and the same, what they decide would swing.
+/// Returns two bounds, which must differ: with a single bound the decision would oscillate.
 fn band(
     name: &str,
     (above, high): (&Option<Spanned<u32>>, u32),
@@ -112,7 +112,7 @@ fn band(
     let to = report.number(below.as_ref(), low, 0..=100);
     if let Some(value) = above.as_ref().or(below.as_ref()).filter(|_| to >= from) {
         let what = format!("`{name}_above` is {from}, and `{name}_below` is {to}");
-        let todo = format!("write a `{name}_below` that is well below `{name}_above`");
+        let todo = format!("write a value of `{name}_below` well below `{name}_above`");
         report.add(value.span(), what, todo);
     }
     (from, to)

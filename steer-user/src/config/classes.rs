@@ -15,18 +15,18 @@ use super::split;
 use super::{Backend, Class, Pool, Service};
 use crate::domain::maglev::table_size;
 
-/// Which class has a prefix and a DSCP of a service; without a DSCP, all that no other class has.
+/// Class by service, prefix and DSCP; no DSCP means all that no other class has.
 type Taken = HashMap<(String, (IpAddr, u8), Option<u8>), String>;
 
-/// Classes that were read, with the names of their services.
+/// Classes read so far, with the names of their services.
 #[derive(Default)]
 struct Known {
     names: HashSet<(String, String)>,
-    /// Names by what the data path knows classes by.
+    /// Class names by service and hash; the data path knows classes by hash.
     hashes: HashMap<(String, u32), String>,
 }
 
-/// Reads classes, and gives them to their services.
+/// Reads classes and adds them to their services.
 pub(super) fn classes(
     raw: List<raw::Class>,
     services: &mut Names<Service>,
@@ -135,8 +135,8 @@ fn sources(raw: &raw::Class, report: &mut Report<'_>) -> Vec<(IpAddr, u8)> {
         return Vec::new();
     };
     if list.get_ref().is_empty() {
-        let todo = "name some, or leave `sources` out for all clients";
-        report.add(list.span(), "the class is for no client", todo);
+        let todo = "add some, or omit `sources` for all clients";
+        report.add(list.span(), "the class matches no client", todo);
     }
     let mut found: Vec<(IpAddr, u8)> = Vec::new();
     let mut seen = HashSet::new();
@@ -151,7 +151,7 @@ fn sources(raw: &raw::Class, report: &mut Report<'_>) -> Vec<(IpAddr, u8)> {
         if seen.insert(prefix) {
             found.push(prefix);
         } else {
-            let what = format!("{} is there twice", value.get_ref());
+            let what = format!("{} is listed twice", value.get_ref());
             report.add(value.span(), what, "remove one of them");
         }
     }
@@ -163,8 +163,8 @@ fn dscp(raw: &raw::Class, report: &mut Report<'_>) -> Vec<u8> {
         return Vec::new();
     };
     if list.get_ref().is_empty() {
-        let todo = "name some, or leave `dscp` out for all of them";
-        report.add(list.span(), "the class is for no DSCP", todo);
+        let todo = "add some, or omit `dscp` for all of them";
+        report.add(list.span(), "the class matches no DSCP", todo);
     }
     let mut found = Vec::new();
     for value in list.get_ref() {
@@ -179,7 +179,7 @@ fn dscp(raw: &raw::Class, report: &mut Report<'_>) -> Vec<u8> {
     found
 }
 
-/// Checks that clients with these addresses can come to the service at all.
+/// Checks that clients with these addresses can reach the service at all.
 fn same_family(
     raw: &raw::Class,
     sources: &[(IpAddr, u8)],
@@ -199,7 +199,7 @@ fn same_family(
     }
 }
 
-/// Checks that no other class of the service is for the same clients.
+/// Checks that no other class of the service matches the same clients.
 fn clashes(
     raw: &raw::Class,
     sources: &[(IpAddr, u8)],
@@ -240,7 +240,7 @@ fn clashes(
     }
 }
 
-/// Checks that a class without `regions` can be served from those of its service.
+/// Checks that a class without `regions` can be served from its service's regions.
 fn inherits(
     raw: &raw::Class,
     regions: Option<&[String]>,

@@ -1,4 +1,4 @@
-//! The files that make a configuration, as they are written.
+//! Source files of a configuration.
 
 use std::{
     fs, io,
@@ -11,19 +11,19 @@ use toml::de::DeTable;
 use super::{Config, ConfigError, Problem, format, merge, read, report::Report};
 use crate::digest::sha256;
 
-/// Folder beside the main file whose `*.toml` files are added to it.
+/// Folder beside the main file whose `*.toml` files are merged into it.
 pub const DROP_INS: &str = "conf.d";
-/// All files together; ten thousand backends take two.
+/// Upper bound of the size of all files; ten thousand backends take 2 MiB.
 const MAX_BYTES: u64 = 16 << 20;
-/// Files of a document.
+/// Upper bound of the number of files.
 const MAX_FILES: usize = 4096;
 
-/// A configuration as it is written: the main file and those of `conf.d` behind it, by name.
-/// Variables are not expanded in it, so it may be stored and shown.
+/// A configuration as written: the main file, then the files of `conf.d` sorted by name. Variables
+/// are not expanded, so it is safe to store and show.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, schemars::JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Document {
-    /// The files, the main one first.
+    /// Files, the main one first.
     pub files: Vec<SourceFile>,
 }
 
@@ -31,14 +31,14 @@ pub struct Document {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, schemars::JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct SourceFile {
-    /// Where it was read; for messages only.
+    /// Path it was read from, used only in messages.
     pub path: PathBuf,
-    /// What is in it.
+    /// Content.
     pub text: String,
 }
 
 impl Document {
-    /// A document of one file that is there already.
+    /// Creates a document from the text of one file.
     #[must_use]
     pub fn single(path: &Path, text: &str) -> Self {
         let file = SourceFile {
@@ -48,11 +48,12 @@ impl Document {
         Self { files: vec![file] }
     }
 
-    /// Reads the file at `path`, and the `*.toml` files of `conf.d` beside it in the order of their
-    /// names. Hidden files are left out.
+    /// Reads the file at `path`, and the `*.toml` files of `conf.d` beside it in order of their
+    /// names. Hidden files are skipped.
     ///
     /// # Errors
-    /// With the file that cannot be read.
+    ///
+    /// Returns the file that could not be read.
     pub fn read(path: &Path) -> Result<Self, ConfigError> {
         let mut files = vec![source(path)?];
         let folder = path.with_file_name(DROP_INS);
@@ -67,7 +68,7 @@ impl Document {
         Ok(document)
     }
 
-    /// Checks that it is not too large.
+    /// Checks that the size and number of files are within bounds.
     fn fits(&self) -> Result<(), ConfigError> {
         let bytes: u64 = self.files.iter().map(|f| f.text.len() as u64).sum();
         if bytes > MAX_BYTES || self.files.len() > MAX_FILES {
@@ -76,18 +77,20 @@ impl Document {
         Ok(())
     }
 
-    /// Checks it, with variables from this process' environment.
+    /// Checks the document with variables from this process' environment.
     ///
     /// # Errors
-    /// With everything that is wrong, each with file and line.
+    ///
+    /// Returns all problems, each with file and line.
     pub fn config(&self) -> Result<Config, ConfigError> {
         self.config_with(&|name| std::env::var(name).ok())
     }
 
-    /// As [`Self::config`], with variables from elsewhere.
+    /// Checks the document like [`Self::config`], with the given variables.
     ///
     /// # Errors
-    /// As [`Self::config`].
+    ///
+    /// The same as [`Self::config`].
     pub fn config_with(
         &self,
         variable: &dyn Fn(&str) -> Option<String>,
@@ -95,10 +98,12 @@ impl Document {
         self.config_unless(variable, &|| false)
     }
 
-    /// As [`Self::config_with`], for as long as `stop` does not say to give up. It is asked often.
+    /// Checks the document like [`Self::config_with`], until `stop`, which is called often, returns
+    /// true.
     ///
     /// # Errors
-    /// As [`Self::config`], and if it was given up.
+    ///
+    /// The same as [`Self::config`], and an error if it was cancelled.
     pub fn config_unless(
         &self,
         variable: &dyn Fn(&str) -> Option<String>,
@@ -116,27 +121,27 @@ impl Document {
         }
     }
 
-    /// A text that documents which say the same in the same files have in common, wherever they
-    /// were read: SHA-256 in hexadecimal.
+    /// Returns the SHA-256 of the files in hexadecimal. Documents with the same texts in the same
+    /// files have the same fingerprint, wherever they were read.
     #[must_use]
     pub fn fingerprint(&self) -> String {
         let mut parts: Vec<&[u8]> = Vec::new();
         for file in &self.files {
-            // A byte that is not in any text stands between two of them.
+            // A byte that occurs in no text separates them.
             parts.extend([file.text.as_bytes(), &[0xff]]);
         }
         sha256(&parts)
     }
 
-    /// The path of the main file; empty where there is none.
+    /// Returns the path of the main file; empty if there is none.
     #[must_use]
     pub fn path(&self) -> &Path {
         let first = self.files.first();
         first.map_or(Path::new(""), |file| &file.path)
     }
 
-    /// The text that a key is given anywhere, even in a document that is no TOML; variables are not
-    /// expanded. For a key that has to be known before the document is good.
+    /// Returns the value of a key, even in a document that is no valid TOML; variables are not
+    /// expanded. Used for keys needed before the document is valid.
     #[must_use]
     pub fn hint(&self, key: &str) -> Option<&str> {
         let lines = self.files.iter().rev().flat_map(|file| file.text.lines());
@@ -149,7 +154,8 @@ impl Document {
         values.next()
     }
 
-    /// The file and the line of a key of a section that comes once; of several the last one, which counts.
+    /// Returns the file and line of a key in a section that occurs once; if it occurs several
+    /// times, of the last one, which takes effect.
     #[must_use]
     pub fn line_of(&self, section: &str, key: &str) -> Option<(&Path, usize)> {
         self.files.iter().rev().find_map(|file| {
@@ -161,20 +167,21 @@ impl Document {
         })
     }
 
-    /// What differs from an older document, a line each, in the words of the files.
+    /// Returns the differences to an older document as lines of text.
     #[must_use]
     pub fn changes_since(&self, older: &Self) -> Vec<String> {
         merge::changes(older, self)
     }
 
-    /// Keys whose value has a variable, unless the other document has the same value there: what is asked by
-    /// somebody who may not know the variables' values. Empty for a document that is no TOML.
+    /// Returns the keys whose value contains a variable, unless the other document has the same
+    /// value there. Used for callers who may not learn the values of variables. Empty for a
+    /// document that is no valid TOML.
     #[must_use]
     pub fn new_variables(&self, known: &Self) -> Vec<String> {
         merge::new_variables(known, self)
     }
 
-    /// Files with the place where each begins, if all stood behind each other.
+    /// Returns the files, each with its offset in their concatenation.
     pub(super) fn placed(&self) -> impl Iterator<Item = (usize, &SourceFile)> {
         let mut next = 0;
         self.files.iter().map(move |file| {
@@ -214,7 +221,7 @@ fn too_large(path: &Path, bytes: u64) -> ConfigError {
     wrong(path, 1, what, "spread the services over several nodes")
 }
 
-/// The one problem of a file that is not even read.
+/// Returns the single problem of a file that could not be read.
 fn wrong(path: &Path, line: usize, what: String, todo: &str) -> ConfigError {
     let problem = Problem {
         file: path.to_owned(),

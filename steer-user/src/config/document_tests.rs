@@ -17,7 +17,7 @@ fn service(pool: &[&str]) -> String {
     )
 }
 
-/// A folder with a main file and these drop-ins.
+/// Creates a folder with a main file and these drop-ins.
 fn folder(main: &str, drop_ins: &[(&str, &str)]) -> tempfile::TempDir {
     let folder = tempfile::tempdir().unwrap();
     fs::write(folder.path().join("steer.toml"), main).unwrap();
@@ -56,7 +56,7 @@ fn drop_ins_add_lists_and_replace_keys_in_the_order_of_their_names() {
     let names: Vec<_> = config.backends.iter().map(|b| b.name.as_str()).collect();
     assert_eq!(names, ["a", "b"]);
     assert_eq!(config.nat.ports, 5000..=6000);
-    // Keys that the later file does not name stay.
+    // Keys that the later file does not mention keep their values.
     assert_eq!(config.nat.addresses.len(), 1);
     assert_eq!(config.probe.rise, 9);
 }
@@ -81,7 +81,7 @@ fn each_mistake_names_its_file_and_line() {
     let error = Config::load(&file).unwrap_err();
     let lines = said(&error, folder.path());
     assert!(
-        lines[0].starts_with("conf.d/1.toml:4: there are two backends"),
+        lines[0].starts_with("conf.d/1.toml:4: two backends"),
         "{lines:#?}"
     );
 
@@ -98,7 +98,7 @@ fn each_mistake_names_its_file_and_line() {
         "{lines:#?}"
     );
 
-    // What is no TOML is told for every file, and nothing is made of the rest.
+    // Syntax errors are reported for every file, and nothing is built from the rest.
     fs::write(folder.path().join("conf.d/2.toml"), "\n[probe\n").unwrap();
     fs::write(folder.path().join("conf.d/3.toml"), "a = \n").unwrap();
     let lines = said(&Config::load(&file).unwrap_err(), folder.path());
@@ -226,7 +226,7 @@ fn a_fingerprint_goes_by_what_is_said_not_by_where() {
     assert_ne!(two.fingerprint(), joined.fingerprint());
 }
 
-/// A document with one key more in its backend.
+/// Returns a document with one more key in its backend.
 fn with(key: &str) -> Document {
     let text = format!(
         "[node]\nname = \"n\"\nregion = \"r\"\ninterfaces = [\"eth0\"]\n[[backend]]\nname = \"b\"\n{key}\n"
@@ -242,7 +242,8 @@ fn variables_elsewhere_than_in_the_known_document_are_found() {
         ("region = \"x-${B}\"", None),
         ("zone = \"$${C}\"", None),
         ("zone = \"$${A}\"", None),
-        // Another variable, at another key, with more beside it, behind a plain text of before, in a list.
+        // Another variable, at another key, with more text around it, after an existing plain text,
+        // in a list.
         ("address = \"${B}\"", Some("address")),
         ("zone = \"${A}\"", Some("zone")),
         ("region = \"${B}\"", Some("region")),
@@ -264,7 +265,7 @@ fn variables_elsewhere_than_in_the_known_document_are_found() {
     assert_eq!(renamed.new_variables(&known).len(), 1);
 }
 
-/// Counts how often it is asked whether to go on, which is once for each thing that is looked at.
+/// Counts the calls of `stop`, one per element visited.
 #[test]
 fn reading_is_linear_and_stops_when_it_is_told() {
     use std::cell::Cell;

@@ -1,6 +1,6 @@
-//! Files of another kind than TOML, as far as their beginning shows it.
+//! Detection of files that are not TOML, from their first lines.
 
-/// Returns the line on which a text shows that it is no TOML, and what it is.
+/// Returns the first line that shows a text is not TOML, and the format found.
 pub(super) fn of_text(text: &str) -> Option<(usize, &'static str)> {
     if let Some(at) = text.find('\0') {
         return Some((line(text, at), "a binary file"));
@@ -23,7 +23,7 @@ pub(super) fn of_text(text: &str) -> Option<(usize, &'static str)> {
     Some((number, kind))
 }
 
-/// Returns where bytes that are no text show it, and what they are.
+/// Returns the position where bytes turn out not to be text, and the format found.
 pub(super) fn of_bytes(bytes: &[u8]) -> Option<(usize, String)> {
     let error = std::str::from_utf8(bytes).err()?;
     let (good, rest) = bytes.split_at(error.valid_up_to());

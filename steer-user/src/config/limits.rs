@@ -1,4 +1,4 @@
-//! What concerns the whole document.
+//! Checks that concern the whole document.
 
 use std::collections::{HashMap, HashSet};
 use std::ops::RangeInclusive;
@@ -10,21 +10,22 @@ use super::report::Report;
 use super::{Config, Limits, raw};
 use crate::domain::maglev::table_size;
 
-/// Entries of the perfect hash that may be used: services, their addresses, and each address of `nat`
-/// for two protocols and by itself.
+/// Usable entries of the perfect hash: services, their addresses, and each address of `nat` three
+/// times (two protocols and the plain address).
 const MAX_SERVICES: usize = SERVICES as usize / 2;
-/// Members over all services, with room for those that are on their way out.
+/// Upper bound of members over all services; the rest is reserved for members being removed.
 pub(super) const MAX_MEMBERS: usize = 16_000;
-/// Slots of all tables. Half the arena, so that any configuration can follow any other one.
+/// Upper bound of slots over all tables. Half of the arena, so that any configuration can replace
+/// any other one.
 pub(super) const MAX_SLOTS: usize = SLOTS as usize / 2;
 const _: () = assert!(MAX_MEMBERS < MEMBERS as usize);
 
-/// Flows that a table may have room for.
+/// Range of flow table sizes.
 const FLOW_RANGE: RangeInclusive<u32> = 1024..=1 << 24;
-/// What the nat table has room for where nothing comes to it.
+/// Size of the nat table if no flow needs it.
 const NO_NAT: u32 = 1024;
 
-/// The sizes of the tables.
+/// Returns the sizes of the tables.
 pub(super) fn limits(raw: &raw::Limits, nat: &NatSection, report: &mut Report<'_>) -> Limits {
     let nat_flows = if nat.typed.addresses.is_empty() {
         NO_NAT
@@ -37,7 +38,7 @@ pub(super) fn limits(raw: &raw::Limits, nat: &NatSection, report: &mut Report<'_
     }
 }
 
-/// Checks that no address means two things.
+/// Checks that no address has two meanings.
 pub(super) fn addresses(nat: &NatSection, config: &Config, report: &mut Report<'_>) {
     let services = config.services.iter().map(|s| (s.address, &s.name));
     let vips: HashMap<_, _> = services.collect();
@@ -45,11 +46,11 @@ pub(super) fn addresses(nat: &NatSection, config: &Config, report: &mut Report<'
     let backends: HashMap<_, _> = backends.collect();
     for (address, span) in nat.typed.addresses.iter().zip(&nat.spans) {
         if let Some(name) = vips.get(address) {
-            let what = format!("{address} is the address of service {name:?}, too");
+            let what = format!("{address} is also the address of service {name:?}");
             report.add(span.clone(), what, "use another address of this node");
         }
         if let Some(name) = backends.get(address) {
-            let what = format!("{address} is the address of backend {name:?}, too");
+            let what = format!("{address} is also the address of backend {name:?}");
             report.add(span.clone(), what, "use an address of this node");
         }
     }

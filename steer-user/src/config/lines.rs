@@ -1,12 +1,12 @@
-//! Index of lines, so that a place in a document becomes a file and a line without reading it all again.
+//! Line index: maps an offset in a document to a file and a line without reading it again.
 
 use super::document::Document;
 
-/// Beginnings of files and ends of lines, by their places in a document.
+/// Offsets of the files and of the line ends of a document.
 pub(super) struct LineIndex {
-    /// Of each file.
+    /// Offset of each file.
     files: Vec<usize>,
-    /// Places of newlines over all files, ascending.
+    /// Offsets of newlines over all files, in ascending order.
     newlines: Vec<usize>,
 }
 
@@ -25,7 +25,8 @@ impl LineIndex {
         lines
     }
 
-    /// The index of the file that a place is in, and its line there, from 1. `None` without files.
+    /// Returns the index of the file that contains an offset, and the line in it, from 1. `None`
+    /// without files.
     pub(super) fn place(&self, at: usize) -> Option<(usize, usize)> {
         let file = self.files.partition_point(|start| *start <= at);
         let file = file.checked_sub(1)?;

@@ -1,5 +1,5 @@
-//! Several files become one table. Lists of sections add up; of a key that comes twice the later
-//! file's value counts.
+//! Merge of several files into one table. Lists of sections are concatenated; of a repeated key the
+//! later file's value takes effect.
 
 use std::collections::{BTreeMap, HashSet, btree_map::Entry};
 
@@ -13,18 +13,18 @@ use super::{
     syntax, variables,
 };
 
-/// Changes that are listed.
+/// Upper bound of listed changes.
 const MAX_CHANGES: usize = 1000;
-/// Letters of a value in a list of changes.
+/// Upper bound of the length of a value in a list of changes.
 const MAX_VALUE: usize = 400;
-/// Stands in a value for what is a variable, and cannot stand in TOML.
+/// Placeholder for a variable in a value; cannot occur in TOML.
 const MARK: char = '\u{0}';
 
-/// Where the values of variables come from.
+/// Lookup of variables by name.
 pub(super) type Variables<'v> = &'v dyn Fn(&str) -> Option<String>;
 
-/// The sections of all files, with spans that count over all of them. `None` if a file is no TOML,
-/// or a variable is missing.
+/// Returns the sections of all files, with spans in their concatenation. `None` if a file is no
+/// valid TOML, or a variable is missing.
 pub(super) fn table<'a>(
     document: &'a Document,
     variable: Variables<'_>,
@@ -34,7 +34,7 @@ pub(super) fn table<'a>(
     let mut good = true;
     for (start, file) in document.placed() {
         let (table, errors) = DeTable::parse_recoverable(&file.text);
-        // What the reader made up behind a mistake is not worth a message.
+        // Values that the reader recovered after an error are not worth a message.
         good &= errors.is_empty();
         syntax::problems(&file.text, start, &errors, report);
         let mut adopt = Adopt {
@@ -55,7 +55,7 @@ pub(super) fn table<'a>(
     good.then_some(all)
 }
 
-/// Moves values from places in their file to places in the document.
+/// Shifts spans from offsets in a file to offsets in the document.
 struct Adopt<'x, 'r, 'v> {
     start: usize,
     variable: Variables<'v>,
@@ -92,7 +92,7 @@ impl Adopt<'_, '_, '_> {
             DeValue::Array(items) => {
                 let mut adopted = DeArray::new();
                 for item in items {
-                    // What is left out makes no difference: it was given up.
+                    // Skipping the rest is harmless: the result is discarded.
                     if self.report.is_over() {
                         self.good = false;
                         break;
@@ -138,17 +138,17 @@ fn add<'a>(
     }
 }
 
-/// Whether it is a list of sections, and not of plain values.
+/// Returns whether it is a list of sections, as opposed to plain values.
 fn is_list(items: &[Spanned<DeValue<'_>>]) -> bool {
     items.iter().all(|item| item.get_ref().is_table())
 }
 
-/// Keys of sections, and of each thing with a name; `None` stands for the thing itself.
+/// Keys by section and by named item; `None` stands for the item itself.
 type Flat = BTreeMap<String, BTreeMap<String, String>>;
 
-/// What a newer document says otherwise than an older one, in words.
+/// Returns the differences of a newer document to an older one in words.
 pub(super) fn changes(older: &Document, newer: &Document) -> Vec<String> {
-    // Each variable stands for itself: what is shown has no secrets.
+    // Each variable stands for itself: the output must not contain secrets.
     let itself = |name: &str| Some(format!("${{{name}}}"));
     let by_owner = |document| entries(document, &itself).into_iter().collect::<Flat>();
     let (older, mut newer) = (by_owner(older), by_owner(newer));
@@ -194,7 +194,8 @@ pub(super) fn changes(older: &Document, newer: &Document) -> Vec<String> {
     lines
 }
 
-/// Keys of `newer` whose value has a variable, and is not the value of that key in `known`.
+/// Returns the keys of `newer` whose value contains a variable and differs from that key's value in
+/// `known`.
 pub(super) fn new_variables(known: &Document, newer: &Document) -> Vec<String> {
     let marked = |name: &str| Some(format!("{MARK}{name}{MARK}"));
     let mut values: HashSet<(String, String, String)> = HashSet::new();
@@ -220,12 +221,13 @@ pub(super) fn new_variables(known: &Document, newer: &Document) -> Vec<String> {
     found
 }
 
-/// Values are written as TOML, which has the mark as an escape sequence.
+/// Returns whether a value contains a variable. Values are written as TOML, which escapes the
+/// placeholder.
 fn has_variable(value: &str) -> bool {
     value.contains(MARK) || value.contains("\\u0000")
 }
 
-/// Sections, and each thing with a name, with their keys; there may be several of one name.
+/// Returns the sections and named items with their keys; a name may occur several times.
 fn entries(
     document: &Document,
     variable: Variables<'_>,
@@ -249,7 +251,7 @@ fn entries(
                 }
             }
             Ok(other) => entries.push((format!("[{section}]"), keys(other))),
-            // A document that cannot be read was refused before.
+            // An unreadable document was refused earlier.
             Err(_) => {}
         }
     }

@@ -1,5 +1,4 @@
-//! Configuration: a TOML document becomes a [`Config`] in which everything holds, or a list of all
-//! that is wrong with it.
+//! Configuration: turns a TOML document into a valid [`Config`], or into a list of all problems.
 
 mod advice;
 mod api;
@@ -45,6 +44,7 @@ use std::time::Duration;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use steer_common::abi::Mac;
+use steer_probe::probe::Method;
 
 pub use self::api::{Api, NotPrincipal, Principal, Remote};
 pub(crate) use self::backends::MAX_CAPACITY;
@@ -54,32 +54,30 @@ pub use self::policy::{Policy, PolicyId};
 pub use self::report::{ConfigError, Problem};
 pub use self::schema::schema;
 pub use self::telemetry::Otlp;
-use crate::probe::Method;
 
-/// A configuration that holds: names are unique, and each reference names something.
+/// A valid configuration: names are unique, and every reference resolves.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Config {
-    /// This node.
+    /// Node settings.
     pub node: Node,
-    /// What mode `nat` needs.
+    /// Settings of mode `nat`.
     pub nat: Nat,
-    /// What modes `ipip` and `gue` need.
+    /// Settings of modes `ipip` and `gue`.
     pub encap: Encap,
-    /// How backends are probed.
+    /// Probe settings.
     pub probe: Probe,
-    /// How new flows are shared out.
+    /// Distribution of new flows.
     pub balance: Balance,
-    /// Who may use the API.
+    /// Access to the API.
     pub api: Api,
-    /// Where metrics are sent to, if anywhere.
+    /// OpenTelemetry export, if configured.
     pub otlp: Option<Otlp>,
-    /// Who is not let in.
+    /// Admission control.
     pub admission: Admission,
-    /// Sizes of the tables.
+    /// Table sizes.
     pub limits: Limits,
-    /// How servers lay out connection ids of QUIC; the last one is that which they use now. At least
-    /// one.
+    /// Layouts of QUIC connection ids; servers currently use the last one. Never empty.
     pub quic: Vec<CidLayout>,
     /// Backends, in the order of the document.
     pub backends: Vec<Backend>,
@@ -89,218 +87,221 @@ pub struct Config {
     pub services: Vec<Service>,
 }
 
-/// This node.
+/// Node settings.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Node {
-    /// Its name; its certificate carries it.
+    /// Name, also in the node's certificate.
     pub name: String,
-    /// Its region.
+    /// Region.
     pub region: String,
-    /// Its zone; may be empty.
+    /// Zone; may be empty.
     pub zone: String,
-    /// Interfaces that the program is attached to; at least one.
+    /// Interfaces to attach the program to; never empty.
     pub interfaces: Vec<String>,
-    /// MAC addresses of the node besides those that its interfaces show.
+    /// MAC addresses of the node besides those of its interfaces.
     pub macs: Vec<Mac>,
     /// Whether frames for any MAC address are steered.
     pub accept_any_mac: bool,
-    /// How it is attached.
+    /// Attach mode of the program.
     pub xdp_mode: XdpMode,
-    /// Where the daemon keeps generations, the journal, and what the operator said.
+    /// Folder of generations, the journal, and operator state.
     pub state_dir: PathBuf,
-    /// The API's Unix socket.
+    /// Path of the API's Unix socket.
     pub socket: PathBuf,
-    /// Where the BPF file system is mounted.
+    /// Mount point of the BPF file system.
     pub bpffs: PathBuf,
-    /// File with the seed of the hash of flows; without it, the node has one of its own.
+    /// File with the seed of the flow hash; without it, the node generates its own.
     pub flow_seed_file: Option<PathBuf>,
-    /// How many applied configurations are kept.
+    /// Number of applied configurations to keep.
     pub generations: usize,
-    /// About how much of the journal is kept, in bytes.
+    /// Approximate size limit of the journal in bytes.
     pub journal_bytes: u64,
 }
 
-/// How the program is attached.
+/// Attach mode of the XDP program.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum XdpMode {
     /// In the driver.
     #[default]
     Native,
-    /// In the kernel's stack: slow, for interfaces without native XDP.
+    /// In the kernel's network stack: slow, for interfaces without native XDP.
     Generic,
 }
 
-/// Where answers of backends may come in under `nat`, as `rp_filter` says it of the kernel.
+/// Accepted interfaces for answers of backends in mode `nat`, like the kernel's `rp_filter`.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum ReplyFilter {
-    /// By the interface and VLAN of the next hop to the backend.
+    /// Only the interface and VLAN of the next hop to the backend.
     #[default]
     Strict,
-    /// By any interface.
+    /// Any interface.
     Loose,
 }
 
-/// What mode `nat` needs.
+/// Settings of mode `nat`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Nat {
-    /// Source addresses towards backends.
+    /// Source addresses for packets to backends.
     pub addresses: Vec<IpAddr>,
-    /// Source ports towards backends; not empty.
+    /// Source ports for packets to backends; never empty.
     pub ports: RangeInclusive<u16>,
-    /// How long a flow keeps its port before its client has gone on after an answer.
+    /// Timeout of an unassured flow, whose client has not continued after the first answer; then it
+    /// loses its port.
     pub opening_timeout: Duration,
-    /// The same of a flow of UDP.
+    /// The same timeout for UDP flows.
     pub udp_unassured_timeout: Duration,
-    /// How long a flow keeps its port after it is over.
+    /// Time for which a closed flow keeps its port.
     pub closed_timeout: Duration,
-    /// Where answers of backends may come in.
+    /// Accepted interfaces for answers of backends.
     pub reply_filter: ReplyFilter,
-    /// Whether the checksum of TCP segments that begin or end a connection has to be right.
+    /// Whether TCP segments that open or close a connection must have a correct checksum.
     pub verify_checksums: bool,
-    /// Silence between two parts of an answer that makes them two bursts; zero measures nothing.
+    /// Pause within an answer that separates two bursts; zero disables latency measurement.
     pub burst_gap: Duration,
-    /// A flow that has waited for an answer for longer is silent.
+    /// Wait for an answer after which a flow is silent.
     pub silence: Duration,
 }
 
-/// What modes `ipip` and `gue` need.
+/// Settings of modes `ipip` and `gue`.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Encap {
-    /// Outer source towards IPv4 backends.
+    /// Outer source for IPv4 backends.
     pub v4: Option<Outer>,
-    /// Outer source towards IPv6 backends.
+    /// Outer source for IPv6 backends.
     pub v6: Option<Outer>,
-    /// UDP port of backends with mode `gue`.
+    /// UDP port of backends in mode `gue`.
     pub gue_port: u16,
 }
 
 /// Outer source addresses.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Outer {
-    /// The address, or the first of the prefix.
+    /// The address, or the first one of the prefix.
     pub address: IpAddr,
-    /// How many of the last bits each flow has for itself.
+    /// Number of low-order bits that vary by flow.
     pub bits: u8,
 }
 
-/// How servers lay out connection ids of QUIC (draft-ietf-quic-load-balancers-21).
+/// Layout of QUIC connection ids (draft-ietf-quic-load-balancers-21).
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct CidLayout {
-    /// The first three bits, 0 to 6.
+    /// Config rotation: the first three bits, 0 to 6.
     pub rotation: u8,
     /// Length of the server id in bytes, 1 to 8.
     pub server_id: usize,
-    /// Length of the nonce in bytes, 4 at least.
+    /// Length of the nonce in bytes, at least 4.
     pub nonce: usize,
-    /// The file with the key that both are encrypted by; without it they are readable.
+    /// File with the key that encrypts both; without it they are readable.
     pub key_file: Option<PathBuf>,
 }
 
-/// Who is not let in.
+/// Admission control.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Admission {
-    /// Prefixes of clients' addresses that services drop.
+    /// Client prefixes that services drop.
     pub deny: Vec<(IpAddr, u8)>,
-    /// Bits of an IPv4 address that make a source.
+    /// Prefix length that identifies an IPv4 source.
     pub source_v4_bits: u8,
-    /// Bits of an IPv6 address that make a source.
+    /// Prefix length that identifies an IPv6 source.
     pub source_v6_bits: u8,
 }
 
-/// Sizes of the tables, which cost memory whether they are full or not.
+/// Table sizes; they take memory even while empty.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Limits {
-    /// Flows that the flow table has room for.
+    /// Capacity of the flow table.
     pub flows: u32,
-    /// Flows that the nat table has room for.
+    /// Capacity of the nat table.
     pub nat_flows: u32,
 }
 
-/// How many new flows a service takes.
+/// Rate limit of new flows.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct NewFlows {
-    /// In the long run; at least 1.
+    /// Sustained rate; at least 1.
     pub per_second: u32,
-    /// At once; at least 1.
+    /// Burst; at least 1.
     pub burst: u32,
 }
 
-/// How backends are probed.
+/// Probe settings.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Probe {
-    /// From one ping to the next.
+    /// Interval between pings.
     pub interval: Duration,
-    /// Longest wait for an answer.
+    /// Probe timeout.
     pub timeout: Duration,
-    /// So many good probes in a row make a backend up.
+    /// Consecutive successes after which a backend is up.
     pub rise: u32,
-    /// So many bad ones make it down.
+    /// Consecutive failures after which it is down.
     pub fall: u32,
-    /// The half-life of the penalty for dying; zero means that there is none.
+    /// Half-life of the flap-damping penalty; zero disables damping.
     pub flap_half_life: Duration,
-    /// From one full handshake to the next.
+    /// Interval between full handshakes.
     pub handshake_every: Duration,
-    /// How many probes a second the node sends at most; after failures half as many more.
+    /// Upper bound of probes per second from this node; half as many more are allowed after
+    /// failures.
     pub budget: u32,
-    /// The CA of certificates that HTTPS and HTTP/3 probes take; without it, any will do.
+    /// File of the CA for HTTPS and HTTP/3 probes; without it, any certificate is accepted.
     pub http_ca: Option<PathBuf>,
-    /// The host that HTTP probes ask for; without it, the backend's address.
+    /// Host name in HTTP probes; without it, the backend's address.
     pub http_name: Option<String>,
-    /// Certificates; there if any backend has a beacon.
+    /// Certificates; present if any backend has a beacon.
     pub files: Option<ProbeFiles>,
 }
 
 /// The node's certificates.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ProbeFiles {
-    /// The CA of beacons' certificates.
+    /// File of the CA of beacon certificates.
     pub ca: PathBuf,
-    /// The node's certificate.
+    /// File of the node's certificate.
     pub cert: PathBuf,
-    /// Its key.
+    /// File of the node's key.
     pub key: PathBuf,
 }
 
-/// One inference endpoint.
+/// An inference endpoint.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Backend {
-    /// Its name; its beacon's certificate carries it.
+    /// Name, also in the certificate of its beacon.
     pub name: String,
-    /// Its address.
+    /// IP address.
     pub address: IpAddr,
-    /// How it is reached.
+    /// Forwarding mode.
     pub mode: Mode,
-    /// Its region.
+    /// Region.
     pub region: String,
-    /// Its zone; may be empty.
+    /// Zone; may be empty.
     pub zone: String,
-    /// Its weight relative to other backends; at least 1.
+    /// Weight relative to other backends; at least 1.
     pub capacity: u32,
-    /// Its price relative to other backends.
+    /// Price relative to other backends.
     pub cost: u32,
-    /// Where its beacon listens.
+    /// Address of its beacon.
     pub beacon: Option<SocketAddr>,
-    /// Server ids that it was given, each of another length; see [`Backend::server_id`].
-    pub server_ids: Vec<crate::quic::Hex>,
-    /// What of its answers is the first token.
+    /// Configured QUIC server ids, each of a different length; see [`Backend::server_id`].
+    pub server_ids: Vec<steer_probe::quic::Hex>,
+    /// Event in its answers that counts as the first token.
     pub first_token: FirstToken,
-    /// With so many open connections of a service it counts as hot; without it, never for their number.
+    /// Number of open connections of a service from which it counts as hot; without it, the number
+    /// does not matter.
     pub max_in_flight: Option<u32>,
-    /// How it is probed, the beacon first. Without any it counts as up.
+    /// Probe methods, the beacon first. A backend without probes counts as up.
     pub probes: Vec<Method>,
-    /// So many of them have to be answered; at least 1.
+    /// Number of probe methods that must succeed; at least 1.
     pub require: usize,
 }
 
 impl Backend {
-    /// Where a probe of it goes to.
+    /// Returns the address that a probe goes to.
     #[must_use]
     pub fn asked_at(&self, method: &Method) -> SocketAddr {
         match (method, self.beacon) {
             (Method::Beacon, Some(beacon)) => beacon,
-            // A beacon that is probed has a place.
+            // A backend with a beacon probe always has a beacon address.
             (Method::Beacon, None) => SocketAddr::new(self.address, 0),
             (Method::Tcp { port } | Method::Get { port, .. }, _) => {
                 SocketAddr::new(self.address, *port)
@@ -309,7 +310,7 @@ impl Backend {
     }
 }
 
-/// What of an engine's answers is the first token.
+/// Event in an engine's answers that counts as the first token.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
 #[serde(rename_all = "kebab-case")]
 pub enum FirstToken {
@@ -320,12 +321,12 @@ pub enum FirstToken {
     SecondBurst,
 }
 
-/// How a backend is reached.
+/// Forwarding mode to a backend.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Mode {
-    /// Addresses are rewritten both ways.
+    /// Addresses are rewritten in both directions.
     Nat {
-        /// The backend's port, if it isn't the service's.
+        /// Port of the backend, if different from the service's.
         port: Option<u16>,
     },
     /// The packet is wrapped in an IP header; the backend answers directly.
@@ -336,86 +337,88 @@ pub enum Mode {
     L2,
 }
 
-/// Backends that serve the same thing.
+/// A group of interchangeable backends.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Pool {
-    /// Its name.
+    /// Name.
     pub name: String,
     /// Indexes of its backends in [`Config::backends`]; at least one.
     pub backends: Vec<usize>,
-    /// The most that it takes of a service's new flows, in percent.
+    /// Largest share of a service's new flows, in percent.
     pub max_share: u32,
-    /// The most new flows in a second that it takes of a service.
+    /// Largest number of new flows per second from a service.
     pub max_new_flows: Option<u32>,
-    /// Whether new flows go on to the next pool while all of its rings are too busy.
+    /// Whether new flows spill to the next pool while all of its rings are too busy.
     pub overflow: bool,
 }
 
-/// A VIP.
+/// A virtual service: address, port and protocol, with its policy.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Service {
-    /// Its name.
+    /// Name.
     pub name: String,
-    /// Its address.
+    /// Virtual IP address.
     pub address: IpAddr,
-    /// Its port; 0 means any.
+    /// Port; 0 means any.
     pub port: u16,
-    /// Its protocol.
+    /// Protocol.
     pub protocol: Protocol,
-    /// Indexes of its pools in [`Config::pools`], the first choice first; at least one.
+    /// Indexes of its pools in [`Config::pools`], the preferred one first; never empty.
     pub pools: Vec<usize>,
-    /// Where new flows begin, if not in the first pool: places in `pools` with percents, 100 together.
+    /// Split of new flows over several pools: index in `pools` and percentage, summing up to 100.
+    /// Empty to start in the first pool.
     pub split: Vec<(usize, u32)>,
-    /// The most percent of new flows that a change of `split` moves in a second.
+    /// Percentage of new flows that a change of `split` may move per second.
     pub split_shift: u32,
-    /// Backends that answer within this are as near as each other.
+    /// Latency objective: backends that answer within it count as equally near.
     pub objective: Option<Duration>,
-    /// What happens where no pool has a backend.
+    /// Action if no pool has a backend.
     pub end: End,
-    /// A slot's open flows are taken to be gone after so long without a packet.
+    /// Idle time after which the open flows of a slot count as gone.
     pub idle_timeout: Duration,
-    /// What happens to the open flows of a member that is down.
+    /// Action on open flows of a member that is down.
     pub open_flows: OpenFlows,
-    /// Regions that it may be served from; without it, any.
+    /// Regions that may serve it; `None` means all.
     pub regions: Option<Vec<String>>,
-    /// How many new flows it takes; without it, any number.
+    /// Limit of new flows; `None` means unlimited.
     pub new_flows: Option<NewFlows>,
-    /// How many new flows it takes of each source; without it, any number.
+    /// Limit of new flows per source; `None` means unlimited.
     pub source_flows: Option<NewFlows>,
-    /// The lowest is shed first.
+    /// Priority; the lowest is shed first.
     pub priority: u8,
-    /// Whether its UDP is QUIC.
+    /// Whether its UDP traffic is QUIC.
     pub quic: bool,
-    /// Its classes, in the order of the document.
+    /// Classes, in the order of the document.
     pub classes: Vec<Class>,
 }
 
-/// A group of a service's clients. What the document leaves out is as the service has it.
+/// A group of a service's clients. Omitted keys inherit the service's values.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Class {
-    /// Its name, which no other class of the service has.
+    /// Name, unique in the service.
     pub name: String,
-    /// Prefixes of its clients' addresses; none means all.
+    /// Source prefixes of its clients; empty means all.
     pub sources: Vec<(IpAddr, u8)>,
-    /// Its DSCPs, in order; none means all.
+    /// DSCPs in ascending order; empty means all.
     pub dscp: Vec<u8>,
-    /// Indexes of its pools in [`Config::pools`], the first choice first; at least one.
+    /// Indexes of its pools in [`Config::pools`], the preferred one first; never empty.
     pub pools: Vec<usize>,
-    /// Where new flows begin, if not in the first pool: places in `pools` with percents, 100 together.
+    /// Split of new flows over several pools: index in `pools` and percentage, summing up to 100.
+    /// Empty to start in the first pool.
     pub split: Vec<(usize, u32)>,
-    /// What happens where no pool has a backend.
+    /// Action if no pool has a backend.
     pub end: End,
-    /// Regions that it may be served from; without it, any.
+    /// Regions that may serve it; `None` means all.
     pub regions: Option<Vec<String>>,
-    /// How many new flows it takes; without it, any number.
+    /// Limit of new flows; `None` means unlimited.
     pub new_flows: Option<NewFlows>,
-    /// How many new flows it takes of each source; without it, any number.
+    /// Limit of new flows per source; `None` means unlimited.
     pub source_flows: Option<NewFlows>,
-    /// The lowest is shed first.
+    /// Priority; the lowest is shed first.
     pub priority: u8,
 }
 
-/// A protocol above IP.
+/// Transport protocol.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Deserialize, Serialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum Protocol {
@@ -426,25 +429,25 @@ pub enum Protocol {
     Udp,
 }
 
-/// The end of a chain of pools.
+/// Action at the end of a chain of pools.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum End {
-    /// The client is told at once.
+    /// Reject: the client gets an error at once.
     #[default]
     Reject,
-    /// The client hears nothing.
+    /// Drop: the client gets no answer.
     Drop,
 }
 
-/// What happens to the open flows of a member that is down.
+/// Action on open flows of a member that is down.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum OpenFlows {
-    /// They are reset, so that clients retry at once.
+    /// Reset them, so that clients retry at once.
     #[default]
     Reset,
-    /// They go to another member.
+    /// Send them to another member.
     Resteer,
 }
 
@@ -455,13 +458,13 @@ impl std::str::FromStr for Protocol {
         match word {
             "tcp" => Ok(Self::Tcp),
             "udp" => Ok(Self::Udp),
-            _ => Err(format!("{word:?} is no protocol: write tcp or udp")),
+            _ => Err(format!("{word:?} is not a protocol: write tcp or udp")),
         }
     }
 }
 
 impl Protocol {
-    /// Its number in an IP header.
+    /// Returns its number in an IP header.
     #[must_use]
     pub fn number(self) -> u8 {
         match self {
@@ -470,7 +473,7 @@ impl Protocol {
         }
     }
 
-    /// Its name in lower case.
+    /// Returns its name in lower case.
     #[must_use]
     pub fn as_str(self) -> &'static str {
         match self {
@@ -481,24 +484,26 @@ impl Protocol {
 }
 
 impl Config {
-    /// Reads and checks the document at `path`, with the files of `conf.d` beside it.
+    /// Reads and checks the document at `path` and the files of `conf.d` beside it.
     ///
     /// # Errors
-    /// With everything that is wrong, each with file and line.
+    ///
+    /// Returns all problems, each with file and line.
     pub fn load(path: &Path) -> Result<Self, ConfigError> {
         Document::read(path)?.config()
     }
 
-    /// Checks a document; `file` is only for the messages.
+    /// Checks a document; `file` is used only in messages.
     ///
     /// # Errors
-    /// As [`Self::load`].
+    ///
+    /// The same as [`Self::load`].
     pub fn parse(text: &str, file: &Path) -> Result<Self, ConfigError> {
         Document::single(file, text).config()
     }
 
-    /// Backends of a service over all its pools and those of its classes, each once, in order of
-    /// preference.
+    /// Returns the backends of a service over all its pools and those of its classes, each once, in
+    /// order of preference.
     pub fn members(&self, service: &Service) -> Vec<usize> {
         let classes = service.classes.iter().flat_map(|class| &class.pools);
         self.of_pools(service.pools.iter().chain(classes))

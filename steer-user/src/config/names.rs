@@ -1,4 +1,4 @@
-//! Things with names, and references to them.
+//! Named items, and references to them.
 
 use std::cell::Cell;
 use std::collections::{HashMap, HashSet};
@@ -8,17 +8,18 @@ use super::report::Report;
 use super::spanned::Spanned;
 use super::suggest;
 
-/// References to nothing for which a name that is near is looked for.
+/// Upper bound of unresolved references for which a similar name is looked up.
 const MAX_SUGGESTED: usize = 8;
 
-/// Things by name. One that is wrong keeps its place, so that a reference to it isn't reported, too.
+/// Items by name. An invalid item keeps its entry, so that references to it are not reported as
+/// well.
 pub(super) struct Names<T> {
     kind: &'static str,
     items: Vec<Option<T>>,
     by_name: HashMap<String, usize>,
-    /// Some could not even be read.
+    /// Whether some items could not even be read.
     partial: bool,
-    /// References to nothing so far.
+    /// Number of unresolved references so far.
     misses: Cell<usize>,
 }
 
@@ -36,7 +37,7 @@ impl<T> Names<T> {
     pub(super) fn push(&mut self, name: &Text, item: Option<T>, report: &mut Report<'_>) {
         let kind = self.kind;
         if self.by_name.contains_key(name.get_ref()) {
-            let what = format!("there are two {kind}s named {:?}", name.get_ref());
+            let what = format!("two {kind}s are named {:?}", name.get_ref());
             report.add(name.span(), what, "rename one of them");
         }
         self.by_name
@@ -44,22 +45,22 @@ impl<T> Names<T> {
         self.items.push(item);
     }
 
-    /// The thing of a name, if it is there and right.
+    /// Returns the valid item with a name.
     pub(super) fn get(&self, name: &Text) -> Option<&T> {
         self.item(*self.by_name.get(name.get_ref())?)
     }
 
-    /// The rest is not read, so that a reference to what is missing isn't reported, too.
+    /// Skips the remaining items; references to missing ones are not reported from now on.
     pub(super) fn stop(&mut self) {
         self.partial = true;
     }
 
-    /// The item at an index that [`Self::resolve`] gave; `None` if it is wrong.
+    /// Returns the item at an index from [`Self::resolve`]; `None` if it is invalid.
     pub(super) fn item(&self, index: usize) -> Option<&T> {
         self.items.get(index)?.as_ref()
     }
 
-    /// The thing that a reference names.
+    /// Returns the item that a reference names.
     pub(super) fn find(
         &mut self,
         name: &Text,
@@ -72,7 +73,7 @@ impl<T> Names<T> {
         }
         if !self.partial {
             let what = format!(
-                "{owner} names {kind} {:?}, which isn't there",
+                "{owner} names {kind} {:?}, which does not exist",
                 name.get_ref()
             );
             let todo = self.advice(name, report);
@@ -81,7 +82,7 @@ impl<T> Names<T> {
         None
     }
 
-    /// The things that a list names, with the reference that named each.
+    /// Returns the items that a list names, each with its reference.
     pub(super) fn resolve<'a>(
         &self,
         list: &'a Spanned<Vec<Text>>,
@@ -108,7 +109,7 @@ impl<T> Names<T> {
                 None if self.partial => {}
                 None => {
                     let what = format!(
-                        "{owner} names {kind} {:?}, which isn't there",
+                        "{owner} names {kind} {:?}, which does not exist",
                         name.get_ref()
                     );
                     let todo = self.advice(name, report);
@@ -119,17 +120,17 @@ impl<T> Names<T> {
         found
     }
 
-    /// Whether all of them could be read, and none is wrong.
+    /// Returns whether all items could be read and are valid.
     pub(super) fn are_whole(&self) -> bool {
         !self.partial && self.items.iter().all(Option::is_some)
     }
 
-    /// Returns what to do about a reference to nothing.
+    /// Returns advice for an unresolved reference.
     fn advice(&self, name: &Text, report: &Report<'_>) -> String {
         let (kind, misses) = (self.kind, self.misses.get());
         self.misses.set(misses + 1);
         let known = self.by_name.keys().map(String::as_str);
-        // Each comparison costs, and a part of a secret is none less.
+        // Each comparison takes time, and a part of a secret is still a secret.
         let near = (misses < MAX_SUGGESTED && !report.is_hidden(name.get_ref()))
             .then(|| suggest::nearest(name.get_ref(), known))
             .flatten();
@@ -139,7 +140,7 @@ impl<T> Names<T> {
         }
     }
 
-    /// All of them, if none is wrong.
+    /// Returns all items if they are all valid.
     pub(super) fn all(self) -> Option<Vec<T>> {
         self.items.into_iter().collect()
     }

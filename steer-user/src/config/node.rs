@@ -7,37 +7,41 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use steer_common::abi::{DENIED, Mac, NAT_ADDRESSES};
+use steer_probe::pki::{Identity, IdentityKind};
 
 use super::raw::{self, Text};
 use super::read::Single;
 use super::report::Report;
 use super::{Admission, Encap, Nat, Node, Outer, Probe, ProbeFiles};
-use crate::pki::{Identity, IdentityKind};
 
 const NAT_PORTS: RangeInclusive<u16> = 20_000..=59_999;
-/// IFNAMSIZ less the terminator.
+/// Maximum length of an interface name: IFNAMSIZ without the terminator.
 const INTERFACE_LEN: usize = 15;
-/// MAC addresses besides those of interfaces. With many more there would be no room for those.
+/// Maximum number of additional MAC addresses; the map also holds those of interfaces.
 const MAX_MACS: usize = 64;
-/// Advice for an interface.
+/// Advice about an interface name.
 const INTERFACE: &str =
-    "name the interface that clients' packets come in by: `ip route` and `ip link` show it";
+    "name the interface on which packets of clients arrive: `ip route` and `ip link` show it";
 const MS: Duration = Duration::from_millis(1);
 const SECOND: Duration = Duration::from_secs(1);
 const MINUTE: Duration = Duration::from_secs(60);
 
-/// The section `[nat]`, and where its addresses stand.
+/// The section `[nat]`, with the positions of its addresses.
 pub(super) struct NatSection {
     pub(super) typed: Nat,
     pub(super) spans: Vec<Range<usize>>,
-    /// Whether all addresses that it names could be read.
+    /// Whether all of its addresses could be read.
     pub(super) known: bool,
 }
 
 pub(super) fn node(raw: raw::Node, report: &mut Report<'_>) -> Node {
     identity(IdentityKind::Node, &raw.name, Some(&raw.region), report);
     if raw.interfaces.get_ref().is_empty() {
-        report.add(raw.interfaces.span(), "there is no interface", INTERFACE);
+        report.add(
+            raw.interfaces.span(),
+            "no interface is configured",
+            INTERFACE,
+        );
     }
     let mut interfaces: Vec<String> = Vec::new();
     let mut seen = HashSet::new();
@@ -45,13 +49,13 @@ pub(super) fn node(raw: raw::Node, report: &mut Report<'_>) -> Node {
         let fit = |c: char| c.is_ascii_graphic() && c != '/';
         let text = name.get_ref();
         if text == "lo" {
-            let what = "`lo` is this host's own loopback: no packet of a client comes in by it";
+            let what = "`lo` is this host's own loopback: no packet of a client arrives on it";
             report.add(name.span(), what, INTERFACE);
         } else if text.is_empty() || text.len() > INTERFACE_LEN || !text.chars().all(fit) {
             let what = format!("{text:?} is not the name of an interface");
             report.add(name.span(), what, "write one that `ip link` shows");
         } else if !seen.insert(text.clone()) {
-            let what = format!("interface {text:?} is there twice");
+            let what = format!("interface {text:?} is listed twice");
             report.add(name.span(), what, "remove one of them");
         }
         interfaces.push(name.into_inner());
@@ -86,12 +90,12 @@ fn macs(raw: &[Text], report: &mut Report<'_>) -> Vec<Mac> {
             continue;
         };
         if mac[0] & 1 != 0 || mac == [0; 6] {
-            let what = format!("{text} is no address of one host");
+            let what = format!("{text} is not the address of a single host");
             report.add(value.span(), what, todo);
         } else if found.contains(&mac) {
             report.add(
                 value.span(),
-                format!("{text} is there twice"),
+                format!("{text} is listed twice"),
                 "remove one of them",
             );
         } else if found.len() == MAX_MACS {
@@ -120,14 +124,14 @@ fn parse_mac(text: &str) -> Option<Mac> {
     parts.next().is_none().then_some(mac)
 }
 
-/// Checks that a certificate can carry name and region.
+/// Checks that a certificate can carry the name and region.
 pub(super) fn identity(
     kind: IdentityKind,
     name: &Text,
     region: Option<&Text>,
     report: &mut Report<'_>,
 ) {
-    // Each by itself, to know the line.
+    // Checked one by one, to report the right line.
     if let Err(e) = Identity::new(kind, "any", name.get_ref()) {
         report.add_described(name.span(), &e);
     }
@@ -137,9 +141,9 @@ pub(super) fn identity(
     }
 }
 
-/// What the kernel's own receiver uses (`ip fou add port 6080 gue`); IANA gave GUE this port.
+/// Default of the kernel's own receiver (`ip fou add port 6080 gue`); IANA assigned GUE this port.
 const GUE_PORT: u16 = 6080;
-/// Bits of an outer source that flows may have for themselves.
+/// Maximum number of bits of an outer source that vary by flow.
 const MAX_SOURCE_BITS: u8 = 24;
 
 pub(super) fn nat(Single { raw, broken }: Single<raw::Nat>, report: &mut Report<'_>) -> NatSection {
@@ -150,7 +154,7 @@ pub(super) fn nat(Single { raw, broken }: Single<raw::Nat>, report: &mut Report<
             continue;
         };
         if addresses.contains(&address) {
-            let what = format!("{address} is there twice");
+            let what = format!("{address} is listed twice");
             report.add(value.span(), what, "remove one of them");
         }
         let of_family = |a: &&IpAddr| a.is_ipv4() == address.is_ipv4();
@@ -203,7 +207,7 @@ pub(super) fn nat(Single { raw, broken }: Single<raw::Nat>, report: &mut Report<
     }
 }
 
-/// The section, and whether all sources that it names could be read.
+/// Returns the section, and whether all of its sources could be read.
 pub(super) fn encap(
     Single { raw, broken }: Single<raw::Encap>,
     report: &mut Report<'_>,
@@ -240,7 +244,7 @@ pub(super) fn encap(
     (encap, known)
 }
 
-/// An address, or a prefix of which each flow has an address.
+/// Parses an address, or a prefix whose addresses vary by flow.
 fn outer(value: &Text, report: &mut Report<'_>) -> Option<(IpAddr, Outer)> {
     let todo =
         "write an address like 10.0.0.11, or a prefix like 10.0.8.0/24 whose last bits are 0";
@@ -285,7 +289,7 @@ pub(super) fn probe(
     let handshake = raw.handshake_every.as_ref();
     let handshake_every = report.duration(handshake, MINUTE / 2, MINUTE / 60..=MINUTE * 1440);
     if let Some(value) = handshake.filter(|_| handshake_every < interval) {
-        let what = "handshakes come more often than pings";
+        let what = "handshakes are more frequent than pings";
         report.add(value.span(), what, "write more than `interval`");
     }
     if with_beacons && !broken && (raw.ca.is_none() || raw.cert.is_none() || raw.key.is_none()) {
@@ -296,7 +300,7 @@ pub(super) fn probe(
     if let Some(name) = &raw.http_name
         && rustls::pki_types::ServerName::try_from(name.get_ref().as_str()).is_err()
     {
-        let what = format!("{:?} is no name of a host", name.get_ref());
+        let what = format!("{:?} is not a host name", name.get_ref());
         report.add(name.span(), what, "write one like chat.example.org");
     }
     let mut file = |value: Option<Text>| -> Option<PathBuf> {

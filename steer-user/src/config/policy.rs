@@ -1,11 +1,11 @@
-//! What a service does with its clients, or with those of one of its classes.
+//! Policy for the clients of a service or of one of its classes.
 
 use std::collections::HashSet;
 use std::net::IpAddr;
 
 use super::{Backend, Class, Config, End, NewFlows, Service};
 
-/// Names a policy: a service's own, or that of one of its classes. Each has a table.
+/// Identifies a policy: that of a service, or of one of its classes. Each has its own table.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct PolicyId {
     /// Index in [`Config::services`].
@@ -14,31 +14,32 @@ pub struct PolicyId {
     pub class: Option<usize>,
 }
 
-/// What happens to clients of a service, or of one of its classes.
+/// Policy for the clients of a service, or of one of its classes.
 #[derive(Clone, Copy, Debug)]
 pub struct Policy<'c> {
-    /// The service.
+    /// Service.
     pub service: &'c Service,
-    /// The class, if it is that of one.
+    /// Class, if the policy is a class's.
     pub class: Option<&'c Class>,
-    /// Indexes of its pools in [`Config::pools`], the first choice first; at least one.
+    /// Indexes of its pools in [`Config::pools`], the preferred one first; never empty.
     pub pools: &'c [usize],
-    /// Where new flows begin, if not in the first pool: places in `pools` with percents.
+    /// Split of new flows over several pools: index in `pools` and percentage. Empty to start in
+    /// the first pool.
     pub split: &'c [(usize, u32)],
-    /// What happens where no pool has a backend.
+    /// Action if no pool has a backend.
     pub end: End,
-    /// Regions that may serve; without it, any.
+    /// Regions that may serve it; `None` means all.
     pub regions: Option<&'c [String]>,
-    /// How many new flows are taken; without it, any number.
+    /// Limit of new flows; `None` means unlimited.
     pub new_flows: Option<NewFlows>,
-    /// How many new flows are taken of each source; without it, any number.
+    /// Limit of new flows per source; `None` means unlimited.
     pub source_flows: Option<NewFlows>,
-    /// The lowest is shed first.
+    /// Priority; the lowest is shed first.
     pub priority: u8,
 }
 
 impl Policy<'_> {
-    /// Its name in journal, logs and tables: that of the service, or `service/class`.
+    /// Returns its name in the journal, logs and tables: that of the service, or `service/class`.
     #[must_use]
     pub fn name(&self) -> String {
         match self.class {
@@ -47,14 +48,14 @@ impl Policy<'_> {
         }
     }
 
-    /// Whether a backend is where clients may be served from.
+    /// Returns whether a backend is in a region that may serve these clients.
     #[must_use]
     pub fn may_use(&self, backend: &Backend) -> bool {
         self.regions
             .is_none_or(|regions| regions.contains(&backend.region))
     }
 
-    /// Backends over all its pools, each once, in order of preference.
+    /// Returns the backends over all its pools, each once, in order of preference.
     #[must_use]
     pub fn members(&self, config: &Config) -> Vec<usize> {
         config.of_pools(self.pools)
@@ -62,7 +63,7 @@ impl Policy<'_> {
 }
 
 impl Config {
-    /// Names of all policies: of each service, and behind it of its classes, in the order of the
+    /// Returns the ids of all policies: each service, followed by its classes, in the order of the
     /// document.
     #[must_use]
     pub fn policy_ids(&self) -> Vec<PolicyId> {
@@ -74,10 +75,11 @@ impl Config {
         self.services.iter().enumerate().flat_map(of).collect()
     }
 
-    /// The policy of that name.
+    /// Returns the policy with an id.
     ///
     /// # Panics
-    /// If it is of another configuration, and not in this one.
+    ///
+    /// Panics if the id belongs to another configuration and does not exist in this one.
     #[must_use]
     pub fn policy(&self, id: PolicyId) -> Policy<'_> {
         let service = &self.services[id.service];
@@ -107,7 +109,7 @@ impl Config {
         }
     }
 
-    /// Backends of pools, each once, in order.
+    /// Returns the backends of pools, each once, in order.
     pub(super) fn of_pools<'p>(&self, pools: impl IntoIterator<Item = &'p usize>) -> Vec<usize> {
         let mut found = Vec::new();
         let mut seen = HashSet::new();
@@ -120,8 +122,8 @@ impl Config {
 }
 
 impl Class {
-    /// What the data path knows the class by, within its service: 32 bits of a hash of its name
-    /// (FNV-1a), never 0.
+    /// Returns the class's key in the data path: a 32-bit hash of its name (FNV-1a), unique within
+    /// its service and never 0.
     #[must_use]
     pub fn hash(&self) -> u32 {
         let start = 0x811c_9dc5_u32;
@@ -131,7 +133,7 @@ impl Class {
         hash.max(1)
     }
 
-    /// Why a client with a DSCP is in the class, in words.
+    /// Returns in words why a client with a DSCP belongs to the class.
     #[must_use]
     pub fn because(&self, client: IpAddr, dscp: u8) -> String {
         let mut words = Vec::new();
@@ -150,7 +152,7 @@ impl Class {
     }
 }
 
-/// Whether an address is in a prefix.
+/// Returns whether an address is in a prefix.
 fn contains((prefix, len): (IpAddr, u8), address: IpAddr) -> bool {
     let same = |differ: u128| differ.leading_zeros() >= u32::from(len);
     match (prefix, address) {

@@ -1,13 +1,14 @@
 //! The keys `probes` and `require` of `[[backend]]`.
 
+use steer_probe::probe::Method;
+
 use super::raw::{self, Require};
 use super::report::Report;
-use crate::probe::Method;
 
-/// Advice for a probe.
+/// Advice about a probe method.
 const PROBES: &str = "write beacon, tcp:8000, http:8000/health, https:443/health or h3:443/health";
 
-/// Returns what to write for a URL, a path, or a kind of probe without a port.
+/// Returns the replacement for a URL, a path, or a probe kind without a port.
 fn instead(raw: &raw::Backend, text: &str) -> Option<String> {
     let port = raw.port.as_ref().map_or(8000, |port| *port.get_ref());
     let write = |probe: String| {
@@ -32,10 +33,10 @@ fn instead(raw: &raw::Backend, text: &str) -> Option<String> {
     }
 }
 
-/// Probes of one backend.
+/// Maximum number of probe methods of one backend.
 const MAX_PROBES: usize = 32;
 
-/// How a backend is probed, the beacon first, and how many of the probes have to be answered.
+/// Returns the probe methods of a backend, the beacon first, and the number that must succeed.
 pub(super) fn probes(raw: &raw::Backend, report: &mut Report<'_>) -> (Vec<Method>, usize) {
     let mut methods: Vec<Method> = Vec::new();
     match &raw.probes {
@@ -48,7 +49,7 @@ pub(super) fn probes(raw: &raw::Backend, report: &mut Report<'_>) -> (Vec<Method
             for text in list.get_ref().iter().take(MAX_PROBES) {
                 match text.get_ref().parse::<Method>() {
                     Ok(method) if methods.contains(&method) => {
-                        let what = format!("probe {:?} is there twice", text.get_ref());
+                        let what = format!("probe {:?} is listed twice", text.get_ref());
                         report.add(text.span(), what, "remove one of them");
                     }
                     Ok(method) => {
@@ -59,7 +60,7 @@ pub(super) fn probes(raw: &raw::Backend, report: &mut Report<'_>) -> (Vec<Method
                         methods.push(method);
                     }
                     Err(_) => {
-                        let what = format!("{:?} is no probe", text.get_ref());
+                        let what = format!("{:?} is not a probe method", text.get_ref());
                         let todo = match report.is_hidden(text.get_ref()) {
                             true => None,
                             false => instead(raw, text.get_ref()),
@@ -74,11 +75,11 @@ pub(super) fn probes(raw: &raw::Backend, report: &mut Report<'_>) -> (Vec<Method
                 .filter(|_| !methods.contains(&Method::Beacon))
             {
                 let todo = "add \"beacon\" to `probes`, or remove this";
-                report.add(beacon.span(), "`probes` does not ask this beacon", todo);
+                report.add(beacon.span(), "`probes` does not include this beacon", todo);
             }
         }
     }
-    // It knows most, and speaks for the others.
+    // The beacon has the most information, and speaks for the other methods.
     methods.sort_by_key(|method| *method != Method::Beacon);
     let all = methods.len().max(1);
     let Some(require) = &raw.require else {

@@ -1,26 +1,26 @@
-//! The sections `[[quic]]`, and the server ids of backends.
+//! The sections `[[quic]]`, and QUIC server ids of backends.
 
 use std::collections::{HashMap, HashSet};
 
 use ring::digest::{SHA256, digest};
 use steer_common::abi::CIDS;
 use steer_common::cid::{Layout, MAX_SERVER_ID, ROTATIONS};
+use steer_probe::quic::{CidKeyError, Hex, read_key};
 
 use super::raw;
 use super::read::List;
 use super::report::Report;
 use super::{Backend, CidLayout, Config};
-use crate::quic::{CidKeyError, Hex, read_key};
 
-/// What servers encode where the document says nothing: server ids that random connection ids do not
-/// meet by chance, and as many random bytes as make ids of the usual twelve.
+/// Default layout: a server id long enough that random connection ids do not match by chance, and a
+/// nonce that gives ids of the usual twelve bytes.
 const USUAL: CidLayout = CidLayout {
     rotation: 0,
     server_id: 4,
     nonce: 7,
     key_file: None,
 };
-/// Server ids that may be known, with room for those of members that are on their way out.
+/// Maximum number of server ids; the rest of the map is reserved for members being removed.
 const MAX_CIDS: usize = CIDS as usize * 3 / 4;
 
 pub(super) fn layouts(raw: List<raw::Quic>, report: &mut Report<'_>) -> Vec<CidLayout> {
@@ -32,13 +32,13 @@ pub(super) fn layouts(raw: List<raw::Quic>, report: &mut Report<'_>) -> Vec<CidL
         let most = u32::from(ROTATIONS) - 1;
         let rotation = report.number(Some(&raw.rotation), 0, 0..=most) as u8;
         if layouts.iter().any(|layout| layout.rotation == rotation) {
-            let what = format!("rotation {rotation} is there twice");
+            let what = format!("rotation {rotation} is listed twice");
             let todo = "give each section another one, 0 to 6";
             report.add(raw.rotation.span(), what, todo);
         }
         let id = raw.server_id_length.as_ref();
         let server_id = report.number(id, USUAL.server_id as u32, 1..=MAX_SERVER_ID as u32);
-        // Both at most 19 bytes: a connection id has 20.
+        // At most 19 bytes together: a connection id has 20.
         let nonce = raw.nonce_length.as_ref();
         let nonce = report.number(nonce, USUAL.nonce as u32, 4..=19 - server_id.min(8));
         layouts.push(CidLayout {
@@ -53,7 +53,7 @@ pub(super) fn layouts(raw: List<raw::Quic>, report: &mut Report<'_>) -> Vec<CidL
     layouts
 }
 
-/// The server ids that a backend was given, each of another length.
+/// Returns the configured server ids of a backend, each of a different length.
 pub(super) fn server_ids(
     raw: &raw::Backend,
     layouts: &[CidLayout],
@@ -70,7 +70,10 @@ pub(super) fn server_ids(
         };
         let len = id.0.len();
         if !layouts.iter().any(|layout| layout.server_id == len) {
-            let what = format!("a server id of {len} bytes, but connection ids have none such");
+            let what = format!(
+                "a server id of {len} bytes, but no layout of connection ids has \
+                                that length"
+            );
             let todo =
                 "write as many bytes as `server_id_length` of a [[quic]] says (4 without one)";
             report.add(value.span(), what, todo);
@@ -84,7 +87,7 @@ pub(super) fn server_ids(
     ids
 }
 
-/// Checks that server ids are different within each service, and not too many.
+/// Checks that server ids are unique within each service, and not too many.
 pub(super) fn check(config: &Config, report: &mut Report<'_>) {
     let services = config.services.iter().filter(|service| service.quic);
     let services: Vec<Vec<usize>> = services.map(|s| config.members(s)).collect();
@@ -119,22 +122,22 @@ pub(super) fn check(config: &Config, report: &mut Report<'_>) {
                 Hex(id),
                 layout.rotation
             );
-            let todo = "give one of them another by `server_ids`; only the IPv4 and the IPv6 address of one host \
-                        share one, which both have to name";
+            let todo = "give one of them another by `server_ids`; only the IPv4 and the IPv6 \
+                        address of one host share one, which must be set on both";
             report.add(report.find("backend"), what, todo);
         }
     }
 }
 
-/// Whether two backends are the addresses of one host, whose server knows only one id: both were given it, and their
-/// families differ.
+/// Returns whether two backends are addresses of one host, whose server has a single id: both were
+/// given that id, and their address families differ.
 fn is_one_host(one: &Backend, other: &Backend, id: &[u8]) -> bool {
     let is_given = |backend: &Backend| backend.server_ids.iter().any(|given| given.0 == id);
     is_given(one) && is_given(other) && one.address.is_ipv4() != other.address.is_ipv4()
 }
 
 impl CidLayout {
-    /// What follows the first octet.
+    /// Returns the fields after the first octet.
     #[must_use]
     pub fn layout(&self) -> Option<Layout> {
         Layout::new(self.server_id, self.nonce)
@@ -143,15 +146,16 @@ impl CidLayout {
     /// Reads the key, if there is one.
     ///
     /// # Errors
-    /// If its file cannot be read, or holds none.
+    ///
+    /// Returns an error if its file cannot be read or holds no key.
     pub fn key(&self) -> Result<Option<[u8; 16]>, CidKeyError> {
         self.key_file.as_deref().map(read_key).transpose()
     }
 }
 
 impl Backend {
-    /// Its server id of so many bytes, at most 8: the one that it was given, or the first bytes of the
-    /// SHA-256 of its name.
+    /// Returns its server id with a length of at most 8 bytes: the configured one, or the first
+    /// bytes of the SHA-256 of its name.
     #[must_use]
     pub fn server_id(&self, len: usize) -> Vec<u8> {
         let given = self.server_ids.iter().find(|id| id.0.len() == len);

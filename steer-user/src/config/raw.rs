@@ -1,5 +1,5 @@
-//! The document as it is written, before anything is checked but types and keys. What is said of a
-//! key here is in the schema, too.
+//! The document as written; only types and keys are checked. Doc comments of keys are their
+//! descriptions in the schema and the reference.
 
 use std::collections::BTreeMap;
 
@@ -14,224 +14,235 @@ pub(super) type Text = Spanned<String>;
 #[derive(Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub(super) struct Node {
-    /// Its name, which its certificate carries.
+    /// Name of the node, also in its certificate.
     pub name: Text,
-    /// Its region, which its certificate carries.
+    /// Region of the node, also in its certificate.
     pub region: Text,
-    /// Its zone: backends of it are taken to be the nearest while they are not measured.
+    /// Zone of the node: backends in the same zone count as nearest until they are measured.
     #[serde(default)]
     pub zone: String,
-    /// Interfaces that clients' packets come in by and, in mode nat, backends' answers.
+    /// Interfaces that receive packets of clients and, in mode nat, answers of backends.
     pub interfaces: Spanned<Vec<Text>>,
-    /// MAC addresses of this node besides those of its interfaces and of the devices upon them, like a virtual router's
-    /// that no device has. Frames for others pass.
+    /// Additional MAC addresses of this node, such as that of a virtual router, which no device
+    /// shows. Addresses of its interfaces and of devices on top of them are known. Frames for other
+    /// addresses pass.
     #[serde(default)]
     pub macs: Vec<Text>,
-    /// Whether frames for any MAC address are steered, broadcast included: false.
+    /// Whether frames for any MAC address are steered, including broadcast (default false).
     #[serde(default)]
     pub accept_any_mac: bool,
-    /// How the program is attached.
+    /// Attach mode of the XDP program (default native).
     #[serde(default)]
     pub xdp_mode: XdpMode,
-    /// Folder of generations, journal, and what the operator said: /var/lib/steer.
+    /// Folder of generations, the journal and operator state (default /var/lib/steer).
     pub state_dir: Option<Text>,
-    /// The API's Unix socket: /run/steer/steer.sock.
+    /// Path of the API's Unix socket (default /run/steer/steer.sock).
     pub socket: Option<Text>,
-    /// Where the BPF file system is mounted: /sys/fs/bpf.
+    /// Mount point of the BPF file system (default /sys/fs/bpf).
     pub bpffs: Option<Text>,
-    /// File with the seed that decides which backend a flow finds, as 32 or more hexadecimal digits: the same on all
-    /// nodes behind one router, and not readable for everybody. Without it the node makes one of its own.
+    /// File with the seed of the flow hash, as 32 or more hexadecimal digits. It decides which
+    /// backend a flow gets: use the same seed on all nodes behind one router, and do not make it
+    /// readable for everyone. Without it, the node generates its own.
     pub flow_seed_file: Option<Text>,
-    /// Applied configurations that are kept to go back to, 2 to 1000: 10.
+    /// Number of applied configurations to keep for rollback, 2 to 1000 (default 10).
     pub generations: Option<Spanned<u32>>,
-    /// About how much of the journal is kept, in MiB: 64.
+    /// Approximate size limit of the journal in MiB (default 64).
     pub journal_mib: Option<Spanned<u32>>,
 }
 
 #[derive(Default, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub(super) struct Nat {
-    /// Sources towards backends, which route their answers back to this node.
+    /// Source addresses for packets to backends; answers to them must be routed to this node.
     #[serde(default)]
     pub addresses: Vec<Text>,
-    /// Source ports, which each address has all of: 20000-59999.
+    /// Range of source ports, used by each address (default 20000-59999).
     pub ports: Option<Text>,
-    /// How long a flow keeps its port before its client has gone on after an answer, 1s to 10m: 30s.
+    /// Timeout of an unassured flow, whose client has not continued after the first answer, 1s to
+    /// 10m (default 30s). Then it loses its port.
     pub opening_timeout: Option<Text>,
-    /// The same as `opening_timeout`, of a flow of UDP, 1s to 10m: 10s.
+    /// The same timeout for UDP flows, 1s to 10m (default 10s).
     pub udp_unassured_timeout: Option<Text>,
-    /// How long a flow keeps its port after it is over, 1s to 10m: 60s, which is how long a backend is in TIME_WAIT. Where
-    /// ports are short another flow may get it before.
+    /// Time for which a closed flow keeps its port, 1s to 10m (default 60s, the backend's
+    /// TIME_WAIT). If ports run out, another flow may get it earlier.
     pub closed_timeout: Option<Text>,
-    /// Where answers of backends may come in: "strict" is by the interface and VLAN of the next hop to the backend, "loose" by
-    /// any, for backends with several ways to this node: strict.
+    /// Interfaces accepted for answers of backends: "strict" accepts only the interface and VLAN of
+    /// the next hop to the backend, "loose" accepts any, for backends with several routes to this
+    /// node (default strict).
     #[serde(default)]
     pub reply_filter: ReplyFilter,
-    /// Whether TCP segments that begin or end a connection need a right checksum to change anything: true. It has to be
-    /// false only where clients are on this very host, and its interfaces leave checksums to hardware.
+    /// Whether TCP segments that open or close a connection need a correct checksum to have any
+    /// effect (default true). Set it to false only if clients run on this host and its interfaces
+    /// leave checksums to hardware.
     pub verify_checksums: Option<bool>,
-    /// Silence between two parts of an answer that makes them two bursts, 0s to 10s: 2ms. 0s measures
-    /// no latencies.
+    /// Pause within an answer that separates two bursts, 0s to 10s (default 2ms). 0s disables
+    /// latency measurement.
     pub burst_gap: Option<Text>,
-    /// A connection that has waited for an answer for longer is silent, 100ms to 1h: 30s.
+    /// Wait for an answer after which a connection is silent, 100ms to 1h (default 30s).
     pub silence: Option<Text>,
 }
 
 #[derive(Default, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub(super) struct Encap {
-    /// Outer sources, addresses or prefixes, one of each family at most.
+    /// Outer source addresses or prefixes, at most one of each family.
     #[serde(default)]
     pub sources: Vec<Text>,
-    /// UDP port of backends with mode gue: 6080.
+    /// UDP port of backends in mode gue (default 6080).
     pub gue_port: Option<Spanned<u16>>,
 }
 
 #[derive(Default, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub(super) struct Admission {
-    /// Clients that services drop: addresses and prefixes.
+    /// Addresses and prefixes of clients that services drop.
     #[serde(default)]
     pub deny: Vec<Text>,
-    /// Bits of an IPv4 address that make a source, for limits of each, 8 to 32: 32.
+    /// Prefix length that identifies an IPv4 source for per-source limits, 8 to 32 (default 32).
     pub source_v4_bits: Option<Spanned<u32>>,
-    /// The same of an IPv6 address, 16 to 128: 64.
+    /// Prefix length that identifies an IPv6 source, 16 to 128 (default 64).
     pub source_v6_bits: Option<Spanned<u32>>,
 }
 
 #[derive(Default, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub(super) struct Limits {
-    /// Flows that the flow table has room for, 1024 to 16777216: 262144.
+    /// Capacity of the flow table, 1024 to 16777216 (default 262144).
     pub flows: Option<Spanned<u32>>,
-    /// Flows that the nat table has room for: 262144, or next to none without addresses of [nat].
+    /// Capacity of the nat table (default 262144, or 1024 without addresses in [nat]).
     pub nat_flows: Option<Spanned<u32>>,
 }
 
 #[derive(Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub(super) struct Quic {
-    /// The first three bits of connection ids, 0 to 6, another one for each section.
+    /// Config rotation: the first three bits of connection ids, 0 to 6, different in each section.
     pub rotation: Spanned<u32>,
-    /// Bytes of a server id, 1 to 8: 4.
+    /// Length of the server id in bytes, 1 to 8 (default 4).
     pub server_id_length: Option<Spanned<u32>>,
-    /// Random bytes behind it, 4 or more, with the server id 19 at most: 7.
+    /// Length of the random nonce after it in bytes, at least 4, and with the server id at most 19
+    /// (default 7).
     pub nonce_length: Option<Spanned<u32>>,
-    /// A file with the key that encrypts both by AES-128, as 32 hexadecimal digits: nobody on the way sees which server
-    /// a connection id names. Without it they are readable.
+    /// File with the AES-128 key that encrypts both, as 32 hexadecimal digits, so that observers
+    /// cannot see which server a connection id names. Without it they are readable.
     pub key_file: Option<Text>,
 }
 
 #[derive(Default, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub(super) struct Probe {
-    /// From one ping to the next, 10ms to 1m: 100ms.
+    /// Interval between pings, 10ms to 1m (default 100ms).
     pub interval: Option<Text>,
-    /// Longest wait for an answer: 200ms.
+    /// Probe timeout (default 200ms).
     pub timeout: Option<Text>,
-    /// So many answers in a row make a backend up: 2.
+    /// Consecutive successes after which a backend is up (default 2).
     pub rise: Option<Spanned<u32>>,
-    /// So many failures in a row make it down: 2.
+    /// Consecutive failures after which it is down (default 2).
     pub fall: Option<Spanned<u32>>,
-    /// A backend that dies again and again is left out until so long has halved its penalty often
-    /// enough, 0s to 10m: 10s. With 0s nobody is.
+    /// Half-life of the flap-damping penalty, 0s to 10m (default 10s): a backend that goes down
+    /// repeatedly stays out until its penalty has decayed. 0s disables damping.
     pub flap_half_life: Option<Text>,
-    /// From one full handshake to the next: 30s.
+    /// Interval between full handshakes (default 30s).
     pub handshake_every: Option<Text>,
-    /// Probes a second that the node sends at most, 10 to 100000: 5000.
+    /// Upper bound of probes per second from this node, 10 to 100000 (default 5000).
     pub budget: Option<Spanned<u32>>,
-    /// File of the CA of certificates that HTTPS and HTTP/3 probes take: any certificate will do.
+    /// File of the CA for HTTPS and HTTP/3 probes (default: any certificate is accepted).
     pub http_ca: Option<Text>,
-    /// Host that HTTP probes ask for, and name of their certificates: the backend's address.
+    /// Host name in HTTP probes and in the certificates of their servers (default: the backend's
+    /// address).
     pub http_name: Option<Text>,
-    /// File of the CA of beacons' certificates.
+    /// File of the CA of beacon certificates.
     pub ca: Option<Text>,
     /// File of the node's certificate.
     pub cert: Option<Text>,
-    /// File of its key.
+    /// File of the node's key.
     pub key: Option<Text>,
 }
 
 #[derive(Default, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub(super) struct Balance {
-    /// From one step of the weights to the next, 100ms to 1m: 2s.
+    /// Interval between updates of the weights, 100ms to 1m (default 2s).
     pub interval: Option<Text>,
-    /// The most of a table that a step moves, in percent: 5.
+    /// Largest part of a table that moves in one update, in percent (default 5).
     pub max_shift: Option<Spanned<u32>>,
-    /// The least that a backend's load brings its weight down to, in percent: 5.
+    /// Lower bound of a loaded backend's weight, in percent of its full weight (default 5).
     pub floor: Option<Spanned<u32>>,
-    /// How long a backend that came back takes to get its whole weight, 0s to 1h: 30s.
+    /// Time until a recovered backend has its full weight, 0s to 1h (default 30s).
     pub slow_start: Option<Text>,
-    /// Above this use, in percent, new flows spill to the next ring: 80.
+    /// Utilization in percent above which new flows spill to the next ring (default 80).
     pub spill_above: Option<Spanned<u32>>,
-    /// Below this use, in percent, they come back: 65.
+    /// Utilization in percent below which they return (default 65).
     pub spill_below: Option<Spanned<u32>>,
-    /// From this use on, in percent, a backend is hot, and new flows try the second choice: 90.
+    /// Utilization in percent from which a backend is hot, and new flows try the second choice
+    /// (default 90).
     pub hot_above: Option<Spanned<u32>>,
-    /// Below this use, in percent, it is hot no longer: 75.
+    /// Utilization in percent below which it is no longer hot (default 75).
     pub hot_below: Option<Spanned<u32>>,
-    /// A pool with fewer healthy backends than so many percent is used as if probes were wrong, 0 to
-    /// 100: 50. With 0 none is.
+    /// Percentage of healthy backends below which a pool enters panic mode, 0 to 100 (default 50).
+    /// 0 disables panic mode.
     pub panic_below: Option<Spanned<u32>>,
-    /// A report of load that is older says nothing, 100ms to 10m: 3s.
+    /// Age from which a load report is ignored, 100ms to 10m (default 3s).
     pub stale_after: Option<Text>,
 }
 
 #[derive(Default, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub(super) struct Telemetry {
-    /// OpenTelemetry collector that metrics are sent to, by OTLP over HTTP, like http://127.0.0.1:4318:
-    /// none. The path /v1/metrics is put behind it.
+    /// URL of the OpenTelemetry collector for metrics by OTLP over HTTP, like http://127.0.0.1:4318
+    /// (default none). The path /v1/metrics is appended.
     pub otlp: Option<Text>,
-    /// From one sending to the next, 1s to 10m: 15s.
+    /// Interval between exports, 1s to 10m (default 15s).
     pub otlp_interval: Option<Text>,
-    /// File of the CA of the collector's certificate, which https:// needs.
+    /// File of the CA of the collector's certificate; required for https://.
     pub otlp_ca: Option<Text>,
 }
 
 #[derive(Default, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub(super) struct Api {
-    /// Users and @groups, by name or number, and cert:NAME by TCP, who may see.
+    /// Principals that may read: users and @groups by name or number, and cert:NAME over TCP.
     #[serde(default)]
     pub read: Vec<Text>,
-    /// Those who may drain backends, confirm and roll back, too.
+    /// Principals that may also drain backends, confirm and roll back.
     #[serde(default)]
     pub operate: Vec<Text>,
-    /// Those who may apply configurations, too.
+    /// Principals that may also apply configurations.
     #[serde(default)]
     pub admin: Vec<Text>,
-    /// Address and port of metrics and health by TCP, for anybody who gets there: nowhere.
+    /// TCP address and port of metrics and health, open to everyone who can reach it (default
+    /// none).
     pub metrics: Option<Text>,
-    /// Names of hosts that metrics may be asked for by TCP, besides addresses, localhost and the node's name.
+    /// Host names accepted in requests for metrics over TCP, besides addresses, localhost and the
+    /// node's name.
     #[serde(default)]
     pub metrics_hosts: Vec<Text>,
-    /// Address and port of the API by TCP, for those with a certificate (cert:NAME above): nowhere.
+    /// TCP address and port of the API, for clients with a certificate (cert:NAME above; default
+    /// none).
     pub listen: Option<Text>,
-    /// File with the certificate of the API by TCP (`steer pki issue api`).
+    /// File of the API's certificate over TCP (`steer pki issue api`).
     pub cert: Option<Text>,
-    /// File with its key.
+    /// File of its key.
     pub key: Option<Text>,
-    /// File with the CA that certificates of its clients are from (`steer pki issue operator`).
+    /// File of the CA of client certificates (`steer pki issue operator`).
     pub ca: Option<Text>,
 }
 
-/// How many of several probes have to be answered.
+/// Number of probe methods that must succeed.
 #[derive(Clone, Deserialize, JsonSchema)]
 #[serde(untagged)]
 pub(super) enum Require {
-    /// So many.
+    /// A number.
     Number(u32),
     /// "all" or "any".
     Word(String),
 }
 
-/// How a backend is reached.
+/// Forwarding mode to a backend.
 #[derive(Clone, Copy, Deserialize, JsonSchema, PartialEq, Eq)]
 #[serde(rename_all = "lowercase")]
 pub(super) enum Mode {
-    /// Addresses are rewritten, both ways.
+    /// Addresses are rewritten in both directions.
     Nat,
     /// The packet is wrapped in an IP header; the backend answers directly.
     Ipip,
@@ -244,38 +255,39 @@ pub(super) enum Mode {
 #[derive(Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub(super) struct Backend {
-    /// Its name, which its beacon's certificate carries.
+    /// Name of the backend, also in the certificate of its beacon.
     pub name: Text,
-    /// Its address.
+    /// IP address of the backend.
     pub address: Text,
-    /// How it is reached.
+    /// Forwarding mode to the backend.
     pub mode: Mode,
-    /// Its region; without it, the node's.
+    /// Region of the backend (default: the node's).
     pub region: Option<Text>,
-    /// Its zone.
+    /// Zone of the backend.
     #[serde(default)]
     pub zone: String,
-    /// Its share relative to the other backends', 1 to 1000000: 1.
+    /// Weight relative to the other backends, 1 to 1000000 (default 1).
     pub capacity: Option<Spanned<u32>>,
-    /// Its price relative to the other backends': 1. It counts among those that meet a service's
-    /// `objective`.
+    /// Price relative to the other backends (default 1). Used only among backends that meet a
+    /// service's `objective`.
     pub cost: Option<Spanned<u32>>,
     /// Address and port of its beacon.
     pub beacon: Option<Text>,
-    /// How it is probed: beacon, tcp:8000, http:8000/health, https:443/health, h3:443/health. By its
-    /// beacon; without one, not at all, and it counts as up.
+    /// Probe methods: beacon, tcp:8000, http:8000/health, https:443/health, h3:443/health (default:
+    /// its beacon; without a beacon it is not probed and counts as up).
     pub probes: Option<Spanned<Vec<Text>>>,
-    /// How many of them have to be answered: all, any, or a number. All.
+    /// Number of probe methods that must succeed: all, any, or a number (default all).
     pub require: Option<Spanned<Require>>,
-    /// With so many open connections of a service it takes new ones only where others can't, in mode
-    /// nat: any number.
+    /// Number of open connections of a service from which it takes new ones only if no other
+    /// backend can, in mode nat (default unlimited).
     pub max_in_flight: Option<Spanned<u32>>,
-    /// Its port in mode nat, 1 to 65535; without it, the service's.
+    /// Port in mode nat, 1 to 65535 (default: the service's).
     pub port: Option<Spanned<u16>>,
-    /// What of its answers is the first token, which mode nat measures.
+    /// Event in its answers that counts as the first token, for measurement in mode nat.
     #[serde(default)]
     pub first_token: FirstToken,
-    /// Server ids of its QUIC connection ids, in hexadecimal digits; without one, of its name.
+    /// Server ids in its QUIC connection ids, as hexadecimal digits (default: derived from its
+    /// name).
     #[serde(default)]
     pub server_ids: Vec<Text>,
 }
@@ -283,15 +295,15 @@ pub(super) struct Backend {
 #[derive(Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub(super) struct Pool {
-    /// Its name.
+    /// Name of the pool.
     pub name: Text,
     /// Names of its backends.
     pub backends: Spanned<Vec<Text>>,
-    /// The most that it takes of the new flows of a service, in percent: 100.
+    /// Largest share of a service's new flows, in percent (default 100).
     pub max_share: Option<Spanned<u32>>,
-    /// The most new flows in a second that it takes of a service: any number.
+    /// Largest number of new flows per second from a service (default unlimited).
     pub max_new_flows_per_second: Option<Spanned<u32>>,
-    /// Whether new flows go on to the next pool while all of its rings are too busy.
+    /// Whether new flows spill to the next pool while all of its rings are too busy.
     #[serde(default)]
     pub overflow: bool,
 }
@@ -299,77 +311,79 @@ pub(super) struct Pool {
 #[derive(Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub(super) struct Service {
-    /// Its name.
+    /// Name of the service.
     pub name: Text,
-    /// Its address.
+    /// Virtual IP address.
     pub address: Text,
-    /// Its port; 0 means any.
+    /// Port; 0 means any.
     pub port: u16,
-    /// Its protocol.
+    /// Transport protocol.
     #[serde(default)]
     pub protocol: Protocol,
-    /// Names of its pools, the first choice first: the next one serves where none of the one before
-    /// is healthy.
+    /// Names of its pools, the preferred one first: a pool serves if no earlier one has a healthy
+    /// backend.
     pub pools: Spanned<Vec<Text>>,
-    /// New flows begin in these pools of `pools`, by name, with these shares in percent, 100 together;
-    /// the others stand behind them.
+    /// Split of new flows: pools of `pools` by name, with shares in percent that sum up to 100. The
+    /// other pools come after them.
     pub split: Option<Spanned<BTreeMap<String, Spanned<u32>>>>,
-    /// The most percent of new flows that a change of `split` moves in a second, 1 to 100: 1.
+    /// Percentage of new flows that a change of `split` may move per second, 1 to 100 (default 1).
     pub split_shift: Option<Spanned<u32>>,
-    /// Backends that answer within this are as near as each other, 1ms to 1h; among them those that
-    /// cost least come first. Without it the price does not matter.
+    /// Latency objective, 1ms to 1h: backends that answer within it count as equally near, and the
+    /// cheapest of them come first. Without it, prices are ignored.
     pub objective: Option<Text>,
-    /// What happens behind the last pool.
+    /// Action after the last pool.
     #[serde(default)]
     pub end: End,
-    /// Flows are taken to be gone after so long without a packet, 1s to 7days: 5m.
+    /// Idle time after which flows count as gone, 1s to 7days (default 5m).
     pub idle_timeout: Option<Text>,
-    /// Regions that it may be served from, whatever happens: any.
+    /// Regions that may serve it under all circumstances (default all).
     pub regions: Option<Spanned<Vec<Text>>>,
-    /// TCP connections, and flows of nat, that it takes in a second: any number.
+    /// Limit of new TCP connections and nat flows per second (default unlimited).
     pub new_flows_per_second: Option<Spanned<u32>>,
-    /// So many of them at once: as many as in a second.
+    /// Burst of that limit (default: the rate per second).
     pub new_flows_burst: Option<Spanned<u32>>,
-    /// New flows that it takes of each source in a second: any number.
+    /// Limit of new flows per second from each source (default unlimited).
     pub source_flows_per_second: Option<Spanned<u32>>,
-    /// So many of them at once: as many as in a second.
+    /// Burst of that limit (default: the rate per second).
     pub source_flows_burst: Option<Spanned<u32>>,
-    /// The lowest is shed first where a pool is hot, 0 to 255: 100.
+    /// Priority, 0 to 255; the lowest is shed first if a pool is hot (default 100).
     pub priority: Option<Spanned<u32>>,
-    /// What a dead backend's open flows get.
+    /// Action on open flows of a backend that is down.
     #[serde(default)]
     pub open_flows: OpenFlows,
-    /// Whether its UDP is QUIC, whose connection ids may say their server: false.
+    /// Whether its UDP traffic is QUIC, with connection ids that may name their server (default
+    /// false).
     pub quic: Option<Spanned<bool>>,
 }
 
 #[derive(Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub(super) struct Class {
-    /// Its name.
+    /// Name of the class.
     pub name: Text,
     /// Name of its service.
     pub service: Text,
-    /// Clients that it is for, addresses and prefixes; without them, all. The longest prefix decides.
+    /// Addresses and prefixes of its clients (default all). The longest matching prefix decides.
     pub sources: Option<Spanned<Vec<Text>>>,
-    /// DSCPs that it is for, 0 to 63; without them, all.
+    /// DSCPs of its clients, 0 to 63 (default all).
     pub dscp: Option<Spanned<Vec<Spanned<u32>>>>,
-    /// Names of its pools, the first choice first.
+    /// Names of its pools, the preferred one first.
     pub pools: Spanned<Vec<Text>>,
-    /// New flows begin in these pools of `pools`, by name, with these shares in percent, 100 together.
+    /// Split of new flows: pools of `pools` by name, with shares in percent that sum up to 100.
     pub split: Option<Spanned<BTreeMap<String, Spanned<u32>>>>,
-    /// What happens behind the last pool: as the service.
+    /// Action after the last pool (default: the service's).
     pub end: Option<End>,
-    /// Regions that it may be served from, whatever happens: as the service.
+    /// Regions that may serve it under all circumstances (default: the service's).
     pub regions: Option<Spanned<Vec<Text>>>,
-    /// TCP connections, and flows of nat, that it takes in a second: as the service, counted apart.
+    /// Limit of new TCP connections and nat flows per second, counted separately (default: the
+    /// service's).
     pub new_flows_per_second: Option<Spanned<u32>>,
-    /// So many of them at once: as many as in a second.
+    /// Burst of that limit (default: the rate per second).
     pub new_flows_burst: Option<Spanned<u32>>,
-    /// New flows that it takes of each source in a second: as the service.
+    /// Limit of new flows per second from each source (default: the service's).
     pub source_flows_per_second: Option<Spanned<u32>>,
-    /// So many of them at once: as many as in a second.
+    /// Burst of that limit (default: the rate per second).
     pub source_flows_burst: Option<Spanned<u32>>,
-    /// The lowest is shed first where a pool is hot, 0 to 255: as the service.
+    /// Priority, 0 to 255; the lowest is shed first if a pool is hot (default: the service's).
     pub priority: Option<Spanned<u32>>,
 }

@@ -1,4 +1,5 @@
-//! From text to sections. Each is read by itself, so that one mistake doesn't hide the next.
+//! Conversion of text to sections. Each section is read by itself, so that one mistake does not
+//! hide the next.
 
 use std::ops::Range;
 
@@ -14,9 +15,9 @@ use super::{
     Config, api, backends, balance, classes, limits, node, quic, raw, services, suggest, telemetry,
 };
 
-/// Mistakes of one section that are told at once.
+/// Upper bound of mistakes reported for one section.
 const MAX_MISTAKES: usize = 8;
-/// The sections that there are.
+/// Names of all sections.
 const SECTIONS: [&str; 14] = [
     "node",
     "nat",
@@ -34,7 +35,7 @@ const SECTIONS: [&str; 14] = [
     "class",
 ];
 
-/// The sections that could be read.
+/// Sections read so far.
 #[derive(Default)]
 pub(super) struct Sections {
     node: Option<raw::Node>,
@@ -53,18 +54,18 @@ pub(super) struct Sections {
     classes: List<raw::Class>,
 }
 
-/// A section that comes once, if at all.
+/// A section that occurs at most once.
 #[derive(Default)]
 pub(super) struct Single<T> {
     pub(super) raw: T,
-    /// Set where the section is there and could not be read, so that nothing is known of what it says.
+    /// Whether the section exists but could not be read, so that its content is unknown.
     pub(super) broken: bool,
 }
 
-/// A section that may come more than once.
+/// A section that may be repeated.
 pub(super) struct List<T> {
     pub(super) items: Vec<T>,
-    /// Some could not be read, so that a reference may point to one of them.
+    /// Whether some could not be read, so that a reference may point to one of them.
     pub(super) partial: bool,
 }
 
@@ -88,7 +89,7 @@ pub(super) fn sections(
     };
     if table.is_empty() {
         let todo = "`steer config example` prints a file to begin with";
-        report.add(0..0, "there is nothing in it", todo);
+        report.add(0..0, "it is empty", todo);
         return sections;
     }
     let mut unknown = false;
@@ -123,12 +124,12 @@ pub(super) fn sections(
     }
     if sections.node.is_none() && report.is_empty() {
         let todo = "add it, with name, region and interfaces";
-        report.add(0..0, "there is no section [node]", todo);
+        report.add(0..0, "the section [node] is missing", todo);
     }
     sections
 }
 
-/// Sections of one kind: no more than members there may be.
+/// Upper bound of sections of one kind, equal to the number of members.
 const MAX_ITEMS: usize = limits::MAX_MEMBERS;
 
 struct Section<'s, 'v> {
@@ -146,11 +147,16 @@ impl Section<'_, '_> {
         }
     }
 
-    /// Reads the section. Where a key is wrong it is read again without that one, for the next mistake.
+    /// Reads the section. If a key is invalid, it is read again without that key to find the next
+    /// mistake.
     fn one<T: DeserializeOwned>(mut self, report: &mut Report<'_>) -> Option<T> {
         if self.value.get_ref().is_array() {
-            let what = format!("[{}] is written with two brackets", self.name);
-            report.add(self.span, what, "write one on each side: it comes once");
+            let what = format!("[{}] has two brackets", self.name);
+            report.add(
+                self.span,
+                what,
+                "write one on each side: the section occurs once",
+            );
             return None;
         }
         let mut doubtful: Vec<String> = Vec::new();
@@ -174,7 +180,7 @@ impl Section<'_, '_> {
         None
     }
 
-    /// Takes the entry that a place belongs to out of the section.
+    /// Removes the entry at a position from the section.
     fn remove(&mut self, at: &Range<usize>) -> Option<Entry> {
         let DeValue::Table(table) = self.value.get_mut() else {
             return None;
@@ -210,7 +216,7 @@ impl Section<'_, '_> {
         let name = self.name;
         let DeValue::Array(values) = self.value.into_inner() else {
             list.partial = true;
-            let todo = format!("write [[{name}]], with two brackets: it may come more than once");
+            let todo = format!("write [[{name}]], with two brackets: the section may be repeated");
             report.add(self.span, format!("[{name}] is a list"), todo);
             return list;
         };
@@ -244,12 +250,8 @@ impl Section<'_, '_> {
                 !items.is_empty() && items.iter().all(|item| item.get_ref().is_table())
             });
         if !is_section {
-            let what = format!("`{name}` stands outside of all sections");
-            report.add(
-                self.span,
-                what,
-                "put it below the section that it is of, like [node]",
-            );
+            let what = format!("`{name}` is outside of all sections");
+            report.add(self.span, what, "move it into its section, like [node]");
             return;
         }
         let todo = match (
@@ -267,13 +269,14 @@ impl Section<'_, '_> {
     }
 }
 
-/// An entry of a section that is wrong.
+/// An invalid entry of a section.
 struct Entry {
     name: String,
     value: Range<usize>,
 }
 
-/// Whether a message is about a missing key that is one of these: it follows from what was told of them.
+/// Returns whether a message is about one of these missing keys, which were removed because they
+/// are invalid.
 fn misses_one_of(message: &str, keys: &[String]) -> bool {
     let missing = message.strip_prefix("missing field `");
     let missing = missing.and_then(|rest| rest.split('`').next());
@@ -281,7 +284,8 @@ fn misses_one_of(message: &str, keys: &[String]) -> bool {
 }
 
 impl Sections {
-    /// Marks what a section of an unknown name may have been meant for, so that it is not missed elsewhere.
+    /// Marks the section that an unknown name was probably meant for as unknown, so that it is not
+    /// reported as missing.
     fn nothing_is_known(&mut self) {
         self.backends.partial = true;
         self.pools.partial = true;
@@ -291,7 +295,8 @@ impl Sections {
         self.probe.broken = true;
     }
 
-    /// Checks all that is there. `None` if too much is missing; then there is a problem to report.
+    /// Checks everything that is present. Returns `None` if too much is missing; there is a problem
+    /// to report then.
     pub(super) fn build(self, report: &mut Report<'_>) -> Option<Config> {
         let node = self.node.map(|raw| node::node(raw, report));
         let nat = node::nat(self.nat, report);

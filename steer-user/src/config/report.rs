@@ -1,4 +1,4 @@
-//! What is wrong with a document, and where.
+//! Problems of a document, with their positions.
 
 use std::cmp::Reverse;
 use std::collections::{HashMap, HashSet};
@@ -14,16 +14,16 @@ use super::lines::LineIndex;
 use super::spanned::Spanned;
 use super::variables::Expanded;
 
-/// One thing that is wrong.
+/// A problem.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Problem {
-    /// The file that it is in.
+    /// File that contains it.
     pub file: PathBuf,
-    /// Its line, from 1.
+    /// Line, from 1.
     pub line: usize,
-    /// What is wrong.
+    /// Description of the problem.
     pub what: String,
-    /// What to do about it.
+    /// Advice on how to fix it.
     pub todo: String,
 }
 
@@ -33,26 +33,26 @@ impl fmt::Display for Problem {
     }
 }
 
-/// Why there is no configuration.
+/// Reason why there is no configuration.
 #[derive(Debug, thiserror::Error)]
 pub enum ConfigError {
-    /// The document can't be read.
+    /// The document could not be read.
     #[error("{}: {cause}; check the path and its permissions", file.display())]
     Read {
         /// The document.
         file: PathBuf,
-        /// What the system said.
+        /// Error of the system.
         cause: std::io::Error,
     },
-    /// Reading was given up.
+    /// Checking was cancelled.
     #[error(
-        "checking the configuration was given up: it took too long, or nobody waits for it any more"
+        "checking the configuration was cancelled: it took too long, or the client disconnected"
     )]
     Stopped,
-    /// The document is wrong.
+    /// The document is invalid.
     #[error("{}", lines(problems))]
     Invalid {
-        /// All that is wrong, in order of files and lines; at least one.
+        /// All problems, sorted by file and line; never empty.
         problems: Vec<Problem>,
     },
 }
@@ -62,8 +62,8 @@ fn lines(problems: &[Problem]) -> String {
     problems.iter().map(line).collect::<Vec<_>>().join("\n")
 }
 
-/// The forms that the value of a variable may have in a message: as it is, escaped, and as it is written
-/// by what it was parsed to.
+/// Returns the forms that a variable's value may take in a message: as is, escaped, and as
+/// formatted from its parsed value.
 fn forms(value: &str) -> Vec<String> {
     let quoted = format!("{value:?}");
     let mut forms = vec![value.to_owned(), quoted[1..quoted.len() - 1].to_owned()];
@@ -80,24 +80,24 @@ fn forms(value: &str) -> Vec<String> {
     forms
 }
 
-/// Most problems that are told; a document with more of them is read no further.
+/// Upper bound of reported problems; reading stops there.
 const MAX_PROBLEMS: usize = 200;
-/// Most letters of a problem's description.
+/// Upper bound of the length of a problem's description.
 const MAX_LETTERS: usize = 600;
 
-/// Returns true once reading is to be given up: the client is gone, or it takes too long.
+/// Callback that returns true once reading should stop: the client is gone, or it takes too long.
 pub(super) type Cancelled<'s> = &'s dyn Fn() -> bool;
 
-/// Collects problems.
+/// Collector of problems.
 pub(super) struct Report<'a> {
     document: &'a Document,
     lines: LineIndex,
     stop: Cancelled<'a>,
     stopped: bool,
     sections: HashMap<String, Range<usize>>,
-    /// With their places.
+    /// Problems with their offsets.
     problems: Vec<(usize, Problem)>,
-    /// Values that no message may tell, and what is told instead.
+    /// Values that no message may contain, and their replacements.
     hidden: Vec<(String, String)>,
     known_hidden: HashSet<String>,
 }
@@ -116,7 +116,7 @@ impl<'a> Report<'a> {
         }
     }
 
-    /// Returns true once reading on is no use: enough is wrong already, or it was told to give up.
+    /// Returns whether reading should stop: there are enough problems, or it was cancelled.
     pub(super) fn is_over(&mut self) -> bool {
         if !self.stopped && (self.stop)() {
             self.stopped = true;
@@ -124,7 +124,7 @@ impl<'a> Report<'a> {
         self.stopped || self.problems.len() >= MAX_PROBLEMS
     }
 
-    /// Returns true if it was told to give up.
+    /// Returns whether reading was cancelled.
     pub(super) fn was_stopped(&self) -> bool {
         self.stopped
     }
@@ -178,7 +178,7 @@ impl<'a> Report<'a> {
         self.problems.push((span.start, problem));
     }
 
-    /// The text of a place as it is written: variables are not expanded.
+    /// Returns the text of a span as written, with variables not expanded.
     pub(super) fn source(&self, span: &Range<usize>) -> &str {
         let files = self.document.placed();
         let Some((start, file)) = files.take_while(|(start, _)| *start <= span.start).last() else {
@@ -189,12 +189,13 @@ impl<'a> Report<'a> {
             .unwrap_or_default()
     }
 
-    /// Whether a value came from a variable, as a whole or in part, so that no part of it may be told.
+    /// Returns whether a value came from a variable, as a whole or in part, so that no part of it
+    /// may be shown.
     pub(super) fn is_hidden(&self, value: &str) -> bool {
         self.hidden.iter().any(|(hidden, _)| value.contains(hidden))
     }
 
-    /// Parses a value, or says what it should be.
+    /// Parses a value, or reports what it should be.
     pub(super) fn parse<T: std::str::FromStr>(
         &mut self,
         value: &Spanned<String>,
@@ -209,19 +210,19 @@ impl<'a> Report<'a> {
         parsed
     }
 
-    /// A problem whose description says after a colon what to do.
+    /// Adds a problem whose description has its advice after a colon.
     pub(super) fn add_described(&mut self, span: Range<usize>, error: &impl fmt::Display) {
         let text = error.to_string();
         let (what, todo) = text.split_once(": ").unwrap_or((&text, "change it"));
         self.add(span, what, todo);
     }
 
-    /// Remembers where a section begins.
+    /// Records the position of a section.
     pub(super) fn section(&mut self, name: &str, span: Range<usize>) {
         self.sections.insert(name.to_owned(), span);
     }
 
-    /// Where a section begins, or the beginning of the document if it isn't there.
+    /// Returns the position of a section, or the beginning of the document if it is missing.
     pub(super) fn find(&self, section: &str) -> Range<usize> {
         self.sections.get(section).cloned().unwrap_or(0..0)
     }
@@ -232,7 +233,7 @@ impl<'a> Report<'a> {
 
     pub(super) fn finish(mut self) -> Vec<Problem> {
         let is_full = self.problems.len() >= MAX_PROBLEMS;
-        // The reader may name several places of one line.
+        // The reader may report several positions in one line.
         self.problems
             .sort_by_cached_key(|(at, _)| self.lines.place(*at));
         let mut problems: Vec<Problem> = self.problems.into_iter().map(|(_, p)| p).collect();
@@ -240,7 +241,7 @@ impl<'a> Report<'a> {
         if is_full && let Some(last) = problems.last() {
             problems.push(Problem {
                 what: format!("these are the first {MAX_PROBLEMS} problems"),
-                todo: "correct them, and check again".to_owned(),
+                todo: "fix them, and check again".to_owned(),
                 ..last.clone()
             });
         }
@@ -248,7 +249,7 @@ impl<'a> Report<'a> {
     }
 }
 
-/// Cuts a text off behind so many letters.
+/// Truncates a text to a number of characters.
 pub(super) fn shortened(mut text: String, letters: usize) -> String {
     if let Some((end, _)) = text.char_indices().nth(letters) {
         text.truncate(end);

@@ -1,45 +1,46 @@
-//! The JSON schema of a document, for editors and for those who generate documents.
+//! JSON schema of a document, for editors and for programs that generate documents.
 
 use schemars::{JsonSchema, schema_for};
 
 use super::raw;
 
-/// A configuration of steer, in one file or with those of `conf.d`.
+/// Configuration of steer, in one file or together with those of `conf.d`.
 #[derive(JsonSchema)]
 #[schemars(title = "steer", deny_unknown_fields)]
 #[expect(dead_code, reason = "read by its derived schema only")]
 struct Document {
-    /// This node.
+    /// Node settings.
     node: Option<raw::Node>,
-    /// What mode "nat" needs.
+    /// Settings of mode "nat".
     nat: Option<raw::Nat>,
-    /// What modes "ipip" and "gue" need.
+    /// Settings of modes "ipip" and "gue".
     encap: Option<raw::Encap>,
-    /// Who is not let in.
+    /// Admission control.
     admission: Option<raw::Admission>,
-    /// Sizes of the tables of flows, which cost memory whether they are full or not.
+    /// Sizes of the flow tables; they take memory even while empty.
     limits: Option<raw::Limits>,
-    /// How beacons are asked.
+    /// Probe settings.
     probe: Option<raw::Probe>,
-    /// How new flows are shared out.
+    /// Distribution of new flows.
     balance: Option<raw::Balance>,
-    /// Who may use the API's socket, besides root.
+    /// Access to the API, besides root.
     api: Option<raw::Api>,
-    /// Where metrics are sent to.
+    /// Export of metrics.
     telemetry: Option<raw::Telemetry>,
-    /// How servers lay out connection ids of QUIC.
+    /// Layouts of QUIC connection ids.
     quic: Option<Vec<raw::Quic>>,
     /// Inference endpoints.
     backend: Option<Vec<raw::Backend>>,
-    /// Backends that serve the same thing.
+    /// Groups of interchangeable backends.
     pool: Option<Vec<raw::Pool>>,
-    /// VIPs.
+    /// Virtual services.
     service: Option<Vec<raw::Service>>,
     /// Groups of a service's clients.
     class: Option<Vec<raw::Class>>,
 }
 
-/// The schema of one file (JSON Schema 2020-12). Each string may have variables, `${NAME}`.
+/// Returns the schema of one file (JSON Schema 2020-12). Every string may contain variables,
+/// `${NAME}`.
 #[must_use]
 pub fn schema() -> serde_json::Value {
     schema_for!(Document).to_value()
@@ -56,7 +57,7 @@ mod tests {
 
     const EXAMPLE: &str = include_str!("../../../deploy/steer.toml");
 
-    /// Keys of all sections, as `section.key`.
+    /// Returns the keys of all sections as `section.key`.
     fn in_schema() -> BTreeSet<String> {
         let schema = schema();
         let mut keys = BTreeSet::new();
@@ -79,7 +80,7 @@ mod tests {
         keys
     }
 
-    /// The same of the example, with what is commented out.
+    /// Returns the keys of the example, including those that are commented out.
     fn in_example() -> BTreeSet<String> {
         let spelled: String = EXAMPLE
             .lines()

@@ -14,16 +14,16 @@ use super::split;
 use super::{Backend, Mode, NewFlows, Pool, Protocol, Service};
 
 const IDLE: Duration = Duration::from_secs(300);
-/// What an objective may be.
+/// Range of a latency objective.
 const OBJECTIVE: std::ops::RangeInclusive<Duration> =
     Duration::from_millis(1)..=Duration::from_secs(3_600);
 const MIN_IDLE: Duration = Duration::from_secs(1);
-/// New flows in a second, or at once.
+/// Upper bound of new flows per second, and of a burst.
 const MAX_NEW_FLOWS: u32 = 10_000_000;
-/// The priority of a service that says none.
+/// Default priority of a service.
 const PRIORITY: u8 = 100;
 const MAX_IDLE: Duration = Duration::from_secs(7 * 86_400);
-/// Services are named in URLs of the API and in metrics.
+/// Maximum length of a name; services are named in URLs of the API and in metrics.
 const NAME_LEN: usize = 63;
 
 pub(super) fn services(
@@ -85,7 +85,7 @@ pub(super) fn name(kind: &str, name: &Text, report: &mut Report<'_>) {
     let text = name.get_ref();
     let fit = |c: char| c.is_ascii_alphanumeric() || "-_.".contains(c);
     if text.is_empty() || text.len() > NAME_LEN || !text.chars().all(fit) {
-        let what = format!("{text:?} is not a name of a {kind}");
+        let what = format!("{text:?} is not a valid name of a {kind}");
         let todo = "use letters, digits, '-', '_' and '.' (63 at most)";
         report.add(name.span(), what, todo);
     }
@@ -114,7 +114,7 @@ fn service(
     let objective = raw.objective.as_ref();
     let split_shift = report.number(raw.split_shift.as_ref(), 1, 1..=100);
     if let (Some(shift), None) = (&raw.split_shift, &raw.split) {
-        let what = "how fast a split moves, but no `split`";
+        let what = "`split_shift` without `split`";
         report.add(shift.span(), what, "add `split`, or remove it");
     }
     Some(Service {
@@ -154,28 +154,24 @@ fn quic(raw: &raw::Service, report: &mut Report<'_>) -> bool {
     };
     if raw.protocol != Protocol::Udp {
         let todo = "add `protocol = \"udp\"`, or remove `quic`";
-        report.add(
-            quic.span(),
-            "QUIC goes over UDP, and the service is for TCP",
-            todo,
-        );
+        report.add(quic.span(), "QUIC uses UDP, but the service uses TCP", todo);
     }
     true
 }
 
-/// The pools of a service or class, as far as they are there.
+/// Pools of a service or class, as far as they are valid.
 pub(super) struct Chain<'a> {
-    /// "service" or "class".
+    /// Kind of the owner: "service" or "class".
     pub(super) of: &'a str,
     pub(super) found: &'a [(usize, &'a Text)],
-    /// Whether all are there.
+    /// Whether all pools are valid.
     pub(super) complete: bool,
     pub(super) pools: &'a Names<Pool>,
     pub(super) backends: &'a Names<Backend>,
 }
 
 impl Chain<'_> {
-    /// Checks that the backends can serve the VIP.
+    /// Checks that the backends can serve the virtual address.
     pub(super) fn fits(&self, vip: IpAddr, port: u16, report: &mut Report<'_>) {
         for (index, reference) in self.found {
             let pool = self.pools.item(*index);
@@ -189,7 +185,7 @@ impl Chain<'_> {
         }
     }
 
-    /// Regions of the backends.
+    /// Returns the regions of the backends.
     pub(super) fn present(&self) -> HashSet<&String> {
         self.found
             .iter()
@@ -200,7 +196,7 @@ impl Chain<'_> {
             .collect()
     }
 
-    /// The regions that the backends may serve from: each has one.
+    /// Returns the regions that may serve, each of which must have a backend.
     pub(super) fn regions(
         &self,
         regions: &Spanned<Vec<Text>>,
@@ -208,12 +204,12 @@ impl Chain<'_> {
     ) -> Vec<String> {
         let of = self.of;
         let present = self.present();
-        let todo = "name regions of backends of its pools, or leave `regions` out to allow all";
+        let todo = "list regions of backends in its pools, or omit `regions` to allow all";
         if regions.get_ref().is_empty() {
-            let what = format!("the {of} may be served from nowhere");
+            let what = format!("no region may serve the {of}");
             report.add(regions.span(), what, todo);
         }
-        // Of a pool or backend that is not there nothing is known.
+        // The regions of a missing pool or backend are unknown.
         let is_known =
             self.complete && self.backends.are_whole() && !present.iter().any(|r| r.is_empty());
         for region in regions.get_ref().iter().filter(|_| is_known) {
@@ -227,7 +223,7 @@ impl Chain<'_> {
     }
 }
 
-/// A number of new flows in a second and at once; `of` are the keys' common letters.
+/// Returns a rate limit; `of` is the common prefix of its keys.
 pub(super) fn rate(
     of: &str,
     per_second: Option<&Spanned<u32>>,
@@ -236,7 +232,7 @@ pub(super) fn rate(
 ) -> Option<NewFlows> {
     if per_second.is_none() {
         if let Some(burst) = burst {
-            let what = "a burst of new flows, but no number of them in a second";
+            let what = "a burst of new flows, but no rate per second";
             report.add(burst.span(), what, format!("add `{of}_per_second`"));
         }
         return None;
@@ -251,13 +247,13 @@ pub(super) fn priority(value: Option<&Spanned<u32>>, default: u8, report: &mut R
     u8::try_from(number).unwrap_or(default)
 }
 
-/// Checks that a backend can serve the VIP.
+/// Checks that a backend can serve the virtual address.
 fn fits(vip: IpAddr, port: u16, backend: &Backend, pool: &Text, report: &mut Report<'_>) {
     let (name, pool_name) = (&backend.name, pool.get_ref());
     let wrapped = matches!(backend.mode, Mode::Ipip | Mode::Gue);
     if !wrapped && vip.is_ipv4() != backend.address.is_ipv4() {
         let what = format!(
-            "{vip} and backend {name:?} of pool {pool_name:?} ({}) are not of one family",
+            "{vip} and backend {name:?} of pool {pool_name:?} ({}) have different address families",
             backend.address
         );
         let todo = "use backends of the service's family, or mode ipip or gue";
@@ -265,14 +261,15 @@ fn fits(vip: IpAddr, port: u16, backend: &Backend, pool: &Text, report: &mut Rep
     }
     if let (0, Mode::Nat { port: Some(port) }) = (port, backend.mode) {
         let what = format!(
-            "a service with any port can't go to port {port} of backend {name:?} of pool {pool_name:?}"
+            "a service with any port cannot use port {port} of backend {name:?} of pool \
+             {pool_name:?}"
         );
         let todo = "give the service a port, or remove `port` from the backend";
         report.add(pool.span(), what, todo);
     }
     if vip == backend.address {
         let what = format!("backend {name:?} of pool {pool_name:?} has the service's own address");
-        let todo = "give backend and service different addresses, or packets go round in circles";
+        let todo = "give backend and service different addresses, or packets loop";
         report.add(pool.span(), what, todo);
     }
 }

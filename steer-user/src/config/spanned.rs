@@ -1,4 +1,4 @@
-//! A value and where it stands, also in the schema.
+//! A value with its position, also in the schema.
 
 use std::borrow::Cow;
 use std::ops::Range;
@@ -6,7 +6,7 @@ use std::ops::Range;
 use schemars::{JsonSchema, Schema, SchemaGenerator};
 use serde::Deserialize;
 
-/// [`toml::Spanned`], with the schema of what is in it.
+/// [`toml::Spanned`] with the schema of its content.
 #[derive(Clone, Debug, Deserialize)]
 #[serde(transparent)]
 pub(super) struct Spanned<T>(toml::Spanned<T>);

@@ -1,4 +1,4 @@
-//! The key `split` of services and classes: where new flows begin.
+//! The key `split` of services and classes: the initial pools of new flows.
 
 use std::collections::{BTreeMap, HashMap};
 
@@ -6,8 +6,8 @@ use super::raw::Text;
 use super::report::Report;
 use super::spanned::Spanned;
 
-/// Places in the list of pools with their percents, which are 100 together. Unless the list is
-/// complete, a pool that it lacks was reported there.
+/// Returns indexes in the list of pools with their percentages, which sum up to 100. If the list is
+/// incomplete, its missing pools were reported already.
 pub(super) fn of(
     raw: Option<&Spanned<BTreeMap<String, Spanned<u32>>>>,
     pools: &[(usize, &Text)],
@@ -35,8 +35,8 @@ pub(super) fn of(
     }
     found.sort_unstable();
     if sum != 100 && found.len() == raw.get_ref().len() {
-        let what = format!("the shares of `split` are {sum} together");
-        report.add(raw.span(), what, "write percents that are 100 together");
+        let what = format!("the shares of `split` sum up to {sum}");
+        report.add(raw.span(), what, "write percentages that sum up to 100");
     }
     found
 }

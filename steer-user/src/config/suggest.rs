@@ -1,9 +1,9 @@
-//! Suggestions for names that are not known.
+//! Suggestions for unknown names.
 
-/// More names than this are not compared: each comparison costs.
+/// Number of names from which none are compared, because each comparison takes time.
 const MAX_NAMES: usize = 256;
 
-/// Returns the known name that is nearest to one that was written, if any is near.
+/// Returns the known name nearest to a written one, if any is near.
 pub(super) fn nearest<'n>(
     written: &str,
     known: impl IntoIterator<Item = &'n str>,
@@ -11,12 +11,12 @@ pub(super) fn nearest<'n>(
     let written = plain(written);
     let near = |name: &&'n str| {
         let known = plain(name);
-        // Of numbered names each is as near as any other.
+        // Numbered names are all equally near to each other.
         if written != known && letters(&written) == letters(&known) {
             return None;
         }
         let distance = strsim::damerau_levenshtein(&written, &known);
-        // A third of its letters may be others, and of short names one, or none.
+        // A third of the letters may differ; in short names one, or none.
         let len = known.chars().count();
         let allowed = if len < 3 { 0 } else { (len / 3).max(1) };
         let extends =
@@ -31,17 +31,17 @@ pub(super) fn nearest<'n>(
         .map(|(_, name)| name)
 }
 
-/// A name as it is compared.
+/// Returns a name in the form used for comparison.
 fn plain(name: &str) -> String {
     name.to_lowercase().replace('-', "_")
 }
 
-/// A name without its digits.
+/// Returns a name without its digits.
 fn letters(name: &str) -> String {
     name.chars().filter(|c| !c.is_ascii_digit()).collect()
 }
 
-/// Keys and sections of other programs, with what to write here: section, key, words.
+/// Keys and sections of other programs, with their replacement: section, key, advice.
 const KEYS: &[(&str, &str, &str)] = &[
     ("node", "nic", "write `interfaces`"),
     ("node", "device", "write `interfaces`"),
@@ -50,7 +50,7 @@ const KEYS: &[(&str, &str, &str)] = &[
     (
         "backend",
         "weight",
-        "write `capacity`: its share relative to the others'",
+        "write `capacity`, its weight relative to other backends",
     ),
     ("backend", "host", "write `address`"),
     ("backend", "ip", "write `address`"),
@@ -117,7 +117,7 @@ const KEYS: &[(&str, &str, &str)] = &[
     ("", "metrics", "write `metrics` in [api], or [telemetry]"),
 ];
 
-/// Returns what to write in place of a key of another program; `section` is empty for sections.
+/// Returns the replacement for another program's key; `section` is empty for sections.
 pub(super) fn foreign_key(section: &str, key: &str) -> Option<&'static str> {
     let key = key.to_lowercase().replace('-', "_");
     let mut found = KEYS.iter();
@@ -126,7 +126,7 @@ pub(super) fn foreign_key(section: &str, key: &str) -> Option<&'static str> {
         .map(|(_, _, todo)| *todo)
 }
 
-/// Returns what to write in place of a value of another program.
+/// Returns the replacement for another program's value.
 pub(super) fn foreign_value(key: &str, value: &str) -> Option<&'static str> {
     match (key, value.to_lowercase().as_str()) {
         ("protocol", "http" | "https" | "http1" | "http2" | "h2" | "grpc" | "tls" | "ssl") => {

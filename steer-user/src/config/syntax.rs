@@ -1,11 +1,12 @@
-//! Messages about a file that is no TOML: one for one mistake.
+//! Messages about a file with invalid TOML syntax, one per mistake.
 
 use toml::de::Error;
 
 use super::{format, report::Report};
 
-/// Reports what the reader found in a file that begins at `start`. Behind a mistake of syntax the reader
-/// makes up others, so only the first one is told; a key that is written twice misleads nobody.
+/// Reports the reader's errors in a file that starts at offset `start`. After a syntax error the
+/// reader reports consequential ones, so only the first is kept; duplicate keys are always
+/// reported.
 pub(super) fn problems(text: &str, start: usize, errors: &[Error], report: &mut Report<'_>) {
     if errors.is_empty() {
         return;
@@ -16,7 +17,7 @@ pub(super) fn problems(text: &str, start: usize, errors: &[Error], report: &mut 
             .take(line - 1)
             .map(str::len)
             .sum();
-        let what = format!("this is {kind}, and steer reads TOML");
+        let what = format!("this is {kind}, but steer reads TOML");
         let todo = "`steer config example` prints a file to begin with";
         report.add(start + at..start + at, what, todo);
         return;
@@ -40,7 +41,7 @@ pub(super) fn problems(text: &str, start: usize, errors: &[Error], report: &mut 
     }
 }
 
-/// Says what is wrong at a place, and what to write.
+/// Returns the mistake at a position, and its correction.
 fn syntax(text: &str, at: usize, message: &str) -> (String, String) {
     let at = text.floor_char_boundary(at);
     let begin = text[..at].rfind('\n').map_or(0, |end| end + 1);
@@ -50,7 +51,7 @@ fn syntax(text: &str, at: usize, message: &str) -> (String, String) {
         None => (line.trim(), ""),
     };
     if line.contains(['“', '”', '„', '‘', '’']) {
-        let what = "typographic quotes, as word processors and web pages have them";
+        let what = "typographic quotes, as in word processors and web pages";
         return (what.to_owned(), "write \" around texts".to_owned());
     }
     let is_key = !key.is_empty()

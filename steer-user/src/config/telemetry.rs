@@ -10,30 +10,30 @@ use rustls::pki_types::ServerName;
 use super::raw;
 use super::report::Report;
 
-/// The port of OTLP over HTTP.
+/// Default port of OTLP over HTTP.
 const PORT: u16 = 4318;
-/// What OTLP over HTTP puts behind a collector's URL for metrics.
+/// Path of metrics below a collector's URL.
 const PATH: &str = "/v1/metrics";
 const INTERVAL: Duration = Duration::from_secs(15);
 const URL: &str = "write one like http://127.0.0.1:4318";
 
-/// Where metrics are sent to by OTLP over HTTP, and how often.
+/// Export of metrics by OTLP over HTTP.
 #[derive(Clone, PartialEq, Eq)]
 pub struct Otlp {
-    /// A name or an address, without brackets.
+    /// Host name or address, without brackets.
     pub host: String,
-    /// The port.
+    /// Port.
     pub port: u16,
-    /// The whole path of metrics.
+    /// Complete path of metrics.
     pub path: String,
-    /// The CA of the collector's certificate; there if it is asked by TLS.
+    /// File of the CA of the collector's certificate; present for TLS.
     pub ca: Option<PathBuf>,
-    /// From one sending to the next.
+    /// Interval between exports.
     pub interval: Duration,
 }
 
 impl Otlp {
-    /// Host and port, as a URL has them.
+    /// Returns host and port in the form of a URL.
     #[must_use]
     pub fn authority(&self) -> String {
         let Self { host, port, .. } = self;
@@ -45,7 +45,7 @@ impl Otlp {
     }
 }
 
-/// Without the path, which may have a secret in it.
+/// The path is omitted because it may contain a secret.
 impl fmt::Display for Otlp {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let scheme = if self.ca.is_some() { "https" } else { "http" };
@@ -63,7 +63,7 @@ pub(super) fn otlp(raw: &raw::Telemetry, report: &mut Report<'_>) -> Option<Otlp
     let Some(url) = &raw.otlp else {
         if let Some(key) = raw.otlp_interval.as_ref().or(raw.otlp_ca.as_ref()) {
             let todo = "write `otlp` as well, or leave it out";
-            report.add(key.span(), "metrics are sent nowhere", todo);
+            report.add(key.span(), "metrics are not exported", todo);
         }
         return None;
     };
@@ -80,12 +80,12 @@ pub(super) fn otlp(raw: &raw::Telemetry, report: &mut Report<'_>) -> Option<Otlp
     };
     match (parts.tls, &ca) {
         (true, None) => {
-            let what = "https:// needs the CA of the collector's certificate";
+            let what = "https:// requires the CA of the collector's certificate";
             report.add(url.span(), what, "write `otlp_ca`, or http://");
         }
         (false, Some((span, _))) => {
             let todo = "leave it out, or write https://";
-            report.add(span.clone(), "http:// has no certificates", todo);
+            report.add(span.clone(), "http:// uses no certificates", todo);
         }
         (true, Some(_)) | (false, None) => {}
     }
@@ -98,7 +98,7 @@ pub(super) fn otlp(raw: &raw::Telemetry, report: &mut Report<'_>) -> Option<Otlp
     })
 }
 
-/// What a URL says.
+/// Parts of a URL.
 struct Parts {
     tls: bool,
     host: String,
@@ -108,7 +108,7 @@ struct Parts {
 
 fn parts(url: &str) -> Result<Parts, String> {
     let wrong = || format!("{url:?} is not the URL of a collector");
-    // What stands behind a # is no part of a request, and is not kept by the parser either.
+    // A fragment is not part of a request, and the parser does not keep it either.
     if url.contains('#') {
         return Err("a fragment in the URL".to_owned());
     }

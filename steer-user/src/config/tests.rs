@@ -6,7 +6,7 @@ use super::*;
 
 const EXAMPLE: &str = include_str!("../../../deploy/steer.toml");
 
-/// Lines are counted in this one.
+/// Valid document whose line numbers the tests use.
 const GOOD: &str = r#"[node]
 name = "n1"
 region = "eu"
@@ -66,7 +66,7 @@ fn the_example_holds() {
     assert_eq!(config.probe.interval, Duration::from_millis(100));
 }
 
-/// What the example calls a default is the default.
+/// Checks that the defaults in the example are the real ones.
 #[test]
 fn the_example_tells_the_defaults() {
     let spelled: String = EXAMPLE
@@ -160,7 +160,7 @@ fn two_services_of_one_vip_are_refused() {
         "{said:?}"
     );
     let same_name = twin.replace("s2", "s1").replace("port = 80", "port = 81");
-    assert!(lines(&format!("{GOOD}{same_name}"))[0].starts_with("38: there are two services"));
+    assert!(lines(&format!("{GOOD}{same_name}"))[0].starts_with("38: two services"));
     parse(&format!("{GOOD}{twin}protocol = \"udp\"\n")).unwrap();
 }
 
@@ -227,10 +227,10 @@ fn messages_begin_with_the_file() {
     );
 }
 
-/// The first bytes of what `printf b2 | sha256sum` prints.
+/// First bytes of the output of `printf b2 | sha256sum`.
 const SHA256_OF_B2: [u8; 4] = [0x48, 0x14, 0xd9, 0x20];
 
-/// The good document with its service as one of QUIC, and backends with these server ids.
+/// Parses the valid document with a QUIC service and these server ids.
 fn quic(ids: [&str; 2]) -> Result<Config, ConfigError> {
     let mut text = GOOD.replace(
         "idle_timeout",
@@ -259,7 +259,8 @@ fn server_ids_are_given_or_follow_from_the_name() {
     assert_eq!(config.backends[1].server_id(2), SHA256_OF_B2[..2]);
 }
 
-/// The good document with one host for two backends: with these server ids for its addresses.
+/// Parses the valid document with one host for two backends, and these server ids for its
+/// addresses.
 fn one_host(ids: [&str; 2]) -> Result<Config, ConfigError> {
     let mut text = GOOD
         .replace(
@@ -286,7 +287,7 @@ fn the_addresses_of_one_host_share_a_server_id_that_both_name() {
         config.backends[0].server_id(4),
         config.backends[1].server_id(4)
     );
-    // That of the other one by chance is no reason.
+    // A server id that matches the other one by chance does not count.
     let b2 = "\"4814d920\"";
     let said = one_host([b2, ""]).unwrap_err().to_string();
     assert!(said.contains("have the server id 4814d920"), "{said}");

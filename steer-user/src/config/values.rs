@@ -1,4 +1,4 @@
-//! Values that several sections have.
+//! Values used by several sections.
 
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::ops::RangeInclusive;
@@ -11,13 +11,13 @@ use super::spanned::Spanned;
 use humantime_serde::re::humantime::{format_duration, parse_duration};
 
 impl Report<'_> {
-    /// An address that packets can have as source or destination.
+    /// Parses an address that can be the source or destination of packets.
     pub(super) fn address(&mut self, value: &Text) -> Option<IpAddr> {
         let usual = "write one like 192.0.2.1 or 2001:db8::1";
         let text = value.get_ref();
         let Ok(address) = text.parse::<IpAddr>() else {
             let (what, todo) = if self.is_hidden(text) {
-                // A part of a value would tell something of the rest.
+                // A part of a value would reveal something of the rest.
                 (format!("{text:?} is not an IP address"), usual.to_owned())
             } else {
                 no_address(text, usual)
@@ -26,23 +26,23 @@ impl Report<'_> {
             return None;
         };
         let kind = match address {
-            _ if address.is_unspecified() => "stands for any address",
+            _ if address.is_unspecified() => "is the unspecified address",
             _ if address.is_multicast() => "is a multicast address",
             IpAddr::V4(Ipv4Addr::BROADCAST) => "is the broadcast address",
             _ if address.to_canonical() != address => "is an IPv4 address in IPv6 notation",
             _ => return Some(address),
         };
-        let what = format!("{text} {kind}, and not a unicast address");
+        let what = format!("{text} {kind}, and is not a unicast address");
         self.add(value.span(), what, usual);
         None
     }
 
-    /// An address that packets come to by a network.
+    /// Parses an address that packets can be routed to.
     pub(super) fn reached_address(&mut self, value: &Text) -> Option<IpAddr> {
         let address = self.address(value)?;
         if address.is_loopback() {
             let what = format!(
-                "{} is a loopback address: no packet comes to it by a network",
+                "{} is a loopback address: no packet reaches it over a network",
                 value.get_ref()
             );
             self.add(
@@ -55,7 +55,7 @@ impl Report<'_> {
         Some(address)
     }
 
-    /// An address with a port, which is not 0. `examples` are what to write.
+    /// Parses an address with a port other than 0. `examples` shows what to write.
     pub(super) fn socket_address(&mut self, value: &Text, examples: &str) -> Option<SocketAddr> {
         let text = value.get_ref();
         let usual = format!("write an address and a port, like {examples}");
@@ -74,7 +74,7 @@ impl Report<'_> {
         Some(address)
     }
 
-    /// An address with the number of bits that count; all without a number.
+    /// Parses an address with an optional prefix length.
     pub(super) fn prefix(&mut self, value: &Text, todo: &str) -> Option<(IpAddr, u8)> {
         let (address, len) = match value.get_ref().split_once('/') {
             Some((address, len)) => (address, Some(len)),
@@ -106,9 +106,9 @@ impl Report<'_> {
             return default.into();
         };
         let path = PathBuf::from(value.get_ref());
-        // A key in the place of its path would be told wherever the path is.
+        // A key in place of its path would be shown wherever the path is.
         if value.get_ref().contains('\n') || value.get_ref().contains("-----BEGIN") {
-            let what = "this is what is in a file, and not its path";
+            let what = "this is the content of a file, not its path";
             self.add(value.span(), what, format!("write one like {default}"));
             return path;
         }
@@ -156,20 +156,20 @@ impl Report<'_> {
     }
 }
 
-/// Says what a text is that is no address, and what to write.
+/// Returns what is wrong with a text that should be an address, and what to write.
 fn no_address(text: &str, usual: &str) -> (String, String) {
     if let Some((address, _)) = text.split_once('/')
         && address.parse::<IpAddr>().is_ok()
     {
-        let what = format!("{text:?} is a prefix, and one address is needed");
+        let what = format!("{text:?} is a prefix, but a single address is needed");
         return (what, format!("write {address}"));
     }
     if let Ok(address) = text.parse::<SocketAddr>() {
-        let what = format!("{text:?} has a port, which has a key of its own");
+        let what = format!("{text:?} has a port, which belongs in a key of its own");
         return (what, format!("write {}, and `port`", address.ip()));
     }
     if text.contains("://") {
-        let what = format!("{text:?} is a URL, and not an IP address");
+        let what = format!("{text:?} is a URL, not an IP address");
         return (what, usual.to_owned());
     }
     if is_name(text) {
@@ -178,7 +178,7 @@ fn no_address(text: &str, usual: &str) -> (String, String) {
     (format!("{text:?} is not an IP address"), usual.to_owned())
 }
 
-/// Says what a text is that is no address with a port, and what to write.
+/// Returns what is wrong with a text that should be an address with a port, and what to write.
 fn no_socket_address(text: &str, usual: String, examples: &str) -> (String, String) {
     if let Ok(address) = text.parse::<IpAddr>() {
         let port = examples
@@ -203,7 +203,7 @@ fn no_socket_address(text: &str, usual: String, examples: &str) -> (String, Stri
         );
     }
     if host == "localhost" {
-        let what = format!("{text:?} has a name, and an address is needed");
+        let what = format!("{text:?} has a host name, but an address is needed");
         return (what, format!("write 127.0.0.1:{port}"));
     }
     if port.parse::<u16>().is_ok() && is_name(host) {
@@ -212,7 +212,7 @@ fn no_socket_address(text: &str, usual: String, examples: &str) -> (String, Stri
     (format!("{text:?} is not an address and a port"), usual)
 }
 
-/// Whether it is a name of a host, and no address with a mistake in it.
+/// Returns whether it is a host name, as opposed to a misspelled address.
 fn is_name(text: &str) -> bool {
     let fits = |c: char| c.is_ascii_alphanumeric() || "-_.".contains(c);
     text.contains(|c: char| c.is_ascii_alphabetic()) && text.chars().all(fits)
@@ -220,7 +220,7 @@ fn is_name(text: &str) -> bool {
 
 fn name(host: &str) -> (String, String) {
     (
-        format!("{host:?} is a name, and steer looks no names up"),
+        format!("{host:?} is a host name, and steer does not resolve names"),
         format!("write its address: `getent hosts {host}` prints it"),
     )
 }

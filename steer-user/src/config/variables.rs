@@ -1,11 +1,11 @@
 //! Variables of the environment in values: `${NAME}`, and `$${` for a plain `${`.
 
-/// A text with its variables' values.
+/// A text with its variables expanded.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) struct Expanded {
-    /// The text.
+    /// Expanded text.
     pub(super) text: String,
-    /// What stood in it: the values, each with the variable that has it.
+    /// Values in it, each with the name of its variable.
     pub(super) values: Vec<(String, String)>,
 }
 

@@ -1,11 +1,12 @@
-//! Wrong files as people write them: each mistake is told once, on its line, with its cause and what to do.
+//! Typical mistakes in files: each one is reported once, on its line, with its cause and a
+//! correction.
 
 use std::fs;
 use std::path::Path;
 
 use super::*;
 
-/// Lines are counted in this one.
+/// Valid document whose line numbers the tests use.
 const GOOD: &str = r#"[node]
 name = "edge-1"
 region = "home"
@@ -43,7 +44,7 @@ pools = ["chat"]
 metrics = "127.0.0.1:9464"
 "#;
 
-/// A text of the good document and its replacement; the line, the cause, and what to do.
+/// A text of the valid document and its replacement; the line, the cause, and the advice.
 type Wrong = (
     &'static str,
     &'static str,
@@ -121,7 +122,7 @@ const WRONG: &[Wrong] = &[
         "[node]",
         "[[node]]",
         1,
-        "[node] is written with two brackets",
+        "[node] has two brackets",
         "one on each side",
     ),
     (
@@ -177,8 +178,8 @@ const WRONG: &[Wrong] = &[
         "[node]",
         "name = \"x\"\n[node]",
         1,
-        "`name` stands outside of all sections",
-        "put it below the section",
+        "`name` is outside of all sections",
+        "move it into its section",
     ),
     (
         "address = \"10.0.1.1\"\n",
@@ -304,14 +305,14 @@ const WRONG: &[Wrong] = &[
         "[\"eth0\", \"eth1\"]",
         "[\"eth0\"]\nmacs = [\"01:00:5e:00:00:12\"]",
         5,
-        "01:00:5e:00:00:12 is no address of one host",
+        "01:00:5e:00:00:12 is not the address of a single host",
         "00:00:5e:00:01:07",
     ),
     (
         "[\"eth0\", \"eth1\"]",
         "[\"eth0\"]\nmacs = [\"02:00:00:00:0A:01\", \"02:00:00:00:0a:01\"]",
         5,
-        "02:00:00:00:0a:01 is there twice",
+        "02:00:00:00:0a:01 is listed twice",
         "remove one of them",
     ),
     (
@@ -446,7 +447,7 @@ const WRONG: &[Wrong] = &[
         "address = \"192.0.2.80\"",
         "address = \"0.0.0.0\"",
         30,
-        "stands for any address",
+        "is the unspecified address",
         "192.0.2.1",
     ),
     (
@@ -516,7 +517,7 @@ const WRONG: &[Wrong] = &[
         "\"127.0.0.1:9464\"",
         "\"localhost:9464\"",
         35,
-        "\"localhost:9464\" has a name",
+        "\"localhost:9464\" has a host name",
         "write 127.0.0.1:9464",
     ),
     (
@@ -531,35 +532,35 @@ const WRONG: &[Wrong] = &[
         "beacon = \"10.0.1.1:7100\"",
         "probes = [\"http://10.0.1.1:8000/health\"]",
         18,
-        "is no probe",
+        "is not a probe method",
         "write http:8000/health",
     ),
     (
         "beacon = \"10.0.1.1:7100\"",
         "probes = [\"https://10.0.1.1/health\"]",
         18,
-        "is no probe",
+        "is not a probe method",
         "write https:443/health",
     ),
     (
         "beacon = \"10.0.1.1:7100\"",
         "probes = [\"/health\"]",
         18,
-        "\"/health\" is no probe",
+        "\"/health\" is not a probe method",
         "write http:8000/health",
     ),
     (
         "beacon = \"10.0.1.1:7100\"",
         "probes = [\"tcp\"]",
         18,
-        "\"tcp\" is no probe",
+        "\"tcp\" is not a probe method",
         "write tcp:8000",
     ),
     (
         "beacon = \"10.0.1.1:7100\"",
         "probes = [\"icmp\"]",
         18,
-        "\"icmp\" is no probe",
+        "\"icmp\" is not a probe method",
         "write beacon, tcp:8000",
     ),
     // References.
@@ -574,21 +575,21 @@ const WRONG: &[Wrong] = &[
         "[\"gpu-1\", \"gpu-2\"]",
         "[\"gpx-1\"]",
         27,
-        "backend \"gpx-1\", which isn't there",
+        "backend \"gpx-1\", which does not exist",
         "did you mean \"gpu-1\"?",
     ),
     (
         "[\"gpu-1\", \"gpu-2\"]",
         "[\"gpu-7\"]",
         27,
-        "backend \"gpu-7\", which isn't there",
+        "backend \"gpu-7\", which does not exist",
         "add a [[backend]]",
     ),
     (
         "pools = [\"chat\"]",
         "pools = [\"caht\"]",
         33,
-        "pool \"caht\", which isn't there",
+        "pool \"caht\", which does not exist",
         "did you mean \"chat\"?",
     ),
     // Numbers out of their range.
@@ -663,7 +664,7 @@ fn each_mistake_is_told_once_with_its_line_its_cause_and_what_to_do() {
         let (what, rest) = said.split_once("; ").unwrap();
         assert!(what.contains(cause), "{to:?}, {cause:?}: {said}");
         assert!(rest.contains(todo), "{to:?}, {todo:?}: {said}");
-        // Words of the program's types help nobody.
+        // Names of Rust types do not help the reader.
         for word in [
             "u16",
             "u32",
@@ -744,7 +745,7 @@ fn files_of_another_kind_are_named_once() {
         let said = lines(empty);
         assert_eq!(
             said,
-            ["1: there is nothing in it; `steer config example` prints a file to begin with"]
+            ["1: it is empty; `steer config example` prints a file to begin with"]
         );
     }
 }
@@ -779,7 +780,7 @@ fn bytes_that_are_no_text_have_a_line_as_well() {
     );
 }
 
-/// Nothing of what a variable holds is told, not even the half of it that a suggestion would need.
+/// Checks that no message shows any part of a variable's value, not even in a suggestion.
 #[test]
 fn no_part_of_a_variable_is_told() {
     for (from, to, secret) in [

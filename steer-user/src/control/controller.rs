@@ -5,6 +5,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::Result;
 use steer_common::tables::NextHop;
+use steer_probe::probe::{Measurement, confirmation::Outcome};
 
 use super::{
     admission::Admission,
@@ -21,9 +22,7 @@ use super::{
     start::Start,
     tables::gc::GarbageCollection,
 };
-use crate::{
-    config::Config, dataplane::Dataplane, domain::confirmation::Outcome, probe::Measurement,
-};
+use crate::{config::Config, dataplane::Dataplane};
 
 /// Interval of [`Controller::poll`].
 pub const POLL_INTERVAL: Duration = Duration::from_millis(20);

@@ -3,6 +3,7 @@
 use std::time::Instant;
 
 use anyhow::Result;
+use steer_probe::probe::{Measurement, confirmation::Outcome};
 
 use super::{
     backends::{Backends, change::Change},
@@ -11,11 +12,7 @@ use super::{
     record::recorder::Recorder,
     site::Site,
 };
-use crate::{
-    dataplane::Dataplane,
-    domain::{confirmation::Outcome, passive::Verdict},
-    probe::Measurement,
-};
+use crate::{dataplane::Dataplane, domain::passive::Verdict};
 
 /// Components that evidence passes through.
 pub(crate) struct Evidence<'a, D> {

@@ -7,6 +7,7 @@ use std::{
 
 use anyhow::{Context, Result};
 use aya::util::nr_cpus;
+use steer_probe::probe::{Inbox, mailbox};
 use tokio::{
     signal::unix::{SignalKind, signal},
     sync::{mpsc, watch},
@@ -38,7 +39,6 @@ use crate::{
     domain::balance::Adaptive,
     generations::{Started, Store},
     journal::{Event, Journal, Why},
-    probe::{Inbox, mailbox},
 };
 
 /// Interval of what is due by time alone.

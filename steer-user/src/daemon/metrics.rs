@@ -17,12 +17,9 @@ use prometheus_client::{
     },
     registry::{Registry, Unit},
 };
+use steer_probe::probe::{Measurement, ProbeFailure};
 
-use crate::{
-    config::Config,
-    preflight,
-    probe::{Measurement, ProbeFailure},
-};
+use crate::{config::Config, preflight};
 
 type Labels<const N: usize> = [(&'static str, String); N];
 type Histograms = Family<Labels<1>, Histogram, fn() -> Histogram>;
@@ -309,7 +306,7 @@ mod tests {
     use std::time::Instant;
 
     use super::*;
-    use crate::probe::{OrcaLoadReport, Sample};
+    use steer_probe::probe::{OrcaLoadReport, Sample};
 
     fn page(metrics: &DaemonMetrics) -> String {
         let mut text = String::new();
@@ -352,7 +349,7 @@ mod tests {
                 rtt: Duration::from_millis(3),
                 handshake: None,
                 report: OrcaLoadReport::default(),
-                load: crate::probe::Load::default(),
+                load: steer_probe::probe::Load::default(),
             })
         };
         probe("a", answered());

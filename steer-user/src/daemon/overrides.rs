@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use steer_telemetry as telemetry;
 use tracing::info;
 
 use super::{
@@ -12,7 +13,6 @@ use crate::{
     config::Config,
     control::{GC_INTERVAL, Tuning},
     journal::Event,
-    telemetry,
 };
 
 impl Daemon {

@@ -3,18 +3,17 @@
 use std::{sync::Arc, thread, time::Duration};
 
 use anyhow::{Context, Result};
+use steer_probe::probe::{
+    self, Budget, Outbox, ProbeSettings, ProbeTarget, ProbeTls, WebTls,
+    confirmation::{Outcome, confirm},
+};
 use tokio::{
     runtime::{Builder, Handle},
     sync::{mpsc, oneshot},
     task::JoinHandle,
 };
 
-use crate::{
-    config::Config,
-    control::ConnectionRequest,
-    domain::confirmation::Outcome,
-    probe::{self, Budget, Outbox, ProbeSettings, ProbeTarget, ProbeTls, WebTls},
-};
+use crate::{config::Config, control::ConnectionRequest};
 
 /// Share of the probe interval by which it varies.
 const JITTER: f64 = 0.1;
@@ -53,7 +52,7 @@ impl Probing {
     /// Tries a connection to a backend, and sends how it ended.
     pub(crate) fn confirm(&self, request: ConnectionRequest, confirmed: mpsc::Sender<Confirmed>) {
         self.handle.spawn(async move {
-            let outcome = probe::confirm(request.address, CONFIRMED_WITHIN).await;
+            let outcome = confirm(request.address, CONFIRMED_WITHIN).await;
             // Nobody waits for it once the daemon stops.
             let _ = confirmed.send((request.backend, outcome)).await;
         });

@@ -194,7 +194,7 @@ impl Knob {
             Range::Count(range) | Range::Percent(range) => {
                 format!("{} to {}", range.start(), range.end())
             }
-            Range::Filter => "like info or info,steer_user=debug".to_owned(),
+            Range::Filter => "like info or info,steer=debug".to_owned(),
         }
     }
 

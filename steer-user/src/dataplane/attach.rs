@@ -1,6 +1,6 @@
-//! Programs on interfaces.
+//! Attachment of the XDP program to interfaces.
 
-use std::{fs, io, path::Path, thread, time::Duration};
+use std::{fs, io, os::fd::BorrowedFd, path::Path, thread, time::Duration};
 
 use anyhow::{Context, Result, anyhow, bail};
 use aya::programs::{
@@ -28,21 +28,21 @@ use super::{
     xdp::{PROGRAM, Programs},
 };
 
-/// How long a packet can at most be on its way through programs that were replaced.
+/// Upper bound of the time that a packet spends in replaced programs.
 const GRACE: Duration = Duration::from_millis(10);
 
-/// The loaded program, to attach it to interfaces.
+/// Loaded program, for attachment to interfaces.
 pub struct Attacher {
     programs: Programs,
     meters: Meters,
     pins: Option<Pins>,
-    /// Keeps other daemons off the pins.
+    /// Lock that keeps other daemons off the pins.
     lock: Option<PinLock>,
     sizes: Sizes,
     takeover: Option<Takeover>,
-    /// Attached in place of the usual programs until they take over from those of another version.
+    /// Gate attached in place of the usual programs during a takeover from another version.
     gate: Option<Gate>,
-    /// Attached in place of the usual ones while somebody traces.
+    /// Programs attached in place of the usual ones while a trace runs.
     tracing: Option<TracePrograms>,
 }
 
@@ -67,13 +67,13 @@ impl Attacher {
         }
     }
 
-    /// Attaches the program to an interface by a bpf_link, which is pinned. Where a link is pinned
-    /// already, the program behind it is replaced, and no packet is missed, unless it is to be attached
-    /// in another way.
+    /// Attaches the program to an interface by a pinned bpf_link. If a link is pinned already, the
+    /// program behind it is replaced without missing a packet, unless the attach mode changes.
     ///
     /// # Errors
-    /// If there is no such interface, its driver has no XDP (with `generic` unset), or another
-    /// program is there.
+    ///
+    /// Returns an error if the interface does not exist, its driver has no XDP (with `generic`
+    /// unset), or another program is attached.
     pub fn attach(&mut self, interface: &str, generic: bool) -> Result<()> {
         let device = Device::find(interface)?;
         if let Some(why) = device.refusal(interface, generic) {
@@ -101,14 +101,20 @@ impl Attacher {
                 }
                 return Ok(());
             }
-            // The interface that it belonged to is gone, or the link is of the other kind.
-            info!(interface, is_there, ?way, "attaching anew");
+            // The link's interface is gone, or the link has the other attach mode.
+            let attached = match way {
+                None => "nowhere",
+                Some(Way::Native) => "native",
+                Some(Way::Generic) => "generic",
+                Some(Way::Other) => "other",
+            };
+            info!(interface, attached, "attaching again");
             pinned_link::detach(path)?;
         }
         let link = attach_by_link(program, interface, device.index, generic)?;
         match pin {
             Some(path) => {
-                // The pin holds the link; this process need not.
+                // The pin holds the link, so this process need not.
                 link.pin(&path)
                     .with_context(|| format!("{}: cannot pin the link", path.display()))?;
             }
@@ -120,11 +126,12 @@ impl Attacher {
         Ok(())
     }
 
-    /// Whether the program is attached to the interface that has this name now, which may be another
-    /// one than when it was attached. `None` if there is no such interface.
+    /// Returns whether the program is attached to the interface that currently has this name, which
+    /// may be a different one than at attach time. `None` if there is no such interface.
     ///
     /// # Errors
-    /// If the kernel does not answer.
+    ///
+    /// Returns an error if the kernel does not answer.
     pub fn is_attached(&self, interface: &str) -> Result<Option<bool>> {
         let Ok(index) = interface_index(interface) else {
             return Ok(None);
@@ -139,11 +146,13 @@ impl Attacher {
         Ok(Some(pinned_link::interface(&pin)? == Some(index)))
     }
 
-    /// Pins again what somebody removed: the maps and the record beside them. Links end with their pins, and have to
-    /// be attached anew. Returns how many maps were missing.
+    /// Restores removed pins: the maps and the layout record. Links end with their pins and must be
+    /// attached again. Returns the number of missing maps.
     ///
     /// # Errors
-    /// If the folder cannot be made, another daemon uses it, or the kernel refuses.
+    ///
+    /// Returns an error if the folder cannot be created, another daemon uses it, or the kernel
+    /// refuses.
     pub fn repin(&mut self) -> Result<usize> {
         let Some(pins) = &self.pins else {
             return Ok(0);
@@ -177,11 +186,12 @@ impl Attacher {
         Ok(missing.len() + usize::from(!has_record))
     }
 
-    /// To be called once the program is attached to all interfaces: takes over from the programs of
-    /// before, with the last flows that they noted, and removes what only they have used.
+    /// Completes a takeover once the program is attached to all interfaces: copies the last flows
+    /// of the previous programs, and removes what only those used.
     ///
     /// # Errors
-    /// If programs of another version cannot be taken over from; they go on.
+    ///
+    /// Returns an error if the takeover fails; the previous programs continue.
     pub fn settle(&mut self) -> Result<()> {
         if self.pins.is_none() {
             return Ok(());
@@ -192,7 +202,7 @@ impl Attacher {
             self.programs.first = PROGRAM;
             self.replace_all()?;
         }
-        // Packets that met the programs of before are through.
+        // Packets inside the previous programs have left them by now.
         thread::sleep(GRACE);
         if let Some(takeover) = self.takeover.take() {
             takeover.clean();
@@ -209,31 +219,34 @@ impl Attacher {
         Ok(())
     }
 
-    /// The main program, to run it on packets of a test.
+    /// Returns the main program, to run it on test packets.
     ///
     /// # Errors
-    /// None, unless the object is not ours.
+    ///
+    /// Returns an error only for an object of another build.
     pub fn program(&mut self) -> Result<&mut Program> {
         self.programs.main()
     }
 
-    /// What makes the copy of the programs that traces.
+    /// Returns the loader of the tracing copy of the programs.
     ///
     /// # Errors
-    /// Without a place for pins, which it finds the maps by.
+    ///
+    /// Returns an error without a pin folder, through which it finds the maps.
     pub fn tracer(&mut self) -> Result<Tracer> {
         let pins = self.pins.clone();
         Ok(Tracer {
-            pins: pins.context("nothing can be traced without pins")?,
+            pins: pins.context("tracing needs pins")?,
             sizes: self.sizes,
             usual: self.programs.main()?.fd()?.try_clone()?,
         })
     }
 
-    /// Puts the copy that traces in the place of the usual programs. No packet is missed.
+    /// Replaces the usual programs by the tracing copy, without missing a packet.
     ///
     /// # Errors
-    /// If the kernel refuses; the usual programs are in their place again then.
+    ///
+    /// Returns an error if the kernel refuses; the usual programs are restored then.
     pub fn trace(&mut self, mut programs: TracePrograms) -> Result<()> {
         if let Some(pins) = &self.pins {
             Record::write(pins, &[programs.program()?.info()?.id()])?;
@@ -246,14 +259,18 @@ impl Attacher {
         done
     }
 
-    /// Puts the usual programs back.
+    /// Restores the usual programs.
     pub fn end_trace(&mut self) {
         let Some(tracing) = self.tracing.take() else {
             return;
         };
-        // What stays tells what nobody hears, and is replaced when a daemon starts at the latest.
+        // A tracing program that stays emits events nobody reads; the next start of a daemon
+        // replaces it at the latest.
         if let Err(error) = self.replace_all() {
-            warn!(error = format!("{error:#}"), "the programs that trace stay");
+            warn!(
+                error = format!("{error:#}"),
+                "the tracing programs stay attached"
+            );
             return;
         }
         thread::sleep(GRACE);
@@ -273,7 +290,7 @@ impl Attacher {
         for interface in pins.interfaces() {
             let pin = pins.link(&interface);
             let path = pins.found_link(&interface).unwrap_or_else(|| pin.clone());
-            // One that is gone is attached to when it comes back.
+            // An interface that is gone gets the program when it returns.
             if pinned_link::interface(&path)?.is_some() {
                 replace(program, &path).with_context(|| {
                     format!("interface {interface}: cannot replace the program")
@@ -284,18 +301,25 @@ impl Attacher {
         Ok(())
     }
 
+    /// Names and descriptors of all maps.
+    pub(super) fn map_fds(&self) -> impl Iterator<Item = (&str, BorrowedFd<'_>)> {
+        self.meters.fds()
+    }
+
     /// Memory of each map, as the kernel counts it.
     ///
     /// # Errors
-    /// If it does not answer.
+    ///
+    /// Returns an error if the kernel does not answer.
     pub fn memory(&self) -> Result<Vec<MapMemory>> {
         self.meters.read()
     }
 
-    /// Detaches from an interface that is no longer wanted.
+    /// Detaches from an interface that is no longer configured.
     ///
     /// # Errors
-    /// If the pin cannot be removed.
+    ///
+    /// Returns an error if the pin cannot be removed.
     pub fn detach(&mut self, interface: &str) -> Result<()> {
         let Some(pins) = &self.pins else {
             bail!("interface {interface}: nothing is pinned");
@@ -306,13 +330,13 @@ impl Attacher {
         pinned_link::detach(&link)
     }
 
-    /// Interfaces that the program is attached to by a pinned link.
+    /// Returns the interfaces to which the program is attached by a pinned link.
     pub fn interfaces(&self) -> Vec<String> {
         self.pins.as_ref().map(Pins::interfaces).unwrap_or_default()
     }
 }
 
-/// Moves the pin of a link that another version of the maps has had.
+/// Moves the pin of another version's link to this version.
 fn make_own(path: &Path, pin: &Path) -> Result<()> {
     if path != pin {
         fs::rename(path, pin)
@@ -321,19 +345,19 @@ fn make_own(path: &Path, pin: &Path) -> Result<()> {
     Ok(())
 }
 
-/// Replaces the program behind a pinned link, atomically.
+/// Replaces the program behind a pinned link atomically.
 fn replace(program: &mut Program, pin: &Path) -> Result<()> {
     let link = PinnedLink::from_pin(pin)
-        .with_context(|| format!("{}: cannot take up the link", pin.display()))?;
+        .with_context(|| format!("{}: cannot open the link", pin.display()))?;
     let link = XdpLink::try_from(FdLink::from(link))
         .with_context(|| format!("{}: not a link of XDP", pin.display()))?;
     let id = program.attach_to_link(link)?;
-    // The pin holds the link; this process need not.
+    // The pin holds the link, so this process need not.
     drop(program.take_link(id)?);
     Ok(())
 }
 
-/// Attaches a program by a bpf_link and by nothing else.
+/// Attaches a program by a bpf_link, never by netlink.
 pub(super) fn attach_by_link(
     program: &mut Program,
     interface: &str,
@@ -348,22 +372,24 @@ pub(super) fn attach_by_link(
     let id = program
         .attach_to_if_index(index, mode)
         .map_err(|error| explain(interface, generic, error))?;
-    // aya falls back to netlink silently, and such a program would not outlive us by a pin.
+    // aya falls back to netlink silently, and a program attached so cannot be pinned to outlive
+    // this process.
     FdLink::try_from(program.take_link(id)?).map_err(|_| {
         anyhow!("interface {interface}: this kernel cannot attach XDP by a bpf_link (Linux 5.9)")
     })
 }
 
-/// The index of an interface.
+/// Returns the index of an interface.
 ///
 /// # Errors
-/// If there is none of that name in this network namespace.
+///
+/// Returns an error if this network namespace has no interface of that name.
 pub fn interface_index(name: &str) -> Result<u32> {
     let text = std::ffi::CString::new(name)?;
-    // SAFETY: a string that ends with 0.
+    // SAFETY: the string is NUL-terminated.
     match unsafe { libc::if_nametoindex(text.as_ptr()) } {
         0 => bail!(
-            "interface {name}: {}; `ip link` lists those that there are",
+            "interface {name}: {}; `ip link` lists all interfaces",
             io::Error::last_os_error()
         ),
         index => Ok(index),
@@ -378,25 +404,25 @@ fn explain(interface: &str, generic: bool, error: ProgramError) -> anyhow::Error
     let hint = match errno {
         Some(libc::EBUSY) | Some(libc::EEXIST) => taken(interface),
         Some(libc::EOPNOTSUPP) if !generic => {
-            "its driver has no native XDP; set `xdp_mode = \"generic\"` to accept the slow one"
+            "its driver has no native XDP; set `xdp_mode = \"generic\"` to accept slow generic XDP"
                 .to_owned()
         }
         Some(libc::EPERM) => "this needs CAP_BPF and CAP_NET_ADMIN, or root".to_owned(),
-        _ => "the kernel's message may be in `dmesg`; native XDP wants an MTU of about 3500 at most, \
-              and large receive offload off"
+        _ => "the kernel's message may be in `dmesg`; native XDP needs an MTU of at most about \
+              3500, and large receive offload off"
             .to_owned(),
     };
     anyhow!(error).context(format!("interface {interface}: cannot attach; {hint}"))
 }
 
-/// Whose program is in the way.
+/// Returns a message that names the program already attached.
 fn taken(interface: &str) -> String {
     let found = Device::find(interface)
         .inspect_err(|error| warn!(interface, error = format!("{error:#}"), "cannot be asked"));
     let Some(program) = found.ok().and_then(|device| device.program) else {
         return "another XDP program is attached; `bpftool net` names it".to_owned();
     };
-    // Names can be asked for by root only.
+    // Only root may ask for program names.
     let name = loaded_programs()
         .flatten()
         .find(|info| info.id() == program.id)
@@ -408,9 +434,9 @@ fn taken(interface: &str) -> String {
         Way::Other => "another",
     };
     format!(
-        "another XDP program is attached, in {way} mode: number {}{name}. An interface has one program. \
-         Take that one away, by `ip link set dev {interface} xdp off`, or by ending what holds its \
-         link (`bpftool link`)",
+        "another XDP program is attached, in {way} mode: id {}{name}. An interface has one \
+         program. Detach the other one by `ip link set dev {interface} xdp off`, or end the \
+         process that holds its link (`bpftool link`)",
         program.id
     )
 }

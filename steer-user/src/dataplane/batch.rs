@@ -1,4 +1,5 @@
-//! Reading and removing many entries of a hash map with one system call (Linux 5.6), which aya has not.
+//! Batch operations on maps (Linux 5.6), which aya does not have: many entries with one system
+//! call.
 
 use std::{
     io, mem,
@@ -11,12 +12,13 @@ use aya::Pod;
 const LOOKUP_BATCH: libc::c_long = 24;
 const DELETE_BATCH: libc::c_long = 27;
 const UPDATE_BATCH: libc::c_long = 26;
-/// Entries of a system call. A bucket of the kernel's hash has to fit; it holds one or two.
+/// Number of entries per system call. At least one bucket of the kernel's hash must fit; it holds
+/// one or two.
 const BATCH: usize = 8192;
-/// The same for values that are large.
+/// Number of entries per system call for large values.
 const BATCH_PER_CPU: usize = 64;
 
-/// The variant of `union bpf_attr` for both.
+/// Batch variant of `union bpf_attr`.
 #[repr(C)]
 #[derive(Default)]
 struct Attributes {
@@ -31,7 +33,7 @@ struct Attributes {
 }
 
 fn call(command: libc::c_long, attributes: &mut Attributes) -> io::Result<()> {
-    // SAFETY: the callers' pointers are to memory of at least `count` elements, which outlives the
+    // SAFETY: the callers pass pointers to memory of at least `count` elements that outlives the
     // call.
     let result = unsafe {
         libc::syscall(
@@ -47,10 +49,12 @@ fn call(command: libc::c_long, attributes: &mut Attributes) -> io::Result<()> {
     Err(io::Error::last_os_error())
 }
 
-/// Shows every entry of a hash map. Entries that come or go meanwhile may be seen or not.
+/// Calls a function with every entry of a hash map. Concurrent insertions and deletions may be
+/// missed.
 ///
 /// # Errors
-/// If the kernel does not answer.
+///
+/// Returns an error if the kernel does not answer.
 pub(super) fn for_each<K: Pod, V: Pod>(
     map: BorrowedFd<'_>,
     mut show: impl FnMut(&K, &V),
@@ -58,10 +62,12 @@ pub(super) fn for_each<K: Pod, V: Pod>(
     look_up(map, BATCH, 1, |key, values| show(key, &values[0]))
 }
 
-/// As [`for_each`], of a map that has a value for each of `cpus`. Values are multiples of eight bytes.
+/// Works like [`for_each`], for a map with one value per CPU of `cpus`. The size of values is a
+/// multiple of eight bytes.
 ///
 /// # Errors
-/// As there.
+///
+/// The same as [`for_each`].
 pub(super) fn for_each_per_cpu<K: Pod, V: Pod>(
     map: BorrowedFd<'_>,
     cpus: usize,
@@ -71,11 +77,12 @@ pub(super) fn for_each_per_cpu<K: Pod, V: Pod>(
     look_up(map, BATCH_PER_CPU, cpus, show)
 }
 
-/// Reads the first `count` elements of an array that has a value for each of `cpus`, with one system call: the values
-/// of an element one after the other. Values are multiples of eight bytes.
+/// Reads the first `count` elements of an array with one value per CPU of `cpus`, in one system
+/// call: the values of an element are adjacent. Their size is a multiple of eight bytes.
 ///
 /// # Errors
-/// If the kernel does not answer.
+///
+/// Returns an error if the kernel does not answer.
 pub(super) fn first_of_array<V: Pod>(
     map: BorrowedFd<'_>,
     cpus: usize,
@@ -83,7 +90,7 @@ pub(super) fn first_of_array<V: Pod>(
     values: &mut Vec<V>,
 ) -> io::Result<()> {
     const { assert!(size_of::<V>().is_multiple_of(8)) };
-    // SAFETY: a `Pod`, of which zeros are a value.
+    // SAFETY: zeros are a valid `Pod`.
     values.resize_with(count * cpus, || unsafe { mem::zeroed() });
     if count == 0 {
         return Ok(());
@@ -101,21 +108,21 @@ pub(super) fn first_of_array<V: Pod>(
         };
         match call(LOOKUP_BATCH, &mut attributes) {
             Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-            // The end.
+            // End of the map.
             Err(error) if error.raw_os_error() == Some(libc::ENOENT) => return Ok(()),
             done => return done,
         }
     }
 }
 
-/// Shows entries of `each` values, so many at a time.
+/// Calls a function with chunks of entries, each with `each` values.
 fn look_up<K: Pod, V: Pod>(
     map: BorrowedFd<'_>,
     batch: usize,
     each: usize,
     mut show: impl FnMut(&K, &[V]),
 ) -> io::Result<()> {
-    // SAFETY: `Pod`s, of which zeros are a value.
+    // SAFETY: zeros are a valid `Pod`.
     let (mut keys, mut values) = unsafe {
         (
             vec![mem::zeroed::<K>(); batch],
@@ -137,7 +144,7 @@ fn look_up<K: Pod, V: Pod>(
         let result = call(LOOKUP_BATCH, &mut attributes);
         let last = match result {
             Ok(()) => false,
-            // The end; what was found on the way counts.
+            // End of the map; the entries of this chunk still count.
             Err(error) if error.raw_os_error() == Some(libc::ENOENT) => true,
             Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
             Err(error) => return Err(error),
@@ -154,14 +161,15 @@ fn look_up<K: Pod, V: Pod>(
     }
 }
 
-/// Makes a key and value, which are zeros, of those of another map; false leaves them out.
+/// Callback that fills a zeroed key and value from those of another map; false skips the entry.
 pub(super) type Make<'m> = dyn FnMut([&[u8]; 2], [&mut [u8]; 2]) -> io::Result<bool> + 'm;
 
-/// Writes what is made of every entry of a map to another map. Keys and values have the lengths that
-/// the system calls have: values of maps per CPU are as many, each a multiple of eight bytes.
+/// Converts every entry of a map and writes it to another map. Keys and values have the sizes of
+/// the system calls: per-CPU maps have one value per CPU, each a multiple of eight bytes.
 ///
 /// # Errors
-/// If the kernel does not answer, or takes no more, or `make` fails.
+///
+/// Returns an error if the kernel refuses, the map is full, or `make` fails.
 pub(super) fn transfer(
     [from, to]: [BorrowedFd<'_>; 2],
     [key, value]: [usize; 2],
@@ -171,7 +179,7 @@ pub(super) fn transfer(
     let batch = (BATCH * 64 / value.max(new_value)).clamp(BATCH_PER_CPU, BATCH);
     let mut keys = vec![0_u8; batch * key];
     let mut values = vec![0_u8; batch * value];
-    // Where the kernel goes on: a number, or a key.
+    // Position at which the kernel continues: a number or a key.
     let (mut before, mut after) = (vec![0_u8; key.max(8)], vec![0_u8; key.max(8)]);
     let mut first = true;
     let mut copied = 0;
@@ -213,7 +221,7 @@ pub(super) fn transfer(
     }
 }
 
-/// Writes entries, one behind the other.
+/// Writes adjacent entries.
 fn update(map: BorrowedFd<'_>, keys: &[u8], key: usize, values: &[u8]) -> io::Result<usize> {
     let count = keys.len() / key;
     if count > 0 {
@@ -229,10 +237,11 @@ fn update(map: BorrowedFd<'_>, keys: &[u8], key: usize, values: &[u8]) -> io::Re
     Ok(count)
 }
 
-/// Removes an entry, of a key of the length that the map has. One that is gone already is as good.
+/// Removes the entry of a key, whose size is that of the map's keys. A missing entry is no error.
 ///
 /// # Errors
-/// If the kernel refuses.
+///
+/// Returns an error if the kernel refuses.
 pub(super) fn remove_bytes(map: BorrowedFd<'_>, key: &[u8]) -> io::Result<()> {
     /// `BPF_MAP_DELETE_ELEM`.
     const DELETE: libc::c_long = 3;
@@ -248,7 +257,90 @@ pub(super) fn remove_bytes(map: BorrowedFd<'_>, key: &[u8]) -> io::Result<()> {
     }
 }
 
-/// The variant of `union bpf_attr` for single elements.
+/// Finds the key behind another one, or the first; false if there is none.
+///
+/// # Errors
+/// If the kernel does not answer.
+pub(super) fn next_key(
+    map: BorrowedFd<'_>,
+    key: Option<&[u8]>,
+    next: &mut [u8],
+) -> io::Result<bool> {
+    /// `BPF_MAP_GET_NEXT_KEY`.
+    const NEXT: libc::c_long = 4;
+    let element = Element {
+        map: map.as_raw_fd() as u64,
+        key: key.map_or(0, |key| key.as_ptr() as u64),
+        value: next.as_mut_ptr() as u64,
+        flags: 0,
+    };
+    is_found(call_for_one(NEXT, &element))
+}
+
+/// Reads the value of a key; false if there is none.
+///
+/// # Errors
+/// If the kernel does not answer.
+pub(super) fn read_bytes(map: BorrowedFd<'_>, key: &[u8], value: &mut [u8]) -> io::Result<bool> {
+    /// `BPF_MAP_LOOKUP_ELEM`.
+    const LOOKUP: libc::c_long = 1;
+    let element = Element {
+        map: map.as_raw_fd() as u64,
+        key: key.as_ptr() as u64,
+        value: value.as_mut_ptr() as u64,
+        flags: 0,
+    };
+    is_found(call_for_one(LOOKUP, &element))
+}
+
+/// Writes the value of a key.
+///
+/// # Errors
+/// If the kernel refuses.
+pub(super) fn write_bytes(map: BorrowedFd<'_>, key: &[u8], value: &[u8]) -> io::Result<()> {
+    /// `BPF_MAP_UPDATE_ELEM`.
+    const UPDATE: libc::c_long = 2;
+    let element = Element {
+        map: map.as_raw_fd() as u64,
+        key: key.as_ptr() as u64,
+        value: value.as_ptr() as u64,
+        flags: 0,
+    };
+    call_for_one(UPDATE, &element)
+}
+
+fn is_found(done: io::Result<()>) -> io::Result<bool> {
+    match done {
+        Ok(()) => Ok(true),
+        Err(error) if error.raw_os_error() == Some(libc::ENOENT) => Ok(false),
+        Err(error) => Err(error),
+    }
+}
+
+/// Reads all values of an array, of so many bytes each: of all CPUs where there is one for each.
+///
+/// # Errors
+/// If the kernel does not answer.
+pub(super) fn all_of_array(map: BorrowedFd<'_>, entries: u32, value: usize) -> io::Result<Vec<u8>> {
+    let mut keys = vec![0_u32; entries as usize];
+    let mut values = vec![0_u8; entries as usize * value];
+    let mut next = 0_u32;
+    let mut attributes = Attributes {
+        out_batch: (&raw mut next) as u64,
+        keys: keys.as_mut_ptr() as u64,
+        values: values.as_mut_ptr() as u64,
+        count: entries,
+        map: map.as_raw_fd() as u32,
+        ..Attributes::default()
+    };
+    match call(LOOKUP_BATCH, &mut attributes) {
+        // End of the map.
+        Err(error) if error.raw_os_error() != Some(libc::ENOENT) => Err(error),
+        _ => Ok(values),
+    }
+}
+
+/// Single-element variant of `union bpf_attr`.
 #[repr(C)]
 struct Element {
     map: u64,
@@ -257,9 +349,9 @@ struct Element {
     flags: u64,
 }
 
-/// One command of bpf(2) for a single element, whose key and value are as long as the map's.
+/// Issues a bpf(2) command for a single element with key and value of the map's sizes.
 fn call_for_one(command: libc::c_long, element: &Element) -> io::Result<()> {
-    // SAFETY: the kernel reads the attributes, which are alive, and what they point at, as long as the map's.
+    // SAFETY: the attributes and the memory they point to are alive, and have the map's sizes.
     let result = unsafe {
         libc::syscall(
             libc::SYS_bpf,
@@ -275,10 +367,11 @@ fn call_for_one(command: libc::c_long, element: &Element) -> io::Result<()> {
     }
 }
 
-/// Removes entries. Those that are gone already are as good.
+/// Removes entries. Missing ones are no error.
 ///
 /// # Errors
-/// If the kernel refuses.
+///
+/// Returns an error if the kernel refuses.
 pub(super) fn remove<K: Pod>(map: BorrowedFd<'_>, keys: &[K]) -> io::Result<()> {
     let mut rest = keys;
     while !rest.is_empty() {
@@ -291,7 +384,8 @@ pub(super) fn remove<K: Pod>(map: BorrowedFd<'_>, keys: &[K]) -> io::Result<()> 
         };
         match call(DELETE_BATCH, &mut attributes) {
             Ok(()) => rest = &rest[count..],
-            // It stops at the first that is gone, and says how many came before.
+            // The kernel stops at the first missing entry, and returns the number of entries
+            // removed before.
             Err(error) if error.raw_os_error() == Some(libc::ENOENT) => {
                 rest = &rest[(attributes.count as usize + 1).min(count)..];
             }
@@ -302,14 +396,15 @@ pub(super) fn remove<K: Pod>(map: BorrowedFd<'_>, keys: &[K]) -> io::Result<()> 
     Ok(())
 }
 
-/// An entry of a hash map.
+/// Returns an entry of a hash map.
 ///
 /// # Errors
-/// If the kernel does not answer.
+///
+/// Returns an error if the kernel does not answer.
 pub(super) fn get<K: Pod, V: Pod>(map: BorrowedFd<'_>, key: &K) -> io::Result<Option<V>> {
     /// `BPF_MAP_LOOKUP_ELEM`.
     const LOOKUP: libc::c_long = 1;
-    // SAFETY: a `Pod`, of which zeros are a value.
+    // SAFETY: zeros are a valid `Pod`.
     let mut value: V = unsafe { mem::zeroed() };
     let element = Element {
         map: map.as_raw_fd() as u64,
@@ -317,7 +412,7 @@ pub(super) fn get<K: Pod, V: Pod>(map: BorrowedFd<'_>, key: &K) -> io::Result<Op
         value: (&raw mut value) as u64,
         flags: 0,
     };
-    // SAFETY: a key of the map's, and room for its value.
+    // SAFETY: a key of the map's size, and room for its value.
     let result = unsafe {
         libc::syscall(
             libc::SYS_bpf,

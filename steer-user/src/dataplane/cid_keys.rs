@@ -1,27 +1,27 @@
-//! Keys of encrypted connection ids, which the configuration names by their files.
+//! Keys of encrypted connection ids, read from the files that the configuration names.
 
 use std::path::PathBuf;
 
 use steer_common::{abi::CidCipher, cid::Layout};
+use steer_probe::quic::{CidKeyError, read_key};
 
-use crate::quic::{CidKeyError, read_key};
-
-/// A key and what it encrypts.
+/// A key with the connection ids it applies to.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct CidKeyFile {
-    /// The first three bits of the connection ids.
+    /// Config rotation: the first three bits of the connection ids.
     pub rotation: u8,
-    /// What follows their first octet.
+    /// Layout of the bytes after the first octet.
     pub layout: Layout,
-    /// Where the key is.
+    /// Path of the key file.
     pub path: PathBuf,
 }
 
 impl CidKeyFile {
-    /// Reads the key for decryption.
+    /// Reads the key and prepares it for decryption.
     ///
     /// # Errors
-    /// As [`read_key`].
+    ///
+    /// The same as [`read_key`].
     pub fn cipher(&self) -> Result<CidCipher, CidKeyError> {
         Ok(CidCipher::new(&read_key(&self.path)?, self.layout))
     }

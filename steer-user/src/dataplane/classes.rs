@@ -1,4 +1,4 @@
-//! Classes as the kernel has them: for each prefix the class of each DSCP, worked out beforehand.
+//! Classes in the kernel's form: a table from DSCP to class for each prefix, computed in advance.
 
 use std::{
     collections::{BTreeMap, HashMap},
@@ -16,45 +16,46 @@ use super::prefix;
 /// A class of a service's clients.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Class {
-    /// Its policy. The key is that of the service, with a hash of the class's name.
+    /// Policy of the class. Its key is that of the service plus a hash of the class's name.
     pub policy: Service,
-    /// Prefixes of its clients' addresses; none means that all are meant.
+    /// Source prefixes of its clients; empty means all.
     pub sources: Vec<(IpAddr, u8)>,
-    /// Its DSCPs; none means that all are meant.
+    /// DSCPs of its clients; empty means all.
     pub dscp: Vec<u8>,
 }
 
-/// Bit of a scope that says that it is one.
+/// Bit of a scope that marks it as valid.
 const IN_USE: u16 = 1 << 14;
-/// Where a scope has the number of the bank.
+/// Position of the bank number in a scope.
 const BANK_SHIFT: u32 = 15;
 const _: () = assert!(abi::SERVICES <= IN_USE as u32);
 
-/// What is written into one bank.
+/// Contents of one bank.
 #[derive(Debug, Default)]
 pub(super) struct Bank {
-    /// Policies by their index, of which the first is none.
+    /// Policies by index; index 0 is unused.
     pub(super) policies: Vec<Service>,
-    /// Keys of the trie, with the number of bits of the address that count.
+    /// Keys of the trie, with the number of significant address bits.
     pub(super) prefixes: HashMap<(ClassKey, u32), ClassMatch>,
-    /// Tables by their index, of which the first is none.
+    /// Tables by index; index 0 is unused.
     pub(super) tables: Vec<DscpTable>,
-    /// Limits by their index, of which the first is none.
+    /// Limits by index; index 0 is unused.
     pub(super) limits: Vec<SourceLimit>,
 }
 
-/// Whether a key of the trie belongs to a bank.
+/// Returns whether a key of the trie belongs to a bank.
 pub(super) fn is_of_bank(key: &ClassKey, bank: u32) -> bool {
     u32::from(key.scope()) >> BANK_SHIFT == bank
 }
 
-/// Works classes out for a bank, and tells their services where to look.
+/// Computes the classes of a bank, and stores references to them in their services.
 ///
-/// The longest prefix decides. Of classes with the same one, those that name a DSCP come first; what
-/// they leave is for the one that names none, and then for shorter prefixes.
+/// The longest prefix decides. Among classes with the same prefix, those with a DSCP come first;
+/// the remaining DSCPs go to the class without one, then to shorter prefixes.
 ///
 /// # Errors
-/// If there are more than the maps hold, or a class belongs to no service.
+///
+/// Returns an error if the maps are too small, or a class belongs to no service.
 pub(super) fn build(
     bank: u32,
     services: &mut [Service],
@@ -63,7 +64,7 @@ pub(super) fn build(
 ) -> Result<Bank> {
     ensure!(
         limits.len() < LIMITS as usize,
-        "more limits for sources than the {} that there can be",
+        "more source limits than the maximum of {}",
         LIMITS - 1
     );
     let limited = |policy: &Service| Service {
@@ -75,7 +76,7 @@ pub(super) fn build(
     };
     ensure!(
         classes.len() < CLASSES as usize,
-        "more classes than the {} that there can be",
+        "more classes than the maximum of {}",
         CLASSES - 1
     );
     let mut built = Bank {
@@ -124,13 +125,13 @@ pub(super) fn build(
     }
     ensure!(
         built.tables.len() <= DSCP_TABLES as usize,
-        "classes need {} tables of DSCPs, and there are {DSCP_TABLES}",
+        "classes need {} DSCP tables, but the maximum is {DSCP_TABLES}",
         built.tables.len()
     );
     let most = abi::CLASS_PREFIXES as usize / 2;
     ensure!(
         built.prefixes.len() <= most,
-        "classes have {} prefixes, and there can be {most}",
+        "classes have {} prefixes, but the maximum is {most}",
         built.prefixes.len()
     );
     for class in classes {
@@ -147,7 +148,7 @@ fn is_of(class: &Class, service: &Service) -> bool {
     service.key == key
 }
 
-/// Policies by DSCP, by prefixes as length and bits of IPv6 addresses.
+/// Policies by DSCP, for each prefix as length and bits of an IPv6 address.
 type Resolved = BTreeMap<(u32, u128), [u16; DSCPS]>;
 
 fn resolve(own: &[(u16, &Class)]) -> Resolved {
@@ -157,7 +158,7 @@ fn resolve(own: &[(u16, &Class)]) -> Resolved {
             by_prefix.entry(prefix).or_default().push((*policy, class));
         }
     }
-    // Shorter prefixes come first, so that longer ones find what they leave to them.
+    // Shorter prefixes come first, so that longer ones inherit from them.
     let mut resolved = Resolved::new();
     for ((len, bits), here) in by_prefix {
         let wider = (0..len).rev().find_map(|len| {
@@ -181,7 +182,7 @@ fn resolve(own: &[(u16, &Class)]) -> Resolved {
     resolved
 }
 
-/// Prefixes of a class, as length and bits of IPv6 addresses.
+/// Returns the prefixes of a class as length and bits of IPv6 addresses.
 fn sources(class: &Class) -> Vec<(u32, u128)> {
     let is_v4 = class.policy.key.family == Family::V4 as u8;
     let all = if is_v4 {
@@ -205,7 +206,8 @@ fn cut(bits: u128, len: u32) -> u128 {
 /// Checks that classes and limits fit into the maps.
 ///
 /// # Errors
-/// If they are more than there can be, or a class belongs to no service.
+///
+/// Returns an error if there are too many, or a class belongs to no service.
 pub fn check_classes(
     services: &[Service],
     classes: &[Class],
@@ -222,7 +224,7 @@ pub fn check_classes(
     Ok(())
 }
 
-/// What the trie says of a client, by looking at all prefixes; for the host's tables.
+/// Looks a client up in the trie by scanning all prefixes; for the host's tables.
 pub(super) fn search(
     prefixes: &HashMap<(ClassKey, u32), ClassMatch>,
     key: &ClassKey,

@@ -1,21 +1,21 @@
-//! Keys and values from one layout to another, field by field.
+//! Conversion of keys and values between two layouts, field by field.
 
 use anyhow::{Result, bail};
 use serde::{Deserialize, Serialize};
 use steer_common::abi::Field;
 
-/// A field as it is recorded.
+/// A field as recorded.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) struct Column {
-    /// Its name, behind those of the fields that it lies in; empty for what has no fields.
+    /// Name, prefixed by the names of the enclosing fields; empty for a type without fields.
     pub(super) name: String,
-    /// Where it begins, in bytes.
+    /// Offset in bytes.
     pub(super) offset: usize,
     /// Its length in bytes.
     pub(super) size: usize,
 }
 
-/// The fields of a type of `size` bytes that begins at `offset`. What means nothing is left out.
+/// Returns the fields of a type of `size` bytes that begins at `offset`, without padding.
 pub(super) fn columns(fields: &[Field], offset: usize, size: usize) -> Vec<Column> {
     let mut columns = Vec::new();
     if fields.is_empty() {
@@ -39,7 +39,7 @@ fn flatten(fields: &[Field], outer: &str, start: usize, columns: &mut Vec<Column
     }
 }
 
-/// How to make a key or value of another one.
+/// Conversion of a key or value between two layouts.
 #[derive(Debug)]
 pub(super) struct Conversion {
     moves: Vec<Move>,
@@ -50,15 +50,17 @@ struct Move {
     name: String,
     from: usize,
     to: usize,
-    /// Bytes before and after.
+    /// Sizes in bytes before and after.
     sizes: [usize; 2],
 }
 
 impl Conversion {
-    /// From one layout to another. Fields that are new are 0, and those that are gone are left out.
+    /// Creates the conversion between two layouts. New fields are 0, and removed fields are
+    /// skipped.
     ///
     /// # Errors
-    /// If a field has another length, unless it is a number in both.
+    ///
+    /// Returns an error if a field has a different length and is not a number in both.
     pub(super) fn between(old: &[Column], new: &[Column]) -> Result<Self> {
         let mut moves = Vec::new();
         for to in new {
@@ -68,7 +70,7 @@ impl Conversion {
             let sizes = [from.size, to.size];
             if sizes[0] != sizes[1] && !sizes.iter().all(|size| matches!(size, 1 | 2 | 4 | 8)) {
                 bail!(
-                    "the field {:?} had {} bytes and has {}",
+                    "the field \"{}\" had {} bytes and has {}",
                     to.name,
                     from.size,
                     to.size
@@ -84,18 +86,22 @@ impl Conversion {
         Ok(Self { moves })
     }
 
-    /// Makes the new one, of zeros before.
+    /// Fills the new key or value, which must be zeroed.
     ///
     /// # Errors
-    /// If a number does not fit into its new field.
+    ///
+    /// Returns an error if a number does not fit into its new field.
     pub(super) fn apply(&self, old: &[u8], new: &mut [u8]) -> Result<()> {
         for step in &self.moves {
             let [before, after] = step.sizes;
             let from = &old[step.from..][..before];
             let kept = before.min(after);
-            // Programs for BPF are little-endian here, so what a number loses is behind.
+            // BPF programs are little-endian here, so truncation cuts the trailing bytes.
             if from[kept..].iter().any(|byte| *byte != 0) {
-                bail!("{:?}: {from:?} does not fit into {after} bytes", step.name);
+                bail!(
+                    "a value of the field \"{}\" does not fit into {after} bytes",
+                    step.name
+                );
             }
             new[step.to..][..kept].copy_from_slice(&from[..kept]);
         }

@@ -1,4 +1,4 @@
-//! The program for backends without a tunnel device.
+//! The decapsulation program for backends without a tunnel device.
 
 use std::net::IpAddr;
 
@@ -18,19 +18,21 @@ use super::{
     prefix,
 };
 
-/// An interface whose encapsulated packets are stripped of their outer header, as long as this
-/// value lives.
+/// Decapsulation on an interface: strips the outer header of encapsulated packets until this value
+/// is dropped.
 pub struct Decap {
     ebpf: Ebpf,
     _link: FdLink,
 }
 
 impl Decap {
-    /// Loads the program, accepts packets from `sources` (addresses with prefix lengths) and attaches to
-    /// an interface. UDP to `gue_port` is taken for GUE.
+    /// Loads the program, allows packets from `sources` (addresses with prefix lengths) and
+    /// attaches it to an interface. UDP to `gue_port` is parsed as GUE.
     ///
     /// # Errors
-    /// If there is no source or no such interface, or the kernel is too old or refuses.
+    ///
+    /// Returns an error if there is no source or no such interface, or the kernel is too old or
+    /// refuses.
     pub fn attach(
         interface: &str,
         sources: &[(IpAddr, u8)],
@@ -38,7 +40,7 @@ impl Decap {
         generic: bool,
     ) -> Result<Self> {
         if sources.is_empty() {
-            bail!("no node to accept packets from: anyone could send past a firewall then");
+            bail!("no node to accept packets from: without one, anyone could bypass a firewall");
         }
         check_kernel()?;
         let index = interface_index(interface)?;
@@ -55,10 +57,11 @@ impl Decap {
         Ok(Self { ebpf, _link: link })
     }
 
-    /// Packets stripped, and packets dropped by reason.
+    /// Returns the number of decapsulated packets, and of dropped packets by reason.
     ///
     /// # Errors
-    /// If the kernel does not answer.
+    ///
+    /// Returns an error if the kernel does not answer.
     pub fn counters(&self) -> Result<(u64, Vec<(DropReason, u64)>)> {
         let map = self
             .ebpf
@@ -74,10 +77,11 @@ impl Decap {
     }
 }
 
-/// Writes what the program accepts.
+/// Writes the allowed sources.
 ///
 /// # Errors
-/// If there are more sources than the map takes.
+///
+/// Returns an error if there are more sources than the map takes.
 pub fn set_up(ebpf: &mut Ebpf, sources: &[(IpAddr, u8)], gue_port: u16) -> Result<()> {
     let map = ebpf
         .map_mut(maps::DECAP_SOURCES)

@@ -1,4 +1,4 @@
-//! What the kernel says of an interface (rtnetlink), where an answer is wanted at once.
+//! Synchronous rtnetlink queries about one interface.
 
 use std::thread;
 
@@ -11,50 +11,51 @@ use rtnetlink::{
 use serde::{Deserialize, Serialize};
 use tokio::runtime;
 
-/// An interface.
+/// Properties of an interface.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Device {
-    /// Its index.
+    /// Index.
     pub index: u32,
-    /// What it is, if it is not a network card.
+    /// Device kind, if it is not a network card.
     pub kind: Option<String>,
-    /// The device that it lies on, for VLAN devices and the like.
+    /// Lower device, for VLAN devices and the like.
     pub below: Option<String>,
-    /// Devices that belong to it, by their index: those of a bond.
+    /// Indexes of the ports of a bond.
     pub ports: Vec<u32>,
-    /// The XDP program that is attached to it.
+    /// XDP program attached to it.
     pub program: Option<Attached>,
 }
 
 /// An XDP program that is attached.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Attached {
-    /// How.
+    /// Attach mode.
     pub way: Way,
-    /// Its number, as `bpftool prog` shows it.
+    /// Program id, as shown by `bpftool prog`.
     pub id: u32,
 }
 
-/// How a program is attached.
+/// Attach mode of an XDP program.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, schemars::JsonSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum Way {
     /// In the driver.
     Native,
-    /// In the kernel's stack, behind the driver.
+    /// In the kernel's network stack, after the driver.
     Generic,
-    /// In the network card, or in several ways at once.
+    /// In the network card, or in several modes at once.
     Other,
 }
 
 impl Device {
-    /// Asks for an interface of this thread's network namespace.
+    /// Queries an interface of this thread's network namespace.
     ///
     /// # Errors
-    /// If there is none of that name, or the kernel does not answer.
+    ///
+    /// Returns an error if there is no interface of that name, or the kernel does not answer.
     pub fn find(name: &str) -> Result<Self> {
-        // The answer is wanted in the midst of asynchronous code, too. A thread has the network
-        // namespace of the one that starts it.
+        // The caller may be inside asynchronous code, so the query runs on a thread of its own. A
+        // new thread inherits the network namespace.
         thread::scope(|scope| {
             let asked = scope.spawn(|| -> Result<Self> {
                 let runtime = runtime::Builder::new_current_thread()
@@ -69,18 +70,17 @@ impl Device {
         .with_context(|| format!("interface {name}"))
     }
 
-    /// Why a program should not be attached, if it should not: what is wrong and what to do.
+    /// Returns the reason not to attach a program, with advice, if there is one.
     pub(super) fn refusal(&self, name: &str, generic: bool) -> Option<String> {
         let below = self.below.as_deref();
         match (self.kind.as_deref(), below) {
             (Some("vlan"), Some(below)) if !generic => Some(format!(
-                "a VLAN device has no native XDP: its packets come in by {below}. Write {below:?} in \
-                 place of {name:?} in `interfaces`: tags are looked behind, and packets leave with the \
-                 tag of their way"
+                "a VLAN device has no native XDP: its packets arrive on {below}. Write {below:?} \
+                 instead of {name:?} in `interfaces`: steer handles VLAN tags in both directions"
             )),
             (Some("macvlan" | "ipvlan"), Some(below)) if !generic => Some(format!(
-                "its packets come in by {below}, where native XDP sees them first. Write {below:?} in \
-                 `interfaces`, or set `xdp_mode = \"generic\"`"
+                "its packets arrive on {below}, where native XDP sees them first. Write {below:?} \
+                 in `interfaces`, or set `xdp_mode = \"generic\"`"
             )),
             _ => None,
         }
@@ -99,11 +99,11 @@ async fn find(handle: &Handle, name: &str) -> Result<Device> {
     let mut found = handle.link().get().match_name(name.to_owned()).execute();
     let link = found.try_next().await;
     let link = link
-        .map_err(|error| anyhow!("{error}; `ip link` lists those that there are"))?
-        .context("there is none of that name; `ip link` lists those that there are")?;
+        .map_err(|error| anyhow!("{error}; `ip link` lists all interfaces"))?
+        .context("it does not exist; `ip link` lists all interfaces")?;
     let (mut device, below) = read(&link);
     if let Some(index) = below {
-        // One of another namespace is nothing to name.
+        // An interface of another namespace has no name here.
         let mut links = handle.link().get().match_index(index).execute();
         device.below = links.try_next().await.ok().flatten().and_then(name_of);
     }
@@ -119,7 +119,7 @@ async fn find(handle: &Handle, name: &str) -> Result<Device> {
     Ok(device)
 }
 
-/// What one message says, and the index of the device below.
+/// Parses one message; returns the device and the index of the lower device.
 fn read(link: &LinkMessage) -> (Device, Option<u32>) {
     let mut device = Device {
         index: link.header.index,
@@ -139,7 +139,7 @@ fn read(link: &LinkMessage) -> (Device, Option<u32>) {
             _ => (),
         }
     }
-    // A veth names its peer in the same way.
+    // A veth reports its peer in the same attribute.
     let below = below.filter(|_| device.kind.as_deref() != Some(&InfoKind::Veth.to_string()));
     (device, below)
 }
@@ -191,13 +191,13 @@ mod tests {
         vlan.below = Some("eth0".to_owned());
         let said = vlan.refusal("eth0.30", false).unwrap();
         assert!(
-            said.contains("Write \"eth0\" in place of \"eth0.30\""),
+            said.contains("Write \"eth0\" instead of \"eth0.30\""),
             "{said}"
         );
         assert_eq!(vlan.refusal("eth0.30", true), None);
         let (bond, _) = read(&kind(InfoKind::Bond, None));
         assert_eq!(bond.refusal("bond0", false), None);
-        // A veth has a link, which is its peer.
+        // The link of a veth is its peer.
         assert_eq!(read(&kind(InfoKind::Veth, Some(7))).1, None);
     }
 

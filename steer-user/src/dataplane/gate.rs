@@ -1,5 +1,5 @@
-//! What packets come to while programs of another version take over: one word, for all interfaces at
-//! once. Until it is opened for good, packets go to the programs of before, whatever becomes of the daemon.
+//! The gate: one word, shared by all interfaces, that decides where packets go during a takeover.
+//! Until it is opened, packets go to the previous programs, even if the daemon dies.
 
 use std::{
     os::fd::AsFd as _,
@@ -17,17 +17,18 @@ use steer_common::abi::{GATE_OPEN, maps};
 
 use super::{mapped::Mapped, pins::Pins, sweep::now_ns};
 
-/// How long a packet can at most be on its way through programs, where the kernel does not say it.
+/// Upper bound of the time that a packet spends in programs, used if the kernel cannot tell.
 const GRACE: Duration = Duration::from_millis(50);
 
-/// The word.
+/// Mapped word of the gate.
 pub(super) struct Gate(Mapped<u64>);
 
 impl Gate {
-    /// That of programs which were loaded to take over.
+    /// Returns the gate of newly loaded programs.
     ///
     /// # Errors
-    /// If it cannot be mapped.
+    ///
+    /// Returns an error if it cannot be mapped.
     pub(super) fn of(ebpf: &Ebpf) -> Result<Self> {
         let Some(Map::Array(data)) = ebpf.map(maps::GATE) else {
             bail!("the object has no array {}", maps::GATE);
@@ -36,22 +37,22 @@ impl Gate {
     }
 
     fn word(&self) -> &AtomicU64 {
-        // SAFETY: a word of the mapping, which outlives the reference, and is read by the kernel only.
+        // SAFETY: a word of the mapping, which outlives the reference; the kernel only reads it.
         unsafe { AtomicU64::from_ptr(self.0.at(0).as_ptr()) }
     }
 
-    /// Has what is steered dropped for so long at most, and waits until no packet is on its way through
-    /// programs any more.
+    /// Makes the programs drop steered packets for at most `time`, and waits until no packet is
+    /// inside them.
     pub(super) fn hold(&self, time: Duration) {
         self.word().store(until(time), Ordering::SeqCst);
         wait_for_packets();
     }
 
-    /// Lets packets go to the programs of this version, for good. False if the time of
-    /// [`Self::hold`] was over before: packets may have gone to those of before.
+    /// Sends packets to the programs of this version permanently. Returns false if the time of
+    /// [`Self::hold`] had expired, so that packets may have reached the previous programs.
     pub(super) fn open(&self) -> bool {
         let held = self.word().load(Ordering::SeqCst);
-        // First it is made sure that it stays held, so that it was never otherwise.
+        // First prevent the hold from expiring, so that it lasted without interruption.
         self.word()
             .store(until(Duration::from_secs(1)), Ordering::SeqCst);
         if now_ns() >= held {
@@ -62,15 +63,17 @@ impl Gate {
         true
     }
 
-    /// Lets packets go to the programs of before.
+    /// Sends packets to the previous programs.
     pub(super) fn close(&self) {
         self.word().store(0, Ordering::SeqCst);
     }
 
-    /// Whether a takeover was begun that has not come to its end: what is pinned here is not in use.
+    /// Returns whether a takeover was started but not completed, so that the maps pinned here are
+    /// not in use.
     ///
     /// # Errors
-    /// If it cannot be read.
+    ///
+    /// Returns an error if the gate cannot be read.
     pub(super) fn is_closed(pins: &Pins) -> Result<bool> {
         let path = pins.map(maps::GATE);
         if !path.exists() {
@@ -89,11 +92,11 @@ fn until(time: Duration) -> u64 {
     now_ns() + time.as_nanos() as u64
 }
 
-/// Waits until each program that a packet was in when this began is through with it.
+/// Waits until every program that was processing a packet at the start of this call has finished.
 fn wait_for_packets() {
-    /// `MEMBARRIER_CMD_GLOBAL`, which waits for all readers of RCU; programs are such.
+    /// `MEMBARRIER_CMD_GLOBAL`, which waits for all RCU readers, including programs.
     const GLOBAL: libc::c_int = 1;
-    // SAFETY: the call takes numbers.
+    // SAFETY: the call takes only numbers.
     if unsafe { libc::syscall(libc::SYS_membarrier, GLOBAL, 0, 0) } != 0 {
         thread::sleep(GRACE);
     }

@@ -1,4 +1,4 @@
-//! Gateways of this host's routes, and the ways to them as frames leave and come in.
+//! Gateways of this host's routes, with the paths of frames from and to them.
 
 use std::{
     collections::{BTreeMap, HashMap},
@@ -20,31 +20,32 @@ use super::{
 
 /// Ethertype of a VLAN tag.
 const VLAN: [u8; 2] = [0x81, 0];
-/// Routing table of this host's own addresses: RT_TABLE_LOCAL.
+/// Routing table of this host's own addresses: `RT_TABLE_LOCAL`.
 const LOCAL_TABLE: u32 = 255;
-/// Most routes of a family that are kept: of more, those with the longest prefixes are left out.
+/// Upper bound of routes per family; beyond it, routes with the longest prefixes are dropped.
 const MAX_ROUTES: usize = 8192;
 
-/// A router that routes lead to.
+/// A router used by routes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct Gateway {
-    /// The interface of its routes.
+    /// Interface of its routes.
     pub interface: u32,
-    /// Its address.
+    /// IP address.
     pub address: IpAddr,
 }
 
-/// Destination of a route: the number of bits that count, the address, and the routing table. Short ones come first.
+/// Destination of a route: prefix length, address, and routing table. Short prefixes sort first.
 pub type Prefix = (u8, IpAddr, u32);
 
-/// How frames come from a router, and how they go to it.
+/// Source of frames from a router, and the path back to it.
 pub type Path = (RouterKey, Back);
 
 impl Neighbours {
     /// Returns the gateways of the best routes to each prefix.
     ///
     /// # Errors
-    /// If the kernel does not answer.
+    ///
+    /// Returns an error if the kernel does not answer.
     pub async fn gateways(&self) -> Result<BTreeMap<Prefix, Vec<Gateway>>> {
         let mut found = BTreeMap::new();
         let requests = [
@@ -52,7 +53,7 @@ impl Neighbours {
             RouteMessageBuilder::<Ipv6Addr>::new().build(),
         ];
         for mut request in requests {
-            // The request says only whose routes are meant.
+            // The request must specify nothing but the address family.
             request.attributes.clear();
             request.header.table = 0;
             let mut best: BTreeMap<Prefix, (u32, Vec<Gateway>)> = BTreeMap::new();
@@ -62,7 +63,7 @@ impl Neighbours {
                     continue;
                 };
                 match best.get_mut(&prefix) {
-                    // Routes of IPv6 over several gateways are told one by one.
+                    // IPv6 routes over several gateways arrive one by one.
                     Some((least, known)) if *least == metric => known.extend(gateways),
                     Some((least, _)) if *least < metric => {}
                     _ => drop(best.insert(prefix, (metric, gateways))),
@@ -77,11 +78,12 @@ impl Neighbours {
         Ok(found)
     }
 
-    /// Returns the paths to gateways whose MAC address is known; `attached` are the indexes of the interfaces that the
-    /// program is attached to. The kernel is asked to find out about the others.
+    /// Returns the paths to gateways with a known MAC address; `attached` are the indexes of
+    /// interfaces with the program. The kernel is asked to resolve the others.
     ///
     /// # Errors
-    /// If the kernel does not answer.
+    ///
+    /// Returns an error if the kernel does not answer.
     pub async fn paths(
         &self,
         gateways: impl Iterator<Item = Gateway>,
@@ -128,8 +130,8 @@ fn back(interface: u32, vlan: u16, destination: Mac, own: Mac) -> Back {
     }
 }
 
-/// Returns the interfaces that packets from behind another one come in by, with the VLAN that they carry there.
-/// There are none if the program does not see them.
+/// Returns the interfaces through which packets of another one arrive, with their VLAN there. Empty
+/// if the program does not see them.
 fn ports(interface: u32, links: &HashMap<u32, Link>, attached: &[u32]) -> Vec<(u32, u16)> {
     let members = || {
         let of = links.values().filter(|l| l.controller == Some(interface));
@@ -146,7 +148,7 @@ fn ports(interface: u32, links: &HashMap<u32, Link>, attached: &[u32]) -> Vec<(u
         return all.map(|index| (index, 0)).collect();
     }
     if let Some((below, vlan)) = link.vlan {
-        // A second tag is not looked for.
+        // A second tag is not supported.
         let untagged = ports(below, links, attached).into_iter();
         let untagged = untagged.filter(|(_, outer)| *outer == 0);
         return untagged.map(|(port, _)| (port, vlan)).collect();
@@ -158,7 +160,7 @@ fn ports(interface: u32, links: &HashMap<u32, Link>, attached: &[u32]) -> Vec<(u
     members.map(|index| (index, 0)).collect()
 }
 
-/// Returns a route's prefix, its metric, and its gateways; nothing of one that has none.
+/// Returns a route's prefix, metric and gateways; `None` for a route without gateways.
 fn read(route: &RouteMessage) -> Option<(Prefix, u32, Vec<Gateway>)> {
     if route.header.kind != RouteType::Unicast {
         return None;
@@ -192,7 +194,8 @@ fn read(route: &RouteMessage) -> Option<(Prefix, u32, Vec<Gateway>)> {
     Some(((len, address.unwrap_or(any), table), metric, gateways))
 }
 
-/// Returns the gateway that attributes of a route name; `interface` is that of one hop of several.
+/// Returns the gateway in a list of attributes; `interface` is that of one hop of a multipath
+/// route.
 fn gateway(attributes: &[RouteAttribute], interface: Option<u32>) -> Option<Gateway> {
     let (mut address, mut interface) = (None, interface);
     for attribute in attributes {
@@ -234,10 +237,10 @@ mod tests {
     fn packets_from_behind_a_device_come_in_by_those_below() {
         let mut links: HashMap<u32, Link> = (1..=9).map(link).collect();
         let mut set = |index, change: fn(&mut Link)| change(links.get_mut(&index).unwrap());
-        // 2 is a VLAN upon 1, and 3 a macvlan upon that.
+        // 2 is a VLAN on 1, and 3 is a macvlan on 2.
         set(2, |l| (l.below, l.vlan) = (Some(1), Some((1, 30))));
         set(3, |l| l.below = Some(2));
-        // 4 is a bond of 5 and 6, and 7 a bridge with the port 8.
+        // 4 is a bond of 5 and 6, and 7 is a bridge with port 8.
         set(4, |l| l.is_bond = true);
         set(5, |l| l.controller = Some(4));
         set(6, |l| l.controller = Some(4));

@@ -1,4 +1,4 @@
-//! The decision's tables in memory of the host: copies for `steer explain`, or made up for tests.
+//! The tables of the decision in host memory: snapshots for `steer explain`, or built by tests.
 
 use std::{
     cell::{Cell, RefCell},
@@ -21,80 +21,80 @@ use steer_common::{
 
 use super::{Snapshot, classes, kept};
 
-/// The tables, with all that a decision changes in them.
+/// Tables with everything that a decision changes.
 #[derive(Debug)]
 pub struct HostTables {
     snapshot: Snapshot,
     slots: RefCell<Vec<Slot>>,
     /// The flow table.
     pub flows: RefCell<HashMap<FlowKey, FlowEntry>>,
-    /// Flows of which only the SYN was seen.
+    /// Flows of which only the SYN has been seen.
     pub new_flows: RefCell<HashMap<FlowKey, FlowEntry>>,
-    /// The nat table, from the client's side.
+    /// Client side of the nat table.
     pub forward: RefCell<HashMap<FlowKey, NatForward>>,
-    /// The nat table, from the backend's side.
+    /// Backend side of the nat table.
     pub reverse: RefCell<HashMap<FlowKey, NatReverse>>,
-    /// Flows that the nat table has room for.
+    /// Number of free entries in the nat table.
     pub nat_flows: Cell<usize>,
-    /// Flows of the nat table that began of late, the oldest first.
+    /// Recently created flows of the nat table, oldest first.
     pub openings: RefCell<VecDeque<Opening>>,
-    /// Latencies, by member; those of members that have an entry.
+    /// Latencies by member; only members with an entry are measured.
     pub measured: RefCell<HashMap<u16, Measured>>,
-    /// Signs of trouble, by member.
+    /// Signs of trouble by member.
     pub signals: RefCell<HashMap<u16, Signals>>,
-    /// Fates of first fragments.
+    /// Decisions for first fragments.
     pub fragments: RefCell<HashMap<FragmentKey, FragmentEntry>>,
-    /// What was counted, by member.
+    /// Counters by member.
     pub counters: RefCell<HashMap<u16, MemberCounters>>,
-    /// Drops that were counted apart from the outcome.
+    /// Drops counted separately from the outcome.
     pub drops: RefCell<HashMap<DropReason, u64>>,
-    /// The clock, in the kernel's ticks.
+    /// Coarse clock, in the kernel's ticks.
     pub now_ms: Cell<u32>,
-    /// The clock, in nanoseconds.
+    /// Coarse clock, in nanoseconds.
     pub now_ns: Cell<u64>,
-    /// The fine clock, in nanoseconds.
+    /// Fine clock, in nanoseconds.
     pub now_fine: Cell<u64>,
-    /// What of admission changes, by the numbers of services and classes.
+    /// Mutable state of admission, by the numbers of services and classes.
     pub admission: RefCell<HashMap<u16, Admission>>,
-    /// When sources' next new flows are due.
+    /// Time at which each source's next new flow is due.
     pub sources: RefCell<HashMap<SourceKey, u64>>,
     /// Flows in flight, by member.
     pub in_flight: RefCell<HashMap<u16, i64>>,
-    /// What was refused, by the numbers of services and classes.
+    /// Refused flows by the numbers of services and classes.
     pub refused: RefCell<HashMap<u16, Refusals>>,
-    /// Addresses that the kernel keeps packets for.
+    /// Addresses whose packets the kernel keeps.
     pub own_addresses: RefCell<HashSet<Address>>,
-    /// Whether it forwards packets of IPv4, and of IPv6, for others.
+    /// Whether the kernel forwards packets of IPv4 and of IPv6.
     pub forwards: Cell<[bool; 2]>,
-    /// Where packets leave whose member is not resolved.
+    /// Next hops of members that are not resolved.
     pub routes: HashMap<Address, NextHop>,
     steps: RefCell<Vec<Step>>,
     seen: Cell<Option<FlowKey>>,
-    /// What was looked for in vain, if that is noted.
+    /// Failed look-ups, if recorded.
     missed: RefCell<Option<Vec<Missed>>>,
 }
 
-/// What was looked for in a table of flows, and is not there.
+/// A look-up in a flow table that found nothing.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Missed {
     /// A flow of the flow table.
     Flow(FlowKey),
-    /// One of which only the SYN was seen.
+    /// A flow of which only the SYN has been seen.
     NewFlow(FlowKey),
     /// A client's flow in the nat table.
     Forward(FlowKey),
-    /// A backend's.
+    /// A backend's flow in the nat table.
     Reverse(FlowKey),
-    /// The fate of a first fragment.
+    /// Decision for a first fragment.
     Fragment(FragmentKey),
-    /// When a source's next new flow is due.
+    /// Time at which a source's next new flow is due.
     Source(SourceKey),
     /// Flows in flight of a member.
     InFlight(u16),
 }
 
 impl HostTables {
-    /// Tables that begin as the copy says, with no flow.
+    /// Creates tables from a snapshot, without flows.
     pub fn new(mut snapshot: Snapshot) -> Self {
         let slots = std::mem::take(&mut snapshot.slots);
         let admission = std::mem::take(&mut snapshot.admission);
@@ -128,24 +128,25 @@ impl HostTables {
         }
     }
 
-    /// What the daemon writes: settings, services, members.
+    /// Returns the part that the daemon writes: settings, services, members.
     pub fn snapshot_mut(&mut self) -> &mut Snapshot {
         &mut self.snapshot
     }
 
-    /// What the daemon wrote: settings, services, members.
+    /// Returns the part that the daemon writes: settings, services, members.
     pub fn snapshot(&self) -> &Snapshot {
         &self.snapshot
     }
 
-    /// Takes what this network namespace does with packets that come in by an interface and are not steered.
+    /// Copies from this network namespace how the kernel treats packets that arrive on an interface
+    /// and are not steered.
     pub fn use_kernel(&self, interface: u32) {
         self.own_addresses.replace(kept::own_addresses());
         self.forwards
             .set([4, 6].map(|family| kept::forwards(interface, family)));
     }
 
-    /// Writes a slot that may not be there yet.
+    /// Writes a slot, and creates it if necessary.
     pub fn put_slot(&self, index: u32, slot: Slot) {
         let mut slots = self.slots.borrow_mut();
         if slots.len() <= index as usize {
@@ -154,27 +155,27 @@ impl HostTables {
         slots[index as usize] = slot;
     }
 
-    /// Writes a slot, as the daemon would.
+    /// Writes a slot like the daemon does.
     pub fn set_slot(&self, index: u32, slot: Slot) {
         self.change_slot(index, |old| *old = slot);
     }
 
-    /// The steps of the decisions so far.
+    /// Returns the steps of the decisions so far.
     pub fn steps(&self) -> Vec<Step> {
         self.steps.borrow().clone()
     }
 
-    /// The flow that was looked at last.
+    /// Returns the flow that was looked up last.
     pub fn seen(&self) -> Option<FlowKey> {
         self.seen.get()
     }
 
-    /// Begins to note what is looked for in vain.
+    /// Starts to record failed look-ups.
     pub fn note_misses(&self) {
         self.missed.replace(Some(Vec::new()));
     }
 
-    /// What was looked for in vain since then.
+    /// Returns the failed look-ups since then.
     pub fn misses(&self) -> Vec<Missed> {
         self.missed.borrow().clone().unwrap_or_default()
     }
@@ -188,12 +189,12 @@ impl HostTables {
         found
     }
 
-    /// Forgets the steps of the decisions so far.
+    /// Clears the recorded steps.
     pub fn forget_steps(&self) {
         self.steps.borrow_mut().clear();
     }
 
-    /// A slot as it is now.
+    /// Returns the current value of a slot.
     pub fn slot_now(&self, index: u32) -> Option<Slot> {
         self.slots.borrow().get(index as usize).copied()
     }
@@ -208,7 +209,7 @@ impl HostTables {
         change(self.counters.borrow_mut().entry(id).or_default());
     }
 
-    /// An index within the active bank; the other one is empty here.
+    /// Returns an index within the active bank; the other one is empty here.
     fn in_bank(&self, index: u32, size: u32) -> Option<usize> {
         let active = self.snapshot.config.active & 1;
         index.checked_sub(active * size).map(|index| index as usize)

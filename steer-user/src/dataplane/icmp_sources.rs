@@ -1,5 +1,5 @@
-//! This node's addresses by the links that packets come in by: ICMP errors about packets that end here come
-//! from them, so that traceroute shows the node.
+//! Source addresses of ICMP errors by incoming link, so that traceroute shows this node for packets
+//! that end here.
 
 use std::{
     collections::{BTreeMap, BTreeSet, HashMap},
@@ -15,22 +15,23 @@ use super::{
     links::{Link, links},
 };
 
-/// Keeps the kernel's copy of the addresses current.
+/// Synchronizes the addresses with the kernel map.
 #[derive(Debug, Default)]
 pub struct IcmpSources {
-    /// Interfaces, their indexes and the addresses that the copy was made of.
+    /// Inputs of the last synchronization: interfaces, their indexes, and the addresses.
     made_of: Option<(Vec<String>, Vec<Option<u32>>, Addresses)>,
 }
 
-/// Addresses by the names of interfaces.
+/// Addresses by interface name.
 type Addresses = BTreeMap<String, Vec<IpAddr>>;
 
 impl IcmpSources {
-    /// Writes the addresses of the interfaces that the program is attached to, if anything has changed.
-    /// Addresses of services are not this node's own.
+    /// Writes the addresses of the interfaces with the program, if anything changed. Addresses of
+    /// services do not count as this node's own.
     ///
     /// # Errors
-    /// If the kernel does not say what there is, or refuses an entry.
+    ///
+    /// Returns an error if the kernel does not list the addresses, or refuses an entry.
     pub fn refresh(
         &mut self,
         maps: &mut KernelMaps,
@@ -51,8 +52,8 @@ impl IcmpSources {
     }
 }
 
-/// Returns the addresses that ICMP errors come from, by the links that packets come in by: those of the
-/// interface or of the VLAN device on it, and where one has none, another address of this host.
+/// Returns the source addresses of ICMP errors by incoming link: those of the interface or of its
+/// VLAN device, or else another address of this host.
 fn sources(
     interfaces: &[String],
     links: &[Link],
@@ -92,7 +93,7 @@ fn sources(
     found
 }
 
-/// Returns the first address of each family that others can answer to: a link-local one last.
+/// Returns the first address of each family that others can reply to; link-local ones come last.
 fn pick<'a>(
     addresses: impl Iterator<Item = &'a IpAddr> + Clone,
     services: &BTreeSet<IpAddr>,
@@ -184,7 +185,7 @@ mod tests {
             [source.v4, source.v6].map(|address| address.to_ip().to_string())
         };
         assert_eq!(of(3, 0), ["10.1.0.1", "fd01::1"]);
-        // It has none of its own but a link-local one: others of the host serve.
+        // The device has only a link-local address, so other addresses of the host serve.
         assert_eq!(of(4, 0), ["10.30.0.1", "fd01::1"]);
         assert_eq!(of(5, 0), of(4, 0));
         assert_eq!(of(4, 30), ["10.30.0.1", "fd01::1"]);

@@ -1,18 +1,20 @@
-//! Calls that the kernel refuses at one moment and takes at the next.
+//! Retries of system calls that fail temporarily.
 
 use std::{thread, time::Duration};
 
 use aya::{maps::MapError, programs::ProgramError};
 
-/// Pauses between tries: an eighth of a second in all, which the loop can miss.
+/// Pauses between attempts in milliseconds: an eighth of a second in total, which the loop can
+/// spare.
 const PAUSES: [u64; 7] = [1, 2, 4, 8, 16, 32, 64];
 
-/// Updates a map that makes its entries one by one. The kernel takes their memory from a small cache, or
-/// without waiting for pages, and fills up behind (kernel/bpf/memalloc.c, mm/percpu.c): a machine that is
-/// busy says ENOMEM while there is plenty.
+/// Updates a map without preallocated entries. The kernel takes their memory from a small cache,
+/// without waiting for pages, and refills it later (kernel/bpf/memalloc.c, mm/percpu.c), so a busy
+/// machine may return ENOMEM although memory is plentiful.
 ///
 /// # Errors
-/// Those of the last try.
+///
+/// Returns the error of the last attempt.
 pub(super) fn update<T>(update: impl FnMut() -> Result<T, MapError>) -> Result<T, MapError> {
     again(update, |error| match error {
         MapError::SyscallError(error) => error.io_error.raw_os_error() == Some(libc::ENOMEM),
@@ -20,10 +22,11 @@ pub(super) fn update<T>(update: impl FnMut() -> Result<T, MapError>) -> Result<T
     })
 }
 
-/// Loads a program, which the verifier breaks off with EAGAIN when a signal comes.
+/// Loads a program; the verifier returns EAGAIN if a signal arrives.
 ///
 /// # Errors
-/// Those of the last try.
+///
+/// Returns the error of the last attempt.
 pub(super) fn load(load: impl FnMut() -> Result<(), ProgramError>) -> Result<(), ProgramError> {
     again(load, |error| match error {
         ProgramError::LoadError { io_error, .. } => io_error.raw_os_error() == Some(libc::EAGAIN),

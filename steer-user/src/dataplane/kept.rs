@@ -1,11 +1,12 @@
-//! What the kernel does not forward, for who asks without a packet: its own addresses, or all of them.
+//! Addresses and interfaces for which the kernel does not forward packets, queried without a
+//! packet.
 
 use std::{collections::HashSet, fs, net::IpAddr};
 
 use nix::{ifaddrs::getifaddrs, net::if_::if_indextoname};
 use steer_common::abi::Address;
 
-/// Addresses of this network namespace.
+/// Returns the addresses of this network namespace.
 pub(super) fn own_addresses() -> HashSet<Address> {
     let Ok(all) = getifaddrs() else {
         return HashSet::new();
@@ -19,7 +20,7 @@ pub(super) fn own_addresses() -> HashSet<Address> {
         .collect()
 }
 
-/// Whether packets that come in by an interface are forwarded.
+/// Returns whether the kernel forwards packets that arrive on an interface.
 pub(super) fn forwards(interface: u32, family: u8) -> bool {
     let Ok(name) = if_indextoname(interface) else {
         return false;

@@ -1,35 +1,40 @@
-//! Which kernels the program runs on.
+//! Supported kernel versions.
 
 use std::fs;
 
 use anyhow::{Context as _, Result, bail};
 
-/// The oldest Linux that is not refused; `cargo xtask vm` tries the program on it.
+/// Oldest supported Linux version; `cargo xtask vm` tests the program on it.
 pub const OLDEST_KERNEL: (u32, u32) = (6, 1);
 
-/// What to do about an older one.
+/// Advice for older kernels.
 pub const UPGRADE: &str =
     "boot a newer kernel (Debian: linux-image-amd64 of bookworm or bookworm-backports)";
 
 /// Refuses a kernel that is too old.
 ///
 /// # Errors
-/// If it is, with what to do; or if its version cannot be read.
+///
+/// Returns an error with advice if the kernel is too old, or if its version cannot be read.
 pub fn check_kernel() -> Result<()> {
     let path = "/proc/sys/kernel/osrelease";
     let release = fs::read_to_string(path).with_context(|| format!("{path}: cannot be read"))?;
     check_release(release.trim())
 }
 
-/// Refuses a release, such as `6.1.0-51-cloud-amd64`, that is too old.
+/// Refuses a kernel release, such as `6.1.0-51-cloud-amd64`, that is too old.
 ///
 /// # Errors
-/// As [`check_kernel`].
+///
+/// The same as [`check_kernel`].
 pub(crate) fn check_release(release: &str) -> Result<()> {
     let mut numbers = release.split(|c: char| !c.is_ascii_digit());
     let mut number = || numbers.next().and_then(|text| text.parse::<u32>().ok());
     let (Some(major), Some(minor)) = (number(), number()) else {
-        bail!("the kernel calls itself {release:?}, which is no version");
+        bail!(
+            "the kernel release \"{}\" has no version number",
+            release.escape_debug()
+        );
     };
     let (oldest_major, oldest_minor) = OLDEST_KERNEL;
     if (major, minor) < OLDEST_KERNEL {

@@ -38,16 +38,16 @@ use super::{
     traffic::Traffic,
 };
 
-/// How long a packet can at most have been looking at a bank of services.
+/// Upper bound of the time for which a packet uses a replaced bank of services.
 const GRACE: Duration = Duration::from_millis(10);
 
-/// The maps of the program.
+/// Maps of the program.
 pub struct KernelMaps {
     config: Mapped<Config>,
     services: Mapped<Service>,
     displacements: Mapped<u32>,
     classes: LpmTrie<MapData, ClassKey, ClassMatch>,
-    /// What is in `classes`.
+    /// Contents of `classes`.
     prefixes: Mirror<(ClassKey, u32), ClassMatch>,
     dscp_tables: Mapped<DscpTable>,
     limits: Mapped<SourceLimit>,
@@ -63,7 +63,7 @@ pub struct KernelMaps {
     nat_reverse: HashMap<MapData, FlowKey, NatReverse>,
     fragments: HashMap<MapData, FragmentKey, FragmentEntry>,
     sources: HashMap<MapData, SourceKey, u64>,
-    /// The same, to be read often.
+    /// Counters of members, for frequent reads.
     traffic: Traffic,
     drop_counts: PerCpuArray<MapData, u64>,
     denied: LpmTrie<MapData, Address, u32>,
@@ -77,13 +77,13 @@ pub struct KernelMaps {
     interfaces: Mapped<Interface>,
     routers: HashMap<MapData, RouterKey, Back>,
     published: Option<Instant>,
-    /// The tables of flows, for sweeps.
+    /// Flow tables, for garbage collection.
     tables: Flows,
     sweeping: Option<Sweeping>,
 }
 
 impl KernelMaps {
-    /// Replaces the ciphers of connection ids, by their first three bits.
+    /// Replaces the ciphers of connection ids, indexed by their first three bits.
     pub fn set_cid_ciphers(&mut self, ciphers: &[CidCipher; CID_CIPHERS as usize]) {
         for (rotation, cipher) in (0..).zip(ciphers) {
             if self.cid_ciphers.get(rotation) != *cipher {
@@ -147,18 +147,27 @@ impl KernelMaps {
         })
     }
 
+    /// Forgets what is known of maps that were emptied.
+    pub(super) fn forget_copies(&mut self) {
+        self.prefixes.clear();
+        self.published = None;
+        self.sweeping = None;
+    }
+
     /// Remembers a flow as the program would, for measurements and tests.
     ///
     /// # Errors
-    /// If the kernel refuses the entry.
+    ///
+    /// Returns an error if the kernel refuses the entry.
     pub fn add_flow(&mut self, key: &FlowKey, entry: &FlowEntry) -> Result<()> {
         Ok(self.flows.insert(key, entry, 0)?)
     }
 
-    /// Opens a nat flow as the program would, for measurements and tests.
+    /// Creates a nat flow like the program does, for measurements and tests.
     ///
     /// # Errors
-    /// If the kernel refuses an entry.
+    ///
+    /// Returns an error if the kernel refuses an entry.
     pub fn add_nat_flow(
         &mut self,
         forward_key: &FlowKey,
@@ -171,43 +180,47 @@ impl KernelMaps {
         Ok(())
     }
 
-    /// How many flows the flow table holds, and how many of which only the SYN was seen; for tests.
+    /// Returns the number of flows in the flow table, and of those of which only the SYN has been
+    /// seen; for tests.
     ///
     /// # Errors
-    /// If the kernel does not answer.
+    ///
+    /// Returns an error if the kernel does not answer.
     pub fn remembered(&self) -> Result<[usize; 2]> {
         self.tables.count()
     }
 
-    /// Writes when the next new flow of a service or class is due, in nanoseconds of the kernel's clock;
-    /// for tests.
+    /// Sets the time at which the next new flow of a service or class is due, in nanoseconds of the
+    /// kernel's clock; for tests.
     pub fn set_due(&mut self, id: u16, due: u64) {
         let admission = self.admission.get(u32::from(id));
         self.admission
             .set(u32::from(id), Admission { due, ..admission });
     }
 
-    /// Writes anything at all into the trie of classes; for tests.
+    /// Writes an arbitrary entry into the trie of classes; for tests.
     ///
     /// # Errors
-    /// If the kernel refuses it.
+    ///
+    /// Returns an error if the kernel refuses it.
     pub fn set_class(&mut self, place: (ClassKey, u32), found: ClassMatch) -> Result<()> {
         self.classes.insert(&trie_key(place), found, 0)?;
         self.prefixes.insert(place, found);
         Ok(())
     }
 
-    /// How many entries the nat table has of clients, and of backends; for tests.
+    /// Returns the number of client entries and of backend entries in the nat table; for tests.
     ///
     /// # Errors
-    /// If the kernel does not answer.
+    ///
+    /// Returns an error if the kernel does not answer.
     pub fn nat_entries(&self) -> Result<[usize; 2]> {
         self.tables.count_nat()
     }
 
     /// Removes entries of a nat flow; for tests.
     pub fn evict(&mut self, forward: Option<&FlowKey>, reverse: Option<&FlowKey>) {
-        // Gone already is as good.
+        // A missing entry is no error.
         if let Some(key) = forward {
             let _ = self.nat_forward.remove(key);
         }
@@ -216,11 +229,12 @@ impl KernelMaps {
         }
     }
 
-    /// Makes exactly these addresses the ones that ICMP errors come from, by the links that packets come in
-    /// by. What stays is there all the time.
+    /// Replaces the source addresses of ICMP errors by incoming link. Unchanged entries stay in
+    /// place throughout.
     ///
     /// # Errors
-    /// If the kernel refuses an entry.
+    ///
+    /// Returns an error if the kernel refuses an entry.
     pub fn set_icmp_sources(&mut self, sources: &Mirror<LinkKey, IcmpSource>) -> Result<()> {
         let links: Vec<LinkKey> = self.icmp_sources.keys().flatten().collect();
         for gone in links.iter().filter(|link| !sources.contains_key(*link)) {
@@ -236,9 +250,9 @@ impl KernelMaps {
         Ok(())
     }
 
-    /// The word of a slot, as kernel and daemon share it.
+    /// Returns the word of a slot, shared by kernel and daemon.
     fn word(&self, index: u32) -> &AtomicU64 {
-        // SAFETY: a valid element, aligned to its size, and accessed atomically only.
+        // SAFETY: a valid element, aligned to its size, and only accessed atomically.
         unsafe { AtomicU64::from_ptr(self.slots.at(index).as_ptr()) }
     }
 
@@ -249,7 +263,7 @@ impl KernelMaps {
     }
 
     fn flights(&self, id: u16) -> &AtomicU64 {
-        // SAFETY: a valid element, aligned to its size, and accessed atomically only.
+        // SAFETY: a valid element, aligned to its size, and only accessed atomically.
         unsafe { AtomicU64::from_ptr(self.in_flight.at(u32::from(id)).as_ptr()) }
     }
 
@@ -259,7 +273,7 @@ impl KernelMaps {
         unsafe { AtomicU8::from_ptr(&raw mut (*member).flags) }
     }
 
-    /// Writes classes into a bank that no packet looks at.
+    /// Writes classes into a bank that no packet uses.
     fn write_classes(&mut self, bank: u32, built: &classes::Bank) -> Result<()> {
         let gone = |(key, len): &&(ClassKey, u32)| {
             classes::is_of_bank(key, bank) && !built.prefixes.contains_key(&(*key, *len))
@@ -318,7 +332,7 @@ impl KernelMaps {
     }
 }
 
-/// Where a bank has the policies of classes among services.
+/// Returns the range of class policies of a bank.
 fn policies_of(bank: u32) -> Range<u32> {
     let start = 2 * abi::SERVICES + bank * abi::CLASSES;
     start..start + abi::CLASSES
@@ -413,9 +427,8 @@ impl Dataplane for KernelMaps {
         let present = self.cids();
         for (key, member) in cids {
             if present.get(key) != Some(member) {
-                insist::update(|| self.cids.insert(key, u32::from(*member), 0)).with_context(
-                    || format!("server id {:#x}: cannot be made known", key.server_id),
-                )?;
+                insist::update(|| self.cids.insert(key, u32::from(*member), 0))
+                    .with_context(|| format!("server id {:#x}: cannot be added", key.server_id))?;
             }
         }
         for key in present.keys().filter(|key| !cids.contains_key(key)) {
@@ -496,10 +509,10 @@ impl Dataplane for KernelMaps {
         if is_there {
             return Ok(());
         }
-        // Frames for whomever are taken while the table changes, for a moment.
+        // While the table changes, frames for any address are accepted.
         let before = self.mac_seed().swap(0, Ordering::SeqCst);
         if let Some(table) = table? {
-            // A packet may still be looking by the seed of before.
+            // A packet may still use the previous seed.
             if before != 0 {
                 thread::sleep(GRACE);
             }
@@ -544,7 +557,7 @@ impl Dataplane for KernelMaps {
         for (key, way) in routers {
             if present.get(key) != Some(way) {
                 insist::update(|| self.routers.insert(key, way, 0))
-                    .context("the way to a router cannot be written")?;
+                    .context("the path to a router cannot be written")?;
             }
         }
         if present != *routers {
@@ -563,7 +576,7 @@ impl Dataplane for KernelMaps {
         let mut services = services.to_vec();
         let built = classes::build(idle, &mut services, classes, limits)?;
         let table = perfect_hash::build(&services)?;
-        // A packet may still be looking at the bank that was active before the last change.
+        // A packet may still use the bank that was active before the last change.
         if let Some(since) = self.published {
             thread::sleep(GRACE.saturating_sub(since.elapsed()));
         }

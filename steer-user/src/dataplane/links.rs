@@ -1,4 +1,4 @@
-//! The interfaces of this network namespace, as rtnetlink lists them.
+//! Interfaces of this network namespace, listed by rtnetlink.
 
 use std::thread;
 
@@ -10,18 +10,18 @@ use rtnetlink::{
 };
 use steer_common::abi::Mac;
 
-/// An interface, and the devices above and below it.
+/// An interface with its upper and lower devices.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Link {
     pub index: u32,
     pub name: String,
-    /// The bond, bridge or team that it is a port of.
+    /// Bond, bridge or team of which it is a port.
     pub controller: Option<u32>,
-    /// The device below it, if that is in this namespace.
+    /// Lower device, if it is in this namespace.
     pub below: Option<u32>,
-    /// Of a VLAN device: the device below, and the VLAN.
+    /// Lower device and VLAN id of a VLAN device.
     pub vlan: Option<(u32, u16)>,
-    /// Whether its ports are links of one host: those of a bond or a team.
+    /// Whether its ports are links of one host, as for a bond or a team.
     pub is_bond: bool,
     pub mac: Option<Mac>,
     pub mtu: u32,
@@ -42,7 +42,7 @@ impl Link {
                 LinkAttribute::Link(index) => below = Some(index),
                 LinkAttribute::LinkNetNsId(_) => is_foreign = true,
                 LinkAttribute::Mtu(mtu) => link.mtu = mtu,
-                // An address of zeros is none.
+                // An all-zero address means none.
                 LinkAttribute::Address(bytes) => {
                     link.mac = Mac::try_from(bytes).ok().filter(|mac| *mac != [0; 6]);
                 }
@@ -54,7 +54,7 @@ impl Link {
                 _ => {}
             }
         }
-        // A veth names its peer in the same way.
+        // A veth reports its peer in the same attribute.
         link.below = below.filter(|_| !is_foreign && !is_veth);
         link.vlan = link.below.zip(vlan);
         link
@@ -82,18 +82,20 @@ fn vlan_of(info: &LinkInfo) -> Option<u16> {
 /// Returns all interfaces.
 ///
 /// # Errors
-/// If the kernel does not answer.
+///
+/// Returns an error if the kernel does not answer.
 pub(super) async fn list(handle: &Handle) -> Result<Vec<Link>> {
     let all = handle.link().get().execute().try_collect::<Vec<_>>().await;
     let messages = all.context("the interfaces of this host")?;
     Ok(messages.into_iter().map(Link::of).collect())
 }
 
-/// Returns all interfaces. It asks on a thread of its own, which has the network namespace of this one: this one may
-/// be in the midst of asynchronous code.
+/// Returns all interfaces. The query runs on a thread of its own in the same network namespace,
+/// because the caller may be inside asynchronous code.
 ///
 /// # Errors
-/// If the kernel does not answer.
+///
+/// Returns an error if the kernel does not answer.
 pub(super) fn links() -> Result<Vec<Link>> {
     let ask = || -> Result<Vec<Link>> {
         let runtime = tokio::runtime::Builder::new_current_thread()

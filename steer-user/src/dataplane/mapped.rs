@@ -1,4 +1,4 @@
-//! Array maps in our own memory.
+//! Array maps mapped into this process.
 
 use std::{
     io,
@@ -10,7 +10,7 @@ use std::{
 use anyhow::{Context, Result};
 use aya::Pod;
 
-/// A mapped array of `T`s that the kernel reads, and in part writes, at the same time.
+/// A mapped array of `T`s that the kernel reads and partly writes concurrently.
 pub(super) struct Mapped<T> {
     start: NonNull<u8>,
     bytes: usize,
@@ -18,15 +18,15 @@ pub(super) struct Mapped<T> {
     element: PhantomData<T>,
 }
 
-// SAFETY: the mapping belongs to this value alone, and is shared with no thread of this process
-// that does not hold a reference.
+// SAFETY: this value owns the mapping, and threads of this process reach it only through a
+// reference.
 unsafe impl<T> Send for Mapped<T> {}
 
 impl<T: Pod> Mapped<T> {
-    /// The kernel lays elements out in multiples of eight bytes.
+    /// Distance of elements: the kernel rounds their size up to a multiple of eight bytes.
     const STRIDE: usize = size_of::<T>().next_multiple_of(8);
 
-    /// Maps an array map of `len` elements that was made with `BPF_F_MMAPABLE` (Linux 5.5).
+    /// Maps an array map of `len` elements created with `BPF_F_MMAPABLE` (Linux 5.5).
     pub(super) fn new(map: BorrowedFd<'_>, len: u32) -> Result<Self> {
         let bytes = Self::STRIDE * len as usize;
         // SAFETY: a new mapping, of the size that the map was created with.
@@ -53,25 +53,40 @@ impl<T: Pod> Mapped<T> {
         })
     }
 
-    /// Number of elements.
+    /// Returns the number of elements.
     pub(super) const fn len(&self) -> u32 {
         self.len
     }
 
-    /// Address of an element, for atomic access to parts of it.
+    /// Returns the address of an element, for atomic access to parts of it.
     ///
     /// # Panics
-    /// If there is no such element.
+    ///
+    /// Panics if there is no such element.
     pub(super) fn at(&self, index: u32) -> NonNull<T> {
         assert!(index < self.len, "index {index} of {}", self.len);
-        // SAFETY: inside the mapping, and its start is aligned to a page.
+        // SAFETY: inside the mapping, whose start is page-aligned.
         unsafe { self.start.add(Self::STRIDE * index as usize).cast() }
     }
 
-    /// A copy of an element. Parts of it that the kernel writes may be of different times.
+    /// Returns a copy of an element. Parts written by the kernel may be of different times.
     pub(super) fn get(&self, index: u32) -> T {
         // SAFETY: a valid element; volatile because the kernel may write it.
         unsafe { self.at(index).read_volatile() }
+    }
+
+    /// Zeroes all elements, while no packet uses any.
+    pub(super) fn clear(&mut self) {
+        // SAFETY: the whole mapping, of which zeros are valid elements.
+        unsafe { self.start.as_ptr().write_bytes(0, self.bytes) };
+    }
+
+    /// A copy of all elements, each in its place.
+    pub(super) fn bytes(&self) -> Vec<u8> {
+        let mut bytes = vec![0; self.bytes];
+        // SAFETY: as many bytes as the mapping has, which is no part of a vector.
+        unsafe { ptr::copy_nonoverlapping(self.start.as_ptr(), bytes.as_mut_ptr(), self.bytes) };
+        bytes
     }
 
     /// Writes an element that no packet uses.
@@ -83,7 +98,7 @@ impl<T: Pod> Mapped<T> {
 
 impl<T> Drop for Mapped<T> {
     fn drop(&mut self) {
-        // SAFETY: the mapping that `new` made, and nothing refers to it any more.
+        // SAFETY: the mapping created by `new`, to which no reference remains.
         unsafe { libc::munmap(self.start.as_ptr().cast(), self.bytes) };
     }
 }

@@ -1,5 +1,5 @@
-//! A data path in memory, without packets: to try a configuration on, to decide again what was
-//! decided, and for tests.
+//! A data path in memory, without packets: for dry runs of a configuration, for replay, and for
+//! tests.
 
 use std::{
     collections::{BTreeMap, HashMap},
@@ -15,31 +15,31 @@ use steer_common::abi::{
 
 use super::{CidKeyFile, Class, Counters, Dataplane, Snapshot, Sweep, SweepLimits, check_classes};
 
-/// What a daemon writes, and nothing that packets do.
+/// State written by a daemon, without effects of packets.
 #[derive(Clone, Debug)]
 pub struct Memory {
     config: Config,
     services: Vec<Service>,
-    /// Classes that were published.
+    /// Published classes.
     pub classes: Vec<Class>,
     /// Priorities below which new flows are shed, by the numbers of services and classes.
     pub pressures: HashMap<u16, u32>,
     members: Vec<Member>,
-    /// Those behind the end are empty.
+    /// Slots; those past the end are empty.
     slots: Vec<Slot>,
-    /// What the flow table holds: slots and members.
+    /// Contents of the flow table: slots and members.
     pub tracked: Vec<(u32, u16)>,
     swept: Option<Sweep>,
-    /// Members that are measured, with what was.
+    /// Latencies of measured members.
     pub measured: HashMap<u16, Measured>,
-    /// Signs of trouble, by member.
+    /// Signs of trouble by member.
     pub signals: HashMap<u16, Signals>,
-    /// What went to members and came back.
+    /// Traffic counters by member.
     pub traffic: HashMap<u16, MemberCounters>,
-    /// Prefixes of clients that are denied.
+    /// Denied prefixes of clients.
     pub denied: Vec<(IpAddr, u8)>,
     cids: BTreeMap<CidKey, u16>,
-    /// Interfaces that packets may be redirected to.
+    /// Interfaces allowed as redirect targets.
     pub ports: Vec<u32>,
 }
 
@@ -50,7 +50,7 @@ impl Default for Memory {
 }
 
 impl Memory {
-    /// An empty one.
+    /// Creates an empty data path.
     #[must_use]
     pub fn new() -> Self {
         Self {
@@ -71,14 +71,14 @@ impl Memory {
         }
     }
 
-    /// A copy of what a daemon wrote into another data path: services, their tables, members.
+    /// Copies what a daemon wrote into another data path: services, their tables, members.
     pub fn of(dataplane: &impl Dataplane) -> Self {
         let mut copy = Self::new();
         copy.config = dataplane.config();
         copy.services = dataplane.services();
         copy.cids = dataplane.cids();
         copy.members = (0..MEMBERS as u16).map(|id| dataplane.member(id)).collect();
-        // Where packets find them is of no use without packets.
+        // The match conditions are not needed without packets.
         let unsearched = |policy| Class {
             policy,
             sources: Vec::new(),
@@ -93,7 +93,7 @@ impl Memory {
         copy
     }
 
-    /// Services and policies of classes.
+    /// Returns services and policies of classes.
     fn tables(&self) -> Vec<Service> {
         let policies = self.classes.iter().map(|class| class.policy);
         self.services.iter().copied().chain(policies).collect()
@@ -105,7 +105,7 @@ impl Memory {
         }
     }
 
-    /// The members that there are, with their states.
+    /// Returns all members with their states.
     #[must_use]
     pub fn states(&self) -> Vec<(u16, MemberState)> {
         let present = (0..).zip(&self.members);
@@ -115,7 +115,7 @@ impl Memory {
             .collect()
     }
 
-    /// Who gets new flows, and who owns open ones, over the tables of all services.
+    /// Returns the members of new and of open flows, over the tables of all services.
     #[must_use]
     pub fn choices(&self) -> Vec<(u16, u16)> {
         let mut found = Vec::new();
@@ -156,7 +156,7 @@ impl Dataplane for Memory {
         Ok(())
     }
 
-    /// Nothing: no packet comes whose id would have to be decrypted.
+    /// Does nothing: there are no packets with ids to decrypt.
     fn set_cid_keys(&mut self, _keys: &[CidKeyFile]) -> Result<()> {
         Ok(())
     }

@@ -1,4 +1,4 @@
-//! Memory of maps, as the kernel counts it.
+//! Memory of maps as counted by the kernel.
 
 use std::{
     fs,
@@ -12,24 +12,24 @@ use aya::{
 };
 use serde::{Deserialize, Serialize};
 
-/// A map's memory.
+/// Memory of one map.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, schemars::JsonSchema)]
 pub struct MapMemory {
-    /// Its name.
+    /// Name.
     pub name: String,
-    /// What kind of map it is.
+    /// Map type.
     pub kind: String,
-    /// Entries that it has room for.
+    /// Maximum number of entries.
     pub entries: u32,
-    /// Bytes that are locked for it.
+    /// Locked bytes.
     pub bytes: u64,
 }
 
-/// The maps of a program, held to ask for their memory.
+/// Maps of a program, kept open to query their memory.
 pub(super) struct Meters(Vec<(MapMemory, OwnedFd)>);
 
 impl Meters {
-    /// Those of a program whose maps nobody has taken yet.
+    /// Opens the maps of a program before they are moved out of it.
     pub(super) fn of(ebpf: &Ebpf) -> Result<Self> {
         let mut meters = Vec::new();
         for (name, map) in ebpf.maps() {
@@ -48,17 +48,25 @@ impl Meters {
         Ok(Self(meters))
     }
 
-    /// The descriptor of a map.
+    /// Returns the descriptor of a map.
     ///
     /// # Errors
-    /// If the program has no such map.
+    ///
+    /// Returns an error if the program has no such map.
     pub(super) fn map(&self, name: &str) -> Result<BorrowedFd<'_>> {
         let found = self.0.iter().find(|(memory, _)| memory.name == name);
         let (_, fd) = found.with_context(|| format!("the object has no map {name}"))?;
         Ok(fd.as_fd())
     }
 
-    /// Asks for each, in the order of names.
+    /// Names and descriptors of all maps.
+    pub(super) fn fds(&self) -> impl Iterator<Item = (&str, BorrowedFd<'_>)> {
+        self.0
+            .iter()
+            .map(|(memory, fd)| (&*memory.name, fd.as_fd()))
+    }
+
+    /// Queries all maps in order of their names.
     pub(super) fn read(&self) -> Result<Vec<MapMemory>> {
         let read = |(memory, fd): &(MapMemory, OwnedFd)| {
             Ok(MapMemory {
@@ -70,7 +78,7 @@ impl Meters {
     }
 }
 
-/// Bytes that are locked for a map, as `/proc` says.
+/// Returns the locked bytes of a map from `/proc`.
 fn locked(map: &OwnedFd) -> Result<u64> {
     let path = format!("/proc/self/fdinfo/{}", map.as_raw_fd());
     let text = fs::read_to_string(&path).with_context(|| path.clone())?;

@@ -1,4 +1,4 @@
-//! What the control loop asks of the data path.
+//! The interface between the control loop and the data path.
 
 mod attach;
 mod batch;
@@ -35,6 +35,7 @@ mod sizes;
 mod specs;
 mod sweep;
 mod takeover;
+pub mod testing;
 mod trace;
 mod traffic;
 mod xdp;
@@ -82,43 +83,42 @@ use steer_common::abi::{
 
 use crate::domain::latency::Waiting;
 
-/// The data path as the control loop sees it. Nothing here waits for a packet.
+/// The data path as the control loop sees it. No method waits for a packet.
 pub trait Dataplane: Send {
-    /// The settings as the kernel has them, without the banks' fields.
+    /// Returns the kernel's settings, without the fields of banks.
     fn config(&self) -> Config;
 
-    /// Writes the settings. `active` and `banks` are left as they are: [`Self::publish`] owns them.
+    /// Writes the settings except `active` and `banks`, which [`Self::publish`] owns.
     fn set_config(&mut self, config: &Config);
 
     /// Replaces the source addresses of `nat`, IPv4 and IPv6, at most
     /// [`NAT_ADDRESSES`](steer_common::abi::NAT_ADDRESSES) each.
     fn set_nat_sources(&mut self, sources: &[IpAddr]) -> Result<()>;
 
-    /// Makes exactly these prefixes of clients' addresses the ones that are denied. What stays is
-    /// denied all the time.
+    /// Replaces the denied prefixes of clients. Unchanged prefixes are denied throughout.
     fn set_denied(&mut self, denied: &[(IpAddr, u8)]) -> Result<()>;
 
-    /// Members of services of QUIC by server ids.
+    /// Returns the members of QUIC services by server id.
     fn cids(&self) -> BTreeMap<CidKey, u16>;
 
-    /// Makes exactly these server ids known. What stays is known all the time.
+    /// Replaces the known server ids. Unchanged ids are known throughout.
     fn set_cids(&mut self, cids: &BTreeMap<CidKey, u16>) -> Result<()>;
 
-    /// Reads the keys of encrypted connection ids, and makes exactly these ones known.
+    /// Replaces the keys of encrypted connection ids with those read from files.
     ///
     /// # Errors
-    /// If one cannot be read or is none. The keys of before stay.
+    ///
+    /// Returns an error if a key cannot be read or is invalid. The previous keys stay then.
     fn set_cid_keys(&mut self, keys: &[CidKeyFile]) -> Result<()>;
 
-    /// The services that packets see now.
+    /// Returns the services that packets currently use.
     fn services(&self) -> Vec<Service>;
 
-    /// The policies of classes that packets see now.
+    /// Returns the class policies that packets currently use.
     fn policies(&self) -> Vec<Service>;
 
-    /// Makes exactly these services and their classes the ones that packets see, at once: they are
-    /// written to the bank that is not in use, which then becomes the active one. A `limit` that they
-    /// have is one of `limits`, counted from 1.
+    /// Replaces the services and their classes atomically: writes them to the inactive bank, then
+    /// activates it. A `limit` in them is an index into `limits`, counted from 1.
     fn publish_with(
         &mut self,
         services: &[Service],
@@ -126,216 +126,220 @@ pub trait Dataplane: Send {
         limits: &[SourceLimit],
     ) -> Result<()>;
 
-    /// As [`Self::publish_with`], for services without classes.
+    /// Works like [`Self::publish_with`], for services without classes.
     fn publish(&mut self, services: &[Service]) -> Result<()> {
         self.publish_with(services, &[], &[])
     }
 
-    /// Forgets what was counted and is due for a service or class that gets this number.
+    /// Clears the counters and due times of a service or class that gets this number.
     fn clear_policy(&mut self, id: u16) -> Result<()>;
 
-    /// Sheds new flows of a service or class, by its number, if their priority is below this.
+    /// Sheds new flows of a service or class, by its number, with a priority below this.
     fn set_pressure(&mut self, id: u16, pressure: u32);
 
-    /// Writes how long flows of a service or class under `nat` are kept without a packet, by its number, in
-    /// ticks; 0 is as long as the settings say.
+    /// Sets the idle timeout of nat flows of a service or class, by its number, in ticks; 0 means
+    /// the default of the settings.
     fn set_nat_idle(&mut self, id: u16, ticks: u32) {
         let _ = (id, ticks);
     }
 
-    /// Makes frames for exactly these MAC addresses the node's; without any, frames for whomever.
+    /// Replaces the MAC addresses whose frames are steered; `None` steers frames for any address.
     fn set_own_macs(&mut self, macs: Option<&[Mac]>) -> Result<()> {
         let _ = macs;
         Ok(())
     }
 
-    /// Replaces what packets know of interfaces. Of two that share a place the first one is known.
+    /// Replaces the properties of interfaces that packets need. Of two entries with the same
+    /// position, the first one is used.
     fn set_interfaces(&mut self, interfaces: &[Interface]) {
         let _ = interfaces;
     }
 
-    /// Returns the ways to routers.
+    /// Returns the paths to routers.
     fn routers(&self) -> BTreeMap<RouterKey, Back> {
         BTreeMap::new()
     }
 
-    /// Replaces the ways to routers. What differs from before is looked up anew by the flows that it concerns.
+    /// Replaces the paths to routers. Flows over a changed path look it up again.
     fn set_routers(&mut self, routers: &BTreeMap<RouterKey, Back>) -> Result<()> {
         let _ = routers;
         Ok(())
     }
 
-    /// Flows in flight of a member that may have only so many, as the kernel counts them. There are none where no packets come.
+    /// Returns the flows in flight of a member with a limit, as counted by the kernel; 0 without
+    /// packets.
     fn in_flight(&self, id: u16) -> i64 {
         let _ = id;
         0
     }
 
-    /// Adds to what the kernel counts.
+    /// Adds to the kernel's count of flows in flight.
     fn add_in_flight(&mut self, id: u16, by: i64) {
         let _ = (id, by);
     }
 
-    /// Member `id`, below [`MEMBERS`](steer_common::abi::MEMBERS).
+    /// Returns member `id`, below [`MEMBERS`](steer_common::abi::MEMBERS).
     fn member(&self, id: u16) -> Member;
 
-    /// Writes a member that no packet uses yet, or whose next hop changes: what concerns the next
-    /// hop is written while [`RESOLVED`](steer_common::abi::member_flags::RESOLVED) is clear.
+    /// Writes a member that no packet uses yet, or one with a new next hop: its fields are written
+    /// while [`RESOLVED`](steer_common::abi::member_flags::RESOLVED) is clear.
     fn set_member(&mut self, id: u16, member: &Member);
 
-    /// Writes the one byte that all slots honour in the next packet.
+    /// Writes the state byte of a member, which takes effect for all slots with the next packet.
     fn set_member_state(&mut self, id: u16, state: MemberState);
 
-    /// Writes the bit by which new flows of a member try their slots' second choice.
+    /// Writes the hot bit of a member, which makes its new flows try the second choice of their
+    /// slots.
     fn set_member_hot(&mut self, id: u16, hot: bool);
 
-    /// The slots of a range of the arena.
+    /// Returns a range of slots of the arena.
     fn slots(&self, range: Range<u32>) -> Vec<Slot>;
 
-    /// One slot.
+    /// Returns one slot.
     fn slot(&self, index: u32) -> Slot;
 
-    /// Writes slots that no service names yet.
+    /// Writes slots that no service uses yet.
     fn write_slots(&mut self, start: u32, slots: &[Slot]);
 
-    /// Replaces a slot that packets use, if it still is `old`; returns what it is otherwise.
+    /// Replaces a slot in use if it still equals `old`; otherwise returns its current value.
     fn swap_slot(&mut self, index: u32, old: Slot, new: Slot) -> Result<(), Slot>;
 
-    /// What was counted since the maps were made.
+    /// Returns the counters since the maps were created.
     fn counters(&self) -> Result<Counters>;
 
-    /// What went to the members whose numbers are below `end` and came back, since the maps were made. Costs a
-    /// system call.
+    /// Returns the traffic counters of members with numbers below `end`, since the maps were
+    /// created. Costs a system call.
     fn traffic(&mut self, end: u16) -> Result<Vec<MemberCounters>>;
 
-    /// Begins to remove flows of the flow table and nat entries that were idle for longer than the
-    /// limits. Until [`Self::swept`] gives the result no other begins.
+    /// Starts garbage collection of flow-table and nat entries idle for longer than the limits. The
+    /// next one can start once [`Self::swept`] has returned the result.
     fn sweep(&mut self, limits: SweepLimits) -> Result<()>;
 
-    /// What the last sweep left, once, when it is done.
+    /// Returns the result of the last garbage collection, once, when it is done.
     fn swept(&mut self) -> Option<Result<Sweep>>;
 
-    /// Makes exactly these members the ones whose latencies are measured. What was measured of one that
-    /// stays goes on.
+    /// Replaces the set of members whose latencies are measured. Members that stay keep their
+    /// measurements.
     fn set_measured(&mut self, members: &[u16]) -> Result<()>;
 
-    /// The latencies of a member since it is measured, all CPUs together, modulo 2^32.
+    /// Returns the latencies of a measured member, summed over CPUs modulo 2^32.
     fn measured(&self, id: u16) -> Result<Option<Measured>>;
 
-    /// Shows the same of all members that are measured, some with a system call.
+    /// Calls `show` with the latencies of all measured members, using few system calls.
     fn all_measured(&self, show: &mut dyn FnMut(u16, &Measured)) -> Result<()>;
 
-    /// Signs of trouble with a member, since the maps were made. Costs no system call, so that it can be
-    /// asked often.
+    /// Returns signs of trouble with a member since the maps were created. Costs no system call, so
+    /// it may be called often.
     fn signals(&self, id: u16) -> Signals;
 
-    /// Allows packets to be redirected to an interface.
+    /// Allows redirects to an interface.
     fn add_port(&mut self, interface: u32) -> Result<()>;
 
-    /// A copy of what the decision depends on, but for flows.
+    /// Returns a snapshot of everything that decisions depend on, except flows.
     fn snapshot(&self) -> Snapshot;
 
-    /// The entry of a flow in the flow table.
+    /// Returns the flow-table entry of a flow.
     fn flow(&self, key: &FlowKey) -> Option<FlowEntry>;
 
-    /// The nat entry of a client's flow.
+    /// Returns the nat entry of a client's flow.
     fn nat_forward(&self, key: &FlowKey) -> Option<NatForward>;
 
-    /// The nat entry of a backend's flow.
+    /// Returns the nat entry of a backend's flow.
     fn nat_reverse(&self, key: &FlowKey) -> Option<NatReverse>;
 
-    /// The entry of a flow of which more than the SYN was seen. Where no packets come there is one kind only.
+    /// Returns the entry of a flow of which more than the SYN has been seen. Without packets there
+    /// is only one kind.
     fn settled_flow(&self, key: &FlowKey) -> Option<FlowEntry> {
         self.flow(key)
     }
 
-    /// The entry of a flow of which only the SYN was seen.
+    /// Returns the entry of a flow of which only the SYN has been seen.
     fn new_flow(&self, key: &FlowKey) -> Option<FlowEntry> {
         let _ = key;
         None
     }
 
-    /// What became of the first fragment of a packet.
+    /// Returns the decision for the first fragment of a packet.
     fn fragment(&self, key: &FragmentKey) -> Option<FragmentEntry> {
         let _ = key;
         None
     }
 
-    /// When a source's next new flow is due.
+    /// Returns the time at which a source's next new flow is due.
     fn source(&self, key: &SourceKey) -> Option<u64> {
         let _ = key;
         None
     }
 }
 
-/// Counters of all CPUs together.
+/// Counters summed over CPUs.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Counters {
-    /// By member.
+    /// Counters by member.
     pub members: Vec<MemberCounters>,
-    /// Packets dropped, by the number of the reason.
+    /// Dropped packets by the number of the reason.
     pub drops: Vec<u64>,
-    /// What was refused, by the numbers of the services and classes that there are.
+    /// Refused flows by the numbers of services and classes.
     pub refused: HashMap<u16, Refusals>,
 }
 
-/// How long flows are kept without a packet.
+/// Idle timeouts of flows.
 #[derive(Clone, Debug)]
 pub struct SweepLimits {
-    /// Flows of the flow table, in milliseconds.
+    /// Timeout of the flow table in milliseconds.
     pub flow_idle_ms: u32,
-    /// Nat entries.
+    /// Timeouts of nat entries.
     pub nat: NatTimeouts,
-    /// Of members whose flows have others, by number.
+    /// Members whose flows have a different timeout, by number.
     pub nat_idle: Vec<NatIdle>,
-    /// A flow that has waited for an answer for longer than this is silent.
+    /// Wait for an answer after which a flow is silent.
     pub silence: Duration,
 }
 
-/// How long nat entries of a member's flows are kept without a packet.
+/// Idle timeout of a member's nat flows.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct NatIdle {
-    /// After so many ticks a flow is over; 0 is as long as for all others.
+    /// Idle ticks after which a flow is over; 0 means the default.
     pub idle_ms: u32,
-    /// For so many ticks more the entries of a TCP flow tell who goes on that it is over.
+    /// Additional ticks for which entries of a TCP flow stay, to reset whoever continues it.
     pub linger_ms: u32,
 }
 
-/// What a sweep left.
+/// Result of a garbage collection.
 #[derive(Clone, Debug, Default)]
 pub struct Sweep {
-    /// Slots of the arena that the flow table still holds flows of, with their member.
+    /// Slots with flows in the flow table, each with their member.
     pub tracked: Vec<(u32, u16)>,
     /// Nat flows by member.
     pub nat_flows: Vec<u32>,
-    /// Of those, flows that are not over.
+    /// Nat flows that are not over.
     pub in_flight: Vec<u32>,
-    /// Nat flows that wait for an answer, by member; as long as the largest number of those that there are.
+    /// Nat flows that wait for an answer, by member, up to the largest member number.
     pub waiting: Vec<Waiting>,
-    /// Latencies of the members that are measured, modulo 2^32.
+    /// Latencies of the measured members, modulo 2^32.
     pub measured: HashMap<u16, Measured>,
     /// Entries removed.
     pub removed: usize,
 }
 
-/// All that the decision depends on, copied at one time: what `steer explain` decides over.
+/// Snapshot of everything that decisions depend on, taken at one time; used by `steer explain`.
 #[derive(Clone, Debug)]
 pub struct Snapshot {
-    /// Settings, with both banks.
+    /// Settings with both banks.
     pub config: Config,
     /// Displacements of the active bank.
     pub displacements: Vec<u32>,
-    /// Services of the active bank, by their index.
+    /// Services of the active bank, by index.
     pub services: Vec<Service>,
-    /// Policies of classes, of both banks.
+    /// Class policies of both banks.
     pub policies: Vec<Service>,
-    /// Prefixes of classes, with the number of bits of the address that count.
+    /// Class prefixes, with the number of significant address bits.
     pub classes: HashMap<(ClassKey, u32), ClassMatch>,
-    /// Tables of DSCPs, of both banks.
+    /// DSCP tables of both banks.
     pub dscp_tables: Vec<DscpTable>,
-    /// Limits of sources, of both banks.
+    /// Source limits of both banks.
     pub limits: Vec<SourceLimit>,
-    /// What of admission changes, by the numbers of services and classes.
+    /// Mutable state of admission, by the numbers of services and classes.
     pub admission: Vec<Admission>,
     /// Members by number.
     pub members: Vec<Member>,
@@ -343,18 +347,18 @@ pub struct Snapshot {
     pub slots: Vec<Slot>,
     /// Source addresses of `nat`.
     pub nat_sources: Vec<Address>,
-    /// Prefixes that are denied, with their lengths in bits of IPv6 addresses.
+    /// Denied prefixes, with lengths in bits of IPv6 addresses.
     pub denied: Vec<(Address, u32)>,
-    /// Members of services of QUIC by server ids.
+    /// Members of QUIC services by server id.
     pub cids: BTreeMap<CidKey, u16>,
-    /// Ciphers of connection ids, by their first three bits.
+    /// Ciphers of connection ids, indexed by their first three bits.
     pub cid_ciphers: [CidCipher; CID_CIPHERS as usize],
-    /// This node's addresses by links.
+    /// This node's addresses by link.
     pub icmp_sources: HashMap<LinkKey, IcmpSource>,
-    /// The node's MAC addresses, each at its place.
+    /// The node's MAC addresses, in hash-table order.
     pub own_macs: Vec<u64>,
-    /// What is known of interfaces, each at its place.
+    /// Properties of interfaces, in table order.
     pub interfaces: Vec<Interface>,
-    /// Ways to routers.
+    /// Paths to routers.
     pub routers: BTreeMap<RouterKey, Back>,
 }

@@ -1,4 +1,4 @@
-//! Ways to backends, as the kernel's routing and neighbour tables know them (rtnetlink).
+//! Next hops to backends, from the kernel's routing and neighbour tables (rtnetlink).
 
 use std::{
     collections::HashMap,
@@ -24,17 +24,17 @@ use steer_common::{
 };
 use tokio::sync::watch;
 
-/// The discard port (RFC 863): what is sent there makes the kernel look for the neighbour.
+/// The discard port (RFC 863); a datagram to it makes the kernel resolve the neighbour.
 const DISCARD: u16 = 9;
 
-/// What the kernel told of, counted.
+/// Counts of the kernel's notifications.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Changes {
-    /// Neighbours that came, went, or are in another state.
+    /// Neighbours added, removed or changed.
     pub neighbours: u64,
-    /// All else: links, routes, and what was lost because too much was told at once.
+    /// Everything else: links, routes, and notifications lost because of an overflow.
     pub others: u64,
-    /// Of those, all but routes.
+    /// Those of `others` that are not about routes.
     pub links: u64,
 }
 
@@ -55,7 +55,7 @@ impl Changes {
     }
 }
 
-/// A socket to the kernel's tables of this network namespace.
+/// A netlink socket of this network namespace.
 #[derive(Clone, Debug)]
 pub struct Neighbours {
     handle: Handle,
@@ -63,11 +63,12 @@ pub struct Neighbours {
 }
 
 impl Neighbours {
-    /// Opens the socket. To be called in a Tokio runtime, on a thread in the network namespace of
+    /// Opens the socket. Must be called in a Tokio runtime, on a thread in the network namespace of
     /// the interfaces.
     ///
     /// # Errors
-    /// If the kernel refuses the socket.
+    ///
+    /// Returns an error if the kernel refuses the socket.
     pub fn new() -> Result<Self> {
         let groups = [
             MulticastGroup::Neigh,
@@ -90,24 +91,28 @@ impl Neighbours {
         Ok(Self { handle, changes })
     }
 
-    /// Marked as changed whenever links, routes or neighbours do.
+    /// Returns a receiver that changes whenever links, routes or neighbours do.
     pub fn changes(&self) -> watch::Receiver<Changes> {
         self.changes.clone()
     }
 
-    /// The way to an address, as [`Links::way`] has it.
+    /// Returns the next hop to an address, as [`Links::way`] does.
     ///
     /// # Errors
-    /// If there is no route, or it leads through an interface without MAC addresses.
+    ///
+    /// Returns an error if there is no route, or it leads through an interface without MAC
+    /// addresses.
     pub async fn next_hop(&self, address: IpAddr, attached: &[u32]) -> Result<Option<NextHop>> {
         let route = self.route(address).await?;
         self.links().await?.way(&route, attached).await
     }
 
-    /// What the kernel knows of neighbours now. It is told of all of them at once, so one look does for many ways.
+    /// Returns the kernel's current neighbours. One query returns all of them, so it serves many
+    /// next hops.
     ///
     /// # Errors
-    /// If the kernel does not say.
+    ///
+    /// Returns an error if the kernel does not answer.
     pub async fn links(&self) -> Result<Links<'_>> {
         Ok(Links {
             socket: self,
@@ -133,10 +138,11 @@ impl Neighbours {
         &self.handle
     }
 
-    /// What the kernel's routing says of an address.
+    /// Returns the route to an address.
     ///
     /// # Errors
-    /// If there is no route.
+    ///
+    /// Returns an error if there is no route.
     pub async fn route(&self, address: IpAddr) -> Result<Route> {
         let message = match address {
             IpAddr::V4(address) => RouteMessageBuilder::<Ipv4Addr>::new()
@@ -192,7 +198,7 @@ impl Neighbours {
         Device::of(link).ok_or_else(|| anyhow!("interface {interface}: no MAC address"))
     }
 
-    /// Devices of a bond, by their index; `None` if the interface is none.
+    /// Returns the indexes of a bond's ports; `None` if the interface is not a bond.
     async fn bond_devices(&self, interface: u32) -> Result<Option<Vec<u32>>> {
         if !is_bond(&self.link(interface).await?) {
             return Ok(None);
@@ -209,45 +215,46 @@ impl Neighbours {
     }
 }
 
-/// What the kernel's routing says of an address.
+/// The kernel's route to an address.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Route {
     interface: u32,
-    /// The gateway, or the address itself.
+    /// Gateway, or the address itself.
     next_hop: IpAddr,
     mtu: Option<u32>,
 }
 
 impl Route {
-    /// The index of the interface that it leads through.
+    /// Returns the index of the outgoing interface.
     pub fn interface(&self) -> u32 {
         self.interface
     }
 
-    /// The gateway, or the address itself.
+    /// Returns the gateway, or the address itself.
     pub fn next_hop(&self) -> IpAddr {
         self.next_hop
     }
 }
 
-/// Neighbours and interfaces at one time.
+/// Snapshot of neighbours and interfaces.
 #[derive(Debug)]
 pub struct Links<'a> {
     socket: &'a Neighbours,
-    /// By interface and address.
+    /// MAC addresses by interface and address.
     macs: HashMap<(u32, IpAddr), Mac>,
     devices: HashMap<u32, Device>,
-    /// By interface, where packets that come by it are seen.
+    /// Incoming interfaces of packets, by outgoing interface.
     reply_interfaces: HashMap<u32, [u32; 2]>,
 }
 
 impl Links<'_> {
-    /// The way by a route. What leads through a VLAN device that is not in `attached` leaves by
-    /// the device below it, with a tag. `None` while the next hop's MAC address is not known; the kernel was
-    /// asked to find it out, and [`Neighbours::changes`] will tell.
+    /// Returns the next hop of a route. A route through a VLAN device that is not in `attached`
+    /// uses the lower device with a tag. `None` while the MAC address is unknown; the kernel is
+    /// asked to resolve it, and [`Neighbours::changes`] will report the result.
     ///
     /// # Errors
-    /// If it leads through an interface without MAC addresses.
+    ///
+    /// Returns an error if the route leads through an interface without MAC addresses.
     pub async fn way(&mut self, route: &Route, attached: &[u32]) -> Result<Option<NextHop>> {
         let interface = route.interface;
         let device = match self.devices.get(&interface) {
@@ -272,7 +279,7 @@ impl Links<'_> {
             macs: Macs::new(destination, device.mac),
             interface,
             vlan,
-            // An interface that takes more takes all that IP has.
+            // A larger MTU exceeds what IP allows.
             mtu: u16::try_from(mtu).unwrap_or(u16::MAX),
             reply_interfaces: self.reply_interfaces(interface, attached).await?,
         }))
@@ -289,7 +296,7 @@ impl Links<'_> {
     }
 }
 
-/// Whether a link is a bond.
+/// Returns whether a link is a bond.
 fn is_bond(link: &LinkMessage) -> bool {
     let infos = link
         .attributes
@@ -301,9 +308,10 @@ fn is_bond(link: &LinkMessage) -> bool {
     infos.is_some_and(|infos| infos.contains(&LinkInfo::Kind(InfoKind::Bond)))
 }
 
-/// The interfaces that packets say they came in by, for [`Member::reply_interfaces`](steer_common::abi::Member): a bond's are
-/// those of its devices. Any (0), if there are more than two, or if the program is attached to none of them: then
-/// packets come to it by another device, like the one below a macvlan or a port of a bridge.
+/// Returns the interfaces on which packets arrive, for
+/// [`Member::reply_interfaces`](steer_common::abi::Member): for a bond, its ports. Returns 0 (any)
+/// if there are more than two, or if the program is attached to none of them: then packets arrive
+/// on another device, such as the one below a macvlan or a port of a bridge.
 fn seen_by(interface: u32, bond: Option<&[u32]>, attached: &[u32]) -> [u32; 2] {
     match bond {
         Some([one]) => [*one; 2],
@@ -313,7 +321,7 @@ fn seen_by(interface: u32, bond: Option<&[u32]>, attached: &[u32]) -> [u32; 2] {
     }
 }
 
-/// Where a neighbour is and its MAC address, if that is known.
+/// Returns the address and MAC address of a neighbour, if it is resolved.
 fn known(neighbour: NeighbourMessage) -> Option<((u32, IpAddr), Mac)> {
     if matches!(
         neighbour.header.state,
@@ -337,17 +345,17 @@ fn known(neighbour: NeighbourMessage) -> Option<((u32, IpAddr), Mac)> {
     Some(((neighbour.header.ifindex, address?), mac?))
 }
 
-/// What there is to know of an interface.
+/// Properties of an interface.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 struct Device {
     mac: Mac,
     mtu: u32,
-    /// Of a VLAN device: the device below, and the VLAN.
+    /// Lower device and VLAN id of a VLAN device.
     vlan: Option<(u32, u16)>,
 }
 
 impl Device {
-    /// `None` if it has no MAC address.
+    /// Parses a link; `None` if it has no MAC address.
     fn of(link: LinkMessage) -> Option<Self> {
         let (mut mac, mut mtu, mut below, mut id) = (None, u32::from(u16::MAX), None, None);
         for attribute in link.attributes {
@@ -377,9 +385,9 @@ impl Device {
     }
 }
 
-/// Makes the kernel look for a neighbour, by a datagram of no bytes.
+/// Makes the kernel resolve a neighbour by sending an empty datagram.
 pub(super) fn find_out(address: IpAddr, interface: u32) {
-    // Whatever goes wrong here shows in the neighbour never being found.
+    // A failure here shows as a neighbour that stays unresolved.
     let _ = send_nothing(address, interface);
 }
 
@@ -408,7 +416,7 @@ mod tests {
     #[test]
     fn answers_come_in_by_the_interface_or_by_the_devices_of_its_bond() {
         assert_eq!(seen_by(3, None, &[2, 3]), [3, 3]);
-        // Attached to a device below.
+        // Attached to the lower device.
         assert_eq!(seen_by(3, None, &[2]), [0, 0]);
         assert_eq!(seen_by(3, Some(&[7]), &[3]), [7, 7]);
         assert_eq!(seen_by(3, Some(&[7, 8]), &[3]), [7, 8]);
@@ -431,7 +439,7 @@ mod tests {
         neighbour.header.state = NeighbourState::Failed;
         assert_eq!(known(neighbour.clone()), None);
         neighbour.header.state = NeighbourState::Permanent;
-        // A tunnel's neighbours have addresses of other lengths.
+        // Neighbours of a tunnel have addresses of other lengths.
         neighbour.attributes[1] = NeighbourAttribute::LinkLayerAddress(vec![10, 0, 0, 9]);
         assert_eq!(known(neighbour), None);
     }
@@ -450,7 +458,7 @@ mod tests {
             vlan: None,
         };
         assert_eq!(Device::of(link.clone()), Some(plain));
-        // A veth has a link, too.
+        // A veth has this attribute, too.
         link.attributes.push(LinkAttribute::Link(7));
         assert_eq!(Device::of(link.clone()).unwrap().vlan, None);
         let data = InfoData::Vlan(vec![InfoVlan::Id(30)]);

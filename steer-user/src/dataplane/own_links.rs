@@ -1,5 +1,5 @@
-//! What packets have to know of this node's interfaces: which MAC addresses are its own, and how long a packet each
-//! interface sends.
+//! Properties of this node's interfaces that packets need: own MAC addresses, and the MTU of each
+//! interface.
 
 use std::{
     collections::BTreeSet,
@@ -15,35 +15,36 @@ use super::{
     links::{Link, links},
 };
 
-/// How old the list of interfaces gets without an event: events may be lost.
+/// Age at which the list of interfaces is refreshed without an event, because events may be lost.
 const MAX_AGE: Duration = Duration::from_secs(10);
 
-/// Whose frames are the node's.
+/// Filter of frames by destination MAC address.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct FrameFilter {
-    /// Names of the interfaces that the program is attached to.
+    /// Names of the interfaces with the program.
     pub interfaces: Vec<String>,
-    /// MAC addresses that no interface shows.
+    /// Additional MAC addresses that no interface has.
     pub macs: Vec<Mac>,
-    /// Whether frames for any address are taken.
+    /// Whether frames for any address are accepted.
     pub accepts_any: bool,
 }
 
-/// Keeps the kernel's copy of MAC addresses and interfaces current.
+/// Synchronizes MAC addresses and interface properties with the kernel maps.
 #[derive(Debug, Default)]
 pub struct OwnLinks {
-    /// The filter, the number of the last event that it was applied at, and when.
+    /// Last filter applied, with the number of the last event and the time.
     applied: Option<(FrameFilter, u64, Instant)>,
-    /// What was written last.
+    /// MAC addresses written last.
     macs: Option<BTreeSet<Mac>>,
 }
 
 impl OwnLinks {
-    /// Writes what the kernel has to know, if anything may have changed: `event` counts the events of interfaces.
+    /// Updates the kernel maps if anything may have changed: `event` counts events of interfaces.
     ///
     /// # Errors
-    /// If the kernel does not say which interfaces there are, or there are too many addresses. Frames for any
-    /// address are taken in the second case.
+    ///
+    /// Returns an error if the kernel does not list the interfaces, or there are too many
+    /// addresses. In the second case, frames for any address are accepted.
     pub fn refresh(
         &mut self,
         dataplane: &mut impl Dataplane,
@@ -59,7 +60,7 @@ impl OwnLinks {
         let links = match links() {
             Ok(links) => links,
             Err(error) if self.applied.is_none() => {
-                // Without a list of its own addresses the node would take no frame at all.
+                // Without a list of its own addresses, the node would accept no frame at all.
                 dataplane.set_own_macs(None)?;
                 return Err(error);
             }
@@ -72,11 +73,13 @@ impl OwnLinks {
         let listed: Option<Vec<Mac>> = listed;
         dataplane
             .set_own_macs(listed.as_deref())
-            .context("frames for any address are taken")?;
+            .context("frames for any address are accepted")?;
         if self.macs != macs {
             match &macs {
                 Some(macs) => info!(macs = text(macs), "frames for these addresses are steered"),
-                None => info!("frames for any address are steered, as `accept_any_mac` says"),
+                None => {
+                    info!("frames for any address are steered, as configured by `accept_any_mac`")
+                }
             }
             self.macs = macs;
         }
@@ -84,7 +87,7 @@ impl OwnLinks {
     }
 }
 
-/// Returns a MAC address as text.
+/// Formats a MAC address.
 pub(crate) fn mac_text(mac: Mac) -> String {
     mac.map(|byte| format!("{byte:02x}")).join(":")
 }
@@ -94,7 +97,7 @@ fn text(macs: &BTreeSet<Mac>) -> String {
     all.join(" ")
 }
 
-/// Returns the interfaces that the program is attached to, with the ports of bonds: packets come in by those.
+/// Returns the interfaces with the program, including the ports of bonds, on which packets arrive.
 fn attached<'a>(filter: &FrameFilter, links: &'a [Link]) -> Vec<&'a Link> {
     let named = |link: &&Link| filter.interfaces.contains(&link.name);
     let own: Vec<&Link> = links.iter().filter(named).collect();
@@ -106,9 +109,9 @@ fn attached<'a>(filter: &FrameFilter, links: &'a [Link]) -> Vec<&'a Link> {
     own.iter().copied().chain(ports).collect()
 }
 
-/// Returns the MAC addresses that frames for this node carry: those of the interfaces that the program is attached to, of
-/// the ports of bonds and bridges among them, and of all devices that lie upon them: bonds, bridges, VLANs and macvlans,
-/// like those that VRRP makes.
+/// Returns the destination MAC addresses of frames for this node: those of the interfaces with the
+/// program, of ports of bonds and bridges among them, and of all devices on top of them: bonds,
+/// bridges, VLANs and macvlans, such as those of VRRP.
 fn own_macs(filter: &FrameFilter, links: &[Link]) -> BTreeSet<Mac> {
     let named = links
         .iter()
@@ -124,7 +127,7 @@ fn own_macs(filter: &FrameFilter, links: &[Link]) -> BTreeSet<Mac> {
         let known = found.len();
         for link in links {
             let below = link.below.is_some_and(|index| found.contains(&index));
-            // The other ports of a bond are those of the same host.
+            // The other ports of a bond belong to the same host.
             let beside = link.controller.is_some_and(|index| {
                 let of = |bond: &Link| bond.is_bond && bond.index == index;
                 found.contains(&index) && links.iter().any(of)
@@ -146,7 +149,7 @@ fn own_macs(filter: &FrameFilter, links: &[Link]) -> BTreeSet<Mac> {
         .collect()
 }
 
-/// Returns what packets have to know of the interfaces that they come in by.
+/// Returns the properties of incoming interfaces that packets need.
 fn interfaces(filter: &FrameFilter, links: &[Link]) -> Vec<Interface> {
     let bond = |link: &Link| {
         let of = |other: &&Link| other.is_bond && link.controller == Some(other.index);
@@ -202,7 +205,7 @@ mod tests {
     fn devices_upon_an_interface_have_frames_of_their_own() {
         let links = [
             link(1, "eth0"),
-            // VLAN, and VRRP upon it.
+            // A VLAN, and VRRP on top of it.
             Link {
                 below: Some(1),
                 ..link(2, "eth0.30")
@@ -218,7 +221,8 @@ mod tests {
             },
         ];
         assert_eq!(found(&["eth0"], &links), [1, 2, 3]);
-        // Upwards only: a VLAN device takes no frames for the address below it.
+        // Only upper devices count: a VLAN device accepts no frames for the address of its lower
+        // device.
         assert_eq!(found(&["eth0.30"], &links), [2, 3]);
         assert_eq!(found(&["eth0", "eth1"], &links), [1, 2, 3, 4, 5]);
         assert_eq!(found(&["gone"], &links), Vec::<u8>::new());
@@ -248,7 +252,7 @@ mod tests {
         ];
         assert_eq!(found(&["bond0"], &links), [10, 11, 12, 13]);
         assert_eq!(found(&["eth0"], &links), [10, 11, 12, 13]);
-        // What goes to a machine behind the bridge is not for this host.
+        // Frames for a machine behind the bridge are not for this host.
         assert_eq!(found(&["eth2"], &links), [20, 21]);
         assert_eq!(found(&["br0"], &links), [20, 21, 22]);
     }

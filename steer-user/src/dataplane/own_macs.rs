@@ -1,27 +1,28 @@
-//! The table of the node's own MAC addresses, which a packet looks in at one place.
+//! Hash table of the node's own MAC addresses, in which a packet looks at a single position.
 
 use anyhow::{Result, bail};
 use steer_common::abi::{Mac, OWN_MACS, mac_word, own_mac_place};
 
-/// Most addresses that a table is made for: with more, seeds that give each a place of its own are rare.
+/// Upper bound of addresses: with more, seeds without collisions are rare.
 const MAX_MACS: usize = 256;
-/// Seeds that are tried. With as many addresses one in three thousand does.
+/// Upper bound of seeds to try. With the maximum number of addresses, one in three thousand works.
 const MAX_SEEDS: u64 = 200_000;
 
-/// A table, with the seed that leads into it.
+/// A table with its hash seed.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct OwnMacs {
-    /// Leads from an address to its place.
+    /// Seed of the hash.
     pub seed: u64,
-    /// The addresses, each at its place; 0 elsewhere.
+    /// Addresses at their positions; 0 elsewhere.
     pub places: Vec<u64>,
 }
 
 impl OwnMacs {
-    /// Makes the table of these addresses, of which some may be the same.
+    /// Builds the table of these addresses; duplicates are allowed.
     ///
     /// # Errors
-    /// If there are too many.
+    ///
+    /// Returns an error if there are too many.
     pub fn new(macs: &[Mac]) -> Result<Self> {
         let mut words: Vec<u64> = macs.iter().map(|mac| mac_word(*mac)).collect();
         words.sort_unstable();
@@ -38,11 +39,11 @@ impl OwnMacs {
                 return Ok(Self { seed, places });
             }
         }
-        bail!("no seed gives each MAC address a place of its own")
+        bail!("no hash seed without collisions for the MAC addresses")
     }
 }
 
-/// The addresses at their places, unless two have the same.
+/// Returns the addresses at their positions, unless two collide.
 fn placed(words: &[u64], seed: u64) -> Option<Vec<u64>> {
     let mut places = vec![0; OWN_MACS as usize];
     for word in words {
@@ -55,7 +56,7 @@ fn placed(words: &[u64], seed: u64) -> Option<Vec<u64>> {
     Some(places)
 }
 
-/// A number whose bits are all over the place (SplitMix64).
+/// Returns a well-mixed number (SplitMix64).
 fn mixed(number: u64) -> u64 {
     let mut bits = number.wrapping_mul(0x9e37_79b9_7f4a_7c15);
     bits = (bits ^ (bits >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);

@@ -6,26 +6,27 @@ use steer_common::{
     hash::ServiceHash,
 };
 
-/// Seeds that are tried. With a table at most half full the first one nearly always does.
+/// Upper bound of seeds to try. With a table at most half full, the first one nearly always works.
 const SEEDS: u64 = 64;
-/// Displacements that are tried for a bucket before the seed is given up.
+/// Upper bound of displacements to try for a bucket before the seed is given up.
 const ATTEMPTS: u32 = 1 << 16;
 
-/// What a bank of the maps holds.
+/// Contents of a bank of the maps.
 #[derive(Clone, Debug)]
 pub struct PerfectHash {
-    /// Its descriptor.
+    /// Descriptor of the bank.
     pub bank: Bank,
-    /// Displacements, as many as `bank` says.
+    /// Displacements; `bank` has their number.
     pub displacements: Vec<u32>,
-    /// Entries, as many as `bank` says; those that are not in use have family 0.
+    /// Entries; `bank` has their number. Unused ones have family 0.
     pub services: Vec<Service>,
 }
 
 /// Finds a table in which each service has an entry of its own.
 ///
 /// # Errors
-/// If there are more services than half a bank, or two with the same key.
+///
+/// Returns an error if there are more services than half a bank, or two with the same key.
 pub fn build(services: &[Service]) -> Result<PerfectHash> {
     if services.len() > SERVICES as usize / 2 {
         bail!(
@@ -53,7 +54,7 @@ pub fn build(services: &[Service]) -> Result<PerfectHash> {
     bail!("two services have the same address, port and protocol");
 }
 
-/// Whether it is a service on any port, and not the entry of an address.
+/// Returns whether it is a service on any port, as opposed to the entry of an address.
 fn has_any_port(service: &Service) -> bool {
     service.key.port == 0 && service.key.protocol != 0
 }

@@ -1,5 +1,5 @@
-//! The lock on a folder of pins: of two daemons on one BPF file system the second is refused, whatever else their
-//! configurations say.
+//! Lock on a folder of pins: a second daemon on the same BPF file system is refused, whatever its
+//! configuration.
 
 use std::{
     fs::{self, File, OpenOptions, TryLockError},
@@ -11,8 +11,8 @@ use anyhow::{Context as _, Result, bail};
 
 use super::pins::Pins;
 
-/// Held for as long as the value lives. The lock is on the folder itself (flock(2)), so that it is the same one by
-/// whatever path or mount the folder is reached.
+/// Lock held until this value is dropped. It is on the folder itself (flock(2)), so it is the same
+/// for every path or mount of the folder.
 #[derive(Debug)]
 pub struct PinLock {
     folder: PathBuf,
@@ -20,14 +20,15 @@ pub struct PinLock {
 }
 
 impl PinLock {
-    /// Takes the lock on the folder of pins below `bpffs`, which is made if it is not there.
+    /// Locks the folder of pins below `bpffs`, which is created if missing.
     ///
     /// # Errors
-    /// If `bpffs` is no BPF file system, or another daemon holds the lock.
+    ///
+    /// Returns an error if `bpffs` is not a BPF file system, or another daemon holds the lock.
     pub fn take(bpffs: &Path) -> Result<Self> {
         let folder = Pins::root(bpffs)?;
         fs::create_dir_all(&folder)
-            .with_context(|| format!("{}: cannot make the folder of pins", folder.display()))?;
+            .with_context(|| format!("{}: cannot create the folder of pins", folder.display()))?;
         let held = OpenOptions::new()
             .read(true)
             .custom_flags(libc::O_DIRECTORY | libc::O_NOFOLLOW)
@@ -45,7 +46,7 @@ impl PinLock {
         }
     }
 
-    /// Returns true while the locked folder still is the one of this name.
+    /// Returns whether the locked folder is still the one at this path.
     pub(super) fn is_current(&self) -> bool {
         let identity = |found: std::io::Result<fs::Metadata>| {
             found.ok().map(|found| (found.dev(), found.ino()))

@@ -1,5 +1,5 @@
-//! Pinned links: what of them aya does not do. By its pin, not by its number:
-//! that needs more than CAP_BPF and CAP_NET_ADMIN.
+//! Operations on pinned links that aya lacks. Links are opened by pin, because opening by id needs
+//! more than CAP_BPF and CAP_NET_ADMIN.
 
 use std::{
     ffi::CString,
@@ -20,7 +20,7 @@ const OBJ_GET: libc::c_long = 7;
 const GET_INFO_BY_FD: libc::c_long = 15;
 const LINK_DETACH: libc::c_long = 34;
 
-/// The beginning of `struct bpf_link_info`, with its variant for XDP.
+/// Beginning of `struct bpf_link_info`, with its XDP variant.
 #[repr(C)]
 #[derive(Default)]
 struct LinkInfo {
@@ -48,13 +48,13 @@ struct ObjectQuery {
     flags: u32,
 }
 
-/// The interface of a pinned XDP link; `None` if that is gone.
+/// Returns the interface of a pinned XDP link; `None` if it is gone.
 pub(super) fn interface(pin: &Path) -> Result<Option<u32>> {
     let info = info(pin)?;
     Ok((info.interface != 0).then_some(info.interface))
 }
 
-/// The number of the program that runs there.
+/// Returns the id of the program behind a pinned link.
 pub(super) fn program(pin: &Path) -> Result<u32> {
     Ok(info(pin)?.program)
 }
@@ -73,8 +73,8 @@ fn info(pin: &Path) -> Result<LinkInfo> {
     Ok(info)
 }
 
-/// Takes the program off the interface at once, and removes the pin. Without the first the kernel
-/// does it some time later.
+/// Detaches the program at once, and removes the pin. Without the explicit detach, the kernel does
+/// it some time later.
 pub(super) fn detach(pin: &Path) -> Result<()> {
     let fd = open(pin)?;
     let query = [fd.as_raw_fd() as u32, 0];
@@ -104,17 +104,20 @@ fn open(pin: &Path) -> Result<OwnedFd> {
         path: path.as_ptr() as u64,
         ..ObjectQuery::default()
     };
-    // SAFETY: the command reads the path, and answers with a descriptor that is ours.
+    // SAFETY: the command reads the path, and returns a descriptor that we own.
     let fd = unsafe { call(OBJ_GET, &query) }
         .with_context(|| format!("{}: cannot open the link", pin.display()))?;
     // SAFETY: a new descriptor.
     Ok(unsafe { OwnedFd::from_raw_fd(fd) })
 }
 
+/// Issues a bpf(2) command.
+///
 /// # Safety
-/// `attributes` must be as the command wants them, and what they point to must outlive the call.
+///
+/// `attributes` must match the command, and the memory they point to must outlive the call.
 unsafe fn call<T>(command: libc::c_long, attributes: &T) -> io::Result<i32> {
-    // SAFETY: as the caller says.
+    // SAFETY: guaranteed by the caller.
     let result = unsafe {
         libc::syscall(
             libc::SYS_bpf,

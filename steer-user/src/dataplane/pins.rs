@@ -1,4 +1,4 @@
-//! Where programs and maps stay while no daemon runs, and what may be taken up again.
+//! Pins of programs and maps, which stay while no daemon runs, and checks before they are reused.
 
 use std::{
     ffi::{CString, OsString},
@@ -17,10 +17,10 @@ use super::{attach::interface_index, pinned_link, sizes::Sizes, specs::SPECS};
 /// `BPF_FS_MAGIC` of linux/magic.h.
 const BPF_FS_MAGIC: i64 = 0xcafe_4a11;
 
-/// What the name of the second folder of a version ends with.
+/// Suffix of the second folder of a version.
 const RESIZED: &str = "_resized";
 
-/// The folders of pins below a mounted bpffs.
+/// Folders of pins below a mounted bpffs.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Pins {
     steer: PathBuf,
@@ -28,7 +28,7 @@ pub struct Pins {
 }
 
 impl Pins {
-    /// The pins below `bpffs`, or a folder in it.
+    /// Returns the pins below `bpffs`, or below a folder in it.
     pub fn new(bpffs: &Path) -> Self {
         let [first, second] = Self::folders(bpffs);
         if !first.has_maps() && second.has_maps() {
@@ -38,8 +38,8 @@ impl Pins {
         }
     }
 
-    /// The two places that maps of this version may be pinned in. One of them is in use, but while tables get
-    /// another size.
+    /// Returns the two possible folders of this version's maps. One of them is in use, except while
+    /// tables are resized.
     pub(super) fn folders(bpffs: &Path) -> [Self; 2] {
         let steer = bpffs.join("steer");
         [
@@ -52,13 +52,14 @@ impl Pins {
         })
     }
 
-    /// The folder of the pins of all versions.
+    /// Returns the folder with the pins of all versions.
     ///
     /// # Errors
-    /// If this is not on a bpffs.
+    ///
+    /// Returns an error if it is not on a bpffs.
     pub(super) fn root(bpffs: &Path) -> Result<PathBuf> {
         let steer = bpffs.join("steer");
-        // Where the service manager hides others' pins, our folder alone is a BPF file system.
+        // If the service manager hides other pins, only our folder is a BPF file system.
         let is_ours = file_system(&steer).is_ok_and(|magic| magic == BPF_FS_MAGIC);
         if !is_ours {
             fs::create_dir_all(bpffs).with_context(|| format!("{}", bpffs.display()))?;
@@ -73,23 +74,26 @@ impl Pins {
         Ok(steer)
     }
 
-    /// Makes the folders.
+    /// Creates the folders.
     ///
     /// # Errors
-    /// If this is not on a bpffs.
+    ///
+    /// Returns an error if they are not on a bpffs.
     pub(super) fn prepare(&self) -> Result<()> {
         Self::root(self.steer.parent().unwrap_or(Path::new("/")))?;
         for folder in [self.maps(), self.links()] {
-            fs::create_dir_all(&folder)
-                .with_context(|| format!("{}: cannot make the folder of pins", folder.display()))?;
+            fs::create_dir_all(&folder).with_context(|| {
+                format!("{}: cannot create the folder of pins", folder.display())
+            })?;
         }
         Ok(())
     }
 
-    /// The pins of other versions, and those of tables of other sizes.
+    /// Returns the pins of other versions, and those of tables with other sizes.
     ///
     /// # Errors
-    /// If the folder cannot be read.
+    ///
+    /// Returns an error if the folder cannot be read.
     pub(super) fn others(&self) -> Result<Vec<Self>> {
         let names = names(&self.steer).with_context(|| format!("{}", self.steer.display()))?;
         let mut others: Vec<_> = names
@@ -104,28 +108,28 @@ impl Pins {
         Ok(others)
     }
 
-    /// The BPF file system that they are on.
+    /// Returns the BPF file system of the pins.
     pub(super) fn bpffs(&self) -> Option<&Path> {
         self.steer.parent()
     }
 
-    /// The folder of this version.
+    /// Returns the folder of this version.
     pub(super) fn folder(&self) -> &Path {
         &self.version
     }
 
-    /// Whether any map is pinned.
+    /// Returns whether any map is pinned.
     pub(super) fn has_maps(&self) -> bool {
         names(&self.maps()).is_ok_and(|names| !names.is_empty())
     }
 
-    /// Links that are pinned for this version.
+    /// Returns the pinned links of this version.
     pub(super) fn own_links(&self) -> Vec<PathBuf> {
         let names = names(&self.links()).unwrap_or_default();
         names.iter().map(|name| self.links().join(name)).collect()
     }
 
-    /// Where the link of an interface is pinned now, be it by another version.
+    /// Returns the path at which the link of an interface is pinned, possibly by another version.
     pub(super) fn found_link(&self, interface: &str) -> Option<PathBuf> {
         let others = self.others().unwrap_or_default();
         let all = std::iter::once(self).chain(&others);
@@ -141,13 +145,13 @@ impl Pins {
         self.version.join("links")
     }
 
-    /// Where a map is pinned.
+    /// Returns the path of a map's pin.
     pub fn map(&self, name: &str) -> PathBuf {
         self.maps().join(name)
     }
 
-    /// Arrays of programs that are pinned, by their number. Each load of the programs has its own, so
-    /// that the parts of one never meet those of another.
+    /// Returns pinned program arrays by their number. Each load of the programs has its own, so
+    /// that programs of different loads never call each other.
     pub(super) fn program_arrays(&self) -> Vec<(u32, PathBuf)> {
         let entries = fs::read_dir(self.maps()).into_iter().flatten().flatten();
         let number = |entry: fs::DirEntry| {
@@ -159,7 +163,7 @@ impl Pins {
         entries.filter_map(number).collect()
     }
 
-    /// Where the array of programs of another load may be pinned.
+    /// Returns a free path for the program array of another load.
     pub(super) fn new_program_array(&self) -> PathBuf {
         let taken = self.program_arrays();
         let last = taken.iter().map(|(number, _)| *number).max();
@@ -167,13 +171,13 @@ impl Pins {
         self.map(&format!("{}_{number}", maps::PROGRAMS))
     }
 
-    /// Where the link of an interface is pinned.
+    /// Returns the path of an interface's link.
     pub fn link(&self, interface: &str) -> PathBuf {
-        // A dot in a file name is refused by bpffs, and VLAN interfaces have one.
+        // bpffs refuses dots in file names, and names of VLAN interfaces contain one.
         self.links().join(interface.replace('.', ":"))
     }
 
-    /// Interfaces with a pinned link, be it by another version.
+    /// Returns the interfaces with a pinned link, possibly of another version.
     pub fn interfaces(&self) -> Vec<String> {
         let mut all = self.others().unwrap_or_default();
         all.push(self.clone());
@@ -187,8 +191,8 @@ impl Pins {
         interfaces
     }
 
-    /// Interfaces with a pinned link that the program is attached to now: a link stays with its interface when that
-    /// gets another name.
+    /// Returns the interfaces with the program attached by a pinned link: a link stays with its
+    /// interface when that is renamed.
     pub fn attached(&self) -> Vec<String> {
         let mut interfaces = self.interfaces();
         interfaces.retain(|interface| {
@@ -196,7 +200,7 @@ impl Pins {
                 return false;
             };
             let link = self.found_link(interface);
-            // Who may not ask sees that a link is pinned.
+            // Without permission to query, only the pin itself is visible.
             link.is_some_and(|link| {
                 pinned_link::interface(&link).map_or(true, |at| at == Some(index))
             })
@@ -204,9 +208,9 @@ impl Pins {
         interfaces
     }
 
-    /// Compares each map that is pinned with what it has to be like. aya takes up any pin, and a
-    /// map of another shape would be memory corruption. Where only the size is another one than it
-    /// has to be, it may be if [`Sizes`] says it: such maps are returned.
+    /// Compares each pinned map with its specification. aya reuses any pin unchecked, and a map of
+    /// another shape would corrupt memory. Maps that differ only in size, where [`Sizes`] allows
+    /// that, are returned.
     pub(super) fn check(&self, sizes: &Sizes) -> Result<Vec<&'static str>> {
         let mut outgrown = Vec::new();
         for spec in &SPECS {
@@ -223,8 +227,8 @@ impl Pins {
             }
             spec.check(&info, allowed).with_context(|| {
                 format!(
-                    "{}: this map cannot be taken up; everything was left as it is. `steer detach` \
-                     removes it, and stops steering until the next start",
+                    "{}: this map cannot be reused; nothing was changed. `steer detach` removes \
+                     it, and stops steering until the next start",
                     path.display()
                 )
             })?;
@@ -232,10 +236,12 @@ impl Pins {
         Ok(outgrown)
     }
 
-    /// Removes the pins of all versions. Links go first: a program without links is no longer run.
+    /// Removes the pins of all versions. Links are removed first: a program without links no longer
+    /// runs.
     ///
     /// # Errors
-    /// If a pin cannot be removed.
+    ///
+    /// Returns an error if a pin cannot be removed.
     pub fn remove(&self) -> Result<()> {
         for other in self.others()? {
             other.remove_version()?;
@@ -243,7 +249,7 @@ impl Pins {
         self.remove_version()?;
         match fs::remove_dir(&self.steer) {
             Err(error) if error.kind() != io::ErrorKind::NotFound => {
-                // It may be a mount of its own, which stays.
+                // The folder may be a mount point, which stays.
                 debug!(path = %self.steer.display(), %error, "the folder stays");
             }
             _ => {}
@@ -251,10 +257,11 @@ impl Pins {
         Ok(())
     }
 
-    /// Removes the pins of this version alone, links first.
+    /// Removes the pins of this version only, links first.
     ///
     /// # Errors
-    /// If a pin cannot be removed.
+    ///
+    /// Returns an error if a pin cannot be removed.
     pub(super) fn remove_version(&self) -> Result<()> {
         for folder in [self.links(), self.maps()] {
             remove_all(&folder)?;
@@ -270,16 +277,17 @@ impl Pins {
         Ok(())
     }
 
-    /// Removes the pins of maps, and leaves links.
+    /// Removes the pins of maps, and keeps links.
     ///
     /// # Errors
-    /// If one cannot be removed.
+    ///
+    /// Returns an error if one cannot be removed.
     pub(super) fn remove_maps(&self) -> Result<()> {
         remove_all(&self.maps())
     }
 }
 
-/// Removes a pin; one that cannot be removed stays.
+/// Removes a pin, ignoring failure.
 pub(super) fn remove(path: &Path) {
     if let Err(error) = fs::remove_file(path) {
         warn!(path = %path.display(), %error, "a pin stays");
@@ -294,7 +302,7 @@ fn remove_all(folder: &Path) -> Result<()> {
     Ok(())
 }
 
-/// What is in a folder; nothing if there is none.
+/// Returns the names in a folder; empty if there is none.
 fn names(folder: &Path) -> io::Result<Vec<OsString>> {
     match fs::read_dir(folder) {
         Ok(entries) => entries
@@ -307,9 +315,9 @@ fn names(folder: &Path) -> io::Result<Vec<OsString>> {
 
 fn file_system(path: &Path) -> Result<i64> {
     let name = CString::new(path.as_os_str().as_bytes())?;
-    // SAFETY: made of integers, of which 0 is a value.
+    // SAFETY: the struct consists of integers, for which 0 is valid.
     let mut stat: libc::statfs = unsafe { std::mem::zeroed() };
-    // SAFETY: a string that ends with 0, and room for the answer.
+    // SAFETY: a NUL-terminated string, and room for the result.
     if unsafe { libc::statfs(name.as_ptr(), &raw mut stat) } != 0 {
         return Err(io::Error::last_os_error()).with_context(|| format!("{}", path.display()));
     }

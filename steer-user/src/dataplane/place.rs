@@ -1,6 +1,6 @@
-//! Which of the two folders of this version a daemon pins its maps in. Tables of flows that are to have another
-//! size than those in use are made in the other folder, and taken over like those of another version
-//! ([`Takeover`](super::takeover::Takeover)): the programs of before have theirs until the moment of the change.
+//! Choice between the two pin folders of this version. Flow tables that must be resized are created
+//! in the other folder, and taken over like those of another version
+//! ([`Takeover`](super::takeover::Takeover)): the previous programs keep theirs until the cut-over.
 
 use std::path::Path;
 
@@ -8,15 +8,16 @@ use anyhow::Result;
 
 use super::{gate::Gate, pins::Pins, record::Record, sizes::Sizes, takeover::runs};
 
-/// The pins that a daemon with tables of these sizes has to have.
+/// Returns the pins for a daemon with tables of these sizes.
 ///
 /// # Errors
-/// If what is pinned cannot be understood.
+///
+/// Returns an error if the existing pins are invalid.
 pub(super) fn place(bpffs: &Path, sizes: &Sizes) -> Result<Pins> {
     let folders = Pins::folders(bpffs);
     let mut current: Option<(&Pins, bool)> = None;
     for pins in &folders {
-        // What was being taken over when a daemon died is a copy of what is in use.
+        // An unfinished takeover is only a copy of the maps in use.
         if Gate::is_closed(pins)? {
             continue;
         }

@@ -1,17 +1,17 @@
-//! Prefixes of addresses, as the kernel's tries have them.
+//! Address prefixes in the form of the kernel's tries.
 
 use std::net::{IpAddr, Ipv6Addr};
 
 use aya::maps::lpm_trie::Key;
 use steer_common::abi::Address;
 
-/// The key of a prefix. IPv4 addresses are mapped into IPv6.
+/// Returns the key of a prefix. IPv4 addresses are mapped into IPv6.
 pub(super) fn key(prefix: (IpAddr, u8)) -> Key<Address> {
     let (len, _) = bits(prefix);
     Key::new(len, Address::from(prefix.0))
 }
 
-/// Length and bits of a prefix as one of IPv6 addresses.
+/// Returns length and bits of a prefix as those of an IPv6 address.
 pub(super) fn bits((address, len): (IpAddr, u8)) -> (u32, u128) {
     match address {
         IpAddr::V4(v4) => (

@@ -1,5 +1,5 @@
-//! What is written beside pinned maps, in a map of its own, so that a daemon of another version can
-//! read them: the layout of each, and which programs use them.
+//! Layout record: a map beside the pinned maps that lets a daemon of another version read them.
+//! Contains the layout of each map and the ids of the programs that use them.
 
 use std::{collections::BTreeMap, path::Path};
 
@@ -14,33 +14,34 @@ use super::{
     specs::{SPECS, Spec},
 };
 
-/// How the record itself is written. One of another number is not understood.
+/// Format version of the record. Other versions are refused.
 const FORMAT: u32 = 1;
-/// Bytes of an element of the map.
+/// Size of an element of the map in bytes.
 const CHUNK: usize = 1024;
-/// Elements. The first one has the length of the text and numbers of programs, others the text.
+/// Number of elements. The first one contains the length of the text and the program ids, the
+/// others the text.
 const CHUNKS: u32 = 64;
-/// Programs that are remembered: the last ones that were loaded over these maps.
+/// Number of most recently loaded programs to remember.
 const PROGRAMS: usize = CHUNK / 4 - 1;
 
 type Chunk = [u8; CHUNK];
 
-/// What the maps of one version look like.
+/// Layouts of the maps of one version.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) struct Record {
     format: u32,
-    /// The version.
+    /// ABI version.
     pub(super) abi: u32,
-    /// The maps by their names.
+    /// Maps by name.
     pub(super) maps: BTreeMap<String, MapLayout>,
 }
 
-/// What a map's keys and values look like.
+/// Layout of a map's keys and values.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) struct MapLayout {
-    /// Length of a key.
+    /// Size of a key.
     pub(super) key_size: u32,
-    /// Length of a value, of one CPU.
+    /// Size of a value, per CPU for per-CPU maps.
     pub(super) value_size: u32,
     /// Fields of keys.
     pub(super) key: Vec<Column>,
@@ -49,7 +50,7 @@ pub(super) struct MapLayout {
 }
 
 impl MapLayout {
-    /// What a map of this version looks like.
+    /// Returns the layout of a map of this version.
     pub(super) fn of(spec: &Spec) -> Self {
         let (key, value) = (spec.key as usize, spec.value as usize);
         let mut keys = Vec::new();
@@ -73,7 +74,7 @@ impl MapLayout {
 }
 
 impl Record {
-    /// That of this version.
+    /// Returns the record of this version.
     pub(super) fn own() -> Self {
         let layout = |spec: &Spec| (spec.name.to_owned(), MapLayout::of(spec));
         Self {
@@ -83,10 +84,12 @@ impl Record {
         }
     }
 
-    /// The record beside pinned maps, with the numbers of their programs; `None` if there is none.
+    /// Reads the record beside pinned maps, with the ids of their programs; `None` if there is
+    /// none.
     ///
     /// # Errors
-    /// If it cannot be read.
+    ///
+    /// Returns an error if it cannot be read.
     pub(super) fn read(pins: &Pins) -> Result<Option<(Self, Vec<u32>)>> {
         let path = pins.map(maps::LAYOUT);
         if !path.exists() {
@@ -106,24 +109,25 @@ impl Record {
             let record: Self = serde_json::from_slice(&text[..length])?;
             ensure!(
                 record.format == FORMAT,
-                "it is of another format, {}",
+                "it has another format, {}",
                 record.format
             );
             Ok(Some((record, programs)))
         };
         read().with_context(|| {
             format!(
-                "{}: what these maps look like cannot be read",
+                "{}: the layout record of these maps cannot be read",
                 path.display()
             )
         })
     }
 
-    /// Writes the record of this version, and that programs are about to use the maps. With the first
-    /// ones the maps are complete.
+    /// Writes the record of this version with additional program ids. The first call marks the maps
+    /// as complete.
     ///
     /// # Errors
-    /// If the kernel refuses.
+    ///
+    /// Returns an error if the kernel refuses.
     pub(super) fn write(pins: &Pins, more: &[u32]) -> Result<()> {
         let path = pins.map(maps::LAYOUT);
         let found = Self::read(pins)?;
@@ -134,7 +138,7 @@ impl Record {
         let mut map = if pinned {
             open(&path)?
         } else {
-            Array::create(CHUNKS, 0).context("the kernel makes no map for the record")?
+            Array::create(CHUNKS, 0).context("the kernel refuses a map for the layout record")?
         };
         for (index, part) in (1..).zip(text.chunks(CHUNK)) {
             let mut chunk = [0; CHUNK];
@@ -195,7 +199,7 @@ mod tests {
         assert_eq!(read_head(&head(1, &[])), (1, Vec::new()));
     }
 
-    /// Each field of each map is in the record, at its place, and none lies in another.
+    /// Checks that each field of each map is in the record at its offset, and that no two overlap.
     #[test]
     fn fields_do_not_overlap() {
         for (name, layout) in Record::own().maps {

@@ -1,16 +1,16 @@
-//! Maps whose size the configuration says, and what all maps take.
+//! Maps of configurable size, and the memory of all maps.
 
 use steer_common::abi::{FLOWS, NAT_FLOWS, maps};
 
 use super::specs::SPECS;
 use crate::config::Limits;
 
-/// Entries of the maps whose size is not fixed.
+/// Numbers of entries of the maps whose size is not fixed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Sizes {
-    /// Flows of the flow table.
+    /// Capacity of the flow table.
     pub flows: u32,
-    /// Flows of the nat table, in each direction.
+    /// Capacity of the nat table, per direction.
     pub nat_flows: u32,
 }
 
@@ -33,7 +33,7 @@ impl From<Limits> for Sizes {
 }
 
 impl Sizes {
-    /// So many of each.
+    /// Creates equal sizes.
     #[must_use]
     pub const fn of_each(flows: u32) -> Self {
         Self {
@@ -42,7 +42,7 @@ impl Sizes {
         }
     }
 
-    /// Entries of a map; `None` if its size is fixed.
+    /// Returns the number of entries of a map; `None` if it is fixed.
     pub(super) fn entries(&self, map: &str) -> Option<u32> {
         match map {
             maps::FLOWS => Some(self.flows),
@@ -51,7 +51,7 @@ impl Sizes {
         }
     }
 
-    /// The larger of each.
+    /// Returns the maximum of each size.
     #[must_use]
     pub fn max(self, other: Self) -> Self {
         Self {
@@ -60,7 +60,7 @@ impl Sizes {
         }
     }
 
-    /// What is larger in `wanted`, with its key in the section `[limits]`.
+    /// Returns the sizes that `wanted` exceeds, with their keys in section `[limits]`.
     #[must_use]
     pub fn too_small_for(&self, wanted: &Self) -> Option<(&'static str, u32, u32)> {
         [
@@ -71,7 +71,7 @@ impl Sizes {
         .find(|(_, has, wants)| wants > has)
     }
 
-    /// Bytes that each map takes on a host with so many processors, before anything is in it.
+    /// Returns the bytes of each empty map on a host with this number of processors.
     #[must_use]
     pub fn footprint(&self, cpus: usize) -> Vec<(&'static str, u64)> {
         let bytes = |spec: &super::specs::Spec| spec.bytes(self.entries(spec.name), cpus as u64);

@@ -1,4 +1,4 @@
-//! The maps that outlive the daemon, and what they have to be like.
+//! Specifications of the maps that outlive the daemon.
 
 use anyhow::{Result, anyhow, bail};
 use aya::maps::{MapInfo, MapType};
@@ -14,24 +14,24 @@ use steer_common::{
 
 /// `BPF_F_MMAPABLE`.
 pub(super) const MAPPED: u32 = 1 << 10;
-/// `BPF_F_NO_PREALLOC`, which tries have to have, and which takes memory for entries that there are.
+/// `BPF_F_NO_PREALLOC`, which tries require; entries take memory only while they exist.
 pub(super) const NO_PREALLOC: u32 = 1;
-/// `BPF_F_RDONLY_PROG`, which the kernel gives every devmap.
+/// `BPF_F_RDONLY_PROG`, which the kernel sets on every devmap.
 const READ_ONLY: u32 = 1 << 7;
 
-/// What a map has to be like.
+/// Specification of a map.
 #[derive(Debug)]
 pub(super) struct Spec {
     pub(super) name: &'static str,
     pub(super) kind: MapType,
     pub(super) key: u32,
     pub(super) value: u32,
-    /// The usual number, if [`Sizes`](super::Sizes) says no other.
+    /// Default number of entries, unless [`Sizes`](super::Sizes) overrides it.
     pub(super) entries: u32,
     pub(super) flags: u32,
-    /// What the key looks like, behind the length of a trie's prefix.
+    /// Fields of the key, after the prefix length of a trie.
     pub(super) key_fields: &'static [Field],
-    /// What the value looks like.
+    /// Fields of the value.
     pub(super) value_fields: &'static [Field],
 }
 
@@ -108,10 +108,12 @@ impl Spec {
         self
     }
 
-    /// Compares a map with what it has to be like, but for the number of entries, which is given.
+    /// Compares a map with its specification, except for the number of entries, which is an
+    /// argument.
     ///
     /// # Errors
-    /// If it is another kind of map, or another shape.
+    ///
+    /// Returns an error if it has another type or shape.
     pub(super) fn check(&self, info: &MapInfo, entries: u32) -> Result<()> {
         let found = (
             info.map_type().map_err(|error| anyhow!(error))?,
@@ -122,12 +124,21 @@ impl Spec {
         );
         let wanted = (self.kind, self.key, self.value, entries, self.flags);
         if found != wanted {
+            let name = self.name;
             bail!(
-                "map {} is {found:?} and has to be {wanted:?} (type, key size, value size, entries, \
-                 flags)",
-                self.name
+                "map {name} is {} and must be {}",
+                shape(found),
+                shape(wanted)
             );
         }
         Ok(())
     }
+}
+
+/// Returns type, sizes and flags of a map in words.
+fn shape((kind, key, value, entries, flags): (MapType, u32, u32, u32, u32)) -> String {
+    format!(
+        "a {kind:?} with keys of {key} bytes, values of {value} bytes, {entries} entries and flags \
+         {flags:#x}"
+    )
 }

@@ -1,4 +1,5 @@
-//! Removing flows that are over, beside the loop: a full table takes longer than the loop may wait.
+//! Garbage collection of flows on a thread of its own: scanning a full table takes longer than the
+//! loop may wait.
 
 use std::{
     collections::{HashMap, HashSet},
@@ -21,44 +22,44 @@ use steer_common::{
 
 use super::{Sweep, SweepLimits, batch};
 
-/// The kernel's clock of flows: see [`TICK_SHIFT`].
+/// Returns the kernel's coarse clock of flows in ticks: see [`TICK_SHIFT`].
 pub fn now_ms() -> u32 {
     let mut now = libc::timespec {
         tv_sec: 0,
         tv_nsec: 0,
     };
-    // SAFETY: room for the answer, and a clock that every Linux has.
+    // SAFETY: room for the result, and a clock that every Linux has.
     unsafe { libc::clock_gettime(libc::CLOCK_MONOTONIC_COARSE, &raw mut now) };
     let nanoseconds = now.tv_sec as u64 * 1_000_000_000 + now.tv_nsec as u64;
     (nanoseconds >> TICK_SHIFT) as u32
 }
 
-/// The kernel's fine clock: nanoseconds of the monotonic clock.
+/// Returns the kernel's fine clock: nanoseconds of the monotonic clock.
 pub fn now_ns() -> u64 {
     let mut now = libc::timespec {
         tv_sec: 0,
         tv_nsec: 0,
     };
-    // SAFETY: room for the answer, and a clock that every Linux has.
+    // SAFETY: room for the result, and a clock that every Linux has.
     unsafe { libc::clock_gettime(libc::CLOCK_MONOTONIC, &raw mut now) };
     now.tv_sec as u64 * 1_000_000_000 + now.tv_nsec as u64
 }
 
-/// A sweep that is under way.
+/// A garbage collection in progress.
 pub(super) struct Sweeping(Receiver<Result<Sweep>>);
 
 impl Sweeping {
-    /// What it left, once it is done.
+    /// Returns its result once it is done.
     pub(super) fn result(&self) -> Option<Result<Sweep>> {
         match self.0.try_recv() {
             Ok(result) => Some(result),
             Err(TryRecvError::Empty) => None,
-            Err(TryRecvError::Disconnected) => Some(Err(anyhow!("the sweep has failed"))),
+            Err(TryRecvError::Disconnected) => Some(Err(anyhow!("garbage collection has failed"))),
         }
     }
 }
 
-/// The tables of flows, and what is measured of them.
+/// Flow tables and latency histograms.
 pub(super) struct Flows {
     flows: OwnedFd,
     new_flows: OwnedFd,
@@ -68,10 +69,11 @@ pub(super) struct Flows {
 }
 
 impl Flows {
-    /// Holds the tables besides whoever has them: flows, new flows, both of nat, and latencies.
+    /// Opens further handles of the tables: flows, new flows, both nat tables, and latencies.
     ///
     /// # Errors
-    /// If one is no hash, or there are too many open files.
+    ///
+    /// Returns an error if one is not a hash, or too many files are open.
     pub(super) fn new([flows, new_flows, forward, reverse, measured]: [&Map; 5]) -> Result<Self> {
         let own = |map: &Map| match map {
             Map::LruHashMap(data) | Map::HashMap(data) | Map::PerCpuHashMap(data) => {
@@ -88,10 +90,11 @@ impl Flows {
         })
     }
 
-    /// Entries of the flow table, and of that of new flows.
+    /// Returns the number of entries of the flow table, and of the table of new flows.
     ///
     /// # Errors
-    /// If the kernel does not answer.
+    ///
+    /// Returns an error if the kernel does not answer.
     pub(super) fn count(&self) -> Result<[usize; 2]> {
         let mut counts = [0; 2];
         for (table, count) in [&self.flows, &self.new_flows].into_iter().zip(&mut counts) {
@@ -100,10 +103,11 @@ impl Flows {
         Ok(counts)
     }
 
-    /// Entries of both nat tables.
+    /// Returns the number of entries of both nat tables.
     ///
     /// # Errors
-    /// If the kernel does not answer.
+    ///
+    /// Returns an error if the kernel does not answer.
     pub(super) fn count_nat(&self) -> Result<[usize; 2]> {
         let mut counts = [0; 2];
         let [forward, reverse] = &mut counts;
@@ -116,10 +120,11 @@ impl Flows {
         Ok(counts)
     }
 
-    /// The same tables once more.
+    /// Opens further handles of the same tables.
     ///
     /// # Errors
-    /// If there are too many open files.
+    ///
+    /// Returns an error if too many files are open.
     pub(super) fn try_clone(&self) -> Result<Self> {
         Ok(Self {
             flows: self.flows.try_clone()?,
@@ -130,13 +135,13 @@ impl Flows {
         })
     }
 
-    /// Begins a sweep.
+    /// Starts a garbage collection.
     pub(super) fn sweep(self, limits: SweepLimits) -> Result<Sweeping> {
         let (tell, told) = channel();
         thread::Builder::new()
             .name("sweep".to_owned())
             .spawn(move || {
-                // Nobody waits for it any more if this fails.
+                // If this fails, nobody waits for the result any more.
                 let _ = tell.send(self.run(&limits));
             })
             .context("cannot start a thread")?;
@@ -146,9 +151,9 @@ impl Flows {
     fn run(&self, limits: &SweepLimits) -> Result<Sweep> {
         let mut sweep = Sweep::default();
         self.sweep_flows(limits, &mut sweep)
-            .context("the flow table cannot be swept")?;
+            .context("the flow table cannot be collected")?;
         self.sweep_nat(limits, &mut sweep)
-            .context("the nat table cannot be swept")?;
+            .context("the nat table cannot be collected")?;
         self.each_measured(&mut |id, sum| {
             sweep.measured.insert(id, *sum);
         })?;
@@ -188,11 +193,11 @@ impl Flows {
         Ok(())
     }
 
-    /// A flow is gone when neither of its entries says otherwise; one that has lost its other
-    /// half goes once it is idle by itself.
+    /// Collects nat flows. A flow is removed if neither of its entries is alive; an entry without
+    /// its other half is removed once it is idle.
     fn sweep_nat(&self, limits: &SweepLimits, sweep: &mut Sweep) -> Result<()> {
         let (now, now_ns) = (now_ms(), now_ns());
-        // Only entries that look like it are looked at twice.
+        // Only candidates are read a second time.
         let mut quiet = HashMap::new();
         let mut expired = HashSet::new();
         batch::for_each(self.reverse.as_fd(), |key: &FlowKey, entry: &NatReverse| {
@@ -214,7 +219,7 @@ impl Flows {
             let life = life_of_forward(limits, key, entry, now);
             let is_gone = life == Life::Gone;
             let reverse = quiet.get_mut(&reverse_key);
-            // The backend may talk on, as long as its own entry is there to say so.
+            // The backend may continue the flow while its own entry exists.
             let may_go = is_gone && (reverse.is_some() || !self.has_reverse(&reverse_key));
             if let Some(known) = reverse {
                 *known = true;
@@ -250,7 +255,7 @@ impl Flows {
         Ok(())
     }
 
-    /// Removes flows, but for those that were used or replaced since they were looked at.
+    /// Removes flows, except those used or replaced since they were read.
     fn remove_gone(
         &self,
         limits: &SweepLimits,
@@ -276,7 +281,7 @@ impl Flows {
             }
         }
         sweep.removed += forward.len();
-        // A flow without this half is refused at once; without the other one it would hear nothing.
+        // A flow without this half is reset at once; without the other one it would get no answer.
         batch::remove(self.forward.as_fd(), &forward)?;
         batch::remove(self.reverse.as_fd(), &reverse)?;
         Ok(())
@@ -284,14 +289,15 @@ impl Flows {
 
     fn has_reverse(&self, key: &FlowKey) -> bool {
         let found: io::Result<Option<NatReverse>> = batch::get(self.reverse.as_fd(), key);
-        // What cannot be read may be there.
+        // An entry that cannot be read may exist.
         !matches!(found, Ok(None))
     }
 
-    /// Shows what was measured of each member, all CPUs together, some at a time.
+    /// Calls a function with the measurements of each member, summed over CPUs, in chunks.
     ///
     /// # Errors
-    /// If the kernel does not answer.
+    ///
+    /// Returns an error if the kernel does not answer.
     pub(super) fn each_measured(&self, show: &mut dyn FnMut(u16, &Measured)) -> Result<()> {
         let cpus = nr_cpus().map_err(|(_, error)| error)?;
         batch::for_each_per_cpu(
@@ -311,15 +317,15 @@ impl Flows {
     }
 }
 
-/// Entries that are looked at once more right before they are removed together: few enough that none
-/// comes to life meanwhile.
+/// Number of entries re-read just before they are removed together: few enough that none becomes
+/// active in between.
 const AT_ONCE: usize = 256;
 
-/// How far the life of one direction of a nat flow is.
+/// State of one direction of a nat flow.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Life {
     Open,
-    /// It was idle for too long; who goes on is told.
+    /// Idle for too long; whoever continues it gets a reset.
     Expired,
     Gone,
 }
@@ -334,7 +340,7 @@ fn life_of_reverse(limits: &SweepLimits, key: &FlowKey, entry: &NatReverse, now:
     life(limits, key, (entry.member, state, age(now, entry.last_ms)))
 }
 
-/// The life of an entry of a member's flow by what was said and how long ago.
+/// Returns the state of an entry of a member's flow, by its TCP state and age.
 fn life(limits: &SweepLimits, key: &FlowKey, (member, state, idle): (u16, u8, u32)) -> Life {
     let is_tcp = key.protocol == PROTOCOL_TCP;
     let own = limits.nat_idle.get(usize::from(member)).copied();
@@ -343,7 +349,7 @@ fn life(limits: &SweepLimits, key: &FlowKey, (member, state, idle): (u16, u8, u3
     if !timeouts.is_gone(is_tcp, state, idle) {
         return Life::Open;
     }
-    // What ended before is over by now, and has nobody to tell.
+    // A flow that was closed before is over by now, and nobody needs a reset.
     let was_open = is_tcp && state & nat_state::SETTLED != 0 && idle > timeouts.idle_ms;
     if was_open && idle <= timeouts.idle_ms.saturating_add(own.linger_ms) {
         return Life::Expired;

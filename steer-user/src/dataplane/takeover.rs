@@ -1,15 +1,16 @@
-//! Maps of another version of the ABI, newer or older, or with tables of another size: those that look alike
-//! are pinned for this daemon too, and used by the programs of both; entries of others are converted, field by
-//! field.
+//! Takeover of maps from another ABI version, newer or older, or with tables of another size. Maps
+//! of equal layout are pinned for this daemon too and shared by the programs of both; entries of
+//! the others are converted field by field.
 //!
-//! Programs of the other version go on until all is copied: interfaces get the gate ([`Gate`]), which hands
-//! packets to them. In the end it holds what is steered, for as long as it takes to copy what has changed
-//! since the last time, so that both versions have the same; then one word lets packets go to the programs
-//! of this version, at all interfaces at once. A daemon that dies before leaves the programs of before at work,
-//! held packets or not, and one that dies after it those of this version.
+//! The programs of the other version run until everything is copied: interfaces get the gate
+//! ([`Gate`]), which sends packets to them. At the end it drops steered packets while the last
+//! changes are copied, so that both versions have the same flows. Then one word sends packets to
+//! the programs of this version, on all interfaces at once. If the daemon dies before that, the
+//! previous programs continue, even if packets were on hold; if it dies after, those of this
+//! version do.
 //!
-//! The record (`LAYOUT`) is pinned once all maps are complete, and it names the programs that use them; a
-//! link's program and the gate thus tell whose maps are in use.
+//! The record (`LAYOUT`) is pinned once all maps are complete, and names the programs that use
+//! them. A link's program and the gate therefore tell which maps are in use.
 
 use std::{
     collections::HashMap,
@@ -39,13 +40,13 @@ use super::{
     specs::{SPECS, Spec},
 };
 
-/// How often the last changes are copied, if it takes longer than packets were held for.
+/// Number of attempts to copy the last changes within the hold time.
 const TRIES: u32 = 5;
-/// Packets are held for so many times what copying took the last time, and so much more.
+/// Factor from the duration of the last copy to the hold time, in addition to a fixed amount.
 const TIMES: u32 = 3;
 const MORE: Duration = Duration::from_millis(300);
 
-/// What is taken over. Dropped before programs of this version run, it leaves no trace.
+/// A takeover. Dropped before programs of this version run, it leaves no trace.
 pub(super) struct Takeover {
     own: Pins,
     from: Option<Source>,
@@ -64,11 +65,12 @@ struct Table {
     before: MapLayout,
     key: Conversion,
     value: Conversion,
-    /// What was copied, of tables of flows.
+    /// Copied entries of a flow table.
     copied: Copied,
 }
 
-/// Entries, as hashes of their keys and values: whole ones would be a second table in memory.
+/// Copied entries as hashes of their keys and values; full copies would double the memory of the
+/// table.
 #[derive(Default)]
 struct Copied {
     hasher: RandomState,
@@ -76,10 +78,11 @@ struct Copied {
 }
 
 impl Takeover {
-    /// Finds out what is to be taken over, and pins maps that can be used as they are.
+    /// Decides which maps to take over, and pins those that can be shared.
     ///
     /// # Errors
-    /// If what is pinned cannot be understood or converted.
+    ///
+    /// Returns an error if pinned maps cannot be read or converted.
     pub(super) fn begin(own: &Pins, sizes: &Sizes) -> Result<Self> {
         let mut takeover = Self {
             own: own.clone(),
@@ -96,31 +99,33 @@ impl Takeover {
             return Ok(takeover);
         };
         own.remove_maps()?;
-        // From here on what is pinned is taken away again if anything fails.
+        // From here on, new pins are removed again if anything fails.
         let source = takeover.from.insert(Source {
             pins: other,
             abi: record.abi,
             tables: Vec::new(),
         });
         source.tables = take(own, &source.pins, &record, sizes)?;
+        let converted: Vec<_> = source.tables.iter().map(|table| table.spec.name).collect();
         info!(
             from = record.abi,
             unfinished,
-            converted = ?source.tables.iter().map(|table| table.spec.name).collect::<Vec<_>>(),
+            converted = %converted.join(" "),
             "taking over maps of another version or size"
         );
         Ok(takeover)
     }
 
-    /// Whether there is anything.
+    /// Returns whether there is anything to take over.
     pub(super) fn is_one(&self) -> bool {
         self.from.is_some()
     }
 
-    /// Where the programs that are taken over from are pinned.
+    /// Returns the pin of the previous programs.
     ///
     /// # Errors
-    /// If they cannot be found.
+    ///
+    /// Returns an error if they cannot be found.
     pub(super) fn programs_before(&self) -> Result<Option<PathBuf>> {
         let Some(source) = &self.from else {
             return Ok(None);
@@ -130,7 +135,7 @@ impl Takeover {
         for (number, path) in source.pins.program_arrays() {
             let map = MapData::from_pin(&path)
                 .with_context(|| format!("{}: cannot be opened", path.display()))?;
-            // The kernel says the number of the program.
+            // A lookup returns the id of the program.
             let main: Option<u32> = batch::get(map.fd().as_fd(), &MAIN)
                 .with_context(|| format!("{}: cannot be read", path.display()))?;
             if let Some(main) = main {
@@ -142,18 +147,20 @@ impl Takeover {
         }
         let (_, path) = found.with_context(|| {
             format!(
-                "{}: no programs are pinned here that could go on meanwhile; everything was left as it \
-                 was. `steer detach` removes what is left, and stops steering until the next start",
+                "{}: no programs are pinned here that could continue meanwhile; nothing was \
+                 changed. `steer detach` removes the remaining pins, and stops steering until the \
+                 next start",
                 source.pins.folder().display()
             )
         })?;
         Ok(Some(path))
     }
 
-    /// Converts entries, while the programs of before go on.
+    /// Converts entries while the previous programs continue.
     ///
     /// # Errors
-    /// If the kernel refuses, or an entry cannot be converted.
+    ///
+    /// Returns an error if the kernel refuses, or an entry cannot be converted.
     pub(super) fn copy(&mut self) -> Result<()> {
         let Some(source) = &mut self.from else {
             return Ok(());
@@ -165,11 +172,12 @@ impl Takeover {
         Ok(())
     }
 
-    /// Copies what became of flows meanwhile, and lets packets go to the programs of this version. All
+    /// Copies the last changes of flows, and sends packets to the programs of this version. All
     /// interfaces must have the gate.
     ///
     /// # Errors
-    /// If it cannot be copied. The programs of before go on.
+    ///
+    /// Returns an error if copying fails; the previous programs continue.
     pub(super) fn switch(&mut self, gate: &Gate) -> Result<()> {
         let Some(source) = &mut self.from else {
             return Ok(());
@@ -181,25 +189,27 @@ impl Takeover {
             let copied = source.copy_flows(&self.own).inspect_err(|_| gate.close())?;
             if gate.open() {
                 self.finished = true;
-                let held = begun.elapsed();
                 info!(
                     from = source.abi,
-                    ?held,
+                    held_s = begun.elapsed().as_secs_f64(),
                     "maps of another version or size taken over"
                 );
                 return Ok(());
             }
-            warn!(took = ?copied, "flows change faster than they can be copied; once more");
+            warn!(
+                took_s = copied.as_secs_f64(),
+                "copying the last flows took longer than packets were held; trying again"
+            );
             last = copied;
         }
         bail!(
-            "maps of version {} cannot be taken over: copying the last flows took longer than {TIMES} times \
-             what it had taken before; the programs of before go on",
+            "maps of version {} cannot be taken over: copying the last flows took longer than \
+             {TIMES} times the previous copy; the previous programs continue",
             source.abi
         );
     }
 
-    /// Removes what was before. Programs of this version must be attached in place of the gate.
+    /// Removes the previous maps. Programs of this version must be attached in place of the gate.
     pub(super) fn clean(&self) {
         for other in self.own.others().unwrap_or_default() {
             if let Err(error) = other.remove_version() {
@@ -215,7 +225,7 @@ impl Takeover {
 }
 
 impl Source {
-    /// Copies what has changed in tables of flows since the last time, and says how long it took.
+    /// Copies changes of flow tables since the last copy, and returns the time it took.
     fn copy_flows(&mut self, own: &Pins) -> Result<Duration> {
         let begun = Instant::now();
         for table in self.tables.iter_mut().filter(|table| table.has_flows()) {
@@ -232,12 +242,12 @@ impl Drop for Takeover {
         }
         if let Err(error) = self.own.remove_version() {
             let error = format!("{error:#}");
-            warn!(error, "pins that were begun stay");
+            warn!(error, "incomplete pins stay");
         }
     }
 }
 
-/// The programs that links of any version have.
+/// Returns the ids of programs behind links of any version.
 fn running(pins: &Pins) -> Vec<u32> {
     let interfaces = pins.interfaces();
     let links = interfaces.iter().filter_map(|name| pins.found_link(name));
@@ -246,16 +256,16 @@ fn running(pins: &Pins) -> Vec<u32> {
         .collect()
 }
 
-/// Whether a link of any version has one of these programs.
+/// Returns whether a link of any version has one of these programs.
 pub(super) fn runs(pins: &Pins, programs: &[u32]) -> bool {
     running(pins)
         .iter()
         .any(|program| programs.contains(program))
 }
 
-/// The version to take over from: one that runs, or where there is nothing of our own, any. Maps without
-/// a record, beside others, are those of a daemon that died before it had all of them, and what was being
-/// taken over when a daemon died (`unfinished`) is a copy of what is in use.
+/// Returns the version to take over from: one that runs, or any if there are no maps of this
+/// version. Maps without a record, beside others, belong to a daemon that died before they were
+/// complete, and those of an unfinished takeover (`unfinished`) are a copy of the maps in use.
 fn choose(own: &Pins, ours_runs: bool, unfinished: bool) -> Result<Option<(Pins, Record)>> {
     let mut chosen = None;
     let mut silent = None;
@@ -281,8 +291,8 @@ fn choose(own: &Pins, ours_runs: bool, unfinished: bool) -> Result<Option<(Pins,
         silent.filter(|pins| chosen.is_none() && begun || !pins.own_links().is_empty())
     {
         bail!(
-            "{}: maps of a version of steer that does not say what they look like are pinned here, and a \
-             program is using them; they were left as they are. Run `steer detach` of that version first",
+            "{}: maps of a version of steer without a layout record are pinned here, and a \
+             program is using them; nothing was changed. Run `steer detach` of that version first",
             pins.folder().display()
         );
     }
@@ -292,14 +302,15 @@ fn choose(own: &Pins, ours_runs: bool, unfinished: bool) -> Result<Option<(Pins,
         .map(|(pins, record, _)| (pins, record)))
 }
 
-/// Two daemons of one version have the same maps, or one of them was not given its number.
+/// Checks that a record of the same version describes the same maps; otherwise one of the two
+/// builds was not given a version of its own.
 fn compare(pins: &Pins, found: &Record) -> Result<()> {
     for (name, wanted) in Record::own().maps {
         if found.maps.get(&name).is_some_and(|found| *found != wanted) {
             bail!(
-                "{}: this map has other fields than this program, which says that it is of the same \
-                 version, {}; everything was left as it was. `steer detach` removes it, and stops \
-                 steering until the next start",
+                "{}: this map has other fields than this program, although both have version {}; \
+                 nothing was changed. `steer detach` removes it, and stops steering until the \
+                 next start",
                 pins.map(&name).display(),
                 found.abi
             );
@@ -308,7 +319,7 @@ fn compare(pins: &Pins, found: &Record) -> Result<()> {
     Ok(())
 }
 
-/// Pins what looks alike, and says what has to be converted.
+/// Pins maps of equal layout, and returns the tables to convert.
 fn take(own: &Pins, other: &Pins, record: &Record, sizes: &Sizes) -> Result<Vec<Table>> {
     let mut tables = Vec::new();
     for spec in SPECS.iter().filter(|spec| spec.name != maps::PROGRAMS) {
@@ -320,8 +331,8 @@ fn take(own: &Pins, other: &Pins, record: &Record, sizes: &Sizes) -> Result<Vec<
             .with_context(|| format!("{}: cannot be opened", path.display()))?;
         if (info.key_size(), info.value_size()) != (before.key_size, before.value_size) {
             bail!(
-                "{}: this map is not what its record says; everything was left as it was. `steer detach` \
-                 removes it, and stops steering until the next start",
+                "{}: this map does not match its layout record; nothing was changed. `steer \
+                 detach` removes it, and stops steering until the next start",
                 path.display()
             );
         }
@@ -335,7 +346,7 @@ fn take(own: &Pins, other: &Pins, record: &Record, sizes: &Sizes) -> Result<Vec<
         let table = Table::new(spec, before.clone(), kind);
         tables.push(table.with_context(|| {
             format!(
-                "{}: cannot be taken over; everything was left as it was",
+                "{}: cannot be taken over; nothing was changed",
                 path.display()
             )
         })?);
@@ -354,7 +365,7 @@ fn share(path: &std::path::Path, own: &Pins, spec: &Spec) -> Result<()> {
 impl Table {
     fn new(spec: &'static Spec, before: MapLayout, kind: MapType) -> Result<Self> {
         if is_per_cpu(kind) != is_per_cpu(spec.kind) {
-            bail!("it was a {kind:?} and is a {:?}", spec.kind);
+            bail!("only one of the two versions has a value for each CPU in it");
         }
         let now = MapLayout::of(spec);
         Ok(Self {
@@ -366,12 +377,12 @@ impl Table {
         })
     }
 
-    /// Whether packets make entries of it.
+    /// Returns whether packets create entries in it.
     fn has_flows(&self) -> bool {
         matches!(self.spec.kind, MapType::Hash | MapType::LruHash)
     }
 
-    /// Copies entries; of flows only what has changed since the last time, and what has gone is removed.
+    /// Converts entries; in flow tables only changes since the last time, including removals.
     fn convert(&mut self, other: &Pins, own: &Pins) -> Result<usize> {
         let open = |pins: &Pins| {
             let path = pins.map(self.spec.name);
@@ -384,7 +395,7 @@ impl Table {
             kind if is_per_cpu(kind) => nr_cpus().map_err(|(_, error)| error)?,
             _ => 1,
         };
-        // Values of maps per CPU begin at multiples of eight bytes.
+        // Values of per-CPU maps start at multiples of eight bytes.
         let stride = |size: u32| match cpus {
             1 if !is_per_cpu(self.spec.kind) => size as usize,
             _ => (size as usize).next_multiple_of(8),
@@ -415,8 +426,8 @@ impl Table {
         let context = || format!("map {}: cannot be converted", self.spec.name);
         let entries = match batch::transfer([from, to], old_lengths, lengths, &mut make) {
             Err(error) if error.raw_os_error() == Some(libc::E2BIG) => bail!(
-                "map {}: it has more flows than the table that is to take its place; set more in [limits], or \
-                 wait until there are fewer. The programs of before go on",
+                "map {}: it has more flows than the new table can hold; increase the size in \
+                 [limits], or wait until there are fewer. The previous programs continue",
                 self.spec.name
             ),
             done => done.with_context(context)?,
@@ -439,8 +450,8 @@ impl Table {
     }
 }
 
-/// Programs of before write to their slots until the end: what they may note meanwhile is taken to be
-/// noted. The daemon finds out what is true.
+/// Marks a slot as possibly in use. The previous programs write to their slots until the end, so
+/// marks that they may still set are assumed to be set. The daemon clears them later.
 fn make_safe(slot: &mut [u8]) {
     slot[std::mem::offset_of!(Slot, track)] = Track::Some as u8;
     slot[std::mem::offset_of!(Slot, seen)] = 1;

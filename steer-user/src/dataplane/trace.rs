@@ -1,5 +1,5 @@
-//! Tracing: another copy of the programs, which tells what becomes of packets, takes the place of the
-//! usual one while somebody traces. Nobody pays for it else.
+//! Tracing: a copy of the programs that emits events about packets replaces the usual one while a
+//! trace runs, so tracing costs nothing otherwise.
 
 use std::{
     os::fd::{AsRawFd, RawFd},
@@ -18,33 +18,34 @@ use steer_common::abi::{
 
 use super::{object::trace_object, pins::Pins, sizes::Sizes, xdp::Programs};
 
-/// Makes the tracing copy. That takes the kernel a while, so it is done beside the loop.
+/// Loader of the tracing copy. Loading takes the kernel a while, so it is done outside the loop.
 #[derive(Debug)]
 pub struct Tracer {
     pub(super) pins: Pins,
     pub(super) sizes: Sizes,
-    /// The usual main program.
+    /// Usual main program.
     pub(super) usual: ProgramFd,
 }
 
-/// The tracing copy, to be attached.
+/// Loaded tracing copy, ready to be attached.
 pub struct TracePrograms {
     pub(super) programs: Programs,
-    /// By which it hands over packets. The kernel empties the array when nobody holds it.
+    /// Array of its tail calls. The kernel empties the array when its last handle is closed.
     _array: ProgramArray<MapData>,
 }
 
-/// What it tells.
+/// Events of the tracing copy.
 pub struct TraceEvents {
     ring: RingBuf<MapData>,
     state: PerCpuArray<MapData, TraceState>,
 }
 
 impl Tracer {
-    /// Loads the copy over the maps that are pinned. Nothing is attached yet.
+    /// Loads the copy over the pinned maps. Attaches nothing yet.
     ///
     /// # Errors
-    /// If the kernel refuses.
+    ///
+    /// Returns an error if the kernel refuses.
     pub fn load(&self, filter: &TraceFilter) -> Result<(TracePrograms, TraceEvents)> {
         let mut programs = Programs::load(trace_object(), Some(&self.pins), &self.sizes, None)?;
         programs.first = TRACE_FIRST;
@@ -64,7 +65,7 @@ impl Tracer {
         Ok((programs, events))
     }
 
-    /// Loads what the usual programs do not have.
+    /// Loads the programs that the usual set does not have.
     fn complete(&self, programs: &mut Programs) -> Result<ProgramArray<MapData>> {
         let mut array: ProgramArray<MapData> =
             take(&mut programs.ebpf, maps::TRACE_PROGRAMS)?.try_into()?;
@@ -82,15 +83,16 @@ fn take(ebpf: &mut Ebpf, name: &str) -> Result<Map> {
 }
 
 impl TracePrograms {
-    /// The program that every packet comes to first, to run it on packets of a test.
+    /// Returns the entry program, to run it on test packets.
     ///
     /// # Errors
-    /// None, unless the object is not ours.
+    ///
+    /// Returns an error only for an object of another build.
     pub fn program(&mut self) -> Result<&mut Program> {
         self.programs.main()
     }
 
-    /// Maps that the copy has for itself: all others are those that the usual programs have.
+    /// Returns the maps that only the copy has; it shares all others with the usual programs.
     #[must_use]
     pub fn own_maps(&self) -> Vec<String> {
         let pinned = |name: &&str| !super::specs::SPECS.iter().any(|spec| spec.name == *name);
@@ -102,23 +104,24 @@ impl TracePrograms {
 }
 
 impl TraceEvents {
-    /// The next event, if there is one.
+    /// Returns the next event, if there is one.
     pub fn take(&mut self) -> Option<Box<TraceEvent>> {
         loop {
             let item = self.ring.next()?;
             if item.len() < size_of::<TraceEvent>() {
                 continue;
             }
-            // SAFETY: as many bytes as an event has, and any bytes are a valid one.
+            // SAFETY: the item has the size of an event, and any bytes are a valid one.
             let event = unsafe { ptr::read_unaligned(item.as_ptr().cast::<TraceEvent>()) };
             return Some(Box::new(event));
         }
     }
 
-    /// Events that nobody will see, because the ring was full.
+    /// Returns the number of events lost because the ring was full.
     ///
     /// # Errors
-    /// If the kernel does not answer.
+    ///
+    /// Returns an error if the kernel does not answer.
     pub fn lost(&self) -> Result<u64> {
         let all = self.state.get(&0, 0)?;
         Ok(all.iter().map(|cpu| cpu.lost).sum())

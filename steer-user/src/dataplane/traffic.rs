@@ -1,4 +1,4 @@
-//! What went to members and came back, read with one system call.
+//! Traffic counters of members, read with one system call.
 
 use std::{
     mem,
@@ -11,22 +11,23 @@ use steer_common::abi::MemberCounters;
 
 use super::batch;
 
-/// Members' counters.
+/// Counters of members.
 pub(super) struct Traffic {
     map: OwnedFd,
     cpus: usize,
-    /// Room for what is read, by member and CPU.
+    /// Buffer for values, by member and CPU.
     values: Vec<MemberCounters>,
 }
 
 impl Traffic {
-    /// Holds the map besides whoever has it.
+    /// Opens a further handle of the map.
     ///
     /// # Errors
-    /// If it is no array, or there are too many open files.
+    ///
+    /// Returns an error if it is not an array, or too many files are open.
     pub(super) fn new(map: &Map) -> Result<Self> {
         let Map::PerCpuArray(data) = map else {
-            bail!("members' counters are no array");
+            bail!("the counters of members are not an array");
         };
         Ok(Self {
             map: data.fd().as_fd().try_clone_to_owned()?,
@@ -35,10 +36,11 @@ impl Traffic {
         })
     }
 
-    /// What was counted of the members below `end`, all CPUs together.
+    /// Returns the counters of members below `end`, summed over CPUs.
     ///
     /// # Errors
-    /// If the kernel does not answer.
+    ///
+    /// Returns an error if the kernel does not answer.
     pub(super) fn read(&mut self, end: u16) -> Result<Vec<MemberCounters>> {
         let mut values = mem::take(&mut self.values);
         let read = self.read_by(end, &mut values);
@@ -46,14 +48,14 @@ impl Traffic {
         read
     }
 
-    /// The same with room for what is read.
+    /// Reads the counters into a given buffer.
     pub(super) fn read_by(
         &self,
         end: u16,
         values: &mut Vec<MemberCounters>,
     ) -> Result<Vec<MemberCounters>> {
         batch::first_of_array(self.map.as_fd(), self.cpus, usize::from(end), values)
-            .context("members' counters cannot be read")?;
+            .context("the counters of members cannot be read")?;
         let sum = |of: &[MemberCounters]| {
             let mut sum = MemberCounters::default();
             of.iter().for_each(|cpu| sum.add(cpu));

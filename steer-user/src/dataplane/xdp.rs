@@ -1,4 +1,4 @@
-//! The data path in the kernel: the programs loaded, and their maps made or taken up again.
+//! The data path in the kernel: loads the programs, and creates or reuses their maps.
 
 use std::path::PathBuf;
 
@@ -31,32 +31,34 @@ use super::{
 /// Name of the program in the object.
 pub(super) const PROGRAM: &str = "steer_main";
 
-/// What to load, and where to keep it.
+/// Options for loading.
 #[derive(Clone, Debug, Default)]
 pub struct OpenOptions {
-    /// A mounted bpffs, or a folder in one, below which maps and links are pinned. Without it all
-    /// of it ends with this process.
+    /// A mounted bpffs, or a folder in one, for pins of maps and links. Without it, everything ends
+    /// with this process.
     pub bpffs: Option<PathBuf>,
-    /// Entries of the tables of flows.
+    /// Sizes of the flow tables.
     pub sizes: Sizes,
 }
 
-/// The loaded program with its maps.
+/// Loaded program with its maps.
 pub struct Xdp {
-    attacher: Attacher,
-    maps: KernelMaps,
+    pub(super) attacher: Attacher,
+    pub(super) maps: KernelMaps,
     adopted: bool,
     sizes: Sizes,
 }
 
 impl Xdp {
-    /// Loads the program. Maps that are pinned are taken up after their shape was compared; those
-    /// that are not are made and pinned. Flows of tables that have another size are copied to new ones,
-    /// and entries of maps of another version of the ABI are converted.
+    /// Loads the program. Pinned maps are reused after a check of their shape; missing ones are
+    /// created and pinned. Flows of tables with another size are copied to new tables, and entries
+    /// of maps of another ABI version are converted.
     ///
     /// # Errors
-    /// If the kernel is too old, another daemon uses the pins, a pinned map does not fit, `bpffs` is none, or the
-    /// kernel refuses the program. What is attached stays as it is.
+    ///
+    /// Returns an error if the kernel is too old, another daemon uses the pins, a pinned map does
+    /// not fit, `bpffs` is not a BPF file system, or the kernel refuses the program. Attached
+    /// programs stay unchanged then.
     pub fn open(options: &OpenOptions) -> Result<Self> {
         check_kernel()?;
         let sizes = options.sizes;
@@ -65,7 +67,7 @@ impl Xdp {
         let mut adopted = false;
         let mut takeover = None;
         if let Some(bpffs) = &options.bpffs {
-            // First of all, so that of two daemons the second changes nothing.
+            // The lock comes first, so that a second daemon changes nothing.
             lock = Some(PinLock::take(bpffs)?);
             let pins = pins.insert(place(bpffs, &sizes)?);
             pins.prepare()?;
@@ -106,90 +108,96 @@ impl Xdp {
         })
     }
 
-    /// Whether maps of an earlier run were taken up.
+    /// Returns whether maps of an earlier run were reused.
     pub fn adopted(&self) -> bool {
         self.adopted
     }
 
-    /// Entries of the tables of flows.
+    /// Returns the sizes of the flow tables.
     pub fn sizes(&self) -> Sizes {
         self.sizes
     }
 
-    /// As [`Attacher::attach`].
+    /// Works like [`Attacher::attach`].
     ///
     /// # Errors
-    /// As there.
+    ///
+    /// The same as there.
     pub fn attach(&mut self, interface: &str, generic: bool) -> Result<()> {
         self.attacher.attach(interface, generic)
     }
 
-    /// As [`Attacher::settle`].
+    /// Works like [`Attacher::settle`].
     ///
     /// # Errors
-    /// As there.
+    ///
+    /// The same as there.
     pub fn settle(&mut self) -> Result<()> {
         self.attacher.settle()
     }
 
-    /// As [`Attacher::interfaces`].
+    /// Works like [`Attacher::interfaces`].
     pub fn interfaces(&self) -> Vec<String> {
         self.attacher.interfaces()
     }
 
-    /// As [`Attacher::memory`].
+    /// Works like [`Attacher::memory`].
     ///
     /// # Errors
-    /// As there.
+    ///
+    /// The same as there.
     pub fn memory(&self) -> Result<Vec<MapMemory>> {
         self.attacher.memory()
     }
 
-    /// The program, to run it on packets of a test.
+    /// Returns the program, to run it on test packets.
     ///
     /// # Errors
-    /// None, unless the object is not ours.
+    ///
+    /// Returns an error only for an object of another build.
     pub fn program(&mut self) -> Result<&mut Program> {
         self.attacher.program()
     }
 
-    /// As [`Attacher::tracer`].
+    /// Works like [`Attacher::tracer`].
     ///
     /// # Errors
-    /// As there.
+    ///
+    /// The same as there.
     pub fn tracer(&mut self) -> Result<Tracer> {
         self.attacher.tracer()
     }
 
-    /// The maps.
+    /// Returns the maps.
     pub fn maps(&mut self) -> &mut KernelMaps {
         &mut self.maps
     }
 
-    /// The program and the maps, each for whom it concerns.
+    /// Splits this value into the program and the maps.
     pub fn into_parts(self) -> (Attacher, KernelMaps) {
         (self.attacher, self.maps)
     }
 }
 
-/// The programs of an object over the maps, with an array of their own by which they hand packets to
-/// each other: packets that come while others take their place meet one set of them only.
+/// Programs of an object over the maps, with a tail-call array of their own: a packet that arrives
+/// while programs are replaced meets only one set of them.
 pub(super) struct Programs {
     pub(super) ebpf: Ebpf,
-    /// Without a pin the kernel empties the array when nobody holds it.
+    /// Tail-call array. Without a pin, the kernel empties it when its last handle is closed.
     _array: ProgramArray<MapData>,
-    /// Where it is pinned.
+    /// Path of its pin.
     pub(super) pin: Option<PathBuf>,
-    /// Name of the program that every packet comes to first.
+    /// Name of the entry program.
     pub(super) first: &'static str,
 }
 
 impl Programs {
-    /// Loads them. Maps that are pinned are used, others made and pinned. With the place of other programs
-    /// the gate can hand packets to those.
+    /// Loads the programs. Pinned maps are used, others are created and pinned. With the pin of
+    /// other programs, the gate can send packets to those.
     ///
     /// # Errors
-    /// If the kernel refuses.
+    ///
+    /// Returns an error if the kernel refuses.
     pub(super) fn load(
         object: &[u8],
         pins: Option<&Pins>,
@@ -211,7 +219,7 @@ impl Programs {
         (pin, before): (Option<PathBuf>, Option<PathBuf>),
     ) -> Result<Self> {
         let mut loader = EbpfLoader::new();
-        // Of a refusal the kernel's reason, not each of the steps before it.
+        // If the verifier refuses, log the kernel's reason and not every step before it.
         loader.verifier_log_level(VerifierLogLevel::STATS);
         if let (Some(pins), Some(before)) = (pins, before) {
             loader.map_pin_path(maps::BEFORE, before);
@@ -237,7 +245,7 @@ impl Programs {
         let Some(Map::ProgramArray(data)) = ebpf.map(maps::PROGRAMS) else {
             return Err(anyhow!("the object has no array {}", maps::PROGRAMS));
         };
-        // The object keeps its own, for who wants to see all maps.
+        // The object keeps its own handle, for callers that list all maps.
         let fd = std::os::fd::AsFd::as_fd(data.fd()).try_clone_to_owned()?;
         let array = Map::ProgramArray(MapData::from_fd(fd)?);
         for name in PROGRAMS {
@@ -247,7 +255,7 @@ impl Programs {
         for (index, name) in (0..).zip(PROGRAMS) {
             array
                 .set(index, program(&mut ebpf, name)?.fd()?, 0)
-                .with_context(|| format!("cannot put the program {name} where others find it"))?;
+                .with_context(|| format!("cannot add the program {name} to the tail-call array"))?;
         }
         Ok(Self {
             ebpf,
@@ -260,12 +268,13 @@ impl Programs {
     /// Loads one more program of the object.
     ///
     /// # Errors
-    /// If the kernel refuses.
+    ///
+    /// Returns an error if the kernel refuses.
     pub(super) fn load_program(&mut self, name: &str) -> Result<&mut Program> {
         load(&mut self.ebpf, name)
     }
 
-    /// The program that every packet comes to first.
+    /// Returns the entry program.
     pub(super) fn main(&mut self) -> Result<&mut Program> {
         program(&mut self.ebpf, self.first)
     }

@@ -1,47 +1,34 @@
-//! Connections of this node's own, which confirm or contradict what packets look like.
+//! Connections of this node's own that confirm or contradict what packets suggest.
 //!
-//! They are tried at a bounded rate, so that whoever forges packets cannot have a backend flooded.
+//! Their rate is bounded, so that forged packets cannot make this node flood a backend.
 
 use std::time::{Duration, Instant};
 
 use serde::{Deserialize, Serialize};
+use steer_probe::probe::confirmation::Outcome;
 
-/// Longest wait for an outcome; without one, the connection counts as not answered.
+/// Timeout of a connection; without an outcome by then, it counts as unanswered.
 const OVERDUE: Duration = Duration::from_millis(400);
-/// Time from an outcome to the next try, which doubles.
+/// Pause after the first outcome; doubled after each further one.
 const FIRST_PAUSE: Duration = Duration::from_millis(50);
-/// The longest such time.
+/// Upper bound of the pause.
 const MAX_PAUSE: Duration = Duration::from_millis(800);
-/// After so long without a try the pause is the first again.
+/// Time without a connection after which the pause is reset.
 const FORGOTTEN: Duration = Duration::from_secs(10);
 
-/// How a connection ended.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum Outcome {
-    /// It was accepted.
-    Connected,
-    /// It was refused.
-    Refused,
-    /// Nothing came back in time, or an error of the network.
-    NoAnswer,
-    /// This node could not try.
-    NotTried,
-}
-
-/// What is known of a backend by such connections, with times of any clock.
+/// Results of this node's connections to a backend, with times of any clock.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Confirmation<T = Instant> {
-    /// When the one began that is under way.
+    /// Start of the connection in progress.
     #[serde(skip_serializing_if = "Option::is_none")]
     begun: Option<T>,
-    /// When the next one may begin.
+    /// Earliest start of the next one.
     #[serde(skip_serializing_if = "Option::is_none")]
     next: Option<T>,
-    /// Time from the last one's outcome to the next, doubled each time.
+    /// Pause between an outcome and the next connection; doubled each time.
     #[serde(with = "humantime_serde")]
     pause: Duration,
-    /// Whether the last one was not answered.
+    /// Whether the last connection was unanswered.
     unanswered: bool,
 }
 
@@ -57,7 +44,7 @@ impl<T> Default for Confirmation<T> {
 }
 
 impl<T: Copy> Confirmation<T> {
-    /// The same with times of another clock.
+    /// Converts the times to another clock.
     #[must_use]
     pub fn on<U>(&self, clock: impl Fn(T) -> U) -> Confirmation<U> {
         Confirmation {
@@ -68,13 +55,13 @@ impl<T: Copy> Confirmation<T> {
         }
     }
 
-    /// Whether the last one was not answered.
+    /// Returns whether the last connection was unanswered.
     #[must_use]
     pub fn is_unanswered(&self) -> bool {
         self.unanswered
     }
 
-    /// Whether time alone may change something.
+    /// Returns whether the passage of time alone may change the state.
     #[must_use]
     pub fn is_waiting(&self) -> bool {
         self.begun.is_some() || self.next.is_some()
@@ -82,18 +69,18 @@ impl<T: Copy> Confirmation<T> {
 }
 
 impl Confirmation {
-    /// Whether another one may begin.
+    /// Returns whether another connection may start.
     #[must_use]
     pub fn is_ready(&self, now: Instant) -> bool {
         self.begun.is_none() && self.next.is_none_or(|next| now >= next)
     }
 
-    /// Notes that one begins.
+    /// Records the start of a connection.
     pub fn begin(&mut self, now: Instant) {
         self.begun = Some(now);
     }
 
-    /// Takes an outcome.
+    /// Records the outcome of a connection.
     pub fn end(&mut self, outcome: Outcome, now: Instant) {
         self.begun = None;
         self.unanswered = matches!(outcome, Outcome::NoAnswer | Outcome::NotTried);
@@ -101,7 +88,7 @@ impl Confirmation {
         self.pause = (self.pause * 2).min(MAX_PAUSE);
     }
 
-    /// Gives up one that is overdue, and forgets pauses that are long over.
+    /// Gives up an overdue connection, and resets a pause that is long over.
     pub fn expire(&mut self, now: Instant) {
         let passed = |at: Instant| now.saturating_duration_since(at);
         if self.begun.is_some_and(|begun| passed(begun) > OVERDUE) {

@@ -1,27 +1,32 @@
-//! The rule of evidence: how strong each signal about a backend is, and which action that strength allows.
+//! The rule of evidence: the strength of each signal about a backend, and the action that it
+//! allows.
 //!
-//! - A hint ([`Evidence::Hint`]) has the beacon ask the engine for a tiny completion, and changes nothing on its own.
-//! - [`Testimony`] that nothing contradicts is enough for an [`Ejection`]: no new flows, open ones go on.
-//! - A [`Proof`], or two testimonies of different [`Source`]s ([`Corroborated`]), is enough for [`Down`]: open flows
-//!   are reset.
+//! - A hint ([`Evidence::Hint`]) makes the beacon ask the engine for a tiny completion, and changes
+//!   nothing by itself.
+//! - [`Testimony`] that nothing contradicts allows an [`Ejection`]: no new flows, open flows
+//!   continue.
+//! - A [`Proof`], or two testimonies of different [`Source`]s ([`Corroborated`]), allows [`Down`]:
+//!   open flows are reset.
 //!
-//! The actions have no other constructors, so that a weak signal cannot be handed to a strong action. Whatever is
-//! said against a backend, clients that are being answered prove that it lives: it is never down meanwhile.
+//! The actions have no other constructors, so a weak signal cannot cause a strong action. Whatever
+//! the signals against a backend, answers to its clients prove that it works: it is never down
+//! while it answers them.
 
 use std::{fmt, time::Duration};
 
 use serde::{Deserialize, Serialize};
 
-/// Answers within this time before a probe's timeout contradict it: the probe was under way for as long.
+/// Age up to which an answer to a client contradicts a probe timeout: the probe was pending for as
+/// long.
 pub const ANSWERED: Duration = Duration::from_millis(150);
-/// While clients were answered within this time a backend is never down.
+/// Age up to which an answer to a client keeps a backend from being down.
 pub const SERVED: Duration = Duration::from_secs(1);
-/// Failing probes and no answer to any client for this time make a backend down.
+/// Duration of failing probes without an answer to any client after which a backend is down.
 pub const GONE_AFTER: Duration = Duration::from_secs(5);
 /// Upper bound of [`Inputs::patience`].
 pub const MAX_PATIENCE: Duration = Duration::from_secs(10);
 
-/// What nobody but the backend itself can cause.
+/// Signals that only the backend itself can cause.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Proof {
@@ -31,25 +36,26 @@ pub enum Proof {
     CompletionFailed,
 }
 
-/// What others say, or what a third party could have caused.
+/// Signals reported by others, or that a third party could cause.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Testimony {
     /// Probes time out.
     ProbeTimeout,
-    /// Probes are turned away, by an ICMP error for instance.
+    /// Probes are rejected, for instance by an ICMP error.
     ProbeRejected,
-    /// The probes' answers cannot be trusted: certificate, identity or format is wrong.
+    /// Answers to probes cannot be trusted: the certificate, identity or format is wrong.
     Untrusted,
     /// The beacon reports that its backend refuses connections.
     ReportedDown,
-    /// The backend says itself that it takes no requests: by a status, or because it loads its model or sleeps.
+    /// The backend reports that it takes no requests: by a status, or because it loads its model or
+    /// sleeps.
     NotReady,
-    /// The beacon reports that its backend takes connections and does not answer.
+    /// The beacon reports that its backend accepts connections and does not answer.
     ReportedSilent,
-    /// Packets look as if the backend refuses connections.
+    /// Packets suggest that the backend refuses connections.
     RefusedPackets,
-    /// Packets look as if nobody answers connections.
+    /// Packets suggest that connections are unanswered.
     UnansweredPackets,
     /// No packet comes back while work is in flight.
     SilentPackets,
@@ -59,24 +65,24 @@ pub enum Testimony {
     NobodyAnswered,
 }
 
-/// Where testimony comes from. Two of the same source are one.
+/// Source of a testimony. Two testimonies of one source count as one.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Source {
-    /// Probes, and what a beacon answers to them.
+    /// Probes, and the beacon's answers to them.
     Probes,
     /// Packets of clients and backends.
     Packets,
 }
 
-/// A signal against a backend, by its strength.
+/// A signal against a backend, with its strength.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Evidence {
-    /// The strongest.
+    /// Allows the backend to be down.
     Proof(Proof),
-    /// Enough to keep new flows away.
+    /// Allows an ejection.
     Testimony(Testimony),
-    /// Enough for a question, which the beacon asks.
+    /// Allows a question, which the beacon asks.
     Hint,
 }
 
@@ -85,7 +91,7 @@ pub enum Evidence {
 pub struct Corroborated(Testimony, Testimony);
 
 impl Corroborated {
-    /// Joins two testimonies; `None` if they come from the same source.
+    /// Joins two testimonies; returns `None` if they come from one source.
     #[must_use]
     pub fn join(one: Testimony, other: Testimony) -> Option<Self> {
         (one.source() != other.source()).then_some(Self(one, other))
@@ -132,54 +138,55 @@ impl From<Corroborated> for Down {
     }
 }
 
-/// What overrules a signal against a backend.
+/// A signal that overrules evidence against a backend.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Contradiction {
-    /// Its clients are being answered.
+    /// Its clients receive answers.
     ClientsAnswered,
-    /// It accepted a connection of this node's own.
+    /// The backend accepted a connection of this node's own.
     ConnectionAccepted,
-    /// Too many backends of its pool were ejected for the same weak reason within a minute.
+    /// Too many backends of its pool were ejected within a minute for the same weak reason.
     PoolLimit,
 }
 
-/// What is concluded of a backend.
+/// Conclusion about a backend.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Verdict {
-    /// Nothing is said against it.
+    /// No evidence against it.
     #[default]
     Serving,
-    /// What is said against it is contradicted, so it takes new flows.
+    /// The evidence is contradicted, so it still takes new flows.
     Contradicted(Contradiction),
-    /// It takes no new flows, and open ones go on.
+    /// The backend takes no new flows; open flows continue.
     Ejected(Ejection),
-    /// It takes no new flows, and open ones are reset.
+    /// The backend takes no new flows; open flows are reset.
     Down(Down),
 }
 
-/// All that a verdict depends on.
+/// All inputs of a verdict.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct Inputs {
-    /// What probes that fail amount to; `None` while enough of them are answered.
+    /// Evidence from failing probes; `None` while enough probes are answered.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub probes: Option<Evidence>,
-    /// How long probes have been failing.
+    /// Duration of the current series of failing probes.
     #[serde(with = "humantime_serde")]
     pub failing_for: Duration,
-    /// What packets and this node's own connections amount to.
+    /// Evidence from packets and this node's own connections.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub packets: Option<Evidence>,
-    /// Time since clients were answered last; `None` if that was never seen.
+    /// Time since the last answer to a client; `None` if none was seen.
     #[serde(with = "humantime_serde", skip_serializing_if = "Option::is_none")]
     pub answered: Option<Duration>,
-    /// Whether it accepted a connection of this node's own since probes fail.
+    /// Whether it accepted a connection of this node's own since probes began to fail.
     pub connected: bool,
-    /// Whether its pool has room for one more ejection by a hint and its question.
+    /// Whether its pool allows one more ejection by a hint and its question.
     pub pool_has_room: bool,
-    /// How old an answer may be to contradict testimony. It grows each time that a contradiction came late.
+    /// Age up to which an answer contradicts testimony. Grows with each contradiction that came
+    /// late.
     #[serde(with = "humantime_serde")]
     pub patience: Duration,
 }
@@ -195,13 +202,13 @@ impl Inputs {
     }
 }
 
-/// Concludes from all signals of a backend.
+/// Returns the verdict on a backend.
 #[must_use]
 pub fn judge(inputs: &Inputs) -> Verdict {
     let served = inputs.answered_within(SERVED);
     let refused = Evidence::Proof(Proof::ConnectionRefused);
     if [inputs.probes, inputs.packets].contains(&Some(refused)) {
-        // A listener may be closed while open flows are served to their end.
+        // A listener may be closed while open flows are still served to their end.
         return if served {
             Verdict::Ejected(Proof::ConnectionRefused.into())
         } else {
@@ -239,11 +246,11 @@ fn by_completion(inputs: &Inputs, proof: Proof) -> Verdict {
 
 fn by_testimony(inputs: &Inputs, testimony: Testimony, packets: Option<Testimony>) -> Verdict {
     let contradiction = match testimony {
-        // Answers to open flows do not say that new ones are accepted.
+        // Answers on open flows do not prove that new ones are accepted.
         Testimony::ReportedDown => inputs
             .connected
             .then_some(Contradiction::ConnectionAccepted),
-        // It takes connections while it loads.
+        // It accepts connections while it loads.
         Testimony::NotReady => None,
         _ => inputs
             .answered_within(ANSWERED.max(inputs.patience))
@@ -253,7 +260,7 @@ fn by_testimony(inputs: &Inputs, testimony: Testimony, packets: Option<Testimony
         return Verdict::Contradicted(contradiction);
     }
     let other = match testimony {
-        // It is there, and says something.
+        // The machine responds.
         Testimony::Untrusted | Testimony::NotReady => packets,
         _ => packets.or_else(|| inputs.nobody_answered()),
     };
@@ -265,19 +272,19 @@ fn by_testimony(inputs: &Inputs, testimony: Testimony, packets: Option<Testimony
 }
 
 impl Verdict {
-    /// Whether it takes new flows.
+    /// Returns whether the backend takes new flows.
     #[must_use]
     pub fn serves(&self) -> bool {
         matches!(self, Self::Serving | Self::Contradicted(_))
     }
 
-    /// Whether its open flows are reset.
+    /// Returns whether open flows are reset.
     #[must_use]
     pub fn is_down(&self) -> bool {
         matches!(self, Self::Down(_))
     }
 
-    /// The proof that it is down or ejected by, if it is by one.
+    /// Returns the proof behind an ejection or a down verdict, if there is one.
     #[must_use]
     pub fn proof(&self) -> Option<Proof> {
         match self {
@@ -289,7 +296,7 @@ impl Verdict {
 }
 
 impl Testimony {
-    /// Where it comes from.
+    /// Returns the source of this testimony.
     #[must_use]
     pub fn source(self) -> Source {
         match self {
@@ -321,10 +328,10 @@ impl fmt::Display for Testimony {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
             Self::ProbeTimeout => "probes time out",
-            Self::ProbeRejected => "probes are turned away",
+            Self::ProbeRejected => "probes are rejected",
             Self::Untrusted => "answers to probes cannot be trusted",
             Self::ReportedDown => "its beacon reports that it refuses connections",
-            Self::NotReady => "it says that it takes no requests yet",
+            Self::NotReady => "it reports that it takes no requests yet",
             Self::ReportedSilent => "its beacon reports that it does not answer",
             Self::RefusedPackets => "it refuses connections",
             Self::UnansweredPackets => "it does not answer connections",

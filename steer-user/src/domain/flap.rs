@@ -1,27 +1,27 @@
-//! Flap damping: a backend that dies again and again stays out until it has been quiet for a while
+//! Flap damping: a backend that goes down repeatedly stays out until it has been stable for a while
 //! (the idea of RFC 2439).
 
 use std::time::{Duration, Instant};
 
-/// What each death adds to the penalty.
+/// Penalty of each transition to down.
 const DEATH: f64 = 1_000.0;
-/// From this penalty on the backend is left out: at three deaths in quick succession.
+/// Penalty from which the backend is suppressed: three transitions in quick succession.
 const SUPPRESS: f64 = 2_500.0;
-/// Until the penalty has decayed to this.
+/// Penalty below which it is reused.
 const REUSE: f64 = 1_000.0;
-/// The penalty grows no further, so that nobody is left out for longer than two half-lives.
+/// Upper bound of the penalty, which limits suppression to two half-lives.
 const CEILING: f64 = 4_000.0;
 
 /// The penalty of one backend.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub struct Damping {
-    /// The penalty, and when it was that much.
+    /// The penalty, and the time at which it was computed.
     penalty: Option<(f64, Instant)>,
     suppressed: bool,
 }
 
 impl Damping {
-    /// One with a penalty at a time.
+    /// Creates the state with a penalty at a given time.
     #[must_use]
     pub fn with(penalty: f64, at: Instant, suppressed: bool) -> Self {
         Self {
@@ -30,19 +30,19 @@ impl Damping {
         }
     }
 
-    /// The penalty and when it was that much; `None` before the first death.
+    /// Returns the penalty and its time; `None` before the first transition.
     #[must_use]
     pub fn penalty(&self) -> Option<(f64, Instant)> {
         self.penalty
     }
 
-    /// Whether the backend is left out, whatever its probes say.
+    /// Returns whether the backend is suppressed, whatever its probes say.
     #[must_use]
     pub fn suppressed(&self) -> bool {
         self.suppressed
     }
 
-    /// Takes in that the backend died. A half-life of nothing means that nobody is ever left out.
+    /// Records that the backend went down. A half-life of zero disables damping.
     pub fn died(&mut self, half_life: Duration, now: Instant) -> Option<bool> {
         if half_life.is_zero() {
             return self.look(half_life, now);
@@ -52,7 +52,7 @@ impl Damping {
         self.look(half_life, now)
     }
 
-    /// Looks at the clock, and returns whether the backend is left out now if that changed.
+    /// Lets the penalty decay, and returns whether the backend is suppressed if that changed.
     pub fn look(&mut self, half_life: Duration, now: Instant) -> Option<bool> {
         let penalty = self.decayed(half_life, now);
         let suppressed = if self.suppressed {

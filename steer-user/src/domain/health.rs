@@ -1,14 +1,14 @@
-//! From single probe results to a backend's health.
+//! The state machine that turns probe results into the health of a backend.
 
 use std::time::Instant;
 
 use serde::{Deserialize, Serialize};
 
-/// What the probes say about a backend.
+/// Health of a backend by its probes.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum State {
-    /// Not enough has been observed yet.
+    /// Too few results yet.
     #[default]
     Unknown,
     /// The backend answers.
@@ -30,29 +30,29 @@ impl std::fmt::Display for State {
 /// A change of a backend's state.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Transition {
-    /// The state before.
+    /// State before.
     pub from: State,
-    /// The state now.
+    /// State after.
     pub to: State,
-    /// When it changed.
+    /// Time of the change.
     pub at: Instant,
 }
 
-/// A backend's state machine: `fall` failures in a row take it down, `rise` successes in a row
-/// bring it up.
+/// State machine of a backend: `fall` consecutive failures take it down, `rise` consecutive
+/// successes bring it up.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Health {
     rise: u32,
     fall: u32,
     state: State,
-    /// The last result, and how many like it came in a row.
+    /// Last result, and the number of consecutive results like it.
     streak: (bool, u32),
     #[serde(skip)]
     since: Option<Instant>,
 }
 
 impl Health {
-    /// A backend of which nothing is known. A `rise` or `fall` of 0 counts as 1.
+    /// Creates the state machine of a backend without results. A `rise` or `fall` of 0 counts as 1.
     #[must_use]
     pub fn new(rise: u32, fall: u32) -> Self {
         Self {
@@ -64,38 +64,38 @@ impl Health {
         }
     }
 
-    /// Whether its thresholds are these.
+    /// Returns whether the thresholds are these.
     #[must_use]
     pub fn has_thresholds(&self, rise: u32, fall: u32) -> bool {
         (self.rise, self.fall) == (rise.max(1), fall.max(1))
     }
 
-    /// Takes other thresholds; what was observed stays.
+    /// Replaces the thresholds and keeps the results so far.
     pub fn set_thresholds(&mut self, rise: u32, fall: u32) {
         self.rise = rise.max(1);
         self.fall = fall.max(1);
     }
 
-    /// The state now.
+    /// Returns the current state.
     #[must_use]
     pub fn state(&self) -> State {
         self.state
     }
 
-    /// When the state last changed; `None` while it is unknown.
+    /// Returns the time of the last change; `None` while the state is unknown.
     #[must_use]
     pub fn since(&self) -> Option<Instant> {
         self.since
     }
 
-    /// Whether it failed twice as often in a row as takes it down.
+    /// Returns whether the current series of failures is twice as long as `fall`.
     #[must_use]
     pub fn failed_twice_over(&self) -> bool {
         let (ok, length) = self.streak;
         !ok && length >= self.fall.saturating_mul(2)
     }
 
-    /// Takes in one probe result, and says whether the state changed by it.
+    /// Records a probe result, and returns the change of state that it caused.
     pub fn observe(&mut self, ok: bool, now: Instant) -> Option<Transition> {
         let length = if self.streak.0 == ok {
             self.streak.1

@@ -1,33 +1,33 @@
-//! Latencies as packets tell them, in histograms.
+//! Latencies measured from packets, as histograms.
 
 use std::{collections::VecDeque, time::Duration};
 
 use steer_common::abi::{BUCKETS, Measure, Measured, Signals, bucket, bucket_start};
 
-/// How often times fell into which bucket. The buckets are those of [`bucket`]: an eighth wide.
+/// A histogram with the buckets of [`bucket`], each an eighth wide.
 ///
-/// One without times takes no memory: of thousands of members few have new flows.
+/// An empty histogram takes no memory: few of thousands of members have new flows.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Histogram {
-    /// All of them, or none.
+    /// All counts, or an empty vector.
     counts: Vec<u64>,
 }
 
 impl Histogram {
-    /// How many times there are.
+    /// Returns the number of samples.
     #[must_use]
     pub fn count(&self) -> u64 {
         self.counts.iter().sum()
     }
 
-    /// Adds a time.
+    /// Adds a sample.
     pub fn record(&mut self, time: Duration) {
         let ns = u64::try_from(time.as_nanos()).unwrap_or(u64::MAX);
         self.counts.resize(BUCKETS as usize, 0);
         self.counts[bucket(ns) as usize] += 1;
     }
 
-    /// What is in a reading of the kernel's counts since one before.
+    /// Returns the difference of two readings of the kernel's counts.
     #[must_use]
     pub fn since(now: &Counts, before: &Counts) -> Self {
         if now == before {
@@ -41,7 +41,7 @@ impl Histogram {
         }
     }
 
-    /// Adds all times of another one.
+    /// Adds all samples of another histogram.
     pub fn add(&mut self, other: &Self) {
         if self.counts.is_empty() {
             self.counts.clone_from(&other.counts);
@@ -52,8 +52,8 @@ impl Histogram {
         }
     }
 
-    /// The time that this share of all times, from 0 to 1, does not exceed: the middle of its bucket.
-    /// `None` if there is none.
+    /// Returns the quantile for a share from 0 to 1, as the middle of its bucket; `None` without
+    /// samples.
     #[must_use]
     pub fn quantile(&self, share: f64) -> Option<Duration> {
         let total = self.count();
@@ -68,7 +68,7 @@ impl Histogram {
         Some(Duration::from_nanos(start.midpoint(end)))
     }
 
-    /// The buckets that hold any time, by where they end, with how many they hold.
+    /// Returns the buckets with samples: upper bound and count.
     pub fn buckets(&self) -> impl Iterator<Item = (Duration, u64)> + '_ {
         (1..)
             .zip(&self.counts)
@@ -76,7 +76,7 @@ impl Histogram {
             .map(|(next, count)| (Duration::from_nanos(bucket_start(next)), *count))
     }
 
-    /// About the sum of all times: each counts as the middle of its bucket.
+    /// Returns the approximate sum of all samples: each counts as the middle of its bucket.
     #[must_use]
     pub fn sum(&self) -> Duration {
         let nanoseconds = (0..).zip(&self.counts).map(|(number, count)| {
@@ -91,18 +91,18 @@ impl Histogram {
 /// The histograms of a member.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Latencies {
-    /// From a connection's SYN to the SYN-ACK.
+    /// Time from the SYN of a connection to the SYN-ACK.
     pub connect: Histogram,
-    /// From a request's first byte to the first byte that comes back.
+    /// Time from the first byte of a request to the first byte of the answer.
     pub first_byte: Histogram,
-    /// From a request's first byte to the second burst that comes back.
+    /// Time from the first byte of a request to the second burst of the answer.
     pub second_burst: Histogram,
-    /// Between later bursts.
+    /// Time between later bursts.
     pub gap: Histogram,
 }
 
 impl Latencies {
-    /// One of them.
+    /// Returns the histogram of a measure.
     #[must_use]
     pub fn of(&self, measure: Measure) -> &Histogram {
         match measure {
@@ -122,7 +122,7 @@ impl Latencies {
         }
     }
 
-    /// Adds all times of others.
+    /// Adds all samples of other histograms.
     pub fn add(&mut self, other: &Self) {
         for measure in Measure::ALL {
             self.of_mut(measure).add(other.of(measure));
@@ -130,15 +130,15 @@ impl Latencies {
     }
 }
 
-/// One of the kernel's histograms.
+/// Counts of one kernel histogram.
 pub type Counts = [u32; BUCKETS as usize];
 
-/// How long "recent" is, in readings.
+/// Number of readings that count as recent.
 const RECENT: usize = 6;
 
-/// What was read of a member, one reading after the other.
+/// Successive readings of the histograms of a member.
 ///
-/// The kernel's counts are modulo 2^32, so what counts is what is new in each reading.
+/// The kernel's counts are modulo 2^32, so only differences between readings are used.
 #[derive(Clone, Debug, Default)]
 pub struct Readings {
     last: Measured,
@@ -147,7 +147,7 @@ pub struct Readings {
 }
 
 impl Readings {
-    /// Takes a reading, summed over CPUs modulo 2^32.
+    /// Records a reading, summed over CPUs modulo 2^32.
     pub fn take(&mut self, reading: &Measured) {
         let new = self.news(reading);
         self.last = *reading;
@@ -158,7 +158,8 @@ impl Readings {
         self.recent.push_back(new);
     }
 
-    /// [`Self::total`] and [`Self::recent`] as they are with a reading besides those that are taken every ten seconds.
+    /// Returns [`Self::total`] and [`Self::recent`] including one reading outside the ten-second
+    /// schedule.
     #[must_use]
     pub fn with(&self, reading: &Measured) -> [Latencies; 2] {
         let new = self.news(reading);
@@ -168,7 +169,7 @@ impl Readings {
         })
     }
 
-    /// What is new since the last reading.
+    /// Returns the difference to the last reading.
     fn news(&self, reading: &Measured) -> Latencies {
         let of = |measure: Measure| {
             let index = measure as usize;
@@ -182,19 +183,19 @@ impl Readings {
         }
     }
 
-    /// All since the first reading, and what the first one held.
+    /// Returns all samples since the first reading, including those of the first one.
     #[must_use]
     pub fn total(&self) -> &Latencies {
         &self.total
     }
 
-    /// How many readings [`Self::recent`] consists of.
+    /// Returns the number of readings in [`Self::recent`].
     #[must_use]
     pub fn recent_readings(&self) -> usize {
         self.recent.len()
     }
 
-    /// Those of the last readings: a minute's, as they are taken every ten seconds.
+    /// Returns the samples of the last readings: one minute, at one reading every ten seconds.
     #[must_use]
     pub fn recent(&self) -> Latencies {
         let mut sum = Latencies::default();
@@ -205,32 +206,32 @@ impl Readings {
     }
 }
 
-/// What the packets of a member's flows tell of it, under mode `nat`.
+/// Measurements of a member from the packets of its flows, in mode `nat`.
 #[derive(Clone, Debug, Default)]
 pub struct Passive {
-    /// Latencies since the daemon began, and what the maps held then.
+    /// Latencies since the daemon started, plus the contents of the maps at that time.
     pub total: Latencies,
     /// Latencies of the last minute.
     pub recent: Latencies,
-    /// Signs of trouble, counted since the maps were made: compare two readings.
+    /// Signs of trouble, counted since the maps were created; only differences are meaningful.
     pub signals: Signals,
-    /// Flows as the last sweep found them.
+    /// Flows that wait for an answer, from the last garbage collection.
     pub waiting: Waiting,
 }
 
-/// Flows with a request that nothing came back for yet.
+/// Flows with a request that has had no answer yet.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Waiting {
-    /// How many there are.
+    /// Number of such flows.
     pub flows: u32,
-    /// How many of them have waited for longer than `silence` of the configuration.
+    /// Number of those that have waited longer than `silence` of the configuration.
     pub silent: u32,
-    /// How long the longest has waited.
+    /// Longest wait.
     pub longest: Duration,
 }
 
 impl Waiting {
-    /// Adds a flow that has waited for so long.
+    /// Adds a flow with its wait.
     pub fn add(&mut self, waited: Duration, silence: Duration) {
         self.flows += 1;
         self.silent += u32::from(waited > silence);
@@ -290,7 +291,7 @@ mod tests {
         let expected = u64::from(u32::MAX) + 5;
         assert_eq!(readings.total().gap.count(), expected);
         assert_eq!(readings.total().connect.count(), 0);
-        // A minute later only the sum still knows of it.
+        // A minute later, only the total still contains it.
         for _ in 0..RECENT {
             readings.take(&reading);
         }

@@ -1,21 +1,22 @@
-//! How much of itself a backend uses: smoothed for the weights, and the hot bit for the kernel.
+//! Utilization of a backend: smoothed for the weights, and compared with bounds for the kernel's
+//! hot bit.
 
 use std::time::{Duration, Instant};
 
 use serde::{Deserialize, Serialize};
 
-/// All of a backend, or of the new flows of a table: shares are parts of this.
+/// Full utilization of a backend, or all new flows of a table: shares are parts of this.
 pub const WHOLE: u32 = 1_000_000;
-/// A backend may say that it uses more than all of itself, but no more than this counts.
+/// Upper bound of a reported utilization; a backend may report more than full.
 const MOST: u32 = 4 * WHOLE;
 
-/// Half of a rise is in the smoothed use after this.
+/// Half-life of the smoothed utilization while it rises.
 const RISE: Duration = Duration::from_millis(700);
-/// Half of a fall is.
+/// Half-life while it falls.
 const FALL: Duration = Duration::from_secs(7);
 
-/// The use that a load report comes to: the highest of its parts, each 1 where that resource is
-/// used up. `None` if it says nothing of any.
+/// Returns the utilization from a load report: the highest of its parts, where 1 means that a
+/// resource is exhausted. `None` if the report has no part.
 #[must_use]
 pub fn usage(parts: impl IntoIterator<Item = Option<f64>>) -> Option<u32> {
     let finite = parts.into_iter().flatten().filter(|part| part.is_finite());
@@ -23,15 +24,15 @@ pub fn usage(parts: impl IntoIterator<Item = Option<f64>>) -> Option<u32> {
     Some((highest.max(0.0) * f64::from(WHOLE)).min(f64::from(MOST)) as u32)
 }
 
-/// A use that follows rises within a second or two, and falls slowly: what was busy just now is
-/// taken to be busy still.
+/// A smoothed utilization that follows rises within one or two seconds and falls slowly, because a
+/// backend that was busy just now is probably still busy.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Smoothed {
     last: Option<(u32, Instant)>,
 }
 
 impl Smoothed {
-    /// One that was at a value at a time.
+    /// Creates one with a value at a given time.
     #[must_use]
     pub fn at(value: u32, at: Instant) -> Self {
         Self {
@@ -39,7 +40,7 @@ impl Smoothed {
         }
     }
 
-    /// Takes in a use, in parts of [`WHOLE`].
+    /// Records a utilization, in parts of [`WHOLE`].
     pub fn observe(&mut self, sample: u32, now: Instant) {
         let Some((value, at)) = self.last else {
             self.last = Some((sample, now));
@@ -53,13 +54,13 @@ impl Smoothed {
         self.last = Some((next.round() as u32, now));
     }
 
-    /// The value and when it was last fed.
+    /// Returns the value and the time of the last sample.
     #[must_use]
     pub fn last(&self) -> Option<(u32, Instant)> {
         self.last
     }
 
-    /// The value, unless the last sample is too old to say anything.
+    /// Returns the value, unless the last sample is stale.
     #[must_use]
     pub fn fresh(&self, stale_after: Duration, now: Instant) -> Option<u32> {
         let (value, at) = self.last?;
@@ -67,18 +68,18 @@ impl Smoothed {
     }
 }
 
-/// When a backend is hot, in parts of [`WHOLE`].
+/// Bounds of utilization for the hot bit, in parts of [`WHOLE`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct HotBounds {
-    /// From this use on it is.
+    /// Utilization from which a backend becomes hot.
     pub above: u32,
-    /// Until its use is below this.
+    /// Utilization below which it is no longer hot.
     pub below: u32,
 }
 
 impl HotBounds {
-    /// Whether a backend is hot that was or was not, after a report of its use. No report changes
-    /// nothing.
+    /// Returns whether a backend is hot after a report, given whether it was hot before. A missing
+    /// report changes nothing.
     #[must_use]
     pub fn judge(&self, was: bool, sample: Option<u32>) -> bool {
         match sample {

@@ -1,36 +1,37 @@
-//! Loss of probes: a backend that answers most of the time is degraded.
+//! Probe loss: a backend that answers most but not all probes is degraded.
 
 use serde::{Deserialize, Serialize};
 
-/// So many results have to be there before they say anything.
+/// Minimum number of results for a judgement.
 const ENOUGH: u32 = 10;
-/// One in so many failed: from there on a backend is lossy.
+/// Divisor of the loss threshold: a backend is lossy if one in this many probes failed.
 const LOSSY: u32 = 5;
 
 /// The last 32 results of one backend's probes.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Loss {
-    /// A bit for each result, 1 for a failure.
+    /// One bit per result, 1 for a failure.
     failures: u32,
-    /// How many there are.
+    /// Number of results.
     results: u32,
     lossy: bool,
 }
 
 impl Loss {
-    /// Whether a fifth of the results were failures, and no more than one of 32 since.
+    /// Returns whether a fifth of the results were failures, with no recovery to at most one of 32
+    /// since.
     #[must_use]
     pub fn lossy(&self) -> bool {
         self.lossy
     }
 
-    /// Forgets all results, as of a backend that begins anew. Says whether that changed anything.
+    /// Clears all results, as for a new backend. Returns the new judgement if that changed it.
     pub fn forget(&mut self) -> Option<bool> {
         let was = std::mem::take(self).lossy;
         was.then_some(false)
     }
 
-    /// Takes in one result, and returns whether the backend is lossy now if that changed.
+    /// Records a result, and returns whether the backend is lossy if that changed.
     pub fn observe(&mut self, ok: bool) -> Option<bool> {
         self.failures = self.failures << 1 | u32::from(!ok);
         self.results = (self.results + 1).min(u32::BITS);

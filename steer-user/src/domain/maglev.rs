@@ -4,31 +4,32 @@ use std::hash::Hasher as _;
 
 use siphasher::sip::SipHasher13;
 
-/// Primes that a table can have as its size, ascending; the last one is the largest table.
+/// Table sizes to choose from: primes in ascending order.
 const SIZES: [usize; 10] = [101, 251, 509, 1021, 2039, 4093, 8191, 16381, 32749, 65537];
 
 /// A member of the table and its share.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Weighted<'a> {
-    /// The member's id; 0 is "none" and is never put into a table.
+    /// Member id; 0 means none and never enters a table.
     pub id: u16,
-    /// The member's name, unique in the table: the position of its slots depends on it, not on the id.
+    /// Member name, unique in the table: the positions of its slots depend on the name, not on the
+    /// id.
     pub name: &'a str,
-    /// Its share relative to the other members'; 0 means never.
+    /// Share relative to the other members; 0 excludes the member.
     pub weight: u32,
 }
 
-/// What a slot says: the member that new flows go to, and the one to try after it.
+/// Contents of a slot: the member of new flows, and the alternative.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Choice {
-    /// The member that new flows go to; 0 if there is none.
+    /// Member of new flows; 0 if there is none.
     pub first: u16,
-    /// The member to try if `first` is hot or down; 0 if there is no other member.
+    /// Member to try if `first` is hot or down; 0 if there is no other member.
     pub second: u16,
 }
 
-/// The table size for a number of members: the smallest listed prime that is at least
-/// a hundred times the number, and 65,537 at most.
+/// Returns the table size for a number of members: the smallest listed prime of at least a hundred
+/// times the number, and at most 65,537.
 #[must_use]
 pub fn table_size(members: usize) -> usize {
     let wanted = members.saturating_mul(100);
@@ -36,7 +37,7 @@ pub fn table_size(members: usize) -> usize {
     SIZES.into_iter().find(|s| *s >= wanted).unwrap_or(largest)
 }
 
-/// One member's walk through the table.
+/// State of one member's walk through the table.
 struct Walk {
     id: u16,
     weight: u64,
@@ -69,7 +70,7 @@ impl Walk {
         }
     }
 
-    /// The next slot of the member's permutation that `free` accepts.
+    /// Returns the next slot of the member's permutation that `free` accepts.
     fn next(&mut self, size: usize, free: impl Fn(usize) -> bool) -> Option<usize> {
         while self.steps < size {
             let slot = self.at;
@@ -92,7 +93,7 @@ impl Walk {
 ///
 /// The result depends on names, weights and seed only, not on the order of `members`, and is the
 /// same on every machine and in every release. Every member has its exact share, rounded to a slot.
-/// Without a member of positive weight all slots are zero.
+/// Without a member of positive weight, all slots are zero.
 #[must_use]
 pub fn build(members: &[Weighted<'_>], size: usize, seed: u64) -> Vec<Choice> {
     let mut table = vec![Choice::default(); size];
@@ -116,8 +117,8 @@ pub fn build(members: &[Weighted<'_>], size: usize, seed: u64) -> Vec<Choice> {
             true
         })
     });
-    // The runner-up of a slot is the member that would have taken it next: it most likely
-    // inherits the slot when the first one goes.
+    // The second choice of a slot is the member that would have taken it next: it most likely
+    // inherits the slot when the first one leaves.
     walks.iter_mut().for_each(Walk::rewind);
     fill(&mut walks, size, |walk| {
         let id = walk.id;
@@ -130,7 +131,8 @@ pub fn build(members: &[Weighted<'_>], size: usize, seed: u64) -> Vec<Choice> {
     table
 }
 
-/// Gives out the slots by weight; what rounding leaves over goes to the largest remainders.
+/// Computes the number of slots of each member by weight; the largest remainders get the slots left
+/// over by rounding.
 fn set_quotas(walks: &mut [Walk], size: usize) {
     let total: u64 = walks.iter().map(|w| w.weight).sum();
     let mut remainders = Vec::with_capacity(walks.len());
@@ -147,7 +149,7 @@ fn set_quotas(walks: &mut [Walk], size: usize) {
     }
 }
 
-/// Lets members take slots in turns as often as their weights say, until nobody takes one.
+/// Lets members take slots in turns, in proportion to their weights, until none takes one.
 fn fill(walks: &mut [Walk], size: usize, mut take: impl FnMut(&mut Walk) -> bool) {
     let heaviest = walks.iter().map(|w| w.weight).max().unwrap_or(1);
     let mut credit = vec![0; walks.len()];

@@ -70,7 +70,8 @@ const PINNED: [(u16, u16); 11] = [
     (2, 3),
 ];
 
-/// The share of the slots of others that move when one of `n` equal members goes, times `n`.
+/// Returns the share of other members' slots that move when one of `n` equal members leaves, times
+/// `n`.
 fn moved(n: usize, gone: usize, seed: u64) -> f64 {
     let size = table_size(n);
     let mut members = named(&vec![100; n]);
@@ -101,8 +102,8 @@ proptest! {
 
     #[test]
     fn removing_a_member_moves_little_else(n in 2usize..80, gone in 0usize..80, seed: u64) {
-        // Of what the member did not own, in units of 1/n. Nothing bounds it in a single table, and one of
-        // many thousands is above 2.5: what has to be small is what many tables have in common.
+        // Moves among slots that the member did not own, in units of 1/n. A single table has no
+        // bound, and one of many thousands exceeds 2.5: the mean over many tables must be small.
         let moves: Vec<f64> = (0..8).map(|turn| moved(n, gone % n, seed.wrapping_add(turn))).collect();
         prop_assert!(moves.iter().sum::<f64>() / moves.len() as f64 <= 2.0, "{moves:?}");
     }

@@ -1,4 +1,4 @@
-//! What steer concludes from what it measured: pure code, with the clock passed in.
+//! Conclusions from measurements: pure code that gets the time as an argument.
 
 pub mod balance;
 pub mod confirmation;

@@ -1,7 +1,8 @@
-//! Outlier detection: a backend that fails much more often than its peers, by what the data path counts.
+//! Outlier detection: finds backends that fail much more often than their peers, from counts of the
+//! data path.
 //!
-//! The comparison is with the median of the other backends of its pool, so that one liar or one broken peer moves
-//! nothing, and what all of them do is nobody's fault.
+//! A backend is compared with the median of the other backends of its pool. One liar or one broken
+//! peer therefore changes nothing, and a failure that all of them share is not blamed on one.
 
 use std::{collections::VecDeque, time::Duration};
 
@@ -11,40 +12,40 @@ use super::load::WHOLE;
 
 /// Span of the counts that are compared.
 pub const WINDOW: Duration = Duration::from_secs(10);
-/// From one of the snapshots that a window consists of to the next.
+/// Interval between the snapshots of a window.
 pub const SNAPSHOT_EVERY: Duration = Duration::from_secs(1);
-/// Failures below this number lower no weight.
+/// Number of failures below which weights stay unchanged.
 const MIN_FAILURES: u64 = 3;
-/// Failures that eject a backend, if they are the larger part of its connections.
+/// Number of failures that ejects a backend if most of its connections fail.
 const EJECTING_FAILURES: u64 = 5;
-/// The share of its connections that has to fail for an ejection.
+/// Share of failed connections that an ejection requires.
 const EJECTING_SHARE: u32 = WHOLE / 2;
-/// By so much its share has to be above that of its peers.
+/// Excess over the share of its peers that an ejection requires.
 const MIN_EXCESS: u32 = WHOLE / 10;
 /// Connections or requests that a backend needs for its ratios to be compared.
 const MIN_VOLUME: u64 = 4;
-/// Answers are tiny below this part of the peers'.
+/// Divisor of the peers' answer size below which answers are tiny.
 const TINY: u64 = 4;
-/// And fast below this part of the peers' time.
+/// Divisor of the peers' time to answer below which answers are fast.
 const FAST: u32 = 4;
 
-/// Counts of a backend, since some time.
+/// Counts of a backend over some time.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Tally {
     /// Connections that it accepted.
     pub accepted: u64,
     /// Connections that it reset after it accepted them.
     pub resets: u64,
-    /// Connections that it ended before it answered.
+    /// Connections that it ended before it sent an answer.
     pub ended_early: u64,
-    /// Requests that began.
+    /// Requests started.
     pub requests: u64,
-    /// Bytes of its answers.
+    /// Bytes of answers.
     pub answer_bytes: u64,
 }
 
 impl Tally {
-    /// The counts since others; nothing of those that began anew meanwhile.
+    /// Returns the difference to earlier counts; a counter that was reset counts as zero.
     #[must_use]
     pub fn since(&self, before: &Self) -> Self {
         Self {
@@ -56,14 +57,14 @@ impl Tally {
         }
     }
 
-    /// Connections that it failed.
+    /// Returns the number of failed connections.
     #[must_use]
     pub fn failures(&self) -> u64 {
         self.resets + self.ended_early
     }
 
-    /// The share of its connections that it failed, in parts of [`WHOLE`]. Connections that began before the window
-    /// may end in it.
+    /// Returns the share of failed connections, in parts of [`WHOLE`]. Connections that began
+    /// before the window may end in it.
     #[must_use]
     pub fn failure_share(&self) -> u32 {
         let all = self.accepted.max(self.failures()).max(1);
@@ -75,12 +76,12 @@ impl Tally {
     }
 }
 
-/// The counts of the last [`WINDOW`].
+/// Snapshots of the last [`WINDOW`].
 #[derive(Clone, Debug, Default)]
 pub struct Window(VecDeque<Tally>);
 
 impl Window {
-    /// Takes a snapshot of all counts, once in [`SNAPSHOT_EVERY`].
+    /// Adds a snapshot of all counts, once per [`SNAPSHOT_EVERY`].
     pub fn push(&mut self, all: Tally) {
         let most = (WINDOW.as_millis() / SNAPSHOT_EVERY.as_millis()) as usize;
         if self.0.len() >= most {
@@ -89,34 +90,34 @@ impl Window {
         self.0.push_back(all);
     }
 
-    /// The counts of the window, by all counts now.
+    /// Returns the counts of the window, given the current totals.
     #[must_use]
     pub fn tally(&self, all: &Tally) -> Tally {
         let before = self.0.front().unwrap_or(all);
         all.since(before)
     }
 
-    /// Begins anew.
+    /// Clears the window.
     pub fn clear(&mut self, all: Tally) {
         self.0.clear();
         self.0.push_back(all);
     }
 }
 
-/// The medians of a backend's peers.
+/// Medians of a backend's peers.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Peers {
-    /// Peers with enough connections to be compared with.
+    /// Number of peers with enough connections for a comparison.
     pub count: u32,
-    /// The share of connections that they fail, in parts of [`WHOLE`].
+    /// Share of failed connections, in parts of [`WHOLE`].
     pub failure_share: u32,
-    /// Bytes of answers for each request.
+    /// Bytes of answers per request.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub bytes_per_request: Option<u64>,
 }
 
 impl Peers {
-    /// Compares with these, which do not contain the backend itself.
+    /// Returns the medians of peers, which must not include the backend itself.
     #[must_use]
     pub fn summarize(peers: impl Iterator<Item = Tally>) -> Self {
         let mut shares = Vec::new();
@@ -135,53 +136,53 @@ impl Peers {
     }
 }
 
-/// The middle one; of two in the middle the larger one, since what is compared with it is too large or too small
-/// only if it differs much.
+/// Returns the median. With two values in the middle it returns the larger one, because only a
+/// large difference counts in either direction.
 #[must_use]
 pub fn median<T: Ord + Copy>(values: &mut [T]) -> Option<T> {
     values.sort_unstable();
     values.get(values.len() / 2).copied()
 }
 
-/// Answers of a backend and of its peers since its answers are tiny, as the data path measured them.
+/// Answer times of a backend with tiny answers and of its peers, as the data path measured them.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Speed {
-    /// Microseconds to the first byte of half of its answers; the largest number if there was none.
+    /// Median of its times to the first byte in microseconds; the maximum value without answers.
     pub own_us: u32,
-    /// The median of its peers' medians.
+    /// Median of its peers' medians.
     pub peers_us: u32,
-    /// Whether all of its answers end where those of its peers go on: in their first burst, for much longer than its
-    /// peers take to the second one.
+    /// Whether all of its answers end after the first burst, for much longer than its peers take
+    /// until the second one.
     pub ends_at_once: bool,
 }
 
-/// The kind of an outlier.
+/// Kind of an outlier.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Reason {
-    /// It resets connections that it accepted.
+    /// The backend resets connections that it accepted.
     Resets,
-    /// It ends connections without an answer.
+    /// The backend ends connections without an answer.
     EndsEarly,
-    /// It answers much less than its peers, and faster or not to the end.
+    /// Its answers are much smaller than its peers', and faster or incomplete.
     TinyAnswers,
 }
 
-/// A backend that fails much more often than its peers, with what it was judged by.
+/// An outlier, with the figures it was judged by.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Outlier {
-    /// The kind.
+    /// Kind of the outlier.
     pub reason: Reason,
-    /// Its last connections and requests.
+    /// Its recent connections and requests.
     pub own: Tally,
-    /// Those of its peers.
+    /// Medians of its peers.
     pub peers: Peers,
-    /// How fast it answers.
+    /// Comparison of answer times.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub speed: Option<Speed>,
 }
 
-/// Compares the last connections and requests of a backend with those of its peers.
+/// Compares the recent connections and requests of a backend with those of its peers.
 #[must_use]
 pub fn compare(recent: &Tally, peers: &Peers, speed: Option<Speed>) -> Option<Outlier> {
     if peers.count == 0 {
@@ -213,7 +214,8 @@ pub fn compare(recent: &Tally, peers: &Peers, speed: Option<Speed>) -> Option<Ou
     None
 }
 
-/// Whether its answers are so much smaller than its peers' that their speed has to be compared.
+/// Returns whether its answers are so much smaller than its peers' that answer times must be
+/// compared.
 #[must_use]
 pub fn is_tiny(own: &Tally, peers: &Peers) -> bool {
     match (own.bytes_per_request(), peers.bytes_per_request) {
@@ -222,8 +224,8 @@ pub fn is_tiny(own: &Tally, peers: &Peers) -> bool {
     }
 }
 
-/// The part of its weight that a backend loses for failing more often than its peers, in parts of [`WHOLE`], by tenths: failing
-/// fast must not attract.
+/// Returns the part of its weight that a backend loses because it fails more often than its peers,
+/// in parts of [`WHOLE`], rounded to tenths: fast failure must not attract flows.
 #[must_use]
 pub fn lost_weight(own: &Tally, peers: &Peers) -> u32 {
     let excess = own.failure_share().saturating_sub(peers.failure_share);
@@ -258,7 +260,7 @@ mod tests {
         assert_eq!(reason(tally(60, 20, 0)), None, "a third only lowers it");
         assert_eq!(lost_weight(&tally(60, 20, 0), &peers), 3 * WHOLE / 10);
         assert_eq!(lost_weight(&tally(60, 3, 0), &peers), 0);
-        // All of them do: that is how the service is.
+        // All of them do it: this is normal for the service.
         let peers = Peers::summarize([tally(60, 50, 0), tally(50, 44, 0)].into_iter());
         assert_eq!(compare(&tally(60, 55, 0), &peers, None), None);
         assert_eq!(compare(&tally(60, 60, 0), &Peers::default(), None), None);

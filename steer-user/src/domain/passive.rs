@@ -1,54 +1,55 @@
-//! What the data path sees of a backend, besides all probes: connections that are refused, those that
-//! nobody answers, and silence.
+//! Passive health of a backend, seen by the data path: refused connections, unanswered connections,
+//! and silence.
 
 use std::time::{Duration, Instant};
 
 use serde::{Deserialize, Serialize};
+use steer_probe::probe::confirmation::Outcome;
 
 use super::{
-    confirmation::{Confirmation, Outcome},
+    confirmation::Confirmation,
     evidence::{Evidence, Proof, Testimony},
     outliers::Reason as OutlierReason,
     silence::{self, Around, Silence, Traffic},
 };
 
-/// So many refused connections without an accepted one between them: nobody listens there.
+/// Consecutive refused connections after which a backend counts as refusing.
 const REFUSED: u64 = 2;
-/// So many connections whose SYN had to be repeated, without an accepted one between them.
+/// Consecutive connections with a repeated SYN after which a backend counts as unanswering.
 const UNANSWERED: u64 = 3;
-/// The same where a connection of this node's own was not answered either.
+/// The same threshold if a connection of this node's own was unanswered as well.
 const CORROBORATED: u64 = 1;
-/// Longest time from one trial of a backend that refuses this node's connections to the next.
+/// Longest interval between connections to a backend that refuses this node's connections.
 const RETRIED: Duration = Duration::from_secs(2);
-/// How long a backend is left out the first time; then twice as long each time.
+/// Duration of the first ejection; doubled each time.
 const FIRST: Duration = Duration::from_secs(1);
-/// The same of one that is silent: if it answers what it was asked before, it is back at once.
+/// Duration of the first ejection for silence: a late answer ends it at once.
 const FIRST_SILENT: Duration = Duration::from_secs(5);
-/// An outlier is ejected for so long, times the number of its ejections.
+/// Duration of an outlier's ejection, multiplied by the number of its ejections.
 const FIRST_OUTLIER: Duration = Duration::from_secs(30);
-/// And for no longer than this.
+/// Upper bound of an outlier's ejection.
 const LONGEST_OUTLIER: Duration = Duration::from_secs(300);
-/// It is never left out for longer.
+/// Upper bound of other ejections.
 const LONGEST: Duration = Duration::from_secs(60);
-/// After so long without trouble it begins anew.
+/// Time without trouble after which the duration is reset.
 const FORGIVEN: Duration = Duration::from_secs(300);
 
-/// What was counted of a backend's connections, since some time.
+/// Counts of a backend's connections over some time.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Counts {
-    /// Connections that it refused.
+    /// Connections refused.
     pub refused: u64,
     /// Connections whose SYN was repeated because no answer came.
     pub unanswered: u64,
-    /// Connections that it accepted.
+    /// Connections accepted.
     pub accepted: u64,
-    /// What went by.
+    /// Requests and answers.
     #[serde(flatten)]
     pub traffic: Traffic,
 }
 
 impl Counts {
-    /// What came since other counts; `None` if they began anew meanwhile.
+    /// Returns the difference to earlier counts; `None` if the counters were reset meanwhile.
     #[must_use]
     pub fn since(&self, before: &Self) -> Option<Self> {
         Some(Self {
@@ -59,7 +60,7 @@ impl Counts {
         })
     }
 
-    /// The sum of both.
+    /// Returns the sum of both.
     #[must_use]
     pub fn plus(&self, other: &Self) -> Self {
         Self {
@@ -71,21 +72,21 @@ impl Counts {
     }
 }
 
-/// Why a backend is left out.
+/// Reason for an ejection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Reason {
-    /// It refuses connections.
+    /// The backend refuses connections.
     Refused,
-    /// It does not answer them.
+    /// The backend does not answer connections.
     Unanswered,
-    /// It is silent with work in flight.
+    /// The backend is silent with work in flight.
     Silent,
-    /// It resets connections after it accepted them.
+    /// The backend resets connections after it accepted them.
     Resets,
-    /// It ends connections without an answer.
+    /// The backend ends connections without an answer.
     EndsEarly,
-    /// It answers much less than its peers, and faster or not to the end.
+    /// Its answers are much smaller than its peers', and faster or incomplete.
     TinyAnswers,
 }
 
@@ -100,12 +101,12 @@ impl From<OutlierReason> for Reason {
 }
 
 impl Reason {
-    /// Whether it is judged by comparison with its peers.
+    /// Returns whether this reason comes from a comparison with peers.
     fn is_outlier(self) -> bool {
         matches!(self, Self::Resets | Self::EndsEarly | Self::TinyAnswers)
     }
 
-    /// Its name in logs.
+    /// Returns the name in logs.
     #[must_use]
     pub fn name(self) -> &'static str {
         match self {
@@ -118,7 +119,7 @@ impl Reason {
         }
     }
 
-    /// Whether a connection of this node's own says more.
+    /// Returns whether a connection of this node's own can confirm this reason.
     fn is_confirmable(self) -> bool {
         matches!(self, Self::Refused | Self::Unanswered)
     }
@@ -137,35 +138,35 @@ impl std::fmt::Display for Reason {
     }
 }
 
-/// What connections tell of one backend.
+/// Passive health of one backend.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Watch {
     refused: u64,
     unanswered: u64,
     times: u32,
     out: Option<(Reason, Instant)>,
-    /// Whether a connection of this node's own says the same.
+    /// Whether a connection of this node's own confirmed the ejection.
     proven: bool,
     last: Option<Instant>,
     silence: Silence,
     confirmation: Confirmation,
 }
 
-/// A change: left out for a time, or no longer.
+/// A change of passive health.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Verdict {
-    /// It gets no new flows for so long.
+    /// Ejected for a time: no new flows.
     Out(Reason, #[serde(with = "humantime_serde")] Duration),
-    /// It may be tried again.
+    /// The ejection ended; new flows test the backend.
     Again,
-    /// It answers again.
+    /// The backend answers again.
     Answers,
-    /// It accepts connections of this node's own again.
+    /// The backend accepts connections of this node's own again.
     Accepts,
-    /// It accepts a connection of this node's own, whatever packets look like.
+    /// The backend accepts a connection of this node's own, contrary to what packets suggest.
     Contradicted,
-    /// A connection of this node's own says the same as packets.
+    /// A connection of this node's own confirms what packets suggest.
     Proven,
 }
 
@@ -173,7 +174,7 @@ impl std::fmt::Display for Verdict {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match self {
             Self::Out(reason, time) => write!(f, "ejected for {} s: {reason}", time.as_secs()),
-            Self::Again => f.write_str("recovered: it is tried again"),
+            Self::Again => f.write_str("recovered: new flows test it"),
             Self::Answers => f.write_str("recovered: it answers its clients"),
             Self::Accepts => f.write_str("recovered: it accepts connections"),
             Self::Contradicted => {
@@ -184,7 +185,7 @@ impl std::fmt::Display for Verdict {
     }
 }
 
-/// The same with times of a clock of its own, in microseconds, to be written down.
+/// The serialized state, with times in microseconds of a clock of its own.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Written {
     refused: u64,
@@ -219,7 +220,7 @@ fn is_unknown(silence: &Silence<u64>) -> bool {
 }
 
 impl Watch {
-    /// As it is written down.
+    /// Returns the state in serialized form.
     #[must_use]
     pub fn write(&self, micros: impl Fn(Instant) -> u64) -> Written {
         Written {
@@ -234,7 +235,7 @@ impl Watch {
         }
     }
 
-    /// As it was written down.
+    /// Restores the state from its serialized form.
     #[must_use]
     pub fn read(written: &Written, instant: impl Fn(u64) -> Instant) -> Self {
         Self {
@@ -249,25 +250,25 @@ impl Watch {
         }
     }
 
-    /// Why it is left out, if it is.
+    /// Returns the reason of the current ejection.
     #[must_use]
     pub fn out(&self) -> Option<Reason> {
         self.out.map(|(reason, _)| reason)
     }
 
-    /// Whether it is ejected for failing more often than its peers.
+    /// Returns whether it is ejected as an outlier.
     #[must_use]
     pub fn is_outlier(&self) -> bool {
         self.out().is_some_and(Reason::is_outlier)
     }
 
-    /// Whether time alone may change something.
+    /// Returns whether the passage of time alone may change the state.
     #[must_use]
     pub fn is_waiting(&self) -> bool {
         self.out.is_some() || self.silence.is_waiting() || self.confirmation.is_waiting()
     }
 
-    /// What packets and this node's own connections amount to while it is ejected.
+    /// Returns the evidence from packets and this node's own connections while it is ejected.
     #[must_use]
     pub fn evidence(&self) -> Option<Evidence> {
         let (reason, _) = self.out?;
@@ -282,13 +283,13 @@ impl Watch {
         })
     }
 
-    /// How silent it is.
+    /// Returns the silence detector.
     #[must_use]
     pub fn silence(&self) -> &Silence {
         &self.silence
     }
 
-    /// Takes in what was counted since it was called last.
+    /// Records the counts since the last call.
     pub fn observe(&mut self, new: &Counts, around: Around, now: Instant) -> Option<Verdict> {
         let silence = self.silence.observe(&new.traffic, around, now);
         self.confirmation.expire(now);
@@ -324,13 +325,14 @@ impl Watch {
         if let Some(outlier) = around.outlier {
             return Some(self.eject(outlier.reason.into(), now));
         }
-        // Anybody can make packets that look so: this node asks before it believes them.
+        // Such packets can be forged by anyone: confirm them by a connection of this node's own
+        // first.
         let waits = around.confirmable && !self.confirmation.is_unanswered();
         let reason = self.by_connections().filter(|_| !waits)?;
         Some(self.eject(reason, now))
     }
 
-    /// The reason that connections in a row give, if they are enough.
+    /// Returns the reason that consecutive connections give, if there are enough.
     fn by_connections(&self) -> Option<Reason> {
         let unanswered = if self.confirmation.is_unanswered() {
             CORROBORATED
@@ -346,8 +348,8 @@ impl Watch {
         }
     }
 
-    /// Whether a connection of this node's own would say more now. `is_reported` if somebody else says that it refuses
-    /// connections.
+    /// Returns whether a connection of this node's own is useful now. `is_reported` tells that
+    /// another source reports refused connections.
     #[must_use]
     pub fn wants_connection(&self, is_reported: bool, now: Instant) -> bool {
         let in_doubt = match self.out {
@@ -357,12 +359,12 @@ impl Watch {
         in_doubt && self.confirmation.is_ready(now)
     }
 
-    /// Notes that a connection of this node's own is tried.
+    /// Records the start of a connection of this node's own.
     pub fn begin_connection(&mut self, now: Instant) {
         self.confirmation.begin(now);
     }
 
-    /// Takes in how a connection of this node's own ended.
+    /// Records the outcome of a connection of this node's own.
     pub fn confirm(&mut self, outcome: Outcome, now: Instant) -> Option<Verdict> {
         self.confirmation.end(outcome, now);
         let out = self.out.map(|(reason, _)| reason);
@@ -377,7 +379,7 @@ impl Watch {
                 in_doubt.then_some(Verdict::Contradicted)
             }
             Outcome::Refused if out == Some(Reason::Refused) => {
-                // Its clients need not try what is known.
+                // Clients need not test what is already proven.
                 self.out = Some((Reason::Refused, now + RETRIED));
                 let known = std::mem::replace(&mut self.proven, true);
                 (!known).then_some(Verdict::Proven)
@@ -395,7 +397,7 @@ impl Watch {
         }
     }
 
-    /// Ends an ejection as an outlier: what was counted comes of its death.
+    /// Ends an outlier's ejection: its counts result from the backend's end.
     pub fn forgive_outlier(&mut self) {
         if self.out.is_some_and(|(reason, _)| reason.is_outlier()) {
             self.out = None;
@@ -405,7 +407,7 @@ impl Watch {
     fn recover(&mut self) {
         self.out = None;
         self.proven = false;
-        // The next ones are a trial.
+        // The next connections are a new test.
         (self.refused, self.unanswered) = (0, 0);
         self.silence.begin_anew();
     }

@@ -1,20 +1,20 @@
-//! How much of the lower priorities a pool can no longer take.
+//! Load shedding: the number of low priorities that a pool rejects while it is overloaded.
 
 use std::time::{Duration, Instant};
 
-/// So long a pool has to be hot before the next priority is shed.
+/// Time for which a pool must be hot before the next priority is shed.
 const RISE: Duration = Duration::from_secs(1);
-/// So long it has to have room before one is taken again.
+/// Time for which it must have room before a priority is accepted again.
 const FALL: Duration = Duration::from_secs(5);
-/// The share of hot members at which it has room. Between this and all of them nothing changes.
+/// Share of hot members up to which a pool has room. Between this and all members nothing changes.
 const RELIEF: f64 = 0.5;
 
-/// A pool's pressure: how many of the priorities that it serves are shed, the lowest first. The highest
-/// never is.
+/// Pressure of a pool: the number of its priorities that are shed, lowest first. The highest one is
+/// never shed.
 #[derive(Clone, Debug, Default)]
 pub struct Pressure {
     level: usize,
-    /// Since when it has been going up or down.
+    /// Start and direction of the current rise or fall.
     since: Option<(Way, Instant)>,
 }
 
@@ -25,14 +25,14 @@ enum Way {
 }
 
 impl Pressure {
-    /// How many priorities are shed.
+    /// Returns the number of shed priorities.
     #[must_use]
     pub fn level(&self) -> usize {
         self.level
     }
 
-    /// Takes the share of members that are hot, with how many priorities there are; returns the
-    /// levels before and after if that changes it.
+    /// Records the share of hot members and the number of priorities; returns the levels before and
+    /// after a change.
     pub fn observe(&mut self, hot: f64, priorities: usize, now: Instant) -> Option<(usize, usize)> {
         let before = self.level;
         self.level = before.min(priorities.saturating_sub(1));
@@ -64,7 +64,7 @@ impl Pressure {
 mod tests {
     use super::*;
 
-    /// Levels after each second of these shares.
+    /// Returns the level after each second of these shares.
     fn levels(shares: &[f64], priorities: usize) -> Vec<usize> {
         let mut pressure = Pressure::default();
         let start = Instant::now();
@@ -93,7 +93,7 @@ mod tests {
         shares.push(0.0);
         assert_eq!(levels(&shares, 2).last(), Some(&0));
         assert_eq!(levels(&[1.0, 0.7, 1.0, 0.7, 1.0], 2), [0; 5]);
-        // Between the bounds it stays.
+        // Between the bounds the level stays.
         assert_eq!(
             levels(&[1.0, 1.0, 0.6, 0.6, 0.6, 0.6, 0.6, 0.6, 0.6], 2).last(),
             Some(&1)

@@ -1,11 +1,11 @@
-//! Nearness: backends sorted into rings by smoothed round-trip time.
+//! Nearness: rings of backends by smoothed round-trip time.
 
 use std::collections::VecDeque;
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-/// The upper bounds of the rings; what is beyond the last is in ring [`BOUNDS`]`.len()`.
+/// Upper bounds of the rings; a backend beyond the last one is in ring [`BOUNDS`]`.len()`.
 pub const BOUNDS: [Duration; 5] = [
     Duration::from_millis(2),
     Duration::from_millis(10),
@@ -14,15 +14,15 @@ pub const BOUNDS: [Duration; 5] = [
     Duration::from_millis(200),
 ];
 
-/// How much a new sample counts in the smoothed round-trip time.
+/// Weight of a new sample in the smoothed round-trip time.
 const ALPHA: f64 = 0.2;
-/// How far past a bound, relative to it, the smoothed time has to be before the ring changes.
+/// Relative distance past a bound that the smoothed time needs before the ring changes.
 const HYSTERESIS: f64 = 0.2;
-/// A sample counts as the least of this many last ones: busy hosts on both sides and queues on the way only add to the
-/// way's own time. Until there are so many, the least of them counts by itself.
+/// Number of samples of which the minimum counts: busy hosts and queues on the path only add to the
+/// path's own time. With fewer samples, the minimum of those available counts.
 const WINDOW: usize = 8;
 
-/// One backend's nearness.
+/// Nearness of one backend.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 pub struct Nearness {
     recent: VecDeque<f64>,
@@ -31,7 +31,7 @@ pub struct Nearness {
 }
 
 impl Nearness {
-    /// Takes in one round-trip time, and returns the new ring if it changed by it.
+    /// Records a round-trip time, and returns the ring if it changed.
     pub fn observe(&mut self, rtt: Duration) -> Option<usize> {
         if self.recent.len() == WINDOW {
             self.recent.pop_front();
@@ -59,13 +59,13 @@ impl Nearness {
         (std::mem::replace(&mut self.ring, ring) != ring).then_some(ring)
     }
 
-    /// The ring, 0 being the nearest; `None` before the first sample.
+    /// Returns the ring, 0 being the nearest; `None` before the first sample.
     #[must_use]
     pub fn ring(&self) -> Option<usize> {
         self.smoothed.map(|_| self.ring)
     }
 
-    /// The smoothed round-trip time; `None` before the first sample.
+    /// Returns the smoothed round-trip time; `None` before the first sample.
     #[must_use]
     pub fn smoothed(&self) -> Option<Duration> {
         self.smoothed.map(Duration::from_secs_f64)

@@ -1,4 +1,4 @@
-//! By what a backend is judged, besides rise and fall.
+//! Rules of judgement other than rise and fall.
 
 use std::time::Duration;
 
@@ -6,24 +6,24 @@ use serde::{Deserialize, Serialize};
 
 use super::load::HotBounds;
 
-/// What is left open of a backend whose probes fail.
+/// Remaining uncertainty about a backend whose probes fail.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Doubt {
-    /// Nothing: it said that it does not serve.
+    /// None: the backend reported that it does not serve.
     None,
-    /// Nobody answers, which may be the network's fault.
+    /// Probes time out, possibly because of the network.
     Silent,
-    /// It answers, and what it says cannot be believed.
+    /// The backend answers, but its answers cannot be trusted.
     Untrusted,
 }
 
-/// The rules.
+/// Rules for a backend.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Rules {
-    /// When it is hot.
+    /// Bounds for the hot bit.
     pub hot: HotBounds,
-    /// Half-life of the penalty for dying; zero means that there is none.
+    /// Half-life of the flap-damping penalty; zero disables damping.
     #[serde(with = "humantime_serde")]
     pub flap_half_life: Duration,
 }

@@ -1,10 +1,10 @@
-//! Silence with work in flight: clients ask a backend, and nothing comes back for longer than is usual for it, while
-//! others answer.
+//! Silence with work in flight: clients send requests, and a backend sends nothing for longer than
+//! usual while others answer.
 //!
-//! An engine that hangs may still take connections, and say the heads of answers: so a packet counts as an answer if
-//! it is one more than those that begin what was just asked. Where answers usually have few packets, fewer of them are
-//! taken for such. What is usual is learned: a backend that was silent for long and went on is not suspected for as
-//! much again.
+//! A hung engine may still accept connections and send the heads of answers. A packet therefore
+//! counts as an answer only if it exceeds the number of packets that start recent answers. If
+//! answers usually have few packets, fewer of them count as such heads. The usual number is
+//! learned: a backend that went on after a long silence is not suspected for the same length again.
 
 use std::time::{Duration, Instant};
 
@@ -12,65 +12,66 @@ use serde::{Deserialize, Serialize};
 
 use super::outliers::Outlier;
 
-/// So much has to be asked within [`TOGETHER`] before silence says anything.
+/// Number of requests within [`TOGETHER`] before silence counts.
 const ASKED: u64 = 4;
-/// What was asked longer ago than this, with little else, says nothing.
+/// Period in which these requests must arrive; older and fewer ones do not count.
 const TOGETHER: Duration = Duration::from_secs(1);
-/// What was asked explains an answer's begin for this long, and twice that at most.
+/// Time for which a request explains the head of an answer, and half of the maximum.
 const BEGINS: Duration = Duration::from_millis(60);
-/// A packet, as it is counted against what was asked.
+/// Unit of one packet when packets are compared with requests.
 const PACKET: u64 = 100;
-/// What begins an answer: a head, and now and then a packet that is repeated or late.
+/// Packets that start an answer: a head, and now and then a repeated or late packet.
 const EACH: u64 = 150;
-/// How much has to be known of what is usual.
+/// Number of samples required to know the usual number.
 const KNOWN: u64 = 64;
-/// From here on what is known is forgotten by halves.
+/// Number of samples from which old ones are halved.
 const ENOUGH: u64 = 512;
-/// Nobody is suspected sooner.
+/// Lower bound of the time until suspicion.
 const LEAST: Duration = Duration::from_millis(150);
-/// Nor later than this.
+/// Upper bound of the time until suspicion.
 const MOST: Duration = Duration::from_secs(10);
-/// Silence is suspected when it lasts so many times as long as the longest of late.
+/// Multiple of the longest recent silence after which silence is suspicious.
 const TIMES: u32 = 2;
-/// The longest silence counts for half after this time.
+/// Half-life of the longest silence.
 const HALF_LIFE: Duration = Duration::from_secs(60);
 
-/// What went to a backend and came from it, since some time.
+/// Traffic to and from a backend over some time.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Traffic {
-    /// Connections that began.
+    /// Connections started.
     #[serde(default, skip_serializing_if = "is_zero")]
     pub flows: u64,
-    /// Requests that began, as far as they are seen.
+    /// Requests started, if visible.
     #[serde(default, skip_serializing_if = "is_zero")]
     pub requests: u64,
-    /// Packets that say that it answers: its own, or its clients' that do nothing but acknowledge.
+    /// Packets that show that it answers: its own, or pure acknowledgements of its clients.
     #[serde(default, skip_serializing_if = "is_zero")]
     pub answers: u64,
 }
 
-/// What is known besides when a backend's traffic is looked at.
+/// Other knowledge about a backend at the time of observation.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Around {
-    /// Its own packets are not seen: what its clients acknowledge stands for them.
+    /// Direct return: its own packets are invisible, so acknowledgements of its clients stand for
+    /// them.
     #[serde(default, skip_serializing_if = "is_false")]
     pub direct: bool,
-    /// Other backends answered meanwhile.
+    /// Whether other backends answered meanwhile.
     #[serde(default, skip_serializing_if = "is_false")]
     pub others: bool,
-    /// Its probes say that it is well.
+    /// Whether its probes succeed.
     #[serde(default, skip_serializing_if = "is_false")]
     pub well: bool,
-    /// A connection of this node's own can tell whether it refuses connections.
+    /// Whether a connection of this node's own can tell that it refuses connections.
     #[serde(default, skip_serializing_if = "is_false")]
     pub confirmable: bool,
-    /// It fails much more often than its peers.
+    /// Outlier, if it fails much more often than its peers.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub outlier: Option<Outlier>,
 }
 
 impl Traffic {
-    /// What came since other counts; `None` if they began anew meanwhile.
+    /// Returns the difference to earlier counts; `None` if the counters were reset meanwhile.
     #[must_use]
     pub fn since(&self, before: &Self) -> Option<Self> {
         Some(Self {
@@ -80,7 +81,7 @@ impl Traffic {
         })
     }
 
-    /// The sum of both.
+    /// Returns the sum of both.
     #[must_use]
     pub fn plus(&self, other: &Self) -> Self {
         Self {
@@ -90,62 +91,62 @@ impl Traffic {
         }
     }
 
-    /// What was asked: a connection, and each request. Where requests are not seen a connection stands for
-    /// one.
+    /// Returns the number of questions: connections plus requests. Where requests are invisible, a
+    /// connection stands for one.
     fn asked(&self, direct: bool) -> u64 {
         let requests = if direct { self.flows } else { self.requests };
         self.flows.saturating_add(requests)
     }
 
-    /// What was answered. Of acknowledgements one belongs to each connection's begin.
+    /// Returns the number of answers. One acknowledgement per connection belongs to the handshake.
     fn heard(&self, direct: bool) -> u64 {
         self.answers.saturating_sub(self.begins(direct))
     }
 
-    /// Acknowledgements that only end the begin of connections.
+    /// Returns the number of acknowledgements that only complete handshakes.
     fn begins(&self, direct: bool) -> u64 {
         if direct { self.flows } else { 0 }
     }
 
-    /// Whether there is an answer in it.
+    /// Returns whether it contains an answer.
     #[must_use]
     pub fn answers(&self, direct: bool) -> bool {
         self.heard(direct) > 0
     }
 }
 
-/// A change.
+/// A change of the silence detector.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Change {
-    /// It is silent.
+    /// The backend is silent.
     Silent,
-    /// It answers again.
+    /// The backend answers again.
     Answers,
 }
 
-/// How silent one backend is. Written down with times in microseconds of a clock of its own.
+/// Silence detector of one backend. Serialized with times in microseconds of a clock of its own.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Silence<T = Instant> {
-    /// Since it answered last.
+    /// Traffic since the last answer.
     traffic: Traffic,
-    /// When the first of that was seen.
+    /// Time of the first question of it.
     begun: Option<T>,
-    /// When so much had been asked that it counts.
+    /// Time at which enough questions were open.
     since: Option<T>,
-    /// Parts of packets that what was asked of late explains, and what was asked before that; and when the latter
-    /// became that.
+    /// Parts of packets that recent questions explain, those that earlier questions explain, and
+    /// the time at which the two were shifted.
     explained: [u64; 2],
     turned: Option<T>,
-    /// What was asked and answered in all, of late.
+    /// Recent totals of questions and answers.
     usual: (u64, u64),
-    /// The longest silence of late, and when that ended.
+    /// Longest recent silence, and its end.
     longest: Option<(Duration, T)>,
     silent: bool,
-    /// Others answered while it was silent.
+    /// Whether others answered during its silence.
     alone: bool,
-    /// Probes found something, too.
+    /// Whether probes failed as well.
     confirmed: bool,
-    /// When its clients were answered last.
+    /// Time of the last answer to its clients.
     answered_at: Option<T>,
 }
 
@@ -168,7 +169,7 @@ impl<T> Default for Silence<T> {
 }
 
 impl<T: Copy> Silence<T> {
-    /// The same with times of another clock.
+    /// Converts the times to another clock.
     #[must_use]
     pub fn on<U>(&self, clock: impl Fn(T) -> U) -> Silence<U> {
         Silence {
@@ -186,13 +187,13 @@ impl<T: Copy> Silence<T> {
         }
     }
 
-    /// When its clients were answered last, by more than the begin of an answer.
+    /// Returns the time of the last answer to its clients, other than the head of one.
     #[must_use]
     pub fn answered_at(&self) -> Option<T> {
         self.answered_at
     }
 
-    /// Whether something was asked that is not answered.
+    /// Returns whether a question is open.
     #[must_use]
     pub fn is_waiting(&self) -> bool {
         self.begun.is_some()
@@ -200,7 +201,7 @@ impl<T: Copy> Silence<T> {
 }
 
 impl Silence {
-    /// Takes in what went by since it was called last.
+    /// Records the traffic since the last call.
     pub(super) fn observe(
         &mut self,
         new: &Traffic,
@@ -238,7 +239,7 @@ impl Silence {
         Some(Change::Silent)
     }
 
-    /// Forgets what was asked, to wait for what is asked from now on.
+    /// Forgets open questions, and waits for new ones.
     pub(super) fn begin_anew(&mut self) {
         *self = Self {
             usual: self.usual,
@@ -250,8 +251,8 @@ impl Silence {
         };
     }
 
-    /// Whether there is a packet more than what was asked of late explains: for each half of what is usual, and
-    /// [`EACH`] at most.
+    /// Returns whether there are more packets than recent questions explain: half of the usual
+    /// number for each, and [`EACH`] at most.
     fn is_answer(&mut self, new: &Traffic, direct: bool, now: Instant) -> bool {
         let turned = *self.turned.get_or_insert(now);
         let passed = now.saturating_duration_since(turned);
@@ -276,7 +277,7 @@ impl Silence {
         rest > 0
     }
 
-    /// Begins anew after an answer, and says whether it had been taken for silent.
+    /// Starts over after an answer, and returns whether it was suspected of silence.
     fn answered(&mut self, asked: u64, heard: u64, now: Instant) -> bool {
         if let Some(since) = self.since
             && self.alone
@@ -305,14 +306,14 @@ impl Silence {
         time / (1 << halves)
     }
 
-    /// How long it may be silent.
+    /// Returns the silence that is tolerated.
     #[must_use]
     pub fn limit(&self, now: Instant) -> Duration {
         (self.longest(now) * TIMES).clamp(LEAST, MOST)
     }
 
-    /// What was asked and answered since it answered enough, for how long it is waited for, and for how
-    /// long it may be.
+    /// Returns in words the questions and answers since the last full answer, the current wait, and
+    /// the tolerated one.
     #[must_use]
     pub fn words(&self, now: Instant) -> Vec<String> {
         let since = |at| now.saturating_duration_since(at).as_millis();
@@ -322,7 +323,8 @@ impl Silence {
             answers,
         } = self.traffic;
         let mut words = vec![format!(
-            "{flows} connections and {requests} requests since it answered as usual, {answers} packets of answers"
+            "{flows} connections and {requests} requests since its last full answer, {answers} \
+             packets of answers"
         )];
         words.extend(self.since.map(|at| {
             let limit = self.limit(now).as_millis();

@@ -1,5 +1,5 @@
-//! What the data path does with a whole packet, whatever it is: all that a packet goes through, over a copy of
-//! the maps, to the bytes that leave.
+//! Explanation of a whole packet of any kind: runs everything it goes through, on a snapshot of the
+//! maps, up to the bytes that leave.
 
 use std::collections::{HashMap, HashSet};
 
@@ -22,40 +22,40 @@ use crate::{
     packet_words::{self, hex},
 };
 
-/// Bytes in front of a packet, as drivers leave.
+/// Headroom before a packet, as in drivers.
 const HEADROOM: usize = 256;
 
-/// A packet that is asked about.
+/// A packet to explain.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct PacketQuestion {
-    /// The frame, from its Ethernet header on.
+    /// Frame, from its Ethernet header on.
     pub bytes: Vec<u8>,
-    /// The index of the interface that it comes in by.
+    /// Index of the incoming interface.
     pub interface: u32,
 }
 
-/// What would become of a packet.
+/// Outcome for a packet.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Fate {
-    /// What the kernel would be told.
+    /// XDP action.
     pub action: Action,
-    /// The frame as it would leave, if it does.
+    /// Frame as it leaves, if it does.
     pub bytes: Vec<u8>,
-    /// Why its sender would be answered in its place, if so.
+    /// Reason for an answer sent to its sender instead.
     pub answered: Option<DropReason>,
-    /// The steps of the decision.
+    /// Steps of the decision.
     steps: Vec<Step>,
-    /// The flow that it belongs to, as far as it is known.
+    /// Flow of the packet, as far as known.
     flow: Option<FlowKey>,
-    /// The member that it goes to.
+    /// Member that it goes to.
     member: Option<u16>,
-    /// The member that it comes from.
+    /// Member that it comes from.
     from: Option<u16>,
     gue_port: u16,
 }
 
-/// What of the tables of flows a packet meets. It is found out by running it: what it looks for and does not find is
-/// asked of the data path, until nothing new is found.
+/// Flow-table entries relevant to a packet. They are found by running it: failed look-ups are
+/// requested from the data path, until there are no new ones.
 #[derive(Default)]
 struct Met {
     asked: HashSet<Missed>,
@@ -69,9 +69,9 @@ struct Met {
 }
 
 impl Met {
-    /// Puts what is known into the tables, in which nothing else happened yet.
+    /// Fills fresh tables with the entries found so far.
     fn begin(&self, tables: &HostTables, admission: &HashMap<u16, Admission>) {
-        // The slots that were looked at, as they were before.
+        // Restores the slots it looked at.
         for step in tables.steps().into_iter().rev() {
             if let Step::Slot(index, slot) = step {
                 tables.set_slot(index, slot);
@@ -92,7 +92,7 @@ impl Met {
         tables.note_misses();
     }
 
-    /// Asks for what was looked for in vain. False if nothing of it is there.
+    /// Requests entries for failed look-ups. Returns false if none of them exists.
     fn ask(&mut self, dataplane: &dyn Dataplane, missed: Vec<Missed>) -> bool {
         fn found<K: std::hash::Hash + Eq, V>(
             map: &mut HashMap<K, V>,
@@ -122,7 +122,7 @@ impl Met {
     }
 }
 
-/// Finds out what would become of a packet now. Nothing changes by it.
+/// Returns the outcome for a packet at this time. Changes nothing.
 pub fn fate(dataplane: &dyn Dataplane, question: &PacketQuestion) -> Fate {
     let tables = HostTables::new(dataplane.snapshot());
     tables.now_ms.set(now_ms());
@@ -137,7 +137,7 @@ pub fn fate(dataplane: &dyn Dataplane, question: &PacketQuestion) -> Fate {
         memory.extend(&question.bytes);
         let mut frame = Buffer::new(&mut memory, HEADROOM);
         let action = process(&mut frame, question.interface, &tables).action();
-        // Each turn knows one entry more, and a packet looks for a bounded number of them.
+        // Each round knows at least one more entry, and a packet looks up a bounded number of them.
         if met.ask(dataplane, tables.misses()) {
             continue;
         }
@@ -161,7 +161,7 @@ pub fn fate(dataplane: &dyn Dataplane, question: &PacketQuestion) -> Fate {
     }
 }
 
-/// Explains what would become of a packet now. Nothing changes by it.
+/// Explains the outcome for a packet at this time. Changes nothing.
 pub fn explain_packet(
     dataplane: &dyn Dataplane,
     question: &PacketQuestion,
@@ -200,10 +200,10 @@ pub fn explain_packet(
 
 fn verdict(fate: &Fate, words: &Words<'_>, gue: Option<u16>) -> String {
     let interface = match fate.action {
-        Action::Pass => return "passed to the kernel untouched".to_owned(),
+        Action::Pass => return "passed to the kernel unchanged".to_owned(),
         Action::Drop(DropReason::NoRoute) => {
-            return "the kernel's routing is asked for the way, because the daemon knows none; \
-                    without one it is dropped: no-route"
+            return "the kernel's routing is queried, because the daemon has not resolved the next \
+                    hop; without a route it is dropped: no-route"
                 .to_owned();
         }
         Action::Drop(reason) => return format!("dropped: {}", reason.name()),
@@ -214,10 +214,10 @@ fn verdict(fate: &Fate, words: &Words<'_>, gue: Option<u16>) -> String {
     let to = match (fate.answered, fate.member, fate.from) {
         (Some(DropReason::Reset), ..) => "answered with a TCP reset".to_owned(),
         (Some(DropReason::TooBig), ..) => {
-            "answered with an ICMP error: it is too big for the way to its backend".to_owned()
+            "answered with an ICMP error: it exceeds the MTU of the path to its backend".to_owned()
         }
         (Some(DropReason::TtlExpired), ..) => {
-            "answered with an ICMP error: its TTL ends here".to_owned()
+            "answered with an ICMP error: its TTL expires here".to_owned()
         }
         (Some(reason), ..) => format!("answered: {}", reason.name()),
         (None, Some(member), _) => format!("sent to {}", words.member(member)),
@@ -230,7 +230,7 @@ fn verdict(fate: &Fate, words: &Words<'_>, gue: Option<u16>) -> String {
     format!("{to} by {by}, as {leaves}")
 }
 
-/// The DSCP of an IP packet.
+/// Returns the DSCP of an IP packet.
 fn dscp(bytes: &[u8]) -> Option<u8> {
     let mut copy = bytes.to_vec();
     let (ethertype, at) = wire::ethertype(&Buffer::new(&mut copy, 0))?;

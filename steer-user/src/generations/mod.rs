@@ -1,5 +1,5 @@
-//! Configurations that were applied, numbered and kept in the state directory: what can be gone
-//! back to, and what a daemon begins with.
+//! Generations: applied configurations, numbered and kept in the state directory, for rollback and
+//! for the start of a daemon.
 
 mod standing;
 mod start;
@@ -16,89 +16,89 @@ pub use self::start::{Started, start};
 pub use self::store::Store;
 use crate::config::{ConfigError, Document};
 
-/// A configuration that was applied.
+/// An applied configuration.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, schemars::JsonSchema)]
 pub struct Generation {
-    /// Its number, from 1; never given twice.
+    /// Number, from 1; never reused.
     pub number: u64,
-    /// When it was made.
+    /// Time of creation.
     #[serde(with = "humantime_serde")]
     #[schemars(with = "String")]
     pub made: SystemTime,
-    /// Who made it.
+    /// User who created it.
     pub by: String,
     /// SHA-256 of the document.
     pub fingerprint: String,
-    /// What it says, variables unexpanded.
+    /// Document, with variables unexpanded.
     pub document: Document,
 }
 
 /// A generation in a list.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, schemars::JsonSchema)]
 pub struct Entry {
-    /// Its number.
+    /// Number.
     pub number: u64,
-    /// When it was made.
+    /// Time of creation.
     #[serde(with = "humantime_serde")]
     #[schemars(with = "String")]
     pub made: SystemTime,
-    /// Who made it.
+    /// User who created it.
     pub by: String,
-    /// The main file that it was read from.
+    /// Main file it was read from.
     pub file: PathBuf,
     /// SHA-256 of the document.
     pub fingerprint: String,
     /// Outcome of its application.
     #[serde(default)]
     pub outcome: Outcome,
-    /// What is wrong with it: it cannot be gone back to.
+    /// Damage that prevents a rollback to it.
     pub damage: Option<String>,
 }
 
-/// All that is kept, and what counts.
+/// All stored generations, and which of them is active.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, schemars::JsonSchema)]
 pub struct History {
-    /// Generations, the newest first.
+    /// Generations, newest first.
     pub generations: Vec<Entry>,
-    /// Which of them counts.
+    /// Active and pending generation.
     pub standing: Option<Standing>,
 }
 
-/// Why the state directory did not do.
+/// Error of the state directory.
 #[derive(Debug, thiserror::Error)]
 pub enum StateError {
     /// A file could not be read or written.
     #[error("{}: {source}; {todo}", path.display())]
     Io {
-        /// The file or folder.
+        /// Path of the file or folder.
         path: PathBuf,
-        /// What the system said.
+        /// Error of the system.
         source: std::io::Error,
-        /// What to do.
+        /// Advice.
         todo: &'static str,
     },
-    /// A file is there and makes no sense.
+    /// A file has invalid content.
     #[error("{}: {what}; {todo}", path.display())]
     Damaged {
-        /// The file.
+        /// Path of the file.
         path: PathBuf,
-        /// What is wrong with it.
+        /// Description of the error.
         what: String,
-        /// What to do.
+        /// Advice.
         todo: &'static str,
     },
-    /// The file that says which generation counts is gone.
-    #[error("{}: it is gone; the standing before it is taken", .0.display())]
+    /// The file that names the active generation is missing.
+    #[error("{}: the file is missing; using its previous version", .0.display())]
     Lost(PathBuf),
-    /// There is no such generation.
-    #[error("generation {0} is not kept; `steer config history` lists those that are")]
+    /// The generation does not exist.
+    #[error("generation {0} is not stored; `steer config history` lists the stored ones")]
     Unknown(u64),
 }
 
-/// Why there is nothing to begin with.
+/// Reason why a daemon has no configuration to start with.
 #[derive(Debug, thiserror::Error)]
 pub enum StartError {
-    /// The file is wrong, and there is no generation that could be taken.
+    /// The file is invalid, and there is no usable generation.
     #[error(transparent)]
     Config(#[from] ConfigError),
 }

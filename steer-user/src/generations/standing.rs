@@ -1,4 +1,4 @@
-//! Which generation counts.
+//! The active generation.
 
 use std::{
     collections::BTreeSet,
@@ -7,18 +7,19 @@ use std::{
 
 use serde::{Deserialize, Serialize};
 
-/// Which generation counts, and until when. One small file, replaced as a whole.
+/// The active generation, and a pending one with its deadline. Stored in one small file, which is
+/// replaced atomically.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, schemars::JsonSchema)]
 pub struct Standing {
-    /// The generation that is gone back to.
+    /// Confirmed generation, the target of a revert.
     pub confirmed: u64,
-    /// A newer one that has to be confirmed.
+    /// Newer generation that is pending confirmation.
     pub trial: Option<Trial>,
-    /// Fingerprint of the daemon's own configuration file when somebody last decided: one that has
-    /// not changed since does not undo what was decided.
+    /// Fingerprint of the daemon's own configuration file at the last decision: an unchanged file
+    /// does not undo that decision.
     pub file: String,
-    /// Generations that nobody confirmed in time, or that somebody went back from: a rollback without a
-    /// number passes over them.
+    /// Generations that were not confirmed in time or rolled back: a rollback without a number
+    /// skips them.
     #[serde(default)]
     pub reverted: BTreeSet<u64>,
 }
@@ -32,14 +33,14 @@ pub enum Outcome {
     /// Confirmed, or applied without a confirm window.
     #[default]
     Applied,
-    /// To be confirmed.
+    /// Pending confirmation.
     Pending,
-    /// Not confirmed in time, or rolled back from.
+    /// Not confirmed in time, or rolled back.
     Reverted,
 }
 
 impl Outcome {
-    /// Its name in lists.
+    /// Returns its name in lists.
     #[must_use]
     pub fn as_str(self) -> &'static str {
         match self {
@@ -50,23 +51,23 @@ impl Outcome {
     }
 }
 
-/// A generation that is taken back unless somebody confirms it.
+/// A generation pending confirmation.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, schemars::JsonSchema)]
 pub struct Trial {
-    /// Its number.
+    /// Number.
     pub number: u64,
-    /// When it is taken back.
+    /// Time at which it is reverted.
     #[serde(with = "humantime_serde")]
     #[schemars(with = "String")]
     pub until: SystemTime,
-    /// How long it was given.
+    /// Length of its confirm window.
     #[serde(with = "humantime_serde")]
     #[schemars(with = "String")]
     pub window: Duration,
 }
 
 impl Standing {
-    /// A generation without a trial.
+    /// Creates the state of a confirmed generation.
     #[must_use]
     pub fn confirmed(number: u64, file: String) -> Self {
         Self {
@@ -77,7 +78,7 @@ impl Standing {
         }
     }
 
-    /// Outcome of a generation.
+    /// Returns the outcome of a generation.
     #[must_use]
     pub fn outcome(&self, number: u64) -> Outcome {
         if self.trial.as_ref().is_some_and(|t| t.number == number) {
@@ -89,7 +90,7 @@ impl Standing {
         }
     }
 
-    /// The generation in use.
+    /// Returns the generation in use.
     #[must_use]
     pub fn current(&self) -> u64 {
         self.trial.as_ref().map_or(self.confirmed, |t| t.number)
@@ -97,8 +98,8 @@ impl Standing {
 }
 
 impl Trial {
-    /// What is left of it: nothing once its time has come, and never more than it was given,
-    /// whatever was done to the clock.
+    /// Returns the remaining time: zero after the deadline, and never more than the window, even if
+    /// the clock was changed.
     #[must_use]
     pub fn left(&self, now: SystemTime) -> Duration {
         let left = self.until.duration_since(now).unwrap_or_default();

@@ -1,36 +1,37 @@
-//! What a daemon begins with.
+//! Configuration of a starting daemon.
 
 use std::time::SystemTime;
 
 use super::{Generation, Standing, StartError, StateError, Store};
 use crate::config::{Config, ConfigError, Document};
 
-/// What a daemon begins with.
+/// Configuration of a starting daemon, with its origin.
 #[derive(Debug)]
 pub struct Started {
-    /// The configuration.
+    /// Configuration.
     pub config: Config,
-    /// What it was made of.
+    /// Its document.
     pub document: Document,
-    /// Its generation; `None` if the state directory did not take it.
+    /// Its generation; `None` if the state directory could not store it.
     pub number: Option<u64>,
-    /// Why it is this one.
+    /// Reason for this choice.
     pub why: &'static str,
-    /// What did not go as it should have, each with what to do.
+    /// Problems on the way, each with advice.
     pub warnings: Vec<String>,
 }
 
-/// Finds out what to begin with. The rule:
+/// Chooses the configuration to start with, by these rules:
 ///
-/// - A trial whose time ran out while no daemon was there is over.
-/// - A file that changed since somebody last decided (applied, confirmed, rolled back) is applied,
-///   as a reload would. An unchanged one does not undo what was decided.
-/// - Else the generation in use goes on, on trial for what is left of it.
-/// - A file that is wrong, or a state directory that is full, keeps no daemon from starting as long
-///   as there is a generation: it goes on, with a warning.
+/// - A pending generation whose window ended while no daemon ran is reverted.
+/// - A file that changed since the last decision (apply, confirm, rollback) is applied, as by a
+///   reload. An unchanged file does not undo that decision.
+/// - Otherwise the generation in use continues, pending for the rest of its window.
+/// - An invalid file or a full state directory does not prevent a start if there is a generation:
+///   the daemon continues with that and warns.
 ///
 /// # Errors
-/// If the file is wrong and no generation can be taken instead.
+///
+/// Returns an error if the file is invalid and there is no usable generation.
 pub fn start(
     store: &mut Store,
     file: Result<Document, ConfigError>,
@@ -41,7 +42,7 @@ pub fn start(
     if let Some(standing) = store.standing().cloned() {
         let over = |t: &super::Trial| t.left(now).is_zero();
         if standing.trial.as_ref().is_some_and(over) {
-            why = "nobody confirmed the one on trial";
+            why = "the pending one was not confirmed";
             let confirmed = Standing {
                 trial: None,
                 ..standing
@@ -63,7 +64,7 @@ pub fn start(
         });
     };
     if let Some(standing) = store.standing().filter(|s| s.current() != current.number) {
-        // The one on trial cannot be used.
+        // The pending generation is unusable.
         let confirmed = Standing {
             trial: None,
             ..standing.clone()
@@ -82,7 +83,7 @@ pub fn start(
         }
         Ok(None) => {}
         Err(error) => warnings.push(format!(
-            "generation {} goes on, and not the file: {error}",
+            "continuing with generation {} instead of the file: {error}",
             current.number
         )),
     }
@@ -95,7 +96,8 @@ pub fn start(
     })
 }
 
-/// The next start finds that the trial is over, too; but the generation must be that of now.
+/// The next start would find the window ended as well, but the current generation must be right
+/// now.
 fn end_trial(store: &mut Store, confirmed: Standing, warnings: &mut Vec<String>) {
     if let Err(error) = store.stand(confirmed.clone()) {
         warnings.push(error.to_string());
@@ -103,7 +105,7 @@ fn end_trial(store: &mut Store, confirmed: Standing, warnings: &mut Vec<String>)
     }
 }
 
-/// The generation in use, if it can be used; on trial only while there is time left.
+/// Returns the generation in use, if usable; it is pending only while time remains.
 fn generation(
     store: &Store,
     now: SystemTime,
@@ -127,7 +129,7 @@ fn generation(
     None
 }
 
-/// Why the file is not taken though it changed.
+/// Reason why a changed file is not applied.
 #[derive(Debug, thiserror::Error)]
 enum NotTaken {
     #[error(transparent)]
@@ -141,7 +143,7 @@ enum NotTaken {
     Trial(u64),
 }
 
-/// The file, if it counts more than the generation.
+/// Returns the file, if it takes precedence over the generation.
 fn file_instead(
     store: &mut Store,
     current: &Generation,
@@ -157,7 +159,7 @@ fn file_instead(
         return Ok(None);
     }
     if fingerprint == current.fingerprint {
-        // Somebody made the file say what is in use.
+        // The file was changed to what is already in use.
         store.stand(Standing {
             file: fingerprint,
             ..standing
@@ -177,7 +179,7 @@ fn file_instead(
     Ok(Some((made.document, config, made.number)))
 }
 
-/// Makes the first generation; without it the daemon goes on, too.
+/// Stores the first generation; on failure the daemon continues without it.
 fn keep(
     store: &mut Store,
     document: &Document,
@@ -188,8 +190,6 @@ fn keep(
         let standing = Standing::confirmed(made.number, made.fingerprint);
         store.stand(standing).map(|()| made.number)
     });
-    made.inspect_err(|error| {
-        warnings.push(format!("there is no generation to go back to: {error}"))
-    })
-    .ok()
+    made.inspect_err(|error| warnings.push(format!("there is no generation to revert to: {error}")))
+        .ok()
 }

@@ -1,8 +1,8 @@
 //! Generations on disk.
 //!
-//! `generations/<number>.json` is written once and never changed; `generations/standing.json` says
-//! which of them counts. Both are replaced by renaming, so a crash leaves the old or the new, and a
-//! full disk leaves the old.
+//! `generations/<number>.json` is written once and never changed; `generations/standing.json` names
+//! the active one. Both are replaced by renaming: a crash leaves either the old or the new file,
+//! and a full disk leaves the old one.
 
 use std::{
     fs, io,
@@ -17,10 +17,10 @@ use super::{Entry, Generation, History, Outcome, Standing, StateError};
 use crate::{config::Document, durable};
 
 const STANDING: &str = "standing.json";
-/// The standing before the last change, to go back to without needing room.
+/// Copy of the state before the last change, which allows a rollback without free space.
 const BEFORE: &str = "standing.before";
 
-/// The generations of a state directory.
+/// Generations of a state directory.
 #[derive(Clone, Debug)]
 pub struct Store {
     folder: PathBuf,
@@ -29,17 +29,18 @@ pub struct Store {
 }
 
 impl Store {
-    /// Opens the generations of a state directory, of which `keep` are kept. Nothing is written. Where the
-    /// standing is lost, the one before it counts.
+    /// Opens the generations of a state directory, of which `keep` are kept. Writes nothing. If the
+    /// file that names the active one is missing, the copy before the last change is used.
     ///
     /// # Errors
-    /// If there is a standing that cannot be read.
+    ///
+    /// Returns an error if that file exists and cannot be read.
     pub fn open(state: &Path, keep: usize) -> Result<Self, StateError> {
         let folder = state.join("generations");
         let path = folder.join(STANDING);
         let found = match standing(&path)? {
             Some(standing) => Some(standing),
-            // Only a file that was lost leaves the one before without it.
+            // The copy exists without the file only if the file was lost.
             None => standing(&folder.join(BEFORE)).unwrap_or_default(),
         };
         Ok(Self {
@@ -49,11 +50,12 @@ impl Store {
         })
     }
 
-    /// As [`Self::open`]; a standing that cannot be read is put aside, and the one before it counts. The
-    /// second value says what was wrong.
+    /// Works like [`Self::open`], but moves an unreadable file aside and uses the copy. The second
+    /// value describes what was wrong.
     ///
     /// # Errors
-    /// If it cannot be put aside.
+    ///
+    /// Returns an error if it cannot be moved.
     pub fn recover(state: &Path, keep: usize) -> Result<(Self, Option<StateError>), StateError> {
         match Self::open(state, keep) {
             Ok(store) => {
@@ -70,21 +72,22 @@ impl Store {
         }
     }
 
-    /// Which generation counts; `None` before the first.
+    /// Returns the active generation; `None` before the first one.
     #[must_use]
     pub fn standing(&self) -> Option<&Standing> {
         self.standing.as_ref()
     }
 
-    /// How many generations are kept from now on.
+    /// Sets the number of generations to keep.
     pub fn set_keep(&mut self, keep: usize) {
         self.keep = keep.max(1);
     }
 
-    /// A generation that is kept.
+    /// Reads a stored generation.
     ///
     /// # Errors
-    /// If it is not there, or not as it was written.
+    ///
+    /// Returns an error if it is missing or damaged.
     pub fn generation(&self, number: u64) -> Result<Generation, StateError> {
         let path = self.path(number);
         let text = durable::read(&path).map_err(|error| match error.kind() {
@@ -98,14 +101,15 @@ impl Store {
         if right {
             Ok(generation)
         } else {
-            Err(damaged(&path, &"it is not as it was written"))
+            Err(damaged(&path, &"its content was changed"))
         }
     }
 
-    /// All that are kept, the newest first.
+    /// Lists all stored generations, newest first.
     ///
     /// # Errors
-    /// If the folder cannot be read.
+    ///
+    /// Returns an error if the folder cannot be read.
     pub fn history(&self) -> Result<History, StateError> {
         let outcome = |number| {
             let standing = self.standing.as_ref();
@@ -137,10 +141,11 @@ impl Store {
         })
     }
 
-    /// The newest generation that is older than the one in use and was not reverted.
+    /// Returns the newest generation that is older than the one in use and was not reverted.
     ///
     /// # Errors
-    /// If the folder cannot be read.
+    ///
+    /// Returns an error if the folder cannot be read.
     pub fn before(&self) -> Result<Option<u64>, StateError> {
         let current = self.standing.as_ref().map(Standing::current);
         let reverted = self.standing.as_ref().map(|standing| &standing.reverted);
@@ -151,10 +156,11 @@ impl Store {
         }))
     }
 
-    /// Writes a new generation. It does not count before [`Self::stand`] says so.
+    /// Stores a new generation. [`Self::stand`] activates it.
     ///
     /// # Errors
-    /// If it cannot be written; then it is not there.
+    ///
+    /// Returns an error if it cannot be written; then it does not exist.
     pub fn add(
         &mut self,
         document: Document,
@@ -171,10 +177,11 @@ impl Store {
         })
     }
 
-    /// As [`Self::add`], of a document whose fingerprint is known; returns the number.
+    /// Works like [`Self::add`], for a document with a known fingerprint; returns the number.
     ///
     /// # Errors
-    /// As [`Self::add`].
+    ///
+    /// The same as [`Self::add`].
     pub fn add_shared(
         &mut self,
         document: &Document,
@@ -199,17 +206,18 @@ impl Store {
         Ok(number)
     }
 
-    /// Takes a generation away that never counted.
+    /// Removes a generation that was never active.
     pub fn discard(&mut self, number: u64) {
         if let Err(error) = fs::remove_file(self.path(number)) {
             warn!(number, %error, "a generation that was not applied stays");
         }
     }
 
-    /// Says which generation counts from now on.
+    /// Changes the active generation.
     ///
     /// # Errors
-    /// If it cannot be written; then what counted before still does.
+    ///
+    /// Returns an error if the change cannot be written; then the previous one stays active.
     pub fn stand(&mut self, standing: Standing) -> Result<(), StateError> {
         let standing = self.with_reverted(standing);
         let path = self.folder.join(STANDING);
@@ -228,10 +236,11 @@ impl Store {
         Ok(())
     }
 
-    /// Takes the last [`Self::stand`] back. That needs no room on the disk.
+    /// Undoes the last [`Self::stand`], without needing free space.
     ///
     /// # Errors
-    /// If it cannot be done; then the next start takes up what was taken back.
+    ///
+    /// Returns an error on failure; then the next start uses the undone state.
     pub fn undo(&mut self, before: Option<Standing>) -> Result<(), StateError> {
         let path = self.folder.join(STANDING);
         let undone = match before {
@@ -245,13 +254,13 @@ impl Store {
         Ok(())
     }
 
-    /// Takes a standing for what counts though it could not be written.
+    /// Uses a state in memory although it could not be written.
     pub(super) fn assume(&mut self, standing: Standing) {
         self.standing = Some(self.with_reverted(standing));
     }
 
-    /// A standing that also names the generations that were reverted up to now: those that were on trial and
-    /// are not in use any more, and those that somebody went back from.
+    /// Adds the generations reverted so far to a state: those that were pending and are no longer
+    /// in use, and those rolled back.
     fn with_reverted(&self, mut standing: Standing) -> Standing {
         let current = standing.current();
         if let Some(before) = &self.standing {
@@ -273,7 +282,7 @@ impl Store {
         self.folder.join(format!("{number}.json"))
     }
 
-    /// Numbers of all that are there, ascending.
+    /// Returns the numbers of all stored generations in ascending order.
     fn numbers(&self) -> Result<Vec<u64>, StateError> {
         let entries = match fs::read_dir(&self.folder) {
             Ok(entries) => entries,
@@ -292,7 +301,7 @@ impl Store {
         Ok(numbers)
     }
 
-    /// Forgets the oldest that are too many. What counts is kept, however old it is.
+    /// Removes the oldest excess generations, but never an active one.
     pub fn prune(&self) {
         let (Some(standing), Ok(numbers)) = (&self.standing, self.numbers()) else {
             return;
@@ -311,7 +320,7 @@ impl Store {
     }
 }
 
-/// A [`Generation`] as it is written.
+/// A [`Generation`] in the form in which it is written.
 #[derive(Serialize)]
 struct GenerationRef<'g> {
     number: u64,
@@ -322,7 +331,7 @@ struct GenerationRef<'g> {
     document: &'g Document,
 }
 
-/// The standing that a file says; `None` if there is no such file.
+/// Reads the state in a file; `None` if there is no such file.
 fn standing(path: &Path) -> Result<Option<Standing>, StateError> {
     match durable::read(path) {
         Ok(text) => serde_json::from_slice(&text)
@@ -343,7 +352,7 @@ fn remove(path: &Path) -> io::Result<()> {
 fn failed(path: &Path, source: io::Error) -> StateError {
     let todo = match source.kind() {
         io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => {
-            "free some room in the state directory and try again"
+            "free some space in the state directory and try again"
         }
         io::ErrorKind::PermissionDenied => "run this as the daemon's user, or as root",
         io::ErrorKind::ReadOnlyFilesystem => "mount the state directory writable",
@@ -360,6 +369,6 @@ fn damaged(path: &Path, error: &dyn std::fmt::Display) -> StateError {
     StateError::Damaged {
         path: path.to_owned(),
         what: error.to_string(),
-        todo: "restore it from a backup, or do without it",
+        todo: "restore it from a backup, or delete it",
     }
 }

@@ -9,7 +9,7 @@ use super::*;
 const NOW: SystemTime = SystemTime::UNIX_EPOCH;
 const MINUTE: Duration = Duration::from_secs(60);
 
-/// A configuration that says its port.
+/// Returns a configuration identified by its port.
 fn document(port: u16) -> Document {
     let text = format!(
         "[node]\nname = \"n\"\nregion = \"r\"\ninterfaces = [\"eth0\"]\n[nat]\n\
@@ -35,7 +35,7 @@ impl Bench {
         Store::open(self.0.path(), 3).unwrap()
     }
 
-    /// The port that a daemon started now would serve, its generation, and its warnings.
+    /// Returns the port that a daemon started now would serve, its generation, and its warnings.
     fn start(
         &self,
         file: Result<Document, ConfigError>,
@@ -56,7 +56,7 @@ impl Bench {
     }
 }
 
-/// Makes a generation count.
+/// Activates a new generation.
 fn apply(store: &mut Store, port: u16, trial: Option<Duration>) -> u64 {
     let made = store.add(document(port), "test", NOW).unwrap();
     let before = store.standing().cloned();
@@ -97,7 +97,7 @@ fn what_was_written_is_read_and_the_oldest_are_forgotten() {
         [5, 4, 3]
     );
 
-    // What counts is kept, however old; numbers are not given again.
+    // The active generation stays, however old; numbers are not reused.
     let mut store = bench.store();
     store.stand(Standing::confirmed(3, String::new())).unwrap();
     for port in 6..=9 {
@@ -123,12 +123,9 @@ fn a_flipped_byte_is_noticed() {
     let text = fs::read_to_string(&path).unwrap();
     fs::write(&path, text.replace("port = 2", "port = 3")).unwrap();
     let error = store.generation(2).unwrap_err().to_string();
-    assert!(
-        error.contains("2.json: it is not as it was written"),
-        "{error}"
-    );
+    assert!(error.contains("2.json: its content was changed"), "{error}");
     assert!(store.history().unwrap().generations[0].damage.is_some());
-    // A daemon does without it.
+    // A daemon works without it.
     let (port, number, warnings) = bench.start(Ok(document(7)), NOW);
     assert_eq!((port, number), (7, Some(3)));
     assert!(
@@ -139,7 +136,7 @@ fn a_flipped_byte_is_noticed() {
     let path = bench.0.path().join("generations/standing.json");
     fs::write(&path, "{").unwrap();
     assert!(Store::open(bench.0.path(), 3).is_err());
-    // What counted before is taken.
+    // The previous state is used.
     let (store, said) = Store::recover(bench.0.path(), 3).unwrap();
     assert_eq!(store.standing().unwrap().current(), 2);
     assert!(said.unwrap().to_string().contains("standing.json"));
@@ -155,8 +152,8 @@ fn a_lost_standing_takes_the_one_before() {
     fs::remove_file(bench.0.path().join("generations/standing.json")).unwrap();
     let (store, said) = Store::recover(bench.0.path(), 3).unwrap();
     assert_eq!(store.standing().unwrap().current(), 1);
-    assert!(said.unwrap().to_string().contains("it is gone"));
-    // The file said nothing else then, and is not taken for a change.
+    assert!(said.unwrap().to_string().contains("the file is missing"));
+    // The file had the same content then, so it does not count as changed.
     let (port, number, _) = bench.start(Ok(document(1)), NOW);
     assert_eq!((port, number), (1, Some(1)));
 }
@@ -171,7 +168,7 @@ fn what_was_reverted_is_passed_over() {
         outcomes(&store),
         [(2, Outcome::Pending), (1, Outcome::Applied)]
     );
-    // Nobody confirms it.
+    // The window ends without confirmation.
     store.stand(Standing::confirmed(1, String::new())).unwrap();
     apply(&mut store, 3, None);
     let store = bench.store();
@@ -207,7 +204,7 @@ fn what_somebody_went_back_from_is_reverted_until_it_is_used_again() {
             (2, Outcome::Applied)
         ]
     );
-    // A pending one that is confirmed was not reverted.
+    // A pending generation that is confirmed was not reverted.
     let pending = apply(&mut store, 5, Some(MINUTE));
     store
         .stand(Standing::confirmed(pending, String::new()))
@@ -216,7 +213,7 @@ fn what_somebody_went_back_from_is_reverted_until_it_is_used_again() {
     assert_eq!(store.before().unwrap(), Some(3));
 }
 
-/// Outcomes of all that are kept, the newest first.
+/// Returns the outcomes of all stored generations, newest first.
 fn outcomes(store: &Store) -> Vec<(u64, Outcome)> {
     let entries = store.history().unwrap().generations.into_iter();
     entries.map(|entry| (entry.number, entry.outcome)).collect()
@@ -237,7 +234,7 @@ fn undo_needs_no_room_and_leaves_what_was() {
     assert_eq!(bench.store().standing(), before.as_ref());
 }
 
-/// A crash leaves a prefix of the steps of an apply; each is the old or the new.
+/// A crash leaves a prefix of the steps of an apply; each file is the old or the new one.
 #[test]
 fn a_crash_between_any_two_steps_leaves_the_old_or_the_new() {
     let old = Bench::new();
@@ -279,7 +276,7 @@ fn a_crash_between_any_two_steps_leaves_the_old_or_the_new() {
     )
     .unwrap();
     assert_eq!(port(), document(2));
-    // What is left over is in nobody's way.
+    // Leftovers do no harm.
     write(&old, "3.json.new", b"half");
     assert_eq!(apply(&mut old.store(), 3, None), 3);
     assert_eq!(port(), document(3));
@@ -305,19 +302,19 @@ fn a_file_that_changed_counts_and_one_that_did_not_undoes_nothing() {
     let bench = Bench::new();
     bench.start(Ok(document(1)), NOW);
     assert_eq!(bench.start(Ok(document(2)), NOW), (2, Some(2), vec![]));
-    // Somebody goes back; the file still says 2.
+    // After a rollback the file still contains 2.
     let mut store = bench.store();
     let file = store.standing().unwrap().file.clone();
     store.stand(Standing::confirmed(1, file)).unwrap();
     assert_eq!(bench.start(Ok(document(2)), NOW), (1, Some(1), vec![]));
     assert_eq!(bench.start(Ok(document(3)), NOW), (3, Some(3), vec![]));
-    // A wrong or missing file keeps nobody from starting.
+    // An invalid or missing file does not prevent a start.
     let (port, number, warnings) = bench.start(bad(), NOW);
     assert_eq!((port, number), (3, Some(3)));
     assert!(warnings[0].contains("/f.toml:1: "), "{warnings:?}");
     let missing = Document::read(Path::new("/nowhere.toml"));
     assert_eq!(bench.start(missing, NOW).1, Some(3));
-    // A file that is made to say what is in use is no change.
+    // A file changed to what is in use counts as unchanged.
     apply(&mut bench.store(), 4, None);
     assert_eq!(bench.start(Ok(document(4)), NOW), (4, Some(4), vec![]));
     assert_eq!(bench.start(Ok(document(3)), NOW), (3, Some(5), vec![]));

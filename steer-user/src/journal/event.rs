@@ -1,4 +1,4 @@
-//! What the journal tells of: what changed, by whom or what, from which inputs, and to what effect.
+//! Events of the journal: the change, its author or cause, its inputs, and its effect.
 
 use std::{
     collections::BTreeMap,
@@ -6,72 +6,71 @@ use std::{
 };
 
 use serde::{Deserialize, Serialize};
-
-use crate::{
-    domain::{
-        balance::{self, Cause, Pool, Settings, State, Tier},
-        confirmation,
-        evidence::{self, Inputs},
-        health::{self, Health},
-        loss::Loss,
-        passive::{Counts, Verdict, Written},
-        rings::Nearness,
-        rules::{Doubt, Rules},
-        silence::Around,
-    },
-    probe::{DRAINING, Load, Measurement, OrcaLoadReport, ProbeFailure, Sample},
+use steer_probe::probe::{
+    DRAINING, Load, Measurement, OrcaLoadReport, ProbeFailure, Sample, confirmation,
 };
 
-/// One change of steering, or of what the journal itself goes by.
+use crate::domain::{
+    balance::{self, Cause, Pool, Settings, State, Tier},
+    evidence::{self, Inputs},
+    health::{self, Health},
+    loss::Loss,
+    passive::{Counts, Verdict, Written},
+    rings::Nearness,
+    rules::{Doubt, Rules},
+    silence::Around,
+};
+
+/// A change of steering, or of the journal's own parameters.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(tag = "event", rename_all = "snake_case")]
 pub enum Event {
-    /// A daemon began. Nothing is known of backends.
+    /// A daemon started. Nothing is known of backends.
     Start {
-        /// Its version.
+        /// Version of the daemon.
         version: String,
-        /// The node's name.
+        /// Name of the node.
         node: String,
-        /// Whether it took up the maps of another one.
+        /// Whether it reused the maps of a previous daemon.
         adopted: bool,
-        /// Bytes of a torn last line that were cut off.
+        /// Bytes of a torn last line that were truncated.
         cut: u64,
     },
-    /// A configuration counts from now on. What it moved is told behind it.
+    /// A configuration became active. Its effects follow as events of their own.
     Configured {
-        /// What made it count.
+        /// Cause of the activation.
         why: Why,
-        /// Who asked.
+        /// User who asked for it.
         by: String,
-        /// Its generation, if there is one.
+        /// Generation, if there is one.
         generation: Option<u64>,
         /// SHA-256 of the document.
         fingerprint: String,
-        /// Until when it has to be confirmed.
+        /// Deadline of the confirmation.
         #[serde(with = "humantime_serde")]
         until: Option<SystemTime>,
-        /// Backends that the operator drains.
+        /// Backends drained by the operator.
         drained: Vec<String>,
-        /// Weights that the operator gave backends in place of their capacity.
+        /// Weights set by the operator in place of capacities.
         #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
         weights: BTreeMap<String, u32>,
     },
-    /// The generation on trial is one to go back to.
+    /// The pending generation was confirmed.
     Confirmed {
-        /// Who said so.
+        /// User who confirmed it.
         by: String,
-        /// The generation.
+        /// Generation.
         generation: u64,
     },
-    /// The operator drains a backend, or no longer.
+    /// The operator drained a backend, or ended its drain.
     Drained {
-        /// Who said so.
+        /// User who did it.
         by: String,
-        /// The backend.
+        /// Name of the backend.
         backend: String,
-        /// Whether it is drained now.
+        /// Whether it drains now.
         drained: bool,
-        /// When its open flows are ended, if they are.
+        /// Time at which its open flows are ended, if any.
         #[serde(
             default,
             with = "humantime_serde",
@@ -79,46 +78,46 @@ pub enum Event {
         )]
         until: Option<SystemTime>,
     },
-    /// The operator changed what the running daemon goes by.
+    /// The operator changed a setting of the running daemon.
     Tuned {
-        /// Who did.
+        /// User who did it.
         by: String,
-        /// What.
+        /// Setting.
         name: String,
-        /// Its value before.
+        /// Old value.
         from: String,
-        /// Its value now.
+        /// New value.
         to: String,
     },
-    /// A drain's deadline has passed: open flows are reset or moved.
+    /// The deadline of a drain passed: open flows are reset or moved.
     DrainOver {
-        /// The backend.
+        /// Name of the backend.
         backend: String,
     },
-    /// The operator gave a backend a weight in place of its capacity, or took it back.
+    /// The operator set the weight of a backend, or removed it.
     Weighed {
-        /// Who said so.
+        /// User who did it.
         by: String,
-        /// The backend.
+        /// Name of the backend.
         backend: String,
-        /// The weight; `None` if its capacity counts again.
+        /// Weight; `None` if the capacity applies again.
         weight: Option<u32>,
     },
-    /// What is concluded of a backend changed.
+    /// The state of a backend changed.
     Backend {
-        /// The backend.
+        /// Name of the backend.
         backend: String,
-        /// What was concluded before the first of the probes.
+        /// State before the first of the probes.
         base: Base,
-        /// The last probes, of which the last one made the change.
+        /// Last probes; the last one caused the change.
         probes: Vec<Probe>,
-        /// Its health before and after.
+        /// Health before and after.
         health: Option<(health::State, health::State)>,
-        /// Its ring before and after.
+        /// Ring before and after.
         ring: Option<(Option<usize>, usize)>,
-        /// Whether its beacon says that it drains.
+        /// Whether its beacon reports that it drains.
         draining: Option<bool>,
-        /// Whether it is left out for dying again and again.
+        /// Whether flap damping suppresses it.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         suppressed: Option<bool>,
         /// Whether it loses probes.
@@ -127,135 +126,136 @@ pub enum Event {
         /// Whether it is too busy for new flows.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         hot: Option<bool>,
-        /// What is left open of it while it is down.
+        /// Remaining uncertainty while it is down.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         doubt: Option<Doubt>,
     },
-    /// What connections tell of a backend changed.
+    /// The passive health of a backend changed.
     Passive {
-        /// The backend.
+        /// Name of the backend.
         backend: String,
-        /// What was known before.
+        /// State before.
         before: Written,
-        /// Connections since.
+        /// Connections since then.
         counts: Counts,
-        /// What was known besides.
+        /// Other knowledge at that time.
         #[serde(default, skip_serializing_if = "is_nothing")]
         around: Around,
-        /// What follows.
+        /// Conclusion.
         verdict: Verdict,
     },
-    /// A connection of this node's own confirmed or contradicted what packets look like.
+    /// A connection of this node's own confirmed or contradicted what packets suggest.
     OwnConnection {
-        /// The backend.
+        /// Name of the backend.
         backend: String,
-        /// What was known before.
+        /// State before.
         before: Written,
-        /// How it ended.
+        /// Outcome of the connection.
         outcome: confirmation::Outcome,
-        /// What follows.
+        /// Conclusion.
         verdict: Verdict,
     },
-    /// What is concluded from all signals of a backend changed.
+    /// The conclusion from all signals of a backend changed.
     Verdict {
-        /// The backend.
+        /// Name of the backend.
         backend: String,
-        /// All that it depends on.
+        /// Inputs of the conclusion.
         inputs: Inputs,
-        /// The conclusion.
+        /// Conclusion.
         verdict: evidence::Verdict,
     },
-    /// So many backends of a policy's pools are out that probes are not believed, or no longer.
+    /// A policy entered or left panic mode.
     Panic {
-        /// The service, or `service/class`.
+        /// Service, or `service/class`.
         service: String,
-        /// Whether that is so now.
+        /// Whether it is in panic mode now.
         panics: bool,
-        /// Backends that are healthy.
+        /// Number of healthy backends.
         healthy: usize,
-        /// Of so many.
+        /// Number of all backends.
         of: usize,
     },
-    /// A step of a table's weights.
+    /// A tick of the balancing loop changed the weights of a table.
     Balanced {
-        /// The service, or `service/class`.
+        /// Service, or `service/class`.
         service: String,
-        /// Why it was made.
+        /// Reason for the tick.
         cause: Cause,
-        /// What it went by.
+        /// Settings.
         settings: Settings,
-        /// The pools of the chain.
+        /// Pools of the chain.
         pools: Vec<Pool>,
-        /// Their members, with their loads.
+        /// Members with their loads.
         members: Vec<balance::Member>,
-        /// What was remembered of earlier steps.
+        /// State before.
         before: State,
-        /// And is now.
+        /// State after.
         after: State,
-        /// The part of the table that moves, in millionths.
+        /// Part of the table that moves, in millionths.
         moved: u32,
     },
-    /// The way to a backend changed.
+    /// The next hop to a backend changed.
     Way {
-        /// The backend.
+        /// Name of the backend.
         backend: String,
-        /// The number of the interface that it leads by; `None` if there is no way.
+        /// Index of the outgoing interface; `None` without a next hop.
         interface: Option<u32>,
     },
-    /// Slots of a table have other choices.
+    /// Slots of a table changed.
     Table {
-        /// The service, or `service/class`.
+        /// Service, or `service/class`.
         service: String,
-        /// What made them change.
+        /// Reason for the change.
         why: String,
-        /// Whether `inputs` are all of them.
+        /// Whether `inputs` are complete.
         whole: bool,
-        /// What of the inputs changed since the last event of this table in this run.
+        /// Inputs changed since the last event of this table in this run.
         inputs: Vec<Input>,
-        /// Backends that are no inputs any more.
+        /// Backends that are no longer inputs.
         gone: Vec<String>,
-        /// The weight of nobody: what is beyond all budgets.
+        /// Weight of `nobody`: the part beyond all budgets.
         #[serde(default, skip_serializing_if = "is_zero")]
         nobody: u32,
-        /// Slots of the table.
+        /// Number of slots in the table.
         slots: usize,
-        /// How many of them changed.
+        /// Number of changed slots.
         changed: usize,
-        /// SHA-256 over the names of all slots' choices.
+        /// SHA-256 over the names in all slots.
         digest: String,
-        /// The share of first choices, of the backends in `inputs`.
+        /// Share of first choices, for the backends in `inputs`.
         shares: BTreeMap<String, f64>,
     },
-    /// New flows of low priorities are shed where they would go to a pool, or no longer.
+    /// Load shedding of a pool changed: new flows with low priorities to it are rejected, or
+    /// accepted again.
     Shedding {
-        /// The pool.
+        /// Name of the pool.
         pool: String,
-        /// How many of its members that take new flows are hot.
+        /// Number of hot members among those that take new flows.
         hot: usize,
-        /// How many take new flows.
+        /// Number of members that take new flows.
         members: usize,
         /// Priorities below this are shed; 0 sheds none.
         below: u8,
     },
-    /// A member that the configuration no longer has is free of flows, and gone.
+    /// A member removed from the configuration has no flows left, and is deleted.
     Gone {
-        /// Its number.
+        /// Number of the member.
         member: u16,
     },
-    /// So many events could not be written.
+    /// Events could not be written.
     Gap {
-        /// How many.
+        /// Number of lost events.
         lost: u64,
     },
-    /// The daemon ended as it was asked to.
+    /// The daemon stopped as requested.
     Stop,
 }
 
-/// What makes a configuration count.
+/// Cause of a configuration's activation.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Why {
-    /// A daemon began with it.
+    /// Start of a daemon.
     Start,
     /// `steer config apply`.
     Apply,
@@ -263,52 +263,52 @@ pub enum Why {
     Reload,
     /// `steer config rollback`.
     Rollback,
-    /// Nobody confirmed the one on trial.
+    /// The pending generation was not confirmed in time.
     Unconfirmed,
-    /// Another one could not be put to work.
+    /// Another configuration could not be activated.
     Failed,
-    /// It did before; the file of the journal that said so may be gone.
+    /// Continuation of an earlier activation, whose journal file may have been rotated away.
     Continued,
 }
 
-/// What is concluded of a backend, and from how much.
+/// State of a backend with the inputs it depends on.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Base {
-    /// Its health, with the thresholds and the probes that count.
+    /// Health, with thresholds and the probes that count.
     pub health: Health,
-    /// Its nearness, with the round trips that count.
+    /// Nearness, with the round trips that count.
     pub nearness: Nearness,
-    /// Whether its beacon says that it drains.
+    /// Whether its beacon reports that it drains.
     pub draining: bool,
-    /// How it was judged besides.
+    /// Other judgements.
     pub judged: Judged,
 }
 
-/// What of a backend is judged by more than its thresholds. Times are in microseconds of the journal's
-/// clock.
+/// Judgements of a backend by rules other than rise and fall. Times are in microseconds of the
+/// journal's clock.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Judged {
-    /// By what.
+    /// Rules.
     pub rules: Rules,
-    /// The penalty for dying, and when it was that much.
+    /// Flap-damping penalty and its time.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub penalty: Option<(f64, u64)>,
-    /// Whether it is left out for it.
+    /// Whether flap damping suppresses it.
     pub suppressed: bool,
-    /// Results of the last probes.
+    /// Results of its last probes.
     pub loss: Loss,
-    /// Its use, in millionths, and when it was reported.
+    /// Utilization in millionths, and the time of its report.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub load: Option<(u32, u64)>,
     /// Whether it is too busy for new flows.
     pub hot: bool,
-    /// What connections tell of it, at the time of the event.
+    /// Passive health at the time of the event.
     #[serde(default, skip_serializing_if = "is_unwritten")]
     pub watch: Written,
-    /// What is left open of it since its last probe failed.
+    /// Remaining uncertainty since its last probe failed.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub doubt: Option<Doubt>,
-    /// What was concluded from all signals, at the time of the event.
+    /// Conclusion from all signals at the time of the event.
     #[serde(default, skip_serializing_if = "is_serving")]
     pub verdict: evidence::Verdict,
 }
@@ -321,62 +321,62 @@ fn is_serving(verdict: &evidence::Verdict) -> bool {
     *verdict == evidence::Verdict::Serving
 }
 
-/// A probe, with what of it decides.
+/// A probe, reduced to what decisions use.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Probe {
-    /// When it was known, in microseconds of the journal's clock.
+    /// Time of the result, in microseconds of the journal's clock.
     pub t: u64,
-    /// What came of it.
+    /// Outcome.
     #[serde(flatten)]
     pub outcome: Outcome,
 }
 
-/// What came of a probe.
+/// Outcome of a probe.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Outcome {
-    /// It was answered.
+    /// Answered.
     Answered {
-        /// Round trip in nanoseconds.
+        /// Round-trip time in nanoseconds.
         rtt_ns: u64,
-        /// Whether the beacon says that its backend drains.
+        /// Whether the beacon reports that its backend drains.
         draining: bool,
-        /// The load that was reported, if there was any.
+        /// Reported load, if any.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         load: Option<Box<Load>>,
     },
-    /// It was not.
+    /// Failed.
     Failed(ProbeFailure),
 }
 
 /// A backend as a candidate of a table.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Input {
-    /// The backend.
+    /// Name of the backend.
     pub backend: String,
-    /// The place of its pool in the chain.
+    /// Index of its pool in the chain.
     pub pool: usize,
-    /// Its ring.
+    /// Ring.
     pub ring: usize,
-    /// Its price, where it is in its tier for that.
+    /// Price, if it decides the tier.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub cost: Option<u32>,
     /// Whether new flows may go to it.
     pub healthy: bool,
-    /// Its capacity.
+    /// Capacity.
     pub capacity: u32,
-    /// Its weight in the table; those of all, and of nobody, are a billion together.
+    /// Weight in the table; with that of `nobody`, all weights sum up to a billion.
     pub weight: u32,
-    /// Whether its tier is so busy that its second choices are behind it.
+    /// Whether its tier is so busy that its second choices are in the next one.
     #[serde(default, skip_serializing_if = "is_false")]
     pub full: bool,
-    /// Whether others' second choices may be in its tier although its pool is another one.
+    /// Whether second choices of other pools may be in its tier.
     #[serde(default, skip_serializing_if = "is_false")]
     pub open: bool,
 }
 
 impl Input {
-    /// The tier that it is in.
+    /// Returns its tier.
     pub(crate) fn tier(&self) -> Tier {
         match self.cost {
             Some(cost) => (self.pool, 0, cost),
@@ -410,7 +410,8 @@ fn is_zero(value: &u32) -> bool {
 }
 
 impl Probe {
-    /// What of a measurement decides; `t` is its time in microseconds of the journal's clock.
+    /// Returns the part of a measurement that decisions use; `t` is its time in microseconds of the
+    /// journal's clock.
     pub(crate) fn of(measurement: &Measurement, t: u64) -> Self {
         let outcome = match &measurement.outcome {
             Ok(sample) => Outcome::Answered {
@@ -427,7 +428,7 @@ impl Probe {
         Self { t, outcome }
     }
 
-    /// A measurement that decides as the one that it was made of.
+    /// Returns a measurement that leads to the same decisions as the original.
     pub(crate) fn measurement(&self, backend: &str, epoch: Instant) -> Measurement {
         let outcome = match &self.outcome {
             Outcome::Answered {

@@ -1,4 +1,4 @@
-//! One line, and what chains it to the one before.
+//! Format of a journal line, with the hash chain.
 
 use std::time::SystemTime;
 
@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 use super::Event;
 use crate::digest::sha256;
 
-/// What the first line of all has as the hash of the line before it.
+/// Previous hash in the first line of a journal.
 pub(super) const ORIGIN: &str = "0000000000000000000000000000000000000000000000000000000000000000";
 const BEFORE_HASH: &str = "{\"hash\":\"";
 const BEHIND_HASH: &str = "\",";
@@ -16,44 +16,44 @@ const HASH_LEN: usize = 64;
 /// A line without its own hash.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Record {
-    /// The hash of the line before.
+    /// Hash of the previous line.
     pub prev: String,
-    /// Its number, from 1 over all files.
+    /// Sequence number, from 1 over all files.
     pub seq: u64,
-    /// When it was written, by the wall clock.
+    /// Wall-clock time of writing.
     #[serde(with = "humantime_serde")]
     pub at: SystemTime,
-    /// When it happened, in microseconds of the daemon's monotonic clock.
+    /// Time of the event, in microseconds of the daemon's monotonic clock.
     pub t: u64,
-    /// What happened.
+    /// Event.
     #[serde(flatten)]
     pub event: Event,
 }
 
-/// A line with its end, and its hash.
+/// Encodes a line with its end; also returns its hash.
 pub(super) fn encode(record: &Record) -> serde_json::Result<(String, String)> {
     let json = serde_json::to_string(record)?;
-    // All but the opening brace, which stands before the hash.
+    // Everything except the opening brace, which precedes the hash.
     let body = &json[1..];
     let hash = sha256(&[body.as_bytes()]);
     Ok((format!("{BEFORE_HASH}{hash}{BEHIND_HASH}{body}\n"), hash))
 }
 
-/// A line as it was found.
+/// A line as read.
 #[derive(Debug)]
 pub(super) struct Found {
-    /// Whether all but hash and body is as it has to be.
+    /// Whether the frame around hash and body is intact.
     framed: bool,
-    /// The hash that it says it has.
+    /// Hash written in the line.
     pub(super) claimed: String,
-    /// The hash that it has.
+    /// Hash computed from the line.
     pub(super) computed: String,
-    /// What it says, or why that makes no sense.
+    /// Content, or the reason why it is invalid.
     pub(super) record: Result<Record, String>,
 }
 
-/// Takes a line without its end apart. Hash and body are where they have to be, whatever is around
-/// them: so that one wrong byte spoils one line.
+/// Parses a line without its end. Hash and body are at fixed positions whatever the frame contains,
+/// so that one wrong byte spoils one line only.
 pub(super) fn decode(line: &[u8]) -> Found {
     let parts = line
         .split_at_checked(BEFORE_HASH.len())
@@ -80,7 +80,7 @@ pub(super) fn decode(line: &[u8]) -> Found {
 }
 
 impl Found {
-    /// Whether it is as it was written.
+    /// Returns whether the line is unmodified.
     pub(super) fn holds(&self) -> bool {
         self.framed && self.claimed == self.computed
     }

@@ -1,9 +1,9 @@
-//! The journal: every change of steering as one line of JSON, chained by SHA-256, in files of the
-//! state directory that are rotated.
+//! The journal: every change of steering as one line of JSON, chained by SHA-256, in rotated files
+//! of the state directory.
 //!
-//! A line is `{"hash":H,"prev":P,"seq":N,"at":…,"t":…,"event":…}`. H is the digest of all that
-//! stands behind it in the line, P the H of the line before: who changes, removes or inserts a line
-//! has to change all behind it.
+//! A line is `{"hash":H,"prev":P,"seq":N,"at":…,"t":…,"event":…}`. H is the digest of everything
+//! after it in the line, P is the H of the previous line: changing, removing or inserting a line
+//! requires changing all lines after it.
 
 mod event;
 mod line;
@@ -33,17 +33,17 @@ pub use self::line::Record;
 pub use self::read::{Damage, Located, Verified, records, verify};
 use self::write::Writer;
 
-/// How much is kept.
+/// Size limits of the journal.
 #[derive(Clone, Copy, Debug)]
 pub struct Limits {
-    /// Bytes after which a file is ended and the next begun.
+    /// File size in bytes from which a new file is started.
     pub file_bytes: u64,
-    /// Files that are kept, with the one that is written.
+    /// Number of files to keep, including the current one.
     pub files: usize,
 }
 
 impl Limits {
-    /// Limits that keep about so many bytes, in eight files.
+    /// Returns limits for a total of about this many bytes, in eight files.
     #[must_use]
     pub fn of(bytes: u64) -> Self {
         Self {
@@ -53,10 +53,10 @@ impl Limits {
     }
 }
 
-/// Events that wait for those who watch.
+/// Number of events buffered for each watcher.
 pub const CHANGES: usize = 1024;
 
-/// Where a state directory has its journal.
+/// Returns the journal's folder in a state directory.
 #[must_use]
 pub fn folder(state: &Path) -> PathBuf {
     state.join("journal")
@@ -72,7 +72,7 @@ enum Message {
     Limits(Limits),
 }
 
-/// Takes events, and never waits for the disk: a thread of its own writes them.
+/// Handle for appending events, which never waits for the disk: a thread of its own writes them.
 #[derive(Clone, Debug)]
 pub struct Journal {
     writer: Option<Sender<Message>>,
@@ -81,7 +81,7 @@ pub struct Journal {
     changes: broadcast::Sender<Value>,
 }
 
-/// What those who watch are told of an event.
+/// Form of an event for watchers.
 #[derive(Serialize)]
 struct Change<'a> {
     #[serde(with = "humantime_serde")]
@@ -91,7 +91,7 @@ struct Change<'a> {
 }
 
 impl Journal {
-    /// A journal that keeps nothing.
+    /// Creates a journal that stores nothing.
     #[must_use]
     pub fn none() -> Self {
         Self {
@@ -102,12 +102,13 @@ impl Journal {
         }
     }
 
-    /// Opens the journal in a folder, which is made if it is not there. A last line that a crash
-    /// tore is cut off; the second value is how many bytes that were. While the folder cannot be
-    /// written, events are counted, and once it can the journal says how many it lacks.
+    /// Opens the journal in a folder, which is created if missing. A last line torn by a crash is
+    /// truncated; the second value is the number of its bytes. While the folder is not writable,
+    /// events are counted, and the journal records their number once it is.
     ///
     /// # Errors
-    /// If no thread can be started.
+    ///
+    /// Returns an error if no thread can be started.
     pub fn open(folder: &Path, limits: Limits) -> Result<(Self, u64)> {
         let (sender, messages) = channel();
         let files_begun = Arc::new(AtomicU64::new(0));
@@ -116,7 +117,7 @@ impl Journal {
         thread::Builder::new()
             .name("journal".to_owned())
             .spawn(move || writer.run(&messages))
-            .context("no thread for the journal")?;
+            .context("cannot start the journal's thread")?;
         let journal = Self {
             writer: Some(sender),
             epoch: Instant::now(),
@@ -126,42 +127,42 @@ impl Journal {
         Ok((journal, cut))
     }
 
-    /// Whether anything is kept.
+    /// Returns whether events are stored.
     #[must_use]
     pub fn is_on(&self) -> bool {
         self.writer.is_some()
     }
 
-    /// Microseconds from the journal's opening to a time: the clock of its records.
+    /// Converts a time to microseconds since the journal was opened: the clock of its records.
     #[must_use]
     pub fn micros(&self, at: Instant) -> u64 {
         at.saturating_duration_since(self.epoch).as_micros() as u64
     }
 
-    /// The time of a number of microseconds: the other way round.
+    /// Converts microseconds of that clock to a time.
     #[must_use]
     pub fn instant(&self, micros: u64) -> Instant {
         self.epoch + Duration::from_micros(micros)
     }
 
-    /// How many files were begun. Older ones go, and with them what later lines build on: after a
-    /// change of this it is to be told again.
+    /// Returns the number of files started. Old files are removed, and with them the context of
+    /// later lines: when this number changes, that context must be written again.
     #[must_use]
     pub fn files_begun(&self) -> u64 {
         self.files_begun.load(Ordering::Relaxed)
     }
 
-    /// Appends an event of now.
+    /// Appends an event that happens now.
     pub fn tell(&self, event: Event) {
         self.write(Instant::now(), event);
     }
 
-    /// Appends an event of that time.
+    /// Appends an event with its time.
     pub fn write(&self, at: Instant, event: Event) {
         if self.changes.receiver_count() > 0 {
             let at = SystemTime::now();
             let change = serde_json::to_value(Change { at, event: &event });
-            // Who watched a moment ago may be gone.
+            // A watcher may have left since the check.
             let _ = self.changes.send(change.unwrap_or_default());
         }
         if let Some(writer) = &self.writer {
@@ -174,21 +175,21 @@ impl Journal {
         }
     }
 
-    /// Events from now on, as JSON objects with their time in `at`; who is more than [`CHANGES`] behind
-    /// is told how many were missed.
+    /// Returns a receiver of new events, as JSON objects with their time in `at`. A watcher more
+    /// than [`CHANGES`] behind learns how many it missed.
     #[must_use]
     pub fn watch(&self) -> broadcast::Receiver<Value> {
         self.changes.subscribe()
     }
 
-    /// Changes how much is kept.
+    /// Changes the size limits.
     pub fn set_limits(&self, limits: Limits) {
         if let Some(writer) = &self.writer {
             let _ = writer.send(Message::Limits(limits));
         }
     }
 
-    /// Waits until all that was appended is on the disk, or was given up.
+    /// Waits until everything appended is on disk, or was given up.
     pub fn flush(&self) {
         if let Some(writer) = &self.writer {
             let (done, wait) = sync_channel(1);

@@ -1,4 +1,4 @@
-//! Reading: lines in their order, and whether they are as they were written.
+//! Reading and verification of the journal.
 
 use std::{
     fmt, fs, io,
@@ -8,7 +8,7 @@ use std::{
 use super::{Record, line};
 use crate::durable;
 
-/// Files of a journal with the number of their first line, the oldest first.
+/// Returns the files of a journal with the number of their first line, oldest first.
 pub(super) fn files(folder: &Path) -> io::Result<Vec<(u64, PathBuf)>> {
     let entries = match fs::read_dir(folder) {
         Ok(entries) => entries,
@@ -26,7 +26,7 @@ pub(super) fn files(folder: &Path) -> io::Result<Vec<(u64, PathBuf)>> {
     Ok(files)
 }
 
-/// The number of a file's first line.
+/// Returns the number of a file's first line.
 fn first(path: &Path) -> Option<u64> {
     let name = path.file_name()?.to_str()?;
     name.strip_suffix(".jsonl")?.parse().ok()
@@ -36,14 +36,14 @@ pub(super) fn path(folder: &Path, first: u64) -> PathBuf {
     folder.join(format!("{first:012}.jsonl"))
 }
 
-/// A line of the journal and where it stands.
+/// An item of the journal with its position.
 #[derive(Clone, Debug)]
 pub struct Located<T> {
-    /// The file.
+    /// Path of the file.
     pub file: PathBuf,
-    /// The line in it, from 1.
+    /// Line in the file, from 1.
     pub line: usize,
-    /// What stands there.
+    /// Item.
     pub item: T,
 }
 
@@ -54,21 +54,21 @@ impl<T: fmt::Display> fmt::Display for Located<T> {
     }
 }
 
-/// What is wrong with a line.
+/// Damage of a line.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Damage {
-    /// It is not as it was written.
+    /// The line was modified.
     Changed,
-    /// The one before it is not the one that was there.
+    /// The previous line is not the original one.
     Unchained {
-        /// Its number, and the one that was expected.
+        /// Actual and expected sequence number.
         seq: (u64, u64),
     },
-    /// It is as it was written, and makes no sense to this version.
+    /// The line is unmodified, but unknown to this version.
     Unknown(String),
-    /// It has no end: a crash tore it, or it is being written.
+    /// The line has no end: torn by a crash, or still being written.
     Torn {
-        /// Its bytes.
+        /// Number of bytes.
         bytes: usize,
     },
 }
@@ -76,53 +76,54 @@ pub enum Damage {
 impl fmt::Display for Damage {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Changed => write!(f, "this line was changed: its hash is another one"),
+            Self::Changed => write!(f, "this line was modified: its hash does not match"),
             Self::Unchained {
                 seq: (is, expected),
             } if is != expected => {
                 write!(
                     f,
-                    "this is line {is} where {expected} was expected: lines are missing, or were put in"
+                    "this is line {is} where {expected} was expected: lines are missing, or were \
+                     inserted"
                 )
             }
             Self::Unchained { .. } => {
-                write!(f, "the line before this one is not the one that was there")
+                write!(f, "the previous line is not the original one")
             }
             Self::Unknown(error) => write!(f, "this version does not understand the line: {error}"),
             Self::Torn { bytes } => write!(
                 f,
-                "the last line has no end ({bytes} bytes); a daemon that starts cuts it off"
+                "the last line has no end ({bytes} bytes); the next start of a daemon truncates it"
             ),
         }
     }
 }
 
-/// What a look at all lines found.
+/// Result of verification.
 #[derive(Clone, Debug, Default)]
 pub struct Verified {
-    /// Lines that hold.
+    /// Number of intact lines.
     pub good: u64,
     /// Numbers of the first and the last line.
     pub seq: Option<(u64, u64)>,
-    /// The hash of the last line: kept elsewhere, it proves later that this journal was not
-    /// rewritten.
+    /// Hash of the last line: kept elsewhere, it proves later that this journal was not rewritten.
     pub head: Option<String>,
-    /// What is wrong.
+    /// Damage found.
     pub damage: Vec<Located<Damage>>,
     /// A last line without an end.
     pub torn: Option<Located<Damage>>,
-    /// Whether a line has the hash that was looked for.
+    /// Whether a line has the hash searched for.
     pub found: bool,
 }
 
-/// Looks at every line of a journal, and for one with the hash `wanted`. Lines older than the
-/// first that is kept are taken to have been rotated away.
+/// Verifies every line of a journal, and searches for a line with the hash `wanted`. Lines before
+/// the first stored one count as rotated away.
 ///
 /// # Errors
-/// If a file cannot be read.
+///
+/// Returns an error if a file cannot be read.
 pub fn verify(folder: &Path, wanted: Option<&str>) -> io::Result<Verified> {
     let mut verified = Verified::default();
-    // What the line before has as hashes, and its number.
+    // Hashes of the previous line, and its number.
     let mut before: Option<([String; 2], u64)> = None;
     for line in Lines::open(folder)? {
         let Located { file, line, item } = line?;
@@ -152,7 +153,7 @@ pub fn verify(folder: &Path, wanted: Option<&str>) -> io::Result<Verified> {
                     .as_ref()
                     .is_none_or(|(hashes, _)| hashes.contains(&record.prev));
                 let wrong = expected.is_some_and(|e| e != record.seq) || !chained;
-                // A line that was changed is told once.
+                // A modified line is reported once.
                 if found.holds() {
                     if wrong {
                         let pair = (record.seq, expected.unwrap_or(record.seq));
@@ -182,10 +183,11 @@ pub fn verify(folder: &Path, wanted: Option<&str>) -> io::Result<Verified> {
     Ok(verified)
 }
 
-/// The records of a journal that make sense, in their order; lines that do not are left out.
+/// Returns the valid records of a journal in order; invalid lines are skipped.
 ///
 /// # Errors
-/// If the folder cannot be read.
+///
+/// Returns an error if the folder cannot be read.
 pub fn records(folder: &Path) -> io::Result<impl Iterator<Item = io::Result<Located<Record>>>> {
     let lines = Lines::open(folder)?;
     Ok(lines.filter_map(|line| match line {
@@ -200,17 +202,17 @@ pub fn records(folder: &Path) -> io::Result<impl Iterator<Item = io::Result<Loca
     }))
 }
 
-/// Lines of all files, in their order.
+/// Iterator over the lines of all files.
 struct Lines {
     files: std::vec::IntoIter<(u64, PathBuf)>,
     lines: std::vec::IntoIter<Located<Raw>>,
     last: Option<PathBuf>,
 }
 
-/// A line that was not looked into.
+/// An unparsed line.
 enum Raw {
     Whole(Vec<u8>),
-    /// Bytes without an end.
+    /// Bytes without a line end.
     Torn(usize),
 }
 

@@ -14,7 +14,7 @@ impl Bench {
         Self(tempfile::tempdir().unwrap())
     }
 
-    /// Opens the journal, writes so many events, and says what was cut off.
+    /// Opens the journal, writes a number of events, and returns the number of truncated bytes.
     fn write(&self, events: u16, limits: Limits) -> u64 {
         let (journal, cut) = Journal::open(self.0.path(), limits).unwrap();
         for member in 0..events {
@@ -65,7 +65,7 @@ fn events_are_read_as_they_were_written() {
     assert!(!verify(bench.0.path(), Some("other")).unwrap().found);
 }
 
-/// Whichever byte is flipped: `verify` names its line, and no other.
+/// Checks that for any flipped byte `verify` names its line, and no other.
 #[test]
 fn every_flipped_byte_is_found_with_its_line() {
     let bench = Bench::new();
@@ -110,7 +110,7 @@ fn lines_that_are_missing_or_exchanged_are_found() {
     );
     write(&[lines[0], lines[2], lines[1], lines[3], lines[4]]);
     assert_eq!(bench.verify().damage[0].line, 2);
-    // Who changes a line and its own hash has to change the next one, too.
+    // Changing a line and its own hash requires changing the next line, too.
     let body = lines[1].replace("\"member\":1", "\"member\":9");
     let body = &body["{\"hash\":\"".len() + 64 + 2..body.len() - 1];
     let forged = format!(
@@ -120,10 +120,7 @@ fn lines_that_are_missing_or_exchanged_are_found() {
     write(&[lines[0], &forged, lines[2], lines[3], lines[4]]);
     let damage = bench.damage();
     assert_eq!(damage.len(), 1, "{damage:?}");
-    assert!(
-        damage[0].contains(":3: the line before this one"),
-        "{damage:?}"
-    );
+    assert!(damage[0].contains(":3: the previous line"), "{damage:?}");
 }
 
 #[test]
@@ -144,7 +141,7 @@ fn a_torn_last_line_is_cut_off_wherever_it_was_torn() {
         assert_eq!((verified.good, verified.seq), (3, Some((1, 3))), "{end}");
         assert!(verified.torn.is_none());
     }
-    // A file that was begun and got no line.
+    // A new file without lines.
     fs::write(&path, &two).unwrap();
     fs::write(read::path(bench.0.path(), 3), "").unwrap();
     assert_eq!(bench.write(1, LIMITS), 0);
@@ -183,7 +180,7 @@ fn files_are_rotated_and_the_chain_goes_on_over_them() {
     assert!(verified.damage.is_empty(), "{:?}", verified.damage);
     let (first, last) = verified.seq.unwrap();
     assert!(first > 1 && last == 40, "{first} {last}");
-    // A whole file that is missing in the midst shows.
+    // A whole missing file in the middle is detected.
     fs::remove_file(&files[1]).unwrap();
     assert_eq!(bench.damage().len(), 1);
 }
@@ -192,7 +189,7 @@ fn files_are_rotated_and_the_chain_goes_on_over_them() {
 fn what_could_not_be_written_is_told_once_it_can() {
     let bench = Bench::new();
     let folder = bench.0.path().join("journal");
-    // Something is where the folder should be.
+    // A file is in the place of the folder.
     fs::write(&folder, "").unwrap();
     let (journal, _) = Journal::open(&folder, LIMITS).unwrap();
     for member in 0..3 {

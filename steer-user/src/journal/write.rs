@@ -1,4 +1,4 @@
-//! Writing: a thread that appends what it is sent, and syncs once there is nothing more to append.
+//! The writer thread, which appends events and syncs when its queue is empty.
 
 use std::{
     fs::{File, OpenOptions},
@@ -18,15 +18,15 @@ use tracing::{error, info, warn};
 use super::{Event, Limits, Message, Record, line, read};
 use crate::durable;
 
-/// How long a journal that could not be written is left alone.
+/// Pause after a failed write.
 const RETRY: Duration = Duration::from_secs(1);
 
-/// The end of the journal.
+/// End of the journal.
 pub(super) struct Writer {
     folder: PathBuf,
     limits: Limits,
     end: Option<End>,
-    /// Events that could not be written since the last one that was.
+    /// Number of events lost since the last one written.
     lost: u64,
     failed: Option<Instant>,
     files_begun: Arc<AtomicU64>,
@@ -51,7 +51,7 @@ impl Writer {
         }
     }
 
-    /// Does what it is sent until nobody can send any more.
+    /// Processes messages until all senders are gone.
     pub(super) fn run(mut self, messages: &Receiver<Message>) {
         while let Ok(first) = messages.recv() {
             let mut flushes = Vec::new();
@@ -73,14 +73,14 @@ impl Writer {
         }
     }
 
-    /// Opens the end, and says how many torn bytes were cut off.
+    /// Opens the end of the journal, and returns the number of torn bytes truncated.
     pub(super) fn open_or_complain(&mut self) -> u64 {
         match self.open() {
             Ok((end, cut)) => {
                 if cut > 0 {
                     warn!(
                         bytes = cut,
-                        "the journal's last line was torn, and is cut off"
+                        "the last line of the journal was torn, and is truncated"
                     );
                 }
                 self.end = Some(end);
@@ -112,7 +112,7 @@ impl Writer {
         match written.and_then(|()| self.write(at, t, event)) {
             Ok(()) => {
                 if self.failed.take().is_some() {
-                    info!(lost, "the journal is written again");
+                    info!(lost, "the journal is writable again");
                 }
             }
             Err(error) => {
@@ -142,7 +142,7 @@ impl Writer {
         Ok(())
     }
 
-    /// Begins the next file once this one is full.
+    /// Starts the next file once this one is full.
     fn rotate(&mut self) -> io::Result<()> {
         let Some(end) = self.end.take_if(|end| end.bytes >= self.limits.file_bytes) else {
             return Ok(());
@@ -157,13 +157,13 @@ impl Writer {
         Ok(())
     }
 
-    /// What was half written is cut off when it is opened again.
+    /// A partial line is truncated when the journal is opened again.
     fn give_up(&mut self, error: &io::Error) {
         if self.failed.is_none() {
             error!(
                 folder = %self.folder.display(),
                 %error,
-                "the journal cannot be written; steering goes on without it until there is room"
+                "the journal cannot be written; steering continues without it until there is space"
             );
         }
         self.end = None;
@@ -184,7 +184,7 @@ impl Writer {
         })
     }
 
-    /// Finds the last line and cuts off what is behind it.
+    /// Finds the last line, and truncates what follows it.
     fn open(&self) -> io::Result<(End, u64)> {
         durable::folder(&self.folder)?;
         let mut cut = 0;
@@ -204,13 +204,12 @@ impl Writer {
             }
             let lines: Vec<_> = text[..whole].split_inclusive(|b| *b == b'\n').collect();
             let Some(last) = lines.last() else {
-                // It was begun and nothing got into it.
+                // The file was started and has no line.
                 std::fs::remove_file(&path)?;
                 continue;
             };
             let found = line::decode(&last[..last.len() - 1]);
-            // A line that somebody changed stays, for `verify` to find; what is written from now on
-            // goes on behind it.
+            // A modified line stays for `verify` to find; new lines follow it.
             let seq = match &found.record {
                 Ok(record) if found.holds() => record.seq,
                 _ => first + lines.len() as u64 - 1,

@@ -1,5 +1,5 @@
-//! One request to a collector: a connection of its own, so that none is kept by a collector that is gone,
-//! and bounds for all that the other side decides.
+//! A single request to a collector, on a connection of its own so that a collector that is gone
+//! holds none, with bounds on everything the peer controls.
 
 use std::{
     sync::Arc,
@@ -17,6 +17,7 @@ use hyper::{
 use hyper_util::rt::TokioIo;
 use prost::Message as _;
 use rustls::{ClientConfig, crypto::ring, pki_types::ServerName};
+use steer_probe::pki::load_roots;
 use tokio::{
     io::{AsyncRead, AsyncWrite},
     net::TcpStream,
@@ -28,18 +29,18 @@ use super::{
     message::ExportMetricsServiceResponse,
     outcome::{Accepted, Failure},
 };
-use crate::{config::Otlp, pki::load_roots};
+use crate::config::Otlp;
 
-/// The longest wait for an answer; the interval if that is shorter.
+/// Upper bound of the timeout; the interval if that is shorter.
 const PATIENCE: Duration = Duration::from_secs(10);
-/// So much of an answer is read. A good one has a few bytes.
+/// Upper bound of the bytes read from an answer. A good one has a few bytes.
 const MAX_ANSWER: usize = 64 << 10;
-/// So much of what a collector says is told.
+/// Upper bound of the length of a collector's message in logs.
 const MAX_TOLD: usize = 200;
 const PROTOBUF: HeaderValue = HeaderValue::from_static("application/x-protobuf");
 const AGENT: HeaderValue = HeaderValue::from_static(concat!("steer/", env!("CARGO_PKG_VERSION")));
 
-/// Posts metrics. If this is dropped, so is the connection.
+/// Posts metrics. Dropping the future closes the connection.
 pub(super) async fn send(otlp: &Otlp, body: Bytes) -> Result<Accepted, Failure> {
     let patience = PATIENCE.min(otlp.interval);
     let answer = timeout(patience, connect(otlp, body)).await;
@@ -48,7 +49,7 @@ pub(super) async fn send(otlp: &Otlp, body: Bytes) -> Result<Accepted, Failure> 
 
 async fn connect(otlp: &Otlp, body: Bytes) -> Result<Accepted, Failure> {
     let tls = otlp.ca.as_ref().map(|ca| {
-        // Each time, as files are renewed.
+        // Read for each request, because files are renewed.
         let roots = load_roots(ca).map_err(|e| Failure::Local(e.to_string()))?;
         let name = ServerName::try_from(otlp.host.clone());
         let name = name.map_err(|e| Failure::Local(e.to_string()))?;
@@ -99,11 +100,11 @@ async fn post(
         judge(response).await
     };
     tokio::pin!(exchange);
-    // Both in this task, so that nothing of a connection outlives the wait for it.
+    // Both run in this task, so that the connection ends with the wait for it.
     tokio::select! {
         biased;
         outcome = &mut exchange => outcome,
-        // The exchange is told of the end, and how it came.
+        // The exchange reports how the connection ended.
         _ = connection => exchange.await,
     }
 }
@@ -127,7 +128,7 @@ async fn judge(response: Response<Incoming>) -> Result<Accepted, Failure> {
     Ok(accepted(&body))
 }
 
-/// What an answer of success says. It may be empty, and some collectors write JSON.
+/// Parses an answer of success. It may be empty, and some collectors write JSON.
 fn accepted(body: &[u8]) -> Accepted {
     let answer = ExportMetricsServiceResponse::decode(body).unwrap_or_default();
     match answer.partial_success {
@@ -139,7 +140,7 @@ fn accepted(body: &[u8]) -> Accepted {
     }
 }
 
-/// Seconds, or a date.
+/// Parses `Retry-After`: seconds, or a date.
 fn retry_after(headers: &HeaderMap, now: SystemTime) -> Option<Duration> {
     let text = headers.get(RETRY_AFTER)?.to_str().ok()?.trim();
     match text.parse() {
@@ -169,7 +170,7 @@ mod tests {
             };
             accepted(&answer.encode_to_vec())
         };
-        // With none rejected it is a word of warning.
+        // With no rejected points it is only a warning.
         assert_eq!(answer(0), Accepted::Whole);
         let Accepted::Partly { rejected, why } = answer(3) else {
             panic!("all of it");

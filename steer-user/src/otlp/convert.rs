@@ -1,4 +1,4 @@
-//! From families of the page to messages.
+//! Conversion of metric families to OTLP messages.
 
 use std::time::{SystemTime, UNIX_EPOCH};
 
@@ -11,7 +11,7 @@ use super::{
 };
 use crate::api::{Family, Sample};
 
-/// One look at all families.
+/// Conversion of one snapshot of all families.
 pub(super) struct Conversion<'s> {
     now: u64,
     starts: &'s mut Starts,
@@ -24,7 +24,8 @@ impl<'s> Conversion<'s> {
         Self { now, starts }
     }
 
-    /// Families that have no samples are left out: OTLP has no metrics without points.
+    /// Converts families. Those without samples are skipped, because OTLP has no metrics without
+    /// points.
     pub(super) fn metrics(mut self, families: &[Family]) -> Vec<Metric> {
         let described = families.iter().filter(|family| !family.samples.is_empty());
         let metrics = described.filter_map(|family| self.metric(family)).collect();
@@ -83,7 +84,7 @@ impl<'s> Conversion<'s> {
     }
 
     fn histograms(&mut self, family: &Family) -> Vec<HistogramDataPoint> {
-        // The format wants the samples of one histogram in one piece.
+        // The format requires the samples of one histogram in one piece.
         let pieces = family
             .samples
             .chunk_by(|one, next| without_bound(one) == without_bound(next));
@@ -99,7 +100,7 @@ impl<'s> Conversion<'s> {
             time_unix_nano: self.now,
             ..HistogramDataPoint::default()
         };
-        // The page counts all that is below a bound, OTLP what is in a bucket.
+        // The page has cumulative counts, OTLP has counts per bucket.
         let mut below = 0_u64;
         for sample in samples {
             match sample.suffix.as_str() {
@@ -122,7 +123,7 @@ impl<'s> Conversion<'s> {
         if point.bucket_counts.len() != point.explicit_bounds.len() + 1 {
             return None;
         }
-        // The loop counts between two reads of one histogram's samples.
+        // The data path counts between two reads of one histogram's samples.
         point.count = below;
         point.start_time_unix_nano = self.starts.of(name, &labels, below as f64, self.now);
         Some(point)
@@ -134,7 +135,7 @@ fn attributes(labels: &[(String, String)]) -> Vec<KeyValue> {
     labels.map(|(name, value)| attribute(name, value)).collect()
 }
 
-/// What is written as a whole number is one, so that a series is always of one kind.
+/// Parses a number. One without a fraction is an integer, so that a series keeps its kind.
 fn number(text: &str) -> Option<Number> {
     match text.parse::<i64>() {
         Ok(whole) => Some(Number::AsInt(whole)),
@@ -142,7 +143,7 @@ fn number(text: &str) -> Option<Number> {
     }
 }
 
-/// The unit as OpenTelemetry writes it.
+/// Returns the unit in the notation of OpenTelemetry.
 fn unit(of_page: &str) -> &str {
     match of_page {
         "seconds" => "s",

@@ -5,7 +5,7 @@ use crate::api::read;
 
 const NOW: Duration = Duration::from_nanos(1_700_000_000_000_000_123);
 
-/// What comes of a page with one family, all of whose samples begin with its name, `x`.
+/// Returns the result for a page with one family whose samples all begin with its name, `x`.
 fn at(now: Duration, starts: &mut Starts, kind: &str, samples: &str) -> Option<Metric> {
     let page = format!("# HELP x What it is.\n# TYPE x {kind}\n{samples}\n# EOF\n");
     Conversion::new(UNIX_EPOCH + now, starts)
@@ -27,7 +27,7 @@ fn histograms(samples: &str) -> Vec<HistogramDataPoint> {
     }
 }
 
-/// Samples of a histogram whose buckets have these counts below their ends.
+/// Returns the samples of a histogram with these cumulative counts.
 fn samples(backend: &str, below: [u64; 3]) -> String {
     let [first, second, all] = below;
     format!(

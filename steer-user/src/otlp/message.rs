@@ -1,9 +1,10 @@
-//! The messages of OTLP that metrics need, with the names and numbers of
-//! `opentelemetry/proto/metrics/v1/metrics.proto`, `common/v1/common.proto`, `resource/v1/resource.proto`
-//! and `collector/metrics/v1/metrics_service.proto`, all of OTLP 1.x, whose numbers do not change. Fields
-//! that we never fill are left out. A test of the whole decodes them by OpenTelemetry's own crate.
+//! OTLP messages for metrics, with the names and numbers of
+//! `opentelemetry/proto/metrics/v1/metrics.proto`, `common/v1/common.proto`,
+//! `resource/v1/resource.proto` and `collector/metrics/v1/metrics_service.proto`; they are the same
+//! in all of OTLP 1.x. Unused fields are omitted. An integration test decodes the messages with
+//! OpenTelemetry's own crate.
 
-/// `AGGREGATION_TEMPORALITY_CUMULATIVE`: counted from a start that stays.
+/// `AGGREGATION_TEMPORALITY_CUMULATIVE`: counted from a fixed start.
 pub(super) const CUMULATIVE: i32 = 2;
 
 #[derive(Clone, PartialEq, prost::Message)]
@@ -62,7 +63,7 @@ pub(super) struct Metric {
     pub(super) name: String,
     #[prost(string, tag = "2")]
     pub(super) description: String,
-    /// By the Unified Code for Units of Measure.
+    /// Unit by the Unified Code for Units of Measure.
     #[prost(string, tag = "3")]
     pub(super) unit: String,
     #[prost(oneof = "Data", tags = "5, 7, 9")]
@@ -135,10 +136,10 @@ pub(super) struct HistogramDataPoint {
     pub(super) count: u64,
     #[prost(double, optional, tag = "5")]
     pub(super) sum: Option<f64>,
-    /// One more than there are bounds: the last one has all that is above the last bound.
+    /// Counts per bucket, one more than there are bounds: the last one is above the last bound.
     #[prost(fixed64, repeated, tag = "6")]
     pub(super) bucket_counts: Vec<u64>,
-    /// Where buckets end; a bound is in the bucket that it ends.
+    /// Upper bounds of buckets, inclusive.
     #[prost(double, repeated, tag = "7")]
     pub(super) explicit_bounds: Vec<f64>,
 }
@@ -172,7 +173,8 @@ pub(super) fn attribute(key: &str, value: &str) -> KeyValue {
     }
 }
 
-/// All metrics of a node, which is told by the names of OpenTelemetry's semantic conventions.
+/// Builds the request for all metrics of a node, which is described by OpenTelemetry's semantic
+/// conventions.
 pub(super) fn request(
     node: &str,
     region: &str,

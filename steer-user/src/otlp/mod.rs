@@ -1,6 +1,5 @@
-//! Metrics for an OpenTelemetry collector, which they are sent to by OTLP over HTTP: all that is on
-//! the page of metrics, as often as `[telemetry]` says. Whatever the collector does or does not do,
-//! nothing else waits for it.
+//! Export of metrics to an OpenTelemetry collector by OTLP over HTTP: everything on the page of
+//! metrics, at the interval in `[telemetry]`. Nothing else waits for the collector.
 
 mod client;
 mod convert;
@@ -25,7 +24,7 @@ use crate::{
     config::{Config, Otlp},
 };
 
-/// Where to send, and as whom.
+/// Destination and identity of the export.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Target {
     otlp: Otlp,
@@ -34,7 +33,7 @@ pub struct Target {
 }
 
 impl Target {
-    /// What a configuration says, if it says anything.
+    /// Returns the target of a configuration, if it has one.
     #[must_use]
     pub fn of(config: &Config) -> Option<Self> {
         let otlp = config.otlp.clone()?;
@@ -46,7 +45,7 @@ impl Target {
     }
 }
 
-/// Sends metrics to where the configuration says, if it says so, and follows it.
+/// Exports metrics to the configured collector, and follows changes of the configuration.
 pub async fn export(monitor: Monitor, mut target: watch::Receiver<Option<Target>>) {
     loop {
         let now = target.borrow_and_update().clone();
@@ -83,7 +82,7 @@ async fn send_to(target: &Target, monitor: &Monitor) {
             }
         };
         if !standing.has_worked() {
-            // It has not heard of any series' start yet.
+            // A new collector has not received the start of any series yet.
             starts = Starts::default();
         }
         let conversion = Conversion::new(SystemTime::now(), &mut starts);

@@ -1,45 +1,45 @@
-//! What comes of sending metrics.
+//! Outcome of an export.
 
 use std::time::Duration;
 
-/// What a collector took.
+/// Answer of a collector that accepted metrics.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum Accepted {
-    /// All.
+    /// All points.
     Whole,
-    /// Not these points.
+    /// All points except some.
     Partly {
-        /// How many.
+        /// Number of rejected points.
         rejected: i64,
-        /// What it says of them.
+        /// Reason given by the collector.
         why: String,
     },
 }
 
-/// Why a collector took nothing.
+/// Reason why an export failed.
 #[derive(Debug, thiserror::Error)]
 pub(super) enum Failure {
-    /// It was not asked.
+    /// The request could not be sent.
     #[error("{0}")]
     Local(String),
     #[error("no connection: {0}")]
     Unreachable(String),
-    #[error("no TLS: {0}")]
+    #[error("TLS failed: {0}")]
     Tls(String),
-    #[error("no answer within {0:?}")]
+    #[error("no answer within {} s", .0.as_secs_f64())]
     Timeout(Duration),
     #[error("status {code}")]
     Status {
         code: u16,
-        /// How long it wants to be left alone.
+        /// Time for which the collector asks not to be contacted.
         retry_after: Option<Duration>,
     },
-    #[error("no answer of a collector: {0}")]
+    #[error("not an answer of a collector: {0}")]
     Malformed(String),
 }
 
 impl Failure {
-    /// The label that it is counted by.
+    /// Returns the label under which the failure is counted.
     pub(super) fn word(&self) -> &'static str {
         match self {
             Self::Local(_) => "local",

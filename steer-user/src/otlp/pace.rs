@@ -1,15 +1,15 @@
-//! When metrics are sent next.
+//! Backoff of exports.
 
 use std::time::Duration;
 
 use super::outcome::{Accepted, Failure};
 
-/// A collector that fails is tried again after this time at the latest, or the interval if that is longer.
+/// Upper bound of the pause after a failure, or the interval if that is longer.
 const SLOWEST: Duration = Duration::from_secs(60);
-/// A collector is left alone for so long at most, whatever it says.
+/// Upper bound of a pause that the collector asks for.
 const LONGEST: Duration = Duration::from_secs(600);
 
-/// How often a collector is tried: by its interval, and less often while it fails.
+/// Schedule of exports: by the interval, and less often after failures.
 #[derive(Debug)]
 pub(super) struct Pace {
     interval: Duration,
@@ -24,8 +24,8 @@ impl Pace {
         }
     }
 
-    /// The pause after an outcome that took so long. `chance`, from 0 to 1, keeps nodes that failed
-    /// together from trying together.
+    /// Returns the pause after an outcome that took some time. `chance`, from 0 to 1, keeps nodes
+    /// that failed together from retrying together.
     pub(super) fn after(
         &mut self,
         outcome: &Result<Accepted, Failure>,

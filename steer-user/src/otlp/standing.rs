@@ -1,11 +1,11 @@
-//! How a collector stands, which is logged when it changes.
+//! Health of the collector, logged when it changes.
 
 use tracing::{info, warn};
 
 use super::outcome::{Accepted, Failure};
 use crate::config::Otlp;
 
-/// How it went the last time.
+/// Result of the last export.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 enum Last {
     #[default]
@@ -22,12 +22,12 @@ pub(super) struct Standing {
 }
 
 impl Standing {
-    /// Whether the collector has taken anything yet.
+    /// Returns whether the collector has accepted anything yet.
     pub(super) fn has_worked(&self) -> bool {
         self.worked
     }
 
-    /// Takes an outcome, and says what it is to be counted as.
+    /// Records an outcome, and returns the label to count it under.
     pub(super) fn take(
         &mut self,
         collector: &Otlp,
@@ -42,13 +42,19 @@ impl Standing {
         if self.last != now {
             self.last = now;
             match outcome {
-                Ok(Accepted::Whole) => info!(%collector, "metrics are sent"),
+                Ok(Accepted::Whole) => info!(%collector, "metrics are being exported"),
                 Ok(Accepted::Partly { rejected, why }) => {
-                    warn!(%collector, rejected, ?why, "the collector does not take all metrics");
+                    warn!(
+                        %collector,
+                        rejected,
+                        reason = %why.escape_debug(),
+                        "the collector rejects some metrics"
+                    );
                 }
                 Err(error) => warn!(
                     %collector, %error,
-                    "metrics cannot be sent, and are tried again ever less often: see [telemetry] otlp"
+                    "metrics cannot be exported; trying again with increasing pauses: check \
+                     `otlp` in [telemetry]"
                 ),
             }
         }

@@ -1,22 +1,22 @@
-//! Since when series have been counted, which OpenTelemetry wants to know of each.
+//! Start times of counters, which OpenTelemetry requires for each series.
 //!
-//! A daemon takes over what the kernel has counted before it, so that its own start is not the start of
-//! all that it has. What is there at the first look has begun nobody knows when, which OTLP's data model
-//! tells by a first point that took no time: its start is the look. What appears at a later look,
-//! or has become less, has begun after the look before.
+//! A daemon continues counters that the kernel kept before it started, so its own start is not
+//! theirs. The start of a series that exists at the first snapshot is unknown; by OTLP's data model
+//! its first point takes no time, so its start is that snapshot. A series that appears later, or
+//! whose value has dropped, started after the previous snapshot.
 
 use std::collections::HashMap;
 
 use crate::api::Sample;
 
-/// What tells series apart: family and labels.
+/// Identity of a series: family and labels.
 type Key = (String, Vec<(String, String)>);
 
 /// Starts of all series, in nanoseconds since 1970.
 #[derive(Debug, Default)]
 pub(super) struct Starts {
     series: HashMap<Key, Series>,
-    /// The look before.
+    /// Time of the previous snapshot.
     last: Option<u64>,
 }
 
@@ -28,7 +28,7 @@ struct Series {
 }
 
 impl Starts {
-    /// The start of a series that has come to `value` at the look at `now`.
+    /// Returns the start of a series with `value` in the snapshot at `now`.
     pub(super) fn of(
         &mut self,
         family: &str,
@@ -51,14 +51,14 @@ impl Starts {
         series.start
     }
 
-    /// Ends the look at `now`: what was not seen is forgotten.
+    /// Ends the snapshot at `now`: series that are gone are removed.
     pub(super) fn end(&mut self, now: u64) {
         self.series.retain(|_, series| series.seen == now);
         self.last = Some(now);
     }
 }
 
-/// Labels without the bound of a bucket, so that all samples of a histogram have the same.
+/// Returns labels without the bound of a bucket, so that all samples of a histogram have the same.
 pub(super) fn without_bound(sample: &Sample) -> Vec<(String, String)> {
     let labels = sample.labels.iter();
     labels.filter(|(name, _)| name != "le").cloned().collect()

@@ -1,5 +1,5 @@
-//! The certificates that this node holds, for probes, for its API and for whoever takes its metrics: there, of this node,
-//! of their CA, and valid for a while.
+//! Checks of the certificates that this node uses, for probes, its API and export of metrics:
+//! present, issued for this node by their CA, and valid for a while.
 
 use std::{
     path::{Path, PathBuf},
@@ -12,17 +12,15 @@ use rustls::{
     RootCertStore,
     pki_types::{CertificateDer, UnixTime, pem::PemObject as _},
 };
+use steer_probe::pki::{
+    Credentials, Identity, IdentityKind, keys_match, load_credentials, load_roots, verify_at,
+};
 use x509_parser::prelude::{FromDer as _, X509Certificate};
 
 use super::{Finding, Severity};
-use crate::{
-    config::{CidLayout, Config},
-    pki::{
-        Credentials, Identity, IdentityKind, keys_match, load_credentials, load_roots, verify_at,
-    },
-};
+use crate::config::{CidLayout, Config};
 
-/// A certificate that ends within this time is worth a word.
+/// Remaining validity below which a certificate is reported.
 const SOON: Duration = Duration::from_secs(14 * 86_400);
 
 pub(super) fn check(config: &Config, now: SystemTime) -> Vec<Finding> {
@@ -33,15 +31,15 @@ pub(super) fn check(config: &Config, now: SystemTime) -> Vec<Finding> {
     findings
 }
 
-/// The key of encrypted connection ids, without which a configuration is not applied.
+/// Checks the key of encrypted connection ids, without which a configuration is not applied.
 fn connection_ids(layout: &CidLayout) -> Option<Finding> {
     let error = layout.key().err()?;
     let section = format!("[[quic]] of rotation {}", layout.rotation);
-    let todo = "put the servers' key there: without it the configuration is not applied";
+    let todo = "put the servers' key there: the configuration cannot be applied without it";
     Some(Finding::new(section, error.to_string()).fatal().todo(todo))
 }
 
-/// Finds what of certificates is fatal wherever the configuration is looked at, as far as their files are there.
+/// Returns the fatal findings about certificates that hold on any host, as far as the files exist.
 pub(super) fn unusable(config: &Config, now: SystemTime) -> Vec<Finding> {
     let here = |held: &Held<'_>| {
         [held.ca, held.cert, held.key]
@@ -54,23 +52,25 @@ pub(super) fn unusable(config: &Config, now: SystemTime) -> Vec<Finding> {
     findings
 }
 
-/// The authority of the collector that metrics are sent to. It is somebody else's, and without it only they are not
-/// sent.
+/// Checks the CA of the metrics collector. It belongs to someone else, and without it only metrics
+/// are not exported.
 fn collector(config: &Config, now: SystemTime) -> Option<Finding> {
     let ca = config.otlp.as_ref()?.ca.as_ref()?;
     if let Err(error) = load_roots(ca) {
         let finding = Finding::new("[telemetry] otlp_ca".to_owned(), error.to_string());
         return Some(finding.todo(
-            "without it no metrics are sent: put the CA of the collector's certificate there, as PEM",
+            "metrics cannot be exported without it: put the CA of the collector's certificate \
+             there, as PEM",
         ));
     }
     let what = ends(authorities(ca).into_iter().max()?, now)?;
     let todo =
-        "get the collector's next one, and put it into this file as well: it is read each time";
+        "get the collector's next CA, and add it to this file, which is read for each export";
     Some(Finding::new(ca.display().to_string(), what).todo(todo))
 }
 
-/// The node's certificates and their CAs', each with its end; those that cannot be read are left out.
+/// Returns the ends of validity of the node's certificates and their CAs; unreadable ones are
+/// skipped.
 pub(super) fn ends_of(config: &Config) -> Vec<(PathBuf, SystemTime)> {
     let mut ends = Vec::new();
     for Held { ca, cert, key, .. } in held(config) {
@@ -85,16 +85,16 @@ pub(super) fn ends_of(config: &Config) -> Vec<(PathBuf, SystemTime)> {
     ends
 }
 
-/// A file of authorities with when the first of them ends.
+/// Returns a file of CAs with the end of the first one to expire.
 fn first_end(ca: &Path) -> Option<(PathBuf, SystemTime)> {
     let first = authorities(ca).into_iter().min()?;
     Some((ca.to_owned(), first))
 }
 
-/// A certificate that this node holds.
+/// A certificate used by this node.
 struct Held<'c> {
     config: &'c Config,
-    /// The section that names its files.
+    /// Section with its files.
     section: &'static str,
     kind: IdentityKind,
     ca: &'c Path,
@@ -160,28 +160,28 @@ impl Held<'_> {
         findings
     }
 
-    /// Without it the daemon does not probe; its API goes on at the socket.
+    /// Without it the daemon does not probe; its API still works on the socket.
     fn unusable(&self, keys: &str, error: &dyn std::fmt::Display) -> Finding {
         let finding = Finding::new(format!("{} {keys}", self.section), error.to_string());
         match self.kind {
             IdentityKind::Api => {
                 let todo =
-                    "without it the API does not answer by TCP: `steer pki issue api` makes it";
+                    "the API cannot serve TCP without it: create it with `steer pki issue api`";
                 finding.todo(todo)
             }
             _ => finding
-                .todo("without it no backend can be probed: `steer pki issue node` makes it")
+                .todo("backends cannot be probed without it: create it with `steer pki issue node`")
                 .fatal(),
         }
     }
 
-    /// Nobody takes a certificate without its own key.
+    /// A certificate without its own key is useless.
     fn wrong_pair(&self) -> Finding {
         let (key, cert) = (self.key.display(), self.cert.display());
-        let what = format!("{key} is of another certificate than {cert}");
+        let what = format!("{key} does not belong to the certificate {cert}");
         let finding = Finding::new(format!("{} key", self.section), what)
             .fix(self.issue())
-            .todo("name the key that was made with it")
+            .todo("use the key that was created with it")
             .of_key(self.table(), "key");
         match self.kind {
             IdentityKind::Api => finding,
@@ -189,7 +189,7 @@ impl Held<'_> {
         }
     }
 
-    /// The section without brackets.
+    /// Returns the section name without brackets.
     fn table(&self) -> &'static str {
         match self.kind {
             IdentityKind::Api => "api",
@@ -201,13 +201,13 @@ impl Held<'_> {
         Finding::new(self.cert.display().to_string(), what).fix(self.issue())
     }
 
-    /// The command that makes it.
+    /// Returns the command that issues it.
     fn issue(&self) -> String {
         let (name, region) = (&self.config.node.name, &self.config.node.region);
         match &self.config.api.remote {
             Some(remote) if self.kind == IdentityKind::Api => {
                 let host = remote.address.ip();
-                // At an unspecified address it is reached by some other one.
+                // With an unspecified address, clients use one of the others.
                 let host = match host.is_unspecified() {
                     true => "ADDRESS".to_owned(),
                     false => host.to_string(),
@@ -226,7 +226,7 @@ impl Held<'_> {
                 return Some(self.unusable(&format!("cert {}", self.cert.display()), &error));
             }
         };
-        // The name of an API is nobody's business but its clients'.
+        // The name of an API matters only to its clients.
         let same = found.kind() == self.kind
             && (self.kind == IdentityKind::Api
                 || found.name() == node.name && found.region() == node.region);
@@ -234,10 +234,11 @@ impl Held<'_> {
             IdentityKind::Api => "this needs one of kind api".to_owned(),
             _ => format!("this node is {} in {}", node.name, node.region),
         };
-        (!same).then(|| self.about(format!("it is of {found}, and {wanted}")))
+        (!same).then(|| self.about(format!("it is for {found}, but {wanted}")))
     }
 
-    /// Whether its key is another one's, or its CA did not issue it. That it is valid now is not asked here.
+    /// Returns whether its key belongs to another one, or its CA did not issue it. Does not check
+    /// the validity period.
     fn unfit(
         &self,
         credentials: &Credentials,
@@ -261,7 +262,7 @@ impl Held<'_> {
         (now < begin).then(|| {
             let begin = format_rfc3339_seconds(begin);
             let what =
-                format!("it is good from {begin} on, and by this host's clock that is to come");
+                format!("it is valid from {begin}, which is in the future by this host's clock");
             Finding::new(self.cert.display().to_string(), what)
                 .fix("timedatectl set-ntp true")
                 .todo("wait")
@@ -270,20 +271,21 @@ impl Held<'_> {
 
     fn ends(&self, certificate: &CertificateDer<'_>, now: SystemTime) -> Option<Finding> {
         let what = ends(end(certificate)?, now)?;
-        let todo = "have another one made, and put it in its place: it is taken up there";
+        let todo = "issue a new one, and replace the file: it is reloaded automatically";
         Some(self.about(what).todo(todo))
     }
 
-    /// While an authority is exchanged the old one and the new one are there: the last one counts.
+    /// Returns a finding about expiring CAs. During a replacement the old and the new one are
+    /// present: the last one counts.
     fn authority_ends(&self, now: SystemTime) -> Option<Finding> {
         let what = ends(authorities(self.ca).into_iter().max()?, now)?;
-        let todo = "make another one with `steer pki init` in a folder of its own, add it to this file \
-                    everywhere, and have certificates issued anew";
+        let todo = "create a new one with `steer pki init` in a folder of its own, add it to this \
+                    file on all hosts, and issue new certificates";
         Some(Finding::new(self.ca.display().to_string(), what).todo(todo))
     }
 }
 
-/// What to say of something that ends then, if it is soon.
+/// Returns a finding about the end of validity, if it is near.
 fn ends(end: SystemTime, now: SystemTime) -> Option<String> {
     (end < now + SOON).then(|| {
         let word = if end < now { "ended" } else { "ends" };
@@ -291,7 +293,7 @@ fn ends(end: SystemTime, now: SystemTime) -> Option<String> {
     })
 }
 
-/// When the authorities in a file end.
+/// Returns the ends of validity of the CAs in a file.
 fn authorities(ca: &Path) -> Vec<SystemTime> {
     let all = CertificateDer::pem_file_iter(ca).into_iter().flatten();
     all.flatten().filter_map(|ca| end(&ca)).collect()

@@ -1,5 +1,5 @@
-//! What ethtool(8) shows of an interface, by the same requests (linux/ethtool.h). They go by a socket,
-//! and so to this network namespace, whatever `/sys` is of.
+//! Properties of an interface from ethtool ioctls (linux/ethtool.h). They use a socket, so they
+//! refer to this network namespace, whatever `/sys` shows.
 
 use std::{io, mem, net::UdpSocket, os::fd::AsRawFd as _};
 
@@ -27,22 +27,22 @@ struct DriverInfo {
     _rest: [u8; 160],
 }
 
-/// What the network card joins or takes off before a program sees a packet.
+/// Offloads that merge or change packets before a program sees them.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Offloads {
-    /// Packets are joined by the kernel (generic receive offload).
+    /// Generic receive offload: the kernel merges packets.
     pub gro: bool,
-    /// Packets are joined by the card (large receive offload).
+    /// Large receive offload: the network card merges packets.
     pub lro: bool,
-    /// VLAN tags are taken off by the card.
+    /// VLAN receive offload: the network card strips tags.
     pub rxvlan: bool,
-    /// The card cuts what TCP sends into packets.
+    /// TCP segmentation offload: the network card splits what TCP sends.
     pub tso: bool,
-    /// The kernel does so, behind all else.
+    /// Generic segmentation offload: the kernel splits it last.
     pub gso: bool,
 }
 
-/// The name of the driver. Not every interface has one.
+/// Returns the name of the driver. Some interfaces have none.
 pub(super) fn driver(interface: &str) -> io::Result<String> {
     let mut info = DriverInfo {
         command: GDRVINFO,
@@ -71,10 +71,10 @@ fn value(interface: &str, command: u32) -> io::Result<u32> {
     Ok(value.data)
 }
 
-/// `data` is the struct that the command in its first word is made for.
+/// Issues an ethtool ioctl. `data` is the struct of the command in its first word.
 fn ask(interface: &str, data: *mut libc::c_char) -> io::Result<()> {
     let socket = UdpSocket::bind((std::net::Ipv4Addr::LOCALHOST, 0))?;
-    // SAFETY: a struct of integers, for which zero is a value.
+    // SAFETY: the struct consists of integers, for which zero is valid.
     let mut request: libc::ifreq = unsafe { mem::zeroed() };
     let room = request.ifr_name.len() - 1;
     for (to, from) in request
@@ -85,8 +85,8 @@ fn ask(interface: &str, data: *mut libc::c_char) -> io::Result<()> {
         *to = from.cast_signed();
     }
     request.ifr_ifru.ifru_data = data;
-    // SAFETY: the socket is open, and the kernel writes into the callers' structs only, which are of
-    // the size that their commands have.
+    // SAFETY: the socket is open, and the kernel writes only into the caller's struct, which has
+    // the size of its command.
     let done = unsafe { libc::ioctl(socket.as_raw_fd(), SIOCETHTOOL, &raw mut request) };
     if done != 0 {
         return Err(io::Error::last_os_error());

@@ -1,4 +1,4 @@
-//! What is so on this host.
+//! Facts about this host.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -23,75 +23,75 @@ use crate::{
 
 /// `BPF_FS_MAGIC` of `linux/magic.h`.
 const BPF_FS_MAGIC: i64 = 0xcafe_4a11;
-/// The discard port (RFC 863); nothing is sent.
+/// The discard port (RFC 863); no packet is sent.
 const DISCARD: u16 = 9;
 
-/// What is so on this host.
+/// Facts about this host.
 #[derive(Clone, Debug, Default)]
 pub struct Facts {
     /// Interfaces by name.
     pub interfaces: BTreeMap<String, Interface>,
-    /// The way to each backend's address.
+    /// Route to each backend's address.
     pub routes: BTreeMap<IpAddr, Result<Route, String>>,
-    /// Ports that the host's own connections get.
+    /// Local port range of the host's own connections.
     pub local_ports: Option<RangeInclusive<u16>>,
-    /// Those of them that they do not.
+    /// Reserved ports within it.
     pub reserved_ports: Vec<RangeInclusive<u16>>,
-    /// Memory that can be had, in bytes.
+    /// Available memory in bytes.
     pub memory: Option<u64>,
-    /// Processors that per-CPU maps have room for.
+    /// Number of possible processors, which sizes per-CPU maps.
     pub cpus: usize,
-    /// Whether maps of an earlier daemon are there, and their memory with them.
+    /// Whether maps of an earlier daemon exist, which have their memory already.
     pub pinned: bool,
-    /// Whether the BPF file system is one.
+    /// Whether the BPF file system is mounted.
     pub bpffs: Option<bool>,
     /// Links by name.
     pub links: BTreeMap<String, Link>,
-    /// Drivers of the configuration's interfaces, those that have one.
+    /// Drivers of the configured interfaces that have one.
     pub drivers: BTreeMap<String, String>,
-    /// Offloads of these interfaces, of those that belong to them, and of other ends of veth, which come before a
-    /// program sees them.
+    /// Offloads of these interfaces, of their ports, and of veth peers; all of them act before a
+    /// program sees packets.
     pub offloads: BTreeMap<String, Offloads>,
-    /// Whether they look at where packets come from: 1 is strict, 2 loose.
+    /// Reverse-path filter by interface: 1 is strict, 2 is loose.
     pub rp_filter: BTreeMap<String, u8>,
-    /// Whether they forward IPv4.
+    /// IPv4 forwarding by interface.
     pub forwarding: BTreeMap<String, bool>,
-    /// Interfaces that our program is attached to by a pinned link.
+    /// Interfaces with our program attached by a pinned link.
     pub attached: Vec<String>,
-    /// Backends' addresses whose next hop does not answer, as far as it was asked.
+    /// Addresses of backends whose next hop does not answer, if checked.
     pub unresolved: BTreeSet<IpAddr>,
-    /// The way to each backend, as the kernel's routing has it.
+    /// Path to each backend by the kernel's routing.
     pub ways: BTreeMap<IpAddr, Way>,
-    /// TCP addresses that processes of this host listen at.
+    /// TCP addresses on which processes of this host listen.
     pub listeners: Vec<SocketAddr>,
-    /// Reason for which the state directory cannot be written, if it cannot.
+    /// Reason why the state directory is not writable.
     pub state_refused: Option<String>,
-    /// The kernel, and this process.
+    /// Kernel and process.
     pub system: System,
 }
 
 /// An interface.
 #[derive(Clone, Debug, Default)]
 pub struct Interface {
-    /// Its MTU, in bytes.
+    /// MTU in bytes.
     pub mtu: Option<u32>,
-    /// Whether it is the loopback.
+    /// Whether it is the loopback interface.
     pub loopback: bool,
-    /// Its addresses.
+    /// IP addresses.
     pub addresses: Vec<IpAddr>,
 }
 
-/// The way to an address, as the kernel's own packets would go.
+/// Route of the kernel's own packets to an address.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Route {
-    /// Their source.
+    /// Source address.
     pub source: IpAddr,
-    /// The largest that gets through, in bytes, as far as known.
+    /// Path MTU in bytes, as far as known.
     pub mtu: Option<u32>,
 }
 
 impl Facts {
-    /// Finds out what concerns a configuration. What cannot be found out is left open.
+    /// Collects the facts that matter for a configuration. Unknown facts stay empty.
     #[must_use]
     pub fn read(config: &Config) -> Self {
         let mut routes = BTreeMap::new();
@@ -131,19 +131,19 @@ impl Facts {
         }
     }
 
-    /// The links that belong to a bond or a bridge.
+    /// Returns the ports of a bond or a bridge.
     pub(super) fn ports<'f>(&'f self, name: &'f str) -> impl Iterator<Item = &'f str> {
         let belongs = move |link: &&Link| link.controller.as_deref() == Some(name);
         let ports = self.links.iter().filter(move |(_, link)| belongs(link));
         ports.map(|(name, _)| name.as_str())
     }
 
-    /// The kind of a link; empty for a network card.
+    /// Returns the kind of a link; empty for a network card.
     pub(super) fn kind(&self, name: &str) -> &str {
         self.links.get(name).map_or("", |link| link.kind.as_str())
     }
 
-    /// Finds out which backends' next hops answer.
+    /// Checks which backends' next hops answer.
     pub(super) fn ask_neighbours(&mut self, config: &Config) {
         let addresses = config.backends.iter().map(|backend| backend.address);
         let silent = links::unresolved(&addresses.collect());
@@ -158,7 +158,7 @@ fn of_interfaces<T>(config: &Config, find: impl Fn(&str) -> Option<T>) -> BTreeM
         .collect()
 }
 
-/// Offloads of the configuration's interfaces, of what belongs to them, and of other ends of veth.
+/// Returns the offloads of the configured interfaces, of their ports, and of veth peers.
 fn offloads(config: &Config, links: &BTreeMap<String, Link>) -> BTreeMap<String, Offloads> {
     let named = &config.node.interfaces;
     let ports = links.iter().filter(|(_, link)| {
@@ -208,7 +208,8 @@ fn listeners() -> Vec<SocketAddr> {
     texts.flat_map(|text| listening(&text)).collect()
 }
 
-/// Sockets that listen, of a table of proc_net(5): addresses are words in the host's byte order.
+/// Parses listening sockets in a table of proc_net(5): addresses are words in the host's byte
+/// order.
 pub(super) fn listening(table: &str) -> Vec<SocketAddr> {
     /// `TCP_LISTEN` of `net/tcp_states.h`.
     const LISTEN: &str = "0A";
@@ -233,11 +234,11 @@ pub(super) fn listening(table: &str) -> Vec<SocketAddr> {
     table.lines().filter_map(socket).collect()
 }
 
-/// Returns why a folder cannot be written, or made where it is not there; by access(2), which changes nothing.
+/// Returns why a folder cannot be written or created; by access(2), which changes nothing.
 fn refused(folder: &Path) -> Option<io::Error> {
     let there = folder.ancestors().find(|path| path.exists())?;
     let path = CString::new(there.as_os_str().as_bytes()).ok()?;
-    // SAFETY: a string that ends with 0.
+    // SAFETY: the string is NUL-terminated.
     match unsafe { libc::access(path.as_ptr(), libc::W_OK | libc::X_OK) } {
         0 => None,
         _ => Some(io::Error::last_os_error()),
@@ -249,7 +250,7 @@ fn setting(interface: &str, key: &str) -> Option<u8> {
     fs::read_to_string(path).ok()?.trim().parse().ok()
 }
 
-/// The larger one of the interface's own and that of all counts (ip-sysctl of the kernel).
+/// The larger value of the interface's own and the global one applies (ip-sysctl of the kernel).
 fn rp_filter(interface: &str) -> Option<u8> {
     let key = "rp_filter";
     Some(setting(interface, key)?.max(setting("all", key)?))
@@ -281,16 +282,16 @@ fn interfaces() -> BTreeMap<String, Interface> {
     found
 }
 
-/// Asks by a socket and not in `/sys`, which may be of another network namespace.
+/// Queries the MTU by a socket, because `/sys` may show another network namespace.
 fn interface_mtu(name: &str) -> io::Result<u32> {
     let socket = UdpSocket::bind((Ipv4Addr::LOCALHOST, 0))?;
-    // SAFETY: a struct of integers, for which zero is a value.
+    // SAFETY: the struct consists of integers, for which zero is valid.
     let mut request: libc::ifreq = unsafe { mem::zeroed() };
     let room = request.ifr_name.len() - 1;
     for (to, from) in request.ifr_name.iter_mut().zip(name.bytes().take(room)) {
         *to = from.cast_signed();
     }
-    // SAFETY: the socket is open, and the kernel writes into the request only.
+    // SAFETY: the socket is open, and the kernel writes only into the request.
     let done = unsafe { libc::ioctl(socket.as_raw_fd(), libc::SIOCGIFMTU, &raw mut request) };
     if done != 0 {
         return Err(io::Error::last_os_error());
@@ -300,7 +301,7 @@ fn interface_mtu(name: &str) -> io::Result<u32> {
     u32::try_from(mtu).map_err(io::Error::other)
 }
 
-/// Connecting a UDP socket sends nothing and asks the routing.
+/// Queries the route by connecting a UDP socket, which sends nothing.
 fn route(address: IpAddr) -> io::Result<Route> {
     let any: IpAddr = match address {
         IpAddr::V4(_) => Ipv4Addr::UNSPECIFIED.into(),
@@ -330,7 +331,7 @@ fn route(address: IpAddr) -> io::Result<Route> {
     })
 }
 
-/// The number of a user or group; `None` if this host has none of that name.
+/// Returns the number of a user or group; `None` if this host has none of that name.
 #[must_use]
 pub fn principal_id(name: &Principal) -> Option<u32> {
     let (Principal::User(text) | Principal::Group(text)) = name else {
@@ -346,7 +347,7 @@ pub fn principal_id(name: &Principal) -> Option<u32> {
     }
 }
 
-/// Ranges as the kernel writes them: `80,1000-2000`.
+/// Parses ranges in the kernel's notation: `80,1000-2000`.
 pub(super) fn ranges(text: &str) -> Vec<RangeInclusive<u16>> {
     let parts = text.trim().split(',');
     let range = |part: &str| {
@@ -374,9 +375,9 @@ fn possible_cpus() -> usize {
 
 fn is_bpffs(path: &Path) -> io::Result<bool> {
     let path = CString::new(path.as_os_str().as_bytes())?;
-    // SAFETY: a struct of integers, for which zero is a value.
+    // SAFETY: the struct consists of integers, for which zero is valid.
     let mut found: libc::statfs = unsafe { mem::zeroed() };
-    // SAFETY: a string that ends with 0, and the kernel writes into `found` only.
+    // SAFETY: the string is NUL-terminated, and the kernel writes only into `found`.
     if unsafe { libc::statfs(path.as_ptr(), &raw mut found) } != 0 {
         return Err(io::Error::last_os_error());
     }

@@ -1,10 +1,10 @@
-//! What is found.
+//! Findings of a check.
 
 use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
-/// How bad it is.
+/// Severity of a finding.
 #[derive(
     Clone,
     Copy,
@@ -20,9 +20,9 @@ use serde::{Deserialize, Serialize};
 )]
 #[serde(rename_all = "lowercase")]
 pub enum Severity {
-    /// A daemon does not start with it.
+    /// A daemon does not start.
     Fatal,
-    /// It will not work well.
+    /// Something will not work well.
     #[default]
     Warning,
     /// Worth knowing.
@@ -42,25 +42,25 @@ impl fmt::Display for Severity {
 /// Something that will not work, or not well.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, schemars::JsonSchema)]
 pub struct Finding {
-    /// How bad it is.
+    /// Severity.
     #[serde(default)]
     pub severity: Severity,
-    /// What it is about: an interface, an address, a file.
+    /// Subject: an interface, an address, a file.
     pub subject: String,
-    /// What is wrong.
+    /// Description of the problem.
     pub what: String,
-    /// What to do about it, in words; empty where the command says enough.
+    /// Advice in words; empty if the command is enough.
     pub todo: String,
-    /// The command that mends it, if there is one.
+    /// Command that fixes it, if there is one.
     #[serde(default)]
     pub fix: Option<String>,
-    /// Section and key of the configuration that it is about, if it is one.
+    /// Section and key of the configuration, if it concerns one.
     #[serde(skip)]
     pub key: Option<(&'static str, &'static str)>,
 }
 
 impl Finding {
-    /// A warning without a command.
+    /// Creates a warning without a command.
     pub(super) fn new(subject: impl Into<String>, what: impl Into<String>) -> Self {
         Self {
             severity: Severity::Warning,

@@ -1,5 +1,5 @@
-//! Rules about packets that were joined before generic XDP sees them: up to 64 KiB long, they are too big
-//! for any way to a backend.
+//! Rules about packets merged before generic XDP sees them: with up to 64 KiB they exceed the MTU
+//! of any path to a backend.
 
 use super::{Facts, Finding};
 use crate::config::{Config, XdpMode};
@@ -15,13 +15,13 @@ pub(super) fn all(config: &Config, facts: &Facts) -> Vec<Finding> {
     findings
 }
 
-/// Interfaces whose packets the kernel joins before the program: the interface and, of a bridge or a bond,
-/// what belongs to it.
+/// Returns the interfaces whose packets the kernel merges before the program: the interface itself,
+/// and the ports of a bridge or a bond.
 fn joined_here(name: &str, facts: &Facts) -> Vec<Finding> {
     let ports = facts.ports(name);
     let all = [name].into_iter().chain(ports);
     let joins = all.filter(|name| {
-        // While a native program is there a veth has it on, and not after.
+        // A veth has it enabled only while a native program is attached.
         let is_left = facts.kind(name) == "veth" && facts.attached.iter().any(|own| own == name);
         let gro = facts
             .offloads
@@ -31,9 +31,13 @@ fn joined_here(name: &str, facts: &Facts) -> Vec<Finding> {
     });
     joins
         .map(|port| {
-            let of = if port == name { String::new() } else { format!(", of {name}") };
-            let what = "gro is on, and joins packets before generic XDP sees them: they are longer than the \
-                        way to a backend takes, so uploads and long prompts hang";
+            let of = if port == name {
+                String::new()
+            } else {
+                format!(", of {name}")
+            };
+            let what = "gro is on, and merges packets before generic XDP sees them: they exceed \
+                        the MTU of the path to a backend, so uploads and long prompts hang";
             Finding::new(format!("interface {port}{of}"), what)
                 .fix(format!("ethtool -K {port} gro off"))
                 .fatal()
@@ -41,21 +45,24 @@ fn joined_here(name: &str, facts: &Facts) -> Vec<Finding> {
         .collect()
 }
 
-/// A veth whose other end hands over what its TCP has not cut into packets yet.
+/// Returns a veth whose peer sends segments that its TCP has not split yet.
 fn joined_by_sender(name: &str, facts: &Facts) -> Option<Finding> {
     let link = facts.links.get(name).filter(|link| link.kind == "veth")?;
-    let what = "its other end may send packets of up to 64 KiB, which only native XDP has cut for it: they \
-                are longer than the way to a backend takes, so uploads and long prompts hang";
+    let what = "its peer may send packets of up to 64 KiB, which are split only for native XDP: \
+                they exceed the MTU of the path to a backend, so uploads and long prompts hang";
     let finding = Finding::new(format!("interface {name}"), what);
-    let native = "write xdp_mode = \"native\", which veth has";
+    let native = "write xdp_mode = \"native\", which veth supports";
     match &link.peer {
         Some(peer) => {
-            let cuts = facts.offloads.get(peer).filter(|offloads| !offloads.tso && !offloads.gso);
+            let cuts = facts
+                .offloads
+                .get(peer)
+                .filter(|offloads| !offloads.tso && !offloads.gso);
             let fix = format!("ethtool -K {peer} tso off gso off");
             cuts.is_none().then(|| finding.fix(fix).todo(native))
         }
         None => Some(finding.todo(format!(
-            "{native}, or `ethtool -K ... tso off gso off` on its other end, in that one's namespace"
+            "{native}, or `ethtool -K ... tso off gso off` on its peer, in the peer's namespace"
         ))),
     }
 }

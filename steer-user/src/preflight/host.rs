@@ -7,12 +7,13 @@ use crate::{
 
 use super::{Facts, Finding, Link};
 
-/// Kinds of links whose packets native XDP never sees. tun is not among them: tap has the same kind.
+/// Kinds of links whose packets native XDP never sees. tun is not listed, because tap has the same
+/// kind.
 const WITHOUT_NATIVE: [&str; 5] = ["bridge", "macvlan", "vxlan", "dummy", "vlan"];
 /// Files that a daemon opens besides those of probers: maps, sockets, the journal.
 const FILES: u64 = 64;
 
-/// What would be so for any process on this host.
+/// Returns findings that hold for any process on this host.
 pub(super) fn of_host(config: &Config, facts: &Facts) -> Vec<Finding> {
     let mut findings: Vec<Finding> = kernel(facts).into_iter().collect();
     findings.extend(jit(facts));
@@ -24,7 +25,7 @@ pub(super) fn of_host(config: &Config, facts: &Facts) -> Vec<Finding> {
     findings
 }
 
-/// What a daemon needs, started as this process was.
+/// Returns findings about this process as a daemon.
 pub(super) fn of_process(config: &Config, facts: &Facts) -> Vec<Finding> {
     let mut findings: Vec<Finding> = capabilities(facts).into_iter().collect();
     findings.extend(files(config, facts));
@@ -33,7 +34,7 @@ pub(super) fn of_process(config: &Config, facts: &Facts) -> Vec<Finding> {
     findings
 }
 
-/// A kernel that the data path would refuse to be loaded on.
+/// Reports a kernel on which the data path refuses to load.
 fn kernel(facts: &Facts) -> Option<Finding> {
     let (major, minor) = facts.system.kernel.filter(|found| *found < OLDEST_KERNEL)?;
     let (oldest, patch) = OLDEST_KERNEL;
@@ -72,27 +73,28 @@ fn link(name: &str, config: &Config, facts: &Facts) -> Vec<Finding> {
     findings.extend(deaf_veth(name, link, native, facts));
     let ours = facts.attached.iter().any(|attached| attached == name);
     if let Some(program) = link.program.filter(|_| !ours) {
-        let what = format!("another XDP program is attached to it, number {program}");
+        let what = format!("another XDP program is attached to it, with id {program}");
         findings.push(
             Finding::new(&subject, what)
                 .fix(format!("ip link set dev {name} xdp off"))
-                .todo("end what holds it: `bpftool link list` shows that")
+                .todo("end the process that holds it: `bpftool link list` shows it")
                 .fatal(),
         );
     }
     findings
 }
 
-/// A veth whose other end may not take what a program sends.
+/// Reports a veth whose peer may not receive what a program sends.
 fn deaf_veth(name: &str, link: &Link, native: bool, facts: &Facts) -> Option<Finding> {
     if !native || link.kind != "veth" {
         return None;
     }
     let subject = format!("interface {name}");
-    let what = "frames that the program sends by it arrive only where its other end has an XDP program, or \
-                GRO for what came in elsewhere";
+    let what = "frames that the program sends on it arrive only if its peer has an XDP program, \
+                or GRO for frames from another interface";
     let Some(peer) = &link.peer else {
-        let todo = "where they do not arrive: `ethtool -K ... gro on` on its other end, in that one's namespace";
+        let todo = "if they do not arrive: `ethtool -K ... gro on` on its peer, in the peer's \
+                    namespace";
         return Some(Finding::new(subject, what).todo(todo).note());
     };
     let has_program = facts
@@ -120,13 +122,13 @@ fn offloads(name: &str, facts: &Facts) -> Vec<Finding> {
     if offloads.lro {
         off(
             "lro",
-            "lro is on: the card joins packets to some that are too big to be sent on",
+            "lro is on: the card merges packets to sizes that cannot be forwarded",
         );
     }
     if offloads.rxvlan && facts.links.get(name).is_some_and(|link| link.vlans) {
         off(
             "rxvlan",
-            "rxvlan is on: the card hides VLAN tags, and answers would leave without them",
+            "rxvlan is on: the card strips VLAN tags, and answers would be sent without them",
         );
     }
     findings
@@ -137,14 +139,14 @@ fn sysctls(name: &str, facts: &Facts) -> Vec<Finding> {
     let several = facts.interfaces.values().filter(|i| !i.loopback).count() > 1;
     if several && facts.rp_filter.get(name) == Some(&1) {
         let key = format!("net.ipv4.conf.{name}.rp_filter");
-        let what = "1 is strict: answers to probes that come by another interface than the way to \
-                    their sender are dropped";
+        let what = "1 is strict: answers to probes on another interface than the route to their \
+                    sender are dropped";
         findings.push(Finding::new(&key, what).fix(format!("sysctl -w {key}=2")));
     }
     if facts.forwarding.get(name) == Some(&false) {
         let key = format!("net.ipv4.conf.{name}.forwarding");
         let what =
-            "the kernel's routing cannot stand in for next hops that the daemon has not found yet";
+            "the kernel's routing cannot replace next hops that the daemon has not resolved yet";
         findings.push(
             Finding::new(&key, what)
                 .fix(format!("sysctl -w {key}=1"))
@@ -168,24 +170,24 @@ fn capabilities(facts: &Facts) -> Option<Finding> {
     })
 }
 
-/// Names as setpriv(1) has them.
+/// Returns capability names in the notation of setpriv(1).
 fn caps(names: &[&str]) -> String {
     let short = |name: &&str| name.trim_start_matches("CAP_").to_lowercase();
     names.iter().map(short).collect::<Vec<_>>().join(",+")
 }
 
-/// Files that probes open at most.
+/// Returns the maximum number of files that probes open.
 #[must_use]
 pub fn probe_files(config: &Config) -> u64 {
     let probes = config.backends.iter().map(|b| b.probes.len() as u64);
-    // An old connection may overlap a new one.
+    // An old connection may overlap with a new one.
     2 * probes.sum::<u64>()
 }
 
 fn files(config: &Config, facts: &Facts) -> Option<Finding> {
     let needed = FILES + probe_files(config);
     let files = facts.system.files.filter(|files| *files < needed)?;
-    let what = format!("{files} may be open, and probes of so many backends need {needed}");
+    let what = format!("the limit is {files}, but probes of this many backends need {needed}");
     Some(
         Finding::new("open files", what)
             .fix(format!("ulimit -n {needed}"))
@@ -193,29 +195,32 @@ fn files(config: &Config, facts: &Facts) -> Option<Finding> {
     )
 }
 
-/// A state directory that takes nothing.
+/// Reports a state directory that is not writable.
 fn state(config: &Config, facts: &Facts) -> Option<Finding> {
     let why = facts.state_refused.as_ref()?;
     let path = config.node.state_dir.display();
     let what =
-        format!("it cannot be written ({why}): generations, the journal and drains are not kept");
+        format!("it cannot be written ({why}): generations, the journal and drains are not stored");
     Some(
         Finding::new(path.to_string(), what)
             .fix(format!("install -d -m 0750 {path}"))
-            .todo("run it as a user who may, or name another folder by `state_dir` of [node]"),
+            .todo(
+                "run it as a user with permission, or set another folder in `state_dir` of \
+                   [node]",
+            ),
     )
 }
 
 fn clock(facts: &Facts) -> Option<Finding> {
     (facts.system.clock_in_sync == Some(false)).then(|| {
-        let what = "nothing keeps it right: certificates and confirm windows go by it";
+        let what = "it is not synchronized: certificates and confirm windows depend on it";
         Finding::new("clock", what)
             .fix("timedatectl set-ntp true")
             .note()
     })
 }
 
-/// Backends whose next hop does not answer.
+/// Reports backends whose next hop does not answer.
 pub(super) fn neighbours(config: &Config, facts: &Facts) -> Vec<Finding> {
     let silent = config
         .backends
@@ -224,9 +229,9 @@ pub(super) fn neighbours(config: &Config, facts: &Facts) -> Vec<Finding> {
     silent
         .map(|backend| {
             let address = backend.address;
-            let what = format!("the next hop towards {address} does not answer");
+            let what = format!("the next hop to {address} does not answer");
             let todo = format!(
-                "see whether it is on: `ip route get {address}` names it, `ip neigh` its state"
+                "check that it is running: `ip route get {address}` shows it, `ip neigh` its state"
             );
             Finding::new(format!("backend {}", backend.name), what).todo(todo)
         })

@@ -1,4 +1,4 @@
-//! What rtnetlink says of interfaces and next hops.
+//! Interfaces and next hops from rtnetlink.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -14,41 +14,42 @@ use tokio::time::timeout;
 
 use crate::dataplane::Neighbours;
 
-/// How long a next hop may take to answer.
+/// Time for a next hop to answer.
 const NEIGHBOUR: Duration = Duration::from_secs(1);
 
-/// What is known of a link.
+/// Properties of a link.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Link {
     /// Whether it is up.
     pub up: bool,
-    /// Its kind, like veth or bridge; empty for a network card.
+    /// Kind, like veth or bridge; empty for a network card.
     pub kind: String,
-    /// The number of the XDP program that is attached.
+    /// Id of the attached XDP program.
     pub program: Option<u32>,
-    /// Whether VLAN devices stand on it.
+    /// Whether it has VLAN devices on top.
     pub vlans: bool,
-    /// The device that it lies on, of VLAN devices and the like.
+    /// Lower device, for VLAN devices and the like.
     pub below: Option<String>,
-    /// The bond or bridge that it belongs to.
+    /// Bond or bridge that it is a port of.
     pub controller: Option<String>,
-    /// Of a veth: its other end, if that is in this namespace.
+    /// Peer of a veth, if that is in this namespace.
     pub peer: Option<String>,
 }
 
-/// A link as one message has it, with the numbers of other links, whose names are not known yet.
+/// A link as parsed from one message, with the indexes of other links, whose names are not known
+/// yet.
 #[derive(Default)]
 struct Read {
     name: String,
     link: Link,
-    /// The device below, or the other end of a veth.
+    /// Lower device, or the peer of a veth.
     lower: Option<u32>,
-    /// Whether that one is of another namespace.
+    /// Whether that one is in another namespace.
     elsewhere: bool,
     controller: Option<u32>,
 }
 
-/// All links of this network namespace by name.
+/// Returns all links of this network namespace by name.
 pub(super) fn links() -> Result<BTreeMap<String, Link>> {
     in_runtime(async {
         let (connection, handle, _) = rtnetlink::new_connection().context("no netlink socket")?;
@@ -115,13 +116,13 @@ impl Read {
     }
 }
 
-/// The interface that the way to each address leads through, and whether the address is on its link.
+/// Returns the outgoing interface for each address, and whether the address is on its link.
 pub(super) fn ways(addresses: &BTreeSet<IpAddr>) -> Result<BTreeMap<IpAddr, (u32, bool)>> {
     in_runtime(async {
         let neighbours = Neighbours::new()?;
         let mut found = BTreeMap::new();
         for address in addresses {
-            // One without a route is told of elsewhere.
+            // A missing route is reported elsewhere.
             if let Ok(route) = neighbours.route(*address).await {
                 let on_link = route.next_hop() == *address;
                 found.insert(*address, (route.interface(), on_link));
@@ -131,13 +132,13 @@ pub(super) fn ways(addresses: &BTreeSet<IpAddr>) -> Result<BTreeMap<IpAddr, (u32
     })
 }
 
-/// Addresses whose next hop does not answer. Sends a datagram without content to each that is not
-/// known.
+/// Returns addresses whose next hop does not answer. Sends an empty datagram to each unresolved
+/// one.
 pub(super) fn unresolved(addresses: &BTreeSet<IpAddr>) -> Result<Vec<IpAddr>> {
     in_runtime(async {
         let neighbours = Neighbours::new()?;
         let mut missing: Vec<IpAddr> = Vec::new();
-        // The first look asks for all of them; then they have the same time.
+        // The first pass asks for all of them, so that they have the same time.
         for address in addresses {
             if let Ok(None) = neighbours.next_hop(*address, &[]).await {
                 missing.push(*address);
@@ -155,14 +156,14 @@ pub(super) fn unresolved(addresses: &BTreeSet<IpAddr>) -> Result<Vec<IpAddr>> {
                 missing = still;
             }
         };
-        // Those that are missing by then are what is found.
+        // The addresses missing by then are the result.
         let _ = timeout(NEIGHBOUR, all_answer).await;
         Ok(missing)
     })
 }
 
-/// Runs on a thread of its own: who asks may be in a runtime, which does not take another one. The
-/// thread is in the network namespace of the one that asks.
+/// Runs a future on a thread of its own, because the caller may be in a runtime, which cannot be
+/// nested. The thread is in the caller's network namespace.
 fn in_runtime<T: Send>(work: impl Future<Output = Result<T>> + Send) -> Result<T> {
     thread::scope(|scope| {
         let thread = scope.spawn(|| {

@@ -1,5 +1,5 @@
-//! What can be known of a configuration on its host before it is put to work. Nothing is changed
-//! and no packet is sent.
+//! Preflight checks of a configuration on its host. They change nothing, and send no packet unless
+//! stated.
 
 mod certificates;
 mod ethtool;
@@ -26,25 +26,25 @@ pub use self::system::System;
 pub use self::ways::Way;
 use crate::config::Config;
 
-/// When the node's certificate and its CA's end, with their files.
+/// Returns the ends of validity of the node's certificate and its CA, with their files.
 #[must_use]
 pub fn certificate_ends(config: &Config) -> Vec<(PathBuf, SystemTime)> {
     certificates::ends_of(config)
 }
 
-/// Looks at this host with the eyes of a configuration. The worst comes first.
+/// Checks this host for a configuration. The most severe findings come first.
 #[must_use]
 pub fn check(config: &Config) -> Vec<Finding> {
     judge(config, &Facts::read(config), false)
 }
 
-/// As [`check`], for a daemon that is to be started as this process was.
+/// Works like [`check`], and also checks this process as a daemon.
 #[must_use]
 pub fn before_start(config: &Config) -> Vec<Finding> {
     judge(config, &Facts::read(config), true)
 }
 
-/// As [`before_start`], and asks the next hops of backends, by a datagram without content.
+/// Works like [`before_start`], and also asks the next hops of backends, by an empty datagram.
 #[must_use]
 pub fn doctor(config: &Config) -> Vec<Finding> {
     let mut facts = Facts::read(config);
@@ -54,7 +54,7 @@ pub fn doctor(config: &Config) -> Vec<Finding> {
 
 fn judge(config: &Config, facts: &Facts, process: bool) -> Vec<Finding> {
     let mut findings = rules::absent(config, facts);
-    // Elsewhere than on its node, nothing else would be true but of files.
+    // On another host than its node, only findings about files are meaningful.
     if findings.len() == config.node.interfaces.len() {
         findings.extend(certificates::unusable(config, SystemTime::now()));
         return findings;

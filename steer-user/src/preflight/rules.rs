@@ -1,4 +1,4 @@
-//! What does not go together.
+//! Rules about combinations that do not work.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -9,16 +9,16 @@ use std::{
 use super::{Facts, Finding, memory, principal_id};
 use crate::config::{Backend, Config, Mode, Principal, Protocol, Service, XdpMode};
 
-/// The largest MTU that drivers take for a program that sees packets in one piece: a page, less
-/// headroom and what the kernel keeps behind the packet.
+/// Largest MTU that drivers accept for a program that needs packets in one piece: a page, minus
+/// headroom and the kernel's data after the packet.
 const NATIVE_MTU: u32 = 3506;
 const IPV4_HEADER: u32 = 20;
 const IPV6_HEADER: u32 = 40;
 const UDP_HEADER: u32 = 8;
-/// Without options, as segment sizes are counted.
+/// Size without options, as segment sizes are counted.
 const TCP_HEADER: u32 = 20;
 
-/// Interfaces that are not there.
+/// Reports missing interfaces.
 pub(super) fn absent(config: &Config, facts: &Facts) -> Vec<Finding> {
     let names = config.node.interfaces.iter();
     let absent = names.filter(|name| !facts.interfaces.contains_key(*name));
@@ -26,7 +26,7 @@ pub(super) fn absent(config: &Config, facts: &Facts) -> Vec<Finding> {
         .map(|name| {
             Finding::new(
                 format!("interface {name}"),
-                "this host has none of that name",
+                "this host has no interface of that name",
             )
             .todo("check on the node itself; `ip link` lists its interfaces")
             .fatal()
@@ -54,7 +54,7 @@ fn mtu_of_interfaces(config: &Config, facts: &Facts) -> Vec<Finding> {
         let mtu = facts.interfaces.get(name).and_then(|i| i.mtu);
         if let Some(mtu) = mtu.filter(|mtu| *mtu > NATIVE_MTU) {
             let what =
-                format!("its MTU is {mtu}, and most drivers refuse native XDP above {NATIVE_MTU}");
+                format!("its MTU is {mtu}, but most drivers refuse native XDP above {NATIVE_MTU}");
             findings.push(
                 Finding::new(format!("interface {name}"), what)
                     .fix(format!("ip link set dev {name} mtu {NATIVE_MTU}"))
@@ -65,7 +65,7 @@ fn mtu_of_interfaces(config: &Config, facts: &Facts) -> Vec<Finding> {
     findings
 }
 
-/// The names of a few, for a sentence.
+/// Returns the first few names for a sentence.
 pub(super) fn some<'a>(backends: impl IntoIterator<Item = &'a Backend>) -> String {
     let names: Vec<&str> = backends.into_iter().map(|b| b.name.as_str()).collect();
     match names.len() {
@@ -85,8 +85,10 @@ fn routes(config: &Config, facts: &Facts) -> Vec<Finding> {
         .into_iter()
         .map(|(error, backends)| {
             let subject = format!("backends {}", some(backends.iter().copied()));
-            Finding::new(subject, format!("there is no way to them: {error}"))
-                .todo(format!("`ip route get {}` says why", backends[0].address))
+            Finding::new(subject, format!("there is no route to them: {error}")).todo(format!(
+                "`ip route get {}` shows the reason",
+                backends[0].address
+            ))
         })
         .collect()
 }
@@ -123,23 +125,25 @@ fn room_for_outer_headers(config: &Config, facts: &Facts) -> Vec<Finding> {
         .into_iter()
         .map(|((mtu, needed), backends)| {
             let what = format!(
-                "packets of {inner} bytes from clients have {needed} with their outer headers, and the \
-                 way takes {mtu}: senders of larger ones are told, which costs them a round trip"
+                "packets of {inner} bytes from clients have {needed} with their outer headers, \
+                 but the path MTU is {mtu}: senders of larger ones get an ICMP error, which costs \
+                 a round trip"
             );
             let room = mtu.saturating_sub(needed - inner);
             let served = backends.iter().flat_map(|backend| &clients[&backend.name]);
             let commands: BTreeSet<String> = served.map(|v6| announce(*v6, room)).collect();
             let commands: Vec<String> = commands.into_iter().collect();
             Finding::new(format!("backends {}", some(backends)), what).todo(format!(
-                "raise the MTU of the way to {needed}, or have the backends announce a smaller MSS: {} there",
+                "raise the MTU of the path to {needed}, or make the backends announce a smaller \
+                 MSS: {} there",
                 commands.join(" and ")
             ))
         })
         .collect()
 }
 
-/// The command that has a backend announce a segment size to clients, for packets of so many bytes; the
-/// headers of IPv6 are longer.
+/// Returns the command that makes a backend announce a segment size to clients, for packets of this
+/// size; IPv6 headers are longer.
 fn announce(v6: bool, room: u32) -> String {
     let (family, headers) = match v6 {
         true => ("-6 ", IPV6_HEADER + TCP_HEADER),
@@ -151,7 +155,7 @@ fn announce(v6: bool, room: u32) -> String {
     )
 }
 
-/// Whether the services of each backend have IPv6 addresses, IPv4 ones, or both.
+/// Returns whether the services of each backend have IPv6 addresses, IPv4 ones, or both.
 fn clients(config: &Config) -> BTreeMap<String, BTreeSet<bool>> {
     let names = config.backends.iter().map(|backend| backend.name.clone());
     let mut found: BTreeMap<String, BTreeSet<bool>> =
@@ -167,7 +171,7 @@ fn clients(config: &Config) -> BTreeMap<String, BTreeSet<bool>> {
     found
 }
 
-/// Ports of both ranges that are not reserved; `None` if there are none.
+/// Returns the unreserved ports in both ranges; `None` if there are none.
 fn shared(
     nat: &RangeInclusive<u16>,
     local: &RangeInclusive<u16>,
@@ -201,8 +205,8 @@ fn ports(config: &Config, facts: &Facts) -> Vec<Finding> {
             });
         if used {
             let what = format!(
-                "the host's own connections to backends have this source, too, and ports {first} \
-                 to {last} can be theirs and those of nat"
+                "the host's own connections to backends use this source, too, and ports {first} \
+                 to {last} are in both ranges"
             );
             findings.push(
                 Finding::new(format!("[nat] address {address}"), what)
@@ -225,13 +229,13 @@ fn memory(config: &Config, facts: &Facts) -> Option<Finding> {
         .filter(|available| !facts.pinned && *available < needed)?;
     let mib = |bytes: u64| bytes >> 20;
     let what = format!(
-        "the maps take {} MiB, and {} MiB can be had",
+        "the maps need {} MiB, but only {} MiB are available",
         mib(needed),
         mib(available)
     );
     Some(
         Finding::new("memory", what)
-            .todo("free some, make the tables of [limits] smaller, or use a larger host"),
+            .todo("free memory, reduce the tables in [limits], or use a larger host"),
     )
 }
 
@@ -248,12 +252,12 @@ fn principals(config: &Config) -> Vec<Finding> {
                 format!("[api] {name}"),
                 "this host has no such user or group",
             )
-            .todo("`getent passwd` and `getent group` list them; numbers do, too")
+            .todo("`getent passwd` and `getent group` list them; numbers work, too")
         })
         .collect()
 }
 
-/// Listeners of this host at the address and port of a service.
+/// Reports listeners of this host on the address and port of a service.
 fn listeners(config: &Config, facts: &Facts) -> Vec<Finding> {
     let is_own = |address: &IpAddr| {
         let mut interfaces = facts.interfaces.values();
@@ -273,11 +277,14 @@ fn listeners(config: &Config, facts: &Facts) -> Vec<Finding> {
         .map(|service| {
             let place = SocketAddr::new(service.address, service.port);
             let what = format!(
-                "a process of this host listens at {place}, too: it gets nothing of what comes in by the \
+                "a process of this host also listens on {place}: it receives no packets from the \
                  node's interfaces"
             );
             Finding::new(format!("service {}", service.name), what)
-                .todo("`ss -ltnp` names it: have it listen elsewhere, or leave it for clients on this host")
+                .todo(
+                    "`ss -ltnp` shows it: let it listen elsewhere, or keep it for clients on \
+                       this host",
+                )
                 .note()
         })
         .collect()
@@ -286,7 +293,7 @@ fn listeners(config: &Config, facts: &Facts) -> Vec<Finding> {
 fn bpffs(config: &Config, facts: &Facts) -> Option<Finding> {
     let path = config.node.bpffs.display();
     (facts.bpffs == Some(false)).then(|| {
-        Finding::new(path.to_string(), "it is no BPF file system")
+        Finding::new(path.to_string(), "it is not a BPF file system")
             .fix(format!("mount -t bpf bpf {path}"))
             .fatal()
     })

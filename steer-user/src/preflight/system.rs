@@ -1,4 +1,4 @@
-//! What is so of the kernel and of this process.
+//! Facts about the kernel and this process.
 
 use std::{fs, mem};
 
@@ -9,21 +9,21 @@ use nix::sys::{
 
 /// Bits of `CapEff` in proc_pid_status(5) by capabilities(7).
 const CAPABILITIES: [(&str, u8); 3] = [("CAP_NET_ADMIN", 12), ("CAP_PERFMON", 38), ("CAP_BPF", 39)];
-/// Stands for `CAP_BPF` and `CAP_PERFMON`, too.
+/// Bit that includes `CAP_BPF` and `CAP_PERFMON`.
 const CAP_SYS_ADMIN: u8 = 21;
 
-/// Of the kernel and of this process.
+/// Facts about the kernel and this process.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct System {
-    /// The kernel's version and patch level.
+    /// Kernel version and patch level.
     pub kernel: Option<(u32, u32)>,
     /// Whether programs are compiled to machine code.
     pub jit: Option<bool>,
-    /// Capabilities that a daemon needs and this process lacks.
+    /// Required capabilities that this process lacks.
     pub lacks: Vec<&'static str>,
-    /// How many files this process may open.
+    /// Limit of open files of this process.
     pub files: Option<u64>,
-    /// Whether the clock is kept right by some other clock.
+    /// Whether the clock is synchronized.
     pub clock_in_sync: Option<bool>,
 }
 
@@ -64,11 +64,11 @@ pub(super) fn lacks(status: &str) -> Vec<&'static str> {
     CAPABILITIES.iter().filter_map(lacks).collect()
 }
 
-/// By adjtimex(2), which changes nothing when it is asked for nothing.
+/// Queries adjtimex(2), which changes nothing in this mode.
 fn clock_in_sync() -> Option<bool> {
-    // SAFETY: a struct of integers, for which zero is a value.
+    // SAFETY: the struct consists of integers, for which zero is valid.
     let mut state: libc::timex = unsafe { mem::zeroed() };
-    // SAFETY: the kernel writes into `state` only.
+    // SAFETY: the kernel writes only into `state`.
     match unsafe { libc::adjtimex(&raw mut state) } {
         -1 => None,
         _ => Some(state.status & libc::STA_UNSYNC == 0),

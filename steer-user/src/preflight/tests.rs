@@ -4,8 +4,9 @@ use std::{
     time::Duration,
 };
 
+use steer_probe::pki;
+
 use super::*;
-use crate::pki;
 
 const TEXT: &str = "[node]\nname = \"n1\"\nregion = \"eu\"\ninterfaces = [\"eth0\"]\n[nat]\n\
     addresses = [\"10.0.0.1\"]\n[encap]\nsources = [\"10.0.0.1\"]\n[[backend]]\nname = \"b1\"\n\
@@ -17,7 +18,7 @@ fn config() -> Config {
     Config::parse(TEXT, Path::new("f.toml")).unwrap()
 }
 
-/// A host that is as it should be.
+/// Returns the facts of a host without problems.
 fn facts() -> Facts {
     let route = |mtu| {
         Ok(Route {
@@ -139,7 +140,7 @@ fn each_thing_that_does_not_fit_is_found() {
         used(f);
         f.reserved_ports = facts::ranges("30000-40999");
     });
-    // What an earlier daemon has is not needed again.
+    // The memory of an earlier daemon's maps is not needed again.
     assert!(
         said(|f| {
             f.memory = Some(10 << 20);
@@ -149,14 +150,14 @@ fn each_thing_that_does_not_fit_is_found() {
     );
 }
 
-/// What is said of a host, with how bad it is.
+/// Returns the findings about a host with their severity.
 fn worded(config: &Config, facts: &Facts) -> Vec<String> {
     let findings = judge(config, facts, true);
     let worded = findings.iter().map(|f| format!("{}: {f}", f.severity));
     worded.collect()
 }
 
-/// Has eth0 be a veth, whose other end is here.
+/// Makes eth0 a veth whose peer is in this namespace.
 fn peer(facts: &mut Facts, set: impl FnOnce(&mut Offloads)) {
     let link = facts.links.get_mut("eth0").unwrap();
     (link.kind, link.peer) = ("veth".to_owned(), Some("far0".to_owned()));
@@ -187,7 +188,7 @@ fn own_vip(facts: &mut Facts) {
     facts.interfaces.insert("lo".to_owned(), lo);
 }
 
-/// A backend that answers directly, by a node that has the service's address.
+/// Adds a direct-return backend that routes through a node with the service's address.
 fn trap(facts: &mut Facts) {
     own_vip(facts);
     way(facts, "10.0.1.2", "eth0");
@@ -219,7 +220,7 @@ fn segment_sizes_fit_the_headers_of_each_family() {
     }
 }
 
-/// As the kernel has written them.
+/// Checks the parser with tables written by the kernel.
 #[test]
 fn listeners_are_read() {
     let four = "  sl  local_address rem_address   st\n   0: 0100007F:1F90 00000000:0000 0A 00000000\n   \
@@ -250,18 +251,18 @@ fn a_key_of_another_certificate_is_fatal_wherever_it_is_looked_at() {
         (
             ["ca.pem", "n1.pem", "other.key"],
             "key",
-            "other.key is of another certificate than",
+            "other.key does not belong to the certificate",
         ),
         (
             ["ca.pem", "n1.key", "n1.key"],
             "cert",
-            "it is a private key, and not a certificate",
+            "it is a private key, not a certificate",
         ),
-        (["garbage", "n1.pem", "n1.key"], "ca", "it is no text"),
+        (["garbage", "n1.pem", "n1.key"], "ca", "it is not text"),
         (
             ["n1.key", "n1.pem", "n1.key"],
             "ca",
-            "it is a private key, and not a certificate",
+            "it is a private key, not a certificate",
         ),
         (
             ["ca.pem", "n1.pem", "other.pem"],
@@ -347,7 +348,7 @@ fn each_thing_of_the_host_is_found_with_the_command_that_mends_it() {
         (
             &native,
             &|f| f.links.get_mut("eth0").unwrap().program = Some(77),
-            "fatal: interface eth0: another XDP program is attached to it, number 77",
+            "fatal: interface eth0: another XDP program is attached to it, with id 77",
             "`ip link set dev eth0 xdp off`",
         ),
         (
@@ -384,39 +385,40 @@ fn each_thing_of_the_host_is_found_with_the_command_that_mends_it() {
         (
             &generic,
             &|f| f.links.get_mut("eth0").unwrap().kind = "veth".to_owned(),
-            "warning: interface eth0: its other end may send packets of up to 64 KiB",
-            "write xdp_mode = \"native\", which veth has, or `ethtool -K ... tso off gso off`",
+            "warning: interface eth0: its peer may send packets of up to 64 KiB",
+            "write xdp_mode = \"native\", which veth supports, or `ethtool -K ... tso off gso off`",
         ),
         (
             &generic,
             &|f| peer(f, |o| o.tso = true),
-            "warning: interface eth0: its other end may send",
+            "warning: interface eth0: its peer may send",
             "`ethtool -K far0 tso off gso off`",
         ),
         (
             &native,
             &|f| peer(f, |_| ()),
-            "warning: interface eth0: frames that the program sends by it arrive only",
+            "warning: interface eth0: frames that the program sends on it arrive only",
             "`ethtool -K far0 gro on`",
         ),
         (
             &native,
             &|f| f.links.get_mut("eth0").unwrap().kind = "veth".to_owned(),
             "note: interface eth0: frames that the program sends",
-            "in that one's namespace",
+            "in the peer's namespace",
         ),
         (
             &native,
             &|f| way(f, "10.0.1.1", "eth1"),
-            "warning: [node] interfaces: the way to backends b1 leads through eth1, where no program",
+            "warning: [node] interfaces: the route to backends b1 leads through eth1, where no \
+             program",
             "write interfaces = [\"eth0\", \"eth1\"]",
         ),
         (
             &native,
             &|f| trap(f),
-            "warning: service s: 192.0.2.1 is an address of this host, at lo, and backends b2",
-            "`ip addr del 192.0.2.1/32 dev lo`, or give the backends another gateway, or `sysctl -w \
-             net.ipv4.conf.eth0.accept_local=1",
+            "warning: service s: 192.0.2.1 is an address of this host, on lo, and backends b2",
+            "`ip addr del 192.0.2.1/32 dev lo`, or use another gateway for the backends, or \
+             `sysctl -w net.ipv4.conf.eth0.accept_local=1",
         ),
         (
             &native,
@@ -424,7 +426,7 @@ fn each_thing_of_the_host_is_found_with_the_command_that_mends_it() {
                 own_vip(f);
                 f.listeners.push("0.0.0.0:80".parse().unwrap());
             },
-            "note: service s: a process of this host listens at 192.0.2.1:80",
+            "note: service s: a process of this host also listens on 192.0.2.1:80",
             "`ss -ltnp`",
         ),
         (
@@ -464,7 +466,7 @@ fn each_thing_of_the_host_is_found_with_the_command_that_mends_it() {
             &|f| {
                 f.unresolved.insert("10.0.1.2".parse().unwrap());
             },
-            "warning: backend b2: the next hop towards 10.0.1.2",
+            "warning: backend b2: the next hop to 10.0.1.2",
             "`ip neigh`",
         ),
         (
@@ -482,7 +484,7 @@ fn each_thing_of_the_host_is_found_with_the_command_that_mends_it() {
         assert!(said[0].starts_with(begins), "{begins:?}: {said:?}");
         assert!(said[0].contains(has), "{has:?}: {said:?}");
     }
-    // Each by itself is nothing.
+    // Each change alone has no effect.
     let below = |f: &mut Facts| {
         way(f, "10.0.1.1", "eth0.30");
         let vlan = Link {
@@ -500,7 +502,7 @@ fn each_thing_of_the_host_is_found_with_the_command_that_mends_it() {
         (&generic, &(|f: &mut Facts| peer(f, |_| ())) as Change<'_>),
         (&native, &|f| peer(f, |o| o.gro = true)),
         (&native, &|f| way(f, "10.0.1.1", "eth0")),
-        // Backends that answer clients directly.
+        // Direct-return backends.
         (&native, &|f| way(f, "10.0.1.2", "eth1")),
         (&native, &below),
         (&native, &bridged),
@@ -521,7 +523,7 @@ fn each_thing_of_the_host_is_found_with_the_command_that_mends_it() {
             own_vip(f);
             f.listeners.push("192.0.2.1:81".parse().unwrap());
         }),
-        // A native program of ours has it on for as long as it is there.
+        // A native program of ours keeps it enabled while attached.
         (&generic, &|f| {
             peer(f, |_| ());
             offload(f, |o| o.gro = true);
@@ -582,12 +584,14 @@ fn elsewhere_than_on_the_node_only_that_is_said() {
     let findings = check(&config);
     assert_eq!(findings.len(), 1, "{findings:?}");
     assert!(
-        findings[0].to_string().contains("this host has none"),
+        findings[0]
+            .to_string()
+            .contains("this host has no interface"),
         "{findings:?}"
     );
 }
 
-/// What the kernel says of the loopback is true everywhere.
+/// Checks facts about the loopback interface, which hold on every host.
 #[test]
 fn facts_are_read_from_this_host() {
     let mut config = config();
@@ -665,7 +669,7 @@ fn certificates_of_the_api_are_looked_into() {
             ca: place(ca),
         });
         let findings = certificates::check(&config, now);
-        // At the socket the API answers all the same.
+        // The API still answers on the socket.
         assert!(findings.iter().all(|f| f.severity == Severity::Warning));
         findings.iter().map(ToString::to_string).collect::<Vec<_>>()
     };
@@ -700,7 +704,11 @@ fn certificates_of_the_api_are_looked_into() {
         (
             ["n1-api.pem", "other/n1-api.key", "ca.pem"],
             now,
-            &["other/n1-api.key", "is of another certificate", anew],
+            &[
+                "other/n1-api.key",
+                "does not belong to the certificate",
+                anew,
+            ],
         ),
         (
             ["n1-api.pem", "n1-api.key", "other/ca.pem"],
@@ -710,7 +718,7 @@ fn certificates_of_the_api_are_looked_into() {
         (
             ["alice.pem", "alice.key", "ca.pem"],
             now,
-            &["it is of steer://operator/eu/alice", "kind api", anew],
+            &["it is for steer://operator/eu/alice", "kind api", anew],
         ),
     ] {
         let said = said(files, when);
@@ -721,7 +729,7 @@ fn certificates_of_the_api_are_looked_into() {
             assert!(said.contains(part), "{files:?}: {part:?} is not in {said}");
         }
     }
-    // Ten years on all have ended, and the authority counts even with another one's half of a pair.
+    // Ten years later all have expired, and the CA counts even with one half of another pair.
     let late = said(good, now + 3700 * day);
     assert!(
         late.len() == 2
@@ -756,12 +764,12 @@ fn the_authority_of_a_collector_is_looked_into() {
         panic!("not one finding");
     };
     assert!(ended.contains("ca.pem: it ended "), "{ended}");
-    // A key is no certificate.
+    // A key is not a certificate.
     for wrong in ["none.pem", "ca.key"] {
         let [unusable] = &said(Some(wrong), now)[..] else {
             panic!("not one finding of {wrong}");
         };
-        for part in ["[telemetry] otlp_ca", wrong, "no metrics are sent"] {
+        for part in ["[telemetry] otlp_ca", wrong, "metrics cannot be exported"] {
             assert!(unusable.contains(part), "{part:?} is not in {unusable}");
         }
     }

@@ -1,4 +1,4 @@
-//! Rules about the interfaces that answers of backends come in by.
+//! Rules about the interfaces on which answers of backends arrive.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
@@ -6,16 +6,16 @@ use std::net::IpAddr;
 use super::{Facts, Finding, rules::some};
 use crate::config::{Backend, Config, Mode, Service};
 
-/// The way to a backend by the kernel's routing.
+/// Path to a backend by the kernel's routing.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Way {
-    /// The interface that it leads through.
+    /// Outgoing interface.
     pub interface: String,
-    /// Whether the backend is on the same link, without a router between.
+    /// Whether the backend is on the same link, without a router in between.
     pub on_link: bool,
     /// Whether the interface forwards IPv4, so that this host can be the backend's gateway.
     pub forwards: bool,
-    /// Whether it takes IPv4 packets that seem to come from this host itself.
+    /// Whether it accepts IPv4 packets with a source address of this host.
     pub accepts_local: bool,
 }
 
@@ -25,7 +25,7 @@ pub(super) fn all(config: &Config, facts: &Facts) -> Vec<Finding> {
     findings
 }
 
-/// Answers of backends under `nat` that come in where no program is.
+/// Reports answers of backends under `nat` that arrive where no program is attached.
 fn without_program(config: &Config, facts: &Facts) -> Vec<Finding> {
     let mut by_interface: BTreeMap<&str, Vec<&Backend>> = BTreeMap::new();
     for backend in &config.backends {
@@ -48,30 +48,34 @@ fn without_program(config: &Config, facts: &Facts) -> Vec<Finding> {
     found
         .map(|(interface, backends)| {
             let what = format!(
-                "the way to backends {} leads through {interface}, where no program is attached: their \
-                 answers to the addresses of [nat] meet nobody, and every connection hangs",
+                "the route to backends {} leads through {interface}, where no program is \
+                 attached: their answers to the addresses of [nat] are not translated, and every \
+                 connection hangs",
                 some(backends)
             );
             Finding::new("[node] interfaces", what)
-                .todo(format!("write interfaces = {all:?}, or have answers come in by one of those that are named"))
+                .todo(format!(
+                    "write interfaces = {all:?}, or let answers arrive on one of the \
+                               configured ones"
+                ))
                 .of_key("node", "interfaces")
         })
         .collect()
 }
 
-/// Whether packets that come in by an interface meet the program: there, on the device below it, or on
-/// those that belong to it.
+/// Returns whether packets on an interface reach the program: there, on the lower device, or on its
+/// ports.
 fn has_program(interface: &str, config: &Config, facts: &Facts) -> bool {
     let named = |name: &str| config.node.interfaces.iter().any(|own| own == name);
     let link = facts.links.get(interface);
     named(interface)
-        // Backends on this host are a thing of tests.
+        // Backends on this host occur only in tests.
         || facts.interfaces.get(interface).is_some_and(|found| found.loopback)
         || link.and_then(|link| link.below.as_deref()).is_some_and(named)
         || facts.ports(interface).any(named)
 }
 
-/// VIPs of this host whose backends answer clients directly, and may do so through this host.
+/// Reports VIPs on this host whose backends answer clients directly, possibly through this host.
 fn direct_return(config: &Config, facts: &Facts) -> Vec<Finding> {
     let mut findings = Vec::new();
     let mut seen = BTreeSet::new();
@@ -91,24 +95,23 @@ fn direct_return(config: &Config, facts: &Facts) -> Vec<Finding> {
         };
         let (address, interface) = (service.address, &way.interface);
         let what = format!(
-            "{address} is an address of this host, at {owner}, and backends {} answer clients directly: \
-             where this host is their gateway, its kernel drops their answers, as if they came from itself \
-             (martian source)",
+            "{address} is an address of this host, on {owner}, and backends {} answer clients \
+             directly: if this host is their gateway, its kernel drops their answers as martians",
             some(backends)
         );
         findings.push(
             Finding::new(format!("service {}", service.name), what)
                 .fix(format!("ip addr del {address}/32 dev {owner}"))
                 .todo(format!(
-                    "give the backends another gateway, or `sysctl -w net.ipv4.conf.{interface}.accept_local=1` \
-                     with an rp_filter that is not 1"
+                    "use another gateway for the backends, or `sysctl -w \
+                     net.ipv4.conf.{interface}.accept_local=1` with an rp_filter that is not 1"
                 )),
         );
     }
     findings
 }
 
-/// The interface that has the service's address; IPv6 has no such check.
+/// Returns the interface with the service's address; IPv6 has no such check.
 fn owner<'f>(service: &Service, facts: &'f Facts) -> Option<&'f str> {
     let IpAddr::V4(_) = service.address else {
         return None;

@@ -1,4 +1,4 @@
-//! Floods that are small enough for any host to send: datagrams, fragments, and QUIC.
+//! Floods small enough for any host to send: datagrams, fragments, and QUIC.
 
 use anyhow::Result;
 use rand::Rng as _;
@@ -13,12 +13,12 @@ use crate::{
     topology::VIP_V4,
 };
 
-/// Datagrams that a burst has at most.
+/// Maximum number of datagrams in a burst.
 const BURST: u64 = 240_000;
-/// The least size of a datagram with a client's Initial (RFC 9000, 14.1).
+/// Minimum size of a datagram with a client's Initial (RFC 9000, 14.1).
 const INITIAL: usize = 1200;
 
-/// Datagrams of one host in the names of many, each of which takes a port of `nat`.
+/// Sends datagrams with many spoofed sources, each of which takes a port of `nat`.
 pub(super) fn ports(turn: &mut AttackRun<'_>) -> Result<()> {
     let site = turn.site;
     while !turn.is_over() {
@@ -33,7 +33,7 @@ pub(super) fn ports(turn: &mut AttackRun<'_>) -> Result<()> {
     Ok(())
 }
 
-/// First and later fragments of packets that are never whole, of TCP and UDP.
+/// Sends first and later fragments of packets that are never complete, of TCP and UDP.
 pub(super) fn fragments(turn: &mut AttackRun<'_>) -> Result<()> {
     let site = turn.site;
     while !turn.is_over() {
@@ -56,7 +56,7 @@ pub(super) fn fragments(turn: &mut AttackRun<'_>) -> Result<()> {
     Ok(())
 }
 
-/// Initials with connection ids of nobody's making, to the service and to a beacon.
+/// Sends Initials with random connection ids, to the service and to a beacon.
 pub(super) fn initials(turn: &mut AttackRun<'_>) -> Result<()> {
     let site = turn.site;
     while !turn.is_over() {
@@ -69,20 +69,20 @@ pub(super) fn initials(turn: &mut AttackRun<'_>) -> Result<()> {
     Ok(())
 }
 
-/// A datagram that looks like a client's Initial as far as anybody without keys can see.
+/// Returns a datagram that looks like a client's Initial to anyone without keys.
 fn initial(turn: &mut AttackRun<'_>) -> Vec<u8> {
     let mut payload = vec![0xc3, 0, 0, 0, 1, 8];
     payload.extend(turn.random.random::<[u8; 8]>());
     payload.extend([0, 0]);
-    // The length of the rest, in two bytes.
+    // Length of the rest, in two bytes.
     let rest = INITIAL - payload.len() - 2;
     payload.extend((0x4000 | rest as u16).to_be_bytes());
     payload.extend((0..rest).map(|_| turn.random.random::<u8>()));
     payload
 }
 
-/// Datagrams that are no QUIC to a beacon, in anybody's name and in the node's, and to the node's probes
-/// in the beacon's name.
+/// Sends datagrams that are not QUIC to a beacon, with spoofed sources including the node, and to
+/// the node's probes with the beacon as source.
 pub(super) fn garbage(turn: &mut AttackRun<'_>) -> Result<()> {
     let site = turn.site;
     let beacon = site.beacon(0);

@@ -1,4 +1,4 @@
-//! Handshakes with a beacon that begin and never end.
+//! Handshakes with a beacon that are never completed.
 
 use std::{
     fmt, io,
@@ -17,19 +17,19 @@ use quinn::{
     crypto::rustls::QuicClientConfig,
     udp::{RecvMeta, Transmit},
 };
-use steer_user::probe::ALPN;
+use steer_probe::probe::ALPN;
 use tokio::runtime::Builder;
 
 use super::turn::AttackRun;
 use crate::tls;
 
-/// Handshakes at a time, and those of one port.
+/// Number of concurrent handshakes, and those per port.
 const HANDSHAKES: usize = 1100;
 const OF_A_PORT: usize = 100;
-/// From one to the next.
+/// Interval between handshakes.
 const GAP: Duration = Duration::from_millis(2);
 
-/// A socket that hears nothing, so that its client tries again and again.
+/// A socket that receives nothing, so that its client keeps retrying.
 struct DeafSocket(Arc<dyn AsyncUdpSocket>);
 
 impl fmt::Debug for DeafSocket {
@@ -61,8 +61,8 @@ impl AsyncUdpSocket for DeafSocket {
     }
 }
 
-/// Begins handshakes and keeps them half open. A client that has no answer repeats its Initial, which keeps
-/// the beacon's side alive.
+/// Starts handshakes and keeps them half open. A client without an answer repeats its Initial,
+/// which keeps the beacon's side alive.
 pub(super) fn handshakes(turn: &mut AttackRun<'_>) -> Result<()> {
     let (address, port) = turn.site.beacon(0);
     let (beacon, left) = (SocketAddr::new(address.into(), port), turn.remaining());

@@ -1,9 +1,9 @@
-//! Attacks with what anybody can send, on a site at work: no client may notice any of them, and no backend
-//! may lose traffic by them.
+//! Attacks with packets that anyone can send, on a site under load: no client may notice, and no
+//! backend may lose traffic.
 //!
-//! Attackers sit in the clients' network, on the segment of a backend, and behind an interface of their own.
-//! They know addresses and ports, not sequence numbers. All of it happens in network namespaces, at a few
-//! thousand packets a second at most.
+//! Attackers are in the clients' network, on the segment of a backend, and behind an interface of
+//! their own. They know addresses and ports, but no sequence numbers. Everything happens in network
+//! namespaces, with a few thousand packets per second at most.
 
 mod floods;
 mod half_open;
@@ -51,13 +51,13 @@ use crate::{
 /// An attack.
 #[derive(Clone, Copy, Debug)]
 pub struct Attack {
-    /// Its name.
+    /// Name.
     pub name: &'static str,
-    /// Its packets.
+    /// Description of its packets.
     pub about: &'static str,
     rate: u32,
     requirements: Requirements,
-    /// Whether nodes that are new to a beacon have to get through meanwhile.
+    /// Whether nodes new to a beacon must be able to connect meanwhile.
     asks: bool,
     run: fn(&mut AttackRun<'_>) -> Result<()>,
 }
@@ -83,7 +83,7 @@ impl Attack {
     }
 }
 
-/// All attacks, behind one that does nothing and shows that the site alone loses nothing.
+/// Returns all attacks, after one that does nothing and shows that the site alone loses nothing.
 #[must_use]
 pub fn all() -> Vec<Attack> {
     let quic = Requirements {
@@ -112,6 +112,12 @@ pub fn all() -> Vec<Attack> {
             "RST and SYN in a neighbour's name",
             4000,
             segments::resets_and_syns,
+        ),
+        Attack::new(
+            "syn-drain",
+            "SYN in a neighbour's name while backends drain",
+            2000,
+            segments::syns_while_draining,
         ),
         Attack::new(
             "syn-open",
@@ -220,23 +226,23 @@ fn nothing(turn: &mut AttackRun<'_>) -> Result<()> {
 /// Outcome of an attack.
 #[derive(Clone, Debug, Serialize)]
 pub struct Outcome {
-    /// The attack.
+    /// Name of the attack.
     pub attack: &'static str,
-    /// Packets that it sent.
+    /// Packets sent.
     pub packets: u64,
-    /// Connections of clients that were open.
+    /// Open connections of clients.
     pub streams: usize,
-    /// Those of them that broke, and why.
+    /// Broken connections with the reason.
     pub broken: Vec<String>,
-    /// Backends that were kept from new flows, and why.
+    /// Ejected backends with the reason.
     pub ejected: Vec<String>,
     /// Requests of clients, each on a connection of its own.
     pub requests: usize,
-    /// Those that failed.
+    /// Failed requests.
     pub failed: usize,
-    /// Reasons, and how often.
+    /// Number of failures by reason.
     pub reasons: BTreeMap<String, usize>,
-    /// Bytes of others' connections that came to an attacker.
+    /// Bytes of others' connections that reached an attacker.
     pub diverted: u64,
 }
 
@@ -268,10 +274,11 @@ impl Outcome {
     }
 }
 
-/// Runs an attack for so long on a site of its own.
+/// Runs an attack for a time on a site of its own.
 ///
 /// # Errors
-/// If the site cannot be made, or an attacker cannot send.
+///
+/// Returns an error if the site cannot be created, or an attacker cannot send.
 pub fn run(attack: &Attack, length: Duration, seed: u64) -> Result<Outcome> {
     let site = Site::start(attack.requirements)?;
     let client = &site.fleet.site.client;
@@ -312,7 +319,7 @@ pub fn run(attack: &Attack, length: Duration, seed: u64) -> Result<Outcome> {
     })
 }
 
-/// Counts the bytes of clients' connections that come to an attacker's hardware address.
+/// Counts the bytes of clients' connections that arrive at an attacker's hardware address.
 fn count_diverted(site: &Site, streams: &Streams) -> Result<(Arc<AtomicU64>, Vec<Sniffer>)> {
     let diverted = Arc::<AtomicU64>::default();
     let victims: Vec<_> = streams.states();
@@ -340,7 +347,7 @@ fn count_diverted(site: &Site, streams: &Streams) -> Result<(Arc<AtomicU64>, Vec
     Ok((diverted, sniffers.into_iter().collect::<Result<_>>()?))
 }
 
-/// Lets a node that is new to the first backend's beacon ask it again and again, with a certificate.
+/// Starts repeated probes of the first backend's beacon by a new node, with a certificate.
 fn add_new_node(requests: &mut Requests, site: &Site) -> Result<()> {
     let (own, usual) = (site.fleet.path("new-node"), site.fleet.path("pki"));
     fs::create_dir(&own)?;

@@ -1,4 +1,4 @@
-//! Frames as they are, sent and received by packet sockets.
+//! Raw frames over packet sockets.
 
 use std::{
     io,
@@ -16,20 +16,21 @@ use steer_user::dataplane::interface_index;
 
 use crate::netns::Namespace;
 
-/// The longest frame that is received whole.
+/// Maximum length of a received frame.
 const FRAME: usize = 2048;
-/// Milliseconds from one look at whether to stop to the next.
+/// Interval in milliseconds between checks of whether to stop.
 const LOOK_MS: i32 = 50;
 
-/// A packet socket of one interface.
+/// Packet socket of one interface.
 #[derive(Debug)]
 pub struct Raw(OwnedFd);
 
 impl Raw {
-    /// Opens a socket that sends frames from an interface, whatever they say.
+    /// Opens a socket that sends arbitrary frames from an interface.
     ///
     /// # Errors
-    /// Without root, or if there is no such interface.
+    ///
+    /// Returns an error without root, or if there is no such interface.
     pub fn sender(namespace: &Namespace, interface: &str) -> Result<Self> {
         Self::open(namespace, interface, 0)
     }
@@ -60,10 +61,11 @@ impl Raw {
         })?
     }
 
-    /// Sends a frame. One that finds queues full is lost, as on any link.
+    /// Sends a frame. It is lost if queues are full, as on any link.
     ///
     /// # Errors
-    /// If the interface is gone.
+    ///
+    /// Returns an error if the interface is gone.
     pub fn send(&self, frame: &[u8]) -> Result<()> {
         // SAFETY: the frame's bytes are readable for its length.
         let sent = unsafe {
@@ -80,7 +82,7 @@ impl Raw {
         Ok(())
     }
 
-    /// The next frame, or nothing after a while without one.
+    /// Returns the next frame, or nothing after a while without one.
     fn receive<'a>(&self, buffer: &'a mut [u8]) -> Result<Option<&'a [u8]>> {
         let mut poll = libc::pollfd {
             fd: self.0.as_raw_fd(),
@@ -107,7 +109,7 @@ impl Raw {
     }
 }
 
-/// A thread that looks at all frames that come to an interface or leave it, until this is dropped.
+/// A thread that watches all frames of an interface until this value is dropped.
 #[derive(Debug)]
 pub(super) struct Sniffer {
     stop: Arc<AtomicBool>,
@@ -115,10 +117,11 @@ pub(super) struct Sniffer {
 }
 
 impl Sniffer {
-    /// Starts one.
+    /// Starts the thread.
     ///
     /// # Errors
-    /// Without root, or if there is no such interface.
+    ///
+    /// Returns an error without root, or if there is no such interface.
     pub(super) fn start(
         namespace: &Namespace,
         interface: &str,
@@ -157,7 +160,7 @@ impl Drop for Sniffer {
 /// A TCP segment over IPv4 in a frame without tags.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Segment {
-    /// The destination's hardware address.
+    /// Hardware address of the destination.
     pub(super) to: [u8; 6],
     /// Source address and port.
     pub(super) source: ([u8; 4], u16),
@@ -167,12 +170,12 @@ pub(super) struct Segment {
     pub(super) sequence: u32,
     /// Flags.
     pub(super) flags: u8,
-    /// Bytes that it carries.
+    /// Length of the payload.
     pub(super) payload: usize,
 }
 
 impl Segment {
-    /// Reads one.
+    /// Parses a frame.
     #[must_use]
     pub(super) fn read(frame: &[u8]) -> Option<Self> {
         let ip = frame.get(14..)?;

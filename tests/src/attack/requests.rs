@@ -1,4 +1,4 @@
-//! Short requests of clients that go on through an attack.
+//! Short requests of clients that continue during an attack.
 
 use std::{
     net::{Ipv4Addr, SocketAddr, UdpSocket},
@@ -19,23 +19,23 @@ use crate::{
     quic,
 };
 
-/// From one request to the next, of each kind.
+/// Interval between requests of each kind.
 const EVERY: Duration = Duration::from_millis(25);
-/// From one QUIC connection to the next, of which each is a whole handshake.
+/// Interval between QUIC connections, each with a full handshake.
 const QUIC_EVERY: Duration = Duration::from_millis(250);
-/// Longest time that a request may take on a machine that has other work.
+/// Timeout of a request, on a machine with other work.
 const TIMEOUT: Duration = Duration::from_secs(5);
-/// Time to wait for a datagram's answer, and number of attempts.
+/// Timeout of a datagram's answer, and number of attempts.
 const RETRY: (Duration, usize) = (Duration::from_secs(1), 3);
-/// One in so many datagrams is too long for a frame.
+/// Divisor: one in this many datagrams is longer than a frame.
 const LONG: usize = 8;
 
-/// Requests, and those that failed.
+/// Counts of requests and failures.
 #[derive(Clone, Debug, Default)]
 pub(super) struct RequestCounts {
-    /// All.
+    /// All requests.
     pub(super) requests: usize,
-    /// Reasons of those that failed.
+    /// Reasons of failures.
     pub(super) failed: Vec<String>,
 }
 
@@ -46,7 +46,7 @@ impl RequestCounts {
     }
 }
 
-/// Requests under way.
+/// Requests in progress.
 #[derive(Debug)]
 pub(super) struct Requests {
     loads: Vec<Running>,
@@ -56,10 +56,11 @@ pub(super) struct Requests {
 }
 
 impl Requests {
-    /// Starts to make requests of chat services, each on a connection of its own.
+    /// Starts requests to chat services, each on a connection of its own.
     ///
     /// # Errors
-    /// If their threads cannot start.
+    ///
+    /// Returns an error if their threads cannot start.
     pub(super) fn start(client: &Namespace, services: &[SocketAddr]) -> Result<Self> {
         let (stop, stopped) = watch::channel(false);
         let loads = services.iter().map(|service| {
@@ -80,10 +81,11 @@ impl Requests {
         })
     }
 
-    /// Sends datagrams to an echo service, too, each from a port of its own.
+    /// Adds datagrams to an echo service, each from a port of its own.
     ///
     /// # Errors
-    /// If the thread cannot start.
+    ///
+    /// Returns an error if the thread cannot start.
     pub(super) fn add_datagrams(&mut self, client: &Namespace, service: SocketAddr) -> Result<()> {
         self.repeat(client, EVERY, move |number| {
             let length = if number % LONG == 0 { 3000 } else { 100 };
@@ -91,20 +93,22 @@ impl Requests {
         })
     }
 
-    /// Opens connections to a QUIC service, too.
+    /// Adds connections to a QUIC service.
     ///
     /// # Errors
-    /// If the thread cannot start.
+    ///
+    /// Returns an error if the thread cannot start.
     pub(super) fn add_quic(&mut self, client: &Namespace, service: SocketAddr) -> Result<()> {
         self.repeat(client, QUIC_EVERY, move |_| {
             quic::Client::connect(service, TIMEOUT).map(drop)
         })
     }
 
-    /// Repeats another request, as fast as it is answered.
+    /// Repeats another kind of request, as fast as it is answered.
     ///
     /// # Errors
-    /// If the thread cannot start.
+    ///
+    /// Returns an error if the thread cannot start.
     pub(super) fn add_other(
         &mut self,
         from: &Namespace,
@@ -139,7 +143,8 @@ impl Requests {
     /// Stops, and waits for the last answers.
     ///
     /// # Errors
-    /// If a thread has failed.
+    ///
+    /// Returns an error if a thread has failed.
     pub(super) fn finish(self) -> Result<RequestCounts> {
         self.stop.send_replace(true);
         self.stopped.store(true, Relaxed);

@@ -1,5 +1,5 @@
-//! Forged TCP segments and ICMP errors. The attackers know everybody's addresses and ports, those of `nat`
-//! as well, and nobody's sequence numbers.
+//! Forged TCP segments and ICMP errors. The attackers know all addresses and ports, including those
+//! of `nat`, but no sequence numbers.
 
 use std::{
     net::{IpAddr, Ipv4Addr},
@@ -22,14 +22,14 @@ use crate::{
 };
 
 const CHAT: End = (VIP_V4, HTTP);
-/// Longest time that a SYN may take to a backend, where it shows its port of `nat`.
+/// Time for a SYN to reach a backend, where it reveals its port of `nat`.
 const ON_ITS_WAY: Duration = Duration::from_millis(30);
-/// SYNs of the attacker's own begin with this in their sequence numbers.
+/// Prefix of the sequence numbers in the attacker's own SYNs.
 const MARK: u32 = 0xa77a_0000;
-/// SYNs that are repeated once a second.
+/// Number of SYNs repeated once a second.
 const REPEATED: usize = 300;
 
-/// Segments of these flags in the names of clients and of backends, from everywhere.
+/// Sends segments with these flags in the names of clients and of backends, from everywhere.
 fn both_ways(turn: &mut AttackRun<'_>, kinds: &[u8]) -> Result<()> {
     let site = turn.site;
     while !turn.is_over() {
@@ -53,7 +53,8 @@ fn both_ways(turn: &mut AttackRun<'_>, kinds: &[u8]) -> Result<()> {
     Ok(())
 }
 
-/// Attackers who can speak for a flow's backend: one is on the first backend's own segment.
+/// Returns attackers that can impersonate a flow's backend: one is on the first backend's own
+/// segment.
 fn towards_node(site: &Site, flow: NatFlow) -> Vec<&Attacker> {
     let mut all = vec![&site.outsider, &site.neighbour];
     if flow.backend == 0 {
@@ -74,7 +75,7 @@ pub(super) fn syns(turn: &mut AttackRun<'_>) -> Result<()> {
     both_ways(turn, &[SYN, SYN | ACK])
 }
 
-/// A reset and a SYN behind it, which would begin the flow anew.
+/// Sends a reset followed by a SYN, which would start the flow anew.
 pub(super) fn resets_and_syns(turn: &mut AttackRun<'_>) -> Result<()> {
     let site = turn.site;
     while !turn.is_over() {
@@ -88,7 +89,22 @@ pub(super) fn resets_and_syns(turn: &mut AttackRun<'_>) -> Result<()> {
     Ok(())
 }
 
-/// Acknowledgments in a neighbour's name, with the attacker's own hardware address.
+/// SYNs in the name of clients whose backends drain: new connections would go to others.
+pub(super) fn syns_while_draining(turn: &mut AttackRun<'_>) -> Result<()> {
+    let site = turn.site;
+    for backend in Site::draining() {
+        site.fleet.cli(&["backend", "drain", backend])?;
+    }
+    while !turn.is_over() {
+        for victim in turn.victims() {
+            let numbers = turn.numbers();
+            turn.segment(&site.neighbour, victim, SYN, numbers)?;
+        }
+    }
+    Ok(())
+}
+
+/// Sends acknowledgments in a neighbour's name, with the attacker's own hardware address.
 pub(super) fn acknowledgments(turn: &mut AttackRun<'_>) -> Result<()> {
     let site = turn.site;
     while !turn.is_over() {
@@ -104,7 +120,7 @@ pub(super) fn acknowledgments(turn: &mut AttackRun<'_>) -> Result<()> {
     Ok(())
 }
 
-/// SYNs with a wrong checksum, repeated as if nobody answered them.
+/// Sends SYNs with a wrong checksum, repeated as if unanswered.
 pub(super) fn unanswered(turn: &mut AttackRun<'_>) -> Result<()> {
     let site = turn.site;
     let syns: Vec<Vec<u8>> = (0..REPEATED)
@@ -121,22 +137,21 @@ pub(super) fn unanswered(turn: &mut AttackRun<'_>) -> Result<()> {
     Ok(())
 }
 
-/// A segment whose checksum is wrong.
+/// Returns a segment with a wrong checksum.
 fn broken(packet: &Packet) -> Vec<u8> {
     let mut frame = packet.bytes();
     frame[packet.transport_at() + 16] ^= 0x55;
     frame
 }
 
-/// SYNs with a wrong checksum, which no backend answers, and resets in the backends' names.
+/// Sends SYNs with a wrong checksum, which no backend answers, and resets in the backends' names.
 pub(super) fn refusals_of_broken_syns(turn: &mut AttackRun<'_>) -> Result<()> {
     refusals(turn, broken, |_, turn| {
         [turn.numbers()[0], turn.numbers()[1]]
     })
 }
 
-/// SYNs as they should be, and the refusal that would be right, from the backend's segment where there is
-/// an attacker.
+/// Sends valid SYNs with matching refusals, from the backend's segment where there is an attacker.
 pub(super) fn refusals_of_good_syns(turn: &mut AttackRun<'_>) -> Result<()> {
     refusals(turn, Packet::bytes, |syn, _| {
         [0, syn.sequence.wrapping_add(1)]
@@ -152,7 +167,7 @@ fn refusals(
     let (tell, told) = mpsc::channel();
     let _sniffers = site.follow_syns(move |backend, syn| {
         if syn.sequence & 0xffff_0000 == MARK {
-            // Nobody may be listening any more.
+            // The receiver may be gone.
             let _ = tell.send((backend, syn));
         }
     })?;
@@ -179,7 +194,7 @@ fn refusals(
     Ok(())
 }
 
-/// Types and codes of ICMP errors, and what they say besides.
+/// Types and codes of ICMP errors, with the rest of their header.
 const ERRORS: [([u8; 2], u32); 4] = [
     // Port, host and protocol unreachable; too big for 600 bytes.
     ([3, 3], 0),
@@ -188,7 +203,7 @@ const ERRORS: [([u8; 2], u32); 4] = [
     ([3, 4], 600),
 ];
 
-/// ICMP errors about clients' flows, flows of `nat` and probes.
+/// Sends ICMP errors about clients' flows, flows of `nat` and probes.
 pub(super) fn icmp_errors(turn: &mut AttackRun<'_>) -> Result<()> {
     let site = turn.site;
     while !turn.is_over() {
@@ -217,7 +232,7 @@ pub(super) fn icmp_errors(turn: &mut AttackRun<'_>) -> Result<()> {
     Ok(())
 }
 
-/// An ICMP error about a packet, to whom it came from.
+/// Returns an ICMP error about a packet, to its sender.
 fn error(from: &Attacker, packet: &Packet, kind: [u8; 2], word: u32) -> Vec<u8> {
     let ends: [IpAddr; 2] = [from.address.into(), packet.source];
     let message = icmp(ends, kind, word, &packet.ip()[..28]);
@@ -226,7 +241,8 @@ fn error(from: &Attacker, packet: &Packet, kind: [u8; 2], word: u32) -> Vec<u8> 
     frame
 }
 
-/// Frames for other hosts, for all and for groups, that would hurt if they were for the node.
+/// Sends frames for other hosts, broadcast and multicast, that would do harm if the node accepted
+/// them.
 pub(super) fn frames_for_others(turn: &mut AttackRun<'_>) -> Result<()> {
     let site = turn.site;
     while !turn.is_over() {
@@ -250,7 +266,7 @@ pub(super) fn frames_for_others(turn: &mut AttackRun<'_>) -> Result<()> {
     Ok(())
 }
 
-/// Sources that no host can have.
+/// Source addresses that no host can have.
 const MARTIANS: [Ipv4Addr; 8] = [
     VIP_V4,
     Ipv4Addr::LOCALHOST,
@@ -262,12 +278,12 @@ const MARTIANS: [Ipv4Addr; 8] = [
     Ipv4Addr::new(10, 77, 0, 255),
 ];
 
-/// Packets with such sources, TCP and UDP.
+/// Sends TCP and UDP packets with such sources.
 pub(super) fn martians(turn: &mut AttackRun<'_>) -> Result<()> {
     let site = turn.site;
     while !turn.is_over() {
         for source in MARTIANS {
-            // A source that is the destination, too, is what "land" sent.
+            // The "land" attack uses the destination as source.
             let ports = [HTTP, turn.random.random_range(1024..65000)];
             for (from, port) in [&site.neighbour, &site.outsider].into_iter().zip(ports) {
                 for flags in [SYN, ACK, RST] {

@@ -1,5 +1,5 @@
-//! The site under attack: clients, a node and backends, and attackers who are plugged into the clients'
-//! network, a backend's segment, and a network of their own.
+//! The site under attack: clients, a node and backends, with attackers in the clients' network, on
+//! a backend's segment, and in a network of their own.
 
 use std::{
     fs,
@@ -29,25 +29,25 @@ pub(super) const ECHO: u16 = 5000;
 pub(super) const QUIC: u16 = 4433;
 /// Source of `nat`.
 pub(super) const NAT: Ipv4Addr = Ipv4Addr::new(10, 98, 0, 1);
-/// Backends behind `nat`; those behind them are tunnelled.
+/// Number of backends behind `nat`; the following ones are tunnelled.
 pub(super) const BEHIND_NAT: usize = 3;
 const NAMES: [&str; 5] = ["a", "b", "c", "d", "e"];
-/// Number of the attackers' own network, and their host number in all of them.
+/// Number of the attackers' own network, and their host number in all networks.
 const OUTSIDE: u8 = 200;
 const HOST: u8 = 66;
-/// The node's interface towards the attackers' own network.
+/// Interface of the node to the attackers' own network.
 const OUTSIDE_PORT: &str = "outside";
 
-/// An attacker, who sends whatever frames it likes from one place.
+/// An attacker, who sends arbitrary frames from one place.
 #[derive(Debug)]
 pub(super) struct Attacker {
-    /// Its namespace.
+    /// Network namespace.
     pub(super) namespace: Namespace,
-    /// Its hardware address.
+    /// Hardware address.
     pub(super) mac: [u8; 6],
-    /// The node's hardware address there.
+    /// Hardware address of the node on that link.
     pub(super) node: [u8; 6],
-    /// Its own address.
+    /// IP address.
     pub(super) address: Ipv4Addr,
     raw: Raw,
 }
@@ -56,7 +56,8 @@ impl Attacker {
     /// Sends a frame.
     ///
     /// # Errors
-    /// If the interface is gone.
+    ///
+    /// Returns an error if the interface is gone.
     pub(super) fn send(&self, frame: &[u8]) -> Result<()> {
         self.raw.send(frame)
     }
@@ -87,7 +88,7 @@ impl Attacker {
     }
 }
 
-/// An address of a link's network.
+/// Returns an address of a link's network.
 const fn host(link: u8, number: u8) -> Ipv4Addr {
     Ipv4Addr::new(10, 77, link, number)
 }
@@ -99,13 +100,13 @@ const fn hardware(link: u8, host: u8) -> [u8; 6] {
 /// Requirements of an attack beyond the usual site.
 #[derive(Clone, Copy, Debug, Default)]
 pub(super) struct Requirements {
-    /// QUIC servers behind the QUIC service.
+    /// Whether QUIC servers run behind the QUIC service.
     pub(super) quic: bool,
-    /// So few ports of `nat` that a short attack can take them all.
+    /// Whether `nat` has so few ports that a short attack can take them all.
     pub(super) few_ports: bool,
 }
 
-/// The site, running.
+/// The running site.
 #[derive(Debug)]
 pub(super) struct Site {
     _echoes: Vec<Echo>,
@@ -121,10 +122,11 @@ pub(super) struct Site {
 }
 
 impl Site {
-    /// Starts it, with settings as they are by default.
+    /// Starts the site with default settings.
     ///
     /// # Errors
-    /// Without root, or if a part does not start.
+    ///
+    /// Returns an error without root, or if a part does not start.
     pub(super) fn start(requirements: Requirements) -> Result<Self> {
         let mut fleet = Fleet::new(Plan {
             defaults: true,
@@ -169,13 +171,13 @@ impl Site {
         })
     }
 
-    /// Chat services: behind `nat`, and tunnelled.
+    /// Returns the chat services: behind `nat`, and tunnelled.
     #[must_use]
     pub(super) fn chats() -> [SocketAddr; 2] {
         [HTTP, TUNNEL].map(|port| SocketAddr::new(VIP_V4.into(), port))
     }
 
-    /// Connections that clients keep open.
+    /// Returns the connections that clients keep open.
     #[must_use]
     pub(super) fn connections() -> [Connections; 2] {
         let [nat, tunnel] = Self::chats();
@@ -186,16 +188,24 @@ impl Site {
         })
     }
 
-    /// The address of a backend's beacon.
+    /// Names of a backend behind `nat` and of a tunnelled one, for attacks while they drain.
+    #[must_use]
+    pub(super) const fn draining() -> [&'static str; 2] {
+        [NAMES[0], NAMES[BEHIND_NAT]]
+    }
+
+    /// Returns the address of a backend's beacon.
     #[must_use]
     pub(super) fn beacon(&self, backend: usize) -> (Ipv4Addr, u16) {
         (self.fleet.site.backends[backend].v4, BEACON)
     }
 
-    /// Flows of `nat` as the backends see them: number of the backend, its end, and the node's end.
+    /// Returns the flows of `nat` as the backends see them: index of the backend, its end, and the
+    /// node's end.
     ///
     /// # Errors
-    /// If a backend's connections cannot be listed.
+    ///
+    /// Returns an error if a backend's connections cannot be listed.
     pub(super) fn nat_flows(&self) -> Result<Vec<NatFlow>> {
         let mut flows = Vec::new();
         for (index, backend) in self.fleet.site.backends[..BEHIND_NAT].iter().enumerate() {
@@ -217,10 +227,11 @@ impl Site {
         Ok(flows)
     }
 
-    /// UDP ports that the node's daemon asks beacons from.
+    /// Returns the UDP ports from which the node's daemon probes beacons.
     ///
     /// # Errors
-    /// If the node's sockets cannot be listed.
+    ///
+    /// Returns an error if the node's sockets cannot be listed.
     pub(super) fn probe_ports(&self) -> Result<Vec<u16>> {
         let list = self.fleet.site.node.run(&["ss", "-Hun", "-a"])?;
         let local = list
@@ -230,10 +241,11 @@ impl Site {
         Ok(ports.collect())
     }
 
-    /// Follows the SYNs that reach backends behind `nat`: index of the backend, and the segment.
+    /// Reports the SYNs that reach backends behind `nat`: index of the backend, and the segment.
     ///
     /// # Errors
-    /// Without root.
+    ///
+    /// Returns an error without root.
     pub(super) fn follow_syns(
         &self,
         look: impl Fn(usize, Segment) + Clone + Send + 'static,
@@ -252,7 +264,7 @@ impl Site {
         sniffers.collect()
     }
 
-    /// The node's address towards the first backend.
+    /// Returns the node's address towards the first backend.
     #[must_use]
     pub(super) const fn node_towards_insider() -> IpAddr {
         IpAddr::V4(host(1, 1))
@@ -262,15 +274,15 @@ impl Site {
 /// A flow of `nat` behind the node.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct NatFlow {
-    /// The backend's index.
+    /// Index of the backend.
     pub(super) backend: usize,
-    /// The backend's end.
+    /// End of the backend.
     pub(super) server: (Ipv4Addr, u16),
-    /// The node's end.
+    /// End of the node.
     pub(super) node: (Ipv4Addr, u16),
 }
 
-/// The usual configuration with the attackers' interface, and services over UDP.
+/// Returns the usual configuration with the attackers' interface, and services over UDP.
 fn document(fleet: &Fleet, requirements: Requirements) -> String {
     let usual = fleet.config();
     let mut text = usual.replace(

@@ -1,5 +1,5 @@
-//! Connections of clients that stay open through an attack: answers that stream, and connections that wait
-//! for their next request.
+//! Connections of clients that stay open during an attack: streamed answers, and idle connections
+//! that wait for their next request.
 
 use std::{
     net::SocketAddr,
@@ -20,10 +20,9 @@ use tokio::{
 
 use crate::{fleet::wait, netns::Namespace};
 
-/// Longest time that a connection may take to begin, on a machine that has other work.
+/// Time for a connection to start, on a machine with other work.
 const BEGIN: Duration = Duration::from_secs(20);
-/// Longest time that a stream may be silent after an attack before it counts as broken: longer than three
-/// retransmissions take.
+/// Silence after an attack from which a stream counts as broken: longer than three retransmissions.
 const SILENCE: Duration = Duration::from_secs(10);
 const STREAM: &str = concat!(
     "POST /v1/chat/completions HTTP/1.1\r\nhost: chat\r\ncontent-type: application/json\r\n",
@@ -35,30 +34,30 @@ const PAGE: &str = "GET /health HTTP/1.1\r\nhost: chat\r\n\r\n";
 /// Connections to open to a service.
 #[derive(Clone, Copy, Debug)]
 pub struct Connections {
-    /// The service.
+    /// Address of the service.
     pub target: SocketAddr,
-    /// Answers that stream.
+    /// Number of streamed answers.
     pub streams: usize,
-    /// Connections that wait.
+    /// Number of idle connections.
     pub waiting: usize,
 }
 
-/// A connection, as its client sees it.
+/// State of a connection, as its client sees it.
 #[derive(Clone, Debug)]
 pub struct ConnectionState {
-    /// The client's end.
+    /// Local address of the client.
     pub local: Option<SocketAddr>,
-    /// The service's address.
+    /// Address of the service.
     pub target: SocketAddr,
-    /// Time at which the client last got something.
+    /// Time at which the client last received something.
     pub last: Option<Instant>,
-    /// Reason for which it ended, if it did.
+    /// Reason of its end, if it has ended.
     pub error: Option<String>,
 }
 
 type Shared = Arc<Mutex<Vec<ConnectionState>>>;
 
-/// All of them, under way.
+/// All connections in progress.
 #[derive(Debug)]
 pub struct Streams {
     seen: Shared,
@@ -68,10 +67,11 @@ pub struct Streams {
 }
 
 impl Streams {
-    /// Opens them from a namespace, and waits until each has got something.
+    /// Opens connections from a namespace, and waits until each has received something.
     ///
     /// # Errors
-    /// If one does not begin.
+    ///
+    /// Returns an error if one does not start.
     pub fn open(client: &Namespace, connections: &[Connections]) -> Result<Self> {
         let seen = Shared::default();
         let (ask, asked) = watch::channel(false);
@@ -90,7 +90,7 @@ impl Streams {
                             tasks.spawn(one.run(waits));
                         }
                     }
-                    // Ends when the other end of the switch is gone, too.
+                    // Returns when the other end of the switch is gone, too.
                     drop(stopped.changed().await);
                 });
             Ok(())
@@ -111,7 +111,7 @@ impl Streams {
         Ok(streams)
     }
 
-    /// Returns the state of each, as its client sees it.
+    /// Returns the state of each connection.
     #[must_use]
     pub fn states(&self) -> Vec<ConnectionState> {
         self.seen
@@ -120,17 +120,18 @@ impl Streams {
             .clone()
     }
 
-    /// Asks on the connections that wait, and gives all of them a while to go on. Returns why those broke
-    /// that did.
+    /// Sends requests on the idle connections, and gives all of them time to continue. Returns the
+    /// reasons of those that broke.
     ///
     /// # Errors
-    /// If the clients' thread has failed.
+    ///
+    /// Returns an error if the clients' thread has failed.
     pub fn finish(mut self) -> Result<Vec<String>> {
         let since = Instant::now();
         self.ask.send_replace(true);
         let goes_on =
             |one: &ConnectionState| one.error.is_some() || one.last.is_some_and(|at| at > since);
-        // What is silent still is counted below.
+        // A connection that is still silent is counted below.
         drop(wait(SILENCE, "all go on", || {
             Ok(self.states().iter().all(goes_on))
         }));
@@ -164,7 +165,7 @@ impl Drop for Streams {
     }
 }
 
-/// One of the connections.
+/// Parameters of one connection.
 struct Connection {
     shared: Shared,
     index: usize,
@@ -192,7 +193,7 @@ impl Connection {
         change(&mut seen[self.index]);
     }
 
-    /// Streams, or asks, waits and asks again.
+    /// Streams, or sends a request, waits and sends another one.
     async fn run(self, waits: Option<watch::Receiver<bool>>) {
         let result = match waits {
             None => self.stream().await,
@@ -225,7 +226,7 @@ impl Connection {
         asked.wait_for(|asked| *asked).await?;
         connection.write_all(PAGE.as_bytes()).await?;
         self.read(&mut connection).await?;
-        // Open until all are done.
+        // Stays open until all are done.
         std::future::pending().await
     }
 

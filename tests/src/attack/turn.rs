@@ -1,4 +1,4 @@
-//! An attack under way: whom it concerns, and how fast it goes.
+//! An attack in progress: its targets, and its rate.
 
 use std::{
     net::{Ipv4Addr, SocketAddr},
@@ -15,19 +15,19 @@ use super::{
 };
 use crate::packet::{Packet, Transport};
 
-/// An end of a flow.
+/// End of a flow.
 pub(super) type End = (Ipv4Addr, u16);
 
-/// Longest time that an attack may be ahead of its rate.
+/// Maximum time by which an attack may be ahead of its rate.
 const AHEAD: Duration = Duration::from_millis(3);
 
-/// An attack under way.
+/// An attack in progress.
 pub(super) struct AttackRun<'a> {
-    /// The site.
+    /// Site under attack.
     pub(super) site: &'a Site,
-    /// Clients' connections that are to stay open.
+    /// Connections of clients that must stay open.
     pub(super) streams: &'a Streams,
-    /// Source of all that is random.
+    /// Random number generator.
     pub(super) random: StdRng,
     end: Instant,
     every: Duration,
@@ -36,7 +36,7 @@ pub(super) struct AttackRun<'a> {
 }
 
 impl<'a> AttackRun<'a> {
-    /// Begins an attack of so many packets a second.
+    /// Starts an attack with a rate in packets per second.
     #[must_use]
     pub(super) fn start(
         site: &'a Site,
@@ -57,39 +57,40 @@ impl<'a> AttackRun<'a> {
         }
     }
 
-    /// Whether its time is up.
+    /// Returns whether its time is up.
     #[must_use]
     pub(super) fn is_over(&self) -> bool {
         Instant::now() >= self.end
     }
 
-    /// Returns the time that is left.
+    /// Returns the remaining time.
     #[must_use]
     pub(super) fn remaining(&self) -> Duration {
         self.end.saturating_duration_since(Instant::now())
     }
 
-    /// Packets sent so far.
+    /// Returns the packets sent so far.
     #[must_use]
     pub(super) const fn sent(&self) -> u64 {
         self.sent
     }
 
-    /// Counts packets that were sent in another way.
+    /// Counts packets sent by other means.
     pub(super) const fn count(&mut self, packets: u64) {
         self.sent += packets;
     }
 
-    /// Sends a frame when it is due; one that comes too late for the attack's time is not sent.
+    /// Sends a frame when it is due, unless the attack is over by then.
     ///
     /// # Errors
-    /// If the attacker's interface is gone.
+    ///
+    /// Returns an error if the attacker's interface is gone.
     pub(super) fn send(&mut self, from: &Attacker, frame: &[u8]) -> Result<()> {
         let now = Instant::now();
         if self.due > now + AHEAD {
             thread::sleep(self.due - now);
         }
-        // What a busy machine has kept from being sent is not made up for in one burst.
+        // Frames delayed by a busy machine are not sent in one burst later.
         self.due = self.due.max(now.checked_sub(AHEAD).unwrap_or(now)) + self.every;
         if !self.is_over() {
             from.send(frame)?;
@@ -98,10 +99,11 @@ impl<'a> AttackRun<'a> {
         Ok(())
     }
 
-    /// Sends a segment in the name of others.
+    /// Sends a segment with a spoofed source.
     ///
     /// # Errors
-    /// If the attacker's interface is gone.
+    ///
+    /// Returns an error if the attacker's interface is gone.
     pub(super) fn segment(
         &mut self,
         from: &Attacker,
@@ -112,18 +114,18 @@ impl<'a> AttackRun<'a> {
         self.send(from, &segment(from, ends, flags, numbers).bytes())
     }
 
-    /// Two numbers that nobody knows, for sequence and acknowledgment.
+    /// Returns two random numbers, for sequence and acknowledgment.
     pub(super) fn numbers(&mut self) -> [u32; 2] {
         self.random.random()
     }
 
-    /// A client that there is not, in the clients' network.
+    /// Returns a nonexistent client in the clients' network.
     pub(super) fn spoofed(&mut self) -> End {
         let host = Ipv4Addr::new(10, 77, 0, self.random.random_range(100..200));
         (host, self.random.random_range(1024..65000))
     }
 
-    /// Clients' flows: the client's end and the service's.
+    /// Returns the flows of clients: the client's end and the service's.
     #[must_use]
     pub(super) fn victims(&self) -> Vec<[End; 2]> {
         let seen = self.streams.states();
@@ -139,7 +141,7 @@ impl<'a> AttackRun<'a> {
     }
 }
 
-/// A segment without payload in the name of others, towards the node.
+/// Returns a segment without payload and with a spoofed source, addressed to the node's MAC.
 #[must_use]
 pub(super) fn segment(
     from: &Attacker,
@@ -168,7 +170,7 @@ pub(super) fn segment(
     packet
 }
 
-/// A datagram in the name of others, towards the node.
+/// Returns a datagram with a spoofed source, addressed to the node's MAC.
 #[must_use]
 pub(super) fn datagram(
     from: &Attacker,

@@ -19,11 +19,11 @@ use steer_user::journal;
 
 use crate::fleet::Fleet;
 
-/// From one look at the status to the next.
+/// Interval between status queries.
 const LOOK: Duration = Duration::from_millis(400);
 
-/// Follows the status from now on, and reads the journal in the end. Both are read as JSON, whatever else
-/// they may come to say.
+/// Watcher of the status, which also reads the journal at the end. Both are parsed as untyped JSON,
+/// so that new fields do no harm.
 #[derive(Debug)]
 pub(super) struct Verdicts {
     since: SystemTime,
@@ -34,10 +34,11 @@ pub(super) struct Verdicts {
 }
 
 impl Verdicts {
-    /// Begins.
+    /// Starts the watcher.
     ///
     /// # Errors
-    /// If the thread cannot start.
+    ///
+    /// Returns an error if the thread cannot start.
     pub(super) fn follow(fleet: &Fleet) -> Result<Self> {
         let seen = Arc::<Mutex<BTreeSet<String>>>::default();
         let stop = Arc::<AtomicBool>::default();
@@ -46,7 +47,7 @@ impl Verdicts {
         let thread = thread::Builder::new().name("verdicts".to_owned());
         let thread = thread.spawn(move || {
             while !stopped.load(Relaxed) {
-                // A daemon that is being started again says nothing.
+                // A restarting daemon does not answer.
                 let text = status.output().map(|output| output.stdout);
                 if let Ok(status) = serde_json::from_slice(&text.unwrap_or_default()) {
                     let mut found = found.lock().unwrap_or_else(PoisonError::into_inner);
@@ -64,10 +65,11 @@ impl Verdicts {
         })
     }
 
-    /// Which backends were kept from new flows since the beginning, and why.
+    /// Returns the backends ejected since the start, with the reasons.
     ///
     /// # Errors
-    /// If the journal cannot be read.
+    ///
+    /// Returns an error if the journal cannot be read.
     pub(super) fn finish(mut self) -> Result<Vec<String>> {
         self.end();
         let seen = self.seen.lock().unwrap_or_else(PoisonError::into_inner);
@@ -102,7 +104,7 @@ fn status_command(fleet: &Fleet) -> Command {
     status
 }
 
-/// The backends that a status keeps from new flows, with the reason.
+/// Returns the backends without new flows in a status, with the reason.
 pub fn out_by_status(status: &Value) -> Vec<String> {
     let backends = status["backends"].as_array();
     let out = backends.into_iter().flatten().filter_map(|backend| {
@@ -119,10 +121,11 @@ pub fn out_by_status(status: &Value) -> Vec<String> {
     out.collect()
 }
 
-/// Returns the backends that the journal keeps from new flows since a time, with the reason.
+/// Returns the backends without new flows in the journal since a time, with the reason.
 ///
 /// # Errors
-/// If it cannot be read.
+///
+/// Returns an error if the journal cannot be read.
 pub fn out_by_journal(state: &Path, since: SystemTime) -> Result<BTreeSet<String>> {
     let mut found = BTreeSet::new();
     let folder = journal::folder(state);
@@ -130,7 +133,7 @@ pub fn out_by_journal(state: &Path, since: SystemTime) -> Result<BTreeSet<String
         return Ok(found);
     }
     for record in journal::records(&folder)? {
-        // The last line may be half written.
+        // The last line may be incomplete.
         let Ok(record) = record else { break };
         if record.item.at >= since {
             found.extend(out_by_event(&serde_json::to_value(&record.item.event)?));
@@ -139,7 +142,7 @@ pub fn out_by_journal(state: &Path, since: SystemTime) -> Result<BTreeSet<String
     Ok(found)
 }
 
-/// The backend that an event keeps from new flows.
+/// Returns the backend from which an event keeps new flows.
 fn out_by_event(event: &Value) -> Option<String> {
     let kind = event["event"].as_str()?;
     let backend = event["backend"].as_str()?;
@@ -156,7 +159,7 @@ fn out_by_event(event: &Value) -> Option<String> {
             (!out.is_null()).then(|| out.to_string())?
         }
         kind if kind.contains("eject") || kind.contains("outlier") => {
-            // An end of an ejection says so.
+            // The end of an ejection is an event of its own.
             let ends =
                 event["ejected"] == false || kind.contains("end") || kind.contains("recover");
             (!ends).then(|| kind.to_owned())?

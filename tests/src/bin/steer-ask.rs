@@ -1,5 +1,5 @@
-//! Probes one beacon as a node does and writes down what it says, for trying a beacon by hand beside an
-//! engine that is no part of the tests.
+//! Probes one beacon like a node and prints its reports, for manual tests of a beacon beside an
+//! engine outside the test suite.
 
 use std::{
     net::SocketAddr,
@@ -10,7 +10,7 @@ use std::{
 
 use anyhow::{Context, Result};
 use clap::Parser;
-use steer_user::probe::{
+use steer_probe::probe::{
     Budget, Load, Method, ProbeSettings, ProbeTarget, ProbeTls, WebTls, mailbox, spawn,
 };
 use tokio::time::timeout_at;
@@ -19,21 +19,21 @@ const HOUR: Duration = Duration::from_secs(3600);
 
 #[derive(Parser)]
 struct Arguments {
-    /// The beacon's address.
+    /// Address of the beacon.
     beacon: SocketAddr,
-    /// The name in its certificate.
+    /// Name in its certificate.
     #[arg(long, default_value = "b1")]
     name: String,
-    /// The region in its certificate.
+    /// Region in its certificate.
     #[arg(long, default_value = "eu")]
     region: String,
     /// Directory with `ca.pem`, `n1.pem` and `n1.key`.
     #[arg(long)]
     pki: PathBuf,
-    /// Milliseconds from one probe to the next.
+    /// Interval between probes in milliseconds.
     #[arg(long, default_value_t = 100)]
     interval: u64,
-    /// Seconds to probe for.
+    /// Duration in seconds.
     #[arg(long, default_value_t = 60)]
     seconds: u64,
 }
@@ -69,7 +69,7 @@ async fn main() -> Result<()> {
             Ok(sample) => told(&sample.load),
             Err(failure) => format!("down: {failure}"),
         };
-        // Only what is new.
+        // Print only changes.
         if said != last {
             let at = measurement.at.duration_since(begin).as_secs_f64();
             println!("{at:8.2} {said}");
@@ -79,7 +79,7 @@ async fn main() -> Result<()> {
     Ok(())
 }
 
-/// What moves only a little is rounded away.
+/// Returns the load as text, rounded so that small changes do not show.
 fn told(load: &Load) -> String {
     let number = |value: Option<f64>| value.map_or("?".to_owned(), |v| format!("{v}"));
     let rounded = |value: Option<f64>| value.map_or("?".to_owned(), |v| format!("{v:.2}"));

@@ -1,4 +1,4 @@
-//! Attacks on a site at work, in network namespaces; run it by `cargo xtask attack`.
+//! Attacks on a site under load, in network namespaces; run it by `cargo xtask attack`.
 
 use std::{process::ExitCode, time::Duration};
 
@@ -6,23 +6,23 @@ use anyhow::{Result, bail};
 use clap::Parser;
 use steer_tests::attack::{Attack, Outcome, all, run};
 
-/// Attacks a site that steers traffic, and counts what clients notice. Fails if a stream breaks, a backend
-/// loses traffic, bytes go to an attacker, or more than one request in a thousand fails.
+/// Attack a site that steers traffic, and count the effects on clients. Fails if a stream breaks, a
+/// backend loses traffic, bytes reach an attacker, or more than one request in a thousand fails.
 #[derive(Parser)]
 struct Options {
-    /// Seconds of each attack.
+    /// Duration of each attack in seconds.
     #[arg(long, default_value_t = 60)]
     seconds: u64,
-    /// Only the attack of this name, or all with this in their names.
+    /// Run only the attack with this name, or all whose names contain it.
     #[arg(long, default_value = "")]
     only: String,
     /// Seed of the random numbers.
     #[arg(long, default_value_t = 1)]
     seed: u64,
-    /// Print outcomes as JSON.
+    /// Print the results as JSON.
     #[arg(long)]
     json: bool,
-    /// Print the attacks, and do nothing.
+    /// Print the attacks and exit.
     #[arg(long)]
     list: bool,
 }

@@ -1,5 +1,5 @@
-//! What changes of the daemon, its program and its configuration cost clients: each is made while
-//! streamed requests go through the node, and the failed ones are counted.
+//! Cost of changes for clients: daemon, program and configuration change while streamed requests go
+//! through the node, and failed ones are counted.
 
 use std::{
     fs,
@@ -17,19 +17,19 @@ use steer_tests::{
 };
 use tokio::sync::watch;
 
-/// How long traffic goes on before and after.
+/// Time for which traffic continues before and after a change.
 const AROUND: Duration = Duration::from_millis(1500);
-/// Generations that are gone back to.
+/// Number of generations to roll back through.
 const GENERATIONS: u64 = 9;
-/// Daemons that are killed while they take over.
+/// Number of daemons killed during a takeover.
 const KILLS: u64 = 10;
-/// Daemons that are killed while they apply a configuration.
+/// Number of daemons killed during an apply.
 const APPLY_KILLS: u64 = 12;
 
-/// What changes cost clients, in a table.
+/// Print the cost of changes for clients in a table.
 #[derive(Debug, Parser)]
 struct Options {
-    /// How backends are reached.
+    /// Forwarding modes to backends.
     #[arg(long, default_values = ["nat", "ipip"])]
     mode: Vec<String>,
 }
@@ -233,8 +233,8 @@ impl Table {
     }
 }
 
-/// Kills the daemon some time after it was asked to apply a configuration, and starts another one. Says
-/// whether the new one was in use then.
+/// Kills the daemon some time after it was asked to apply a configuration, and starts another one.
+/// Returns whether the new configuration was in use then.
 fn kill_an_apply(fleet: &mut Fleet, good: &str, kill: u64) -> Result<bool> {
     let next = good.replace("\"chat-tls\"", &format!("\"chat-tls-killed-{kill}\""));
     let state = fleet.state().display().to_string();
@@ -246,7 +246,7 @@ fn kill_an_apply(fleet: &mut Fleet, good: &str, kill: u64) -> Result<bool> {
     let told = std::thread::scope(|scope| -> Result<bool> {
         let path = path.display().to_string();
         let apply = scope.spawn(move || site.cli(&["config", "apply", &path]).is_ok());
-        // From before the request is there to after it is answered.
+        // From before the request is sent to after it is answered.
         std::thread::sleep(Duration::from_millis(kill * 6));
         // SAFETY: kill touches no memory; the daemon is a child that was not waited for.
         unsafe { libc::kill(pid, libc::SIGKILL) };
@@ -277,13 +277,13 @@ const ANOTHER: &str = "\n[[service]]\nname = \"another\"\naddress = \"10.99.0.77
 
 const RESIZED: &str = "\n[limits]\nflows = 100000\nnat_flows = 100000\n";
 
-/// A busy machine may answer probes late: a backend that is taken to be down for that has its open
-/// connections reset, which is nothing that a change did.
+/// Returns a tolerant configuration: a busy machine may answer probes late, and resets of open
+/// connections because of that are not caused by a change.
 fn config(fleet: &Fleet) -> String {
     fleet.config().replace("[probe]\n", "[probe]\nfall = 50\n")
 }
 
-/// Ends the daemon as a service manager does.
+/// Stops the daemon like a service manager does.
 fn stop(fleet: &mut Fleet) -> Result<()> {
     fleet.daemon()?.signal(libc::SIGTERM);
     wait(Duration::from_secs(20), "the daemon has ended", || {

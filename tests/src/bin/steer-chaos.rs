@@ -1,5 +1,4 @@
-//! Deaths under load in network namespaces, with settings as they are by default; run it by
-//! `cargo xtask chaos`.
+//! Failures under load in network namespaces, with default settings; run it by `cargo xtask chaos`.
 
 use std::{collections::BTreeMap, fs, path::PathBuf, process::ExitCode, time::Duration};
 
@@ -8,33 +7,33 @@ use clap::Parser;
 use serde::Serialize;
 use steer_tests::chaos::{Death, Site, Trial};
 
-/// From a death to the last new flow that had to do with it, by default.
+/// Goal: time from a failure to the last new flow affected by it.
 const GOAL_MS: f64 = 300.0;
-/// The same where connections are refused, in mode `nat`.
+/// The same goal where connections are refused, in mode `nat`.
 const REFUSED_GOAL_MS: f64 = 50.0;
 
-/// Kills, hangs and cuts off backends under load, and prints when the daemon knew, when tables followed,
-/// from when on no new flow had trouble, and how many requests failed.
+/// Kill, hang and cut off backends under load, and print when the daemon detected it, when tables
+/// followed, when new flows were no longer affected, and how many requests failed.
 #[derive(Parser)]
 struct Options {
-    /// Only deaths with this in their name.
+    /// Run only failures whose names contain this.
     #[arg(long, default_value = "")]
     only: String,
-    /// Modes, by commas.
+    /// Modes, separated by commas.
     #[arg(long, default_value = "nat,ipip", value_delimiter = ',')]
     modes: Vec<String>,
-    /// How often each death happens, each time to another backend of four.
+    /// Number of times each failure happens, each time to another one of four backends.
     #[arg(long, default_value_t = 4)]
     times: usize,
-    /// Requests a second.
+    /// Requests per second.
     #[arg(long, default_value_t = 200)]
     rate: u32,
-    /// File that the figures are written to.
+    /// Output file for the figures.
     #[arg(long, default_value = "target/chaos/latest.json")]
     output: PathBuf,
 }
 
-/// Trials of each death in a mode.
+/// Trials of each failure in a mode.
 #[derive(Serialize)]
 struct Row {
     mode: String,
@@ -67,7 +66,7 @@ fn run(options: &Options) -> Result<()> {
             if !death.name().contains(&options.only) {
                 continue;
             }
-            // A site of its own, so that nothing is remembered of deaths before.
+            // A site of its own, so that no earlier failure is remembered.
             let mut site = Site::start(mode, Duration::from_secs(1) / options.rate.max(1))?;
             let victims = site.fleet.names().len();
             let trials = (0..options.times).map(|turn| site.run(death, turn % victims));
@@ -89,6 +88,7 @@ impl Row {
     fn new(mode: &str, death: Death, trials: Vec<Trial>) -> Self {
         let goal_ms = match (death, mode) {
             (Death::EngineKilled, "nat") => Some(REFUSED_GOAL_MS),
+            (death, mode) if death.keeps_backend(mode) => None,
             _ => death.ends_new_flows().then_some(GOAL_MS),
         };
         let last = trials.iter().filter_map(|trial| trial.last_new_ms);
@@ -97,7 +97,11 @@ impl Row {
             mode: mode.to_owned(),
             death,
             goal_ms,
-            meets: goal_ms.map(|goal| worst < goal),
+            meets: if death.keeps_backend(mode) {
+                Some(trials.iter().all(Trial::changes_nothing))
+            } else {
+                goal_ms.map(|goal| worst < goal)
+            },
             trials,
         }
     }
@@ -150,7 +154,7 @@ fn print(row: &Row) {
     }
 }
 
-/// Median and longest.
+/// Returns the median and the maximum.
 fn range(values: impl Iterator<Item = f64>) -> String {
     let mut values: Vec<f64> = values.collect();
     values.sort_by(f64::total_cmp);

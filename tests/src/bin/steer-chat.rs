@@ -1,5 +1,6 @@
-//! A chat completion server as a process, for tests that kill it. SIGUSR1 makes it hang while healthy,
-//! SIGUSR2 slow, and SIGHUP gives it the fault of `--fault`; a second one ends it.
+//! A chat completion server as a process, for tests that kill it. SIGUSR1 makes it hang while
+//! healthy, SIGUSR2 makes it slow, and SIGHUP activates the fault of `--fault`; a second signal
+//! ends the effect.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -16,25 +17,25 @@ use tokio::task::JoinSet;
 
 #[derive(Parser)]
 struct Arguments {
-    /// Address for plain HTTP; may be given several times.
+    /// Address for plain HTTP; may be repeated.
     #[arg(long)]
     listen: Vec<SocketAddr>,
-    /// Address for HTTP over TLS; may be given several times.
+    /// Address for HTTP over TLS; may be repeated.
     #[arg(long)]
     tls_listen: Vec<SocketAddr>,
-    /// The server's name, in every answer's x-backend.
+    /// Name of the server, in the x-backend header of every answer.
     #[arg(long)]
     name: String,
     /// Milliseconds to the first token.
     #[arg(long, default_value_t = 10)]
     ttft: u64,
-    /// Milliseconds between two tokens.
+    /// Milliseconds between tokens.
     #[arg(long, default_value_t = 5)]
     gap: u64,
     /// Tokens in an answer.
     #[arg(long, default_value_t = 8)]
     tokens: u32,
-    /// Fault that it has from SIGHUP on.
+    /// Fault to activate by SIGHUP.
     #[arg(long, value_enum)]
     fault: Option<Fault>,
 }

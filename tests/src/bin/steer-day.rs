@@ -1,5 +1,5 @@
-//! Simulated days of slow pages, long prompts, pauses and restarts: no server that serves its clients may be
-//! kept from new flows.
+//! Simulated days of slow pages, long prompts, pauses and restarts: no server that serves its
+//! clients may be ejected.
 
 use std::{
     process::ExitCode,
@@ -11,8 +11,8 @@ use std::{
 use clap::Parser;
 use steer_tests::sim::{Scenario, day, policy, run};
 
-/// Runs the daemon's controller through simulated days, and counts ejections of servers that served their
-/// clients. Fails if there is one.
+/// Run the daemon's controller through simulated days, and count ejections of servers that served
+/// their clients. Fails if there is one.
 #[derive(Parser)]
 struct Options {
     /// Hours of each day.
@@ -21,10 +21,10 @@ struct Options {
     /// Number of days.
     #[arg(long, default_value_t = 2)]
     days: u64,
-    /// The first day's seed.
+    /// Seed of the first day.
     #[arg(long, default_value_t = 1)]
     seed: u64,
-    /// Beacons that take weak signs for verdicts: they say that engines hang.
+    /// Simulate beacons that treat weak signs as verdicts, and report engines as hung.
     #[arg(long)]
     verdicts: bool,
 }

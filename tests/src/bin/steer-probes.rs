@@ -1,5 +1,5 @@
-//! What it costs a node to probe many backends: real probers and beacons over loopback, each side on
-//! a thread of its own, and the CPU time of the probers' thread.
+//! Cost of probing many backends: real probers and beacons over loopback, each side on a thread of
+//! its own, and the CPU time of the probers' thread.
 
 use std::{
     collections::HashSet,
@@ -11,29 +11,29 @@ use std::{
 
 use anyhow::{Context, Result, ensure};
 use clap::Parser;
-use steer_user::{
+use steer_probe::{
     beacon::{Beacon, BeaconConfig},
     pki::{self, Identity, IdentityKind, Validity},
     probe::{Budget, Method, ProbeSettings, ProbeTarget, ProbeTls, WebTls, mailbox, spawn},
 };
 use tokio::runtime::Builder;
 
-/// Links to one beacon; it takes 1024.
+/// Connections per beacon; it accepts 1024.
 const LINKS: usize = 500;
 const HOUR: Duration = Duration::from_secs(3600);
 
 #[derive(Parser)]
 struct Arguments {
-    /// Backends that are probed.
+    /// Number of backends to probe.
     #[arg(long, default_value_t = 10_000)]
     backends: usize,
-    /// Milliseconds from one probe of a backend to the next, if the budget allows.
+    /// Interval between probes of a backend in milliseconds, if the budget allows.
     #[arg(long, default_value_t = 100)]
     interval: u64,
-    /// Probes a second of the node.
+    /// Probes per second of the node.
     #[arg(long, default_value_t = 5000.0)]
     budget: f64,
-    /// Seconds to measure for.
+    /// Duration of the measurement in seconds.
     #[arg(long, default_value_t = 20)]
     seconds: u64,
 }
@@ -80,7 +80,7 @@ fn main() -> Result<()> {
     runtime.block_on(probe(&arguments, &beacons, &settings))
 }
 
-/// Beacons on a thread of their own, which ends with the process.
+/// Starts beacons on a thread of their own, which ends with the process.
 fn beacons(config: BeaconConfig, count: usize) -> Result<Vec<SocketAddr>> {
     let (tell, told) = channel();
     thread::spawn(move || -> Result<()> {
@@ -106,7 +106,7 @@ async fn probe(
     settings: &ProbeSettings,
 ) -> Result<()> {
     let (outbox, mut measurements) = mailbox(4096);
-    // Of all backends the beacons are one: what is counted is links.
+    // One beacon answers for many backends: connections are what counts.
     let before = memory()?;
     for link in 0..arguments.backends {
         let target = ProbeTarget {
@@ -153,7 +153,7 @@ async fn probe(
     Ok(())
 }
 
-/// CPU time of this thread.
+/// Returns the CPU time of this thread.
 fn cpu() -> Result<Duration> {
     let mut time = libc::timespec {
         tv_sec: 0,
@@ -168,7 +168,7 @@ fn cpu() -> Result<Duration> {
     ))
 }
 
-/// Resident memory in KiB.
+/// Returns the resident memory in KiB.
 fn memory() -> Result<u64> {
     let status = std::fs::read_to_string("/proc/self/status")?;
     let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"));
@@ -176,7 +176,7 @@ fn memory() -> Result<u64> {
     Ok(number.context("no VmRSS")?.parse()?)
 }
 
-/// A socket for each link: as many files as this process may open at all.
+/// Raises the limit of open files to the maximum, for one socket per connection.
 fn more_files(links: usize) -> Result<()> {
     let mut limit = libc::rlimit {
         rlim_cur: 0,
@@ -188,7 +188,7 @@ fn more_files(links: usize) -> Result<()> {
     limit.rlim_cur = limit.rlim_max;
     // SAFETY: the pointer is to a rlimit of ours.
     let failed = unsafe { libc::setrlimit(libc::RLIMIT_NOFILE, &raw const limit) };
-    // Connections that are made anew overlap, and there is more than links.
+    // Reconnections overlap, and there are other files.
     let needed = links as u64 + 300;
     ensure!(
         failed == 0 && limit.rlim_max >= needed,

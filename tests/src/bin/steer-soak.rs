@@ -1,4 +1,4 @@
-//! Faults at random under load, for an hour or less; run it by `cargo xtask soak`.
+//! Random faults under load, for an hour or less; run it by `cargo xtask soak`.
 
 use std::{fs, path::PathBuf, process::ExitCode, time::Duration};
 
@@ -6,23 +6,23 @@ use anyhow::{Result, bail};
 use clap::Parser;
 use steer_tests::chaos::{Soak, Soaked, soak};
 
-/// Lets faults happen at random under load. Fails if a request failed that none of them explains, or if the
-/// daemon grew.
+/// Inject random faults under load. Fails if no fault explains a failed request, or if the daemon
+/// grew.
 #[derive(Parser)]
 struct Options {
-    /// How long.
+    /// Duration in minutes.
     #[arg(long, default_value_t = 60)]
     minutes: u64,
-    /// The seed; a random one without it.
+    /// Seed; random by default.
     #[arg(long)]
     seed: Option<u64>,
-    /// Requests a second.
+    /// Requests per second.
     #[arg(long, default_value_t = 100)]
     rate: u32,
     /// Print each fault.
     #[arg(long)]
     verbose: bool,
-    /// File that the figures are written to.
+    /// Output file for the figures.
     #[arg(long, default_value = "target/soak/latest.json")]
     output: PathBuf,
 }

@@ -1,4 +1,4 @@
-//! Ways to die, and to come back.
+//! Failures and recoveries.
 
 use std::{thread, time::Duration};
 
@@ -7,42 +7,42 @@ use serde::Serialize;
 
 use crate::{fleet::Fleet, topology::PORT};
 
-/// Something that happens to a backend, or to the daemon.
+/// A failure of a backend, or of the daemon.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Death {
     /// Engine and beacon are killed.
     Killed,
-    /// The engine is killed: its port refuses, and the beacon lives.
+    /// The engine is killed: its port refuses connections, and the beacon runs.
     EngineKilled,
-    /// The beacon is killed, and the engine goes on.
+    /// The beacon is killed, and the engine runs.
     BeaconKilled,
-    /// Engine and beacon are stopped: connections are accepted by the kernel, and nothing answers.
+    /// Engine and beacon are stopped: the kernel accepts connections, and nothing answers.
     Stopped,
-    /// The engine is stopped, and the beacon lives.
+    /// The engine is stopped, and the beacon runs.
     EngineStopped,
-    /// The engine takes requests and answers pages of health and metrics, and nothing gets done.
+    /// The engine accepts requests and answers pages of health and metrics, but does no work.
     Hung,
     /// The backend's interface goes down.
     LinkDown,
-    /// All frames are lost on the way, both ways.
+    /// All frames are lost in both directions.
     BlackHole,
-    /// Half of the frames are lost, each way.
+    /// Half of the frames are lost in each direction.
     HalfLost,
     /// The engine is slower by a factor of ten.
     Slow,
-    /// Engine and beacon die and come back each second, three times.
+    /// Engine and beacon die and recover each second, three times.
     Flapping,
-    /// The operator drains it.
+    /// The operator drains the backend.
     Drained,
-    /// Its beacon says that it drains.
+    /// The beacon reports that it drains.
     BeaconDrains,
-    /// The daemon is killed, and started again.
+    /// The daemon is killed, and restarted.
     DaemonKilled,
 }
 
 impl Death {
-    /// All of them.
+    /// All failures.
     pub const ALL: [Self; 14] = [
         Self::Killed,
         Self::EngineKilled,
@@ -60,7 +60,7 @@ impl Death {
         Self::DaemonKilled,
     ];
 
-    /// In words.
+    /// Returns the name in words.
     #[must_use]
     pub const fn name(self) -> &'static str {
         match self {
@@ -81,7 +81,7 @@ impl Death {
         }
     }
 
-    /// Whether new flows have to keep away from the backend for good, so that there is a last one.
+    /// Returns whether new flows must avoid the backend permanently, so that there is a last one.
     #[must_use]
     pub const fn ends_new_flows(self) -> bool {
         !matches!(
@@ -90,7 +90,13 @@ impl Death {
         )
     }
 
-    /// Whether no request may fail by it.
+    /// Returns whether the backend has to keep its traffic: the node sees under `nat` that its clients are answered.
+    #[must_use]
+    pub fn keeps_backend(self, mode: &str) -> bool {
+        self == Self::BeaconKilled && mode == "nat"
+    }
+
+    /// Returns whether no request may fail.
     #[must_use]
     pub const fn fails_nothing(self) -> bool {
         matches!(
@@ -99,18 +105,18 @@ impl Death {
         )
     }
 
-    /// How long the daemon is given to notice.
+    /// Returns the time for the daemon to detect it.
     #[must_use]
     pub const fn patience(self) -> Duration {
         match self {
-            // What beacons wait for by default: 5 s of silence, 20 s without progress.
+            // Default timeouts of beacons: 5 s of silence, 20 s without progress.
             Self::EngineStopped => Duration::from_secs(9),
             Self::Hung => Duration::from_secs(26),
             _ => Duration::from_secs(4),
         }
     }
 
-    /// Does it.
+    /// Causes the failure.
     pub fn inflict(self, fleet: &mut Fleet, victim: usize) -> Result<()> {
         match self {
             Self::Killed => fleet.kill_backend(victim),
@@ -130,7 +136,7 @@ impl Death {
                 for turn in 0..3 {
                     if turn > 0 {
                         fleet.start_backend(victim)?;
-                        // The time between deaths is what this is about.
+                        // The time between deaths is part of the failure.
                         thread::sleep(Duration::from_secs(1));
                     }
                     fleet.kill_backend(victim);
@@ -142,7 +148,7 @@ impl Death {
             Self::BeaconDrains => fleet.drain_by_beacon(victim, true)?,
             Self::DaemonKilled => {
                 fleet.kill_daemon();
-                // Time in which only the program in the kernel is there.
+                // Time in which only the program in the kernel runs.
                 thread::sleep(Duration::from_millis(500));
                 fleet.start_daemon()?;
             }
@@ -150,7 +156,7 @@ impl Death {
         Ok(())
     }
 
-    /// Takes it back.
+    /// Ends the failure.
     pub fn repair(self, fleet: &mut Fleet, victim: usize) -> Result<()> {
         match self {
             Self::Killed | Self::Flapping => fleet.start_backend(victim)?,

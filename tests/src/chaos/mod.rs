@@ -1,5 +1,5 @@
-//! Deaths of backends and daemons under load, and what came of each: when the daemon knew, when tables
-//! followed, from when on no new flow had trouble, and how many requests failed.
+//! Failures of backends and daemons under load, with their effects: when the daemon detected them,
+//! when tables followed, when new flows were no longer affected, and how many requests failed.
 
 mod death;
 mod soak;

@@ -1,5 +1,5 @@
-//! Faults at random for a long time, under load: whatever fails has to be explained by one, and nothing may
-//! grow.
+//! Random faults under load for a long time: every failed request must be explained by a fault, and
+//! nothing may grow.
 
 use std::{
     collections::BTreeMap,
@@ -16,13 +16,13 @@ use steer_common::abi::{ABI_VERSION, FlowEntry, FlowKey, NatForward, maps};
 use super::{Death, Site};
 use crate::load::Sample;
 
-/// From one look at the daemon's size to the next.
+/// Interval between readings of the daemon's size.
 const LOOK: Duration = Duration::from_secs(1);
-/// A request that begins so long after the daemon has noticed has no excuse: until then its writes and the
-/// journal's clock may lie apart.
+/// Time after detection from which a new request must not fail: until then its writes and the
+/// journal's clock may differ.
 const GRACE: Duration = Duration::from_millis(100);
 
-/// Faults that happen at random.
+/// Faults to choose from.
 const FAULTS: [Death; 10] = [
     Death::Killed,
     Death::EngineKilled,
@@ -36,53 +36,53 @@ const FAULTS: [Death; 10] = [
     Death::BeaconDrains,
 ];
 
-/// How to go about it.
+/// Parameters of a soak test.
 #[derive(Clone, Copy, Debug)]
 pub struct Soak {
-    /// How long.
+    /// Duration.
     pub length: Duration,
-    /// The seed of what happens, to whom, and when.
+    /// Seed of the faults, their victims and times.
     pub seed: u64,
-    /// How backends are reached.
+    /// Forwarding mode.
     pub mode: &'static str,
-    /// From one request to the next.
+    /// Interval between requests.
     pub every: Duration,
 }
 
-/// What came of it.
+/// Result of a soak test.
 #[derive(Clone, Debug, Serialize)]
 pub struct Soaked {
-    /// The seed.
+    /// Seed.
     pub seed: u64,
-    /// Seconds that it took.
+    /// Duration in seconds.
     pub seconds: u64,
-    /// Requests.
+    /// Number of requests.
     pub requests: usize,
-    /// Those that failed.
+    /// Number of failed requests.
     pub failed: usize,
-    /// Those of them that no fault explains.
+    /// Failed requests that no fault explains.
     pub unexplained: Vec<Unexplained>,
-    /// How often each fault happened.
+    /// Number of times that each fault happened.
     pub faults: BTreeMap<&'static str, usize>,
-    /// The daemon's size.
+    /// Size of the daemon.
     pub growth: Growth,
 }
 
 /// A request that should not have failed.
 #[derive(Clone, Debug, Serialize)]
 pub struct Unexplained {
-    /// Seconds from the beginning.
+    /// Seconds since the start.
     pub at: f64,
-    /// Who answered in part, if anybody.
+    /// Backend that answered in part, if any.
     pub backend: Option<String>,
-    /// Why it failed.
+    /// Reason of the failure.
     pub error: String,
 }
 
-/// The daemon in the first and the last quarter of its last life: medians.
+/// Size of the daemon in the first and the last quarter of its last life: medians.
 #[derive(Clone, Copy, Debug, Default, Serialize)]
 pub struct Growth {
-    /// Resident memory, in KiB.
+    /// Resident memory in KiB.
     pub memory_kib: [u64; 2],
     /// Open files.
     pub files: [u64; 2],
@@ -91,8 +91,8 @@ pub struct Growth {
 }
 
 impl Growth {
-    /// What grew more than it may, in words. The journal keeps files open as it goes on, and memory is given
-    /// out in pages.
+    /// Returns in words what grew beyond its limit. The journal opens files over time, and memory
+    /// is allocated in pages.
     #[must_use]
     pub fn too_much(&self) -> Vec<String> {
         let limits = [
@@ -108,11 +108,11 @@ impl Growth {
     }
 }
 
-/// A fault from its beginning until nothing of it is left.
+/// A fault, from its start until its effects are over.
 struct Window {
     victim: &'static str,
     begin: Instant,
-    /// From here on no new request may fail by it.
+    /// Time from which no new request may fail.
     shifted: Option<Instant>,
     repaired: Instant,
 }
@@ -126,16 +126,17 @@ impl Window {
     }
 }
 
-/// Runs it.
+/// Runs the test.
 ///
 /// # Errors
-/// If the site cannot be made, or does not come back from a fault.
+///
+/// Returns an error if the site cannot be created, or does not recover from a fault.
 pub fn soak(plan: &Soak, say: impl Fn(&str)) -> Result<Soaked> {
     let mut random = StdRng::seed_from_u64(plan.seed);
     let mut site = Site::start(plan.mode, plan.every)?;
     let names = site.fleet.names();
     let (running, told, stop) = site.load()?;
-    // Nobody waits for single requests here.
+    // Single requests are not reported here.
     thread::spawn(move || while told.recv().is_ok() {});
     let begin = Instant::now();
     let mut faults: BTreeMap<&'static str, usize> = BTreeMap::new();
@@ -155,7 +156,7 @@ pub fn soak(plan: &Soak, say: impl Fn(&str)) -> Result<Soaked> {
             for name in &names {
                 site.wait_until_well(name)?;
             }
-            // Another one begins with the size of a new one.
+            // A new daemon starts with a size of its own.
             sizes.clear();
             *faults.entry(Death::DaemonKilled.name()).or_default() += 1;
             continue;
@@ -212,7 +213,7 @@ pub fn soak(plan: &Soak, say: impl Fn(&str)) -> Result<Soaked> {
     })
 }
 
-/// Adds a service, or takes it away again.
+/// Adds a service, or removes it again.
 fn reload(site: &mut Site, more: bool) -> Result<()> {
     let mut text = site.fleet.config();
     if more {
@@ -226,7 +227,7 @@ fn reload(site: &mut Site, more: bool) -> Result<()> {
     })
 }
 
-/// The daemon's memory, open files and flows.
+/// Returns the daemon's memory, open files and flows.
 fn size(site: &Site) -> Result<[u64; 3]> {
     let pid = site.fleet.daemon_pid()?;
     let status = fs::read_to_string(format!("/proc/{pid}/status"))?;
@@ -239,7 +240,7 @@ fn size(site: &Site) -> Result<[u64; 3]> {
     Ok([memory, files, flows])
 }
 
-/// Entries of a table of flows.
+/// Returns the number of entries of a flow table.
 fn entries<T: aya::Pod>(site: &Site, name: &str) -> Result<u64> {
     let pins = site
         .fleet
@@ -250,13 +251,13 @@ fn entries<T: aya::Pod>(site: &Site, name: &str) -> Result<u64> {
         bail!("{name} is no table of flows");
     };
     let flows = HashMap::<_, FlowKey, T>::try_from(&map)?;
-    // One that goes while they are counted ends the count early; the median does not mind.
+    // An entry removed during the count ends it early, which the median tolerates.
     Ok(flows.keys().map_while(Result::ok).count() as u64)
 }
 
 fn growth(sizes: &[[u64; 3]]) -> Growth {
     let quarter = (sizes.len() / 4).max(1);
-    // The first looks are at one that still warms up.
+    // The first readings are from the warm-up.
     let early = sizes
         .iter()
         .skip(quarter.min(sizes.len() / 8))

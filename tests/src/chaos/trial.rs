@@ -1,4 +1,4 @@
-//! One death under load, and what the client, the journal and the status say of it.
+//! One failure under load, and its effects by the client, the journal and the status.
 
 use std::{
     net::SocketAddr,
@@ -21,62 +21,61 @@ use crate::{
     load::{Load, Running, Sample},
 };
 
-/// Backends: with one of them dead the others are no riddle.
+/// Names of the backends.
 const BACKENDS: [&str; 4] = ["a", "b", "c", "d"];
-/// Time on the line to a backend, one way.
+/// One-way delay of the link to a backend.
 const LINE: Duration = Duration::from_micros(300);
-/// Load before something happens.
+/// Duration of the load before the failure.
 const BEFORE: Duration = Duration::from_millis(800);
-/// Load after the daemon has noticed.
+/// Duration of the load after the detection.
 const AFTER: Duration = Duration::from_millis(1500);
-/// What a request may take, which is longer than the first retransmission of a SYN (1 s, RFC 6298).
+/// Timeout of a request, longer than the first retransmission of a SYN (1 s, RFC 6298).
 const TIMEOUT: Duration = Duration::from_secs(3);
-/// A request that takes so long had to try again.
+/// Duration from which a request counts as retried.
 const DELAYED: Duration = Duration::from_millis(900);
 
-/// A site with settings as they are by default, whose beacons watch their engines.
+/// A site with default settings, whose beacons watch their engines.
 #[derive(Debug)]
 pub struct Site {
-    /// It.
+    /// Running site.
     pub fleet: Fleet,
-    /// From one request to the next.
+    /// Interval between requests.
     pub every: Duration,
 }
 
-/// What came of a death. Times are in milliseconds from its beginning.
+/// Result of a failure. Times are in milliseconds from its start.
 #[derive(Clone, Debug, Serialize)]
 pub struct Trial {
-    /// What happened.
+    /// Failure.
     pub death: Death,
-    /// To whom.
+    /// Name of the victim.
     pub victim: &'static str,
-    /// When the daemon concluded something of the backend, if it did.
+    /// Time of the first conclusion about the backend, if any.
     pub detected_ms: Option<f64>,
-    /// By what.
+    /// Signal that led to it.
     pub by: Option<String>,
-    /// When a table had other choices for it.
+    /// Time at which a table had other choices for it.
     pub table_ms: Option<f64>,
-    /// When the last request began that went to the backend, failed, or had to try again; none if there
-    /// was none.
+    /// Start of the last request that went to the backend, failed, or had to retry, if any.
     pub last_new_ms: Option<f64>,
-    /// Requests in all, and those that began after the death.
+    /// Number of requests in all, and after the failure.
     pub requests: usize,
-    /// Those that were under way when it happened and failed.
+    /// Requests in progress at the failure that failed.
     pub failed_under_way: usize,
-    /// Those that began after it and failed.
+    /// Requests started after it that failed.
     pub failed_after: usize,
-    /// Those that began after it, had to try again, and were answered.
+    /// Requests started after it that had to retry, and were answered.
     pub delayed: usize,
-    /// Those that failed and had been answered by somebody else in part.
+    /// Failed requests that another backend had answered in part.
     pub failed_elsewhere: usize,
-    /// Times that tables changed.
+    /// Number of table changes.
     pub tables: usize,
-    /// Why requests failed, each reason once.
+    /// Distinct reasons of failed requests.
     pub reasons: Vec<String>,
 }
 
 impl Site {
-    /// Starts it.
+    /// Starts the site.
     pub fn start(mode: &'static str, every: Duration) -> Result<Self> {
         let plan = Plan {
             defaults: true,
@@ -94,7 +93,7 @@ impl Site {
         Ok(Self { fleet, every })
     }
 
-    /// Starts a load; it tells of each request, and ends by the switch.
+    /// Starts a load, which reports each request, and ends by the switch.
     pub(super) fn load(&self) -> Result<(Running, mpsc::Receiver<Sample>, watch::Sender<bool>)> {
         let (tell, told) = mpsc::channel();
         let (stop, stopped) = watch::channel(false);
@@ -112,11 +111,11 @@ impl Site {
         Ok((running, told, stop))
     }
 
-    /// What happened since a time, by the journal.
+    /// Returns the events of the journal since a time.
     pub(super) fn journal(&self, since: SystemTime) -> Result<Vec<(SystemTime, Event)>> {
         let mut found = Vec::new();
         for record in journal::records(&journal::folder(&self.fleet.state()))? {
-            // The last line may be half written.
+            // The last line may be incomplete.
             let Ok(record) = record else { break };
             if record.item.at >= since {
                 found.push((record.item.at, record.item.event));
@@ -125,7 +124,8 @@ impl Site {
         Ok(found)
     }
 
-    /// When something was concluded of a backend that keeps new flows from it, or makes them fewer.
+    /// Returns the time of a conclusion about a backend that keeps new flows from it, or reduces
+    /// them.
     pub(super) fn detected(
         &self,
         victim: &str,
@@ -135,7 +135,8 @@ impl Site {
         Ok(all.find_map(|(at, event)| Some((at, concludes(&event, victim)?))))
     }
 
-    /// Has a backend die under load, waits until the daemon has noticed, and takes it back.
+    /// Causes a failure of a backend under load, waits until the daemon has detected it, and ends
+    /// it.
     pub fn run(&mut self, death: Death, victim: usize) -> Result<Trial> {
         let name = self.fleet.names()[victim];
         let (running, told, stop) = self.load()?;
@@ -197,7 +198,7 @@ impl Site {
         Ok(trial)
     }
 
-    /// Waits until the daemon takes a backend for well, and has forgiven it.
+    /// Waits until the daemon considers a backend healthy, with no penalty left.
     pub(super) fn wait_until_well(&mut self, name: &str) -> Result<()> {
         self.fleet.wait_for_health(name, "up")?;
         wait(Duration::from_secs(90), "it takes new flows again", || {
@@ -210,6 +211,12 @@ impl Site {
 }
 
 impl Trial {
+    /// Returns whether no request failed and the backend kept its new flows.
+    #[must_use]
+    pub fn changes_nothing(&self) -> bool {
+        self.detected_ms.is_none() && self.failed_under_way + self.failed_after == 0
+    }
+
     fn count(&mut self, samples: &[Sample], begin: Instant) {
         for sample in samples {
             let failed = sample.error.is_some();
@@ -235,7 +242,7 @@ impl Trial {
     }
 }
 
-/// What an event concludes of a backend, in a few words.
+/// Returns the conclusion about a backend in an event, in a few words.
 fn concludes(event: &Event, victim: &str) -> Option<String> {
     match event {
         Event::Backend {

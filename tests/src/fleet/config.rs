@@ -1,4 +1,4 @@
-//! The daemon's configuration.
+//! Configuration of the daemon.
 
 use std::net::SocketAddr;
 
@@ -6,8 +6,8 @@ use super::{BEACON, Fleet, HTTP, HTTPS, SOURCES, TUNNEL};
 use crate::topology::NODE_CLIENT_PORT;
 
 impl Fleet {
-    /// The configuration that the site was made with. Unless the plan wants defaults, weights follow at
-    /// once, where by default they take half a minute.
+    /// Returns the configuration for the site's plan. Unless the plan asks for defaults, weights
+    /// follow at once instead of after half a minute.
     pub fn config(&self) -> String {
         let folder = self.folder.path().display();
         let names: Vec<&str> = self.plan.backends.iter().map(|(name, _)| *name).collect();

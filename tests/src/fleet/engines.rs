@@ -1,4 +1,4 @@
-//! What serves at the backends.
+//! Servers of the backends.
 
 use std::{
     fs,

@@ -1,4 +1,4 @@
-//! What is done to a site's processes, one at a time.
+//! Faults of a site's processes, one at a time.
 
 use std::{fs, path::PathBuf};
 
@@ -7,7 +7,7 @@ use anyhow::Result;
 use super::Fleet;
 
 impl Fleet {
-    /// Names of the backends.
+    /// Returns the names of the backends.
     pub fn names(&self) -> Vec<&'static str> {
         self.plan.backends.iter().map(|(name, _)| *name).collect()
     }
@@ -40,7 +40,7 @@ impl Fleet {
         }
     }
 
-    /// Has a watched backend's beacon say that it drains, or no longer.
+    /// Switches the drain file of a watched backend's beacon.
     pub fn drain_by_beacon(&self, index: usize, drains: bool) -> Result<()> {
         let file: PathBuf = self.path(&format!("{}.drain", self.names()[index]));
         if drains {

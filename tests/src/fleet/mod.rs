@@ -1,5 +1,5 @@
-//! A whole site at work: backends with their beacons, and a node with its daemon, each a process of
-//! its own in a network namespace of its own.
+//! A complete site: backends with their beacons, and a node with its daemon, each a process of its
+//! own in a network namespace of its own.
 
 mod config;
 mod engines;
@@ -29,25 +29,25 @@ use crate::{
 pub const HTTP: u16 = 8080;
 /// Port of HTTP over TLS, at VIP and backends.
 pub const HTTPS: u16 = 8443;
-/// What anything at a site may take, on a machine that has other things to do.
+/// Timeout of anything at a site, on a machine with other work.
 const LIMIT: Duration = Duration::from_secs(60);
-/// Port of plain HTTP at the VIP that leads to tunnelled backends.
+/// Port of plain HTTP at the VIP for tunnelled backends.
 pub const TUNNEL: u16 = 8081;
 /// Port of the beacons.
 pub const BEACON: u16 = 7100;
-/// Sources of `nat` and `ipip`.
+/// Source addresses of `nat` and `ipip`.
 pub const SOURCES: [&str; 2] = ["10.98.0.1", "fd98::1"];
 
-/// What the site is like.
+/// Description of a site.
 #[derive(Clone, Debug)]
 pub struct Plan {
-    /// Names of the backends, and the delay of the line to each, one way.
+    /// Names of the backends, with the one-way delay of the link to each.
     pub backends: Vec<(&'static str, Option<Duration>)>,
-    /// How they are reached: "nat" or "ipip".
+    /// Forwarding mode: "nat" or "ipip".
     pub mode: &'static str,
-    /// Whether they are reached by IPv6.
+    /// Whether backends have IPv6 addresses.
     pub v6: bool,
-    /// Time to the first token, and from one to the next.
+    /// Time to the first token, and between tokens.
     pub thinking: [Duration; 2],
     /// Tokens of an answer.
     pub tokens: usize,
@@ -55,22 +55,22 @@ pub struct Plan {
     pub defaults: bool,
     /// Whether beacons watch our own server as an engine.
     pub watched: bool,
-    /// The engine that beacons take it for.
+    /// Engine profile that beacons use.
     pub engine: &'static str,
-    /// Settings of beacons besides.
+    /// Additional arguments of beacons.
     pub beacon: Vec<&'static str>,
     /// Whether other hosts can be plugged into the links.
     pub shared: bool,
-    /// Backends that are reached by `ipip`, whatever the mode of the others, and serve only [`TUNNEL`].
+    /// Backends with mode `ipip`, whatever the mode of the others, which serve only [`TUNNEL`].
     pub tunnelled: Vec<&'static str>,
-    /// The fault that a server has from SIGHUP on, as `steer-chat --fault` knows it.
+    /// Fault that a server activates on SIGHUP, as in `steer-chat --fault`.
     pub fault: Option<&'static str>,
-    /// A Python with xllamacpp, gguf and numpy, to serve by llama.cpp instead of our own server.
+    /// Python with xllamacpp, gguf and numpy, to use llama.cpp instead of our own server.
     pub llama: Option<PathBuf>,
 }
 
 impl Plan {
-    /// Backends without delay, over IPv4, with short answers.
+    /// Creates a plan for backends without delay, over IPv4, with short answers.
     pub fn new(backends: &[&'static str], mode: &'static str) -> Self {
         Self {
             backends: backends.iter().map(|name| (*name, None)).collect(),
@@ -91,7 +91,7 @@ impl Plan {
 }
 
 impl Plan {
-    /// The network, without anything that runs in it.
+    /// Creates the network, without any processes.
     fn site(&self) -> Result<Site> {
         if self.shared {
             let links = vec![Link::Segment; self.backends.len()];
@@ -102,7 +102,7 @@ impl Plan {
     }
 }
 
-/// The site, running. Everything ends when it is dropped.
+/// The running site. Everything ends when it is dropped.
 #[derive(Debug)]
 pub struct Fleet {
     daemon: Option<Process>,
@@ -110,7 +110,7 @@ pub struct Fleet {
     decaps: Vec<Process>,
     steer: PathBuf,
     plan: Plan,
-    /// The network.
+    /// Network.
     pub site: Site,
     bpffs: Bpffs,
     folder: TempDir,
@@ -123,7 +123,7 @@ struct Servers {
 }
 
 impl Fleet {
-    /// Makes the site and starts its backends, but no daemon yet.
+    /// Creates the site and starts its backends, but no daemon yet.
     pub fn new(plan: Plan) -> Result<Self> {
         let site = plan.site()?;
         let mut fleet = Self {
@@ -137,7 +137,7 @@ impl Fleet {
             folder: tempfile::tempdir()?,
         };
         fleet.make_certificates()?;
-        // The same in each run, so that flows find the same backends.
+        // The same in each run, so that flows get the same backends.
         fs::write(
             fleet.path("flow.seed"),
             "00112233445566778899aabbccddeeff\n",
@@ -155,23 +155,23 @@ impl Fleet {
         Ok(fleet)
     }
 
-    /// Goes on with another build of `steer`, beside the usual one, from the next process on.
+    /// Uses another build of `steer`, beside the usual one, for processes started from now on.
     pub fn use_program(&mut self, name: &str) -> Result<()> {
         self.steer = binary(name)?;
         Ok(())
     }
 
-    /// As [`Self::use_program`], of any file.
+    /// Works like [`Self::use_program`], for any file.
     pub fn use_program_at(&mut self, path: &Path) {
         self.steer = path.to_owned();
     }
 
-    /// The program that processes are started from.
+    /// Returns the program for new processes.
     pub fn program(&self) -> &Path {
         &self.steer
     }
 
-    /// The VIP's address.
+    /// Returns the address of the VIP.
     pub fn vip(&self) -> IpAddr {
         if self.plan.v6 {
             VIP_V6.into()
@@ -180,22 +180,22 @@ impl Fleet {
         }
     }
 
-    /// The daemon's configuration file.
+    /// Returns the path of the daemon's configuration.
     pub fn config_path(&self) -> PathBuf {
         self.folder.path().join("steer.toml")
     }
 
-    /// The daemon's state directory.
+    /// Returns the daemon's state directory.
     pub fn state(&self) -> PathBuf {
         self.path("state")
     }
 
-    /// A path in the site's folder, which goes with it.
+    /// Returns a path in the site's folder, which is removed with it.
     pub fn path(&self, name: &str) -> PathBuf {
         self.folder.path().join(name)
     }
 
-    /// Where the daemon's pins are.
+    /// Returns the BPF file system with the daemon's pins.
     pub fn bpffs(&self) -> &Path {
         self.bpffs.path()
     }
@@ -271,7 +271,7 @@ impl Fleet {
         self.plan.tunnelled.contains(&name)
     }
 
-    /// The port of a backend's server for plain HTTP.
+    /// Returns the port of a backend's server for plain HTTP.
     fn port(&self, index: usize) -> u16 {
         if self.is_tunnelled(index) {
             TUNNEL
@@ -280,7 +280,7 @@ impl Fleet {
         }
     }
 
-    /// Where a backend's server listens.
+    /// Returns the address on which a backend's server listens.
     fn serves_at(&self, index: usize) -> IpAddr {
         if self.mode(index) == "ipip" {
             self.vip()
@@ -308,9 +308,9 @@ impl Fleet {
         let backend = &self.site.backends[index];
         let (name, _) = self.plan.backends[index];
         let pki = self.path("pki");
-        let mut beacon = Command::new(&self.steer);
+        let mut beacon = Command::new(binary("steer-beacon")?);
         beacon
-            .args(["beacon", "--listen"])
+            .arg("--listen")
             .arg(SocketAddr::new(self.address(backend), BEACON).to_string())
             .arg("--ca")
             .arg(pki.join("ca.pem"))
@@ -367,24 +367,24 @@ impl Fleet {
         }
     }
 
-    /// The daemon, to send it signals.
+    /// Returns the daemon, to send it signals.
     pub fn daemon(&mut self) -> Result<&mut Process> {
         self.daemon.as_mut().context("the daemon was not started")
     }
 
-    /// The daemon's process id.
+    /// Returns the daemon's process id.
     pub fn daemon_pid(&self) -> Result<i32> {
         let daemon = self.daemon.as_ref().context("the daemon was not started")?;
         Ok(i32::try_from(daemon.pid())?)
     }
 
-    /// What `steer status --json` says.
+    /// Returns the output of `steer status --json`.
     pub fn status(&self) -> Result<Value> {
         let text = self.cli(&["status", "--json"])?;
         serde_json::from_str(&text).with_context(|| format!("not JSON: {text}"))
     }
 
-    /// The health of each backend by its status.
+    /// Returns the health of each backend in the status.
     pub fn health(&self) -> Result<Vec<(String, String)>> {
         let status = self.status()?;
         let backends = status["backends"]
@@ -432,7 +432,7 @@ impl Fleet {
 
 impl Drop for Fleet {
     fn drop(&mut self) {
-        // Before the namespaces go, and with them the processes' ends of the links.
+        // Before the namespaces are removed, and with them the processes' ends of the links.
         self.kill_daemon();
         for index in 0..self.servers.len() {
             self.kill_backend(index);
@@ -443,7 +443,7 @@ impl Drop for Fleet {
     }
 }
 
-/// Asks again and again, for what no event tells of, until it is so.
+/// Polls a condition for which there is no event, until it holds.
 pub fn wait(limit: Duration, what: &str, mut ask: impl FnMut() -> Result<bool>) -> Result<()> {
     let end = Instant::now() + limit;
     while !ask()? {
@@ -455,7 +455,7 @@ pub fn wait(limit: Duration, what: &str, mut ask: impl FnMut() -> Result<bool>) 
     Ok(())
 }
 
-/// A program of this workspace, beside the one that runs.
+/// Returns the path of a program of this workspace, beside the running one.
 pub fn binary(name: &str) -> Result<PathBuf> {
     let own = env::current_exe()?;
     own.ancestors()

@@ -1,4 +1,5 @@
-//! A day on which engines often seem to be in trouble and serve their clients, and sometimes are.
+//! A day on which engines often seem to be in trouble but serve their clients, and sometimes really
+//! are in trouble.
 
 use std::time::Duration;
 
@@ -9,19 +10,19 @@ use super::{
     scenario::{Act, Scenario},
 };
 
-/// Servers.
+/// Number of servers.
 const SERVERS: usize = 6;
-/// From the end of one thing that happens to a server to the next: at least, and more at most.
+/// Range of the pause between two episodes of a server in seconds.
 const APART_S: [f64; 2] = [60.0, 1000.0];
 
-/// Something that happens for a while.
+/// A temporary condition.
 #[derive(Clone, Copy, Debug)]
 enum Episode {
     Symptom(Symptom),
     Is(State),
 }
 
-/// Kinds, and how many seconds each takes.
+/// Kinds of episodes, with the range of their duration in seconds.
 const EPISODES: [(Episode, [f64; 2]); 5] = [
     (Episode::Symptom(Symptom::SlowPage), [1.0, 30.0]),
     (Episode::Symptom(Symptom::NoProgress), [20.0, 120.0]),
@@ -31,7 +32,7 @@ const EPISODES: [(Episode, [f64; 2]); 5] = [
     (Episode::Is(State::Dead), [5.0, 40.0]),
 ];
 
-/// A day, or another time, of slow pages, long prompts, pauses and restarts at random.
+/// Returns a scenario of slow pages, long prompts, pauses and restarts at random.
 #[must_use]
 pub fn day(length: Duration, seed: u64) -> Scenario {
     let mut random = StdRng::seed_from_u64(seed);

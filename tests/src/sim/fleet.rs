@@ -1,24 +1,24 @@
-//! Servers: inference engines that work on a number of requests at a time and let others wait.
+//! Simulated inference engines, which process a number of requests at a time and queue others.
 
 use std::{collections::VecDeque, time::Duration};
 
 use rand::{Rng as _, rngs::StdRng};
 
-/// What a server's engine is like.
+/// Characteristics of a server's engine.
 #[derive(Clone, Copy, Debug)]
 pub struct Kind {
-    /// Requests that it works on at a time.
+    /// Maximum number of concurrent requests.
     pub slots: u32,
     /// Time to the first token of a request that is alone.
     pub prefill: Duration,
-    /// Time from a token to the next of a request that is alone.
+    /// Time between tokens of a request that is alone.
     pub token: Duration,
-    /// Tokens of an answer, on average.
+    /// Mean number of tokens of an answer.
     pub tokens: f64,
 }
 
 impl Kind {
-    /// One of a mid-sized model on one accelerator: about 14 requests a second at most.
+    /// A mid-sized model on one accelerator: about 14 requests per second at most.
     pub const USUAL: Self = Self {
         slots: 32,
         prefill: Duration::from_millis(80),
@@ -26,7 +26,7 @@ impl Kind {
         tokens: 80.0,
     };
 
-    /// Requests a second that one server of this kind gets done at most.
+    /// Returns the maximum throughput of one server in requests per second.
     #[must_use]
     pub fn rate(&self) -> f64 {
         let alone = self.prefill.as_secs_f64() + self.tokens * self.token.as_secs_f64();
@@ -34,64 +34,64 @@ impl Kind {
     }
 }
 
-/// By how much a full batch is slower than a request that is alone.
+/// Relative slowdown of a full batch against a request that is alone.
 const CROWDING: f64 = 0.6;
-/// Spread of prompts' lengths: of the logarithm of the prefill's time.
+/// Spread of prompt lengths: standard deviation of the logarithm of the prefill time.
 const SPREAD: f64 = 0.35;
 
-/// What becomes of packets to a server.
+/// State of a server, as packets see it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum State {
-    /// It works.
+    /// Works normally.
     Serving,
-    /// It takes connections, and its health page says 200, and nothing gets done.
+    /// Accepts connections, and its health page returns 200, but does no work.
     Hung,
     /// Its process is gone: connections are refused.
     Dead,
     /// Nothing comes back.
     Gone,
-    /// Standing still for a moment, with all that it works on, and going on with it.
+    /// Stands still for a moment with all of its work, and then continues.
     Paused,
 }
 
 /// A weak sign of trouble with an engine that serves its clients.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Symptom {
-    /// A long prompt keeps its counters from going on.
+    /// A long prompt keeps its counters from changing.
     NoProgress,
-    /// Its page of metrics takes long.
+    /// Its page of metrics is slow.
     SlowPage,
 }
 
 /// A server.
 #[derive(Debug)]
 pub struct Server {
-    /// What it is like.
+    /// Characteristics.
     pub kind: Kind,
-    /// Its region.
+    /// Region.
     pub region: usize,
-    /// What becomes of packets to it.
+    /// State.
     pub state: State,
-    /// How fast it works; 1 is usual.
+    /// Relative speed; 1 is normal.
     pub speed: f64,
-    /// Time to it, one way, from each node.
+    /// One-way delay from each node.
     pub distances: Vec<Duration>,
-    /// Requests that it works on.
+    /// Number of running requests.
     pub running: u32,
-    /// Requests that wait.
+    /// Queued requests.
     pub waiting: VecDeque<usize>,
-    /// When it last got something done.
+    /// Time of its last progress.
     pub progress: Duration,
-    /// Symptom that its beacon sees although it serves its clients.
+    /// Symptom seen by its beacon although it serves its clients.
     pub symptom: Option<Symptom>,
-    /// Time at which something was last wrong with it.
+    /// Time of its last real trouble.
     pub wrong: Duration,
-    /// The load that it reports, if that stands still.
+    /// Reported load, if it is frozen.
     pub stale: Option<(u32, u32, Duration)>,
 }
 
 impl Server {
-    /// One that is idle.
+    /// Creates an idle server.
     #[must_use]
     pub fn new(kind: Kind, region: usize, distances: Vec<Duration>) -> Self {
         Self {
@@ -109,18 +109,19 @@ impl Server {
         }
     }
 
-    /// How long a request takes that it begins now: to the first token, and from there to the end.
+    /// Returns the duration of a request started now: to the first token, and from there to the
+    /// end.
     pub fn work(&self, random: &mut StdRng) -> (Duration, Duration) {
         let crowd = 1.0 + CROWDING * f64::from(self.running) / f64::from(self.kind.slots);
         let slow = crowd / self.speed;
-        // A normal value by the sum of twelve uniform ones.
+        // A normal value from the sum of twelve uniform ones.
         let normal: f64 = (0..12).map(|_| random.random::<f64>()).sum::<f64>() - 6.0;
         let first = self.kind.prefill.mul_f64((normal * SPREAD).exp() * slow);
         let tokens = 1.0 - (self.kind.tokens - 1.0) * (1.0 - random.random::<f64>()).ln();
         (first, self.kind.token.mul_f64(tokens * slow))
     }
 
-    /// What its beacon reports: running and waiting requests, and how old that is.
+    /// Returns the report of its beacon: running and waiting requests, and its age.
     #[must_use]
     pub fn load(&self, now: Duration) -> (u32, u32, Duration) {
         match self.stale {

@@ -1,7 +1,8 @@
-//! A fleet in simulated time: servers, distances, loss and clients are fields of structs, and the same
-//! seed gives the same run. What steers is the daemon's own controller and the kernel's own decision.
+//! A fleet in simulated time: servers, distances, loss and clients are fields of structs, and the
+//! same seed gives the same run. The daemon's own controller and the kernel's own decision do the
+//! steering.
 //!
-//! Times are [`Duration`](std::time::Duration)s since the beginning of a run.
+//! Times are [`Duration`](std::time::Duration)s since the start of a run.
 
 mod day;
 mod fleet;

@@ -1,38 +1,38 @@
-//! What came of a run.
+//! Outcome of a run.
 
 use std::time::Duration;
 
 use serde::Serialize;
 
-/// The figures of a policy in a scenario.
+/// Figures of a policy in a scenario.
 #[derive(Clone, Debug, Default, Serialize)]
 pub struct Outcome {
-    /// Requests that began.
+    /// Number of requests.
     pub requests: usize,
-    /// Requests that failed, for whatever reason.
+    /// Number of failed requests, for any reason.
     pub failed: usize,
-    /// Of these, requests that were under way at a server when it died: nobody can save them.
+    /// Failed requests that were in progress at a server when it died, which no policy can avoid.
     pub doomed: usize,
-    /// Time to the first token in milliseconds, of requests that got one: median, 95th and 99th
-    /// percentile.
+    /// Time to the first token in milliseconds: median, 95th and 99th percentile.
     pub first_ms: [f64; 3],
-    /// The part of the tables that changed in a minute, in whole tables; none without tables.
+    /// Changes of the tables per minute, in whole tables; none without tables.
     pub moved_per_minute: Option<f64>,
-    /// Packets of open flows that would have left a server that lives.
+    /// Packets of open flows that would have gone to another server although theirs was alive.
     pub strayed: usize,
-    /// Times that a server was kept from new flows although it served its clients.
+    /// Number of ejections of servers that served their clients.
     pub ejections: usize,
-    /// Requests at servers outside the regions that the service may be served from.
+    /// Requests at servers outside the allowed regions of the service.
     pub outside: usize,
-    /// The share of each server in the flows of each second, for plots: by second, by server.
+    /// Share of each server in the flows of each second, for plots: by second, by server.
     #[serde(skip)]
     pub shares: Vec<Vec<f64>>,
-    /// The 95th percentile of the time to the first token of flows of each second, in milliseconds.
+    /// 95th percentile of the time to the first token of flows of each second, in milliseconds.
     #[serde(skip)]
     pub first_by_second: Vec<f64>,
 }
 
-/// A percentile of times, in milliseconds: the smallest that at least so many percent don't exceed.
+/// Returns a percentile of times in milliseconds: the smallest that at least this percentage does
+/// not exceed.
 pub(super) fn percentile(times: &mut [Duration], percent: usize) -> f64 {
     if times.is_empty() {
         return 0.0;

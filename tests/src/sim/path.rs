@@ -1,4 +1,4 @@
-//! A data path in memory that daemon and packets share.
+//! A data path in memory, shared by daemon and packets.
 
 use std::{
     collections::BTreeMap,
@@ -17,10 +17,10 @@ use steer_user::dataplane::{
     build_perfect_hash,
 };
 
-/// What the daemon writes goes into the tables of packets at once, as in mapped arrays.
+/// A data path in which the daemon's writes reach the packets' tables at once, as in mapped arrays.
 #[derive(Clone)]
 pub(super) struct Path {
-    /// What has nothing to do with packets.
+    /// State that packets do not use.
     memory: Memory,
     tables: Arc<Mutex<HostTables>>,
 }
@@ -35,7 +35,7 @@ impl Path {
         }
     }
 
-    /// The tables, as packets meet them.
+    /// Returns the tables that packets use.
     pub(super) fn tables(&self) -> MutexGuard<'_, HostTables> {
         self.tables.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -176,7 +176,7 @@ impl Dataplane for Path {
     fn sweep(&mut self, limits: SweepLimits) -> Result<()> {
         let tracked = {
             let tables = self.tables();
-            // What was only a SYN is as good as what went on.
+            // Flows of which only the SYN was seen count like the others.
             let new: Vec<_> = tables.new_flows.borrow_mut().drain().collect();
             let mut flows = tables.flows.borrow_mut();
             flows.extend(new);

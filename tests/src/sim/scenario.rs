@@ -1,58 +1,58 @@
-//! What happens to a fleet.
+//! Scenarios: events in a fleet.
 
 use std::time::Duration;
 
 use super::fleet::{Kind, State, Symptom};
 
-/// Something that happens at a time.
+/// An event.
 #[derive(Clone, Copy, Debug)]
 pub enum Act {
-    /// Requests a second become so many times what they were at first.
+    /// Multiplies the initial request rate by a factor.
     Load(f64),
-    /// A server's speed; 1 is usual.
+    /// Sets a server's speed; 1 is normal.
     Speed(usize, f64),
-    /// What becomes of packets to a server.
+    /// Sets the state of a server.
     State(usize, State),
-    /// Symptom of an engine that serves its clients.
+    /// Sets the symptom of an engine that serves its clients.
     Symptom(usize, Option<Symptom>),
-    /// What becomes of packets to all servers of a region.
+    /// Sets the state of all servers of a region.
     Region(usize, State),
-    /// All beacons go on to report the load that they see now.
+    /// Freezes the load that all beacons report.
     Freeze,
-    /// Beacons report the load as it is.
+    /// Lets beacons report the real load again.
     Thaw,
 }
 
-/// A fleet and what happens to it.
+/// A fleet with its events.
 #[derive(Clone, Debug)]
 pub struct Scenario {
-    /// Its name.
+    /// Name.
     pub name: &'static str,
-    /// What servers are like.
+    /// Characteristics of servers.
     pub kind: Kind,
-    /// Servers of each region.
+    /// Number of servers in each region.
     pub regions: Vec<usize>,
-    /// Time from a region to another, one way; within a region it is a tenth of a millisecond.
+    /// One-way delay between regions; within a region it is a tenth of a millisecond.
     pub distance: Duration,
-    /// Nodes by region.
+    /// Number of nodes in each region.
     pub nodes: Vec<usize>,
-    /// Services, among which servers are dealt out.
+    /// Number of services, over which servers are distributed.
     pub services: usize,
-    /// Regions that services may be served from; any if it is empty.
+    /// Regions that may serve; empty means all.
     pub allowed: Vec<usize>,
-    /// Requests a second, as a part of what the servers of the nodes' regions get done at most.
+    /// Request rate, relative to the maximum throughput of the servers in the nodes' regions.
     pub load: f64,
-    /// How long it goes on.
+    /// Duration.
     pub length: Duration,
-    /// What happens.
+    /// Events with their times.
     pub acts: Vec<(Duration, Act)>,
-    /// From one probe to the next.
+    /// Interval between probes.
     pub probe_every: Duration,
-    /// Part of the packets that are lost on the way to servers and back.
+    /// Share of packets lost between nodes and servers.
     pub loss: f64,
-    /// Whether beacons take weak signs of trouble for what they are; otherwise they say that engines hang.
+    /// Whether beacons report weak signs of trouble as hints; otherwise they report hung engines.
     pub hints: bool,
-    /// The seed of all that is random.
+    /// Seed of all random numbers.
     pub seed: u64,
 }
 
@@ -61,7 +61,7 @@ const fn seconds(seconds: u64) -> Duration {
 }
 
 impl Scenario {
-    /// Two regions with one node, at 60 % of what the near one gets done.
+    /// Creates a scenario of two regions with one node, at 60 % of the near region's throughput.
     #[must_use]
     pub fn new(name: &'static str) -> Self {
         Self {
@@ -88,7 +88,7 @@ impl Scenario {
     }
 }
 
-/// All scenarios.
+/// Returns all scenarios.
 #[must_use]
 pub fn all() -> Vec<Scenario> {
     let flaps = (0..20).fold(Scenario::new("flapping"), |scenario, turn| {
@@ -133,7 +133,7 @@ pub fn all() -> Vec<Scenario> {
     ]
 }
 
-/// A fleet of 10,000 servers for 1,000 services, for a moment.
+/// Returns a short scenario of 10,000 servers for 1,000 services.
 #[must_use]
 pub fn large() -> Scenario {
     Scenario {

@@ -17,42 +17,42 @@ use super::{
     scenario::{Act, Scenario},
 };
 
-/// Time within a region, one way.
+/// One-way delay within a region.
 const NEAR: Duration = Duration::from_micros(100);
-/// How long a probe waits for its answer.
+/// Timeout of a probe.
 const PROBE_TIMEOUT: Duration = Duration::from_millis(200);
-/// A server with work that gets nothing done for so long is taken to hang, by its beacon.
+/// Time without progress after which a beacon reports a server with work as hung.
 const WATCH: Duration = Duration::from_secs(3);
-/// From a SYN to its retransmission (RFC 6298), which doubles.
+/// Timeout of the first SYN (RFC 6298), which doubles.
 const SYN_RETRY: Duration = Duration::from_secs(1);
-/// SYNs that a client sends before it gives up.
+/// Number of SYNs that a client sends before it gives up.
 const SYNS: u32 = 4;
-/// How long a client waits for its first token.
+/// Timeout of the first token.
 const PATIENCE: Duration = Duration::from_secs(15);
-/// Time after its last trouble by which a server that serves its clients has to have new flows again.
+/// Time after its last trouble by which a server that serves its clients must get new flows again.
 const RECOVERY: Duration = Duration::from_secs(15);
 const SECOND: Duration = Duration::from_secs(1);
-/// From one look at whether a server goes on to the next.
+/// Interval between checks of a paused server.
 const PAUSE: Duration = Duration::from_millis(20);
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 enum Event {
     Arrive,
-    /// A node picks for a request: its SYN comes by, for the n-th time.
+    /// A node picks a server for the n-th SYN of a request.
     Syn(usize, u32),
     /// A request reaches its server.
     Reach(usize),
-    /// The server has the first token.
+    /// The server produces the first token.
     First(usize),
     /// The server is done.
     Done(usize),
     /// The client gives up, unless it has its first token.
     GiveUp(usize),
-    /// A packet of an open flow comes by.
+    /// A packet of an open flow arrives.
     Packet(usize),
     /// A node sends a probe.
     Probe(usize, usize),
-    /// What came of it.
+    /// The result of a probe arrives.
     Probed(usize, usize, usize),
     Tick(usize),
     Act(usize),
@@ -74,14 +74,14 @@ struct Request {
     start: Duration,
     first: Option<Duration>,
     phase: Phase,
-    /// The server's life that it began in.
+    /// Life of the server in which it started.
     failed: bool,
 }
 
 struct World<'a> {
     scenario: &'a Scenario,
     site: Site,
-    /// What comes from outside: the same under all policies.
+    /// Random numbers of external events: the same under all policies.
     arrivals: StdRng,
     random: StdRng,
     now: Duration,
@@ -93,7 +93,7 @@ struct World<'a> {
     /// Requests at each server.
     at: Vec<HashSet<usize>>,
     probes: HashMap<usize, Probed>,
-    /// Servers that are kept from new flows although they serve their clients, by node.
+    /// Ejected servers that serve their clients, by node.
     ejected: Vec<HashSet<usize>>,
     load: f64,
     outcome: Outcome,
@@ -181,7 +181,7 @@ impl<'a> World<'a> {
             let (at, _) = self.scenario.acts[index];
             self.after(at, Event::Act(index));
         }
-        // Once all servers are known.
+        // Starts once all servers are known.
         self.after(2 * SECOND, Event::Arrive);
     }
 
@@ -221,7 +221,7 @@ impl<'a> World<'a> {
         }
     }
 
-    /// Requests a second at first.
+    /// Returns the initial request rate per second.
     fn rate(&self) -> f64 {
         let homes: HashSet<_> = self.scenario.nodes.iter().collect();
         let near = self.servers.iter().filter(|s| homes.contains(&s.region));
@@ -322,8 +322,8 @@ impl<'a> World<'a> {
         let Some(server) = self.serving(index) else {
             return;
         };
-        // The request is the flow's first packet after the handshake, and keeps it from being forgotten as one
-        // that was never open.
+        // The request is the flow's first packet after the handshake, and keeps it from being
+        // removed as half-open.
         self.packet(index);
         let machine = &mut self.servers[server];
         if machine.running < machine.kind.slots {
@@ -333,7 +333,7 @@ impl<'a> World<'a> {
         }
     }
 
-    /// The server of a request that is under way.
+    /// Returns the server of a request in progress.
     fn serving(&self, index: usize) -> Option<usize> {
         let request = &self.requests[index];
         request.server.filter(|_| request.phase != Phase::Over)
@@ -403,7 +403,7 @@ impl<'a> World<'a> {
         self.nodes[request.node].ended(server, request.first, now);
     }
 
-    /// Puts off what a server would do now, if it stands still.
+    /// Postpones an action of a paused server.
     fn is_paused(&mut self, server: usize, event: Event) -> bool {
         let paused = self.servers[server].state == State::Paused;
         if paused {
@@ -412,7 +412,7 @@ impl<'a> World<'a> {
         paused
     }
 
-    /// Counts servers that have begun to be kept from new flows although they serve their clients.
+    /// Counts new ejections of servers that serve their clients.
     fn count_ejections(&mut self, node: usize) {
         let out = self.nodes[node].ejected(self.now);
         let serves = |server: &usize| {
@@ -424,7 +424,7 @@ impl<'a> World<'a> {
         self.ejected[node] = out;
     }
 
-    /// Takes a request off its server, which goes on with the next one.
+    /// Removes a request from its server, which continues with the next one.
     fn leave(&mut self, index: usize, server: usize) {
         let was = std::mem::replace(&mut self.requests[index].phase, Phase::Over);
         self.at[server].remove(&index);
@@ -529,7 +529,7 @@ impl<'a> World<'a> {
             return;
         }
         match (before, state) {
-            // What is under way is lost, now or when it comes back with nothing in memory.
+            // Work in progress is lost, now or when the server restarts with nothing in memory.
             (_, State::Dead | State::Gone) | (State::Hung, State::Serving) => {
                 let mut under_way: Vec<_> = self.at[server].iter().copied().collect();
                 under_way.sort_unstable();

@@ -1,4 +1,4 @@
-//! Applying, confirming, going back.
+//! Apply, confirm, and roll back.
 
 use std::{
     fs, thread,
@@ -19,7 +19,7 @@ fn applies_under_load(mode: &'static str) {
         fleet.vip()
     );
     let lone = with_pool(&fleet, &["two"]);
-    // One takes over from the other without having been measured before.
+    // One takes over from the other without earlier measurements.
     let [first, second] = ["one", "two"].map(|name| with_one(&fleet, name));
     for (number, text) in (2..).zip([
         &heavy, &another, &lone, &plain, &first, &second, &first, &plain,
@@ -40,11 +40,11 @@ fn applies_under_load(mode: &'static str) {
     let status = fleet.status().unwrap();
     let drops = status["drops"].as_object().unwrap();
     assert!(drops.is_empty(), "{mode}: {drops:?}");
-    // Both serve again, as the last one says.
+    // Both serve again, as in the last generation.
     wait_for_both(&fleet);
     assert!((0.1..0.9).contains(&share(&fleet, "one")));
     let said = journal(&fleet, "verify").unwrap();
-    assert!(said.contains("are as they were written"), "{said}");
+    assert!(said.contains("are unmodified"), "{said}");
     let said = journal(&fleet, "replay").unwrap();
     assert!(
         said.contains(" 0 disagree") && !said.contains(" 0 tables;"),
@@ -112,7 +112,7 @@ fn a_window_that_runs_out_reverts_and_a_confirmation_keeps() {
         "{error:#}"
     );
 
-    // The window outlives the daemon, and is longer than a start takes.
+    // The window continues over a restart, and is longer than a start takes.
     apply(&fleet, &lone, &["--confirm-within", "15s"]).unwrap();
     fleet.kill_daemon();
     fleet.start_daemon().unwrap();
@@ -121,10 +121,10 @@ fn a_window_that_runs_out_reverts_and_a_confirmation_keeps() {
     assert!(!fleet.status().unwrap()["confirm_by"].is_null());
     wait(3 * SOON, "it is taken back", || Ok(generation(&fleet) == 1)).unwrap();
 
-    // It ends while no daemon is there, too.
+    // The window also ends while no daemon runs.
     apply(&fleet, &lone, &["--confirm-within", "1s"]).unwrap();
     fleet.kill_daemon();
-    // No event tells of a time that passes while nothing runs.
+    // No event marks the passage of time while nothing runs.
     thread::sleep(Duration::from_millis(1200));
     fleet.start_daemon().unwrap();
     wait_for_status(&fleet);
@@ -133,7 +133,7 @@ fn a_window_that_runs_out_reverts_and_a_confirmation_keeps() {
     apply(&fleet, &lone, &["--confirm-within", "2s"]).unwrap();
     let said = fleet.cli(&["config", "confirm"]).unwrap();
     assert!(said.contains("generation 5 is confirmed"), "{said}");
-    // Nor of what does not happen.
+    // There is no event for something that does not happen.
     thread::sleep(Duration::from_millis(3300));
     assert_eq!(generation(&fleet), 5);
     assert_eq!(share(&fleet, "two"), 1.0);
@@ -168,7 +168,7 @@ fn every_kept_generation_can_be_gone_back_to_and_a_restart_leaves_it() {
     println!("the longest rollback took {longest:?}, with the start of the command");
     fleet.cli(&["config", "rollback"]).unwrap();
     assert_eq!(generation(&fleet), 2);
-    for (to, says) in [("2", "is in use"), ("99", "is not kept")] {
+    for (to, says) in [("2", "is in use"), ("99", "is not stored")] {
         let error = format!("{:#}", fleet.cli(&["config", "rollback", to]).unwrap_err());
         assert!(error.contains(says), "{error}");
     }
@@ -178,14 +178,14 @@ fn every_kept_generation_can_be_gone_back_to_and_a_restart_leaves_it() {
     wait_for_status(&fleet);
     assert_eq!(generation(&fleet), 2);
     assert_eq!(share(&fleet, "one"), 1.0);
-    // One that did is applied.
+    // A changed file is applied.
     fs::write(fleet.config_path(), with_pool(&fleet, &["two"])).unwrap();
     fleet.kill_daemon();
     fleet.start_daemon().unwrap();
     wait_for_status(&fleet);
     assert_eq!(generation(&fleet), 4);
     wait(SOON, "two serves", || Ok(share(&fleet, "two") == 1.0)).unwrap();
-    // A broken one keeps no daemon from starting, and `show` prints what is in use.
+    // An invalid file does not prevent a start, and `show` prints what is in use.
     let good = fs::read_to_string(fleet.config_path()).unwrap();
     fs::write(fleet.config_path(), good.replacen("[node]", "[node", 1)).unwrap();
     fleet.kill_daemon();

@@ -9,7 +9,7 @@ use steer_tests::{
 
 use super::*;
 
-/// Kills the daemon while it applies, again and again.
+/// Repeatedly kills the daemon during an apply.
 #[test]
 fn a_kill_at_any_instant_leaves_the_old_or_the_new() {
     const KILLS: u64 = 30;
@@ -29,7 +29,7 @@ fn a_kill_at_any_instant_leaves_the_old_or_the_new() {
         thread::scope(|scope| {
             let site = &fleet;
             let apply = scope.spawn(move || site.cli(&["config", "apply", &path]).is_ok());
-            // From before the request is there to after it is answered.
+            // From before the request is sent to after it is answered.
             thread::sleep(Duration::from_millis(kill * 2));
             let pid = site.daemon_pid().unwrap();
             // SAFETY: kill touches no memory; the daemon is a child that was not waited for.
@@ -42,16 +42,13 @@ fn a_kill_at_any_instant_leaves_the_old_or_the_new() {
             let now = now
                 .unwrap_or_else(|| panic!("neither old nor new: {shown}"))
                 .clone();
-            // What was answered is not lost.
+            // An acknowledged apply is not lost.
             assert!(!told || now == *next, "kill {kill}: it said yes");
             taken += u64::from(now == *next && now != kept);
             kept = now;
         });
         let said = journal(&fleet, "verify").unwrap();
-        assert!(
-            said.contains("are as they were written"),
-            "kill {kill}: {said}"
-        );
+        assert!(said.contains("are unmodified"), "kill {kill}: {said}");
         fleet.kill_daemon();
         fleet.start_daemon().unwrap();
         wait_for_status(&fleet);
@@ -80,20 +77,20 @@ fn a_full_disk_refuses_an_apply_whole_and_not_a_rollback() {
         error.contains("nothing was changed") && error.contains("No space left"),
         "{error}"
     );
-    assert!(error.contains("free some room"), "{error}");
+    assert!(error.contains("free some space"), "{error}");
     assert_eq!(generation(&fleet), 2);
     assert_eq!(share(&fleet, "two"), 1.0);
-    // The death of a backend is still seen to.
+    // The death of a backend is still handled.
     fleet.kill_backend(0);
     fleet.wait_for_health("one", "down").unwrap();
     fleet.start_backend(0).unwrap();
     fleet.wait_for_health("one", "up").unwrap();
-    // Going back must not depend on room; it says so if a restart would not know.
+    // A rollback must not depend on free space; it reports that a restart would not know it.
     fleet.cli(&["config", "rollback", "1"]).unwrap();
     assert_eq!(generation(&fleet), 1);
     wait(SOON, "one serves", || Ok(share(&fleet, "one") > 0.0)).unwrap();
     disk.free().unwrap();
-    // What could not be written is written once there is room.
+    // State that could not be written is written once there is space.
     let standing = fleet.state().join("generations/standing.json");
     wait(SOON, "the state directory knows", || {
         Ok(fs::read_to_string(&standing)?.contains("\"confirmed\":1,"))
@@ -101,7 +98,7 @@ fn a_full_disk_refuses_an_apply_whole_and_not_a_rollback() {
     .unwrap();
     apply(&fleet, &lone, &[]).unwrap();
     assert_eq!(generation(&fleet), 3);
-    // The journal tries again once a second.
+    // The journal retries once a second.
     wait(SOON, "the journal goes on", || {
         Ok(journal(&fleet, "verify").is_ok() && {
             fleet.cli(&["backend", "drain", "one"])?;

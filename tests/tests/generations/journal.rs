@@ -1,4 +1,4 @@
-//! What the journal says of what happened, and whether it can be believed.
+//! Content of the journal, and its verification.
 
 use std::{fs, process::Command};
 
@@ -65,9 +65,9 @@ fn the_journal_tells_of_a_death_replays_it_and_shows_a_forgery() {
     };
     let (code, said) = verify(&[]);
     assert_eq!(code, Some(1));
-    let start = format!("{}:{line}: this line was changed", path.display());
+    let start = format!("{}:{line}: this line was modified", path.display());
     assert!(said.starts_with(&start), "{said}");
-    // Somebody takes the end away: only a head that was noted tells.
+    // The end was cut off: only a head noted earlier shows it.
     let shorter: Vec<&str> = good.lines().collect();
     fs::write(&path, shorter[..shorter.len() - 1].join("\n") + "\n").unwrap();
     assert_eq!(verify(&[]).0, Some(0));
@@ -75,7 +75,7 @@ fn the_journal_tells_of_a_death_replays_it_and_shows_a_forgery() {
     fs::write(&path, &good).unwrap();
     assert_eq!(verify(&["--head", &head]).0, Some(0));
 
-    // A crash tore the last line: the next daemon cuts it off and goes on.
+    // A crash tore the last line: the next daemon truncates it and continues.
     fs::write(&path, &good[..good.len() - 20]).unwrap();
     let (code, said) = verify(&[]);
     assert!(
@@ -85,6 +85,6 @@ fn the_journal_tells_of_a_death_replays_it_and_shows_a_forgery() {
     fleet.start_daemon().unwrap();
     wait_for_status(&fleet);
     let said = journal(&fleet, "show").unwrap();
-    assert!(said.contains("of a torn line were cut off"), "{said}");
+    assert!(said.contains("of a torn line were truncated"), "{said}");
     assert!(!journal(&fleet, "verify").unwrap().contains("no end"));
 }

@@ -1,5 +1,5 @@
-//! Changing the configuration of a site at work: apply, confirm, roll back, crash, full disk; this
-//! needs root.
+//! Configuration changes of a site under load: apply, confirm, roll back, crash, full disk; needs
+//! root.
 
 #![allow(clippy::unwrap_used, reason = "a failure here is a failed test")]
 
@@ -17,7 +17,7 @@ use steer_tests::{
 
 const SOON: Duration = Duration::from_secs(10);
 
-/// Two backends that are equally near, in the midst of a ring.
+/// Returns a plan of two equally near backends, in the middle of a ring.
 fn plan(mode: &'static str) -> Plan {
     let mut plan = Plan::new(&["one", "two"], mode);
     for (_, delay) in &mut plan.backends {
@@ -33,7 +33,7 @@ fn fleet(mode: &'static str) -> Fleet {
     fleet
 }
 
-/// Waits until both backends are in one ring: a first round trip may be a long one.
+/// Waits until both backends are in one ring: the first round trip may be slow.
 fn wait_for_both(fleet: &Fleet) {
     wait(SOON, "both have their share", || {
         let status = fleet.status()?;
@@ -61,14 +61,14 @@ fn errors(samples: &[Sample]) -> Vec<&str> {
     samples.iter().filter_map(|s| s.error.as_deref()).collect()
 }
 
-/// The share of requests that a backend answers now.
+/// Returns the current share of requests that a backend answers.
 fn share(fleet: &Fleet, backend: &str) -> f64 {
     let samples = load(fleet, Duration::from_millis(200)).finish().unwrap();
     assert!(errors(&samples).is_empty(), "{:?}", errors(&samples));
     Summary::of(&samples).share(backend)
 }
 
-/// The site's configuration with only these backends in its pool.
+/// Returns the site's configuration with only these backends in its pool.
 fn with_pool(fleet: &Fleet, backends: &[&str]) -> String {
     let pool = "backends = [\"one\", \"two\"]";
     let config = fleet.config();
@@ -76,7 +76,7 @@ fn with_pool(fleet: &Fleet, backends: &[&str]) -> String {
     config.replace(pool, &format!("backends = {backends:?}"))
 }
 
-/// The site's configuration as if there were only this backend.
+/// Returns the site's configuration reduced to this backend.
 fn with_one(fleet: &Fleet, name: &str) -> String {
     let config = with_pool(fleet, &[name]);
     let (head, rest) = config.split_once("\n[[backend]]").unwrap();
@@ -102,7 +102,7 @@ fn apply(fleet: &Fleet, text: &str, more: &[&str]) -> anyhow::Result<String> {
     fleet.cli(&[&["config", "apply", &path], more].concat())
 }
 
-/// The generation in use, by the daemon's word.
+/// Returns the generation in use, as reported by the daemon.
 fn generation(fleet: &Fleet) -> u64 {
     fleet.status().unwrap()["generation"].as_u64().unwrap()
 }

@@ -1,4 +1,4 @@
-//! Who is let in, how many, and where to.
+//! Admission control: denied clients, rate limits, and regions.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
@@ -59,7 +59,7 @@ fn clients_that_are_denied_reach_no_service_and_all_else() {
             assert_eq!(fixture.run(&elsewhere.bytes()).action, Action::Pass);
         }
     }
-    // IPv4 as such, and IPv6 as such.
+    // All of IPv4, and all of IPv6.
     fixture.deny(&[(Ipv6Addr::UNSPECIFIED.into(), 0)]);
     let packet = tcp(false, vip::EXACT, SYN);
     assert_eq!(fixture.run(&packet.bytes()).action, DENIED);
@@ -91,7 +91,7 @@ fn a_service_takes_its_burst_of_new_flows_and_open_ones_besides() {
         fixture.run(&tcp(true, vip::EXACT, ACK).bytes()).action,
         SENT
     );
-    // Another service has its own, and datagrams of nat flows count once for each flow.
+    // Another service has its own limit, and datagrams of nat flows count once per flow.
     for port in 0..3 {
         let packet = Packet {
             source_port: 1000 + port,
@@ -174,7 +174,7 @@ fn any_class(fixture: &mut Fixture, random: &mut StdRng, number: u32) -> Class {
     class
 }
 
-/// Writes into the trie of classes what no daemon would.
+/// Writes an entry into the trie of classes that no daemon would write.
 fn any_entry(fixture: &mut Fixture, random: &mut StdRng) {
     let vip = v4(VIPS[random.random_range(0..4)]);
     let snapshot = fixture.host.snapshot_mut();
@@ -205,7 +205,7 @@ fn any_entry(fixture: &mut Fixture, random: &mut StdRng) {
     fixture.copy();
 }
 
-/// The regions that a packet may go to by what the tables say now, found out the slow way.
+/// Returns the regions that a packet may go to by the tables, computed in the simplest way.
 fn allowed(fixture: &mut Fixture, packet: &Packet) -> u64 {
     let protocol = match packet.transport {
         Transport::Udp { .. } => 17,
@@ -279,7 +279,7 @@ fn whatever_the_tables_say_no_packet_leaves_its_regions() {
             };
             fixture.set_slot(index, slot);
         }
-        // A publication waits until no packet can look at the other bank.
+        // A publication waits until no packet can use the other bank.
         if number % 120 == 0 {
             let vip = VIPS[random.random_range(0..4)];
             let regions = random.random_range(0..16);

@@ -1,4 +1,4 @@
-//! Kernel and host agree on packets and tables that nobody thought of.
+//! Differential test of kernel and host with random packets and tables.
 
 use std::{
     net::{IpAddr, Ipv4Addr},
@@ -17,14 +17,14 @@ use crate::{
     quic,
 };
 
-/// Packets of a run, unless `STEER_FUZZ_PACKETS` says otherwise; many meet tables that changed a
-/// little.
+/// Default number of packets in a run, overridden by `STEER_FUZZ_PACKETS`; many of them meet
+/// slightly changed tables.
 const PACKETS: u64 = 20_000;
-/// Packets that `steer explain` is asked about.
+/// Number of packets checked with `steer explain`.
 const EXPLAINED: u32 = 60;
-/// Where random numbers begin, unless `STEER_FUZZ_SEED` says otherwise.
+/// Default seed of the random numbers, overridden by `STEER_FUZZ_SEED`.
 const SEED: u64 = 20_261_124;
-/// How often services change: the daemon's way of doing that takes its time.
+/// Interval between changes of services, which take the daemon a while.
 const SERVICES_EVERY: u64 = 2000;
 
 fn setting(name: &str, usual: u64) -> u64 {
@@ -34,7 +34,7 @@ fn setting(name: &str, usual: u64) -> u64 {
     }
 }
 
-/// A frame of one of the kinds that the data path knows.
+/// Returns a frame of one of the kinds that the data path knows.
 fn frame(random: &mut StdRng) -> Vec<u8> {
     let packet = packet(random);
     match random.random_range(0..8) {
@@ -52,7 +52,7 @@ fn frame(random: &mut StdRng) -> Vec<u8> {
         }
         1 => error(&packet, random),
         2 => {
-            // As if a backend answered, to a port that may be some flow's.
+            // A backend's answer to a port that may belong to a flow.
             let (source, destination, member) = if packet.source.is_ipv4() {
                 (backend(5), OUTER_V4.into(), 5)
             } else {
@@ -71,7 +71,7 @@ fn frame(random: &mut StdRng) -> Vec<u8> {
     }
 }
 
-/// An ICMP error about the answer to a packet.
+/// Returns an ICMP error about the answer to a packet.
 fn error(packet: &Packet, random: &mut StdRng) -> Vec<u8> {
     let about = Packet {
         source: packet.destination,
@@ -181,7 +181,7 @@ fn change(fixture: &mut Fixture, random: &mut StdRng) {
     fixture.set_state(random.random_range(1..=8), state);
 }
 
-/// Gives members another mode, region, way, or load.
+/// Changes the mode, region, next hop, or load of members.
 fn change_member(fixture: &mut Fixture, random: &mut StdRng) {
     let id = random.random_range(1..=8);
     fixture.change(id, |member| match random.random_range(0..4) {
@@ -235,7 +235,7 @@ fn change_service(fixture: &mut Fixture, random: &mut StdRng) {
         flags |= service_flags::HAS_NAT;
     }
     if last >= vip::QUIC {
-        // The flag is for the service's TCP as well, and means nothing there.
+        // The flag is also set on the service's TCP, where it has no meaning.
         flags |= service_flags::QUIC;
     }
     fixture.change_service(vip, |service| {
@@ -251,8 +251,8 @@ fn change_service(fixture: &mut Fixture, random: &mut StdRng) {
     fixture.deny(denied.as_slice());
 }
 
-/// What `steer explain --packet` says is what the kernel does next: of fragments, ICMP errors, answers of
-/// backends, and ids of connections as well.
+/// Checks that `steer explain --packet` predicts what the kernel does next, also for fragments,
+/// ICMP errors, answers of backends, and connection ids.
 #[test]
 fn explain_says_of_any_packet_what_the_kernel_does() {
     let mut random = StdRng::seed_from_u64(SEED);
@@ -262,12 +262,12 @@ fn explain_says_of_any_packet_what_the_kernel_does() {
     for _ in 0..EXPLAINED {
         let frame = frame(&mut random);
         fixture.run(&frame);
-        // Once more, with what the first one left.
+        // Once more, with the state left by the first one.
         fixture.run(&frame);
     }
 }
 
-/// The most packets that meet the same tables.
+/// Maximum number of packets that meet the same tables.
 const TOGETHER: u64 = 200_000;
 
 #[test]
@@ -280,7 +280,8 @@ fn random_packets_and_tables_are_decided_alike() {
     }
 }
 
-/// Tables that are new, since the kernel's forget flows once they are full, and the host's do not.
+/// Runs packets over fresh tables, since the kernel's evict flows once they are full, and the
+/// host's do not.
 fn some_packets(seed: u64, packets: u64) {
     let mut random = StdRng::seed_from_u64(seed);
     let mut fixture = Fixture::new();
@@ -302,7 +303,7 @@ fn some_packets(seed: u64, packets: u64) {
     for index in 0..2 * V6_SLOTS {
         fixture.slot(index);
     }
-    // Members that are absent show no counters.
+    // Missing members have no visible counters.
     for id in 1..=8 {
         fixture.set_state(id, MemberState::Up);
     }

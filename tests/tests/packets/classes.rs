@@ -1,4 +1,4 @@
-//! Groups of a service's clients, by source prefix and DSCP.
+//! Classes of a service's clients, by source prefix and DSCP.
 
 use std::net::IpAddr;
 
@@ -18,10 +18,11 @@ use crate::{
 const SENT: Action = Action::Transmit(1);
 const TCP: u8 = 6;
 const UDP: u8 = 17;
-/// The first slot that no service of the fixture has.
+/// First slot that no service of the fixture uses.
 pub(crate) const SLOTS: u32 = 32;
 
-/// A class of a service, whose one slot leads to a member. Its number is that of the slot.
+/// Creates a class of a service with one slot, which leads to a member. Its number is that of the
+/// slot.
 pub(crate) fn class(
     fixture: &mut Fixture,
     (vip, protocol): (IpAddr, u8),
@@ -61,7 +62,7 @@ fn from(source: &str, vip: IpAddr, dscp: u8) -> Packet {
     packet
 }
 
-/// Whose MAC address the frame leaves for.
+/// Returns the destination MAC address of the frame.
 fn goes_to(fixture: &mut Fixture, packet: &Packet) -> u16 {
     let ran = fixture.run(&packet.bytes());
     assert_eq!(ran.action, SENT);
@@ -169,7 +170,7 @@ fn dscps_refine_a_prefix_and_leave_the_rest_to_shorter_ones() {
         };
         let classes = vec![
             class(&mut fixture, exact, 0, wide, &[far], &[]),
-            // Of any client.
+            // For any client.
             class(&mut fixture, exact, 1, marked, &[], &[46, 0]),
             class(&mut fixture, exact, 2, narrow, &[near], &[10, 63]),
         ];
@@ -214,7 +215,7 @@ fn classes_change_all_at_once_and_leave_nothing_behind() {
         assert_eq!(goes_to(&mut fixture, &packet), 2, "round {round}");
         fixture.set_classes(vec![all.clone(), marked.clone()]);
         assert_eq!(goes_to(&mut fixture, &packet), 3, "round {round}");
-        // Another order gives them other places.
+        // Another order puts them at other positions.
         fixture.set_classes(vec![marked, all]);
         assert_eq!(goes_to(&mut fixture, &packet), 3, "round {round}");
         fixture.set_classes(Vec::new());
@@ -235,13 +236,13 @@ fn a_class_has_its_own_regions_end_and_limit() {
     let exact = (v4(vip::EXACT), TCP);
     let inside = from("10.1.2.3", exact.0, 0);
     let mut own = class(&mut fixture, exact, 0, 2, &["10.0.0.0/8"], &[]);
-    // Members with odd numbers only, and its table says otherwise.
+    // Members with odd numbers only, contrary to its table.
     own.policy.regions = 2;
     fixture.set_classes(vec![own.clone()]);
     let outside = Action::Drop(DropReason::Residency);
     assert_eq!(fixture.run(&inside.bytes()).action, outside);
     assert_eq!(goes_to(&mut fixture, &from("11.0.0.1", exact.0, 0)), 1);
-    // The service's own regions are not the class's.
+    // The service's own regions do not apply to the class.
     fixture.change_service(exact.0, |service| service.regions = 1);
     own.policy.regions = 3;
     fixture.set_classes(vec![own.clone()]);
@@ -295,7 +296,7 @@ fn fragments_and_nat_flows_are_judged_by_their_class() {
     let nat = Packet::tcp(client(true), (v4(vip::NAT), PORT), SYN);
     forward(&mut fixture, &nat, 6);
 
-    // What goes on is dropped as soon as the class may not be served from there.
+    // Open flows are dropped as soon as the class may not be served from there.
     let mut narrower = classes;
     for class in &mut narrower {
         class.policy.regions = 2;
@@ -322,7 +323,7 @@ fn an_entry_that_leads_to_another_service_leads_nowhere() {
     assert_eq!(goes_to(&mut fixture, &packet), 2);
     for (place, entry) in &found {
         for wrong in [
-            // That of the other service, one that is not there, and a table that is not there.
+            // The class of the other service, a missing one, and a missing table.
             ClassMatch {
                 policy: found.values().find(|e| *e != entry).unwrap().policy,
                 table: 0,

@@ -1,4 +1,4 @@
-//! The program for backends without a tunnel device: what it strips, drops and leaves alone.
+//! The decapsulation program: packets that it strips, drops and passes.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
@@ -18,7 +18,7 @@ use steer_user::dataplane::{decap_object, set_up_decap};
 
 use crate::fixture::{OUTER_V4, OUTER_V6, PORT, backend, client, hex, v4, v6, vip};
 
-/// The program with its maps, and what the host's build has to know.
+/// The program with its maps, and the settings of the host's build.
 struct Stripper(Ebpf);
 
 impl Stripper {
@@ -30,7 +30,7 @@ impl Stripper {
         Self(ebpf)
     }
 
-    /// Packets stripped, and dropped by reason.
+    /// Returns the number of decapsulated packets, and of dropped ones by reason.
     fn counts(&self) -> Vec<u64> {
         let map = self.0.map(maps::DECAP_COUNTS).unwrap();
         let counts: PerCpuArray<_, u64> = map.try_into().unwrap();
@@ -39,7 +39,7 @@ impl Stripper {
             .collect()
     }
 
-    /// Runs a frame through both builds, which have to agree.
+    /// Runs a frame through both builds, which must agree.
     fn run(&mut self, frame: &[u8]) -> (Decap, Vec<u8>) {
         let mut memory = frame.to_vec();
         let mut buffer = Buffer::new(&mut memory, 0);
@@ -82,7 +82,7 @@ fn program(ebpf: &mut Ebpf) -> &mut Program {
 
 const GUE_PORT: u16 = 6080;
 
-/// The IPv4 address of a node, and a prefix of 112 bits of another.
+/// Returns whether an address is a node's: an IPv4 address, or a prefix of 112 bits.
 fn is_node(source: &Address) -> bool {
     match source.to_ip() {
         IpAddr::V4(source) => source == OUTER_V4,
@@ -90,7 +90,7 @@ fn is_node(source: &Address) -> bool {
     }
 }
 
-/// A packet as it comes through the tunnel.
+/// A packet as it arrives through the tunnel.
 #[derive(Clone)]
 struct Tunnelled {
     inner: Packet,
@@ -145,7 +145,7 @@ impl Tunnelled {
         frame
     }
 
-    /// Offset of the inner header.
+    /// Returns the offset of the inner header.
     fn inner_at(&self) -> usize {
         let outer = if self.node.is_ipv4() { 20 } else { 40 };
         14 + 4 * self.inner.tags.len() + outer
@@ -191,7 +191,7 @@ fn congestion_marks_join_as_rfc_6040_says() {
     for mut packet in shapes() {
         for (inner, row) in (0_u8..).zip(figure_4) {
             for (outer, ecn) in (0_u8..).zip(row) {
-                // The DSCPs are another each, and the inner one stays.
+                // The DSCPs differ, and the inner one stays.
                 packet.inner.tos = 0xb8 | inner;
                 packet.tos = 0x28 | outer;
                 let (done, out) = stripper.run(&packet.bytes());
@@ -263,7 +263,7 @@ fn an_inner_header_that_is_cut_or_of_the_wrong_version_is_malformed() {
         } else {
             40
         };
-        // Who sent it is known once the outer source is there.
+        // The sender is known once the outer source is present.
         let source_end = 14 + if packet.node.is_ipv4() { 16 } else { 24 };
         for len in 14..source_end {
             stripper.expect_untouched(&frame[..len]);
@@ -280,7 +280,7 @@ fn an_inner_header_that_is_cut_or_of_the_wrong_version_is_malformed() {
     }
 }
 
-/// What is between the outer IP header and the packet of mode `gue`.
+/// Returns the headers between the outer IP header and the packet of mode `gue`.
 fn gue_headers(variant: u8, v6_inside: bool, port: u16) -> Vec<u8> {
     let mut headers = [[0xc0, 1], port.to_be_bytes(), [0, 0], [0, 0]].concat();
     if variant == 0 {
@@ -289,7 +289,7 @@ fn gue_headers(variant: u8, v6_inside: bool, port: u16) -> Vec<u8> {
     headers
 }
 
-/// A packet of mode `gue`, in place of one of mode `ipip`.
+/// Converts a packet of mode `ipip` to mode `gue`.
 fn gue(packet: &Tunnelled, headers: &[u8]) -> Vec<u8> {
     let mut frame = packet.bytes();
     let at = packet.inner_at();

@@ -9,7 +9,8 @@ use crate::fixture::{
     Fixture, OUTER_V4, OUTER_V6, PORT, Ran, backend, client, hex, macs_to, v4, v6, vip,
 };
 
-/// What an IPv4 member is sent: the outer header in front of the packet, whose TTL is one less.
+/// Returns the frame to an IPv4 member: the outer header before the packet, whose TTL is
+/// decremented.
 pub(crate) fn outer_v4(packet: &Packet, member: u16) -> Vec<u8> {
     let IpAddr::V4(destination) = backend(member) else {
         panic!("member {member} is not IPv4");
@@ -37,7 +38,7 @@ pub(crate) fn outer_v4(packet: &Packet, member: u16) -> Vec<u8> {
     frame
 }
 
-/// What an IPv6 member is sent. The flow label is whatever the program chose.
+/// Returns the frame to an IPv6 member. The flow label is taken from the program's output.
 pub(crate) fn outer_v6(packet: &Packet, member: u16, sent: &[u8]) -> Vec<u8> {
     let IpAddr::V6(destination) = backend(member) else {
         panic!("member {member} is not IPv6");

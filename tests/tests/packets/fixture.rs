@@ -1,4 +1,4 @@
-//! One set of tables, in the kernel and in memory of the host.
+//! Test fixture: one set of tables, in the kernel and in host memory.
 
 use std::{
     collections::{BTreeMap, HashMap},
@@ -20,11 +20,13 @@ use steer_common::{
 };
 use steer_tests::packet::NODE_MAC;
 use steer_user::{
-    dataplane::{Class, Dataplane, HostTables, OpenOptions, Sizes, Xdp, now_ms, now_ns},
+    dataplane::{Class, Dataplane, HostTables, Sizes, now_ms, now_ns},
     explain::{self, Fate, PacketQuestion},
 };
 
-/// Test runs come in by the loopback device.
+use crate::pool::Lease;
+
+/// Test runs use the loopback device.
 const INTERFACE: u32 = 1;
 /// Reasons for which a packet is answered.
 const ANSWERED: [DropReason; 3] = [
@@ -32,7 +34,7 @@ const ANSWERED: [DropReason; 3] = [
     DropReason::TooBig,
     DropReason::TtlExpired,
 ];
-/// As the driver leaves.
+/// Headroom as in drivers.
 const HEADROOM: usize = 256;
 
 pub(crate) const OUTER_V4: Ipv4Addr = Ipv4Addr::new(10, 98, 0, 1);
@@ -55,12 +57,12 @@ pub(crate) mod vip {
     pub(crate) const KNOWN: [u8; 10] = [1, 2, 3, 4, 5, 6, 7, 8, QUIC, QUIC_NAT];
 }
 
-/// The IPv4 VIP of a service.
+/// Returns the IPv4 VIP of a service.
 pub(crate) fn v4(vip: u8) -> IpAddr {
     Ipv4Addr::new(10, 99, 0, vip).into()
 }
 
-/// The IPv6 VIP of a service.
+/// Returns the IPv6 VIP of a service.
 pub(crate) fn v6(vip: u8) -> IpAddr {
     Ipv6Addr::new(0xfd99, 0, 0, 0, 0, 0, 0, u16::from(vip)).into()
 }
@@ -76,11 +78,11 @@ pub(crate) fn client(v4: bool) -> (IpAddr, u16) {
     }
 }
 
-/// Slots of IPv6 services come after those of IPv4 ones.
+/// Offset of the slots of IPv6 services.
 pub(crate) const V6_SLOTS: u32 = 16;
 
-/// Members 1 and 2 are `ipip` over IPv4, 3 and 4 over IPv6; 5 and 6 `nat` over IPv4, 7 and 8 over
-/// IPv6, of which the even ones have port 8080.
+/// Returns the address of a member. Members 1 and 2 are `ipip` over IPv4, 3 and 4 over IPv6; 5 and
+/// 6 `nat` over IPv4, 7 and 8 over IPv6, of which the even ones have port 8080.
 pub(crate) fn backend(id: u16) -> IpAddr {
     let last = id as u8;
     match id {
@@ -92,23 +94,23 @@ pub(crate) fn backend(id: u16) -> IpAddr {
 /// Rotations of connection ids in use, with the lengths of server id and nonce.
 pub(crate) const LAYOUTS: [(u8, usize, usize); 2] = [(0, 1, 4), (5, 4, 7)];
 
-/// Rotations of connection ids that can be encrypted, with the lengths of server id and nonce: by one pass, and by four, of
-/// which decryption needs three, three and four.
+/// Rotations of connection ids that can be encrypted, with the lengths of server id and nonce:
+/// single-pass, and four-pass, of which decryption needs three, three and four.
 pub(crate) const ENCRYPTED: [(u8, usize, usize); 4] = [(1, 8, 8), (2, 3, 4), (3, 4, 14), (4, 8, 5)];
 
-/// The server id of a backend, which has the number of its member.
+/// Returns the server id of a backend, which contains the number of its member.
 pub(crate) fn server_id(member: u16, len: usize) -> Vec<u8> {
     let mut id = vec![0xa0; len];
     id[len - 1] = member as u8;
     id
 }
 
-/// MAC addresses of frames to a member.
+/// Returns the MAC addresses of frames to a member.
 pub(crate) fn macs_to(id: u16) -> [[u8; 6]; 2] {
     [[2, 0xb, 0, 0, 0, id as u8], NODE_MAC]
 }
 
-/// What a packet became, of which kernel and host agree.
+/// Result of a packet, on which kernel and host agree.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) struct Ran {
     pub(crate) action: Action,
@@ -116,14 +118,15 @@ pub(crate) struct Ran {
 }
 
 pub(crate) struct Fixture {
-    pub(crate) xdp: Xdp,
+    pub(crate) xdp: Lease,
     pub(crate) host: HostTables,
     services: Vec<Service>,
     pub(crate) classes: Vec<Class>,
-    /// Limits of sources, which services and classes name by their place from 1.
+    /// Limits of sources, which services and classes reference by index from 1.
     pub(crate) limits: Vec<SourceLimit>,
     dropped: HashMap<DropReason, u64>,
-    /// Whether `steer explain` is asked about each packet before it is sent. It copies all tables each time.
+    /// Whether each packet is checked with `steer explain` first, which copies all tables each
+    /// time.
     pub(crate) explains: bool,
 }
 
@@ -132,13 +135,9 @@ impl Fixture {
         Self::with_flows(4096)
     }
 
-    /// With room for so many flows.
+    /// Creates a fixture with a capacity for flows.
     pub(crate) fn with_flows(flows: u32) -> Self {
-        let mut xdp = Xdp::open(&OpenOptions {
-            sizes: Sizes::of_each(flows),
-            ..OpenOptions::default()
-        })
-        .unwrap();
+        let mut xdp = Lease::take(Sizes::of_each(flows));
         let maps = xdp.maps();
         maps.set_config(&Config {
             nat_v4: 1,
@@ -212,7 +211,7 @@ impl Fixture {
         self.host.snapshot_mut().members[usize::from(id)] = member;
     }
 
-    /// Changes settings, in the host's copy as well.
+    /// Changes settings, including the host's copy.
     pub(crate) fn configure(&mut self, change: impl FnOnce(&mut Config)) {
         let mut config = self.xdp.maps().config();
         change(&mut config);
@@ -220,8 +219,8 @@ impl Fixture {
         self.host.snapshot_mut().config = self.xdp.maps().config();
     }
 
-    /// Lets nothing time out: kernel and host read the clock one after the other, and what ends between the
-    /// two would be decided differently.
+    /// Disables all timeouts: kernel and host read the clock one after the other, and an end in
+    /// between would be decided differently.
     pub(crate) fn stop_the_clock(&mut self) {
         const NEVER: u32 = u32::MAX / 4;
         self.configure(|config| {
@@ -251,7 +250,7 @@ impl Fixture {
         self.publish();
     }
 
-    /// Gives services these classes, and no others.
+    /// Replaces the classes of services.
     pub(crate) fn set_classes(&mut self, classes: Vec<Class>) {
         self.classes = classes;
         self.publish();
@@ -264,7 +263,7 @@ impl Fixture {
         self.copy();
     }
 
-    /// Gives the host's build what the daemon wrote into the maps.
+    /// Copies the daemon's part of the maps to the host's tables.
     pub(crate) fn copy(&mut self) {
         let snapshot = self.xdp.maps().snapshot();
         let host = self.host.snapshot_mut();
@@ -281,20 +280,20 @@ impl Fixture {
         host.routers = snapshot.routers;
     }
 
-    /// A service as it was set.
+    /// Returns a service as configured.
     pub(crate) fn service(&self, vip: IpAddr, protocol: u8) -> Service {
         let of = |s: &&Service| s.key.address == vip.into() && s.key.protocol == protocol;
         *self.services.iter().find(of).unwrap()
     }
 
-    /// Makes these server ids known instead of those that there are.
+    /// Replaces the known server ids.
     pub(crate) fn set_cids(&mut self, cids: BTreeMap<CidKey, u16>) {
         self.xdp.maps().set_cids(&cids).unwrap();
         assert_eq!(self.xdp.maps().cids(), cids);
         self.host.snapshot_mut().cids = cids;
     }
 
-    /// Has connection ids of [`ENCRYPTED`] decrypted by this key.
+    /// Enables decryption of connection ids of [`ENCRYPTED`] with this key.
     pub(crate) fn decrypt_ids(&mut self, key: &[u8; 16]) {
         let mut ciphers = [CidCipher::default(); 8];
         let mut all = layouts();
@@ -315,7 +314,7 @@ impl Fixture {
         self.host.snapshot_mut().denied = self.xdp.maps().snapshot().denied;
     }
 
-    /// Runs a frame through the program and through the host's build, which have to agree in all.
+    /// Runs a frame through the program and through the host's build, which must agree completely.
     pub(crate) fn run(&mut self, frame: &[u8]) -> Ran {
         let explained = self.explained(frame);
         let drops_before = self.xdp.maps().counters().unwrap().drops;
@@ -353,7 +352,8 @@ impl Fixture {
         let host = process(&mut buffer, INTERFACE, &self.host).action();
         assert_eq!(host, action, "host and kernel decide differently");
         if !matches!(action, Action::Drop(_)) {
-            // Only answers in place of a packet count as drops besides, and the host says which are.
+            // Only answers in place of a packet count as drops as well, and the host tells which
+            // ones are.
             let mut expected = drops_before;
             for (reason, before) in ANSWERED.into_iter().zip(answered_before) {
                 expected[reason as usize] += self.answered(reason) - before;
@@ -370,7 +370,7 @@ impl Fixture {
         Ran { action, bytes: out }
     }
 
-    /// What `steer explain` says of a frame, if it is asked.
+    /// Returns the prediction of `steer explain` for a frame, if enabled.
     fn explained(&mut self, frame: &[u8]) -> Option<Fate> {
         if !self.explains {
             return None;
@@ -380,11 +380,11 @@ impl Fixture {
             interface: INTERFACE,
         };
         let fate = explain::fate(self.xdp.maps(), &question);
-        // The kernel's routing is not asked.
+        // The kernel's routing is not queried.
         (fate.action != Action::Drop(DropReason::NoRoute)).then_some(fate)
     }
 
-    /// As [`Self::run`], for many packets: what is counted is only added up, for
+    /// Works like [`Self::run`], for many packets: counters are only summed up, for
     /// [`Self::check_drops`].
     pub(crate) fn run_quickly(&mut self, frame: &[u8]) {
         let mut out = vec![0; frame.len() + 256];
@@ -414,7 +414,7 @@ impl Fixture {
         }
     }
 
-    /// Compares what was counted for drops with what the host's build says that was dropped.
+    /// Compares the drop counters with the drops of the host's build.
     pub(crate) fn check_drops(&mut self) {
         let counted = self.xdp.maps().counters().unwrap().drops;
         for reason in DropReason::ALL {
@@ -424,20 +424,20 @@ impl Fixture {
         }
     }
 
-    /// Packets that the host's build has answered, for this reason.
+    /// Returns the number of packets that the host's build has answered for this reason.
     pub(crate) fn answered(&self, reason: DropReason) -> u64 {
         let drops = self.host.drops.borrow();
         drops.get(&reason).copied().unwrap_or(0)
     }
 
-    /// Sheds new flows of a service or class whose priority is below this.
+    /// Sheds new flows of a service or class with a priority below this.
     pub(crate) fn set_pressure(&mut self, id: u16, pressure: u32) {
         self.xdp.maps().set_pressure(id, pressure);
         let mut admission = self.host.admission.borrow_mut();
         admission.entry(id).or_default().pressure = pressure;
     }
 
-    /// Flows in flight of a member.
+    /// Returns the flows in flight of a member.
     pub(crate) fn in_flight(&mut self, id: u16) -> i64 {
         let kernel = self.xdp.maps().in_flight(id);
         let host = self.host.in_flight.borrow().get(&id).copied();
@@ -445,7 +445,7 @@ impl Fixture {
         kernel
     }
 
-    /// Compares what was refused, and says how often for a reason.
+    /// Compares the counters of refused flows, and returns the one for a reason.
     pub(crate) fn refused(&mut self, id: u16, reason: DropReason) -> u64 {
         let kernel = self.xdp.maps().counters().unwrap().refused[&id];
         let host = self.host.refused.borrow();
@@ -455,7 +455,7 @@ impl Fixture {
         counts.find(|(counted, _)| *counted == reason).unwrap().1
     }
 
-    /// Compares what was counted for members.
+    /// Compares the counters of members.
     pub(crate) fn check_counters(&mut self) {
         let kernel = self.xdp.maps().counters().unwrap().members;
         let host = self.host.counters.borrow();
@@ -475,7 +475,7 @@ fn reason(before: &[u64], after: &[u64]) -> DropReason {
     reason
 }
 
-/// Bytes in rows that can be compared by eye.
+/// Formats bytes in rows that can be compared by eye.
 pub(crate) fn hex(bytes: &[u8]) -> Vec<String> {
     bytes.chunks(16).map(|row| format!("{row:02x?}")).collect()
 }
@@ -535,7 +535,7 @@ fn layouts() -> CidLayouts {
     })
 }
 
-/// Server ids of the members of services of QUIC.
+/// Returns the server ids of the members of QUIC services.
 fn cids(layouts: &[(u8, usize, usize)]) -> BTreeMap<CidKey, u16> {
     let mut cids = BTreeMap::new();
     for (vip, first, members) in [

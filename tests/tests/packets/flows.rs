@@ -19,7 +19,7 @@ fn udp() -> Vec<u8> {
     Packet::udp(client(true), (v4(vip::EXACT), PORT)).bytes()
 }
 
-/// A slot whose new flows go to the first member, while open ones are the second's.
+/// Returns a slot whose new flows go to the first member, while open ones belong to the second.
 fn moving() -> Slot {
     Slot {
         owner: 2,
@@ -27,7 +27,7 @@ fn moving() -> Slot {
     }
 }
 
-/// The IPv4 member that a packet was sent to.
+/// Returns the IPv4 member that a packet was sent to.
 fn member_of(fixture: &mut Fixture, frame: &[u8]) -> u16 {
     let ran = fixture.run(frame);
     assert_eq!(ran.action, Action::Transmit(1));
@@ -44,10 +44,10 @@ fn new_flows_go_to_first_and_open_ones_to_the_owner() {
     let mut fixture = Fixture::new();
     let moving = moving();
     fixture.set_slot(SLOT, moving);
-    // Unremembered and open: the owner's, and the slot shows that it is still in use.
+    // An open flow without an entry goes to the owner, and the slot is marked as still in use.
     assert_eq!(member_of(&mut fixture, &tcp(ACK)), 2);
     assert_eq!(fixture.slot(SLOT), Slot { seen: 1, ..moving });
-    // New: the first choice, remembered because the owner is another.
+    // A new flow goes to the first choice, with an entry because the owner differs.
     assert_eq!(member_of(&mut fixture, &tcp(SYN)), 1);
     let tracked = Slot {
         seen: 1,
@@ -56,11 +56,62 @@ fn new_flows_go_to_first_and_open_ones_to_the_owner() {
     };
     assert_eq!(fixture.slot(SLOT), tracked);
     assert_eq!(member_of(&mut fixture, &tcp(ACK)), 1);
-    // Wherever the slot goes from here, the flow stays.
+    // Wherever the slot changes from here, the flow stays.
     for first in [1, 2] {
         fixture.set_slot(SLOT, Slot { first, ..tracked });
         assert_eq!(member_of(&mut fixture, &tcp(ACK | 8)), 1);
         assert_eq!(member_of(&mut fixture, &tcp(SYN)), 1);
+    }
+    fixture.check_counters();
+}
+
+/// A segment with this sequence number.
+fn numbered(flags: u8, number: u32) -> Vec<u8> {
+    let mut packet = Packet::tcp(client(true), (v4(vip::EXACT), PORT), flags);
+    if let Transport::Tcp { sequence, .. } = &mut packet.transport {
+        *sequence = number;
+    }
+    packet.bytes()
+}
+
+/// Sequence numbers of a connection that is open, and of a SYN with the same ends.
+const OPEN: u32 = 0x5000_0000;
+const FORGED: u32 = 0x9000_0000;
+
+#[test]
+fn a_syn_in_the_name_of_a_client_moves_no_open_flow() {
+    let mut fixture = Fixture::new();
+    fixture.set_slot(SLOT, moving());
+    assert_eq!(member_of(&mut fixture, &numbered(ACK, OPEN)), 2);
+    assert_eq!(member_of(&mut fixture, &numbered(SYN, FORGED)), 1);
+    for flags in [ACK, ACK | FIN] {
+        assert_eq!(member_of(&mut fixture, &numbered(flags, OPEN)), 2);
+    }
+    // The port may be used again: the last SYN counts, and the segment behind it goes where it went.
+    for number in [u32::MAX - 3, 77] {
+        assert_eq!(member_of(&mut fixture, &numbered(SYN, number)), 1);
+        assert_eq!(member_of(&mut fixture, &numbered(ACK, OPEN + 1)), 2);
+    }
+    assert_eq!(member_of(&mut fixture, &numbered(ACK, 78)), 1);
+    assert_eq!(member_of(&mut fixture, &numbered(ACK, 1 << 20)), 1);
+    fixture.check_counters();
+}
+
+#[test]
+fn a_syn_in_the_name_of_a_client_ends_no_flow_of_a_draining_member() {
+    let mut fixture = Fixture::new();
+    fixture.set_slot(SLOT, moving());
+    for flags in [SYN, ACK] {
+        assert_eq!(member_of(&mut fixture, &numbered(flags, OPEN)), 1);
+    }
+    fixture.set_state(1, MemberState::Draining);
+    assert_eq!(member_of(&mut fixture, &numbered(SYN, FORGED)), 2);
+    for flags in [ACK, ACK | FIN] {
+        assert_eq!(member_of(&mut fixture, &numbered(flags, OPEN + 1)), 1);
+    }
+    // It was the client's own after all.
+    for _ in 0..2 {
+        assert_eq!(member_of(&mut fixture, &numbered(ACK, FORGED + 1)), 2);
     }
     fixture.check_counters();
 }
@@ -143,7 +194,7 @@ fn a_flow_that_left_a_dead_member_does_not_return_to_it() {
 #[test]
 fn a_port_that_is_used_again_is_a_flow_of_its_own() {
     for state in [MemberState::Down, MemberState::Draining] {
-        // Of the flow before only the SYN was seen, or more.
+        // Of the previous flow only the SYN was seen, or more.
         for went_on in [false, true] {
             let mut fixture = Fixture::new();
             fixture.set_slot(SLOT, moving());
@@ -197,7 +248,7 @@ fn a_service_on_a_port_goes_before_one_on_any() {
             assert_eq!(member_of(&mut fixture, &packet.bytes()), member, "{port}");
         }
     }
-    // Where it was there is nothing any more.
+    // Its previous position is empty.
     let packet = Packet::tcp(client(true), (v4(vip::EXACT), PORT), SYN);
     assert_eq!(fixture.run(&packet.bytes()).action, Action::Pass);
 }
@@ -213,7 +264,7 @@ fn a_member_without_a_next_hop_is_asked_for_and_not_sent_to() {
     assert_eq!(member_of(&mut fixture, &tcp(SYN)), 1);
 }
 
-/// The reset that answers a segment, built from scratch.
+/// Returns the reset that answers a segment, built from scratch.
 fn reset_of(packet: &Packet, sequence: u32, acknowledgment: u32, flags: u8) -> Vec<u8> {
     let v4 = packet.source.is_ipv4();
     Packet {
@@ -248,7 +299,7 @@ fn a_reset_is_one_that_the_client_accepts() {
     let mut fixture = Fixture::new();
     for address in [v4(vip::EMPTY_REJECT), v6(vip::EMPTY_REJECT)] {
         let from = client(address.is_ipv4());
-        // To a SYN: it acknowledges the SYN, and all that came with it.
+        // To a SYN: it acknowledges the SYN, and its payload.
         let packet = Packet::tcp(from, (address, PORT), SYN);
         let next = 0x1122_3344;
         let ran = fixture.run(&packet.bytes());

@@ -20,7 +20,8 @@ const LOST: Action = Action::Drop(DropReason::Fragment);
 const SENT: Action = Action::Transmit(1);
 const SIZE: usize = 64;
 
-/// What becomes of a later part whose first one was not seen: the kernel gets it where that forwards nothing.
+/// Returns the outcome for a later fragment whose first one was not seen: it goes to a kernel that
+/// forwards nothing.
 fn unknown(fixture: &Fixture, is_v4: bool) -> Action {
     let [v4, v6] = fixture.host.forwards.get();
     if if is_v4 { v4 } else { v6 } {
@@ -39,7 +40,7 @@ fn datagram(is_v4: bool, vip: u8) -> Packet {
     }
 }
 
-/// A fragment in an outer header to member 1 or 3.
+/// Returns a fragment in an outer header to member 1 or 3.
 fn wrapped(packet: &Packet, fragment: &[u8], sent: &[u8]) -> Vec<u8> {
     let inner = &fragment[14..];
     let mut frame = ethernet(
@@ -92,7 +93,7 @@ fn all_parts_are_wrapped_for_the_member_of_the_first() {
                 hex(&ran.bytes),
                 hex(&wrapped(&packet, &lowered, &ran.bytes))
             );
-            // The rest goes there whatever the slot says by now.
+            // The rest goes there whatever the slot contains by now.
             fixture.set_slot(slot, Slot::settled(if is_v4 { 2 } else { 4 }, 0));
         }
         fixture.check_counters();
@@ -139,7 +140,7 @@ fn a_part_that_comes_before_the_first_is_lost_and_those_after_it_are_not() {
         assert_eq!(fixture.run(&parts[0]).action, SENT);
         assert_eq!(fixture.run(&parts[2]).action, SENT);
         assert_eq!(fixture.run(&parts[1]).action, SENT);
-        // Another packet's.
+        // A fragment of another packet.
         let other = Packet {
             id: 0x4321,
             ..datagram(is_v4, vip::EXACT)
@@ -176,10 +177,10 @@ fn a_part_that_would_overwrite_the_flags_is_dropped() {
         ..Packet::tcp(client(true), (v4(vip::EXACT), PORT), SYN)
     };
     assert_eq!(fixture.run(&packet.fragments(24)[0]).action, SENT);
-    // Behind the ports, over the sequence number and the flags.
+    // After the ports, over the sequence number and the flags.
     assert_eq!(fixture.run(&packet.fragments(8)[1]).action, LOST);
     assert_eq!(fixture.run(&packet.fragments(24)[1]).action, SENT);
-    // A first part that does not reach to the flags.
+    // A first fragment that does not include the flags.
     let malformed = Action::Drop(DropReason::Malformed);
     assert_eq!(fixture.run(&packet.fragments(8)[0]).action, malformed);
 }
@@ -219,8 +220,8 @@ fn parts_that_overlap_go_to_the_same_place() {
         let packet = datagram(is_v4, vip::EXACT);
         let member = if is_v4 { 1 } else { 3 };
         let (coarse, fine) = (packet.fragments(128), packet.fragments(SIZE));
-        // The second of the fine ones is inside the first of the coarse ones; which bytes count is the
-        // receiver's business.
+        // The second of the small ones is inside the first of the large ones; the receiver decides
+        // which bytes count.
         for part in [
             &coarse[0], &fine[1], &fine[2], &coarse[1], &fine[2], &coarse[0],
         ] {
@@ -234,7 +235,7 @@ fn parts_that_overlap_go_to_the_same_place() {
 
 #[test]
 fn a_flood_of_fragments_hides_no_packet_from_its_parts() {
-    // More than twice as many as are followed at a time.
+    // More than twice as many as are tracked at a time.
     const FLOOD: u32 = 20_000;
     let mut fixture = Fixture::new();
     let part = Packet {
@@ -249,7 +250,7 @@ fn a_flood_of_fragments_hides_no_packet_from_its_parts() {
             ..part.clone()
         };
         let parts = part.fragments(8);
-        // First parts, and later ones of packets that never began.
+        // First fragments, and later ones of packets without a first one.
         fixture.run_quickly(&parts[if number % 4 == 3 { 1 } else { 0 }]);
         if number % 2000 == 1999 {
             for part in datagram(true, vip::EXACT).fragments(SIZE) {
@@ -259,7 +260,7 @@ fn a_flood_of_fragments_hides_no_packet_from_its_parts() {
     }
 }
 
-/// A later part of something that is neither TCP nor UDP.
+/// Returns a later fragment of a protocol other than TCP and UDP.
 fn other_protocol(is_v4: bool, vip: u8, protocol: u8) -> Vec<u8> {
     let mut part = datagram(is_v4, vip).fragments(SIZE)[1].clone();
     if is_v4 {

@@ -1,4 +1,4 @@
-//! ICMP errors about packets of flows, and those that the data path sends itself.
+//! ICMP errors about packets of flows, and those sent by the data path itself.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
@@ -22,7 +22,7 @@ fn router(is_v4: bool) -> IpAddr {
     }
 }
 
-/// "Too big" about a packet, from somewhere to its sender.
+/// Returns a "too big" error about a packet, from an address to its sender.
 fn error(from: IpAddr, about: &[u8], to: IpAddr, ttl: u8) -> Vec<u8> {
     let (kind, protocol) = if from.is_ipv4() {
         ([3, 4], 1)
@@ -39,7 +39,7 @@ fn framed(packet: &Packet, ip: &[u8]) -> Vec<u8> {
     frame
 }
 
-/// What the service sends in answer to a packet.
+/// Returns the service's answer to a packet.
 fn answered(packet: &Packet) -> Packet {
     Packet {
         source: packet.destination,
@@ -99,8 +99,8 @@ fn an_error_about_a_translated_answer_is_translated_back() {
             let sent = error(router(is_v4), &about.ip()[..len], packet.destination, 60);
             let ran = fixture.run(&framed(&packet, &sent));
             assert_eq!(ran.action, SENT);
-            // As the backend would have had it from a router: about its own packet, whose TTL is what
-            // the router saw.
+            // As the backend would have received it from a router: about its own packet, with the
+            // TTL that the router saw.
             let own = Packet {
                 ttl: about.ttl,
                 ..from_backend.clone()
@@ -161,7 +161,7 @@ fn what_is_no_error_about_a_flow_passes_untouched() {
         };
         let unreachable = if is_v4 { [3, 1] } else { [1, 3] };
         let cases = [
-            // Echo, and its answer; redirect; router solicitation.
+            // Echo request and reply; redirect; router solicitation.
             message(if is_v4 { [8, 0] } else { [128, 0] }, &about),
             message(if is_v4 { [0, 0] } else { [129, 0] }, &about),
             message(if is_v4 { [5, 1] } else { [137, 0] }, &about),
@@ -175,12 +175,12 @@ fn what_is_no_error_about_a_flow_passes_untouched() {
                     ..about.clone()
                 },
             ),
-            // About a part of a packet, whose ports are elsewhere.
+            // About a fragment without the ports.
             ip_around([router(is_v4), address], 60, protocol, &{
                 let part = &about.fragments(8)[1][14..];
                 icmp([router(is_v4), address], unreachable, 0, part)
             }),
-            // About a flow that the nat table does not know.
+            // About a flow that is not in the nat table.
             {
                 let about = Packet {
                     source: nat,
@@ -221,7 +221,7 @@ fn an_error_about_a_flow_whose_backend_is_down_is_not_answered_with_a_reset() {
     assert_eq!(ran.action, Action::Drop(DropReason::MemberDown));
 }
 
-/// The answer to a packet that is too big.
+/// Returns the answer to a packet that is too big.
 pub(crate) fn too_big(packet: &Packet, mtu: u32) -> Vec<u8> {
     let addresses = [packet.destination, packet.source];
     let (kind, protocol) = if packet.source.is_ipv4() {

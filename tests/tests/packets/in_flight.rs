@@ -1,4 +1,4 @@
-//! Members that may have only so many open connections.
+//! Members with a limit of open connections.
 
 use steer_common::{Action, abi::Slot};
 use steer_tests::packet::{ACK, FIN, Packet, RST, SYN};
@@ -17,7 +17,8 @@ fn tcp(port: u16, flags: u8) -> Packet {
     }
 }
 
-/// Members 5 and 6 as choices, of which the first may have two connections.
+/// Returns a fixture with members 5 and 6 as choices, of which the first has a limit of two
+/// connections.
 fn limited() -> Fixture {
     let mut fixture = Fixture::new();
     fixture.set_slot(u32::from(vip::NAT), Slot::settled(5, 6));
@@ -30,7 +31,7 @@ fn at_its_limit_a_member_is_hot_in_the_very_next_packet() {
     let mut fixture = limited();
     let first = forward(&mut fixture, &tcp(1, SYN), 5);
     assert_eq!(fixture.in_flight(5), 1);
-    // The same connection again, and what follows in it, is no other one.
+    // The same connection again, and its later packets, are not counted again.
     assert_eq!(forward(&mut fixture, &tcp(1, SYN), 5), first);
     let accepted = answer(&tcp(1, SYN), 5, first, SYN | ACK);
     back(&mut fixture, &accepted, &tcp(1, SYN));
@@ -40,26 +41,26 @@ fn at_its_limit_a_member_is_hot_in_the_very_next_packet() {
     forward(&mut fixture, &tcp(1, ACK), 5);
     assert_eq!((fixture.in_flight(5), fixture.in_flight(6)), (2, 0));
 
-    // Both ends are done: there is room for one more.
+    // Both ends are closed: there is room for one more.
     forward(&mut fixture, &tcp(1, FIN | ACK), 5);
     assert_eq!(fixture.in_flight(5), 2);
     let end = answer(&tcp(1, ACK), 5, first, FIN | ACK);
     back(&mut fixture, &end, &tcp(1, ACK));
     assert_eq!(fixture.in_flight(5), 1);
-    // Packets that still come do not end it twice.
+    // Late packets do not end it twice.
     forward(&mut fixture, &tcp(1, FIN | ACK), 5);
     back(&mut fixture, &end, &tcp(1, ACK));
     assert_eq!(fixture.in_flight(5), 1);
     forward(&mut fixture, &tcp(4, SYN), 5);
     forward(&mut fixture, &tcp(5, SYN), 6);
-    // One that is reset ends at once.
+    // A reset ends a connection at once.
     forward(&mut fixture, &tcp(4, RST), 5);
     assert_eq!(fixture.in_flight(5), 1);
     forward(&mut fixture, &tcp(6, SYN), 5);
     assert_eq!(fixture.in_flight(5), 2);
 }
 
-/// Sends the SYN of a flow that either member may get, and says which did.
+/// Sends the SYN of a flow that either member may get, and returns which one did.
 fn either(fixture: &mut Fixture, port: u16) -> u16 {
     let before = fixture.in_flight(5);
     let ran = fixture.run(&tcp(port, SYN).bytes());
@@ -77,11 +78,11 @@ fn where_all_are_full_both_serve() {
     let members: Vec<u16> = (4..20).map(|port| either(&mut fixture, port)).collect();
     assert!(members.contains(&5) && members.contains(&6), "{members:?}");
     assert_eq!(fixture.in_flight(5) + fixture.in_flight(6), 3 + 16);
-    // A flow stays where it went.
+    // A flow stays with its member.
     for (port, member) in (4..20).zip(&members) {
         forward(&mut fixture, &tcp(port, SYN), *member);
     }
-    // A port whose connection is over is used again: one ends, and one begins.
+    // The port of a closed connection is reused: one ends, and one begins.
     forward(&mut fixture, &tcp(1, RST), 5);
     either(&mut fixture, 1);
     assert_eq!(fixture.in_flight(5) + fixture.in_flight(6), 3 + 16);

@@ -1,4 +1,4 @@
-//! How nat flows begin, go on and end, and what becomes of their ports.
+//! Life of nat flows from start to end, and of their ports.
 
 use std::net::{IpAddr, Ipv4Addr};
 
@@ -18,7 +18,7 @@ use crate::{
 const EXHAUSTED: Action = Action::Drop(DropReason::NatPortsExhausted);
 pub(crate) const ONLY_PORT: u16 = 30_000;
 
-/// The same packet from the other client.
+/// Returns the same packet from the other client.
 pub(crate) fn other(packet: Packet) -> Packet {
     Packet {
         source: IpAddr::V4(Ipv4Addr::new(192, 0, 2, 8)),
@@ -27,14 +27,14 @@ pub(crate) fn other(packet: Packet) -> Packet {
     }
 }
 
-/// Tables in which every new flow to a backend wants the same port.
+/// Returns tables in which every new flow to a backend wants the same port.
 pub(crate) fn with_one_port() -> Fixture {
     let mut fixture = Fixture::new();
     fixture.configure(|config| config.nat_port_count = 1);
     fixture
 }
 
-/// Whether a packet is answered with a reset.
+/// Returns whether a packet is answered with a reset.
 fn is_reset(fixture: &mut Fixture, packet: &Packet) -> bool {
     let ran = fixture.run(&packet.bytes());
     ran.action == Action::Transmit(1) && ran.bytes[0] == 2 && ran.bytes[47] & RST != 0
@@ -80,7 +80,7 @@ pub(crate) fn age(
         .insert(reverse_key, reverse);
 }
 
-/// Both ends have gone on: the flow gives its port to no other.
+/// Makes a flow assured, so that it keeps its port.
 pub(crate) fn assure(fixture: &mut Fixture, packet: &Packet) {
     age(fixture, packet, |forward, reverse| {
         forward.state |= nat_state::SETTLED;
@@ -115,14 +115,14 @@ fn a_port_is_taken_over_once_its_flow_is_idle_or_closed_for_long() {
         (OPEN | nat_state::CLIENT_DONE, 59_000, false),
         (OPEN | nat_state::BACKEND_DONE, 59_000, false),
         (OPEN | nat_state::BACKEND_DONE, 61_000, true),
-        // There is no other port, so neither waits for the end of its time.
+        // There is no other port, so neither waits for its timeout.
         (
             OPEN | nat_state::CLIENT_DONE | nat_state::BACKEND_DONE,
             100,
             true,
         ),
         (OPEN | nat_state::RESET, 100, true),
-        // The client has not gone on.
+        // The client has not continued.
         (nat_state::ANSWERED, 100, true),
         (0, 100, true),
     ] {
@@ -175,7 +175,7 @@ fn a_connection_that_is_over_leaves_its_5_tuple_to_the_next() {
         if from_client {
             forward(&mut fixture, &tcp(true, flags), 5);
         }
-        // The slot has moved on: the old flow would not.
+        // The slot has changed: the old flow would not.
         fixture.set_slot(u32::from(vip::NAT), Slot::settled(6, 5));
         let port = forward(&mut fixture, &syn, 6);
         back(&mut fixture, &answer(&syn, 6, port, SYN | ACK), &syn);
@@ -206,8 +206,8 @@ fn ends_that_close_at_the_same_time_both_hear_of_it() {
                 back(&mut fixture, &from_backend(flags), &syn);
             }
         }
-        // The same ports again, while the backend may still be in TIME_WAIT: a new connection, which
-        // goes where new ones go.
+        // The same ports again, while the backend may still be in TIME_WAIT: a new connection,
+        // which goes where new ones go.
         fixture.set_slot(u32::from(vip::NAT), Slot::settled(6, 5));
         forward(&mut fixture, &syn, 6);
     }
@@ -219,7 +219,7 @@ fn an_end_that_goes_on_was_not_reset() {
     let syn = tcp(true, SYN);
     let port = forward(&mut fixture, &syn, 5);
     back(&mut fixture, &answer(&syn, 5, port, SYN | ACK), &syn);
-    // Somebody else has sent the resets, and guessed the ports.
+    // A third party has sent the resets, and guessed the ports.
     for (reset, next) in [
         (tcp(true, RST), tcp(true, ACK)),
         (answer(&syn, 5, port, RST), answer(&syn, 5, port, ACK)),
@@ -244,7 +244,7 @@ fn a_connection_that_one_end_has_closed_is_not_over() {
             forward(&mut fixture, &tcp(true, FIN | ACK), 5);
         }
         fixture.set_slot(u32::from(vip::NAT), Slot::settled(6, 5));
-        // The end that is not done yet may go on for long, and hears what is wrong with a new SYN.
+        // The open end may continue for long, and a new SYN is answered.
         assert_eq!(forward(&mut fixture, &syn, 5), port);
         assert_eq!(forward(&mut fixture, &tcp(true, ACK), 5), port);
     }
@@ -263,7 +263,7 @@ fn answers_follow_the_way_that_the_client_takes() {
     };
     forward(&mut fixture, &moved, 5);
     back(&mut fixture, &answer(&syn, 5, port, ACK), &moved);
-    // In another VLAN only to a router that is known there.
+    // In another VLAN only to a router known there.
     let elsewhere = Packet {
         macs: [NODE_MAC, [2, 0xc, 8, 8, 8, 8]],
         tags: vec![(0x8100, 30)],
@@ -282,7 +282,7 @@ fn a_syn_that_is_not_answered_in_time_tries_the_other_choice() {
     assert_eq!(forward(&mut fixture, &syn, 5), port, "too soon");
     fixture.configure(|config| config.nat_retry_ms = 0);
     let port = forward(&mut fixture, &syn, 6);
-    // The answer of the second one opens the flow, which stays from here on.
+    // The answer to the second one opens the flow, which stays from here on.
     back(&mut fixture, &answer(&syn, 6, port, SYN | ACK), &syn);
     assert_eq!(forward(&mut fixture, &syn, 6), port);
     assert_eq!(forward(&mut fixture, &tcp(true, ACK), 6), port);
@@ -330,7 +330,7 @@ fn a_flow_that_was_reset_does_not_return_with_its_backend() {
     fixture.set_state(5, MemberState::Down);
     assert!(is_reset(&mut fixture, &tcp(true, ACK)));
     fixture.set_state(5, MemberState::Up);
-    // Its port is another flow's now, which it must not speak on.
+    // Its port now belongs to another flow, which it must not disturb.
     assert_eq!(forward(&mut fixture, &second, 5), ONLY_PORT);
     assert!(is_reset(&mut fixture, &tcp(true, ACK)));
     back(
@@ -345,7 +345,7 @@ fn the_end_of_a_flow_frees_no_port_of_another() {
     let mut fixture = with_one_port();
     let (first, second) = (tcp(true, SYN), other(tcp(true, SYN)));
     forward(&mut fixture, &first, 5);
-    // By a fault of ours another flow has got the port.
+    // A simulated fault: another flow has the same port.
     age(&mut fixture, &first, |forward, reverse| {
         forward.state = nat_state::RESET;
         reverse.state = nat_state::ANSWERED;

@@ -21,10 +21,10 @@ const LIMITED: Action = Action::Drop(DropReason::RateLimited);
 const SOURCE: Action = Action::Drop(DropReason::SourceLimited);
 const SHED: Action = Action::Drop(DropReason::Shed);
 const TCP: u8 = 6;
-/// From one flow to the next: longer than a test lasts.
+/// Interval between flows: longer than a test takes.
 const INTERVAL: u32 = 4_000_000_000;
 
-/// A limit of so many flows at once.
+/// Returns a limit with a burst of this many flows.
 fn limit(flows: u64, mask: &str) -> SourceLimit {
     let mask: IpAddr = mask.parse().unwrap();
     SourceLimit {
@@ -71,7 +71,7 @@ fn each_source_has_a_limit_of_its_own() {
             assert_eq!(act(&mut fixture, one, port, vip, SYN), SOURCE);
             assert_eq!(act(&mut fixture, two, port, vip, SYN), SOURCE);
         }
-        // Open flows, other sources and other services have nothing to do with it.
+        // Open flows, other sources and other services are not affected.
         assert_eq!(act(&mut fixture, one, 1, vip, ACK), SENT);
         assert_eq!(act(&mut fixture, far, 1, vip, SYN), SENT);
         assert_eq!(act(&mut fixture, one, 7, other, SYN), SENT);
@@ -112,11 +112,11 @@ fn a_bucket_goes_on_where_the_clock_wraps() {
     let id = fixture.service(vip, TCP).id;
     let hour = 3_600_000_000_000;
     for (due, expected) in [
-        // What was due just before the clock began anew is due.
+        // A time just before the clock restarted is in the past.
         (u64::MAX, SENT),
         (u64::MAX - hour, SENT),
         (now_ns().wrapping_sub(hour), SENT),
-        // What is to come is not.
+        // A future time is not due.
         (now_ns() + hour, LIMITED),
     ] {
         fixture.xdp.maps().set_due(id, due);
@@ -165,14 +165,14 @@ fn the_lowest_priority_is_shed_first() {
                 expected,
                 "{source} at {pressure}"
             );
-            // Who is in stays.
+            // Open flows continue.
             assert_eq!(act(&mut fixture, source, port, vip, ACK), SENT);
         }
     }
     for (number, shed) in numbers.into_iter().zip(shed) {
         assert_eq!(fixture.refused(number, DropReason::Shed), shed);
     }
-    // Datagrams that would open a flow of nat, and not those of one that is open.
+    // Datagrams that would open a flow of nat, and not those of an open one.
     let open = udp(true);
     assert_eq!(fixture.run(&open.bytes()).action, SENT);
     let nat = fixture.service(v4(vip::NAT), 17).id;
@@ -183,7 +183,7 @@ fn the_lowest_priority_is_shed_first() {
         ..udp(true)
     };
     assert_eq!(fixture.run(&other.bytes()).action, SHED);
-    // Without the flag nobody looks at the pressure.
+    // Without the flag the pressure is ignored.
     fixture.change_service(v4(vip::NAT), |service| {
         service.flags &= !service_flags::SHEDS
     });
@@ -217,7 +217,7 @@ fn counters_say_who_was_refused_and_why() {
     let service = fixture.service(vip, TCP).id;
     for (number, reason, count) in [
         (own, DropReason::RateLimited, 1),
-        // It was answered with a reset, and counts all the same.
+        // It was answered with a reset, and still counts.
         (empty, DropReason::NoBackend, 2),
         (outside, DropReason::Residency, 2),
         (service, DropReason::Denied, 2),
@@ -230,7 +230,7 @@ fn counters_say_who_was_refused_and_why() {
             "{number} {reason:?}"
         );
     }
-    // A number that another class gets begins anew.
+    // A number reused by another class starts over.
     fixture.xdp.maps().clear_policy(own).unwrap();
     let counted = fixture.xdp.maps().counters().unwrap().refused[&own];
     assert!(counted.counts().all(|(_, count)| count == 0));

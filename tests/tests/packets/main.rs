@@ -1,10 +1,12 @@
-//! Packets through the program and through the host's build of the same code, every byte compared;
-//! this needs root.
+//! Packets through the program and through the host's build of the same code, compared byte by
+//! byte; needs root.
 //!
-//! Where to look for a case: `parse` for headers and lengths, `encap`, `modes` and `decap` for what is around a
-//! packet, `segments` for what anybody can send into a connection, `routers` for ways back to clients, `nat`, `lifetime`, `ports`, `sweep` and `passive` for rewritten addresses, `icmp` and
-//! `fragments` for those, `flows` for slots, members' states and resets, `memory` for what floods and changes leave
-//! alone, `quic`, `quic_handshakes` and `quic_ids` for QUIC, `admission` and `classes` for who may come and where to, `agree` for all of it at random.
+//! Where to find a case: `parse` for headers and lengths, `encap`, `modes` and `decap` for
+//! encapsulation, `segments` for forged segments of a connection, `routers` for return paths to
+//! clients, `nat`, `lifetime`, `ports`, `sweep` and `passive` for nat, `icmp` and `fragments` for
+//! those, `flows` for slots, members' states and resets, `memory` for the effect of floods and
+//! changes, `quic`, `quic_handshakes` and `quic_ids` for QUIC, `admission` and `classes` for access
+//! and classes, `agree` for random combinations of everything.
 
 #![allow(clippy::unwrap_used, reason = "a failure here is a failed test")]
 
@@ -25,6 +27,7 @@ mod modes;
 mod nat;
 mod parse;
 mod passive;
+mod pool;
 mod ports;
 mod quic;
 mod quic_handshakes;

@@ -1,4 +1,4 @@
-//! Flows stay where they are, whatever becomes of other backends and however many SYNs come.
+//! Stability of flows under changes of other backends and SYN floods.
 
 use std::{
     collections::HashMap,
@@ -20,12 +20,12 @@ use steer_common::{
     },
     tables::NextHop,
 };
+use steer_probe::probe::{Load, Measurement, OrcaLoadReport, ProbeFailure, Sample};
 use steer_tests::packet::{ACK, NODE_MAC, Packet, SYN};
 use steer_user::{
     config::Config,
     control::{Controller, Drain},
     dataplane::{Attacher, Dataplane as _, KernelMaps, OpenOptions, Sizes, Xdp, bench_object},
-    probe::{Load, Measurement, OrcaLoadReport, ProbeFailure, Sample},
 };
 
 use crate::{
@@ -35,12 +35,12 @@ use crate::{
 
 const FLOWS: u32 = 10_000;
 const CHANGES: u32 = 1_000;
-/// Of eight backends the first four stay as they are.
+/// Number of backends, out of eight, that do not change.
 const STEADY: usize = 4;
 const BACKENDS: usize = 8;
 const IDLE: Duration = Duration::from_secs(60);
 
-/// The address that a packet in an outer header goes to.
+/// Returns the outer destination address of a packet.
 fn sent_to(program: &mut Program, frame: &[u8]) -> Ipv4Addr {
     let mut out = [0; 256];
     let mut options = TestRunOptions::new();
@@ -63,7 +63,7 @@ struct Node {
     controller: Controller<KernelMaps>,
     attacher: Attacher,
     now: Instant,
-    /// Weights, and who is there at all.
+    /// Weights; 0 means absent.
     weights: [u32; BACKENDS],
     present: [bool; BACKENDS],
     up: [bool; BACKENDS],
@@ -95,7 +95,7 @@ impl Node {
         node
     }
 
-    /// Gives a backend a way and makes it up.
+    /// Gives a backend a next hop, and makes it up.
     fn settle_in(&mut self, backend: usize) {
         let hop = NextHop {
             macs: Macs::new([2, 0xb, 0, 0, 0, backend as u8], NODE_MAC),
@@ -138,7 +138,7 @@ impl Node {
         self.controller.reconfigure(config, self.now).unwrap();
     }
 
-    /// Something happens to one of the backends that are not steady.
+    /// Changes one of the backends that are not steady.
     fn change(&mut self, random: &mut StdRng) {
         let backend = random.random_range(STEADY..BACKENDS);
         match random.random_range(0..5) {
@@ -209,7 +209,7 @@ fn no_flow_moves_through_a_thousand_changes_of_other_backends() {
     let mut places = HashMap::new();
     let mut moving = Vec::new();
     for flow in 0..FLOWS {
-        // Some open while the table is on the move.
+        // Some open while the table is changing.
         if flow % 500 == 499 {
             node.change(&mut random);
         }
@@ -230,7 +230,7 @@ fn no_flow_moves_through_a_thousand_changes_of_other_backends() {
             }
         }
         if change % 50 == 49 {
-            // Each of them speaks before a table may take it for gone.
+            // Each of them sends a packet before its idle timeout.
             for (flow, place) in &places {
                 assert_eq!(node.ask(*flow, ACK), *place, "change {change} of {seed}");
             }
@@ -240,8 +240,8 @@ fn no_flow_moves_through_a_thousand_changes_of_other_backends() {
     }
 }
 
-/// Sends `count` SYNs of a million flows to a service through the program, back to back; each grows by so
-/// many bytes.
+/// Sends `count` SYNs of a million flows to a service through the program, back to back; each grows
+/// by this many bytes.
 fn flood(program: &mut Program, vip: u8, growth: u32, count: u32) {
     let mut bench = EbpfLoader::new().load(bench_object()).unwrap();
     let wrapper: &mut Program = bench.program_mut("bench").unwrap().try_into().unwrap();
@@ -285,7 +285,7 @@ fn ten_million_syns_move_no_open_flow() {
         let client = (client(true).0, 2000 + number);
         Packet::tcp(client, (v4(vip::EXACT), PORT), flags).bytes()
     };
-    // All new flows differ from the owner: each has to be remembered.
+    // All new flows differ from the owner: each needs an entry.
     let moving = Slot {
         owner: 2,
         ..Slot::settled(1, 2)
@@ -303,7 +303,7 @@ fn ten_million_syns_move_no_open_flow() {
     for (number, place) in (0..).zip(&places) {
         assert_eq!(sent_to(program, &tcp(number, ACK)), *place, "flow {number}");
     }
-    // In a table at rest nothing is remembered at all.
+    // A stable table needs no entries at all.
     let maps = fixture.xdp.maps();
     let before = maps.remembered().unwrap();
     fixture.xdp.maps().write_slots(slot, &[Slot::settled(1, 2)]);
@@ -347,7 +347,7 @@ fn two_million_syns_end_no_open_flow_of_nat() {
         let found = port_of(&mut fixture, &from(number, tcp(true, ACK)));
         assert_eq!(found, *port, "flow {number}");
     }
-    // The run may have been on more than one CPU, each of which has a ring.
+    // The run may have used several CPUs, each of which has a ring.
     let cpus = aya::util::nr_cpus().unwrap();
     let most = usize::from(OPEN) + cpus * OPENINGS as usize;
     let entries = fixture.xdp.maps().nat_entries().unwrap();

@@ -1,4 +1,4 @@
-//! Modes `gue` and `l2`, and outer sources of flows.
+//! Modes `gue` and `l2`, and outer sources that vary by flow.
 
 use std::{
     collections::HashSet,
@@ -37,7 +37,8 @@ fn with_mode(mode: Mode) -> Fixture {
     fixture
 }
 
-/// What a member is sent; the source port and the flow label are whatever the program chose.
+/// Returns the frame to a member; the source port and the flow label are taken from the program's
+/// output.
 fn wrapped(packet: &Packet, member: u16, sent: &[u8], covered: bool) -> Vec<u8> {
     let inner = Packet {
         ttl: packet.ttl - 1,
@@ -121,7 +122,8 @@ fn gue_is_wrapped_in_udp_with_a_checksum_where_ipv6_wants_one() {
             (odd, true),
         ];
         if is_v4 {
-            // Nothing covers its payload, so nothing can be said of it without reading it.
+            // No checksum covers its payload, so errors in it cannot be detected without reading
+            // it.
             cases.push((silent, false));
         }
         for (packet, covered) in cases {

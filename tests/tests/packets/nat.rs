@@ -1,4 +1,4 @@
-//! Mode `nat`: what packets become, in both directions.
+//! Mode `nat`: translation of packets in both directions.
 
 use std::net::IpAddr;
 
@@ -12,7 +12,7 @@ use crate::fixture::{
 };
 
 const SENT: Action = Action::Transmit(1);
-/// Content of backends' packets.
+/// Payload of backends' packets.
 const ANSWER: &[u8] = b"an answer";
 
 pub(crate) fn tcp(is_v4: bool, flags: u8) -> Packet {
@@ -25,7 +25,7 @@ pub(crate) fn udp(is_v4: bool) -> Packet {
     Packet::udp(client(is_v4), (address, PORT))
 }
 
-/// A packet with the addresses that the backend sees.
+/// Returns a packet with the addresses that the backend sees.
 pub(crate) fn translated(packet: &Packet, member: u16, source_port: u16) -> Packet {
     Packet {
         macs: macs_to(member),
@@ -43,7 +43,7 @@ pub(crate) fn translated(packet: &Packet, member: u16, source_port: u16) -> Pack
     }
 }
 
-/// The backend's packet with the same content, as it comes to the node.
+/// Returns the backend's packet with the same content, as it arrives at the node.
 pub(crate) fn answer(packet: &Packet, member: u16, source_port: u16, flags: u8) -> Packet {
     let sent = translated(packet, member, source_port);
     let transport = match &packet.transport {
@@ -54,7 +54,7 @@ pub(crate) fn answer(packet: &Packet, member: u16, source_port: u16, flags: u8) 
             else {
                 panic!("not TCP");
             };
-            // What a client that answers with the usual numbers expects.
+            // The numbers expected by a client that answers with the usual ones.
             let before = if flags & SYN == 0 {
                 0
             } else {
@@ -85,7 +85,7 @@ pub(crate) fn answer(packet: &Packet, member: u16, source_port: u16, flags: u8) 
     }
 }
 
-/// A TCP segment with these sequence and acknowledgment numbers.
+/// Sets the sequence and acknowledgment numbers of a TCP segment.
 pub(crate) fn with_numbers(packet: Packet, sequence: u32, acknowledgment: u32) -> Packet {
     let Transport::Tcp {
         flags,
@@ -108,7 +108,7 @@ pub(crate) fn with_numbers(packet: Packet, sequence: u32, acknowledgment: u32) -
     }
 }
 
-/// The same as the client gets it.
+/// Returns the same packet as the client receives it.
 pub(crate) fn returned(answer: &Packet, request: &Packet) -> Packet {
     Packet {
         macs: [request.macs[1], request.macs[0]],
@@ -122,7 +122,7 @@ pub(crate) fn returned(answer: &Packet, request: &Packet) -> Packet {
     }
 }
 
-/// Sends a client's packet, compares all of what became of it, and returns the port that stands for
+/// Sends a client's packet, compares the result completely, and returns the port that stands for
 /// the client.
 pub(crate) fn forward(fixture: &mut Fixture, packet: &Packet, member: u16) -> u16 {
     let ran = fixture.run(&packet.bytes());
@@ -136,14 +136,14 @@ pub(crate) fn forward(fixture: &mut Fixture, packet: &Packet, member: u16) -> u1
     port
 }
 
-/// Sends a backend's packet, and compares what the client gets.
+/// Sends a backend's packet, and compares what the client receives.
 pub(crate) fn back(fixture: &mut Fixture, answer: &Packet, request: &Packet) {
     let ran = fixture.run(&answer.bytes());
     assert_eq!(ran.action, SENT);
     assert_eq!(hex(&ran.bytes), hex(&returned(answer, request).bytes()));
 }
 
-/// A packet of every shape there and back.
+/// Sends a packet of every shape in both directions.
 fn both_ways(packet: &Packet, follow: &Packet, member: u16) {
     let mut fixture = Fixture::new();
     let slot = if packet.source.is_ipv4() { 0 } else { V6_SLOTS } + u32::from(vip::NAT);
@@ -203,7 +203,7 @@ fn a_checksum_that_becomes_zero_is_written_in_its_other_form() {
         let mut fixture = Fixture::new();
         let packet = udp(is_v4);
         let port = forward(&mut fixture, &packet, member);
-        // With these two bytes the sum of what the backend gets is all ones.
+        // With these two bytes the sum of what the backend receives is all ones.
         let mut packet = Packet {
             payload: vec![0, 0],
             ..packet
@@ -257,7 +257,7 @@ fn what_nobody_asked_for_passes_untouched() {
         assert_eq!(ran.action, Action::Pass);
         assert_eq!(hex(&ran.bytes), hex(&frame));
     }
-    // What is cut cannot be translated.
+    // A truncated packet cannot be translated.
     let whole = usual.bytes();
     let action = fixture.run(&whole[..whole.len() - 1]).action;
     assert_eq!(action, Action::Drop(DropReason::Malformed));

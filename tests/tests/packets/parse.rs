@@ -1,4 +1,4 @@
-//! What is taken for a packet of a service, what is malformed, and what is left alone.
+//! Parsing: packets of a service, malformed ones, and those left to the kernel.
 
 use steer_common::{Action, verdict::DropReason};
 use steer_tests::packet::{ACK, Packet, SYN, Transport, checksum};
@@ -24,7 +24,7 @@ fn expect_pass(fixture: &mut Fixture, frame: &[u8]) {
     assert_eq!(hex(&ran.bytes), hex(frame), "passed, but not untouched");
 }
 
-/// Sets bytes of an IPv4 header without options or tags, and its checksum anew.
+/// Sets bytes of an IPv4 header without options or tags, and updates its checksum.
 fn with_v4(packet: &Packet, change: impl FnOnce(&mut [u8])) -> Vec<u8> {
     let mut frame = packet.bytes();
     change(&mut frame[14..34]);
@@ -34,7 +34,7 @@ fn with_v4(packet: &Packet, change: impl FnOnce(&mut [u8])) -> Vec<u8> {
     frame
 }
 
-/// The content of an extension header of `len` bytes that asks for nothing.
+/// Returns the content of an extension header of `len` bytes with padding only.
 fn padding_options(len: usize) -> Vec<u8> {
     let mut content = vec![(len / 8 - 1) as u8, 1, len as u8 - 4];
     content.resize(len - 1, 0);
@@ -208,13 +208,13 @@ fn chains_of_extension_headers_are_followed_up_to_eight() {
     };
     assert_eq!(fixture.run(&chain(8).bytes()).action, STEERED);
     expect_pass(&mut fixture, &chain(9).bytes());
-    // With a segment left the packet is on its way to somewhere else.
+    // With a segment left the packet has another destination.
     let routed = Packet {
         extensions: vec![(43, vec![0, 0, 1, 0, 0, 0, 0])],
         ..tcp(false, vip::EXACT)
     };
     expect_pass(&mut fixture, &routed.bytes());
-    // The length of an authentication header counts otherwise: here 24 bytes.
+    // The length of an authentication header counts differently: here 24 bytes.
     let mut content = vec![4];
     content.resize(23, 0);
     let authenticated = Packet {

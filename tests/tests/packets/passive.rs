@@ -1,4 +1,4 @@
-//! What packets of mode `nat` tell of their members.
+//! Measurements of members from packets of mode `nat`.
 
 use steer_common::abi::{BUCKETS, Measure, NatReverse, Signals, bucket, bucket_start};
 use steer_tests::packet::{ACK, ACKNOWLEDGMENT, FIN, Packet, RST, SEQUENCE, SYN};
@@ -11,17 +11,17 @@ use crate::{
 };
 
 const MEMBER: u16 = 5;
-/// Times are so long that what the test takes is little of a bucket.
+/// Unit of times, so long that the test's own duration is a small part of a bucket.
 const S: u64 = 1_000_000_000;
 
-/// A time in the middle of the bucket that another one falls into, so that what the test takes moves it to no
-/// other.
+/// Returns the middle of the bucket that contains a time, so that the test's own duration moves it
+/// to no other.
 fn middle(ns: u64) -> u64 {
     let found = bucket(ns);
     bucket_start(found).midpoint(bucket_start(found + 1))
 }
 
-/// A request of so many bytes.
+/// Returns a request of this many bytes.
 fn request(len: usize) -> Packet {
     Packet {
         payload: vec![7; len],
@@ -29,7 +29,7 @@ fn request(len: usize) -> Packet {
     }
 }
 
-/// A part of an answer, of so many bytes.
+/// Returns a part of an answer, of this many bytes.
 fn part(len: usize) -> Packet {
     Packet {
         payload: vec![8; len],
@@ -39,7 +39,7 @@ fn part(len: usize) -> Packet {
 
 struct Flow {
     fixture: Fixture,
-    /// How many times of each bucket there have to be.
+    /// Expected number of samples in each bucket.
     expected: Vec<(Measure, u32)>,
 }
 
@@ -84,7 +84,7 @@ impl Flow {
         self.check();
     }
 
-    /// Compares with what kernel and host have measured.
+    /// Compares with the measurements of kernel and host.
     fn check(&mut self) {
         let kernel = self.fixture.xdp.maps().measured(MEMBER).unwrap().unwrap();
         let host = self.fixture.host.measured.borrow()[&MEMBER];
@@ -116,7 +116,7 @@ fn an_answer_is_measured_by_its_bursts() {
         flow.ago(|entry| entry.asked_ns = now_ns() - middle(80 * S));
         flow.hear(200);
         flow.expect(Measure::FirstByte, 80 * S);
-        // More of the same burst, and what is too little to be a part of an answer.
+        // More of the same burst, and too little for a part of an answer.
         flow.hear(200);
         flow.ago(|entry| entry.heard_ns = now_ns() - 40 * S);
         flow.hear(31);
@@ -139,7 +139,8 @@ fn an_answer_is_measured_by_its_bursts() {
 fn what_is_no_request_begins_no_measurement() {
     let mut flow = Flow::new();
     flow.open();
-    // The backend speaks first; the client says little; a segment is repeated while an answer is awaited.
+    // The backend speaks first; the client sends little; a segment is repeated while an answer is
+    // awaited.
     flow.hear(200);
     flow.ask(95);
     flow.hear(200);
@@ -150,7 +151,7 @@ fn what_is_no_request_begins_no_measurement() {
     flow.ask(500);
     flow.hear(200);
     flow.expect(Measure::FirstByte, 50 * S);
-    // Nothing of it where nothing is to be measured.
+    // Nothing is measured if disabled.
     flow.fixture.configure(|config| config.burst_gap_us = 0);
     flow.ask(300);
     flow.ago(|entry| entry.heard_ns = now_ns() - 50 * S);
@@ -177,7 +178,7 @@ fn resets_tell_of_a_backend_unless_the_client_was_done() {
             back(&mut flow.fixture, &reply(from_backend), &tcp(true, SYN));
         }
         let signals = flow.signals();
-        // The next one begins anew.
+        // The next one starts over.
         age(&mut flow.fixture, &tcp(true, SYN), |forward, reverse| {
             forward.state |= steer_common::abi::nat_state::RESET;
             reverse.state |= steer_common::abi::nat_state::RESET;
@@ -198,14 +199,17 @@ fn resets_tell_of_a_backend_unless_the_client_was_done() {
 
 #[test]
 fn a_flow_that_the_backend_ends_before_it_answers_is_counted_once() {
-    for (asks, answers, expected) in [
-        (true, false, 1),
-        // Nothing was asked, or something was answered.
-        (false, false, 0),
-        (true, true, 0),
+    for (asks, answers, is_idle, expected) in [
+        (true, false, false, 1),
+        (true, false, true, 1),
+        // A client far away had no time to ask.
+        (false, false, false, 1),
+        // Nobody asked for long, or something was answered.
+        (false, false, true, 0),
+        (true, true, false, 0),
     ] {
         let mut flow = Flow::new();
-        // Nothing of what opens it has content.
+        // Nothing of the handshake has a payload.
         let bare = |packet: Packet| Packet {
             payload: Vec::new(),
             ..packet
@@ -216,6 +220,11 @@ fn a_flow_that_the_backend_ends_before_it_answers_is_counted_once() {
         let accepts = with_numbers(accepts, ACKNOWLEDGMENT - 1, SEQUENCE);
         back(&mut flow.fixture, &accepts, &tcp(true, SYN));
         forward(&mut flow.fixture, &request(0), MEMBER);
+        if is_idle {
+            age(&mut flow.fixture, &tcp(true, SYN), |forward, _| {
+                forward.opened_ms = forward.opened_ms.wrapping_sub(1100);
+            });
+        }
         if asks {
             // However little.
             flow.ask(1);
@@ -227,7 +236,8 @@ fn a_flow_that_the_backend_ends_before_it_answers_is_counted_once() {
         for _ in 0..2 {
             back(&mut flow.fixture, &end, &request(0));
         }
-        assert_eq!(flow.signals().ended_early, expected, "{asks} {answers}");
+        let early = flow.signals().ended_early;
+        assert_eq!(early, expected, "{asks} {answers} {is_idle}");
     }
 }
 
@@ -246,7 +256,8 @@ fn a_syn_that_is_repeated_tells_of_the_backend_that_did_not_answer() {
     }
 }
 
-/// Flows, requests and answers of a member, by one system call, as kernel and host have counted them.
+/// Returns flows, requests and answers of a member, read with one system call, after comparing
+/// kernel and host.
 fn traffic(fixture: &mut Fixture, member: u16) -> [u64; 3] {
     fixture.check_counters();
     let counted = fixture.xdp.maps().traffic(9).unwrap();
@@ -260,7 +271,7 @@ fn traffic(fixture: &mut Fixture, member: u16) -> [u64; 3] {
 fn requests_and_what_comes_back_are_counted() {
     let mut flow = Flow::new();
     flow.open();
-    // The test's SYN-ACKs have content.
+    // The test's SYN-ACKs have a payload.
     let [flows, requests, before] = traffic(&mut flow.fixture, MEMBER);
     assert_eq!((flows, requests), (1, 0));
     for turn in 1..=3 {
@@ -299,7 +310,7 @@ fn where_backends_answer_directly_clients_say_that_they_did() {
         };
         assert_eq!(send(SYN, 0), [1, 0, 0]);
         assert_eq!(send(ACK, 0), [1, 0, 1]);
-        // A request, and ends of connections, say nothing of the kind.
+        // A request, and the close of connections, do not count as answers.
         assert_eq!(send(ACK, 300), [1, 0, 1]);
         assert_eq!(send(ACK | FIN, 0), [1, 0, 1]);
         assert_eq!(send(ACK | RST, 0), [1, 0, 1]);

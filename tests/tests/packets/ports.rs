@@ -1,4 +1,4 @@
-//! Ports of mode `nat`: whom they belong to, and when there are none.
+//! Ports of mode `nat`: ownership, and exhaustion.
 
 use std::net::{IpAddr, Ipv4Addr};
 
@@ -21,7 +21,7 @@ const FULL: Action = Action::Drop(DropReason::FlowTableFull);
 const FIRST_PORT: u16 = 30_000;
 const PORTS: u16 = 1000;
 
-/// The SYN of another client.
+/// Returns the SYN of another client.
 fn syn(number: u16) -> Packet {
     Packet {
         source_port: 1000 + number,
@@ -29,7 +29,7 @@ fn syn(number: u16) -> Packet {
     }
 }
 
-/// Keeps the thread, and so its test runs, on one CPU: each has a ring of its own.
+/// Pins the thread, and so its test runs, to one CPU: each has a ring of its own.
 fn stay_on_one_cpu() {
     // SAFETY: plain data, of which zeros are a value.
     let mut set: libc::cpu_set_t = unsafe { std::mem::zeroed() };
@@ -58,7 +58,7 @@ fn a_flow_on_which_only_the_client_talks_keeps_its_port() {
     let second = other(udp(true));
     assert_eq!(fixture.run(&second.bytes()).action, EXHAUSTED);
     assert_eq!(forward(&mut fixture, &first, 5), ONLY_PORT);
-    // Once it falls silent the port is another's, and the client does not speak on it.
+    // Once it is idle the port belongs to another flow, and the client cannot use it.
     age(&mut fixture, &first, |forward, reverse| {
         forward.last_ms = idle;
         reverse.last_ms = idle;
@@ -73,7 +73,7 @@ fn a_flow_on_which_only_the_client_talks_keeps_its_port() {
 fn a_full_table_refuses_new_flows_and_keeps_those_that_there_are() {
     const ROOM: u16 = 64;
     let mut fixture = Fixture::with_flows(u32::from(ROOM));
-    // However slow the machine is, a SYN that comes again is no retry.
+    // However slow the machine is, a repeated SYN does not count as a retry.
     fixture.configure(|config| config.nat_retry_ms = 60_000);
     fixture.host.nat_flows.set(usize::from(ROOM));
     let ports: Vec<_> = (0..ROOM)
@@ -96,7 +96,7 @@ fn flows_that_only_began_make_room_for_newer_ones() {
     stay_on_one_cpu();
     let mut fixture = Fixture::new();
     fixture.configure(|config| config.nat_openings = 3);
-    // One that goes on after an answer stays.
+    // A flow that continues after an answer stays.
     let open = syn(0);
     let port = forward(&mut fixture, &open, 5);
     back(&mut fixture, &answer(&open, 5, port, SYN | ACK), &open);
@@ -144,7 +144,7 @@ fn a_port_rests_after_its_connection_while_there_are_others() {
         !others.contains(&port) && others[0] != others[1],
         "{port} {others:?}"
     );
-    // Late packets of the connection before do not end the one that its client has now.
+    // Late packets of the previous connection do not end the client's current one.
     fixture.run(&answer(&first, 5, port, RST).bytes());
     let ports = [port, others[0], others[1]];
     assert!(
@@ -173,7 +173,7 @@ fn a_flood_of_datagrams_holds_no_port() {
     fixture.check_counters();
 }
 
-/// Fills ports of member 5 with flows that were used so long ago.
+/// Fills ports of member 5 with flows of a given age.
 fn occupy(fixture: &mut Fixture, ports: impl Iterator<Item = u16>, idle: u32) {
     let last_ms = now_ms().wrapping_sub(idle);
     for port in ports {
@@ -234,7 +234,7 @@ fn with_nine_in_ten_ports_taken_less_than_a_flow_in_a_hundred_is_refused() {
         }
         let port = u16::from_be_bytes([ran.bytes[34], ran.bytes[35]]);
         assert_eq!(port % 10, 3, "a port that another flow has");
-        // It ends, so that there are as many ports for the next one.
+        // It ends, so that as many ports are left for the next one.
         let key = FlowKey {
             source: syn.source.into(),
             destination: syn.destination.into(),
@@ -265,7 +265,7 @@ fn ports_of_flows_that_are_gone_are_as_good_as_free() {
         };
         forward(&mut fixture, &syn, 5);
     }
-    // Where none is gone there is none, and that is what is said.
+    // If none has expired, no port is found, and that is the reason given.
     occupy(&mut fixture, all, 0);
     assert_eq!(fixture.run(&syn(999).bytes()).action, EXHAUSTED);
     let entries = fixture.xdp.maps().nat_entries().unwrap();

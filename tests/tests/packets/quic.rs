@@ -1,4 +1,4 @@
-//! QUIC: connection ids that name a server, and what goes by its 5-tuple.
+//! QUIC: connection ids that name a server, and packets steered by their 5-tuple.
 
 use std::{
     collections::BTreeMap,
@@ -45,8 +45,8 @@ pub(crate) const KINDS: [Kind; 6] = [
 ];
 
 impl Kind {
-    /// Whether a client begins a connection with it; any long header does in a version that is not
-    /// known.
+    /// Returns whether a client opens a connection with it; in an unknown version any long header
+    /// does.
     pub(crate) fn opens(self, version: u32) -> bool {
         match self {
             Self::Initial | Self::ZeroRtt => true,
@@ -55,7 +55,7 @@ impl Kind {
         }
     }
 
-    /// The datagram.
+    /// Returns the datagram.
     pub(crate) fn datagram(self, version: u32, id: &[u8]) -> Vec<u8> {
         let number: u8 = match (self, version) {
             (Self::Short, _) => {
@@ -87,7 +87,7 @@ impl Kind {
     }
 }
 
-/// A connection id of a member's server.
+/// Returns a connection id of a member's server.
 pub(crate) fn id_of(member: u16, (rotation, id, nonce): (u8, usize, usize)) -> Vec<u8> {
     let mut bytes = vec![rotation << 5 | 0x0b];
     bytes.extend(server_id(member, id));
@@ -103,7 +103,7 @@ pub(crate) fn packet(is_v4: bool, vip: u8, payload: Vec<u8>) -> Packet {
     }
 }
 
-/// The same from another address and port.
+/// Returns the same packet from another address and port.
 pub(crate) fn moved(packet: &Packet) -> Packet {
     let source = if packet.source.is_ipv4() {
         Ipv4Addr::new(198, 51, 100, 9).into()
@@ -117,7 +117,7 @@ pub(crate) fn moved(packet: &Packet) -> Packet {
     }
 }
 
-/// The members of the service for QUIC over ipip.
+/// Returns the members of the service for QUIC over ipip.
 pub(crate) const fn members(is_v4: bool) -> [u16; 2] {
     if is_v4 { [1, 2] } else { [3, 4] }
 }
@@ -126,7 +126,8 @@ pub(crate) fn slot(is_v4: bool, vip: u8) -> u32 {
     u32::from(vip) + if is_v4 { 0 } else { V6_SLOTS }
 }
 
-/// A service whose table moves: new flows go to its first member, open ones are the second's.
+/// Creates a service whose table is changing: new flows go to its first member, open ones belong to
+/// the second.
 pub(crate) fn moving(fixture: &mut Fixture, is_v4: bool) {
     let [first, owner] = members(is_v4);
     let slot_of = Slot {
@@ -138,8 +139,8 @@ pub(crate) fn moving(fixture: &mut Fixture, is_v4: bool) {
     fixture.set_slot(slot(is_v4, vip::QUIC), slot_of);
 }
 
-/// Sends a packet, and compares all of what the member is sent: by the program for usual headers, and by that for
-/// the rest, one as often the first as the other.
+/// Sends a packet, and compares the frame to the member completely: with usual headers by the usual
+/// program, and with rarer ones by the other program.
 pub(crate) fn expect(fixture: &mut Fixture, packet: &Packet, member: u16) {
     let tagged = Packet {
         tags: vec![(0x8100, 7)],
@@ -154,11 +155,11 @@ pub(crate) fn expect(fixture: &mut Fixture, packet: &Packet, member: u16) {
     }
 }
 
-/// As [`expect`], by one program.
+/// Works like [`expect`], by one program.
 fn expect_once(fixture: &mut Fixture, packet: &Packet, member: u16) {
     let ran = fixture.run(&packet.bytes());
     assert_eq!(ran.action, SENT, "{:02x?}", packet.payload);
-    // Tags are those of the way to the member, which has none.
+    // Tags are those of the path to the member, which has none.
     let inner = Packet {
         tags: Vec::new(),
         ..packet.clone()
@@ -171,7 +172,7 @@ fn expect_once(fixture: &mut Fixture, packet: &Packet, member: u16) {
     assert_eq!(hex(&ran.bytes), hex(&expected), "{:02x?}", packet.payload);
 }
 
-/// Whether nothing is remembered.
+/// Returns whether there are no entries.
 fn nothing(fixture: &mut Fixture) -> bool {
     fixture.xdp.maps().remembered().unwrap() == [0, 0]
 }
@@ -198,7 +199,8 @@ fn every_header_goes_where_its_id_says_and_is_not_remembered() {
     fixture.check_counters();
 }
 
-/// Ids that name nobody: of no layout, unroutable, too short, of no server, of another service's.
+/// Returns ids that name no server: of no layout, unroutable, too short, of no server, of another
+/// service's.
 fn strangers() -> Vec<Vec<u8>> {
     let known = id_of(1, LAYOUTS[1]);
     let with_first = |first: u8| {
@@ -256,7 +258,7 @@ fn an_id_that_the_datagram_cuts_off_is_none() {
             let end = if kind == Kind::Short { 1 } else { 6 } + id.len();
             for len in 0..whole.len() {
                 let packet = Packet {
-                    // Bytes behind the datagram are no part of it.
+                    // Bytes after the datagram are not part of it.
                     padding: 20,
                     ..packet(is_v4, vip::QUIC, whole[..len].to_vec())
                 };
@@ -281,7 +283,7 @@ fn an_unnamed_flow_stays_where_it_began() {
         expect(&mut fixture, &send(Kind::Short), first);
         assert_eq!(fixture.xdp.maps().remembered().unwrap(), [1, 0]);
         expect(&mut fixture, &moved(&send(Kind::Short)), owner);
-        // The table moves on; who is remembered stays.
+        // The table changes again; flows with entries stay.
         let moved_on = Slot {
             owner,
             first: owner,
@@ -332,7 +334,7 @@ fn a_client_that_moves_gets_a_new_entry_to_the_same_member() {
             &nat::answer(&opening, first, port, 0),
             &opening,
         );
-        // The slot moves meanwhile.
+        // The slot changes meanwhile.
         fixture.set_slot(slot(is_v4, vip::QUIC_NAT), Slot::settled(other, first));
         let id = id_of(first, LAYOUTS[1]);
         let open = packet(is_v4, vip::QUIC_NAT, Kind::Short.datagram(1, &id));
@@ -341,7 +343,7 @@ fn a_client_that_moves_gets_a_new_entry_to_the_same_member() {
         let again = nat::forward(&mut fixture, &moved, first);
         nat::back(&mut fixture, &nat::answer(&moved, first, again, 0), &moved);
         assert_eq!(nat::forward(&mut fixture, &moved, first), again);
-        // Answers that are on their way still reach the old address.
+        // Answers in flight still reach the old address.
         nat::back(&mut fixture, &nat::answer(&open, first, port, 0), &open);
         fixture.check_counters();
         assert_eq!(fixture.host.counters.borrow()[&first].flows, 2);
@@ -426,7 +428,7 @@ fn packets_for_a_dead_member_go_elsewhere_and_are_not_remembered() {
             fixture.set_state(first, state);
             let id = id_of(first, LAYOUTS[1]);
             let open = packet(is_v4, vip::QUIC, Kind::Short.datagram(1, &id));
-            // It has no such connection, and says so by a stateless reset.
+            // It has no such connection, and answers with a stateless reset.
             expect(&mut fixture, &open, other);
             assert!(nothing(&mut fixture));
             fixture.set_state(first, MemberState::Up);
@@ -505,7 +507,7 @@ fn errors_about_answers_reach_the_member_of_the_5_tuple() {
     assert_eq!(quoted[12..16], [10, 8, 0, 5]);
     assert_eq!(quoted[16..20], OUTER_V4.octets());
     assert_eq!(quoted[22..24], port.to_be_bytes());
-    // Of what nobody sent the kernel may make what it likes.
+    // The kernel may do anything with a packet nobody sent.
     let ran = fixture.run(&error(&Packet {
         destination_port: 5,
         ..about
@@ -545,7 +547,7 @@ fn a_service_without_quic_has_no_use_for_its_flag_over_tcp() {
     expect(&mut fixture, &open, 1);
 }
 
-/// A random datagram for the differential test.
+/// Returns a random datagram for the differential test.
 pub(crate) fn random(random: &mut StdRng) -> Vec<u8> {
     let kind = KINDS[random.random_range(0..KINDS.len())];
     let version = VERSIONS[random.random_range(0..VERSIONS.len())];
@@ -564,7 +566,7 @@ pub(crate) fn random(random: &mut StdRng) -> Vec<u8> {
     datagram
 }
 
-/// Whether a packet is a datagram, which can be one of QUIC.
+/// Returns whether a packet is a datagram, and possibly QUIC.
 pub(crate) fn is_datagram(packet: &Packet) -> bool {
     matches!(packet.transport, Transport::Udp { .. })
 }

@@ -1,4 +1,4 @@
-//! QUIC: all packets of a handshake go to one member and count once, whatever their connection ids say.
+//! QUIC: all packets of a handshake go to one member and count once, whatever their connection ids.
 
 use steer_common::{
     Action,
@@ -16,7 +16,8 @@ use crate::{
 
 const SENT: Action = Action::Transmit(1);
 const LIMITED: Action = Action::Drop(DropReason::SourceLimited);
-/// Ids that say nothing of a server: the client's, that of a Retry, the server's, and another client's.
+/// Ids that do not name a server: the client's, that of a Retry, the server's, and another
+/// client's.
 const CLIENT: [u8; 13] = *b"\xe1client chose";
 const RETRY: [u8; 13] = *b"\xe2of the retry";
 const SERVER: [u8; 13] = *b"\xe3server chose";
@@ -26,7 +27,7 @@ fn send(is_v4: bool, vip: u8, kind: Kind, id: &[u8]) -> Packet {
     packet(is_v4, vip, kind.datagram(1, id))
 }
 
-/// The same from another port: another client's.
+/// Returns the same packet from another port: another client's.
 fn from(port: u16, packet: &Packet) -> Packet {
     Packet {
         source_port: port,
@@ -34,7 +35,8 @@ fn from(port: u16, packet: &Packet) -> Packet {
     }
 }
 
-/// Has a slot's new flows go to `first` while its open ones are `owner`'s, as when a member drains.
+/// Makes a slot's new flows go to `first` while its open ones belong to `owner`, as when a member
+/// drains.
 fn drain(fixture: &mut Fixture, index: u32, owner: u16, first: u16) {
     fixture.set_state(owner, MemberState::Draining);
     let moving = Slot {
@@ -55,14 +57,14 @@ fn a_later_initial_stays_with_its_member_as_its_slot_drains() {
         let send = |kind, id: &[u8]| send(is_v4, vip::QUIC, kind, id);
         expect(&mut fixture, &send(Kind::Initial, &CLIENT), first);
         drain(&mut fixture, slot(is_v4, vip::QUIC), first, other);
-        // The client's second flight, with what acknowledges the server's Initial before it.
+        // The client's second flight, preceded by the acknowledgment of the server's Initial.
         expect(&mut fixture, &send(Kind::Handshake, &SERVER), first);
         expect(&mut fixture, &send(Kind::Initial, &SERVER), first);
         expect(&mut fixture, &send(Kind::Handshake, &SERVER), first);
         expect(&mut fixture, &send(Kind::Short, &SERVER), first);
         let new = from(50_001, &send(Kind::Initial, &CLIENT));
         expect(&mut fixture, &new, other);
-        // That one is remembered, and looked up for the other packets of the slot.
+        // It has an entry, which is looked up for the other packets of the slot.
         expect(&mut fixture, &send(Kind::Initial, &SERVER), first);
         expect(&mut fixture, &send(Kind::Short, &SERVER), first);
         expect(
@@ -101,18 +103,19 @@ fn a_client_hello_in_several_packets_goes_to_one_member() {
         let [first, other] = members(is_v4);
         let send = |kind, id: &[u8]| send(is_v4, vip::QUIC, kind, id);
         expect(&mut fixture, &send(Kind::Initial, &CLIENT), first);
-        // The table has changed between two packets, and nobody waits for the old owner.
+        // The table has changed between two packets, without waiting for the old owner.
         fixture.set_slot(slot(is_v4, vip::QUIC), Slot::settled(other, first));
         for kind in [Kind::Initial, Kind::ZeroRtt, Kind::Initial] {
             expect(&mut fixture, &send(kind, &CLIENT), first);
         }
-        // After a Retry the ClientHello comes again with another id, and then there is the server's.
+        // After a Retry the ClientHello is repeated with another id, and then there is the
+        // server's.
         expect(&mut fixture, &send(Kind::Initial, &RETRY), first);
         expect(&mut fixture, &send(Kind::Initial, &SERVER), first);
         expect(&mut fixture, &send(Kind::Initial, &CLIENT), first);
         fixture.check_counters();
         assert_eq!(fixture.host.counters.borrow()[&first].flows, 1);
-        // One id more than a handshake has is another connection, whose client uses the port again.
+        // One id more than a handshake has is another connection, whose client reuses the port.
         expect(&mut fixture, &send(Kind::Initial, &ANOTHER), other);
         expect(&mut fixture, &send(Kind::Initial, &SERVER), other);
     }
@@ -153,7 +156,7 @@ fn a_member_that_is_down_gets_no_more_of_a_handshake() {
         &send(true, vip::QUIC, Kind::Initial, &CLIENT),
         other,
     );
-    // It does not come back to what it has lost.
+    // It does not return to the member it has lost.
     fixture.set_state(first, MemberState::Up);
     expect(
         &mut fixture,
@@ -162,7 +165,7 @@ fn a_member_that_is_down_gets_no_more_of_a_handshake() {
     );
 }
 
-/// A service that takes two flows of each source, at first.
+/// Creates a service with a limit of two flows per source.
 fn limited(is_v4: bool, vip: u8) -> Fixture {
     const INTERVAL: u32 = 4_000_000_000;
     let mut fixture = Fixture::new();
@@ -192,10 +195,10 @@ fn packets_of_one_handshake_count_once() {
         }
         let third = send(50_003, Kind::Initial, &CLIENT);
         assert_eq!(fixture.run(&third).action, LIMITED);
-        // Nor does a port that is known open one connection after the other.
+        // Nor can a known port open one connection after the other.
         let more = send(50_001, Kind::Initial, &ANOTHER);
         assert_eq!(fixture.run(&more).action, LIMITED);
-        // What goes on does.
+        // Open connections continue.
         assert_eq!(
             fixture.run(&send(50_001, Kind::Handshake, &SERVER)).action,
             SENT
@@ -224,12 +227,12 @@ fn an_id_of_a_server_is_no_way_past_limits() {
         };
         let id = id_of(other, LAYOUTS[1]);
         let send = |port, kind, id: &[u8]| from(port, &send(is_v4, vip, kind, id)).bytes();
-        // An id that was seen on the way, from ports that have no connection.
+        // An id observed on the path, from ports without a connection.
         for (port, action) in [(1, SENT), (2, SENT), (3, LIMITED), (4, LIMITED), (1, SENT)] {
             let initial = send(50_000 + port, Kind::Initial, &id);
             assert_eq!(fixture.run(&initial).action, action, "port {port}");
         }
-        // Without an Initial nobody opens a connection, and clients that move go on.
+        // Without an Initial no connection is opened, and clients that move continue.
         assert_eq!(fixture.run(&send(50_003, Kind::Short, &id)).action, SENT);
         let number = u16::from(vip) + if is_v4 { 0 } else { V6_SLOTS as u16 };
         assert_eq!(fixture.refused(number, DropReason::SourceLimited), 2);

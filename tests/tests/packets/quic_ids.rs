@@ -1,4 +1,4 @@
-//! QUIC: connection ids that are encrypted.
+//! QUIC: encrypted connection ids.
 
 use rand::{Rng as _, SeedableRng as _, rngs::StdRng};
 use steer_common::cid::{LowBits, Server, encode};
@@ -14,7 +14,7 @@ use crate::{
 
 const KEY: [u8; 16] = *b"known to servers";
 
-/// A connection id of a member's server, encrypted.
+/// Returns an encrypted connection id of a member's server.
 fn id_with(key: &[u8; 16], member: u16, (rotation, id, nonce): (u8, usize, usize)) -> Vec<u8> {
     let server = Server::new(rotation, &server_id(member, id)).unwrap();
     let nonce: Vec<u8> = (0..nonce as u8)
@@ -35,7 +35,7 @@ fn encrypted_ids_lead_to_their_servers() {
                 for kind in KINDS {
                     for version in VERSIONS {
                         let mut id = id_with(&KEY, member, layout);
-                        // A server may append what it likes.
+                        // A server may append arbitrary bytes.
                         if id.len() < 20 && version == VERSIONS[1] {
                             id.push(0x99);
                         }
@@ -65,7 +65,7 @@ fn ids_of_other_keys_name_nobody() {
                 }
             }
         }
-        // Those of layouts without a key are read as before.
+        // Ids of layouts without a key are read as before.
         for layout in LAYOUTS {
             let packet = packet(
                 is_v4,
@@ -89,7 +89,7 @@ fn an_encrypted_id_that_the_datagram_cuts_off_names_nobody() {
             let end = if kind == Kind::Short { 1 } else { 6 } + id.len();
             for len in 0..whole.len() {
                 let packet = Packet {
-                    // Bytes behind the datagram are no part of it.
+                    // Bytes after the datagram are not part of it.
                     padding: 40,
                     ..packet(true, vip::QUIC, whole[..len].to_vec())
                 };

@@ -1,4 +1,4 @@
-//! Ways back to clients under `nat`: who moves them, and how long a packet goes there.
+//! Return paths to clients in mode `nat`: what changes them, and the size of packets on them.
 
 use std::collections::BTreeMap;
 
@@ -23,7 +23,7 @@ const SENT: Action = Action::Transmit(1);
 const OTHER: Mac = [2, 0xe, 0, 0, 0, 1];
 const THIRD: Mac = [2, 0xe, 0, 0, 0, 2];
 
-/// Where a backend's answer goes.
+/// Returns the destination of a backend's answer.
 fn answers_go_to(fixture: &mut Fixture) -> Mac {
     let ran = fixture.run(&answer(&tcp(true, SYN), MEMBER, ONLY_PORT, ACK).bytes());
     assert_eq!(ran.action, SENT);
@@ -39,7 +39,7 @@ fn from(mac: Mac, packet: Packet) -> Vec<u8> {
     .bytes()
 }
 
-/// Makes routers known: the MAC address of each, and of the one that it is at now.
+/// Sets the known routers: the MAC address of each, and of its current location.
 fn set_routers(fixture: &mut Fixture, family: u8, routers: &[(Mac, Mac)]) {
     let ways: BTreeMap<RouterKey, Back> = routers
         .iter()
@@ -90,7 +90,7 @@ fn answers_follow_a_router_that_is_elsewhere_and_never_back_by_its_last_packets(
     assert_eq!(answers_go_to(&mut fixture), CLIENT_MAC);
     set_routers(&mut fixture, 4, &[(CLIENT_MAC, OTHER), (OTHER, OTHER)]);
     assert_eq!(answers_go_to(&mut fixture), OTHER);
-    // On its way when the other one took over.
+    // In flight when the other one took over.
     assert_eq!(fixture.run(&from(CLIENT_MAC, tcp(true, ACK))).action, SENT);
     assert_eq!(answers_go_to(&mut fixture), OTHER);
     set_routers(

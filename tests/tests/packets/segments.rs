@@ -1,4 +1,5 @@
-//! Segments that anybody can send, against a connection under `nat`: they are forwarded and change nothing.
+//! Segments that anyone can send against a connection in mode `nat`: they are forwarded and change
+//! nothing.
 
 use rand::{Rng as _, SeedableRng as _, rngs::StdRng};
 use steer_common::{
@@ -17,7 +18,7 @@ use crate::{
 
 const MEMBER: u16 = 5;
 
-/// A connection that is established, on the only port.
+/// Returns a fixture with an established connection on the only port.
 pub(crate) fn opened() -> Fixture {
     let mut fixture = with_one_port();
     let syn = tcp(true, SYN);
@@ -32,7 +33,7 @@ fn from_backend(flags: u8) -> Packet {
     answer(&tcp(true, SYN), MEMBER, ONLY_PORT, flags)
 }
 
-/// Both entries of the connection, without the number that a forged SYN may leave.
+/// Returns both entries of the connection, without the number that a forged SYN may leave.
 fn entries(fixture: &mut Fixture) -> (NatForward, NatReverse) {
     let found = std::cell::Cell::new(None);
     age(fixture, &tcp(true, SYN), |forward, reverse| {
@@ -51,7 +52,7 @@ fn entries(fixture: &mut Fixture) -> (NatForward, NatReverse) {
     found.get().unwrap()
 }
 
-/// Times apart, which a packet of either end may have moved on.
+/// Clears the times, which a packet of either end may have updated.
 fn timeless((forward, reverse): (NatForward, NatReverse)) -> (NatForward, NatReverse) {
     let forward = NatForward {
         last_ms: 0,
@@ -88,7 +89,7 @@ fn guesses_of_either_end_change_nothing() {
         }
     }
     assert_eq!(fixture.xdp.maps().signals(MEMBER).resets, 0);
-    // The connection goes on.
+    // The connection continues.
     forward(&mut fixture, &tcp(true, ACK), MEMBER);
     back(&mut fixture, &from_backend(ACK), &tcp(true, SYN));
 }
@@ -96,7 +97,7 @@ fn guesses_of_either_end_change_nothing() {
 #[test]
 fn resets_by_the_expected_number_end_a_connection_and_those_beside_it_do_not() {
     for (from_client, number) in [
-        // Behind what the end has sent, and what the other one has acknowledged.
+        // Before what the end has sent, and what the other one has acknowledged.
         (true, SEQUENCE + 27),
         (true, SEQUENCE),
         (false, ACKNOWLEDGMENT + 9),
@@ -140,7 +141,7 @@ fn a_segment_with_a_wrong_checksum_ends_and_opens_nothing() {
         assert_eq!(fixture.run(&broken(&packet)).action, Action::Transmit(1));
         assert_eq!(timeless(entries(&mut fixture)), before);
     }
-    // One that would open a flow, or begin it again.
+    // One that would open a flow, or restart it.
     let dropped = Action::Drop(DropReason::BadChecksum);
     let mut fixture = Fixture::new();
     fixture.configure(|config| config.nat_retry_ms = 0);
@@ -158,7 +159,7 @@ fn a_segment_with_a_wrong_checksum_ends_and_opens_nothing() {
     forward(&mut fixture, &tcp(true, SYN), MEMBER);
     assert_eq!(fixture.run(&broken(&tcp(true, SYN))).action, dropped);
     assert_eq!(fixture.xdp.maps().signals(MEMBER).unanswered, 0);
-    // Where checksums are not asked for it is as good as any.
+    // If checksums are not verified, it is accepted.
     fixture.configure(|config| config.nat_flags &= !nat_flags::VERIFIES_CHECKSUMS);
     let sent = Action::Transmit(1);
     assert_eq!(fixture.run(&broken(&tcp(true, SYN))).action, sent);
@@ -175,7 +176,7 @@ fn answers_come_in_by_the_way_to_their_member_only() {
         assert_eq!(fixture.run(&from_backend(flags).bytes()).action, elsewhere);
         assert_eq!(entries(&mut fixture), before);
     }
-    // One of a bond's devices, any, and while the next hop is not known.
+    // A port of a bond, any interface, and an unresolved next hop.
     let syn = tcp(true, SYN);
     fixture.change(MEMBER, |member| member.reply_interfaces = [7, 1]);
     back(&mut fixture, &from_backend(ACK), &syn);
@@ -214,14 +215,14 @@ fn answers_come_in_by_the_way_to_their_member_only() {
 #[test]
 fn a_syn_on_an_open_connection_begins_another_one_only_if_the_backend_answers_it() {
     let mut fixture = opened();
-    // The slot has moved on: whatever the SYN is, it goes where the connection is.
+    // The slot has changed: whatever the SYN is, it goes where the connection is.
     fixture.set_slot(u32::from(vip::NAT), Slot::settled(6, 5));
     let before = timeless(entries(&mut fixture));
     let number = 0x7000_0000;
     let syn = with_numbers(tcp(true, SYN), number, 0);
     forward(&mut fixture, &syn, MEMBER);
     assert_eq!(timeless(entries(&mut fixture)), before);
-    // An answer to another one, and to it.
+    // An answer to another SYN, and to this one.
     let accepts = |ack| with_numbers(from_backend(SYN | ACK), 5_000, ack);
     back(&mut fixture, &accepts(number + 2), &syn);
     assert_eq!(timeless(entries(&mut fixture)), before);
@@ -230,7 +231,7 @@ fn a_syn_on_an_open_connection_begins_another_one_only_if_the_backend_answers_it
     assert_eq!((client.state, client.told), (0, nat_state::ANSWERED));
     assert_eq!((backend.state, backend.told), (nat_state::ANSWERED, 0));
     assert_eq!(client.sequence.initial, number);
-    // Segments of the connection before say nothing of this one, those of this one do.
+    // Segments of the previous connection do not affect this one; its own do.
     forward(&mut fixture, &tcp(true, FIN | ACK), MEMBER);
     assert_eq!(entries(&mut fixture).0.state, 0);
     let behind = 5_000 + 1 + 9;
@@ -255,7 +256,7 @@ fn a_client_resets_what_its_backend_still_has_on_a_port() {
     let reset = with_numbers(tcp(true, RST), 0x4242_4242, 0);
     forward(&mut fixture, &reset, MEMBER);
     assert_eq!(entries(&mut fixture).0.state, nat_state::RESET);
-    // The SYN comes again: the backend has answered, if not what was asked.
+    // The SYN is repeated: the backend has answered, but not this SYN.
     forward(&mut fixture, &tcp(true, SYN), MEMBER);
     let signals = fixture.xdp.maps().signals(MEMBER);
     assert_eq!((signals.unanswered, signals.refused), (0, 0));
@@ -276,7 +277,7 @@ fn segments_behind_a_gap_are_known_by_what_the_other_end_has_shown() {
     forward(&mut fixture, &end, MEMBER);
     let state = entries(&mut fixture).0.state;
     assert_ne!(state & nat_state::CLIENT_DONE, 0);
-    // The way back is not learned from those.
+    // The return path is not learned from those.
     let mut far = with_numbers(tcp(true, ACK), far + (3 << 20), ACKNOWLEDGMENT);
     far.macs[1] = [2, 9, 9, 9, 9, 9];
     let before = entries(&mut fixture).0.back;

@@ -1,4 +1,4 @@
-//! Packets that nobody answers: from sources that there are not, with wrong checksums, and for other hosts.
+//! Packets that get no answer: from impossible sources, with wrong checksums, and for other hosts.
 
 use std::net::IpAddr;
 
@@ -37,7 +37,7 @@ fn sources_that_no_network_has_get_neither_backend_nor_answer() {
             let packet = from(source, vip, SYN);
             assert_eq!(fixture.run(&packet.bytes()).action, MARTIAN, "{source}");
         }
-        // What is not for a service is the kernel's to judge.
+        // Packets to no service are left to the kernel.
         let frame = from(source, vip::UNKNOWN, SYN).bytes();
         let ran = fixture.run(&frame);
         assert_eq!((ran.action, hex(&ran.bytes)), (Action::Pass, hex(&frame)));

@@ -1,4 +1,4 @@
-//! Sweeping the real maps.
+//! Garbage collection of the real maps.
 
 use std::{net::Ipv4Addr, thread, time::Duration};
 
@@ -50,7 +50,7 @@ fn keys(number: u16, protocol: u8) -> (FlowKey, FlowKey) {
     (key, reverse)
 }
 
-/// A flow that its ends used so long ago.
+/// Adds a flow of a given age.
 fn add(maps: &mut KernelMaps, number: u16, protocol: u8, state: u8, idle: [u32; 2]) {
     let (key, reverse_key) = keys(number, protocol);
     let [client, backend] = idle.map(|idle| now_ms().wrapping_sub(idle));

@@ -1,4 +1,5 @@
-//! Packets whose TTL ends at the node: their sender learns it from the node's address on the link.
+//! Packets whose TTL expires at the node: their sender is informed by the node's address on the
+//! link.
 
 use std::{
     collections::HashMap,
@@ -19,7 +20,7 @@ use crate::{
 
 const SENT: Action = Action::Transmit(1);
 const EXPIRED: Action = Action::Drop(DropReason::TtlExpired);
-/// Of a frame without tags, and of one with this VLAN.
+/// Source addresses for a frame without tags, and for one with this VLAN.
 const NODE: [Ipv4Addr; 2] = [
     Ipv4Addr::new(198, 51, 100, 9),
     Ipv4Addr::new(198, 51, 100, 30),
@@ -38,7 +39,7 @@ fn link(vlan: u16) -> LinkKey {
     }
 }
 
-/// A node that has addresses.
+/// Returns a node with addresses.
 fn fixture() -> Fixture {
     let mut fixture = Fixture::new();
     let sources = [0, 1].map(|i| {
@@ -58,7 +59,7 @@ fn set_sources(fixture: &mut Fixture, sources: HashMap<LinkKey, IcmpSource>) {
     assert_eq!(fixture.host.snapshot().icmp_sources, sources);
 }
 
-/// The answer to a packet.
+/// Returns the answer to a packet.
 fn exceeded(packet: &Packet) -> Vec<u8> {
     let is_v4 = packet.source.is_ipv4();
     let tagged = usize::from(!packet.tags.is_empty());
@@ -238,7 +239,7 @@ fn a_link_without_an_address_answers_nothing() {
     );
 }
 
-/// Two nodes that take each other for the backend.
+/// Checks that a loop of two nodes that use each other as backend ends.
 #[test]
 fn a_loop_of_nodes_in_mode_l2_ends() {
     let mut fixture = fixture();
@@ -260,7 +261,7 @@ fn a_loop_of_nodes_in_mode_l2_ends() {
             assert_eq!(hex(&ran.bytes), hex(&packet.bytes()));
             frame = ran.bytes;
         }
-        // The last one tells the client.
+        // The last one informs the client.
         assert_eq!(hex(&fixture.run(&frame).bytes), hex(&exceeded(&packet)));
     }
 }

@@ -1,5 +1,5 @@
-//! A collector of OpenTelemetry that reads what it gets by OpenTelemetry's own messages, and can be as
-//! bad as a collector can be.
+//! An OpenTelemetry collector that decodes requests with OpenTelemetry's own messages, and can
+//! misbehave in many ways.
 
 use std::{
     fs::File,
@@ -20,40 +20,40 @@ use opentelemetry_proto::tonic::collector::metrics::v1::{
 };
 use prost::Message as _;
 use rustls::{ServerConfig, ServerConnection, StreamOwned};
+use steer_probe::pki::load_credentials;
 use steer_tests::netns::Namespace;
-use steer_user::pki::load_credentials;
 
-/// How it answers.
+/// Behaviour of the collector.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Mood {
-    /// As it should.
+    /// Normal.
     Good,
-    /// It takes all points but some.
+    /// Rejects some points.
     Partial,
-    /// Not at all.
+    /// Does not answer.
     Hangs,
-    /// One byte a time, for ever.
+    /// Answers one byte at a time, forever.
     Trickles,
-    /// Status 500, with 100 MB of excuses.
+    /// Status 500, with a body of 100 MB.
     Fails,
-    /// Status 200, and 100 MB behind it.
+    /// Status 200, with a body of 100 MB.
     Boasts,
-    /// What is no HTTP.
+    /// Bytes that are not HTTP.
     Mumbles,
-    /// Come back in three seconds.
+    /// `Retry-After` of three seconds.
     Overloaded,
 }
 
-/// One request, and when it came.
+/// A request with its time.
 #[derive(Clone, Debug)]
 pub(crate) struct Got {
-    /// When.
+    /// Time of arrival.
     pub(crate) at: Instant,
     /// Method, path and version.
     pub(crate) line: String,
-    /// In lower case.
+    /// Headers in lower case.
     pub(crate) headers: String,
-    /// What it says.
+    /// Decoded request.
     pub(crate) request: ExportMetricsServiceRequest,
 }
 
@@ -65,14 +65,14 @@ struct Shared {
     over: AtomicBool,
 }
 
-/// It ends when it is dropped.
+/// A running collector, which ends when dropped.
 pub(crate) struct Collector {
     shared: Arc<Shared>,
     thread: Option<JoinHandle<Result<()>>>,
 }
 
 impl Collector {
-    /// Listens in a namespace, by TLS if there is a certificate with its key.
+    /// Listens in a namespace, with TLS if there is a certificate with its key.
     pub(crate) fn start(
         namespace: &Namespace,
         address: &str,
@@ -121,12 +121,12 @@ impl Collector {
         *self.shared.mood.lock().unwrap() = mood;
     }
 
-    /// All that it got.
+    /// Returns all requests.
     pub(crate) fn got(&self) -> Vec<Got> {
         self.shared.got.lock().unwrap().clone()
     }
 
-    /// The most connections that there were at once.
+    /// Returns the maximum number of concurrent connections.
     pub(crate) fn most_at_once(&self) -> usize {
         self.shared.most.load(Ordering::Relaxed)
     }
@@ -145,7 +145,7 @@ impl Shared {
     fn serve(&self, stream: TcpStream, tls: Option<Arc<ServerConfig>>) {
         let now = self.open.fetch_add(1, Ordering::Relaxed) + 1;
         self.most.fetch_max(now, Ordering::Relaxed);
-        // Whoever goes away in the middle of it is right to do so.
+        // A client that disconnects in the middle is right to do so.
         let _ = stream.set_nonblocking(false);
         let _ = stream.set_read_timeout(Some(Duration::from_secs(30)));
         let _ = match tls.map(ServerConnection::new) {
@@ -183,7 +183,7 @@ impl Shared {
         let mood = *self.mood.lock().unwrap();
         self.behave(mood, stream.get_mut())?;
         stream.get_mut().flush()?;
-        // Until it is gone.
+        // Until the client disconnects.
         io::copy(&mut stream, &mut io::sink()).map(drop)
     }
 

@@ -1,4 +1,4 @@
-//! Metrics of a real site at a collector of OpenTelemetry, that is good or bad. This needs root.
+//! Metrics of a real site at an OpenTelemetry collector that behaves well or badly. Needs root.
 
 #![allow(clippy::unwrap_used, reason = "a failure here is a failed test")]
 
@@ -14,12 +14,12 @@ use std::{
     time::{Duration, Instant},
 };
 
+use steer_probe::pki::{self, Identity, IdentityKind, Validity};
 use steer_tests::{
     fleet::{Fleet, HTTP, Plan, binary, wait},
     load::Load,
     process::Process,
 };
-use steer_user::pki::{self, Identity, IdentityKind, Validity};
 
 use self::{
     collector::{Collector, Mood},
@@ -36,7 +36,7 @@ struct Node {
 }
 
 impl Node {
-    /// One that sends as the section says.
+    /// Starts a node with this section of the configuration.
     fn start(telemetry: &str) -> Self {
         let fleet = Fleet::new(Plan::new(&["one", "two"], "nat")).unwrap();
         fs::write(fleet.config_path(), fleet.config() + telemetry).unwrap();
@@ -69,7 +69,7 @@ impl Node {
         self.fleet.site.node.run(&curl).unwrap()
     }
 
-    /// A number of the page.
+    /// Returns a number on the page.
     fn value(&self, series: &str) -> f64 {
         let page = self.page();
         let line = page.lines().find_map(|line| line.strip_prefix(series));
@@ -87,7 +87,7 @@ impl Node {
         wait(SOON, &what, || Ok(self.exports(result) >= before + more)).unwrap();
     }
 
-    /// How often the log says something.
+    /// Returns how often a text occurs in the log.
     fn said(&self, what: &str) -> usize {
         let log = fs::read_to_string(self.fleet.path("log")).unwrap();
         log.lines().filter(|line| line.contains(what)).count()
@@ -117,7 +117,7 @@ fn to(url: &str) -> String {
 #[test]
 fn a_collector_gets_what_the_page_says() {
     let node = Node::start(&to(&format!("http://{COLLECTOR}/base")));
-    // It is not there yet, which does no harm.
+    // The collector does not exist yet, which does no harm.
     wait(SOON, "nobody is there", || {
         Ok(node.exports("unreachable") > 0.0)
     })
@@ -194,7 +194,7 @@ fn a_collector_gets_what_the_page_says() {
     assert_eq!(first.start, last.start);
     assert!(last.time > last.start);
     assert!(last.is_monotonic);
-    // Every family that has samples is there, by its name.
+    // Every family with samples is present by its name.
     let page = node.page();
     let families = page.lines().filter_map(|line| line.strip_prefix("# TYPE "));
     for family in families.map(|line| line.split(' ').next().unwrap()) {
@@ -218,7 +218,10 @@ fn a_bad_collector_disturbs_nothing_and_is_served_again_when_it_is_good() {
         (Mood::Boasts, "malformed"),
         (Mood::Mumbles, "malformed"),
     ] {
-        let (failed, worked) = (node.said("cannot be sent"), node.said("metrics are sent"));
+        let (failed, worked) = (
+            node.said("cannot be exported"),
+            node.said("metrics are being exported"),
+        );
         collector.is_now(mood);
         node.wait_for(result, 2.0);
         let begun = Instant::now();
@@ -235,10 +238,14 @@ fn a_bad_collector_disturbs_nothing_and_is_served_again_when_it_is_good() {
             "{mood:?}: {:?}",
             begun.elapsed()
         );
-        assert_eq!(node.said("cannot be sent"), failed + 1, "{mood:?}");
+        assert_eq!(node.said("cannot be exported"), failed + 1, "{mood:?}");
         collector.is_now(Mood::Good);
         node.wait_for("accepted", 2.0);
-        assert_eq!(node.said("metrics are sent"), worked + 1, "{mood:?}");
+        assert_eq!(
+            node.said("metrics are being exported"),
+            worked + 1,
+            "{mood:?}"
+        );
     }
     let more = node.value("process_resident_memory_bytes") - memory;
     assert!(more < 30e6, "{more} bytes more");
@@ -248,7 +255,7 @@ fn a_bad_collector_disturbs_nothing_and_is_served_again_when_it_is_good() {
     node.wait_for("partial", 2.0);
     assert_eq!(node.said("two are too many"), 1);
 
-    // Who asks for time gets it.
+    // A collector that asks for time gets it.
     collector.is_now(Mood::Overloaded);
     let before = collector.got().len();
     node.wait_for("status", 2.0);

@@ -1,4 +1,4 @@
-//! Looks into a request.
+//! Accessors for a request.
 
 use opentelemetry_proto::tonic::{
     collector::metrics::v1::ExportMetricsServiceRequest,
@@ -36,19 +36,19 @@ fn metric<'r>(request: &'r ExportMetricsServiceRequest, name: &str) -> Option<&'
     metrics.find(|metric| metric.name == name)
 }
 
-/// An attribute of the resource.
+/// Returns an attribute of the resource.
 pub(crate) fn resource(request: &ExportMetricsServiceRequest, key: &str) -> Option<String> {
     let resource = request.resource_metrics[0].resource.as_ref()?;
     let found = resource.attributes.iter().find(|one| one.key == key)?;
     text(found).map(str::to_owned)
 }
 
-/// The unit of a metric that is there.
+/// Returns the unit of an existing metric.
 pub(crate) fn unit(request: &ExportMetricsServiceRequest, name: &str) -> Option<String> {
     metric(request, name).map(|metric| metric.unit.clone())
 }
 
-/// A point of a counter, by its attributes' values.
+/// Returns the points of a counter, by the values of their attributes.
 pub(crate) fn numbers(
     request: &ExportMetricsServiceRequest,
     name: &str,
@@ -70,7 +70,7 @@ pub(crate) fn numbers(
     })
 }
 
-/// A histogram, by its attributes' values.
+/// Returns a histogram, by the values of its attributes.
 pub(crate) fn histogram(
     request: &ExportMetricsServiceRequest,
     name: &str,

@@ -1,4 +1,4 @@
-//! apt with a root of its own: packages of other suites, downloaded and not installed.
+//! apt with its own root: packages of other suites are downloaded, but not installed.
 
 use std::{
     fs,
@@ -10,7 +10,7 @@ use anyhow::{Context as _, Result, bail};
 
 use crate::run::{check, output};
 
-/// Suites that kernels come from: Debian 11, 12 and 13, and what is backported to it.
+/// Suites with kernels: Debian 11, 12 and 13, and their backports.
 const SUITES: [&str; 5] = [
     "bullseye",
     "bookworm",
@@ -26,7 +26,7 @@ pub(super) struct Root {
 }
 
 impl Root {
-    /// Makes the folder and reads the lists of all suites.
+    /// Creates the folder and reads the lists of all suites.
     pub(super) fn new(folder: &Path) -> Result<Self> {
         let mirror = mirror()?;
         for name in ["state/lists/partial", "cache/archives/partial"] {
@@ -57,7 +57,7 @@ impl Root {
         Ok(root)
     }
 
-    /// The releases that a series of cloud kernels has, the newest last.
+    /// Returns the releases in a series of cloud kernels, newest last.
     pub(super) fn releases(&self, series: &str) -> Result<Vec<String>> {
         let pattern = format!(
             "^linux-image-{}\\.[0-9].*-cloud-amd64$",
@@ -77,7 +77,7 @@ impl Root {
         Ok(releases)
     }
 
-    /// Whether there is such a package.
+    /// Returns whether a package exists.
     pub(super) fn has(&self, package: &str) -> bool {
         output(self.command("apt-cache").args(["show", package])).is_some()
     }
@@ -107,7 +107,7 @@ impl Root {
     }
 }
 
-/// The mirror that this host takes Debian's packages from.
+/// Returns the Debian mirror of this host.
 fn mirror() -> Result<String> {
     let format = "$(ORIGIN) $(RELEASE) $(REPO_URI)";
     let targets = output(Command::new("apt-get").args(["indextargets", "--format", format]));
@@ -124,7 +124,7 @@ fn mirror() -> Result<String> {
     of_debian.context("apt's sources name no mirror of Debian, where kernels come from")
 }
 
-/// The numbers in a release, to compare it by.
+/// Returns the numbers in a release, for comparison.
 fn numbers(release: &str) -> Vec<u32> {
     release
         .split(|c: char| !c.is_ascii_digit())

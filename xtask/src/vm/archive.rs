@@ -1,5 +1,5 @@
-//! The archive that a kernel unpacks into memory: cpio's "newc" format
-//! (Linux, Documentation/driver-api/early-userspace/buffer-format.rst).
+//! Initramfs archive in cpio's "newc" format (Linux,
+//! Documentation/driver-api/early-userspace/buffer-format.rst).
 
 use std::{collections::BTreeSet, path::Path};
 
@@ -14,7 +14,7 @@ pub(super) struct Archive {
 }
 
 impl Archive {
-    /// Adds an executable file by its absolute path, with the folders that lead to it.
+    /// Adds an executable file by its absolute path, with its parent folders.
     pub(super) fn file(&mut self, path: &str, content: &[u8]) {
         if let Some(folder) = Path::new(path).parent() {
             self.folder(&folder.to_string_lossy());
@@ -22,7 +22,7 @@ impl Archive {
         self.entry(path, FILE, content);
     }
 
-    /// Adds a folder by its absolute path, with those that lead to it.
+    /// Adds a folder by its absolute path, with its parents.
     pub(super) fn folder(&mut self, path: &str) {
         let path = Path::new(path);
         let mut above: Vec<String> = path
@@ -38,7 +38,7 @@ impl Archive {
         }
     }
 
-    /// The whole archive.
+    /// Returns the complete archive.
     pub(super) fn finish(mut self) -> Vec<u8> {
         self.entry("/TRAILER!!!", 0, &[]);
         self.bytes

@@ -1,4 +1,4 @@
-//! A machine, from its start to its end.
+//! A virtual machine, from start to end.
 
 use std::{
     fs,
@@ -13,28 +13,30 @@ use serde::{Deserialize, Serialize};
 
 use super::kernel::Kernel;
 
-/// A machine that takes longer is ended. One that is alone on its host takes minutes at most.
+/// Timeout of a machine. Alone on its host it takes minutes at most.
 const LIMIT: Duration = Duration::from_secs(1200);
-/// As often is a kernel booted that falls over at once.
+/// Number of boots of a kernel that crashes at once.
 const BOOTS: usize = 3;
-/// Pairs of network devices that are joined with each other.
+/// Number of pairs of joined network devices.
 const PAIRS: usize = 2;
 
-/// What the guest told of a step.
+/// Result of one step in the guest.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub(super) struct Line {
     pub(super) step: String,
     pub(super) ok: bool,
     pub(super) text: String,
-    /// Instructions that the verifier went through, and bytes of machine code.
+    /// Instructions processed by the verifier, and bytes of machine code.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(super) program: Option<[u32; 2]>,
 }
 
-/// Boots a kernel with words for the guest, waits for it to power off, and returns what it told.
+/// Boots a kernel with parameters for the guest, waits for it to power off, and returns its
+/// results.
 ///
-/// A kernel that falls over before its first process runs is booted again, twice at most: emulated processors now
-/// and then run code that another one just changed (a fault in `sched_clock_cpu`, two seconds after the start).
+/// A kernel that crashes before its first process runs is booted again, at most twice: emulated
+/// processors sometimes run code that another one just changed (a fault in `sched_clock_cpu`, two
+/// seconds after the start).
 pub(super) fn run(kernel: &Kernel, initrd: &Path, folder: &Path, words: &str) -> Result<Vec<Line>> {
     for _ in 1..BOOTS {
         let told = once(kernel, initrd, folder, words)?;
@@ -46,19 +48,19 @@ pub(super) fn run(kernel: &Kernel, initrd: &Path, folder: &Path, words: &str) ->
     whole(once(kernel, initrd, folder, words)?, folder)
 }
 
-/// What a machine told that ended, if that is all that it had to tell.
+/// Returns the results of a machine that ended, if they are complete.
 fn whole(lines: Vec<Line>, folder: &Path) -> Result<Vec<Line>> {
     let last = lines.last().map_or("nothing", |line| &line.step);
     if last != "done" {
         bail!(
-            "the machine ended early; the last that it told was {last:?}; see {}",
+            "the machine ended early, after step {last}; see {}",
             folder.join("console.log").display()
         );
     }
     Ok(lines)
 }
 
-/// Boots it once. What it told is empty if its kernel ended before anything ran.
+/// Boots the kernel once. The results are empty if it crashed before anything ran.
 fn once(kernel: &Kernel, initrd: &Path, folder: &Path, words: &str) -> Result<Vec<Line>> {
     let (console, results) = (folder.join("console.log"), folder.join("results.jsonl"));
     let words = format!("console=ttyS0 panic=-1 quiet{words}");
@@ -71,7 +73,7 @@ fn once(kernel: &Kernel, initrd: &Path, folder: &Path, words: &str) -> Result<Ve
         .arg("-initrd")
         .arg(initrd);
     for file in [&console, &results] {
-        // A run of before must not look like this one.
+        // Results of an earlier run must not be mistaken for this one.
         if file.exists() {
             fs::remove_file(file)?;
         }
@@ -94,16 +96,17 @@ fn once(kernel: &Kernel, initrd: &Path, folder: &Path, words: &str) -> Result<Ve
         .collect();
     if !ended {
         let last = lines.last().map_or("nothing", |line| &line.step);
-        bail!("the machine did not end within {LIMIT:?}; the last that it told was {last:?}");
+        let limit = LIMIT.as_secs();
+        bail!("the machine did not end within {limit} s; its last step was {last}");
     }
     Ok(lines)
 }
 
-/// A running machine; it ends with this value.
+/// A running machine, which is stopped when dropped.
 struct Machine(Child);
 
 impl Machine {
-    /// Whether it ended by itself in time.
+    /// Returns whether it ended by itself in time.
     fn wait(&mut self, limit: Duration) -> Result<bool> {
         let start = Instant::now();
         while start.elapsed() < limit {
@@ -118,7 +121,7 @@ impl Machine {
 
 impl Drop for Machine {
     fn drop(&mut self) {
-        // Ended already is as good.
+        // It may have ended already.
         let _ = self.0.kill();
         let _ = self.0.wait();
     }

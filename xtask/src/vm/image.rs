@@ -1,4 +1,4 @@
-//! The file system in memory that a machine starts with.
+//! Initramfs of a machine.
 
 use std::{
     collections::BTreeMap,
@@ -12,16 +12,16 @@ use anyhow::{Context as _, Result};
 use super::{archive::Archive, kernel::Kernel};
 use crate::run::{check, output};
 
-/// Programs that the guest runs.
+/// Programs used by the guest.
 const PROGRAMS: [&str; 3] = ["ip", "ethtool", "nsenter"];
 
-/// The guest with all that it needs, by the paths where it looks for it.
+/// The guest with its files, by their paths.
 pub(super) struct Guest(BTreeMap<String, Vec<u8>>);
 
 impl Guest {
     pub(super) fn new(program: &Path) -> Result<Self> {
         let stripped = program.with_extension("stripped");
-        // Most of it is names, which only cost time to boot with.
+        // Most of it is symbols, which only cost boot time.
         check(Command::new("strip").arg("-o").arg(&stripped).arg(program))?;
         let mut files = BTreeMap::from([("/init".to_owned(), fs::read(&stripped)?)]);
         add_libraries(&mut files, program)?;
@@ -38,7 +38,7 @@ impl Guest {
     }
 }
 
-/// Adds the libraries that a program is linked with, and the loader.
+/// Adds the libraries of a program, and the loader.
 fn add_libraries(files: &mut BTreeMap<String, Vec<u8>>, program: &Path) -> Result<()> {
     let text = output(Command::new("ldd").arg(program)).unwrap_or_default();
     for word in text.split_whitespace().filter(|word| word.starts_with('/')) {

@@ -1,4 +1,4 @@
-//! A kernel and its modules.
+//! A kernel with its modules.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -11,16 +11,16 @@ use anyhow::{Context as _, Result, bail};
 
 use super::apt;
 
-/// What steer does on a kernel.
+/// Expected result on a kernel.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Expected {
-    /// It refuses to run, and says why.
+    /// steer refuses to run, with a reason.
     Refused,
-    /// It runs.
+    /// steer works.
     Works,
 }
 
-/// What the guest needs of modules.
+/// Modules required by the guest.
 const MODULES: [&str; 10] = [
     "virtio_pci",
     "virtio_net",
@@ -41,7 +41,7 @@ pub(super) struct Kernel {
 }
 
 impl Kernel {
-    /// The newest of a series; downloaded unless it is there.
+    /// Returns the newest kernel of a series; downloads it if necessary.
     pub(super) fn get(apt: &apt::Root, series: &str, folder: &Path) -> Result<Self> {
         let Some(release) = apt.releases(series)?.pop() else {
             bail!("apt offers no cloud kernel {series}");
@@ -50,7 +50,7 @@ impl Kernel {
         let kernel = Self { release, root };
         let complete = kernel.root.join("complete");
         if !complete.exists() {
-            // Newer packages have the parts apart.
+            // Newer packages are split.
             for part in ["image", "base", "binary", "modules"] {
                 let package = format!("linux-{part}-{}", kernel.release);
                 if part == "image" || apt.has(&package) {
@@ -62,7 +62,7 @@ impl Kernel {
         Ok(kernel)
     }
 
-    /// The file to boot.
+    /// Returns the file to boot.
     pub(super) fn image(&self) -> Result<PathBuf> {
         for folder in [
             "boot".to_owned(),
@@ -78,7 +78,7 @@ impl Kernel {
         bail!("{}: no vmlinuz in it", self.root.display())
     }
 
-    /// The modules that are wanted and those that they need, in the order to load them.
+    /// Returns the required modules and their dependencies, in the order to load them.
     pub(super) fn modules(&self) -> Result<Vec<(String, Vec<u8>)>> {
         let folder = ["lib/modules", "usr/lib/modules"]
             .map(|place| self.root.join(place).join(&self.release))
@@ -110,7 +110,7 @@ struct Order {
 }
 
 impl Order {
-    /// Adds a module behind those that it needs.
+    /// Adds a module after its dependencies.
     fn add(&mut self, name: &str) -> Result<()> {
         if self.builtin.contains(name) || !self.seen.insert(name.to_owned()) {
             return Ok(());
@@ -139,13 +139,13 @@ fn walk(folder: &Path, found: &mut BTreeMap<String, PathBuf>) -> Result<()> {
     Ok(())
 }
 
-/// The name that the kernel gives a module's file.
+/// Returns the kernel's name for a module file.
 fn name_of(path: &Path) -> String {
     let name = path.file_name().unwrap_or_default().to_string_lossy();
     name.split('.').next().unwrap_or_default().replace('-', "_")
 }
 
-/// A module's bytes, unpacked.
+/// Returns the uncompressed bytes of a module.
 fn read(path: &Path) -> Result<Vec<u8>> {
     let bytes = fs::read(path)?;
     if path.extension().is_none_or(|extension| extension != "xz") {
@@ -158,7 +158,7 @@ fn read(path: &Path) -> Result<Vec<u8>> {
     Ok(output.stdout)
 }
 
-/// What a module says that it needs.
+/// Returns the dependencies listed in a module.
 fn depends(module: &[u8]) -> Vec<String> {
     const KEY: &[u8] = b"\0depends=";
     let Some(at) = module.windows(KEY.len()).position(|window| window == KEY) else {

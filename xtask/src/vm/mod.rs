@@ -1,8 +1,8 @@
-//! `cargo xtask vm`: the data path on the kernels of Debian's releases, in emulated machines.
+//! `cargo xtask vm`: tests the data path on the kernels of Debian's releases, in emulated machines.
 //!
 //! Kernels are downloaded and unpacked, never installed. A machine is qemu without hardware
-//! support, a kernel, and a file system in memory with the modules, the guest (`steer-guest`) and the
-//! programs that it runs.
+//! support, a kernel, and an initramfs with the modules, the guest (`steer-guest`) and the programs
+//! that it runs.
 
 mod apt;
 mod archive;
@@ -22,10 +22,10 @@ use crate::{
 use kernel::Expected;
 use report::Row;
 
-/// What the host needs beside what `setup` installs.
+/// Packages needed on the host in addition to those of `setup`.
 const PACKAGES: [&str; 2] = ["qemu-system-x86", "xz-utils"];
 
-/// What is booted: series of Debian's kernels, the oldest first.
+/// Series of Debian kernels to boot, oldest first.
 const SERIES: [(&str, Expected); 5] = [
     ("5.10", Expected::Refused),
     ("6.1", Expected::Works),
@@ -34,10 +34,10 @@ const SERIES: [(&str, Expected); 5] = [
     ("7.3", Expected::Works),
 ];
 
-/// What to do.
+/// Options of the task.
 #[derive(clap::Args)]
 pub(crate) struct Options {
-    /// Series of kernels, such as 6.1; all that are known if none is given.
+    /// Series of kernels, such as 6.1 (default: all known ones).
     kernels: Vec<String>,
     /// Only load the programs; send no traffic.
     #[arg(long)]
@@ -45,12 +45,12 @@ pub(crate) struct Options {
     /// Only load programs whose names contain this; implies --load-only.
     #[arg(long)]
     only: Option<String>,
-    /// Build without optimisation, which is faster to build and slower to run.
+    /// Build without optimisation, which builds faster and runs slower.
     #[arg(long)]
     debug: bool,
 }
 
-/// Boots each kernel, prints what came of it and writes `target/vm/latest.json`.
+/// Boots each kernel, prints the results and writes `target/vm/latest.json`.
 pub(crate) fn run(options: &Options) -> Result<()> {
     let mut wanted = Vec::new();
     for name in &options.kernels {

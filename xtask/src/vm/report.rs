@@ -1,4 +1,4 @@
-//! What came of the machines.
+//! Report about the machines.
 
 use std::{fs, path::Path};
 
@@ -7,13 +7,13 @@ use serde::Serialize;
 
 use super::{boot::Line, kernel::Expected};
 
-/// A kernel, and what came of it.
+/// Results of one kernel.
 #[derive(Serialize)]
 pub(super) struct Row {
     series: String,
     release: String,
     lines: Vec<Line>,
-    /// Why it is not as it has to be.
+    /// Difference from the expectation.
     problem: Option<String>,
 }
 
@@ -27,7 +27,7 @@ impl Row {
         }
     }
 
-    /// A kernel that did not get as far as to tell anything.
+    /// Creates the row of a kernel that produced no results.
     pub(super) fn failed(series: &str, error: &anyhow::Error) -> Self {
         Self {
             problem: Some(format!("{error:#}")),
@@ -35,7 +35,7 @@ impl Row {
         }
     }
 
-    /// Compares what it told with what it has to tell.
+    /// Compares the results with the expectation.
     pub(super) fn expect(mut self, expected: Expected) -> Self {
         let refused = self.lines.iter().find(|line| line.step == "refused");
         self.problem = match (expected, refused) {
@@ -98,7 +98,7 @@ pub(super) fn print(rows: &[Row]) {
     }
 }
 
-/// Writes it as JSON.
+/// Writes the report as JSON.
 pub(super) fn write(rows: &[Row], path: &Path) -> Result<()> {
     fs::write(path, serde_json::to_string_pretty(rows)?)
         .with_context(|| format!("{}: cannot be written", path.display()))

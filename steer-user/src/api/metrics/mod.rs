@@ -1,4 +1,4 @@
-//! The page of metrics: what the loop counts, and what its status says.
+//! The page of metrics: counters of the loop, and its status.
 
 mod node;
 mod passive;
@@ -18,10 +18,11 @@ use self::{node::Node, passive::Passive, process::Process};
 use crate::control::{MemberPassive, Status};
 use crate::daemon::DaemonMetrics;
 
-/// The page in the text format of OpenMetrics 1.0.
+/// Returns the page in the text format of OpenMetrics 1.0.
 ///
 /// # Errors
-/// If a `String` takes no more.
+///
+/// Returns an error if writing to the `String` fails.
 pub(super) fn page(
     metrics: &DaemonMetrics,
     status: Status,
@@ -38,10 +39,11 @@ pub(super) fn page(
     Ok(page)
 }
 
-/// The families of the page, in its order.
+/// Returns the families of the page, in order.
 ///
 /// # Errors
-/// If a `String` takes no more.
+///
+/// Returns an error if writing to the `String` fails.
 pub fn families() -> Result<Vec<Family>, fmt::Error> {
     let page = page(&DaemonMetrics::new(), Status::default(), Vec::new())?;
     Ok(read(&page))

@@ -1,5 +1,5 @@
-//! What the node's status says, as families. Labels are names of the configuration and words of a
-//! fixed set: no label ever has a client in it.
+//! Metric families from the node's status. Labels are names of the configuration and words of a
+//! fixed set; no label ever contains a client.
 
 use std::fmt;
 
@@ -9,9 +9,9 @@ use steer_common::{abi::Refusals, verdict::DropReason};
 use super::writer::{Writer, family};
 use crate::control::{BackendStatus, ClassStatus, MemberStatus, ServiceStatus, Status};
 
-/// What a member can be.
+/// States of a member.
 const STATES: [&str; 4] = ["up", "draining", "down", "absent"];
-/// What a backend can be.
+/// Health states of a backend.
 const HEALTH: [&str; 5] = ["up", "degraded", "down", "unknown", "unprobed"];
 
 #[derive(Debug)]
@@ -38,35 +38,37 @@ impl Node {
         page.gauges(
             family(
                 "steer_build_info",
-                "The daemon's version and its node; always 1.",
+                "Version of the daemon and name of the node; always 1.",
             ),
             [(info, 1.0)],
         )?;
         page.gauge(
             family(
                 "steer_generation",
-                "The generation of the configuration in use; 0 if the state directory has none.",
+                "Generation of the configuration in use; 0 if it is not stored.",
             ),
             status.generation.unwrap_or(0) as f64,
         )?;
         page.gauge(
             family(
                 "steer_generation_on_trial",
-                "1 while the configuration is taken back unless somebody confirms it.",
+                "1 while the configuration is pending confirmation.",
             ),
             flag(status.confirm_by.is_some()),
         )?;
         page.gauge(
             family(
                 "steer_frozen",
-                "1 while tables stay as the daemon before left them, as not all backends are measured.",
+                "1 while tables are frozen because not all backends have been measured since the \
+                 daemon started.",
             ),
             flag(status.frozen),
         )?;
         page.counters(
             family(
                 "steer_contradicted_verdicts",
-                "Signals against backends that were contradicted, by clients who were answered for instance.",
+                "Signals against backends that were contradicted, for instance by answers to \
+                 clients.",
             ),
             [([("node", status.node.as_str())], status.contradicted)],
         )?;
@@ -90,13 +92,13 @@ impl Node {
             services.map(move |service| ([("service", service.name.as_str())], value(service)))
         };
         page.gauges(
-            family("steer_service_slots", "Slots of the service's table."),
+            family("steer_service_slots", "Slots in the table of the service."),
             each(|service| service.slots as f64),
         )?;
         page.gauges(
             family(
                 "steer_service_unsettled_slots",
-                "Slots whose open flows belong to another member than new ones.",
+                "Slots whose open flows go to another member than new ones.",
             ),
             each(|service| service.unsettled as f64),
         )?;
@@ -110,7 +112,7 @@ impl Node {
         self.refused(page)
     }
 
-    /// Of services, and of their classes.
+    /// Writes the refused flows of services and of their classes.
     fn refused(&self, page: &mut Writer<'_>) -> fmt::Result {
         let policies = || {
             let services = self.0.services.iter();
@@ -131,7 +133,7 @@ impl Node {
         page.counters(
             family(
                 "steer_refused_packets",
-                "Packets refused, by the service or class that they were for, and reason.",
+                "Refused packets by service or class, and reason.",
             ),
             policies().flat_map(|(service, class, _, refused)| {
                 Refusals::REASONS.into_iter().map(move |reason| {
@@ -148,7 +150,7 @@ impl Node {
         page.gauges(
             family(
                 "steer_shedding",
-                "1 while new flows are shed for their priority.",
+                "1 while new flows are shed because of their priority.",
             ),
             policies().map(|(service, class, shed, _)| {
                 ([("service", service), ("class", class)], flag(shed))
@@ -171,13 +173,13 @@ impl Node {
             })
         };
         page.gauges(
-            family("steer_class_slots", "Slots of the class's table."),
+            family("steer_class_slots", "Slots in the table of the class."),
             each(|class| class.slots as f64),
         )?;
         page.gauges(
             family(
                 "steer_class_unsettled_slots",
-                "Slots of the class whose open flows belong to another member than new ones.",
+                "Slots of the class whose open flows go to another member than new ones.",
             ),
             each(|class| class.unsettled as f64),
         )?;
@@ -194,7 +196,7 @@ impl Node {
         page.gauges(
             family(
                 "steer_class_share",
-                "The part of the class's slots whose new flows go to the backend, from 0 to 1.",
+                "Share of the class's slots whose new flows go to the backend, from 0 to 1.",
             ),
             shares,
         )
@@ -219,14 +221,14 @@ impl Node {
         page.counters(
             family(
                 "steer_member_packets",
-                "Packets of clients that were sent to the backend.",
+                "Packets from clients sent to the backend.",
             ),
             counts(|member| member.packets),
         )?;
         page.counters(
             family(
                 "steer_member",
-                "Bytes of those packets, as they came, with Ethernet headers.",
+                "Bytes of these packets as received, with Ethernet headers.",
             )
             .bytes(),
             counts(|member| member.bytes),
@@ -241,14 +243,14 @@ impl Node {
         page.counters(
             family(
                 "steer_member_replies",
-                "Packets of the backend that were translated back, in mode nat.",
+                "Packets from the backend translated back to clients, in mode nat.",
             ),
             counts(|member| member.replies),
         )?;
         page.gauges(
             family(
                 "steer_member_share",
-                "The part of the service's slots whose new flows go to the backend, from 0 to 1.",
+                "Share of the service's slots whose new flows go to the backend, from 0 to 1.",
             ),
             members().map(|(labels, member)| (labels, member.share)),
         )?;
@@ -266,7 +268,7 @@ impl Node {
         page.gauges(
             family(
                 "steer_member_state",
-                "What the kernel sends the member: 1 at the state that it is in.",
+                "State of the member in the kernel: 1 for the current one.",
             ),
             states,
         )
@@ -288,12 +290,16 @@ impl Node {
         page.gauges(
             family(
                 "steer_backend_health",
-                "What probes say of the backend: 1 at its health.",
+                "Health of the backend by its probes: 1 for the current one.",
             ),
             health,
         )?;
         page.gauges(
-            family("steer_backend_round_trip", "Smoothed round trip of probes.").seconds(),
+            family(
+                "steer_backend_round_trip",
+                "Smoothed round-trip time of probes.",
+            )
+            .seconds(),
             each(|backend| backend.rtt_us.map(|us| us as f64 / 1e6)),
         )?;
         page.gauges(
@@ -314,32 +320,36 @@ impl Node {
         page.gauges(
             family(
                 "steer_backend_weight",
-                "Its weight relative to the others: the operator's word, or its capacity.",
+                "Weight relative to other backends: set by the operator, or the capacity.",
             ),
             each(|backend| Some(f64::from(backend.weight))),
         )?;
         page.gauges(
             family(
                 "steer_backend_use",
-                "How much of itself it uses, smoothed, as its weight goes by: 1 is all of it, and more is more than it has. Not there where no report says so, or none of late.",
+                "Smoothed utilization used for the weight; 1 is full. Absent without a recent \
+                 load report.",
             ),
             each(|backend| backend.used),
         )?;
         page.gauges(
-            family("steer_backend_drained", "1 while the operator drains it."),
+            family(
+                "steer_backend_drained",
+                "1 while the operator drains the backend.",
+            ),
             each(|backend| Some(flag(backend.drained))),
         )?;
         page.gauges(
             family(
                 "steer_backend_draining",
-                "1 while its beacon says that it drains.",
+                "1 while its beacon reports that the backend drains.",
             ),
             each(|backend| Some(flag(backend.draining))),
         )?;
         page.gauges(
             family(
                 "steer_backend_resolved",
-                "1 while the way to it is known: interface and MAC address.",
+                "1 while the next hop is resolved: interface and MAC address.",
             ),
             each(|backend| Some(flag(backend.resolved))),
         )

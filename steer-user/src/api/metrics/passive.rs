@@ -1,4 +1,4 @@
-//! What packets of mode `nat` tell of members, as families.
+//! Metric families from measurements of packets in mode `nat`.
 
 use std::{fmt, time::Duration};
 
@@ -8,8 +8,8 @@ use steer_common::abi::{Measure, bucket_start};
 use super::writer::{Writer, family};
 use crate::{control::MemberPassive, domain::latency::Histogram};
 
-/// Buckets of the data path where one of the page's begins: two to a power of two, from 1 ms to 50 s.
-/// Their bounds are bounds of the data path's, so that nothing is counted in the wrong one.
+/// Data-path buckets at which the page's buckets start: two per power of two, from 1 ms to 50 s.
+/// Their bounds are bounds of the data path, so that nothing is counted in the wrong bucket.
 const FIRST: u32 = 64;
 const LAST: u32 = 188;
 const STEP: usize = 4;
@@ -21,19 +21,19 @@ const fn described(measure: Measure) -> (&'static str, &'static str) {
     match measure {
         Measure::Connect => (
             "steer_member_connect",
-            "From a connection's SYN to the backend's SYN-ACK, as the node sees it.",
+            "Time from a connection's SYN to the backend's SYN-ACK, seen by the node.",
         ),
         Measure::FirstByte => (
             "steer_member_first_byte",
-            "From a request's first byte to the first byte that comes back.",
+            "Time from the first byte of a request to the first byte of its answer.",
         ),
         Measure::SecondBurst => (
             "steer_member_second_burst",
-            "From a request's first byte to the second burst that comes back.",
+            "Time from the first byte of a request to the second burst of its answer.",
         ),
         Measure::Gap => (
             "steer_member_gap",
-            "Between later bursts of an answer: with streamed tokens, from one to the next.",
+            "Time between later bursts of an answer: with streamed tokens, between tokens.",
         ),
     }
 }
@@ -43,7 +43,7 @@ impl Collector for Passive {
         let mut page = Writer(encoder);
         for measure in Measure::ALL {
             let (name, help) = described(measure);
-            // Thousands of members without a flow would be most of the page.
+            // Members without flows are omitted: thousands of them would dominate the page.
             let each = self.0.iter().filter_map(|member| {
                 let histogram = member.passive.total.of(measure);
                 let sum = histogram.sum().as_secs_f64();
@@ -56,28 +56,28 @@ impl Collector for Passive {
         page.counters(
             family(
                 "steer_member_accepted_flows",
-                "Connections that the backend accepted.",
+                "Connections accepted by the backend.",
             ),
             counts(|m| m.passive.signals.accepted),
         )?;
         page.counters(
             family(
                 "steer_member_refused_flows",
-                "Connections that the backend refused: nobody listens there.",
+                "Connections refused by the backend: nothing listens on the port.",
             ),
             counts(|m| m.passive.signals.refused),
         )?;
         page.counters(
             family(
                 "steer_member_unanswered_flows",
-                "Connections whose SYN was repeated because no answer came in time.",
+                "Connections whose SYN was repeated because no answer arrived in time.",
             ),
             counts(|m| m.passive.signals.unanswered),
         )?;
         page.counters(
             family(
                 "steer_member_reset_flows",
-                "Connections that the backend reset after it had answered.",
+                "Connections reset by the backend after it had answered.",
             ),
             counts(|m| m.passive.signals.resets),
         )?;
@@ -95,7 +95,8 @@ impl Collector for Passive {
         page.gauges(
             family(
                 "steer_member_silent_flows",
-                "Those of them that have waited for longer than `silence` of the configuration.",
+                "Connections that have waited for an answer for longer than `silence` of the \
+                 configuration.",
             ),
             gauges(|m| m.passive.waiting.silent),
         )
@@ -106,7 +107,8 @@ fn labels(member: &MemberPassive) -> [(&'static str, &str); 2] {
     [("service", &member.service), ("backend", &member.backend)]
 }
 
-/// Counts by where buckets end, in seconds; the last one has all that is longer.
+/// Returns the cumulative counts by upper bound in seconds; the last bucket contains everything
+/// longer.
 fn buckets(histogram: &Histogram) -> Vec<(f64, u64)> {
     let bounds = (FIRST..=LAST).step_by(STEP).map(bucket_start);
     let mut buckets: Vec<(u64, u64)> = bounds.map(|bound| (bound, 0)).collect();

@@ -1,4 +1,4 @@
-//! The daemon as a process, by the names that Prometheus' own clients use.
+//! Process metrics of the daemon, with the names of Prometheus' own clients.
 
 use std::{fmt, fs};
 
@@ -13,13 +13,13 @@ pub(super) struct Process;
 impl Collector for Process {
     fn encode(&self, encoder: DescriptorEncoder<'_>) -> fmt::Result {
         let mut page = Writer(encoder);
-        // What the system does not say is left out.
+        // Values that the system does not provide are omitted.
         if let Some(cpu) = cpu_seconds() {
-            let help = "Time on processors, of user and system.";
+            let help = "Total user and system CPU time.";
             page.counter(family("process_cpu", help).seconds(), cpu)?;
         }
         if let Some(resident) = resident() {
-            let help = "Memory in use, mapped maps with it.";
+            let help = "Resident memory, including mapped maps.";
             page.gauge(family("process_resident_memory", help).bytes(), resident)?;
         }
         if let Ok(open) = fs::read_dir("/proc/self/fd") {
@@ -34,7 +34,7 @@ fn constant(variable: SysconfVar) -> Option<f64> {
     sysconf(variable).ok().flatten().map(|value| value as f64)
 }
 
-/// Fields 14 and 15 of proc_pid_stat(5).
+/// Returns fields 14 and 15 of proc_pid_stat(5) in seconds.
 fn cpu_seconds() -> Option<f64> {
     let text = fs::read_to_string("/proc/self/stat").ok()?;
     let (_, fields) = text.rsplit_once(')')?;
@@ -44,7 +44,7 @@ fn cpu_seconds() -> Option<f64> {
     Some((user + system) / constant(SysconfVar::CLK_TCK)?)
 }
 
-/// The second field of proc_pid_statm(5).
+/// Returns the second field of proc_pid_statm(5) in bytes.
 fn resident() -> Option<f64> {
     let text = fs::read_to_string("/proc/self/statm").ok()?;
     let pages: f64 = text.split_whitespace().nth(1)?.parse().ok()?;

@@ -1,34 +1,33 @@
-//! The page of metrics, read again: what is on it goes elsewhere in other forms, and no family is
-//! written down twice.
+//! Parser of the page of metrics, for export in other formats, so that no family is defined twice.
 
-/// A family of metrics, as the page describes it.
+/// A family of metrics, as described on the page.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Family {
-    /// Its name, without what OpenMetrics adds for samples.
+    /// Name, without the suffixes that OpenMetrics adds for samples.
     pub name: String,
-    /// counter, gauge or histogram.
+    /// Type: counter, gauge or histogram.
     pub kind: String,
-    /// Its unit, if it has one.
+    /// Unit, if there is one.
     pub unit: String,
-    /// A sentence.
+    /// Help text.
     pub help: String,
-    /// What is measured now.
+    /// Current samples.
     pub samples: Vec<Sample>,
 }
 
 /// One line of a family.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Sample {
-    /// What its name has more than the family's: "_total", "_bucket".
+    /// Suffix of the sample's name: "_total", "_bucket".
     pub suffix: String,
-    /// Names and values.
+    /// Label names and values.
     pub labels: Vec<(String, String)>,
-    /// The number, as it is written.
+    /// Number as written.
     pub value: String,
 }
 
-/// The families of a page in the text format of OpenMetrics, in its order. Lines that are no part of
-/// the format are left out.
+/// Parses the families of a page in the text format of OpenMetrics, in order. Invalid lines are
+/// skipped.
 pub(crate) fn read(page: &str) -> Vec<Family> {
     let mut families: Vec<Family> = Vec::new();
     for line in page.lines() {
@@ -81,7 +80,7 @@ fn sample(line: &str, family: &str) -> Option<Sample> {
         }
         rest = &rest[1..];
     }
-    // A time and an exemplar may follow, but none of ours has any.
+    // A timestamp and an exemplar may follow, but our page has none.
     let value = rest.split_whitespace().next()?;
     Some(Sample {
         suffix: suffix.to_owned(),
@@ -90,7 +89,7 @@ fn sample(line: &str, family: &str) -> Option<Sample> {
     })
 }
 
-/// A label's value up to its quotation mark, and what is behind that.
+/// Parses a label's value up to its quotation mark; also returns the rest after it.
 fn unquoted(text: &str) -> Option<(String, &str)> {
     let mut value = String::new();
     let mut characters = text.char_indices();

@@ -69,7 +69,7 @@ fn the_page_has_what_the_status_says() {
     ] {
         assert!(page.lines().any(|l| l == line), "{line} is not in\n{page}");
     }
-    // Nobody says what the other one uses.
+    // The utilization of the other one is unknown.
     assert!(
         !page.contains("steer_backend_use{backend=\"two\"}"),
         "{page}"
@@ -77,8 +77,8 @@ fn the_page_has_what_the_status_says() {
     assert!(page.ends_with("# EOF\n"), "{page}");
 }
 
-/// What the format asks for, and what people ask of it: each family once and in one piece, with a help
-/// text, a counter's samples with `_total`, a unit at the end of the name.
+/// Checks requirements of the format and of users: each family once and in one piece, with a help
+/// text, `_total` on samples of counters, and the unit at the end of the name.
 #[test]
 fn families_are_whole_and_described() {
     let page = page(&DaemonMetrics::new(), status(), Vec::new()).unwrap();

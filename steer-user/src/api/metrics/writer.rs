@@ -1,4 +1,4 @@
-//! Families of values that are known only when they are asked for.
+//! Metric families whose values are computed on request.
 
 use std::fmt;
 
@@ -8,23 +8,23 @@ use prometheus_client::{
     registry::Unit,
 };
 
-/// What has no exemplars, which the compiler has to be told the type of.
+/// Type annotation for the absence of exemplars.
 const NO_EXEMPLAR: Option<&Exemplar<[(&str, &str); 0], f64>> = None;
 
 pub(super) struct Writer<'e>(pub(super) DescriptorEncoder<'e>);
 
-/// What a family is.
+/// Description of a family.
 #[derive(Clone, Copy)]
 pub(super) struct Family {
-    /// Without unit and `_total`.
+    /// Name without unit and `_total`.
     pub(super) name: &'static str,
-    /// A sentence.
+    /// Help text.
     pub(super) help: &'static str,
     pub(super) unit: Option<&'static Unit>,
 }
 
 impl Writer<'_> {
-    /// A family of counters.
+    /// Writes a family of counters.
     pub(super) fn counters<L: EncodeLabelSet>(
         &mut self,
         family: Family,
@@ -42,7 +42,7 @@ impl Writer<'_> {
         Ok(())
     }
 
-    /// A family of gauges.
+    /// Writes a family of gauges.
     pub(super) fn gauges<L: EncodeLabelSet>(
         &mut self,
         family: Family,
@@ -58,7 +58,7 @@ impl Writer<'_> {
         Ok(())
     }
 
-    /// A family of histograms: sums, and counts by where buckets end.
+    /// Writes a family of histograms: sums, and counts by upper bound.
     pub(super) fn histograms<L: EncodeLabelSet>(
         &mut self,
         family: Family,
@@ -77,7 +77,7 @@ impl Writer<'_> {
         Ok(())
     }
 
-    /// A gauge without labels.
+    /// Writes a gauge without labels.
     pub(super) fn gauge(&mut self, family: Family, value: f64) -> fmt::Result {
         let Family { name, help, unit } = family;
         self.0
@@ -85,7 +85,7 @@ impl Writer<'_> {
             .encode_gauge(&value)
     }
 
-    /// A counter without labels.
+    /// Writes a counter without labels.
     pub(super) fn counter(&mut self, family: Family, value: f64) -> fmt::Result {
         let Family { name, help, unit } = family;
         self.0

@@ -31,7 +31,7 @@ fn print(target: &Target, value: &impl Serialize, words: String) -> Result<(), F
 
 #[derive(Debug, Args)]
 pub(in crate::cli) struct Diff {
-    /// The configuration; `conf.d/*.toml` beside it belong to it.
+    /// Path of the configuration; the `conf.d/*.toml` files beside it are included.
     #[arg(default_value = "/etc/steer/steer.toml")]
     file: PathBuf,
     #[command(flatten)]
@@ -54,10 +54,10 @@ impl Diff {
 
 #[derive(Debug, Args)]
 pub(in crate::cli) struct Apply {
-    /// The configuration; `conf.d/*.toml` beside it belong to it.
+    /// Path of the configuration; the `conf.d/*.toml` files beside it are included.
     #[arg(default_value = "/etc/steer/steer.toml")]
     file: PathBuf,
-    /// Take it back unless `steer config confirm` comes within this time, like 10m.
+    /// Revert unless `steer config confirm` follows within this time, like 10m.
     #[arg(long, value_name = "TIME", value_parser = parse_duration)]
     confirm_within: Option<Duration>,
     #[command(flatten)]
@@ -99,7 +99,7 @@ impl Confirm {
 
 #[derive(Debug, Args)]
 pub(in crate::cli) struct Rollback {
-    /// The generation; without it, the one on trial is taken back, or else the one before is taken.
+    /// Generation (default: revert the pending one, or else return to the previous one).
     generation: Option<u64>,
     #[command(flatten)]
     target: Target,

@@ -12,14 +12,15 @@ use crate::{
 
 #[derive(Debug, Args)]
 pub(in crate::cli) struct Check {
-    /// The configuration; `conf.d/*.toml` beside it belong to it.
+    /// Path of the configuration; the `conf.d/*.toml` files beside it are included.
     #[arg(default_value = "/etc/steer/steer.toml")]
     file: PathBuf,
-    /// Look at the document alone, and not at this host: interfaces, routes, MTU, ports, memory,
+    /// Check only the document, and not this host: interfaces, routes, MTU, ports, memory,
     /// certificates.
     #[arg(long)]
     document_only: bool,
-    /// Fail for warnings about this host, too, and not only for what would keep a daemon from starting.
+    /// Fail on warnings about this host as well, and not only on what would prevent a daemon from
+    /// starting.
     #[arg(long, conflicts_with = "document_only")]
     strict: bool,
     /// Print JSON.
@@ -38,7 +39,7 @@ impl Check {
         };
         let files = document.files.len();
         let findings = match &checked {
-            // Notes are for `steer doctor`.
+            // Notes are left to `steer doctor`.
             Ok(config) if !self.document_only => {
                 let mut findings = preflight::check(config);
                 findings.retain(|finding| finding.severity != Severity::Note);
@@ -69,19 +70,19 @@ impl Check {
             return Ok(());
         }
         let what = anyhow::anyhow!(
-            "{}: the document is good, and this host does not fit ({fatal} fatal, {warnings} warnings); \
-             with --document-only the host is not looked at",
+            "{}: the document is valid, but this host does not fit ({fatal} fatal, {warnings} \
+             warnings); --document-only skips the checks of the host",
             self.file.display()
         );
         Err(Failure::new(Exit::Config, what))
     }
 
-    /// All mistakes, and a verdict behind them.
+    /// Returns all problems, followed by a verdict.
     fn refused(&self, error: &ConfigError) -> Failure {
         let verdict = match error {
             ConfigError::Invalid { problems } => {
                 let (count, s) = (problems.len(), if problems.len() == 1 { "" } else { "s" });
-                format!("\n{}: not good: {count} mistake{s}", self.file.display())
+                format!("\n{}: invalid: {count} mistake{s}", self.file.display())
             }
             ConfigError::Read { .. } | ConfigError::Stopped => String::new(),
         };
@@ -94,7 +95,7 @@ impl Check {
             files => format!(" in {files} files"),
         };
         println!(
-            "{}: good: {} services, {} pools, {} backends{from}",
+            "{}: valid: {} services, {} pools, {} backends{from}",
             self.file.display(),
             config.services.len(),
             config.pools.len(),
@@ -103,7 +104,7 @@ impl Check {
     }
 }
 
-/// Returns file and line of the key that a finding is about, as editors understand them.
+/// Returns file and line of the key that a finding is about, in the notation of editors.
 fn place(document: &Document, finding: &Finding) -> String {
     let found = finding
         .key

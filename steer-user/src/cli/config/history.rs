@@ -15,7 +15,7 @@ use crate::{
 
 #[derive(Debug, Args)]
 pub(in crate::cli) struct History {
-    /// Read this state directory, and ask no daemon.
+    /// Read this state directory instead of asking the daemon.
     #[arg(long, value_name = "FOLDER")]
     state: Option<PathBuf>,
     #[command(flatten)]
@@ -40,9 +40,9 @@ impl History {
 
 #[derive(Debug, Args)]
 pub(in crate::cli) struct Show {
-    /// The generation; without it, the one in use.
+    /// Generation (default: the one in use).
     generation: Option<u64>,
-    /// Read this state directory, and ask no daemon.
+    /// Read this state directory instead of asking the daemon.
     #[arg(long, value_name = "FOLDER")]
     state: Option<PathBuf>,
     #[command(flatten)]

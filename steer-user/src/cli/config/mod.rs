@@ -13,23 +13,23 @@ const EXAMPLE: &str = include_str!("../../../../deploy/steer.toml");
 
 #[derive(Debug, Subcommand)]
 pub(super) enum Config {
-    /// Says all that is wrong with a configuration, each with its line. Changes nothing.
+    /// Check a configuration, and print all problems with their lines. Changes nothing.
     Check(check::Check),
-    /// Says what a configuration would change and move. Changes nothing.
+    /// Show what a configuration would change and move. Changes nothing.
     Diff(change::Diff),
-    /// Puts a configuration to work, whole or not at all, as a new generation.
+    /// Apply a configuration as a new generation, completely or not at all.
     Apply(change::Apply),
-    /// Makes the generation on trial the one to go back to.
+    /// Confirm the pending generation.
     Confirm(change::Confirm),
-    /// Goes back to an earlier generation.
+    /// Return to an earlier generation.
     Rollback(change::Rollback),
-    /// Lists the generations that are kept.
+    /// List the stored generations.
     History(history::History),
-    /// Prints what a generation says.
+    /// Print the document of a generation.
     Show(history::Show),
-    /// Prints an example with all settings and their defaults.
+    /// Print an example with all settings and their defaults.
     Example,
-    /// Prints the JSON schema of a configuration, for editors.
+    /// Print the JSON schema of a configuration, for editors.
     Schema,
 }
 

@@ -1,4 +1,4 @@
-//! Configurations and what they change, as a person reads it.
+//! Configurations and their changes as text.
 
 use std::fmt::Write as _;
 
@@ -10,12 +10,15 @@ use crate::{
     generations::{Entry, Generation, History},
 };
 
-/// Backends of a service that are listed one by one; of more, only those whose share changes.
+/// Number of a service's backends up to which all are listed; beyond it, only those whose share
+/// changes.
 const LISTED: usize = 20;
 
-/// Keys that differ.
+/// Returns the keys that differ.
 fn changes(from: Option<u64>, changes: &[String]) -> String {
-    let since = from.map_or("what runs".to_owned(), |n| format!("generation {n}"));
+    let since = from.map_or("the running configuration".to_owned(), |n| {
+        format!("generation {n}")
+    });
     if changes.is_empty() {
         return format!("nothing differs from {since}\n");
     }
@@ -27,7 +30,7 @@ fn changes(from: Option<u64>, changes: &[String]) -> String {
     text
 }
 
-/// What a configuration would change.
+/// Returns the changes that a configuration would make.
 pub(super) fn diff(diff: &Diff) -> String {
     let mut text = changes(diff.from, &diff.changes);
     for entry in &diff.preview.services {
@@ -36,7 +39,7 @@ pub(super) fn diff(diff: &Diff) -> String {
     if !diff.preview.assumed.is_empty() {
         let _ = writeln!(
             text,
-            "\nnot measured yet, taken to answer as near as others of their region: {}",
+            "\nnot measured yet, assumed as near as others in their region: {}",
             diff.preview.assumed.join(", ")
         );
     }
@@ -53,11 +56,13 @@ fn service(text: &mut String, service: &ServicePreview) {
     let ServicePreview { name, vip, .. } = service;
     let fate = match service.fate {
         Fate::New => "is new".to_owned(),
-        Fate::Goes if name.contains('/') => "goes: its clients are the service's".to_owned(),
-        Fate::Goes => "goes: its packets are no longer steered".to_owned(),
-        Fate::Stays if service.moved == 0.0 => "stays as it is".to_owned(),
+        Fate::Goes if name.contains('/') => {
+            "is removed: its clients get the service's policy".to_owned()
+        }
+        Fate::Goes => "is removed: its packets are no longer steered".to_owned(),
+        Fate::Stays if service.moved == 0.0 => "is unchanged".to_owned(),
         Fate::Stays => format!(
-            "{} of new flows go elsewhere; open ones stay",
+            "{} of new flows move; open ones stay",
             percent(service.moved)
         ),
     };
@@ -96,7 +101,7 @@ fn percent(share: f64) -> String {
     format!("{:.1} %", share * 100.0)
 }
 
-/// What was done, and what it was found to change before.
+/// Returns what was applied, and the changes found before.
 pub(super) fn applied(applied: &Applied, found: Option<&Diff>) -> String {
     let mut text = String::new();
     let number = applied
@@ -108,7 +113,7 @@ pub(super) fn applied(applied: &Applied, found: Option<&Diff>) -> String {
         _ if applied.unchanged => {
             let _ = writeln!(
                 text,
-                "{number} says the same already; its certificates were read again"
+                "{number} is the same already; its certificates were reloaded"
             );
         }
         Some(found) => text += &diff(found),
@@ -125,7 +130,7 @@ pub(super) fn applied(applied: &Applied, found: Option<&Diff>) -> String {
         let until = format_rfc3339_seconds(until);
         let _ = writeln!(
             text,
-            "it is taken back at {until}, unless `steer config confirm` comes before"
+            "it is reverted at {until} unless `steer config confirm` is run before"
         );
     }
     if let Some(warning) = &applied.warning {
@@ -134,7 +139,7 @@ pub(super) fn applied(applied: &Applied, found: Option<&Diff>) -> String {
     text
 }
 
-/// What is kept.
+/// Returns the stored generations.
 pub(super) fn history(history: &History) -> String {
     let mut text = format!(
         "{:>12}  {:<22}{:<10}{:<24}{}\n",
@@ -148,7 +153,7 @@ pub(super) fn history(history: &History) -> String {
         let until = format_rfc3339_seconds(trial.until);
         let _ = writeln!(
             text,
-            "generation {} is taken back at {until}, unless `steer config confirm` comes before",
+            "generation {} is reverted at {until} unless `steer config confirm` is run before",
             trial.number
         );
     }
@@ -174,7 +179,7 @@ fn line(history: &History, entry: &Entry) -> String {
     )
 }
 
-/// What a generation says; one that is of one file can be applied as it is printed.
+/// Returns the document of a generation; one with a single file can be applied as printed.
 pub(super) fn generation(generation: &Generation) -> String {
     let mut text = format!(
         "# generation {}, made {} by {}\n",

@@ -1,4 +1,4 @@
-//! The configuration, by its schema.
+//! Reference of the configuration, from its schema.
 
 use serde_json::Value;
 
@@ -8,8 +8,7 @@ pub(super) fn page() -> String {
     let schema = config::schema();
     let mut page = "# Configuration\n\n\
         TOML; `/etc/steer/steer.toml` and the `*.toml` files of `conf.d` beside it. \
-        `steer config example` prints a document with every key. After the colon of a meaning stands \
-        the default.\n"
+        `steer config example` prints a document with every key. Defaults are in parentheses.\n"
         .to_owned();
     let nothing = serde_json::Map::new();
     let sections = schema["properties"].as_object().unwrap_or(&nothing);
@@ -48,7 +47,7 @@ fn is_list(value: &Value) -> bool {
     names(value).contains(&"array".to_owned())
 }
 
-/// Names of JSON types that a value may have, but for null.
+/// Returns the names of a value's JSON types, except null.
 fn names(value: &Value) -> Vec<String> {
     let mut found: Vec<String> = match &value["type"] {
         Value::String(name) => vec![name.clone()],
@@ -63,7 +62,7 @@ fn names(value: &Value) -> Vec<String> {
     found
 }
 
-/// The definition that a value, or an item of it, refers to.
+/// Returns the definition that a value or its items refer to.
 fn resolve<'s>(schema: &'s Value, value: &'s Value) -> &'s Value {
     let own = value["$ref"].as_str().or_else(|| {
         let all = value["anyOf"].as_array()?;
@@ -76,7 +75,7 @@ fn resolve<'s>(schema: &'s Value, value: &'s Value) -> &'s Value {
     }
 }
 
-/// A type in words.
+/// Returns a type in words.
 fn kind(schema: &Value, value: &Value) -> String {
     let definition = resolve(schema, value);
     let mut words: Vec<String> = Vec::new();

@@ -1,4 +1,4 @@
-//! `steer reference`: pages of the documentation that are made of the program's own descriptions.
+//! `steer reference`: pages of the documentation generated from the program's own descriptions.
 
 mod config;
 mod drops;
@@ -11,10 +11,10 @@ use clap::{Args, CommandFactory as _};
 
 use super::{Cli, error::Failure};
 
-/// Writes the reference as Markdown.
+/// Write the reference as Markdown.
 #[derive(Debug, Args)]
 pub(super) struct Reference {
-    /// The folder; it is made if it is not there.
+    /// Folder, created if missing.
     folder: PathBuf,
 }
 
@@ -31,7 +31,7 @@ impl Reference {
     }
 }
 
-/// The pages, by their files' names.
+/// Returns the pages by their file names.
 fn pages() -> anyhow::Result<[(&'static str, String); 4]> {
     Ok([
         ("config.md", config::page()),
@@ -48,7 +48,7 @@ fn commands() -> String {
         .show_table_of_contents(false);
     let command = Cli::command();
     let text = clap_markdown::help_markdown_command_custom(&command, &options);
-    // Ends of lines that editors and git complain about.
+    // Trailing white space, which editors and git complain about, is removed.
     let lines: Vec<_> = text.lines().map(str::trim_end).collect();
     lines.join("\n") + "\n"
 }

@@ -1,4 +1,4 @@
-//! `steer top`: the node as it is now, again and again.
+//! `steer top`: live view of the node.
 
 mod rates;
 mod view;
@@ -19,10 +19,10 @@ use super::{
     error::{Exit, Failure},
 };
 
-/// Shows shares, health, round trips, new flows and drops, live. q quits, arrows scroll.
+/// Show shares, health, round trips, new flows and drops, live. q quits, arrows scroll.
 #[derive(Debug, Args)]
 pub(super) struct Top {
-    /// From one look to the next.
+    /// Interval between updates.
     #[arg(long, default_value = "1s", value_name = "TIME", value_parser = parse_duration)]
     every: Duration,
     #[command(flatten)]
@@ -32,8 +32,8 @@ pub(super) struct Top {
 impl Top {
     pub(super) fn run(self) -> Result<(), Failure> {
         if !std::io::stdout().is_terminal() {
-            let text =
-                "this is no terminal; `steer status --json` and `steer watch` are for programs";
+            let text = "standard output is not a terminal; use `steer status --json` or `steer watch` in \
+                 programs";
             return Err(Failure::new(Exit::Usage, anyhow::anyhow!(text)));
         }
         let runtime = tokio::runtime::Builder::new_current_thread()
@@ -41,11 +41,12 @@ impl Top {
             .build()?;
         let client = self.socket.client()?;
         let mut view = View::default();
-        // Before the screen is taken: what keeps it from being filled is said in the usual way.
+        // The first query comes before the screen is set up, so that its errors are printed
+        // normally.
         let first = runtime.block_on(client.status()).map_err(failure)?;
         let mut rates = Rates::default();
         view.see(rates.next(first, Instant::now()));
-        let mut terminal = ratatui::try_init().context("the terminal cannot be taken")?;
+        let mut terminal = ratatui::try_init().context("the terminal cannot be set up")?;
         let done = loop {
             if let Err(error) = terminal.draw(|frame| view.draw(frame)) {
                 break Err(error.into());
@@ -65,12 +66,12 @@ impl Top {
     }
 }
 
-/// Takes keys until it is time for the next look; whether one of them ends it.
+/// Processes keys until the next update; returns whether one of them quits.
 fn keys(wait: Duration, view: &mut View) -> std::io::Result<bool> {
     let end = Instant::now() + wait;
     while event::poll(end.saturating_duration_since(Instant::now()))? {
         let Event::Key(key) = event::read()? else {
-            // Another size is drawn at once.
+            // A resized screen is drawn at once.
             return Ok(false);
         };
         if key.kind != KeyEventKind::Press {

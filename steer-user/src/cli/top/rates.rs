@@ -1,20 +1,20 @@
-//! What happens in a second, from two statuses.
+//! Rates per second from two statuses.
 
 use std::{collections::HashMap, time::Instant};
 
 use crate::control::{MemberStatus, Status};
 
-/// A status, with what happened since the one before.
+/// A status, with the rates since the previous one.
 #[derive(Debug)]
 pub(super) struct Seen {
     pub(super) status: Status,
-    /// By service and backend, in the order of the status.
+    /// Rates by service and backend, in the order of the status.
     pub(super) members: Vec<Vec<Rate>>,
-    /// Drops a second by reason; those that there were since the last look come first.
+    /// Drops per second by reason; those with a positive rate come first.
     pub(super) drops: Vec<(String, u64, f64)>,
 }
 
-/// What happens at a member in a second. Without a look before there is none.
+/// Rates of a member. Absent without a previous status.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub(super) struct Rate {
     pub(super) flows: f64,
@@ -25,7 +25,7 @@ pub(super) struct Rate {
 /// Members by the names of service and backend.
 type Members = HashMap<(String, String), MemberStatus>;
 
-/// Remembers the last look.
+/// State of the rate computation.
 #[derive(Debug, Default)]
 pub(super) struct Rates {
     last: Option<(Instant, Members, Status)>,
@@ -34,7 +34,7 @@ pub(super) struct Rates {
 impl Rates {
     pub(super) fn next(&mut self, status: Status, now: Instant) -> Seen {
         let seconds = self.last.as_ref().map(|(at, ..)| (now - *at).as_secs_f64());
-        // What was reset by a new daemon or a new member begins anew.
+        // A counter that was reset by a new daemon or a new member starts over.
         let rate = |before: u64, after: u64| match seconds {
             Some(seconds) if seconds > 0.0 => after.saturating_sub(before) as f64 / seconds,
             _ => 0.0,

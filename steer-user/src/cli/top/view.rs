@@ -11,18 +11,18 @@ use ratatui::{
 use super::rates::{Rate, Seen};
 use crate::control::{BackendStatus, MemberStatus, ServiceStatus};
 
-/// What it is made for; a smaller terminal would show the wrong half.
+/// Minimum width; a smaller terminal would show the wrong half.
 const WIDTH: u16 = 80;
 const HEIGHT: u16 = 24;
-/// Lines for drops.
+/// Number of lines for drops.
 const DROPS: u16 = 4;
-/// Cells of a share's bar.
+/// Width of a share's bar.
 const BAR: usize = 10;
 
 #[derive(Debug, Default)]
 pub(super) struct View {
     seen: Option<Seen>,
-    /// Why the last look failed.
+    /// Reason why the last query failed.
     missed: Option<String>,
     top: u16,
 }
@@ -37,7 +37,7 @@ impl View {
         self.missed = Some(why);
     }
 
-    /// Moves down by so many lines; drawing keeps it within what there is.
+    /// Scrolls down by a number of lines; drawing limits the position.
     pub(super) fn scroll(&mut self, lines: i32) {
         let top = i32::from(self.top).saturating_add(lines).max(0);
         self.top = u16::try_from(top).unwrap_or(u16::MAX);
@@ -98,7 +98,7 @@ fn summary(seen: &Seen) -> Vec<Line<'_>> {
     let generation = status.generation.map_or("-".to_owned(), |n| n.to_string());
     let mut notes = String::new();
     if status.confirm_by.is_some() {
-        notes += "   on trial: `steer config confirm`";
+        notes += "   pending: `steer config confirm`";
     }
     if status.frozen {
         notes += "   frozen";
@@ -190,7 +190,8 @@ fn row<'a>(member: &'a MemberStatus, rate: Rate, backend: Option<&BackendStatus>
     ])
 }
 
-/// How a member is: as the kernel has it, with what the operator or the probes say where that tells more.
+/// Returns the state of a member: that of the kernel, or that of operator or probes if it is more
+/// specific.
 fn word(member: &MemberStatus, backend: Option<&BackendStatus>) -> (String, Color) {
     let drained = backend.and_then(|b| b.drain.as_ref());
     match (member.state.as_str(), drained) {
@@ -229,7 +230,7 @@ fn dim() -> Style {
     Style::new().add_modifier(Modifier::DIM)
 }
 
-/// A number in at most six characters.
+/// Formats a number in at most six characters.
 fn short(number: f64) -> String {
     let units = [(1e12, "T"), (1e9, "G"), (1e6, "M"), (1e3, "k")];
     for (unit, name) in units {
@@ -244,7 +245,7 @@ fn short(number: f64) -> String {
     }
 }
 
-/// A text of at most so many characters.
+/// Truncates a text to a number of characters.
 fn cut(text: &str, most: usize) -> String {
     if text.chars().count() <= most {
         return text.to_owned();

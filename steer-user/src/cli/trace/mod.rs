@@ -1,4 +1,4 @@
-//! `steer trace`: live packets, and what becomes of them.
+//! `steer trace`: live packets with their outcome.
 
 mod pcapng;
 mod words;
@@ -23,15 +23,15 @@ use crate::{
     packet_words::from_hex,
 };
 
-/// Protocols by their names.
+/// Protocols by name.
 const PROTOCOLS: [(&str, u8); 4] = [("tcp", 6), ("udp", 17), ("icmp", 1), ("icmpv6", 58)];
 
-/// Options say which packets are shown; without one, all are. Each packet costs more while somebody
-/// traces, those that are not shown as well.
+/// Options select the packets to show (default: all). While a trace runs, every packet costs more,
+/// including those not shown.
 #[derive(Debug, Args)]
 #[command(group = ArgGroup::new("form").args(["json", "pcapng"]))]
 pub(super) struct Trace {
-    /// Packets from or to this address, or one of this prefix; under `nat` a client's answers as well, which
+    /// Packets from or to this address or prefix; under `nat` also a client's answers, which
     /// backends send to an address of the node.
     #[arg(long, value_parser = prefix)]
     address: Option<IpNet>,
@@ -47,20 +47,20 @@ pub(super) struct Trace {
     /// Packets to or from the backend with this name.
     #[arg(long)]
     backend: Option<String>,
-    /// Packets that are passed, dropped, sent or answered. May be given more than once.
+    /// Packets that are passed, dropped, sent or answered. May be repeated.
     #[arg(long)]
     verdict: Vec<String>,
-    /// Packets that are dropped or answered for this reason, as `steer status` names it. May be given
-    /// more than once.
+    /// Packets that are dropped or answered for this reason, with its name in `steer status`. May
+    /// be repeated.
     #[arg(long)]
     reason: Vec<String>,
-    /// One in so many packets that fit.
+    /// Sample one of this many matching packets.
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
     sample: Option<u32>,
-    /// End after so many packets.
+    /// Exit after this many packets.
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
     count: Option<u64>,
-    /// Write a capture that Wireshark reads, with the verdicts as comments, to a file, or to standard
+    /// Write a capture for Wireshark, with the verdicts as comments, to a file, or to standard
     /// output as `-`.
     #[arg(long, value_name = "FILE")]
     pcapng: Option<PathBuf>,
@@ -122,7 +122,7 @@ impl Trace {
                 TraceLine::Lost(_) => Ok(()),
             };
             match written {
-                // Who reads it has gone.
+                // The reader of the output is gone.
                 Err(error) if error.kind() == io::ErrorKind::BrokenPipe => return Ok(()),
                 written => written?,
             }
@@ -131,7 +131,7 @@ impl Trace {
     }
 }
 
-/// Where packets are shown, and how.
+/// Destination and format of packets.
 enum Out {
     Words(io::StdoutLock<'static>),
     Json(io::StdoutLock<'static>),
@@ -175,14 +175,15 @@ impl Out {
         }
     }
 
-    /// Packets that are not shown: not where a program reads what it would not understand.
+    /// Reports lost packets, except to a program that would not understand it.
     fn lost(&mut self, lost: u64) -> io::Result<()> {
         if let Self::Json(out) = self {
             writeln!(out, "{}", serde_json::json!({ "lost": lost }))?;
             return out.flush();
         }
         eprintln!(
-            "steer: {lost} packets are not shown, because they came too fast; use a filter, or --sample"
+            "steer: {lost} packets were lost, because they arrived too fast; use a filter, or \
+             --sample"
         );
         Ok(())
     }

@@ -1,5 +1,5 @@
-//! Captures that Wireshark and tshark read (draft-ietf-opsawg-pcapng). The crates that write them are
-//! old, and it is three kinds of blocks.
+//! Writer of captures for Wireshark and tshark (draft-ietf-opsawg-pcapng). Existing crates are
+//! outdated, and only three kinds of blocks are needed.
 
 use std::io::{self, Write};
 
@@ -9,32 +9,32 @@ const PACKET: u32 = 6;
 const BYTE_ORDER: u32 = 0x1a2b_3c4d;
 const ETHERNET: u16 = 1;
 
-/// Options by their codes.
+/// Option codes.
 const END: u16 = 0;
 const COMMENT: u16 = 1;
 const USER_APPLICATION: u16 = 4;
 const INTERFACE_NAME: u16 = 2;
 const TIME_RESOLUTION: u16 = 9;
 const FLAGS: u16 = 2;
-/// Times are in units of 10^-9 s.
+/// Unit of times: 10^-9 s.
 const NANOSECONDS: u8 = 9;
 /// Directions in the flags of a packet.
 const INBOUND: u32 = 1;
 const OUTBOUND: u32 = 2;
 
-/// A capture that is being written. Each packet is all there once it is written.
+/// Writer of a capture. Each packet is flushed.
 pub(super) struct Pcapng<W> {
     out: W,
     interfaces: Vec<String>,
 }
 
 impl<W: Write> Pcapng<W> {
-    /// Begins a capture.
+    /// Starts a capture.
     pub(super) fn begin(out: W) -> io::Result<Self> {
         let mut section = Block::new(SECTION);
         section.put(&BYTE_ORDER.to_le_bytes());
         section.put(&[1, 0, 0, 0]);
-        // The length of the section is not known.
+        // The length of the section is unknown.
         section.put(&u64::MAX.to_le_bytes());
         let application = concat!("steer ", env!("CARGO_PKG_VERSION"));
         section.option(USER_APPLICATION, application.as_bytes());
@@ -46,7 +46,7 @@ impl<W: Write> Pcapng<W> {
         Ok(capture)
     }
 
-    /// Adds a packet: its first bytes, and the length that it has.
+    /// Adds a packet: its first bytes, and its length.
     pub(super) fn packet(
         &mut self,
         interface: &str,
@@ -70,7 +70,7 @@ impl<W: Write> Pcapng<W> {
         self.write(packet)
     }
 
-    /// The number of an interface, which is described when it is first met.
+    /// Returns the number of an interface, and describes the interface on first use.
     fn interface(&mut self, name: &str) -> io::Result<u32> {
         if let Some(number) = self.interfaces.iter().position(|known| known == name) {
             return Ok(number as u32);
@@ -133,7 +133,7 @@ impl Block {
 mod tests {
     use super::*;
 
-    /// The bytes, block by block, as the draft has them.
+    /// Checks the bytes block by block against the draft.
     #[test]
     fn a_capture_has_a_section_interfaces_and_packets() {
         let mut bytes = Vec::new();

@@ -1,4 +1,4 @@
-//! A traced packet in words.
+//! A traced packet as text.
 
 use std::time::{Duration, UNIX_EPOCH};
 
@@ -6,10 +6,10 @@ use humantime_serde::re::humantime::format_rfc3339_micros;
 
 use crate::{api::TracedPacket, packet_words};
 
-/// Where IP packets follow behind UDP by default; another port shows as UDP.
+/// Default UDP port of encapsulated IP packets; another port shows as UDP.
 const GUE: u16 = 6080;
 
-/// One line for a packet.
+/// Returns one line for a packet.
 pub(super) fn packet(packet: &TracedPacket, before: &[u8], after: &[u8]) -> String {
     let time = format_rfc3339_micros(UNIX_EPOCH + Duration::from_nanos(packet.time_ns)).to_string();
     let clock = time.get(11..26).unwrap_or(&time);
@@ -26,7 +26,7 @@ pub(super) fn packet(packet: &TracedPacket, before: &[u8], after: &[u8]) -> Stri
     text
 }
 
-/// What became of a packet, and why.
+/// Returns the outcome of a packet and its reason.
 pub(super) fn verdict(packet: &TracedPacket) -> String {
     let mut text = packet.verdict.clone();
     let mut add = |words: &str| text.push_str(words);

@@ -1,13 +1,11 @@
 //! Changes by a measurement, and the evidence of a failed probe.
 
-use crate::{
-    domain::{
-        evidence::{Evidence, Proof, Testimony},
-        health::{State, Transition},
-        rules::Doubt,
-    },
-    probe::{ProbeFailure, Trouble},
+use crate::domain::{
+    evidence::{Evidence, Proof, Testimony},
+    health::{State, Transition},
+    rules::Doubt,
 };
+use steer_probe::probe::{ProbeFailure, Trouble};
 
 /// Changes of what is known of a backend by one measurement.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]

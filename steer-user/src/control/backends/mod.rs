@@ -13,6 +13,7 @@ use std::{
 
 use humantime_serde::re::humantime::format_rfc3339_seconds;
 use steer_common::tables::NextHop;
+use steer_probe::probe::Measurement;
 use tracing::info;
 
 use self::{
@@ -26,7 +27,6 @@ use crate::{
     config::{Backend, Config, MAX_CAPACITY},
     domain::health::State,
     journal::Event,
-    probe::Measurement,
 };
 
 /// Drains and weights by the operator, by the names of backends, which need not be configured.

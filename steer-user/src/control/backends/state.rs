@@ -3,6 +3,7 @@
 use std::time::{Duration, Instant};
 
 use steer_common::tables::NextHop;
+use steer_probe::probe::{DRAINING, Load, Measurement, ProbeFailure};
 
 use super::change::{Change, doubt, evidence_of};
 use super::drains::Draining;
@@ -18,7 +19,6 @@ use crate::domain::passive::Watch;
 use crate::domain::rings::{BOUNDS, Nearness};
 use crate::domain::rules::{Doubt, Rules};
 use crate::journal::{Base, Judged};
-use crate::probe::{DRAINING, Load, Measurement, ProbeFailure};
 
 /// Rules of a configuration.
 pub(crate) fn rules(config: &config::Config) -> Rules {

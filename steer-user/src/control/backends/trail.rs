@@ -1,12 +1,12 @@
 //! Trails: the last probes of backends, from which a replay decides again what they changed.
 
 use std::collections::{HashMap, VecDeque};
+use steer_probe::probe::Measurement;
 
 use super::{change::Change, state::BackendState};
 use crate::{
     control::record::recorder::Recorder,
     journal::{Event, Probe},
-    probe::Measurement,
 };
 
 /// Probes of one backend that are written with a change. What came before them is in their base.

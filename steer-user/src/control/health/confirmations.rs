@@ -2,10 +2,12 @@
 
 use std::net::SocketAddr;
 
+use steer_probe::probe::confirmation::Outcome;
+
 use crate::{
     config::{Mode, Protocol},
     control::{record::decisions::NewDecision, site::Site},
-    domain::{confirmation::Outcome, passive::Verdict},
+    domain::passive::Verdict,
 };
 
 /// Connections that are asked for in one poll, so that a flood of forged packets stays cheap.

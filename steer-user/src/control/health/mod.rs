@@ -12,6 +12,7 @@ mod pool_room;
 use std::{collections::BTreeSet, mem, net::SocketAddr, time::Instant};
 
 use anyhow::Result;
+use steer_probe::probe::confirmation::Outcome;
 use tracing::info;
 
 use self::{
@@ -29,7 +30,6 @@ use crate::{
     config::Config,
     dataplane::Dataplane,
     domain::{
-        confirmation::Outcome,
         evidence::{self, Evidence, Inputs, Proof},
         health::State,
         outliers::Outlier,

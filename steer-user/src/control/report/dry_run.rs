@@ -9,6 +9,7 @@ use std::{
 use anyhow::Result;
 use serde::{Deserialize, Serialize};
 use steer_common::abi::Slot;
+use steer_probe::probe::{Load, Measurement, OrcaLoadReport, Sample};
 use tracing::subscriber::{NoSubscriber, with_default};
 
 use crate::{
@@ -23,7 +24,6 @@ use crate::{
     },
     dataplane::{Dataplane, Memory},
     domain::health::State,
-    probe::{Load, Measurement, OrcaLoadReport, Sample},
 };
 
 /// Assumed round trip to backends of the node's region, where none was measured.

@@ -1,10 +1,9 @@
 //! Loads, flapping, panic and price, as the loop takes them in.
 
+use steer_probe::probe::{ProbeFailure, Trouble};
+
 use super::*;
-use crate::{
-    domain::passive::Counts,
-    probe::{ProbeFailure, Trouble},
-};
+use crate::domain::passive::Counts;
 
 /// The share of each backend's number in the table, in percent.
 fn shares(controller: &Controller<Fake>, backends: usize) -> Vec<u32> {

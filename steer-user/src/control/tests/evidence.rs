@@ -2,12 +2,12 @@
 
 use rand::{Rng as _, SeedableRng as _, rngs::StdRng};
 use steer_common::abi::{Measure, Signals, bucket};
+use steer_probe::probe::{Trouble, confirmation::Outcome};
 
 use super::{
     silence::{start, traffic},
     *,
 };
-use crate::{domain::confirmation::Outcome, probe::Trouble};
 
 const ALL: [(u16, MemberState); 4] = [(1, Up), (2, Up), (3, Up), (4, Up)];
 const NAMES: [&str; 4] = ["a", "b", "c", "d"];

@@ -20,6 +20,7 @@ use std::{
 };
 
 use steer_common::{abi::Macs, abi::MemberState, abi::member_flags, tables::NextHop};
+use steer_probe::probe::{Load, Measurement, OrcaLoadReport, ProbeFailure, Sample};
 use tempfile::TempDir;
 
 use self::fake::Fake;
@@ -28,7 +29,6 @@ use crate::{
     config::Config,
     dataplane::Dataplane as _,
     domain::{balance::Adaptive, evidence::GONE_AFTER, passive::Counts, silence::Around},
-    probe::{Load, Measurement, OrcaLoadReport, ProbeFailure, Sample},
 };
 
 /// A site with these backends, all probed.

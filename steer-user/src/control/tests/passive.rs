@@ -144,7 +144,7 @@ fn refusals_count_from_the_last_look_on_whatever_the_configuration_was_then() {
     assert_eq!(look(&mut bench, &mut controller), MemberState::Up);
     refused(&mut controller.dataplane, 72);
     assert_eq!(look(&mut bench, &mut controller), MemberState::Up);
-    let outcome = crate::domain::confirmation::Outcome::Refused;
+    let outcome = steer_probe::probe::confirmation::Outcome::Refused;
     controller.confirm("a", outcome, bench.now).unwrap();
     assert_eq!(controller.dataplane.states()[0].1, MemberState::Down);
 }

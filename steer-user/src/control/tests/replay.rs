@@ -3,18 +3,18 @@
 use std::collections::HashMap;
 
 use rand::{Rng as _, SeedableRng as _, rngs::StdRng};
+use steer_probe::probe::{DRAINING, Load, Trouble, confirmation};
 
 use super::*;
 use crate::{
     config::Document,
     control::{Replayed, replay},
     domain::{
-        confirmation, evidence,
+        evidence,
         health::State,
         passive::{Counts, Reason, Verdict},
     },
     journal::{self, Event, Journal, Limits, Located, Outcome, Record, Why},
-    probe::{DRAINING, Load, Trouble},
 };
 
 const NAMES: [&str; 5] = ["a", "b", "c", "d", "e"];

@@ -2,6 +2,7 @@
 
 use std::time::Instant;
 
+use steer_probe::probe::mailbox;
 use tracing::error;
 
 use crate::{
@@ -12,7 +13,6 @@ use crate::{
     },
     dataplane::interface_index,
     journal::Limits,
-    probe::mailbox,
 };
 
 impl Daemon {

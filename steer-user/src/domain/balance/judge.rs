@@ -1,19 +1,19 @@
-//! Who meets the objective, and who is much slower than its peers.
+//! Latency judgement: which members meet the objective, and which are much slower than their peers.
 
 use super::{Member, Pool, Settings, State, tick::entry};
 
-/// A member meets the objective within it, and does no longer at so much more, in percent.
+/// Percentage of the objective above which a member that met it no longer does.
 const MISSES: u64 = 120;
-/// So many times the median of its pool's other members is slow.
+/// Multiple of the median of its pool's other members from which a member counts as slow.
 const SLOW: u64 = 3;
-/// And down to so many times is no longer.
+/// Multiple of that median below which a slow member no longer counts as slow.
 const FINE: u64 = 2;
-/// Nothing below this is slow, in microseconds.
+/// Time to answer in microseconds below which no member counts as slow.
 const QUICK: u64 = 20_000;
-/// So many peers make a median.
+/// Minimum number of peers for a median.
 const PEERS: usize = 2;
 
-/// Judges all members of a table. Of one that says nothing what was concluded holds.
+/// Judges all members of a table. A member without a measurement keeps its last judgement.
 pub(super) fn judge(state: &mut State, settings: &Settings, pools: &[Pool], members: &[Member]) {
     for member in members {
         let was = state.memory(&member.name);
@@ -51,7 +51,8 @@ fn slow(state: &mut State, members: &[Member], pool: usize) {
             false
         } else {
             others.sort_unstable();
-            // Of two in the middle the slower one: one peer that claims to be fast makes nobody slow.
+            // With two values in the middle, take the slower one: a single peer that claims to be
+            // fast must not make the others look slow.
             let median = others[others.len() / 2];
             let bound = median * if was.slow { FINE } else { SLOW };
             *takes > bound.max(QUICK)

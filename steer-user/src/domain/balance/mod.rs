@@ -1,9 +1,10 @@
-//! The slow loop: from loads and nearness to shares of a table's new flows, in bounded steps.
+//! The balancing loop: turns loads and nearness into shares of a table's new flows, in bounded
+//! steps.
 //!
-//! A table's members stand in tiers: the pools of its chain one behind the other, and in each pool the
-//! rings, the nearest first. New flows go to the first tier. While it is too busy a part of them spills
-//! to the next one, and so on. Within a tier a member's weight is
-//! capacity · max(floor, 1 − use) · slow start, less if it is degraded.
+//! The members of a table form tiers: the pools of its chain in order, and within each pool the
+//! rings, nearest first. New flows go to the first tier. While that tier is too busy, part of them
+//! spills to the next one, and so on. Within a tier, the weight of a member is capacity ·
+//! max(floor, 1 − utilization) · slow start, reduced if the member is degraded.
 
 mod judge;
 mod policy;
@@ -21,23 +22,23 @@ pub use self::spread::{SUM, Shares, spread};
 pub use self::tick::{Cause, Ticked, tick};
 use super::load::WHOLE;
 
-/// How the slow loop goes about it. Shares are parts of [`WHOLE`].
+/// Parameters of the loop. Shares are parts of [`WHOLE`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Settings {
-    /// The least that a member's weight comes down to by its use.
+    /// Lower bound of the weight that utilization leaves to a member.
     pub floor: u32,
-    /// Above this use new flows spill outward.
+    /// Utilization above which new flows spill outward.
     pub spill_above: u32,
-    /// Below this use they return.
+    /// Utilization below which they return.
     pub spill_below: u32,
-    /// The most of a table that moves in one tick.
+    /// Largest part of a table that moves in one tick.
     pub max_shift: u32,
-    /// What a member that came back gains in each tick until it has its whole weight.
+    /// Part of its weight that a recovered member regains in each tick, until it has all of it.
     pub warming: u32,
-    /// What each pool of a split may gain or lose in a tick.
+    /// Largest change of each pool's share of a split in a tick.
     pub split_step: u32,
-    /// Members that answer within so many microseconds are as near as each other: among them, those
-    /// that cost least come first.
+    /// Latency objective in microseconds. Members within it count as equally near, and the cheapest
+    /// of them come first.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub objective_us: Option<u32>,
 }
@@ -45,62 +46,64 @@ pub struct Settings {
 /// A pool of a chain.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Pool {
-    /// Its name.
+    /// Name of the pool.
     pub name: String,
-    /// The share of new flows that begins in it, if the chain is split. Those of all pools are
-    /// [`WHOLE`] together.
+    /// Share of new flows that starts in this pool, if the chain is split. The shares of all pools
+    /// sum up to [`WHOLE`].
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub split: Option<u32>,
-    /// The most that it takes of the table's new flows.
+    /// Largest share of the table's new flows that this pool takes.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub most: Option<u32>,
-    /// The same, as the number of new flows of late and a budget of so many in a second make it.
+    /// Largest share that its budget of new flows per second allows at the recent rate of new
+    /// flows.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub most_now: Option<u32>,
-    /// Whether its flows spill to the next pool while its last ring is too busy. Otherwise the next pool
-    /// serves only where this one has nobody.
+    /// Whether its flows spill to the next pool while its last ring is too busy. Otherwise the next
+    /// pool serves only if no member of this one does.
     #[serde(default, skip_serializing_if = "is_false")]
     pub overflow: bool,
 }
 
-/// A member of a table, as the loop sees it now.
+/// A member of a table, as the loop sees it in this tick.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Member {
-    /// Its backend's name.
+    /// Name of its backend.
     pub name: String,
-    /// The index of its pool.
+    /// Index of its pool.
     pub pool: usize,
-    /// Its ring of nearness.
+    /// Ring of nearness.
     pub ring: usize,
     /// Whether new flows may go to it.
     pub healthy: bool,
-    /// Its capacity relative to the others'.
+    /// Capacity relative to the others'.
     pub capacity: u32,
-    /// Its price relative to the others'. It counts only among those that meet the objective.
+    /// Price relative to the others'. Used only among members that meet the objective.
     pub cost: u32,
-    /// Its smoothed use, in parts of [`WHOLE`]; `None` if there is no report that is new enough.
+    /// Smoothed utilization, in parts of [`WHOLE`]; `None` without a recent report.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub load: Option<u32>,
-    /// How long it takes to answer, in microseconds: to the first token where that is known, else one
-    /// round trip.
+    /// Time to answer in microseconds: to the first token if known, else one round trip.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub answers_us: Option<u32>,
-    /// Its time to the first token, in microseconds, if it is known.
+    /// Time to the first token in microseconds, if known.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub first_token_us: Option<u32>,
     /// Whether it loses probes.
     #[serde(default, skip_serializing_if = "is_false")]
     pub lossy: bool,
-    /// The part of its weight that it loses for failing more often than its peers, in parts of [`WHOLE`].
+    /// Part of its weight that it loses because it fails more often than its peers, in parts of
+    /// [`WHOLE`].
     #[serde(default, skip_serializing_if = "is_free")]
     pub lost: u32,
-    /// So many times the share that its capacity gives it, in parts of [`WHOLE`], are the most that its reports may
-    /// gain it: as much as the node's own measurements bear out. `None` sets no limit.
+    /// Bound of the share that reports may gain a member, as a multiple of the share that its
+    /// capacity gives it, in parts of [`WHOLE`]: as much as the node's own measurements confirm.
+    /// `None` sets no limit.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub max_gain: Option<u32>,
 }
 
-/// A group of members that are as good as each other: its pool, and its order within.
+/// A group of equally good members: its pool, and its order within the pool.
 pub type Tier = (usize, usize, u32);
 
 impl Member {
@@ -109,18 +112,18 @@ impl Member {
     }
 }
 
-/// What the loop remembers of a member from tick to tick.
+/// State of a member that persists from tick to tick.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Memory {
-    /// The factor that its use has on its weight, in parts of [`WHOLE`]; the mean of its tier is about
-    /// [`WHOLE`].
+    /// Factor of its weight that follows from its utilization, in parts of [`WHOLE`]; the mean of
+    /// its tier is about [`WHOLE`].
     pub factor: u32,
-    /// How much of its weight it has while it warms up, in parts of [`WHOLE`].
+    /// Part of its weight that slow start allows, in parts of [`WHOLE`].
     pub warm: u32,
-    /// Ticks in a row in which its factor should have risen, or fallen if negative.
+    /// Consecutive ticks in which its factor should have risen, or fallen if negative.
     #[serde(default, skip_serializing_if = "is_zero")]
     pub wants: i8,
-    /// Whether it meets the objective of its service, if that has one.
+    /// Whether it meets the objective of its service, if there is one.
     #[serde(default, skip_serializing_if = "is_false")]
     pub meets: bool,
     /// Whether it is much slower than its peers.
@@ -140,61 +143,61 @@ impl Default for Memory {
     }
 }
 
-/// What the loop remembers of the way out of a tier.
+/// State of the spill-over from a tier.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Spill {
-    /// The tier's place in its pool.
+    /// Ring of the tier in its pool.
     pub ring: usize,
-    /// The price of the tier, where that is what sets it apart.
+    /// Price of the tier, if the price sets it apart.
     #[serde(default, skip_serializing_if = "is_free")]
     pub cost: u32,
-    /// The part of what comes to it that goes on to the next, in parts of [`WHOLE`].
+    /// Part of its incoming flows that goes on to the next tier, in parts of [`WHOLE`].
     pub share: u32,
-    /// What has stayed on average of late: that is what its use comes of.
+    /// Recent average of the part that stayed: its utilization results from that.
     pub stayed: u32,
     /// Capacity at the last tick.
     pub capacity: u64,
     /// Capacity in use at the last tick, in millionths of that unit.
     pub used: u64,
-    /// Ticks in a row in which more should have spilled, or less if negative.
+    /// Consecutive ticks in which more should have spilled, or less if negative.
     #[serde(default, skip_serializing_if = "is_zero")]
     pub wants: i8,
 }
 
-/// What the loop remembers of a table.
+/// State of a table.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct State {
-    /// By backend; those that are as usual are not there.
+    /// State by backend; members in their default state are absent.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub members: BTreeMap<String, Memory>,
-    /// By pool.
+    /// Spill-over by pool.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub spills: BTreeMap<String, Vec<Spill>>,
-    /// The shares of a split chain's pools as they are now.
+    /// Current shares of a split chain's pools.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub split: BTreeMap<String, u32>,
-    /// The most that pools with a budget in a second take.
+    /// Largest shares that budgets of new flows per second allow, by pool.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub budgets: BTreeMap<String, u32>,
 }
 
-/// Whether a tier is full that was or was not before, by how much of its capacity is hot: from a half on,
-/// until it is less than a quarter.
+/// Returns whether a tier is full, given the part of its capacity that is hot: from one half on,
+/// until it falls below one quarter.
 #[must_use]
 pub fn is_full(was: bool, hot: u64, all: u64) -> bool {
     hot > 0 && if was { hot * 4 >= all } else { hot * 2 >= all }
 }
 
-/// The part of its weight that a member has that just came back.
+/// Part of its weight that a member has right after it recovered.
 pub const COLD: u32 = WHOLE / 10;
 
 impl State {
-    /// Notes that a member came back: it begins with a part of its weight.
+    /// Starts slow start of a member that recovered.
     pub fn came_back(&mut self, name: &str) {
         self.members.entry(name.to_owned()).or_default().warm = COLD;
     }
 
-    /// Forgets what is no more.
+    /// Removes the state of members and pools that are gone.
     pub fn retain(&mut self, member: impl Fn(&str) -> bool, pool: impl Fn(&str) -> bool) {
         self.members.retain(|name, _| member(name));
         self.spills.retain(|name, _| pool(name));
@@ -202,7 +205,7 @@ impl State {
         self.budgets.retain(|name, _| pool(name));
     }
 
-    /// What of it shares depend on: all but what only counts and averages.
+    /// Returns the part of the state that decides shares: all but counts and averages.
     #[must_use]
     pub fn decides(&self) -> Self {
         let mut state = self.clone();
@@ -229,13 +232,14 @@ impl State {
         state
     }
 
-    /// What it remembers of a member.
+    /// Returns the state of a member.
     #[must_use]
     pub fn memory(&self, name: &str) -> Memory {
         self.members.get(name).copied().unwrap_or_default()
     }
 
-    /// The tier of a member. What meets the objective is nearest, and among that what costs least.
+    /// Returns the tier of a member. Members that meet the objective come first, and among them the
+    /// cheapest.
     #[must_use]
     pub fn tier(&self, member: &Member) -> Tier {
         if self.memory(&member.name).meets {

@@ -1,4 +1,4 @@
-//! From what the loop remembers to shares.
+//! Conversion of the loop's state to shares.
 
 use std::collections::BTreeMap;
 
@@ -7,22 +7,22 @@ use crate::domain::load::WHOLE;
 
 /// Sum of the weights of a table: fine enough for ten thousand members.
 pub const SUM: u32 = 1_000_000_000;
-/// The part of its weight that a degraded member has.
+/// Part of its weight that a degraded member keeps.
 const DEGRADED: f64 = 0.25;
-/// What a member that fails keeps of its weight, at least.
+/// Smallest part of its weight that a failing member keeps.
 const LEAST_KEPT: u32 = WHOLE / 20;
 
-/// Who gets how much of a table's new flows.
+/// Distribution of a table's new flows.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Shares {
-    /// By the index of the member, of [`SUM`] together with `nobody`.
+    /// Share by index of the member; together with `nobody` they sum up to [`SUM`].
     pub members: Vec<u32>,
-    /// What is beyond the budgets of all pools: it gets what the end of the chain says.
+    /// Share beyond the budgets of all pools; it gets the action at the end of the chain.
     pub nobody: u32,
 }
 
 impl Shares {
-    /// The part of the table that moves from one to another, in parts of [`WHOLE`].
+    /// Returns the part of the table that moves between two distributions, in parts of [`WHOLE`].
     #[must_use]
     pub fn moved(&self, to: &Self) -> u32 {
         let pairs = self.members.iter().zip(&to.members);
@@ -32,7 +32,7 @@ impl Shares {
     }
 }
 
-/// The tiers of a chain with those of their members that serve.
+/// Returns the tiers of a chain with their members that serve.
 pub(super) fn tiers(state: &State, members: &[Member]) -> BTreeMap<Tier, Vec<usize>> {
     let mut tiers: BTreeMap<Tier, Vec<usize>> = BTreeMap::new();
     for (index, member) in members.iter().enumerate() {
@@ -43,7 +43,7 @@ pub(super) fn tiers(state: &State, members: &[Member]) -> BTreeMap<Tier, Vec<usi
     tiers
 }
 
-/// The shares of a table. Without a member that serves all of them are 0.
+/// Returns the shares of a table. If no member serves, all of them are 0.
 #[must_use]
 pub fn spread(state: &State, pools: &[Pool], members: &[Member]) -> Shares {
     let tiers = tiers(state, members);
@@ -76,11 +76,12 @@ pub fn spread(state: &State, pools: &[Pool], members: &[Member]) -> Shares {
     placing.shares(nobody)
 }
 
-/// Shares by weight, none of them above its bound; what is beyond goes to the others by their weights.
+/// Returns shares by weight, each at most its bound; the excess goes to the others by their
+/// weights.
 fn bounded(weights: &[f64], bounds: &[f64]) -> Vec<f64> {
     let mut shares = vec![0.0; weights.len()];
     let mut is_bound = vec![false; weights.len()];
-    // Each round but the last finds one more at its bound.
+    // Each round but the last finds one more share at its bound.
     for _ in 0..=weights.len() {
         let (mut free, mut left) = (0.0, 1.0);
         for ((weight, bound), is_bound) in weights.iter().zip(bounds).zip(&is_bound) {
@@ -110,7 +111,7 @@ fn bounded(weights: &[f64], bounds: &[f64]) -> Vec<f64> {
         }
     }
     let sum: f64 = shares.iter().sum();
-    // Bounds of all together may leave something over.
+    // The sum of the bounds may be below 1.
     shares.into_iter().map(|share| share / sum).collect()
 }
 
@@ -119,14 +120,14 @@ struct Placing<'a> {
     pools: &'a [Pool],
     members: &'a [Member],
     tiers: &'a BTreeMap<Tier, Vec<usize>>,
-    /// What pools may still take.
+    /// Remaining room of each pool.
     room: Vec<f64>,
     given: Vec<f64>,
 }
 
 impl Placing<'_> {
-    /// Where new flows of a split chain begin: the pools of the split that have a member, with their
-    /// shares.
+    /// Returns the pools of a split chain that have a member, each with the share of new flows that
+    /// starts there.
     fn split(&self) -> Vec<(usize, f64)> {
         let serves = |pool: usize| self.tiers.keys().any(|tier| tier.0 == pool);
         let part = |(index, pool): (usize, &Pool)| {
@@ -144,7 +145,7 @@ impl Placing<'_> {
         scaled.collect()
     }
 
-    /// Gives an amount to a pool and what follows it, and returns how much found a place.
+    /// Gives an amount to a pool and those after it, and returns how much of it they could take.
     fn pool(&mut self, from: usize, amount: f64) -> f64 {
         let mut later = self.tiers.range((from, 0, 0)..);
         let Some(pool) = later.next().map(|(tier, _)| tier.0) else {
@@ -169,7 +170,7 @@ impl Placing<'_> {
                 left = goes;
                 continue;
             }
-            // What nobody behind has room for stays.
+            // An amount that no later tier can take stays here.
             let gone = if goes > 0.0 {
                 self.pool(pool + 1, goes)
             } else {
@@ -187,7 +188,7 @@ impl Placing<'_> {
         taken + placed
     }
 
-    /// How much of its capacity a tier has while members warm up, from 0 to 1.
+    /// Returns the part of its capacity that slow start allows a tier, from 0 to 1.
     fn warmth(&self, all: &[usize]) -> f64 {
         let sum = |of: &dyn Fn(&Member) -> f64| all.iter().map(|i| of(&self.members[*i])).sum();
         let whole: f64 = sum(&|m| f64::from(m.capacity));
@@ -207,7 +208,7 @@ impl Placing<'_> {
         }
     }
 
-    /// The largest share of a tier that each of its members may have, whatever it reports.
+    /// Returns the largest share of a tier that each of its members may have, whatever it reports.
     fn bounds<'m>(&self, members: impl Iterator<Item = &'m Member> + Clone) -> Vec<f64> {
         let sum: f64 = members.clone().map(|m| self.unloaded_weight(m)).sum();
         let bound = |member: &Member| match member.max_gain {
@@ -217,7 +218,7 @@ impl Placing<'_> {
         members.map(bound).collect()
     }
 
-    /// The weight by all but its use.
+    /// Returns the weight of a member regardless of its utilization.
     fn unloaded_weight(&self, member: &Member) -> f64 {
         let factor = self.state.memory(&member.name).factor;
         self.weight(member) / (f64::from(factor.max(1)) / f64::from(WHOLE))
@@ -237,7 +238,7 @@ impl Placing<'_> {
 
     fn shares(self, nobody: f64) -> Shares {
         let part = |given: f64| (given / f64::from(WHOLE) * f64::from(SUM)).round() as u32;
-        // Who serves at all gets something, if only a slot to be the second choice of.
+        // Every member that serves gets a share, if only to be the second choice of a slot.
         Shares {
             members: self.given.iter().map(|given| part(*given)).collect(),
             nobody: part(nobody),

@@ -36,7 +36,7 @@ fn pools(names: &[&str]) -> Vec<Pool> {
     names.iter().map(pool).collect()
 }
 
-/// Shares in percent, that of nobody last.
+/// Returns the shares in percent; the last one is `nobody`.
 fn percent(state: &State, pools: &[Pool], members: &[Member]) -> Vec<u32> {
     let shares = spread(state, pools, members);
     let all = shares.members.iter().chain([&shares.nobody]);
@@ -86,7 +86,8 @@ fn price_counts_only_among_those_that_meet_the_objective() {
         percent(&state, &pools, members)
     };
     assert_eq!(shares(&members), [0, 100, 0, 0]);
-    // A little too slow is fine for one that was fast enough, and not for one that was not.
+    // Slightly above the objective passes for a member that met it before, and fails for one that
+    // did not.
     members[1].answers_us = Some(55_000);
     members[2].answers_us = Some(52_000);
     assert_eq!(shares(&members), [0, 100, 0, 0]);
@@ -135,7 +136,7 @@ fn a_split_has_its_shares_and_those_of_a_dead_pool_go_to_the_others() {
     let mut state = State::default();
     assert_eq!(percent(&state, &pools, &members), [90, 10, 0, 0]);
     tick(&mut state, &settings(), &pools, &members, Cause::Time);
-    // What is wanted next comes in steps.
+    // The next target is reached in steps.
     (pools[0].split, pools[1].split) = (Some(50 * PERCENT), Some(50 * PERCENT));
     assert_eq!(percent(&state, &pools, &members), [90, 10, 0, 0]);
     tick(&mut state, &settings(), &pools, &members, Cause::Time);
@@ -176,7 +177,7 @@ fn a_pool_overflows_only_if_it_may_and_only_into_room() {
     let shares = percent(&state, &pools, &members);
     assert!(shares[1] > 20, "{shares:?}");
     pools[1].most = Some(10 * PERCENT);
-    // It stays rather than being turned away.
+    // The flow stays instead of being rejected.
     assert_eq!(percent(&state, &pools, &members), [90, 10, 0]);
 }
 
@@ -222,7 +223,7 @@ fn without_reports_the_weights_stay_and_one_that_is_silent_is_as_the_others() {
         assert_eq!((ticked.moved, ticked.frozen), (0, true));
     }
     assert_eq!(percent(&state, &pools, &members), before);
-    // Two report the same; the third is not taken to be idle.
+    // Two report the same; the third one, without a report, must not count as idle.
     members[0].load = Some(70 * PERCENT);
     members[1].load = Some(70 * PERCENT);
     for _ in 0..60 {
@@ -249,21 +250,21 @@ fn what_a_dead_member_served_goes_outward_as_far_as_the_rest_cannot_carry_it() {
     tick(&mut state, &settings(), &pools, &members, Cause::Time);
     members[0].healthy = false;
     tick(&mut state, &settings(), &pools, &members, Cause::Loss);
-    // Three can carry 0.8 of themselves, just so.
+    // Three can just carry 0.8 of their capacity.
     let shares = percent(&state, &pools, &members);
     assert_eq!(shares[4], 0, "{shares:?}");
     members[1].healthy = false;
     tick(&mut state, &settings(), &pools, &members, Cause::Loss);
-    // Two would have to carry 1.2 of themselves, and shall 0.725.
+    // Two would have to carry 1.2 of their capacity, and the target is 0.725.
     let shares = percent(&state, &pools, &members);
     assert_eq!(shares[4], 40, "{shares:?}");
 }
 
-/// A site whose backends' use follows what they are sent, with the delay that open requests make.
+/// A site whose backends' utilization follows their share of flows, delayed by open requests.
 struct Site {
     members: Vec<Member>,
     pools: Vec<Pool>,
-    /// What each can really do.
+    /// True capacity of each backend.
     real: Vec<f64>,
     used: Vec<f64>,
     state: State,
@@ -282,13 +283,13 @@ impl Site {
         }
     }
 
-    /// One tick with a load of the whole site, in units of one member's capacity.
+    /// Runs one tick with a load of the whole site, in units of one member's capacity.
     fn step(&mut self, load: f64, noise: impl Fn(usize) -> f64) -> Ticked {
         let shares = spread(&self.state, &self.pools, &self.members);
         for (index, member) in self.members.iter_mut().enumerate() {
             let sent = load * f64::from(shares.members[index]) / f64::from(SUM);
             let used = &mut self.used[index];
-            // A fifth of the open requests ends from one tick to the next.
+            // One fifth of the open requests ends in each tick.
             *used += 0.2 * (sent / self.real[index] - *used);
             let seen = (*used * (1.0 + noise(index))).clamp(0.0, 2.0);
             member.load = Some((seen * f64::from(WHOLE)) as u32);
@@ -306,7 +307,7 @@ impl Site {
 
 #[test]
 fn a_busy_ring_spills_until_it_is_in_the_band_and_takes_it_back_later() {
-    // Two near, two far; the near ones would be at 1.3 of themselves.
+    // Two near, two far; the near ones alone would be at 1.3 of their capacity.
     let mut site = Site::new(&[0, 0, 3, 3], &[1.0; 4]);
     let mut turns = 0;
     let mut last = (0, 0_i64);
@@ -341,8 +342,8 @@ fn a_busy_ring_spills_until_it_is_in_the_band_and_takes_it_back_later() {
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(64))]
 
-    /// Whatever the backends really can do, a steady load comes to rest, and no tick moves more than
-    /// it may.
+    /// Checks that a steady load converges for any true capacities, and that no tick exceeds the
+    /// bound.
     #[test]
     fn a_steady_load_comes_to_rest(
         real in prop::collection::vec(0.4f64..1.6, 2..12),
@@ -351,7 +352,7 @@ proptest! {
     ) {
         let mut site = Site::new(&vec![0; real.len()], &real);
         let load = use_of_all * real.iter().sum::<f64>();
-        // Noise of two percent, by a hash of tick and member.
+        // Noise of two percent, from a hash of tick and member.
         let mut late = 0;
         for turn in 0..400u64 {
             let ticked = site.step(load, |index| {
@@ -363,15 +364,15 @@ proptest! {
                 late += ticked.moved;
             }
         }
-        // Two minutes at two seconds a tick. Noise of the reports is all that still moves: near the limit
-        // two percent of the use are a fifth of what is unused.
+        // Two minutes at two seconds per tick. Only noise of the reports still causes moves: near
+        // the limit, two percent of utilization are a fifth of the unused part.
         prop_assert!(late <= 15 * PERCENT, "{late} {:?}", site.state);
-        // Nobody is drowned while others have room.
+        // No backend is overloaded while others have room.
         let most = site.used.iter().copied().fold(0.0, f64::max);
         prop_assert!(most < 0.98, "{:?}", site.used);
     }
 
-    /// Loads that mean nothing: all that is promised is that the moves are bounded.
+    /// Checks that moves are bounded even for random loads.
     #[test]
     fn random_loads_move_no_more_than_they_may(
         loads in prop::collection::vec(prop::collection::vec(0u32..2 * WHOLE, 6), 1..60),

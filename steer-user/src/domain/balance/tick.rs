@@ -1,4 +1,4 @@
-//! One step of the slow loop.
+//! One tick of the balancing loop.
 
 use std::collections::BTreeMap;
 
@@ -7,22 +7,22 @@ use super::{
 };
 use crate::domain::load::WHOLE;
 
-/// Changes of a member's factor below this, relative to it, are not worth a move.
+/// Relative change of a member's factor below which nothing moves.
 const DEADBAND: f64 = 0.05;
-/// A change has to be wanted in so many ticks in a row.
+/// Consecutive ticks in which a change must be wanted before it happens.
 const DWELL: i8 = 2;
-/// How much of what stayed of late is what stays now.
+/// Weight of the current value in the average of the part that stayed.
 const FOLLOW: f64 = 0.2;
-/// The most that spills out of a tier that still serves.
+/// Largest part that spills out of a tier that still serves.
 const MOST_SPILLED: f64 = 0.95;
 
-/// Why a step is made.
+/// Reason for a tick.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Cause {
-    /// It is time.
+    /// The interval elapsed.
     Time,
-    /// Members have gone: what they served has to go somewhere now.
+    /// Members were lost: their flows need another place now.
     Loss,
 }
 
@@ -35,19 +35,19 @@ impl std::fmt::Display for Cause {
     }
 }
 
-/// What a step did.
+/// Result of a tick.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Ticked {
-    /// The part of the table that moves, in parts of [`WHOLE`].
+    /// Part of the table that moves, in parts of [`WHOLE`].
     pub moved: u32,
-    /// Whether no member has a report that is new enough, so that the weights stay as they are.
+    /// Whether no member has a recent report, so that weights stay unchanged.
     pub frozen: bool,
 }
 
-/// Makes one step.
+/// Runs one tick.
 ///
-/// In a step of [`Cause::Time`] no more than `max_shift` of the table moves. Where members have gone,
-/// as much spills at once as the rest cannot carry.
+/// With [`Cause::Time`], at most `max_shift` of the table moves. With [`Cause::Loss`], whatever the
+/// remaining members cannot carry spills at once.
 pub fn tick(
     state: &mut State,
     settings: &Settings,
@@ -87,12 +87,12 @@ pub fn tick(
     }
     if cause == Cause::Time {
         split(&mut wanted, settings, pools);
-        // A budget holds at once, whatever it moves.
+        // Budgets apply at once, however much they move.
         wanted.budgets = pools
             .iter()
             .filter_map(|pool| Some((pool.name.clone(), pool.most_now?)))
             .collect();
-        // A member that is out keeps no factor of its last days.
+        // A member that does not serve starts over with the default factor.
         for member in members.iter().filter(|m| !m.serves()) {
             if let Some(memory) = wanted.members.get_mut(&member.name) {
                 (memory.factor, memory.wants) = (WHOLE, 0);
@@ -117,8 +117,8 @@ pub(super) fn entry<'s>(state: &'s mut State, name: &str) -> &'s mut Memory {
     state.members.entry(name.to_owned()).or_default()
 }
 
-/// The loads of a tier's members. One that says nothing is taken to be as busy as the others; where
-/// all are silent there is none.
+/// Returns the loads of a tier's members. A member without a report gets the average of the others;
+/// if none has one, there are no loads.
 fn loads(members: &[Member], all: &[usize]) -> Option<Vec<f64>> {
     let known = all.iter().filter_map(|i| {
         let member = &members[*i];
@@ -139,7 +139,8 @@ fn loads(members: &[Member], all: &[usize]) -> Option<Vec<f64>> {
     Some(all.iter().map(of).collect())
 }
 
-/// Moves the factors of a tier towards max(floor, 1 − use), relative to the mean of the tier.
+/// Moves the factors of a tier towards max(floor, 1 − utilization), relative to the mean of the
+/// tier.
 fn factors(
     state: &mut State,
     settings: &Settings,
@@ -156,8 +157,8 @@ fn factors(
         products.sum::<f64>() / sum
     };
     let (mean, load) = (weighted(&raw), weighted(loads));
-    // A share of the way that becomes smaller with the use: near the limit a small move has a
-    // large effect, and a loop that goes all the way swings.
+    // The step shrinks as utilization grows: near the limit a small move has a large effect, and
+    // full steps would oscillate.
     let gain = ((1.0 - load) / 2.0).clamp(0.05, 0.5);
     for (index, raw) in all.iter().zip(raw) {
         let name = &members[*index].name;
@@ -178,7 +179,7 @@ fn factors(
     }
 }
 
-/// Counts ticks in a row that want the same.
+/// Counts consecutive ticks that want a change in the same direction.
 fn dwell(wants: i8, more: bool) -> i8 {
     match more {
         true => wants.max(0).saturating_add(1).min(DWELL),
@@ -186,7 +187,7 @@ fn dwell(wants: i8, more: bool) -> i8 {
     }
 }
 
-/// How much of what comes to a tier goes on to the next.
+/// Returns the part of its incoming flows that a tier passes on to the next one.
 fn spilled(
     mut spill: Spill,
     settings: &Settings,
@@ -198,7 +199,7 @@ fn spilled(
     let part = |value: u32| f64::from(value) / f64::from(WHOLE);
     let share = |value: f64| (value * f64::from(WHOLE)).round() as u32;
     let capacity: u64 = all.iter().map(|i| u64::from(members[*i].capacity)).sum();
-    // One that claims to be busier than all of itself counts as its busiest peer does, or as full.
+    // A member that reports more than full utilization counts as its busiest peer, or as full.
     let claimed = |own: usize| {
         let others = loads.iter().enumerate().filter(|(index, _)| *index != own);
         let busiest = others.map(|(_, load)| *load).fold(1.0, f64::max);
@@ -223,7 +224,8 @@ fn spilled(
     match cause {
         Cause::Time => {
             let load = used / capacity as f64;
-            // All that comes to the tier, in units of its capacity: its use comes of what stayed.
+            // Demand on the tier in units of its capacity: its utilization results from the part
+            // that stayed.
             let demand = load / stayed;
             spill.wants = if load > above {
                 dwell(spill.wants, true)
@@ -260,7 +262,7 @@ fn spilled(
     spill
 }
 
-/// An amount of capacity in millionths of its unit: small ones are told apart as well.
+/// Returns an amount of capacity in millionths of its unit, so that small amounts stay distinct.
 fn share_of(amount: f64) -> u64 {
     (amount * f64::from(WHOLE)).round() as u64
 }
@@ -275,7 +277,7 @@ fn put(state: &mut State, pools: &[Pool], tier: Tier, spill: Spill) {
     all.sort_by_key(|spill| (spill.ring, spill.cost));
 }
 
-/// Moves the shares of a split towards what is wanted.
+/// Moves the shares of a split towards their targets.
 fn split(state: &mut State, settings: &Settings, pools: &[Pool]) {
     let wanted: BTreeMap<&String, u32> = pools
         .iter()
@@ -289,7 +291,8 @@ fn split(state: &mut State, settings: &Settings, pools: &[Pool]) {
     state.split.retain(|name, _| wanted.contains_key(name));
     for (name, share) in wanted {
         let now = state.split.get(name).copied();
-        // A pool that joins a split begins with nothing; a split that begins has its shares at once.
+        // A pool that joins a running split starts at zero; a new split has its target shares at
+        // once.
         let now = now.unwrap_or(if begun { 0 } else { share });
         let step = settings.split_step;
         let next = share.clamp(now.saturating_sub(step), now.saturating_add(step));
@@ -297,7 +300,7 @@ fn split(state: &mut State, settings: &Settings, pools: &[Pool]) {
     }
 }
 
-/// Goes only so far towards what is wanted that no more than `max_shift` of the table moves.
+/// Limits a step towards the target so that at most `max_shift` of the table moves.
 fn bound(
     from: &State,
     wanted: &State,
@@ -313,7 +316,7 @@ fn bound(
         if moved <= settings.max_shift {
             return;
         }
-        // Nearly linear, so that the first step is nearly right.
+        // The relation is nearly linear, so the first attempt is nearly exact.
         part *= (f64::from(settings.max_shift) / f64::from(moved)).min(0.98);
         *next = between(from, wanted, pools, part);
     }

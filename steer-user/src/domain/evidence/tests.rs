@@ -88,7 +88,7 @@ fn who_answers_neither_probes_nor_clients_is_down_in_the_end() {
     assert!(judge(&inputs).is_down());
     inputs.answered = Some(GONE_AFTER / 2);
     assert!(!judge(&inputs).is_down());
-    // A machine with a wrong certificate is there.
+    // A machine with a wrong certificate still responds.
     let mut inputs = probes(Testimony::Untrusted);
     inputs.failing_for = GONE_AFTER * 10;
     assert!(!judge(&inputs).is_down());

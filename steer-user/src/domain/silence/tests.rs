@@ -17,7 +17,7 @@ fn traffic(flows: u64, requests: u64, answers: u64) -> Traffic {
     }
 }
 
-/// A backend, and a clock that goes on by 20 ms at a time.
+/// A backend with a clock that advances by 20 ms.
 struct Bench {
     silence: Silence,
     now: Instant,
@@ -25,7 +25,7 @@ struct Bench {
 }
 
 impl Bench {
-    /// One of which it is known that there are ten packets for each connection.
+    /// Creates one that is known to send ten packets per connection.
     fn new(direct: bool) -> Self {
         let mut bench = Self {
             silence: Silence::default(),
@@ -41,7 +41,7 @@ impl Bench {
     fn usual(&self) -> Traffic {
         match self.around.direct {
             false => traffic(1, 1, 10),
-            // Of acknowledgements one is the connection's.
+            // One acknowledgement belongs to the handshake.
             true => traffic(1, 0, 11),
         }
     }
@@ -51,7 +51,8 @@ impl Bench {
         self.silence.observe(&new, self.around, self.now)
     }
 
-    /// How long it takes until something changes, in milliseconds, if it does within so many steps.
+    /// Returns the time until the first change in milliseconds, if there is one within a number of
+    /// steps.
     fn until(&mut self, steps: u64, new: Traffic) -> Option<(u64, Change)> {
         (1..=steps).find_map(|n| Some((n * 20, self.step(new)?)))
     }
@@ -93,7 +94,7 @@ fn heads_of_answers_are_no_answers() {
         };
         let found = bench.until(50, heads);
         assert!(matches!(found, Some((_, Change::Silent))), "{direct}");
-        // Where answers are one packet that is as it should be.
+        // Where answers are single packets, this is normal.
         let mut short = Bench {
             silence: Silence::default(),
             ..bench
@@ -107,7 +108,7 @@ fn few_requests_and_long_ones_are_no_silence() {
     let mut bench = Bench::new(false);
     assert_eq!(bench.step(traffic(1, 1, 0)), None);
     assert_eq!(bench.until(200, traffic(0, 0, 0)), None);
-    // One each second, that takes as long.
+    // One each second, with a silence as long.
     for _ in 0..20 {
         assert_eq!(bench.step(traffic(1, 1, 0)), None);
         assert_eq!(bench.until(59, traffic(0, 0, 0)), None);
@@ -139,7 +140,7 @@ fn who_went_on_after_a_silence_is_waited_for_twice_as_long() {
         while bench.step(bench.usual()).is_none() {}
     }
     assert!(waited[1] >= 2 * waited[0], "{waited:?}");
-    // A minute later it is half as long, and one that was dead teaches nothing.
+    // A minute later it counts half, and a dead backend teaches nothing.
     let before = bench.silence.limit(bench.now);
     bench.now += HALF_LIFE;
     assert_eq!(bench.silence.limit(bench.now), before / 2);
@@ -155,7 +156,7 @@ fn who_went_on_after_a_silence_is_waited_for_twice_as_long() {
 fn a_backend_that_streams_is_never_silent_however_much_is_asked() {
     let mut bench = Bench::new(false);
     for step in 0..2000_u64 {
-        // Bursts of requests that wait for long, and one stream that goes on.
+        // Bursts of requests with a long wait, and one stream that continues.
         let burst = if step % 100 == 0 { 30 } else { 0 };
         assert_eq!(bench.step(traffic(burst, burst, 4)), None, "{step}");
     }

@@ -1,4 +1,4 @@
-//! A packet that is measured.
+//! Benchmark cases.
 
 use std::net::{IpAddr, Ipv4Addr};
 
@@ -8,7 +8,7 @@ use steer_user::dataplane::KernelMaps;
 
 /// Length of each packet: the smallest that holds the headers.
 pub(crate) const LEN: usize = WORDS * 8;
-/// The port of every service.
+/// Port of every service.
 pub(crate) const PORT: u16 = 443;
 
 pub(crate) const UDP: u8 = 17;
@@ -18,29 +18,29 @@ pub(crate) const SYN: u8 = 0x02;
 const PASS: u32 = 2;
 const TX: u32 = 3;
 
-/// What a packet is and what has to become of it.
+/// A packet, and the expected result for it.
 #[derive(Clone, Copy)]
 pub(crate) struct Case {
     pub(crate) program: Program,
     pub(crate) name: &'static str,
     pub(crate) destination: IpAddr,
     pub(crate) flags: u8,
-    /// Where it is UDP and not TCP, how what it carries begins.
+    /// Beginning of the payload for UDP; `None` for TCP.
     pub(crate) datagram: Option<&'static [u8]>,
-    /// Bytes that the packet grows by.
+    /// Bytes by which the packet grows.
     pub(crate) growth: u32,
     /// Offset of a word, and whether the program changes it.
     pub(crate) check: (u32, bool),
-    /// The result of the program.
+    /// Expected return code of the program.
     pub(crate) action: u32,
-    /// Whether each packet is of a flow that none before it was of. Such cases meet tables of the
-    /// size that the program has, which are full.
+    /// Whether each packet belongs to a new flow. Such cases run with full tables of the default
+    /// size.
     pub(crate) unique: bool,
-    /// What is switched on for this case and off for all others.
+    /// Setting enabled only for this case.
     pub(crate) setting: Option<Setting>,
 }
 
-/// Switches a setting on or off.
+/// Function that enables or disables a setting.
 pub(crate) type Setting = fn(&mut KernelMaps, bool) -> Result<()>;
 
 /// A program under test.
@@ -54,14 +54,14 @@ pub(crate) enum Program {
     Lru,
     LruInsert,
     Steer,
-    /// Steer while somebody traces other packets.
+    /// Steer with a trace of other packets.
     Others,
-    /// Steer while somebody traces these.
+    /// Steer with a trace of these packets.
     Traced,
 }
 
 impl Program {
-    /// All but steer's own.
+    /// All programs other than steer's own.
     pub(crate) const BARE: [Self; 7] = [
         Self::Null,
         Self::Swap,
@@ -87,12 +87,12 @@ impl Program {
 }
 
 impl Case {
-    /// A packet of an open TCP flow over IPv4, sent on with other MAC addresses.
+    /// Creates a case for a packet of an open TCP flow over IPv4, sent on with other MAC addresses.
     pub(crate) const fn open(name: &'static str, destination: Ipv4Addr) -> Self {
         Self::to(name, IpAddr::V4(destination))
     }
 
-    /// A packet of an open TCP flow, sent on with other MAC addresses.
+    /// Creates a case for a packet of an open TCP flow, sent on with other MAC addresses.
     pub(crate) const fn to(name: &'static str, destination: IpAddr) -> Self {
         Self {
             program: Program::Steer,
@@ -108,12 +108,12 @@ impl Case {
         }
     }
 
-    /// The same for a new flow.
+    /// Changes the case to a new flow.
     pub(crate) const fn new_flow(self) -> Self {
         Self { flags: SYN, ..self }
     }
 
-    /// The same of UDP, with what it carries.
+    /// Changes the case to UDP with a payload.
     pub(crate) const fn datagram(self, payload: &'static [u8]) -> Self {
         Self {
             datagram: Some(payload),
@@ -121,12 +121,12 @@ impl Case {
         }
     }
 
-    /// The same, lengthened by as many bytes.
+    /// Makes the packet grow by a number of bytes.
     pub(crate) const fn grown(self, growth: u32) -> Self {
         Self { growth, ..self }
     }
 
-    /// The same, left as it is to the kernel.
+    /// Makes the packet pass to the kernel unchanged.
     pub(crate) const fn passed(self) -> Self {
         Self {
             check: (0, false),
@@ -135,7 +135,7 @@ impl Case {
         }
     }
 
-    /// The same, with the IPv4 destination rewritten.
+    /// Makes the program rewrite the IPv4 destination.
     pub(crate) const fn translated(self) -> Self {
         Self {
             check: (30, true),
@@ -143,13 +143,13 @@ impl Case {
         }
     }
 
-    /// The same with another program.
+    /// Changes the program.
     pub(crate) const fn by(self, program: Program) -> Self {
         Self { program, ..self }
     }
 }
 
-/// The packet of a case, but for the flow.
+/// Returns the packet of a case, except for the flow.
 pub(crate) fn template(case: &Case) -> [u8; LEN] {
     let mut packet = [0; LEN];
     packet[..6].copy_from_slice(&[2, 1, 0, 0, 0, 1]);
@@ -190,7 +190,7 @@ pub(crate) fn template(case: &Case) -> [u8; LEN] {
     packet
 }
 
-/// The key of flow number `flow`, as the wrapper writes it into the packet.
+/// Returns the key of a flow number, as the wrapper writes it into the packet.
 pub(crate) fn key(destination: Ipv4Addr, flow: u32) -> FlowKey {
     let [high, low] = (flow as u16).to_be_bytes();
     FlowKey {

@@ -1,10 +1,10 @@
-//! What has to be reached: ratios of figures of one run.
+//! Goals: ratios of figures of one run.
 
 use serde::Serialize;
 
 use crate::report::Measured;
 
-/// The most that a case may cost.
+/// Upper bound of a case's cost.
 #[derive(Clone, Copy)]
 pub(crate) struct Goal {
     case: &'static str,
@@ -19,19 +19,19 @@ enum Limit {
     Growth(f64),
 }
 
-/// A goal, and how far a run came.
+/// Result for a goal.
 #[derive(Debug, Serialize)]
 pub(crate) struct Outcome {
     pub(crate) goal: String,
     pub(crate) flows: u32,
-    /// What was measured, in units of what the goal is a multiple of.
+    /// Measured cost, in units of the goal's base.
     pub(crate) ratio: f64,
     pub(crate) limit: f64,
     pub(crate) met: bool,
 }
 
 impl Goal {
-    /// At most a sum of multiples of other cases, at each number of flows.
+    /// Creates a goal relative to a sum of multiples of other cases, at each number of flows.
     pub(crate) const fn each(case: &'static str, terms: &'static [(f64, &'static str)]) -> Self {
         Self {
             case,
@@ -39,7 +39,7 @@ impl Goal {
         }
     }
 
-    /// At most as many times as much with the most flows as with the fewest.
+    /// Creates a goal for the most flows relative to the fewest.
     pub(crate) const fn growth(case: &'static str, factor: f64) -> Self {
         Self {
             case,
@@ -47,7 +47,7 @@ impl Goal {
         }
     }
 
-    /// Compares the goal with the figures; nothing where a figure is missing.
+    /// Compares the goal with the figures; nothing if a figure is missing.
     pub(crate) fn outcomes(&self, results: &[Measured], flows: &[u32]) -> Vec<Outcome> {
         let net = |case: &str, flows: u32| {
             let found = |r: &&Measured| r.case == case && r.flows == flows;
@@ -55,7 +55,7 @@ impl Goal {
         };
         match self.limit {
             Limit::Each(terms) => {
-                // Of a single term the factor is what one wants to see; a sum is one whole.
+                // With a single term its factor is shown; a sum counts as 1.
                 let unit = match terms {
                     [(factor, _)] => *factor,
                     _ => 1.0,

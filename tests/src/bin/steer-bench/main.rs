@@ -1,4 +1,4 @@
-//! Measures what the data path costs for each packet; run it by `cargo xtask bench`.
+//! Benchmark of the data path per packet; run it by `cargo xtask bench`.
 
 mod case;
 mod cases;
@@ -18,31 +18,32 @@ use steer_tests::programs;
 
 use crate::{measure::Effort, report::Report};
 
-/// Measures what the data path costs for each packet, by BPF_PROG_TEST_RUN.
+/// Measure the cost of the data path per packet, by BPF_PROG_TEST_RUN.
 ///
-/// A figure is the least of all rounds, in nanoseconds of this thread's CPU time, less that of a
-/// program that does nothing: what else the machine does adds to some rounds and takes from none.
+/// A figure is the minimum over all rounds, in nanoseconds of this thread's CPU time, minus that of
+/// a program that does nothing: other work on the machine only adds to some rounds.
 #[derive(Parser)]
 struct Options {
-    /// File that the figures are written to.
+    /// Output file for the figures.
     #[arg(long, default_value = "target/bench/latest.json")]
     output: PathBuf,
-    /// Packets of each case in each round.
+    /// Packets per case and round.
     #[arg(long, default_value_t = 1_000_000)]
     packets: u32,
-    /// Rounds; in each of them all cases take turns.
+    /// Number of rounds; in each of them all cases take turns.
     #[arg(long, default_value_t = 11)]
     rounds: u32,
     /// Numbers of flows, powers of two up to 1048576.
     #[arg(long, value_delimiter = ',', default_values_t = [1, 65_536, 1_048_576])]
     flows: Vec<u32>,
-    /// Only cases whose names contain this, and bare ones.
+    /// Run only cases whose names contain this, and bare ones.
     #[arg(long)]
     only: Option<String>,
-    /// Measure nothing but a sweep of so many nat flows, and how long the loop waits for it.
+    /// Measure only a garbage collection of this many nat flows, and the wait that it causes for
+    /// the loop.
     #[arg(long, value_name = "FLOWS")]
     sweep: Option<u32>,
-    /// Measure nothing but packets a second over a wire: as many as a generator can send, through a
+    /// Measure only packets per second over a wire: from a generator at full speed, through a
     /// program, and back.
     #[arg(long)]
     wire: bool,

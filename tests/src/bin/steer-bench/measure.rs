@@ -1,4 +1,4 @@
-//! Running the cases.
+//! Execution of the cases.
 
 use std::{io, time::Duration};
 
@@ -19,17 +19,17 @@ use crate::{
     scene::Scene,
 };
 
-/// Entries of hash tables: enough that the largest number of flows evicts none.
+/// Capacity of hash tables: the largest number of flows evicts none.
 const CAPACITY: u32 = 1 << 21;
-/// The interface of test runs: the loopback device.
+/// Interface of test runs: the loopback device.
 const INTERFACE: u32 = 1;
 
-/// How much is measured.
+/// Amount of measurement.
 #[derive(Clone, Copy)]
 pub(crate) struct Effort {
-    /// Packets of each case in each round.
+    /// Packets per case and round.
     pub(crate) packets: u32,
-    /// Rounds; in each of them all cases take turns.
+    /// Number of rounds; in each of them all cases take turns.
     pub(crate) rounds: u32,
 }
 
@@ -85,16 +85,16 @@ struct Bench {
     run: Array<MapData, Run>,
     table: ProgramArray<MapData>,
     steer: Xdp,
-    /// Copies that trace, made when they are asked for.
+    /// Tracing copies, created on demand.
     tracing: Vec<(Program, TracePrograms)>,
-    /// Where maps are pinned: copies find them by that.
+    /// Pins of the maps, through which copies find them.
     _bpffs: Bpffs,
-    /// Where the next series of unique flows begins.
+    /// Start of the next series of unique flows.
     next: u32,
 }
 
 impl Bench {
-    /// Tables with as many open flows; with room for so many, or for as many as the program has.
+    /// Creates tables with a number of open flows, and with a given or the default capacity.
     fn new(flows: u32, capacity: Option<u32>) -> Result<Self> {
         let mut programs = EbpfLoader::new()
             .load(bench_object())
@@ -127,7 +127,7 @@ impl Bench {
         })
     }
 
-    /// Nanoseconds of CPU a packet, and the share of packets to which happened what should.
+    /// Returns nanoseconds of CPU per packet, and the share of packets with the expected result.
     fn measure(&mut self, case: &Case, flow_mask: u32, packets: u32) -> Result<(f64, f64)> {
         if let Some(set) = case.setting {
             set(self.steer.maps(), true)?;
@@ -139,7 +139,7 @@ impl Bench {
         result
     }
 
-    /// The first program of a copy that traces by this filter.
+    /// Returns the entry program of a tracing copy with this filter.
     fn traced(&mut self, program: Program, filter: &TraceFilter) -> Result<ProgramFd> {
         if !self.tracing.iter().any(|(made, _)| *made == program) {
             let (copy, _) = self.steer.tracer()?.load(filter)?;
@@ -177,7 +177,7 @@ impl Bench {
         options.data_out = Some(&mut out);
         options.repeat = packets;
         let wrapper = program(&mut self.programs, "bench")?;
-        // Of this thread, so that what else runs on the machine takes no part in it.
+        // Of this thread only, so that other work on the machine does not count.
         let start = cpu_time()?;
         let result = wrapper.test_run(options)?;
         let spent = cpu_time()?.saturating_sub(start);
@@ -195,7 +195,7 @@ impl Bench {
     }
 }
 
-/// CPU time that this thread has had.
+/// Returns the CPU time of this thread.
 fn cpu_time() -> Result<Duration> {
     let mut time = libc::timespec {
         tv_sec: 0,
@@ -207,7 +207,7 @@ fn cpu_time() -> Result<Duration> {
     Ok(Duration::new(time.tv_sec as u64, time.tv_nsec as u32))
 }
 
-/// What the programs have to know of a series of packets.
+/// Returns the parameters of the programs for a series of packets.
 pub(crate) fn series(case: &Case, template: &[u8; LEN]) -> Run {
     let mut run = Run {
         len: LEN as u32,

@@ -1,4 +1,4 @@
-//! What was measured.
+//! Report of a benchmark.
 
 use std::{fs, path::Path};
 
@@ -14,17 +14,17 @@ pub(crate) struct Measured {
     pub(crate) program: &'static str,
     pub(crate) case: &'static str,
     pub(crate) flows: u32,
-    /// Nanoseconds of CPU a packet, the wrapper's part with it: the least of all rounds.
+    /// Nanoseconds of CPU per packet including the wrapper: the minimum over all rounds.
     pub(crate) raw_ns: f64,
-    /// Nanoseconds a packet, less those of a program that does nothing.
+    /// Nanoseconds per packet, minus those of a program that does nothing.
     pub(crate) net_ns: f64,
-    /// The median of all rounds, less that of a program that does nothing.
+    /// Median over all rounds, minus that of a program that does nothing.
     pub(crate) median_ns: f64,
-    /// Share of packets to which happened what should.
+    /// Share of packets with the expected result.
     pub(crate) ok_share: f64,
 }
 
-/// A run, as it is written down.
+/// A run in serialized form.
 #[derive(Serialize)]
 pub(crate) struct Report {
     kernel: String,
@@ -103,7 +103,7 @@ impl Report {
         }
     }
 
-    /// Writes it as JSON.
+    /// Writes the report as JSON.
     pub(crate) fn write(&self, path: &Path) -> Result<()> {
         if let Some(folder) = path.parent() {
             fs::create_dir_all(folder)?;
@@ -112,10 +112,11 @@ impl Report {
             .with_context(|| format!("{}: cannot be written", path.display()))
     }
 
-    /// Whether all is as it has to be.
+    /// Checks the results.
     ///
     /// # Errors
-    /// If a goal is missed, or a program did not do its work.
+    ///
+    /// Returns an error if a goal is missed, or a program did not do its work.
     pub(crate) fn judge(&self) -> Result<()> {
         if let Some(bad) = self.figures.iter().find(|figure| figure.ok_share < 0.9999) {
             bail!(

@@ -1,4 +1,4 @@
-//! The tables that the packets meet.
+//! Tables for the packets.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
@@ -14,10 +14,10 @@ use steer_user::{
 
 use crate::case::PORT;
 
-/// Members of a table as they are usual.
+/// Number of members in a usual table.
 const MEMBERS: u16 = 100;
 
-/// Place and length of a table in the arena of slots.
+/// Position and length of a table in the arena of slots.
 #[derive(Clone, Copy)]
 pub(crate) struct Table {
     start: u32,
@@ -25,26 +25,26 @@ pub(crate) struct Table {
 }
 
 impl Table {
-    /// Its first slot.
+    /// Returns its first slot.
     pub(crate) const fn start(self) -> u32 {
         self.start
     }
 }
 
-/// Tables in the making: each feature adds its own services.
+/// Builder of tables, to which each feature adds its own services.
 pub(crate) struct Scene<'m> {
     pub(crate) maps: &'m mut KernelMaps,
-    /// The interface of test runs.
+    /// Interface of test runs.
     pub(crate) interface: u32,
-    /// How many flows are open.
+    /// Number of open flows.
     pub(crate) flows: u32,
     pub(crate) config: Config,
     slots: u32,
     members: u16,
     services: Vec<Service>,
-    /// Classes of them.
+    /// Classes of the services.
     pub(crate) classes: Vec<Class>,
-    /// Limits of sources, which services name by their place from 1.
+    /// Limits of sources, which services reference by index from 1.
     pub(crate) limits: Vec<SourceLimit>,
 }
 
@@ -69,7 +69,7 @@ impl<'m> Scene<'m> {
         }
     }
 
-    /// Adds a member that is up and whose next hop is known.
+    /// Adds a member that is up and has a known next hop.
     pub(crate) fn member(&mut self, mode: Mode, v6: bool) -> u16 {
         let id = self.members;
         self.members += 1;
@@ -96,7 +96,7 @@ impl<'m> Scene<'m> {
         id
     }
 
-    /// Adds a table of a hundred members at rest.
+    /// Adds a stable table of a hundred members.
     pub(crate) fn settled(&mut self, mode: Mode, v6: bool) -> Table {
         let ids: Vec<u16> = (0..MEMBERS).map(|_| self.member(mode, v6)).collect();
         let names: Vec<String> = ids.iter().map(|id| format!("backend-{id}")).collect();
@@ -117,7 +117,7 @@ impl<'m> Scene<'m> {
         self.table(&slots)
     }
 
-    /// The members of the table of a hundred that was added last.
+    /// Returns the members of the last table of a hundred.
     pub(crate) fn last_settled(&self) -> std::ops::Range<u16> {
         self.members - MEMBERS..self.members
     }
@@ -133,7 +133,7 @@ impl<'m> Scene<'m> {
         table
     }
 
-    /// Adds a service for TCP.
+    /// Adds a TCP service.
     pub(crate) fn service(&mut self, address: IpAddr, table: Table) -> &mut Service {
         let id = self.services.len() as u16;
         self.services.push(Service {
@@ -154,7 +154,7 @@ impl<'m> Scene<'m> {
         &mut self.services[last]
     }
 
-    /// Lets packets meet all that was added.
+    /// Publishes everything added.
     pub(crate) fn publish(self) -> Result<()> {
         self.maps.set_config(&self.config);
         self.maps

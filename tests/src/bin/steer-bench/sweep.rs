@@ -1,4 +1,4 @@
-//! What a sweep of a large nat table takes, and whether the loop feels it.
+//! Cost of the garbage collection of a large nat table, and its effect on the loop.
 
 use std::{
     net::Ipv4Addr,
@@ -24,10 +24,11 @@ const LIMITS: SweepLimits = SweepLimits {
     nat_idle: Vec::new(),
     silence: Duration::from_secs(30),
 };
-/// How often the loop has something to do meanwhile.
+/// Interval of the loop's work meanwhile.
 const TURN: Duration = Duration::from_millis(1);
 
-/// Sweeps so many flows that are all in use, then as many that are all over, and prints what it took.
+/// Collects a table of flows that are all in use, then one of flows that are all over, and prints
+/// the cost.
 pub(crate) fn run(flows: u32) -> Result<()> {
     let mut xdp = Xdp::open(&OpenOptions {
         sizes: Sizes::of_each(flows),
@@ -93,7 +94,7 @@ fn sweep(maps: &mut KernelMaps, what: &str, flows: u32) -> Result<()> {
         if let Some(result) = maps.swept() {
             break result?;
         }
-        // What the loop does to a slot.
+        // The loop's operation on a slot.
         let slot = maps.slots(0..1)[0];
         ensure!(
             maps.swap_slot(0, slot, Slot { first: 1, ..slot }).is_ok(),
@@ -120,7 +121,7 @@ fn sweep(maps: &mut KernelMaps, what: &str, flows: u32) -> Result<()> {
     Ok(())
 }
 
-/// CPU time of all threads of this process.
+/// Returns the CPU time of all threads of this process.
 fn cpu_time() -> Duration {
     let mut time = libc::timespec {
         tv_sec: 0,

@@ -1,6 +1,7 @@
-//! Packets a second over a pair of virtual Ethernet devices: a generator on one end (BPF_PROG_TEST_RUN
-//! with live frames, Linux 5.18), a program on the other that sends them back, and a sink where they
-//! came from. All of it on one CPU, so that each packet pays for its whole way.
+//! Packets per second over a pair of virtual Ethernet devices: a generator on one end
+//! (BPF_PROG_TEST_RUN with live frames, Linux 5.18), a program on the other end that sends them
+//! back, and a sink at the source. Everything runs on one CPU, so that each packet pays for its
+//! complete path.
 
 use std::{
     io, mem, thread,
@@ -28,15 +29,15 @@ use crate::{
 };
 
 const WIRE: &str = "wire";
-/// Flows that the packets are of.
+/// Number of flows of the packets.
 const FLOWS: u32 = 1 << 16;
-/// How long packets may stay away before they count as lost.
+/// Time after which missing packets count as lost.
 const PATIENCE: Duration = Duration::from_secs(1);
-/// Frames that are sent at once, as a driver's poll takes them.
+/// Frames per batch, like a driver's poll.
 const BATCH: u32 = 64;
-/// What of a bare program's packets steer has to reach that does the same to them, by XDP_TX as well.
+/// Goal: share of the packets of a bare program that does the same by XDP_TX.
 const GOAL: f64 = 0.8;
-/// Places of cases and of what they are compared with.
+/// Indexes of cases and of their baselines.
 const GOALS: [(usize, usize); 2] = [(2, 0), (3, 1)];
 
 /// Measures, prints a table, and compares it with the goal.
@@ -156,7 +157,7 @@ impl Wire {
         })
     }
 
-    /// Packets a second that came back as the case says.
+    /// Returns the packets per second that came back as the case expects.
     fn rate(&mut self, case: &Case, packets: u32) -> Result<f64> {
         let template = case::template(case);
         let series = Run {
@@ -187,7 +188,7 @@ impl Wire {
             Ok(())
         })??;
         let back = self.settled(before, packets)?;
-        // Were the packets not sent back before the next are made, some would find a full ring.
+        // If packets were not sent back before the next ones are made, some would find a full ring.
         ensure!(
             back == u64::from(packets),
             "{}: {back} of {packets} packets came back",
@@ -196,7 +197,7 @@ impl Wire {
         Ok(WINDOW as f64 * 1e9 / self.run.get(&0, 0)?.window as f64)
     }
 
-    /// Packets that came back since, once all are back or no more come.
+    /// Returns the number of packets back, once all are back or no more arrive.
     fn settled(&self, before: u64, packets: u32) -> Result<u64> {
         let (mut back, mut since) = (0, Instant::now());
         while back < u64::from(packets) && since.elapsed() < PATIENCE {
@@ -214,13 +215,13 @@ impl Wire {
     }
 }
 
-/// Attaches a program as long as the result lives.
+/// Attaches a program while the result lives.
 fn attach(program: &mut Kind, index: u32) -> Result<FdLink> {
     let id: XdpLinkId = program.attach_to_if_index(index, XdpMode::Driver)?;
     Ok(program.take_link(id)?.try_into()?)
 }
 
-/// `struct xdp_md` (linux/bpf.h) of a packet that came in by an interface.
+/// Returns the `struct xdp_md` (linux/bpf.h) of a packet from an interface.
 fn context(interface: u32) -> Vec<u8> {
     let fields = [0, LEN as u32, 0, interface, 0, 0];
     fields

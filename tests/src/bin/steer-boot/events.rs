@@ -1,4 +1,4 @@
-//! What happens to the node, one thing after the other, each under load.
+//! Events on the node, one after the other, each under load.
 
 use std::{
     collections::BTreeSet,
@@ -19,15 +19,15 @@ use crate::{
     report::{Event, Figures, seconds},
 };
 
-/// How long traffic goes on once the node is back.
+/// Time for which traffic continues once the node is back.
 const AFTER: Duration = Duration::from_secs(2);
-/// How long an event may last under load.
+/// Timeout of an event under load.
 const LIMIT: Duration = Duration::from_secs(90);
 
-/// Does all of it.
+/// Runs all events.
 pub(crate) fn run(options: &Options) -> Result<Figures> {
     let fleet = Fleet::new(Plan {
-        // Answers that last longer than a moment, so that they are under way whatever happens.
+        // Answers take a while, so that some are in progress at any time.
         thinking: [Duration::from_millis(40), Duration::from_millis(20)],
         tokens: 20,
         ..Plan::new(&["one", "two"], "nat")
@@ -36,7 +36,10 @@ pub(crate) fn run(options: &Options) -> Result<Figures> {
     let node = Node::boot(&options.system, &fleet)?;
     let mut figures = Figures::default();
 
-    println!("boot: installing the package");
+    // First, so that it cannot lean on the node's package.
+    println!("boot: the beacon's package");
+    check_beacon(&node, &fleet, options)?;
+    println!("boot: installing the node's package");
     let begin = Instant::now();
     node.install(&options.node)?;
     node.set_up(&fleet)?;
@@ -105,8 +108,6 @@ pub(crate) fn run(options: &Options) -> Result<Figures> {
         node.wait_until_steering("0")
     })?;
 
-    println!("boot: the beacon's package");
-    check_beacon(&node, &fleet, options)?;
     println!("boot: removing the packages");
     check_removal(&node, &fleet)?;
     Ok(figures)
@@ -127,7 +128,7 @@ fn load(fleet: &Fleet, duration: Duration) -> Load {
     }
 }
 
-/// Does something while requests flow, and counts those that fail.
+/// Runs an event while requests flow, and counts failures.
 fn event(fleet: &Fleet, what: &'static str, action: &dyn Fn() -> Result<()>) -> Result<Event> {
     let (tell, told) = mpsc::channel();
     let (stop, stopped) = tokio::sync::watch::channel(false);
@@ -142,7 +143,7 @@ fn event(fleet: &Fleet, what: &'static str, action: &dyn Fn() -> Result<()>) -> 
     let begin = Instant::now();
     let done = action().with_context(|| what.to_owned());
     let took = begin.elapsed();
-    // Requests go on for a while, to show that what came of it lasts.
+    // Requests continue for a while, to show that the result is stable.
     let end = Instant::now() + AFTER;
     while let Some(left) = end.checked_duration_since(Instant::now()) {
         let _ = told.recv_timeout(left);
@@ -160,7 +161,7 @@ fn event(fleet: &Fleet, what: &'static str, action: &dyn Fn() -> Result<()>) -> 
     })
 }
 
-/// The daemon runs as it should: not as root, with three capabilities, and says how it is.
+/// Checks the daemon's unit: not root, three capabilities, and a status text.
 fn check_unit(node: &Node) -> Result<()> {
     let pid = node.main_pid()?;
     let status = node.run(&["cat", &format!("/proc/{pid}/status")])?;
@@ -184,7 +185,7 @@ fn check_unit(node: &Node) -> Result<()> {
         "--property=StatusText",
         "--value",
     ];
-    // It says so at the loop's next tick.
+    // The loop reports it at its next tick.
     wait(Duration::from_secs(5), "the status says how it is", || {
         Ok(node.run(&show)?.contains("2 of 2 backends up"))
     })?;
@@ -204,8 +205,9 @@ fn check_beacon(node: &Node, fleet: &Fleet, options: &Options) -> Result<()> {
     node.install(&options.beacon)?;
     let pki = fleet.path("pki");
     let file = |name: &str| std::fs::read_to_string(pki.join(name));
-    node.write_file("/etc/steer/pki/beacon.pem", &file("one.pem")?)?;
-    node.write_file("/etc/steer/pki/beacon.key", &file("one.key")?)?;
+    node.write_file("/etc/steer-beacon/ca.pem", &file("ca.pem")?)?;
+    node.write_file("/etc/steer-beacon/beacon.pem", &file("one.pem")?)?;
+    node.write_file("/etc/steer-beacon/beacon.key", &file("one.key")?)?;
     node.run(&["systemctl", "restart", "steer-beacon"])?;
     let show = [
         "systemctl",
@@ -216,10 +218,15 @@ fn check_beacon(node: &Node, fleet: &Fleet, options: &Options) -> Result<()> {
     ];
     let text = node.run(&show)?;
     ensure!(text.contains("7100"), "the beacon's status is {text}");
+    let steer = node.run(&["sh", "-c", "command -v steer; true"])?;
+    ensure!(
+        steer.trim().is_empty(),
+        "the node's program is there: {steer}"
+    );
     Ok(())
 }
 
-/// What is removed leaves nothing in the kernel.
+/// Checks that removal leaves nothing in the kernel.
 fn check_removal(node: &Node, fleet: &Fleet) -> Result<()> {
     node.run(&["dpkg", "--purge", "steer-beacon", "steer"])?;
     wait(Duration::from_secs(5), "no program is attached", || {

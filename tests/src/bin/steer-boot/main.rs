@@ -1,5 +1,5 @@
-//! The packages in a Debian that boots systemd, with traffic of a site through it; run it by
-//! `cargo xtask boot`.
+//! Test of the packages in a Debian that boots systemd, with traffic of a site through it; run it
+//! by `cargo xtask boot`.
 
 mod events;
 mod node;
@@ -10,20 +10,20 @@ use std::{path::PathBuf, process::ExitCode};
 use anyhow::Result;
 use clap::Parser;
 
-/// Installs the node's package, steers, and restarts, kills, hangs, reloads, upgrades and removes it
-/// under load, counting the requests that fail.
+/// Install the node's package, steer traffic, and restart, kill, hang, reload, upgrade and remove
+/// the package under load, counting failed requests.
 #[derive(Parser)]
 struct Options {
-    /// The system that machines are copies of.
+    /// Base system that machines are copied from.
     #[arg(long)]
     system: PathBuf,
-    /// The node's package.
+    /// Package of the node.
     #[arg(long)]
     node: PathBuf,
-    /// The beacon's package.
+    /// Package of the beacon.
     #[arg(long)]
     beacon: PathBuf,
-    /// File that the figures are written to.
+    /// Output file for the figures.
     #[arg(long, default_value = "target/boot/latest.json")]
     output: PathBuf,
 }

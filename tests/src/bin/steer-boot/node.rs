@@ -1,4 +1,4 @@
-//! The node: a machine with steer's package, and what is done to it.
+//! The node: a machine with steer's package.
 
 use std::{
     fs,
@@ -13,7 +13,7 @@ use steer_tests::{
     machine::Machine,
 };
 
-/// How long the daemon may take to steer again: it loads programs on a busy machine.
+/// Timeout until the daemon steers again: it loads programs on a busy machine.
 const LIMIT: Duration = Duration::from_secs(90);
 
 pub(crate) struct Node {
@@ -38,7 +38,7 @@ impl Node {
         self.run(&["dpkg", "--install", &path]).map(drop)
     }
 
-    /// Writes certificates and configuration as the README says.
+    /// Writes certificates and configuration as described in the README.
     pub(crate) fn set_up(&self, fleet: &Fleet) -> Result<()> {
         for name in ["ca.pem", "edge.pem", "edge.key"] {
             let file = fleet.path("pki").join(name);
@@ -74,7 +74,7 @@ impl Node {
         })
     }
 
-    /// The daemon's process id in the machine; "0" if there is none.
+    /// Returns the daemon's process id in the machine; "0" if there is none.
     pub(crate) fn main_pid(&self) -> Result<String> {
         let show = [
             "systemctl",
@@ -86,7 +86,7 @@ impl Node {
         Ok(self.run(&show)?.trim().to_owned())
     }
 
-    /// A package like `good` of a newer version, and with another program if one is given.
+    /// Builds a package like `good` with a newer version, and optionally with another program.
     pub(crate) fn newer(
         &self,
         good: &Path,
@@ -109,14 +109,14 @@ impl Node {
     }
 }
 
-/// A control file with a version after its own.
+/// Returns a control file with an increased version.
 fn newer(control: &str) -> Result<String> {
     let line = control.lines().find(|line| line.starts_with("Version: "));
     let line = line.context("the package has no version")?;
     Ok(control.replace(line, &format!("{line}+newer")))
 }
 
-/// The site's configuration with the places of packages.
+/// Returns the site's configuration with the paths of packages.
 pub(crate) fn config(text: &str, fleet: &Fleet) -> String {
     let place = |line: &&str| {
         let key = line.split(' ').next().unwrap_or_default();

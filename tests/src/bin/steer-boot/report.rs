@@ -1,32 +1,32 @@
-//! What was measured.
+//! Report of the test.
 
 use std::{fs, path::Path, time::Duration};
 
 use anyhow::{Context, Result};
 use serde::Serialize;
 
-/// The figures.
+/// Figures of the test.
 #[derive(Debug, Default, Serialize)]
 pub(crate) struct Figures {
-    /// From the beginning of the installation to the first answer through the node, in seconds.
+    /// Seconds from the start of the installation to the first answer through the node.
     pub(crate) first_answer_s: f64,
     pub(crate) events: Vec<Event>,
 }
 
-/// Something that happened under load.
+/// An event under load.
 #[derive(Debug, Serialize)]
 pub(crate) struct Event {
     pub(crate) what: &'static str,
     pub(crate) requests: usize,
     pub(crate) failed: usize,
-    /// Reasons of failures, each once.
+    /// Distinct reasons of failures.
     pub(crate) reasons: Vec<String>,
-    /// How long it took until the daemon steered again, in seconds.
+    /// Seconds until the daemon steered again.
     pub(crate) seconds: f64,
 }
 
 impl Figures {
-    /// Requests that failed.
+    /// Returns the number of failed requests.
     pub(crate) fn failed(&self) -> usize {
         self.events.iter().map(|event| event.failed).sum()
     }

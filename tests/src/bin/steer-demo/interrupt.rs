@@ -1,4 +1,4 @@
-//! Ending early, but in order: what was made is taken away again.
+//! Orderly early exit: everything created is removed.
 
 use std::{
     sync::atomic::{AtomicBool, Ordering},
@@ -13,7 +13,7 @@ use tokio::{
 
 static INTERRUPTED: AtomicBool = AtomicBool::new(false);
 
-/// Notes SIGINT and SIGTERM from now on.
+/// Records SIGINT and SIGTERM from now on.
 pub(crate) fn listen() -> Result<()> {
     let runtime = runtime::Builder::new_current_thread()
         .enable_all()
@@ -37,7 +37,7 @@ pub(crate) fn listen() -> Result<()> {
     Ok(())
 }
 
-/// Fails once a signal has come.
+/// Fails once a signal has arrived.
 pub(crate) fn check() -> Result<()> {
     ensure!(!INTERRUPTED.load(Ordering::Relaxed), "interrupted");
     Ok(())

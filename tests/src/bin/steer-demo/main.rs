@@ -1,4 +1,4 @@
-//! The main job on real traffic; run it by `cargo xtask demo`.
+//! The main task on real traffic; run it by `cargo xtask demo`.
 
 mod interrupt;
 mod phases;
@@ -10,14 +10,14 @@ use std::{path::PathBuf, process::ExitCode};
 use anyhow::Result;
 use clap::Parser;
 
-/// Steers streamed chat completions to the nearest of three backends, kills the nearest one, brings
-/// it back, and kills the daemon under load.
+/// Steer streamed chat completions to the nearest of three backends, kill the nearest one, bring it
+/// back, and kill the daemon under load.
 #[derive(Parser)]
 struct Options {
-    /// File that the figures are written to.
+    /// Output file for the figures.
     #[arg(long, default_value = "target/demo/latest.json")]
     output: PathBuf,
-    /// A Python with xllamacpp, gguf and numpy: the backends are llama.cpp's server then.
+    /// Python with xllamacpp, gguf and numpy, to use llama.cpp's server for the backends.
     #[arg(long)]
     llama: Option<PathBuf>,
 }

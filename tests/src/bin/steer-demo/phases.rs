@@ -1,4 +1,4 @@
-//! What happens, in order.
+//! Phases of the demonstration.
 
 use std::{
     path::PathBuf,
@@ -18,7 +18,7 @@ use crate::{
 };
 
 const NAMES: [&str; 3] = ["near", "middle", "far"];
-/// One way; each request pays for several round trips.
+/// One-way delays; each request pays for several round trips.
 const DELAYS: [u64; 3] = [0, 8, 25];
 const NEAR: usize = 0;
 

@@ -1,4 +1,4 @@
-//! What was measured, and whether it is what was expected.
+//! Report with expectations.
 
 use std::{collections::BTreeMap, fs, path::Path, time::Duration};
 
@@ -6,24 +6,24 @@ use anyhow::{Context, Result};
 use serde::Serialize;
 use steer_tests::summary::Summary;
 
-/// The demonstration's figures.
+/// Figures of the demonstration.
 #[derive(Debug, Default, Serialize)]
 pub(crate) struct Figures {
     pub(crate) phases: Vec<Phase>,
-    /// From the death of the nearest backend to the start of the last request that failed.
+    /// Time from the death of the nearest backend to the start of the last failed request.
     pub(crate) death_to_last_failure_ms: f64,
     pub(crate) failed_by_death: usize,
     pub(crate) lost_to_daemon_death: usize,
     pub(crate) expectations: Vec<Expectation>,
 }
 
-/// A part of the demonstration.
+/// A phase of the demonstration.
 #[derive(Debug, Serialize)]
 pub(crate) struct Phase {
     name: &'static str,
     requests: usize,
     failures: usize,
-    /// Of the good answers, by backend.
+    /// Share of the successful answers by backend.
     share: BTreeMap<&'static str, f64>,
     /// Median and 95th percentile, in milliseconds.
     first_byte_ms: [f64; 2],
@@ -44,7 +44,7 @@ impl Phase {
     }
 }
 
-/// Something that has to be so.
+/// A condition that must hold.
 #[derive(Debug, Serialize)]
 pub(crate) struct Expectation {
     pub(crate) what: String,

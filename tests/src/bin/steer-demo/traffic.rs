@@ -1,4 +1,4 @@
-//! The client's requests, and the table that shows them while they are made.
+//! Requests of the client, and the live table of them.
 
 use std::{
     net::SocketAddr,
@@ -15,20 +15,20 @@ use steer_tests::{
 
 use crate::interrupt;
 
-/// Requests under way at a time, of each kind.
+/// Concurrent requests of each kind.
 const CONCURRENCY: usize = 4;
-/// How often something is looked at.
+/// Interval of checks.
 const TICK: Duration = Duration::from_millis(50);
 
-/// What is done in the middle of a load, after some time.
+/// An action during a load, with its time.
 pub(crate) type Event<'a> = (
     Duration,
     &'a str,
     &'a mut dyn FnMut(&mut Fleet) -> Result<()>,
 );
 
-/// Puts plain and TLS load on the VIP for some time, does what `events` say meanwhile, and returns
-/// all requests.
+/// Puts plain and TLS load on the VIP for some time, runs `events` meanwhile, and returns all
+/// requests.
 pub(crate) fn run(
     fleet: &mut Fleet,
     names: &[&str],
@@ -47,7 +47,7 @@ pub(crate) fn run(
             ..Load::new(SocketAddr::new(fleet.vip(), port))
         })
         .map(|load| load.start_in(&fleet.site.client));
-    // The loads hold the others; when they end, so does the channel.
+    // The loads hold the other senders; when they end, so does the channel.
     drop(live);
     let mut all: Vec<Sample> = Vec::new();
     let mut shown = 0;
@@ -76,7 +76,7 @@ pub(crate) fn run(
     Ok(all)
 }
 
-/// The table's head.
+/// Prints the head of the table.
 pub(crate) fn head(names: &[&str]) {
     print!("   {:>5}", "time");
     for name in names {

@@ -1,4 +1,4 @@
-//! Beacons of many backends behind one socket: the certificate is that of the name that a node asks for.
+//! Beacons of many backends behind one socket: the certificate depends on the requested name.
 
 use std::{
     collections::HashMap,
@@ -24,15 +24,15 @@ use rustls::{
     server::{ClientHello, ResolvesServerCert, WebPkiClientVerifier},
     sign::CertifiedKey,
 };
-use steer_user::{
+use steer_probe::{
     pki::{load_credentials, load_roots},
     probe::{ALPN, BACKEND_UP, OrcaLoadReport, wire},
 };
 
-/// The port of all beacons.
+/// Port of all beacons.
 pub(crate) const PORT: u16 = 7100;
 
-/// Which backends say that they are down.
+/// Backends that report to be down.
 pub(crate) type Down = Arc<HashMap<String, AtomicBool>>;
 
 #[derive(Debug)]
@@ -44,7 +44,7 @@ impl ResolvesServerCert for Certificates {
     }
 }
 
-/// Answers for all backends whose certificates are in a folder, for ever. Tells where it listens.
+/// Answers for all backends with certificates in a folder, forever. Reports its address.
 pub(crate) async fn serve(folder: &Path, down: Down, ready: Sender<SocketAddr>) -> Result<()> {
     let provider = Arc::new(ring::default_provider());
     let mut certificates = HashMap::new();
@@ -73,7 +73,7 @@ pub(crate) async fn serve(folder: &Path, down: Down, ready: Sender<SocketAddr>) 
     while let Some(incoming) = endpoint.accept().await {
         let down = down.clone();
         tokio::spawn(async move {
-            // A node that goes away ends it.
+            // A node that disconnects ends it.
             if let Ok(connection) = incoming.await {
                 drop(answer(&connection, &down).await);
             }
@@ -82,7 +82,8 @@ pub(crate) async fn serve(folder: &Path, down: Down, ready: Sender<SocketAddr>) 
     Ok(())
 }
 
-/// Pings for thousands of beacons meet in one socket here; in a fleet each has a socket, and a machine, of its own.
+/// Enlarges the buffers: here one socket receives the pings for thousands of beacons; in a fleet
+/// each has a socket, and a machine, of its own.
 fn enlarge(socket: &UdpSocket) -> io::Result<()> {
     let bytes: libc::c_int = 64 << 20;
     // SAFETY: an open socket, and an integer of the length that is said.

@@ -1,4 +1,4 @@
-//! The daemon, and what it and the kernel say of it.
+//! The daemon, and measurements of it.
 
 use std::{
     fs,
@@ -15,12 +15,12 @@ use steer_tests::{bpffs::Bpffs, fleet::binary, netns::Namespace, process::Proces
 
 use crate::beacons::PORT;
 
-/// Where it says what it counts.
+/// Address of its metrics.
 const METRICS: (Ipv4Addr, u16) = (Ipv4Addr::LOCALHOST, 9100);
-/// All backends have to be up by then.
+/// Timeout until all backends are up.
 const LIMIT: Duration = Duration::from_secs(240);
 
-/// `steer run`, which ends with it.
+/// A running `steer run`, which ends when dropped.
 pub(crate) struct Daemon<'a> {
     process: Process,
     log: PathBuf,
@@ -29,7 +29,7 @@ pub(crate) struct Daemon<'a> {
 }
 
 impl<'a> Daemon<'a> {
-    /// Starts it with so many backends for each service.
+    /// Starts it with a number of backends per service.
     pub(crate) fn start(
         node: &'a Namespace,
         folder: &Path,
@@ -66,7 +66,7 @@ impl<'a> Daemon<'a> {
         fs::write(&config, text)?;
         let mut command = Command::new(binary("steer")?);
         command.args(["run", "--config"]).arg(&config);
-        // Ten thousand backends have much to tell.
+        // Ten thousand backends write a long log.
         let log = folder.join("daemon.log");
         command.stderr(fs::File::create(&log)?);
         let process = node.spawn(command)?;
@@ -99,7 +99,7 @@ impl<'a> Daemon<'a> {
                 );
             }
             thread::sleep(Duration::from_millis(200));
-            // Before it listens it says nothing.
+            // Before it listens there is no page.
             let page = self.page().unwrap_or_default();
             let of_health = page
                 .lines()
@@ -122,12 +122,12 @@ impl<'a> Daemon<'a> {
         })?
     }
 
-    /// What it cost up to now.
+    /// Returns its cost so far.
     pub(crate) fn read(&self) -> Result<Reading> {
         let at = Instant::now();
         let process = format!("/proc/{}", self.process.pid());
         let stat = fs::read_to_string(format!("{process}/stat"))?;
-        // proc(5): user and system time are the 14th and 15th, counted from behind the name.
+        // proc(5): user and system time are fields 14 and 15, counted from after the name.
         let rest = stat.rsplit(')').next().unwrap_or_default();
         let times = rest.split_whitespace().skip(11).take(2);
         let ticks = times.map(|t| t.parse::<f64>().unwrap_or(0.0)).sum();
@@ -148,15 +148,15 @@ impl<'a> Daemon<'a> {
     }
 }
 
-/// The last word of a line, as a number.
+/// Returns the last word of a line as a number.
 fn value(line: &str) -> Option<f64> {
     line.rsplit(' ').next()?.parse().ok()
 }
 
-/// What it cost up to a time.
+/// Cost up to a time.
 pub(crate) struct Reading {
     at: Instant,
-    /// CPU time, in hundredths of a second.
+    /// CPU time in hundredths of a second.
     ticks: f64,
     pub(crate) memory_kib: u64,
     probes: f64,
@@ -164,12 +164,12 @@ pub(crate) struct Reading {
 }
 
 impl Reading {
-    /// The part of a core that it used since an earlier one.
+    /// Returns the part of a core used since an earlier reading.
     pub(crate) fn core_since(&self, before: &Self) -> f64 {
         (self.ticks - before.ticks) / 100.0 / self.seconds_since(before)
     }
 
-    /// Probes a second since an earlier one.
+    /// Returns probes per second since an earlier reading.
     pub(crate) fn probes_since(&self, before: &Self) -> f64 {
         (self.probes - before.probes) / self.seconds_since(before)
     }
@@ -179,7 +179,7 @@ impl Reading {
     }
 }
 
-/// How often a probe's result was written within so many seconds.
+/// Histogram of the time from a probe's result until it was written, in seconds.
 pub(crate) struct Written(Vec<(f64, f64)>);
 
 impl Written {
@@ -197,7 +197,7 @@ impl Written {
         Self(page.lines().filter_map(bucket).collect())
     }
 
-    /// What came since an earlier page.
+    /// Returns the difference to an earlier page.
     pub(crate) fn since(&self, before: &Self) -> Self {
         let pairs = self.0.iter().zip(&before.0);
         Self(
@@ -207,12 +207,12 @@ impl Written {
         )
     }
 
-    /// How often in all.
+    /// Returns the number of samples.
     pub(crate) fn count(&self) -> f64 {
         self.0.last().map_or(0.0, |(_, count)| *count)
     }
 
-    /// The seconds that this share took at most, by the shares of the bucket that it falls into.
+    /// Returns a quantile in seconds, interpolated in its bucket.
     pub(crate) fn quantile(&self, share: f64) -> Option<f64> {
         let rank = self.count() * share;
         let found = self

@@ -1,6 +1,6 @@
-//! What the whole daemon costs where it has many backends: CPU and memory of `steer run` in a network namespace, and
-//! the time from a probe's result until members and slots are written. It needs root; build `steer` alike, for
-//! figures with `--release`.
+//! Cost of the daemon with many backends: CPU and memory of `steer run` in a network namespace, and
+//! the time from a probe's result until members and slots are written. Needs root; build `steer`
+//! with the same profile, `--release` for figures.
 
 mod beacons;
 mod daemon;
@@ -19,11 +19,11 @@ use std::{
 
 use anyhow::{Result, ensure};
 use clap::Parser;
+use steer_probe::pki::{self, Identity, IdentityKind, Validity};
 use steer_tests::{
     netns::Namespace,
     veth::{End, Veth},
 };
-use steer_user::pki::{self, Identity, IdentityKind, Validity};
 use tokio::runtime::Builder;
 
 use self::{
@@ -33,25 +33,26 @@ use self::{
 
 const DAY: Duration = Duration::from_secs(24 * 3600);
 const REGION: &str = "home";
-/// Until backends that went down and came back are as they were.
+/// Time until backends that went down and came back are settled.
 const CALM: Duration = Duration::from_secs(5);
 
-/// Runs the daemon over fleets of beacons, and prints what it costs.
+/// Run the daemon with fleets of beacons, and print its cost.
 #[derive(Parser)]
 struct Options {
-    /// Numbers of backends, by commas.
+    /// Numbers of backends, separated by commas.
     #[arg(long, default_value = "10,1000,10000", value_delimiter = ',')]
     backends: Vec<usize>,
-    /// Backends of a service: all tables together have room for about a million slots, a hundred for each.
+    /// Backends per service: all tables together have room for about a million slots, a hundred for
+    /// each backend.
     #[arg(long, default_value_t = 40)]
     each: usize,
-    /// Seconds to measure for.
+    /// Duration of the measurement in seconds.
     #[arg(long, default_value_t = 20)]
     seconds: u64,
-    /// Seconds to wait before that. Of many backends, connections are made anew only after minutes.
+    /// Seconds to wait before it. With many backends, reconnections start only after minutes.
     #[arg(long, default_value_t = 5)]
     after: u64,
-    /// Backends a second that go down or come back.
+    /// Backends per second that go down or recover.
     #[arg(long, default_value_t = 5)]
     changes: u32,
 }
@@ -86,7 +87,7 @@ fn measure(backends: usize, options: &Options) -> Result<()> {
     let down: Down = Arc::new(flags.collect::<HashMap<_, _>>());
     let (ready, is_ready) = channel();
     let (pki, of_beacons) = (folder.path().to_owned(), down.clone());
-    // It ends with the process: a socket without packets costs nothing.
+    // The thread ends with the process: a socket without packets costs nothing.
     drop(far.thread(move || -> Result<()> {
         let runtime = Builder::new_current_thread().enable_all().build()?;
         runtime.block_on(serve(&pki, of_beacons, ready))
@@ -96,7 +97,7 @@ fn measure(backends: usize, options: &Options) -> Result<()> {
     let mut daemon = Daemon::start(&node, folder.path(), &names, options.each)?;
     daemon.wait_until_up(backends)?;
     let all_up = begun.elapsed();
-    // What came with the start is over.
+    // Effects of the start are over.
     thread::sleep(Duration::from_secs(options.after));
     let window = Duration::from_secs(options.seconds);
     let [a, b] = [daemon.read()?, {
@@ -106,7 +107,7 @@ fn measure(backends: usize, options: &Options) -> Result<()> {
     let mut flip = 0;
     let begun = Instant::now();
     while begun.elapsed() < window {
-        // Each goes down, and comes back when all others had their turn, or three seconds later.
+        // Each one goes down, and recovers when all others had their turn, or three seconds later.
         let turn = flip % backends.min(15);
         let flag = &down[&names[turn * (backends / backends.min(15))]];
         flag.fetch_xor(true, Relaxed);
@@ -119,15 +120,15 @@ fn measure(backends: usize, options: &Options) -> Result<()> {
     Ok(())
 }
 
-/// What came of the loss of many backends at once.
+/// Result of the loss of many backends at once.
 struct Lost {
-    /// Until the last of them was written.
+    /// Time until the last of them was written.
     took: Duration,
     slots: Written,
 }
 
-/// Has a tenth of each service's backends go down at once, as where a region is lost, and waits until all of them are
-/// out.
+/// Takes a tenth of each service's backends down at once, like the loss of a region, and waits
+/// until all of them are out.
 fn lose(names: &[String], down: &Down, daemon: &Daemon<'_>, each: usize) -> Result<Lost> {
     for name in names {
         down[name].store(false, Relaxed);
@@ -201,7 +202,7 @@ fn issue(folder: &Path, names: &[String]) -> Result<()> {
     Ok(())
 }
 
-/// A node, and where all backends are: every address of 10.0.0.0/8 is there.
+/// Creates a node, and a namespace for all backends, which has every address of 10.0.0.0/8.
 fn site() -> Result<(Namespace, Namespace)> {
     let (node, far) = (Namespace::create("node")?, Namespace::create("far")?);
     let end = |namespace, mac, addresses| End {

@@ -1,5 +1,5 @@
-//! Real traffic through the program: a client, the node, and a backend whose own kernel takes the
-//! outer headers off.
+//! Real traffic through the program: a client, the node, and a backend whose own kernel
+//! decapsulates.
 
 use std::{
     io::{Read as _, Write as _},
@@ -20,10 +20,10 @@ use steer_user::dataplane::{Dataplane as _, Xdp};
 use crate::{machine, results::Results};
 
 const PORT: u16 = 8080;
-/// A request waits this long for its answer. Nothing here is fast: the processor is emulated.
+/// Timeout of an answer. Everything is slow here, because the processor is emulated.
 const TIMEOUT: Duration = Duration::from_secs(20);
 
-/// A packet's way: its own family, and that of the headers around it.
+/// Address families of a packet and of its outer headers.
 #[derive(Clone, Copy)]
 struct Way {
     inner: u8,
@@ -58,7 +58,7 @@ pub(crate) fn all(results: &mut Results) -> Result<()> {
     Ok(())
 }
 
-/// Makes a site and asks over each way that its mode has.
+/// Creates a site, and sends requests with each combination of families in its mode.
 fn site(results: &mut Results, prefix: &str, links: &[Link; 2], mode: Mode) -> Result<()> {
     let kind = match mode {
         Mode::Nat => "nat",
@@ -112,7 +112,7 @@ fn build(links: &[Link; 2], mode: Mode) -> Result<(Site, Xdp, Vec<Echo>)> {
     Ok((site, xdp, echoes))
 }
 
-/// The kernel's own devices that take outer headers off.
+/// Creates the kernel's own decapsulation devices.
 fn tunnels(backend: &Namespace, v4: IpAddr, v6: IpAddr, mode: Mode) -> Result<()> {
     if !matches!(mode, Mode::Ipip | Mode::Gue) {
         return Ok(());
@@ -138,7 +138,7 @@ fn tunnels(backend: &Namespace, v4: IpAddr, v6: IpAddr, mode: Mode) -> Result<()
     Ok(())
 }
 
-/// Leads the VIP of one family to the member of another, and asks.
+/// Directs the VIP of one family to the member of another, and sends a request.
 fn go(site: &Site, xdp: &mut Xdp, way: Way) -> Result<()> {
     let member = if way.outer == 4 { 1 } else { 101 };
     let (vip, client, start): (IpAddr, IpAddr, u32) = if way.inner == 4 {
@@ -163,7 +163,7 @@ fn go(site: &Site, xdp: &mut Xdp, way: Way) -> Result<()> {
     let direct = answer.contains(&client.to_string());
     let nat = answer.contains("10.98.0.1") || answer.contains("fd98::1");
     ensure!(direct || nat, "the backend saw {answer}");
-    // SYN, ACK and the question; the answer may be here before its ACK is sent.
+    // SYN, ACK and the request; the answer may arrive before its ACK is sent.
     ensure!(count >= 3, "{count} packets went through the program");
     Ok(())
 }

@@ -1,4 +1,4 @@
-//! Whether the verifier takes the programs, and what that costs it.
+//! Verification of the programs, and its cost.
 
 use anyhow::Result;
 use aya::VerifierLogLevel;
@@ -7,14 +7,15 @@ use steer_user::dataplane::{OpenOptions, Xdp};
 
 use crate::{machine, results::Results};
 
-/// Loads all programs, and then the data path as the daemon does.
+/// Loads all programs, and then the data path like the daemon does.
 pub(crate) fn all(results: &mut Results) -> Result<()> {
     if let Err(error) = steer_user::dataplane::check_kernel() {
         return results.refuse(&error);
     }
     let only = machine::value("only");
     let is_wanted = |name: &str| only.as_ref().is_none_or(|only| name.contains(only));
-    // All that it goes through would be a gigabyte; what led to a refusal is little enough for a few programs.
+    // The complete log would be a gigabyte; the steps to a refusal are short enough for a few
+    // programs.
     let level = if only.is_some() {
         VerifierLogLevel::DEBUG | VerifierLogLevel::STATS
     } else {

@@ -1,4 +1,4 @@
-//! What an init does.
+//! Tasks of an init process.
 
 use std::{
     ffi::CString,
@@ -12,12 +12,12 @@ use anyhow::{Context as _, Result, ensure};
 
 use crate::results::Results;
 
-/// Modules in the order in which they are loaded, put there with them by `cargo xtask vm`.
+/// List of modules in load order, placed with them by `cargo xtask vm`.
 const MODULES: &str = "/modules";
-/// The kernel takes a network namespace away some time after it was deleted, and its devices come back then.
+/// Time in which the kernel removes a deleted network namespace and returns its devices.
 const RETURN: Duration = Duration::from_secs(30);
 
-/// Mounts what the tests need.
+/// Mounts the file systems for the tests.
 pub(crate) fn mount_all() -> Result<()> {
     for (kind, place) in [
         ("proc", "/proc"),
@@ -44,7 +44,7 @@ pub(crate) fn mount_all() -> Result<()> {
     Ok(())
 }
 
-/// Loads the modules that the host put beside us.
+/// Loads the modules provided by the host.
 pub(crate) fn load_modules(results: &mut Results) -> Result<()> {
     let mut names: Vec<_> = fs::read_dir(MODULES)?
         .map(|entry| entry.map(|entry| entry.path()))
@@ -64,20 +64,20 @@ pub(crate) fn load_modules(results: &mut Results) -> Result<()> {
     Ok(())
 }
 
-/// Whether the kernel's command line has this word.
+/// Returns whether the kernel's command line has this word.
 pub(crate) fn is_told(word: &str) -> bool {
     let line = fs::read_to_string("/proc/cmdline").unwrap_or_default();
     line.split_whitespace().any(|w| w == word)
 }
 
-/// What the kernel's command line says of a key.
+/// Returns the value of a key on the kernel's command line.
 pub(crate) fn value(key: &str) -> Option<String> {
     let line = fs::read_to_string("/proc/cmdline").unwrap_or_default();
     let mut words = line.split_whitespace();
     words.find_map(|word| Some(word.strip_prefix(key)?.strip_prefix('=')?.to_owned()))
 }
 
-/// The names of so many network devices that virtio gave us, in the order of the bus.
+/// Returns the names of this many virtio network devices, in the order of the bus.
 pub(crate) fn virtio_devices(count: usize) -> Result<Vec<String>> {
     let deadline = Instant::now() + RETURN;
     loop {
@@ -97,7 +97,7 @@ fn virtio_devices_here() -> Result<Vec<String>> {
     let mut found = Vec::new();
     for entry in fs::read_dir("/sys/class/net").context("/sys/class/net")? {
         let path = entry?.path();
-        // One that goes to another namespace meanwhile is none of ours.
+        // A device moved to another namespace meanwhile is not ours.
         let driver = fs::read_link(path.join("device/driver")).unwrap_or_default();
         if driver.ends_with("virtio_net") {
             let device = fs::canonicalize(path.join("device"))?;
@@ -109,7 +109,7 @@ fn virtio_devices_here() -> Result<Vec<String>> {
     Ok(found.into_iter().map(|(_, name)| name).collect())
 }
 
-/// Ends the machine.
+/// Powers the machine off.
 pub(crate) fn power_off() -> ! {
     // SAFETY: these take no memory of ours.
     unsafe {

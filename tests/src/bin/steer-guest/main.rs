@@ -1,5 +1,6 @@
-//! The first process of a virtual machine that `cargo xtask vm` boots: loads the programs, lets real
-//! traffic through them to the kernel's own tunnel devices, says what came of it, and powers off.
+//! The first process of a virtual machine that `cargo xtask vm` boots: loads the programs, sends
+//! real traffic through them to the kernel's own tunnel devices, reports the results, and powers
+//! off.
 
 mod interop;
 mod load;

@@ -1,4 +1,4 @@
-//! What is told the host: one JSON object a line, on the second serial port.
+//! Results for the host: one JSON object per line, on the second serial port.
 
 use std::{fs::File, io::Write as _};
 
@@ -7,13 +7,13 @@ use serde::Serialize;
 
 const PORT: &str = "/dev/ttyS1";
 
-/// What came of one step.
+/// Result of one step.
 #[derive(Serialize)]
 struct Line<'a> {
     step: &'a str,
     ok: bool,
     text: String,
-    /// Instructions that the verifier went through, and bytes of machine code.
+    /// Instructions processed by the verifier, and bytes of machine code.
     #[serde(skip_serializing_if = "Option::is_none")]
     program: Option<[u32; 2]>,
 }
@@ -32,7 +32,7 @@ impl Results {
         })
     }
 
-    /// Whether this kernel was refused.
+    /// Returns whether this kernel was refused.
     pub(crate) const fn is_refused(&self) -> bool {
         self.refused
     }
@@ -42,7 +42,7 @@ impl Results {
         self.write("refused", true, format!("{reason:#}"), None)
     }
 
-    /// Tells what came of a step, and returns what it made.
+    /// Reports the result of a step, and returns its value.
     pub(crate) fn tell<T>(&mut self, step: &str, result: Result<T>) -> Result<Option<T>> {
         match result {
             Ok(value) => {
@@ -63,7 +63,7 @@ impl Results {
         }
     }
 
-    /// Says that this is all.
+    /// Reports the end of the results.
     pub(crate) fn done(&mut self) -> Result<()> {
         self.write("done", true, String::new(), None)
     }

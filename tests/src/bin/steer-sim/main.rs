@@ -1,5 +1,5 @@
-//! A simulated fleet under steer and under what others do, side by side; run it by
-//! `cargo xtask sim`.
+//! A simulated fleet under steer and under other policies, side by side; run it by `cargo xtask
+//! sim`.
 
 mod plot;
 mod report;
@@ -16,16 +16,16 @@ use anyhow::Result;
 use clap::Parser;
 use steer_tests::sim::{Outcome, Scenario, all, large, policy, run};
 
-/// Runs scenarios under policies.
+/// Run scenarios under policies.
 #[derive(Parser)]
 struct Options {
-    /// Only scenarios with this in their name.
+    /// Run only scenarios whose names contain this.
     #[arg(long, default_value = "")]
     only: String,
-    /// The seed, instead of the usual one.
+    /// Seed, instead of the default one.
     #[arg(long)]
     seed: Option<u64>,
-    /// Folder that the figures and plots are written to.
+    /// Output folder for figures and plots.
     #[arg(long, default_value = "target/sim")]
     output: PathBuf,
 }

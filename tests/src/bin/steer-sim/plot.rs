@@ -9,7 +9,7 @@ use steer_tests::sim::{Outcome, Scenario, policy};
 use crate::Outcomes;
 
 const SIZE: (u32, u32) = (900, 420);
-/// Milliseconds above which a plot is cut off.
+/// Upper bound of a plot in milliseconds.
 const MOST_MS: f64 = 4000.0;
 
 fn file(folder: &Path, scenario: &Scenario, what: &str) -> Result<String> {
@@ -23,7 +23,7 @@ fn file(folder: &Path, scenario: &Scenario, what: &str) -> Result<String> {
         .ok_or_else(|| anyhow!("{}: not a name in UTF-8", path.display()))
 }
 
-/// The 95th percentile of the time to the first token, by second and policy.
+/// Plots the 95th percentile of the time to the first token, by second and policy.
 pub(crate) fn first(scenario: &Scenario, outcomes: &Outcomes, folder: &Path) -> Result<()> {
     let path = file(folder, scenario, "first-token")?;
     let root = SVGBackend::new(&path, SIZE).into_drawing_area();
@@ -46,7 +46,7 @@ pub(crate) fn first(scenario: &Scenario, outcomes: &Outcomes, folder: &Path) -> 
         .x_desc("seconds")
         .y_desc("ms")
         .draw()?;
-    // Ours last, so that it is on top.
+    // Ours comes last, so that it is on top.
     for (index, maker) in policy::ALL.iter().enumerate().rev() {
         let ours = index == 0;
         let color = if ours {
@@ -74,10 +74,10 @@ pub(crate) fn first(scenario: &Scenario, outcomes: &Outcomes, folder: &Path) -> 
     Ok(())
 }
 
-/// The share of each server in new flows under steer, by second.
+/// Plots the share of each server in new flows under steer, by second.
 pub(crate) fn shares(scenario: &Scenario, outcome: &Outcome, folder: &Path) -> Result<()> {
     let servers: usize = scenario.regions.iter().sum();
-    // More lines than that say nothing.
+    // More lines would be unreadable.
     if servers > 64 {
         return Ok(());
     }

@@ -1,4 +1,4 @@
-//! The figures in words and as JSON.
+//! Report as text and as JSON.
 
 use std::{collections::BTreeMap, fs, path::Path};
 
@@ -35,7 +35,7 @@ pub(crate) fn print(scenarios: &[Scenario], outcomes: &[Outcomes]) {
     }
 }
 
-/// Writes them as `latest.json`.
+/// Writes the figures as `latest.json`.
 pub(crate) fn write(scenarios: &[Scenario], outcomes: &[Outcomes], folder: &Path) -> Result<()> {
     fs::create_dir_all(folder).with_context(|| format!("{}", folder.display()))?;
     let names = scenarios.iter().map(|scenario| scenario.name);

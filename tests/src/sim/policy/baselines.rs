@@ -1,5 +1,5 @@
-//! What others do. Each knows which servers answer a plain health page, by the same rise and fall as
-//! ours; none sees that a server hangs that answers it.
+//! Policies of other load balancers. Each knows which servers answer a plain health page, with the
+//! same rise and fall as ours; none detects a hung server that answers it.
 
 use std::time::{Duration, Instant};
 
@@ -13,7 +13,7 @@ use steer_user::domain::{
 
 use super::{Policy, Probed, Site};
 
-/// What all of them see.
+/// Information available to all of them.
 struct View {
     services: Vec<Vec<usize>>,
     health: Vec<Health>,
@@ -53,7 +53,7 @@ impl View {
     }
 }
 
-/// What differs between policies that look at all servers for each flow.
+/// Implements the differences between policies that look at all servers for each flow.
 macro_rules! policy {
     ($name:ident, $pick:expr, $ended:expr) => {
         impl Policy for $name {
@@ -121,7 +121,7 @@ pub struct StaticMaglev {
 }
 
 impl StaticMaglev {
-    /// For a site.
+    /// Creates the policy for a site.
     #[must_use]
     pub fn new(site: &Site) -> Self {
         Self {
@@ -186,14 +186,14 @@ impl Policy for StaticMaglev {
     fn tick(&mut self, _: Duration) {}
 }
 
-/// Of two servers at random the one with fewer of this node's flows (Mitzenmacher, 2001).
+/// The less loaded of two random servers, by this node's flows (Mitzenmacher, 2001).
 pub struct TwoChoices {
     view: View,
     random: StdRng,
 }
 
 impl TwoChoices {
-    /// For a site.
+    /// Creates the policy for a site.
     #[must_use]
     pub fn new(site: &Site, seed: u64) -> Self {
         Self {
@@ -224,7 +224,7 @@ pub struct LeastInFlight {
 }
 
 impl LeastInFlight {
-    /// For a site.
+    /// Creates the policy for a site.
     #[must_use]
     pub fn new(site: &Site) -> Self {
         Self {
@@ -237,7 +237,7 @@ impl LeastInFlight {
 policy!(
     LeastInFlight,
     |own: &mut LeastInFlight, usable: &[usize], _: &FlowKey, _: Duration| {
-        // Among equals in turn.
+        // Equal ones take turns.
         own.turn += 1;
         let turn = own.turn;
         let flows = &own.view.in_flight;
@@ -277,8 +277,7 @@ impl Peak {
     }
 }
 
-/// Of two servers at random the one with the lesser latency times flows (Finagle's and linkerd's
-/// "peak EWMA").
+/// The better of two random servers by latency times flows (Finagle's and linkerd's "peak EWMA").
 pub struct PeakEwma {
     view: View,
     random: StdRng,
@@ -286,7 +285,7 @@ pub struct PeakEwma {
 }
 
 impl PeakEwma {
-    /// For a site.
+    /// Creates the policy for a site.
     #[must_use]
     pub fn new(site: &Site, seed: u64) -> Self {
         Self {
@@ -306,13 +305,13 @@ policy!(
         if cost(b) < cost(a) { b } else { a }
     },
     |own: &mut PeakEwma, server: usize, first: Option<Duration>, now| {
-        // Who failed was slow.
+        // A failure counts as slow.
         let sample = first.map_or(10.0, |first| first.as_secs_f64());
         own.peaks[server].observe(sample, now);
     }
 );
 
-/// At random, in inverse proportion to the smoothed time to the first token.
+/// A random server, in inverse proportion to the smoothed time to the first token.
 pub struct InverseLatency {
     view: View,
     random: StdRng,
@@ -320,7 +319,7 @@ pub struct InverseLatency {
 }
 
 impl InverseLatency {
-    /// For a site.
+    /// Creates the policy for a site.
     #[must_use]
     pub fn new(site: &Site, seed: u64) -> Self {
         Self {

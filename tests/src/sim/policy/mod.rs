@@ -1,4 +1,4 @@
-//! Who steers: steer itself, and what others do.
+//! Policies: steer itself, and those of other load balancers.
 
 mod baselines;
 mod ours;
@@ -12,41 +12,41 @@ use super::fleet::Symptom;
 pub use self::baselines::{InverseLatency, LeastInFlight, PeakEwma, StaticMaglev, TwoChoices};
 pub use self::ours::Ours;
 
-/// What a probe found.
+/// Result of a probe.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Probed {
-    /// It was answered.
+    /// Answered.
     Answered {
-        /// The round trip.
+        /// Round-trip time.
         rtt: Duration,
-        /// Requests that the server works on.
+        /// Running requests of the server.
         running: u32,
-        /// Requests that wait there.
+        /// Queued requests of the server.
         waiting: u32,
-        /// How many it works on at once.
+        /// Maximum number of concurrent requests.
         slots: u32,
-        /// How old the load is.
+        /// Age of the load.
         age: Duration,
-        /// Whether it has work and gets nothing done. A plain health page does not know.
+        /// Whether it has work and makes no progress. A plain health page does not report that.
         hung: bool,
         /// Symptom of its engine, and whether its beacon reports it as a hint and not as a hang.
         symptom: Option<(Symptom, bool)>,
     },
-    /// It was refused.
+    /// Refused.
     Refused,
-    /// Nothing came back in time.
+    /// No answer in time.
     Lost,
 }
 
-/// One node's way to choose. What it sees is its own flows, and answers to its own probes.
+/// The policy of one node. It sees its own flows, and answers to its own probes.
 pub trait Policy {
-    /// Takes in a probe of a server.
+    /// Records a probe of a server.
     fn probed(&mut self, server: usize, probed: Probed, now: Duration);
 
-    /// The server for a new flow of a service; none if it refuses it.
+    /// Returns the server for a new flow of a service; none if it is refused.
     fn pick(&mut self, service: usize, flow: &FlowKey, now: Duration) -> Option<usize>;
 
-    /// Where a packet of an open flow goes that was picked for `server`.
+    /// Returns the server of a packet of an open flow that started at `server`.
     fn follow(
         &mut self,
         service: usize,
@@ -55,48 +55,48 @@ pub trait Policy {
         now: Duration,
     ) -> Option<usize>;
 
-    /// A flow to a server ends: with the time to its first token, if there was one.
+    /// Records the end of a flow, with the time to its first token, if there was one.
     fn ended(&mut self, server: usize, first: Option<Duration>, now: Duration);
 
-    /// Time goes on. Called about once a second.
+    /// Advances the time. Called about once a second.
     fn tick(&mut self, now: Duration);
 
-    /// Servers that are kept from new flows for what was concluded of them.
+    /// Returns the servers that are ejected.
     fn ejected(&self, _now: Duration) -> Vec<usize> {
         Vec::new()
     }
 
-    /// The part of the tables that changed since the beginning, in tables: 1 is a whole one. None
-    /// where there are no tables.
+    /// Returns the changes of the tables since the start, in tables: 1 is a whole one. None without
+    /// tables.
     fn moved(&self) -> Option<f64> {
         None
     }
 }
 
-/// A name of a policy, and what makes one for a node.
+/// A named constructor of a policy.
 pub struct Maker {
-    /// The name.
+    /// Name.
     pub name: &'static str,
-    /// Makes one for a site, with a seed.
+    /// Creates the policy for a site, with a seed.
     pub make: fn(&Site, u64) -> Box<dyn Policy>,
 }
 
-/// What a policy knows of the fleet from its configuration.
+/// Knowledge of a policy about the fleet, from its configuration.
 #[derive(Clone, Debug)]
 pub struct Site {
     /// Servers of each service.
     pub services: Vec<Vec<usize>>,
-    /// Requests that each server works on at once, and its region.
+    /// Maximum number of concurrent requests of each server, and its region.
     pub servers: Vec<(u32, usize)>,
-    /// The node's region.
+    /// Region of the node.
     pub home: usize,
-    /// Regions that services may be served from; any if it is empty.
+    /// Regions that may serve; empty means all.
     pub regions: Vec<usize>,
-    /// From one probe of a server to the next.
+    /// Interval between probes of a server.
     pub probe_every: Duration,
 }
 
-/// All of them, ours first.
+/// All policies, ours first.
 pub const ALL: [Maker; 6] = [
     Maker {
         name: "steer",

@@ -15,11 +15,8 @@ use steer_common::{
     verdict::Verdict,
     wire::{Packet, Part},
 };
-use steer_user::{
-    config::Config,
-    control::Controller,
-    probe::{Load, Measurement, OrcaLoadReport, ProbeFailure, Sample, Trouble},
-};
+use steer_probe::probe::{Load, Measurement, OrcaLoadReport, ProbeFailure, Sample, Trouble};
+use steer_user::{config::Config, control::Controller};
 use tempfile::TempDir;
 
 use super::{Policy, Probed, Site};
@@ -28,7 +25,7 @@ use crate::{
     sim::{fleet::Symptom, path::Path},
 };
 
-/// How often the loop looks, as in the daemon.
+/// Interval of the loop, as in the daemon.
 const LOOK: Duration = Duration::from_millis(20);
 const SYN: u8 = 0x02;
 const ACK: u8 = 0x10;
@@ -46,10 +43,11 @@ pub struct Ours {
 }
 
 impl Ours {
-    /// A node with this site as its configuration.
+    /// Creates a node with this site as its configuration.
     ///
     /// # Panics
-    /// If the configuration is refused: it is a part of the program.
+    ///
+    /// Panics if the configuration is refused, because it is part of the program.
     #[must_use]
     pub fn new(site: &Site, _seed: u64) -> Self {
         let state = tempfile::tempdir().expect("a folder for state");
@@ -74,7 +72,7 @@ impl Ours {
         ours
     }
 
-    /// Notes what of the tables has changed.
+    /// Records changes of the tables.
     fn look(&mut self) {
         let tables = self.path.tables();
         let slots: Vec<Slot> = (0..).map_while(|index| tables.slot_now(index)).collect();
@@ -198,7 +196,7 @@ fn outcome(probed: Probed) -> Result<Sample, ProbeFailure> {
             };
             let mut report = OrcaLoadReport::default();
             let load = match symptom {
-                // A page that does not come says nothing.
+                // A page that does not arrive contains nothing.
                 Some((Symptom::SlowPage, _)) => Load::default(),
                 _ => load,
             };
@@ -220,7 +218,7 @@ fn outcome(probed: Probed) -> Result<Sample, ProbeFailure> {
     }
 }
 
-/// A hint's number in a beacon's report.
+/// Returns the number of a hint in a beacon's report.
 const fn hint(symptom: Symptom) -> f64 {
     match symptom {
         Symptom::NoProgress => 1.0,

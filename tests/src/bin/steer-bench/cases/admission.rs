@@ -1,4 +1,4 @@
-//! Who is let in.
+//! Admission control.
 
 use std::net::{IpAddr, Ipv4Addr};
 
@@ -34,12 +34,12 @@ pub(crate) const GOALS: [Goal; 2] = [
 pub(crate) fn prepare(scene: &mut Scene<'_>) {
     let table = scene.settled(Mode::Ipip, false);
     let service = scene.service(LIMITED.into(), table);
-    // A limit that is looked at and never reached.
+    // A limit that is checked and never reached.
     service.flow_interval = 1;
     service.flow_burst = u64::MAX / 2;
 }
 
-/// Denies 256 prefixes, of which none has a client.
+/// Denies 256 prefixes without any client.
 fn deny_others(maps: &mut KernelMaps, on: bool) -> Result<()> {
     let denied: Vec<(IpAddr, u8)> = (0..=255)
         .filter(|_| on)

@@ -1,4 +1,4 @@
-//! Programs that do one thing, to compare with.
+//! Minimal programs for comparison.
 
 use std::net::Ipv4Addr;
 
@@ -30,7 +30,7 @@ pub(crate) const CASES: [Case; 7] = [
     },
 ];
 
-/// Opens the flows that the bare look-up finds.
+/// Inserts the flows for the bare look-up.
 pub(crate) fn fill_lru(lru: &mut HashMap<MapData, FlowKey, FlowEntry>, flows: u32) -> Result<()> {
     for flow in 0..flows {
         lru.insert(key(DESTINATION, flow), FlowEntry::default(), 0)?;
@@ -38,7 +38,7 @@ pub(crate) fn fill_lru(lru: &mut HashMap<MapData, FlowKey, FlowEntry>, flows: u3
     Ok(())
 }
 
-/// Prefixes beside those of the packets, and one around them.
+/// Inserts unrelated prefixes, and one that contains the packets.
 pub(crate) fn fill_lpm(trie: &mut LpmTrie<MapData, Address, u32>) -> Result<()> {
     for net in 0..=255 {
         let address = Ipv4Addr::new(172, 16, net, 0);

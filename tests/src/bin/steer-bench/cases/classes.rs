@@ -61,7 +61,7 @@ pub(crate) const GOALS: [Goal; 5] = [
 pub(crate) fn prepare(scene: &mut Scene<'_>) {
     let table = scene.settled(Mode::Ipip, false);
     let clients = (Ipv4Addr::new(10, 7, 0, 0).into(), 16);
-    // All clients are in the class; where DSCPs count, by the one that they have.
+    // All clients are in the class; where DSCPs count, by the only DSCP they have.
     for (vip, dscp) in [(PREFIX, vec![]), (DSCP, vec![0, 46])] {
         let service = *scene.service(vip.into(), table);
         let policy = Service {
@@ -77,7 +77,7 @@ pub(crate) fn prepare(scene: &mut Scene<'_>) {
             dscp,
         });
     }
-    // A limit that is looked at and never reached.
+    // A limit that is checked and never reached.
     scene.limits.push(SourceLimit {
         burst: u64::MAX / 2,
         mask: Address::from_v6([u64::MAX; 2]),

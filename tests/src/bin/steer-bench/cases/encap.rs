@@ -1,4 +1,4 @@
-//! What wraps packets or leaves them as they are: a settled table, open and new flows.
+//! Encapsulation and direct return: a stable table, open and new flows.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 

@@ -1,4 +1,4 @@
-//! Flows that are remembered, because their slots are moving.
+//! Flow-table entries, created because slots are changing their owner.
 
 use std::net::Ipv4Addr;
 
@@ -27,7 +27,7 @@ pub(crate) const GOALS: [Goal; 1] = [Goal::each(
 
 pub(crate) fn prepare(scene: &mut Scene<'_>) -> Result<()> {
     let [first, second] = [(); 2].map(|()| scene.member(Mode::Ipip, false));
-    // New flows differ from the owner, so that each has to be remembered.
+    // New flows differ from the owner, so that each needs an entry.
     let moving = Slot {
         owner: second,
         ..Slot::settled(first, second)

@@ -1,4 +1,4 @@
-//! What is measured, by feature. A feature has its cases, the tables that they meet, and its goals.
+//! Benchmark cases by feature. A feature has its cases, their tables, and its goals.
 
 mod admission;
 pub(crate) mod bare;
@@ -13,7 +13,7 @@ use anyhow::Result;
 
 use crate::{case::Case, goal::Goal, scene::Scene};
 
-/// All cases. The first is what the others are compared with.
+/// Returns all cases. The first one is the baseline.
 pub(crate) fn all() -> Vec<Case> {
     let features: [&[Case]; 8] = [
         &bare::CASES,
@@ -28,7 +28,7 @@ pub(crate) fn all() -> Vec<Case> {
     features.concat()
 }
 
-/// What has to be reached.
+/// Returns all goals.
 pub(crate) fn goals() -> Vec<Goal> {
     let features: [&[Goal]; 7] = [
         &encap::GOALS,

@@ -55,7 +55,7 @@ pub(crate) const GOALS: [Goal; 5] = [
     Goal::each("nat new", &[(2.5, "bare LRU insert")]),
 ];
 
-/// Switches the measurement of latencies.
+/// Enables or disables the measurement of latencies.
 fn measured(maps: &mut KernelMaps, on: bool) -> Result<()> {
     let members: Vec<u16> = (1..MEMBERS as u16)
         .filter(|id| on && maps.member(*id).mode == Mode::Nat as u8)
@@ -70,7 +70,7 @@ fn measured(maps: &mut KernelMaps, on: bool) -> Result<()> {
 }
 
 pub(crate) fn prepare(scene: &mut Scene<'_>) -> Result<()> {
-    // As many as there can be, so that ports for new flows are never short.
+    // As many as possible, so that ports for new flows never run out.
     let sources: Vec<IpAddr> = (1..=NAT_ADDRESSES as u8)
         .map(|host| Ipv4Addr::new(10, 98, 0, host).into())
         .collect();
@@ -85,7 +85,7 @@ pub(crate) fn prepare(scene: &mut Scene<'_>) -> Result<()> {
         udp_opening_ms: 1_000_000_000,
         closed_ms: 1_000_000_000,
     };
-    // New flows make room for each other, so that the table is never full.
+    // New flows evict each other, so that the table is never full.
     scene.config.nat_openings = 1 << 14;
     let member = scene.member(Mode::Nat, false);
     let table = scene.table(&[Slot::settled(member, 0); 100]);
@@ -107,7 +107,7 @@ pub(crate) fn prepare(scene: &mut Scene<'_>) -> Result<()> {
         told: nat_state::ANSWERED,
         backend: scene.maps.member(member).address,
         back: Back {
-            // Where the packets of the benchmark come from.
+            // Source of the benchmark's packets.
             macs: Macs::new([2, 2, 0, 0, 0, 2], [2, 1, 0, 0, 0, 1]),
             interface: scene.interface,
             ..Back::default()
@@ -121,7 +121,7 @@ pub(crate) fn prepare(scene: &mut Scene<'_>) -> Result<()> {
         vip_port: PORT,
         client_port: 1024,
         member,
-        // In the midst of an answer: a gap is measured wherever one is.
+        // In the middle of an answer: a gap is measured wherever there is one.
         state: nat_state::ANSWERED | nat_state::TURN | nat_state::LATER,
         told: nat_state::SETTLED | nat_state::TURN,
         heard_ns: now_ns(),

@@ -1,4 +1,4 @@
-//! QUIC: connection ids that name the server, and connections that begin.
+//! QUIC: connection ids that name the server, and new connections.
 
 use std::{collections::BTreeMap, net::Ipv4Addr};
 
@@ -16,16 +16,16 @@ use crate::{
 };
 
 const VIP: Ipv4Addr = Ipv4Addr::new(10, 99, 0, 40);
-/// The first three bits of the ids.
+/// Config rotation of the ids.
 const ROTATION: u8 = 0;
 const SERVER_ID: [u8; 4] = [0xdf, 0xe1, 0xf8, 0x0e];
 const NONCE: usize = 7;
 
-/// A short header, the id of a server, and what is encrypted.
+/// A short header, the id of a server, and encrypted data.
 const OPEN: [u8; 14] = [
     0x41, 0x0b, 0xdf, 0xe1, 0xf8, 0x0e, 1, 2, 3, 4, 5, 6, 7, 0x5a,
 ];
-/// An Initial of version 1 with an id of eight bytes that the client made up.
+/// An Initial of version 1 with a random id of eight bytes from the client.
 const NEW: [u8; 14] = [
     0xc0, 0, 0, 0, 1, 8, 0xe7, 0xe7, 0xe7, 0xe7, 0xe7, 0xe7, 0xe7, 0xe7,
 ];

@@ -1,4 +1,4 @@
-//! What packets pay while somebody traces. While nobody does there is no code for it in the programs.
+//! Cost of tracing for packets. Without a trace the programs contain no code for it.
 
 use std::net::Ipv4Addr;
 
@@ -11,7 +11,7 @@ use crate::{
 };
 
 const VIP: Ipv4Addr = Ipv4Addr::new(10, 99, 0, 30);
-/// A port of no packet here.
+/// A port that no packet here has.
 const OTHER_PORT: u16 = 1;
 
 pub(crate) const CASES: [Case; 3] = [
@@ -24,7 +24,7 @@ pub(crate) const CASES: [Case; 3] = [
         .by(Program::Traced),
 ];
 
-/// What is traced itself pays what it costs to keep its bytes, and has no goal.
+/// A traced packet pays for the copy of its bytes, and has no goal.
 pub(crate) const GOALS: [Goal; 1] = [Goal::each(
     "ipip open, another port is traced",
     &[(1.0, "ipip open, not traced"), (1.0, "bare array look-up")],
@@ -35,14 +35,14 @@ pub(crate) fn prepare(scene: &mut Scene<'_>) {
     scene.service(VIP.into(), table);
 }
 
-/// The filter of a program that traces. `None` of those that do not.
+/// Returns the filter of a tracing program; `None` for others.
 pub(crate) fn filter(program: Program) -> Option<TraceFilter> {
     match program {
         Program::Others => Some(TraceFilter {
             port: OTHER_PORT,
             ..TraceFilter::default()
         }),
-        // All fit, and the ring stays empty.
+        // All match, and the ring stays empty.
         Program::Traced => Some(TraceFilter {
             sample: u32::MAX,
             ..TraceFilter::default()

@@ -1,0 +1,329 @@
+//! The engine behind a beacon: the beacon reads its metrics by a profile, watches its progress, and
+//! asks it for a tiny completion if there is a sign of trouble. Only that question leads to a
+//! verdict.
+//!
+//! `page` (or `json`) → `read` → `window` read the metrics; `progress`, `question` and `state`
+//! interpret them. They are pure, and get the time as an argument. This file, `readiness`, `limits`
+//! and `completion` do the waiting.
+
+mod completion;
+mod http;
+mod json;
+mod limits;
+mod page;
+mod profile;
+mod progress;
+mod question;
+mod ranks;
+mod read;
+mod readiness;
+mod state;
+#[cfg(test)]
+mod tests;
+mod window;
+
+use std::{
+    net::SocketAddr,
+    time::{Duration, Instant},
+};
+
+use hyper::header::HeaderValue;
+use tokio::{
+    sync::watch,
+    task::JoinHandle,
+    time::{sleep, timeout},
+};
+
+pub use self::profile::{
+    Completion, Engine, Format, Health, Limits, Profile, ProfileError, Selector, Sleep,
+};
+use self::{
+    http::Client,
+    limits::Capacity,
+    page::{MAX_PAGE, Page},
+    read::Reading,
+    readiness::{Asker, Readiness},
+    state::{Patience, State},
+    window::Window,
+};
+use crate::probe::{Load, NoSignal, Note, Trouble};
+
+/// Timeout of a page. A slow page still shows that the engine works once it arrives.
+const PAGE_WAIT: Duration = Duration::from_secs(30);
+/// Interval of checks while the engine is not ready.
+const LOADING_EVERY: Duration = Duration::from_millis(200);
+/// Number of failed checks after which the last page is too old.
+const LOOKS: u32 = 5;
+
+/// Returns the keys of a profile for which a page has no metric.
+///
+/// # Errors
+///
+/// Returns an error if it is not a page of metrics.
+pub fn missing(page: &str, profile: &Profile) -> anyhow::Result<Vec<&'static str>> {
+    Ok(Reading::of(&parse(page, profile)?, profile).missing)
+}
+
+fn parse(page: &str, profile: &Profile) -> anyhow::Result<Page> {
+    Ok(match profile.format {
+        Format::Prometheus => page::parse(page, |name| profile.wants(name))?,
+        Format::Json => json::parse(page, |name| profile.wants(name))?,
+    })
+}
+
+/// Parameters for watching an engine.
+#[derive(Clone, Debug)]
+pub struct EngineConfig {
+    /// Names of its metrics.
+    pub profile: Profile,
+    /// Address of its page of metrics.
+    pub metrics: SocketAddr,
+    /// Address of its API, for completions.
+    pub api: SocketAddr,
+    /// API key, sent as a bearer token.
+    pub key: Option<HeaderValue>,
+    /// Interval of checks.
+    pub every: Duration,
+    /// Time without progress after which an engine with work hangs, unless it answers a question.
+    /// Questions start after half of it.
+    pub stall: Duration,
+    /// Response time of the page after which a question is asked.
+    pub silence: Duration,
+    /// Interval of tiny completions while idle; `None` disables all questions.
+    pub completion: Option<Duration>,
+    /// Number of concurrent requests, overriding what the engine reports.
+    pub capacity: Option<f64>,
+    /// Number of requests that may wait; `None` means the number of concurrent ones.
+    pub limit: Option<f64>,
+}
+
+/// The watch over an engine, which ends when dropped.
+#[derive(Debug)]
+pub(super) struct Watch {
+    state: watch::Sender<State>,
+    capacity: Option<f64>,
+    limit: Option<f64>,
+    tasks: Vec<JoinHandle<()>>,
+}
+
+impl Drop for Watch {
+    fn drop(&mut self) {
+        for task in &self.tasks {
+            task.abort();
+        }
+    }
+}
+
+impl Watch {
+    pub(super) fn start(config: EngineConfig) -> Self {
+        let patience = Patience {
+            stall: config.stall,
+            silence: config.silence,
+            stale: (config.every * LOOKS).max(Duration::from_secs(2)),
+        };
+        let state = watch::Sender::new(State::new(patience, Instant::now()));
+        let (capacity, limit) = (config.capacity, config.limit);
+        let tasks = vec![
+            tokio::spawn(completion::ask_when_due(config.clone(), state.clone())),
+            tokio::spawn(look(config, state.clone())),
+        ];
+        Self {
+            state,
+            capacity,
+            limit,
+            tasks,
+        }
+    }
+
+    /// Returns the engine's part of the load.
+    pub(super) fn load(&self, now: Instant) -> Load {
+        let state = self.state.borrow();
+        let mut load = state.load(now);
+        load.capacity = self.capacity.or(load.capacity);
+        load.limit = self.limit.or(load.capacity);
+        if let (None, Some(waiting)) = (load.limit, load.waiting) {
+            // Without a known limit, a single waiting request in each rank is too many.
+            load.limit = Some((waiting / state.queueing_part()).max(1.0));
+            if waiting > 0.0 {
+                load.notes.insert(0, Note::NoQueueLimit);
+            }
+        }
+        load
+    }
+
+    /// Returns the trouble with the engine, and its duration.
+    pub(super) fn trouble(&self, now: Instant) -> Option<(Trouble, Duration)> {
+        self.state.borrow().trouble(now)
+    }
+}
+
+/// Checks the engine periodically.
+async fn look(config: EngineConfig, state: watch::Sender<State>) {
+    let mut look = Look::new(&config);
+    let mut said = String::new();
+    loop {
+        let begun = Instant::now();
+        let what = look.once(&config, &state).await;
+        if what != said {
+            let (engine, metrics) = (&config.profile.name, config.metrics);
+            if what.is_empty() {
+                tracing::info!(engine, %metrics, "metrics are read");
+            } else {
+                tracing::warn!(engine, %metrics, what, "engine's metrics");
+            }
+            said = what;
+        }
+        let trouble = state.borrow().trouble(Instant::now());
+        let every = match trouble {
+            Some((Trouble::Loading, _)) => config.every.min(LOADING_EVERY),
+            _ => config.every,
+        };
+        // A slow engine gets a pause after each check.
+        sleep(every.saturating_sub(begun.elapsed()).max(every / 10)).await;
+    }
+}
+
+/// State needed for a check of an engine.
+struct Look {
+    client: Client,
+    asker: Asker,
+    window: Window,
+    capacity: Capacity,
+    restarts: u32,
+}
+
+impl Look {
+    fn new(config: &EngineConfig) -> Self {
+        let EngineConfig {
+            profile, api, key, ..
+        } = config;
+        let (health, sleep) = (profile.health.clone(), profile.sleep.clone());
+        Self {
+            client: Client::new(config.metrics, key.clone()),
+            asker: Asker::new(*api, key.clone(), health, sleep),
+            window: Window::default(),
+            capacity: Capacity::default(),
+            restarts: 0,
+        }
+    }
+
+    /// Runs one check, and returns complaints in words.
+    async fn once(&mut self, config: &EngineConfig, state: &watch::Sender<State>) -> String {
+        let profile = &config.profile;
+        state.send_modify(|state| state.page_asked(Instant::now()));
+        let readiness = self.asker.readiness().await;
+        let now = Instant::now();
+        state.send_if_modified(|state| match readiness {
+            Readiness::Ready => state.ready(true, now),
+            Readiness::Loading => state.ready(false, now),
+            Readiness::Unknown => false,
+        });
+        if readiness == Readiness::Loading {
+            self.restarted();
+        }
+        let wakes = profile.sleep.as_ref().is_some_and(|sleep| sleep.wakes);
+        if self.asker.is_asleep().await {
+            // Requesting its page would wake it.
+            state.send_modify(|state| state.asleep(true, wakes, Instant::now()));
+            return String::new();
+        }
+        let longest = PAGE_WAIT.max(config.silence.min(PAGE_WAIT * 2));
+        let looked = timeout(longest, fetch(&mut self.client, profile)).await;
+        let now = Instant::now();
+        match looked {
+            Err(_) => {
+                state.send_modify(State::silent);
+                format!("no answer within {} s", longest.as_secs())
+            }
+            Ok(Err((why, what))) => {
+                if why == NoSignal::Unreachable {
+                    self.restarted();
+                }
+                state.send_modify(|state| state.unreadable(why));
+                what
+            }
+            Ok(Ok(mut reading)) => {
+                if let (None, Some(limits)) = (reading.capacity, &profile.limits) {
+                    let key = config.key.as_ref();
+                    reading.capacity = self.capacity.get(limits, config.api, key, now).await;
+                }
+                let asleep = reading.asleep;
+                let mut what = complaints(profile, &reading);
+                state.send_modify(|state| {
+                    state.reading(&mut self.window, reading, profile.names_load(), now);
+                    state.asleep(asleep == Some(true), wakes, now);
+                });
+                if self.window.restarts() != self.restarts {
+                    self.restarts = self.window.restarts();
+                    self.restarted();
+                }
+                let stuck = state.borrow().stuck_ranks(now);
+                if !stuck.is_empty() {
+                    what = format!("rank {stuck} stands still while its queue grows; {what}");
+                }
+                what
+            }
+        }
+    }
+
+    /// Handles a possible restart of the engine.
+    fn restarted(&mut self) {
+        self.capacity.forget();
+        self.asker.restarted();
+    }
+}
+
+async fn fetch(client: &mut Client, profile: &Profile) -> Result<Reading, (NoSignal, String)> {
+    let path = &profile.metrics;
+    let answer = client.ask(path, None, MAX_PAGE).await;
+    let answer = answer.map_err(|error| {
+        let why = match &error {
+            http::HttpError::Cut(_) | http::HttpError::TooLong(_) => NoSignal::Malformed,
+            http::HttpError::Connect(_) | http::HttpError::Broken(_) => NoSignal::Unreachable,
+        };
+        (why, format!("{path}: {error}"))
+    })?;
+    let status = answer.status;
+    if !status.is_success() {
+        return Err((
+            NoSignal::Unreachable,
+            format!("{path}: status {}", status.as_u16()),
+        ));
+    }
+    let malformed = |e: &dyn std::fmt::Display| (NoSignal::Malformed, format!("{path}: {e}"));
+    let page = std::str::from_utf8(&answer.body).map_err(|e| malformed(&e))?;
+    let page = parse(page, profile).map_err(|e| malformed(&e))?;
+    Ok(Reading::of(&page, profile))
+}
+
+/// Returns in words the differences of a page from its profile.
+fn complaints(profile: &Profile, reading: &Reading) -> String {
+    let mut words = Vec::new();
+    if profile.names_load() && !reading.has_load() {
+        let names = [
+            &profile.running,
+            &profile.waiting,
+            &profile.in_flight,
+            &profile.kv_use,
+        ];
+        let names: Vec<String> = names
+            .into_iter()
+            .flatten()
+            .map(ToString::to_string)
+            .collect();
+        words.push(format!(
+            "the page has none of {}: the engine may have been upgraded, be another one, or have \
+             served nothing yet; use a profile with other names if needed",
+            names.join(", ")
+        ));
+    } else if !reading.missing.is_empty() {
+        words.push(format!("no signal of {}", reading.missing.join(", ")));
+    }
+    if !reading.refused.is_empty() {
+        words.push(format!(
+            "ignored as implausible: {}",
+            reading.refused.join(", ")
+        ));
+    }
+    words.join("; ")
+}

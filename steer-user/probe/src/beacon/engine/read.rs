@@ -1,0 +1,386 @@
+//! Extraction of a profile's signals from a page of metrics.
+
+use std::collections::BTreeMap;
+
+use super::{
+    page::{Page, Series},
+    profile::{Profile, Selector},
+    ranks,
+};
+
+/// Signals of one page. A missing or implausible value is `None`.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub(super) struct Reading {
+    /// Requests being processed.
+    pub(super) running: Option<f64>,
+    /// Requests in the queue.
+    pub(super) waiting: Option<f64>,
+    /// Maximum number of concurrent requests.
+    pub(super) capacity: Option<f64>,
+    /// Utilization of the KV cache.
+    pub(super) kv_use: Option<f64>,
+    /// Tokens generated since the engine started.
+    pub(super) tokens: Option<f64>,
+    /// Prompt tokens since then.
+    pub(super) prompt_tokens: Option<f64>,
+    /// Preemptions since then.
+    pub(super) preemptions: Option<f64>,
+    /// Times to the first token since then, in seconds.
+    pub(super) first_token: Option<Histogram>,
+    /// Times between tokens since then, in seconds.
+    pub(super) inter_token: Option<Histogram>,
+    /// Values that change while the engine works.
+    pub(super) progress: Vec<Mark>,
+    /// Data-parallel ranks by name, if there are any.
+    pub(super) ranks: BTreeMap<String, Rank>,
+    /// Whether it sleeps, if it reports that.
+    pub(super) asleep: Option<bool>,
+    /// Signals in the profile for which the page has no series.
+    pub(super) missing: Vec<&'static str>,
+    /// Implausible values with their series.
+    pub(super) refused: Vec<String>,
+}
+
+/// A value that changes while the engine works.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub(super) struct Mark {
+    /// Rank; empty if it has none.
+    pub(super) rank: String,
+    /// Value.
+    pub(super) value: f64,
+    /// Smallest change that its digits show, if that is more than 1.
+    pub(super) step: f64,
+}
+
+/// Load of one data-parallel rank.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub(super) struct Rank {
+    /// Requests that it processes.
+    pub(super) running: Option<f64>,
+    /// Requests in its queue.
+    pub(super) waiting: Option<f64>,
+    /// Utilization of its KV cache.
+    pub(super) kv_use: Option<f64>,
+}
+
+impl Rank {
+    /// Returns the number of its requests.
+    pub(super) fn in_flight(&self) -> f64 {
+        self.running.unwrap_or(0.0) + self.waiting.unwrap_or(0.0)
+    }
+}
+
+/// A histogram over all labels except `le`.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub(super) struct Histogram {
+    /// Upper bounds in ascending order, the last one infinite, with cumulative counts. Empty if the
+    /// engine has only sum and count.
+    pub(super) buckets: Vec<(f64, f64)>,
+    /// Sum of the samples.
+    pub(super) sum: f64,
+    /// Number of samples.
+    pub(super) count: f64,
+}
+
+/// Aggregation of a signal over ranks.
+#[derive(Clone, Copy, PartialEq)]
+enum Join {
+    Sum,
+    /// Mean: each rank has a cache of its own, so the mean is the utilization of the whole.
+    Mean,
+}
+
+impl Reading {
+    /// Extracts the signals of a page by a profile.
+    #[must_use]
+    pub(super) fn of(page: &Page, profile: &Profile) -> Self {
+        let mut reading = Self::default();
+        let running = reading.ranks(page, "running", &profile.running, Join::Sum);
+        let waiting = reading.ranks(page, "waiting", &profile.waiting, Join::Sum);
+        let kv_use = reading.ranks(page, "kv_use", &profile.kv_use, Join::Mean);
+        let in_flight = reading.value(page, "in_flight", &profile.in_flight);
+        reading.running = joined(running.as_ref(), Join::Sum);
+        reading.waiting = joined(waiting.as_ref(), Join::Sum);
+        reading.kv_use = joined(kv_use.as_ref(), Join::Mean);
+        if let (None, Some(all)) = (reading.running, in_flight) {
+            reading.running = Some((all - reading.waiting.unwrap_or(0.0)).max(0.0));
+        }
+        reading.capacity = reading.value(page, "capacity", &profile.capacity);
+        reading.tokens = reading.value(page, "tokens", &profile.tokens);
+        reading.prompt_tokens = reading.value(page, "prompt_tokens", &profile.prompt_tokens);
+        reading.preemptions = reading.value(page, "preemptions", &profile.preemptions);
+        reading.first_token = reading.histogram(page, "first_token", &profile.first_token);
+        reading.inter_token = reading.histogram(page, "inter_token", &profile.inter_token);
+        reading.asleep = profile.sleep.as_ref().and_then(|sleep| {
+            let metric = sleep.metric.as_ref()?;
+            let found = page.series.iter().find(|s| selects(metric, s))?;
+            Some(found.value == sleep.value)
+        });
+        reading.progress = marks(page, profile);
+        if !profile.progress.is_empty() && reading.progress.is_empty() {
+            reading.missing.push("progress");
+        }
+        for (rank, value) in running.into_iter().flatten() {
+            reading.ranks.entry(rank).or_default().running = Some(value);
+        }
+        for (rank, value) in waiting.into_iter().flatten() {
+            reading.ranks.entry(rank).or_default().waiting = Some(value);
+        }
+        for (rank, value) in kv_use.into_iter().flatten() {
+            reading.ranks.entry(rank).or_default().kv_use = Some(value);
+        }
+        reading
+    }
+
+    /// Returns whether it has any part of the load.
+    #[must_use]
+    pub(super) fn has_load(&self) -> bool {
+        self.running.is_some() || self.waiting.is_some() || self.kv_use.is_some()
+    }
+
+    /// Returns the number of requests in the engine, if known.
+    #[must_use]
+    pub(super) fn in_flight(&self) -> Option<f64> {
+        match (self.running, self.waiting) {
+            (None, None) => None,
+            (running, waiting) => Some(running.unwrap_or(0.0) + waiting.unwrap_or(0.0)),
+        }
+    }
+
+    fn value(&mut self, page: &Page, signal: &'static str, names: &[Selector]) -> Option<f64> {
+        joined(
+            self.ranks(page, signal, names, Join::Sum).as_ref(),
+            Join::Sum,
+        )
+    }
+
+    /// Returns the values of a signal by rank, from the first of its names on the page.
+    fn ranks(
+        &mut self,
+        page: &Page,
+        signal: &'static str,
+        names: &[Selector],
+        join: Join,
+    ) -> Option<BTreeMap<String, f64>> {
+        for selector in names {
+            if self.is_broken(page, selector, &[""]) {
+                return None;
+            }
+            let mut found = Vec::new();
+            for series in page.series.iter().filter(|s| selects(selector, s)) {
+                let value = series.value * selector.factor;
+                if !(value.is_finite() && value >= 0.0) {
+                    self.refused.push(format!("{selector} is {}", series.value));
+                    return None;
+                }
+                found.push((series, value));
+            }
+            if !found.is_empty() {
+                return Some(ranks::by_rank(found.into_iter(), join == Join::Mean));
+            }
+        }
+        if !names.is_empty() {
+            self.missing.push(signal);
+        }
+        None
+    }
+
+    /// Returns whether a line of that name is invalid, and reports it then.
+    fn is_broken(&mut self, page: &Page, selector: &Selector, suffixes: &[&str]) -> bool {
+        let is_of = |name: &str| {
+            let suffix = name.strip_prefix(selector.name.as_str());
+            suffix.is_some_and(|suffix| suffixes.contains(&suffix))
+        };
+        let broken = page.broken.iter().find(|(name, _)| is_of(name));
+        if let Some((name, what)) = broken {
+            self.refused.push(format!("{name}: {what}"));
+        }
+        broken.is_some()
+    }
+
+    fn histogram(
+        &mut self,
+        page: &Page,
+        signal: &'static str,
+        names: &[Selector],
+    ) -> Option<Histogram> {
+        for selector in names {
+            if self.is_broken(page, selector, &["_bucket", "_sum", "_count"]) {
+                return None;
+            }
+            match histogram(&page.series, selector) {
+                Ok(None) => {}
+                Ok(found) => return found,
+                Err(what) => {
+                    self.refused.push(format!("{selector}: {what}"));
+                    return None;
+                }
+            }
+        }
+        if !names.is_empty() {
+            self.missing.push(signal);
+        }
+        None
+    }
+}
+
+/// Combines the values of all ranks.
+fn joined(ranks: Option<&BTreeMap<String, f64>>, join: Join) -> Option<f64> {
+    let ranks = ranks?;
+    let sum: f64 = ranks.values().sum();
+    Some(match join {
+        Join::Sum => sum,
+        Join::Mean => sum / ranks.len() as f64,
+    })
+}
+
+/// Returns all values that change while the engine works: counters, and the utilization of the KV
+/// cache, which grows while it reads a prompt. They stay separate, because one may lose what
+/// another gains.
+fn marks(page: &Page, profile: &Profile) -> Vec<Mark> {
+    if profile.progress.is_empty() {
+        return Vec::new();
+    }
+    let wanted = |series: &&Series| {
+        let selected = |selector: &Selector| selects(selector, series);
+        profile.progress.iter().chain(&profile.kv_use).any(selected)
+    };
+    let found = page.series.iter().filter(wanted);
+    found
+        .filter(|series| series.value.is_finite())
+        .map(|series| Mark {
+            rank: ranks::rank(series),
+            value: series.value,
+            step: series.step,
+        })
+        .collect()
+}
+
+fn selects(selector: &Selector, series: &Series) -> bool {
+    series.name == selector.name && has_labels(selector, series)
+}
+
+fn has_labels(selector: &Selector, series: &Series) -> bool {
+    let mut labels = selector.labels.iter();
+    labels.all(|(name, value)| series.labels.get(name) == Some(value))
+}
+
+fn histogram(series: &[Series], selector: &Selector) -> Result<Option<Histogram>, &'static str> {
+    let mut buckets: Vec<(f64, f64)> = Vec::new();
+    let (mut sum, mut count) = (None, None);
+    for found in series.iter().filter(|s| has_labels(selector, s)) {
+        let suffix = found.name.strip_prefix(selector.name.as_str());
+        let Some(suffix @ ("_bucket" | "_sum" | "_count")) = suffix else {
+            continue;
+        };
+        if !(found.value.is_finite() && found.value >= 0.0) {
+            return Err("a value of it is not a number of 0 or more");
+        }
+        match suffix {
+            "_sum" => *sum.get_or_insert(0.0) += found.value * selector.factor,
+            "_count" => *count.get_or_insert(0.0) += found.value,
+            _ => {
+                let bound = found.labels.get("le").ok_or("a bucket has no bound")?;
+                let bound: f64 = match bound.as_str() {
+                    "+Inf" => f64::INFINITY,
+                    text => text.parse().map_err(|_| "a bound is not a number")?,
+                };
+                if bound.is_nan() {
+                    return Err("a bound is not a number");
+                }
+                let bound = bound * selector.factor;
+                match buckets.iter_mut().find(|(b, _)| *b == bound) {
+                    Some((_, n)) => *n += found.value,
+                    None => buckets.push((bound, found.value)),
+                }
+            }
+        }
+    }
+    let (Some(sum), Some(count)) = (sum, count) else {
+        if buckets.is_empty() && sum.is_none() && count.is_none() {
+            return Ok(None);
+        }
+        return Err("sum or count is missing");
+    };
+    buckets.sort_by(|a, b| a.0.total_cmp(&b.0));
+    if buckets.windows(2).any(|pair| pair[1].1 < pair[0].1) {
+        return Err("a larger bucket has a smaller count");
+    }
+    if buckets.last().is_some_and(|(bound, _)| bound.is_finite()) {
+        return Err("it has no last bucket");
+    }
+    Ok(Some(Histogram {
+        buckets,
+        sum,
+        count,
+    }))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::beacon::engine::{page, profile::Engine};
+
+    fn read(engine: Engine, page: &str) -> Reading {
+        let profile = Profile::of(engine).unwrap();
+        let page = page::parse(page, |name| profile.wants(name)).unwrap();
+        Reading::of(&page, &profile)
+    }
+
+    #[test]
+    fn the_newest_name_on_the_page_counts_and_labels_are_joined() {
+        let reading = read(
+            Engine::Vllm,
+            "vllm:num_requests_running{engine=\"0\"} 3\nvllm:num_requests_running{engine=\"1\"} 4\n\
+             vllm:gpu_cache_usage_perc{engine=\"0\"} 0.9\nvllm:kv_cache_usage_perc{engine=\"0\"} 0.2\n\
+             vllm:kv_cache_usage_perc{engine=\"1\"} 0.3\n",
+        );
+        assert_eq!(reading.running, Some(7.0));
+        assert_eq!(reading.kv_use, Some(0.25), "the mean of both");
+        assert_eq!(reading.waiting, None);
+        assert!(reading.missing.contains(&"waiting"), "{reading:?}");
+        assert!(
+            !reading.missing.contains(&"capacity"),
+            "the profile has no name for it"
+        );
+    }
+
+    #[test]
+    fn values_that_cannot_be_are_refused_and_nothing_stands_in_for_them() {
+        for value in ["NaN", "-1", "+Inf", "-0.5"] {
+            let page = format!(
+                "vllm:kv_cache_usage_perc {value}\nvllm:gpu_cache_usage_perc 0.5\n\
+                 vllm:num_requests_running 1\n"
+            );
+            let reading = read(Engine::Vllm, &page);
+            assert_eq!(reading.kv_use, None, "{value}");
+            assert_eq!(reading.running, Some(1.0));
+            assert_eq!(reading.refused.len(), 1, "{value}");
+        }
+    }
+
+    #[test]
+    fn histograms_are_joined_over_labels_and_checked() {
+        let name = "vllm:time_to_first_token_seconds";
+        let page = |broken: &str| {
+            format!(
+                "{name}_bucket{{e=\"0\",le=\"0.1\"}} 1\n{name}_bucket{{e=\"0\",le=\"+Inf\"}} 3\n\
+                 {name}_bucket{{e=\"1\",le=\"0.1\"}} 1\n{name}_bucket{{e=\"1\",le=\"+Inf\"}} 1\n\
+                 {name}_sum{{e=\"0\"}} 2\n{name}_sum{{e=\"1\"}} 0.5\n{name}_count 4\n{broken}"
+            )
+        };
+        let got = read(Engine::Vllm, &page("")).first_token.unwrap();
+        assert_eq!(got.buckets, [(0.1, 2.0), (f64::INFINITY, 4.0)]);
+        assert_eq!((got.sum, got.count), (2.5, 4.0));
+        for broken in [
+            format!("{name}_bucket{{le=\"0.2\"}} 1\n"),
+            format!("{name}_bucket{{le=\"x\"}} 9\n"),
+            format!("{name}_bucket 9\n"),
+            format!("{name}_sum NaN\n"),
+        ] {
+            let reading = read(Engine::Vllm, &page(&broken));
+            assert_eq!(reading.first_token, None, "{broken}");
+            assert_eq!(reading.refused.len(), 1, "{broken}");
+        }
+    }
+}
