@@ -1,7 +1,7 @@
 //! The controller: brings events to the components, and what changes by them to the data path. It takes the clock as an
 //! argument, and waits for nothing.
 
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use anyhow::Result;
 use steer_common::tables::NextHop;
@@ -20,14 +20,9 @@ use super::{
     report::view::View,
     site::Site,
     start::Start,
-    tables::gc::GarbageCollection,
+    tables::gc::{GC_INTERVAL, GarbageCollection},
 };
 use crate::{config::Config, dataplane::Dataplane};
-
-/// Interval of [`Controller::poll`].
-pub const POLL_INTERVAL: Duration = Duration::from_millis(20);
-/// Interval of garbage collections, unless the operator sets another.
-pub const GC_INTERVAL: Duration = Duration::from_secs(10);
 
 /// Components over a data path.
 pub struct Controller<D> {
@@ -55,10 +50,7 @@ impl<D: Dataplane> Controller<D> {
         Self::start(config, dataplane, Start::simulated(now), now)
     }
 
-    /// As [`Self::new`], with a journal, a machine and what the operator set before.
-    ///
-    /// # Errors
-    /// As [`Self::new`].
+    /// Begins as [`Self::new`] does, with a journal, a machine and what the operator set before.
     pub fn start(config: Config, dataplane: D, start: Start, now: Instant) -> Result<Self> {
         let mut controller = Self {
             site: Site::unpublished(config.clone()),
@@ -193,7 +185,7 @@ impl<D: Dataplane> Controller<D> {
         evidence.judge_questionable(now)?;
         let (planner, mut scene) = self.scene(now);
         planner.run_deferred(&mut scene)?;
-        planner.balance(&mut scene, POLL_INTERVAL)
+        planner.balance(&mut scene)
     }
 
     /// Drains a backend, or ends its drain; `by` says who wants it.

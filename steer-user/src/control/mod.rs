@@ -26,10 +26,11 @@ pub use self::backends::{
     Operator,
     drains::{Drain, DrainStatus},
 };
-pub use self::controller::{Controller, GC_INTERVAL, POLL_INTERVAL};
+pub use self::controller::Controller;
 pub use self::error::CommandError;
 pub use self::health::{confirmations::ConnectionRequest, passive_latency::MemberPassive};
 pub use self::host::{Host, WallClock};
+pub use self::planner::POLL_INTERVAL;
 pub use self::publish::tuning::Tuning;
 pub use self::record::{
     decisions::Decision,
@@ -47,3 +48,4 @@ pub use self::report::{
     view::{Interfaces, View},
 };
 pub use self::start::Start;
+pub use self::tables::gc::GC_INTERVAL;

@@ -26,6 +26,9 @@ use crate::{
     domain::balance::{BalancePolicy, Cause},
 };
 
+/// Interval of [`Controller::poll`](super::Controller::poll).
+pub const POLL_INTERVAL: Duration = Duration::from_millis(20);
+
 /// Data path, and what it is planned from.
 pub(crate) struct Scene<'a, D> {
     pub(crate) site: &'a Site,
@@ -237,18 +240,14 @@ impl Planner {
     ///
     /// # Errors
     /// If counters cannot be read.
-    pub(crate) fn balance<D: Dataplane>(
-        &mut self,
-        scene: &mut Scene<'_, D>,
-        poll_interval: Duration,
-    ) -> Result<()> {
+    pub(crate) fn balance<D: Dataplane>(&mut self, scene: &mut Scene<'_, D>) -> Result<()> {
         if self.tables.is_frozen() {
             return Ok(());
         }
         let (site, now) = (scene.site, scene.now);
         let due = self
             .balancer
-            .due(site, scene.dataplane, poll_interval, now)?;
+            .due(site, scene.dataplane, POLL_INTERVAL, now)?;
         for policy in due {
             self.step(scene, policy, (Cause::Time, "load"));
         }

@@ -214,7 +214,7 @@ impl Run {
             let found = self.documents.get(&number).cloned();
             found.ok_or_else(|| format!("no generation {number}"))
         };
-        replay(records.iter().cloned().map(Ok), document).unwrap()
+        replay(records.iter().cloned().map(Ok), document, Instant::now()).unwrap()
     }
 }
 
@@ -272,7 +272,7 @@ fn what_is_left_after_rotation_is_enough_to_go_on() {
     );
     // Without the configurations the inputs still lead to the same tables.
     let none = |_| Err("not kept".to_owned());
-    let blind = replay(records.iter().cloned().map(Ok), none).unwrap();
+    let blind = replay(records.iter().cloned().map(Ok), none, Instant::now()).unwrap();
     assert!(blind.disagreements.is_empty(), "{:#?}", blind.disagreements);
     assert!(!blind.without.is_empty());
     assert_eq!(blind.tables, replayed.tables);

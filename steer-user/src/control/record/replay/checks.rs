@@ -114,7 +114,7 @@ impl Replay {
                 "service {service}: the step begins with other weights than the last one left"
             ));
         }
-        let own = candidates(controller, index, Instant::now()).members;
+        let own = candidates(controller, index, self.epoch).members;
         let of = |all: &[balance::Member]| -> Vec<(String, u32)> {
             all.iter().map(|m| (m.name.clone(), m.capacity)).collect()
         };
@@ -160,7 +160,13 @@ impl Replay {
         }
         if let Some(controller) = &self.controller {
             let weights = self.balances.contains(service);
-            for line in compare(controller, &self.sure, weights, service, inputs) {
+            for line in compare(
+                (controller, self.epoch),
+                &self.sure,
+                weights,
+                service,
+                inputs,
+            ) {
                 wrong.push(format!("service {service}: {line}"));
             }
         }
@@ -203,7 +209,7 @@ fn words(input: &Input) -> String {
 /// Differences between inputs and what measurements and configuration make of them. Weights are
 /// compared where all that they depend on is in the journal.
 fn compare(
-    controller: &Controller<Memory>,
+    (controller, epoch): (&Controller<Memory>, Instant),
     sure: &HashSet<String>,
     weights: bool,
     service: &str,
@@ -213,8 +219,7 @@ fn compare(
     let Some(index) = controller.site.policy_named(service) else {
         return vec!["the configuration has no such service or class".to_owned()];
     };
-    let now = Instant::now();
-    let candidates = candidates(controller, index, now);
+    let candidates = candidates(controller, index, epoch);
     let state = controller.planner.balancer.state(service);
     let shares = controller.planner.balancer.shares(&state, &candidates);
     let (members, _) = candidates.weighed(&state, &shares, &BTreeSet::new());

@@ -47,17 +47,18 @@ pub struct Replayed {
     pub disagreements: Vec<Located<String>>,
 }
 
-/// Replays a journal. `document` has the configurations by generation.
+/// Replays a journal, whose clock is zero at `epoch`. `document` has the configurations by generation.
 ///
 /// # Errors
 /// If the journal cannot be read.
 pub fn replay(
     records: impl Iterator<Item = io::Result<Located<Record>>>,
     document: impl Fn(u64) -> Result<Document, String>,
+    epoch: Instant,
 ) -> io::Result<Replayed> {
     // What is replayed is nothing to log.
     with_default(NoSubscriber::default(), || {
-        let mut replay = Replay::new();
+        let mut replay = Replay::new(epoch);
         for record in records {
             let Located { file, line, item } = record?;
             let mut wrong = Vec::new();
@@ -94,10 +95,10 @@ struct Replay {
 }
 
 impl Replay {
-    fn new() -> Self {
+    fn new(epoch: Instant) -> Self {
         Self {
             controller: None,
-            epoch: Instant::now(),
+            epoch,
             sure: HashSet::new(),
             balances: HashSet::new(),
             inputs: HashMap::new(),
