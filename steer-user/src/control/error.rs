@@ -5,8 +5,8 @@ use crate::config::MAX_CAPACITY;
 /// Reason why a command of the operator is refused.
 #[derive(Debug, thiserror::Error)]
 pub enum CommandError {
-    /// There is no such backend.
-    #[error("no backend is called {0:?}; `steer status` names them")]
+    /// No such backend is configured.
+    #[error("no backend is called \"{0}\"; `steer status` names them")]
     Unknown(String),
     /// The weight is out of range.
     #[error(

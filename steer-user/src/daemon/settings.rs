@@ -137,7 +137,7 @@ impl Knob {
         Self::ALL.into_iter().find(|knob| knob.name() == name)
     }
 
-    /// Whether a value stays when a configuration is applied or read again. Those that the configuration
+    /// Returns whether a value stays when a configuration is applied or read again. Those that the configuration
     /// has do not; none outlives the daemon.
     #[must_use]
     pub const fn outlives_reload(self) -> bool {
@@ -250,11 +250,11 @@ fn time(time: Duration) -> String {
 /// Reason why a knob was not set.
 #[derive(Debug, thiserror::Error)]
 pub enum TuneError {
-    /// There is none of that name.
-    #[error("no setting is called {0:?}; `steer tune list` names them")]
+    /// No knob has that name.
+    #[error("no setting is called \"{0}\"; `steer tune list` names them")]
     Unknown(String),
     /// The value is none, or out of range.
-    #[error("{}: {value:?} is not a value; write {}", knob.name(), knob.values())]
+    #[error("{}: \"{value}\" is not a value; write {}", knob.name(), knob.values())]
     Value {
         /// The knob.
         knob: Knob,

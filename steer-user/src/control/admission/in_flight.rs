@@ -32,7 +32,7 @@ impl InFlight {
     }
 }
 
-/// Whether new flows avoid a member for its load, or for its number of open flows.
+/// Returns whether new flows avoid a member for its load, or for its number of open flows.
 pub(crate) fn is_hot(dataplane: &impl Dataplane, id: u16) -> bool {
     let member = dataplane.member(id);
     let limit = i64::from(member.max_in_flight);

@@ -19,7 +19,7 @@ use crate::{
 /// Pressure on pools, and the priorities that are shed for it.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Shedding {
-    /// By the name of the pool.
+    /// Pressure by the name of the pool.
     pools: BTreeMap<String, Pressure>,
     /// Priorities below which new flows are shed, by the index of the policy.
     below: Vec<u32>,
@@ -35,7 +35,7 @@ struct Serving {
 }
 
 impl Shedding {
-    /// Whether new flows of a policy are shed, by its index and its priority.
+    /// Returns whether new flows of a policy are shed, by its index and its priority.
     pub(crate) fn sheds(&self, policy: usize, priority: u8) -> bool {
         self.below
             .get(policy)

@@ -27,7 +27,7 @@ impl Change {
         *self != Self::default()
     }
 
-    /// Whether nothing but the hot bit changed.
+    /// Returns whether nothing but the hot bit changed.
     pub(crate) fn is_only_hot(&self) -> bool {
         let only_hot = Self {
             hot: self.hot,
@@ -36,7 +36,7 @@ impl Change {
         *self == only_hot
     }
 
-    /// Whether nothing but the ring changed, and it was known before.
+    /// Returns whether nothing but the ring changed, and it was known before.
     pub(crate) fn is_only_ring(&self) -> bool {
         let only_ring = Self {
             ring: self.ring,
@@ -45,7 +45,7 @@ impl Change {
         *self == only_ring && self.ring.is_some_and(|(before, _)| before.is_some())
     }
 
-    /// Whether it recovered.
+    /// Returns whether it recovered.
     pub(crate) fn recovered(&self) -> bool {
         let rose = |t: Transition| t.from == State::Down && t.to == State::Up;
         self.health.is_some_and(rose) || self.suppressed == Some(false)

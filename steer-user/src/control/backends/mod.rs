@@ -116,7 +116,7 @@ impl Backends {
         self.trails.retain(|name| self.states.contains_key(name));
     }
 
-    /// Whether all backends of a configuration are measured.
+    /// Returns whether all backends of a configuration are measured.
     pub(crate) fn all_measured(&self, config: &Config) -> bool {
         config
             .backends
@@ -124,13 +124,13 @@ impl Backends {
             .all(|backend| self.is_measured(backend))
     }
 
-    /// Whether a backend is measured.
+    /// Returns whether a backend is measured.
     pub(crate) fn is_measured(&self, backend: &Backend) -> bool {
         let state = self.get(&backend.name);
         state.is_some_and(|state| state.health(backend) != State::Unknown)
     }
 
-    /// Whether new flows may go to a backend by what is known of it, or was concluded before.
+    /// Returns whether new flows may go to a backend by what is known of it, or was concluded before.
     pub(crate) fn is_sound(&self, backend: &Backend) -> bool {
         self.get(&backend.name).is_some_and(|state| !state.is_out())
     }

@@ -289,13 +289,13 @@ impl BackendState {
         Some(verdict)
     }
 
-    /// Whether its beacon reports that it refuses connections.
+    /// Returns whether its beacon reports that it refuses connections.
     pub(crate) fn is_reported_down(&self) -> bool {
         let reported = Evidence::Testimony(Testimony::ReportedDown);
         self.health.state() == State::Down && self.evidence == Some(reported)
     }
 
-    /// Whether time, or what clients get, may change the verdict.
+    /// Returns whether time, or what clients get, may change the verdict.
     pub(crate) fn is_in_question(&self) -> bool {
         self.verdict != Verdict::Serving
             || self.watch.out().is_some()
@@ -340,12 +340,12 @@ impl BackendState {
         self.nearness.smoothed()
     }
 
-    /// Whether it is ejected: kept from new flows although probes may answer.
+    /// Returns whether it is ejected: kept from new flows although probes may answer.
     pub(crate) fn is_out(&self) -> bool {
         self.damping.suppressed() || !self.verdict.serves()
     }
 
-    /// Whether it may serve although it is out, where too few others are left: what no proof says may be wrong of
+    /// Returns whether it may serve although it is out, where too few others are left: what no proof says may be wrong of
     /// many at once. With only a few others, that nobody answered is believed; one that answers probes serves if it
     /// is of the last.
     pub(crate) fn may_serve(

@@ -36,7 +36,7 @@ const MIN_AT_ONCE: usize = 8;
 #[derive(Clone, Debug)]
 pub(crate) struct Balancer {
     policy: Arc<dyn BalancePolicy>,
-    /// By the name of the policy.
+    /// States of tables, by the name of the policy.
     states: HashMap<String, State>,
     /// Whether steps are taken from a journal, and none are made here.
     replays: bool,
@@ -87,12 +87,12 @@ impl Balancer {
         &self.rates
     }
 
-    /// Whether no backend of a policy reports its load, so that its weights stay as they are.
+    /// Returns whether no backend of a policy reports its load, so that its weights stay as they are.
     pub(crate) fn is_silent(&self, policy: &str) -> bool {
         self.silent.contains(policy)
     }
 
-    /// Whether a backend is much slower than its peers in some table.
+    /// Returns whether a backend is much slower than its peers in some table.
     pub(crate) fn is_slow(&self, backend: &str) -> bool {
         self.states.values().any(|state| state.memory(backend).slow)
     }

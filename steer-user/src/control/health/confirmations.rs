@@ -27,7 +27,7 @@ pub struct ConnectionRequest {
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Ports {
     of_members: Vec<Option<u16>>,
-    /// Of each backend the one where packets last looked like trouble.
+    /// Port of each backend where packets last looked like trouble.
     of_backends: Vec<Option<u16>>,
 }
 

@@ -36,7 +36,7 @@ pub(crate) struct Connections {
     read_at: Option<Instant>,
     /// The backends of members, by the numbers of these.
     owners: Vec<Option<usize>>,
-    /// By member, as they were counted last.
+    /// Counts of each member, as they were read last.
     signals: Vec<Signals>,
     backends: Vec<Counted>,
     /// Backends whose counts are to be taken in.
@@ -51,7 +51,7 @@ pub(crate) struct Connections {
 #[derive(Clone, Copy, Debug, Default)]
 struct Counted {
     now: Counts,
-    /// As it was taken in last.
+    /// Counts that were taken in last.
     taken: Option<Counts>,
     /// Counts that it is compared with its peers by.
     tally: Tally,
@@ -122,7 +122,7 @@ impl Connections {
         self.backends.get_mut(backend)?.taken.replace(counts)
     }
 
-    /// Whether clients of a backend got answers since its counts were taken in.
+    /// Returns whether clients of a backend got answers since its counts were taken in.
     pub(crate) fn answers(&self, site: &Site, backend: usize) -> bool {
         let Counted { now, taken, .. } = self.backends[backend];
         let new = taken.and_then(|taken| now.traffic.since(&taken.traffic));
@@ -255,7 +255,7 @@ pub(crate) fn log(
     }
 }
 
-/// Whether a backend answers clients directly: its packets do not come by this node.
+/// Returns whether a backend answers clients directly: its packets do not come by this node.
 pub(crate) fn is_direct(mode: &Mode) -> bool {
     !matches!(mode, Mode::Nat { .. })
 }

@@ -56,7 +56,7 @@ pub(crate) struct Health {
 
 /// Backends whose connections are to be judged.
 pub(crate) struct Due {
-    /// By their indexes, in order.
+    /// Indexes of the backends, in order.
     pub(crate) backends: Vec<usize>,
     /// Those whose clients got answers.
     answering: BTreeSet<usize>,
@@ -345,7 +345,7 @@ impl Health {
         self.contradicted += u64::from(verdict == passive::Verdict::Contradicted);
     }
 
-    /// Whether a backend fails so much more often than its peers that it is to be ejected.
+    /// Returns whether a backend fails so much more often than its peers that it is to be ejected.
     pub(crate) fn outlier(
         &mut self,
         index: usize,

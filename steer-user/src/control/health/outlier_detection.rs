@@ -129,7 +129,7 @@ impl OutlierDetection {
         }
     }
 
-    /// Whether a backend fails so much more often than its peers that it is to be ejected.
+    /// Returns whether a backend fails so much more often than its peers that it is to be ejected.
     pub(crate) fn outlier(
         &mut self,
         backend: usize,

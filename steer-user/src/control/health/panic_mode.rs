@@ -48,12 +48,12 @@ impl PanicMode {
         self.revived.clear();
     }
 
-    /// Whether a policy is in panic mode, by its name.
+    /// Returns whether a policy is in panic mode, by its name.
     pub(crate) fn is_on(&self, policy: &str) -> bool {
         self.on.contains(policy)
     }
 
-    /// Whether a backend takes new flows of a service although it is ejected, by the indexes of both.
+    /// Returns whether a backend takes new flows of a service although it is ejected, by the indexes of both.
     pub(crate) fn revives(&self, service: usize, backend: usize) -> bool {
         self.revived.contains(&(service, backend))
     }
@@ -121,7 +121,7 @@ fn log(service: &str, panics: bool, healthy: usize, of: usize) {
     }
 }
 
-/// Whether a pool of a policy has so few healthy backends that the next one takes over a part.
+/// Returns whether a pool of a policy has so few healthy backends that the next one takes over a part.
 pub(crate) fn is_thin(site: &Site, backends: &Backends, id: PolicyId, pool: usize) -> bool {
     count(site, backends, id, pool).is_thin(site.config.balance.panic_below)
 }
@@ -139,7 +139,7 @@ fn count(site: &Site, backends: &Backends, id: PolicyId, pool: usize) -> Count {
     count
 }
 
-/// Whether all pools of a policy have too few healthy backends, with their number and that of all.
+/// Returns whether all pools of a policy have too few healthy backends, with their number and that of all.
 fn panics(site: &Site, backends: &Backends, id: PolicyId) -> (bool, usize, usize) {
     let below = site.config.balance.panic_below;
     let policy = site.config.policy(id);

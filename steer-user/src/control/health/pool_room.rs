@@ -15,7 +15,7 @@ const QUESTION_WINDOW: Duration = Duration::from_secs(60);
 /// Part of a pool that weak evidence may eject: one in that many.
 const EJECTABLE_PART: usize = 3;
 
-/// Whether pools of a backend have room for one more ejection by a hint and its question: no more than a third
+/// Returns whether pools of a backend have room for one more ejection by a hint and its question: no more than a third
 /// of a pool within a minute, and never the last one that serves.
 pub(crate) fn for_question(site: &Site, backends: &Backends, backend: &str, now: Instant) -> bool {
     let state = backends.get(backend);
@@ -28,7 +28,7 @@ pub(crate) fn for_question(site: &Site, backends: &Backends, backend: &str, now:
     })
 }
 
-/// Whether in each pool of a backend less than a third of the others is so, and one of them serves.
+/// Returns whether in each pool of a backend less than a third of the others is so, and one of them serves.
 pub(crate) fn where_others(
     site: &Site,
     backends: &Backends,

@@ -97,7 +97,7 @@ pub(crate) fn wanted(site: &Site, dataplane: &impl Dataplane) -> BTreeMap<CidKey
 pub(crate) struct IdleTracker(HashMap<u16, (u64, Instant)>);
 
 impl IdleTracker {
-    /// Whether a member was sent nothing for that long. `packets` counts what it was ever sent.
+    /// Returns whether a member was sent nothing for that long. `packets` counts what it was ever sent.
     pub(crate) fn is_idle(&mut self, id: u16, packets: u64, idle: Duration, now: Instant) -> bool {
         let seen = self.0.entry(id).or_insert((packets, now));
         if seen.0 != packets {

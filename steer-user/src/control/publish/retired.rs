@@ -41,12 +41,12 @@ impl RetiredMembers {
         self.handover = Some(now + HANDOVER);
     }
 
-    /// Whether there were any when the configuration was applied.
+    /// Returns whether there were any when the configuration was applied.
     pub(crate) fn any(&self) -> bool {
         self.any
     }
 
-    /// Whether the time in which they stand in for others ends now.
+    /// Returns whether the time in which they stand in for others ends now.
     pub(crate) fn end_handover(&mut self, now: Instant) -> bool {
         self.handover.take_if(|until| now >= *until).is_some()
     }
@@ -129,7 +129,7 @@ impl RetiredMembers {
     }
 }
 
-/// Whether a service, by its id, has a member that takes new flows, or is no longer configured.
+/// Returns whether a service, by its id, has a member that takes new flows, or is no longer configured.
 fn is_served(site: &Site, dataplane: &impl Dataplane, id: u16) -> bool {
     let index = site.ids.services.iter().position(|known| *known == id);
     index.is_none_or(|index| {

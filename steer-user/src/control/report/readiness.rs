@@ -50,7 +50,7 @@ impl Readiness {
     }
 }
 
-/// Whether a service serves, or all is known that says it does not.
+/// Returns whether a service serves, or all is known that says it does not.
 fn is_measured(
     site: &Site,
     dataplane: &impl Dataplane,

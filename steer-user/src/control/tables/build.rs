@@ -83,7 +83,7 @@ impl Candidates {
         tiers.into_iter().filter_map(is_full).collect()
     }
 
-    /// Whether what a pool before this one cannot take may go to it at once.
+    /// Returns whether what a pool before this one cannot take may go to it at once.
     fn is_open(&self, pool: usize) -> bool {
         let has_room = |p: &Pool| p.most.is_none() && p.most_now.is_none();
         let before = pool.checked_sub(1).and_then(|p| self.pools.get(p));

@@ -38,7 +38,7 @@ impl GarbageCollection {
         }
     }
 
-    /// Whether one is due. One runs at a time: the marks on the slots are its own.
+    /// Returns whether one is due. One runs at a time: the marks on the slots are its own.
     pub(crate) fn is_due(&self, interval: Duration, now: Instant) -> bool {
         !self.is_running && now.saturating_duration_since(self.begun) >= interval
     }
@@ -104,7 +104,7 @@ impl GarbageCollection {
         self.flows.get(&member).copied().unwrap_or(0)
     }
 
-    /// Whether the last one began after an instant: what an older one found may not be true any more.
+    /// Returns whether the last one began after an instant: what an older one found may not be true any more.
     pub(crate) fn counted_since(&self, at: Instant) -> bool {
         self.counted.is_some_and(|counted| counted >= at)
     }

@@ -78,7 +78,7 @@ impl Tables {
         self.frozen.is_some()
     }
 
-    /// Whether tables stayed as they were for long enough.
+    /// Returns whether tables stayed as they were for long enough.
     pub(crate) fn is_thaw_due(&self, now: Instant) -> bool {
         self.frozen.is_some_and(|until| now >= until)
     }
@@ -124,7 +124,7 @@ impl Tables {
         self.slots.settle_all(dataplane, &tables, now);
     }
 
-    /// Whether other tiers of a policy are full than before.
+    /// Returns whether other tiers of a policy are full than before.
     pub(crate) fn fills(&self, site: &Site, build: &Build<'_>) -> bool {
         let nothing = BTreeSet::new();
         let before = self.full.get(&site.policy_name(build.policy));

@@ -202,7 +202,7 @@ pub(crate) fn untrack(dataplane: &mut impl Dataplane, ranges: &[Range<u32>], swe
     }
 }
 
-/// Whether a slot is in one of the ranges, which are in order and do not overlap.
+/// Returns whether a slot is in one of the ranges, which are in order and do not overlap.
 fn is_in(ranges: &[Range<u32>], slot: u32) -> bool {
     let behind = ranges.partition_point(|range| range.start <= slot);
     let last = behind.checked_sub(1).and_then(|index| ranges.get(index));

@@ -528,7 +528,7 @@ enum Fault {
 }
 
 impl Fault {
-    /// Whether it answers its clients all the same.
+    /// Returns whether it answers its clients all the same.
     fn serves(self) -> bool {
         !matches!(self, Self::Paused | Self::Restarted)
     }

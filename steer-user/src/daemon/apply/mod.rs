@@ -112,7 +112,7 @@ pub enum ApplyError {
         /// Time left of its confirm window.
         left: String,
     },
-    /// There is nothing to confirm.
+    /// No generation is pending.
     #[error("no generation is on trial; `steer config history` lists them")]
     NoTrial,
     /// The generation is in use.
@@ -124,7 +124,7 @@ pub enum ApplyError {
          it; apply without a confirm window"
     )]
     NoGeneration,
-    /// There is nothing to go back to.
+    /// No older generation is kept.
     #[error("no older generation is kept; `steer config history` lists them")]
     Oldest,
     /// Something that a running daemon cannot change.

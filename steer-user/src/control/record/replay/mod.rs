@@ -89,7 +89,7 @@ struct Replay {
     balances: HashSet<String>,
     /// The inputs of tables, where all of them are known.
     inputs: HashMap<String, BTreeMap<String, Input>>,
-    /// Why there is no controller any more.
+    /// Reason why there is no controller any more.
     without: Option<String>,
     result: Replayed,
 }
