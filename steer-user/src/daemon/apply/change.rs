@@ -3,7 +3,6 @@
 use std::time::{Duration, Instant, SystemTime};
 
 use humantime_serde::re::humantime::format_duration;
-use steer_probe::probe::mailbox;
 use tokio::task::spawn_blocking;
 use tracing::{error, info, warn};
 
