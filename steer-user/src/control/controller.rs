@@ -105,6 +105,24 @@ impl<D: Dataplane> Controller<D> {
         self.evidence().measure(measurement)
     }
 
+    /// Takes in how a connection that was asked for ended, unless the backend has moved since.
+    ///
+    /// # Errors
+    /// If the data path cannot be written.
+    pub fn answer_request(
+        &mut self,
+        request: &ConnectionRequest,
+        outcome: Outcome,
+        now: Instant,
+    ) -> Result<()> {
+        let index = self.site.backend(&request.backend);
+        let backend = index.map(|index| &self.site.config.backends[index]);
+        if backend.is_none_or(|backend| backend.address != request.address.ip()) {
+            return Ok(());
+        }
+        self.confirm(&request.backend, outcome, now)
+    }
+
     /// Takes in how a connection of this node's own ended.
     ///
     /// # Errors

@@ -266,9 +266,9 @@ impl Daemon {
                     begun = Instant::now();
                     (Turn::Poll, self.controller.poll(begun))
                 }
-                Some((backend, outcome)) = confirmed.recv() => {
+                Some((request, outcome)) = confirmed.recv() => {
                     begun = Instant::now();
-                    (Turn::Measurement, self.controller.confirm(&backend, outcome, begun))
+                    (Turn::Measurement, self.controller.answer_request(&request, outcome, begun))
                 }
                 () = self.measurements.urgent() => {
                     self.measure();

@@ -20,8 +20,8 @@ const JITTER: f64 = 0.1;
 /// Longest wait for a connection that confirms or contradicts what packets look like.
 const CONFIRMED_WITHIN: Duration = Duration::from_millis(150);
 
-/// Name of a backend, and the outcome of a connection of this node's own to it.
-pub(crate) type Confirmed = (String, Outcome);
+/// A connection of this node's own to a backend, and its outcome.
+pub(crate) type Confirmed = (ConnectionRequest, Outcome);
 
 /// A thread for probes alone. What else the daemon does, a page of metrics for instance, keeps none of them waiting, and
 /// they need not wake each other across threads, which costs more than the probes themselves.
@@ -54,7 +54,7 @@ impl Probing {
         self.handle.spawn(async move {
             let outcome = confirm(request.address, CONFIRMED_WITHIN).await;
             // Nobody waits for it once the daemon stops.
-            let _ = confirmed.send((request.backend, outcome)).await;
+            let _ = confirmed.send((request, outcome)).await;
         });
     }
 

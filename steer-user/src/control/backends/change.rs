@@ -83,10 +83,13 @@ impl std::fmt::Display for Change {
 /// Doubt that a failure leaves.
 pub(crate) fn doubt(failure: &ProbeFailure) -> Doubt {
     match failure {
-        ProbeFailure::Tls(_) | ProbeFailure::Malformed(_) => Doubt::Untrusted,
+        ProbeFailure::Tls(_) | ProbeFailure::Identity(_) | ProbeFailure::Malformed(_) => {
+            Doubt::Untrusted
+        }
         // Its counters may stand still, or its beacon be wrong.
         ProbeFailure::Hung { trouble, .. } if !trouble.is_unready() => Doubt::Untrusted,
-        ProbeFailure::Timeout => Doubt::Silent,
+        // An ICMP error comes from anybody on the way.
+        ProbeFailure::Timeout | ProbeFailure::Refused(_) => Doubt::Silent,
         _ => Doubt::None,
     }
 }

@@ -1,5 +1,5 @@
 //! Panic mode: where most backends of all pools seem to be dead, hung or refusing, it is likelier that what says so is
-//! wrong. Those that no proof speaks against take new flows then.
+//! wrong. Those that no proof speaks against take new flows then, and where proof speaks against all, all of them.
 
 use std::collections::{BTreeSet, HashSet};
 
@@ -8,6 +8,7 @@ use tracing::{info, warn};
 use crate::{
     config::{Backend, PolicyId},
     control::{backends::Backends, record::recorder::Recorder, site::Site},
+    domain::evidence::Proof,
     journal::Event,
 };
 
@@ -175,5 +176,29 @@ fn revivable(site: &Site, backends: &Backends, id: PolicyId, is_last: bool) -> V
             }
         }
     }
+    if found.is_empty() && is_last {
+        found = all_refusing(site, backends, id);
+    }
     found
+}
+
+/// Returns all backends of a policy, if there are several and each refuses connections of this node's own. What
+/// refuses the node need not refuse clients, a rule of a firewall for instance, and if it does, a client that asks it
+/// is refused at once, as it is without a backend.
+fn all_refusing(site: &Site, backends: &Backends, id: PolicyId) -> Vec<usize> {
+    let policy = site.config.policy(id);
+    let members: BTreeSet<usize> = policy.members(&site.config).into_iter().collect();
+    let members = members
+        .into_iter()
+        .filter(|index| policy.may_use(&site.config.backends[*index]));
+    let members: Vec<usize> = members.collect();
+    let refuses = |index: &usize| {
+        let state = backends.get(&site.config.backends[*index].name);
+        state.is_some_and(|state| state.verdict.proof() == Some(Proof::ConnectionRefused))
+    };
+    if members.len() > 1 && members.iter().all(refuses) {
+        members
+    } else {
+        Vec::new()
+    }
 }

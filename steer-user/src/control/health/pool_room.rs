@@ -7,7 +7,7 @@ use crate::{
         backends::{Backends, state::BackendState},
         site::Site,
     },
-    domain::evidence::Proof,
+    domain::{evidence::Proof, health::State},
 };
 
 /// Span in which at most a third of a pool is ejected by hints and their questions.
@@ -42,11 +42,14 @@ pub(crate) fn where_others(
     let mut pools = pools.filter(|pool| pool.backends.contains(&index));
     pools.all(|pool| {
         let others = pool.backends.iter().filter(|other| **other != index);
-        let others = others.filter_map(|other| backends.get(&site.config.backends[*other].name));
         let (mut so, mut serve) = (0, false);
-        for state in others {
+        for other in others.map(|other| &site.config.backends[*other]) {
+            let Some(state) = backends.get(&other.name) else {
+                continue;
+            };
             so += usize::from(is_so(state));
-            serve |= state.verdict.serves() && state.takes_new();
+            let is_measured = state.health(other) != State::Unknown;
+            serve |= is_measured && !state.is_out() && state.takes_new();
         }
         serve && so < (pool.backends.len() / EJECTABLE_PART).max(1)
     })
