@@ -170,57 +170,52 @@ pub const fn decryption_schedule(key: &[u8; 16]) -> Schedule {
 /// Encrypts a block.
 #[inline(always)]
 pub fn encrypt(schedule: &Schedule, block: Block) -> Block {
-    let mut state = add(block, &schedule[0]);
-    let mut round = 1;
-    while round < ROUNDS {
-        let [a, b, c, d] = state;
-        let mixed = [
-            mix(&ENCRYPT, a, b, c, d),
-            mix(&ENCRYPT, b, c, d, a),
-            mix(&ENCRYPT, c, d, a, b),
-            mix(&ENCRYPT, d, a, b, c),
-        ];
-        state = add(mixed, &schedule[round]);
-        round += 1;
-    }
-    let [a, b, c, d] = state;
     // The table's second byte is the S-box.
-    let last = |a, b, c, d| substitute(|x| (ENCRYPT[x as usize] >> 8) as u8, a, b, c, d);
-    let last = [
-        last(a, b, c, d),
-        last(b, c, d, a),
-        last(c, d, a, b),
-        last(d, a, b, c),
-    ];
-    add(last, &schedule[ROUNDS])
+    let sbox = |x: u8| (ENCRYPT[x as usize] >> 8) as u8;
+    let shifted = |[a, b, c, d]: Block| [[a, b, c, d], [b, c, d, a], [c, d, a, b], [d, a, b, c]];
+    rounds(schedule, block, &ENCRYPT, sbox, shifted)
 }
 
 /// Decrypts a block.
 #[inline(always)]
 pub fn decrypt(schedule: &Schedule, block: Block) -> Block {
+    let sbox = |x: u8| INVERSE_SBOX[x as usize];
+    // Rows are shifted the other way.
+    let shifted = |[a, b, c, d]: Block| [[a, d, c, b], [b, a, d, c], [c, b, a, d], [d, c, b, a]];
+    rounds(schedule, block, &DECRYPT, sbox, shifted)
+}
+
+/// All rounds of the cipher or its inverse. `shifted` returns the columns whose rows a column of the next state is made
+/// of, for each of the four.
+#[inline(always)]
+fn rounds(
+    schedule: &Schedule,
+    block: Block,
+    table: &[u32; 256],
+    sbox: impl Fn(u8) -> u8 + Copy,
+    shifted: impl Fn(Block) -> [Block; 4],
+) -> Block {
     let mut state = add(block, &schedule[0]);
     let mut round = 1;
     while round < ROUNDS {
-        let [a, b, c, d] = state;
-        // Rows are shifted the other way.
+        let [first, second, third, last] = shifted(state);
         let mixed = [
-            mix(&DECRYPT, a, d, c, b),
-            mix(&DECRYPT, b, a, d, c),
-            mix(&DECRYPT, c, b, a, d),
-            mix(&DECRYPT, d, c, b, a),
+            mix(table, first),
+            mix(table, second),
+            mix(table, third),
+            mix(table, last),
         ];
         state = add(mixed, &schedule[round]);
         round += 1;
     }
-    let [a, b, c, d] = state;
-    let last = |a, b, c, d| substitute(|x| INVERSE_SBOX[x as usize], a, b, c, d);
-    let last = [
-        last(a, d, c, b),
-        last(b, a, d, c),
-        last(c, b, a, d),
-        last(d, c, b, a),
+    let [first, second, third, last] = shifted(state);
+    let substituted = [
+        substitute(sbox, first),
+        substitute(sbox, second),
+        substitute(sbox, third),
+        substitute(sbox, last),
     ];
-    add(last, &schedule[ROUNDS])
+    add(substituted, &schedule[ROUNDS])
 }
 
 #[inline(always)]
@@ -235,7 +230,7 @@ fn add(block: Block, key: &Block) -> Block {
 
 /// One column of a round: the first row of `a`, the second of `b`, and so on.
 #[inline(always)]
-fn mix(table: &[u32; 256], a: u32, b: u32, c: u32, d: u32) -> u32 {
+fn mix(table: &[u32; 256], [a, b, c, d]: Block) -> u32 {
     table[(a >> 24) as u8 as usize]
         ^ table[(b >> 16) as u8 as usize].rotate_right(8)
         ^ table[(c >> 8) as u8 as usize].rotate_right(16)
@@ -244,7 +239,7 @@ fn mix(table: &[u32; 256], a: u32, b: u32, c: u32, d: u32) -> u32 {
 
 /// One column of the last round, which mixes nothing.
 #[inline(always)]
-fn substitute(sbox: impl Fn(u8) -> u8, a: u32, b: u32, c: u32, d: u32) -> u32 {
+fn substitute(sbox: impl Fn(u8) -> u8, [a, b, c, d]: Block) -> u32 {
     (sbox((a >> 24) as u8) as u32) << 24
         | (sbox((b >> 16) as u8) as u32) << 16
         | (sbox((c >> 8) as u8) as u32) << 8

@@ -64,6 +64,7 @@ pub(crate) fn choose<'t, T: Tables>(
     service: &Service,
     avoid: u16,
 ) -> Choice<'t> {
+    let avoid = tables.launder(u64::from(avoid)) as u16;
     if said.member != 0
         && let Some(member) = for_open(tables, service, said.member)
     {
@@ -145,6 +146,7 @@ pub(crate) fn choose<'t, T: Tables>(
             return Choice::none(lost(packet, service, DropReason::MemberDown));
         }
     }
+    let [opens, left] = tables.merged([opens, left]);
     let sticky =
         packet.is_tcp() || look.is_quic(service) || service.flags & service_flags::AFFINITY != 0;
     // A connection that lost the member in its id is over: whoever gets it will say so, and needs
@@ -165,6 +167,7 @@ pub(crate) fn choose<'t, T: Tables>(
             return Choice::none(lost(packet, service, DropReason::MemberDown));
         }
     }
+    let [opens, left] = tables.merged([opens, left]);
     let Some((id, member)) = pick(tables, service, slot, avoid, hash) else {
         if is_outside(tables, service, slot.first) || is_outside(tables, service, slot.second) {
             return Choice::none(DropReason::Residency);
@@ -175,12 +178,14 @@ pub(crate) fn choose<'t, T: Tables>(
     // Under nat every unknown flow is new; with QUIC the packet tells.
     let is_nat = member.mode == Mode::Nat as u8 && !look.is_quic(service);
     let is_flow = opens | (is_nat & !packet.is_tcp());
+    let [opens, left, is_nat, is_flow] = tables.merged([opens, left, is_nat, is_flow]);
     if is_flow && let Some(reason) = refusal(packet, tables, service) {
         return Choice::none(reason);
     }
     tables.note(Step::Picked(id));
     // The nat table holds everything about flows of a nat member.
     let differs = sticky && id != slot.owner && !is_nat;
+    let [opens, left, sticky, differs] = tables.merged([opens, left, sticky, differs]);
     if said.opens && sticky {
         let done = remember_handshake(packet, tables, index, id, said);
         if differs {
@@ -452,7 +457,9 @@ fn pick<'t, T: Tables>(
 ) -> Option<(u16, &'t Member)> {
     let first = tables.member(slot.first)?;
     let takes_first = first.takes_new() && may_serve(service, first);
-    if takes_first && prefers(tables, slot.first, first) && slot.first != avoid {
+    let prefers_first = takes_first && prefers(tables, slot.first, first) && slot.first != avoid;
+    let [takes_first, prefers_first] = tables.merged([takes_first, prefers_first]);
+    if prefers_first {
         return Some((slot.first, first));
     }
     let second = tables.member(slot.second)?;
@@ -462,6 +469,7 @@ fn pick<'t, T: Tables>(
             || slot.first == avoid
             || prefers(tables, slot.second, second)
             || hash & 1 != 0);
+    let [takes_first, prefers_second] = tables.merged([takes_first, prefers_second]);
     if prefers_second {
         return Some((slot.second, second));
     }

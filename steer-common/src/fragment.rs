@@ -38,11 +38,10 @@ fn key(
     }
 }
 
-/// Stores the decision for a first fragment with this identification. Returns false on failure: the
-/// rest would be lost.
+/// Notes what was decided for a first fragment. False if that failed: the rest would be
+/// lost.
 #[inline(always)]
 pub(crate) fn note<T: Tables>(
-    id: u32,
     packet: &Packet,
     tables: &T,
     fate: FragmentFate,
@@ -58,7 +57,10 @@ pub(crate) fn note<T: Tables>(
     };
     let flow = &packet.key;
     let addresses = (flow.source, flow.destination);
-    tables.set_fragment(&key(addresses, flow.family, flow.protocol, id), &entry)
+    tables.set_fragment(
+        &key(addresses, flow.family, flow.protocol, packet.id),
+        &entry,
+    )
 }
 
 /// Returns whether a fragment of this protocol may belong to a service of an address with these

@@ -2,8 +2,7 @@
 //! whose return path may have changed, and answers that may be too long for it.
 
 use crate::{
-    abi::{Back, Config, FlowKey, MAIN, RESET, SEGMENT, TOO_BIG, age, service_flags},
-    answer,
+    abi::{Back, Config, FlowKey, MAIN, TOO_BIG, VERIFY, age, service_flags},
     choose::lost,
     class::classify,
     decide::find,
@@ -12,9 +11,10 @@ use crate::{
     nat_way::{self, way_back},
     process::{Outcome, forward, give_back},
     quic::Look,
+    segment::{JUDGE, RESET_SENDER},
     tables::Tables,
     verdict::{DropReason, Verdict},
-    wire::{self, Packet},
+    wire::Packet,
 };
 
 /// A whole packet whose flow was checked.
@@ -29,33 +29,13 @@ impl<F: Frame> Look for Checked<'_, F> {
     }
 }
 
-/// Checks the flow of a whole packet, and sends the packet on. `member` is the member in the flow's
-/// key.
+/// Looks at the flow of a whole packet, and sends the packet on.
 #[inline(always)]
-pub fn check<F: Frame, T: Tables>(
-    frame: &mut F,
-    interface: u32,
-    tables: &T,
-    member: u16,
-) -> Outcome {
+pub fn check<F: Frame, T: Tables>(frame: &mut F, tables: &T) -> Outcome {
     let Some(config) = tables.config() else {
         return Outcome::drop(DropReason::Internal);
     };
-    let Some(network) = wire::network(frame) else {
-        return Outcome::drop(DropReason::Internal);
-    };
-    let network = network.hidden(frame);
-    let Some(packet) = wire::packet(frame, interface, &network) else {
-        return Outcome::drop(DropReason::Internal);
-    };
-    let packet = packet.hidden(frame);
-    let packet = Packet {
-        key: FlowKey {
-            member,
-            ..packet.key
-        },
-        ..packet
-    };
+    let packet = tables.kept_packet();
     let Some(service) = find(&packet, tables, config) else {
         return Outcome::PASSED;
     };
@@ -68,7 +48,7 @@ pub fn check<F: Frame, T: Tables>(
     let look = Checked(&*frame);
     if client_is_late(&packet, tables, &look, config) {
         return match lost(&packet, service, DropReason::NatUnknownFlow) {
-            DropReason::Reset => Outcome::hand_over(RESET, answer::SENDER),
+            DropReason::Reset => Outcome::hand_over(VERIFY, RESET_SENDER),
             reason => Outcome::drop(reason),
         };
     }
@@ -77,8 +57,8 @@ pub fn check<F: Frame, T: Tables>(
         nat::Known::Decided(verdict) => match verdict {
             Verdict::Drop(reason) => Outcome::drop(reason),
             Verdict::Forward(target, ends) => forward(frame, &packet, tables, target, &ends),
-            Verdict::Judge => Outcome::hand_over(SEGMENT, 0),
-            Verdict::Reset => Outcome::hand_over(RESET, answer::SENDER),
+            Verdict::Judge => Outcome::hand_over(VERIFY, JUDGE),
+            Verdict::Reset => Outcome::hand_over(VERIFY, RESET_SENDER),
             _ => Outcome::drop(DropReason::Internal),
         },
     }
@@ -94,7 +74,7 @@ fn send_answer<F: Frame, T: Tables>(
 ) -> Outcome {
     let late = backend_is_late(packet, tables, config);
     if late != nat_idle::ON_TIME {
-        return Outcome::hand_over(RESET, late);
+        return Outcome::hand_over(VERIFY, late);
     }
     let interface = tables.with_reverse(&packet.key, |entry| entry.back.interface);
     let mtu = nat_way::mtu(tables, interface.unwrap_or(0));
@@ -107,7 +87,7 @@ fn send_answer<F: Frame, T: Tables>(
         Verdict::Return(member, ends, back) => {
             give_back(frame, packet, tables, member, &ends, &back)
         }
-        Verdict::Judge => Outcome::hand_over(SEGMENT, 0),
+        Verdict::Judge => Outcome::hand_over(VERIFY, JUDGE),
         _ => Outcome::drop(DropReason::Internal),
     }
 }
@@ -144,8 +124,8 @@ fn client_is_late<T: Tables>(
         && nat_idle::client_is_late(packet, tables, config, (member, idle), &reverse)
 }
 
-/// Updates the return path for a backend's packet, and returns who must be informed that its flow
-/// was idle for too long: an argument of the program for resets, or [`nat_idle::ON_TIME`].
+/// Brings the way to the client of a backend's packet up to date, and returns who is to be told that its flow was
+/// idle for too long: an argument of [`verify`](crate::verify), or [`nat_idle::ON_TIME`].
 #[inline(always)]
 fn backend_is_late<T: Tables>(packet: &Packet, tables: &T, config: &Config) -> u16 {
     let now = tables.now_ms();

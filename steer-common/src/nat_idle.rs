@@ -3,7 +3,7 @@
 
 use crate::{
     abi::{Config, FlowKey, NatTimeouts, age, nat_state},
-    answer,
+    segment::{RESET_CLIENT, RESET_SENDER},
     tables::Tables,
     wire::{Packet, RST},
 };
@@ -62,9 +62,8 @@ pub(crate) fn client_is_late<T: Tables>(
 /// Result for a flow that is alive: nobody gets a reset.
 pub(crate) const ON_TIME: u16 = u16::MAX;
 
-/// Returns who must be informed that a flow to a member was idle for too long, given the idle ticks
-/// of the backend's side: an argument of the program for resets, or [`ON_TIME`]. `said` is the
-/// state of both ends.
+/// Returns who is to be told that a flow to a member was idle for too long, on the backend's side for so many ticks: an
+/// argument of [`verify`](crate::verify), or [`ON_TIME`]. `said` is what both ends have said.
 #[inline(always)]
 pub(crate) fn backend_is_late<T: Tables>(
     tables: &T,
@@ -84,7 +83,7 @@ pub(crate) fn backend_is_late<T: Tables>(
     }
     if said & nat_state::RESET != 0 {
         // The client knows already.
-        return answer::SENDER;
+        return RESET_SENDER;
     }
-    answer::CLIENT
+    RESET_CLIENT
 }

@@ -6,7 +6,7 @@ use crate::{
         QUIC_DECRYPT, QUOTE, RARE, RESET, RETRY, SEGMENT, TIME_EXCEEDED, TOO_BIG, TRANSLATE, V6,
         VERIFY,
     },
-    answer::{self, answer_reset},
+    answer::answer_reset,
     decide::{decide, decide_for},
     frame::Frame,
     martian::{is_martian, martian},
@@ -15,7 +15,7 @@ use crate::{
     quic::{Beside, Elsewhere, decrypt, quic, translate},
     rare::{follow, open, quote, rare, too_big},
     rewrite,
-    segment::{retry, segment, verify},
+    segment::{self, retry, segment, verify},
     tables::{NextHop, Tables},
     time_exceeded::time_exceeded,
     verdict::{DropReason, Ends, Target, Verdict},
@@ -145,16 +145,16 @@ pub fn process<F: Frame, T: Tables>(frame: &mut F, interface: u32, tables: &T) -
             TIME_EXCEEDED => time_exceeded(frame, interface, tables),
             TOO_BIG => too_big(frame, interface, tables, argument),
             MAIN => steer(frame, interface, tables),
-            OPEN => open(frame, interface, tables, argument),
-            QUIC => quic(frame, interface, tables, argument),
-            QUIC_DECRYPT => decrypt(frame, interface, tables),
-            TRANSLATE => translate(frame, interface, tables, argument),
+            OPEN => open(frame, tables, argument),
+            QUIC => quic(frame, tables, argument),
+            QUIC_DECRYPT => decrypt(frame, tables),
+            TRANSLATE => translate(frame, tables, argument),
             MARTIAN => martian(frame, interface, tables),
-            CHECK => check(frame, interface, tables, argument),
+            CHECK => check(frame, tables),
             RESET => answer_reset(frame, interface, tables, argument),
-            SEGMENT => segment(frame, interface, tables),
-            RETRY => retry(frame, interface, tables, argument),
-            VERIFY => verify(frame, interface, tables, argument),
+            SEGMENT => segment(frame, tables, argument),
+            RETRY => retry(frame, tables, argument),
+            VERIFY => verify(frame, tables, argument),
             _ => Outcome::drop(DropReason::Internal),
         };
     }
@@ -186,7 +186,7 @@ pub fn steer_v4<F: Frame, T: Tables>(frame: &mut F, interface: u32, tables: &T) 
     }
     let mut member = None;
     let verdict = decide_for(&packet, tables, &Beside(&*frame), &mut member);
-    act(frame, &packet, tables, verdict, member)
+    act_first(frame, &packet, tables, verdict, member)
 }
 
 /// Processes a packet like [`steer`], for IPv6.
@@ -200,7 +200,7 @@ pub fn steer_v6<F: Frame, T: Tables>(frame: &mut F, interface: u32, tables: &T) 
     }
     let mut member = None;
     let verdict = decide_for(&packet, tables, &Beside(&*frame), &mut member);
-    act(frame, &packet, tables, verdict, member)
+    act_first(frame, &packet, tables, verdict, member)
 }
 
 /// Processes a packet that may have VLAN tags, options or extension headers, unless it is rare.
@@ -212,9 +212,20 @@ pub fn general<F: Frame, T: Tables>(frame: &mut F, interface: u32, tables: &T) -
     if is_martian(&packet.key) {
         return Outcome::hand_over(MARTIAN, 0);
     }
-    let packet = packet.hidden(frame);
+    let packet = kept(packet, tables);
     let verdict = decide(&packet, tables, &Elsewhere(&*frame));
     act(frame, &packet, tables, verdict, None)
+}
+
+/// Keeps a packet for this program and those that go on with it. One case is made of all the ways that tags, options
+/// and extension headers can lead to, so that the verifier follows what comes next once.
+#[inline(always)]
+pub(crate) fn kept<T: Tables>(packet: Packet, tables: &T) -> Packet {
+    tables.keep_packet(&packet);
+    Packet {
+        part: packet.part,
+        ..tables.kept_packet()
+    }
 }
 
 /// Applies a verdict to a packet. `member` is the one that it is delivered to, if it was looked up
@@ -228,6 +239,22 @@ pub(crate) fn act<F: Frame, T: Tables>(
     member: Option<&Member>,
 ) -> Outcome {
     act_noted(frame, packet, tables, verdict, member, |_, _| true)
+}
+
+/// Works like [`act`] in a program that has not stored its packet yet: the next one gets it.
+#[inline(always)]
+fn act_first<F: Frame, T: Tables>(
+    frame: &mut F,
+    packet: &Packet,
+    tables: &T,
+    verdict: Verdict,
+    member: Option<&Member>,
+) -> Outcome {
+    let outcome = act(frame, packet, tables, verdict, member);
+    if outcome.is_handed_over() {
+        tables.keep_packet(packet);
+    }
+    outcome
 }
 
 /// Works like [`act`], after `note` has recorded the destination of the packet. If that fails, the
@@ -260,7 +287,7 @@ pub(crate) fn act_noted<F: Frame, T: Tables>(
         Verdict::Open(target) => Outcome::hand_over(OPEN, target.id),
         Verdict::Quic => Outcome::hand_over(QUIC, 0),
         Verdict::QuicDecrypt => Outcome::hand_over(QUIC_DECRYPT, 0),
-        Verdict::Judge => Outcome::hand_over(SEGMENT, 0),
+        Verdict::Judge => Outcome::hand_over(VERIFY, segment::JUDGE),
         Verdict::Translate(target) => Outcome::hand_over(TRANSLATE, target.id),
         Verdict::Forward(target, ends) => {
             if !note(FragmentFate::Forwarded, target.id) {
@@ -274,8 +301,8 @@ pub(crate) fn act_noted<F: Frame, T: Tables>(
             }
             give_back(frame, packet, tables, member, &ends, &back)
         }
-        Verdict::Reset => Outcome::hand_over(RESET, answer::SENDER),
-        Verdict::Check => Outcome::hand_over(CHECK, packet.key.member),
+        Verdict::Reset => Outcome::hand_over(VERIFY, segment::RESET_SENDER),
+        Verdict::Check => Outcome::hand_over(CHECK, 0),
     }
 }
 

@@ -11,12 +11,12 @@ use crate::{
     decide::{decide_for, find, steered},
     fragment,
     frame::Frame,
-    icmp, nat,
+    nat,
     process::{ENDED, Outcome, act, act_noted},
     rare::settle,
     tables::{Step, Tables},
     verdict::{DropReason, Verdict},
-    wire::{self, Network, PROTOCOL_UDP, Packet, Part, UDP_HEADER, parse},
+    wire::{Packet, Part, UDP_HEADER},
 };
 
 /// The first bit of a long header (RFC 8999 section 5.1).
@@ -381,11 +381,8 @@ const fn opens_flow(first: u8, version: u32) -> bool {
 /// Decrypts the connection id of a whole packet for a QUIC service, and leaves the packet to
 /// [`quic`].
 #[inline(always)]
-pub fn decrypt<F: Frame, T: Tables>(frame: &mut F, interface: u32, tables: &T) -> Outcome {
-    let Some(packet) = parse(frame, interface) else {
-        return Outcome::drop(DropReason::Internal);
-    };
-    let packet = packet.hidden(frame);
+pub fn decrypt<F: Frame, T: Tables>(frame: &F, tables: &T) -> Outcome {
+    let packet = tables.kept_packet();
     let Some(config) = tables.config() else {
         return Outcome::PASSED;
     };
@@ -398,16 +395,8 @@ pub fn decrypt<F: Frame, T: Tables>(frame: &mut F, interface: u32, tables: &T) -
 /// Processes a whole packet for a QUIC service. `member` is the one named by its decrypted
 /// connection id, or 0.
 #[inline(always)]
-pub fn quic<F: Frame, T: Tables>(
-    frame: &mut F,
-    interface: u32,
-    tables: &T,
-    member: u16,
-) -> Outcome {
-    let Some(packet) = parse(frame, interface) else {
-        return Outcome::drop(DropReason::Internal);
-    };
-    let packet = packet.hidden(frame);
+pub fn quic<F: Frame, T: Tables>(frame: &mut F, tables: &T, member: u16) -> Outcome {
+    let packet = tables.kept_packet();
     let inside = Inside {
         packet: &packet,
         frame,
@@ -422,22 +411,11 @@ pub fn quic<F: Frame, T: Tables>(
 /// Sends a packet of QUIC to a member with rewritten addresses. The choice is made: connections of
 /// one 5-tuple may go to several members, each with its own addresses and ports.
 #[inline(always)]
-pub fn translate<F: Frame, T: Tables>(
-    frame: &mut F,
-    interface: u32,
-    tables: &T,
-    member: u16,
-) -> Outcome {
+pub fn translate<F: Frame, T: Tables>(frame: &mut F, tables: &T, member: u16) -> Outcome {
     let Some(config) = tables.config() else {
         return Outcome::drop(DropReason::Internal);
     };
-    let Some(network) = wire::network(frame) else {
-        return Outcome::drop(DropReason::Internal);
-    };
-    let network = network.hidden(frame);
-    let Some(packet) = any(frame, interface, &network) else {
-        return Outcome::drop(DropReason::Internal);
-    };
+    let packet = tables.kept_packet();
     let packet = Packet {
         key: FlowKey {
             member,
@@ -445,6 +423,7 @@ pub fn translate<F: Frame, T: Tables>(
         },
         ..packet
     };
+    tables.keep_packet(&packet);
     let Some(service) = find(&packet, tables, config) else {
         return Outcome::PASSED;
     };
@@ -452,8 +431,7 @@ pub fn translate<F: Frame, T: Tables>(
     match nat::known(&packet, tables, &Plain, config, service) {
         nat::Known::Decided(verdict) => {
             let outcome = act_noted(frame, &packet, tables, verdict, None, |fate, member| {
-                part != Part::First as u8
-                    || fragment::note(network.id, &packet, tables, fate, member)
+                part != Part::First as u8 || fragment::note(&packet, tables, fate, member)
             });
             if part == Part::Packet as u8 {
                 outcome
@@ -468,34 +446,4 @@ pub fn translate<F: Frame, T: Tables>(
         nat::Known::Unknown { .. } if packet.ttl <= 1 => Outcome::drop(DropReason::TtlExpired),
         nat::Known::Unknown { .. } => Outcome::hand_over(OPEN, member),
     }
-}
-
-/// Parses a whole datagram, the first fragment of one, or the packet of a flow that an ICMP error
-/// stands for.
-#[inline(always)]
-fn any<F: Frame>(frame: &F, interface: u32, network: &Network) -> Option<Packet> {
-    let packet = if network.is_fragment || network.protocol == PROTOCOL_UDP {
-        Packet {
-            part: if network.is_fragment {
-                Part::First
-            } else {
-                Part::Packet
-            },
-            ..wire::packet(frame, interface, network)?
-        }
-    } else {
-        icmp::quote(frame, interface, network)?
-    };
-    // One case for the verifier instead of one for each kind.
-    let word = frame.opaque((packet.quoted as u64) << 8 | packet.part as u64);
-    Some(Packet {
-        quoted: (word >> 8) as usize & 0x7fff,
-        part: match word & 0xff {
-            0 => Part::Packet,
-            1 => Part::First,
-            _ => Part::Quote,
-        },
-        tcp_flags: 0,
-        ..packet.hidden(frame)
-    })
 }

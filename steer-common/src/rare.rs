@@ -4,17 +4,16 @@
 
 use crate::{
     abi::{
-        FOLLOW, FlowKey, FragmentFate, MAIN, MARTIAN, OPEN, QUOTE, RARE, TIME_EXCEEDED, TOO_BIG,
-        TRANSLATE, service_flags,
+        FOLLOW, FragmentFate, MAIN, MARTIAN, OPEN, QUOTE, RARE, TIME_EXCEEDED, TOO_BIG, TRANSLATE,
     },
-    decide::{decide, find, is_address},
+    decide::{decide, is_address},
     fragment,
     frame::Frame,
     icmp,
     integrity::header_is_intact,
     martian::is_martian,
     nat,
-    process::{Outcome, act, act_noted},
+    process::{Outcome, act, act_noted, kept},
     quic::Nowhere,
     rewrite,
     tables::Tables,
@@ -42,18 +41,21 @@ pub fn rare<F: Frame, T: Tables>(frame: &mut F, interface: u32, tables: &T) -> O
     if is_martian(&packet.key) {
         return Outcome::hand_over(MARTIAN, 0);
     }
-    let packet = Packet {
-        part: Part::First,
-        ..packet.hidden(frame)
-    };
+    let packet = kept(
+        Packet {
+            part: Part::First,
+            ..packet
+        },
+        tables,
+    );
     let verdict = decide(&packet, tables, &Nowhere);
     let outcome = act_noted(frame, &packet, tables, verdict, None, |fate, member| {
-        fragment::note(network.id, &packet, tables, fate, member)
+        fragment::note(&packet, tables, fate, member)
     });
     if outcome.is_pass() && is_address(tables, packet.key.destination, packet.key.family) {
         // The rest would be taken for parts of something else. A packet that is not steered is not
         // lost for want of an entry.
-        fragment::note(network.id, &packet, tables, FragmentFate::Passed, 0);
+        fragment::note(&packet, tables, FragmentFate::Passed, 0);
     }
     settle(outcome)
 }
@@ -69,11 +71,7 @@ pub fn quote<F: Frame, T: Tables>(frame: &mut F, interface: u32, tables: &T) -> 
     let Some(packet) = icmp::quote(frame, interface, &network) else {
         return Outcome::PASSED;
     };
-    // One case for the verifier instead of one for each kind.
-    let packet = Packet {
-        quoted: frame.opaque(packet.quoted as u64) as usize & 0x7fff,
-        ..packet.hidden(frame)
-    };
+    let packet = kept(packet, tables);
     let verdict = decide(&packet, tables, &Nowhere);
     settle(act(frame, &packet, tables, verdict, None))
 }
@@ -97,16 +95,10 @@ pub fn too_big<F: Frame, T: Tables>(
     tables: &T,
     mtu: u16,
 ) -> Outcome {
-    let Some(network) = wire::network(frame) else {
-        return Outcome::drop(DropReason::Internal);
-    };
-    let network = network.hidden(frame);
     if !tables.may_answer() {
         return Outcome::drop(DropReason::TooBig);
     }
-    let Some(packet) = wire::bare(frame, interface, &network, network.protocol, [0, 0]) else {
-        return Outcome::drop(DropReason::Internal);
-    };
+    let packet = tables.kept_packet();
     if !header_is_intact(frame, &packet) {
         return Outcome::drop(DropReason::BadChecksum);
     }
@@ -124,32 +116,12 @@ const _: () = assert!(MEMBERS as u32 * nat::ROUNDS as u32 <= 1 << 16);
 /// Creates the nat entries of a flow to a member, and lets the packet start again, now that it is
 /// known. `argument` is the member; the rounds after the first are internal to this function.
 #[inline(always)]
-pub fn open<F: Frame, T: Tables>(
-    frame: &mut F,
-    interface: u32,
-    tables: &T,
-    argument: u16,
-) -> Outcome {
+pub fn open<F: Frame, T: Tables>(frame: &F, tables: &T, argument: u16) -> Outcome {
     let (member, round) = (argument % MEMBERS, argument / MEMBERS);
     let Some(config) = tables.config() else {
         return Outcome::drop(DropReason::Internal);
     };
-    let Some(network) = wire::network(frame) else {
-        return Outcome::drop(DropReason::Internal);
-    };
-    let network = network.hidden(frame);
-    let Some(packet) = wire::packet(frame, interface, &network) else {
-        return Outcome::drop(DropReason::Internal);
-    };
-    let is_quic = find(&packet, tables, config)
-        .is_some_and(|service| service.flags & service_flags::QUIC != 0);
-    let packet = Packet {
-        key: FlowKey {
-            member: if is_quic { member } else { 0 },
-            ..packet.key
-        },
-        ..packet
-    };
+    let packet = tables.kept_packet();
     let numbers = if packet.is_tcp() {
         packet.numbers(frame).unwrap_or_default()
     } else {
@@ -159,8 +131,9 @@ pub fn open<F: Frame, T: Tables>(
         Err(DropReason::NatPortsExhausted) if round + 1 < nat::ROUNDS => {
             Outcome::hand_over(OPEN, argument + MEMBERS)
         }
-        Ok(()) if is_quic => Outcome::hand_over(TRANSLATE, member),
-        Ok(()) if network.is_fragment => Outcome::hand_over(RARE, 0),
+        // Only flows of QUIC have a member in their key.
+        Ok(()) if packet.key.member != 0 => Outcome::hand_over(TRANSLATE, member),
+        Ok(()) if packet.part as u8 == Part::First as u8 => Outcome::hand_over(RARE, 0),
         Ok(()) => Outcome::hand_over(MAIN, 0),
         Err(reason) => Outcome::drop(reason),
     }

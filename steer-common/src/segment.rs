@@ -2,8 +2,9 @@
 //! the last ones: they are examined closely before they change anything. They are few.
 
 use crate::{
-    abi::{Config, MAIN, OPEN, RESET, RETRY, Service, nat_flags, service_flags},
-    answer,
+    abi::{
+        Config, MEMBERS, OPEN, RESET, RETRY, SEGMENT, Service, VERIFY, nat_flags, service_flags,
+    },
     checksum::is_tcp_right,
     class::classify,
     decide::{assign, find},
@@ -13,7 +14,7 @@ use crate::{
     quic::{Elsewhere, Look, Said},
     tables::{Step, Tables},
     verdict::{DropReason, Verdict},
-    wire::{self, Packet, parse},
+    wire::{Packet, Part},
 };
 
 /// A segment with a verified checksum.
@@ -43,17 +44,49 @@ impl<F: Frame> Look for Judged<'_, F> {
     }
 }
 
-/// Processes a TCP segment that needs a close examination.
+/// Arguments of [`verify`]: what the segment is verified for. Others are the member that a flow is opened to.
+pub(crate) const JUDGE: u16 = 1 << KIND_SHIFT;
+/// Its sender is answered with a reset.
+pub(crate) const RESET_SENDER: u16 = 2 << KIND_SHIFT;
+/// A backend's segment; its client gets a reset.
+pub(crate) const RESET_CLIENT: u16 = 3 << KIND_SHIFT;
+/// Below these bits is the member.
+const KIND_SHIFT: u32 = MEMBERS.trailing_zeros();
+const _: () = assert!(MEMBERS.is_power_of_two() && KIND_SHIFT + 2 == u16::BITS);
+
+/// Verifies the checksum of a TCP segment that is judged, opens a flow or is answered with a reset: nothing is made of
+/// what its receiver throws away. `argument` says which of these it is.
 #[inline(always)]
-pub fn segment<F: Frame, T: Tables>(frame: &mut F, interface: u32, tables: &T) -> Outcome {
-    let Some(packet) = parse(frame, interface) else {
+pub fn verify<F: Frame, T: Tables>(frame: &F, tables: &T, argument: u16) -> Outcome {
+    let packet = tables.kept_packet();
+    let Some(config) = tables.config() else {
         return Outcome::drop(DropReason::Internal);
     };
-    let packet = packet.hidden(frame);
-    let verified = is_verified(frame, &packet, tables);
+    // Of the segments that are judged only those that begin or end a connection are asked for it.
+    let asks = packet.is_tcp() && verifies(config) && (argument != JUDGE || packet.is_control());
+    // A fragment of a segment has no checksum of its own.
+    let is_whole = packet.part as u8 == Part::Packet as u8;
+    let is_right = !asks || (is_whole && is_tcp_right(frame, &packet));
+    if argument == JUDGE {
+        return Outcome::hand_over(SEGMENT, u16::from(is_right));
+    }
+    if !is_right {
+        return Outcome::drop(DropReason::BadChecksum);
+    }
+    if argument < JUDGE {
+        return Outcome::hand_over(OPEN, argument);
+    }
+    Outcome::hand_over(RESET, argument)
+}
+
+/// Does all there is to do with a TCP segment that is looked at closely. `verified` is 1 if its checksum is right, as far
+/// as that matters.
+#[inline(always)]
+pub fn segment<F: Frame, T: Tables>(frame: &mut F, tables: &T, verified: u16) -> Outcome {
+    let packet = tables.kept_packet();
     let judged = Judged {
         frame: &*frame,
-        verified: frame.opaque(u64::from(verified)) != 0,
+        verified: verified != 0,
     };
     tables.see(&packet.key);
     let Some(config) = tables.config() else {
@@ -71,8 +104,9 @@ pub fn segment<F: Frame, T: Tables>(frame: &mut F, interface: u32, tables: &T) -
         };
         match nat::known(&packet, tables, &judged, config, service) {
             nat::Known::Decided(verdict) => verdict,
-            // It starts again, as an unknown flow.
-            nat::Known::Unknown { avoid: 0 } => return Outcome::hand_over(MAIN, 0),
+            nat::Known::Unknown { .. } if !judged.verified => {
+                return Outcome::drop(DropReason::BadChecksum);
+            }
             nat::Known::Unknown { avoid } => return Outcome::hand_over(RETRY, avoid),
         }
     };
@@ -83,47 +117,16 @@ pub fn segment<F: Frame, T: Tables>(frame: &mut F, interface: u32, tables: &T) -
         Verdict::Return(member, ends, back) => {
             give_back(frame, &packet, tables, member, &ends, &back)
         }
-        Verdict::Reset => Outcome::hand_over(RESET, answer::SENDER),
+        Verdict::Reset => Outcome::hand_over(VERIFY, RESET_SENDER),
         _ => Outcome::drop(DropReason::Internal),
     }
 }
 
-/// Lets a packet open a flow if its checksum is correct: its receiver would discard it otherwise.
-/// `argument` is passed on.
+/// Sends a segment that was judged, and whose flow the nat table does not know any more, to a member. `avoid` is one that
+/// did not answer its SYN, or 0.
 #[inline(always)]
-pub fn verify<F: Frame, T: Tables>(
-    frame: &mut F,
-    interface: u32,
-    tables: &T,
-    argument: u16,
-) -> Outcome {
-    let Some(network) = wire::network(frame) else {
-        return Outcome::drop(DropReason::Internal);
-    };
-    let network = network.hidden(frame);
-    let Some(packet) = wire::packet(frame, interface, &network) else {
-        return Outcome::drop(DropReason::Internal);
-    };
-    let asks = packet.is_tcp() && tables.config().is_some_and(verifies);
-    // A fragment of a segment has no checksum of its own.
-    if asks && (network.is_fragment || !is_tcp_right(frame, &packet)) {
-        return Outcome::drop(DropReason::BadChecksum);
-    }
-    Outcome::hand_over(OPEN, argument)
-}
-
-/// Sends the SYN of a flow to another member than the one that did not answer.
-#[inline(always)]
-pub fn retry<F: Frame, T: Tables>(
-    frame: &mut F,
-    interface: u32,
-    tables: &T,
-    avoid: u16,
-) -> Outcome {
-    let Some(packet) = parse(frame, interface) else {
-        return Outcome::drop(DropReason::Internal);
-    };
-    let packet = packet.hidden(frame);
+pub fn retry<F: Frame, T: Tables>(frame: &mut F, tables: &T, avoid: u16) -> Outcome {
+    let packet = tables.kept_packet();
     let Some(config) = tables.config() else {
         return Outcome::PASSED;
     };
@@ -135,22 +138,15 @@ pub fn retry<F: Frame, T: Tables>(
     };
     let look = &Elsewhere(&*frame);
     let said = (Said::NOTHING, avoid);
-    let verdict = assign(&packet, tables, look, said, config, service, &mut None);
-    act(frame, &packet, tables, verdict, None)
-}
-
-/// Returns whether the checksum of a segment is correct. Verified only for segments that open or
-/// close a connection, and if configured.
-#[inline(always)]
-fn is_verified<F: Frame, T: Tables>(frame: &F, packet: &Packet, tables: &T) -> bool {
-    let Some(config) = tables.config() else {
-        return false;
-    };
-    !packet.is_control() || !verifies(config) || is_tcp_right(frame, packet)
+    match assign(&packet, tables, look, said, config, service, &mut None) {
+        // Its checksum was verified.
+        Verdict::Open(target) if packet.ttl > 1 => Outcome::hand_over(OPEN, target.id),
+        verdict => act(frame, &packet, tables, verdict, None),
+    }
 }
 
 /// Returns whether checksums of segments are verified.
 #[inline(always)]
-pub(crate) const fn verifies(config: &Config) -> bool {
+const fn verifies(config: &Config) -> bool {
     config.nat_flags & nat_flags::VERIFIES_CHECKSUMS != 0
 }

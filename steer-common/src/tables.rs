@@ -75,12 +75,40 @@ pub enum Added {
 
 /// The maps. Implemented by the program over the real ones, and by the host over copies.
 pub trait Tables {
+    /// Selects merging of paths that differ in values only, by [`Self::launder`]. Programs that most
+    /// packets go through have so few paths that it is not worth its instructions.
+    const MERGES_PATHS: bool = false;
+
+    /// Returns the same value, of which the verifier knows nothing if paths are merged: what follows is verified once, and
+    /// not for each value.
+    #[inline(always)]
+    fn launder(&self, value: u64) -> u64 {
+        value
+    }
+
     /// Returns the monotonic clock in ticks (see [`TICK_SHIFT`](crate::abi::TICK_SHIFT)). Read only
     /// for flows with an entry.
     fn now_ms(&self) -> u32;
 
     /// Returns a clock for [`FlowEntry::stamp`], which is almost free.
     fn stamp(&self) -> u16;
+
+    /// Returns the same flags, with the paths merged that led to them.
+    #[inline(always)]
+    fn merged<const N: usize>(&self, flags: [bool; N]) -> [bool; N] {
+        if !Self::MERGES_PATHS {
+            return flags;
+        }
+        let bits = (0..).zip(flags).map(|(at, flag)| u64::from(flag) << at);
+        let word = self.launder(bits.fold(0, |word, bit| word | bit));
+        core::array::from_fn(|at| word >> at & 1 != 0)
+    }
+
+    /// Keeps a packet for the program that goes on with it.
+    fn keep_packet(&self, packet: &Packet);
+
+    /// Returns the packet that was kept last.
+    fn kept_packet(&self) -> Packet;
 
     /// Returns the node's settings.
     fn config(&self) -> Option<&Config>;

@@ -8,21 +8,16 @@ use crate::{
     rewrite,
     tables::Tables,
     verdict::DropReason,
-    wire::{self, ETHERNET_HEADER, Packet},
+    wire::{ETHERNET_HEADER, Packet, Part},
 };
 
 /// Answers a packet with an expired TTL, from this node's address on the incoming link.
 #[inline(always)]
 pub fn time_exceeded<F: Frame, T: Tables>(frame: &mut F, interface: u32, tables: &T) -> Outcome {
     const DROPPED: Outcome = Outcome::drop(DropReason::TtlExpired);
-    let Some(network) = wire::network(frame) else {
-        return DROPPED;
-    };
-    let network = network.hidden(frame);
-    let Some(packet) = wire::bare(frame, interface, &network, network.protocol, [0, 0]) else {
-        return DROPPED;
-    };
-    if !packet.well_formed || network.is_fragment || !is_answerable(frame, &packet) {
+    let packet = tables.kept_packet();
+    let is_whole = packet.part as u8 == Part::Packet as u8;
+    if !packet.well_formed || !is_whole || !is_answerable(&packet) {
         return DROPPED;
     }
     let vlan = if packet.network == ETHERNET_HEADER {
@@ -61,8 +56,9 @@ pub fn time_exceeded<F: Frame, T: Tables>(frame: &mut F, interface: u32, tables:
 /// Returns whether an ICMP error may be sent about a packet: to one host, about a packet to one
 /// host (RFC 1122 section 3.2.2, RFC 4443 section 2.4).
 #[inline(always)]
-fn is_answerable<F: Frame>(frame: &F, packet: &Packet) -> bool {
-    let to_group = frame.load::<u8>(0).is_none_or(|first| first & 1 != 0);
+fn is_answerable(packet: &Packet) -> bool {
+    let [first, ..] = packet.macs.words().0.to_ne_bytes();
+    let to_group = first & 1 != 0;
     !to_group && is_one_host(packet.key.source, packet.is_v6())
 }
 

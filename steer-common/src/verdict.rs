@@ -1,6 +1,6 @@
 //! Verdicts and drop reasons.
 
-use crate::abi::{Address, Back};
+use crate::abi::{Address, Back, FlowKey};
 
 /// Reasons for drops. The numbers are stable, because counters and dashboards use them.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -206,6 +206,22 @@ pub struct Ends {
     pub source_port: u16,
     /// Destination port.
     pub destination_port: u16,
+}
+
+impl Ends {
+    /// Key of the packets that go the other way, in the same protocol and family as `key`.
+    #[inline(always)]
+    pub(crate) const fn reverse_key(&self, key: &FlowKey, member: u16) -> FlowKey {
+        FlowKey {
+            source: self.destination,
+            destination: self.source,
+            source_port: self.destination_port,
+            destination_port: self.source_port,
+            protocol: key.protocol,
+            family: key.family,
+            member,
+        }
+    }
 }
 
 /// Verdict for a packet.

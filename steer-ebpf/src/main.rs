@@ -44,7 +44,7 @@ use crate::{
 #[inline(always)]
 pub fn steer_main(ctx: XdpContext) -> u32 {
     let mut frame = XdpFrame::new(&ctx);
-    let Some(tables) = KernelTables::new(&ctx) else {
+    let Some(tables) = KernelTables::<false>::new(&ctx) else {
         return xdp_action::XDP_PASS;
     };
     let interface = ctx.ingress_ifindex() as u32;
@@ -65,9 +65,11 @@ pub fn steer_main(ctx: XdpContext) -> u32 {
 #[xdp]
 #[inline(always)]
 pub fn steer_v6(ctx: XdpContext) -> u32 {
-    let Some((mut frame, interface, tables)) = begin(&ctx) else {
+    let mut frame = XdpFrame::new(&ctx);
+    let Some(tables) = KernelTables::<false>::new(&ctx) else {
         return xdp_action::XDP_PASS;
     };
+    let interface = ctx.ingress_ifindex() as u32;
     let outcome = steer_common::steer_v6(&mut frame, interface, &tables);
     finish(&ctx, outcome, interface)
 }
@@ -142,10 +144,10 @@ pub fn steer_time_exceeded(ctx: XdpContext) -> u32 {
 #[xdp]
 #[inline(always)]
 pub fn steer_open(ctx: XdpContext) -> u32 {
-    let Some((mut frame, interface, tables)) = begin(&ctx) else {
+    let Some((frame, interface, tables)) = begin(&ctx) else {
         return xdp_action::XDP_PASS;
     };
-    let outcome = open(&mut frame, interface, &tables, argument());
+    let outcome = open(&frame, &tables, argument());
     finish(&ctx, outcome, interface)
 }
 
@@ -156,7 +158,7 @@ pub fn steer_quic(ctx: XdpContext) -> u32 {
     let Some((mut frame, interface, tables)) = begin(&ctx) else {
         return xdp_action::XDP_PASS;
     };
-    let outcome = quic(&mut frame, interface, &tables, argument());
+    let outcome = quic(&mut frame, &tables, argument());
     finish(&ctx, outcome, interface)
 }
 
@@ -164,10 +166,10 @@ pub fn steer_quic(ctx: XdpContext) -> u32 {
 #[xdp]
 #[inline(always)]
 pub fn steer_quic_decrypt(ctx: XdpContext) -> u32 {
-    let Some((mut frame, interface, tables)) = begin(&ctx) else {
+    let Some((frame, interface, tables)) = begin(&ctx) else {
         return xdp_action::XDP_PASS;
     };
-    let outcome = decrypt(&mut frame, interface, &tables);
+    let outcome = decrypt(&frame, &tables);
     finish(&ctx, outcome, interface)
 }
 
@@ -178,7 +180,7 @@ pub fn steer_translate(ctx: XdpContext) -> u32 {
     let Some((mut frame, interface, tables)) = begin(&ctx) else {
         return xdp_action::XDP_PASS;
     };
-    let outcome = translate(&mut frame, interface, &tables, argument());
+    let outcome = translate(&mut frame, &tables, argument());
     finish(&ctx, outcome, interface)
 }
 
@@ -186,10 +188,10 @@ pub fn steer_translate(ctx: XdpContext) -> u32 {
 #[xdp]
 #[inline(always)]
 pub fn steer_verify(ctx: XdpContext) -> u32 {
-    let Some((mut frame, interface, tables)) = begin(&ctx) else {
+    let Some((frame, interface, tables)) = begin(&ctx) else {
         return xdp_action::XDP_PASS;
     };
-    let outcome = verify(&mut frame, interface, &tables, argument());
+    let outcome = verify(&frame, &tables, argument());
     finish(&ctx, outcome, interface)
 }
 
@@ -211,7 +213,7 @@ pub fn steer_check(ctx: XdpContext) -> u32 {
     let Some((mut frame, interface, tables)) = begin(&ctx) else {
         return xdp_action::XDP_PASS;
     };
-    let outcome = check(&mut frame, interface, &tables, argument());
+    let outcome = check(&mut frame, &tables);
     finish(&ctx, outcome, interface)
 }
 
@@ -233,7 +235,7 @@ pub fn steer_segment(ctx: XdpContext) -> u32 {
     let Some((mut frame, interface, tables)) = begin(&ctx) else {
         return xdp_action::XDP_PASS;
     };
-    let outcome = segment(&mut frame, interface, &tables);
+    let outcome = segment(&mut frame, &tables, argument());
     finish(&ctx, outcome, interface)
 }
 
@@ -244,14 +246,14 @@ pub fn steer_retry(ctx: XdpContext) -> u32 {
     let Some((mut frame, interface, tables)) = begin(&ctx) else {
         return xdp_action::XDP_PASS;
     };
-    let outcome = retry(&mut frame, interface, &tables, argument());
+    let outcome = retry(&mut frame, &tables, argument());
     finish(&ctx, outcome, interface)
 }
 
 /// Starts a program. All of a program is one function: calls are slow, and each one takes a share
 /// of the stack.
 #[inline(always)]
-fn begin(ctx: &XdpContext) -> Option<(XdpFrame, u32, KernelTables)> {
+fn begin(ctx: &XdpContext) -> Option<(XdpFrame, u32, KernelTables<true>)> {
     let tables = KernelTables::new(ctx)?;
     Some((XdpFrame::new(ctx), ctx.ingress_ifindex() as u32, tables))
 }

@@ -1,5 +1,7 @@
 //! Every map of the program.
 
+use core::mem::MaybeUninit;
+
 use aya_ebpf::{
     bindings::BPF_F_NO_PREALLOC,
     macros::map,
@@ -16,6 +18,7 @@ use steer_common::{
     },
     frame::BLURRED,
     verdict::DropReason,
+    wire::Packet,
 };
 
 /// `BPF_F_MMAPABLE`: the daemon maps the array into its memory (Linux 5.5).
@@ -100,6 +103,10 @@ pub(crate) static PROGRAMS: ProgramArray =
 /// Argument of the next program.
 #[map]
 pub(crate) static ARGUMENT: PerCpuArray<u32> = PerCpuArray::with_max_entries(1, 0);
+
+/// The packet that it goes on with, parsed.
+#[map]
+pub(crate) static PACKET: PerCpuArray<MaybeUninit<Packet>> = PerCpuArray::with_max_entries(1, 0);
 
 /// Recently sent ICMP errors: start of the period, and number.
 #[map]

@@ -26,6 +26,18 @@ pub(crate) fn always<T>(element: Option<*mut T>) -> *mut T {
     element
 }
 
+/// Returns the same value, by way of a map: the verifier follows nothing into its memory.
+#[inline(always)]
+pub(crate) fn launder(value: u64) -> u64 {
+    let scratch = always(SCRATCH.get_ptr_mut(0)).cast::<u64>();
+    // SAFETY: a per-CPU value, and a program is not interrupted by another of its kind. Volatile,
+    // because the compiler would bypass the map.
+    unsafe {
+        scratch.write_volatile(value);
+        scratch.read_volatile()
+    }
+}
+
 pub(crate) struct XdpFrame {
     ctx: *mut xdp_md,
     /// Bounds of the packet, kept so that they are not read from the context for each access.
@@ -134,13 +146,7 @@ impl Frame for XdpFrame {
 
     #[inline(always)]
     fn opaque(&self, value: u64) -> u64 {
-        let scratch = always(SCRATCH.get_ptr_mut(0)).cast::<u64>();
-        // SAFETY: a per-CPU value, and a program is not interrupted by another of its kind.
-        // Volatile, because the compiler would bypass the map.
-        unsafe {
-            scratch.write_volatile(value);
-            scratch.read_volatile()
-        }
+        launder(value)
     }
 
     #[inline(always)]

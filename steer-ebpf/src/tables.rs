@@ -1,6 +1,6 @@
 //! [`Tables`] over the maps.
 
-use core::arch::asm;
+use core::{arch::asm, mem::MaybeUninit};
 
 use aya_ebpf::{
     bindings::{BPF_ANY, BPF_NOEXIST, xdp_md},
@@ -28,8 +28,10 @@ use crate::{
         ADMISSION, ANSWERS, CID_CIPHERS, CIDS, CLASS_DSCP, CLASSES, CONFIG, DENIED, DISPLACEMENTS,
         DRAFT, DROP_COUNTS, FLOWS, FRAGMENTS, ICMP_SOURCES, IN_FLIGHT, INTERFACES, LIMITS,
         MEASURED, MEMBER_COUNTS, MEMBERS, NAT_FORWARD, NAT_REVERSE, NAT_SOURCES, NEW_FLOWS,
-        NEXT_OPENING, OPENINGS, OWN_MACS, REFUSED, ROUTERS, SERVICES, SIGNALS, SLOTS, SOURCES,
+        NEXT_OPENING, OPENINGS, OWN_MACS, PACKET, REFUSED, ROUTERS, SERVICES, SIGNALS, SLOTS,
+        SOURCES,
     },
+    packet::{self, always},
     route, trace,
 };
 
@@ -45,14 +47,15 @@ const EEXIST: i32 = -17;
 const ANSWERS_MAX: u32 = 256;
 const ANSWERS_TICKS: u32 = 256;
 
-pub(crate) struct KernelTables {
+/// The real maps. `MERGES` is [`Tables::MERGES_PATHS`].
+pub(crate) struct KernelTables<const MERGES: bool> {
     ctx: *mut xdp_md,
     /// Settings, looked up once for each packet.
     config: &'static Config,
     trace: trace::Recorder,
 }
 
-impl KernelTables {
+impl<const MERGES: bool> KernelTables<MERGES> {
     #[inline(always)]
     pub(crate) fn new(ctx: &XdpContext) -> Option<Self> {
         Some(Self {
@@ -81,7 +84,18 @@ pub(crate) fn count_drop(reason: u32) {
     }
 }
 
-impl Tables for KernelTables {
+impl<const MERGES: bool> Tables for KernelTables<MERGES> {
+    const MERGES_PATHS: bool = MERGES;
+
+    #[inline(always)]
+    fn launder(&self, value: u64) -> u64 {
+        if MERGES {
+            packet::launder(value)
+        } else {
+            value
+        }
+    }
+
     #[inline(always)]
     fn now_ms(&self) -> u32 {
         // SAFETY: the helper takes nothing.
@@ -92,6 +106,18 @@ impl Tables for KernelTables {
     fn stamp(&self) -> u16 {
         // SAFETY: the helper takes nothing. The verifier makes a load of it.
         (unsafe { bpf_jiffies64() } >> STAMP_SHIFT) as u16
+    }
+
+    #[inline(always)]
+    fn keep_packet(&self, packet: &Packet) {
+        // SAFETY: a per-CPU value, and a program is not interrupted by another of its kind.
+        unsafe { *always(PACKET.get_ptr_mut(0)) = MaybeUninit::new(*packet) };
+    }
+
+    #[inline(always)]
+    fn kept_packet(&self) -> Packet {
+        // SAFETY: as above; the program before has written it.
+        unsafe { (*always(PACKET.get_ptr_mut(0))).assume_init() }.bounded()
     }
 
     #[inline(always)]
@@ -257,7 +283,7 @@ impl Tables for KernelTables {
         };
         // SAFETY: a per-CPU value, and a program is not interrupted by another of its kind.
         let measured = unsafe { &mut *measured };
-        if let Some(histogram) = measured.0.get_mut(usize::from(measure))
+        if let Some(histogram) = measured.0.get_mut(usize::from(measure & 3))
             && let Some(count) = histogram.get_mut(bucket(ns) as usize)
         {
             *count = count.wrapping_add(1);

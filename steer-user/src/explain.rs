@@ -91,6 +91,7 @@ pub fn explain(dataplane: &dyn Dataplane, question: &Question, names: &dyn Names
         quoted: 0,
         tags: 0,
         ip_len: 40,
+        id: 0,
         headers: 40,
         ttl: 64,
         tos: question.dscp << 2,

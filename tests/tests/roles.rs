@@ -92,6 +92,36 @@ fn roles_go_by_user_and_group_and_change_with_the_configuration() {
     );
 }
 
+/// One who may only see asks what another configuration would do, which names files that are not its own to read.
+#[test]
+fn who_may_only_see_has_no_file_read_for_it() {
+    let fleet = with_reader();
+    let pipe = fleet.path("pipe");
+    assert!(
+        Command::new("mkfifo")
+            .arg(&pipe)
+            .status()
+            .unwrap()
+            .success()
+    );
+    let pipe = pipe.display().to_string();
+    for file in ["/dev/zero", "/etc/shadow", pipe.as_str()] {
+        let lines = fleet.config();
+        let lines = lines.lines().map(|line| match line.strip_prefix("ca = ") {
+            Some(_) => format!("ca = {file:?}"),
+            None => line.to_owned(),
+        });
+        let text: Vec<String> = lines.collect();
+        let path = write(&fleet, &text.join("\n"));
+        let (code, said) = ask(&fleet, READER, READER, &["config", "diff", &path]);
+        assert_ne!(code, Some(0), "{file}: {said}");
+        assert!(said.contains("names only files that"), "{file}: {said}");
+        // Nor do those who may have it read wait for ever.
+        let (code, said) = ask(&fleet, 0, 0, &["config", "diff", &path]);
+        assert!(code.is_some(), "{file}: {said}");
+    }
+}
+
 /// Starts a site with roles on its socket, and applies that configuration.
 fn with_reader() -> Fleet {
     let mut fleet = Fleet::new(Plan::new(&["one"], "nat")).unwrap();

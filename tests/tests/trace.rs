@@ -452,6 +452,7 @@ fn the_copy_shares_all_maps_that_have_to_be_shared() {
         "ARGUMENT",
         "DRAFT",
         "NEXT_OPENING",
+        "PACKET",
         "SCRATCH",
     ];
     assert_eq!(programs.own_maps(), expected);

@@ -1,4 +1,4 @@
-//! `cargo xtask dist`: the Debian packages of node and beacon, and debug symbols apart from them.
+//! `cargo xtask dist`: builds the Debian packages of node and beacon, and files with their debug symbols.
 
 use std::{
     fs::{self, File},
@@ -19,17 +19,17 @@ const CARGO_DEB: Tool = Tool {
     version: "3.8.0",
 };
 
-/// Files of completions by shell, as packages have them: before and after the program's name.
+/// Shells, with what stands before and after the program's name in the file name of its completions.
 const COMPLETIONS: [(&str, &str, &str); 3] = [
     ("bash", "", ".bash"),
     ("zsh", "_", ""),
     ("fish", "", ".fish"),
 ];
 
-/// Packages of Cargo whose programs are packed.
+/// Cargo packages whose programs are packaged.
 pub(crate) const PACKAGES: [&str; 4] = ["-p", "steer-user", "-p", "steer-probe"];
 
-/// Builds the programs and packs them.
+/// Builds the programs and packages them.
 pub(crate) fn run() -> Result<()> {
     setup::run()?;
     check(
@@ -87,13 +87,13 @@ pub(crate) fn pack(profile: &str) -> Result<[PathBuf; 2]> {
     ])
 }
 
-/// Writes what a program prints to a file.
+/// Writes the output of a program to a file.
 pub(crate) fn write(program: &Path, arguments: &[&str], path: &Path) -> Result<()> {
     let out = File::create(path).with_context(|| format!("{}", path.display()))?;
     check(Command::new(program).args(arguments).stdout(out))
 }
 
-/// Writes a program's completions of each shell.
+/// Writes the completions of a program for each shell.
 fn complete(program: &Path, arguments: &[&str], folder: &Path) -> Result<()> {
     let name = program.file_name().unwrap_or_default().to_string_lossy();
     for (shell, before, after) in COMPLETIONS {
@@ -103,7 +103,7 @@ fn complete(program: &Path, arguments: &[&str], folder: &Path) -> Result<()> {
     Ok(())
 }
 
-/// Copies a program without symbols, and its symbols into a file that debuggers find by its name.
+/// Copies a program without its symbols, and writes the symbols to a file that the copy names.
 fn strip(program: &Path, programs: &Path, symbols: &Path) -> Result<()> {
     let name = program.file_name().unwrap_or_default();
     let stripped = programs.join(name);

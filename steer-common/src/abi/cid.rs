@@ -33,7 +33,7 @@ pub struct CidCipher {
     pub(crate) right_at: u8,
     /// Length of server id and nonce in bytes.
     pub(crate) length: u8,
-    /// Length of the server id in bytes.
+    /// Returns the length of the server id in bytes.
     pub(crate) server_id: u8,
     /// Number of decryption passes: 1, 3 or 4; 0 is none.
     pub(crate) passes: u8,
@@ -61,7 +61,7 @@ pub struct CidKey {
     pub service: u16,
     /// First three bits of the connection id.
     pub rotation: u8,
-    /// Length of the server id in bytes.
+    /// Returns the length of the server id in bytes.
     pub server_id_len: u8,
     #[doc(hidden)]
     pub _pad: u32,

@@ -47,7 +47,7 @@ pub struct Config {
     pub outer_v4_bits: u8,
     /// The same number for `outer_v6`. At most 32.
     pub outer_v6_bits: u8,
-    /// UDP port of backends with mode `gue`.
+    /// UDP port of backends in mode `gue`.
     pub gue_port: u16,
     /// 1 if any address is denied.
     pub denies: u32,

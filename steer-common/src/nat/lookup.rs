@@ -61,9 +61,10 @@ pub(crate) fn known<T: Tables, L: Look>(
         }
         seen
     });
-    let Some(mut entry) = found else {
+    let Some(entry) = found else {
         return Known::Unknown { avoid: 0 };
     };
+    let mut entry = entry.merged(tables);
     if entry.check {
         return Known::Decided(Verdict::Check);
     }
@@ -78,6 +79,7 @@ pub(crate) fn known<T: Tables, L: Look>(
                 }
             } else {
                 judge(packet, tables, look, &news, &mut entry);
+                entry = entry.merged(tables);
             }
         } else if packet.part as u8 == Part::Packet as u8 {
             return Known::Decided(Verdict::Judge);
@@ -274,6 +276,30 @@ impl Seen {
             check: false,
             judge: false,
             before: entry.state,
+        }
+    }
+
+    /// Returns the same, with all paths that led to it merged.
+    #[inline(always)]
+    fn merged<T: Tables>(self, tables: &T) -> Self {
+        if !T::MERGES_PATHS {
+            return self;
+        }
+        let said = u32::from_ne_bytes([self.state, self.told, self.before, 0]);
+        let said = tables.launder(u64::from(said)) as u32;
+        let [state, told, before, _] = said.to_ne_bytes();
+        let flags = [self.fresh, self.asks, self.news, self.check, self.judge];
+        let [fresh, asks, news, check, judge] = tables.merged(flags);
+        Self {
+            state,
+            told,
+            before,
+            fresh,
+            asks,
+            news,
+            check,
+            judge,
+            ..self
         }
     }
 }

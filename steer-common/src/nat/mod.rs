@@ -47,7 +47,7 @@ const fn is_measured(packet: &Packet, config: &Config) -> bool {
 /// Returns the change of flows in flight between two states.
 #[inline(always)]
 const fn flights(before: u8, now: u8) -> i64 {
-    nat_state::is_over(before) as i64 - nat_state::is_over(now) as i64
+    nat_state::over(before) as i64 - nat_state::over(now) as i64
 }
 
 /// Returns the translation of a client's packet.
@@ -75,29 +75,15 @@ pub(crate) const fn to_client(entry: &NatReverse) -> Ends {
 /// Returns the key of the backend's packets.
 #[inline(always)]
 fn reverse_key(packet: &Packet, ends: &Ends) -> FlowKey {
-    FlowKey {
-        source: ends.destination,
-        destination: ends.source,
-        source_port: ends.destination_port,
-        destination_port: ends.source_port,
-        protocol: packet.key.protocol,
-        family: packet.key.family,
-        member: 0,
-    }
+    ends.reverse_key(&packet.key, 0)
 }
 
 /// Returns the state bits of [`nat_state`] that an acceptable packet sets; `done` is the bit of its
 /// sender.
 #[inline(always)]
 const fn heard(packet: &Packet, done: u8) -> u8 {
-    let reset = if packet.tcp_flags & RST != 0 {
-        nat_state::RESET
-    } else {
-        0
-    };
-    if packet.tcp_flags & FIN != 0 {
-        reset | done
-    } else {
-        reset
-    }
+    // Products instead of branches.
+    let reset = packet.tcp_flags >> RST.trailing_zeros() & 1;
+    let fin = packet.tcp_flags >> FIN.trailing_zeros() & 1;
+    reset * nat_state::RESET | fin * done
 }

@@ -54,16 +54,23 @@ impl Reclaimable {
         }
     }
 
+    /// Returns the same, with all paths that led to it merged.
+    #[inline(always)]
+    fn merged<T: Tables>(self, tables: &T) -> Self {
+        let launder = |limit| tables.launder(u64::from(limit)) as u32;
+        Self {
+            assured: launder(self.assured),
+            unassured: launder(self.unassured),
+            closed: launder(self.closed),
+        }
+    }
+
     /// Returns whether a flow in this state may lose its port. Computed by sums, because the
     /// verifier would follow branches sixteen times.
     #[inline(always)]
     const fn may_take(&self, state: u8, idle: u32) -> bool {
-        let state = state as u64;
-        let is_assured = state >> nat_state::SETTLED.trailing_zeros() & 1;
-        let is_reset = state >> nat_state::RESET.trailing_zeros();
-        let are_done = state >> nat_state::CLIENT_DONE.trailing_zeros()
-            & state >> nat_state::BACKEND_DONE.trailing_zeros();
-        let is_over = (is_reset | are_done) & 1;
+        let is_assured = state as u64 >> nat_state::SETTLED.trailing_zeros() & 1;
+        let is_over = nat_state::over(state) as u64;
         let assured = is_over * self.closed as u64 + (is_over ^ 1) * self.assured as u64;
         let least = is_assured * assured + (is_assured ^ 1) * self.unassured as u64;
         idle as u64 >= least
@@ -88,7 +95,8 @@ pub(super) fn claim<T: Tables>(
     };
     let seed = ROUND_SEED.wrapping_mul(2 * round as u64 + 1);
     let mut random = hash::flow(&packet.key, config.nat_port_seed ^ seed);
-    let limits = Reclaimable::of(&config.nat_timeouts, packet.is_tcp(), round);
+    let limits = Reclaimable::of(&config.nat_timeouts, packet.is_tcp(), round).merged(tables);
+    let first_source = tables.launder(u64::from(first_source)) as u32;
     for _ in 0..ATTEMPTS {
         let source = first_source + hash::reduce(random << 16, u32::from(count));
         let Some(source) = tables.nat_source(source) else {

@@ -76,9 +76,10 @@ pub(crate) fn reply<T: Tables, L: Look>(
         }
         seen
     });
-    let Some(mut seen) = found else {
+    let Some(seen) = found else {
         return Verdict::Pass;
     };
+    let mut seen = seen.merged(tables);
     if seen.elsewhere {
         return Verdict::Drop(DropReason::WrongInterface);
     }
@@ -92,6 +93,7 @@ pub(crate) fn reply<T: Tables, L: Look>(
             seen.back = tables
                 .with_reverse(&packet.key, |entry| entry.back)
                 .unwrap_or_default();
+            seen = seen.merged(tables);
         } else if packet.part as u8 == Part::Packet as u8 {
             return Verdict::Judge;
         }
@@ -258,15 +260,7 @@ fn is_of(packet: &Packet, forward: &NatForward) -> bool {
 /// Returns the key of the client's entry.
 #[inline(always)]
 fn client_key(packet: &Packet, seen: &Seen) -> FlowKey {
-    FlowKey {
-        source: seen.ends.destination,
-        destination: seen.ends.source,
-        source_port: seen.ends.destination_port,
-        destination_port: seen.ends.source_port,
-        protocol: packet.key.protocol,
-        family: packet.key.family,
-        member: seen.key_member,
-    }
+    seen.ends.reverse_key(&packet.key, seen.key_member)
 }
 
 /// Values copied from a backend's entry.
@@ -308,6 +302,33 @@ impl Seen {
             early: false,
             key_member: entry.key_member,
             took: Took::NOTHING,
+        }
+    }
+
+    /// Returns the same, with all paths that led to it merged.
+    #[inline(always)]
+    fn merged<T: Tables>(self, tables: &T) -> Self {
+        if !T::MERGES_PATHS {
+            return self;
+        }
+        let said = u32::from_ne_bytes([self.state, self.told, self.before, self.took.measure]);
+        let said = tables.launder(u64::from(said)) as u32;
+        let [state, told, before, measure] = said.to_ne_bytes();
+        let flags = [self.elsewhere, self.check, self.judge, self.early];
+        let [elsewhere, check, judge, early] = tables.merged(flags);
+        Self {
+            state,
+            told,
+            before,
+            elsewhere,
+            check,
+            judge,
+            early,
+            took: Took {
+                measure,
+                ns: self.took.ns,
+            },
+            ..self
         }
     }
 }

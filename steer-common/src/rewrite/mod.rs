@@ -2,18 +2,16 @@
 
 mod answer;
 mod encap;
+mod icmp_error;
 mod link;
 mod nat;
 mod quote;
 mod reset;
-mod time_exceeded;
-mod too_big;
 
 pub(crate) use encap::{encap, overhead};
+pub(crate) use icmp_error::{time_exceeded, too_big};
 pub(crate) use nat::{back, forward};
 pub(crate) use reset::{reset, reset_client};
-pub(crate) use time_exceeded::time_exceeded;
-pub(crate) use too_big::too_big;
 
 use crate::{
     abi::{Member, Mode, member_flags},

@@ -6,7 +6,7 @@ use super::{
     ethertype, relink, write_macs,
 };
 use crate::{
-    abi::{Back, FlowKey},
+    abi::Back,
     frame::Frame,
     verdict::{DropReason, Ends},
     wire::{ACK, FIN, IPV4_HEADER, IPV6_HEADER, PROTOCOL_TCP, Packet, RST, SYN},
@@ -50,13 +50,7 @@ pub(crate) fn reset_client<F: Frame>(
     let flags = RST | packet.tcp_flags & ACK;
     // As if the client had sent the segment to answer.
     let asked = Packet {
-        key: FlowKey {
-            source: ends.destination,
-            destination: ends.source,
-            source_port: ends.destination_port,
-            destination_port: ends.source_port,
-            ..packet.key
-        },
+        key: ends.reverse_key(&packet.key, 0),
         ..*packet
     };
     write_reset(frame, &asked, numbers, flags)?;

@@ -73,7 +73,7 @@ pub struct Packet {
     pub macs: Macs,
     /// Incoming interface.
     pub interface: u32,
-    /// Length of the frame in bytes.
+    /// Length of the received frame in bytes.
     pub frame_len: usize,
     /// Offset of the IP header.
     pub network: usize,
@@ -88,6 +88,8 @@ pub struct Packet {
     pub ip_len: u32,
     /// Length of its IP and transport headers; `NO_TRANSPORT` if the latter was not parsed.
     pub headers: u32,
+    /// Identification that its fragments share, if it is one.
+    pub id: u32,
     /// TTL or hop limit.
     pub ttl: u8,
     /// Type of service or traffic class: DSCP and ECN.
@@ -114,23 +116,16 @@ impl Packet {
         self.key.protocol == PROTOCOL_TCP
     }
 
-    /// Returns the same packet, with all cases of tags, options and extension headers merged into
-    /// one, so that the verifier follows the rest once and not for each of them.
+    /// Returns the same, with offsets that the verifier knows to be small: those of a packet from memory.
     #[inline(always)]
-    pub(crate) fn hidden<F: Frame>(&self, frame: &F) -> Self {
-        let packet = frame.blur(*self);
+    #[must_use]
+    pub const fn bounded(self) -> Self {
         Self {
-            // One of two values, and used often.
-            key: FlowKey {
-                family: self.key.family,
-                ..packet.key
-            },
-            network: packet.network & 0x1f,
-            transport: packet.transport & 0x7fff,
-            headers: packet.headers & NO_TRANSPORT,
-            quoted: packet.quoted & 0x7fff,
-            part: self.part,
-            ..packet
+            network: self.network & 0x1f,
+            transport: self.transport & 0x7fff,
+            headers: self.headers & NO_TRANSPORT,
+            quoted: self.quoted & 0x7fff,
+            ..self
         }
     }
 
@@ -307,6 +302,7 @@ pub(crate) fn bare<F: Frame>(
         tags: frame.load(ETHERNET_HEADER - 2)?,
         ip_len: network.ip_len,
         headers: NO_TRANSPORT,
+        id: network.id,
         ttl: network.ttl,
         tos: network.tos,
         tcp_flags: 0,

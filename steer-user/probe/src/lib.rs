@@ -7,3 +7,4 @@ pub mod beacon;
 pub mod pki;
 pub mod probe;
 pub mod quic;
+pub mod regular_file;

@@ -108,7 +108,7 @@ fn status(error: &ApplyError) -> StatusCode {
             StatusCode::UNPROCESSABLE_ENTITY
         }
         ApplyError::Invalid(ConfigError::Stopped) => StatusCode::SERVICE_UNAVAILABLE,
-        ApplyError::Variables(_) => StatusCode::FORBIDDEN,
+        ApplyError::Variables(_) | ApplyError::ForeignFile(_) => StatusCode::FORBIDDEN,
         ApplyError::State(StateError::Unknown(_)) => StatusCode::NOT_FOUND,
         ApplyError::State(
             StateError::Io { .. } | StateError::Damaged { .. } | StateError::Lost(_),

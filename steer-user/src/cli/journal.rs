@@ -254,6 +254,23 @@ pub(super) fn words(event: &Event) -> String {
             Some(interface) => format!("backend {backend}: reached by interface {interface}"),
             None => format!("backend {backend}: no next hop"),
         },
+        Event::Router {
+            router,
+            interface,
+            gateway,
+            to,
+            ..
+        } => {
+            let gateway =
+                gateway.map_or_else(String::new, |gateway| format!(", by gateway {gateway}"));
+            match to {
+                Some(to) => format!(
+                    "router {router} on interface {interface}: answers go to {} on interface {}{gateway}",
+                    to.mac, to.interface
+                ),
+                None => format!("router {router} on interface {interface} is forgotten"),
+            }
+        }
         Event::Shedding {
             pool,
             hot,

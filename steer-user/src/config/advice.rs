@@ -5,7 +5,7 @@ use std::sync::OnceLock;
 use humantime_serde::re::humantime::parse_duration;
 use serde_json::Value;
 
-use super::{schema::schema, suggest};
+use super::{read::is_list, schema::schema, suggest};
 
 /// Length from which values are truncated in messages.
 const MAX_SHOWN: usize = 60;
@@ -51,7 +51,7 @@ impl Place<'_> {
             let what = format!("{} has no key `{key}`", self.bracketed());
             return told(what, todo);
         }
-        if found.starts_with("data did not match") {
+        if found.starts_with("data did not match") || found.starts_with("wanted ") {
             return told(self.value_is(), self.other_value());
         }
         if expected.is_empty() || self.key.is_empty() {
@@ -113,6 +113,11 @@ impl Place<'_> {
     }
 
     fn other_value(&self) -> String {
+        let words = self.words(self.key);
+        if !words.is_empty() {
+            let quoted: Vec<String> = words.iter().map(|word| format!("{word:?}")).collect();
+            return format!("write one of {}", quoted.join(", "));
+        }
         let words = self.described(self.key).unwrap_or("see its description");
         format!("write another value: {}", words.trim_end_matches('.'))
     }
@@ -127,6 +132,9 @@ impl Place<'_> {
             "a string" if is_duration(words) => {
                 "write a duration in quotes with its unit, like \"100ms\" or \"5s\"".to_owned()
             }
+            "a string" if ["beacon", "metrics", "listen"].contains(&key) => {
+                "write an address and a port in quotes, like \"192.0.2.1:7100\"".to_owned()
+            }
             "a string" if value.starts_with('[') => "write one text in quotes".to_owned(),
             "a string" if value.starts_with('{') => "write a text in quotes".to_owned(),
             "a string" if self.inside => format!("write it in quotes: \"{value}\""),
@@ -136,6 +144,10 @@ impl Place<'_> {
             "u8" | "u16" | "u32" | "u64" | "usize" => {
                 if is_text && bare.parse::<u64>().is_ok() {
                     return format!("write it without quotes: {key} = {bare}");
+                }
+                let share = bare.strip_suffix('%').map(str::trim_end);
+                if let Some(share) = share.filter(|share| share.parse::<u64>().is_ok()) {
+                    return format!("write it without quotes and %: {key} = {share}");
                 }
                 let (first, last) = range(words).unwrap_or(match expected {
                     "u8" => ("0", "255"),
@@ -157,19 +169,38 @@ impl Place<'_> {
     }
 
     fn described(&self, key: &str) -> Option<&'static str> {
-        static SCHEMA: OnceLock<Value> = OnceLock::new();
+        self.property(key)?["description"].as_str()
+    }
+
+    /// Words that a key may have, if they are fixed.
+    fn words(&self, key: &str) -> Vec<&'static str> {
+        let kind = self.property(key).and_then(|p| p["$ref"].as_str());
+        let kind = kind.and_then(|kind| kind.strip_prefix("#/$defs/"));
+        let words = kind.and_then(|kind| definitions()[kind]["oneOf"].as_array());
+        let words = words.into_iter().flatten();
+        words.filter_map(|word| word["const"].as_str()).collect()
+    }
+
+    fn property(&self, key: &str) -> Option<&'static Value> {
         let mut letters = self.section.chars();
         let first = letters.next()?.to_ascii_uppercase();
         let name: String = std::iter::once(first).chain(letters).collect();
-        SCHEMA.get_or_init(schema)["$defs"][name]["properties"][key]["description"].as_str()
+        Some(&definitions()[name]["properties"][key])
     }
+}
+
+/// Descriptions of all sections and values.
+fn definitions() -> &'static Value {
+    static SCHEMA: OnceLock<Value> = OnceLock::new();
+    &SCHEMA.get_or_init(schema)["$defs"]
 }
 
 /// Returns a section as written: one that may be repeated has two brackets.
 pub(super) fn bracketed(section: &str) -> String {
-    match section {
-        "quic" | "backend" | "pool" | "service" | "class" => format!("[[{section}]]"),
-        _ => format!("[{section}]"),
+    if is_list(section) {
+        format!("[[{section}]]")
+    } else {
+        format!("[{section}]")
     }
 }
 
@@ -204,11 +235,13 @@ fn either(names: &[&str]) -> String {
 
 /// Returns the bounds in a key's description: "10 to 100000".
 fn range(words: &str) -> Option<(&str, &str)> {
+    let percents = words.contains("in percent").then_some(("1", "100"));
     let words: Vec<&str> = words.split_whitespace().map(bare).collect();
-    words.windows(3).find_map(|three| match three {
+    let found = words.windows(3).find_map(|three| match three {
         [first, "to", last] if is_number(first) && is_number(last) => Some((*first, *last)),
         _ => None,
-    })
+    });
+    found.or(percents)
 }
 
 /// Returns whether a key's description contains a duration.

@@ -143,7 +143,7 @@ fn reachable(raw: &raw::Backend, address: IpAddr, context: &Context<'_>, report:
     if !held {
         let what = format!("{list} has no {family} address, which backend {address} needs");
         let todo = "add an address of this node that its backends can route to";
-        report.add(raw.address.span(), what, todo);
+        report.add_once(format!("{list} {family}"), raw.address.span(), what, todo);
     }
 }
 

@@ -366,7 +366,7 @@ pub(super) const BAD: &[(&str, &str, usize, &str)] = &[
         "idle_timeout = \"1m\"",
         "[admission]\ndeny = [\"10.0.0.1/24\"]",
         37,
-        "not a unicast address or prefix",
+        "has more bits than its first 24",
     ),
     (
         "idle_timeout = \"1m\"",
@@ -461,7 +461,7 @@ pub(super) const BAD: &[(&str, &str, usize, &str)] = &[
         "\"1m\"",
         "\"1m\"\n[[class]]\nname = \"c1\"\nservice = \"s1\"\nsources = [\"10.1.2.3/8\"]\npools = [\"p1\"]",
         40,
-        "not a unicast address or prefix",
+        "has more bits than its first 8",
     ),
     (
         "\"1m\"",

@@ -72,7 +72,7 @@ pub(super) fn classes(
             backends,
         };
         chain.fits(service.address, service.port, report);
-        if sources.is_empty() && dscp.is_empty() {
+        if raw.sources.is_none() && raw.dscp.is_none() {
             let what = format!("{owner} is for all clients of its service");
             let todo = "add `sources` or `dscp`, or change the service instead";
             report.add(raw.name.span(), what, todo);

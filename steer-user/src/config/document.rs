@@ -68,8 +68,11 @@ impl Document {
         Ok(document)
     }
 
-    /// Checks that the size and number of files are within bounds.
-    fn fits(&self) -> Result<(), ConfigError> {
+    /// Checks that it is not too large.
+    ///
+    /// # Errors
+    /// If it is.
+    pub(crate) fn fits(&self) -> Result<(), ConfigError> {
         let bytes: u64 = self.files.iter().map(|f| f.text.len() as u64).sum();
         if bytes > MAX_BYTES || self.files.len() > MAX_FILES {
             return Err(too_large(self.path(), bytes));

@@ -10,11 +10,14 @@ mod classes;
 mod document;
 #[cfg(test)]
 mod document_tests;
+mod files;
 mod format;
 mod limits;
 mod lines;
 mod merge;
 mod names;
+#[cfg(test)]
+mod nearly_tests;
 mod node;
 mod policy;
 mod probes;

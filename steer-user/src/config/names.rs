@@ -40,6 +40,8 @@ impl<T> Names<T> {
             let what = format!("two {kind}s are named {:?}", name.get_ref());
             report.add(name.span(), what, "rename one of them");
         }
+        // A reference may be to the name that it should have had.
+        self.partial |= self.by_name.contains_key(name.get_ref()) || name.get_ref().is_empty();
         self.by_name
             .insert(name.get_ref().clone(), self.items.len());
         self.items.push(item);

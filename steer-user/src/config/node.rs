@@ -51,6 +51,12 @@ pub(super) fn node(raw: raw::Node, report: &mut Report<'_>) -> Node {
         if text == "lo" {
             let what = "`lo` is this host's own loopback: no packet of a client arrives on it";
             report.add(name.span(), what, INTERFACE);
+        } else if text.contains([',', ' ']) && !report.is_hidden(text) {
+            let names = text.split([',', ' ']).filter(|name| !name.is_empty());
+            let names: Vec<String> = names.map(|name| format!("{name:?}")).collect();
+            let what = format!("{text:?} holds several names");
+            let todo = format!("write each in quotes of its own: {}", names.join(", "));
+            report.add(name.span(), what, todo);
         } else if text.is_empty() || text.len() > INTERFACE_LEN || !text.chars().all(fit) {
             let what = format!("{text:?} is not the name of an interface");
             report.add(name.span(), what, "write one that `ip link` shows");

@@ -35,6 +35,11 @@ const SECTIONS: [&str; 14] = [
     "class",
 ];
 
+/// Returns whether a section may come more than once.
+pub(super) fn is_list(section: &str) -> bool {
+    matches!(section, "quic" | "backend" | "pool" | "service" | "class")
+}
+
 /// Sections read so far.
 #[derive(Default)]
 pub(super) struct Sections {
@@ -93,10 +98,11 @@ pub(super) fn sections(
         return sections;
     }
     let mut unknown = false;
-    for (key, value) in table {
+    for (key, mut value) in table {
         let span = key.span();
         report.section(key.get_ref(), span.clone());
         let name = key.get_ref().as_ref();
+        unknown |= take_sections(name, value.get_mut(), report);
         let section = Section { name, value, span };
         match name {
             "node" => sections.node = section.one(report),
@@ -127,6 +133,52 @@ pub(super) fn sections(
         report.add(0..0, "the section [node] is missing", todo);
     }
     sections
+}
+
+/// Takes sections that stand inside another one out of it, and says so. Returns whether there were any.
+fn take_sections(within: &str, value: &mut DeValue<'_>, report: &mut Report<'_>) -> bool {
+    let table = match value {
+        DeValue::Array(items) => {
+            let mut found = false;
+            for item in items.iter_mut() {
+                found |= take_sections(within, item.get_mut(), report);
+            }
+            return found;
+        }
+        DeValue::Table(table) if SECTIONS.contains(&within) => table,
+        _ => return false,
+    };
+    let is_section = |value: &DeValue<'_>| match value {
+        DeValue::Table(_) => true,
+        DeValue::Array(items) => {
+            !items.is_empty() && items.iter().all(|item| item.get_ref().is_table())
+        }
+        _ => false,
+    };
+    let inner = table.iter().filter(|(key, value)| {
+        SECTIONS.contains(&key.get_ref().as_ref()) && is_section(value.get_ref())
+    });
+    let inner: Vec<(String, Range<usize>)> = inner
+        .map(|(key, _)| (key.get_ref().clone().into_owned(), key.span()))
+        .collect();
+    for (key, span) in &inner {
+        table.remove(key.as_str());
+        if key == within {
+            let what = format!("`{key}.` stands below {} already", bracketed(key));
+            report.add(span.clone(), what, format!("leave `{key}.` out"));
+            continue;
+        }
+        let what = format!(
+            "`{key}` is a section, and stands inside {}",
+            bracketed(within)
+        );
+        let todo = format!(
+            "write {} on a line of its own, and its keys below it",
+            bracketed(key)
+        );
+        report.add(span.clone(), what, todo);
+    }
+    !inner.is_empty()
 }
 
 /// Upper bound of sections of one kind, equal to the number of members.

@@ -97,6 +97,8 @@ pub(super) struct Report<'a> {
     sections: HashMap<String, Range<usize>>,
     /// Problems with their offsets.
     problems: Vec<(usize, Problem)>,
+    /// Causes that are told once, wherever else they show.
+    once: HashSet<String>,
     /// Values that no message may contain, and their replacements.
     hidden: Vec<(String, String)>,
     known_hidden: HashSet<String>,
@@ -111,6 +113,7 @@ impl<'a> Report<'a> {
             stopped: false,
             sections: HashMap::new(),
             problems: Vec::new(),
+            once: HashSet::new(),
             hidden: Vec::new(),
             known_hidden: HashSet::new(),
         }
@@ -176,6 +179,19 @@ impl<'a> Report<'a> {
             todo: shortened(self.safe(todo.into()), MAX_LETTERS),
         };
         self.problems.push((span.start, problem));
+    }
+
+    /// Works like [`Self::add`], once for each `cause`: one mistake may show in many places.
+    pub(super) fn add_once(
+        &mut self,
+        cause: String,
+        span: Range<usize>,
+        what: impl Into<String>,
+        todo: impl Into<String>,
+    ) {
+        if self.once.insert(cause) {
+            self.add(span, what, todo);
+        }
     }
 
     /// Returns the text of a span as written, with variables not expanded.

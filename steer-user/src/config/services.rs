@@ -257,7 +257,7 @@ fn fits(vip: IpAddr, port: u16, backend: &Backend, pool: &Text, report: &mut Rep
             backend.address
         );
         let todo = "use backends of the service's family, or mode ipip or gue";
-        report.add(pool.span(), what, todo);
+        report.add_once(format!("{:?} family", pool.span()), pool.span(), what, todo);
     }
     if let (0, Mode::Nat { port: Some(port) }) = (port, backend.mode) {
         let what = format!(
@@ -265,7 +265,7 @@ fn fits(vip: IpAddr, port: u16, backend: &Backend, pool: &Text, report: &mut Rep
              {pool_name:?}"
         );
         let todo = "give the service a port, or remove `port` from the backend";
-        report.add(pool.span(), what, todo);
+        report.add_once(format!("{:?} port", pool.span()), pool.span(), what, todo);
     }
     if vip == backend.address {
         let what = format!("backend {name:?} of pool {pool_name:?} has the service's own address");

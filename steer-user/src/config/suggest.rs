@@ -11,6 +11,9 @@ pub(super) fn nearest<'n>(
     let written = plain(written);
     let near = |name: &&'n str| {
         let known = plain(name);
+        if known.is_empty() {
+            return None;
+        }
         // Numbered names are all equally near to each other.
         if written != known && letters(&written) == letters(&known) {
             return None;
@@ -21,6 +24,9 @@ pub(super) fn nearest<'n>(
         let allowed = if len < 3 { 0 } else { (len / 3).max(1) };
         let extends =
             written.len() >= 4 && (known.starts_with(&written) || written.starts_with(&known));
+        // Whole words of it are nearer than letters.
+        let is_begin = written.len() >= 4 && known.starts_with(&format!("{written}_"));
+        let distance = if is_begin { distance.min(1) } else { distance };
         (distance <= allowed || extends).then_some((distance, *name))
     };
     known
@@ -105,7 +111,13 @@ const KEYS: &[(&str, &str, &str)] = &[
     ),
     ("service", "upstream", "write `pools`"),
     ("service", "pool", "write `pools`, a list"),
+    ("service", "new_flows", "write `new_flows_per_second`"),
     ("service", "timeout", "write `idle_timeout`"),
+    (
+        "service",
+        "classes",
+        "write [[class]], with `service` and the name of this one",
+    ),
     ("", "frontend", "write [[service]]"),
     ("", "listener", "write [[service]]"),
     ("", "vip", "write [[service]]"),
@@ -161,9 +173,14 @@ mod tests {
             ("colour", None),
             ("zzz", None),
             ("", None),
+            ("xdp", None),
+            ("fall_after", Some("fall")),
         ] {
             assert_eq!(nearest(written, known), meant, "{written}");
         }
+        let rates = ["open_flows", "new_flows_burst"];
+        assert_eq!(nearest("new_flows", rates), Some("new_flows_burst"));
+        assert_eq!(nearest("gpu", [""]), None);
         assert_eq!(nearest("gpu-3", ["gpu-1", "gpu-2"]), None);
         assert_eq!(nearest("b3", ["b1", "bx"]), None);
         assert_eq!(nearest("gpx-1", ["gpu-2", "gpu-1"]), Some("gpu-1"));

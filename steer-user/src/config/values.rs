@@ -1,6 +1,6 @@
 //! Values used by several sections.
 
-use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::ops::RangeInclusive;
 use std::path::PathBuf;
 use std::time::Duration;
@@ -29,7 +29,12 @@ impl Report<'_> {
             _ if address.is_unspecified() => "is the unspecified address",
             _ if address.is_multicast() => "is a multicast address",
             IpAddr::V4(Ipv4Addr::BROADCAST) => "is the broadcast address",
-            _ if address.to_canonical() != address => "is an IPv4 address in IPv6 notation",
+            _ if address.to_canonical() != address => {
+                let what = format!("{text} is an IPv4 address in IPv6 notation");
+                let todo = format!("write {}", address.to_canonical());
+                self.add(value.span(), what, todo);
+                return None;
+            }
             _ => return Some(address),
         };
         let what = format!("{text} {kind}, and is not a unicast address");
@@ -95,7 +100,12 @@ impl Report<'_> {
                 .then_some((address, len))
         });
         if parsed.is_none() {
-            let what = format!("{:?} is not a unicast address or prefix", value.get_ref());
+            let text = value.get_ref();
+            let near = near_prefix(text).filter(|_| !self.is_hidden(text));
+            let (what, todo) = near.unwrap_or_else(|| {
+                let what = format!("{text:?} is not a unicast address or prefix");
+                (what, todo.to_owned())
+            });
             self.add(value.span(), what, todo);
         }
         parsed
@@ -127,8 +137,15 @@ impl Report<'_> {
     ) -> Duration {
         let Some(value) = value else { return default };
         let Ok(duration) = parse_duration(value.get_ref()) else {
-            let what = format!("{:?} is not a duration", value.get_ref());
-            self.add(value.span(), what, "write one like 100ms, 5s or 2m");
+            let text = value.get_ref();
+            let what = format!("{text:?} is not a duration");
+            // 0,5s.
+            let pointed = text.replace(',', ".");
+            let todo = match parse_duration(&pointed) {
+                Ok(_) if !self.is_hidden(text) => format!("write {pointed}"),
+                _ => "write one like 100ms, 5s or 2m".to_owned(),
+            };
+            self.add(value.span(), what, todo);
             return default;
         };
         if !sane.contains(&duration) {
@@ -156,6 +173,50 @@ impl Report<'_> {
     }
 }
 
+/// Says what is wrong with a prefix that nearly is one, and what to write.
+fn near_prefix(text: &str) -> Option<(String, String)> {
+    let (address, len) = text.split_once('/')?;
+    let address: IpAddr = address.parse().ok()?;
+    let width: u32 = if address.is_ipv4() { 32 } else { 128 };
+    if let Ok(mask) = len.parse::<Ipv4Addr>() {
+        let bits = mask.to_bits();
+        let is_mask = bits.leading_ones() + bits.trailing_zeros() == u32::BITS;
+        let what = format!("{text:?} has a mask");
+        return is_mask.then(|| (what, format!("write {address}/{}", bits.leading_ones())));
+    }
+    let len: u32 = len.parse().ok()?;
+    if len > width {
+        let what = format!("{text:?} has more bits than the {width} of an address");
+        return Some((what, format!("write {address}/{width}, or fewer")));
+    }
+    let first: IpAddr = match address {
+        IpAddr::V4(v4) => {
+            let mask = u32::MAX.checked_shl(width - len).unwrap_or(0);
+            Ipv4Addr::from(v4.to_bits() & mask).into()
+        }
+        IpAddr::V6(v6) => {
+            let mask = u128::MAX.checked_shl(width - len).unwrap_or(0);
+            Ipv6Addr::from(v6.to_bits() & mask).into()
+        }
+    };
+    (first != address && !first.is_multicast()).then(|| {
+        let what = format!("{text:?} has more bits than its first {len}");
+        (what, format!("write {first}/{len}, or {address} alone"))
+    })
+}
+
+/// An address with leading zeros, as it is meant.
+fn without_zeros(text: &str) -> Option<Ipv4Addr> {
+    let parts: Vec<&str> = text.split('.').collect();
+    let is_long = parts
+        .iter()
+        .any(|part| part.len() > 1 && part.starts_with('0'));
+    let parts = parts.into_iter().map(|part| part.parse::<u8>().ok());
+    let parts: Vec<u8> = parts.collect::<Option<_>>()?;
+    let octets: [u8; 4] = parts.try_into().ok()?;
+    is_long.then_some(octets.into())
+}
+
 /// Returns what is wrong with a text that should be an address, and what to write.
 fn no_address(text: &str, usual: &str) -> (String, String) {
     if let Some((address, _)) = text.split_once('/')
@@ -172,6 +233,23 @@ fn no_address(text: &str, usual: &str) -> (String, String) {
         let what = format!("{text:?} is a URL, not an IP address");
         return (what, usual.to_owned());
     }
+    let bare = text.trim().trim_start_matches('[').trim_end_matches(']');
+    if bare != text && bare.parse::<IpAddr>().is_ok() {
+        let what = format!("{text:?} has more around it than an address");
+        return (what, format!("write {bare}"));
+    }
+    if let Some(address) = without_zeros(text) {
+        let what =
+            format!("{text:?} has leading zeros, which some programs take for octal numbers");
+        return (what, format!("write {address}"));
+    }
+    if text
+        .split_once('%')
+        .is_some_and(|(address, _)| address.parse::<Ipv6Addr>().is_ok())
+    {
+        let what = format!("{text:?} is an address of one link, by the name of an interface");
+        return (what, "write an address that routes lead to".to_owned());
+    }
     if is_name(text) {
         return name(text);
     }
@@ -180,6 +258,13 @@ fn no_address(text: &str, usual: &str) -> (String, String) {
 
 /// Returns what is wrong with a text that should be an address with a port, and what to write.
 fn no_socket_address(text: &str, usual: String, examples: &str) -> (String, String) {
+    // Its last group may be meant as a port.
+    if let (true, Some((address, port))) = (text.parse::<Ipv6Addr>().is_ok(), text.rsplit_once(':'))
+        && let (Ok(address), Ok(port)) = (address.parse::<Ipv6Addr>(), port.parse::<u16>())
+    {
+        let what = format!("{text:?} has no brackets, so its port cannot be told");
+        return (what, format!("write [{address}]:{port}"));
+    }
     if let Ok(address) = text.parse::<IpAddr>() {
         let port = examples
             .split(' ')
@@ -208,6 +293,23 @@ fn no_socket_address(text: &str, usual: String, examples: &str) -> (String, Stri
     }
     if port.parse::<u16>().is_ok() && is_name(host) {
         return name(host);
+    }
+    let scheme = text.split_once("://").map_or(text, |(_, rest)| rest);
+    let bare: String = scheme
+        .trim_end_matches('/')
+        .chars()
+        .filter(|c| !c.is_whitespace())
+        .collect();
+    if bare != text && bare.parse::<SocketAddr>().is_ok() {
+        let what = format!("{text:?} has more than an address and a port");
+        return (what, format!("write {bare}"));
+    }
+    if host.trim_matches(['[', ']']).parse::<IpAddr>().is_ok() && port.parse::<u32>().is_ok() {
+        let what = format!("{port} is not a port");
+        return (
+            what,
+            format!("write {host}:7100, or another one up to 65535"),
+        );
     }
     (format!("{text:?} is not an address and a port"), usual)
 }

@@ -7,7 +7,7 @@ use std::path::Path;
 use super::*;
 
 /// Valid document whose line numbers the tests use.
-const GOOD: &str = r#"[node]
+pub(super) const GOOD: &str = r#"[node]
 name = "edge-1"
 region = "home"
 interfaces = ["eth0", "eth1"]
@@ -45,7 +45,7 @@ metrics = "127.0.0.1:9464"
 "#;
 
 /// A text of the valid document and its replacement; the line, the cause, and the advice.
-type Wrong = (
+pub(super) type Wrong = (
     &'static str,
     &'static str,
     usize,
@@ -455,7 +455,7 @@ const WRONG: &[Wrong] = &[
         "address = \"::ffff:192.0.2.80\"",
         30,
         "IPv4 address in IPv6 notation",
-        "192.0.2.1",
+        "write 192.0.2.80",
     ),
     (
         "address = \"192.0.2.80\"",
@@ -641,7 +641,7 @@ const WRONG: &[Wrong] = &[
     ),
 ];
 
-fn lines(text: &str) -> Vec<String> {
+pub(super) fn lines(text: &str) -> Vec<String> {
     let Err(ConfigError::Invalid { problems }) = Config::parse(text, Path::new("f.toml")) else {
         panic!("nothing is wrong with {text}");
     };
@@ -650,33 +650,37 @@ fn lines(text: &str) -> Vec<String> {
 
 #[test]
 fn each_mistake_is_told_once_with_its_line_its_cause_and_what_to_do() {
+    check(WRONG);
+}
+
+pub(super) fn check(all: &[Wrong]) {
     Config::parse(GOOD, Path::new("f.toml")).unwrap();
-    for (from, to, line, cause, todo) in WRONG {
+    let mut wrong = Vec::new();
+    for (from, to, line, cause, todo) in all {
         assert!(GOOD.contains(from), "{from:?} is not in the document");
         let said = lines(&GOOD.replacen(from, to, 1));
         let [said] = &said[..] else {
-            panic!("{to:?} is told {} times: {said:#?}", said.len());
+            wrong.push(format!("{to:?} is told {} times: {said:#?}", said.len()));
+            continue;
         };
-        assert!(
-            said.starts_with(&format!("{line}: ")),
-            "{to:?} at {line}: {said}"
-        );
-        let (what, rest) = said.split_once("; ").unwrap();
-        assert!(what.contains(cause), "{to:?}, {cause:?}: {said}");
-        assert!(rest.contains(todo), "{to:?}, {todo:?}: {said}");
+        let (what, rest) = said.split_once("; ").unwrap_or((said, ""));
+        let is_told =
+            said.starts_with(&format!("{line}: ")) && what.contains(cause) && rest.contains(todo);
         // Names of Rust types do not help the reader.
-        for word in [
+        let words = [
             "u16",
             "u32",
             "i128",
-            "invalid type",
-            "invalid value",
+            "invalid",
             "variant",
             "expected",
-        ] {
-            assert!(!said.contains(word), "{word:?} is in {said}");
+            "write nothing",
+        ];
+        if !is_told || words.iter().any(|word| said.contains(word)) {
+            wrong.push(format!("{to:?}, {line}, {cause:?}, {todo:?}: {said}"));
         }
     }
+    assert!(wrong.is_empty(), "{wrong:#?}");
 }
 
 #[test]

@@ -243,7 +243,7 @@ impl Daemon {
         mut commands: mpsc::Receiver<Command>,
         (mut next_hops, mut routers): (
             mpsc::Receiver<next_hops::Resolved>,
-            mpsc::Receiver<routers::Ways>,
+            mpsc::Receiver<routers::Update>,
         ),
         mut links: mpsc::Receiver<()>,
         mut reloaded: mpsc::Receiver<Result<Prepared, ApplyError>>,
@@ -280,7 +280,7 @@ impl Daemon {
                 }
                 Some(routers) = routers.recv() => {
                     begun = Instant::now();
-                    (Turn::NextHop, self.controller.dataplane.set_routers(&routers))
+                    (Turn::NextHop, self.set_routers(routers))
                 }
                 Some(command) = commands.recv() => {
                     begun = Instant::now();

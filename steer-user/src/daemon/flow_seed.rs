@@ -1,13 +1,13 @@
 //! The seed of the hash of flows: a secret, so that nobody who sends packets chooses where they go.
 
 use std::{
-    fs::File,
     io::{self, Read as _},
     os::unix::fs::PermissionsExt as _,
     path::Path,
 };
 
 use anyhow::{Context as _, Result, ensure};
+use steer_probe::regular_file;
 use tracing::{info, warn};
 
 use crate::{config::Node, dataplane::Dataplane, digest::sha256, durable};
@@ -71,9 +71,7 @@ pub(crate) fn configured_seed(node: &Node) -> Result<Option<u64>> {
 }
 
 fn read(path: &Path) -> Result<u64> {
-    let file = File::open(path)?;
-    let found = file.metadata()?;
-    ensure!(found.is_file(), "it is not a regular file");
+    let (mut file, found) = regular_file::open(path)?;
     let mode = found.permissions().mode();
     ensure!(
         mode & 0o007 == 0,
@@ -82,7 +80,7 @@ fn read(path: &Path) -> Result<u64> {
         path.display()
     );
     let mut text = String::new();
-    file.take(MAX_BYTES).read_to_string(&mut text)?;
+    (&mut file).take(MAX_BYTES).read_to_string(&mut text)?;
     parse(&text)
 }
 

@@ -1,20 +1,27 @@
 //! Routers next to this node, and which one took over from which: answers to clients behind them follow the node's
 //! routes and neighbours.
 
+mod moves;
+
 use std::{
     collections::{BTreeMap, BTreeSet},
     time::{Duration, Instant},
 };
 
-use steer_common::abi::{Back, ROUTERS, RouterKey, mac_word};
+use steer_common::abi::{Back, ROUTERS, RouterKey};
 use tokio::{
     sync::{mpsc, watch},
     time::sleep,
 };
 use tracing::{info, warn};
 
+pub(crate) use self::moves::Update;
+use self::moves::is_own;
 use super::next_hops::Targets;
-use crate::dataplane::{Gateway, Neighbours, Path, Prefix, mac_text};
+use crate::{
+    dataplane::{Gateway, Neighbours, Path, Prefix, mac_text},
+    domain::succession,
+};
 
 /// Time that a router is known after another one took over from it: longer than flows are kept without a packet by default.
 const REPLACED_FOR: Duration = Duration::from_secs(3600);
@@ -200,8 +207,8 @@ impl Routers {
                 .known
                 .get(gateway)
                 .map_or(&[][..], |known| &known.paths);
-            let same = paths.iter().find(|(to, _)| to.interface == key.interface);
-            if let Some((_, way)) = same.or(paths.first()) {
+            if let Some((_, way)) = succession::choose(key.interface, paths, |(to, _)| to.interface)
+            {
                 ways.insert(*key, *way);
             }
         }
@@ -219,7 +226,7 @@ pub(crate) async fn follow(
     neighbours: Neighbours,
     mut targets: watch::Receiver<Targets>,
     adopted: Ways,
-    tell: mpsc::Sender<Ways>,
+    tell: mpsc::Sender<Update>,
 ) {
     let mut changes = neighbours.changes();
     let mut told = adopted.clone();
@@ -238,8 +245,9 @@ pub(crate) async fn follow(
                 let ways = routers.update(&routes, &paths, begun);
                 if ways != told {
                     log_changes(&told, &ways);
+                    let moves = routers.moves(&told, &ways);
                     told.clone_from(&ways);
-                    if tell.send(ways).await.is_err() {
+                    if tell.send(Update { ways, moves }).await.is_err() {
                         return;
                     }
                 }
@@ -295,12 +303,11 @@ async fn look(
 fn log_changes(before: &Ways, ways: &Ways) {
     for (key, way) in ways {
         let is_new = before.get(key).is_none_or(|old| old.macs != way.macs);
-        let destination = way.macs.destination();
-        if is_new && mac_word(destination) != key.mac & 0xffff_ffff_ffff {
+        if is_new && !is_own(key, way) {
             let [a, b, c, d, e, f, ..] = key.mac.to_le_bytes();
             info!(
                 router = mac_text([a, b, c, d, e, f]),
-                successor = mac_text(destination),
+                successor = mac_text(way.macs.destination()),
                 interface = way.interface,
                 "answers to clients behind a router go to its successor"
             );
@@ -310,14 +317,14 @@ fn log_changes(before: &Ways, ways: &Ways) {
 
 #[cfg(test)]
 mod tests {
-    use steer_common::abi::Macs;
+    use steer_common::abi::{Macs, mac_word};
 
     use super::*;
 
-    const ETH0: u32 = 3;
-    const ETH1: u32 = 4;
+    pub(super) const ETH0: u32 = 3;
+    pub(super) const ETH1: u32 = 4;
 
-    fn gateway(interface: u32, address: &str) -> Gateway {
+    pub(super) fn gateway(interface: u32, address: &str) -> Gateway {
         Gateway {
             interface,
             address: address.parse().unwrap(),
@@ -329,11 +336,11 @@ mod tests {
         (len.parse().unwrap(), address.parse().unwrap(), 254)
     }
 
-    fn key(interface: u32, mac: u8) -> RouterKey {
+    pub(super) fn key(interface: u32, mac: u8) -> RouterKey {
         RouterKey::new(interface, 0, 4, mac_word([2, 0, 0, 0, 0, mac]))
     }
 
-    fn path(interface: u32, mac: u8) -> Path {
+    pub(super) fn path(interface: u32, mac: u8) -> Path {
         let way = Back {
             macs: Macs::new([2, 0, 0, 0, 0, mac], [2, 0, 0, 0, 1, 1]),
             interface,
@@ -342,7 +349,7 @@ mod tests {
         (key(interface, mac), way)
     }
 
-    fn routes(list: &[(&str, Gateway)]) -> Routes {
+    pub(super) fn routes(list: &[(&str, Gateway)]) -> Routes {
         let all = list.iter();
         all.map(|(to, gateway)| (prefix(to), vec![*gateway]))
             .collect()

@@ -70,6 +70,8 @@ pub struct HostTables {
     pub routes: HashMap<Address, NextHop>,
     steps: RefCell<Vec<Step>>,
     seen: Cell<Option<FlowKey>>,
+    /// The packet that one program leaves to another.
+    kept: Cell<Option<Packet>>,
     /// Failed look-ups, if recorded.
     missed: RefCell<Option<Vec<Missed>>>,
 }
@@ -89,7 +91,7 @@ pub enum Missed {
     Fragment(FragmentKey),
     /// Time at which a source's next new flow is due.
     Source(SourceKey),
-    /// Flows in flight of a member.
+    /// Returns the flows in flight of a member.
     InFlight(u16),
 }
 
@@ -124,6 +126,7 @@ impl HostTables {
             routes: HashMap::new(),
             steps: RefCell::default(),
             seen: Cell::default(),
+            kept: Cell::default(),
             missed: RefCell::default(),
         }
     }
@@ -231,6 +234,16 @@ impl Tables for HostTables {
 
     fn stamp(&self) -> u16 {
         (self.now_ms.get() >> STAMP_SHIFT) as u16
+    }
+
+    fn keep_packet(&self, packet: &Packet) {
+        self.kept.set(Some(*packet));
+    }
+
+    fn kept_packet(&self) -> Packet {
+        self.kept
+            .get()
+            .expect("a program kept a packet before it left it to another one")
     }
 
     fn config(&self) -> Option<&Config> {

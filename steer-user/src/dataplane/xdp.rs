@@ -1,6 +1,6 @@
 //! The data path in the kernel: loads the programs, and creates or reuses their maps.
 
-use std::path::PathBuf;
+use std::{num::NonZero, path::PathBuf, sync::Mutex, thread};
 
 use anyhow::{Context, Result, anyhow};
 use aya::{
@@ -27,6 +27,9 @@ use super::{
     takeover::Takeover,
     trace::Tracer,
 };
+
+/// Threads that load programs at a time: with more the largest program takes as long as all others.
+const MAX_LOADERS: usize = 4;
 
 /// Name of the program in the object.
 pub(super) const PROGRAM: &str = "steer_main";
@@ -248,9 +251,7 @@ impl Programs {
         // The object keeps its own handle, for callers that list all maps.
         let fd = std::os::fd::AsFd::as_fd(data.fd()).try_clone_to_owned()?;
         let array = Map::ProgramArray(MapData::from_fd(fd)?);
-        for name in PROGRAMS {
-            load(&mut ebpf, name)?;
-        }
+        load_all(&mut ebpf)?;
         let mut array = ProgramArray::try_from(array)?;
         for (index, name) in (0..).zip(PROGRAMS) {
             array
@@ -280,16 +281,52 @@ impl Programs {
     }
 }
 
+/// Loads all programs of the data path, on several CPUs: the kernel verifies a program in the thread that loads it, which
+/// is most of a start.
+fn load_all(ebpf: &mut Ebpf) -> Result<()> {
+    let mut programs = Vec::with_capacity(PROGRAMS.len());
+    for (name, program) in ebpf.programs_mut() {
+        if PROGRAMS.contains(&name) {
+            programs.push((name, xdp(program)?));
+        }
+    }
+    let threads = thread::available_parallelism().map_or(1, NonZero::get);
+    let queue = Mutex::new(programs.into_iter());
+    let next = || queue.lock().ok()?.next();
+    thread::scope(|scope| {
+        let loaders: Vec<_> = (0..threads.min(MAX_LOADERS))
+            .map(|_| {
+                scope.spawn(|| {
+                    while let Some((name, program)) = next() {
+                        verify(name, program)?;
+                    }
+                    Ok(())
+                })
+            })
+            .collect();
+        loaders
+            .into_iter()
+            .try_for_each(|loader| loader.join().map_err(|_| anyhow!("a thread panicked"))?)
+    })
+}
+
 fn load<'e>(ebpf: &'e mut Ebpf, name: &str) -> Result<&'e mut Program> {
     let program = program(ebpf, name)?;
-    insist::load(|| program.load())
-        .with_context(|| format!("the kernel refuses the XDP program {name}"))?;
+    verify(name, program)?;
     Ok(program)
+}
+
+fn verify(name: &str, program: &mut Program) -> Result<()> {
+    insist::load(|| program.load())
+        .with_context(|| format!("the kernel refuses the XDP program {name}"))
 }
 
 fn program<'e>(ebpf: &'e mut Ebpf, name: &str) -> Result<&'e mut Program> {
     ebpf.program_mut(name)
-        .ok_or_else(|| anyhow!("the object has no program {name}"))?
-        .try_into()
-        .context("the program is not of type XDP")
+        .ok_or_else(|| anyhow!("the object has no program {name}"))
+        .and_then(xdp)
+}
+
+fn xdp(program: &mut aya::programs::Program) -> Result<&mut Program> {
+    program.try_into().context("the program is not of type XDP")
 }

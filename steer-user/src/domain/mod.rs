@@ -15,3 +15,4 @@ pub mod pressure;
 pub mod rings;
 pub mod rules;
 pub mod silence;
+pub mod succession;

@@ -148,6 +148,9 @@ pub struct Silence<T = Instant> {
     confirmed: bool,
     /// Time of the last answer to its clients.
     answered_at: Option<T>,
+    /// Requests are seen, so that connections without any wait for nothing.
+    #[serde(default, skip_serializing_if = "is_false")]
+    sees_requests: bool,
 }
 
 impl<T> Default for Silence<T> {
@@ -164,6 +167,7 @@ impl<T> Default for Silence<T> {
             alone: false,
             confirmed: false,
             answered_at: None,
+            sees_requests: false,
         }
     }
 }
@@ -184,6 +188,7 @@ impl<T: Copy> Silence<T> {
             alone: self.alone,
             confirmed: self.confirmed,
             answered_at: self.answered_at.map(&clock),
+            sees_requests: self.sees_requests,
         }
     }
 
@@ -209,6 +214,7 @@ impl Silence {
         now: Instant,
     ) -> Option<Change> {
         self.traffic = self.traffic.plus(new);
+        self.sees_requests |= !around.direct && new.requests > 0;
         let asked = self.traffic.asked(around.direct);
         self.confirmed |= self.silent && !around.well;
         if self.is_answer(new, around.direct, now) {
@@ -220,7 +226,9 @@ impl Silence {
             return None;
         }
         let begun = *self.begun.get_or_insert(now);
-        if asked < ASKED {
+        // Whoever connects and asks nothing, as scanners and checks of ports do, waits for nothing.
+        let has_work = !self.sees_requests || self.traffic.requests >= ASKED / 2;
+        if asked < ASKED || !has_work {
             if now.saturating_duration_since(begun) > TOGETHER {
                 self.traffic = *new;
                 self.begun = Some(now);
@@ -247,6 +255,7 @@ impl Silence {
             explained: self.explained,
             turned: self.turned,
             answered_at: self.answered_at,
+            sees_requests: self.sees_requests,
             ..Self::default()
         };
     }

@@ -2,6 +2,7 @@
 
 use std::{
     collections::BTreeMap,
+    net::IpAddr,
     time::{Duration, Instant, SystemTime},
 };
 
@@ -19,6 +20,7 @@ use crate::domain::{
     rings::Nearness,
     rules::{Doubt, Rules},
     silence::Around,
+    succession::RouterPort,
 };
 
 /// A change of steering, or of the journal's own parameters.
@@ -201,6 +203,22 @@ pub enum Event {
         /// Index of the outgoing interface; `None` without a next hop.
         interface: Option<u32>,
     },
+    /// Answers to clients behind a router go to another one, or to itself again.
+    Router {
+        /// MAC address that their packets come from.
+        router: String,
+        /// The number of the interface that they come in by.
+        interface: u32,
+        /// Returns the VLAN; 0 is untagged.
+        #[serde(default, skip_serializing_if = "is_untagged")]
+        vlan: u16,
+        /// The gateway that answers go by; `None` once none is known.
+        gateway: Option<IpAddr>,
+        /// Interface and MAC address of that gateway.
+        ports: Vec<RouterPort>,
+        /// Next hop of replies from now on.
+        to: Option<RouterPort>,
+    },
     /// Slots of a table changed.
     Table {
         /// Service, or `service/class`.
@@ -361,7 +379,7 @@ pub struct Input {
     /// Price, if it decides the tier.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub cost: Option<u32>,
-    /// Whether new flows may go to it.
+    /// Returns whether new flows may go to it.
     pub healthy: bool,
     /// Capacity.
     pub capacity: u32,
@@ -399,6 +417,14 @@ fn is_unwritten(watch: &Written) -> bool {
 )]
 fn is_false(value: &bool) -> bool {
     !value
+}
+
+#[expect(
+    clippy::trivially_copy_pass_by_ref,
+    reason = "serde hands out references"
+)]
+fn is_untagged(vlan: &u16) -> bool {
+    *vlan == 0
 }
 
 #[expect(

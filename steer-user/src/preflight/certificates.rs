@@ -13,7 +13,8 @@ use rustls::{
     pki_types::{CertificateDer, UnixTime, pem::PemObject as _},
 };
 use steer_probe::pki::{
-    Credentials, Identity, IdentityKind, keys_match, load_credentials, load_roots, verify_at,
+    Credentials, Identity, IdentityKind, keys_match, load_credentials, load_roots, read_pem,
+    verify_at,
 };
 use x509_parser::prelude::{FromDer as _, X509Certificate};
 
@@ -198,7 +199,9 @@ impl Held<'_> {
     }
 
     fn about(&self, what: String) -> Finding {
-        Finding::new(self.cert.display().to_string(), what).fix(self.issue())
+        Finding::new(self.cert.display().to_string(), what)
+            .fix(self.issue())
+            .of_key(self.table(), "cert")
     }
 
     /// Returns the command that issues it.
@@ -254,7 +257,8 @@ impl Held<'_> {
             self.key.display(),
             self.ca.display()
         );
-        Some(Finding::new(format!("{} cert", self.section), what).fix(self.issue()))
+        let finding = Finding::new(format!("{} cert", self.section), what).fix(self.issue());
+        Some(finding.of_key(self.table(), "cert"))
     }
 
     fn begins(&self, certificate: &CertificateDer<'_>, now: SystemTime) -> Option<Finding> {
@@ -295,7 +299,8 @@ fn ends(end: SystemTime, now: SystemTime) -> Option<String> {
 
 /// Returns the ends of validity of the CAs in a file.
 fn authorities(ca: &Path) -> Vec<SystemTime> {
-    let all = CertificateDer::pem_file_iter(ca).into_iter().flatten();
+    let pem = read_pem(ca).unwrap_or_default();
+    let all = CertificateDer::pem_slice_iter(pem.as_bytes());
     all.flatten().filter_map(|ca| end(&ca)).collect()
 }
 

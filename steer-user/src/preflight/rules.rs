@@ -29,6 +29,7 @@ pub(super) fn absent(config: &Config, facts: &Facts) -> Vec<Finding> {
                 "this host has no interface of that name",
             )
             .todo("check on the node itself; `ip link` lists its interfaces")
+            .of_key("node", "interfaces")
             .fatal()
         })
         .collect()

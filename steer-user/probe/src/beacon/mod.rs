@@ -45,7 +45,7 @@ pub struct BeaconConfig {
     pub ca: PathBuf,
     /// File of the beacon's certificate.
     pub cert: PathBuf,
-    /// File of the node's key.
+    /// File of its key.
     pub key: PathBuf,
     /// TCP address of the backend on this machine; while it refuses connections, probes fail.
     pub backend_check: Option<SocketAddr>,

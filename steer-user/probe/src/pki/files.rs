@@ -6,10 +6,14 @@ use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
 
 use rustls::RootCertStore;
-use rustls::pki_types::pem::PemObject;
+use rustls::pki_types::pem::{self, PemObject};
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 
 use super::PkiError;
+use crate::regular_file;
+
+/// Longest file that is read; bundles of all public authorities have a quarter of a MiB.
+const MAX_PEM: u64 = 4 << 20;
 
 /// A certificate chain and its private key.
 #[derive(Debug)]
@@ -33,9 +37,17 @@ impl Clone for Credentials {
 pub fn load_credentials(cert: &Path, key: &Path) -> Result<Credentials, PkiError> {
     let chain = certificates(cert)?;
     let pem = read(key)?;
-    let key = PrivateKeyDer::from_pem_slice(pem.as_bytes()).map_err(|e| PkiError::Pem {
+    let key = PrivateKeyDer::from_pem_slice(pem.as_bytes()).map_err(|error| PkiError::Pem {
         path: key.to_owned(),
-        reason: e.to_string(),
+        reason: if pem.contains("BEGIN CERTIFICATE-----") {
+            "it is a certificate, and not a private key".to_owned()
+        } else if pem.contains("BEGIN ENCRYPTED PRIVATE KEY-----") {
+            "it is encrypted, and nobody is there to enter a password".to_owned()
+        } else if matches!(error, pem::Error::NoItemsFound) {
+            "no private key in it".to_owned()
+        } else {
+            error.to_string()
+        },
     })?;
     Ok(Credentials { chain, key })
 }
@@ -71,8 +83,13 @@ fn certificates(path: &Path) -> Result<Vec<CertificateDer<'static>>, PkiError> {
     Ok(found)
 }
 
-pub(super) fn read(path: &Path) -> Result<String, PkiError> {
-    let bytes = fs::read(path).map_err(|source| PkiError::Io {
+/// Reads a PEM file of at most some MiB.
+///
+/// # Errors
+///
+/// Returns an error if it is not a regular file, too long or not text.
+pub fn read(path: &Path) -> Result<String, PkiError> {
+    let bytes = regular_file::read(path, MAX_PEM).map_err(|source| PkiError::Io {
         path: path.to_owned(),
         source,
     })?;

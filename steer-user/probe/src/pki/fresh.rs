@@ -10,7 +10,7 @@ use std::{
 };
 
 use rustls::{
-    RootCertStore,
+    CertificateError, RootCertStore,
     client::{WebPkiServerVerifier, danger::ServerCertVerifier as _},
     crypto::ring,
     pki_types::{ServerName, UnixTime},
@@ -99,7 +99,8 @@ impl<T> Fresh<T> {
     /// Rebuilds the value if the files have changed; returns true if it did.
     ///
     /// # Errors
-    /// If the files cannot be used. What was made before stays.
+    ///
+    /// Returns an error if the files cannot be used. The previous value stays.
     pub fn refresh(&self) -> Result<bool, PkiError> {
         let mut marks = self.marks.lock().unwrap_or_else(PoisonError::into_inner);
         if !marks.changed() {
@@ -164,6 +165,16 @@ pub fn keys_match(credentials: &Credentials) -> bool {
     pair.keys_match().is_ok()
 }
 
+/// Says in words why a certificate does not fit its CA.
+fn reason(error: &rustls::Error) -> String {
+    match error {
+        rustls::Error::InvalidCertificate(
+            CertificateError::BadSignature | CertificateError::UnknownIssuer,
+        ) => "another CA issued it".to_owned(),
+        _ => error.to_string(),
+    }
+}
+
 /// Works like [`verify`], at a given time.
 pub fn verify_at(
     credentials: &Credentials,
@@ -200,11 +211,11 @@ pub fn verify_at(
         let verifier = WebPkiServerVerifier::builder_with_provider(Arc::clone(roots), provider);
         let verifier = verifier.build().map_err(|e| bad(&e))?;
         let verified = verifier.verify_server_cert(end, others, &name, &[], now);
-        verified.map(drop).map_err(|e| bad(&e))
+        verified.map(drop).map_err(|e| unfit(reason(&e)))
     } else {
         let verifier = WebPkiClientVerifier::builder_with_provider(Arc::clone(roots), provider);
         let verifier = verifier.build().map_err(|e| bad(&e))?;
         let verified = verifier.verify_client_cert(end, others, now);
-        verified.map(drop).map_err(|e| bad(&e))
+        verified.map(drop).map_err(|e| unfit(reason(&e)))
     }
 }

@@ -13,7 +13,7 @@ use rcgen::{
 };
 use time::OffsetDateTime;
 
-pub use self::files::{Credentials, load_credentials, load_roots};
+pub use self::files::{Credentials, load_credentials, load_roots, read as read_pem};
 pub use self::fresh::{Fresh, Marks, follow, keys_match, verify, verify_at};
 pub use self::identity::{Identity, IdentityError, IdentityKind};
 

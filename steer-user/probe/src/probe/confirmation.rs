@@ -6,13 +6,13 @@ use serde::{Deserialize, Serialize};
 
 use super::{ProbeFailure, tcp_close::close_in_order, web::tcp};
 
-/// Outcome of such a connection.
+/// Outcome of a connection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Outcome {
     /// The backend accepted it.
     Connected,
-    /// Refused.
+    /// The backend refused it.
     Refused,
     /// No answer arrived in time, or the network reported an error.
     NoAnswer,

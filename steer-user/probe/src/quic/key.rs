@@ -1,11 +1,12 @@
 //! Keys of encrypted connection ids.
 
 use std::{
-    fs, io,
+    io,
     path::{Path, PathBuf},
 };
 
 use super::Hex;
+use crate::regular_file;
 
 /// Maximum size of a key file: a key and a line end.
 const MAX_FILE: u64 = 128;
@@ -41,16 +42,19 @@ pub fn read_key(path: &Path) -> Result<[u8; 16], CidKeyError> {
         source,
     };
     let malformed = || CidKeyError::Malformed(path.to_owned());
-    if fs::metadata(path).map_err(unreadable)?.len() > MAX_FILE {
-        return Err(malformed());
-    }
-    let text = fs::read_to_string(path).map_err(unreadable)?;
+    let bytes = regular_file::read(path, MAX_FILE).map_err(|error| match error.kind() {
+        io::ErrorKind::FileTooLarge => malformed(),
+        _ => unreadable(error),
+    })?;
+    let text = String::from_utf8(bytes).map_err(|_| malformed())?;
     let hex: Hex = text.trim().parse().map_err(|_| malformed())?;
     hex.0.try_into().map_err(|_| malformed())
 }
 
 #[cfg(test)]
 mod tests {
+    use std::fs;
+
     use super::*;
 
     #[test]

@@ -75,9 +75,9 @@ pub enum BadCidConfig {
     Layout {
         /// Config rotation.
         rotation: u8,
-        /// Returns the length of the server id in bytes.
+        /// Length of the server id in bytes.
         server_id: usize,
-        /// Returns the length of the nonce in bytes.
+        /// Length of the nonce in bytes.
         nonce: usize,
     },
     /// The key has the wrong length.

@@ -8,6 +8,7 @@ use super::{
     silence::{start, traffic},
     *,
 };
+use crate::control::ConnectionRequest;
 
 const ALL: [(u16, MemberState); 4] = [(1, Up), (2, Up), (3, Up), (4, Up)];
 const NAMES: [&str; 4] = ["a", "b", "c", "d"];
@@ -146,6 +147,24 @@ fn two_sources_that_agree_reset_open_flows_and_one_does_not() {
 }
 
 #[test]
+fn connections_that_ask_nothing_make_nobody_silent() {
+    let (mut bench, mut controller) = start();
+    for step in 0..200 {
+        bench.now += Duration::from_millis(20);
+        for id in 1..=4 {
+            let counters = controller.dataplane.traffic.entry(id).or_default();
+            counters.flows += 3;
+            if id > 1 {
+                counters.requests += 1;
+                counters.answers += 10;
+            }
+        }
+        controller.poll(bench.now).unwrap();
+        assert_eq!(controller.dataplane.states(), ALL, "step {step}");
+    }
+}
+
+#[test]
 fn forged_refusals_are_contradicted_by_a_connection_of_the_nodes_own() {
     let (mut bench, mut controller) = start();
     let mut tried = 0;
@@ -170,6 +189,28 @@ fn forged_refusals_are_contradicted_by_a_connection_of_the_nodes_own() {
         "{tried} connections in ten seconds"
     );
     assert!(why(&controller, "a").contains("contradicted"));
+}
+
+#[test]
+fn a_refusal_at_an_address_that_the_backend_has_left_is_none_of_its_own() {
+    let (mut bench, mut controller) = start();
+    signals(&mut controller, 2, |s| s.refused += 1);
+    bench.now += Duration::from_millis(20);
+    controller.poll(bench.now).unwrap();
+    let mut requests = controller.take_connection_requests();
+    let request = requests.pop().unwrap();
+    let elsewhere = ConnectionRequest {
+        address: "10.7.7.7:80".parse().unwrap(),
+        ..request.clone()
+    };
+    controller
+        .answer_request(&elsewhere, Outcome::Refused, bench.now)
+        .unwrap();
+    assert_eq!(controller.dataplane.states(), ALL);
+    controller
+        .answer_request(&request, Outcome::Refused, bench.now)
+        .unwrap();
+    assert_ne!(controller.dataplane.states()[1].1, Up);
 }
 
 #[test]
@@ -514,6 +555,110 @@ fn panic_mode_counts_whoever_is_out_and_revives_whom_no_proof_speaks_against() {
         controller.dataplane.states(),
         [(1, Down), (2, Down), (3, Down), (4, Up)]
     );
+    // Where all refuse the node, it may be the node that is refused.
+    controller
+        .confirm(NAMES[3], Outcome::Refused, bench.now)
+        .unwrap();
+    assert_eq!(controller.dataplane.states(), ALL);
+    controller
+        .confirm(NAMES[1], Outcome::Connected, bench.now)
+        .unwrap();
+    assert_eq!(
+        controller.dataplane.states(),
+        [(1, Down), (2, Up), (3, Down), (4, Down)]
+    );
+}
+
+#[test]
+fn one_backend_that_refuses_is_down() {
+    let mut bench = Bench::new();
+    let mut controller = bench.start(&["a"], Fake::new());
+    bench.up(&mut controller, "a", 1);
+    bench.now += Duration::from_secs(2);
+    controller
+        .confirm("a", Outcome::Refused, bench.now)
+        .unwrap();
+    assert_eq!(controller.dataplane.states(), [(1, Down)]);
+}
+
+#[test]
+fn beacons_that_all_fail_at_once_take_nobody_out() {
+    for failure in [
+        ProbeFailure::Timeout,
+        ProbeFailure::Refused("ICMP".to_owned()),
+        ProbeFailure::Tls("expired".to_owned()),
+        ProbeFailure::Identity("of another region".to_owned()),
+        ProbeFailure::Malformed("no report".to_owned()),
+        hung(Trouble::Silent),
+    ] {
+        let (mut bench, mut controller) = start();
+        // Nobody asks anything: an idle site.
+        for _ in 0..100 {
+            bench.now += Duration::from_millis(100);
+            for name in NAMES {
+                fail(&bench, &mut controller, name, &failure);
+            }
+            controller.poll(bench.now).unwrap();
+        }
+        assert_eq!(controller.dataplane.states(), ALL, "{failure}");
+    }
+}
+
+#[test]
+fn one_that_nobody_has_measured_does_not_stand_in_for_the_last() {
+    let mut bench = Bench::new();
+    let mut controller = bench.start(&["a", "b"], Fake::new());
+    bench.up(&mut controller, "a", 1);
+    for _ in 0..20 {
+        bench.now += Duration::from_secs(1);
+        fail(&bench, &mut controller, "a", &hung(Trouble::NoCompletion));
+        controller.poll(bench.now).unwrap();
+    }
+    assert_eq!(controller.dataplane.states()[0].1, Up);
+    // Now there is another one.
+    bench.up(&mut controller, "b", 1);
+    for _ in 0..3 {
+        bench.now += Duration::from_secs(1);
+        fail(&bench, &mut controller, "a", &hung(Trouble::NoCompletion));
+        controller.poll(bench.now).unwrap();
+    }
+    assert_ne!(controller.dataplane.states()[0].1, Up);
+}
+
+#[test]
+fn within_a_minute_a_third_is_ejected_by_questions_at_most_in_pools_of_any_size() {
+    for (size, most) in [(1, 0), (2, 1), (3, 1), (9, 3)] {
+        let names = &["a", "b", "c", "d", "e", "f", "g", "h", "i"][..size];
+        let mut bench = Bench::new();
+        let mut controller = bench.start(names, Fake::new());
+        for name in names {
+            bench.up(&mut controller, name, 1);
+        }
+        let mut ejections: Vec<(usize, Instant)> = Vec::new();
+        let mut before: Vec<bool> = vec![true; size];
+        for _ in 0..200 {
+            bench.now += Duration::from_secs(1);
+            for name in names {
+                fail(&bench, &mut controller, name, &hung(Trouble::NoCompletion));
+            }
+            controller.poll(bench.now).unwrap();
+            let serves: Vec<bool> = names
+                .iter()
+                .map(|name| controller.backends.get(name).unwrap().verdict.serves())
+                .collect();
+            assert!(serves.contains(&true), "the last of {size} stays");
+            for index in 0..size {
+                if before[index] && !serves[index] {
+                    ejections.push((index, bench.now));
+                }
+            }
+            before = serves;
+            let minute = |at: &Instant| bench.now - *at < Duration::from_secs(60);
+            let recent = ejections.iter().filter(|(_, at)| minute(at)).count();
+            assert!(recent <= most, "{recent} of {size} within a minute");
+        }
+        assert!(size == 1 || !ejections.is_empty());
+    }
 }
 
 /// Fault of a backend for a while.

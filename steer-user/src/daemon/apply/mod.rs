@@ -6,6 +6,7 @@ mod prepare;
 mod put_to_work;
 
 use std::{
+    path::PathBuf,
     sync::Arc,
     time::{Duration, Instant, SystemTime},
 };
@@ -155,6 +156,12 @@ pub enum ApplyError {
          these: {0}; write values instead, or ask somebody with the role admin"
     )]
     Variables(String),
+    /// Files are not for this role.
+    #[error(
+        "this role names only files that the configuration in use names, and {0} is none of them; ask somebody with \
+         the role admin"
+    )]
+    ForeignFile(PathBuf),
     /// A table that a running daemon would have to make larger.
     #[error(
         "{wants} flows are wanted by limits.{key}, and this daemon has made a table of {has}; change the \

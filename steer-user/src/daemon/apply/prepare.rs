@@ -1,6 +1,10 @@
 //! Reading of documents, and of what they change: beside the event loop, which decisions about packets wait for.
 
-use std::{path::PathBuf, sync::Arc};
+use std::{
+    collections::BTreeSet,
+    path::{Path, PathBuf},
+    sync::Arc,
+};
 
 use super::{ApplyError, Diff, InUse};
 use crate::{
@@ -26,6 +30,8 @@ pub struct RunningConfig {
     store: Store,
     /// The seed of the maps in use.
     flow_seed: u64,
+    /// Files that the configuration in use names.
+    files: BTreeSet<PathBuf>,
     /// Set while the generation in use has to be confirmed.
     is_pending: bool,
 }
@@ -42,7 +48,8 @@ struct FixedPaths {
 /// Options for reading a document.
 #[derive(Clone, Copy)]
 pub struct ReadOptions<'s> {
-    /// Permits to expand variables that the configuration in use does not have in the same place.
+    /// Permits to expand variables that the configuration in use does not have in the same place, and to read files
+    /// that it does not name.
     pub may_expand: bool,
     /// Returns true once reading is to be given up; called often.
     pub stop: &'s dyn Fn() -> bool,
@@ -73,6 +80,7 @@ impl RunningConfig {
         document: Document,
         options: ReadOptions<'_>,
     ) -> Result<Prepared, ApplyError> {
+        document.fits()?;
         if !options.may_expand {
             let places = document.new_variables(&self.document);
             if !places.is_empty() {
@@ -81,6 +89,14 @@ impl RunningConfig {
         }
         let variable = |name: &str| std::env::var(name).ok();
         let mut config = document.config_unless(&variable, options.stop)?;
+        if !options.may_expand {
+            // What is said of a file tells who may not read it that it is there, and what is in it.
+            let named = config.named_files().into_iter();
+            let mut foreign = named.filter(|path| !self.files.contains(*path));
+            if let Some(path) = foreign.next() {
+                return Err(ApplyError::ForeignFile(path.to_owned()));
+            }
+        }
         self.fix(&mut config)?;
         let file = self.source.read().map(|set| set.version);
         Ok(Prepared {
@@ -205,7 +221,8 @@ impl Prepared {
 
 impl Daemon {
     pub(crate) fn running_config(&self) -> RunningConfig {
-        let node = &self.controller.view().config().node;
+        let config = self.controller.view().config();
+        let node = &config.node;
         RunningConfig {
             document: Arc::clone(&self.in_use.document),
             number: self.in_use.number,
@@ -220,6 +237,11 @@ impl Daemon {
             state_is_given: self.state_is_given,
             sizes: self.sizes,
             store: self.store.clone(),
+            files: config
+                .named_files()
+                .into_iter()
+                .map(Path::to_owned)
+                .collect(),
             is_pending: self.in_use.deadline.is_some(),
         }
     }

@@ -284,6 +284,7 @@ fn packet(key: FlowKey, tcp_flags: u8) -> Packet {
         quoted: 0,
         tags: 0,
         ip_len: 40,
+        id: 0,
         headers: 40,
         ttl: 64,
         tos: 0,

@@ -248,6 +248,8 @@ mod tests {
         let answer = Answer {
             status: StatusCode::from_u16(status).unwrap(),
             retry_after,
+            location: None,
+            is_framed: true,
             body: bytes::Bytes::new(),
         };
         judge("/c", &answer)

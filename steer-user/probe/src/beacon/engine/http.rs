@@ -13,7 +13,10 @@ use http_body_util::{BodyExt, Full};
 use hyper::{
     Request, StatusCode,
     client::conn::http1::{SendRequest, handshake},
-    header::{ACCEPT, AUTHORIZATION, CONTENT_TYPE, HOST, HeaderValue, RETRY_AFTER},
+    header::{
+        ACCEPT, ACCEPT_ENCODING, AUTHORIZATION, CONTENT_LENGTH, CONTENT_TYPE, HOST, HeaderValue,
+        LOCATION, RETRY_AFTER, TRANSFER_ENCODING,
+    },
 };
 use hyper_util::rt::TokioIo;
 use tokio::net::TcpStream;
@@ -38,6 +41,10 @@ pub(super) struct Answer {
     pub(super) status: StatusCode,
     /// Whether the answer has a `Retry-After` header.
     pub(super) retry_after: bool,
+    /// Target of a redirect.
+    pub(super) location: Option<String>,
+    /// True if its head or its framing says where its body ends, so that it is whole.
+    pub(super) is_framed: bool,
     /// Body.
     pub(super) body: Bytes,
 }
@@ -139,6 +146,7 @@ impl Client {
         } else {
             let plain = "text/plain;version=0.0.4, application/json;q=0.5, */*;q=0.1";
             headers.insert(ACCEPT, HeaderValue::from_static(plain));
+            headers.insert(ACCEPT_ENCODING, HeaderValue::from_static("identity"));
         }
         self.reached.body.store(false, Ordering::Relaxed);
         let response = sender.send_request(request).await;
@@ -157,8 +165,12 @@ impl Client {
             let has_body = head.status.is_success() && !whole.is_empty();
             self.reached.body.store(has_body, Ordering::Relaxed);
         }
+        let framing = [CONTENT_LENGTH, TRANSFER_ENCODING];
+        let location = head.headers.get(LOCATION);
         Ok(Answer {
             status: head.status,
+            location: location.and_then(|to| to.to_str().ok()).map(str::to_owned),
+            is_framed: framing.iter().any(|name| head.headers.contains_key(name)),
             retry_after: head.headers.contains_key(RETRY_AFTER),
             body: whole.freeze(),
         })

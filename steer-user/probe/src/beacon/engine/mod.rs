@@ -38,7 +38,7 @@ pub use self::profile::{
     Completion, Engine, Format, Health, Limits, Profile, ProfileError, Selector, Sleep,
 };
 use self::{
-    http::Client,
+    http::{Answer, Client},
     limits::Capacity,
     page::{MAX_PAGE, Page},
     read::Reading,
@@ -275,25 +275,67 @@ impl Look {
 
 async fn fetch(client: &mut Client, profile: &Profile) -> Result<Reading, (NoSignal, String)> {
     let path = &profile.metrics;
+    let mut answer = get(client, path).await?;
+    // A server that has its page behind a slash sends its clients there.
+    let moved = answer.location.as_deref().filter(|to| to.starts_with('/'));
+    if let (true, Some(to)) = (answer.status.is_redirection(), moved) {
+        let to = to.to_owned();
+        answer = get(client, &to).await?;
+    }
+    if !answer.status.is_success() {
+        let what = format!("{path}: {}", refusal(&answer));
+        return Err((NoSignal::Unreachable, what));
+    }
+    let malformed = |e: &dyn std::fmt::Display| (NoSignal::Malformed, format!("{path}: {e}"));
+    let page = text(&answer).map_err(|what| malformed(&what))?;
+    let page = parse(&page, profile).map_err(|e| malformed(&e))?;
+    Ok(Reading::of(&page, profile))
+}
+
+async fn get(client: &mut Client, path: &str) -> Result<Answer, (NoSignal, String)> {
     let answer = client.ask(path, None, MAX_PAGE).await;
-    let answer = answer.map_err(|error| {
+    answer.map_err(|error| {
         let why = match &error {
             http::HttpError::Cut(_) | http::HttpError::TooLong(_) => NoSignal::Malformed,
             http::HttpError::Connect(_) | http::HttpError::Broken(_) => NoSignal::Unreachable,
         };
         (why, format!("{path}: {error}"))
-    })?;
-    let status = answer.status;
-    if !status.is_success() {
-        return Err((
-            NoSignal::Unreachable,
-            format!("{path}: status {}", status.as_u16()),
-        ));
+    })
+}
+
+/// Says what a status in the place of a page means, and what to do.
+fn refusal(answer: &Answer) -> String {
+    let status = answer.status.as_u16();
+    let todo = match status {
+        401 | 403 => "; the engine wants a key: give its file by --engine-key".to_owned(),
+        404 | 405 | 501 => {
+            "; there is no such page: start the engine with its metrics on (`--enable-metrics` of SGLang, \
+             `--metrics` of llama.cpp), or say by --metrics or a profile where it is"
+                .to_owned()
+        }
+        300..=399 => {
+            let to = answer.location.as_deref().unwrap_or("nowhere");
+            format!("; it sends clients to {to}: say by --metrics or a profile where the page is")
+        }
+        _ => String::new(),
+    };
+    format!("status {status}{todo}")
+}
+
+/// The text of a page. A byte that is none spoils its line and no other.
+fn text(answer: &Answer) -> Result<String, &'static str> {
+    if answer.body.starts_with(&[0x1f, 0x8b]) {
+        return Err(
+            "the page is compressed although that was not asked for; take compression off it, in the proxy \
+             before the engine for instance",
+        );
     }
-    let malformed = |e: &dyn std::fmt::Display| (NoSignal::Malformed, format!("{path}: {e}"));
-    let page = std::str::from_utf8(&answer.body).map_err(|e| malformed(&e))?;
-    let page = parse(page, profile).map_err(|e| malformed(&e))?;
-    Ok(Reading::of(&page, profile))
+    let mut text = String::from_utf8_lossy(&answer.body).into_owned();
+    // The answer says itself that it is whole.
+    if answer.is_framed && !text.is_empty() && !text.ends_with('\n') {
+        text.push('\n');
+    }
+    Ok(text)
 }
 
 /// Returns in words the differences of a page from its profile.

@@ -42,6 +42,9 @@ pub(super) enum PageError {
     /// The page ends within a line.
     #[error("the page ends within a line: it is incomplete")]
     Truncated,
+    /// Something else than a page of metrics.
+    #[error("this is {0}, and no page of metrics; is it the engine's address?")]
+    Other(&'static str),
     /// More requested series than any engine has.
     #[error("the page has more than {MAX_SERIES} series of the profile")]
     TooMany,
@@ -60,6 +63,15 @@ pub(super) enum PageError {
 pub(super) fn parse(page: &str, wanted: impl Fn(&str) -> bool) -> Result<Page, PageError> {
     if page.len() > MAX_PAGE {
         return Err(PageError::TooLong);
+    }
+    let page = page.trim_start_matches('\u{feff}');
+    let first = page.trim_start().lines().next().unwrap_or_default();
+    if first.starts_with('<') {
+        return Err(PageError::Other("HTML"));
+    }
+    // Series with a quoted name begin with a brace as well.
+    if first.starts_with('{') && (first.contains("\":") || first.trim() == "{") {
+        return Err(PageError::Other("JSON"));
     }
     if !page.is_empty() && !page.ends_with('\n') {
         return Err(PageError::Truncated);
@@ -243,6 +255,16 @@ mod tests {
     }
 
     #[test]
+    fn names_what_is_no_page_at_all() {
+        let html = parse("\n<!DOCTYPE html>\n<h1>It works</h1>\n", |_| true);
+        assert_eq!(html, Err(PageError::Other("HTML")));
+        let json = parse("{\"error\": \"not found\"}\n", |_| true);
+        assert_eq!(json, Err(PageError::Other("JSON")));
+        let marked = parse("\u{feff}a 1\n", |_| true).unwrap();
+        assert_eq!(marked.series.len(), 1);
+    }
+
+    #[test]
     fn refuses_what_is_no_page() {
         for line in [
             "a",
@@ -259,8 +281,6 @@ mod tests {
             "a nan",
             "a 1 x",
             "a 1 2 3",
-            "<html>",
-            "{\"json\": 1}",
         ] {
             assert!(
                 matches!(one(line), Err(PageError::Line { line: 1, .. })),
@@ -288,7 +308,7 @@ mod tests {
             [("b".to_owned(), "a label's value does not end")]
         );
         // A text that is mostly something else is no page, even if one of its lines looks like one.
-        let text = "<html>\nload 1\n<p>busy</p>\n";
+        let text = "load of it\nload 1\n<p>busy</p>\n";
         assert!(matches!(
             parse(text, |_| true),
             Err(PageError::Line { line: 1, .. })

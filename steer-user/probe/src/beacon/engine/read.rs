@@ -82,6 +82,9 @@ pub(super) struct Histogram {
     pub(super) count: f64,
 }
 
+/// The most that may be used of a whole; engines round.
+const MAX_SHARE: f64 = 1.1;
+
 /// Aggregation of a signal over ranks.
 #[derive(Clone, Copy, PartialEq)]
 enum Join {
@@ -171,6 +174,14 @@ impl Reading {
                 let value = series.value * selector.factor;
                 if !(value.is_finite() && value >= 0.0) {
                     self.refused.push(format!("{selector} is {}", series.value));
+                    return None;
+                }
+                if join == Join::Mean && value > MAX_SHARE {
+                    self.refused.push(format!(
+                        "{selector} is {}, and 1 is all of the cache: a profile can name it `{} * 0.01` if these \
+                         are percents",
+                        series.value, selector.name
+                    ));
                     return None;
                 }
                 found.push((series, value));
@@ -357,6 +368,22 @@ mod tests {
             assert_eq!(reading.running, Some(1.0));
             assert_eq!(reading.refused.len(), 1, "{value}");
         }
+    }
+
+    #[test]
+    fn a_share_in_percents_is_refused_with_what_to_write() {
+        let reading = read(
+            Engine::Vllm,
+            "vllm:kv_cache_usage_perc 37.5\nvllm:num_requests_running 1\n",
+        );
+        assert_eq!(reading.kv_use, None);
+        let [said] = &reading.refused[..] else {
+            panic!("{:?}", reading.refused);
+        };
+        assert!(said.contains("vllm:kv_cache_usage_perc * 0.01"), "{said}");
+        // Rounded up.
+        let page = "vllm:kv_cache_usage_perc 1.004\nvllm:num_requests_running 1\n";
+        assert!(read(Engine::Vllm, page).kv_use.is_some());
     }
 
     #[test]

@@ -341,6 +341,43 @@ fn a_page_of_another_engine_says_nothing() {
 }
 
 #[test]
+fn a_page_is_a_text_that_its_answer_says_is_whole() {
+    let body = |body: &[u8], is_framed| {
+        let answer = Answer {
+            status: hyper::StatusCode::OK,
+            retry_after: false,
+            location: None,
+            is_framed,
+            body: body.to_vec().into(),
+        };
+        text(&answer)
+    };
+    assert!(
+        body(b"\x1f\x8b\x08", true)
+            .unwrap_err()
+            .contains("compressed")
+    );
+    assert_eq!(body(b"a 1", true).unwrap(), "a 1\n");
+    assert_eq!(body(b"a 1", false).unwrap(), "a 1");
+    let latin = body(b"a{b=\"\xff\"} 1\n", true).unwrap();
+    assert_eq!(page::parse(&latin, |_| true).unwrap().series.len(), 1);
+    for (status, says) in [
+        (401, "--engine-key"),
+        (404, "--enable-metrics"),
+        (500, "status 500"),
+    ] {
+        let answer = Answer {
+            status: hyper::StatusCode::from_u16(status).unwrap(),
+            retry_after: false,
+            location: None,
+            is_framed: true,
+            body: Vec::new().into(),
+        };
+        assert!(refusal(&answer).contains(says), "{status}");
+    }
+}
+
+#[test]
 fn every_cut_of_a_page_is_refused_or_says_less() {
     let whole = read(Engine::Vllm, CASES[0].page);
     let profile = Profile::of(Engine::Vllm).unwrap();

@@ -63,7 +63,7 @@ fn duration(text: &str) -> Result<Duration, String> {
 }
 
 impl Engine {
-    /// Returns what to watch, if an engine is named. `api` is where it serves requests.
+    /// Returns the engine to watch, if one is named; `api` is the address of its requests.
     pub(super) fn config(self, api: SocketAddr) -> Result<Option<EngineConfig>> {
         let profile = match (self.engine, &self.profile) {
             (Some(engine), _) => Profile::of(engine)?,
@@ -96,7 +96,8 @@ fn key(file: &PathBuf) -> Result<HeaderValue> {
     let text = std::fs::read_to_string(file).with_context(|| format!("engine's key {name}"))?;
     let Ok(mut value) = HeaderValue::try_from(format!("Bearer {}", text.trim())) else {
         bail!(
-            "engine's key {name}: it has characters that no header can have; give its file a line of text"
+            "engine's key {name}: it has characters that are invalid in a header; the file must \
+             contain one line of text"
         );
     };
     value.set_sensitive(true);

@@ -1,4 +1,4 @@
-//! The beacon as a process.
+//! `steer-beacon`: the beacon as a process.
 
 mod engine;
 mod print;
@@ -23,7 +23,7 @@ Exit codes:
   1  failed; the reason is on standard error
   2  the command line is wrong";
 
-/// Answer the probes of steer's nodes beside a backend.
+/// Run a beacon, which answers probes beside a backend.
 #[derive(Debug, Parser)]
 #[command(name = "steer-beacon", version, after_help = EXIT_CODES)]
 struct Options {
@@ -51,7 +51,7 @@ struct Options {
     /// Maximum number of connections per node; one more closes its oldest.
     #[arg(long, value_name = "NUMBER", default_value_t = 8, value_parser = clap::value_parser!(u16).range(2..=1024))]
     connections_per_node: u16,
-    /// Format of log lines: text or json. The variable STEER_LOG says what is logged.
+    /// Format of logs: text or json. The variable STEER_LOG sets the filter.
     #[arg(long, default_value = "text", value_name = "FORMAT")]
     log_format: LogFormat,
     #[command(flatten)]
@@ -87,7 +87,7 @@ impl Options {
         tracing::info!(listen = %beacon.local_addr(), "beacon answers");
         let stop = async {
             let mut supervisor = Supervisor::new(PULSE);
-            let status = format!("answers at {listen}");
+            let status = format!("answering on {listen}");
             supervisor.ready(status.clone());
             let mut pulse = tokio::time::interval(PULSE);
             loop {

@@ -1,4 +1,4 @@
-//! Options that print something and end: an engine's profile, and what packages and the book are made of.
+//! Options that print a text and exit: profiles, and parts of packages and of the book.
 
 use anyhow::Result;
 use clap::{Args, CommandFactory as _};
@@ -14,7 +14,7 @@ pub(super) struct Print {
     /// Print the profile of an engine.
     #[arg(long, value_name = "ENGINE")]
     print_profile: Option<Engine>,
-    /// Print what makes a shell complete options.
+    /// Print the completions of a shell.
     #[arg(long, value_name = "SHELL")]
     print_completions: Option<Shell>,
     /// Print the manual page.
@@ -26,7 +26,7 @@ pub(super) struct Print {
 }
 
 impl Print {
-    /// Returns what is to be printed, or none if the beacon is to run.
+    /// Returns the text to print, or `None` if the beacon is to run.
     pub(super) fn text(&self) -> Option<Result<String>> {
         if let Some(engine) = self.print_profile {
             return Some(Ok(engine.text().to_owned()));

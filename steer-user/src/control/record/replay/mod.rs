@@ -23,7 +23,7 @@ use crate::{
         host::WallClock,
     },
     dataplane::Memory,
-    domain::{balance::tick, evidence::judge, health::State, passive::Watch},
+    domain::{balance::tick, evidence::judge, health::State, passive::Watch, succession},
     journal::{Event, Input, Located, Record, Why},
 };
 
@@ -317,12 +317,27 @@ impl Replay {
                 }
                 self.table(service, *slots, *nobody, digest, wrong);
             }
+            Event::Router {
+                router,
+                interface,
+                gateway: Some(gateway),
+                ports,
+                to,
+                ..
+            } => {
+                if succession::choose(*interface, ports, |port| port.interface) != to.as_ref() {
+                    wrong.push(format!(
+                        "router {router}: gateway {gateway} takes over elsewhere than the journal says"
+                    ));
+                }
+            }
             // What takes no new flows already may take fewer.
             Event::DrainOver { .. }
             // What it changed is in the bases of those that it concerns.
             | Event::Tuned { .. }
             | Event::Confirmed { .. }
             | Event::Way { .. }
+            | Event::Router { .. }
             | Event::Shedding { .. }
             | Event::Gone { .. }
             | Event::Stop => {}

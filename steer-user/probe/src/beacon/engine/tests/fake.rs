@@ -24,6 +24,8 @@ pub(super) enum Script {
     Status(u16),
     /// This status, with `Retry-After`.
     Busy(u16),
+    /// The page is at `/metrics/`.
+    Moved,
     Cut,
     Silence,
     /// This body, one byte at a time.
@@ -156,6 +158,7 @@ async fn answer(stream: &mut TcpStream, script: Script) -> Option<()> {
         Script::Page(body) => (200, body, 0, ""),
         Script::Status(status) => (status, String::new(), 0, ""),
         Script::Busy(status) => (status, String::new(), 0, "retry-after: 1\r\n"),
+        Script::Moved => (307, String::new(), 0, "location: /metrics/\r\n"),
         Script::Cut => (200, "a 1\n".to_owned(), 100, ""),
         Script::Begun(body) => (200, body, 1000, ""),
         Script::Trickle(body) => {

@@ -114,7 +114,11 @@ async fn what_is_no_page_is_no_signal_with_a_reason() {
             text("<html>\n<p>vllm:num_requests_running 1\n"),
             NoSignal::Malformed,
         ),
-        (text("vllm:num_requests_running 2"), NoSignal::Malformed),
+        (
+            text("\u{1f}\u{8b}vllm:num_requests_running 2\n"),
+            NoSignal::Malformed,
+        ),
+        (text("{\"running\": 2}\n"), NoSignal::Malformed),
         (text("vllm:requests_active 0\n"), NoSignal::Renamed),
         (Script::Huge(100), NoSignal::Malformed),
         (text("vllm:num_requests_running NaN\n"), NoSignal::Renamed),
@@ -125,6 +129,24 @@ async fn what_is_no_page_is_no_signal_with_a_reason() {
         until(&watch, &what, |w| no_signal(w) == Some(want)).await;
         assert_eq!(watch.trouble(Instant::now()), None);
     }
+}
+
+#[tokio::test]
+async fn a_page_behind_a_slash_or_without_a_last_line_end_is_read() {
+    let fake = Fake::start(BUSY).await;
+    let watch = fake.watch(Engine::Vllm, |_| {});
+    let running = |w: &Watch| w.load(Instant::now()).running;
+    fake.says(
+        "/metrics/",
+        Script::Page("vllm:num_requests_running 7\n".to_owned()),
+    );
+    fake.says("/metrics", Script::Moved);
+    until(&watch, "moved", |w| running(w) == Some(7.0)).await;
+    fake.says(
+        "/metrics",
+        Script::Page("\u{feff}vllm:num_requests_running 8".to_owned()),
+    );
+    until(&watch, "no line end", |w| running(w) == Some(8.0)).await;
 }
 
 #[tokio::test]
