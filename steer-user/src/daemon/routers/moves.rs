@@ -76,7 +76,7 @@ fn port(interface: u32, way: &Back) -> RouterPort {
     }
 }
 
-/// Whether answers go to the router itself.
+/// Returns whether answers go to the router itself.
 pub(super) fn is_own(key: &RouterKey, way: &Back) -> bool {
     mac_word(way.macs.destination()) == key.mac & 0xffff_ffff_ffff
 }
