@@ -22,7 +22,8 @@ use super::{
 };
 use crate::{
     config::Document,
-    control::{Applied, Decision, Diff, KnobStatus, Status},
+    control::{Decision, Status},
+    daemon::{Applied, Diff, KnobStatus},
     dataplane::MapMemory,
     explain::Explanation,
     generations::{Generation, History},

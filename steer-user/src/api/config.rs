@@ -21,8 +21,8 @@ use super::{
 };
 use crate::{
     config::{ConfigError, Document},
-    control::{
-        Applied, Command, Commands, Configure, ConfigureError, Diff, Prepared, ReadOptions, Reply,
+    daemon::{
+        Applied, ApplyError, Command, Commands, Configure, Diff, Prepared, ReadOptions, Reply,
         RunningConfig,
     },
     generations::{Generation, History, StateError},
@@ -102,27 +102,27 @@ async fn configure<T>(
     done.map_err(|error| Refusal(status(&error), error.to_string()))
 }
 
-fn status(error: &ConfigureError) -> StatusCode {
+fn status(error: &ApplyError) -> StatusCode {
     match error {
-        ConfigureError::Invalid(ConfigError::Invalid { .. } | ConfigError::Read { .. }) => {
+        ApplyError::Invalid(ConfigError::Invalid { .. } | ConfigError::Read { .. }) => {
             StatusCode::UNPROCESSABLE_ENTITY
         }
-        ConfigureError::Invalid(ConfigError::Stopped) => StatusCode::SERVICE_UNAVAILABLE,
-        ConfigureError::Variables(_) | ConfigureError::ForeignFile(_) => StatusCode::FORBIDDEN,
-        ConfigureError::State(StateError::Unknown(_)) => StatusCode::NOT_FOUND,
-        ConfigureError::State(
+        ApplyError::Invalid(ConfigError::Stopped) => StatusCode::SERVICE_UNAVAILABLE,
+        ApplyError::Variables(_) | ApplyError::ForeignFile(_) => StatusCode::FORBIDDEN,
+        ApplyError::State(StateError::Unknown(_)) => StatusCode::NOT_FOUND,
+        ApplyError::State(
             StateError::Io { .. } | StateError::Damaged { .. } | StateError::Lost(_),
         ) => StatusCode::INSUFFICIENT_STORAGE,
-        ConfigureError::Trial { .. }
-        | ConfigureError::NoTrial
-        | ConfigureError::Current(_)
-        | ConfigureError::Oldest
-        | ConfigureError::Changed
-        | ConfigureError::FlowSeed
-        | ConfigureError::NoGeneration
-        | ConfigureError::Fixed { .. }
-        | ConfigureError::TooSmall { .. } => StatusCode::CONFLICT,
-        ConfigureError::Failed(_) => StatusCode::INTERNAL_SERVER_ERROR,
+        ApplyError::Trial { .. }
+        | ApplyError::NoTrial
+        | ApplyError::Current(_)
+        | ApplyError::Oldest
+        | ApplyError::Changed
+        | ApplyError::FlowSeed
+        | ApplyError::NoGeneration
+        | ApplyError::Fixed { .. }
+        | ApplyError::TooSmall { .. } => StatusCode::CONFLICT,
+        ApplyError::Failed(_) => StatusCode::INTERNAL_SERVER_ERROR,
     }
 }
 
@@ -136,7 +136,7 @@ async fn running_config(commands: &Commands) -> Result<RunningConfig, Refusal> {
 /// Runs long work outside the loop.
 async fn work<T: Send + 'static>(
     slot: &WorkSlot,
-    work: impl FnOnce(&Cancellation) -> Result<T, ConfigureError> + Send + 'static,
+    work: impl FnOnce(&Cancellation) -> Result<T, ApplyError> + Send + 'static,
 ) -> Result<T, Refusal> {
     let done = slot.work(work).await?;
     done.map_err(|error| Refusal(status(&error), error.to_string()))
@@ -170,7 +170,7 @@ async fn show(
 }
 
 /// Reads a document, and computes the changes it would make.
-async fn rehearse(
+async fn compare(
     commands: &Commands,
     slot: &WorkSlot,
     role: Role,
@@ -187,10 +187,10 @@ async fn rehearse(
         )
     };
     let prepared = Box::new(work(slot, prepare).await?);
-    let rehearse = |reply| Command::Configure(Configure::Rehearse(reply));
-    let rehearsal = ask(commands, rehearse).await?;
+    let command = |reply| Command::Configure(Configure::DryRun(reply));
+    let dry_run = ask(commands, command).await?;
     let diff = move |stop: &Cancellation| {
-        let diff = prepared.diff(&rehearsal, &|| stop.is_cancelled())?;
+        let diff = prepared.diff(&dry_run, &|| stop.is_cancelled())?;
         Ok((prepared, diff))
     };
     work(slot, diff).await
@@ -202,7 +202,7 @@ async fn diff(
     Json(document): Json<Document>,
 ) -> Result<Json<Diff>, Refusal> {
     let slot = WorkSlot::of(role).await?;
-    let (_, diff) = rehearse(&commands, &slot, role, document).await?;
+    let (_, diff) = compare(&commands, &slot, role, document).await?;
     Ok(Json(diff))
 }
 
@@ -218,7 +218,7 @@ async fn apply(
         return Err(Refusal(StatusCode::BAD_REQUEST, text));
     }
     let slot = WorkSlot::of(role).await?;
-    let (prepared, diff) = rehearse(&commands, &slot, role, request.document).await?;
+    let (prepared, diff) = compare(&commands, &slot, role, request.document).await?;
     let apply = |reply| Configure::Apply {
         prepared,
         within,

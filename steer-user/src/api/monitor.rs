@@ -22,7 +22,7 @@ use super::{
 };
 use crate::{
     config::Config,
-    control::{Command, Commands, Meters},
+    daemon::{Command, Commands, DaemonMetrics},
     journal::Journal,
 };
 
@@ -40,7 +40,7 @@ pub struct Monitor {
     /// Commands to the loop.
     pub commands: Commands,
     /// Counters of the loop.
-    pub meters: Meters,
+    pub metrics: DaemonMetrics,
     /// Journal of changes.
     pub journal: Journal,
 }
@@ -67,7 +67,7 @@ impl Monitor {
         let status = status.map_err(|error| failed(format!("{error:#}")))?;
         let passive = ask(&self.commands, Command::Passive).await?;
         let passive = passive.map_err(|error| failed(format!("{error:#}")))?;
-        page(&self.meters, status, passive).map_err(|error| failed(error.to_string()))
+        page(&self.metrics, status, passive).map_err(|error| failed(error.to_string()))
     }
 
     /// Returns all current metric families, or the reason why there are none.

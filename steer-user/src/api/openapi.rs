@@ -10,7 +10,8 @@ use super::{
 };
 use crate::{
     config::Document,
-    control::{Applied, Decision, Diff, KnobStatus, Readiness, Status, TraceRequest},
+    control::{Decision, Readiness, Status},
+    daemon::{Applied, Diff, KnobStatus, TraceRequest},
     dataplane::MapMemory,
     explain::Explanation,
     generations::{Generation, History},

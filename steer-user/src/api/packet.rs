@@ -13,7 +13,7 @@ use super::{
     server::{Refusal, ask},
 };
 use crate::{
-    control::{Command, Commands},
+    daemon::{Command, Commands},
     explain::Explanation,
 };
 

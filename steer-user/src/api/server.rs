@@ -36,7 +36,8 @@ use super::{
 };
 use crate::{
     config::Protocol,
-    control::{Command, Commands, Drain, KnobStatus, Refused, TuneError},
+    control::{CommandError, Drain},
+    daemon::{Command, Commands, KnobStatus, TuneError},
     explain::{self, Question},
 };
 
@@ -255,12 +256,12 @@ async fn weigh(
 
 /// Returns the answer to a drain or weight, with a warning if the state directory could not store
 /// it.
-fn said(done: Result<Vec<String>, Refused>) -> Result<Response, Refusal> {
+fn said(done: Result<Vec<String>, CommandError>) -> Result<Response, Refusal> {
     let unsaved = done.map_err(|refused| {
         let status = match refused {
-            Refused::Unknown(_) => StatusCode::NOT_FOUND,
-            Refused::Weight => StatusCode::BAD_REQUEST,
-            Refused::Failed(_) => StatusCode::INTERNAL_SERVER_ERROR,
+            CommandError::Unknown(_) => StatusCode::NOT_FOUND,
+            CommandError::Weight => StatusCode::BAD_REQUEST,
+            CommandError::Failed(_) => StatusCode::INTERNAL_SERVER_ERROR,
         };
         Refusal(status, refused.to_string())
     })?;

@@ -35,7 +35,7 @@ use super::{
     server::{Refusal, ask},
 };
 use crate::{
-    control::{Command, Commands, TraceNames, TraceRefused, TraceRequest, Tracing},
+    daemon::{Command, Commands, TraceError, TraceNames, TraceRequest, Tracing},
     dataplane::TraceEvents,
     packet_words::hex,
 };
@@ -195,9 +195,9 @@ pub(super) async fn trace(
     let tracing = ask(&commands, |reply| Command::Trace(request, by, reply)).await?;
     let tracing = tracing.map_err(|refused| {
         let status = match refused {
-            TraceRefused::Busy(_) => StatusCode::CONFLICT,
-            TraceRefused::Unknown(_) => StatusCode::BAD_REQUEST,
-            TraceRefused::Failed(_) => StatusCode::INTERNAL_SERVER_ERROR,
+            TraceError::Busy(_) => StatusCode::CONFLICT,
+            TraceError::Unknown(_) => StatusCode::BAD_REQUEST,
+            TraceError::Failed(_) => StatusCode::INTERNAL_SERVER_ERROR,
         };
         Refusal(status, refused.to_string())
     })?;
@@ -222,7 +222,7 @@ struct Lines {
 /// Values that must live as long as the stream.
 struct Held {
     names: tokio::sync::watch::Receiver<std::sync::Arc<TraceNames>>,
-    _lease: crate::control::Lease,
+    _lease: crate::daemon::Lease,
 }
 
 impl Lines {

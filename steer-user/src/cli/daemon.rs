@@ -22,7 +22,7 @@ use super::{
 use crate::{
     api::{self, Access, Monitor},
     config::{Config, ConfigError, Document},
-    control::{self, Life, Meters, Pulse, Setup},
+    daemon::{self, DaemonMetrics, FileSource, Pulse, ReadinessSink, Setup},
     dataplane::{OpenOptions, PinLock, Pins, Sizes, Xdp},
     durable,
     generations::{self, Started, Store},
@@ -74,9 +74,9 @@ impl Run {
         let monitor = Monitor {
             commands: ask,
             journal: journal.0.clone(),
-            meters: Meters::new(),
+            metrics: DaemonMetrics::new(),
         };
-        let meters = monitor.meters.clone();
+        let daemon_metrics = monitor.metrics.clone();
         let (metrics, address) = watch::channel(None);
         tokio::spawn(api::monitor(monitor.clone(), address));
         let (collector, targets) = watch::channel(None);
@@ -85,21 +85,21 @@ impl Run {
         tokio::spawn(api::remote(Arc::clone(&access), monitor.clone(), remotes));
         tokio::spawn(async move { api::serve(listener, &access, monitor).await });
         let setup = Setup {
-            file: self.config,
+            source: Arc::new(FileSource::new(self.config)),
             started,
             store,
             state_is_given: self.state.is_some(),
             journal,
-            life: to_supervisor(),
+            sinks: vec![Box::new(ServiceManager(Supervisor::new(daemon::TICK)))],
             configured: Box::new(move |config| {
                 roles.set(&config.api);
                 metrics.send_replace(api::Metrics::of(config));
                 remote.send_replace(config.api.remote.clone());
                 collector.send_replace(Target::of(config));
             }),
-            meters,
+            metrics: daemon_metrics,
         };
-        control::run(setup, xdp, commands).await?;
+        daemon::run(setup, xdp, commands).await?;
         // The next daemon replaces a leftover socket.
         let _ = std::fs::remove_file(&node.socket);
         if self.detach {
@@ -110,14 +110,17 @@ impl Run {
     }
 }
 
-/// Creates the link to the service manager, whose watchdog fires if the loop hangs.
-fn to_supervisor() -> Life {
-    let mut supervisor = Supervisor::new(control::TICK);
-    Box::new(move |pulse| match pulse {
-        Pulse::Steering(status) => supervisor.ready(status),
-        Pulse::Alive(status) => supervisor.alive(status),
-        Pulse::Stopping => supervisor.stopping(),
-    })
+/// The service manager, whose watchdog bites when the loop hangs.
+struct ServiceManager(Supervisor);
+
+impl ReadinessSink for ServiceManager {
+    fn announce(&mut self, pulse: &Pulse) {
+        match pulse {
+            Pulse::Steering(state) => self.0.ready(state.summary.clone()),
+            Pulse::Alive(state) => self.0.alive(state.summary.clone()),
+            Pulse::Stopping => self.0.stopping(),
+        }
+    }
 }
 
 /// Returns the state directory in the file, even if other parts of it are invalid.

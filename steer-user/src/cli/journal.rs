@@ -1,6 +1,9 @@
 //! `steer journal`.
 
-use std::path::{Path, PathBuf};
+use std::{
+    path::{Path, PathBuf},
+    time::Instant,
+};
 
 use clap::{Args, Subcommand};
 use humantime_serde::re::humantime::format_rfc3339_millis;
@@ -340,7 +343,7 @@ fn replay(state: &Path, folder: &Path) -> Result<(), Failure> {
         Ok(generation) => Ok(generation.document),
         Err(error) => Err(error.to_string()),
     };
-    let replayed = control::replay(journal::records(folder)?, document)?;
+    let replayed = control::replay(journal::records(folder)?, document, Instant::now())?;
     for without in &replayed.without {
         println!("{without}; the rest was checked without it");
     }

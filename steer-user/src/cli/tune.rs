@@ -6,7 +6,7 @@ use super::{
     ask::{Target, failure},
     error::{Exit, Failure},
 };
-use crate::control::KnobStatus;
+use crate::daemon::KnobStatus;
 
 #[derive(Debug, Subcommand)]
 pub(super) enum Tune {

@@ -227,11 +227,8 @@ impl Flows {
             if may_go {
                 over.push((*key, reverse_key));
             } else {
-                *of_member(&mut sweep.nat_flows, entry.member) += 1;
                 let is_expired = life != Life::Open && expired.contains(&reverse_key);
-                if !is_expired && !nat_state::is_over(entry.state | entry.told) {
-                    *of_member(&mut sweep.in_flight, entry.member) += 1;
-                }
+                count_kept(sweep, entry, is_expired);
             }
         })?;
         for pairs in over.chunks(AT_ONCE) {
@@ -272,14 +269,15 @@ impl Flows {
             let Some(entry) = entry else { continue };
             let same = entry.reverse_key(key) == *reverse_key;
             let other: Option<NatReverse> = batch::get(self.reverse.as_fd(), reverse_key)?;
-            let other_gone = other.is_none_or(|other| {
-                life_of_reverse(limits, reverse_key, &other, now) == Life::Gone
-            });
-            if same && other_gone && life_of_forward(limits, key, &entry, now) == Life::Gone {
+            let other = other.map(|other| life_of_reverse(limits, reverse_key, &other, now));
+            let life = life_of_forward(limits, key, &entry, now);
+            let other_gone = other.is_none_or(|other| other == Life::Gone);
+            if same && other_gone && life == Life::Gone {
                 forward.push(*key);
                 reverse.push(*reverse_key);
             } else {
-                *of_member(&mut sweep.nat_flows, entry.member) += 1;
+                let is_expired = life != Life::Open && other == Some(Life::Expired);
+                count_kept(sweep, &entry, is_expired);
             }
         }
         sweep.removed += forward.len();
@@ -359,10 +357,42 @@ fn life(limits: &SweepLimits, key: &FlowKey, (member, state, idle): (u16, u8, u3
     Life::Gone
 }
 
+/// Counts a nat flow that stays. One that is over, or whose client would be told so, is not in flight.
+fn count_kept(sweep: &mut Sweep, entry: &NatForward, is_expired: bool) {
+    *of_member(&mut sweep.nat_flows, entry.member) += 1;
+    if !is_expired && !nat_state::is_over(entry.state | entry.told) {
+        *of_member(&mut sweep.in_flight, entry.member) += 1;
+    }
+}
+
 fn of_member<T: Clone + Default>(all: &mut Vec<T>, member: u16) -> &mut T {
     let index = usize::from(member);
     if all.len() <= index {
         all.resize(index + 1, T::default());
     }
     &mut all[index]
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_flow_that_came_to_life_again_is_in_flight_and_one_that_is_over_is_not() {
+        let mut sweep = Sweep::default();
+        let open = NatForward {
+            member: 2,
+            state: nat_state::SETTLED,
+            ..NatForward::default()
+        };
+        count_kept(&mut sweep, &open, false);
+        count_kept(&mut sweep, &open, true);
+        let reset = NatForward {
+            state: nat_state::SETTLED | nat_state::RESET,
+            ..open
+        };
+        count_kept(&mut sweep, &reset, false);
+        assert_eq!(sweep.nat_flows, [0, 0, 3]);
+        assert_eq!(sweep.in_flight, [0, 0, 1]);
+    }
 }

@@ -11,7 +11,6 @@ pub mod loss;
 pub mod maglev;
 pub mod outliers;
 pub mod passive;
-pub mod plan;
 pub mod pressure;
 pub mod rings;
 pub mod rules;

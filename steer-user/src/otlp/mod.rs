@@ -88,7 +88,7 @@ async fn send_to(target: &Target, monitor: &Monitor) {
         let conversion = Conversion::new(SystemTime::now(), &mut starts);
         let request = message::request(node, region, conversion.metrics(&families));
         let outcome = client::send(otlp, request.encode_to_vec().into()).await;
-        monitor.meters.exported(standing.take(otlp, &outcome));
+        monitor.metrics.exported(standing.take(otlp, &outcome));
         sleep(pace.after(&outcome, begun.elapsed(), rand::random())).await;
     }
 }

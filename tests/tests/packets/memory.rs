@@ -24,7 +24,7 @@ use steer_probe::probe::{Load, Measurement, OrcaLoadReport, ProbeFailure, Sample
 use steer_tests::packet::{ACK, NODE_MAC, Packet, SYN};
 use steer_user::{
     config::Config,
-    control::Controller,
+    control::{Controller, Drain},
     dataplane::{Attacher, Dataplane as _, KernelMaps, OpenOptions, Sizes, Xdp, bench_object},
 };
 
@@ -104,7 +104,9 @@ impl Node {
             mtu: 0,
             reply_interfaces: [1; 2],
         };
-        self.controller.set_way(&name(backend), Some(hop)).unwrap();
+        self.controller
+            .set_next_hop(&name(backend), Some(hop), self.now)
+            .unwrap();
         self.probe(backend, true);
     }
 
@@ -153,9 +155,11 @@ impl Node {
             }
             _ if !self.present[backend] => {}
             2 => {
-                let drained = random.random();
+                let drained: bool = random.random();
                 let name = name(backend);
-                self.controller.drain(&name, drained, self.now).unwrap();
+                self.controller
+                    .drain(&name, drained.then(Drain::default), "test", self.now)
+                    .unwrap();
             }
             _ => self.probe(backend, !self.up[backend]),
         }

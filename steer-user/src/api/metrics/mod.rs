@@ -15,7 +15,8 @@ use prometheus_client::{encoding::text, registry::Registry};
 pub(crate) use self::read::read;
 pub use self::read::{Family, Sample};
 use self::{node::Node, passive::Passive, process::Process};
-use crate::control::{MemberPassive, Meters, Status};
+use crate::control::{MemberPassive, Status};
+use crate::daemon::DaemonMetrics;
 
 /// Returns the page in the text format of OpenMetrics 1.0.
 ///
@@ -23,7 +24,7 @@ use crate::control::{MemberPassive, Meters, Status};
 ///
 /// Returns an error if writing to the `String` fails.
 pub(super) fn page(
-    meters: &Meters,
+    metrics: &DaemonMetrics,
     status: Status,
     passive: Vec<MemberPassive>,
 ) -> Result<String, fmt::Error> {
@@ -33,7 +34,7 @@ pub(super) fn page(
     registry.register_collector(Box::new(Process));
     let mut page = String::new();
     text::encode_registry(&mut page, &registry)?;
-    meters.write(&mut page)?;
+    metrics.write(&mut page)?;
     text::encode_eof(&mut page)?;
     Ok(page)
 }
@@ -44,6 +45,6 @@ pub(super) fn page(
 ///
 /// Returns an error if writing to the `String` fails.
 pub fn families() -> Result<Vec<Family>, fmt::Error> {
-    let page = page(&Meters::new(), Status::default(), Vec::new())?;
+    let page = page(&DaemonMetrics::new(), Status::default(), Vec::new())?;
     Ok(read(&page))
 }

@@ -41,7 +41,7 @@ fn status() -> Status {
 
 #[test]
 fn the_page_has_what_the_status_says() {
-    let page = page(&Meters::new(), status(), Vec::new()).unwrap();
+    let page = page(&DaemonMetrics::new(), status(), Vec::new()).unwrap();
     for line in [
         "# TYPE steer_member_bytes counter",
         "# UNIT steer_member_bytes bytes",
@@ -81,7 +81,7 @@ fn the_page_has_what_the_status_says() {
 /// text, `_total` on samples of counters, and the unit at the end of the name.
 #[test]
 fn families_are_whole_and_described() {
-    let page = page(&Meters::new(), status(), Vec::new()).unwrap();
+    let page = page(&DaemonMetrics::new(), status(), Vec::new()).unwrap();
     let mut described = BTreeSet::new();
     let mut kind = BTreeMap::new();
     let mut current = String::new();
@@ -120,7 +120,7 @@ fn families_are_whole_and_described() {
 
 #[test]
 fn labels_are_names_and_words_and_no_addresses() {
-    let page = page(&Meters::new(), status(), Vec::new()).unwrap();
+    let page = page(&DaemonMetrics::new(), status(), Vec::new()).unwrap();
     let allowed = [
         "service", "class", "backend", "reason", "state", "health", "version", "node", "turn",
         "result", "le", "file",

@@ -5,7 +5,8 @@ use std::fmt::Write as _;
 use humantime_serde::re::humantime::format_rfc3339_seconds;
 
 use crate::{
-    control::{Applied, Diff, Fate, ServicePreview, Shares},
+    control::{Fate, ServicePreview, Shares},
+    daemon::{Applied, Diff},
     generations::{Entry, Generation, History},
 };
 

@@ -19,7 +19,7 @@ use super::{
 };
 use crate::{
     api::{TraceLine, TracedPacket},
-    control::TraceRequest,
+    daemon::TraceRequest,
     packet_words::from_hex,
 };
 

@@ -9,21 +9,21 @@ const MAX_BORNE_OUT: u64 = 4;
 /// A report of less than this part of the peers' time to the first token counts as this part.
 const FASTEST_CLAIM: u32 = 2;
 
-/// What this node measured of a candidate itself.
+/// Measurements of a candidate by this node itself.
 #[derive(Clone, Copy, Debug, Default)]
-pub(in crate::control) struct View {
+pub(crate) struct View {
     /// The index of its pool.
-    pub(in crate::control) pool: usize,
+    pub(crate) pool: usize,
     /// Microseconds to its first token.
-    pub(in crate::control) measured_us: Option<u32>,
+    pub(crate) measured_us: Option<u32>,
     /// Time that its requests were in progress, for each unit of its capacity.
-    pub(in crate::control) busy_us: Option<u64>,
+    pub(crate) busy_us: Option<u64>,
 }
 
 /// Limits what candidates gain by their reports. A report of little use gains no more than a quarter, unless this node
 /// sees fewer requests in progress there than at its peers. A report of a short time to the first token, where this
 /// node measures none, counts as half of the peers' time at least.
-pub(in crate::control) fn limit_claims(members: &mut [Member], views: &[View]) {
+pub(crate) fn limit_claims(members: &mut [Member], views: &[View]) {
     for (index, view) in views.iter().enumerate() {
         let peers = || {
             let all = views.iter().enumerate();

@@ -7,9 +7,13 @@ use std::{
 
 use steer_common::abi::{Measure, Measured};
 
-use super::super::Controller;
+use super::{connections::Connections, pool_room};
 use crate::{
     config::Config,
+    control::{
+        backends::{Backends, state::BackendState},
+        site::Site,
+    },
     dataplane::Dataplane,
     domain::{
         latency::Histogram,
@@ -26,20 +30,22 @@ const CHECKPOINT: u64 = 2;
 const CHECKPOINTS: usize = 4;
 /// Answers of a backend that have to be measured before its speed is compared.
 const MEASURED_ANSWERS: u64 = 3;
-/// So many times as long as peers take to their second burst is long enough to say that there is none.
-const LONG_ENOUGH: u128 = 4;
+/// Multiple of the peers' time to their second burst after which a backend has none.
+const NO_BURST_AFTER: u128 = 4;
 /// Peers that speed is compared with at most: each costs a system call.
 const MAX_MEASURED_PEERS: usize = 8;
 
-/// What is remembered of each backend, in the order of the configuration.
+/// Comparison of each backend with its peers, in the order of the configuration.
 #[derive(Clone, Debug, Default)]
-pub(in crate::control) struct OutlierDetection {
+pub(crate) struct OutlierDetection {
     backends: Vec<Compared>,
     /// The other backends of its first pool.
     peers: Vec<Vec<usize>>,
     snapshot_at: Option<Instant>,
     /// First bytes of answers as they were counted when a backend's answers became tiny.
     suspects: BTreeMap<usize, (Instant, BTreeMap<usize, Vec<Measured>>)>,
+    /// Backends whose weight changed since it was asked last.
+    reweighted: Vec<usize>,
 }
 
 #[derive(Clone, Debug, Default)]
@@ -47,7 +53,7 @@ struct Compared {
     window: Window,
     /// Counts at the begin of its last requests.
     checkpoints: VecDeque<Tally>,
-    /// Its pool's medians of late, itself included.
+    /// Recent medians of its pool, itself included.
     pool: Peers,
     /// The part of its weight that it loses, in parts of `WHOLE`.
     lost: u32,
@@ -55,7 +61,7 @@ struct Compared {
 
 impl OutlierDetection {
     /// Begins with a configuration.
-    pub(in crate::control) fn new(config: &Config) -> Self {
+    pub(crate) fn new(config: &Config) -> Self {
         let mut peers = vec![Vec::new(); config.backends.len()];
         for pool in &config.pools {
             for index in &pool.backends {
@@ -70,24 +76,168 @@ impl OutlierDetection {
             peers,
             snapshot_at: None,
             suspects: BTreeMap::new(),
+            reweighted: Vec::new(),
         }
     }
 
     /// The part of its weight that a backend loses, in parts of `WHOLE`.
-    pub(in crate::control) fn lost(&self, backend: usize) -> u32 {
+    pub(crate) fn lost(&self, backend: usize) -> u32 {
         self.backends
             .get(backend)
             .map_or(0, |compared| compared.lost)
     }
 
     /// Forgets what was counted of a backend: it begins anew.
-    pub(in crate::control) fn forget(&mut self, backend: usize, all: Tally) {
+    pub(crate) fn forget(&mut self, backend: usize, all: Tally) {
         self.suspects.remove(&backend);
         if let Some(compared) = self.backends.get_mut(backend) {
             compared.window.clear(all);
             compared.checkpoints.clear();
             compared.lost = 0;
         }
+    }
+
+    /// Takes the backends whose weight changed since the last call.
+    pub(crate) fn take_reweighted(&mut self) -> Vec<usize> {
+        std::mem::take(&mut self.reweighted)
+    }
+
+    /// Takes a snapshot of all counts, when it is time to.
+    pub(crate) fn compare_all(&mut self, site: &Site, connections: &Connections, now: Instant) {
+        let is_early = |at: Instant| now.saturating_duration_since(at) < SNAPSHOT_EVERY;
+        if self.snapshot_at.is_some_and(is_early) {
+            return;
+        }
+        self.snapshot_at = Some(now);
+        let all: Vec<Tally> = connections.tallies().collect();
+        for (compared, tally) in self.backends.iter_mut().zip(&all) {
+            compared.window.push(*tally);
+        }
+        for pool in &site.config.pools {
+            let backends = pool.backends.iter();
+            let tallies = backends.map(|b| self.backends[*b].window.tally(&all[*b]));
+            let summary = Peers::summarize(tallies);
+            for backend in &pool.backends {
+                self.backends[*backend].pool = summary;
+            }
+        }
+        let lowered: Vec<usize> = (0..all.len())
+            .filter(|b| self.backends[*b].lost > 0)
+            .collect();
+        for backend in lowered {
+            self.lower_weight(backend, &all);
+        }
+    }
+
+    /// Returns whether a backend fails so much more often than its peers that it is to be ejected.
+    pub(crate) fn outlier(
+        &mut self,
+        backend: usize,
+        (site, backends): (&Site, &Backends),
+        connections: &Connections,
+        dataplane: &impl Dataplane,
+        now: Instant,
+    ) -> Option<Outlier> {
+        if self.peers.get(backend)?.is_empty() {
+            return None;
+        }
+        let name = &site.config.backends[backend].name;
+        if backends.get(name)?.watch.out().is_some() {
+            return None;
+        }
+        let all = connections.tally(backend);
+        let compared = &mut self.backends[backend];
+        let own = compared.window.tally(&all);
+        let recent = compared.recent(&all);
+        let tiny = is_tiny(&recent, &compared.pool);
+        if !tiny {
+            self.suspects.remove(&backend);
+        }
+        if own.failures() == 0 && compared.lost == 0 && !tiny {
+            return None;
+        }
+        let all: Vec<Tally> = connections.tallies().collect();
+        self.lower_weight(backend, &all);
+        let peers = self.of_peers(backend, &all);
+        let speed = if tiny && is_tiny(&recent, &peers) {
+            self.speed(backend, site, dataplane, now)
+        } else {
+            None
+        };
+        let outlier = compare(&recent, &peers, speed)?;
+        let is_outlier = |other: &BackendState| other.watch.is_outlier();
+        let has_room = pool_room::where_others(site, backends, name, is_outlier);
+        has_room.then_some(outlier)
+    }
+
+    /// Lowers the weight of a backend by the share of connections that it fails, or gives it back.
+    fn lower_weight(&mut self, backend: usize, all: &[Tally]) {
+        let own = self.backends[backend].window.tally(&all[backend]);
+        let lost = match own.failures() {
+            0 => 0,
+            _ => lost_weight(&own, &self.of_peers(backend, all)),
+        };
+        let before = std::mem::replace(&mut self.backends[backend].lost, lost);
+        if before != lost {
+            self.reweighted.push(backend);
+        }
+    }
+
+    /// Compares how fast a backend and its peers have answered since its answers became tiny. The first time there is
+    /// nothing to compare yet.
+    fn speed(
+        &mut self,
+        backend: usize,
+        site: &Site,
+        dataplane: &impl Dataplane,
+        at: Instant,
+    ) -> Option<Speed> {
+        let mut compared = vec![backend];
+        compared.extend(self.peers[backend].iter().take(MAX_MEASURED_PEERS));
+        let now: BTreeMap<usize, Vec<Measured>> = compared
+            .into_iter()
+            .map(|backend| (backend, measured_of(backend, site, dataplane)))
+            .collect();
+        let Some((since, before)) = self.suspects.get(&backend) else {
+            self.suspects.insert(backend, (at, now));
+            return None;
+        };
+        let new = |backend: usize, measure: Measure| {
+            let (before, now) = (before.get(&backend)?, now.get(&backend)?);
+            let index = measure as usize;
+            let mut all = Histogram::default();
+            for (before, now) in before.iter().zip(now) {
+                all.add(&Histogram::since(&now.0[index], &before.0[index]));
+            }
+            Some(all)
+        };
+        let half = |histogram: Histogram| {
+            let half = histogram.quantile(0.5).filter(|_| histogram.count() > 0)?;
+            u32::try_from(half.as_micros()).ok()
+        };
+        let own = new(backend, Measure::FirstByte)?;
+        if (1..MEASURED_ANSWERS).contains(&own.count()) {
+            return None;
+        }
+        let goes_on = new(backend, Measure::SecondBurst).is_some_and(|h| h.count() > 0);
+        let peers = || self.peers[backend].iter().copied();
+        let of_peers = |measure| {
+            let halves = peers().filter_map(|peer| half(new(peer, measure)?));
+            median(&mut halves.collect::<Vec<u32>>())
+        };
+        let waited = at.saturating_duration_since(*since).as_micros();
+        // One burst is less than its peers send only if they send two.
+        let usual = if own.count() == 0 {
+            of_peers(Measure::FirstByte)
+        } else {
+            of_peers(Measure::SecondBurst)
+        };
+        let ends_at_once = usual.is_some_and(|us| waited > u128::from(us) * NO_BURST_AFTER);
+        Some(Speed {
+            own_us: half(own).unwrap_or(u32::MAX),
+            peers_us: of_peers(Measure::FirstByte)?,
+            ends_at_once: ends_at_once && !goes_on,
+        })
     }
 
     fn of_peers(&self, backend: usize, all: &[Tally]) -> Peers {
@@ -111,136 +261,8 @@ impl Compared {
     }
 }
 
-impl<D: Dataplane> Controller<D> {
-    /// Takes a snapshot of all counts, when it is time to.
-    pub(in crate::control) fn compare_with_peers(&mut self, now: Instant) {
-        let is_early = |at: Instant| now.saturating_duration_since(at) < SNAPSHOT_EVERY;
-        if self.outliers.snapshot_at.is_some_and(is_early) {
-            return;
-        }
-        self.outliers.snapshot_at = Some(now);
-        let all: Vec<Tally> = self.seen.tallies().collect();
-        for (compared, tally) in self.outliers.backends.iter_mut().zip(&all) {
-            compared.window.push(*tally);
-        }
-        for pool in &self.config.pools {
-            let backends = pool.backends.iter();
-            let tallies = backends.map(|b| self.outliers.backends[*b].window.tally(&all[*b]));
-            let summary = Peers::summarize(tallies);
-            for backend in &pool.backends {
-                self.outliers.backends[*backend].pool = summary;
-            }
-        }
-        let lowered: Vec<usize> = (0..all.len())
-            .filter(|b| self.outliers.backends[*b].lost > 0)
-            .collect();
-        for backend in lowered {
-            self.lower_weight(backend, &all);
-        }
-    }
-
-    /// Whether a backend fails so much more often than its peers that it is to be ejected.
-    pub(in crate::control) fn outlier(&mut self, backend: usize, now: Instant) -> Option<Outlier> {
-        if self.outliers.peers.get(backend)?.is_empty() {
-            return None;
-        }
-        let name = &self.config.backends[backend].name;
-        if self.known.get(name)?.watch.out().is_some() {
-            return None;
-        }
-        let all = self.seen.tally(backend);
-        let compared = &mut self.outliers.backends[backend];
-        let own = compared.window.tally(&all);
-        let recent = compared.recent(&all);
-        let tiny = is_tiny(&recent, &compared.pool);
-        if !tiny {
-            self.outliers.suspects.remove(&backend);
-        }
-        if own.failures() == 0 && compared.lost == 0 && !tiny {
-            return None;
-        }
-        let all: Vec<Tally> = self.seen.tallies().collect();
-        self.lower_weight(backend, &all);
-        let peers = self.outliers.of_peers(backend, &all);
-        let speed = if tiny && is_tiny(&recent, &peers) {
-            self.speed(backend, now)
-        } else {
-            None
-        };
-        let outlier = compare(&recent, &peers, speed)?;
-        let name = self.config.backends[backend].name.clone();
-        let has_room = self.has_room_where(&name, |known| known.watch.is_outlier());
-        has_room.then_some(outlier)
-    }
-
-    /// Lowers the weight of a backend by the share of connections that it fails, or gives it back.
-    fn lower_weight(&mut self, backend: usize, all: &[Tally]) {
-        let own = self.outliers.backends[backend].window.tally(&all[backend]);
-        let lost = match own.failures() {
-            0 => 0,
-            _ => lost_weight(&own, &self.outliers.of_peers(backend, all)),
-        };
-        let before = std::mem::replace(&mut self.outliers.backends[backend].lost, lost);
-        if before != lost {
-            let name = self.config.backends[backend].name.clone();
-            self.move_rings(&name);
-        }
-    }
-
-    /// How fast a backend and its peers have answered since its answers became tiny. The first time there is nothing to
-    /// compare yet.
-    fn speed(&mut self, backend: usize, at: Instant) -> Option<Speed> {
-        let mut compared = vec![backend];
-        compared.extend(self.outliers.peers[backend].iter().take(MAX_MEASURED_PEERS));
-        let now: BTreeMap<usize, Vec<Measured>> = compared
-            .into_iter()
-            .map(|backend| (backend, self.measured_of(backend)))
-            .collect();
-        let Some((since, before)) = self.outliers.suspects.get(&backend) else {
-            self.outliers.suspects.insert(backend, (at, now));
-            return None;
-        };
-        let new = |backend: usize, measure: Measure| {
-            let (before, now) = (before.get(&backend)?, now.get(&backend)?);
-            let index = measure as usize;
-            let mut all = Histogram::default();
-            for (before, now) in before.iter().zip(now) {
-                all.add(&Histogram::since(&now.0[index], &before.0[index]));
-            }
-            Some(all)
-        };
-        let half = |histogram: Histogram| {
-            let half = histogram.quantile(0.5).filter(|_| histogram.count() > 0)?;
-            u32::try_from(half.as_micros()).ok()
-        };
-        let own = new(backend, Measure::FirstByte)?;
-        if (1..MEASURED_ANSWERS).contains(&own.count()) {
-            return None;
-        }
-        let goes_on = new(backend, Measure::SecondBurst).is_some_and(|h| h.count() > 0);
-        let peers = || self.outliers.peers[backend].iter().copied();
-        let of_peers = |measure| {
-            let halves = peers().filter_map(|peer| half(new(peer, measure)?));
-            median(&mut halves.collect::<Vec<u32>>())
-        };
-        let waited = at.saturating_duration_since(*since).as_micros();
-        // One burst is less than its peers send only if they send two.
-        let usual = if own.count() == 0 {
-            of_peers(Measure::FirstByte)
-        } else {
-            of_peers(Measure::SecondBurst)
-        };
-        let ends_at_once = usual.is_some_and(|us| waited > u128::from(us) * LONG_ENOUGH);
-        Some(Speed {
-            own_us: half(own).unwrap_or(u32::MAX),
-            peers_us: of_peers(Measure::FirstByte)?,
-            ends_at_once: ends_at_once && !goes_on,
-        })
-    }
-
-    fn measured_of(&self, backend: usize) -> Vec<Measured> {
-        let members = self.numbers.of_backend(backend).iter();
-        let measured = members.map(|(_, id)| self.dataplane.measured(*id).ok().flatten());
-        measured.map(Option::unwrap_or_default).collect()
-    }
+fn measured_of(backend: usize, site: &Site, dataplane: &impl Dataplane) -> Vec<Measured> {
+    let members = site.ids.of_backend(backend).iter();
+    let measured = members.map(|(_, id)| dataplane.measured(*id).ok().flatten());
+    measured.map(Option::unwrap_or_default).collect()
 }

@@ -5,10 +5,9 @@ use std::collections::{BTreeSet, HashSet};
 
 use tracing::{info, warn};
 
-use super::super::Controller;
 use crate::{
     config::{Backend, PolicyId},
-    dataplane::Dataplane,
+    control::{backends::Backends, record::recorder::Recorder, site::Site},
     domain::evidence::Proof,
     journal::Event,
 };
@@ -16,7 +15,7 @@ use crate::{
 /// A pool with fewer backends says little by its share of healthy ones: two of three may well be dead.
 const MANY: usize = 4;
 
-/// How many backends of a pool are healthy.
+/// Number of healthy backends of a pool.
 #[derive(Clone, Copy, Debug, Default)]
 struct Count {
     healthy: usize,
@@ -33,157 +32,173 @@ impl Count {
     }
 }
 
-impl<D: Dataplane> Controller<D> {
-    /// Whether new flows may go to a backend by what is known of it, or was concluded before.
-    pub(in crate::control) fn is_sound(&self, backend: &Backend) -> bool {
-        let known = self.known.get(&backend.name);
-        known.is_some_and(|known| !known.is_out())
+/// Policies in panic mode.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct PanicMode {
+    /// Their names.
+    on: HashSet<String>,
+    /// Backends that take new flows although they are ejected, by the indexes of service and backend.
+    revived: HashSet<(usize, usize)>,
+}
+
+impl PanicMode {
+    /// Takes another configuration.
+    pub(crate) fn reconfigure(&mut self, site: &Site) {
+        let names = site.policy_names();
+        self.on.retain(|name| names.contains(name));
+        self.revived.clear();
     }
 
-    /// Whether a pool of a policy has so few healthy backends that the next one takes over a part.
-    pub(in crate::control) fn is_thin(&self, id: PolicyId, pool: usize) -> bool {
-        self.count(id, pool)
-            .is_thin(self.config.balance.panic_below)
+    /// Returns whether a policy is in panic mode, by its name.
+    pub(crate) fn is_on(&self, policy: &str) -> bool {
+        self.on.contains(policy)
     }
 
-    fn count(&self, id: PolicyId, pool: usize) -> Count {
-        let policy = self.config.policy(id);
-        let mut count = Count::default();
-        for backend in &self.config.pools[pool].backends {
-            let backend = &self.config.backends[*backend];
-            if policy.may_use(backend) {
-                count.all += 1;
-                count.healthy += usize::from(self.is_sound(backend));
-            }
-        }
-        count
+    /// Returns whether a backend takes new flows of a service although it is ejected, by the indexes of both.
+    pub(crate) fn revives(&self, service: usize, backend: usize) -> bool {
+        self.revived.contains(&(service, backend))
     }
 
-    /// Whether all pools of a policy have too few healthy backends, with their number and how many
-    /// there are.
-    fn panics(&self, id: PolicyId) -> (bool, usize, usize) {
-        let below = self.config.balance.panic_below;
-        let pools = self.config.policy(id).pools.iter();
-        let counts: Vec<Count> = pools.map(|pool| self.count(id, *pool)).collect();
-        let panics = below > 0 && counts.iter().all(|c| c.all == 0 || c.is_thin(below));
-        // A backend may be in several pools.
-        let policy = self.config.policy(id);
-        let members: BTreeSet<usize> = policy.members(&self.config).into_iter().collect();
-        let members = members
-            .into_iter()
-            .map(|index| &self.config.backends[index]);
-        let members: Vec<&Backend> = members.filter(|b| policy.may_use(b)).collect();
-        let healthy = members.iter().filter(|b| self.is_sound(b)).count();
-        (panics, healthy, members.len())
-    }
-
-    /// Finds out where probes are not believed, and tells where that changed.
-    pub(in crate::control) fn look_for_panic(&mut self) {
-        let all: Vec<usize> = (0..self.policies.len()).collect();
-        self.look_for_panic_of(&all);
-    }
-
-    /// The same of some policies, by their places.
-    pub(in crate::control) fn look_for_panic_of(&mut self, policies: &[usize]) {
+    /// Enters or leaves panic mode for policies, by their indexes, and for all others of the same services.
+    pub(crate) fn update(
+        &mut self,
+        policies: &[usize],
+        site: &Site,
+        backends: &Backends,
+        recorder: &mut Recorder,
+    ) {
         // Policies of a service have a say in it together.
-        let services: HashSet<usize> = policies.iter().map(|p| self.policies[*p].service).collect();
-        let ids: Vec<PolicyId> = match policies.len() == self.policies.len() {
-            true => self.policies.clone(),
+        let services: HashSet<usize> = policies.iter().map(|p| site.policies[*p].service).collect();
+        let ids: Vec<PolicyId> = match policies.len() == site.policies.len() {
+            true => site.policies.clone(),
             false => {
-                let all = self.policies.iter().copied();
+                let all = site.policies.iter().copied();
                 all.filter(|id| services.contains(&id.service)).collect()
             }
         };
-        let revived = self.revived.iter().copied();
-        let mut revived: HashSet<_> = revived.filter(|(s, _)| !services.contains(s)).collect();
-        let names: HashSet<String> = ids
-            .iter()
-            .map(|id| self.config.policy(*id).name())
-            .collect();
-        let panicking = self.panicking.iter().cloned();
-        let mut panicking: HashSet<_> = panicking.filter(|name| !names.contains(name)).collect();
+        self.revived
+            .retain(|(service, _)| !services.contains(service));
         for id in ids {
-            let (panics, healthy, of) = self.panics(id);
-            let name = &self.config.policy(id).name();
+            let (panics, healthy, of) = panics(site, backends, id);
+            let name = site.config.policy(id).name();
             let mut any = false;
             if panics {
-                for backend in self.revivable(id, healthy == 0) {
+                for backend in revivable(site, backends, id, healthy == 0) {
                     any = true;
-                    revived.insert((id.service, backend));
+                    self.revived.insert((id.service, backend));
                 }
             }
-            if any {
-                panicking.insert(name.clone());
-            }
-            if any != self.panicking.contains(name) {
-                if any {
-                    warn!(
-                        service = name,
-                        healthy,
-                        of,
-                        "panic mode: most backends seem to be down, so those without proof against them take new flows"
-                    );
-                } else {
-                    info!(
-                        service = name,
-                        healthy, of, "panic mode ended: probes are believed again"
-                    );
-                }
-                self.recorder.tell(Event::Panic {
-                    service: name.clone(),
+            let changed = if any {
+                self.on.insert(name.clone())
+            } else {
+                self.on.remove(&name)
+            };
+            if changed {
+                log(&name, any, healthy, of);
+                recorder.tell(Event::Panic {
+                    service: name,
                     panics: any,
                     healthy,
                     of,
                 });
             }
         }
-        self.revived = revived;
-        self.panicking = panicking;
     }
+}
 
-    /// Backends that are out and may live all the same.
-    fn revivable(&self, id: PolicyId, is_last: bool) -> Vec<usize> {
-        let settings = self.config.policy(id);
-        let mut found = Vec::new();
-        for pool in settings.pools {
-            let is_many = self.count(id, *pool).is_many();
-            for index in &self.config.pools[*pool].backends {
-                let backend = &self.config.backends[*index];
-                let Some(known) = self.known.get(&backend.name) else {
-                    continue;
-                };
-                if settings.may_use(backend)
-                    && known.is_out()
-                    && known.may_serve(backend, is_many, is_last)
-                {
-                    found.push(*index);
-                }
+fn log(service: &str, panics: bool, healthy: usize, of: usize) {
+    if panics {
+        warn!(
+            service,
+            healthy,
+            of,
+            "panic mode: most backends seem to be down, so those without proof against them take new flows"
+        );
+    } else {
+        info!(
+            service,
+            healthy, of, "panic mode ended: probes are believed again"
+        );
+    }
+}
+
+/// Returns whether a pool of a policy has so few healthy backends that the next one takes over a part.
+pub(crate) fn is_thin(site: &Site, backends: &Backends, id: PolicyId, pool: usize) -> bool {
+    count(site, backends, id, pool).is_thin(site.config.balance.panic_below)
+}
+
+fn count(site: &Site, backends: &Backends, id: PolicyId, pool: usize) -> Count {
+    let policy = site.config.policy(id);
+    let mut count = Count::default();
+    for backend in &site.config.pools[pool].backends {
+        let backend = &site.config.backends[*backend];
+        if policy.may_use(backend) {
+            count.all += 1;
+            count.healthy += usize::from(backends.is_sound(backend));
+        }
+    }
+    count
+}
+
+/// Returns whether all pools of a policy have too few healthy backends, with their number and that of all.
+fn panics(site: &Site, backends: &Backends, id: PolicyId) -> (bool, usize, usize) {
+    let below = site.config.balance.panic_below;
+    let policy = site.config.policy(id);
+    let pools = policy.pools.iter();
+    let counts: Vec<Count> = pools.map(|pool| count(site, backends, id, *pool)).collect();
+    let panics = below > 0 && counts.iter().all(|c| c.all == 0 || c.is_thin(below));
+    // A backend may be in several pools.
+    let members: BTreeSet<usize> = policy.members(&site.config).into_iter().collect();
+    let members = members
+        .into_iter()
+        .map(|index| &site.config.backends[index]);
+    let members: Vec<&Backend> = members.filter(|b| policy.may_use(b)).collect();
+    let healthy = members.iter().filter(|b| backends.is_sound(b)).count();
+    (panics, healthy, members.len())
+}
+
+/// Ejected backends that may serve nevertheless.
+fn revivable(site: &Site, backends: &Backends, id: PolicyId, is_last: bool) -> Vec<usize> {
+    let settings = site.config.policy(id);
+    let mut found = Vec::new();
+    for pool in settings.pools {
+        let is_many = count(site, backends, id, *pool).is_many();
+        for index in &site.config.pools[*pool].backends {
+            let backend = &site.config.backends[*index];
+            let Some(state) = backends.get(&backend.name) else {
+                continue;
+            };
+            if settings.may_use(backend)
+                && state.is_out()
+                && state.may_serve(backend, is_many, is_last)
+            {
+                found.push(*index);
             }
         }
-        if found.is_empty() && is_last {
-            found = self.all_refusing(id);
-        }
-        found
     }
+    if found.is_empty() && is_last {
+        found = all_refusing(site, backends, id);
+    }
+    found
+}
 
-    /// Returns all backends of a policy, if there are several and each refuses connections of this node's own. What
-    /// refuses the node need not refuse clients, a rule of a firewall for instance, and if it does, a client that asks it
-    /// is refused at once, as it is without a backend.
-    fn all_refusing(&self, id: PolicyId) -> Vec<usize> {
-        let policy = self.config.policy(id);
-        let members: BTreeSet<usize> = policy.members(&self.config).into_iter().collect();
-        let members = members
-            .into_iter()
-            .filter(|index| policy.may_use(&self.config.backends[*index]));
-        let members: Vec<usize> = members.collect();
-        let refuses = |index: &usize| {
-            let known = self.known.get(&self.config.backends[*index].name);
-            known.is_some_and(|k| k.verdict.proof() == Some(Proof::ConnectionRefused))
-        };
-        if members.len() > 1 && members.iter().all(refuses) {
-            members
-        } else {
-            Vec::new()
-        }
+/// Returns all backends of a policy, if there are several and each refuses connections of this node's own. What
+/// refuses the node need not refuse clients, a rule of a firewall for instance, and if it does, a client that asks it
+/// is refused at once, as it is without a backend.
+fn all_refusing(site: &Site, backends: &Backends, id: PolicyId) -> Vec<usize> {
+    let policy = site.config.policy(id);
+    let members: BTreeSet<usize> = policy.members(&site.config).into_iter().collect();
+    let members = members
+        .into_iter()
+        .filter(|index| policy.may_use(&site.config.backends[*index]));
+    let members: Vec<usize> = members.collect();
+    let refuses = |index: &usize| {
+        let state = backends.get(&site.config.backends[*index].name);
+        state.is_some_and(|state| state.verdict.proof() == Some(Proof::ConnectionRefused))
+    };
+    if members.len() > 1 && members.iter().all(refuses) {
+        members
+    } else {
+        Vec::new()
     }
 }

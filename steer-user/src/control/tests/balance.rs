@@ -7,7 +7,9 @@ use crate::domain::passive::Counts;
 
 /// The share of each backend's number in the table, in percent.
 fn shares(controller: &Controller<Fake>, backends: usize) -> Vec<u32> {
-    let slots = controller.dataplane.slots(controller.tables[0].clone());
+    let slots = controller
+        .dataplane
+        .slots(controller.site.tables[0].clone());
     let count = |id: u16| slots.iter().filter(|slot| slot.first == id).count();
     let percent = |id| (count(id) as f64 * 100.0 / slots.len() as f64).round() as u32;
     (1..=backends as u16).map(percent).collect()
@@ -55,7 +57,7 @@ fn load_moves_new_flows_in_small_steps_and_only_those() {
         bench.now += Duration::from_secs(2);
         bench.loaded(&mut controller, "a", 80.0);
         bench.loaded(&mut controller, "b", 20.0);
-        controller.look(bench.now).unwrap();
+        controller.poll(bench.now).unwrap();
         let share = shares(&controller, 2)[0];
         assert!(share <= last && last - share <= 6, "{last} -> {share}");
         last = share;
@@ -63,16 +65,18 @@ fn load_moves_new_flows_in_small_steps_and_only_those() {
     // The node does not see that the other one has less to do: a quarter more than its share is all that it gains.
     assert!((36..=38).contains(&last), "{last}");
     // Nobody's open flows have another owner before they are gone.
-    let slots = controller.dataplane.slots(controller.tables[0].clone());
+    let slots = controller
+        .dataplane
+        .slots(controller.site.tables[0].clone());
     let moved = slots.iter().filter(|slot| slot.first != slot.owner).count();
     assert!(moved * 10 > slots.len(), "{moved}");
-    let why = controller.why("a").unwrap();
+    let why = controller.view().decisions("a").unwrap();
     let last = why.iter().rev().find(|d| d.what == "share").unwrap();
     assert!(
         last.because.iter().any(|b| b.starts_with("use 8")),
         "{last:?}"
     );
-    assert!(controller.why("nobody").is_err());
+    assert!(controller.view().decisions("nobody").is_err());
 }
 
 #[test]
@@ -83,19 +87,22 @@ fn without_reports_weights_stay_and_status_says_so() {
     bench.up(&mut controller, "b", 1);
     for _ in 0..3 {
         bench.now += Duration::from_secs(2);
-        controller.look(bench.now).unwrap();
+        controller.poll(bench.now).unwrap();
     }
     assert_eq!(shares(&controller, 2), [50, 50]);
-    assert!(controller.status(bench.now).unwrap().services[0].silent);
+    assert!(controller.view().status(bench.now).unwrap().services[0].silent);
     bench.loaded(&mut controller, "a", 50.0);
-    let status = controller.status(bench.now).unwrap();
+    let status = controller.view().status(bench.now).unwrap();
     assert!(status.backends[0].used.unwrap() > 0.4);
     bench.now += Duration::from_secs(2);
-    controller.look(bench.now).unwrap();
-    assert!(!controller.status(bench.now).unwrap().services[0].silent);
+    controller.poll(bench.now).unwrap();
+    assert!(!controller.view().status(bench.now).unwrap().services[0].silent);
     // A report that is too old is no report.
     let later = bench.now + Duration::from_secs(4);
-    assert_eq!(controller.status(later).unwrap().backends[0].used, None);
+    assert_eq!(
+        controller.view().status(later).unwrap().backends[0].used,
+        None
+    );
 }
 
 #[test]
@@ -118,7 +125,7 @@ fn a_hot_backend_has_its_bit_and_keeps_its_slots() {
         mtu: 1500,
         reply_interfaces: [7; 2],
     };
-    controller.set_way("a", Some(hop)).unwrap();
+    controller.set_next_hop("a", Some(hop), bench.now).unwrap();
     assert!(hot(&controller, 1));
     bench.loaded(&mut controller, "a", 70.0);
     assert!(!hot(&controller, 1));
@@ -144,7 +151,7 @@ fn a_flapping_backend_is_left_out_and_its_open_flows_are_not() {
     }
     assert_eq!(controller.dataplane.states()[0], (1, Draining));
     assert_eq!(shares(&controller, 3)[0], 0);
-    let status = controller.status(bench.now).unwrap();
+    let status = controller.view().status(bench.now).unwrap();
     assert_eq!(status.backends[0].health, "up");
     assert!(status.backends[0].left_out.is_some());
     // It goes on to answer, and is let in again: with a part of its weight.
@@ -210,7 +217,7 @@ fn silence_of_most_of_many_is_not_believed_and_of_few_it_is() {
     // Two of five are left: those that nobody answered are used again, and so is one that hangs.
     let states = [(1, Up), (2, Up), (3, Up), (4, Up), (5, Up)];
     assert_eq!(controller.dataplane.states(), states);
-    let why = controller.why("c").unwrap();
+    let why = controller.view().decisions("c").unwrap();
     let verdict = why.iter().rfind(|decision| decision.what == "verdict");
     let effect = &verdict.unwrap().effect;
     assert!(
@@ -234,13 +241,13 @@ fn refused_connections_take_a_backend_out_before_any_probe() {
         ..Counts::default()
     };
     // What was before the daemon says nothing.
-    controller.watch("a", counts(70, 0), bench.now).unwrap();
+    watch(&mut controller, "a", counts(70, 0), bench.now).unwrap();
     assert_eq!(controller.dataplane.states(), [(1, Up), (2, Up)]);
-    controller.watch("a", counts(72, 0), bench.now).unwrap();
+    watch(&mut controller, "a", counts(72, 0), bench.now).unwrap();
     assert_eq!(controller.dataplane.states(), [(1, Draining), (2, Up)]);
     assert_eq!(shares(&controller, 2), [0, 100]);
     let again = bench.now + Duration::from_secs(1);
-    controller.watch("a", counts(72, 0), again).unwrap();
+    watch(&mut controller, "a", counts(72, 0), again).unwrap();
     assert_eq!(controller.dataplane.states(), [(1, Up), (2, Up)]);
 }
 
@@ -265,12 +272,12 @@ fn a_split_begins_at_once_and_moves_slowly() {
     bench.up(&mut controller, "b", 1);
     assert_eq!(shares(&controller, 2), [90, 10]);
     bench.now += Duration::from_secs(2);
-    controller.look(bench.now).unwrap();
+    controller.poll(bench.now).unwrap();
     controller.reconfigure(split(50), bench.now).unwrap();
     assert_eq!(shares(&controller, 2), [90, 10]);
     for step in 1..=12 {
         bench.now += Duration::from_secs(2);
-        controller.look(bench.now).unwrap();
+        controller.poll(bench.now).unwrap();
         let want = (90 - 4 * step).max(50);
         assert!(shares(&controller, 2)[0].abs_diff(want) <= 1, "{step}");
     }

@@ -5,7 +5,11 @@ use std::path::Path;
 use steer_common::abi::ServiceKey;
 
 use super::{Bench, fake::Fake, text};
-use crate::{config::Config, control::Controller, dataplane::Dataplane as _};
+use crate::{
+    config::Config,
+    control::{Controller, DryRun},
+    dataplane::Dataplane as _,
+};
 
 /// A site with one class, whose pool has the backends in `own`.
 fn with_class(bench: &Bench, backends: &[&str], own: &[&str], more: &str) -> Config {
@@ -26,7 +30,7 @@ fn tables(controller: &Controller<Fake>) -> Vec<Vec<(u16, u16)>> {
         found.dedup();
         found
     };
-    controller.tables.iter().map(distinct).collect()
+    controller.site.tables.iter().map(distinct).collect()
 }
 
 #[test]
@@ -52,7 +56,7 @@ fn a_class_has_a_table_of_its_own_pools() {
         services[0].key
     );
     assert_ne!(policies[0].id, services[0].id);
-    let status = controller.status(bench.now).unwrap();
+    let status = controller.view().status(bench.now).unwrap();
     assert_eq!(status.services[0].classes[0].name, "premium");
     assert_eq!(status.services[0].classes[0].shares["b"], 1.0);
 }
@@ -69,17 +73,17 @@ fn a_new_class_begins_with_the_owners_of_its_service() {
 
     // Another daemon takes the tables up where they are, with the same numbers.
     let before = (
-        controller.tables.clone(),
+        controller.site.tables.clone(),
         controller.dataplane.policies()[0].id,
     );
     let mut again = Controller::new(config, controller.dataplane, bench.now).unwrap();
-    let after = (again.tables.clone(), again.dataplane.policies()[0].id);
+    let after = (again.site.tables.clone(), again.dataplane.policies()[0].id);
     assert_eq!(before, after);
     // And one whose configuration has it no more frees them.
     let without = super::config(bench.folder.path(), &["a", "b"]);
     again.reconfigure(without, bench.now).unwrap();
     assert!(again.dataplane.policies().is_empty());
-    assert_eq!(again.tables.len(), 1);
+    assert_eq!(again.site.tables.len(), 1);
 }
 
 #[test]
@@ -89,7 +93,7 @@ fn a_class_has_its_own_regions_and_a_preview_of_its_own() {
     bench.up(&mut controller, "a", 1);
     bench.up(&mut controller, "b", 1);
     let config = with_class(&bench, &["a", "b"], &["b"], "regions = [\"home\"]\n");
-    let preview = controller.rehearsal(bench.now).preview(&config).unwrap();
+    let preview = DryRun::of(&controller, bench.now).preview(&config).unwrap();
     let names: Vec<_> = preview.services.iter().map(|s| s.name.as_str()).collect();
     assert_eq!(names, ["chat", "chat/premium"]);
     assert_eq!(preview.services[0].moved, 0.0);

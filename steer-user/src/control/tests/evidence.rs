@@ -1,4 +1,4 @@
-//! What weak, single or forged signals do to backends that serve, and what they do not.
+//! Weak, single or forged signals against backends that serve.
 
 use rand::{Rng as _, SeedableRng as _, rngs::StdRng};
 use steer_common::abi::{Measure, Signals, bucket};
@@ -8,7 +8,6 @@ use super::{
     silence::{start, traffic},
     *,
 };
-
 use crate::control::ConnectionRequest;
 
 const ALL: [(u16, MemberState); 4] = [(1, Up), (2, Up), (3, Up), (4, Up)];
@@ -56,7 +55,7 @@ fn signals(controller: &mut Controller<Fake>, id: u16, change: impl Fn(&mut Sign
 }
 
 fn why(controller: &Controller<Fake>, backend: &str) -> String {
-    let all = controller.why(backend).unwrap();
+    let all = controller.view().decisions(backend).unwrap();
     let effects = all.into_iter().map(|decision| decision.effect);
     effects.collect::<Vec<_>>().join("; ")
 }
@@ -73,10 +72,10 @@ fn gauges_that_stay_take_nobody_out() {
         for name in NAMES {
             fail(&bench, &mut controller, name, &hung(Trouble::NoProgress));
         }
-        controller.look(bench.now).unwrap();
+        controller.poll(bench.now).unwrap();
         assert_eq!(controller.dataplane.states(), ALL);
     }
-    let status = controller.status(bench.now).unwrap();
+    let status = controller.view().status(bench.now).unwrap();
     let backend = &status.backends[0];
     assert_eq!((backend.health.as_str(), &backend.left_out), ("up", &None));
     assert!(backend.hint.as_ref().unwrap().contains("no progress"));
@@ -95,7 +94,7 @@ fn a_question_that_nobody_answers_takes_a_third_at_most_and_never_the_last() {
         for name in NAMES {
             fail(&bench, &mut controller, name, &hung(Trouble::NoCompletion));
         }
-        controller.look(bench.now).unwrap();
+        controller.poll(bench.now).unwrap();
         let states = controller.dataplane.states();
         let out = states.iter().filter(|(_, state)| *state != Up).count();
         if seconds > 3 {
@@ -122,9 +121,9 @@ fn whose_clients_are_answered_stays_whatever_probes_and_beacons_say() {
         assert_eq!(states, [vec![Up; 4]], "{failure}");
         let said = why(&controller, "a");
         assert!(said.contains("contradicted"), "{said}");
-        let status = controller.status(bench.now).unwrap();
+        let status = controller.view().status(bench.now).unwrap();
         assert_eq!(status.backends[0].health, "degraded");
-        assert!(controller.contradicted >= 4);
+        assert!(controller.health.contradicted() >= 4);
     }
 }
 
@@ -160,7 +159,7 @@ fn connections_that_ask_nothing_make_nobody_silent() {
                 counters.answers += 10;
             }
         }
-        controller.look(bench.now).unwrap();
+        controller.poll(bench.now).unwrap();
         assert_eq!(controller.dataplane.states(), ALL, "step {step}");
     }
 }
@@ -175,7 +174,7 @@ fn forged_refusals_are_contradicted_by_a_connection_of_the_nodes_own() {
             s.refused += 3;
             s.unanswered += u64::from(step % 2 == 0) * 12;
         });
-        controller.look(bench.now).unwrap();
+        controller.poll(bench.now).unwrap();
         for request in controller.take_connection_requests() {
             tried += 1;
             assert_eq!(request.backend, "a");
@@ -197,7 +196,7 @@ fn a_refusal_at_an_address_that_the_backend_has_left_is_none_of_its_own() {
     let (mut bench, mut controller) = start();
     signals(&mut controller, 2, |s| s.refused += 1);
     bench.now += Duration::from_millis(20);
-    controller.look(bench.now).unwrap();
+    controller.poll(bench.now).unwrap();
     let mut requests = controller.take_connection_requests();
     let request = requests.pop().unwrap();
     let elsewhere = ConnectionRequest {
@@ -219,7 +218,7 @@ fn a_refusal_that_is_confirmed_counts_at_once_and_ends_with_a_connection() {
     let (mut bench, mut controller) = start();
     signals(&mut controller, 2, |s| s.refused += 1);
     bench.now += Duration::from_millis(20);
-    controller.look(bench.now).unwrap();
+    controller.poll(bench.now).unwrap();
     assert_eq!(controller.take_connection_requests().len(), 1);
     controller
         .confirm("b", Outcome::Refused, bench.now)
@@ -229,7 +228,7 @@ fn a_refusal_that_is_confirmed_counts_at_once_and_ends_with_a_connection() {
     let mut tried = 0;
     for _ in 0..200 {
         bench.now += Duration::from_millis(20);
-        controller.look(bench.now).unwrap();
+        controller.poll(bench.now).unwrap();
         for _ in controller.take_connection_requests() {
             tried += 1;
             controller
@@ -255,7 +254,7 @@ fn where_the_node_cannot_connect_packets_count_as_testimony() {
     signals(&mut controller, 2, |s| s.refused += 2);
     for _ in 0..30 {
         bench.now += Duration::from_millis(20);
-        controller.look(bench.now).unwrap();
+        controller.poll(bench.now).unwrap();
         controller.take_connection_requests();
     }
     assert_eq!(controller.dataplane.states()[1].1, Draining);
@@ -274,7 +273,7 @@ fn a_beacon_that_says_refused_is_asked_after() {
         .unwrap();
     assert_eq!(controller.dataplane.states(), ALL);
     bench.now += Duration::from_secs(2);
-    controller.look(bench.now).unwrap();
+    controller.poll(bench.now).unwrap();
     assert_eq!(controller.dataplane.states(), ALL);
     controller
         .confirm("a", Outcome::Refused, bench.now)
@@ -358,11 +357,13 @@ fn a_backend_that_fails_a_part_weighs_less_at_once() {
     }
     let said = why(&controller, "a");
     assert_eq!(controller.dataplane.states(), ALL, "{said}");
-    let slots = controller.dataplane.slots(controller.tables[0].clone());
+    let slots = controller
+        .dataplane
+        .slots(controller.site.tables[0].clone());
     let own = slots.iter().filter(|slot| slot.first == 1).count();
     let share = own as f64 / slots.len() as f64;
     assert!((0.10..0.20).contains(&share), "{share}");
-    let status = controller.status(bench.now).unwrap();
+    let status = controller.view().status(bench.now).unwrap();
     assert!(
         status.backends[0].degraded[0].contains("fails"),
         "{:?}",
@@ -393,7 +394,7 @@ fn one_that_answers_429_at_once_does_not_attract() {
         }
         answer(controller, 1, bytes, after);
         bench.now += Duration::from_millis(20);
-        controller.look(bench.now).unwrap();
+        controller.poll(bench.now).unwrap();
         controller.dataplane.states()[0].1
     };
     for _ in 0..200 {
@@ -440,13 +441,13 @@ fn shares_by(claims: &[(f64, f64)]) -> Vec<f64> {
             };
             controller.measure(measurement).unwrap();
         }
-        controller.look(bench.now).unwrap();
+        controller.poll(bench.now).unwrap();
     }
-    let status = controller.status(bench.now).unwrap();
+    let status = controller.view().status(bench.now).unwrap();
     for backend in &status.backends {
         assert_eq!(backend.degraded, [] as [&str; 0], "{}", backend.name);
     }
-    let range = controller.tables[0].clone();
+    let range = controller.site.tables[0].clone();
     let slots = controller.dataplane.slots(range);
     let of = |id: u16| slots.iter().filter(|slot| slot.first == id).count();
     let all = 1..=names.len() as u16;
@@ -479,7 +480,7 @@ fn what_is_reported_hot_is_explained_by_the_use_it_was_judged_by() {
     bench.up(&mut controller, "b", 1);
     bench.loaded(&mut controller, "a", 10.0);
     bench.loaded(&mut controller, "a", 97.0);
-    let all = controller.why("a").unwrap();
+    let all = controller.view().decisions("a").unwrap();
     let hot = all.iter().rfind(|decision| decision.what == "hot").unwrap();
     let said = hot.because.join("; ");
     assert!(
@@ -538,7 +539,7 @@ fn panic_mode_counts_whoever_is_out_and_revives_whom_no_proof_speaks_against() {
     }
     for _ in 0..40 {
         bench.now += Duration::from_millis(20);
-        controller.look(bench.now).unwrap();
+        controller.poll(bench.now).unwrap();
         controller.take_connection_requests();
     }
     assert_eq!(controller.dataplane.states(), ALL);
@@ -597,7 +598,7 @@ fn beacons_that_all_fail_at_once_take_nobody_out() {
             for name in NAMES {
                 fail(&bench, &mut controller, name, &failure);
             }
-            controller.look(bench.now).unwrap();
+            controller.poll(bench.now).unwrap();
         }
         assert_eq!(controller.dataplane.states(), ALL, "{failure}");
     }
@@ -611,7 +612,7 @@ fn one_that_nobody_has_measured_does_not_stand_in_for_the_last() {
     for _ in 0..20 {
         bench.now += Duration::from_secs(1);
         fail(&bench, &mut controller, "a", &hung(Trouble::NoCompletion));
-        controller.look(bench.now).unwrap();
+        controller.poll(bench.now).unwrap();
     }
     assert_eq!(controller.dataplane.states()[0].1, Up);
     // Now there is another one.
@@ -619,7 +620,7 @@ fn one_that_nobody_has_measured_does_not_stand_in_for_the_last() {
     for _ in 0..3 {
         bench.now += Duration::from_secs(1);
         fail(&bench, &mut controller, "a", &hung(Trouble::NoCompletion));
-        controller.look(bench.now).unwrap();
+        controller.poll(bench.now).unwrap();
     }
     assert_ne!(controller.dataplane.states()[0].1, Up);
 }
@@ -640,10 +641,10 @@ fn within_a_minute_a_third_is_ejected_by_questions_at_most_in_pools_of_any_size(
             for name in names {
                 fail(&bench, &mut controller, name, &hung(Trouble::NoCompletion));
             }
-            controller.look(bench.now).unwrap();
+            controller.poll(bench.now).unwrap();
             let serves: Vec<bool> = names
                 .iter()
-                .map(|name| controller.known[*name].verdict.serves())
+                .map(|name| controller.backends.get(name).unwrap().verdict.serves())
                 .collect();
             assert!(serves.contains(&true), "the last of {size} stays");
             for index in 0..size {
@@ -660,7 +661,7 @@ fn within_a_minute_a_third_is_ejected_by_questions_at_most_in_pools_of_any_size(
     }
 }
 
-/// What goes wrong with a backend for a while.
+/// Fault of a backend for a while.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Fault {
     Nothing,
@@ -672,7 +673,7 @@ enum Fault {
 }
 
 impl Fault {
-    /// Whether it answers its clients all the same.
+    /// Returns whether it answers its clients all the same.
     fn serves(self) -> bool {
         !matches!(self, Self::Paused | Self::Restarted)
     }
@@ -714,7 +715,7 @@ fn look(
             s.unanswered += 3;
         });
     }
-    controller.look(bench.now).unwrap();
+    controller.poll(bench.now).unwrap();
     for request in controller.take_connection_requests() {
         let is_victim = request.backend == NAMES[usize::from(victim) - 1];
         let outcome = match fault {

@@ -4,6 +4,7 @@ mod balance;
 mod classes;
 mod evidence;
 mod fake;
+mod imports;
 mod operator;
 mod passive;
 mod preview;
@@ -14,7 +15,8 @@ mod silence;
 
 use std::{
     path::Path,
-    time::{Duration, Instant},
+    sync::Arc,
+    time::{Duration, Instant, SystemTime},
 };
 
 use steer_common::{abi::Macs, abi::MemberState, abi::member_flags, tables::NextHop};
@@ -22,8 +24,12 @@ use steer_probe::probe::{Load, Measurement, OrcaLoadReport, ProbeFailure, Sample
 use tempfile::TempDir;
 
 use self::fake::Fake;
-use super::Controller;
-use crate::{config::Config, dataplane::Dataplane as _, domain::evidence::GONE_AFTER};
+use super::{Controller, DryRun, Host, Operator, Recorder, Start, WallClock, error::CommandError};
+use crate::{
+    config::Config,
+    dataplane::Dataplane as _,
+    domain::{balance::Adaptive, evidence::GONE_AFTER, passive::Counts, silence::Around},
+};
 
 /// A site with these backends, all probed.
 fn config(folder: &Path, backends: &[&str]) -> Config {
@@ -67,7 +73,24 @@ impl Bench {
     }
 
     fn start(&self, backends: &[&str], fake: Fake) -> Controller<Fake> {
-        Controller::new(config(self.folder.path(), backends), fake, self.now).unwrap()
+        self.start_with(backends, fake, Operator::default())
+    }
+
+    fn start_with(&self, backends: &[&str], fake: Fake, operator: Operator) -> Controller<Fake> {
+        let clock = WallClock::new(self.now, SystemTime::now());
+        let start = Start {
+            operator,
+            policy: Arc::new(Adaptive),
+            recorder: Recorder::silent(clock),
+            host: Host { cpus: 1, clock },
+        };
+        Controller::start(config(self.folder.path(), backends), fake, start, self.now).unwrap()
+    }
+
+    /// Another daemon over the same data path, which knows what the operator set before.
+    fn restart(&self, backends: &[&str], before: &Controller<Fake>) -> Controller<Fake> {
+        let operator = before.view().operator().clone();
+        self.start_with(backends, before.dataplane.clone(), operator)
     }
 
     /// A probe of a backend: its round trip, or none if it failed.
@@ -122,6 +145,42 @@ impl Bench {
         }
         self.now += GONE_AFTER;
         self.probe(controller, backend, None);
+    }
+}
+
+fn set_drain(
+    controller: &mut Controller<Fake>,
+    name: &str,
+    drained: bool,
+    now: Instant,
+) -> Result<(), CommandError> {
+    controller.drain(
+        name,
+        drained.then(super::Drain::default),
+        "the operator",
+        now,
+    )
+}
+
+/// Takes in counts of a backend's connections as they are, whatever the data path counts.
+fn watch(
+    controller: &mut Controller<Fake>,
+    name: &str,
+    counts: Counts,
+    now: Instant,
+) -> anyhow::Result<()> {
+    let found = (
+        controller.site.backend(name),
+        controller.backends.get_mut(name),
+    );
+    let (Some(index), Some(state)) = found else {
+        return Ok(());
+    };
+    let (around, recorder) = (Around::default(), &mut controller.recorder);
+    let health = &mut controller.health;
+    match health.observe_counts((index, name), counts, around, state, recorder, now) {
+        Some(ejection) => controller.evidence().apply_ejection(&ejection),
+        None => Ok(()),
     }
 }
 
@@ -218,15 +277,14 @@ fn a_drain_outlives_the_daemon() {
     let mut controller = bench.start(&["a", "b"], Fake::new());
     bench.up(&mut controller, "a", 1);
     bench.up(&mut controller, "b", 1);
-    controller.drain("a", true, bench.now).unwrap();
+    set_drain(&mut controller, "a", true, bench.now).unwrap();
     assert_eq!(controller.dataplane.states(), [(1, Draining), (2, Up)]);
     assert!(controller.dataplane.choices().iter().all(|c| c.0 == 2));
-    assert!(controller.drain("nobody", true, bench.now).is_err());
-    let fake = controller.dataplane.clone();
-    let mut controller = bench.start(&["a", "b"], fake);
+    assert!(set_drain(&mut controller, "nobody", true, bench.now).is_err());
+    let mut controller = bench.restart(&["a", "b"], &controller);
     bench.up(&mut controller, "a", 1);
     assert_eq!(controller.dataplane.states(), [(1, Draining), (2, Up)]);
-    controller.drain("a", false, bench.now).unwrap();
+    set_drain(&mut controller, "a", false, bench.now).unwrap();
     assert_eq!(controller.dataplane.states(), [(1, Up), (2, Up)]);
 }
 
@@ -287,7 +345,7 @@ fn a_backend_that_moved_is_measured_anew_and_others_are_not() {
     let moved = Config::parse(&exchanged, Path::new("test.toml")).unwrap();
     controller.reconfigure(moved, bench.now).unwrap();
     let health = |name: &str, controller: &Controller<Fake>| {
-        let status = controller.status(bench.now).unwrap();
+        let status = controller.view().status(bench.now).unwrap();
         let found = status.backends.into_iter().find(|b| b.name == name);
         found.unwrap().health
     };
@@ -341,14 +399,14 @@ fn the_next_hop_is_written_and_forgotten() {
         mtu: 1500,
         reply_interfaces: [7; 2],
     };
-    controller.set_way("a", Some(hop)).unwrap();
+    controller.set_next_hop("a", Some(hop), bench.now).unwrap();
     let member = controller.dataplane.member(1);
     assert_eq!(member.macs, hop.macs);
     assert_eq!((member.vlan, member.mtu), (7, 1500));
     assert_eq!(member.interface, 7);
     assert_ne!(member.flags & member_flags::RESOLVED, 0);
     assert_eq!(controller.dataplane.ports, [7]);
-    controller.set_way("a", None).unwrap();
+    controller.set_next_hop("a", None, bench.now).unwrap();
     assert_eq!(controller.dataplane.member(1).flags, 0);
 }
 

@@ -1,17 +1,20 @@
-//! What the operator says: drains with a deadline, and weights.
-
-use std::time::SystemTime;
+//! Commands of the operator: drains with a deadline, and weights.
 
 use super::*;
-use crate::control::{Drain, Refused};
+use crate::control::{Drain, DrainStatus};
 
 fn within(time: Duration) -> Option<Drain> {
     let until = Some(SystemTime::now() + time);
     Some(Drain { until })
 }
 
+fn drain_status(controller: &Controller<Fake>) -> Option<DrainStatus> {
+    let status = controller.view().status(Instant::now()).unwrap();
+    status.backends[0].drain.clone()
+}
+
 fn state(controller: &Controller<Fake>) -> String {
-    controller.drain_status(0).unwrap().state
+    drain_status(controller).unwrap().state
 }
 
 #[test]
@@ -20,10 +23,10 @@ fn a_drain_ends_open_flows_at_its_deadline_and_not_before() {
     let mut controller = bench.start(&["a", "b"], Fake::new());
     bench.up(&mut controller, "a", 1);
     bench.up(&mut controller, "b", 1);
-    assert_eq!(controller.drain_status(0), None);
+    assert_eq!(drain_status(&controller), None);
     let minute = Duration::from_secs(60);
     controller
-        .drain_by("a", within(minute), "test", bench.now)
+        .drain("a", within(minute), "test", bench.now)
         .unwrap();
     assert_eq!(controller.dataplane.states(), [(1, Draining), (2, Up)]);
     controller.tick(bench.now + minute / 2).unwrap();
@@ -35,7 +38,7 @@ fn a_drain_ends_open_flows_at_its_deadline_and_not_before() {
     // Probes that are answered change nothing of that, a word of the operator does.
     bench.up(&mut controller, "a", 1);
     assert_eq!(controller.dataplane.states(), [(1, Down), (2, Up)]);
-    controller.drain("a", false, bench.now).unwrap();
+    set_drain(&mut controller, "a", false, bench.now).unwrap();
     assert_eq!(controller.dataplane.states(), [(1, Up), (2, Up)]);
 }
 
@@ -47,9 +50,9 @@ fn a_deadline_outlives_the_daemon_and_one_that_passed_meanwhile_is_due() {
     bench.up(&mut controller, "b", 1);
     let minute = Duration::from_secs(60);
     controller
-        .drain_by("a", within(minute), "test", bench.now)
+        .drain("a", within(minute), "test", bench.now)
         .unwrap();
-    let mut controller = bench.start(&["a", "b"], controller.dataplane.clone());
+    let mut controller = bench.restart(&["a", "b"], &controller);
     controller.tick(bench.now).unwrap();
     assert_eq!(controller.dataplane.states(), [(1, Draining), (2, Up)]);
     controller.tick(bench.now + 2 * minute).unwrap();
@@ -58,8 +61,12 @@ fn a_deadline_outlives_the_daemon_and_one_that_passed_meanwhile_is_due() {
     let past = Some(Drain {
         until: Some(SystemTime::now() - minute),
     });
-    controller.drained.set("b", past);
-    let mut controller = bench.start(&["a", "b"], controller.dataplane.clone());
+    let mut operator = controller.view().operator().clone();
+    operator
+        .drains
+        .extend(past.map(|drain| ("b".to_owned(), drain)));
+    let fake = controller.dataplane.clone();
+    let mut controller = bench.start_with(&["a", "b"], fake, operator);
     controller.tick(bench.now).unwrap();
     assert_eq!(controller.dataplane.states(), [(1, Down), (2, Down)]);
 }
@@ -71,8 +78,8 @@ fn a_drained_backend_is_gone_once_nothing_is_open_at_it() {
     bench.up(&mut controller, "a", 1);
     bench.up(&mut controller, "b", 1);
     controller.dataplane.tracked = vec![(0, 1)];
-    controller.drain("a", true, bench.now).unwrap();
-    let status = controller.drain_status(0).unwrap();
+    set_drain(&mut controller, "a", true, bench.now).unwrap();
+    let status = drain_status(&controller).unwrap();
     assert!(status.slots > 0, "{status:?}");
     assert_eq!(status.state, "draining");
     // The slots' open flows are over after the idle timeout, the remembered one is not.
@@ -81,7 +88,7 @@ fn a_drained_backend_is_gone_once_nothing_is_open_at_it() {
             .tick(bench.now + Duration::from_secs(seconds))
             .unwrap();
     }
-    let status = controller.drain_status(0).unwrap();
+    let status = drain_status(&controller).unwrap();
     assert_eq!((status.slots, status.flows), (0, 1), "{status:?}");
     assert_eq!(status.state, "draining");
     controller.dataplane.tracked.clear();
@@ -96,7 +103,9 @@ fn a_drained_backend_is_gone_once_nothing_is_open_at_it() {
 }
 
 fn share(controller: &Controller<Fake>, member: u16) -> f64 {
-    let slots = controller.dataplane.slots(controller.tables[0].clone());
+    let slots = controller
+        .dataplane
+        .slots(controller.site.tables[0].clone());
     let own = slots.iter().filter(|slot| slot.first == member).count();
     own as f64 / slots.len() as f64
 }
@@ -107,57 +116,18 @@ fn a_weight_stands_in_for_the_capacity_and_outlives_the_daemon() {
     let mut controller = bench.start(&["a", "b"], Fake::new());
     bench.up(&mut controller, "a", 1);
     bench.up(&mut controller, "b", 1);
-    controller
-        .weigh_by("a", Some(3), "test", bench.now)
-        .unwrap();
+    controller.weigh("a", Some(3), "test", bench.now).unwrap();
     assert!((share(&controller, 1) - 0.75).abs() < 0.02);
     for wrong in [0, 1_000_001] {
-        let said = controller.weigh_by("a", Some(wrong), "test", bench.now);
-        assert!(matches!(said, Err(Refused::Weight)), "{wrong}");
+        let said = controller.weigh("a", Some(wrong), "test", bench.now);
+        assert!(matches!(said, Err(CommandError::Weight)), "{wrong}");
     }
-    let nobody = controller.weigh_by("nobody", None, "test", bench.now);
-    assert!(matches!(nobody, Err(Refused::Unknown(_))));
-    let mut controller = bench.start(&["a", "b"], controller.dataplane.clone());
+    let nobody = controller.weigh("nobody", None, "test", bench.now);
+    assert!(matches!(nobody, Err(CommandError::Unknown(_))));
+    let mut controller = bench.restart(&["a", "b"], &controller);
     bench.up(&mut controller, "a", 1);
     bench.up(&mut controller, "b", 1);
     assert!((share(&controller, 1) - 0.75).abs() < 0.02);
-    controller.weigh_by("a", None, "test", bench.now).unwrap();
+    controller.weigh("a", None, "test", bench.now).unwrap();
     assert!((share(&controller, 1) - 0.5).abs() < 0.02);
-}
-
-#[test]
-fn drains_and_weights_count_where_they_cannot_be_saved_and_are_saved_later() {
-    let bench = Bench::new();
-    let state = bench.folder.path().join("state");
-    let config = config(&state, &["a", "b"]);
-    let mut controller = Controller::new(config, Fake::new(), bench.now).unwrap();
-    // A file in the place of the folder: root, too, cannot write below it.
-    std::fs::write(&state, "").unwrap();
-    assert_eq!(controller.unsaved(), Vec::<String>::new());
-    controller.drain("a", true, bench.now).unwrap();
-    controller
-        .weigh_by("b", Some(7), "test", bench.now)
-        .unwrap();
-    let unsaved = controller.status(bench.now).unwrap().unsaved;
-    assert_eq!(unsaved.len(), 2, "{unsaved:?}");
-    assert!(unsaved[0].contains("drained.json") && unsaved[1].contains("weights.json"));
-    assert!(controller.known["a"].drained.is_some());
-    assert_eq!(controller.known["b"].weight, Some(7));
-    controller.save_operator();
-    assert_eq!(controller.unsaved().len(), 2);
-    std::fs::remove_file(&state).unwrap();
-    controller.save_operator();
-    assert_eq!(controller.unsaved(), Vec::<String>::new());
-    assert!(
-        crate::control::drained::Drained::load(&state)
-            .unwrap()
-            .of("a")
-            .is_some()
-    );
-    assert_eq!(
-        crate::control::weights::Weights::load(&state)
-            .unwrap()
-            .of("b"),
-        Some(7)
-    );
 }

@@ -1,4 +1,4 @@
-//! What packets tell of members, from the data path to the status.
+//! Measurements of members by their packets, from the data path to the status.
 
 use steer_common::abi::{Measure, Measured, MemberState, Signals, bucket};
 
@@ -41,7 +41,7 @@ fn latencies_of_a_member_are_in_the_status() {
     );
     let status: Status = {
         // As the API's client gets it.
-        let json = serde_json::to_string(&controller.status(bench.now).unwrap()).unwrap();
+        let json = serde_json::to_string(&controller.view().status(bench.now).unwrap()).unwrap();
         serde_json::from_str(&json).unwrap()
     };
     let members = &status.services[0].members;
@@ -69,7 +69,7 @@ fn the_status_forgets_what_is_older_than_a_minute_and_the_sum_does_not() {
     sweep(&mut bench, &mut controller);
     measure(&mut controller.dataplane, 1, Measure::Gap, &[20; 2]);
     let count = |controller: &Controller<Fake>| {
-        let passive = controller.passive().unwrap().remove(0).passive;
+        let passive = controller.view().passive().unwrap().remove(0).passive;
         (passive.recent.gap.count(), passive.total.gap.count())
     };
     // Looking takes nothing away.
@@ -100,11 +100,11 @@ fn only_members_that_can_be_are_measured() {
         controller.dataplane.measured(2).unwrap(),
         Some(Measured::default())
     );
-    assert_eq!(controller.passive().unwrap()[0].backend, "b");
+    assert_eq!(controller.view().passive().unwrap()[0].backend, "b");
     controller.reconfigure(config("0s"), bench.now).unwrap();
     assert_eq!(measured(&controller), [] as [u16; 0]);
     assert_eq!(controller.dataplane.config().burst_gap_us, 0);
-    assert!(controller.passive().unwrap().is_empty());
+    assert!(controller.view().passive().unwrap().is_empty());
 }
 
 #[test]
@@ -126,7 +126,7 @@ fn refusals_count_from_the_last_look_on_whatever_the_configuration_was_then() {
     }
     let look = |bench: &mut Bench, controller: &mut Controller<Fake>| {
         bench.now += super::Duration::from_millis(20);
-        controller.look(bench.now).unwrap();
+        controller.poll(bench.now).unwrap();
         controller.dataplane.states()[0].1
     };
     for _ in 0..3 {

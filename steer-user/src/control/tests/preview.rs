@@ -5,7 +5,7 @@ fn shares(now: Option<f64>, then: Option<f64>) -> Shares {
     Shares { now, then }
 }
 
-/// What a preview says is what then happens.
+/// Preview and effect of a configuration agree.
 #[test]
 fn a_preview_says_what_reconfiguring_does_and_does_nothing() {
     let mut bench = Bench::new();
@@ -15,7 +15,7 @@ fn a_preview_says_what_reconfiguring_does_and_does_nothing() {
     }
     let before = controller.dataplane.clone();
     let more = config(bench.folder.path(), &["a", "b", "c", "d"]);
-    let preview = controller.rehearsal(bench.now).preview(&more).unwrap();
+    let preview = DryRun::of(&controller, bench.now).preview(&more).unwrap();
     assert_eq!(controller.dataplane.choices(), before.choices());
     assert_eq!(controller.dataplane.states(), before.states());
 
@@ -40,7 +40,7 @@ fn a_preview_says_what_reconfiguring_does_and_does_nothing() {
 
     controller.reconfigure(more.clone(), bench.now).unwrap();
     bench.up(&mut controller, "d", 1);
-    let again = controller.rehearsal(bench.now).preview(&more).unwrap();
+    let again = DryRun::of(&controller, bench.now).preview(&more).unwrap();
     assert!(again.assumed.is_empty());
     assert_eq!(again.services[0].moved, 0.0);
     for (name, shares) in &again.services[0].shares {
@@ -56,7 +56,7 @@ fn services_that_come_and_go_are_told() {
     bench.up(&mut controller, "a", 1);
     let other = text(bench.folder.path(), &["a"]).replace("port = 80", "port = 81");
     let other = Config::parse(&other, Path::new("test.toml")).unwrap();
-    let preview = controller.rehearsal(bench.now).preview(&other).unwrap();
+    let preview = DryRun::of(&controller, bench.now).preview(&other).unwrap();
     let fates: Vec<_> = preview
         .services
         .iter()
@@ -80,7 +80,7 @@ fn a_backend_that_is_down_stays_down_in_a_preview() {
     bench.up(&mut controller, "a", 1);
     bench.down(&mut controller, "b");
     let same = config(bench.folder.path(), &["a", "b"]);
-    let preview = controller.rehearsal(bench.now).preview(&same).unwrap();
+    let preview = DryRun::of(&controller, bench.now).preview(&same).unwrap();
     assert!(preview.assumed.is_empty());
     let service = &preview.services[0];
     assert_eq!(service.shares["a"], shares(Some(1.0), Some(1.0)));
@@ -102,8 +102,7 @@ fn what_does_not_fit_is_refused_before_anything_happens() {
         dataplane: full,
         ..controller
     };
-    let error = full
-        .rehearsal(bench.now)
+    let error = DryRun::of(&full, bench.now)
         .preview(&config(bench.folder.path(), &["b", "c"]))
         .unwrap_err();
     assert!(format!("{error:#}").contains("more members"), "{error:#}");

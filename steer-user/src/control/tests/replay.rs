@@ -1,4 +1,4 @@
-//! What the journal tells is enough to decide again, and a record that was made up shows.
+//! Replays: the journal is enough to decide again, and a forged record shows.
 
 use std::collections::HashMap;
 
@@ -8,7 +8,7 @@ use steer_probe::probe::{DRAINING, Load, Trouble, confirmation};
 use super::*;
 use crate::{
     config::Document,
-    control::{Replayed, recorder::Recorder, replay},
+    control::{Replayed, replay},
     domain::{
         evidence,
         health::State,
@@ -37,7 +37,7 @@ impl Run {
         }
     }
 
-    fn generation(&mut self, why: Why, drained: Vec<String>) -> (Config, Event) {
+    fn generation(&mut self, why: Why, operator: &Operator) -> (Config, Event) {
         let fall = self.random.random_range(1..4);
         let some: Vec<&str> = NAMES
             .into_iter()
@@ -57,11 +57,8 @@ impl Run {
             generation: Some(number),
             fingerprint: document.fingerprint(),
             until: None,
-            drained,
-            weights: super::super::weights::Weights::load(self.bench.folder.path())
-                .unwrap()
-                .all()
-                .clone(),
+            drained: operator.drains.keys().cloned().collect(),
+            weights: operator.weights.clone(),
         };
         let config = document.config().unwrap();
         self.documents.insert(number, document);
@@ -123,7 +120,7 @@ impl Run {
                 counters.flows += 1;
                 counters.requests += 1;
             }
-            controller.look(self.bench.now).unwrap();
+            controller.poll(self.bench.now).unwrap();
         }
     }
 
@@ -131,6 +128,7 @@ impl Run {
     fn run(&mut self, daemons: usize, steps: usize, limits: Limits) -> Vec<Located<Record>> {
         let folder = journal::folder(self.bench.folder.path());
         let mut fake = Fake::new();
+        let mut operator = Operator::default();
         for _ in 0..daemons {
             let (journal, cut) = Journal::open(&folder, limits).unwrap();
             self.bench.now = Instant::now();
@@ -141,16 +139,20 @@ impl Run {
                 adopted: false,
                 cut,
             });
-            let drained = super::super::drained::Drained::load(self.bench.folder.path()).unwrap();
-            let (config, event) = self.generation(Why::Start, drained.names());
-            let recorder = Recorder::beginning(journal.clone(), event);
-            let mut controller =
-                Controller::with_recorder(config, fake.clone(), now, recorder).unwrap();
+            let (config, event) = self.generation(Why::Start, &operator);
+            let host = Host::simulated(now);
+            let start = Start {
+                operator: operator.clone(),
+                policy: Arc::new(Adaptive),
+                recorder: Recorder::starting(journal.clone(), host.clock, event),
+                host,
+            };
+            let mut controller = Controller::start(config, fake.clone(), start, now).unwrap();
             for _ in 0..steps {
                 match self.random.random_range(0..100) {
                     0 => {
-                        let drained = controller.drained.names();
-                        let (config, event) = self.generation(Why::Apply, drained);
+                        let operator = controller.view().operator().clone();
+                        let (config, event) = self.generation(Why::Apply, &operator);
                         controller.recorder.configured(event);
                         controller.reconfigure(config, self.bench.now).unwrap();
                     }
@@ -158,7 +160,7 @@ impl Run {
                         let name = NAMES[self.random.random_range(0..NAMES.len())];
                         let drained = self.random.random_bool(0.5);
                         // Unless the configuration has none of that name.
-                        let _ = controller.drain(name, drained, self.bench.now);
+                        let _ = set_drain(&mut controller, name, drained, self.bench.now);
                     }
                     5 => {
                         let name = NAMES[self.random.random_range(0..NAMES.len())];
@@ -166,19 +168,19 @@ impl Run {
                             .random
                             .random_bool(0.7)
                             .then(|| self.random.random_range(1..9));
-                        let _ = controller.weigh_by(name, weight, "test", self.bench.now);
+                        let _ = controller.weigh(name, weight, "test", self.bench.now);
                     }
                     4 => controller.tick(self.bench.now).unwrap(),
                     6..=14 => {
                         self.bench.now += Duration::from_secs(2);
-                        controller.look(self.bench.now).unwrap();
+                        controller.poll(self.bench.now).unwrap();
                     }
                     16..=18 => {
                         let name = NAMES[self.random.random_range(0..NAMES.len())];
                         self.counts.refused += self.random.random_range(0..2);
                         self.counts.accepted += self.random.random_range(0..2);
                         let (counts, now) = (self.counts, self.bench.now);
-                        controller.watch(name, counts, now).unwrap();
+                        watch(&mut controller, name, counts, now).unwrap();
                     }
                     19 => {
                         let name = NAMES[self.random.random_range(0..NAMES.len())];
@@ -196,6 +198,7 @@ impl Run {
                 // The writer begins files behind our back: wait, so that a seed means one run.
                 journal.flush();
             }
+            operator = controller.view().operator().clone();
             fake = controller.dataplane;
         }
         let verified = journal::verify(&folder, None).unwrap();
@@ -211,7 +214,7 @@ impl Run {
             let found = self.documents.get(&number).cloned();
             found.ok_or_else(|| format!("no generation {number}"))
         };
-        replay(records.iter().cloned().map(Ok), document).unwrap()
+        replay(records.iter().cloned().map(Ok), document, Instant::now()).unwrap()
     }
 }
 
@@ -269,7 +272,7 @@ fn what_is_left_after_rotation_is_enough_to_go_on() {
     );
     // Without the configurations the inputs still lead to the same tables.
     let none = |_| Err("not kept".to_owned());
-    let blind = replay(records.iter().cloned().map(Ok), none).unwrap();
+    let blind = replay(records.iter().cloned().map(Ok), none, Instant::now()).unwrap();
     assert!(blind.disagreements.is_empty(), "{:#?}", blind.disagreements);
     assert!(!blind.without.is_empty());
     assert_eq!(blind.tables, replayed.tables);

@@ -21,7 +21,7 @@ fn tables_for_other_rings_are_built_when_there_is_time() {
     let mut controller = Controller::new(config, Fake::new(), bench.now).unwrap();
     bench.up(&mut controller, "a", 1);
     bench.up(&mut controller, "b", 20);
-    controller.look(bench.now).unwrap();
+    controller.poll(bench.now).unwrap();
     let before = firsts(&controller);
     // It is far now, which all of its answers have to say before it is believed.
     for _ in 0..100 {
@@ -32,7 +32,7 @@ fn tables_for_other_rings_are_built_when_there_is_time() {
         before,
         "it waits for the loop to look, and nothing else does"
     );
-    controller.look(bench.now).unwrap();
+    controller.poll(bench.now).unwrap();
     let after = firsts(&controller);
     assert_eq!((before.len(), after.len()), (2, 2));
     assert!(before.is_disjoint(&after), "{before:?} became {after:?}");

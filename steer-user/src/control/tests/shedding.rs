@@ -25,7 +25,7 @@ fn set_hot(controller: &mut Controller<Fake>, hot: &[u16]) {
     }
 }
 
-/// What is shed of service and class.
+/// Priorities below which new flows of service and class are shed.
 fn pressures(controller: &Controller<Fake>) -> [u32; 2] {
     let numbers = [
         controller.dataplane.services()[0].id,
@@ -60,7 +60,7 @@ fn a_hot_pool_sheds_the_less_important_class_and_takes_it_back() {
     let now = seconds(&mut controller, 3);
     // All below the next priority, which is the service's; that one never goes.
     assert_eq!(pressures(&controller), [100, 100]);
-    let status = controller.status(now).unwrap();
+    let status = controller.view().status(now).unwrap();
     let service = &status.services[0];
     assert_eq!((service.shed, service.classes[0].shed), (false, true));
     // It is not taken back at once.

@@ -23,7 +23,7 @@ pub(super) fn traffic(
             counters.answers += answers;
             counters.answer_bytes += answers * 1000;
         }
-        controller.look(bench.now).unwrap();
+        controller.poll(bench.now).unwrap();
         (controller.dataplane.states() != before).then_some(step * 20)
     })
 }
@@ -49,10 +49,10 @@ fn a_silent_backend_gets_no_new_flows_until_it_answers() {
     assert!((150..=250).contains(&after), "{after} ms");
     let states = [(1, Draining), (2, Up), (3, Up), (4, Up)];
     assert_eq!(controller.dataplane.states(), states);
-    let status = controller.status(bench.now).unwrap();
+    let status = controller.view().status(bench.now).unwrap();
     let said = status.backends[0].left_out.as_deref().unwrap();
     assert!(said.contains("silent"), "{said}");
-    let why = controller.why("a").unwrap();
+    let why = controller.view().decisions("a").unwrap();
     let why = why
         .iter()
         .rfind(|decision| decision.what == "connections")

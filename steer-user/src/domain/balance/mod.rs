@@ -7,6 +7,7 @@
 //! max(floor, 1 − utilization) · slow start, reduced if the member is degraded.
 
 mod judge;
+mod policy;
 mod spread;
 #[cfg(test)]
 mod tests;
@@ -16,6 +17,7 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
+pub use self::policy::{Adaptive, BalancePolicy};
 pub use self::spread::{SUM, Shares, spread};
 pub use self::tick::{Cause, Ticked, tick};
 use super::load::WHOLE;

@@ -26,6 +26,15 @@ pub enum Cause {
     Loss,
 }
 
+impl std::fmt::Display for Cause {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(match self {
+            Self::Time => "time",
+            Self::Loss => "loss",
+        })
+    }
+}
+
 /// Result of a tick.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Ticked {

@@ -6,7 +6,8 @@ use std::time::{Duration, Instant};
 use rand::{Rng as _, SeedableRng as _, rngs::StdRng};
 use steer_common::{abi::FlowKey, hash};
 use steer_user::domain::{
-    health::{Health, State},
+    balance::{BalancePolicy, Cause, Member, Pool, SUM, Settings, Shares, State, Ticked},
+    health::{self, Health},
     maglev::{self, Choice, Weighted},
 };
 
@@ -47,7 +48,7 @@ impl View {
     fn usable(&self, service: usize) -> Vec<usize> {
         let servers = self.services[service].iter().copied();
         servers
-            .filter(|server| self.health[*server].state() == State::Up)
+            .filter(|server| self.health[*server].state() == health::State::Up)
             .collect()
     }
 }
@@ -91,9 +92,30 @@ macro_rules! policy {
     };
 }
 
-/// A consistent-hash table over the servers that answer.
+/// Shares by capacity alone.
+#[derive(Clone, Copy, Debug)]
+struct ByCapacity;
+
+impl BalancePolicy for ByCapacity {
+    fn step(&self, _: &mut State, _: &Settings, _: &[Pool], _: &[Member], _: Cause) -> Ticked {
+        Ticked::default()
+    }
+
+    fn shares(&self, _: &State, _: &[Pool], members: &[Member]) -> Shares {
+        let weight = |member: &Member| u64::from(member.capacity) * u64::from(member.healthy);
+        let all: u64 = members.iter().map(weight).sum();
+        let share = |member| weight(member) * u64::from(SUM) / all.max(1);
+        Shares {
+            members: members.iter().map(|member| share(member) as u32).collect(),
+            nobody: 0,
+        }
+    }
+}
+
+/// A consistent-hash table over the servers that answer, by a balance policy that remembers nothing.
 pub struct StaticMaglev {
     view: View,
+    policy: Box<dyn BalancePolicy>,
     slots: Vec<u32>,
     tables: Vec<Vec<Choice>>,
 }
@@ -104,6 +126,7 @@ impl StaticMaglev {
     pub fn new(site: &Site) -> Self {
         Self {
             view: View::new(site),
+            policy: Box::new(ByCapacity),
             slots: site.servers.iter().map(|(slots, _)| *slots).collect(),
             tables: Vec::new(),
         }
@@ -111,23 +134,31 @@ impl StaticMaglev {
 
     fn build(&mut self) {
         let services = 0..self.view.services.len();
-        self.tables = services
-            .map(|service| {
-                let usable = self.view.usable(service);
-                let names: Vec<_> = usable.iter().map(ToString::to_string).collect();
-                let weighted: Vec<_> = usable
-                    .iter()
-                    .zip(&names)
-                    .map(|(server, name)| Weighted {
-                        id: *server as u16 + 1,
-                        name,
-                        weight: self.slots[*server],
-                    })
-                    .collect();
-                let len = maglev::table_size(self.view.services[service].len());
-                maglev::build(&weighted, len, 1)
+        self.tables = services.map(|service| self.table(service)).collect();
+    }
+
+    fn table(&self, service: usize) -> Vec<Choice> {
+        let usable = self.view.usable(service);
+        let member = |server: &usize| Member {
+            name: server.to_string(),
+            healthy: true,
+            capacity: self.slots[*server],
+            ..Member::default()
+        };
+        let members: Vec<Member> = usable.iter().map(member).collect();
+        let shares = self.policy.shares(&State::default(), &[], &members);
+        let weighted: Vec<_> = usable
+            .iter()
+            .zip(&members)
+            .zip(shares.members)
+            .map(|((server, member), weight)| Weighted {
+                id: *server as u16 + 1,
+                name: &member.name,
+                weight,
             })
             .collect();
+        let len = maglev::table_size(self.view.services[service].len());
+        maglev::build(&weighted, len, 1)
     }
 }
 

@@ -114,7 +114,7 @@ impl Policy for Ours {
         if now.saturating_sub(self.looked) >= LOOK {
             self.looked = now;
             self.controller
-                .look(self.start + now)
+                .poll(self.start + now)
                 .expect("memory takes what is written");
         }
     }
@@ -138,13 +138,13 @@ impl Policy for Ours {
     fn tick(&mut self, now: Duration) {
         self.controller
             .tick(self.start + now)
-            .and_then(|()| self.controller.look(self.start + now))
+            .and_then(|()| self.controller.poll(self.start + now))
             .expect("memory takes what is written");
         self.look();
     }
 
     fn ejected(&self, now: Duration) -> Vec<usize> {
-        let status = self.controller.status(self.start + now);
+        let status = self.controller.view().status(self.start + now);
         let status = status.expect("memory can be read");
         let status = serde_json::to_value(&status).expect("a status is JSON");
         let out = out_by_status(&status);
