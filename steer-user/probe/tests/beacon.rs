@@ -1,6 +1,7 @@
 //! Tests of the binary as users run it.
 
 #![cfg(feature = "cli")]
+#![expect(clippy::unwrap_used, reason = "helpers of tests")]
 
 use std::{
     io::{BufRead as _, BufReader},
