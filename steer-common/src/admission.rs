@@ -32,9 +32,9 @@ pub(crate) fn refusal<T: Tables>(
     if service.flow_interval == 0 {
         return None;
     }
-    let now = tables.now_ns();
+    let now = tables.now_coarse_ns();
     let taken = tables.with_admission(service.id, |admission| {
-        take(
+        take_token(
             &mut admission.due,
             now,
             service.flow_interval,
@@ -55,13 +55,15 @@ fn source_takes_flow<T: Tables>(packet: &Packet, tables: &T, service: &Service) 
     let Some(limit) = tables.source_limit(service.limit) else {
         return true;
     };
-    let now = tables.now_ns();
+    let now = tables.now_coarse_ns();
     let key = SourceKey {
         source: limit.source(packet.key.source),
         policy: service.id,
         _pad: [0; 3],
     };
-    let taken = tables.with_source(&key, |due| take(due, now, limit.interval, limit.burst));
+    let taken = tables.with_source(&key, |due| {
+        take_token(due, now, limit.interval, limit.burst)
+    });
     if let Some(taken) = taken {
         return taken;
     }
@@ -73,7 +75,7 @@ fn source_takes_flow<T: Tables>(packet: &Packet, tables: &T, service: &Service) 
 /// one is due at the sustained rate. Times may wrap: a time more than half of their range ahead
 /// lies in the past.
 #[inline(always)]
-fn take(due: &mut u64, now: u64, interval: u32, burst: u64) -> bool {
+fn take_token(due: &mut u64, now: u64, interval: u32, burst: u64) -> bool {
     let ahead = due.wrapping_sub(now);
     // An idle source has at most its burst.
     let ahead = if ahead > u64::MAX / 2 { 0 } else { ahead };
@@ -86,13 +88,13 @@ fn take(due: &mut u64, now: u64, interval: u32, burst: u64) -> bool {
 
 #[cfg(test)]
 mod tests {
-    use super::take;
+    use super::take_token;
 
     /// Returns how many of a number of flows are admitted, at a fixed interval.
     fn taken(due: &mut u64, start: u64, step: u64, flows: u32, interval: u32, burst: u64) -> u32 {
         let at = |n: u32| start.wrapping_add(step.wrapping_mul(n as u64));
         (0..flows)
-            .map(|n| u32::from(take(due, at(n), interval, burst)))
+            .map(|n| u32::from(take_token(due, at(n), interval, burst)))
             .sum()
     }
 
@@ -118,7 +120,7 @@ mod tests {
     fn a_clock_that_stands_behind_fills_nothing() {
         let mut due = 10_000;
         // Another CPU wrote it just after `now` was read.
-        assert!(take(&mut due, 9_999, 10, 100));
+        assert!(take_token(&mut due, 9_999, 10, 100));
         assert_eq!(due, 10_010);
     }
 }

@@ -25,14 +25,14 @@ pub fn answer_reset<F: Frame, T: Tables>(
         entry.state |= nat_state::RESET;
         (
             nat::to_client(entry),
-            entry.back,
+            entry.client_hop,
             entry.forward_key(&packet.key),
         )
     });
     let Some((ends, back, key)) = found else {
         return Outcome::drop(DropReason::NatUnknownFlow);
     };
-    tables.with_forward(&key, |forward| forward.told |= nat_state::RESET);
+    tables.with_forward(&key, |forward| forward.peer_state |= nat_state::RESET);
     let done = rewrite::reset_client(frame, &packet, &ends, &back);
     answered(tables, done, back.interface)
 }
@@ -43,5 +43,5 @@ fn answered<T: Tables>(tables: &T, done: Result<(), DropReason>, interface: u32)
     if done.is_ok() {
         tables.count_drop(DropReason::Reset);
     }
-    Outcome::of(done, interface)
+    Outcome::from_rewrite(done, interface)
 }

@@ -106,7 +106,7 @@ fn of_bytes<F: Frame>(frame: &F, at: usize, len: usize) -> Option<Sum> {
     }
     // Copies that the verifier does not link to the length: the end of the loop then says nothing
     // about the code after it, which is followed once, and not for each length.
-    let parts = frame.opaque((len / PART) as u64) as usize;
+    let parts = frame.launder((len / PART) as u64) as usize;
     let mut sum = Sum::default();
     for part in 0..MAX_PARTS {
         if part >= parts {
@@ -117,16 +117,16 @@ fn of_bytes<F: Frame>(frame: &F, at: usize, len: usize) -> Option<Sum> {
             sum = sum.add32(word);
         }
     }
-    let mut sum = Sum(frame.opaque(sum.0));
+    let mut sum = Sum(frame.launder(sum.0));
     let mut at = at + (len & !(PART - 1));
-    let words = frame.opaque((len % PART / 4) as u64) as usize;
+    let words = frame.launder((len % PART / 4) as u64) as usize;
     for word in 0..PART / 4 - 1 {
         if word >= words {
             break;
         }
         sum = sum.add32(frame.load(at + word * 4)?);
     }
-    let mut sum = Sum(frame.opaque(sum.0));
+    let mut sum = Sum(frame.launder(sum.0));
     at += len & (PART - 4);
     if len & 2 != 0 {
         sum = sum.add16(frame.load(at)?);

@@ -5,14 +5,15 @@
 
 use crate::{
     abi::{
-        Config, FlowEntry, Member, Mode, REGIONS, Service, Slot, age, member_flags, service_flags,
+        Config, FlowEntry, MAX_REGIONS, Member, Mode, Service, Slot, age, member_flags,
+        service_flags,
     },
     admission::refusal,
     flight, hash,
-    quic::{Look, Said},
+    quic::{ConnectionHint, QuicClassifier},
     tables::{Step, Tables},
     verdict::DropReason,
-    wire::{Packet, Part, RST},
+    wire::{Packet, PacketKind, RST},
 };
 
 /// The longest way of a connection's first segments from its SYN: a window that is not scaled yet.
@@ -32,7 +33,7 @@ pub(crate) struct Choice<'t> {
 impl<'t> Choice<'t> {
     /// Creates the choice of a member for an open flow.
     #[inline(always)]
-    const fn of(id: u16, member: &'t Member) -> Self {
+    const fn of_open_flow(id: u16, member: &'t Member) -> Self {
         Self {
             member: Some(member),
             id,
@@ -57,8 +58,8 @@ impl<'t> Choice<'t> {
 #[inline(always)]
 pub(crate) fn choose<'t, T: Tables>(
     packet: &Packet,
-    look: &impl Look,
-    said: Said,
+    look: &impl QuicClassifier,
+    said: ConnectionHint,
     tables: &'t T,
     config: &Config,
     service: &Service,
@@ -66,26 +67,26 @@ pub(crate) fn choose<'t, T: Tables>(
 ) -> Choice<'t> {
     let avoid = tables.launder(u64::from(avoid)) as u16;
     if said.member != 0
-        && let Some(member) = for_open(tables, service, said.member)
+        && let Some(member) = member_of_open_flow(tables, service, said.member)
     {
         // Anyone who has seen an id can name its server, so it must not bypass limits.
         if !said.opens || !is_limited(service) {
-            return Choice::of(said.member, member);
+            return Choice::of_open_flow(said.member, member);
         }
-        if handshake(packet, tables, config, said, false) != 0 {
-            return Choice::of(said.member, member);
+        if handshake_member(packet, tables, config, said, false) != 0 {
+            return Choice::of_open_flow(said.member, member);
         }
         if let Some(reason) = refusal(packet, tables, service) {
             return Choice::none(reason);
         }
-        remember_handshake(packet, tables, service.slots_start, said.member, said);
+        insert_handshake(packet, tables, service.slots_start, said.member, said);
         return Choice {
             is_new: true,
-            ..Choice::of(said.member, member)
+            ..Choice::of_open_flow(said.member, member)
         };
     }
     if service.slots_len == 0 {
-        tables.note(Step::EndOfChain);
+        tables.trace_step(Step::EndOfChain);
         return Choice::none(end_of_chain(packet, service));
     }
     let hash = hash::flow(&packet.key, config.flow_seed);
@@ -93,7 +94,7 @@ pub(crate) fn choose<'t, T: Tables>(
     let Some(slot) = tables.slot(index) else {
         return Choice::none(DropReason::Internal);
     };
-    tables.note(Step::Slot(index, slot));
+    tables.trace_step(Step::Slot(index, slot));
     let opens = packet.opens_tcp() || said.opens;
 
     // Whether the flow leaves its member in the flow table permanently; otherwise it would return
@@ -101,49 +102,49 @@ pub(crate) fn choose<'t, T: Tables>(
     let mut left = false;
     if said.opens && said.member == 0 {
         let tracked = slot.track != 0;
-        let id = handshake(packet, tables, config, said, tracked);
+        let id = handshake_member(packet, tables, config, said, tracked);
         if id != 0 {
-            tables.note(Step::Remembered(id));
-            if let Some(member) = for_open(tables, service, id) {
-                return Choice::of(id, member);
+            tables.trace_step(Step::FlowTableHit(id));
+            if let Some(member) = member_of_open_flow(tables, service, id) {
+                return Choice::of_open_flow(id, member);
             }
         }
         if tracked {
             // The old entry would win over the new flow's.
-            tables.forget(&packet.key);
+            tables.remove_flow(&packet.key);
         }
     }
     if slot.track != 0
         && !said.opens
         && said.member == 0
-        && let Some(id) = remembered(packet, look, tables, index, opens)
+        && let Some(id) = flow_table_member(packet, look, tables, index, opens)
     {
         left = true;
-        tables.note(Step::Remembered(id));
-        let open = for_open(tables, service, id);
+        tables.trace_step(Step::FlowTableHit(id));
+        let open = member_of_open_flow(tables, service, id);
         // A SYN may belong to another flow, whose client reuses the port: a draining member gets
         // none of those.
         if let Some(member) = open {
             if member.takes_new() {
-                return Choice::of(id, member);
+                return Choice::of_open_flow(id, member);
             }
             if !packet.opens_tcp() {
                 let begun = begun(packet, look, tables, index);
                 if begun != 0
-                    && let Some(member) = for_open(tables, service, begun)
+                    && let Some(member) = member_of_open_flow(tables, service, begun)
                 {
-                    return Choice::of(begun, member);
+                    return Choice::of_open_flow(begun, member);
                 }
-                return Choice::of(id, member);
+                return Choice::of_open_flow(id, member);
             }
         }
         // The SYN of nobody knows whom ends no flow that can go on.
         if opens && open.is_none() {
             // The old entry would win over the new flow's.
-            tables.forget(&packet.key);
+            tables.remove_flow(&packet.key);
         }
         if is_reset_with_member(packet, service) {
-            return Choice::none(lost(packet, service, DropReason::MemberDown));
+            return Choice::none(refuse_open_flow(packet, service, DropReason::MemberDown));
         }
     }
     let [opens, left] = tables.merged([opens, left]);
@@ -153,26 +154,28 @@ pub(crate) fn choose<'t, T: Tables>(
     // no entry.
     let sticky = sticky && said.member == 0;
     if sticky && !opens {
-        if let Some(member) = for_open(tables, service, slot.owner) {
-            if left && !remember(packet, look, tables, index, slot.owner, opens) {
+        if let Some(member) = member_of_open_flow(tables, service, slot.owner) {
+            if left && !insert(packet, look, tables, index, slot.owner, opens) {
                 return Choice::none(DropReason::FlowTableFull);
             }
             if slot.owner != slot.first && slot.seen == 0 {
                 tables.mark_seen(index);
             }
-            tables.note(Step::Owner(slot.owner));
-            return Choice::of(slot.owner, member);
+            tables.trace_step(Step::Owner(slot.owner));
+            return Choice::of_open_flow(slot.owner, member);
         }
         if is_reset_with_member(packet, service) {
-            return Choice::none(lost(packet, service, DropReason::MemberDown));
+            return Choice::none(refuse_open_flow(packet, service, DropReason::MemberDown));
         }
     }
     let [opens, left] = tables.merged([opens, left]);
     let Some((id, member)) = pick(tables, service, slot, avoid, hash) else {
-        if is_outside(tables, service, slot.first) || is_outside(tables, service, slot.second) {
+        if is_outside_region(tables, service, slot.first)
+            || is_outside_region(tables, service, slot.second)
+        {
             return Choice::none(DropReason::Residency);
         }
-        tables.note(Step::EndOfChain);
+        tables.trace_step(Step::EndOfChain);
         return Choice::none(end_of_chain(packet, service));
     };
     // Under nat every unknown flow is new; with QUIC the packet tells.
@@ -182,43 +185,43 @@ pub(crate) fn choose<'t, T: Tables>(
     if is_flow && let Some(reason) = refusal(packet, tables, service) {
         return Choice::none(reason);
     }
-    tables.note(Step::Picked(id));
+    tables.trace_step(Step::Picked(id));
     // The nat table holds everything about flows of a nat member.
     let differs = sticky && id != slot.owner && !is_nat;
     let [opens, left, sticky, differs] = tables.merged([opens, left, sticky, differs]);
     if said.opens && sticky {
-        let done = remember_handshake(packet, tables, index, id, said);
+        let done = insert_handshake(packet, tables, index, id, said);
         if differs {
             if !done {
                 return Choice::none(DropReason::FlowTableFull);
             }
             tables.mark_track(index);
-            tables.note(Step::Insert(id));
+            tables.trace_step(Step::Insert(id));
         }
-    } else if (left || differs) && !remember(packet, look, tables, index, id, opens) {
+    } else if (left || differs) && !insert(packet, look, tables, index, id, opens) {
         return Choice::none(DropReason::FlowTableFull);
     }
     Choice {
         is_new: opens,
-        ..Choice::of(id, member)
+        ..Choice::of_open_flow(id, member)
     }
 }
 
 /// Returns the member of a flow in the flow table. A flow that continues after its SYN moves to
 /// where SYNs cannot evict it. Its slot is updated, because tables move.
 #[inline(always)]
-fn remembered<T: Tables>(
+fn flow_table_member<T: Tables>(
     packet: &Packet,
-    look: &impl Look,
+    look: &impl QuicClassifier,
     tables: &T,
     slot: u32,
     opens: bool,
 ) -> Option<u16> {
-    let stamp = tables.stamp();
+    let stamp = tables.coarse_tick();
     let known = tables.with_flow(&packet.key, |entry| {
-        if entry.stamp != stamp {
-            entry.stamp = stamp;
-            entry.last_ms = tables.now_ms();
+        if entry.coarse_tick != stamp {
+            entry.coarse_tick = stamp;
+            entry.last_ticks = tables.now_ticks();
         }
         if entry.slot != slot {
             entry.slot = slot;
@@ -239,7 +242,7 @@ fn remembered<T: Tables>(
     if opens {
         // The last SYN counts: the port may be used again.
         if number != 0 && number != entry.initial() {
-            tables.remember_new(&packet.key, &entry.with_initial(number));
+            tables.insert_new_flow(&packet.key, &entry.with_initial(number));
         }
         return Some(entry.member);
     }
@@ -257,7 +260,7 @@ fn remembered<T: Tables>(
 /// The member of the connection that a SYN has begun, if a segment is the next one of it; 0 otherwise. A flow of the same
 /// ends with a draining member may still be open.
 #[inline(always)]
-fn begun<T: Tables>(packet: &Packet, look: &impl Look, tables: &T, slot: u32) -> u16 {
+fn begun<T: Tables>(packet: &Packet, look: &impl QuicClassifier, tables: &T, slot: u32) -> u16 {
     let number = sequence(packet, look);
     let Some(entry) = tables.new_flow(&packet.key) else {
         return 0;
@@ -273,20 +276,20 @@ fn begun<T: Tables>(packet: &Packet, look: &impl Look, tables: &T, slot: u32) ->
 #[inline(always)]
 fn settle<T: Tables>(packet: &Packet, tables: &T, slot: u32, entry: FlowEntry) {
     let entry = FlowEntry {
-        last_ms: tables.now_ms(),
+        last_ticks: tables.now_ticks(),
         slot,
         ..entry
     };
     // If it cannot move it stays where it is.
-    if tables.remember(&packet.key, &entry) {
-        tables.forget_new(&packet.key);
+    if tables.insert_flow(&packet.key, &entry) {
+        tables.remove_new_flow(&packet.key);
     }
 }
 
 /// Sequence number of a TCP segment, which is never 0; 0 if it cannot be seen.
 #[inline(always)]
-fn sequence(packet: &Packet, look: &impl Look) -> u32 {
-    match look.numbers(packet) {
+fn sequence(packet: &Packet, look: &impl QuicClassifier) -> u32 {
+    match look.tcp_numbers(packet) {
         Some([number, _]) if number != 0 => number,
         Some(_) => 1,
         None => 0,
@@ -303,19 +306,19 @@ const fn follows(number: u32, entry: &FlowEntry) -> bool {
 }
 
 #[inline(always)]
-fn remember<T: Tables>(
+fn insert<T: Tables>(
     packet: &Packet,
-    look: &impl Look,
+    look: &impl QuicClassifier,
     tables: &T,
     slot: u32,
     member: u16,
     opens: bool,
 ) -> bool {
     let entry = FlowEntry {
-        last_ms: tables.now_ms(),
+        last_ticks: tables.now_ticks(),
         slot,
         member,
-        stamp: 0,
+        coarse_tick: 0,
         ids: [0; 4],
     };
     let entry = if opens && packet.is_tcp() {
@@ -324,15 +327,15 @@ fn remember<T: Tables>(
         entry
     };
     let done = if opens {
-        tables.remember_new(&packet.key, &entry)
+        tables.insert_new_flow(&packet.key, &entry)
     } else {
-        tables.remember(&packet.key, &entry)
+        tables.insert_flow(&packet.key, &entry)
     };
     if !done {
         return false;
     }
     tables.mark_track(slot);
-    tables.note(Step::Insert(member));
+    tables.trace_step(Step::Insert(member));
     true
 }
 
@@ -347,22 +350,23 @@ const fn is_limited(service: &Service) -> bool {
 /// chosen by the server, also in answer to a Retry. More ids are another connection's. `tracked`
 /// tells whether to look in the flow table as well.
 #[inline(always)]
-fn handshake<T: Tables>(
+fn handshake_member<T: Tables>(
     packet: &Packet,
     tables: &T,
     config: &Config,
-    said: Said,
+    said: ConnectionHint,
     tracked: bool,
 ) -> u16 {
     if let Some(mut entry) = tables.new_flow(&packet.key) {
-        let is_over = age(tables.now_ms(), entry.last_ms) > config.nat_timeouts.opening_ms;
+        let is_over =
+            age(tables.now_ticks(), entry.last_ticks) > config.nat_timeouts.unassured_ticks;
         let known = add_id(&mut entry.ids, said.id);
-        if is_over || known == Known::No as u8 {
+        if is_over || known == IdAdded::No as u8 {
             return 0;
         }
         // If the write fails, the next packet tries again.
-        if known == Known::Now as u8 {
-            tables.remember_new(&packet.key, &entry);
+        if known == IdAdded::Now as u8 {
+            tables.insert_new_flow(&packet.key, &entry);
         }
         return entry.member;
     }
@@ -370,7 +374,7 @@ fn handshake<T: Tables>(
         return 0;
     }
     let member = tables.with_flow(&packet.key, |entry| {
-        if add_id(&mut entry.ids, said.id) == Known::No as u8 {
+        if add_id(&mut entry.ids, said.id) == IdAdded::No as u8 {
             0
         } else {
             entry.member
@@ -381,7 +385,7 @@ fn handshake<T: Tables>(
 
 /// Presence of a connection id in a handshake.
 #[repr(u8)]
-enum Known {
+enum IdAdded {
     /// The handshake has other ids, as many as it may have.
     No = 0,
     /// The id was known before.
@@ -396,7 +400,7 @@ enum Known {
 fn add_id(ids: &mut [u8; 4], id: u8) -> u8 {
     let [first, second, third, _] = *ids;
     if first == id || second == id || third == id {
-        return Known::Before as u8;
+        return IdAdded::Before as u8;
     }
     if first == 0 {
         ids[0] = id;
@@ -405,40 +409,44 @@ fn add_id(ids: &mut [u8; 4], id: u8) -> u8 {
     } else if third == 0 {
         ids[2] = id;
     } else {
-        return Known::No as u8;
+        return IdAdded::No as u8;
     }
-    Known::Now as u8
+    IdAdded::Now as u8
 }
 
 /// Inserts a handshake into the flow table. Returns false on failure.
 #[inline(always)]
-fn remember_handshake<T: Tables>(
+fn insert_handshake<T: Tables>(
     packet: &Packet,
     tables: &T,
     slot: u32,
     member: u16,
-    said: Said,
+    said: ConnectionHint,
 ) -> bool {
     let entry = FlowEntry {
-        last_ms: tables.now_ms(),
+        last_ticks: tables.now_ticks(),
         slot,
         member,
-        stamp: 0,
+        coarse_tick: 0,
         ids: [said.id, 0, 0, 0],
     };
-    tables.remember_new(&packet.key, &entry)
+    tables.insert_new_flow(&packet.key, &entry)
 }
 
 /// Returns the member for an open flow, if it can continue there.
 #[inline(always)]
-fn for_open<'t, T: Tables>(tables: &'t T, service: &Service, id: u16) -> Option<&'t Member> {
+fn member_of_open_flow<'t, T: Tables>(
+    tables: &'t T,
+    service: &Service,
+    id: u16,
+) -> Option<&'t Member> {
     let member = tables.member(id)?;
     if !member.keeps_open() {
-        tables.note(Step::Unusable(id));
+        tables.trace_step(Step::Unavailable(id));
         return None;
     }
     if !may_serve(service, member) {
-        tables.note(Step::Outside(id));
+        tables.trace_step(Step::OutsideRegion(id));
         return None;
     }
     Some(member)
@@ -457,7 +465,7 @@ fn pick<'t, T: Tables>(
 ) -> Option<(u16, &'t Member)> {
     let first = tables.member(slot.first)?;
     let takes_first = first.takes_new() && may_serve(service, first);
-    let prefers_first = takes_first && prefers(tables, slot.first, first) && slot.first != avoid;
+    let prefers_first = takes_first && is_not_hot(tables, slot.first, first) && slot.first != avoid;
     let [takes_first, prefers_first] = tables.merged([takes_first, prefers_first]);
     if prefers_first {
         return Some((slot.first, first));
@@ -467,7 +475,7 @@ fn pick<'t, T: Tables>(
     let prefers_second = takes_second
         && (!takes_first
             || slot.first == avoid
-            || prefers(tables, slot.second, second)
+            || is_not_hot(tables, slot.second, second)
             || hash & 1 != 0);
     let [takes_first, prefers_second] = tables.merged([takes_first, prefers_second]);
     if prefers_second {
@@ -479,27 +487,27 @@ fn pick<'t, T: Tables>(
 /// Returns whether a member is in a region that may serve the service, whatever the tables contain.
 #[inline(always)]
 pub(crate) const fn may_serve(service: &Service, member: &Member) -> bool {
-    member.region < REGIONS && service.regions >> (member.region & 0x3f) & 1 != 0
+    member.region < MAX_REGIONS && service.regions >> (member.region & 0x3f) & 1 != 0
 }
 
 /// Returns whether a member would take new flows if not for its region.
 #[inline(always)]
-fn is_outside<T: Tables>(tables: &T, service: &Service, id: u16) -> bool {
+fn is_outside_region<T: Tables>(tables: &T, service: &Service, id: u16) -> bool {
     let outside = tables
         .member(id)
         .is_some_and(|member| member.takes_new() && !may_serve(service, member));
     if outside {
-        tables.note(Step::Outside(id));
+        tables.trace_step(Step::OutsideRegion(id));
     }
     outside
 }
 
 /// Returns whether a member is not hot.
 #[inline(always)]
-fn prefers<T: Tables>(tables: &T, id: u16, member: &Member) -> bool {
+fn is_not_hot<T: Tables>(tables: &T, id: u16, member: &Member) -> bool {
     let hot = member.flags & member_flags::HOT != 0 || flight::is_full(tables, id, member);
     if hot {
-        tables.note(Step::Hot(id));
+        tables.trace_step(Step::Hot(id));
     }
     !hot
 }
@@ -512,7 +520,11 @@ pub(crate) const fn is_reset_with_member(packet: &Packet, service: &Service) -> 
 
 /// Returns the outcome for a flow that cannot continue. [`DropReason::Reset`] asks for a reset.
 #[inline(always)]
-pub(crate) const fn lost(packet: &Packet, service: &Service, reason: DropReason) -> DropReason {
+pub(crate) const fn refuse_open_flow(
+    packet: &Packet,
+    service: &Service,
+    reason: DropReason,
+) -> DropReason {
     refuse(
         packet,
         service.flags & service_flags::RESET_OPEN != 0,
@@ -530,7 +542,7 @@ const fn end_of_chain(packet: &Packet, service: &Service) -> DropReason {
 /// and not to a fragment, whose checksum cannot be verified.
 #[inline(always)]
 const fn refuse(packet: &Packet, reset: bool, reason: DropReason) -> DropReason {
-    let is_whole = packet.part as u8 == Part::Packet as u8;
+    let is_whole = packet.kind as u8 == PacketKind::Whole as u8;
     if reset && packet.is_tcp() && packet.tcp_flags & RST == 0 && is_whole {
         return DropReason::Reset;
     }

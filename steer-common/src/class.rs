@@ -37,6 +37,6 @@ pub(crate) fn classify<'t, T: Tables>(
     if !policy.key.is_class_of(&service.key) {
         return None;
     }
-    tables.note(Step::Class(policy.id));
+    tables.trace_step(Step::Class(policy.id));
     Some(policy)
 }

@@ -65,7 +65,7 @@ struct Outer {
 #[inline(always)]
 fn outer<F: Frame>(frame: &F, gue_port: u16) -> Option<(usize, Outer)> {
     let (ethertype, network) = ethertype(frame)?;
-    let network = frame.opaque(network as u64) as usize & 0x1f;
+    let network = frame.launder(network as u64) as usize & 0x1f;
     let (protocol, outer) = match ethertype {
         ETHERTYPE_IPV4 => {
             let [first, _, _, fragment, ttl, _]: [u16; 6] = frame.load(network)?;
@@ -110,7 +110,7 @@ fn outer<F: Frame>(frame: &F, gue_port: u16) -> Option<(usize, Outer)> {
     if protocol != PROTOCOL_IPV4 && protocol != PROTOCOL_IPV6 {
         return None;
     }
-    let word = frame.opaque((len as u64) << 8 | u64::from(protocol));
+    let word = frame.launder((len as u64) << 8 | u64::from(protocol));
     let outer = Outer {
         len: (word >> 8) as usize & 0x3f,
         v6_inside: word as u8 == PROTOCOL_IPV6,

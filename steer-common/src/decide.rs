@@ -2,36 +2,36 @@
 
 use crate::{
     abi::{
-        Address, Bank, Config, DISPLACEMENTS, Member, Mode, SERVICES, Service, ServiceKey, begins,
-        service_flags,
+        Address, Bank, Config, MAX_DISPLACEMENTS, MAX_SERVICE_ENTRIES, Member, Mode, Service,
+        ServiceKey, begins, service_flags,
     },
-    choose::{choose, lost},
+    choose::{choose, refuse_open_flow},
     class::classify,
     hash::ServiceHash,
     nat,
-    quic::{Look, Said},
+    quic::{ConnectionHint, QuicClassifier},
     tables::{Step, Tables},
     verdict::{DropReason, Target, Verdict},
-    wire::{Packet, Part},
+    wire::{Packet, PacketKind},
 };
 
 /// Decides about a packet, and writes to the tables what later packets need. `look` gives the
 /// connection hint of a packet for a QUIC service.
 #[inline(always)]
-pub fn decide<T: Tables, L: Look>(packet: &Packet, tables: &T, look: &L) -> Verdict {
+pub fn decide<T: Tables, L: QuicClassifier>(packet: &Packet, tables: &T, look: &L) -> Verdict {
     decide_for(packet, tables, look, &mut None)
 }
 
-/// Decides like [`decide`], and stores the member of [`Verdict::Deliver`] in `chosen` to save a
+/// Decides like [`decide`], and stores the member of [`Verdict::Encap`] in `chosen` to save a
 /// second look-up.
 #[inline(always)]
-pub(crate) fn decide_for<'t, T: Tables, L: Look>(
+pub(crate) fn decide_for<'t, T: Tables, L: QuicClassifier>(
     packet: &Packet,
     tables: &'t T,
     look: &L,
     chosen: &mut Option<&'t Member>,
 ) -> Verdict {
-    tables.see(&packet.key);
+    tables.trace_flow(&packet.key);
     let Some(config) = tables.config() else {
         return Verdict::Pass;
     };
@@ -46,12 +46,12 @@ pub(crate) fn decide_for<'t, T: Tables, L: Look>(
             return verdict;
         }
     }
-    steered(packet, tables, look, config, service, chosen)
+    steer_to_member(packet, tables, look, config, service, chosen)
 }
 
 /// Decides about a packet for a service.
 #[inline(always)]
-pub(crate) fn steered<'t, T: Tables, L: Look>(
+pub(crate) fn steer_to_member<'t, T: Tables, L: QuicClassifier>(
     packet: &Packet,
     tables: &'t T,
     look: &L,
@@ -59,7 +59,7 @@ pub(crate) fn steered<'t, T: Tables, L: Look>(
     service: &'t Service,
     chosen: &mut Option<&'t Member>,
 ) -> Verdict {
-    tables.note(Step::Service(service.id));
+    tables.trace_step(Step::Service(service.id));
     if !packet.well_formed {
         return Verdict::Drop(DropReason::Malformed);
     }
@@ -68,15 +68,15 @@ pub(crate) fn steered<'t, T: Tables, L: Look>(
         return Verdict::Drop(DropReason::Denied);
     }
     // Server ids are those of the service: a client that moves into another class keeps its member.
-    let said = look.look(config, service);
+    let said = look.connection_hint(config, service);
     let Some(service) = classify(packet, tables, service) else {
         return Verdict::Drop(DropReason::Internal);
     };
     let mut avoid = 0;
     if service.flags & service_flags::HAS_NAT != 0 && !look.is_quic(service) {
-        match nat::known(packet, tables, look, config, service) {
-            nat::Known::Decided(verdict) => return verdict,
-            nat::Known::Unknown { avoid: member } => avoid = member,
+        match nat::lookup(packet, tables, look, config, service) {
+            nat::Lookup::Decided(verdict) => return verdict,
+            nat::Lookup::Unknown { avoid: member } => avoid = member,
         }
     }
     assign(packet, tables, look, (said, avoid), config, service, chosen)
@@ -85,11 +85,11 @@ pub(crate) fn steered<'t, T: Tables, L: Look>(
 /// Decides which member of a service or class gets a packet that is not in the nat table. `avoid`
 /// did not answer its flow.
 #[inline(always)]
-pub(crate) fn assign<'t, T: Tables, L: Look>(
+pub(crate) fn assign<'t, T: Tables, L: QuicClassifier>(
     packet: &Packet,
     tables: &'t T,
     look: &L,
-    (said, avoid): (Said, u16),
+    (said, avoid): (ConnectionHint, u16),
     config: &Config,
     service: &Service,
     chosen: &mut Option<&'t Member>,
@@ -111,28 +111,33 @@ pub(crate) fn assign<'t, T: Tables, L: Look>(
         begins: choice.is_new as u8 * begins::FLOW,
     };
     if target.mode != Mode::Nat as u8 {
-        let shows = packet.only_acknowledges() as u8 * begins::ANSWER;
+        let shows = packet.is_pure_ack() as u8 * begins::ANSWER;
         let target = Target {
             begins: target.begins | shows,
             ..target
         };
         *chosen = Some(member);
-        return Verdict::Deliver(target);
+        return Verdict::Encap(target);
     }
     translated(packet, look, service, target)
 }
 
 /// Returns the verdict for a packet that is not in the nat table and whose member has mode `nat`.
 #[inline(always)]
-fn translated(packet: &Packet, look: &impl Look, service: &Service, target: Target) -> Verdict {
+fn translated(
+    packet: &Packet,
+    look: &impl QuicClassifier,
+    service: &Service,
+    target: Target,
+) -> Verdict {
     if look.is_quic(service) {
-        return Verdict::Translate(target);
+        return Verdict::NatQuic(target);
     }
-    if packet.part as u8 == Part::Quote as u8 {
+    if packet.kind as u8 == PacketKind::IcmpError as u8 {
         return Verdict::Pass;
     }
     if packet.is_tcp() && target.begins & begins::FLOW == 0 {
-        return match lost(packet, service, DropReason::NatUnknownFlow) {
+        return match refuse_open_flow(packet, service, DropReason::NatUnknownFlow) {
             DropReason::Reset => Verdict::Reset,
             reason => Verdict::Drop(reason),
         };
@@ -141,7 +146,7 @@ fn translated(packet: &Packet, look: &impl Look, service: &Service, target: Targ
     if service.flags & service_flags::HAS_NAT == 0 {
         return Verdict::Drop(DropReason::Internal);
     }
-    Verdict::Open(target)
+    Verdict::NatCreate(target)
 }
 
 /// Returns the service of a packet.
@@ -177,11 +182,11 @@ fn look_up<'t, T: Tables>(
     active: u32,
     bank: &Bank,
 ) -> Option<&'t Service> {
-    let hash = ServiceHash::of(key, bank.seed);
+    let hash = ServiceHash::of_service(key, bank.seed);
     let bucket = hash.bucket(bank.displacement_mask);
-    let displacement = tables.displacement(active * DISPLACEMENTS + bucket)?;
+    let displacement = tables.displacement(active * MAX_DISPLACEMENTS + bucket)?;
     let entry = hash.entry(displacement, bank.service_mask);
-    let service = tables.service(active * SERVICES + entry)?;
+    let service = tables.service(active * MAX_SERVICE_ENTRIES + entry)?;
     service.key.is(key).then_some(service)
 }
 

@@ -6,7 +6,7 @@ use crate::{abi::Member, tables::Tables};
 /// (two CPUs that see the same end, evicted entries) are corrected by the daemon's garbage
 /// collection.
 #[inline(always)]
-pub(crate) fn count<T: Tables>(tables: &T, id: u16, by: i64) {
+pub(crate) fn add<T: Tables>(tables: &T, id: u16, by: i64) {
     if by == 0 {
         return;
     }

@@ -11,10 +11,12 @@ use crate::{
     decide::{address_flags, find},
     frame::Frame,
     nat,
-    process::{Outcome, deliver, forward, give_back},
+    process::{Outcome, deliver, forward, reply},
     tables::Tables,
     verdict::{DropReason, Target},
-    wire::{Network, PROTOCOL_TCP, PROTOCOL_UDP, Packet, Part, bare, is_extension},
+    wire::{
+        Network, PROTOCOL_TCP, PROTOCOL_UDP, Packet, PacketKind, is_extension, without_transport,
+    },
 };
 
 /// Maximum time between a packet's fragments in ticks: Linux waits as long (`ipfrag_time`), half of
@@ -41,14 +43,14 @@ fn key(
 /// Notes what was decided for a first fragment. False if that failed: the rest would be
 /// lost.
 #[inline(always)]
-pub(crate) fn note<T: Tables>(
+pub(crate) fn record<T: Tables>(
     packet: &Packet,
     tables: &T,
     fate: FragmentFate,
     member: u16,
 ) -> bool {
     let entry = FragmentEntry {
-        at_ms: tables.now_ms(),
+        seen_ticks: tables.now_ticks(),
         source_port: packet.key.source_port,
         destination_port: packet.key.destination_port,
         member,
@@ -89,16 +91,16 @@ pub(crate) fn follow<F: Frame, T: Tables>(
         return Outcome::PASSED;
     };
     let fragment = Outcome::drop(DropReason::Fragment);
-    let now = tables.now_ms();
+    let now = tables.now_ticks();
     let addresses = (network.source, network.destination);
     let key = key(addresses, network.family, network.protocol, network.id);
     let entry = tables.fragment(&key);
-    let Some(entry) = entry.filter(|entry| age(now, entry.at_ms) <= LIFETIME) else {
+    let Some(entry) = entry.filter(|entry| age(now, entry.seen_ticks) <= LIFETIME) else {
         // A fragment of something for the kernel, or one that arrived before the first one: the
         // kernel reassembles packets for itself, but must not forward what a service would have
         // sent elsewhere.
         let is_ours = may_be_served(flags, network.family, network.protocol);
-        let passes = !is_ours || tables.keeps(network.destination, network.family, interface);
+        let passes = !is_ours || tables.is_local(network.destination, network.family, interface);
         return if passes { Outcome::PASSED } else { fragment };
     };
     if entry.fate == FragmentFate::Passed as u8 {
@@ -109,23 +111,23 @@ pub(crate) fn follow<F: Frame, T: Tables>(
         return fragment;
     }
     let ports = [entry.source_port, entry.destination_port];
-    let Some(packet) = bare(frame, interface, network, entry.protocol, ports) else {
+    let Some(packet) = without_transport(frame, interface, network, entry.protocol, ports) else {
         return fragment;
     };
-    tables.see(&packet.key);
+    tables.trace_flow(&packet.key);
     if !packet.well_formed {
         return Outcome::drop(DropReason::Malformed);
     }
     let packet = Packet {
-        part: Part::Later,
+        kind: PacketKind::LaterFragment,
         ..packet
     };
     if entry.fate == FragmentFate::Returned as u8 {
         let found = tables.with_reverse(&packet.key, |entry| {
-            (entry.member, nat::to_client(entry), entry.back)
+            (entry.member, nat::to_client(entry), entry.client_hop)
         });
         return match found {
-            Some((member, ends, back)) => give_back(frame, &packet, tables, member, &ends, &back),
+            Some((member, ends, back)) => reply(frame, &packet, tables, member, &ends, &back),
             None => fragment,
         };
     }

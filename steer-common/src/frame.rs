@@ -18,8 +18,8 @@ unsafe impl Plain for u64 {}
 // SAFETY: arrays have no padding of their own.
 unsafe impl<T: Plain, const N: usize> Plain for [T; N] {}
 
-/// Maximum size of a value for [`Frame::blur`] in bytes.
-pub const BLURRED: usize = 192;
+/// Maximum size of a value for [`Frame::launder_struct`] in bytes.
+pub const MAX_LAUNDERED_BYTES: usize = 192;
 
 /// A packet from its Ethernet header on, with headroom.
 pub trait Frame {
@@ -49,7 +49,7 @@ pub trait Frame {
 
     /// Returns the same value, about which the verifier has lost all knowledge.
     #[inline(always)]
-    fn opaque(&self, value: u64) -> u64 {
+    fn launder(&self, value: u64) -> u64 {
         value
     }
 
@@ -57,14 +57,14 @@ pub trait Frame {
     /// Linux 6.12 loses the bounds of the latter when a sum of it and a constant is compared with a
     /// known value.
     #[inline(always)]
-    fn apart(&self, value: usize) -> usize {
+    fn unlink(&self, value: usize) -> usize {
         value
     }
 
-    /// Works like [`Self::opaque`], for each field of a value of up to [`BLURRED`] bytes without
+    /// Works like [`Self::launder`], for each field of a value of up to [`MAX_LAUNDERED_BYTES`] bytes without
     /// pointers.
     #[inline(always)]
-    fn blur<T: Copy>(&self, value: T) -> T {
+    fn launder_struct<T: Copy>(&self, value: T) -> T {
         value
     }
 }

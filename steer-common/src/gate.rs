@@ -11,7 +11,7 @@ pub fn hold<F: Frame, T: Tables>(frame: &mut F, tables: &T) -> Outcome {
     let Some(network) = wire::network(frame) else {
         return Outcome::PASSED;
     };
-    let network = network.hidden(frame);
+    let network = network.laundered(frame);
     if is_address(tables, network.destination, network.family) {
         return Outcome::drop(DropReason::Takeover);
     }

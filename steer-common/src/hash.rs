@@ -48,7 +48,7 @@ pub struct ServiceHash {
 impl ServiceHash {
     /// Hashes a key.
     #[inline(always)]
-    pub const fn of(key: &ServiceKey, seed: u64) -> Self {
+    pub const fn of_service(key: &ServiceKey, seed: u64) -> Self {
         let [high, low] = key.address.words();
         let rest = (key.port as u64) << 16 | (key.protocol as u64) << 8 | key.family as u64;
         let mut state = mix(seed ^ rest.wrapping_mul(K2), low, K1);

@@ -5,8 +5,8 @@ use crate::{
     frame::Frame,
     martian::is_martian_source,
     wire::{
-        ACK, Network, PROTOCOL_ICMP, PROTOCOL_ICMPV6, PROTOCOL_TCP, PROTOCOL_UDP, Packet, Part,
-        bare, inner,
+        ACK, Network, PROTOCOL_ICMP, PROTOCOL_ICMPV6, PROTOCOL_TCP, PROTOCOL_UDP, Packet,
+        PacketKind, inner, without_transport,
     },
 };
 
@@ -29,7 +29,11 @@ const fn is_error(family: u8, kind: u8) -> bool {
 /// Parses the error as a packet of the quoted flow. `None` if it is not an error, or quotes too
 /// little.
 #[inline(always)]
-pub(crate) fn quote<F: Frame>(frame: &F, interface: u32, network: &Network) -> Option<Packet> {
+pub(crate) fn parse_error<F: Frame>(
+    frame: &F,
+    interface: u32,
+    network: &Network,
+) -> Option<Packet> {
     let expected = if network.family == 4 {
         PROTOCOL_ICMP
     } else {
@@ -46,14 +50,14 @@ pub(crate) fn quote<F: Frame>(frame: &F, interface: u32, network: &Network) -> O
     if !is_error(network.family, kind) {
         return None;
     }
-    let quoted = inner(frame, network.family, network.transport + ICMP_HEADER)?.hidden(frame);
+    let quoted = inner(frame, network.family, network.transport + ICMP_HEADER)?.laundered(frame);
     // The recipient of the error must be the sender of the quoted packet; anything else is forged.
     let is_transport = quoted.protocol == PROTOCOL_TCP || quoted.protocol == PROTOCOL_UDP;
     if quoted.source != network.destination || quoted.offset != 0 || !is_transport {
         return None;
     }
     let [from, to]: [u16; 2] = frame.load(quoted.transport)?;
-    let packet = bare(frame, interface, network, quoted.protocol, [0, 0])?;
+    let packet = without_transport(frame, interface, network, quoted.protocol, [0, 0])?;
     Some(Packet {
         key: FlowKey {
             source: quoted.destination,
@@ -64,7 +68,7 @@ pub(crate) fn quote<F: Frame>(frame: &F, interface: u32, network: &Network) -> O
         quoted: quoted.transport,
         // A packet of an open flow.
         tcp_flags: ACK,
-        part: Part::Quote,
+        kind: PacketKind::IcmpError,
         ..packet
     })
 }

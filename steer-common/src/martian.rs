@@ -17,7 +17,7 @@ pub fn martian<F: Frame, T: Tables>(frame: &F, interface: u32, tables: &T) -> Ou
     let Some(network) = wire::network(frame) else {
         return Outcome::PASSED;
     };
-    let network = network.hidden(frame);
+    let network = network.laundered(frame);
     let Some(packet) = wire::packet(frame, interface, &network) else {
         return Outcome::PASSED;
     };

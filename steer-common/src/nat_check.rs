@@ -2,15 +2,15 @@
 //! whose return path may have changed, and answers that may be too long for it.
 
 use crate::{
-    abi::{Back, Config, FlowKey, MAIN, TOO_BIG, VERIFY, age, service_flags},
-    choose::lost,
+    abi::{ClientNextHop, Config, FlowKey, MAIN, TOO_BIG, VERIFY_CHECKSUM, age, service_flags},
+    choose::refuse_open_flow,
     class::classify,
     decide::find,
     frame::Frame,
     nat, nat_idle,
-    nat_way::{self, way_back},
-    process::{Outcome, forward, give_back},
-    quic::Look,
+    nat_way::{self, client_next_hop},
+    process::{Outcome, forward, reply},
+    quic::QuicClassifier,
     segment::{JUDGE, RESET_SENDER},
     tables::Tables,
     verdict::{DropReason, Verdict},
@@ -18,20 +18,20 @@ use crate::{
 };
 
 /// A whole packet whose flow was checked.
-struct Checked<'a, F>(&'a F);
+struct Revalidated<'a, F>(&'a F);
 
-impl<F: Frame> Look for Checked<'_, F> {
-    const WHOLE: bool = false;
+impl<F: Frame> QuicClassifier for Revalidated<'_, F> {
+    const IS_WHOLE: bool = false;
 
     #[inline(always)]
-    fn numbers(&self, packet: &Packet) -> Option<[u32; 2]> {
-        packet.numbers(self.0)
+    fn tcp_numbers(&self, packet: &Packet) -> Option<[u32; 2]> {
+        packet.tcp_numbers(self.0)
     }
 }
 
 /// Looks at the flow of a whole packet, and sends the packet on.
 #[inline(always)]
-pub fn check<F: Frame, T: Tables>(frame: &mut F, tables: &T) -> Outcome {
+pub fn nat_revalidate<F: Frame, T: Tables>(frame: &mut F, tables: &T) -> Outcome {
     let Some(config) = tables.config() else {
         return Outcome::drop(DropReason::Internal);
     };
@@ -40,25 +40,25 @@ pub fn check<F: Frame, T: Tables>(frame: &mut F, tables: &T) -> Outcome {
         return Outcome::PASSED;
     };
     if service.flags & service_flags::NAT_SOURCE != 0 {
-        return send_answer(frame, &packet, tables, config);
+        return revalidate_reply(frame, &packet, tables, config);
     }
     let Some(service) = classify(&packet, tables, service) else {
         return Outcome::drop(DropReason::Internal);
     };
-    let look = Checked(&*frame);
+    let look = Revalidated(&*frame);
     if client_is_late(&packet, tables, &look, config) {
-        return match lost(&packet, service, DropReason::NatUnknownFlow) {
-            DropReason::Reset => Outcome::hand_over(VERIFY, RESET_SENDER),
+        return match refuse_open_flow(&packet, service, DropReason::NatUnknownFlow) {
+            DropReason::Reset => Outcome::tail_call(VERIFY_CHECKSUM, RESET_SENDER),
             reason => Outcome::drop(reason),
         };
     }
-    match nat::known(&packet, tables, &look, config, service) {
-        nat::Known::Unknown { .. } => Outcome::hand_over(MAIN, 0),
-        nat::Known::Decided(verdict) => match verdict {
+    match nat::lookup(&packet, tables, &look, config, service) {
+        nat::Lookup::Unknown { .. } => Outcome::tail_call(MAIN, 0),
+        nat::Lookup::Decided(verdict) => match verdict {
             Verdict::Drop(reason) => Outcome::drop(reason),
-            Verdict::Forward(target, ends) => forward(frame, &packet, tables, target, &ends),
-            Verdict::Judge => Outcome::hand_over(VERIFY, JUDGE),
-            Verdict::Reset => Outcome::hand_over(VERIFY, RESET_SENDER),
+            Verdict::NatForward(target, ends) => forward(frame, &packet, tables, target, &ends),
+            Verdict::NatTcp => Outcome::tail_call(VERIFY_CHECKSUM, JUDGE),
+            Verdict::Reset => Outcome::tail_call(VERIFY_CHECKSUM, RESET_SENDER),
             _ => Outcome::drop(DropReason::Internal),
         },
     }
@@ -66,28 +66,26 @@ pub fn check<F: Frame, T: Tables>(frame: &mut F, tables: &T) -> Outcome {
 
 /// Checks the flow of a backend's packet, and sends the packet to its client.
 #[inline(always)]
-fn send_answer<F: Frame, T: Tables>(
+fn revalidate_reply<F: Frame, T: Tables>(
     frame: &mut F,
     packet: &Packet,
     tables: &T,
     config: &Config,
 ) -> Outcome {
     let late = backend_is_late(packet, tables, config);
-    if late != nat_idle::ON_TIME {
-        return Outcome::hand_over(VERIFY, late);
+    if late != nat_idle::NOT_EXPIRED {
+        return Outcome::tail_call(VERIFY_CHECKSUM, late);
     }
-    let interface = tables.with_reverse(&packet.key, |entry| entry.back.interface);
+    let interface = tables.with_reverse(&packet.key, |entry| entry.client_hop.interface);
     let mtu = nat_way::mtu(tables, interface.unwrap_or(0));
     if mtu != 0 && packet.ip_len > mtu {
-        return Outcome::hand_over(TOO_BIG, mtu as u16);
+        return Outcome::tail_call(TOO_BIG, mtu as u16);
     }
-    match nat::reply(packet, tables, &Checked(&*frame), config) {
+    match nat::reply(packet, tables, &Revalidated(&*frame), config) {
         Verdict::Pass => Outcome::PASSED,
         Verdict::Drop(reason) => Outcome::drop(reason),
-        Verdict::Return(member, ends, back) => {
-            give_back(frame, packet, tables, member, &ends, &back)
-        }
-        Verdict::Judge => Outcome::hand_over(VERIFY, JUDGE),
+        Verdict::NatReply(member, ends, back) => reply(frame, packet, tables, member, &ends, &back),
+        Verdict::NatTcp => Outcome::tail_call(VERIFY_CHECKSUM, JUDGE),
         _ => Outcome::drop(DropReason::Internal),
     }
 }
@@ -98,55 +96,56 @@ fn send_answer<F: Frame, T: Tables>(
 fn client_is_late<T: Tables>(
     packet: &Packet,
     tables: &T,
-    look: &impl Look,
+    look: &impl QuicClassifier,
     config: &Config,
 ) -> bool {
-    let now = tables.now_ms();
-    let back = way_back(packet, config);
+    let now = tables.now_ticks();
+    let back = client_next_hop(packet, config);
     let mut reverse = FlowKey::default();
     let (mut member, mut idle, mut moved) = (0, 0, false);
     tables.with_forward(&packet.key, |entry| {
         let proven = nat::proves_sender(packet, look, entry);
-        moved = !nat_way::is_same(&entry.back, &back)
-            && nat_way::may_follow(&entry.back, &back, tables, packet.key.family, proven);
+        moved = !nat_way::is_same(&entry.client_hop, &back)
+            && nat_way::may_follow(&entry.client_hop, &back, tables, packet.key.family, proven);
         if moved {
-            entry.back = back;
+            entry.client_hop = back;
         }
         member = entry.member;
-        idle = age(now, entry.last_ms);
+        idle = age(now, entry.last_ticks);
         reverse = entry.reverse_key(&packet.key);
     });
     if moved {
-        tables.with_reverse(&reverse, |entry| entry.back = back);
+        tables.with_reverse(&reverse, |entry| entry.client_hop = back);
     }
-    idle > nat_idle::worth_asking(packet, config)
+    idle > nat_idle::check_after(packet, config)
         && !packet.opens_tcp()
-        && nat_idle::client_is_late(packet, tables, config, (member, idle), &reverse)
+        && nat_idle::client_flow_expired(packet, tables, config, (member, idle), &reverse)
 }
 
 /// Brings the way to the client of a backend's packet up to date, and returns who is to be told that its flow was
-/// idle for too long: an argument of [`verify`](crate::verify), or [`nat_idle::ON_TIME`].
+/// idle for too long: an argument of [`verify`](crate::verify), or [`nat_idle::NOT_EXPIRED`].
 #[inline(always)]
 fn backend_is_late<T: Tables>(packet: &Packet, tables: &T, config: &Config) -> u16 {
-    let now = tables.now_ms();
-    let mut back = Back::default();
+    let now = tables.now_ticks();
+    let mut back = ClientNextHop::default();
     let mut forward = FlowKey::default();
     let (mut member, mut idle, mut said) = (0, 0, 0);
     tables.with_reverse(&packet.key, |entry| {
-        if entry.back.epoch() != config.routers_epoch {
-            entry.back = nat_way::current(&entry.back, tables, packet.key.family, config);
-            back = entry.back;
+        if entry.client_hop.epoch() != config.routers_epoch {
+            entry.client_hop =
+                nat_way::current_hop(&entry.client_hop, tables, packet.key.family, config);
+            back = entry.client_hop;
         }
         member = entry.member;
-        idle = age(now, entry.last_ms);
-        said = entry.state | entry.told;
+        idle = age(now, entry.last_ticks);
+        said = entry.state | entry.peer_state;
         forward = entry.forward_key(&packet.key);
     });
     if back.interface != 0 {
-        tables.with_forward(&forward, |entry| entry.back = back);
+        tables.with_forward(&forward, |entry| entry.client_hop = back);
     }
-    if idle <= nat_idle::worth_asking(packet, config) {
-        return nat_idle::ON_TIME;
+    if idle <= nat_idle::check_after(packet, config) {
+        return nat_idle::NOT_EXPIRED;
     }
-    nat_idle::backend_is_late(tables, config, (member, idle), said, &forward)
+    nat_idle::backend_flow_expired(tables, config, (member, idle), said, &forward)
 }

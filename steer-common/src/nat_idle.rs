@@ -11,10 +11,10 @@ use crate::{
 /// Returns the idle ticks from which a check for the timeout is worthwhile. A reset ends the flow
 /// by itself.
 #[inline(always)]
-pub(crate) const fn worth_asking(packet: &Packet, config: &Config) -> u32 {
-    let asks = packet.is_tcp() & (packet.tcp_flags & RST == 0) & (config.nat_idle_min_ms != 0);
+pub(crate) const fn check_after(packet: &Packet, config: &Config) -> u32 {
+    let asks = packet.is_tcp() & (packet.tcp_flags & RST == 0) & (config.nat_idle_min_ticks != 0);
     if asks {
-        config.nat_idle_min_ms
+        config.nat_idle_min_ticks
     } else {
         u32::MAX
     }
@@ -25,7 +25,7 @@ pub(crate) const fn worth_asking(packet: &Packet, config: &Config) -> u32 {
 fn timeouts<T: Tables>(tables: &T, config: &Config, member: u16) -> NatTimeouts {
     let service = tables.member(member).map(|member| member.service);
     let own =
-        service.and_then(|service| tables.with_admission(service, |policy| policy.nat_idle_ms));
+        service.and_then(|service| tables.with_admission(service, |policy| policy.nat_idle_ticks));
     config.nat_timeouts.with_idle(own.unwrap_or(0))
 }
 
@@ -33,22 +33,22 @@ fn timeouts<T: Tables>(tables: &T, config: &Config, member: u16) -> NatTimeouts 
 /// idle ticks of the client's side. Such a flow is over from then on, and its backend gets a reset
 /// when it continues.
 #[inline(always)]
-pub(crate) fn client_is_late<T: Tables>(
+pub(crate) fn client_flow_expired<T: Tables>(
     packet: &Packet,
     tables: &T,
     config: &Config,
     (member, idle): (u16, u32),
     reverse_key: &FlowKey,
 ) -> bool {
-    let longest = timeouts(tables, config, member).idle_ms;
+    let longest = timeouts(tables, config, member).idle_ticks;
     if idle <= longest {
         return false;
     }
-    let now = tables.now_ms();
+    let now = tables.now_ticks();
     let talks = tables.with_reverse(reverse_key, |reverse| {
-        let talks = age(now, reverse.last_ms) <= longest;
+        let talks = age(now, reverse.last_ticks) <= longest;
         if !talks {
-            reverse.told |= nat_state::RESET;
+            reverse.peer_state |= nat_state::RESET;
         }
         talks
     });
@@ -60,26 +60,28 @@ pub(crate) fn client_is_late<T: Tables>(
 }
 
 /// Result for a flow that is alive: nobody gets a reset.
-pub(crate) const ON_TIME: u16 = u16::MAX;
+pub(crate) const NOT_EXPIRED: u16 = u16::MAX;
 
 /// Returns who is to be told that a flow to a member was idle for too long, on the backend's side for so many ticks: an
-/// argument of [`verify`](crate::verify), or [`ON_TIME`]. `said` is what both ends have said.
+/// argument of [`verify`](crate::verify), or [`NOT_EXPIRED`]. `said` is what both ends have said.
 #[inline(always)]
-pub(crate) fn backend_is_late<T: Tables>(
+pub(crate) fn backend_flow_expired<T: Tables>(
     tables: &T,
     config: &Config,
     (member, idle): (u16, u32),
     said: u8,
     forward_key: &FlowKey,
 ) -> u16 {
-    let longest = timeouts(tables, config, member).idle_ms;
+    let longest = timeouts(tables, config, member).idle_ticks;
     if idle <= longest {
-        return ON_TIME;
+        return NOT_EXPIRED;
     }
-    let now = tables.now_ms();
-    let talks = tables.with_forward(forward_key, |forward| age(now, forward.last_ms) <= longest);
+    let now = tables.now_ticks();
+    let talks = tables.with_forward(forward_key, |forward| {
+        age(now, forward.last_ticks) <= longest
+    });
     if talks == Some(true) {
-        return ON_TIME;
+        return NOT_EXPIRED;
     }
     if said & nat_state::RESET != 0 {
         // The client knows already.

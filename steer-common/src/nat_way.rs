@@ -3,7 +3,7 @@
 //! the path, and answers follow.
 
 use crate::{
-    abi::{Back, Config, RouterKey, first_mac},
+    abi::{ClientNextHop, Config, RouterKey, first_mac},
     tables::Tables,
     wire::{ETHERNET_HEADER, Packet, VLAN_TAG},
 };
@@ -13,8 +13,8 @@ const UNKNOWN_VLAN: u16 = 0xffff;
 
 /// Returns the reversed path of a client's packet.
 #[inline(always)]
-pub(crate) fn way_back(packet: &Packet, config: &Config) -> Back {
-    Back {
+pub(crate) fn client_next_hop(packet: &Packet, config: &Config) -> ClientNextHop {
+    ClientNextHop {
         macs: packet.macs.swapped(),
         // Without tags these are the first bytes of the packet.
         tags: if packet.network == ETHERNET_HEADER {
@@ -31,7 +31,7 @@ pub(crate) fn way_back(packet: &Packet, config: &Config) -> Back {
 
 /// Returns whether two paths are equal, whenever they were learned.
 #[inline(always)]
-pub(crate) const fn is_same(one: &Back, other: &Back) -> bool {
+pub(crate) const fn is_same(one: &ClientNextHop, other: &ClientNextHop) -> bool {
     let ((a, b), (c, d)) = (one.macs.words(), other.macs.words());
     let rest = (b ^ d) | (one.interface ^ other.interface) | (one.tag_bytes() ^ other.tag_bytes());
     (a ^ c) | (one.tags ^ other.tags) | rest as u64 == 0
@@ -41,15 +41,15 @@ pub(crate) const fn is_same(one: &Back, other: &Back) -> bool {
 /// router that another one took over from, whose last packets still arrive.
 #[inline(always)]
 pub(crate) fn may_follow<T: Tables>(
-    known: &Back,
-    new: &Back,
+    known: &ClientNextHop,
+    new: &ClientNextHop,
     tables: &T,
     family: u8,
     proven: bool,
 ) -> bool {
     let same_link = (known.tags == new.tags)
         & (known.tag_bytes() == new.tag_bytes())
-        & (group(tables, known.interface) == group(tables, new.interface));
+        & (bond_of(tables, known.interface) == bond_of(tables, new.interface));
     let same_host = destination(known) == destination(new);
     let (is_router, is_replaced) = match tables.router(&router_key(new, family)) {
         Some(way) => {
@@ -63,9 +63,14 @@ pub(crate) fn may_follow<T: Tables>(
 
 /// Returns the current path of answers, for one learned before routers changed.
 #[inline(always)]
-pub(crate) fn current<T: Tables>(known: &Back, tables: &T, family: u8, config: &Config) -> Back {
+pub(crate) fn current_hop<T: Tables>(
+    known: &ClientNextHop,
+    tables: &T,
+    family: u8,
+    config: &Config,
+) -> ClientNextHop {
     let way = tables.router(&router_key(known, family)).unwrap_or(*known);
-    way.looked_up(config.routers_epoch)
+    way.with_epoch(config.routers_epoch)
 }
 
 /// Returns the MTU of the path to a client by interface; 0 if unknown.
@@ -76,19 +81,19 @@ pub(crate) fn mtu<T: Tables>(tables: &T, interface: u32) -> u32 {
 
 /// Returns the bond that an interface is a port of, or the interface itself.
 #[inline(always)]
-fn group<T: Tables>(tables: &T, interface: u32) -> u32 {
+fn bond_of<T: Tables>(tables: &T, interface: u32) -> u32 {
     tables
         .interface(interface)
         .map_or(interface, |known| known.group)
 }
 
 #[inline(always)]
-const fn destination(way: &Back) -> u64 {
+const fn destination(way: &ClientNextHop) -> u64 {
     first_mac(way.macs.words().0)
 }
 
 #[inline(always)]
-const fn router_key(way: &Back, family: u8) -> RouterKey {
+const fn router_key(way: &ClientNextHop, family: u8) -> RouterKey {
     let [_, _, high, low, ..] = way.tags.to_ne_bytes();
     let vlan = match way.tag_bytes() {
         0 => 0,

@@ -1,7 +1,7 @@
 //! Frames for other hosts: flooded frames, broadcast and multicast are not packets of a service.
 
 use crate::{
-    abi::{first_mac, own_mac_place},
+    abi::{first_mac, node_mac_index},
     frame::Frame,
     tables::Tables,
 };
@@ -18,5 +18,5 @@ pub fn is_for_node<F: Frame, T: Tables>(frame: &F, tables: &T) -> bool {
         return true;
     };
     let mac = first_mac(word);
-    tables.own_mac(own_mac_place(mac, seed)) == Some(mac)
+    tables.node_mac(node_mac_index(mac, seed)) == Some(mac)
 }

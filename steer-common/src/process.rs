@@ -2,24 +2,24 @@
 
 use crate::{
     abi::{
-        Back, CHECK, FOLLOW, FragmentFate, GENERAL, MAIN, MARTIAN, Member, Mode, OPEN, QUIC,
-        QUIC_DECRYPT, QUOTE, RARE, RESET, RETRY, SEGMENT, TIME_EXCEEDED, TOO_BIG, TRANSLATE, V6,
-        VERIFY,
+        ClientNextHop, FIRST_FRAGMENT, FragmentFate, GENERAL, ICMP_ERROR, LATER_FRAGMENT, MAIN,
+        MARTIAN, Member, Mode, NAT_CREATE, NAT_QUIC, NAT_RETRY, NAT_REVALIDATE, NAT_TCP, QUIC,
+        QUIC_DECRYPT, RESET, TIME_EXCEEDED, TOO_BIG, V6, VERIFY_CHECKSUM,
     },
     answer::answer_reset,
     decide::{decide, decide_for},
     frame::Frame,
     martian::{is_martian, martian},
-    nat_check::check,
+    nat_check::nat_revalidate,
     own::is_for_node,
-    quic::{Beside, Elsewhere, decrypt, quic, translate},
-    rare::{follow, open, quote, rare, too_big},
+    quic::{Deferred, Inline, decrypt, nat_quic, quic},
+    rare::{first_fragment, icmp_error, later_fragment, nat_create, too_big},
     rewrite,
-    segment::{self, retry, segment, verify},
+    segment::{self, nat_retry, nat_tcp, verify_checksum},
     tables::{NextHop, Tables},
     time_exceeded::time_exceeded,
-    verdict::{DropReason, Ends, Target, Verdict},
-    wire::{Packet, Part, is_v6, parse, parse_v4, parse_v6},
+    verdict::{DropReason, Endpoints, Target, Verdict},
+    wire::{Packet, PacketKind, is_v6, parse, parse_v4, parse_v6},
 };
 
 /// Final action for a frame.
@@ -43,7 +43,7 @@ pub struct Outcome(u64);
 impl Outcome {
     const PASS: u64 = 2 << 32;
     const DROP: u64 = 1 << 32;
-    const HANDED_OVER: u64 = 4 << 32;
+    const TAIL_CALL: u64 = 4 << 32;
 
     /// Outcome of passing the packet to the kernel.
     pub const PASSED: Self = Self(Self::PASS);
@@ -61,12 +61,12 @@ impl Outcome {
     /// Creates a tail call to another program: its index in [`PROGRAMS`](crate::abi::PROGRAMS), and
     /// its argument.
     #[inline(always)]
-    pub(crate) const fn hand_over(program: u32, argument: u16) -> Self {
-        Self(Self::HANDED_OVER | (program << 16) as u64 | argument as u64)
+    pub(crate) const fn tail_call(program: u32, argument: u16) -> Self {
+        Self(Self::TAIL_CALL | (program << 16) as u64 | argument as u64)
     }
 
     #[inline(always)]
-    pub(crate) const fn of(done: Result<(), DropReason>, interface: u32) -> Self {
+    pub(crate) const fn from_rewrite(done: Result<(), DropReason>, interface: u32) -> Self {
         match done {
             Ok(()) => Self::transmit(interface),
             Err(reason) => Self::drop(reason),
@@ -93,8 +93,8 @@ impl Outcome {
 
     /// Returns whether [`Self::program`] is tail-called.
     #[inline(always)]
-    pub const fn is_handed_over(self) -> bool {
-        self.0 & Self::HANDED_OVER != 0
+    pub const fn is_tail_call(self) -> bool {
+        self.0 & Self::TAIL_CALL != 0
     }
 
     /// Returns the index of the program to tail-call in [`PROGRAMS`](crate::abi::PROGRAMS).
@@ -134,27 +134,27 @@ impl Outcome {
 /// own.
 pub fn process<F: Frame, T: Tables>(frame: &mut F, interface: u32, tables: &T) -> Outcome {
     let mut outcome = steer(frame, interface, tables);
-    while outcome.is_handed_over() {
+    while outcome.is_tail_call() {
         let argument = outcome.argument();
         outcome = match outcome.program() {
-            RARE => rare(frame, interface, tables),
-            QUOTE => quote(frame, interface, tables),
+            FIRST_FRAGMENT => first_fragment(frame, interface, tables),
+            ICMP_ERROR => icmp_error(frame, interface, tables),
             V6 => steer_v6(frame, interface, tables),
             GENERAL => general(frame, interface, tables),
-            FOLLOW => follow(frame, interface, tables),
+            LATER_FRAGMENT => later_fragment(frame, interface, tables),
             TIME_EXCEEDED => time_exceeded(frame, interface, tables),
             TOO_BIG => too_big(frame, interface, tables, argument),
             MAIN => steer(frame, interface, tables),
-            OPEN => open(frame, tables, argument),
+            NAT_CREATE => nat_create(frame, tables, argument),
             QUIC => quic(frame, tables, argument),
             QUIC_DECRYPT => decrypt(frame, tables),
-            TRANSLATE => translate(frame, tables, argument),
+            NAT_QUIC => nat_quic(frame, tables, argument),
             MARTIAN => martian(frame, interface, tables),
-            CHECK => check(frame, tables),
+            NAT_REVALIDATE => nat_revalidate(frame, tables),
             RESET => answer_reset(frame, interface, tables, argument),
-            SEGMENT => segment(frame, tables, argument),
-            RETRY => retry(frame, tables, argument),
-            VERIFY => verify(frame, tables, argument),
+            NAT_TCP => nat_tcp(frame, tables, argument),
+            NAT_RETRY => nat_retry(frame, tables, argument),
+            VERIFY_CHECKSUM => verify_checksum(frame, tables, argument),
             _ => Outcome::drop(DropReason::Internal),
         };
     }
@@ -170,7 +170,7 @@ pub fn steer<F: Frame, T: Tables>(frame: &mut F, interface: u32, tables: &T) -> 
         return Outcome::PASSED;
     }
     if is_v6(frame) {
-        return Outcome::hand_over(V6, 0);
+        return Outcome::tail_call(V6, 0);
     }
     steer_v4(frame, interface, tables)
 }
@@ -179,13 +179,13 @@ pub fn steer<F: Frame, T: Tables>(frame: &mut F, interface: u32, tables: &T) -> 
 #[inline(always)]
 pub fn steer_v4<F: Frame, T: Tables>(frame: &mut F, interface: u32, tables: &T) -> Outcome {
     let Some(packet) = parse_v4(frame, interface) else {
-        return Outcome::hand_over(GENERAL, 0);
+        return Outcome::tail_call(GENERAL, 0);
     };
     if is_martian(&packet.key) {
-        return Outcome::hand_over(MARTIAN, 0);
+        return Outcome::tail_call(MARTIAN, 0);
     }
     let mut member = None;
-    let verdict = decide_for(&packet, tables, &Beside(&*frame), &mut member);
+    let verdict = decide_for(&packet, tables, &Inline(&*frame), &mut member);
     act_first(frame, &packet, tables, verdict, member)
 }
 
@@ -193,13 +193,13 @@ pub fn steer_v4<F: Frame, T: Tables>(frame: &mut F, interface: u32, tables: &T) 
 #[inline(always)]
 pub fn steer_v6<F: Frame, T: Tables>(frame: &mut F, interface: u32, tables: &T) -> Outcome {
     let Some(packet) = parse_v6(frame, interface) else {
-        return Outcome::hand_over(GENERAL, 0);
+        return Outcome::tail_call(GENERAL, 0);
     };
     if is_martian(&packet.key) {
-        return Outcome::hand_over(MARTIAN, 0);
+        return Outcome::tail_call(MARTIAN, 0);
     }
     let mut member = None;
-    let verdict = decide_for(&packet, tables, &Beside(&*frame), &mut member);
+    let verdict = decide_for(&packet, tables, &Inline(&*frame), &mut member);
     act_first(frame, &packet, tables, verdict, member)
 }
 
@@ -207,14 +207,14 @@ pub fn steer_v6<F: Frame, T: Tables>(frame: &mut F, interface: u32, tables: &T) 
 #[inline(always)]
 pub fn general<F: Frame, T: Tables>(frame: &mut F, interface: u32, tables: &T) -> Outcome {
     let Some(packet) = parse(frame, interface) else {
-        return Outcome::hand_over(RARE, 0);
+        return Outcome::tail_call(FIRST_FRAGMENT, 0);
     };
     if is_martian(&packet.key) {
-        return Outcome::hand_over(MARTIAN, 0);
+        return Outcome::tail_call(MARTIAN, 0);
     }
     let packet = kept(packet, tables);
-    let verdict = decide(&packet, tables, &Elsewhere(&*frame));
-    act(frame, &packet, tables, verdict, None)
+    let verdict = decide(&packet, tables, &Deferred(&*frame));
+    apply(frame, &packet, tables, verdict, None)
 }
 
 /// Keeps a packet for this program and those that go on with it. One case is made of all the ways that tags, options
@@ -223,7 +223,7 @@ pub fn general<F: Frame, T: Tables>(frame: &mut F, interface: u32, tables: &T) -
 pub(crate) fn kept<T: Tables>(packet: Packet, tables: &T) -> Packet {
     tables.keep_packet(&packet);
     Packet {
-        part: packet.part,
+        kind: packet.kind,
         ..tables.kept_packet()
     }
 }
@@ -231,14 +231,14 @@ pub(crate) fn kept<T: Tables>(packet: Packet, tables: &T) -> Packet {
 /// Applies a verdict to a packet. `member` is the one that it is delivered to, if it was looked up
 /// already.
 #[inline(always)]
-pub(crate) fn act<F: Frame, T: Tables>(
+pub(crate) fn apply<F: Frame, T: Tables>(
     frame: &mut F,
     packet: &Packet,
     tables: &T,
     verdict: Verdict,
     member: Option<&Member>,
 ) -> Outcome {
-    act_noted(frame, packet, tables, verdict, member, |_, _| true)
+    apply_recorded(frame, packet, tables, verdict, member, |_, _| true)
 }
 
 /// Works like [`act`] in a program that has not stored its packet yet: the next one gets it.
@@ -250,8 +250,8 @@ fn act_first<F: Frame, T: Tables>(
     verdict: Verdict,
     member: Option<&Member>,
 ) -> Outcome {
-    let outcome = act(frame, packet, tables, verdict, member);
-    if outcome.is_handed_over() {
+    let outcome = apply(frame, packet, tables, verdict, member);
+    if outcome.is_tail_call() {
         tables.keep_packet(packet);
     }
     outcome
@@ -260,7 +260,7 @@ fn act_first<F: Frame, T: Tables>(
 /// Works like [`act`], after `note` has recorded the destination of the packet. If that fails, the
 /// packet is dropped.
 #[inline(always)]
-pub(crate) fn act_noted<F: Frame, T: Tables>(
+pub(crate) fn apply_recorded<F: Frame, T: Tables>(
     frame: &mut F,
     packet: &Packet,
     tables: &T,
@@ -268,13 +268,13 @@ pub(crate) fn act_noted<F: Frame, T: Tables>(
     member: Option<&Member>,
     note: impl Fn(FragmentFate, u16) -> bool,
 ) -> Outcome {
-    const UNNOTED: Outcome = Outcome::drop(DropReason::FlowTableFull);
+    const UNRECORDED: Outcome = Outcome::drop(DropReason::FlowTableFull);
     match verdict {
         Verdict::Pass => Outcome::PASSED,
         Verdict::Drop(reason) => Outcome::drop(reason),
-        Verdict::Deliver(target) => {
+        Verdict::Encap(target) => {
             if !note(FragmentFate::Delivered, target.id) {
-                return UNNOTED;
+                return UNRECORDED;
             }
             let Some(member) = member.or_else(|| tables.member(target.id)) else {
                 return Outcome::drop(DropReason::Internal);
@@ -282,32 +282,34 @@ pub(crate) fn act_noted<F: Frame, T: Tables>(
             deliver(frame, packet, tables, target, member)
         }
         // It would take a port, and end here with it.
-        Verdict::Open(_) if packet.ttl <= 1 => ENDED,
-        Verdict::Open(target) if packet.is_tcp() => Outcome::hand_over(VERIFY, target.id),
-        Verdict::Open(target) => Outcome::hand_over(OPEN, target.id),
-        Verdict::Quic => Outcome::hand_over(QUIC, 0),
-        Verdict::QuicDecrypt => Outcome::hand_over(QUIC_DECRYPT, 0),
-        Verdict::Judge => Outcome::hand_over(VERIFY, segment::JUDGE),
-        Verdict::Translate(target) => Outcome::hand_over(TRANSLATE, target.id),
-        Verdict::Forward(target, ends) => {
+        Verdict::NatCreate(_) if packet.ttl <= 1 => TTL_EXPIRED,
+        Verdict::NatCreate(target) if packet.is_tcp() => {
+            Outcome::tail_call(VERIFY_CHECKSUM, target.id)
+        }
+        Verdict::NatCreate(target) => Outcome::tail_call(NAT_CREATE, target.id),
+        Verdict::Quic => Outcome::tail_call(QUIC, 0),
+        Verdict::QuicDecrypt => Outcome::tail_call(QUIC_DECRYPT, 0),
+        Verdict::NatTcp => Outcome::tail_call(VERIFY_CHECKSUM, segment::JUDGE),
+        Verdict::NatQuic(target) => Outcome::tail_call(NAT_QUIC, target.id),
+        Verdict::NatForward(target, ends) => {
             if !note(FragmentFate::Forwarded, target.id) {
-                return UNNOTED;
+                return UNRECORDED;
             }
             forward(frame, packet, tables, target, &ends)
         }
-        Verdict::Return(member, ends, back) => {
+        Verdict::NatReply(member, ends, back) => {
             if !note(FragmentFate::Returned, member) {
-                return UNNOTED;
+                return UNRECORDED;
             }
-            give_back(frame, packet, tables, member, &ends, &back)
+            reply(frame, packet, tables, member, &ends, &back)
         }
-        Verdict::Reset => Outcome::hand_over(VERIFY, segment::RESET_SENDER),
-        Verdict::Check => Outcome::hand_over(CHECK, 0),
+        Verdict::Reset => Outcome::tail_call(VERIFY_CHECKSUM, segment::RESET_SENDER),
+        Verdict::NatRevalidate => Outcome::tail_call(NAT_REVALIDATE, 0),
     }
 }
 
 /// The packet ends here: its sender is informed.
-pub(crate) const ENDED: Outcome = Outcome::hand_over(TIME_EXCEEDED, 0);
+pub(crate) const TTL_EXPIRED: Outcome = Outcome::tail_call(TIME_EXCEEDED, 0);
 
 /// Sends a packet to a member with unchanged addresses.
 #[inline(always)]
@@ -319,7 +321,7 @@ pub(crate) fn deliver<F: Frame, T: Tables>(
     member: &Member,
 ) -> Outcome {
     if packet.ttl <= 1 {
-        return ENDED;
+        return TTL_EXPIRED;
     }
     let Some(hop) = rewrite::next_hop(packet, tables, member) else {
         return Outcome::drop(DropReason::NoRoute);
@@ -327,7 +329,7 @@ pub(crate) fn deliver<F: Frame, T: Tables>(
     let overhead = rewrite::overhead(member);
     if is_too_big(packet, &hop, overhead) {
         let mtu = hop.mtu.saturating_sub(overhead as u16);
-        return Outcome::hand_over(TOO_BIG, mtu);
+        return Outcome::tail_call(TOO_BIG, mtu);
     }
     let done = if member.mode == Mode::L2 as u8 {
         rewrite::l2(frame, packet, &hop)
@@ -335,7 +337,7 @@ pub(crate) fn deliver<F: Frame, T: Tables>(
         rewrite::encap(frame, packet, tables, member, &hop, overhead)
     };
     count(packet, tables, target.id, target.begins, done);
-    Outcome::of(done, hop.interface)
+    Outcome::from_rewrite(done, hop.interface)
 }
 
 /// Sends a packet to a member with rewritten addresses.
@@ -345,10 +347,10 @@ pub(crate) fn forward<F: Frame, T: Tables>(
     packet: &Packet,
     tables: &T,
     target: Target,
-    ends: &Ends,
+    ends: &Endpoints,
 ) -> Outcome {
     if packet.ttl <= 1 {
-        return ENDED;
+        return TTL_EXPIRED;
     }
     let Some(member) = tables.member(target.id) else {
         return Outcome::drop(DropReason::Internal);
@@ -357,31 +359,31 @@ pub(crate) fn forward<F: Frame, T: Tables>(
         return Outcome::drop(DropReason::NoRoute);
     };
     if is_too_big(packet, &hop, 0) {
-        return Outcome::hand_over(TOO_BIG, hop.mtu);
+        return Outcome::tail_call(TOO_BIG, hop.mtu);
     }
     let done = rewrite::forward(frame, packet, ends, &hop);
     count(packet, tables, target.id, target.begins, done);
-    Outcome::of(done, hop.interface)
+    Outcome::from_rewrite(done, hop.interface)
 }
 
 /// Sends a packet from a member to its client.
 #[inline(always)]
-pub(crate) fn give_back<F: Frame, T: Tables>(
+pub(crate) fn reply<F: Frame, T: Tables>(
     frame: &mut F,
     packet: &Packet,
     tables: &T,
     member: u16,
-    ends: &Ends,
-    back: &Back,
+    ends: &Endpoints,
+    back: &ClientNextHop,
 ) -> Outcome {
     if packet.ttl <= 1 {
-        return ENDED;
+        return TTL_EXPIRED;
     }
-    let done = rewrite::back(frame, packet, ends, back);
-    if done.is_ok() && packet.part as u8 != Part::Quote as u8 {
+    let done = rewrite::reply(frame, packet, ends, back);
+    if done.is_ok() && packet.kind as u8 != PacketKind::IcmpError as u8 {
         tables.count_reply(member, u64::from(packet.payload()));
     }
-    Outcome::of(done, back.interface)
+    Outcome::from_rewrite(done, back.interface)
 }
 
 /// Returns whether an encapsulated packet exceeds the MTU of the path to its member.

@@ -6,17 +6,17 @@
 //! types of long headers in known versions.
 
 use crate::{
-    abi::{CidKey, Config, FlowKey, Member, OPEN, QUIC, Service, service_flags},
+    abi::{CidKey, Config, FlowKey, Member, NAT_CREATE, QUIC, Service, service_flags},
     cid::{MAX_LEN, Server},
-    decide::{decide_for, find, steered},
+    decide::{decide_for, find, steer_to_member},
     fragment,
     frame::Frame,
     nat,
-    process::{ENDED, Outcome, act, act_noted},
-    rare::settle,
+    process::{Outcome, TTL_EXPIRED, apply, apply_recorded},
+    rare::without_icmp_answer,
     tables::{Step, Tables},
     verdict::{DropReason, Verdict},
-    wire::{Packet, Part, UDP_HEADER},
+    wire::{Packet, PacketKind, UDP_HEADER},
 };
 
 /// The first bit of a long header (RFC 8999 section 5.1).
@@ -34,7 +34,7 @@ const ID_MULTIPLIER: u64 = 0x9e37_79b9_7f4a_7c15;
 
 /// Connection hint of a packet.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Said {
+pub struct ConnectionHint {
     /// Whether its header opens connections.
     pub opens: bool,
     /// Member named by its connection id; 0 if it names none.
@@ -43,14 +43,14 @@ pub struct Said {
     pub id: u8,
 }
 
-impl Said {
+impl ConnectionHint {
     /// Position of [`Self::id`] in a word, whose last two bytes are [`Self::member`].
     const ID_SHIFT: u32 = 24;
     /// Id without a hash.
     const NO_ID: u64 = 1 << Self::ID_SHIFT;
 
     /// Hint of a packet that is no whole datagram: QUIC is never fragmented (RFC 9000 section 14).
-    pub const NOTHING: Self = Self {
+    pub const NONE: Self = Self {
         opens: false,
         member: 0,
         id: 1,
@@ -58,23 +58,23 @@ impl Said {
 }
 
 /// Source of the connection hint for the decision.
-pub trait Look {
+pub trait QuicClassifier {
     /// Flag for whole packets, whose flows are re-checked if necessary.
-    const WHOLE: bool = true;
+    const IS_WHOLE: bool = true;
 
     /// Flag for judging TCP segments under `nat` here instead of in another program.
-    const JUDGES: bool = false;
+    const VALIDATES_TCP: bool = false;
 
     /// Returns whether the checksum of a TCP segment is correct. False if it was not verified.
     #[inline(always)]
-    fn is_verified(&self) -> bool {
+    fn is_checksum_valid(&self) -> bool {
         false
     }
 
     /// Returns the TCP sequence and acknowledgment number of a packet. `None` for fragments and
     /// ICMP errors, which prove nothing.
     #[inline(always)]
-    fn numbers(&self, _packet: &Packet) -> Option<[u32; 2]> {
+    fn tcp_numbers(&self, _packet: &Packet) -> Option<[u32; 2]> {
         None
     }
 
@@ -100,18 +100,18 @@ pub trait Look {
 
     /// Returns the hint of the packet, which is for this service.
     #[inline(always)]
-    fn look(&self, _config: &Config, _service: &Service) -> Said {
-        Said::NOTHING
+    fn connection_hint(&self, _config: &Config, _service: &Service) -> ConnectionHint {
+        ConnectionHint::NONE
     }
 }
 
 /// Deferred: the program for QUIC decides.
-pub(crate) struct Elsewhere<'a, F>(pub(crate) &'a F);
+pub(crate) struct Deferred<'a, F>(pub(crate) &'a F);
 
-impl<F: Frame> Look for Elsewhere<'_, F> {
+impl<F: Frame> QuicClassifier for Deferred<'_, F> {
     #[inline(always)]
-    fn numbers(&self, packet: &Packet) -> Option<[u32; 2]> {
-        packet.numbers(self.0)
+    fn tcp_numbers(&self, packet: &Packet) -> Option<[u32; 2]> {
+        packet.tcp_numbers(self.0)
     }
 
     #[inline(always)]
@@ -123,7 +123,7 @@ impl<F: Frame> Look for Elsewhere<'_, F> {
         service: &'t Service,
         _chosen: &mut Option<&'t Member>,
     ) -> Option<Verdict> {
-        tables.note(Step::Service(service.id));
+        tables.trace_step(Step::Service(service.id));
         Some(if config.cids.encrypted != 0 {
             Verdict::QuicDecrypt
         } else {
@@ -139,12 +139,12 @@ impl<F: Frame> Look for Elsewhere<'_, F> {
 
 /// Separate path: packets of QUIC are decided by a copy of the code, so that others pay for one
 /// flag only.
-pub(crate) struct Beside<'a, F>(pub(crate) &'a F);
+pub(crate) struct Inline<'a, F>(pub(crate) &'a F);
 
-impl<F: Frame> Look for Beside<'_, F> {
+impl<F: Frame> QuicClassifier for Inline<'_, F> {
     #[inline(always)]
-    fn numbers(&self, packet: &Packet) -> Option<[u32; 2]> {
-        packet.numbers(self.0)
+    fn tcp_numbers(&self, packet: &Packet) -> Option<[u32; 2]> {
+        packet.tcp_numbers(self.0)
     }
 
     #[inline(always)]
@@ -159,13 +159,15 @@ impl<F: Frame> Look for Beside<'_, F> {
         if config.cids.encrypted != 0 {
             return Some(Verdict::QuicDecrypt);
         }
-        let inside = Inside {
+        let inside = WithHeader {
             packet,
             frame: self.0,
             tables,
             member: 0,
         };
-        Some(steered(packet, tables, &inside, config, service, chosen))
+        Some(steer_to_member(
+            packet, tables, &inside, config, service, chosen,
+        ))
     }
 
     #[inline(always)]
@@ -176,19 +178,19 @@ impl<F: Frame> Look for Beside<'_, F> {
 
 /// For fragments and ICMP errors, whose QUIC header is not available.
 #[derive(Clone, Copy, Debug)]
-pub struct Nowhere;
+pub struct Opaque;
 
-impl Look for Nowhere {
-    const WHOLE: bool = false;
+impl QuicClassifier for Opaque {
+    const IS_WHOLE: bool = false;
 }
 
 /// For a packet whose member is chosen, and whose flow is checked like others.
-pub(crate) struct Plain;
+pub(crate) struct KnownMember;
 
-impl Look for Plain {}
+impl QuicClassifier for KnownMember {}
 
 /// The header of a whole packet.
-struct Inside<'a, F, T> {
+struct WithHeader<'a, F, T> {
     packet: &'a Packet,
     frame: &'a F,
     tables: &'a T,
@@ -196,15 +198,15 @@ struct Inside<'a, F, T> {
     member: u16,
 }
 
-impl<F: Frame, T: Tables> Look for Inside<'_, F, T> {
+impl<F: Frame, T: Tables> QuicClassifier for WithHeader<'_, F, T> {
     #[inline(always)]
     fn is_quic(&self, _service: &Service) -> bool {
         true
     }
 
     #[inline(always)]
-    fn look(&self, config: &Config, service: &Service) -> Said {
-        look(
+    fn connection_hint(&self, config: &Config, service: &Service) -> ConnectionHint {
+        read_connection_hint(
             self.packet,
             self.frame,
             self.tables,
@@ -218,38 +220,39 @@ impl<F: Frame, T: Tables> Look for Inside<'_, F, T> {
 /// Reads the header of a whole packet for a QUIC service. `decrypted` is the member named by its
 /// decrypted connection id, or 0.
 #[inline(always)]
-pub fn look<F: Frame, T: Tables>(
+pub fn read_connection_hint<F: Frame, T: Tables>(
     packet: &Packet,
     frame: &F,
     tables: &T,
     config: &Config,
     service: &Service,
     decrypted: u16,
-) -> Said {
+) -> ConnectionHint {
     let at = packet.transport + UDP_HEADER;
     let header = header(packet, frame, at).unwrap_or(Header::NONE);
     // One case for the verifier here, and one below.
-    let word = frame.opaque(header.0);
+    let word = frame.launder(header.0);
     let at = at + (word & Header::AT) as usize;
     let id_len = (word >> 8) as u8 as usize;
-    let named = named(frame, at, id_len, tables, config, service).unwrap_or(Said::NO_ID);
+    let named =
+        named_member(frame, at, id_len, tables, config, service).unwrap_or(ConnectionHint::NO_ID);
     let named = if decrypted != 0 {
         named & !0xffff | u64::from(decrypted)
     } else {
         named
     };
-    let word = frame.opaque((word & Header::OPENS) | named);
-    Said {
+    let word = frame.launder((word & Header::OPENS) | named);
+    ConnectionHint {
         opens: word & Header::OPENS != 0,
         member: word as u16,
-        id: (word >> Said::ID_SHIFT) as u8,
+        id: (word >> ConnectionHint::ID_SHIFT) as u8,
     }
 }
 
 /// Returns the member that an encrypted connection id names; 0 if the id is not encrypted, or names
 /// none.
 #[inline(always)]
-pub fn decrypted<F: Frame, T: Tables>(
+pub fn decrypted_member<F: Frame, T: Tables>(
     packet: &Packet,
     frame: &F,
     tables: &T,
@@ -258,7 +261,7 @@ pub fn decrypted<F: Frame, T: Tables>(
 ) -> u16 {
     let at = packet.transport + UDP_HEADER;
     let header = header(packet, frame, at).unwrap_or(Header::NONE);
-    let word = frame.opaque(header.0);
+    let word = frame.launder(header.0);
     let at = at + (word & Header::AT) as usize;
     let id_len = (word >> 8) as u8 as usize;
     let Some(first) = frame.load::<u8>(at) else {
@@ -274,8 +277,8 @@ pub fn decrypted<F: Frame, T: Tables>(
     else {
         return 0;
     };
-    let right_at = frame.apart(at + 1 + cipher.right_at());
-    let (Some(left), Some(right)) = (half(frame, at + 1), half(frame, right_at)) else {
+    let right_at = frame.unlink(at + 1 + cipher.right_at());
+    let (Some(left), Some(right)) = (load_block(frame, at + 1), load_block(frame, right_at)) else {
         return 0;
     };
     let server = Server {
@@ -287,7 +290,7 @@ pub fn decrypted<F: Frame, T: Tables>(
 }
 
 #[inline(always)]
-fn half<F: Frame>(frame: &F, at: usize) -> Option<[u64; 2]> {
+fn load_block<F: Frame>(frame: &F, at: usize) -> Option<[u64; 2]> {
     let (first, last): (u64, u64) = (frame.load(at)?, frame.load(at + 8)?);
     Some([u64::from_be(first), u64::from_be(last)])
 }
@@ -303,7 +306,7 @@ fn server_member<T: Tables>(server: Server, tables: &T, service: &Service) -> u1
         _pad: 0,
     };
     let member = tables.cid_member(&key).unwrap_or(0);
-    tables.note(Step::ServerId(server, member));
+    tables.trace_step(Step::ServerId(server, member));
     member
 }
 
@@ -343,7 +346,7 @@ fn header<F: Frame>(packet: &Packet, frame: &F, at: usize) -> Option<Header> {
 
 /// Returns the member that a connection id names, and a hash of the id, as in [`Said`].
 #[inline(always)]
-fn named<F: Frame, T: Tables>(
+fn named_member<F: Frame, T: Tables>(
     frame: &F,
     at: usize,
     len: usize,
@@ -354,7 +357,7 @@ fn named<F: Frame, T: Tables>(
     let (first, next): (u8, u64) = (frame.load(at)?, frame.load(at + 1)?);
     // Clients choose ids of at least eight bytes (RFC 9000 section 7.2).
     let hash = (next ^ u64::from(first) << 56 ^ config.flow_seed).wrapping_mul(ID_MULTIPLIER);
-    let hash = (hash >> 56) << Said::ID_SHIFT | Said::NO_ID;
+    let hash = (hash >> 56) << ConnectionHint::ID_SHIFT | ConnectionHint::NO_ID;
     let server = config.cids.server(first, next, len);
     if server.len == 0 {
         return Some(hash);
@@ -389,7 +392,10 @@ pub fn decrypt<F: Frame, T: Tables>(frame: &F, tables: &T) -> Outcome {
     let Some(service) = find(&packet, tables, config) else {
         return Outcome::PASSED;
     };
-    Outcome::hand_over(QUIC, decrypted(&packet, frame, tables, config, service))
+    Outcome::tail_call(
+        QUIC,
+        decrypted_member(&packet, frame, tables, config, service),
+    )
 }
 
 /// Processes a whole packet for a QUIC service. `member` is the one named by its decrypted
@@ -397,7 +403,7 @@ pub fn decrypt<F: Frame, T: Tables>(frame: &F, tables: &T) -> Outcome {
 #[inline(always)]
 pub fn quic<F: Frame, T: Tables>(frame: &mut F, tables: &T, member: u16) -> Outcome {
     let packet = tables.kept_packet();
-    let inside = Inside {
+    let inside = WithHeader {
         packet: &packet,
         frame,
         tables,
@@ -405,13 +411,13 @@ pub fn quic<F: Frame, T: Tables>(frame: &mut F, tables: &T, member: u16) -> Outc
     };
     let mut chosen = None;
     let verdict = decide_for(&packet, tables, &inside, &mut chosen);
-    act(frame, &packet, tables, verdict, chosen)
+    apply(frame, &packet, tables, verdict, chosen)
 }
 
 /// Sends a packet of QUIC to a member with rewritten addresses. The choice is made: connections of
 /// one 5-tuple may go to several members, each with its own addresses and ports.
 #[inline(always)]
-pub fn translate<F: Frame, T: Tables>(frame: &mut F, tables: &T, member: u16) -> Outcome {
+pub fn nat_quic<F: Frame, T: Tables>(frame: &mut F, tables: &T, member: u16) -> Outcome {
     let Some(config) = tables.config() else {
         return Outcome::drop(DropReason::Internal);
     };
@@ -427,23 +433,26 @@ pub fn translate<F: Frame, T: Tables>(frame: &mut F, tables: &T, member: u16) ->
     let Some(service) = find(&packet, tables, config) else {
         return Outcome::PASSED;
     };
-    let part = packet.part as u8;
-    match nat::known(&packet, tables, &Plain, config, service) {
-        nat::Known::Decided(verdict) => {
-            let outcome = act_noted(frame, &packet, tables, verdict, None, |fate, member| {
-                part != Part::First as u8 || fragment::note(&packet, tables, fate, member)
+    let part = packet.kind as u8;
+    match nat::lookup(&packet, tables, &KnownMember, config, service) {
+        nat::Lookup::Decided(verdict) => {
+            let outcome = apply_recorded(frame, &packet, tables, verdict, None, |fate, member| {
+                part != PacketKind::FirstFragment as u8
+                    || fragment::record(&packet, tables, fate, member)
             });
-            if part == Part::Packet as u8 {
+            if part == PacketKind::Whole as u8 {
                 outcome
             } else {
-                settle(outcome)
+                without_icmp_answer(outcome)
             }
         }
         // The error is about a packet that nobody behind this node sent.
-        nat::Known::Unknown { .. } if part == Part::Quote as u8 => Outcome::PASSED,
+        nat::Lookup::Unknown { .. } if part == PacketKind::IcmpError as u8 => Outcome::PASSED,
         // It would take a port, and be dropped with it.
-        nat::Known::Unknown { .. } if packet.ttl <= 1 && part == Part::Packet as u8 => ENDED,
-        nat::Known::Unknown { .. } if packet.ttl <= 1 => Outcome::drop(DropReason::TtlExpired),
-        nat::Known::Unknown { .. } => Outcome::hand_over(OPEN, member),
+        nat::Lookup::Unknown { .. } if packet.ttl <= 1 && part == PacketKind::Whole as u8 => {
+            TTL_EXPIRED
+        }
+        nat::Lookup::Unknown { .. } if packet.ttl <= 1 => Outcome::drop(DropReason::TtlExpired),
+        nat::Lookup::Unknown { .. } => Outcome::tail_call(NAT_CREATE, member),
     }
 }

@@ -3,33 +3,34 @@
 
 use crate::{
     abi::{
-        Config, MEMBERS, OPEN, RESET, RETRY, SEGMENT, Service, VERIFY, nat_flags, service_flags,
+        Config, MAX_MEMBERS, NAT_CREATE, NAT_RETRY, NAT_TCP, RESET, Service, VERIFY_CHECKSUM,
+        nat_flags, service_flags,
     },
     checksum::is_tcp_right,
     class::classify,
     decide::{assign, find},
     frame::Frame,
     nat,
-    process::{Outcome, act, forward, give_back},
-    quic::{Elsewhere, Look, Said},
+    process::{Outcome, apply, forward, reply},
+    quic::{ConnectionHint, Deferred, QuicClassifier},
     tables::{Step, Tables},
     verdict::{DropReason, Verdict},
-    wire::{Packet, Part},
+    wire::{Packet, PacketKind},
 };
 
 /// A segment with a verified checksum.
-struct Judged<'a, F> {
+struct WithChecksum<'a, F> {
     frame: &'a F,
     verified: bool,
 }
 
-impl<F: Frame> Look for Judged<'_, F> {
-    const JUDGES: bool = true;
-    const WHOLE: bool = false;
+impl<F: Frame> QuicClassifier for WithChecksum<'_, F> {
+    const VALIDATES_TCP: bool = true;
+    const IS_WHOLE: bool = false;
 
     #[inline(always)]
-    fn numbers(&self, packet: &Packet) -> Option<[u32; 2]> {
-        packet.numbers(self.frame)
+    fn tcp_numbers(&self, packet: &Packet) -> Option<[u32; 2]> {
+        packet.tcp_numbers(self.frame)
     }
 
     // Under `nat` it is TCP, and QUIC never is.
@@ -39,7 +40,7 @@ impl<F: Frame> Look for Judged<'_, F> {
     }
 
     #[inline(always)]
-    fn is_verified(&self) -> bool {
+    fn is_checksum_valid(&self) -> bool {
         self.verified
     }
 }
@@ -51,13 +52,13 @@ pub(crate) const RESET_SENDER: u16 = 2 << KIND_SHIFT;
 /// A backend's segment; its client gets a reset.
 pub(crate) const RESET_CLIENT: u16 = 3 << KIND_SHIFT;
 /// Below these bits is the member.
-const KIND_SHIFT: u32 = MEMBERS.trailing_zeros();
-const _: () = assert!(MEMBERS.is_power_of_two() && KIND_SHIFT + 2 == u16::BITS);
+const KIND_SHIFT: u32 = MAX_MEMBERS.trailing_zeros();
+const _: () = assert!(MAX_MEMBERS.is_power_of_two() && KIND_SHIFT + 2 == u16::BITS);
 
 /// Verifies the checksum of a TCP segment that is judged, opens a flow or is answered with a reset: nothing is made of
 /// what its receiver throws away. `argument` says which of these it is.
 #[inline(always)]
-pub fn verify<F: Frame, T: Tables>(frame: &F, tables: &T, argument: u16) -> Outcome {
+pub fn verify_checksum<F: Frame, T: Tables>(frame: &F, tables: &T, argument: u16) -> Outcome {
     let packet = tables.kept_packet();
     let Some(config) = tables.config() else {
         return Outcome::drop(DropReason::Internal);
@@ -65,30 +66,30 @@ pub fn verify<F: Frame, T: Tables>(frame: &F, tables: &T, argument: u16) -> Outc
     // Of the segments that are judged only those that begin or end a connection are asked for it.
     let asks = packet.is_tcp() && verifies(config) && (argument != JUDGE || packet.is_control());
     // A fragment of a segment has no checksum of its own.
-    let is_whole = packet.part as u8 == Part::Packet as u8;
+    let is_whole = packet.kind as u8 == PacketKind::Whole as u8;
     let is_right = !asks || (is_whole && is_tcp_right(frame, &packet));
     if argument == JUDGE {
-        return Outcome::hand_over(SEGMENT, u16::from(is_right));
+        return Outcome::tail_call(NAT_TCP, u16::from(is_right));
     }
     if !is_right {
         return Outcome::drop(DropReason::BadChecksum);
     }
     if argument < JUDGE {
-        return Outcome::hand_over(OPEN, argument);
+        return Outcome::tail_call(NAT_CREATE, argument);
     }
-    Outcome::hand_over(RESET, argument)
+    Outcome::tail_call(RESET, argument)
 }
 
 /// Does all there is to do with a TCP segment that is looked at closely. `verified` is 1 if its checksum is right, as far
 /// as that matters.
 #[inline(always)]
-pub fn segment<F: Frame, T: Tables>(frame: &mut F, tables: &T, verified: u16) -> Outcome {
+pub fn nat_tcp<F: Frame, T: Tables>(frame: &mut F, tables: &T, verified: u16) -> Outcome {
     let packet = tables.kept_packet();
-    let judged = Judged {
+    let judged = WithChecksum {
         frame: &*frame,
         verified: verified != 0,
     };
-    tables.see(&packet.key);
+    tables.trace_flow(&packet.key);
     let Some(config) = tables.config() else {
         return Outcome::PASSED;
     };
@@ -98,26 +99,26 @@ pub fn segment<F: Frame, T: Tables>(frame: &mut F, tables: &T, verified: u16) ->
     let verdict = if service.flags & service_flags::NAT_SOURCE != 0 {
         nat::reply(&packet, tables, &judged, config)
     } else {
-        tables.note(Step::Service(service.id));
+        tables.trace_step(Step::Service(service.id));
         let Some(service) = classify(&packet, tables, service) else {
             return Outcome::drop(DropReason::Internal);
         };
-        match nat::known(&packet, tables, &judged, config, service) {
-            nat::Known::Decided(verdict) => verdict,
-            nat::Known::Unknown { .. } if !judged.verified => {
+        match nat::lookup(&packet, tables, &judged, config, service) {
+            nat::Lookup::Decided(verdict) => verdict,
+            nat::Lookup::Unknown { .. } if !judged.verified => {
                 return Outcome::drop(DropReason::BadChecksum);
             }
-            nat::Known::Unknown { avoid } => return Outcome::hand_over(RETRY, avoid),
+            nat::Lookup::Unknown { avoid } => return Outcome::tail_call(NAT_RETRY, avoid),
         }
     };
     match verdict {
         Verdict::Pass => Outcome::PASSED,
         Verdict::Drop(reason) => Outcome::drop(reason),
-        Verdict::Forward(target, ends) => forward(frame, &packet, tables, target, &ends),
-        Verdict::Return(member, ends, back) => {
-            give_back(frame, &packet, tables, member, &ends, &back)
+        Verdict::NatForward(target, ends) => forward(frame, &packet, tables, target, &ends),
+        Verdict::NatReply(member, ends, back) => {
+            reply(frame, &packet, tables, member, &ends, &back)
         }
-        Verdict::Reset => Outcome::hand_over(VERIFY, RESET_SENDER),
+        Verdict::Reset => Outcome::tail_call(VERIFY_CHECKSUM, RESET_SENDER),
         _ => Outcome::drop(DropReason::Internal),
     }
 }
@@ -125,7 +126,7 @@ pub fn segment<F: Frame, T: Tables>(frame: &mut F, tables: &T, verified: u16) ->
 /// Sends a segment that was judged, and whose flow the nat table does not know any more, to a member. `avoid` is one that
 /// did not answer its SYN, or 0.
 #[inline(always)]
-pub fn retry<F: Frame, T: Tables>(frame: &mut F, tables: &T, avoid: u16) -> Outcome {
+pub fn nat_retry<F: Frame, T: Tables>(frame: &mut F, tables: &T, avoid: u16) -> Outcome {
     let packet = tables.kept_packet();
     let Some(config) = tables.config() else {
         return Outcome::PASSED;
@@ -136,12 +137,12 @@ pub fn retry<F: Frame, T: Tables>(frame: &mut F, tables: &T, avoid: u16) -> Outc
     let Some(service) = classify(&packet, tables, service) else {
         return Outcome::drop(DropReason::Internal);
     };
-    let look = &Elsewhere(&*frame);
-    let said = (Said::NOTHING, avoid);
+    let look = &Deferred(&*frame);
+    let said = (ConnectionHint::NONE, avoid);
     match assign(&packet, tables, look, said, config, service, &mut None) {
         // Its checksum was verified.
-        Verdict::Open(target) if packet.ttl > 1 => Outcome::hand_over(OPEN, target.id),
-        verdict => act(frame, &packet, tables, verdict, None),
+        Verdict::NatCreate(target) if packet.ttl > 1 => Outcome::tail_call(NAT_CREATE, target.id),
+        verdict => apply(frame, &packet, tables, verdict, None),
     }
 }
 

@@ -2,9 +2,10 @@
 
 use crate::{
     abi::{
-        Address, Admission, Back, CidCipher, CidKey, ClassKey, ClassMatch, Config, FlowEntry,
-        FlowKey, FragmentEntry, FragmentKey, IcmpSource, Interface, LinkKey, Macs, Member,
-        NatForward, NatReverse, Opening, RouterKey, Service, Signal, Slot, SourceKey, SourceLimit,
+        Address, Admission, CidCipher, CidKey, ClassKey, ClassMatch, ClientNextHop, Config,
+        FlowEntry, FlowKey, FragmentEntry, FragmentKey, IcmpSource, Interface, LinkKey, Macs,
+        Member, NatForward, NatReverse, RouterKey, Service, Signal, Slot, SourceKey, SourceLimit,
+        UnassuredFlow,
     },
     cid::Server,
     verdict::DropReason,
@@ -21,7 +22,7 @@ pub enum Step {
     /// The flow belongs to this slot of the arena.
     Slot(u32, Slot),
     /// The flow has an entry in the flow table.
-    Remembered(u16),
+    FlowTableHit(u16),
     /// The flow is new, and this member takes it.
     Picked(u16),
     /// The flow is open, and belongs to the slot's owner.
@@ -31,15 +32,15 @@ pub enum Step {
     /// The connection id names this server, and the service has this member for it; 0 is none.
     ServerId(Server, u16),
     /// The flow has an entry in the nat table.
-    Translated(u16),
+    NatHit(u16),
     /// A member that cannot take the packet.
-    Unusable(u16),
+    Unavailable(u16),
     /// A member whose load, or number of flows, makes new flows try another one.
     Hot(u16),
     /// A SYN was unanswered, so another member is tried.
     Retry(u16),
     /// A member in a region that may not serve the service.
-    Outside(u16),
+    OutsideRegion(u16),
     /// No member takes new flows.
     EndOfChain,
 }
@@ -64,11 +65,11 @@ pub struct NextHop {
 /// Result of adding an entry.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(u8)]
-pub enum Added {
+pub enum InsertResult {
     /// The entry was added.
-    Yes,
+    Inserted,
     /// An entry exists already.
-    Taken,
+    Exists,
     /// The table is full.
     Full,
 }
@@ -88,10 +89,10 @@ pub trait Tables {
 
     /// Returns the monotonic clock in ticks (see [`TICK_SHIFT`](crate::abi::TICK_SHIFT)). Read only
     /// for flows with an entry.
-    fn now_ms(&self) -> u32;
+    fn now_ticks(&self) -> u32;
 
     /// Returns a clock for [`FlowEntry::stamp`], which is almost free.
-    fn stamp(&self) -> u16;
+    fn coarse_tick(&self) -> u16;
 
     /// Returns the same flags, with the paths merged that led to them.
     #[inline(always)]
@@ -144,22 +145,22 @@ pub trait Tables {
     fn with_flow<R>(&self, key: &FlowKey, f: impl FnOnce(&mut FlowEntry) -> R) -> Option<R>;
 
     /// Inserts a flow into the flow table. Returns false on failure.
-    fn remember(&self, key: &FlowKey, entry: &FlowEntry) -> bool;
+    fn insert_flow(&self, key: &FlowKey, entry: &FlowEntry) -> bool;
 
     /// Removes the entry of a flow of which more than the SYN has been seen.
-    fn forget(&self, key: &FlowKey);
+    fn remove_flow(&self, key: &FlowKey);
 
     /// Returns the entry of a flow of which only the SYN has been seen.
     fn new_flow(&self, key: &FlowKey) -> Option<FlowEntry>;
 
     /// Inserts a flow by its SYN. Returns false on failure.
-    fn remember_new(&self, key: &FlowKey, entry: &FlowEntry) -> bool;
+    fn insert_new_flow(&self, key: &FlowKey, entry: &FlowEntry) -> bool;
 
     /// Removes the entry of a flow of which only the SYN has been seen.
-    fn forget_new(&self, key: &FlowKey);
+    fn remove_new_flow(&self, key: &FlowKey);
 
     /// Returns a source address of `nat`: IPv4 from 0, IPv6 from
-    /// [`NAT_ADDRESSES`](crate::abi::NAT_ADDRESSES).
+    /// [`MAX_NAT_ADDRESSES`](crate::abi::NAT_ADDRESSES).
     fn nat_source(&self, index: u32) -> Option<Address>;
 
     /// Calls a function with the entry of a client's flow, if there is one.
@@ -175,27 +176,30 @@ pub trait Tables {
     fn remove_forward(&self, key: &FlowKey);
 
     /// Adds the entry of a backend's flow, unless there is one.
-    fn add_reverse(&self, key: &FlowKey, entry: &NatReverse) -> Added;
+    fn add_reverse(&self, key: &FlowKey, entry: &NatReverse) -> InsertResult;
 
     /// Removes the entry of a backend's flow.
     fn remove_reverse(&self, key: &FlowKey);
 
     /// Calls a function with the next position in this CPU's ring of new flows, of length `len`.
     /// Does nothing if there is no ring.
-    fn with_opening(&self, len: u32, f: impl FnOnce(&mut Opening));
+    fn with_unassured(&self, len: u32, f: impl FnOnce(&mut UnassuredFlow));
 
     /// Calls a function with scratch space for two entries, of unspecified content.
-    fn with_draft<R>(&self, f: impl FnOnce(&mut NatForward, &mut NatReverse) -> R) -> Option<R>;
+    fn with_nat_scratch<R>(
+        &self,
+        f: impl FnOnce(&mut NatForward, &mut NatReverse) -> R,
+    ) -> Option<R>;
 
     /// Returns the fine monotonic clock in nanoseconds. Costs more than [`Self::now_ns`].
-    fn now_fine(&self) -> u64;
+    fn now_precise_ns(&self) -> u64;
 
     /// Counts a latency of a member: a [`Measure`](crate::abi::Measure) by its number, in
     /// nanoseconds.
-    fn measure(&self, id: u16, measure: u8, ns: u64);
+    fn record_latency(&self, id: u16, measure: u8, ns: u64);
 
     /// Counts a sign of trouble with a member.
-    fn signal(&self, id: u16, signal: Signal);
+    fn count_signal(&self, id: u16, signal: Signal);
 
     /// Returns the member of a QUIC server id.
     fn cid_member(&self, key: &CidKey) -> Option<u16>;
@@ -208,7 +212,7 @@ pub trait Tables {
 
     /// Returns the coarse monotonic clock in nanoseconds, with the resolution of the kernel's
     /// ticks.
-    fn now_ns(&self) -> u64;
+    fn now_coarse_ns(&self) -> u64;
 
     /// Calls a function with the mutable state of admission of a service or class, by its number.
     fn with_admission<R>(&self, policy: u16, f: impl FnOnce(&mut Admission) -> R) -> Option<R>;
@@ -239,26 +243,26 @@ pub trait Tables {
 
     /// Returns whether one more ICMP error may be sent now (RFC 1812 section 4.3.2.8, RFC 4443
     /// section 2.4).
-    fn may_answer(&self) -> bool;
+    fn may_send_icmp(&self) -> bool;
 
     /// Returns this node's addresses on a link, for ICMP errors.
     fn icmp_source(&self, link: &LinkKey) -> Option<IcmpSource>;
 
     /// Queries the kernel's routing for the next hop to a member that the daemon has not resolved.
-    fn route(&self, packet: &Packet, member: &Member) -> Option<NextHop>;
+    fn fib_lookup(&self, packet: &Packet, member: &Member) -> Option<NextHop>;
 
     /// Returns the node's MAC address at a position of [`OWN_MACS`](crate::abi::maps::OWN_MACS).
-    fn own_mac(&self, place: u32) -> Option<u64>;
+    fn node_mac(&self, place: u32) -> Option<u64>;
 
     /// Returns the properties of an interface.
     fn interface(&self, index: u32) -> Option<&Interface>;
 
     /// Returns the path to a router, or to the one that took over from it.
-    fn router(&self, key: &RouterKey) -> Option<Back>;
+    fn router(&self, key: &RouterKey) -> Option<ClientNextHop>;
 
     /// Returns whether the kernel does not forward packets for this address from an interface: it
     /// is the node's own, or the node does not forward.
-    fn keeps(&self, address: Address, family: u8, interface: u32) -> bool;
+    fn is_local(&self, address: Address, family: u8, interface: u32) -> bool;
 
     /// Counts a packet for a member, with its events: [`begins`](crate::abi::begins).
     fn count_member(&self, id: u16, bytes: u64, begins: u8);
@@ -271,13 +275,13 @@ pub trait Tables {
 
     /// Traces the flow of a packet, as far as it is known by now.
     #[inline(always)]
-    fn see(&self, key: &FlowKey) {
+    fn trace_flow(&self, key: &FlowKey) {
         let _ = key;
     }
 
     /// Traces a step of the decision.
     #[inline(always)]
-    fn note(&self, step: Step) {
+    fn trace_step(&self, step: Step) {
         let _ = step;
     }
 }

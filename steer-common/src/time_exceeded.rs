@@ -8,7 +8,7 @@ use crate::{
     rewrite,
     tables::Tables,
     verdict::DropReason,
-    wire::{ETHERNET_HEADER, Packet, Part},
+    wire::{ETHERNET_HEADER, Packet, PacketKind},
 };
 
 /// Answers a packet with an expired TTL, from this node's address on the incoming link.
@@ -16,7 +16,7 @@ use crate::{
 pub fn time_exceeded<F: Frame, T: Tables>(frame: &mut F, interface: u32, tables: &T) -> Outcome {
     const DROPPED: Outcome = Outcome::drop(DropReason::TtlExpired);
     let packet = tables.kept_packet();
-    let is_whole = packet.part as u8 == Part::Packet as u8;
+    let is_whole = packet.kind as u8 == PacketKind::Whole as u8;
     if !packet.well_formed || !is_whole || !is_answerable(&packet) {
         return DROPPED;
     }
@@ -36,7 +36,7 @@ pub fn time_exceeded<F: Frame, T: Tables>(frame: &mut F, interface: u32, tables:
     else {
         return DROPPED;
     };
-    if !tables.may_answer() {
+    if !tables.may_send_icmp() {
         return DROPPED;
     }
     let packet = Packet {
@@ -50,7 +50,7 @@ pub fn time_exceeded<F: Frame, T: Tables>(frame: &mut F, interface: u32, tables:
     if done.is_ok() {
         tables.count_drop(DropReason::TtlExpired);
     }
-    Outcome::of(done, interface)
+    Outcome::from_rewrite(done, interface)
 }
 
 /// Returns whether an ICMP error may be sent about a packet: to one host, about a packet to one

@@ -1,6 +1,6 @@
 //! Verdicts and drop reasons.
 
-use crate::abi::{Address, Back, FlowKey};
+use crate::abi::{Address, ClientNextHop, FlowKey};
 
 /// Reasons for drops. The numbers are stable, because counters and dashboards use them.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -197,7 +197,7 @@ pub struct Target {
 
 /// Translated addresses and ports.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Ends {
+pub struct Endpoints {
     /// Source address.
     pub source: Address,
     /// Destination address.
@@ -208,7 +208,7 @@ pub struct Ends {
     pub destination_port: u16,
 }
 
-impl Ends {
+impl Endpoints {
     /// Key of the packets that go the other way, in the same protocol and family as `key`.
     #[inline(always)]
     pub(crate) const fn reverse_key(&self, key: &FlowKey, member: u16) -> FlowKey {
@@ -232,26 +232,26 @@ pub enum Verdict {
     /// Dropped and counted.
     Drop(DropReason),
     /// Sent to a member with unchanged addresses, in the member's mode.
-    Deliver(Target),
+    Encap(Target),
     /// Creates a flow to a member with rewritten addresses, whose nat entries must be added first.
-    Open(Target),
+    NatCreate(Target),
     /// For a QUIC service: its header must be read.
     Quic,
     /// For a QUIC service: its connection id may have to be decrypted first.
     QuicDecrypt,
     /// Sent to a member with rewritten addresses, by the existing or new nat entry of this flow and
     /// member: QUIC.
-    Translate(Target),
+    NatQuic(Target),
     /// Sent to a member with rewritten addresses.
-    Forward(Target, Ends),
+    NatForward(Target, Endpoints),
     /// A member's packet, sent to the client with the addresses that it knows.
-    Return(u16, Ends, Back),
+    NatReply(u16, Endpoints, ClientNextHop),
     /// A TCP segment of a flow with rewritten addresses whose checksum and sequence numbers must be
     /// examined first.
-    Judge,
+    NatTcp,
     /// Answered with a TCP reset.
     Reset,
     /// Packet of a flow with rewritten addresses that must be checked first, by
     /// [`check`](crate::check).
-    Check,
+    NatRevalidate,
 }

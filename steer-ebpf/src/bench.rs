@@ -16,8 +16,8 @@ mod maps {
         maps::{Array, LpmTrie, LruHashMap, PerCpuArray, ProgramArray},
     };
     use steer_common::{
-        abi::{Address, FlowEntry, FlowKey, NAT_FLOWS, NatForward, bench::Run},
-        frame::BLURRED,
+        abi::{Address, FlowEntry, FlowKey, MAX_NAT_FLOWS, NatForward, bench::Run},
+        frame::MAX_LAUNDERED_BYTES,
     };
 
     #[map]
@@ -37,7 +37,7 @@ mod maps {
     /// Table with entries of the size of `nat` entries.
     #[map]
     pub(crate) static BENCH_NEW: LruHashMap<FlowKey, NatForward> =
-        LruHashMap::with_max_entries(NAT_FLOWS, 0);
+        LruHashMap::with_max_entries(MAX_NAT_FLOWS, 0);
 
     #[map]
     pub(crate) static BENCH_ARRAY: Array<u64> = Array::with_max_entries(1 << 16, 0);
@@ -47,7 +47,7 @@ mod maps {
         LpmTrie::with_max_entries(1 << 10, BPF_F_NO_PREALLOC);
 
     #[map]
-    pub(crate) static SCRATCH: PerCpuArray<[u64; BLURRED / 8]> =
+    pub(crate) static SCRATCH: PerCpuArray<[u64; MAX_LAUNDERED_BYTES / 8]> =
         PerCpuArray::with_max_entries(1, 0);
 }
 
@@ -91,7 +91,7 @@ pub fn bench(ctx: XdpContext) -> u32 {
 #[inline(always)]
 fn next<F: Frame>(frame: &mut F, run: &mut Run) -> Option<()> {
     let grown = frame.len().wrapping_sub(run.len as usize);
-    let at = frame.opaque(u64::from(run.check_at)) as usize & 0x3f;
+    let at = frame.launder(u64::from(run.check_at)) as usize & 0x3f;
     let changed = frame.load::<u32>(at)? != run.check;
     let as_wanted = grown == run.growth as usize && changed == (run.change != 0);
     run.good += u64::from(as_wanted);

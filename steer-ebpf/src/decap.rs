@@ -17,13 +17,13 @@ mod maps {
     };
     use steer_common::{
         abi::{self, Address},
-        frame::BLURRED,
+        frame::MAX_LAUNDERED_BYTES,
         verdict::DropReason,
     };
 
     #[map]
     pub(crate) static DECAP_SOURCES: LpmTrie<Address, u32> =
-        LpmTrie::with_max_entries(abi::DECAP_SOURCES, BPF_F_NO_PREALLOC);
+        LpmTrie::with_max_entries(abi::MAX_DECAP_SOURCES, BPF_F_NO_PREALLOC);
 
     #[map]
     pub(crate) static DECAP_PORT: Array<u32> = Array::with_max_entries(1, 0);
@@ -33,7 +33,7 @@ mod maps {
         PerCpuArray::with_max_entries(DropReason::COUNT, 0);
 
     #[map]
-    pub(crate) static SCRATCH: PerCpuArray<[u64; BLURRED / 8]> =
+    pub(crate) static SCRATCH: PerCpuArray<[u64; MAX_LAUNDERED_BYTES / 8]> =
         PerCpuArray::with_max_entries(1, 0);
 }
 

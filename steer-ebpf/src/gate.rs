@@ -4,27 +4,27 @@ use aya_ebpf::{
     bindings::xdp_action, helpers::generated::bpf_ktime_get_ns, macros::xdp, programs::XdpContext,
 };
 use steer_common::{
-    abi::{GATE_OPEN, MAIN},
+    abi::{CUTOVER_DONE, MAIN},
     hold,
     verdict::DropReason,
 };
 
-use crate::{begin, dropped, finish, maps};
+use crate::{dropped, enter, finish, maps};
 
 /// Sends packets to the previous programs, or to those of this version; in between it drops steered
 /// packets, for a limited time.
 #[xdp]
 #[inline(always)]
-pub fn steer_gate(ctx: XdpContext) -> u32 {
-    let Some(gate) = maps::GATE.get_ptr(0) else {
+pub fn steer_cutover(ctx: XdpContext) -> u32 {
+    let Some(gate) = maps::CUTOVER.get_ptr(0) else {
         return xdp_action::XDP_PASS;
     };
     // SAFETY: a word of the map, which the daemon writes as a whole.
     let until = unsafe { gate.read_volatile() };
-    if until != GATE_OPEN {
+    if until != CUTOVER_DONE {
         // SAFETY: the helper takes nothing.
         if unsafe { bpf_ktime_get_ns() } < until {
-            let Some((mut frame, interface, tables)) = begin(&ctx) else {
+            let Some((mut frame, interface, tables)) = enter(&ctx) else {
                 return xdp_action::XDP_PASS;
             };
             let outcome = hold(&mut frame, &tables);
@@ -32,7 +32,7 @@ pub fn steer_gate(ctx: XdpContext) -> u32 {
         }
         // SAFETY: the array holds only programs of the other version, which see an unchanged
         // packet.
-        unsafe { maps::BEFORE.tail_call(&ctx, MAIN) };
+        unsafe { maps::OLD_PROGRAMS.tail_call(&ctx, MAIN) };
         // Those programs no longer exist.
     }
     // SAFETY: the array holds programs of this object only.

@@ -26,16 +26,20 @@ use aya_ebpf::{
 };
 use steer_common::{
     Outcome,
-    abi::{GENERAL, OPEN, QUIC, QUIC_DECRYPT, SEGMENT, TRANSLATE, TraceVerdict, V6, VERIFY},
-    answer_reset, check, decrypt, follow, general, is_for_node, martian, open, quic, quote, rare,
-    retry, segment, steer_v4, time_exceeded, too_big, translate,
+    abi::{
+        GENERAL, NAT_CREATE, NAT_QUIC, NAT_TCP, QUIC, QUIC_DECRYPT, TraceVerdict, V6,
+        VERIFY_CHECKSUM,
+    },
+    answer_reset, decrypt, first_fragment, general, icmp_error, is_for_node, later_fragment,
+    martian, nat_create, nat_quic, nat_retry, nat_revalidate, nat_tcp, quic, steer_v4,
+    time_exceeded, too_big,
     verdict::DropReason,
-    verify,
+    verify_checksum,
     wire::is_v6,
 };
 
 use crate::{
-    packet::{XdpFrame, always},
+    packet::{XdpFrame, first_element},
     tables::{KernelTables, count_drop},
 };
 
@@ -78,7 +82,7 @@ pub fn steer_v6(ctx: XdpContext) -> u32 {
 #[xdp]
 #[inline(always)]
 pub fn steer_general(ctx: XdpContext) -> u32 {
-    let Some((mut frame, interface, tables)) = begin(&ctx) else {
+    let Some((mut frame, interface, tables)) = enter(&ctx) else {
         return xdp_action::XDP_PASS;
     };
     let outcome = general(&mut frame, interface, &tables);
@@ -88,33 +92,33 @@ pub fn steer_general(ctx: XdpContext) -> u32 {
 /// Steers a first fragment.
 #[xdp]
 #[inline(always)]
-pub fn steer_rare(ctx: XdpContext) -> u32 {
-    let Some((mut frame, interface, tables)) = begin(&ctx) else {
+pub fn steer_first_fragment(ctx: XdpContext) -> u32 {
+    let Some((mut frame, interface, tables)) = enter(&ctx) else {
         return xdp_action::XDP_PASS;
     };
-    let outcome = rare(&mut frame, interface, &tables);
+    let outcome = first_fragment(&mut frame, interface, &tables);
     finish(&ctx, outcome, interface)
 }
 
 /// Steers an ICMP error.
 #[xdp]
 #[inline(always)]
-pub fn steer_quote(ctx: XdpContext) -> u32 {
-    let Some((mut frame, interface, tables)) = begin(&ctx) else {
+pub fn steer_icmp_error(ctx: XdpContext) -> u32 {
+    let Some((mut frame, interface, tables)) = enter(&ctx) else {
         return xdp_action::XDP_PASS;
     };
-    let outcome = quote(&mut frame, interface, &tables);
+    let outcome = icmp_error(&mut frame, interface, &tables);
     finish(&ctx, outcome, interface)
 }
 
 /// Steers a later fragment.
 #[xdp]
 #[inline(always)]
-pub fn steer_follow(ctx: XdpContext) -> u32 {
-    let Some((mut frame, interface, tables)) = begin(&ctx) else {
+pub fn steer_later_fragment(ctx: XdpContext) -> u32 {
+    let Some((mut frame, interface, tables)) = enter(&ctx) else {
         return xdp_action::XDP_PASS;
     };
-    let outcome = follow(&mut frame, interface, &tables);
+    let outcome = later_fragment(&mut frame, interface, &tables);
     finish(&ctx, outcome, interface)
 }
 
@@ -122,10 +126,10 @@ pub fn steer_follow(ctx: XdpContext) -> u32 {
 #[xdp]
 #[inline(always)]
 pub fn steer_too_big(ctx: XdpContext) -> u32 {
-    let Some((mut frame, interface, tables)) = begin(&ctx) else {
+    let Some((mut frame, interface, tables)) = enter(&ctx) else {
         return xdp_action::XDP_PASS;
     };
-    let outcome = too_big(&mut frame, interface, &tables, argument());
+    let outcome = too_big(&mut frame, interface, &tables, tail_call_argument());
     finish(&ctx, outcome, interface)
 }
 
@@ -133,7 +137,7 @@ pub fn steer_too_big(ctx: XdpContext) -> u32 {
 #[xdp]
 #[inline(always)]
 pub fn steer_time_exceeded(ctx: XdpContext) -> u32 {
-    let Some((mut frame, interface, tables)) = begin(&ctx) else {
+    let Some((mut frame, interface, tables)) = enter(&ctx) else {
         return xdp_action::XDP_PASS;
     };
     let outcome = time_exceeded(&mut frame, interface, &tables);
@@ -143,11 +147,11 @@ pub fn steer_time_exceeded(ctx: XdpContext) -> u32 {
 /// Creates a flow with rewritten addresses.
 #[xdp]
 #[inline(always)]
-pub fn steer_open(ctx: XdpContext) -> u32 {
-    let Some((frame, interface, tables)) = begin(&ctx) else {
+pub fn steer_nat_create(ctx: XdpContext) -> u32 {
+    let Some((frame, interface, tables)) = enter(&ctx) else {
         return xdp_action::XDP_PASS;
     };
-    let outcome = open(&frame, &tables, argument());
+    let outcome = nat_create(&frame, &tables, tail_call_argument());
     finish(&ctx, outcome, interface)
 }
 
@@ -155,10 +159,10 @@ pub fn steer_open(ctx: XdpContext) -> u32 {
 #[xdp]
 #[inline(always)]
 pub fn steer_quic(ctx: XdpContext) -> u32 {
-    let Some((mut frame, interface, tables)) = begin(&ctx) else {
+    let Some((mut frame, interface, tables)) = enter(&ctx) else {
         return xdp_action::XDP_PASS;
     };
-    let outcome = quic(&mut frame, &tables, argument());
+    let outcome = quic(&mut frame, &tables, tail_call_argument());
     finish(&ctx, outcome, interface)
 }
 
@@ -166,7 +170,7 @@ pub fn steer_quic(ctx: XdpContext) -> u32 {
 #[xdp]
 #[inline(always)]
 pub fn steer_quic_decrypt(ctx: XdpContext) -> u32 {
-    let Some((frame, interface, tables)) = begin(&ctx) else {
+    let Some((frame, interface, tables)) = enter(&ctx) else {
         return xdp_action::XDP_PASS;
     };
     let outcome = decrypt(&frame, &tables);
@@ -176,22 +180,22 @@ pub fn steer_quic_decrypt(ctx: XdpContext) -> u32 {
 /// Sends a packet of QUIC to a member with rewritten addresses.
 #[xdp]
 #[inline(always)]
-pub fn steer_translate(ctx: XdpContext) -> u32 {
-    let Some((mut frame, interface, tables)) = begin(&ctx) else {
+pub fn steer_nat_quic(ctx: XdpContext) -> u32 {
+    let Some((mut frame, interface, tables)) = enter(&ctx) else {
         return xdp_action::XDP_PASS;
     };
-    let outcome = translate(&mut frame, &tables, argument());
+    let outcome = nat_quic(&mut frame, &tables, tail_call_argument());
     finish(&ctx, outcome, interface)
 }
 
 /// Verifies the checksum of a segment that opens a flow.
 #[xdp]
 #[inline(always)]
-pub fn steer_verify(ctx: XdpContext) -> u32 {
-    let Some((frame, interface, tables)) = begin(&ctx) else {
+pub fn steer_verify_checksum(ctx: XdpContext) -> u32 {
+    let Some((frame, interface, tables)) = enter(&ctx) else {
         return xdp_action::XDP_PASS;
     };
-    let outcome = verify(&frame, &tables, argument());
+    let outcome = verify_checksum(&frame, &tables, tail_call_argument());
     finish(&ctx, outcome, interface)
 }
 
@@ -199,21 +203,21 @@ pub fn steer_verify(ctx: XdpContext) -> u32 {
 #[xdp]
 #[inline(always)]
 pub fn steer_reset(ctx: XdpContext) -> u32 {
-    let Some((mut frame, interface, tables)) = begin(&ctx) else {
+    let Some((mut frame, interface, tables)) = enter(&ctx) else {
         return xdp_action::XDP_PASS;
     };
-    let outcome = answer_reset(&mut frame, interface, &tables, argument());
+    let outcome = answer_reset(&mut frame, interface, &tables, tail_call_argument());
     finish(&ctx, outcome, interface)
 }
 
 /// Re-checks a flow with rewritten addresses.
 #[xdp]
 #[inline(always)]
-pub fn steer_check(ctx: XdpContext) -> u32 {
-    let Some((mut frame, interface, tables)) = begin(&ctx) else {
+pub fn steer_nat_revalidate(ctx: XdpContext) -> u32 {
+    let Some((mut frame, interface, tables)) = enter(&ctx) else {
         return xdp_action::XDP_PASS;
     };
-    let outcome = check(&mut frame, &tables);
+    let outcome = nat_revalidate(&mut frame, &tables);
     finish(&ctx, outcome, interface)
 }
 
@@ -221,7 +225,7 @@ pub fn steer_check(ctx: XdpContext) -> u32 {
 #[xdp]
 #[inline(always)]
 pub fn steer_martian(ctx: XdpContext) -> u32 {
-    let Some((frame, interface, tables)) = begin(&ctx) else {
+    let Some((frame, interface, tables)) = enter(&ctx) else {
         return xdp_action::XDP_PASS;
     };
     let outcome = martian(&frame, interface, &tables);
@@ -231,38 +235,38 @@ pub fn steer_martian(ctx: XdpContext) -> u32 {
 /// Steers a TCP segment that needs a close examination.
 #[xdp]
 #[inline(always)]
-pub fn steer_segment(ctx: XdpContext) -> u32 {
-    let Some((mut frame, interface, tables)) = begin(&ctx) else {
+pub fn steer_nat_tcp(ctx: XdpContext) -> u32 {
+    let Some((mut frame, interface, tables)) = enter(&ctx) else {
         return xdp_action::XDP_PASS;
     };
-    let outcome = segment(&mut frame, &tables, argument());
+    let outcome = nat_tcp(&mut frame, &tables, tail_call_argument());
     finish(&ctx, outcome, interface)
 }
 
 /// Steers an unanswered SYN.
 #[xdp]
 #[inline(always)]
-pub fn steer_retry(ctx: XdpContext) -> u32 {
-    let Some((mut frame, interface, tables)) = begin(&ctx) else {
+pub fn steer_nat_retry(ctx: XdpContext) -> u32 {
+    let Some((mut frame, interface, tables)) = enter(&ctx) else {
         return xdp_action::XDP_PASS;
     };
-    let outcome = retry(&mut frame, &tables, argument());
+    let outcome = nat_retry(&mut frame, &tables, tail_call_argument());
     finish(&ctx, outcome, interface)
 }
 
 /// Starts a program. All of a program is one function: calls are slow, and each one takes a share
 /// of the stack.
 #[inline(always)]
-fn begin(ctx: &XdpContext) -> Option<(XdpFrame, u32, KernelTables<true>)> {
+fn enter(ctx: &XdpContext) -> Option<(XdpFrame, u32, KernelTables<true>)> {
     let tables = KernelTables::new(ctx)?;
     Some((XdpFrame::new(ctx), ctx.ingress_ifindex() as u32, tables))
 }
 
 /// Returns the argument from the previous program.
 #[inline(always)]
-fn argument() -> u16 {
+fn tail_call_argument() -> u16 {
     // SAFETY: a per-CPU value, and a program is not interrupted by another of its kind.
-    unsafe { *always(maps::ARGUMENT.get_ptr_mut(0)) as u16 }
+    unsafe { *first_element(maps::TAIL_CALL_ARGUMENT.get_ptr_mut(0)) as u16 }
 }
 
 #[inline(always)]
@@ -272,7 +276,7 @@ fn finish(ctx: &XdpContext, outcome: Outcome, interface: u32) -> u32 {
         if port == interface {
             return trace::end(ctx, TraceVerdict::Transmitted, port, xdp_action::XDP_TX);
         }
-        return match maps::PORTS.redirect(port, 0) {
+        return match maps::EGRESS_INTERFACES.redirect(port, 0) {
             Ok(action) => trace::end(ctx, TraceVerdict::Redirected, port, action),
             Err(_) => drop_for(ctx, DropReason::NoRoute as u32),
         };
@@ -280,23 +284,25 @@ fn finish(ctx: &XdpContext, outcome: Outcome, interface: u32) -> u32 {
     if outcome.is_pass() {
         return trace::end(ctx, TraceVerdict::Passed, 0, xdp_action::XDP_PASS);
     }
-    if outcome.is_handed_over() {
-        return hand_over(ctx, outcome);
+    if outcome.is_tail_call() {
+        return tail_call_to(ctx, outcome);
     }
     drop_for(ctx, outcome.word())
 }
 
 #[inline(always)]
-fn hand_over(ctx: &XdpContext, outcome: Outcome) -> u32 {
+fn tail_call_to(ctx: &XdpContext, outcome: Outcome) -> u32 {
     // SAFETY: a per-CPU value, and a program is not interrupted by another of its kind.
-    unsafe { *always(maps::ARGUMENT.get_ptr_mut(0)) = u32::from(outcome.argument()) };
+    unsafe {
+        *first_element(maps::TAIL_CALL_ARGUMENT.get_ptr_mut(0)) = u32::from(outcome.argument())
+    };
     match outcome.program() {
         QUIC => jump::<QUIC>(ctx),
         QUIC_DECRYPT => jump::<QUIC_DECRYPT>(ctx),
-        TRANSLATE => jump::<TRANSLATE>(ctx),
-        OPEN => jump::<OPEN>(ctx),
-        VERIFY => jump::<VERIFY>(ctx),
-        SEGMENT => jump::<SEGMENT>(ctx),
+        NAT_QUIC => jump::<NAT_QUIC>(ctx),
+        NAT_CREATE => jump::<NAT_CREATE>(ctx),
+        VERIFY_CHECKSUM => jump::<VERIFY_CHECKSUM>(ctx),
+        NAT_TCP => jump::<NAT_TCP>(ctx),
         GENERAL => jump::<GENERAL>(ctx),
         // SAFETY: the array holds programs of this object only.
         program => unsafe { maps::PROGRAMS.tail_call(ctx, program) },

@@ -17,10 +17,10 @@ impl Recorder {
     }
 
     #[inline(always)]
-    pub(crate) fn see(self, _key: &FlowKey) {}
+    pub(crate) fn trace_flow(self, _key: &FlowKey) {}
 
     #[inline(always)]
-    pub(crate) fn note(self, _step: Step) {}
+    pub(crate) fn trace_step(self, _step: Step) {}
 
     #[inline(always)]
     pub(crate) fn member(self, _id: u16) {}

@@ -7,7 +7,7 @@ use aya_ebpf::{
     helpers::{bpf_xdp_adjust_head, bpf_xdp_adjust_tail},
     programs::XdpContext,
 };
-use steer_common::frame::{BLURRED, Frame, Plain};
+use steer_common::frame::{Frame, MAX_LAUNDERED_BYTES, Plain};
 
 use crate::maps::SCRATCH;
 
@@ -18,7 +18,7 @@ const MAX_OFFSET: usize = 0x7fff;
 /// would follow the rest of the program a second time for the other case, so that case ends the
 /// program.
 #[inline(always)]
-pub(crate) fn always<T>(element: Option<*mut T>) -> *mut T {
+pub(crate) fn first_element<T>(element: Option<*mut T>) -> *mut T {
     let Some(element) = element else {
         // SAFETY: exits the program, which is one function, with XDP_DROP.
         unsafe { asm!("r0 = 1", "exit", options(noreturn, nostack)) }
@@ -29,7 +29,7 @@ pub(crate) fn always<T>(element: Option<*mut T>) -> *mut T {
 /// Returns the same value, by way of a map: the verifier follows nothing into its memory.
 #[inline(always)]
 pub(crate) fn launder(value: u64) -> u64 {
-    let scratch = always(SCRATCH.get_ptr_mut(0)).cast::<u64>();
+    let scratch = first_element(SCRATCH.get_ptr_mut(0)).cast::<u64>();
     // SAFETY: a per-CPU value, and a program is not interrupted by another of its kind. Volatile,
     // because the compiler would bypass the map.
     unsafe {
@@ -145,21 +145,21 @@ impl Frame for XdpFrame {
     }
 
     #[inline(always)]
-    fn opaque(&self, value: u64) -> u64 {
+    fn launder(&self, value: u64) -> u64 {
         launder(value)
     }
 
     #[inline(always)]
-    fn apart(&self, mut value: usize) -> usize {
+    fn unlink(&self, mut value: usize) -> usize {
         // SAFETY: a move of a register to itself, at which the verifier drops the link of a sum.
         unsafe { asm!("{0} = {0}", inout(reg) value, options(pure, nomem, nostack)) };
         value
     }
 
     #[inline(always)]
-    fn blur<T: Copy>(&self, value: T) -> T {
-        const { assert!(size_of::<T>() <= BLURRED && align_of::<T>() <= align_of::<u64>()) };
-        let mut place = always(SCRATCH.get_ptr_mut(0)).cast::<T>();
+    fn launder_struct<T: Copy>(&self, value: T) -> T {
+        const { assert!(size_of::<T>() <= MAX_LAUNDERED_BYTES && align_of::<T>() <= align_of::<u64>()) };
+        let mut place = first_element(SCRATCH.get_ptr_mut(0)).cast::<T>();
         // SAFETY: large and aligned enough, per CPU, and a program is not interrupted by another of its
         // kind. The assembly may change the memory, as far as the compiler knows.
         unsafe {

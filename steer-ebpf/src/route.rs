@@ -9,23 +9,23 @@ use aya_ebpf::{
 };
 use steer_common::{
     abi::{Address, Macs, Member},
-    frame::BLURRED,
+    frame::MAX_LAUNDERED_BYTES,
     tables::NextHop,
     wire::Packet,
 };
 
-use crate::{maps::SCRATCH, packet::always};
+use crate::{maps::SCRATCH, packet::first_element};
 
 /// Address families of sockets.
 const AF_INET: u8 = 2;
 const AF_INET6: u8 = 10;
 
-const _: () = assert!(size_of::<FibLookup>() <= BLURRED);
+const _: () = assert!(size_of::<FibLookup>() <= MAX_LAUNDERED_BYTES);
 
 /// Queries the kernel's routes for the next hop to a member. The query is not on the stack: it is
 /// rare, and the packet's path needs all of the stack.
 #[inline(always)]
-pub(crate) fn route(ctx: *mut xdp_md, packet: &Packet, member: &Member) -> Option<NextHop> {
+pub(crate) fn fib_lookup(ctx: *mut xdp_md, packet: &Packet, member: &Member) -> Option<NextHop> {
     let (found, lookup) = look_up(ctx, member.address, member.family, packet.interface);
     if found != i64::from(BPF_FIB_LKUP_RET_SUCCESS) {
         return None;
@@ -44,7 +44,7 @@ pub(crate) fn route(ctx: *mut xdp_md, packet: &Packet, member: &Member) -> Optio
 
 /// Returns whether the kernel does not forward packets for an address from an interface.
 #[inline(always)]
-pub(crate) fn keeps(ctx: *mut xdp_md, address: Address, family: u8, interface: u32) -> bool {
+pub(crate) fn is_local(ctx: *mut xdp_md, address: Address, family: u8, interface: u32) -> bool {
     let (found, _) = look_up(ctx, address, family, interface);
     found == i64::from(BPF_FIB_LKUP_RET_NOT_FWDED)
         || found == i64::from(BPF_FIB_LKUP_RET_FWD_DISABLED)
@@ -58,7 +58,7 @@ fn look_up<'a>(
     family: u8,
     interface: u32,
 ) -> (i64, &'a mut FibLookup) {
-    let lookup = always(SCRATCH.get_ptr_mut(0)).cast::<FibLookup>();
+    let lookup = first_element(SCRATCH.get_ptr_mut(0)).cast::<FibLookup>();
     // SAFETY: a per-CPU value that is large and aligned enough, and a program is not interrupted by another
     // of its kind. Made of integers, of which 0 is a value.
     let lookup = unsafe {

@@ -13,25 +13,25 @@ use aya_ebpf::{
 };
 use steer_common::{
     abi::{
-        self, Address, Admission, Back, CidCipher, CidKey, ClassKey, ClassMatch, Config, FlowEntry,
-        FlowKey, FragmentEntry, FragmentKey, IcmpSource, Interface, LinkKey, Member, NatForward,
-        NatReverse, Opening, RouterKey, STAMP_SHIFT, Service, Signal, Slot, SourceKey, SourceLimit,
-        TICK_SHIFT, Track, age, bucket,
+        self, Address, Admission, COARSE_SHIFT, CidCipher, CidKey, ClassKey, ClassMatch,
+        ClientNextHop, Config, FlowEntry, FlowKey, FragmentEntry, FragmentKey, IcmpSource,
+        Interface, LinkKey, Member, NatForward, NatReverse, RouterKey, Service, Signal, Slot,
+        SourceKey, SourceLimit, TICK_SHIFT, Track, UnassuredFlow, age, bucket,
     },
-    tables::{Added, NextHop, Step, Tables},
+    tables::{InsertResult, NextHop, Step, Tables},
     verdict::DropReason,
     wire::Packet,
 };
 
 use crate::{
     maps::{
-        ADMISSION, ANSWERS, CID_CIPHERS, CIDS, CLASS_DSCP, CLASSES, CONFIG, DENIED, DISPLACEMENTS,
-        DRAFT, DROP_COUNTS, FLOWS, FRAGMENTS, ICMP_SOURCES, IN_FLIGHT, INTERFACES, LIMITS,
-        MEASURED, MEMBER_COUNTS, MEMBERS, NAT_FORWARD, NAT_REVERSE, NAT_SOURCES, NEW_FLOWS,
-        NEXT_OPENING, OPENINGS, OWN_MACS, PACKET, REFUSED, ROUTERS, SERVICES, SIGNALS, SLOTS,
-        SOURCES,
+        ADMISSION, ADMISSION_DROPS, CID_CIPHERS, CLASS_DSCP, CLASSES, CONFIG, DENIED,
+        DISPLACEMENTS, DROP_COUNTS, FLOWS, FRAGMENTS, ICMP_BUDGET, ICMP_SOURCES, IN_FLIGHT,
+        INTERFACES, LIMITED_SOURCES, MEMBER_COUNTS, MEMBER_LATENCY, MEMBER_SIGNALS, MEMBERS,
+        NAT_FORWARD, NAT_REVERSE, NAT_SCRATCH, NAT_SOURCES, NEW_FLOWS, NEXT_UNASSURED, NODE_MACS,
+        PACKET, QUIC_SERVER_IDS, ROUTERS, SERVICES, SLOTS, SOURCE_LIMITS, UNASSURED_FLOWS,
     },
-    packet::{self, always},
+    packet::{self, first_element},
     route, trace,
 };
 
@@ -44,8 +44,8 @@ const EEXIST: i32 = -17;
 
 /// Maximum number of ICMP errors that each CPU may send within [`ANSWERS_TICKS`]: about a thousand
 /// a second.
-const ANSWERS_MAX: u32 = 256;
-const ANSWERS_TICKS: u32 = 256;
+const MAX_ICMP_PER_WINDOW: u32 = 256;
+const ICMP_WINDOW_TICKS: u32 = 256;
 
 /// The real maps. `MERGES` is [`Tables::MERGES_PATHS`].
 pub(crate) struct KernelTables<const MERGES: bool> {
@@ -97,27 +97,27 @@ impl<const MERGES: bool> Tables for KernelTables<MERGES> {
     }
 
     #[inline(always)]
-    fn now_ms(&self) -> u32 {
+    fn now_ticks(&self) -> u32 {
         // SAFETY: the helper takes nothing.
         (unsafe { bpf_ktime_get_coarse_ns() } >> TICK_SHIFT) as u32
     }
 
     #[inline(always)]
-    fn stamp(&self) -> u16 {
+    fn coarse_tick(&self) -> u16 {
         // SAFETY: the helper takes nothing. The verifier makes a load of it.
-        (unsafe { bpf_jiffies64() } >> STAMP_SHIFT) as u16
+        (unsafe { bpf_jiffies64() } >> COARSE_SHIFT) as u16
     }
 
     #[inline(always)]
     fn keep_packet(&self, packet: &Packet) {
         // SAFETY: a per-CPU value, and a program is not interrupted by another of its kind.
-        unsafe { *always(PACKET.get_ptr_mut(0)) = MaybeUninit::new(*packet) };
+        unsafe { *first_element(PACKET.get_ptr_mut(0)) = MaybeUninit::new(*packet) };
     }
 
     #[inline(always)]
     fn kept_packet(&self) -> Packet {
         // SAFETY: as above; the program before has written it.
-        unsafe { (*always(PACKET.get_ptr_mut(0))).assume_init() }.bounded()
+        unsafe { (*first_element(PACKET.get_ptr_mut(0))).assume_init() }.bounded()
     }
 
     #[inline(always)]
@@ -149,7 +149,7 @@ impl<const MERGES: bool> Tables for KernelTables<MERGES> {
 
     #[inline(always)]
     fn policy(&self, index: u16) -> Option<&Service> {
-        SERVICES.get(2 * abi::SERVICES + u32::from(index))
+        SERVICES.get(2 * abi::MAX_SERVICE_ENTRIES + u32::from(index))
     }
 
     #[inline(always)]
@@ -181,12 +181,12 @@ impl<const MERGES: bool> Tables for KernelTables<MERGES> {
     }
 
     #[inline(always)]
-    fn remember(&self, key: &FlowKey, entry: &FlowEntry) -> bool {
+    fn insert_flow(&self, key: &FlowKey, entry: &FlowEntry) -> bool {
         FLOWS.insert(*key, entry, u64::from(BPF_ANY)).is_ok()
     }
 
     #[inline(always)]
-    fn forget(&self, key: &FlowKey) {
+    fn remove_flow(&self, key: &FlowKey) {
         // A missing entry is no error.
         let _ = FLOWS.remove(*key);
     }
@@ -198,12 +198,12 @@ impl<const MERGES: bool> Tables for KernelTables<MERGES> {
     }
 
     #[inline(always)]
-    fn remember_new(&self, key: &FlowKey, entry: &FlowEntry) -> bool {
+    fn insert_new_flow(&self, key: &FlowKey, entry: &FlowEntry) -> bool {
         NEW_FLOWS.insert(*key, entry, u64::from(BPF_ANY)).is_ok()
     }
 
     #[inline(always)]
-    fn forget_new(&self, key: &FlowKey) {
+    fn remove_new_flow(&self, key: &FlowKey) {
         // As in `forget`.
         let _ = NEW_FLOWS.remove(*key);
     }
@@ -237,17 +237,17 @@ impl<const MERGES: bool> Tables for KernelTables<MERGES> {
     }
 
     #[inline(always)]
-    fn add_reverse(&self, key: &FlowKey, entry: &NatReverse) -> Added {
+    fn add_reverse(&self, key: &FlowKey, entry: &NatReverse) -> InsertResult {
         match NAT_REVERSE.insert(*key, entry, u64::from(BPF_NOEXIST)) {
-            Ok(()) => Added::Yes,
-            Err(EEXIST) => Added::Taken,
-            Err(_) => Added::Full,
+            Ok(()) => InsertResult::Inserted,
+            Err(EEXIST) => InsertResult::Exists,
+            Err(_) => InsertResult::Full,
         }
     }
 
     #[inline(always)]
-    fn with_opening(&self, len: u32, f: impl FnOnce(&mut Opening)) {
-        let Some(next) = NEXT_OPENING.get_ptr_mut(0).filter(|_| len > 0) else {
+    fn with_unassured(&self, len: u32, f: impl FnOnce(&mut UnassuredFlow)) {
+        let Some(next) = NEXT_UNASSURED.get_ptr_mut(0).filter(|_| len > 0) else {
             return;
         };
         // SAFETY: a per-CPU value, and a program is not interrupted by another of its kind.
@@ -256,29 +256,34 @@ impl<const MERGES: bool> Tables for KernelTables<MERGES> {
         *next = place + 1;
         // SAFETY: the helper takes nothing.
         let cpu = unsafe { bpf_get_smp_processor_id() };
-        if let Some(opening) = OPENINGS.get_ptr_mut(cpu.wrapping_mul(len).wrapping_add(place)) {
+        if let Some(opening) =
+            UNASSURED_FLOWS.get_ptr_mut(cpu.wrapping_mul(len).wrapping_add(place))
+        {
             // SAFETY: an element of the map, in the part of it that is this CPU's.
             f(unsafe { &mut *opening });
         }
     }
 
     #[inline(always)]
-    fn with_draft<R>(&self, f: impl FnOnce(&mut NatForward, &mut NatReverse) -> R) -> Option<R> {
-        let draft = DRAFT.get_ptr_mut(0)?;
+    fn with_nat_scratch<R>(
+        &self,
+        f: impl FnOnce(&mut NatForward, &mut NatReverse) -> R,
+    ) -> Option<R> {
+        let draft = NAT_SCRATCH.get_ptr_mut(0)?;
         // SAFETY: a per-CPU value, and a program is not interrupted by another of its kind.
         let draft = unsafe { &mut *draft };
         Some(f(&mut draft.0, &mut draft.1))
     }
 
     #[inline(always)]
-    fn now_fine(&self) -> u64 {
+    fn now_precise_ns(&self) -> u64 {
         // SAFETY: the helper takes nothing.
         unsafe { bpf_ktime_get_ns() }
     }
 
     #[inline(always)]
-    fn measure(&self, id: u16, measure: u8, ns: u64) {
-        let Some(measured) = MEASURED.get_ptr_mut(u32::from(id)) else {
+    fn record_latency(&self, id: u16, measure: u8, ns: u64) {
+        let Some(measured) = MEMBER_LATENCY.get_ptr_mut(u32::from(id)) else {
             return;
         };
         // SAFETY: a per-CPU value, and a program is not interrupted by another of its kind.
@@ -291,8 +296,8 @@ impl<const MERGES: bool> Tables for KernelTables<MERGES> {
     }
 
     #[inline(always)]
-    fn signal(&self, id: u16, signal: Signal) {
-        let Some(signals) = SIGNALS.get_ptr_mut(u32::from(id)) else {
+    fn count_signal(&self, id: u16, signal: Signal) {
+        let Some(signals) = MEMBER_SIGNALS.get_ptr_mut(u32::from(id)) else {
             return;
         };
         // SAFETY: a field of an element, all of which are of this type, one for each signal.
@@ -317,7 +322,9 @@ impl<const MERGES: bool> Tables for KernelTables<MERGES> {
     #[inline(always)]
     fn cid_member(&self, key: &CidKey) -> Option<u16> {
         // SAFETY: an entry of the map, copied.
-        CIDS.get_ptr(key).map(|member| unsafe { *member } as u16)
+        QUIC_SERVER_IDS
+            .get_ptr(key)
+            .map(|member| unsafe { *member } as u16)
     }
 
     #[inline(always)]
@@ -331,7 +338,7 @@ impl<const MERGES: bool> Tables for KernelTables<MERGES> {
     }
 
     #[inline(always)]
-    fn now_ns(&self) -> u64 {
+    fn now_coarse_ns(&self) -> u64 {
         // SAFETY: the helper takes nothing.
         unsafe { bpf_ktime_get_coarse_ns() }
     }
@@ -346,19 +353,21 @@ impl<const MERGES: bool> Tables for KernelTables<MERGES> {
 
     #[inline(always)]
     fn source_limit(&self, index: u16) -> Option<&SourceLimit> {
-        LIMITS.get(u32::from(index))
+        SOURCE_LIMITS.get(u32::from(index))
     }
 
     #[inline(always)]
     fn with_source<R>(&self, key: &SourceKey, f: impl FnOnce(&mut u64) -> R) -> Option<R> {
         // SAFETY: as in `with_admission`.
-        SOURCES.get_ptr_mut(key).map(|due| f(unsafe { &mut *due }))
+        LIMITED_SOURCES
+            .get_ptr_mut(key)
+            .map(|due| f(unsafe { &mut *due }))
     }
 
     #[inline(always)]
     fn set_source(&self, key: &SourceKey, due: u64) {
         // A source that cannot be stored is admitted.
-        let _ = SOURCES.insert(key, due, u64::from(BPF_ANY));
+        let _ = LIMITED_SOURCES.insert(key, due, u64::from(BPF_ANY));
     }
 
     #[inline(always)]
@@ -386,7 +395,7 @@ impl<const MERGES: bool> Tables for KernelTables<MERGES> {
 
     #[inline(always)]
     fn count_refusal(&self, policy: u16, reason: DropReason) {
-        if let Some(refusals) = REFUSED.get_ptr_mut(u32::from(policy)) {
+        if let Some(refusals) = ADMISSION_DROPS.get_ptr_mut(u32::from(policy)) {
             // SAFETY: a per-CPU value, and a program is not interrupted by another of its kind.
             unsafe { (*refusals).count(reason) };
         }
@@ -404,19 +413,19 @@ impl<const MERGES: bool> Tables for KernelTables<MERGES> {
     }
 
     #[inline(always)]
-    fn may_answer(&self) -> bool {
-        let Some(answers) = ANSWERS.get_ptr_mut(0) else {
+    fn may_send_icmp(&self) -> bool {
+        let Some(answers) = ICMP_BUDGET.get_ptr_mut(0) else {
             return false;
         };
         // SAFETY: a per-CPU value, and a program is not interrupted by another of its kind.
         let [since, count] = unsafe { &mut *answers };
-        let now = self.now_ms();
-        if age(now, *since) >= ANSWERS_TICKS {
+        let now = self.now_ticks();
+        if age(now, *since) >= ICMP_WINDOW_TICKS {
             *since = now;
             *count = 0;
         }
         *count += 1;
-        *count <= ANSWERS_MAX
+        *count <= MAX_ICMP_PER_WINDOW
     }
 
     #[inline(always)]
@@ -426,31 +435,31 @@ impl<const MERGES: bool> Tables for KernelTables<MERGES> {
     }
 
     #[inline(always)]
-    fn route(&self, packet: &Packet, member: &Member) -> Option<NextHop> {
-        route::route(self.ctx, packet, member)
+    fn fib_lookup(&self, packet: &Packet, member: &Member) -> Option<NextHop> {
+        route::fib_lookup(self.ctx, packet, member)
     }
 
     #[inline(always)]
-    fn own_mac(&self, place: u32) -> Option<u64> {
-        OWN_MACS.get(place).copied()
+    fn node_mac(&self, place: u32) -> Option<u64> {
+        NODE_MACS.get(place).copied()
     }
 
     #[inline(always)]
     fn interface(&self, index: u32) -> Option<&Interface> {
         INTERFACES
-            .get(index % abi::INTERFACES)
+            .get(index % abi::MAX_INTERFACES)
             .filter(|known| known.index == index)
     }
 
     #[inline(always)]
-    fn router(&self, key: &RouterKey) -> Option<Back> {
+    fn router(&self, key: &RouterKey) -> Option<ClientNextHop> {
         // SAFETY: an entry of the map, copied.
         ROUTERS.get_ptr(*key).map(|way| unsafe { *way })
     }
 
     #[inline(always)]
-    fn keeps(&self, address: Address, family: u8, interface: u32) -> bool {
-        route::keeps(self.ctx, address, family, interface)
+    fn is_local(&self, address: Address, family: u8, interface: u32) -> bool {
+        route::is_local(self.ctx, address, family, interface)
     }
 
     #[inline(always)]
@@ -469,13 +478,13 @@ impl<const MERGES: bool> Tables for KernelTables<MERGES> {
     }
 
     #[inline(always)]
-    fn see(&self, key: &FlowKey) {
-        self.trace.see(key);
+    fn trace_flow(&self, key: &FlowKey) {
+        self.trace.trace_flow(key);
     }
 
     #[inline(always)]
-    fn note(&self, step: Step) {
-        self.trace.note(step);
+    fn trace_step(&self, step: Step) {
+        self.trace.trace_step(step);
     }
 
     #[inline(always)]

@@ -50,7 +50,7 @@ static TRACE_PROGRAMS: ProgramArray =
 #[xdp]
 #[inline(always)]
 pub fn steer_trace(ctx: XdpContext) -> u32 {
-    if !begin(&ctx) {
+    if !enter(&ctx) {
         // SAFETY: the array holds programs of the data path only.
         unsafe { TRACE_PROGRAMS.tail_call(&ctx, TRACE_USUAL) };
     }
@@ -67,7 +67,7 @@ pub fn steer_told(ctx: XdpContext) -> u32 {
         return xdp_action::XDP_ABORTED;
     };
     if fits(state, filter) {
-        tell(ctx.ctx, state);
+        emit(ctx.ctx, state);
     }
     state.action
 }
@@ -84,7 +84,7 @@ fn state<'s>() -> Option<&'s mut TraceState> {
 /// Records a received packet. Returns false if it is known not to match, which is possible for
 /// packets with the usual headers; the flow of others is found later.
 #[inline(always)]
-fn begin(ctx: &XdpContext) -> bool {
+fn enter(ctx: &XdpContext) -> bool {
     let Some(filter) = TRACE_FILTER.get(0) else {
         return false;
     };
@@ -157,7 +157,7 @@ impl Recorder {
 
     /// Records the flow.
     #[inline(always)]
-    pub(crate) fn see(self, key: &FlowKey) {
+    pub(crate) fn trace_flow(self, key: &FlowKey) {
         self.event().key = *key;
     }
 
@@ -168,22 +168,22 @@ impl Recorder {
 
     /// Records a step of the decision.
     #[inline(always)]
-    pub(crate) fn note(self, step: Step) {
+    pub(crate) fn trace_step(self, step: Step) {
         match step {
             Step::Service(id) => self.event().service = id,
             Step::Class(id) => self.event().class = id,
             Step::Slot(index, _) => self.event().slot = index,
             Step::Picked(id) => self.choice(id, trace_steps::PICKED),
             Step::Owner(id) => self.choice(id, trace_steps::OWNER),
-            Step::Remembered(id) => self.choice(id, trace_steps::REMEMBERED),
-            Step::Translated(id) => self.choice(id, trace_steps::TRANSLATED),
+            Step::FlowTableHit(id) => self.choice(id, trace_steps::FLOW_TABLE_HIT),
+            Step::NatHit(id) => self.choice(id, trace_steps::NAT_HIT),
             Step::ServerId(_, id) if id != 0 => self.choice(id, trace_steps::SERVER_ID),
             Step::ServerId(..) => self.step(trace_steps::STRANGE_ID),
             Step::Insert(_) => self.step(trace_steps::INSERTED),
             Step::Retry(_) => self.step(trace_steps::RETRIED),
-            Step::Unusable(_) => self.step(trace_steps::UNUSABLE),
+            Step::Unavailable(_) => self.step(trace_steps::UNAVAILABLE),
             Step::Hot(_) => self.step(trace_steps::HOT),
-            Step::Outside(_) => self.step(trace_steps::OUTSIDE),
+            Step::OutsideRegion(_) => self.step(trace_steps::OUTSIDE_REGION),
             Step::EndOfChain => self.step(trace_steps::END_OF_CHAIN),
         }
     }
@@ -298,7 +298,7 @@ fn takes_result(filter: &TraceFilter, event: &mut TraceEvent) -> bool {
 }
 
 #[inline(always)]
-fn tell(ctx: *mut xdp_md, state: &mut TraceState) {
+fn emit(ctx: *mut xdp_md, state: &mut TraceState) {
     let event = &mut state.event;
     // SAFETY: the helper takes nothing.
     event.at_ns = unsafe { bpf_ktime_get_ns() };

@@ -11,14 +11,14 @@ use steer_common::{
     cid::Server,
     decide::decide,
     frame::Buffer,
-    quic::{self, Look, Said},
+    quic::{self, ConnectionHint, QuicClassifier},
     tables::Step,
     verdict::Verdict,
-    wire::{Packet, Part},
+    wire::{Packet, PacketKind},
 };
 
-pub use self::packet::{Fate, PacketQuestion, explain_packet, fate};
-use crate::dataplane::{Dataplane, HostTables, now_ms, now_ns};
+pub use self::packet::{PacketOutcome, PacketQuestion, explain_packet, fate};
+use crate::dataplane::{Dataplane, SnapshotTables, now_coarse_ns, now_ticks};
 
 /// Names that the data path does not know.
 pub trait Names {
@@ -96,7 +96,7 @@ pub fn explain(dataplane: &dyn Dataplane, question: &Question, names: &dyn Names
         ttl: 64,
         tos: question.dscp << 2,
         tcp_flags: question.tcp_flags,
-        part: Part::Packet,
+        kind: PacketKind::Whole,
         well_formed: true,
     };
     let frame = Buffer::new(&mut bytes, 0);
@@ -124,11 +124,11 @@ pub fn explain(dataplane: &dyn Dataplane, question: &Question, names: &dyn Names
 }
 
 /// Returns a snapshot of the tables with the entries of this flow.
-fn copy(dataplane: &dyn Dataplane, key: &FlowKey) -> HostTables {
-    let tables = HostTables::new(dataplane.snapshot());
-    tables.now_ms.set(now_ms());
-    tables.now_ns.set(now_ns());
-    if let Some(entry) = dataplane.settled_flow(key) {
+fn copy(dataplane: &dyn Dataplane, key: &FlowKey) -> SnapshotTables {
+    let tables = SnapshotTables::new(dataplane.snapshot());
+    tables.now_ms.set(now_ticks());
+    tables.now_ns.set(now_coarse_ns());
+    if let Some(entry) = dataplane.open_flow(key) {
         tables.flows.borrow_mut().insert(*key, entry);
     }
     if let Some(entry) = dataplane.new_flow(key) {
@@ -147,17 +147,17 @@ fn copy(dataplane: &dyn Dataplane, key: &FlowKey) -> HostTables {
 struct Header<'a> {
     packet: &'a Packet,
     frame: Buffer<'a>,
-    tables: &'a HostTables,
+    tables: &'a SnapshotTables,
 }
 
-impl Look for Header<'_> {
-    fn look(&self, config: &Config, service: &Service) -> Said {
+impl QuicClassifier for Header<'_> {
+    fn connection_hint(&self, config: &Config, service: &Service) -> ConnectionHint {
         if service.flags & service_flags::QUIC == 0 {
-            return Said::NOTHING;
+            return ConnectionHint::NONE;
         }
         let frame = &self.frame;
-        let decrypted = quic::decrypted(self.packet, frame, self.tables, config, service);
-        quic::look(self.packet, frame, self.tables, config, service, decrypted)
+        let decrypted = quic::decrypted_member(self.packet, frame, self.tables, config, service);
+        quic::read_connection_hint(self.packet, frame, self.tables, config, service, decrypted)
     }
 }
 
@@ -209,7 +209,7 @@ impl Words<'_> {
                 format!("the client is of class {name}: {because}")
             }
             Step::Slot(index, slot) => self.slot(index, slot),
-            Step::Remembered(id) => {
+            Step::FlowTableHit(id) => {
                 format!(
                     "the flow table has an entry for the flow: {}",
                     self.member(id)
@@ -232,14 +232,14 @@ impl Words<'_> {
                 hex(server),
                 self.member(id)
             ),
-            Step::Translated(id) => {
+            Step::NatHit(id) => {
                 format!(
                     "the nat table has an entry for the flow: {}",
                     self.member(id)
                 )
             }
-            Step::Unusable(id) => format!("{} cannot take it", self.member(id)),
-            Step::Outside(id) => format!(
+            Step::Unavailable(id) => format!("{} cannot take it", self.member(id)),
+            Step::OutsideRegion(id) => format!(
                 "{} is in a region that may not serve the service",
                 self.member(id)
             ),
@@ -276,11 +276,11 @@ impl Words<'_> {
             Verdict::Quic | Verdict::QuicDecrypt => "left to the program for QUIC".to_owned(),
             Verdict::Pass => "passed to the kernel unchanged: not for a service".to_owned(),
             Verdict::Drop(reason) => format!("dropped: {}", reason.name()),
-            Verdict::Check => "left to the program that re-checks nat flows".to_owned(),
+            Verdict::NatRevalidate => "left to the program that re-checks nat flows".to_owned(),
             // The checksums were examined.
-            Verdict::Judge => "left to the program for checksums and sequence numbers".to_owned(),
+            Verdict::NatTcp => "left to the program for checksums and sequence numbers".to_owned(),
             Verdict::Reset => "answered with a TCP reset".to_owned(),
-            Verdict::Deliver(target) => format!(
+            Verdict::Encap(target) => format!(
                 "sent to {} at {} {}",
                 self.member(target.id),
                 self.dataplane.member(target.id).address.to_ip(),
@@ -290,12 +290,12 @@ impl Words<'_> {
                     _ => "inside an IP header",
                 }
             ),
-            Verdict::Open(target) => format!(
+            Verdict::NatCreate(target) => format!(
                 "sent to {} at {}, as the first packet of a flow with rewritten addresses",
                 self.member(target.id),
                 self.dataplane.member(target.id).address.to_ip()
             ),
-            Verdict::Translate(target) => {
+            Verdict::NatQuic(target) => {
                 let key = FlowKey {
                     member: target.id,
                     ..*self.key
@@ -309,10 +309,10 @@ impl Words<'_> {
                         entry.source.to_ip(),
                         entry.source_port
                     ),
-                    None => self.verdict(&Verdict::Open(*target)),
+                    None => self.verdict(&Verdict::NatCreate(*target)),
                 }
             }
-            Verdict::Forward(target, ends) => format!(
+            Verdict::NatForward(target, ends) => format!(
                 "sent to {} at {} port {}, from {} port {}",
                 self.member(target.id),
                 ends.destination.to_ip(),
@@ -320,7 +320,7 @@ impl Words<'_> {
                 ends.source.to_ip(),
                 ends.source_port
             ),
-            Verdict::Return(member, ends, _) => format!(
+            Verdict::NatReply(member, ends, _) => format!(
                 "sent back from {} to client {} port {}, from {} port {}",
                 self.member(*member),
                 ends.destination.to_ip(),

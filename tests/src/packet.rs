@@ -5,7 +5,7 @@ use std::net::IpAddr;
 
 /// A frame with IP and TCP or UDP in it.
 #[derive(Clone, Debug)]
-pub struct Packet {
+pub struct TestPacket {
     /// Destination and source MAC address.
     pub macs: [[u8; 6]; 2],
     /// VLAN tags from the outside: type and control information.
@@ -83,7 +83,7 @@ pub const CLIENT_MAC: [u8; 6] = [2, 0xc, 1, 2, 3, 4];
 /// MAC address of the node in tests.
 pub const NODE_MAC: [u8; 6] = [2, 0xd, 5, 6, 7, 8];
 
-impl Packet {
+impl TestPacket {
     /// Creates a TCP segment.
     pub fn tcp(source: (IpAddr, u16), destination: (IpAddr, u16), flags: u8) -> Self {
         // A segment after a SYN has the next sequence number.

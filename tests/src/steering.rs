@@ -44,15 +44,15 @@ async fn set_up(backends: &[Backend], mode: Mode) -> Result<Xdp> {
         nat_port_first: 20_000,
         nat_port_count: 40_000,
         nat_timeouts: NatTimeouts {
-            idle_ms: 60_000,
-            udp_idle_ms: 60_000,
-            opening_ms: 30_000,
-            udp_opening_ms: 30_000,
-            closed_ms: 1000,
+            idle_ticks: 60_000,
+            udp_idle_ticks: 60_000,
+            unassured_ticks: 30_000,
+            udp_unassured_ticks: 30_000,
+            closed_ticks: 1000,
         },
         burst_gap_us: 2000,
-        nat_openings: 1024,
-        nat_retry_ms: 200,
+        nat_unassured_max: 1024,
+        nat_retry_ticks: 200,
         nat_flags: nat_flags::VERIFIES_CHECKSUMS,
         ..Config::default()
     });
@@ -60,7 +60,7 @@ async fn set_up(backends: &[Backend], mode: Mode) -> Result<Xdp> {
     for (index, backend) in (0..).zip(backends) {
         for (first, address) in [(1, IpAddr::V4(backend.v4)), (101, backend.v6.into())] {
             let hop = resolve(&neighbours, address).await?;
-            maps.add_port(hop.interface)?;
+            maps.add_egress_interface(hop.interface)?;
             let member = Member {
                 address: address.into(),
                 macs: hop.macs,
@@ -71,15 +71,15 @@ async fn set_up(backends: &[Backend], mode: Mode) -> Result<Xdp> {
                 state: MemberState::Up as u8,
                 flags: member_flags::RESOLVED,
                 mode: mode as u8,
-                family: Family::of(&address) as u8,
+                family: Family::of_ip(&address) as u8,
                 backend: index,
                 ..Member::default()
             };
             maps.set_member(first + index, &member);
         }
     }
-    maps.write_slots(0, &[Slot::settled(1, last); 100]);
-    maps.write_slots(100, &[Slot::settled(101, 100 + last); 100]);
+    maps.write_slots(0, &[Slot::owned_by(1, last); 100]);
+    maps.write_slots(100, &[Slot::owned_by(101, 100 + last); 100]);
     let mut services = Vec::new();
     for (vip, slots_start) in [(IpAddr::V4(VIP_V4), 0), (VIP_V6.into(), 100)] {
         for protocol in [6, 17] {
@@ -114,7 +114,7 @@ async fn set_up(backends: &[Backend], mode: Mode) -> Result<Xdp> {
     // Packets arrive on a port of a bond, and answers of `nat` leave on it.
     let client = Device::find(NODE_CLIENT_PORT)?;
     for index in [client.index].into_iter().chain(client.ports) {
-        xdp.maps().add_port(index)?;
+        xdp.maps().add_egress_interface(index)?;
     }
     xdp.attach(NODE_CLIENT_PORT, false)?;
     for backend in backends {
@@ -145,7 +145,7 @@ fn service(address: IpAddr, protocol: u8) -> Service {
             address: Address::from(address),
             port: 0,
             protocol,
-            family: Family::of(&address) as u8,
+            family: Family::of_ip(&address) as u8,
             class: 0,
         },
         regions: u64::MAX,

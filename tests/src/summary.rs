@@ -26,7 +26,7 @@ pub struct Summary {
 
 impl Summary {
     /// Summarizes samples.
-    pub fn of<'a>(samples: impl IntoIterator<Item = &'a Sample>) -> Self {
+    pub fn from_samples<'a>(samples: impl IntoIterator<Item = &'a Sample>) -> Self {
         let all: Vec<&Sample> = samples.into_iter().collect();
         let (good, bad): (Vec<&Sample>, Vec<&Sample>) =
             all.iter().partition(|sample| sample.error.is_none());
@@ -102,7 +102,7 @@ mod tests {
             sample("b", 3, None),
             sample("a", 4, bad),
         ];
-        let summary = Summary::of(&samples);
+        let summary = Summary::from_samples(&samples);
         assert_eq!((summary.requests, summary.failures), (4, 2));
         assert_eq!(summary.last_failure, Some(samples[3].start));
         assert_eq!(summary.share("a"), 0.5);

@@ -11,8 +11,8 @@ use anyhow::{Context, Result};
 use steer_probe::{
     pki::{self, Identity, IdentityKind, Validity},
     probe::{
-        Budget, Inbox, Method, ProbeFailure, ProbeSettings, ProbeTarget, ProbeTls, Sample, Trouble,
-        WebTls, mailbox, spawn,
+        Budget, HttpTls, Method, ProbeFailure, ProbeSettings, ProbeTarget, ProbeTls,
+        ResultReceiver, Sample, Trouble, channel, spawn,
     },
 };
 use steer_tests::{
@@ -34,7 +34,7 @@ struct Site {
     engine: Process,
     address: SocketAddr,
     _beacon: Process,
-    measurements: Inbox,
+    measurements: ResultReceiver,
 }
 
 impl Site {
@@ -62,7 +62,7 @@ impl Site {
             .args(flags)
             .stderr(std::fs::File::create(file("beacon.log"))?);
         let beacon = Process::spawn(&mut beacon)?;
-        let (outbox, measurements) = mailbox(1);
+        let (outbox, measurements) = channel(1);
         let target = ProbeTarget {
             name: "b1".to_owned(),
             region: "eu".to_owned(),
@@ -77,7 +77,7 @@ impl Site {
             timeout: Duration::from_secs(5),
             jitter: 0.1,
             tls: Some(Arc::new(tls)),
-            web: WebTls::new(None, None)?,
+            web: HttpTls::new(None, None)?,
         };
         spawn(vec![target], 1, &settings, &outbox);
         Ok(Self {

@@ -36,7 +36,7 @@ fn ask(fleet: &Fleet) -> Summary {
     let errors: Vec<_> = samples.iter().filter_map(|s| s.error.clone()).collect();
     assert!(errors.is_empty(), "{errors:?}");
     assert!(!samples.is_empty());
-    Summary::of(&samples)
+    Summary::from_samples(&samples)
 }
 
 /// Returns the state of an interface in the status.

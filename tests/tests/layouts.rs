@@ -184,7 +184,7 @@ fn entries_are_converted_field_by_field() {
 
     // The maps of a daemon that was killed before the cut-over are only a copy, and are created
     // again.
-    let gate = Pins::new(bpffs.path()).map(maps::GATE);
+    let gate = Pins::new(bpffs.path()).map(maps::CUTOVER);
     std::mem::forget(Xdp::open(&options(bpffs.path())).unwrap());
     unlock(&bpffs.path().join("steer"));
     assert!(gate.exists());
@@ -209,7 +209,7 @@ fn entries_are_converted_field_by_field() {
     let kernel = xdp.maps();
     for port in 0..1002 {
         let wanted = FlowEntry {
-            last_ms: 0x0403_0201,
+            last_ticks: 0x0403_0201,
             slot: u32::from(port),
             member: match port {
                 2 => 5,

@@ -103,7 +103,7 @@ fn ask(vip: IpAddr) -> Latencies {
 
 fn measure(vip: IpAddr, member: u16, site: &Site) {
     let mut xdp = steer(site, Mode::Nat).unwrap();
-    xdp.maps().set_measured(&[member]).unwrap();
+    xdp.maps().set_latency_members(&[member]).unwrap();
     let clients: Vec<_> = (0..CLIENTS)
         .map(|_| site.client.thread(move || ask(vip)).unwrap())
         .collect();
@@ -112,10 +112,10 @@ fn measure(vip: IpAddr, member: u16, site: &Site) {
         seen.add(&client.join().unwrap().unwrap());
     }
     let mut readings = Readings::default();
-    readings.take(&xdp.maps().measured(member).unwrap().unwrap());
+    readings.add_reading(&xdp.maps().latency(member).unwrap().unwrap());
     let found = readings.total();
     for measure in Measure::ALL {
-        let (seen, found) = (seen.of(measure), found.of(measure));
+        let (seen, found) = (seen.histogram(measure), found.histogram(measure));
         assert_eq!(seen.count(), found.count(), "{measure:?}");
         for share in [0.5, 0.95, 0.99] {
             let at = |time: Option<Duration>| bucket(time.unwrap().as_nanos() as u64);

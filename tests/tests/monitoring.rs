@@ -109,7 +109,7 @@ fn names_fit(page: &str) {
     for name in [
         "steer_member_flows_total",
         "steer_dropped_packets_total",
-        "steer_member_share",
+        "steer_member_share_ratio",
     ] {
         assert!(shown.contains(name), "{name} is on no panel");
     }

@@ -57,7 +57,7 @@ fn a_drain_waits_for_open_requests_and_at_its_deadline_no_longer() {
     fleet.cli(&["backend", "drain", "one"]).unwrap();
     let samples = running.finish().unwrap();
     assert!(failed(&samples).is_empty(), "{:?}", failed(&samples));
-    assert!(Summary::of(&samples).answers.contains_key("one"));
+    assert!(Summary::from_samples(&samples).answers.contains_key("one"));
     fleet.cli(&["backend", "undrain", "one"]).unwrap();
 
     // With a deadline of a second its open flows are reset then, and others are not.

@@ -202,5 +202,5 @@ fn pins_are_used_by_one_at_a_time_by_whatever_path() {
     assert_eq!(first.interfaces(), ["eth0"]);
     first.settle().unwrap();
     drop(first);
-    drop(PinLock::take(bpffs.path()).unwrap());
+    drop(PinLock::acquire(bpffs.path()).unwrap());
 }

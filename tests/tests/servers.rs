@@ -47,7 +47,7 @@ fn answers_are_streamed_over_tcp_and_tls() {
             ..Load::new(SocketAddr::new(address, port))
         };
         let samples = load.run_in(&site.client).unwrap();
-        let summary = Summary::of(&samples);
+        let summary = Summary::from_samples(&samples);
         assert_eq!(
             (summary.failures, summary.share("a")),
             (0, 1.0),
@@ -108,7 +108,7 @@ fn a_killed_server_shows_as_failures_from_then_on() {
     let killed = Instant::now();
     chat.kill();
     let samples = running.finish().unwrap();
-    let summary = Summary::of(&samples);
+    let summary = Summary::from_samples(&samples);
     assert!(
         summary.answers["a"] >= 8 && summary.last_failure > Some(killed),
         "{summary:?}"

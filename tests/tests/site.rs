@@ -45,7 +45,7 @@ fn ask(fleet: &Fleet, port: u16) -> Summary {
     let errors: Vec<_> = samples.iter().filter_map(|s| s.error.clone()).collect();
     assert!(errors.is_empty(), "{errors:?}");
     assert!(!samples.is_empty());
-    Summary::of(&samples)
+    Summary::from_samples(&samples)
 }
 
 /// Checks steering by nearness, over one mode and family; the death of a backend and its recovery.
@@ -103,7 +103,7 @@ fn fails_over(mode: &'static str, v6: bool) {
     let killed = Instant::now();
     fleet.kill_backend(0);
     let samples = running.finish().unwrap();
-    let summary = Summary::of(&samples);
+    let summary = Summary::from_samples(&samples);
     let last = summary
         .last_failure
         .map_or(Duration::ZERO, |at| at.saturating_duration_since(killed));

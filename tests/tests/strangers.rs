@@ -17,7 +17,7 @@ use steer_tests::{
     bpffs::Bpffs,
     fleet::{Fleet, HTTP, Plan, SOURCES, binary, wait},
     netns::Namespace,
-    packet::Packet,
+    packet::TestPacket,
     ping::ping_with,
     process::Process,
     segment::Segment,
@@ -96,11 +96,11 @@ fn what_is_for_the_kernel_reaches_it_in_fragments_too() {
     let raw = Raw::sender(&fleet.site.client, PORT).unwrap();
     // Each order uses another packet; the first fragment comes last in the second one.
     for (id, order) in [(1, [0, 1, 2]), (2, [2, 1, 0]), (3, [1, 0, 2])] {
-        let packet = Packet {
+        let packet = TestPacket {
             macs: [[2, 0x77, 0, 0, 0, 1], [2, 0x77, 0, 0, 0, 2]],
             id,
             payload: vec![id as u8; 3000],
-            ..Packet::udp((client.into(), 999), (VIP_V4.into(), KERNEL))
+            ..TestPacket::udp((client.into(), 999), (VIP_V4.into(), KERNEL))
         };
         let parts = packet.fragments(1480);
         assert_eq!(parts.len(), 3);

@@ -16,7 +16,7 @@ use steer_tests::{
     bpffs::Bpffs,
     fleet::{Fleet, HTTP, Plan, binary, wait},
     load::Load,
-    packet::{ACK, Packet, icmp, ip_around},
+    packet::{ACK, TestPacket, icmp, ip_around},
     process::Process,
     topology::NODE_CLIENT_PORT,
 };
@@ -239,7 +239,7 @@ fn both_ways_of_a_nat_flow_fit_its_client() {
     let [backend_port, node_port] =
         ["source_port", "destination_port"].map(|name| answered[name].as_u64().unwrap() as u16);
     let error = |to_port| {
-        let quoted = Packet::tcp((node, node_port), (backend, to_port), ACK).ip();
+        let quoted = TestPacket::tcp((node, node_port), (backend, to_port), ACK).ip();
         let message = icmp([backend, node], [3, 1], 0, &quoted[..28]);
         ip_around([backend, node], 64, 1, &message)
     };
@@ -259,7 +259,7 @@ fn both_ways_of_a_nat_flow_fit_its_client() {
 
 /// Sends a TCP segment of no connection known to this host, by a raw socket.
 fn send_open_segment(source: Ipv4Addr, to: IpAddr, port: u16) {
-    let packet = Packet::tcp((source.into(), 40_000), (to, port), ACK);
+    let packet = TestPacket::tcp((source.into(), 40_000), (to, port), ACK);
     send_raw(&packet.ip(), to);
 }
 

@@ -64,15 +64,15 @@ fn knobs_are_set_in_daemon_and_kernel_and_wrong_ones_are_refused_whole() {
         assert!(listed.contains(name), "{listed}");
     }
 
-    assert_eq!(kernel(&fleet).nat_retry_ms, 500);
+    assert_eq!(kernel(&fleet).nat_retry_ticks, 500);
     let said = fleet.cli(&["tune", "set", "nat.retry", "2s"]).unwrap();
     assert_eq!(said, "nat.retry = 2s\n");
-    assert_eq!(kernel(&fleet).nat_retry_ms, 2000);
-    let before = kernel(&fleet).nat_timeouts.closed_ms;
+    assert_eq!(kernel(&fleet).nat_retry_ticks, 2000);
+    let before = kernel(&fleet).nat_timeouts.closed_ticks;
     fleet
         .cli(&["tune", "set", "nat.closed_timeout", "30s"])
         .unwrap();
-    assert_eq!(kernel(&fleet).nat_timeouts.closed_ms * 2, before);
+    assert_eq!(kernel(&fleet).nat_timeouts.closed_ticks * 2, before);
 
     assert!(pace(&fleet) > 4.0);
     fleet.cli(&["tune", "set", "probe.interval", "1s"]).unwrap();
@@ -93,7 +93,7 @@ fn knobs_are_set_in_daemon_and_kernel_and_wrong_ones_are_refused_whole() {
         let said = format!("{said:#}");
         assert!(said.contains(says), "{wrong:?}: {said}");
     }
-    assert_eq!(kernel(&fleet).nat_retry_ms, 2000);
+    assert_eq!(kernel(&fleet).nat_retry_ticks, 2000);
 
     assert_eq!(value(&fleet, "log"), "info");
     fleet
@@ -106,9 +106,9 @@ fn knobs_are_set_in_daemon_and_kernel_and_wrong_ones_are_refused_whole() {
     fleet.cli(&["config", "apply", &path]).unwrap();
     assert_eq!(value(&fleet, "probe.interval"), "100ms");
     assert_eq!(value(&fleet, "nat.retry"), "2s");
-    assert_eq!(kernel(&fleet).nat_retry_ms, 2000);
+    assert_eq!(kernel(&fleet).nat_retry_ticks, 2000);
     fleet.cli(&["tune", "reset", "nat.retry"]).unwrap();
-    assert_eq!(kernel(&fleet).nat_retry_ms, 500);
+    assert_eq!(kernel(&fleet).nat_retry_ticks, 500);
 
     let state = fleet.state().display().to_string();
     let journal = fleet
@@ -129,7 +129,7 @@ fn knobs_are_set_in_daemon_and_kernel_and_wrong_ones_are_refused_whole() {
     fleet.cli(&["tune", "set", "nat.retry", "3s"]).unwrap();
     fleet.kill_daemon();
     fleet.start().unwrap();
-    assert_eq!(kernel(&fleet).nat_retry_ms, 500);
+    assert_eq!(kernel(&fleet).nat_retry_ticks, 500);
 }
 
 /// Returns whether the daemon reports a backend as hot.

@@ -56,7 +56,7 @@ fn whole(load: (Running, watch::Sender<bool>), what: &str) {
     load.1.send(true).unwrap();
     let samples = load.0.finish().unwrap();
     let errors: Vec<_> = samples.iter().filter_map(|s| s.error.clone()).collect();
-    let summary = Summary::of(&samples);
+    let summary = Summary::from_samples(&samples);
     println!(
         "{what}: {} requests, {} failed, longest gap {:?}",
         summary.requests, summary.failures, summary.gap

@@ -169,7 +169,7 @@ impl From<IpAddr> for Address {
 
 impl Family {
     /// Returns the family of an address.
-    pub const fn of(address: &IpAddr) -> Self {
+    pub const fn of_ip(address: &IpAddr) -> Self {
         match address {
             IpAddr::V4(_) => Self::V4,
             IpAddr::V6(_) => Self::V6,

@@ -14,7 +14,7 @@ pub struct Admission {
     pub pressure: u32,
     /// Idle timeout of flows under `nat`, in ticks; 0 means the default of the settings. Written by
     /// the daemon.
-    pub nat_idle_ms: u32,
+    pub nat_idle_ticks: u32,
 }
 
 /// Limit of a service or class on new flows per source.
@@ -55,9 +55,9 @@ impl SourceLimit {
 /// Refused flows of a service or class, on one CPU.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[repr(C)]
-pub struct Refusals([u64; 8]);
+pub struct AdmissionDrops([u64; 8]);
 
-impl Refusals {
+impl AdmissionDrops {
     /// Reasons that are counted, in the order of the counters.
     pub const REASONS: [DropReason; 6] = [
         DropReason::Denied,

@@ -41,7 +41,7 @@ pub struct Config {
     /// Number of ports in the range.
     pub nat_port_count: u16,
     /// Time after which the retransmission of an unanswered SYN tries the other choice, in ticks.
-    pub nat_retry_ms: u32,
+    pub nat_retry_ticks: u32,
     /// Number of low-order bits of `outer_v4` that vary by flow, so that the backend's network card
     /// spreads flows over its queues. At most 32.
     pub outer_v4_bits: u8,
@@ -57,7 +57,7 @@ pub struct Config {
     /// measurement.
     pub burst_gap_us: u32,
     /// Length of each CPU's ring of [`OPENINGS`](super::OPENINGS); 0 disables eviction.
-    pub nat_openings: u32,
+    pub nat_unassured_max: u32,
     /// Bits of [`nat_flags`].
     pub nat_flags: u32,
     /// Seed of the choice of nat ports. It is drawn when the maps are created, and unknown to other
@@ -69,13 +69,13 @@ pub struct Config {
     /// for any address.
     pub mac_seed: u64,
     /// Shortest idle time after which a TCP flow of `nat` may be gone, in ticks.
-    pub nat_idle_min_ms: u32,
+    pub nat_idle_min_ticks: u32,
     /// Number of changes of [`ROUTERS`](super::maps::ROUTERS): return paths with another number are
     /// looked up again.
     pub routers_epoch: u16,
     /// Minimum of the interfaces' [`Interface::mtu`](super::Interface::mtu); 0 if none is known.
     /// Written by the daemon together with them.
-    pub least_mtu: u16,
+    pub min_mtu: u16,
 }
 
 /// Bits of [`Config::nat_flags`].

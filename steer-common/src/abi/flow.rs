@@ -24,10 +24,10 @@ pub struct FlowKey {
 }
 
 /// Low-order bits of jiffies omitted from [`FlowEntry::stamp`]: half a second at 250 Hz.
-pub const STAMP_SHIFT: u32 = 7;
-/// Maximum error of [`FlowEntry::last_ms`] in ticks: `STAMP_SHIFT` bits of jiffies, at 100 Hz or
+pub const COARSE_SHIFT: u32 = 7;
+/// Maximum error of [`FlowEntry::last_ticks`] in ticks: `COARSE_SHIFT` bits of jiffies, at 100 Hz or
 /// more.
-pub const STAMP_TICKS: u32 = 1280;
+pub const COARSE_TICKS: u32 = 1280;
 
 /// Destination of a flow in the flow table.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -35,20 +35,20 @@ pub const STAMP_TICKS: u32 = 1280;
 pub struct FlowEntry {
     /// Time of the last packet, in ticks of the coarse clock.
     #[cfg(not(feature = "next-abi"))]
-    pub last_ms: u32,
+    pub last_ticks: u32,
     /// Slot, an index into the arena.
     pub slot: u32,
     /// Member of the flow.
     pub member: u16,
-    /// Jiffies, without the last [`STAMP_SHIFT`] bits, at the time of [`Self::last_ms`]. While they
+    /// Jiffies, without the last [`COARSE_SHIFT`] bits, at the time of [`Self::last_ticks`]. While they
     /// are the same it is not written again, to avoid the clock call and a dirty cache line.
-    pub stamp: u16,
+    pub coarse_tick: u16,
     /// Connection ids of QUIC that packets which open connections had during this handshake, by a hash of each; 0 is
     /// none. Of TCP the sequence number of the SYN, [`Self::initial`].
     pub ids: [u8; 4],
     /// Name of the field in the other version.
     #[cfg(feature = "next-abi")]
-    pub last_ms: u32,
+    pub last_ticks: u32,
 }
 
 impl FlowEntry {

@@ -25,7 +25,7 @@ pub struct FragmentKey {
 #[repr(C)]
 pub struct FragmentEntry {
     /// Time of the first fragment, in ticks of the coarse clock.
-    pub at_ms: u32,
+    pub seen_ticks: u32,
     /// Source port.
     pub source_port: u16,
     /// Destination port.

@@ -3,10 +3,11 @@
 //! matched by name. A field that gets another meaning must get another name.
 
 use super::{
-    Address, Admission, Back, Bank, CidCipher, CidKey, CidLayouts, ClassKey, ClassMatch, Config,
-    DscpTable, FlowEntry, FlowKey, FragmentEntry, FragmentKey, IcmpSource, Interface, LinkKey,
-    Macs, Measured, Member, MemberCounters, NatForward, NatReverse, NatTimeouts, Opening, Refusals,
-    RouterKey, Sequence, Service, ServiceKey, Signals, Slot, SourceKey, SourceLimit,
+    Address, Admission, AdmissionDrops, Bank, CidCipher, CidKey, CidLayouts, ClassKey, ClassMatch,
+    ClientNextHop, Config, DscpTable, FlowEntry, FlowKey, FragmentEntry, FragmentKey, IcmpSource,
+    Interface, LatencyBuckets, LinkKey, Macs, Member, MemberCounters, NatForward, NatReverse,
+    NatTimeouts, RouterKey, Sequence, Service, ServiceKey, Signals, Slot, SourceKey, SourceLimit,
+    UnassuredFlow,
 };
 
 /// A part of a type.
@@ -82,21 +83,21 @@ impl<T, const N: usize> Layout for [T; N] {
 
 whole! {
     u8 u16 u32 u64
-    Address CidCipher CidLayouts ClassKey DscpTable Macs Measured Refusals
+    Address CidCipher CidLayouts ClassKey DscpTable Macs LatencyBuckets AdmissionDrops
 }
 
 fields! {
-    Admission: due pressure nat_idle_ms;
-    Back: macs tags interface tags_len;
+    Admission: due pressure nat_idle_ticks;
+    ClientNextHop: macs tags interface tags_len;
     Bank: seed displacement_mask service_mask any_port _pad;
     CidKey: server_id service rotation server_id_len _pad;
     ClassMatch: policy table;
     Config: active nat_v4 nat_v6 banks flow_seed outer_v4 outer_v6 nat_port_first nat_port_count
-        nat_retry_ms outer_v4_bits outer_v6_bits gue_port denies nat_timeouts burst_gap_us nat_openings
-        nat_flags nat_port_seed cids mac_seed nat_idle_min_ms routers_epoch least_mtu;
-    FlowEntry: last_ms slot member stamp ids;
+        nat_retry_ticks outer_v4_bits outer_v6_bits gue_port denies nat_timeouts burst_gap_us nat_unassured_max
+        nat_flags nat_port_seed cids mac_seed nat_idle_min_ticks routers_epoch min_mtu;
+    FlowEntry: last_ticks slot member coarse_tick ids;
     FlowKey: source destination source_port destination_port protocol family member;
-    FragmentEntry: at_ms source_port destination_port member protocol fate;
+    FragmentEntry: seen_ticks source_port destination_port member protocol fate;
     FragmentKey: source destination id protocol family _pad;
     IcmpSource: v4 v6;
     LinkKey: interface vlan _pad;
@@ -104,12 +105,12 @@ fields! {
     Member: address macs interface state flags mode family port service backend region _pad mtu vlan
         max_in_flight reply_interfaces _reserved;
     MemberCounters: packets bytes flows replies requests answers answer_bytes;
-    NatForward: source last_ms opened_ms source_port backend_port member state told backend back
+    NatForward: source last_ticks opened_ticks source_port backend_port member state peer_state backend client_hop
         sequence;
-    NatReverse: vip client last_ms vip_port client_port member state told key_member _pad asked_ns
-        heard_ns back sequence;
-    NatTimeouts: idle_ms udp_idle_ms opening_ms udp_opening_ms closed_ms;
-    Opening: key opened_ms _pad;
+    NatReverse: vip client last_ticks vip_port client_port member state peer_state key_member _pad request_ns
+        last_answer_ns client_hop sequence;
+    NatTimeouts: idle_ticks udp_idle_ticks unassured_ticks udp_unassured_ticks closed_ticks;
+    UnassuredFlow: key opened_ticks _pad;
     RouterKey: mac interface family;
     Sequence: initial next acknowledged offered;
     Service: key slots_start slots_len flags id limit regions flow_interval classes priority _pad

@@ -5,7 +5,7 @@ use super::Mac;
 /// Mask of a MAC address in a word.
 const MAC_BITS: u64 = (1 << 48) - 1;
 /// Shift of a 64-bit hash that leaves an index below [`OWN_MACS`](super::OWN_MACS).
-const HASH_SHIFT: u32 = u64::BITS - super::OWN_MACS.trailing_zeros();
+const HASH_SHIFT: u32 = u64::BITS - super::MAX_NODE_MACS.trailing_zeros();
 
 /// Properties of an interface, at its index modulo [`INTERFACES`](super::INTERFACES).
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -64,7 +64,7 @@ pub const fn first_mac(word: u64) -> u64 {
 
 /// Returns the position of a MAC address in [`maps::OWN_MACS`](super::maps::OWN_MACS).
 #[inline(always)]
-pub const fn own_mac_place(mac: u64, seed: u64) -> u32 {
+pub const fn node_mac_index(mac: u64, seed: u64) -> u32 {
     (mac.wrapping_mul(seed) >> HASH_SHIFT) as u32
 }
 
@@ -86,7 +86,7 @@ mod tests {
     fn places_are_inside_the_table() {
         for mac in [0, 1, MAC_BITS, 0x1234_5678_9abc] {
             for seed in [1, 3, u64::MAX, 0x9e37_79b9_7f4a_7c15] {
-                assert!(own_mac_place(mac, seed) < super::super::OWN_MACS);
+                assert!(node_mac_index(mac, seed) < super::super::MAX_NODE_MACS);
             }
         }
     }

@@ -81,9 +81,9 @@ pub const fn bucket_start(bucket: u32) -> u64 {
 /// measured, modulo 2^32.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(C)]
-pub struct Measured(pub [[u32; BUCKETS as usize]; 4]);
+pub struct LatencyBuckets(pub [[u32; BUCKETS as usize]; 4]);
 
-impl Measured {
+impl LatencyBuckets {
     /// Adds the counts of another CPU.
     pub fn add(&mut self, other: &Self) {
         let counts = self.0.iter_mut().flatten();
@@ -93,7 +93,7 @@ impl Measured {
     }
 }
 
-impl Default for Measured {
+impl Default for LatencyBuckets {
     fn default() -> Self {
         Self([[0; BUCKETS as usize]; 4])
     }

@@ -23,19 +23,21 @@ mod slot;
 mod trace;
 
 pub use address::{Address, Family, MAC_LEN, Mac, Macs};
-pub use admission::{Admission, Refusals, SourceKey, SourceLimit};
+pub use admission::{Admission, AdmissionDrops, SourceKey, SourceLimit};
 pub use cid::{CidCipher, CidKey, CidLayouts};
 pub use class::{ClassKey, ClassMatch, DSCPS, DscpTable};
 pub use config::{Bank, Config, nat_flags};
 pub use counters::{MemberCounters, begins};
-pub use flow::{FlowEntry, FlowKey, STAMP_SHIFT, STAMP_TICKS};
+pub use flow::{COARSE_SHIFT, COARSE_TICKS, FlowEntry, FlowKey};
 pub use fragment::{FragmentEntry, FragmentFate, FragmentKey};
 pub use icmp::{IcmpSource, LinkKey};
 pub use layout::{Field, Layout};
-pub use link::{Interface, RouterKey, first_mac, mac_word, own_mac_place};
-pub use measure::{BUCKETS, Measure, Measured, Signal, Signals, bucket, bucket_start};
+pub use link::{Interface, RouterKey, first_mac, mac_word, node_mac_index};
+pub use measure::{BUCKETS, LatencyBuckets, Measure, Signal, Signals, bucket, bucket_start};
 pub use member::{Member, MemberState, Mode, member_flags};
-pub use nat::{Back, NatForward, NatReverse, NatTimeouts, Opening, Sequence, nat_state};
+pub use nat::{
+    ClientNextHop, NatForward, NatReverse, NatTimeouts, Sequence, UnassuredFlow, nat_state,
+};
 pub use service::{Service, ServiceKey, service_flags};
 pub use slot::{Slot, Track};
 pub use trace::{
@@ -60,92 +62,92 @@ pub const fn age(now: u32, then: u32) -> u32 {
 }
 
 /// Number of slots in the arena shared by all tables.
-pub const SLOTS: u32 = 1 << 21;
+pub const MAX_SLOTS: u32 = 1 << 21;
 /// Number of members, of which 0 is "none".
-pub const MEMBERS: u32 = 1 << 14;
+pub const MAX_MEMBERS: u32 = 1 << 14;
 /// Number of entries of the perfect hash in one bank. At most half of them are used.
-pub const SERVICES: u32 = 1 << 13;
+pub const MAX_SERVICE_ENTRIES: u32 = 1 << 13;
 /// Number of class policies in one bank, of which 0 is "none".
-pub const CLASSES: u32 = 1 << 12;
+pub const MAX_CLASS_POLICIES: u32 = 1 << 12;
 /// Number of class prefixes, over both banks.
-pub const CLASS_PREFIXES: u32 = 1 << 16;
+pub const MAX_CLASS_PREFIXES: u32 = 1 << 16;
 /// Number of DSCP tables in one bank, of which 0 is "none".
-pub const DSCP_TABLES: u32 = 1 << 10;
+pub const MAX_DSCP_TABLES: u32 = 1 << 10;
 /// Number of source limits in one bank, of which 0 is "none".
-pub const LIMITS: u32 = 1 << 10;
+pub const MAX_SOURCE_LIMITS: u32 = 1 << 10;
 /// Number of sources whose new flows are tracked at a time.
-pub const SOURCES: u32 = 1 << 15;
+pub const MAX_LIMITED_SOURCES: u32 = 1 << 15;
 /// Number of displacements of the perfect hash in one bank.
-pub const DISPLACEMENTS: u32 = 1 << 12;
+pub const MAX_DISPLACEMENTS: u32 = 1 << 12;
 /// Default capacity of the flow table.
-pub const FLOWS: u32 = 1 << 18;
+pub const MAX_FLOWS: u32 = 1 << 18;
 /// Capacity for flows of which only the SYN has been seen.
-pub const NEW_FLOWS: u32 = 1 << 15;
+pub const MAX_NEW_FLOWS: u32 = 1 << 15;
 /// Default capacity of the nat table, per direction.
-pub const NAT_FLOWS: u32 = 1 << 18;
+pub const MAX_NAT_FLOWS: u32 = 1 << 18;
 /// Number of those whose client has not continued after an answer, over all CPUs; newer ones evict
 /// older ones.
-pub const OPENINGS: u32 = 56 * 1024;
+pub const MAX_UNASSURED_FLOWS: u32 = 56 * 1024;
 /// Number of `nat` source addresses of one family. IPv4 addresses come first in the map, then IPv6.
-pub const NAT_ADDRESSES: u32 = 64;
+pub const MAX_NAT_ADDRESSES: u32 = 64;
 /// Number of packets whose fragments are tracked at a time.
-pub const FRAGMENTS: u32 = 1 << 13;
+pub const MAX_FRAGMENTED_PACKETS: u32 = 1 << 13;
 /// Number of regions: the bits of [`Service::regions`].
-pub const REGIONS: u8 = 64;
+pub const MAX_REGIONS: u8 = 64;
 /// Number of denied prefixes.
-pub const DENIED: u32 = 1 << 16;
+pub const MAX_DENIED_PREFIXES: u32 = 1 << 16;
 /// Number of nodes from which a decap program accepts packets.
-pub const DECAP_SOURCES: u32 = 1024;
+pub const MAX_DECAP_SOURCES: u32 = 1024;
 /// Number of server ids in QUIC connection ids, over all services and layouts.
-pub const CIDS: u32 = 1 << 15;
+pub const MAX_SERVER_IDS: u32 = 1 << 15;
 /// Number of connection-id ciphers, by the first three bits.
-pub const CID_CIPHERS: u32 = 8;
+pub const MAX_CID_CIPHERS: u32 = 8;
 /// Number of links with a source address for ICMP errors.
-pub const ICMP_SOURCES: u32 = 1024;
+pub const MAX_ICMP_SOURCES: u32 = 1024;
 /// Number of positions for the node's own MAC addresses.
-pub const OWN_MACS: u32 = 1 << 12;
+pub const MAX_NODE_MACS: u32 = 1 << 12;
 /// Number of positions for interfaces. Of two indexes with the same position only the first is
 /// stored.
-pub const INTERFACES: u32 = 1 << 8;
+pub const MAX_INTERFACES: u32 = 1 << 8;
 /// Number of MAC addresses of routers, including those that others took over from.
-pub const ROUTERS: u32 = 1 << 10;
+pub const MAX_ROUTERS: u32 = 1 << 10;
 /// Number of interfaces that packets can be redirected to.
-pub const PORTS: u32 = 64;
+pub const MAX_EGRESS_INTERFACES: u32 = 64;
 
 /// Names of the programs in [`maps::PROGRAMS`], by index.
 pub const PROGRAMS: [&str; 18] = [
-    "steer_rare",
-    "steer_follow",
+    "steer_first_fragment",
+    "steer_later_fragment",
     "steer_too_big",
-    "steer_open",
+    "steer_nat_create",
     "steer_main",
-    "steer_quote",
+    "steer_icmp_error",
     "steer_general",
     "steer_v6",
     "steer_quic",
-    "steer_translate",
+    "steer_nat_quic",
     "steer_quic_decrypt",
     "steer_time_exceeded",
     "steer_reset",
-    "steer_check",
+    "steer_nat_revalidate",
     "steer_martian",
-    "steer_segment",
-    "steer_retry",
-    "steer_verify",
+    "steer_nat_tcp",
+    "steer_nat_retry",
+    "steer_verify_checksum",
 ];
 /// Index in [`maps::PROGRAMS`] of the program for first fragments.
-pub const RARE: u32 = 0;
+pub const FIRST_FRAGMENT: u32 = 0;
 /// Index of the program for later fragments.
-pub const FOLLOW: u32 = 1;
+pub const LATER_FRAGMENT: u32 = 1;
 /// Index of the program that answers packets that are too big.
 pub const TOO_BIG: u32 = 2;
 /// Index of the program that creates flows with rewritten addresses.
-pub const OPEN: u32 = 3;
+pub const NAT_CREATE: u32 = 3;
 /// Index of the entry program. It is the same in all versions: programs of another one tail-call it
 /// during a takeover.
 pub const MAIN: u32 = 4;
 /// Index of the program for ICMP errors.
-pub const QUOTE: u32 = 5;
+pub const ICMP_ERROR: u32 = 5;
 /// Index of the program for packets with VLAN tags, options or extension headers.
 pub const GENERAL: u32 = 6;
 /// Index of the program for IPv6.
@@ -153,7 +155,7 @@ pub const V6: u32 = 7;
 /// Index of the program for services of QUIC.
 pub const QUIC: u32 = 8;
 /// Index of the program that rewrites addresses of QUIC packets.
-pub const TRANSLATE: u32 = 9;
+pub const NAT_QUIC: u32 = 9;
 /// Index of the program that decrypts connection ids.
 pub const QUIC_DECRYPT: u32 = 10;
 /// Index of the program that answers packets whose TTL expires at this node.
@@ -161,22 +163,22 @@ pub const TIME_EXCEEDED: u32 = 11;
 /// Index of the program that answers TCP segments with resets.
 pub const RESET: u32 = 12;
 /// Index of the program that re-checks flows with rewritten addresses.
-pub const CHECK: u32 = 13;
+pub const NAT_REVALIDATE: u32 = 13;
 /// Index of the program for packets from impossible sources.
 pub const MARTIAN: u32 = 14;
 /// Index of the program for TCP segments under `nat` that open or close a connection, or whose
 /// sequence numbers are not near the last ones.
-pub const SEGMENT: u32 = 15;
+pub const NAT_TCP: u32 = 15;
 /// Index of the program that sends a SYN to another member because its member under `nat` did not
 /// answer.
-pub const RETRY: u32 = 16;
+pub const NAT_RETRY: u32 = 16;
 /// Index of the program that verifies the checksum of a segment that opens a flow.
-pub const VERIFY: u32 = 17;
+pub const VERIFY_CHECKSUM: u32 = 17;
 
 /// Name of the entry program during a takeover from another version.
-pub const GATE: &str = "steer_gate";
+pub const CUTOVER_PROGRAM: &str = "steer_cutover";
 /// Value in [`maps::GATE`] that sends packets to the programs of this version permanently.
-pub const GATE_OPEN: u64 = u64::MAX;
+pub const CUTOVER_DONE: u64 = u64::MAX;
 
 /// Names of the maps, which the kernel cuts at 15 bytes.
 pub mod maps {
@@ -206,16 +208,16 @@ pub mod maps {
     pub const NAT_FORWARD: &str = "NAT_FORWARD";
     /// Hash of [`FlowKey`](super::FlowKey) (backend to node) to [`NatReverse`](super::NatReverse).
     pub const NAT_REVERSE: &str = "NAT_REVERSE";
-    /// Array of [`Opening`](super::Opening): one ring per CPU.
-    pub const OPENINGS: &str = "OPENINGS";
+    /// Array of [`UnassuredFlow`](super::Opening): one ring per CPU.
+    pub const UNASSURED_FLOWS: &str = "UNASSURED_FLOWS";
     /// Per-CPU hash of member numbers to [`Measured`](super::Measured), with the measured members
     /// only.
-    pub const MEASURED: &str = "MEASURED";
+    pub const MEMBER_LATENCY: &str = "MEMBER_LATENCY";
     /// Array of [`Signals`](super::Signals), by member, mapped.
-    pub const SIGNALS: &str = "SIGNALS";
+    pub const MEMBER_SIGNALS: &str = "MEMBER_SIGNALS";
     /// LRU hash of [`FragmentKey`](super::FragmentKey) to [`FragmentEntry`](super::FragmentEntry).
     pub const FRAGMENTS: &str = "FRAGMENTS";
-    /// Array of programs for tail calls from the main one: see [`RARE`](super::RARE).
+    /// Array of programs for tail calls from the main one: see [`FIRST_FRAGMENT`](super::RARE).
     pub const PROGRAMS: &str = "PROGRAMS";
     /// Trie of denied prefixes of clients' [`Address`](super::Address)es.
     pub const DENIED: &str = "DENIED";
@@ -224,14 +226,14 @@ pub mod maps {
     /// Array of `u64` by member: open flows under `nat` of members with a limit, mapped.
     pub const IN_FLIGHT: &str = "IN_FLIGHT";
     /// Array of [`SourceLimit`](super::SourceLimit), two banks, mapped.
-    pub const LIMITS: &str = "LIMITS";
+    pub const SOURCE_LIMITS: &str = "SOURCE_LIMITS";
     /// LRU hash of [`SourceKey`](super::SourceKey) to `u64`: time at which the source's next new
     /// flow is due.
-    pub const SOURCES: &str = "SOURCES";
-    /// Per-CPU array of [`Refusals`](super::Refusals), by the number of a service or class.
-    pub const REFUSED: &str = "REFUSED";
+    pub const LIMITED_SOURCES: &str = "LIMITED_SOURCES";
+    /// Per-CPU array of [`AdmissionDrops`](super::Refusals), by the number of a service or class.
+    pub const ADMISSION_DROPS: &str = "ADMISSION_DROPS";
     /// Hash of [`CidKey`](super::CidKey) to `u32`: member of a QUIC server id.
-    pub const CIDS: &str = "CIDS";
+    pub const QUIC_SERVER_IDS: &str = "QUIC_SERVER_IDS";
     /// Array of [`CidCipher`](super::CidCipher), by the first three bits of connection ids.
     pub const CID_CIPHERS: &str = "CID_CIPHERS";
     /// Hash of [`LinkKey`](super::LinkKey) to [`IcmpSource`](super::IcmpSource): this node's
@@ -242,12 +244,12 @@ pub mod maps {
     /// Array of bytes: layouts of the keys and values of the maps beside it. Created by the daemon,
     /// and unused by programs.
     pub const LAYOUT: &str = "LAYOUT";
-    /// Array of one `u64`, mapped, used by [`GATE`](super::GATE): [`GATE_OPEN`](super::GATE_OPEN),
+    /// Array of one `u64`, mapped, used by [`GATE`](super::GATE): [`CUTOVER_DONE`](super::GATE_OPEN),
     /// or the nanosecond of the monotonic clock until which packets are held; after that they go to
     /// the previous programs.
-    pub const GATE: &str = "GATE";
+    pub const CUTOVER: &str = "CUTOVER";
     /// Array of programs: [`PROGRAMS`] of the previous version during a takeover.
-    pub const BEFORE: &str = "BEFORE";
+    pub const OLD_PROGRAMS: &str = "OLD_PROGRAMS";
     /// Per-CPU array of `u64`, by drop reason.
     pub const DROP_COUNTS: &str = "DROP_COUNTS";
     /// Array of one [`TraceFilter`](super::TraceFilter); like the next three only in the tracing
@@ -260,13 +262,13 @@ pub mod maps {
     /// Array of [`TRACE_PROGRAMS`](super::TRACE_PROGRAMS).
     pub const TRACE_PROGRAMS: &str = "TRACE_PROGRAMS";
     /// Devmap hash of interfaces, by index.
-    pub const PORTS: &str = "PORTS";
+    pub const EGRESS_INTERFACES: &str = "EGRESS_INTERFACES";
     /// Array of `u64`, mapped: the node's MAC addresses at their
-    /// [`own_mac_place`](super::own_mac_place).
-    pub const OWN_MACS: &str = "OWN_MACS";
+    /// [`node_mac_index`](super::own_mac_place).
+    pub const NODE_MACS: &str = "NODE_MACS";
     /// Array of [`Interface`](super::Interface), mapped.
     pub const INTERFACES: &str = "INTERFACES";
-    /// Hash of [`RouterKey`](super::RouterKey) to [`Back`](super::Back): the path to the router
+    /// Hash of [`RouterKey`](super::RouterKey) to [`ClientNextHop`](super::Back): the path to the router
     /// that frames came from, or to the router that took over from it.
     pub const ROUTERS: &str = "ROUTERS";
     /// Trie of prefixes of outer source [`Address`](super::Address)es that the decap program
@@ -292,7 +294,7 @@ macro_rules! abi {
 abi! {
     Address: 16,
     Admission: 16,
-    Back: 32,
+    ClientNextHop: 32,
     ClassKey: 24,
     ClassMatch: 4,
     DscpTable: 128,
@@ -310,12 +312,12 @@ abi! {
     Interface: 16,
     Member: if cfg!(feature = "next-abi") { 72 } else { 64 },
     MemberCounters: 56,
-    Measured: 3328,
+    LatencyBuckets: 3328,
     NatForward: 96,
     NatReverse: 112,
     NatTimeouts: 20,
-    Opening: 48,
-    Refusals: 64,
+    UnassuredFlow: 48,
+    AdmissionDrops: 64,
     RouterKey: 16,
     Service: 64,
     Signals: 40,

@@ -10,9 +10,9 @@ pub struct NatForward {
     #[cfg(not(feature = "next-abi"))]
     pub source: Address,
     /// Time of the client's last packet, in ticks of the coarse clock.
-    pub last_ms: u32,
+    pub last_ticks: u32,
     /// Start of the flow, in the same unit.
-    pub opened_ms: u32,
+    pub opened_ticks: u32,
     /// Port that the backend sees.
     pub source_port: u16,
     /// Port of the backend.
@@ -22,11 +22,11 @@ pub struct NatForward {
     /// State by the client's packets, as bits of [`nat_state`]. Written only by them.
     pub state: u8,
     /// State by the backend's packets. Written only by them.
-    pub told: u8,
+    pub peer_state: u8,
     /// Address of the backend.
     pub backend: Address,
     /// Return path of answers.
-    pub back: Back,
+    pub client_hop: ClientNextHop,
     /// Sequence numbers of the client.
     pub sequence: Sequence,
     /// Name of the field in the other version.
@@ -37,7 +37,7 @@ pub struct NatForward {
 /// Return path to a client: the path on which its packets arrive ("auto last hop").
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[repr(C)]
-pub struct Back {
+pub struct ClientNextHop {
     /// MAC addresses of frames to the client: those of its own frames, exchanged.
     pub macs: Macs,
     /// VLAN tags of the client's frames, in memory order.
@@ -50,7 +50,7 @@ pub struct Back {
     pub tags_len: u32,
 }
 
-impl Back {
+impl ClientNextHop {
     /// Returns the length of the tags in bytes.
     #[inline(always)]
     pub const fn tag_bytes(&self) -> u32 {
@@ -66,7 +66,7 @@ impl Back {
     /// Returns the same path with the epoch of a new look-up.
     #[inline(always)]
     #[must_use]
-    pub const fn looked_up(self, epoch: u16) -> Self {
+    pub const fn with_epoch(self, epoch: u16) -> Self {
         Self {
             tags_len: self.tags_len & 0xffff | (epoch as u32) << 16,
             ..self
@@ -83,7 +83,7 @@ pub struct NatReverse {
     /// Client address.
     pub client: Address,
     /// Time of the backend's last packet, in ticks of the coarse clock.
-    pub last_ms: u32,
+    pub last_ticks: u32,
     /// Port of the VIP.
     pub vip_port: u16,
     /// Port of the client.
@@ -93,18 +93,18 @@ pub struct NatReverse {
     /// State by the backend's packets, as bits of [`nat_state`]. Written only by them.
     pub state: u8,
     /// State by the client's packets. Written only by them.
-    pub told: u8,
+    pub peer_state: u8,
     /// [`FlowKey::member`] of the client's entry.
     pub key_member: u16,
     #[doc(hidden)]
     pub _pad: u16,
     /// Start of the client's request, or of the flow before the first one: nanoseconds of the
     /// monotonic clock.
-    pub asked_ns: u64,
+    pub request_ns: u64,
     /// Time of the last part of an answer, in the same unit; 0 before the first one.
-    pub heard_ns: u64,
+    pub last_answer_ns: u64,
     /// Return path of answers to the client.
-    pub back: Back,
+    pub client_hop: ClientNextHop,
     /// Sequence numbers of the backend.
     pub sequence: Sequence,
 }
@@ -161,11 +161,11 @@ impl NatReverse {
 /// A new flow, in the ring of those that may be evicted by newer ones.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[repr(C)]
-pub struct Opening {
+pub struct UnassuredFlow {
     /// Key of the client's packets.
     pub key: FlowKey,
     /// Start of the flow: [`NatForward::opened_ms`].
-    pub opened_ms: u32,
+    pub opened_ticks: u32,
     #[doc(hidden)]
     pub _pad: u32,
 }
@@ -181,19 +181,19 @@ pub mod nat_state {
     /// The last packet was a reset.
     pub const RESET: u8 = 8;
     /// The packet that opened the flow is still in the data path. Only in the client's entry.
-    pub const FRESH: u8 = 16;
+    pub const NEW: u8 = 16;
     /// The client has continued after an answer: the flow is assured, and not evicted.
-    pub const SETTLED: u8 = 32;
+    pub const ASSURED: u8 = 32;
     /// Toggled by each request of the client, and by the start of each answer: no request is open
     /// while both sides agree.
-    pub const TURN: u8 = 64;
+    pub const REQUEST_PARITY: u8 = 64;
     /// The answer's second burst has arrived. Only in the backend's entry.
-    pub const LATER: u8 = 128;
+    pub const SECOND_BURST_SEEN: u8 = 128;
 
     /// Returns whether both ends are closed, or one has reset the flow: only retransmissions will
     /// follow.
     #[inline(always)]
-    pub const fn is_over(state: u8) -> bool {
+    pub const fn is_closed(state: u8) -> bool {
         over(state) != 0
     }
 
@@ -207,8 +207,8 @@ pub mod nat_state {
 
     /// Returns whether a request of the client is unanswered.
     #[inline(always)]
-    pub const fn is_waiting(state: u8, told: u8) -> bool {
-        (state ^ told) & TURN != 0
+    pub const fn awaits_answer(state: u8, told: u8) -> bool {
+        (state ^ told) & REQUEST_PARITY != 0
     }
 }
 
@@ -217,15 +217,15 @@ pub mod nat_state {
 #[repr(C)]
 pub struct NatTimeouts {
     /// Timeout of open TCP flows.
-    pub idle_ms: u32,
+    pub idle_ticks: u32,
     /// Timeout of UDP flows.
-    pub udp_idle_ms: u32,
+    pub udp_idle_ticks: u32,
     /// Timeout of unassured TCP flows.
-    pub opening_ms: u32,
+    pub unassured_ticks: u32,
     /// Timeout of unassured UDP flows.
-    pub udp_opening_ms: u32,
+    pub udp_unassured_ticks: u32,
     /// Timeout of closed flows.
-    pub closed_ms: u32,
+    pub closed_ticks: u32,
 }
 
 impl NatTimeouts {
@@ -237,8 +237,8 @@ impl NatTimeouts {
             return self;
         }
         Self {
-            idle_ms,
-            udp_idle_ms: idle_ms,
+            idle_ticks: idle_ms,
+            udp_idle_ticks: idle_ms,
             ..self
         }
     }
@@ -247,12 +247,12 @@ impl NatTimeouts {
     #[inline(always)]
     pub const fn is_gone(&self, is_tcp: bool, state: u8, idle: u32) -> bool {
         let (longest, opening) = if is_tcp {
-            (self.idle_ms, self.opening_ms)
+            (self.idle_ticks, self.unassured_ticks)
         } else {
-            (self.udp_idle_ms, self.udp_opening_ms)
+            (self.udp_idle_ticks, self.udp_unassured_ticks)
         };
         idle > longest
-            || (nat_state::is_over(state) && idle > self.closed_ms)
-            || (state & nat_state::SETTLED == 0 && idle > opening)
+            || (nat_state::is_closed(state) && idle > self.closed_ticks)
+            || (state & nat_state::ASSURED == 0 && idle > opening)
     }
 }

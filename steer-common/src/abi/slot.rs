@@ -36,7 +36,7 @@ pub enum Track {
 
 impl Slot {
     /// Creates a stable slot: owner is first.
-    pub const fn settled(first: u16, second: u16) -> Self {
+    pub const fn owned_by(first: u16, second: u16) -> Self {
         Self {
             owner: first,
             first,

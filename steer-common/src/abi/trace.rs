@@ -138,17 +138,17 @@ pub mod trace_steps {
     /// The flow is open, and went to the slot's owner.
     pub const OWNER: u32 = 2;
     /// The flow has an entry in the flow table.
-    pub const REMEMBERED: u32 = 4;
+    pub const FLOW_TABLE_HIT: u32 = 4;
     /// The flow was inserted into the flow table.
     pub const INSERTED: u32 = 8;
     /// The flow has an entry in the nat table.
-    pub const TRANSLATED: u32 = 16;
+    pub const NAT_HIT: u32 = 16;
     /// A SYN was unanswered, and another member was tried.
     pub const RETRIED: u32 = 32;
     /// A member could not take the packet.
-    pub const UNUSABLE: u32 = 64;
+    pub const UNAVAILABLE: u32 = 64;
     /// A member is in a region that may not serve the service.
-    pub const OUTSIDE: u32 = 128;
+    pub const OUTSIDE_REGION: u32 = 128;
     /// No member takes new flows.
     pub const END_OF_CHAIN: u32 = 256;
     /// A backend's answer, which goes to the client.

@@ -34,7 +34,7 @@ impl CidCipher {
         } else {
             (Self::FOUR_PASS, aes::encryption_schedule(key))
         };
-        let shape = Shape::of(length);
+        let shape = Shape::of_length(length);
         Self {
             schedule,
             left_mask: shape.left,
@@ -112,7 +112,7 @@ struct Shape {
 }
 
 impl Shape {
-    fn of(length: usize) -> Self {
+    fn of_length(length: usize) -> Self {
         let half = length.div_ceil(2);
         let mut left = [0_u8; 16];
         left[..half.min(MAX_HALF)].fill(0xff);
@@ -143,7 +143,7 @@ pub fn encrypt(key: &[u8; 16], plaintext: &mut [u8]) {
         plaintext.copy_from_slice(&bytes(block));
         return;
     }
-    let shape = Shape::of(length);
+    let shape = Shape::of_length(length);
     let at = length - shape.half;
     let mut left = and(words(plaintext), shape.left);
     let mut right = and(words(&plaintext[at..]), shape.right);

@@ -1,12 +1,12 @@
 //! Creation of nat flows.
 
-use super::{ports::claim, reverse_key, window::Segment};
+use super::{ports::claim_port, reverse_key, window::Segment};
 use crate::{
     abi::{Address, Config, FlowKey, Mode, NatForward, NatReverse, Sequence, nat_state},
     flight,
-    nat_way::way_back,
-    tables::{Added, Step, Tables},
-    verdict::{DropReason, Ends},
+    nat_way::client_next_hop,
+    tables::{InsertResult, Step, Tables},
+    verdict::{DropReason, Endpoints},
     wire::Packet,
 };
 
@@ -14,7 +14,7 @@ use crate::{
 /// the sequence and acknowledgment number of a SYN. Only the last round decides that all tried
 /// ports are taken.
 #[inline(always)]
-pub(crate) fn open<T: Tables>(
+pub(crate) fn create<T: Tables>(
     packet: &Packet,
     tables: &T,
     config: &Config,
@@ -27,36 +27,36 @@ pub(crate) fn open<T: Tables>(
     if member.mode != Mode::Nat as u8 || member.family != packet.key.family {
         return Err(DropReason::Internal);
     }
-    let now = tables.now_ms();
+    let now = tables.now_ticks();
     if round == 0 {
-        make_room(packet, tables, config, now);
+        evict_unassured(packet, tables, config, now);
     }
     let segment = Segment::new(packet, numbers);
-    let done = tables.with_draft(|forward, reverse| {
+    let done = tables.with_nat_scratch(|forward, reverse| {
         *reverse = NatReverse {
             vip: packet.key.destination,
             client: packet.key.source,
-            last_ms: now,
+            last_ticks: now,
             vip_port: packet.key.destination_port,
             client_port: packet.key.source_port,
             member: id,
             state: 0,
-            told: 0,
+            peer_state: 0,
             key_member: packet.key.member,
             _pad: 0,
-            asked_ns: if config.burst_gap_us != 0 {
-                tables.now_fine()
+            request_ns: if config.burst_gap_us != 0 {
+                tables.now_precise_ns()
             } else {
                 0
             },
-            heard_ns: 0,
-            back: way_back(packet, config),
+            last_answer_ns: 0,
+            client_hop: client_next_hop(packet, config),
             sequence: Sequence {
                 acknowledged: if packet.is_tcp() { segment.end() } else { 0 },
                 ..Sequence::default()
             },
         };
-        let mut ends = Ends {
+        let mut ends = Endpoints {
             source: Address::default(),
             destination: member.address,
             source_port: 0,
@@ -65,22 +65,22 @@ pub(crate) fn open<T: Tables>(
                 port => port,
             },
         };
-        match claim(packet, tables, config, round, &mut ends, reverse) {
-            Added::Yes => {}
-            Added::Taken => return DropReason::NatPortsExhausted as u32,
-            Added::Full => return DropReason::FlowTableFull as u32,
+        match claim_port(packet, tables, config, round, &mut ends, reverse) {
+            InsertResult::Inserted => {}
+            InsertResult::Exists => return DropReason::NatPortsExhausted as u32,
+            InsertResult::Full => return DropReason::FlowTableFull as u32,
         }
         *forward = NatForward {
             source: ends.source,
-            last_ms: now,
-            opened_ms: now,
+            last_ticks: now,
+            opened_ticks: now,
             source_port: ends.source_port,
             backend_port: ends.destination_port,
             member: id,
-            state: nat_state::FRESH,
-            told: 0,
+            state: nat_state::NEW,
+            peer_state: 0,
             backend: ends.destination,
-            back: reverse.back,
+            client_hop: reverse.client_hop,
             sequence: if packet.is_tcp() {
                 Sequence::of_syn(&segment)
             } else {
@@ -95,8 +95,8 @@ pub(crate) fn open<T: Tables>(
     });
     match done {
         Some(0) => {
-            tables.note(Step::Insert(id));
-            flight::count(tables, id, 1);
+            tables.trace_step(Step::Insert(id));
+            flight::add(tables, id, 1);
             Ok(())
         }
         Some(reason) if reason == DropReason::NatPortsExhausted as u32 => {
@@ -110,24 +110,24 @@ pub(crate) fn open<T: Tables>(
 /// Puts a new flow into the ring of its kind in place of the oldest one, which is evicted unless it
 /// is assured by now.
 #[inline(always)]
-fn make_room<T: Tables>(packet: &Packet, tables: &T, config: &Config, now: u32) {
-    tables.with_opening(config.nat_openings, |opening| {
+fn evict_unassured<T: Tables>(packet: &Packet, tables: &T, config: &Config, now: u32) {
+    tables.with_unassured(config.nat_unassured_max, |opening| {
         let mut reverse = FlowKey::default();
         let (mut member, mut over) = (0, false);
         let found = tables.with_forward(&opening.key, |entry| {
             reverse = entry.reverse_key(&opening.key);
             member = entry.member;
-            over = nat_state::is_over(entry.state | entry.told);
-            entry.opened_ms == opening.opened_ms && entry.state & nat_state::SETTLED == 0
+            over = nat_state::is_closed(entry.state | entry.peer_state);
+            entry.opened_ticks == opening.opened_ticks && entry.state & nat_state::ASSURED == 0
         });
         if found == Some(true) {
             if !over {
-                flight::count(tables, member, -1);
+                flight::add(tables, member, -1);
             }
             tables.remove_forward(&opening.key);
             tables.remove_reverse(&reverse);
         }
         opening.key = packet.key;
-        opening.opened_ms = now;
+        opening.opened_ticks = now;
     });
 }

@@ -1,18 +1,21 @@
 //! Client packets of flows in the nat table.
 
-use super::{REQUEST, flights, heard, is_measured, reverse_key, to_member, window::Segment};
+use super::{
+    MIN_REQUEST_BYTES, in_flight_change, is_measured, reverse_key, state_bits, to_member,
+    window::Segment,
+};
 use crate::{
     abi::{Config, NatForward, Sequence, Service, Signal, age, begins, nat_state},
-    choose::{lost, may_serve},
+    choose::{may_serve, refuse_open_flow},
     flight, nat_idle,
-    nat_way::{self, way_back},
-    quic::Look,
+    nat_way::{self, client_next_hop},
+    quic::QuicClassifier,
     tables::{Step, Tables},
-    verdict::{DropReason, Ends, Target, Verdict},
-    wire::{FIN, Packet, Part, RST, SYN},
+    verdict::{DropReason, Endpoints, Target, Verdict},
+    wire::{FIN, Packet, PacketKind, RST, SYN},
 };
 
-pub(crate) enum Known {
+pub(crate) enum Lookup {
     Decided(Verdict),
     /// Not in the table, or no longer; the member did not answer.
     Unknown {
@@ -22,133 +25,142 @@ pub(crate) enum Known {
 
 /// Looks a client's packet up in the nat table.
 #[inline(always)]
-pub(crate) fn known<T: Tables, L: Look>(
+pub(crate) fn lookup<T: Tables, L: QuicClassifier>(
     packet: &Packet,
     tables: &T,
     look: &L,
     config: &Config,
     service: &Service,
-) -> Known {
-    let now = tables.now_ms();
+) -> Lookup {
+    let now = tables.now_ticks();
     let opens = packet.opens_tcp();
-    let is_quote = packet.part as u8 == Part::Quote as u8;
-    let news = News {
+    let is_quote = packet.kind as u8 == PacketKind::IcmpError as u8;
+    let news = ClientUpdate {
         now,
-        heard: heard(packet, nat_state::CLIENT_DONE),
-        asks: is_measured(packet, config) && packet.payload() >= REQUEST,
+        state_bits: state_bits(packet, nat_state::CLIENT_DONE),
+        is_request: is_measured(packet, config) && packet.payload() >= MIN_REQUEST_BYTES,
     };
-    let back = way_back(packet, config);
+    let back = client_next_hop(packet, config);
     // Values outside of closures are cheaper here: a closure that is not inlined needs stack that
     // is not available.
-    let watched = L::WHOLE && packet.part as u8 == Part::Packet as u8;
-    let longest = nat_idle::worth_asking(packet, config);
+    let watched = L::IS_WHOLE && packet.kind as u8 == PacketKind::Whole as u8;
+    let longest = nat_idle::check_after(packet, config);
     let found = tables.with_forward(&packet.key, |entry| {
-        let mut seen = Seen::of(entry);
-        let is_late = age(now, entry.last_ms) > longest;
-        let moved = !opens & !nat_way::is_same(&entry.back, &back);
-        seen.check = watched & !seen.fresh & (is_late | moved);
-        if seen.fresh {
-            entry.state = seen.before & !nat_state::FRESH;
-        } else if !is_quote && !seen.check {
+        let mut seen = ForwardHit::of_entry(entry);
+        let is_late = age(now, entry.last_ticks) > longest;
+        let moved = !opens & !nat_way::is_same(&entry.client_hop, &back);
+        seen.revalidate = watched & !seen.opens & (is_late | moved);
+        if seen.opens {
+            entry.state = seen.old_state & !nat_state::NEW;
+        } else if !is_quote && !seen.revalidate {
             if !packet.is_tcp() {
                 news.update(entry, &mut seen);
-            } else if let Some(segment) = near(packet, look, entry) {
+            } else if let Some(segment) = acceptable_segment(packet, look, entry) {
                 entry.sequence.record(&segment);
                 news.update(entry, &mut seen);
             } else {
-                seen.judge = true;
+                seen.validate = true;
             }
         }
         seen
     });
     let Some(entry) = found else {
-        return Known::Unknown { avoid: 0 };
+        return Lookup::Unknown { avoid: 0 };
     };
     let mut entry = entry.merged(tables);
-    if entry.check {
-        return Known::Decided(Verdict::Check);
+    if entry.revalidate {
+        return Lookup::Decided(Verdict::NatRevalidate);
     }
-    if entry.judge {
-        if L::JUDGES {
+    if entry.validate {
+        if L::VALIDATES_TCP {
             if opens {
-                if !look.is_verified() {
-                    return Known::Decided(Verdict::Drop(DropReason::BadChecksum));
+                if !look.is_checksum_valid() {
+                    return Lookup::Decided(Verdict::Drop(DropReason::BadChecksum));
                 }
-                if let Some(known) = repeated(packet, tables, look, config, &news, &entry) {
+                if let Some(known) = repeated_syn(packet, tables, look, config, &news, &entry) {
                     return known;
                 }
             } else {
-                judge(packet, tables, look, &news, &mut entry);
+                validate_segment(packet, tables, look, &news, &mut entry);
                 entry = entry.merged(tables);
             }
-        } else if packet.part as u8 == Part::Packet as u8 {
-            return Known::Decided(Verdict::Judge);
+        } else if packet.kind as u8 == PacketKind::Whole as u8 {
+            return Lookup::Decided(Verdict::NatTcp);
         }
     }
-    tables.note(Step::Translated(entry.member));
-    let flights = flights(entry.before | entry.told, entry.state | entry.told);
-    flight::count(tables, entry.member, flights);
+    tables.trace_step(Step::NatHit(entry.member));
+    let flights = in_flight_change(
+        entry.old_state | entry.peer_state,
+        entry.state | entry.peer_state,
+    );
+    flight::add(tables, entry.member, flights);
     let usable = tables.member(entry.member).filter(|m| m.keeps_open());
     let Some(member) = usable else {
-        tables.note(Step::Unusable(entry.member));
+        tables.trace_step(Step::Unavailable(entry.member));
         if is_quote {
-            return Known::Decided(Verdict::Drop(DropReason::MemberDown));
+            return Lookup::Decided(Verdict::Drop(DropReason::MemberDown));
         }
-        forget(packet, tables, &entry);
+        remove(packet, tables, &entry);
         if packet.is_tcp() && !opens {
-            return Known::Decided(match lost(packet, service, DropReason::MemberDown) {
-                DropReason::Reset => Verdict::Reset,
-                reason => Verdict::Drop(reason),
-            });
+            return Lookup::Decided(
+                match refuse_open_flow(packet, service, DropReason::MemberDown) {
+                    DropReason::Reset => Verdict::Reset,
+                    reason => Verdict::Drop(reason),
+                },
+            );
         }
-        return Known::Unknown { avoid: 0 };
+        return Lookup::Unknown { avoid: 0 };
     };
     if !may_serve(service, member) {
-        tables.note(Step::Outside(entry.member));
-        return Known::Decided(Verdict::Drop(DropReason::Residency));
+        tables.trace_step(Step::OutsideRegion(entry.member));
+        return Lookup::Decided(Verdict::Drop(DropReason::Residency));
     }
-    if entry.news {
+    if entry.changed {
         // The backend's own packets do not show it.
-        let asked_ns = if entry.asks { tables.now_fine() } else { 0 };
+        let asked_ns = if entry.starts_request {
+            tables.now_precise_ns()
+        } else {
+            0
+        };
         tables.with_reverse(&reverse_key(packet, &entry.ends), |e| {
             if asked_ns != 0 {
-                e.asked_ns = asked_ns;
+                e.request_ns = asked_ns;
             }
-            e.told = entry.state;
+            e.peer_state = entry.state;
         });
     }
     let target = Target {
         id: entry.member,
         mode: member.mode,
-        begins: (entry.fresh as u8 * begins::FLOW) | (entry.asks as u8 * begins::REQUEST),
+        begins: (entry.opens as u8 * begins::FLOW) | (entry.starts_request as u8 * begins::REQUEST),
     };
-    Known::Decided(Verdict::Forward(target, entry.ends))
+    Lookup::Decided(Verdict::NatForward(target, entry.ends))
 }
 
 /// Information in a client's packet.
-struct News {
+struct ClientUpdate {
     now: u32,
-    heard: u8,
+    state_bits: u8,
     /// Whether it is a request, if none is open.
-    asks: bool,
+    is_request: bool,
 }
 
-impl News {
+impl ClientUpdate {
     /// Records the information of an acceptable packet.
     #[inline(always)]
-    fn update(&self, entry: &mut NatForward, seen: &mut Seen) {
+    fn update(&self, entry: &mut NatForward, seen: &mut ForwardHit) {
         let before = entry.state;
-        let mut state = before & !nat_state::RESET | self.heard;
-        if entry.told & nat_state::ANSWERED != 0 {
-            state |= nat_state::SETTLED;
+        let mut state = before & !nat_state::RESET | self.state_bits;
+        if entry.peer_state & nat_state::ANSWERED != 0 {
+            state |= nat_state::ASSURED;
         }
-        if self.asks && !nat_state::is_waiting(before, entry.told) {
-            state ^= nat_state::TURN;
-            seen.asks = true;
+        if self.is_request && !nat_state::awaits_answer(before, entry.peer_state) {
+            state ^= nat_state::REQUEST_PARITY;
+            seen.starts_request = true;
         }
         seen.state = state;
-        seen.news = state != before;
-        entry.last_ms = self.now;
+        seen.changed = state != before;
+        entry.last_ticks = self.now;
         entry.state = state;
     }
 }
@@ -156,12 +168,16 @@ impl News {
 /// Returns the segment of a client, if it neither opens nor closes anything and the last one proves
 /// it.
 #[inline(always)]
-fn near(packet: &Packet, look: &impl Look, entry: &NatForward) -> Option<Segment> {
+fn acceptable_segment(
+    packet: &Packet,
+    look: &impl QuicClassifier,
+    entry: &NatForward,
+) -> Option<Segment> {
     if packet.is_control() {
         return None;
     }
-    let segment = Segment::of(packet, look)?;
-    let answered = entry.told & nat_state::ANSWERED != 0;
+    let segment = Segment::of_packet(packet, look)?;
+    let answered = entry.peer_state & nat_state::ANSWERED != 0;
     segment
         .is_near(&entry.sequence, answered)
         .then_some(segment)
@@ -170,23 +186,23 @@ fn near(packet: &Packet, look: &impl Look, entry: &NatForward) -> Option<Segment
 /// Decides about a SYN on an existing flow. It never changes an open one; only the backend's answer
 /// may.
 #[inline(always)]
-fn repeated<T: Tables>(
+fn repeated_syn<T: Tables>(
     packet: &Packet,
     tables: &T,
-    look: &impl Look,
+    look: &impl QuicClassifier,
     config: &Config,
-    news: &News,
-    entry: &Seen,
-) -> Option<Known> {
-    if nat_state::is_over(entry.state | entry.told) {
-        leave(packet, tables, entry);
-        return Some(Known::Unknown { avoid: 0 });
+    news: &ClientUpdate,
+    entry: &ForwardHit,
+) -> Option<Lookup> {
+    if nat_state::is_closed(entry.state | entry.peer_state) {
+        remove_forward(packet, tables, entry);
+        return Some(Lookup::Unknown { avoid: 0 });
     }
-    let number = Segment::of(packet, look)?.sequence();
+    let number = Segment::of_packet(packet, look)?.sequence();
     let same = tables.with_forward(&packet.key, |e| {
         let same = e.sequence.initial == number;
         if same {
-            e.last_ms = news.now;
+            e.last_ticks = news.now;
         } else {
             e.sequence.offered = number;
         }
@@ -195,12 +211,12 @@ fn repeated<T: Tables>(
     if same != Some(true) {
         return None;
     }
-    let unanswered = entry.told & nat_state::ANSWERED == 0;
-    if unanswered && age(news.now, entry.opened_ms) >= config.nat_retry_ms {
-        tables.note(Step::Retry(entry.member));
-        tables.signal(entry.member, Signal::Unanswered);
-        forget(packet, tables, entry);
-        return Some(Known::Unknown {
+    let unanswered = entry.peer_state & nat_state::ANSWERED == 0;
+    if unanswered && age(news.now, entry.opened_ms) >= config.nat_retry_ticks {
+        tables.trace_step(Step::Retry(entry.member));
+        tables.count_signal(entry.member, Signal::Unanswered);
+        remove(packet, tables, entry);
+        return Some(Lookup::Unknown {
             avoid: entry.member,
         });
     }
@@ -209,18 +225,24 @@ fn repeated<T: Tables>(
 
 /// Compares a segment with what the backend has shown, and records it if it is acceptable.
 #[inline(always)]
-fn judge<T: Tables, L: Look>(packet: &Packet, tables: &T, look: &L, news: &News, seen: &mut Seen) {
+fn validate_segment<T: Tables, L: QuicClassifier>(
+    packet: &Packet,
+    tables: &T,
+    look: &L,
+    news: &ClientUpdate,
+    seen: &mut ForwardHit,
+) {
     let peer = tables.with_reverse(&reverse_key(packet, &seen.ends), |e| e.sequence);
     let peer = peer.unwrap_or(Sequence::default());
-    let Some(segment) = Segment::of(packet, look) else {
+    let Some(segment) = Segment::of_packet(packet, look) else {
         return;
     };
-    if packet.is_control() && !look.is_verified() {
+    if packet.is_control() && !look.is_checksum_valid() {
         return;
     }
     tables.with_forward(&packet.key, |entry| {
         let own = entry.sequence;
-        let answered = entry.told & nat_state::ANSWERED != 0;
+        let answered = entry.peer_state & nat_state::ANSWERED != 0;
         let accepted = if packet.tcp_flags & RST != 0 {
             segment.resets(&own, &peer)
         } else if packet.tcp_flags & SYN != 0 {
@@ -240,42 +262,42 @@ fn judge<T: Tables, L: Look>(packet: &Packet, tables: &T, look: &L, news: &News,
 }
 
 /// Values copied from an entry. A complete copy would not fit on the kernel's stack.
-struct Seen {
-    ends: Ends,
+struct ForwardHit {
+    ends: Endpoints,
     opened_ms: u32,
     member: u16,
     /// State by the client's packets, including this one.
     state: u8,
-    told: u8,
+    peer_state: u8,
     /// Whether the packet is the one that opened the flow.
-    fresh: bool,
+    opens: bool,
     /// Whether the packet starts a request.
-    asks: bool,
+    starts_request: bool,
     /// Whether the packet contains anything new.
-    news: bool,
+    changed: bool,
     /// Whether its flow must be checked first.
-    check: bool,
+    revalidate: bool,
     /// Whether the packet must be examined more closely.
-    judge: bool,
+    validate: bool,
     /// State by the client's packets, without this one.
-    before: u8,
+    old_state: u8,
 }
 
-impl Seen {
+impl ForwardHit {
     #[inline(always)]
-    fn of(entry: &NatForward) -> Self {
+    fn of_entry(entry: &NatForward) -> Self {
         Self {
             ends: to_member(entry),
-            opened_ms: entry.opened_ms,
+            opened_ms: entry.opened_ticks,
             member: entry.member,
             state: entry.state,
-            told: entry.told,
-            fresh: entry.state & nat_state::FRESH != 0,
-            asks: false,
-            news: false,
-            check: false,
-            judge: false,
-            before: entry.state,
+            peer_state: entry.peer_state,
+            opens: entry.state & nat_state::NEW != 0,
+            starts_request: false,
+            changed: false,
+            revalidate: false,
+            validate: false,
+            old_state: entry.state,
         }
     }
 
@@ -285,20 +307,26 @@ impl Seen {
         if !T::MERGES_PATHS {
             return self;
         }
-        let said = u32::from_ne_bytes([self.state, self.told, self.before, 0]);
+        let said = u32::from_ne_bytes([self.state, self.peer_state, self.old_state, 0]);
         let said = tables.launder(u64::from(said)) as u32;
         let [state, told, before, _] = said.to_ne_bytes();
-        let flags = [self.fresh, self.asks, self.news, self.check, self.judge];
+        let flags = [
+            self.opens,
+            self.starts_request,
+            self.changed,
+            self.revalidate,
+            self.validate,
+        ];
         let [fresh, asks, news, check, judge] = tables.merged(flags);
         Self {
             state,
-            told,
-            before,
-            fresh,
-            asks,
-            news,
-            check,
-            judge,
+            peer_state: told,
+            old_state: before,
+            opens: fresh,
+            starts_request: asks,
+            changed: news,
+            revalidate: check,
+            validate: judge,
             ..self
         }
     }
@@ -306,10 +334,10 @@ impl Seen {
 
 /// Ends a flow and frees its port, unless that belongs to another one.
 #[inline(always)]
-fn forget<T: Tables>(packet: &Packet, tables: &T, flow: &Seen) {
+fn remove<T: Tables>(packet: &Packet, tables: &T, flow: &ForwardHit) {
     let key = reverse_key(packet, &flow.ends);
     let is_ours = tables.with_reverse(&key, |reverse| reverse.forward_key(&key) == packet.key);
-    leave(packet, tables, flow);
+    remove_forward(packet, tables, flow);
     if is_ours == Some(true) {
         tables.remove_reverse(&key);
     }
@@ -317,9 +345,9 @@ fn forget<T: Tables>(packet: &Packet, tables: &T, flow: &Seen) {
 
 /// Ends a flow. Its port rests until it may be reclaimed: the backend may be in TIME_WAIT.
 #[inline(always)]
-fn leave<T: Tables>(packet: &Packet, tables: &T, flow: &Seen) {
-    if !nat_state::is_over(flow.state | flow.told) {
-        flight::count(tables, flow.member, -1);
+fn remove_forward<T: Tables>(packet: &Packet, tables: &T, flow: &ForwardHit) {
+    if !nat_state::is_closed(flow.state | flow.peer_state) {
+        flight::add(tables, flow.member, -1);
     }
     tables.remove_forward(&packet.key);
 }

@@ -17,43 +17,43 @@ mod ports;
 mod reply;
 mod window;
 
-pub(crate) use create::open;
-pub(crate) use lookup::{Known, known};
+pub(crate) use create::create;
+pub(crate) use lookup::{Lookup, lookup};
 pub(crate) use reply::reply;
 pub(crate) use window::proves_sender;
 
 use crate::{
     abi::{Config, FlowKey, NatForward, NatReverse, nat_state},
-    verdict::Ends,
-    wire::{FIN, Packet, Part, RST},
+    verdict::Endpoints,
+    wire::{FIN, Packet, PacketKind, RST},
 };
 
 /// Number of rounds in which ports are tried before a new flow is refused: with nine in ten of a
 /// backend's ports taken, one flow in eight hundred finds none.
-pub(crate) const ROUNDS: u16 = 4;
+pub(crate) const MAX_PORT_ROUNDS: u16 = 4;
 
 /// Minimum size of a request, above other messages of HTTP/2 and TLS, and keep-alives.
-const REQUEST: u32 = 96;
+const MIN_REQUEST_BYTES: u32 = 96;
 /// Minimum size of a part of an answer, above an alert of TLS, the end of a chunked body, and "100
 /// Continue".
-const ANSWER: u32 = 32;
+const MIN_ANSWER_BYTES: u32 = 32;
 
 /// Returns whether packets like this one are measured. Fragments are not.
 #[inline(always)]
 const fn is_measured(packet: &Packet, config: &Config) -> bool {
-    config.burst_gap_us != 0 && packet.is_tcp() && packet.part as u8 == Part::Packet as u8
+    config.burst_gap_us != 0 && packet.is_tcp() && packet.kind as u8 == PacketKind::Whole as u8
 }
 
 /// Returns the change of flows in flight between two states.
 #[inline(always)]
-const fn flights(before: u8, now: u8) -> i64 {
+const fn in_flight_change(before: u8, now: u8) -> i64 {
     nat_state::over(before) as i64 - nat_state::over(now) as i64
 }
 
 /// Returns the translation of a client's packet.
 #[inline(always)]
-pub(crate) const fn to_member(entry: &NatForward) -> Ends {
-    Ends {
+pub(crate) const fn to_member(entry: &NatForward) -> Endpoints {
+    Endpoints {
         source: entry.source,
         destination: entry.backend,
         source_port: entry.source_port,
@@ -63,8 +63,8 @@ pub(crate) const fn to_member(entry: &NatForward) -> Ends {
 
 /// Returns the translation of a backend's packet.
 #[inline(always)]
-pub(crate) const fn to_client(entry: &NatReverse) -> Ends {
-    Ends {
+pub(crate) const fn to_client(entry: &NatReverse) -> Endpoints {
+    Endpoints {
         source: entry.vip,
         destination: entry.client,
         source_port: entry.vip_port,
@@ -74,14 +74,14 @@ pub(crate) const fn to_client(entry: &NatReverse) -> Ends {
 
 /// Returns the key of the backend's packets.
 #[inline(always)]
-fn reverse_key(packet: &Packet, ends: &Ends) -> FlowKey {
+fn reverse_key(packet: &Packet, ends: &Endpoints) -> FlowKey {
     ends.reverse_key(&packet.key, 0)
 }
 
 /// Returns the state bits of [`nat_state`] that an acceptable packet sets; `done` is the bit of its
 /// sender.
 #[inline(always)]
-const fn heard(packet: &Packet, done: u8) -> u8 {
+const fn state_bits(packet: &Packet, done: u8) -> u8 {
     // Products instead of branches.
     let reset = packet.tcp_flags >> RST.trailing_zeros() & 1;
     let fin = packet.tcp_flags >> FIN.trailing_zeros() & 1;

@@ -1,20 +1,20 @@
 //! Ports of ours that stand for flows.
 
-use super::{ROUNDS, reverse_key};
+use super::{MAX_PORT_ROUNDS, reverse_key};
 use crate::{
-    abi::{Config, FlowKey, NAT_ADDRESSES, NatReverse, NatTimeouts, age, nat_state},
+    abi::{Config, FlowKey, MAX_NAT_ADDRESSES, NatReverse, NatTimeouts, age, nat_state},
     hash,
-    tables::{Added, Tables},
-    verdict::Ends,
+    tables::{InsertResult, Tables},
+    verdict::Endpoints,
     wire::Packet,
 };
 
 /// Number of ports tried for a new flow per round; the verifier follows them one by one.
-const ATTEMPTS: u32 = 16;
+const PORTS_PER_ROUND: u32 = 16;
 /// Factor that makes the hash of each round different.
 const ROUND_SEED: u64 = 0x5851_f42d_4c95_7f2d;
 /// Idle ticks after which an unassured flow loses its port if ports are short.
-const UNASSURED: u32 = 1000;
+const MIN_UNASSURED_TICKS: u32 = 1000;
 
 /// Idle ticks plus 1 after which a new flow may take the port of an existing one. In the first
 /// rounds these are the timeouts. If that is not enough, ports are short: then flows closed for
@@ -30,20 +30,20 @@ struct Reclaimable {
 
 impl Reclaimable {
     #[inline(always)]
-    const fn of(timeouts: &NatTimeouts, is_tcp: bool, round: u16) -> Self {
+    const fn in_round(timeouts: &NatTimeouts, is_tcp: bool, round: u16) -> Self {
         let (longest, opening) = if is_tcp {
-            (timeouts.idle_ms, timeouts.opening_ms)
+            (timeouts.idle_ticks, timeouts.unassured_ticks)
         } else {
-            (timeouts.udp_idle_ms, timeouts.udp_opening_ms)
+            (timeouts.udp_idle_ticks, timeouts.udp_unassured_ticks)
         };
         let assured = longest.saturating_add(1);
-        let (unassured, closed) = if round + 2 < ROUNDS {
+        let (unassured, closed) = if round + 2 < MAX_PORT_ROUNDS {
             (
                 opening.saturating_add(1),
-                timeouts.closed_ms.saturating_add(1),
+                timeouts.closed_ticks.saturating_add(1),
             )
-        } else if round + 1 < ROUNDS {
-            (UNASSURED + 1, timeouts.closed_ms / 2 + 1)
+        } else if round + 1 < MAX_PORT_ROUNDS {
+            (MIN_UNASSURED_TICKS + 1, timeouts.closed_ticks / 2 + 1)
         } else {
             (0, 0)
         };
@@ -69,7 +69,7 @@ impl Reclaimable {
     /// verifier would follow branches sixteen times.
     #[inline(always)]
     const fn may_take(&self, state: u8, idle: u32) -> bool {
-        let is_assured = state as u64 >> nat_state::SETTLED.trailing_zeros() & 1;
+        let is_assured = state as u64 >> nat_state::ASSURED.trailing_zeros() & 1;
         let is_over = nat_state::over(state) as u64;
         let assured = is_over * self.closed as u64 + (is_over ^ 1) * self.assured as u64;
         let least = is_assured * assured + (is_assured ^ 1) * self.unassured as u64;
@@ -80,54 +80,56 @@ impl Reclaimable {
 /// Claims a port: a free one, or one whose flow may be reclaimed in this round. Makes it the source
 /// of `ends`; returns `Taken` if all tried ones are taken.
 #[inline(always)]
-pub(super) fn claim<T: Tables>(
+pub(super) fn claim_port<T: Tables>(
     packet: &Packet,
     tables: &T,
     config: &Config,
     round: u16,
-    ends: &mut Ends,
+    ends: &mut Endpoints,
     reverse: &NatReverse,
-) -> Added {
+) -> InsertResult {
     let (count, first_source) = if packet.is_v6() {
-        (config.nat_v6, NAT_ADDRESSES)
+        (config.nat_v6, MAX_NAT_ADDRESSES)
     } else {
         (config.nat_v4, 0)
     };
     let seed = ROUND_SEED.wrapping_mul(2 * round as u64 + 1);
     let mut random = hash::flow(&packet.key, config.nat_port_seed ^ seed);
-    let limits = Reclaimable::of(&config.nat_timeouts, packet.is_tcp(), round).merged(tables);
+    let limits = Reclaimable::in_round(&config.nat_timeouts, packet.is_tcp(), round).merged(tables);
     let first_source = tables.launder(u64::from(first_source)) as u32;
-    for _ in 0..ATTEMPTS {
+    for _ in 0..PORTS_PER_ROUND {
         let source = first_source + hash::reduce(random << 16, u32::from(count));
         let Some(source) = tables.nat_source(source) else {
-            return Added::Taken;
+            return InsertResult::Exists;
         };
         ends.source = source;
         let offset = hash::reduce(random, u32::from(config.nat_port_count));
         ends.source_port = config.nat_port_first.wrapping_add(offset as u16);
         let key = reverse_key(packet, ends);
         let mut added = tables.add_reverse(&key, reverse);
-        if added as u8 == Added::Taken as u8 && reclaim(tables, &key, (reverse.last_ms, limits)) {
+        if added as u8 == InsertResult::Exists as u8
+            && reclaim_port(tables, &key, (reverse.last_ticks, limits))
+        {
             added = tables.add_reverse(&key, reverse);
         }
-        if added as u8 != Added::Taken as u8 {
+        if added as u8 != InsertResult::Exists as u8 {
             return added;
         }
         random = random
             .wrapping_mul(0x9e37_79b9_7f4a_7c15)
             .wrapping_add(0x1234_5678_9abc_def1);
     }
-    Added::Taken
+    InsertResult::Exists
 }
 
 /// Removes the flow of a port, if it may be reclaimed.
 #[inline(always)]
-fn reclaim<T: Tables>(tables: &T, key: &FlowKey, (now, limits): (u32, Reclaimable)) -> bool {
+fn reclaim_port<T: Tables>(tables: &T, key: &FlowKey, (now, limits): (u32, Reclaimable)) -> bool {
     let gone = |state: u8, last_ms: u32| limits.may_take(state, age(now, last_ms));
     let mut owner = FlowKey::default();
     let found = tables.with_reverse(key, |entry| {
         owner = entry.forward_key(key);
-        gone(entry.state | entry.told, entry.last_ms)
+        gone(entry.state | entry.peer_state, entry.last_ticks)
     });
     if found != Some(true) {
         return false;
@@ -135,21 +137,21 @@ fn reclaim<T: Tables>(tables: &T, key: &FlowKey, (now, limits): (u32, Reclaimabl
     // The client may still be active, which only its own entry shows.
     let found = tables.with_forward(&owner, |entry| {
         if entry.reverse_key(&owner) != *key {
-            Owner::Elsewhere
-        } else if gone(entry.state | entry.told, entry.last_ms) {
-            Owner::Gone
+            PortOwner::Elsewhere
+        } else if gone(entry.state | entry.peer_state, entry.last_ticks) {
+            PortOwner::Gone
         } else {
-            Owner::Talks
+            PortOwner::Talks
         }
     });
     match found {
-        Some(Owner::Talks) => return false,
-        Some(Owner::Gone) => {
+        Some(PortOwner::Talks) => return false,
+        Some(PortOwner::Gone) => {
             // If it still counts as in flight, garbage collection corrects that: looking up its
             // member sixteen times would be too much for the verifier here.
             tables.remove_forward(&owner);
         }
-        Some(Owner::Elsewhere) | None => {}
+        Some(PortOwner::Elsewhere) | None => {}
     }
     tables.remove_reverse(key);
     true
@@ -157,7 +159,7 @@ fn reclaim<T: Tables>(tables: &T, key: &FlowKey, (now, limits): (u32, Reclaimabl
 
 /// State of a port's previous flow, by its client's entry.
 #[derive(Clone, Copy)]
-enum Owner {
+enum PortOwner {
     /// The flow has another port by now.
     Elsewhere,
     /// The flow may be removed.
@@ -171,14 +173,14 @@ mod tests {
 
     #[test]
     fn ports_are_reclaimed_in_later_rounds_from_flows_that_hardly_need_them() {
-        const OPEN: u8 = nat_state::ANSWERED | nat_state::SETTLED;
+        const OPEN: u8 = nat_state::ANSWERED | nat_state::ASSURED;
         const OVER: u8 = OPEN | nat_state::CLIENT_DONE | nat_state::BACKEND_DONE;
         let timeouts = NatTimeouts {
-            idle_ms: 300_000,
-            udp_idle_ms: 200_000,
-            opening_ms: 30_000,
-            udp_opening_ms: 10_000,
-            closed_ms: 60_000,
+            idle_ticks: 300_000,
+            udp_idle_ticks: 200_000,
+            unassured_ticks: 30_000,
+            udp_unassured_ticks: 10_000,
+            closed_ticks: 60_000,
         };
         for (is_tcp, state, idle, first_round) in [
             (true, OPEN, 299_000, None),
@@ -197,8 +199,9 @@ mod tests {
             (false, nat_state::ANSWERED, 9_000, Some(2)),
             (false, 0, 500, Some(3)),
         ] {
-            let found = (0..ROUNDS)
-                .find(|round| Reclaimable::of(&timeouts, is_tcp, *round).may_take(state, idle));
+            let found = (0..MAX_PORT_ROUNDS).find(|round| {
+                Reclaimable::in_round(&timeouts, is_tcp, *round).may_take(state, idle)
+            });
             assert_eq!(found, first_round, "{is_tcp} {state:#x} {idle}");
         }
     }

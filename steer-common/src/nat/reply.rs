@@ -1,78 +1,79 @@
 //! Packets of backends.
 
 use super::{
-    flights, heard,
-    latency::{Clock, Took},
-    to_client,
+    in_flight_change,
+    latency::{LatencySample, LatencyTracker},
+    state_bits, to_client,
     window::Segment,
 };
 use crate::{
     abi::{
-        Back, Config, FlowKey, Member, NatForward, NatReverse, Sequence, Signal, age, member_flags,
-        nat_flags, nat_state,
+        ClientNextHop, Config, FlowKey, Member, NatForward, NatReverse, Sequence, Signal, age,
+        member_flags, nat_flags, nat_state,
     },
     flight, nat_idle,
-    quic::Look,
+    quic::QuicClassifier,
     tables::{Step, Tables},
-    verdict::{DropReason, Ends, Verdict},
-    wire::{ACK, ETHERNET_HEADER, FIN, Packet, Part, RST, SYN, VLAN_TAG},
+    verdict::{DropReason, Endpoints, Verdict},
+    wire::{ACK, ETHERNET_HEADER, FIN, Packet, PacketKind, RST, SYN, VLAN_TAG},
 };
 
 /// State bits of the backend that the client's entry needs.
-const OF_CLIENT: u8 =
-    nat_state::ANSWERED | nat_state::BACKEND_DONE | nat_state::RESET | nat_state::TURN;
+const CLIENT_BITS: u8 =
+    nat_state::ANSWERED | nat_state::BACKEND_DONE | nat_state::RESET | nat_state::REQUEST_PARITY;
 
 /// Ticks within which a backend has closed a connection at once: a server gives a client more time to ask.
 const AT_ONCE: u32 = 1000;
 
 /// Returns the verdict for a packet to one of the addresses that `nat` uses.
 #[inline(always)]
-pub(crate) fn reply<T: Tables, L: Look>(
+pub(crate) fn reply<T: Tables, L: QuicClassifier>(
     packet: &Packet,
     tables: &T,
     look: &L,
     config: &Config,
 ) -> Verdict {
-    let is_quote = packet.part as u8 == Part::Quote as u8;
+    let is_quote = packet.kind as u8 == PacketKind::IcmpError as u8;
     if is_quote || !packet.well_formed {
         let found = tables.with_reverse(&packet.key, |entry| {
-            (entry.member, to_client(entry), entry.back)
+            (entry.member, to_client(entry), entry.client_hop)
         });
         return match found {
             Some((member, ends, back)) if is_quote => {
-                tables.note(Step::Translated(member));
-                Verdict::Return(member, ends, back)
+                tables.trace_step(Step::NatHit(member));
+                Verdict::NatReply(member, ends, back)
             }
             Some(_) => Verdict::Drop(DropReason::Malformed),
             None => Verdict::Pass,
         };
     }
-    let least = u32::from(config.least_mtu);
-    let watched = L::WHOLE && packet.part as u8 == Part::Packet as u8;
+    let least = u32::from(config.min_mtu);
+    let watched = L::IS_WHOLE && packet.kind as u8 == PacketKind::Whole as u8;
     if watched && least != 0 && packet.ip_len > least {
-        return Verdict::Check;
+        return Verdict::NatRevalidate;
     }
-    let longest = nat_idle::worth_asking(packet, config);
+    let longest = nat_idle::check_after(packet, config);
     let epoch = config.routers_epoch;
-    let clock = Clock::of(packet, tables, config);
+    let clock = LatencyTracker::start(packet, tables, config);
     let found = tables.with_reverse(&packet.key, |entry| {
-        let mut seen = Seen::of(entry);
+        let mut seen = ReverseHit::of_entry(entry);
         let member = tables.member(entry.member);
-        seen.elsewhere = !member.is_none_or(|member| is_from(packet, member, config));
-        let is_late = age(clock.now_ms, entry.last_ms) > longest;
-        seen.check = watched & !seen.elsewhere & (is_late | (seen.back.epoch() != epoch));
-        if seen.elsewhere | seen.check {
+        seen.wrong_interface = !member.is_none_or(|member| is_from_member(packet, member, config));
+        let is_late = age(clock.now_ms, entry.last_ticks) > longest;
+        seen.revalidate =
+            watched & !seen.wrong_interface & (is_late | (seen.client_hop.epoch() != epoch));
+        if seen.wrong_interface | seen.revalidate {
             return seen;
         }
         if packet.is_tcp() {
-            let near = near(packet, look, entry);
-            seen.judge = near.is_none();
+            let near = acceptable_segment(packet, look, entry);
+            seen.validate = near.is_none();
             if let Some(segment) = near {
                 entry.sequence.record(&segment);
             }
         }
-        if !seen.judge {
-            update(packet, config, &clock, entry, &mut seen);
+        if !seen.validate {
+            update_state(packet, config, &clock, entry, &mut seen);
         }
         seen
     });
@@ -80,58 +81,65 @@ pub(crate) fn reply<T: Tables, L: Look>(
         return Verdict::Pass;
     };
     let mut seen = seen.merged(tables);
-    if seen.elsewhere {
+    if seen.wrong_interface {
         return Verdict::Drop(DropReason::WrongInterface);
     }
-    if seen.check {
-        return Verdict::Check;
+    if seen.revalidate {
+        return Verdict::NatRevalidate;
     }
-    if seen.judge {
-        if L::JUDGES {
-            judge(packet, tables, look, config, &clock, &mut seen);
+    if seen.validate {
+        if L::VALIDATES_TCP {
+            validate_segment(packet, tables, look, config, &clock, &mut seen);
             // Not kept over all of that: stack is scarce.
-            seen.back = tables
-                .with_reverse(&packet.key, |entry| entry.back)
+            seen.client_hop = tables
+                .with_reverse(&packet.key, |entry| entry.client_hop)
                 .unwrap_or_default();
             seen = seen.merged(tables);
-        } else if packet.part as u8 == Part::Packet as u8 {
-            return Verdict::Judge;
+        } else if packet.kind as u8 == PacketKind::Whole as u8 {
+            return Verdict::NatTcp;
         }
     }
-    tables.note(Step::Translated(seen.member));
-    if (seen.state ^ seen.before) & OF_CLIENT != 0 {
+    tables.trace_step(Step::NatHit(seen.member));
+    if (seen.state ^ seen.old_state) & CLIENT_BITS != 0 {
         tables.with_forward(&client_key(packet, &seen), |forward| {
-            if is_of(packet, forward) {
-                forward.told = seen.state & OF_CLIENT;
+            if belongs_to(packet, forward) {
+                forward.peer_state = seen.state & CLIENT_BITS;
             }
         });
-        let flights = flights(seen.before | seen.told, seen.state | seen.told);
-        flight::count(tables, seen.member, flights);
-        if L::JUDGES {
+        let flights = in_flight_change(
+            seen.old_state | seen.peer_state,
+            seen.state | seen.peer_state,
+        );
+        flight::add(tables, seen.member, flights);
+        if L::VALIDATES_TCP {
             signal(packet, tables, &seen);
         }
     }
-    if seen.took.measure != Took::NONE {
-        tables.measure(seen.member, seen.took.measure, seen.took.ns);
+    if seen.latency.measure != LatencySample::NONE {
+        tables.record_latency(seen.member, seen.latency.measure, seen.latency.ns);
     }
-    Verdict::Return(seen.member, seen.ends, seen.back)
+    Verdict::NatReply(seen.member, seen.ends, seen.client_hop)
 }
 
 /// Returns the segment of a backend, if it neither opens nor closes anything and the last one
 /// proves it.
 #[inline(always)]
-fn near(packet: &Packet, look: &impl Look, entry: &NatReverse) -> Option<Segment> {
+fn acceptable_segment(
+    packet: &Packet,
+    look: &impl QuicClassifier,
+    entry: &NatReverse,
+) -> Option<Segment> {
     if packet.is_control() {
         return None;
     }
-    let segment = Segment::of(packet, look)?;
+    let segment = Segment::of_packet(packet, look)?;
     segment.is_near(&entry.sequence, true).then_some(segment)
 }
 
 /// Returns whether a packet arrived where a member's answers do. XDP runs before the kernel's
 /// reverse path filter.
 #[inline(always)]
-fn is_from(packet: &Packet, member: &Member, config: &Config) -> bool {
+fn is_from_member(packet: &Packet, member: &Member, config: &Config) -> bool {
     let [one, other] = member.reply_interfaces;
     if one == 0 || member.flags & member_flags::RESOLVED == 0 {
         return true;
@@ -153,43 +161,43 @@ fn is_from(packet: &Packet, member: &Member, config: &Config) -> bool {
 
 /// Records the information of an acceptable packet.
 #[inline(always)]
-fn update(
+fn update_state(
     packet: &Packet,
     config: &Config,
-    clock: &Clock,
+    clock: &LatencyTracker,
     entry: &mut NatReverse,
-    seen: &mut Seen,
+    seen: &mut ReverseHit,
 ) {
-    let heard = heard(packet, nat_state::BACKEND_DONE) | nat_state::ANSWERED;
+    let heard = state_bits(packet, nat_state::BACKEND_DONE) | nat_state::ANSWERED;
     seen.state = entry.state & !nat_state::RESET | heard;
-    seen.took = clock.take(packet, config, entry, &mut seen.state);
-    entry.last_ms = clock.now_ms;
+    seen.latency = clock.sample(packet, config, entry, &mut seen.state);
+    entry.last_ticks = clock.now_ms;
     entry.state = seen.state;
 }
 
 /// Compares a segment with what the client has shown, and records it if it is acceptable.
 #[inline(always)]
-fn judge<T: Tables, L: Look>(
+fn validate_segment<T: Tables, L: QuicClassifier>(
     packet: &Packet,
     tables: &T,
     look: &L,
     config: &Config,
-    clock: &Clock,
-    seen: &mut Seen,
+    clock: &LatencyTracker,
+    seen: &mut ReverseHit,
 ) {
-    let Some(segment) = Segment::of(packet, look) else {
+    let Some(segment) = Segment::of_packet(packet, look) else {
         return;
     };
-    if packet.is_control() && !look.is_verified() {
+    if packet.is_control() && !look.is_checksum_valid() {
         return;
     }
     let key = client_key(packet, seen);
     let mut client = Sequence::default();
     let mut is_new = false;
     tables.with_forward(&key, |forward| {
-        if is_of(packet, forward) {
+        if belongs_to(packet, forward) {
             client = forward.sequence;
-            is_new = age(clock.now_ms, forward.opened_ms) < AT_ONCE;
+            is_new = age(clock.now_ms, forward.opened_ticks) < AT_ONCE;
         }
     });
     let flags = packet.tcp_flags & (SYN | ACK | FIN | RST);
@@ -218,16 +226,17 @@ fn judge<T: Tables, L: Look>(
         }
         if flags & FIN != 0 && flags & RST == 0 {
             // A client far away has not asked yet when its connection is closed at once.
-            let asks = (client.has_data() | is_new) && seen.told & nat_state::CLIENT_DONE == 0;
-            seen.early = asks && !own.has_data() && packet.payload() == 0;
+            let asks =
+                (client.has_data() | is_new) && seen.peer_state & nat_state::CLIENT_DONE == 0;
+            seen.ends_early = asks && !own.has_data() && packet.payload() == 0;
         }
         if anew {
             entry.state = 0;
-            entry.told = 0;
-            entry.heard_ns = 0;
-            (seen.before, seen.told) = (0, 0);
+            entry.peer_state = 0;
+            entry.last_answer_ns = 0;
+            (seen.old_state, seen.peer_state) = (0, 0);
         }
-        update(packet, config, clock, entry, seen);
+        update_state(packet, config, clock, entry, seen);
         if begins {
             entry.sequence = Sequence::of_syn(&segment);
         } else if flags & RST == 0 {
@@ -236,14 +245,14 @@ fn judge<T: Tables, L: Look>(
     });
     if begins {
         tables.with_forward(&key, |forward| {
-            if !is_of(packet, forward) {
+            if !belongs_to(packet, forward) {
                 return;
             }
             if anew {
                 forward.sequence.initial = client.offered;
                 forward.sequence.next = segment.acknowledgment();
                 forward.state = 0;
-                forward.opened_ms = clock.now_ms;
+                forward.opened_ticks = clock.now_ms;
             }
             forward.sequence.acknowledged = segment.end();
         });
@@ -253,55 +262,55 @@ fn judge<T: Tables, L: Look>(
 /// Returns whether a client's entry belongs to the backend's packet: it may have another port by
 /// now.
 #[inline(always)]
-fn is_of(packet: &Packet, forward: &NatForward) -> bool {
+fn belongs_to(packet: &Packet, forward: &NatForward) -> bool {
     forward.source_port == packet.key.destination_port && forward.source == packet.key.destination
 }
 
 /// Returns the key of the client's entry.
 #[inline(always)]
-fn client_key(packet: &Packet, seen: &Seen) -> FlowKey {
+fn client_key(packet: &Packet, seen: &ReverseHit) -> FlowKey {
     seen.ends.reverse_key(&packet.key, seen.key_member)
 }
 
 /// Values copied from a backend's entry.
-struct Seen {
+struct ReverseHit {
     member: u16,
-    ends: Ends,
-    back: Back,
+    ends: Endpoints,
+    client_hop: ClientNextHop,
     /// State by the backend's packets, without and with this one.
-    before: u8,
+    old_state: u8,
     state: u8,
     /// State by the client's packets.
-    told: u8,
+    peer_state: u8,
     /// Whether the packet arrived on an interface where the member is not.
-    elsewhere: bool,
+    wrong_interface: bool,
     /// Whether its flow must be checked first.
-    check: bool,
+    revalidate: bool,
     /// Whether the packet must be examined more closely.
-    judge: bool,
+    validate: bool,
     /// Whether the packet ends the flow before the backend has answered.
-    early: bool,
+    ends_early: bool,
     /// Member in the key of the client's entry.
     key_member: u16,
-    took: Took,
+    latency: LatencySample,
 }
 
-impl Seen {
+impl ReverseHit {
     #[inline(always)]
-    fn of(entry: &NatReverse) -> Self {
+    fn of_entry(entry: &NatReverse) -> Self {
         Self {
             member: entry.member,
             ends: to_client(entry),
-            back: entry.back,
-            before: entry.state,
+            client_hop: entry.client_hop,
+            old_state: entry.state,
             state: entry.state,
-            told: entry.told,
-            elsewhere: false,
-            check: false,
-            judge: false,
-            early: false,
+            peer_state: entry.peer_state,
+            wrong_interface: false,
+            revalidate: false,
+            validate: false,
+            ends_early: false,
             key_member: entry.key_member,
-            took: Took::NOTHING,
+            latency: LatencySample::EMPTY,
         }
     }
 
@@ -311,22 +320,32 @@ impl Seen {
         if !T::MERGES_PATHS {
             return self;
         }
-        let said = u32::from_ne_bytes([self.state, self.told, self.before, self.took.measure]);
+        let said = u32::from_ne_bytes([
+            self.state,
+            self.peer_state,
+            self.old_state,
+            self.latency.measure,
+        ]);
         let said = tables.launder(u64::from(said)) as u32;
         let [state, told, before, measure] = said.to_ne_bytes();
-        let flags = [self.elsewhere, self.check, self.judge, self.early];
+        let flags = [
+            self.wrong_interface,
+            self.revalidate,
+            self.validate,
+            self.ends_early,
+        ];
         let [elsewhere, check, judge, early] = tables.merged(flags);
         Self {
             state,
-            told,
-            before,
-            elsewhere,
-            check,
-            judge,
-            early,
-            took: Took {
+            peer_state: told,
+            old_state: before,
+            wrong_interface: elsewhere,
+            revalidate: check,
+            validate: judge,
+            ends_early: early,
+            latency: LatencySample {
                 measure,
-                ns: self.took.ns,
+                ns: self.latency.ns,
             },
             ..self
         }
@@ -335,22 +354,22 @@ impl Seen {
 
 /// Counts the sign of trouble in a backend's acceptable segment, the first time it appears.
 #[inline(always)]
-fn signal<T: Tables>(packet: &Packet, tables: &T, seen: &Seen) {
-    let first = seen.before & nat_state::ANSWERED == 0;
+fn signal<T: Tables>(packet: &Packet, tables: &T, seen: &ReverseHit) {
+    let first = seen.old_state & nat_state::ANSWERED == 0;
     if packet.tcp_flags & RST != 0 {
         // After a reset, or the client's FIN, the backend may close as it likes.
-        let open = seen.told & (nat_state::CLIENT_DONE | nat_state::RESET) == 0
-            && seen.before & (nat_state::BACKEND_DONE | nat_state::RESET) == 0;
+        let open = seen.peer_state & (nat_state::CLIENT_DONE | nat_state::RESET) == 0
+            && seen.old_state & (nat_state::BACKEND_DONE | nat_state::RESET) == 0;
         if first {
-            tables.signal(seen.member, Signal::Refused);
+            tables.count_signal(seen.member, Signal::Refused);
         } else if open {
-            tables.signal(seen.member, Signal::Reset);
+            tables.count_signal(seen.member, Signal::Reset);
         }
     } else if first {
-        tables.signal(seen.member, Signal::Accepted);
+        tables.count_signal(seen.member, Signal::Accepted);
     }
-    let ends = (seen.state & !seen.before) & nat_state::BACKEND_DONE != 0;
-    if ends && seen.early {
-        tables.signal(seen.member, Signal::EndedEarly);
+    let ends = (seen.state & !seen.old_state) & nat_state::BACKEND_DONE != 0;
+    if ends && seen.ends_early {
+        tables.count_signal(seen.member, Signal::EndedEarly);
     }
 }

@@ -8,16 +8,16 @@
 
 use crate::{
     abi::{NatForward, Sequence, nat_state},
-    quic::Look,
+    quic::QuicClassifier,
     wire::{ACK, FIN, Packet, RST, SYN},
 };
 
 /// Maximum distance of a segment's numbers from those of its sender's last one. Linux's connection
 /// tracking allows as much to acknowledgments (`MAXACKWINDOW`).
-const NEAR: u32 = 1 << 16;
+const MAX_NEAR_BYTES: u32 = 1 << 16;
 /// Maximum distance for segments compared with what the other end has shown: Linux's largest
 /// default window is 32 MiB.
-const WINDOW: u32 = 1 << 25;
+const MAX_WINDOW_BYTES: u32 = 1 << 25;
 
 /// Numbers of a segment.
 #[derive(Clone, Copy, Debug)]
@@ -58,8 +58,8 @@ impl Segment {
 
     /// Parses the segment of a packet, on demand.
     #[inline(always)]
-    pub(super) fn of(packet: &Packet, look: &impl Look) -> Option<Self> {
-        Some(Self::new(packet, look.numbers(packet)?))
+    pub(super) fn of_packet(packet: &Packet, look: &impl QuicClassifier) -> Option<Self> {
+        Some(Self::new(packet, look.tcp_numbers(packet)?))
     }
 
     /// Returns its sequence number.
@@ -94,9 +94,9 @@ impl Segment {
         if !answered || !own.is_known() {
             return answered && learns;
         }
-        is_within(self.end, own.next, NEAR)
+        is_within(self.end, own.next, MAX_NEAR_BYTES)
             && self.has(ACK)
-            && (learns || is_within(self.acknowledgment, own.acknowledged, NEAR))
+            && (learns || is_within(self.acknowledgment, own.acknowledged, MAX_NEAR_BYTES))
     }
 
     /// Returns whether a segment without SYN, FIN or RST fits what the other end has shown.
@@ -105,8 +105,8 @@ impl Segment {
         own.is_known()
             && peer.is_known()
             && self.has(ACK)
-            && is_within(self.end, peer.acknowledged, WINDOW)
-            && peer.next.wrapping_sub(self.acknowledgment) <= WINDOW
+            && is_within(self.end, peer.acknowledged, MAX_WINDOW_BYTES)
+            && peer.next.wrapping_sub(self.acknowledgment) <= MAX_WINDOW_BYTES
     }
 
     /// Returns whether a FIN is in the window (RFC 9293 section 3.10.7.4), and acknowledges recent
@@ -114,7 +114,8 @@ impl Segment {
     #[inline(always)]
     pub(super) const fn ends(&self, own: &Sequence, peer: &Sequence, answered: bool) -> bool {
         self.is_near(own, answered)
-            || (self.fits(own, peer) && peer.next.wrapping_sub(self.acknowledgment) <= NEAR)
+            || (self.fits(own, peer)
+                && peer.next.wrapping_sub(self.acknowledgment) <= MAX_NEAR_BYTES)
     }
 
     /// Returns whether a RST has exactly the number that its receiver expects next, as far as known
@@ -155,12 +156,16 @@ impl Segment {
 
 /// Returns whether a client's packet has numbers that only an observer of its connection knows.
 #[inline(always)]
-pub(crate) fn proves_sender(packet: &Packet, look: &impl Look, entry: &NatForward) -> bool {
-    let answered = entry.told & nat_state::ANSWERED != 0;
+pub(crate) fn proves_sender(
+    packet: &Packet,
+    look: &impl QuicClassifier,
+    entry: &NatForward,
+) -> bool {
+    let answered = entry.peer_state & nat_state::ANSWERED != 0;
     let is_known = answered && entry.sequence.acknowledged != 0;
     !packet.is_control()
         && is_known
-        && Segment::of(packet, look).is_some_and(|s| s.is_near(&entry.sequence, answered))
+        && Segment::of_packet(packet, look).is_some_and(|s| s.is_near(&entry.sequence, answered))
 }
 
 impl Sequence {

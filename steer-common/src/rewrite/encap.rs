@@ -11,7 +11,7 @@ use crate::{
     verdict::DropReason,
     wire::{
         ETHERTYPE_IPV4, ETHERTYPE_IPV6, IPV4_HEADER, IPV6_HEADER, PROTOCOL_ICMPV6, PROTOCOL_IPV4,
-        PROTOCOL_IPV6, PROTOCOL_UDP, Packet, Part,
+        PROTOCOL_IPV6, PROTOCOL_UDP, Packet, PacketKind,
     },
 };
 
@@ -87,7 +87,7 @@ fn wrap_v4<F: Frame>(
         source |= low_bits(hash, config.outer_v4_bits).to_be();
     }
     lower_ttl(frame, packet)?;
-    let link = Link::of(hop);
+    let link = Link::to_hop(hop);
     let at = relink(frame, packet.network, outer as usize, &link, ETHERTYPE_IPV4)?;
     let first = u16::from_be_bytes([0x45, packet.tos]).to_be();
     let length = (total as u16).to_be();
@@ -148,7 +148,7 @@ fn wrap_v6<F: Frame>(
     let source = Address::from_v6([high, low | own.to_be()]);
     lower_ttl(frame, packet)?;
     let inside = if is_gue { sum(frame, packet) } else { None };
-    let link = Link::of(hop);
+    let link = Link::to_hop(hop);
     let at = relink(frame, packet.network, outer as usize, &link, ETHERTYPE_IPV6)?;
     let first = 6 << 28 | u32::from(packet.tos) << 20 | hash & 0xf_ffff;
     let second = payload << 16 | u32::from(protocol) << 8 | u32::from(TTL);
@@ -185,8 +185,8 @@ fn wrap_v6<F: Frame>(
 /// covers them all; the outer checksum is omitted then (RFC 6935).
 #[inline(always)]
 fn sum<F: Frame>(frame: &F, packet: &Packet) -> Option<Sum> {
-    let is_quote = packet.part as u8 == Part::Quote as u8;
-    if packet.part as u8 != Part::Packet as u8 && !is_quote {
+    let is_quote = packet.kind as u8 == PacketKind::IcmpError as u8;
+    if packet.kind as u8 != PacketKind::Whole as u8 && !is_quote {
         return None;
     }
     let header = packet.transport - packet.network;

@@ -2,7 +2,7 @@
 
 use super::INTERNAL;
 use crate::{
-    abi::{Back, Macs},
+    abi::{ClientNextHop, Macs},
     frame::Frame,
     tables::NextHop,
     verdict::DropReason,
@@ -20,7 +20,7 @@ pub(super) struct Link {
 impl Link {
     /// Creates the link header for a next hop.
     #[inline(always)]
-    pub(super) const fn of(hop: &NextHop) -> Self {
+    pub(super) const fn to_hop(hop: &NextHop) -> Self {
         let word = (ETHERTYPE_VLAN as u32) << 16 | hop.vlan as u32;
         Self {
             macs: hop.macs,
@@ -31,7 +31,7 @@ impl Link {
 
     /// Creates the link header for a return path.
     #[inline(always)]
-    pub(super) const fn back(back: &Back) -> Self {
+    pub(super) const fn back(back: &ClientNextHop) -> Self {
         Self {
             macs: back.macs,
             tags: back.tags,
@@ -59,9 +59,9 @@ pub(super) fn relink<F: Frame>(
         write_macs(frame, link.macs)?;
         return Ok(network);
     }
-    let len = frame.opaque(link.len as u64) as usize & 0xc;
+    let len = frame.launder(link.len as u64) as usize & 0xc;
     let start = ETHERNET_HEADER + len;
-    let end = frame.apart(start + outer);
+    let end = frame.unlink(start + outer);
     if end > network {
         frame
             .grow_head(end - network)

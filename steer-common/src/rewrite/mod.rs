@@ -10,7 +10,7 @@ mod reset;
 
 pub(crate) use encap::{encap, overhead};
 pub(crate) use icmp_error::{time_exceeded, too_big};
-pub(crate) use nat::{back, forward};
+pub(crate) use nat::{forward, reply};
 pub(crate) use reset::{reset, reset_client};
 
 use crate::{
@@ -33,7 +33,7 @@ pub(crate) fn next_hop<T: Tables>(packet: &Packet, tables: &T, member: &Member) 
             // The kernel may know a gateway, which is not the backend.
             return None;
         }
-        return tables.route(packet, member);
+        return tables.fib_lookup(packet, member);
     }
     Some(NextHop {
         macs: member.macs,
@@ -53,7 +53,14 @@ pub(crate) fn l2<F: Frame>(
     hop: &NextHop,
 ) -> Result<(), DropReason> {
     encap::lower_ttl(frame, packet)?;
-    relink(frame, packet.network, 0, &Link::of(hop), ethertype(packet)).map(drop)
+    relink(
+        frame,
+        packet.network,
+        0,
+        &Link::to_hop(hop),
+        ethertype(packet),
+    )
+    .map(drop)
 }
 
 #[inline(always)]

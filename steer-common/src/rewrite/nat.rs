@@ -2,12 +2,12 @@
 
 use super::{INTERNAL, Link, encap::lower_ttl, ethertype, quote::translate_quote, relink, store};
 use crate::{
-    abi::{Address, Back},
+    abi::{Address, ClientNextHop},
     checksum::Sum,
     frame::Frame,
     tables::NextHop,
-    verdict::{DropReason, Ends},
-    wire::{Packet, Part},
+    verdict::{DropReason, Endpoints},
+    wire::{Packet, PacketKind},
 };
 
 /// Offset of the checksum in a TCP header.
@@ -20,20 +20,27 @@ const UDP_CHECKSUM: usize = 6;
 pub(crate) fn forward<F: Frame>(
     frame: &mut F,
     packet: &Packet,
-    ends: &Ends,
+    ends: &Endpoints,
     hop: &NextHop,
 ) -> Result<(), DropReason> {
     translate(frame, packet, ends)?;
-    relink(frame, packet.network, 0, &Link::of(hop), ethertype(packet)).map(drop)
+    relink(
+        frame,
+        packet.network,
+        0,
+        &Link::to_hop(hop),
+        ethertype(packet),
+    )
+    .map(drop)
 }
 
 /// Sends a backend's packet to the client on its return path.
 #[inline(always)]
-pub(crate) fn back<F: Frame>(
+pub(crate) fn reply<F: Frame>(
     frame: &mut F,
     packet: &Packet,
-    ends: &Ends,
-    back: &Back,
+    ends: &Endpoints,
+    back: &ClientNextHop,
 ) -> Result<(), DropReason> {
     translate(frame, packet, ends)?;
     relink(
@@ -47,10 +54,10 @@ pub(crate) fn back<F: Frame>(
 }
 
 #[inline(always)]
-fn translate<F: Frame>(frame: &mut F, packet: &Packet, ends: &Ends) -> Result<(), DropReason> {
+fn translate<F: Frame>(frame: &mut F, packet: &Packet, ends: &Endpoints) -> Result<(), DropReason> {
     let v6 = packet.is_v6();
     let at = packet.network;
-    let is_quote = packet.part as u8 == Part::Quote as u8;
+    let is_quote = packet.kind as u8 == PacketKind::IcmpError as u8;
     // The sender of an error need not be an end of the flow.
     let source = if is_quote {
         address_at(frame, at, v6)?
@@ -72,7 +79,7 @@ fn translate<F: Frame>(frame: &mut F, packet: &Packet, ends: &Ends) -> Result<()
         store(frame, at + 10, checksum)?;
         store(frame, at + 12, [ends.source.v4(), ends.destination.v4()])?;
     }
-    if packet.part as u8 == Part::Later as u8 {
+    if packet.kind as u8 == PacketKind::LaterFragment as u8 {
         return Ok(());
     }
     if is_quote {

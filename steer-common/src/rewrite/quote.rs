@@ -5,7 +5,7 @@ use crate::{
     checksum::Sum,
     frame::Frame,
     icmp::ICMP_HEADER,
-    verdict::{DropReason, Ends},
+    verdict::{DropReason, Endpoints},
     wire::Packet,
 };
 
@@ -18,7 +18,7 @@ const ICMP_CHECKSUM: usize = 2;
 pub(super) fn translate_quote<F: Frame>(
     frame: &mut F,
     packet: &Packet,
-    ends: &Ends,
+    ends: &Endpoints,
     outside: Sum,
 ) -> Result<(), DropReason> {
     let v6 = packet.is_v6();

@@ -6,9 +6,9 @@ use super::{
     ethertype, relink, write_macs,
 };
 use crate::{
-    abi::Back,
+    abi::ClientNextHop,
     frame::Frame,
-    verdict::{DropReason, Ends},
+    verdict::{DropReason, Endpoints},
     wire::{ACK, FIN, IPV4_HEADER, IPV6_HEADER, PROTOCOL_TCP, Packet, RST, SYN},
 };
 
@@ -43,8 +43,8 @@ pub(crate) fn reset<F: Frame>(frame: &mut F, packet: &Packet) -> Result<(), Drop
 pub(crate) fn reset_client<F: Frame>(
     frame: &mut F,
     packet: &Packet,
-    ends: &Ends,
-    back: &Back,
+    ends: &Endpoints,
+    back: &ClientNextHop,
 ) -> Result<(), DropReason> {
     let numbers: [u32; 2] = frame.load(packet.transport + 4).ok_or(INTERNAL)?;
     let flags = RST | packet.tcp_flags & ACK;

@@ -74,8 +74,8 @@ impl Network {
     /// Returns the same fields, merged into one case like [`Packet::hidden`](super::Packet). For an
     /// inner packet, `at` is lost.
     #[inline(always)]
-    pub(crate) fn hidden<F: Frame>(&self, frame: &F) -> Self {
-        let network = frame.blur(*self);
+    pub(crate) fn laundered<F: Frame>(&self, frame: &F) -> Self {
+        let network = frame.launder_struct(*self);
         Self {
             at: network.at & 0x1f,
             transport: network.transport & 0x7fff,
@@ -210,7 +210,7 @@ fn skip_extensions<F: Frame>(frame: &F, first: u8, start: usize) -> Option<Chain
     };
     for _ in 0..EXTENSION_HEADERS {
         // One case for the verifier in each round, and behind the last one.
-        let word = frame.opaque(chain.end as u64 | (chain.protocol as u64) << 32);
+        let word = frame.launder(chain.end as u64 | (chain.protocol as u64) << 32);
         chain.end = word as usize & 0x7fff;
         chain.protocol = (word >> 32) as u8;
         if !is_extension(chain.protocol) {

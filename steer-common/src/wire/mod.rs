@@ -45,21 +45,21 @@ pub const PROTOCOL_IPV6: u8 = 41;
 /// Part of a flow that a packet is. The program for whole packets knows only the first one.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(u8)]
-pub enum Part {
+pub enum PacketKind {
     /// A whole packet.
-    Packet = 0,
+    Whole = 0,
     /// The first fragment of a packet, with the transport header.
-    First = 1,
+    FirstFragment = 1,
     /// A later fragment, without a transport header.
-    Later = 2,
+    LaterFragment = 2,
     /// An ICMP error about a packet sent by the flow's other end. Ports, protocol, and direction
     /// are those of the flow.
-    Quote = 3,
+    IcmpError = 3,
 }
 
 /// Length from which a packet has a payload: IPv6 and TCP headers with all options of
 /// acknowledgements are shorter.
-const SHORT: u32 = 100;
+const MAX_ACK_BYTES: u32 = 100;
 
 /// Length of the headers of a packet whose transport header was not parsed.
 const NO_TRANSPORT: u32 = 0xffff;
@@ -97,7 +97,7 @@ pub struct Packet {
     /// TCP flags; 0 for UDP.
     pub tcp_flags: u8,
     /// Part of the flow.
-    pub part: Part,
+    pub kind: PacketKind,
     /// Whether lengths agree with each other and with the frame, and the transport header is
     /// complete.
     pub well_formed: bool,
@@ -139,8 +139,8 @@ impl Packet {
     /// length of headers with selective acknowledgements (RFC 2018). The kernel's stack has no room
     /// for the exact end of the headers.
     #[inline(always)]
-    pub const fn only_acknowledges(&self) -> bool {
-        self.tcp_flags & (SYN | ACK | RST | FIN) == ACK && self.ip_len <= SHORT
+    pub const fn is_pure_ack(&self) -> bool {
+        self.tcp_flags & (SYN | ACK | RST | FIN) == ACK && self.ip_len <= MAX_ACK_BYTES
     }
 
     /// Returns whether it is a TCP segment that opens or closes a connection, or one direction of
@@ -152,7 +152,7 @@ impl Packet {
 
     /// Returns the TCP sequence and acknowledgment number, which are not stored: stack is scarce.
     #[inline(always)]
-    pub(crate) fn numbers<F: Frame>(&self, frame: &F) -> Option<[u32; 2]> {
+    pub(crate) fn tcp_numbers<F: Frame>(&self, frame: &F) -> Option<[u32; 2]> {
         let [sequence, acknowledgment] = frame.load(self.transport + 4)?;
         Some([u32::from_be(sequence), u32::from_be(acknowledgment)])
     }
@@ -255,7 +255,7 @@ fn with_transport<F: Frame>(
     let header_end = network.transport - network.at + transport.header_len;
     let whole = Packet {
         tcp_flags: transport.flags,
-        ..bare(
+        ..without_transport(
             frame,
             interface,
             network,
@@ -274,7 +274,7 @@ fn with_transport<F: Frame>(
 
 /// Creates a packet with these ports from its IP headers alone.
 #[inline(always)]
-pub(crate) fn bare<F: Frame>(
+pub(crate) fn without_transport<F: Frame>(
     frame: &F,
     interface: u32,
     network: &Network,
@@ -306,7 +306,7 @@ pub(crate) fn bare<F: Frame>(
         ttl: network.ttl,
         tos: network.tos,
         tcp_flags: 0,
-        part: Part::Packet,
+        kind: PacketKind::Whole,
         well_formed: headers <= network.ip_len as usize
             && network.at + network.ip_len as usize <= frame_len,
     })

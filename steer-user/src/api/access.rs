@@ -20,7 +20,7 @@ use nix::unistd::geteuid;
 use tokio::{net::UnixStream, sync::watch};
 use tracing::warn;
 
-use super::server::Refusal;
+use super::server::ApiError;
 use crate::{
     config::{Api, Principal},
     preflight::principal_id,
@@ -82,7 +82,7 @@ impl Roles {
         roles
     }
 
-    pub(super) fn of(&self, peer: &Peer) -> Option<Role> {
+    pub(super) fn role_of(&self, peer: &Peer) -> Option<Role> {
         if let Some(shown) = &peer.certificate {
             let certificates = self.certificates.iter().filter(|(name, _)| name == shown);
             return certificates.map(|(_, role)| *role).max();
@@ -144,7 +144,7 @@ pub(super) async fn require(
     mut request: Request,
     next: Next,
 ) -> Response {
-    let role = roles.borrow().of(&peer);
+    let role = roles.borrow().role_of(&peer);
     if let Some(role) = role.filter(|role| *role >= needed) {
         request.extensions_mut().insert(role);
         return next.run(request).await;
@@ -154,7 +154,7 @@ pub(super) async fn require(
         "this needs the role {needed}, but {peer} has {has}; roles are set in [api] of the \
          configuration"
     );
-    Refusal(StatusCode::FORBIDDEN, text).into_response()
+    ApiError(StatusCode::FORBIDDEN, text).into_response()
 }
 
 /// Identity of the peer.
@@ -171,7 +171,7 @@ pub(super) struct Peer {
 
 impl Peer {
     /// Returns the peer of a Unix socket.
-    pub(super) fn of(stream: &UnixStream) -> Self {
+    pub(super) fn from_stream(stream: &UnixStream) -> Self {
         let Ok(credentials) = stream.peer_cred() else {
             return Self::default();
         };
@@ -272,9 +272,9 @@ mod tests {
         };
         let from = SocketAddr::from(([192, 0, 2, 1], 4711));
         let shown = |name: Option<&str>| Peer::remote(from, name.map(str::to_owned));
-        assert_eq!(roles.of(&shown(Some("alice"))), Some(Role::Admin));
-        assert_eq!(roles.of(&shown(Some("root"))), None);
-        assert_eq!(roles.of(&shown(None)), None);
+        assert_eq!(roles.role_of(&shown(Some("alice"))), Some(Role::Admin));
+        assert_eq!(roles.role_of(&shown(Some("root"))), None);
+        assert_eq!(roles.role_of(&shown(None)), None);
         for (peer, role) in [
             (peer(1001, &[]), Some(Role::Read)),
             (peer(1001, &[2002]), Some(Role::Operate)),
@@ -286,7 +286,7 @@ mod tests {
             (peer(0, &[]), Some(Role::Admin)),
             (Peer::default(), None),
         ] {
-            assert_eq!(roles.of(&peer), role, "{peer:?}");
+            assert_eq!(roles.role_of(&peer), role, "{peer:?}");
         }
         assert!(Roles::resolve(&Api::default()).is_empty());
     }

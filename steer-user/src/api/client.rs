@@ -152,7 +152,7 @@ impl Client {
         backend: &str,
         request: &DrainRequest,
     ) -> Result<SaveWarning, ClientError> {
-        self.tell(&format!("/v1/backends/{backend}/drain"), request)
+        self.post(&format!("/v1/backends/{backend}/drain"), request)
             .await
     }
 
@@ -162,7 +162,7 @@ impl Client {
     ///
     /// See [`ClientError`].
     pub async fn undrain(&self, backend: &str) -> Result<SaveWarning, ClientError> {
-        self.tell(&format!("/v1/backends/{backend}/undrain"), &())
+        self.post(&format!("/v1/backends/{backend}/undrain"), &())
             .await
     }
 
@@ -176,7 +176,7 @@ impl Client {
         backend: &str,
         request: &WeightRequest,
     ) -> Result<SaveWarning, ClientError> {
-        self.tell(&format!("/v1/backends/{backend}/weight"), request)
+        self.post(&format!("/v1/backends/{backend}/weight"), request)
             .await
     }
 
@@ -205,7 +205,7 @@ impl Client {
     ///
     /// See [`ClientError`].
     pub async fn watch(&self, mut show: impl FnMut(&str)) -> Result<(), ClientError> {
-        let mut body = self.ask(Method::GET, "/v1/watch", Bytes::new()).await?;
+        let mut body = self.request(Method::GET, "/v1/watch", Bytes::new()).await?;
         let mut rest = Vec::new();
         while let Some(frame) = body.frame().await {
             // A killed daemon ends the stream in the middle of a chunk.
@@ -294,7 +294,7 @@ impl Client {
     }
 
     /// Sends a command, whose answer is usually empty.
-    async fn tell(&self, path: &str, body: &impl Serialize) -> Result<SaveWarning, ClientError> {
+    async fn post(&self, path: &str, body: &impl Serialize) -> Result<SaveWarning, ClientError> {
         let refused = |error: serde_json::Error| ClientError::Refused(error.to_string());
         let body = serde_json::to_vec(body).map_err(refused)?;
         let answer = self.send(Method::POST, path, body.into()).await?;
@@ -306,12 +306,12 @@ impl Client {
 
     async fn send(&self, method: Method, path: &str, body: Bytes) -> Result<Bytes, ClientError> {
         let malformed = |error: hyper::Error| ClientError::Malformed(error.to_string());
-        let body = self.ask(method, path, body).await?;
+        let body = self.request(method, path, body).await?;
         Ok(body.collect().await.map_err(malformed)?.to_bytes())
     }
 
     /// Sends a request, and returns the body of a successful answer.
-    pub(super) async fn ask(
+    pub(super) async fn request(
         &self,
         method: Method,
         path: &str,

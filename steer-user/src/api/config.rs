@@ -16,7 +16,7 @@ use super::{
     Role,
     access::Peer,
     listen::{self, Bodies},
-    server::{Refusal, ask},
+    server::{ApiError, call},
     work::{Cancellation, WorkSlot},
 };
 use crate::{
@@ -78,7 +78,10 @@ pub(super) fn reading() -> Router<Commands> {
         .route("/v1/config/generations/{number}", get(generation))
         .route("/v1/config/diff", post(diff))
         .layer(DefaultBodyLimit::max(MAX_BODY))
-        .layer(from_fn_with_state(Bodies::of(MAX_BODY), listen::body))
+        .layer(from_fn_with_state(
+            Bodies::with_limit(MAX_BODY),
+            listen::body,
+        ))
 }
 
 pub(super) fn operating() -> Router<Commands> {
@@ -91,15 +94,18 @@ pub(super) fn administering() -> Router<Commands> {
     Router::new()
         .route("/v1/config/apply", post(apply))
         .layer(DefaultBodyLimit::max(MAX_BODY))
-        .layer(from_fn_with_state(Bodies::of(MAX_BODY), listen::body))
+        .layer(from_fn_with_state(
+            Bodies::with_limit(MAX_BODY),
+            listen::body,
+        ))
 }
 
 async fn configure<T>(
     commands: &Commands,
     configure: impl FnOnce(Reply<T>) -> Configure,
-) -> Result<T, Refusal> {
-    let done = ask(commands, |reply| Command::Configure(configure(reply))).await?;
-    done.map_err(|error| Refusal(status(&error), error.to_string()))
+) -> Result<T, ApiError> {
+    let done = call(commands, |reply| Command::Configure(configure(reply))).await?;
+    done.map_err(|error| ApiError(status(&error), error.to_string()))
 }
 
 fn status(error: &ApplyError) -> StatusCode {
@@ -126,8 +132,8 @@ fn status(error: &ApplyError) -> StatusCode {
     }
 }
 
-async fn running_config(commands: &Commands) -> Result<RunningConfig, Refusal> {
-    ask(commands, |reply| {
+async fn running_config(commands: &Commands) -> Result<RunningConfig, ApiError> {
+    call(commands, |reply| {
         Command::Configure(Configure::RunningConfig(reply))
     })
     .await
@@ -137,32 +143,32 @@ async fn running_config(commands: &Commands) -> Result<RunningConfig, Refusal> {
 async fn work<T: Send + 'static>(
     slot: &WorkSlot,
     work: impl FnOnce(&Cancellation) -> Result<T, ApplyError> + Send + 'static,
-) -> Result<T, Refusal> {
+) -> Result<T, ApiError> {
     let done = slot.work(work).await?;
-    done.map_err(|error| Refusal(status(&error), error.to_string()))
+    done.map_err(|error| ApiError(status(&error), error.to_string()))
 }
 
-async fn history(State(commands): State<Commands>) -> Result<Json<History>, Refusal> {
+async fn history(State(commands): State<Commands>) -> Result<Json<History>, ApiError> {
     let slot = WorkSlot::for_history().await?;
     let running = running_config(&commands).await?;
     work(&slot, move |_| running.history()).await.map(Json)
 }
 
-async fn current(commands: State<Commands>) -> Result<Json<Generation>, Refusal> {
+async fn current(commands: State<Commands>) -> Result<Json<Generation>, ApiError> {
     show(commands, None).await
 }
 
 async fn generation(
     commands: State<Commands>,
     UrlPath(number): UrlPath<u64>,
-) -> Result<Json<Generation>, Refusal> {
+) -> Result<Json<Generation>, ApiError> {
     show(commands, Some(number)).await
 }
 
 async fn show(
     State(commands): State<Commands>,
     number: Option<u64>,
-) -> Result<Json<Generation>, Refusal> {
+) -> Result<Json<Generation>, ApiError> {
     let slot = WorkSlot::for_history().await?;
     let running = running_config(&commands).await?;
     let found = work(&slot, move |_| running.generation(number)).await?;
@@ -175,7 +181,7 @@ async fn compare(
     slot: &WorkSlot,
     role: Role,
     document: Document,
-) -> Result<(Box<Prepared>, Diff), Refusal> {
+) -> Result<(Box<Prepared>, Diff), ApiError> {
     let running = running_config(commands).await?;
     let prepare = move |stop: &Cancellation| {
         running.prepare(
@@ -188,7 +194,7 @@ async fn compare(
     };
     let prepared = Box::new(work(slot, prepare).await?);
     let command = |reply| Command::Configure(Configure::DryRun(reply));
-    let dry_run = ask(commands, command).await?;
+    let dry_run = call(commands, command).await?;
     let diff = move |stop: &Cancellation| {
         let diff = prepared.diff(&dry_run, &|| stop.is_cancelled())?;
         Ok((prepared, diff))
@@ -200,8 +206,8 @@ async fn diff(
     State(commands): State<Commands>,
     Extension(role): Extension<Role>,
     Json(document): Json<Document>,
-) -> Result<Json<Diff>, Refusal> {
-    let slot = WorkSlot::of(role).await?;
+) -> Result<Json<Diff>, ApiError> {
+    let slot = WorkSlot::acquire(role).await?;
     let (_, diff) = compare(&commands, &slot, role, document).await?;
     Ok(Json(diff))
 }
@@ -211,13 +217,13 @@ async fn apply(
     ConnectInfo(peer): ConnectInfo<Peer>,
     Extension(role): Extension<Role>,
     Json(request): Json<ApplyRequest>,
-) -> Result<Json<ApplyAnswer>, Refusal> {
+) -> Result<Json<ApplyAnswer>, ApiError> {
     let within = request.confirm_within;
     if within.is_some_and(|window| !(MIN_WINDOW..=MAX_WINDOW).contains(&window)) {
         let text = "the confirm window is out of range; write 1s to 1day".to_owned();
-        return Err(Refusal(StatusCode::BAD_REQUEST, text));
+        return Err(ApiError(StatusCode::BAD_REQUEST, text));
     }
-    let slot = WorkSlot::of(role).await?;
+    let slot = WorkSlot::acquire(role).await?;
     let (prepared, diff) = compare(&commands, &slot, role, request.document).await?;
     let apply = |reply| Configure::Apply {
         prepared,
@@ -232,7 +238,7 @@ async fn apply(
 async fn confirm(
     State(commands): State<Commands>,
     ConnectInfo(peer): ConnectInfo<Peer>,
-) -> Result<Response, Refusal> {
+) -> Result<Response, ApiError> {
     let by = peer.to_string();
     let confirm = |reply| Configure::Confirm { by, reply };
     let generation = configure(&commands, confirm).await?;
@@ -244,8 +250,8 @@ async fn rollback(
     ConnectInfo(peer): ConnectInfo<Peer>,
     Extension(role): Extension<Role>,
     Json(request): Json<RollbackRequest>,
-) -> Result<Json<Applied>, Refusal> {
-    let slot = WorkSlot::of(role).await?;
+) -> Result<Json<Applied>, ApiError> {
+    let slot = WorkSlot::acquire(role).await?;
     let running = running_config(&commands).await?;
     let prepare = move |stop: &Cancellation| {
         let options = ReadOptions {

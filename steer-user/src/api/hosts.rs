@@ -10,7 +10,7 @@ use axum::{
     response::{IntoResponse as _, Response},
 };
 
-use super::server::Refusal;
+use super::server::ApiError;
 
 /// Host names accepted besides addresses and localhost.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -72,7 +72,7 @@ pub(super) async fn check(
                 "this address does not serve the host {host:?}; use its IP address, or add the \
                  name to `metrics_hosts` of [api]"
             );
-            return Refusal(StatusCode::MISDIRECTED_REQUEST, text).into_response();
+            return ApiError(StatusCode::MISDIRECTED_REQUEST, text).into_response();
         }
     }
     next.run(request).await

@@ -30,7 +30,7 @@ use tracing::{debug, info, warn};
 use super::{
     access::{Peer, Roles},
     quota::{ConnectionPermit, ConnectionQuota, Holder},
-    server::Refusal,
+    server::ApiError,
 };
 
 /// Time from connecting, or from the last answer, to the end of the next request's header.
@@ -61,8 +61,9 @@ pub(super) trait Listen: Send + Sync + 'static {
     fn holder(&self, raw: &Self::Raw) -> Holder;
 
     /// Performs the initial handshake, at the peer's pace.
-    fn begin(raw: Self::Raw)
-    -> impl Future<Output = io::Result<(Self::Stream, Self::Peer)>> + Send;
+    fn accept(
+        raw: Self::Raw,
+    ) -> impl Future<Output = io::Result<(Self::Stream, Self::Peer)>> + Send;
 }
 
 /// The Unix socket, with the roles of its users.
@@ -78,12 +79,12 @@ impl Listen for Local {
 
     async fn accept(&self) -> io::Result<(UnixStream, Peer)> {
         let (stream, _) = self.listener.accept().await?;
-        let peer = Peer::of(&stream);
+        let peer = Peer::from_stream(&stream);
         Ok((stream, peer))
     }
 
     fn holder(&self, (_, peer): &Self::Raw) -> Holder {
-        let has_role = self.roles.borrow().of(peer).is_some();
+        let has_role = self.roles.borrow().role_of(peer).is_some();
         match peer.uid() {
             _ if peer.is_root() => Holder::Root,
             Some(uid) if has_role => Holder::User(uid),
@@ -91,7 +92,7 @@ impl Listen for Local {
         }
     }
 
-    async fn begin(raw: Self::Raw) -> io::Result<(UnixStream, Peer)> {
+    async fn accept(raw: Self::Raw) -> io::Result<(UnixStream, Peer)> {
         Ok(raw)
     }
 }
@@ -109,7 +110,7 @@ impl Listen for TcpListener {
         address(*from)
     }
 
-    async fn begin((stream, _): Self::Raw) -> io::Result<(TcpStream, ())> {
+    async fn accept((stream, _): Self::Raw) -> io::Result<(TcpStream, ())> {
         Ok((stream, ()))
     }
 }
@@ -149,7 +150,7 @@ pub(super) async fn serve<L: Listen>(listener: L, routes: Router) -> Infallible 
         };
         let routes = routes.clone();
         tokio::spawn(async move {
-            match timeout(HEADER, L::begin(raw)).await {
+            match timeout(HEADER, L::accept(raw)).await {
                 Ok(Ok((stream, peer))) => connection(stream, peer, routes, place).await,
                 Ok(Err(error)) => debug!(%error, "a connection to the API failed to start"),
                 Err(_) => debug!("a connection to the API took too long to start"),
@@ -201,7 +202,7 @@ pub(super) struct Bodies {
 }
 
 impl Bodies {
-    pub(super) fn of(bytes: usize) -> Self {
+    pub(super) fn with_limit(bytes: usize) -> Self {
         Self {
             bytes,
             large: Arc::new(Semaphore::new(LARGE_BODIES)),
@@ -221,15 +222,15 @@ pub(super) async fn body(State(bodies): State<Bodies>, request: Request, next: N
         Ok(Ok(taken)) => taken,
         Ok(Err(error)) if is_too_long(&error) => {
             let text = format!("the request's body has more than {} bytes", bodies.bytes);
-            return Refusal(StatusCode::PAYLOAD_TOO_LARGE, text).into_response();
+            return ApiError(StatusCode::PAYLOAD_TOO_LARGE, text).into_response();
         }
         Ok(Err(error)) => {
             let text = format!("the request's body cannot be read: {error}");
-            return Refusal(StatusCode::BAD_REQUEST, text).into_response();
+            return ApiError(StatusCode::BAD_REQUEST, text).into_response();
         }
         Err(_) => {
             let text = format!("the request's body did not arrive within {BODY:?}");
-            return Refusal(StatusCode::REQUEST_TIMEOUT, text).into_response();
+            return ApiError(StatusCode::REQUEST_TIMEOUT, text).into_response();
         }
     };
     next.run(Request::from_parts(parts, Body::from(taken)))
@@ -267,7 +268,7 @@ mod tests {
                 "/len",
                 post(|body: String| async move { body.len().to_string() }),
             )
-            .layer(from_fn_with_state(Bodies::of(SMALL), body));
+            .layer(from_fn_with_state(Bodies::with_limit(SMALL), body));
         tokio::spawn(serve(listener, routes));
         address
     }

@@ -18,7 +18,7 @@ use super::{
     hosts::{self, AllowedHosts},
     listen,
     metrics::{Family, page, read},
-    server::{Refusal, ask},
+    server::{ApiError, call},
 };
 use crate::{
     config::Config,
@@ -61,11 +61,11 @@ impl Monitor {
             .with_state(self)
     }
 
-    async fn page(&self) -> Result<String, Refusal> {
-        let failed = |error: String| Refusal(StatusCode::INTERNAL_SERVER_ERROR, error);
-        let status = ask(&self.commands, Command::Status).await?;
+    async fn page(&self) -> Result<String, ApiError> {
+        let failed = |error: String| ApiError(StatusCode::INTERNAL_SERVER_ERROR, error);
+        let status = call(&self.commands, Command::Status).await?;
         let status = status.map_err(|error| failed(format!("{error:#}")))?;
-        let passive = ask(&self.commands, Command::Passive).await?;
+        let passive = call(&self.commands, Command::Passive).await?;
         let passive = passive.map_err(|error| failed(format!("{error:#}")))?;
         page(&self.metrics, status, passive).map_err(|error| failed(error.to_string()))
     }
@@ -73,25 +73,25 @@ impl Monitor {
     /// Returns all current metric families, or the reason why there are none.
     pub(crate) async fn families(&self) -> Result<Vec<Family>, String> {
         let page = self.page().await;
-        page.map(|page| read(&page)).map_err(|Refusal(_, why)| why)
+        page.map(|page| read(&page)).map_err(|ApiError(_, why)| why)
     }
 }
 
-async fn metrics(State(monitor): State<Monitor>) -> Result<Response, Refusal> {
+async fn metrics(State(monitor): State<Monitor>) -> Result<Response, ApiError> {
     let page = monitor.page().await?;
     Ok(([(header::CONTENT_TYPE, OPEN_METRICS)], page).into_response())
 }
 
 /// Answers whether the loop responds.
-async fn healthz(State(monitor): State<Monitor>) -> Result<&'static str, Refusal> {
-    match timeout(ALIVE, ask(&monitor.commands, Command::Ready)).await {
+async fn healthz(State(monitor): State<Monitor>) -> Result<&'static str, ApiError> {
+    match timeout(ALIVE, call(&monitor.commands, Command::Ready)).await {
         Ok(answer) => answer.map(|_| "ok\n"),
         Err(_) => Err(stuck()),
     }
 }
 
-async fn readyz(State(monitor): State<Monitor>) -> Result<Response, Refusal> {
-    let Ok(answer) = timeout(ALIVE, ask(&monitor.commands, Command::Ready)).await else {
+async fn readyz(State(monitor): State<Monitor>) -> Result<Response, ApiError> {
+    let Ok(answer) = timeout(ALIVE, call(&monitor.commands, Command::Ready)).await else {
         return Err(stuck());
     };
     let readiness = answer?;
@@ -103,10 +103,10 @@ async fn readyz(State(monitor): State<Monitor>) -> Result<Response, Refusal> {
     Ok((status, Json(readiness)).into_response())
 }
 
-fn stuck() -> Refusal {
+fn stuck() -> ApiError {
     let seconds = ALIVE.as_secs();
     let text = format!("the control loop did not answer within {seconds} s; see the daemon's log");
-    Refusal(StatusCode::SERVICE_UNAVAILABLE, text)
+    ApiError(StatusCode::SERVICE_UNAVAILABLE, text)
 }
 
 /// TCP address of metrics.
@@ -121,7 +121,7 @@ pub struct Metrics {
 impl Metrics {
     /// Returns the address and names of a configuration, including the node's name.
     #[must_use]
-    pub fn of(config: &Config) -> Option<Self> {
+    pub fn from_config(config: &Config) -> Option<Self> {
         let names = config.api.metrics_hosts.iter().chain([&config.node.name]);
         Some(Self {
             address: config.api.metrics?,

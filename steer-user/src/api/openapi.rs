@@ -40,7 +40,7 @@ struct Operation {
     answer: Answer,
 }
 
-fn of<T: JsonSchema>(generator: &mut SchemaGenerator) -> Schema {
+fn schema_of<T: JsonSchema>(generator: &mut SchemaGenerator) -> Schema {
     generator.subschema_for::<T>()
 }
 
@@ -84,50 +84,50 @@ fn operations() -> Vec<Operation> {
     let diff = does(
         "/v1/config/diff",
         "Show what a document would change and move",
-        Some(of::<Document>),
+        Some(schema_of::<Document>),
     );
     let apply = does(
         "/v1/config/apply",
         "Apply a document",
-        Some(of::<ApplyRequest>),
+        Some(schema_of::<ApplyRequest>),
     );
     vec![
         reads(
             "/v1/status",
             "Return the current status of the node",
-            of::<Status>,
+            schema_of::<Status>,
         ),
         reads(
             "/v1/memory",
             "Return the memory of each map",
-            of::<Vec<MapMemory>>,
+            schema_of::<Vec<MapMemory>>,
         ),
         reads(
             "/v1/explain",
             "Explain the decision for a flow, given by protocol, source, destination, open and \
              dscp",
-            of::<Explanation>,
+            schema_of::<Explanation>,
         ),
         answers(
             by(
                 does(
                     "/v1/explain/packet",
                     "Explain the decision for a whole packet, up to the bytes that leave",
-                    Some(of::<ExplainPacket>),
+                    Some(schema_of::<ExplainPacket>),
                 ),
                 "read",
             ),
-            of::<Explanation>,
+            schema_of::<Explanation>,
         ),
         reads(
             "/v1/backends/{name}/why",
             "Return the last decisions about a backend, with their inputs",
-            of::<Vec<Decision>>,
+            schema_of::<Vec<Decision>>,
         ),
         reads(
             "/v1/tune",
             "List the settings of the running daemon",
-            of::<Vec<KnobStatus>>,
+            schema_of::<Vec<KnobStatus>>,
         ),
         text(
             "/v1/watch",
@@ -138,36 +138,36 @@ fn operations() -> Vec<Operation> {
         reads(
             "/v1/config/history",
             "List the stored generations",
-            of::<History>,
+            schema_of::<History>,
         ),
         reads(
             "/v1/config/generations/current",
             "Return the generation in use",
-            of::<Generation>,
+            schema_of::<Generation>,
         ),
         reads(
             "/v1/config/generations/{number}",
             "A generation",
-            of::<Generation>,
+            schema_of::<Generation>,
         ),
-        by(answers(diff, of::<Diff>), "read"),
-        by(answers(apply, of::<ApplyAnswer>), "admin"),
+        by(answers(diff, schema_of::<Diff>), "read"),
+        by(answers(apply, schema_of::<ApplyAnswer>), "admin"),
         answers(
             does("/v1/config/confirm", "Confirm the pending generation", None),
-            of::<Confirmed>,
+            schema_of::<Confirmed>,
         ),
         answers(
             does(
                 "/v1/config/rollback",
                 "Roll back to a generation",
-                Some(of::<RollbackRequest>),
+                Some(schema_of::<RollbackRequest>),
             ),
-            of::<Applied>,
+            schema_of::<Applied>,
         ),
         does(
             "/v1/backends/{name}/drain",
             "Drain a backend",
-            Some(of::<DrainRequest>),
+            Some(schema_of::<DrainRequest>),
         ),
         does(
             "/v1/backends/{name}/undrain",
@@ -177,15 +177,15 @@ fn operations() -> Vec<Operation> {
         does(
             "/v1/backends/{name}/weight",
             "Set the weight of a backend in place of its capacity",
-            Some(of::<WeightRequest>),
+            Some(schema_of::<WeightRequest>),
         ),
         answers(
             does(
                 "/v1/tune/{name}",
                 "Change a setting of the running daemon",
-                Some(of::<TuneRequest>),
+                Some(schema_of::<TuneRequest>),
             ),
-            of::<KnobStatus>,
+            schema_of::<KnobStatus>,
         ),
         Operation {
             answer: Answer::Text("application/x-ndjson"),
@@ -193,7 +193,7 @@ fn operations() -> Vec<Operation> {
                 "/v1/trace",
                 "Stream live packets with their outcome, one line of JSON each, until the client \
                  disconnects",
-                Some(of::<TraceRequest>),
+                Some(schema_of::<TraceRequest>),
             )
         },
         text(
@@ -209,11 +209,19 @@ fn operations() -> Vec<Operation> {
             "text/plain",
         ),
         by(
-            reads("/readyz", "Check that the node is ready", of::<Readiness>),
+            reads(
+                "/readyz",
+                "Check that the node is ready",
+                schema_of::<Readiness>,
+            ),
             "none",
         ),
         by(
-            reads("/openapi.json", "Return this description", of::<Value>),
+            reads(
+                "/openapi.json",
+                "Return this description",
+                schema_of::<Value>,
+            ),
             "read",
         ),
     ]
@@ -257,7 +265,7 @@ fn describe(operation: &Operation, problem: &Schema, generator: &mut SchemaGener
         Answer::Nothing => json!({
             "200": {
                 "description": "done, but not saved in the state directory",
-                "content": { "application/json": { "schema": of::<SaveWarning>(generator) } },
+                "content": { "application/json": { "schema": schema_of::<SaveWarning>(generator) } },
             },
             "204": { "description": "done" },
         }),

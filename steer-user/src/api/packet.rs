@@ -10,7 +10,7 @@ use axum::{
 
 use super::{
     Client, ClientError, ExplainPacket,
-    server::{Refusal, ask},
+    server::{ApiError, call},
 };
 use crate::{
     daemon::{Command, Commands},
@@ -27,7 +27,7 @@ pub(super) fn explaining() -> Router<Commands> {
 async fn explanation(
     State(commands): State<Commands>,
     Json(query): Json<ExplainPacket>,
-) -> Result<Response, Refusal> {
+) -> Result<Response, ApiError> {
     let bytes = query.packet.0;
     if !LENGTHS.contains(&bytes.len()) {
         let text = format!(
@@ -36,15 +36,15 @@ async fn explanation(
             LENGTHS.start(),
             LENGTHS.end()
         );
-        return Err(Refusal(StatusCode::BAD_REQUEST, text));
+        return Err(ApiError(StatusCode::BAD_REQUEST, text));
     }
     let interface = query.interface;
-    let explanation = ask(&commands, |reply| {
+    let explanation = call(&commands, |reply| {
         Command::ExplainPacket(bytes, interface, reply)
     })
     .await?;
     let explanation =
-        explanation.map_err(|error| Refusal(StatusCode::BAD_REQUEST, format!("{error:#}")))?;
+        explanation.map_err(|error| ApiError(StatusCode::BAD_REQUEST, format!("{error:#}")))?;
     Ok(Json(explanation).into_response())
 }
 

@@ -4,7 +4,8 @@ use std::{io, net::SocketAddr, sync::Arc, time::Duration};
 
 use rustls::{ServerConfig, crypto::ring, server::WebPkiClientVerifier};
 use steer_probe::pki::{
-    Fresh, Identity, IdentityKind, Marks, PkiError, follow, load_credentials, load_roots, verify,
+    FileStamps, Identity, IdentityKind, PkiError, Reloaded, load_credentials, load_roots, verify,
+    watch_files,
 };
 use tokio::{
     net::{TcpListener, TcpStream},
@@ -77,15 +78,15 @@ async fn at(remote: &Remote, access: &Access, monitor: Monitor) {
     };
     tokio::select! {
         never = listen::serve(listener, server::routes(access, monitor)) => match never {},
-        () = follow("API", || tls.refresh()) => {}
+        () = watch_files("API", || tls.refresh()) => {}
     }
 }
 
 /// Returns the server's settings, rebuilt when its files change.
-fn tls(remote: &Remote) -> Result<Fresh<ServerConfig>, PkiError> {
-    let marks = Marks::of([&*remote.cert, &*remote.key, &*remote.ca]);
+fn tls(remote: &Remote) -> Result<Reloaded<ServerConfig>, PkiError> {
+    let marks = FileStamps::read([&*remote.cert, &*remote.key, &*remote.ca]);
     let remote = remote.clone();
-    Ok(Fresh::new(settings(&remote)?, marks, move || {
+    Ok(Reloaded::new(settings(&remote)?, marks, move || {
         settings(&remote)
     }))
 }
@@ -117,7 +118,7 @@ fn settings(remote: &Remote) -> Result<ServerConfig, PkiError> {
 /// A listener whose connections begin with a TLS handshake.
 struct Guarded {
     listener: TcpListener,
-    tls: Arc<Fresh<ServerConfig>>,
+    tls: Arc<Reloaded<ServerConfig>>,
 }
 
 impl Listen for Guarded {
@@ -134,7 +135,7 @@ impl Listen for Guarded {
         listen::address(*from)
     }
 
-    async fn begin((stream, from, tls): Self::Raw) -> io::Result<(Self::Stream, Peer)> {
+    async fn accept((stream, from, tls): Self::Raw) -> io::Result<(Self::Stream, Peer)> {
         let stream = TlsAcceptor::from(tls).accept(stream).await?;
         let (_, connection) = stream.get_ref();
         let shown = connection.peer_certificates().and_then(|all| all.first());

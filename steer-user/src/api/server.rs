@@ -81,7 +81,7 @@ pub async fn serve(listener: UnixListener, access: &Access, monitor: Monitor) {
 
 pub(super) fn routes(access: &Access, monitor: Monitor) -> Router {
     let role = |role| from_fn_with_state((access.roles(), role), access::require);
-    let small = || from_fn_with_state(Bodies::of(listen::SMALL), listen::body);
+    let small = || from_fn_with_state(Bodies::with_limit(listen::SMALL), listen::body);
     let read = Router::new()
         .route("/v1/status", get(status))
         .route("/v1/memory", get(memory))
@@ -111,21 +111,21 @@ pub(super) fn routes(access: &Access, monitor: Monitor) -> Router {
 }
 
 /// An error with its HTTP status.
-pub(super) struct Refusal(pub(super) StatusCode, pub(super) String);
+pub(super) struct ApiError(pub(super) StatusCode, pub(super) String);
 
-impl IntoResponse for Refusal {
+impl IntoResponse for ApiError {
     fn into_response(self) -> Response {
         (self.0, Json(Problem { error: self.1 })).into_response()
     }
 }
 
 /// Sends a command to the loop, which may have ended.
-pub(super) async fn ask<T>(
+pub(super) async fn call<T>(
     commands: &Commands,
     command: impl FnOnce(oneshot::Sender<T>) -> Command,
-) -> Result<T, Refusal> {
+) -> Result<T, ApiError> {
     let gone = || {
-        Refusal(
+        ApiError(
             StatusCode::SERVICE_UNAVAILABLE,
             "the daemon is stopping".into(),
         )
@@ -135,35 +135,35 @@ pub(super) async fn ask<T>(
     answer.await.map_err(|_| gone())
 }
 
-async fn status(State(commands): State<Commands>) -> Result<Response, Refusal> {
-    let status = ask(&commands, Command::Status).await?;
-    let status =
-        status.map_err(|error| Refusal(StatusCode::INTERNAL_SERVER_ERROR, format!("{error:#}")))?;
+async fn status(State(commands): State<Commands>) -> Result<Response, ApiError> {
+    let status = call(&commands, Command::Status).await?;
+    let status = status
+        .map_err(|error| ApiError(StatusCode::INTERNAL_SERVER_ERROR, format!("{error:#}")))?;
     Ok(Json(status).into_response())
 }
 
-async fn memory(State(commands): State<Commands>) -> Result<Response, Refusal> {
-    let memory = ask(&commands, Command::Memory).await?;
-    let memory =
-        memory.map_err(|error| Refusal(StatusCode::INTERNAL_SERVER_ERROR, format!("{error:#}")))?;
+async fn memory(State(commands): State<Commands>) -> Result<Response, ApiError> {
+    let memory = call(&commands, Command::Memory).await?;
+    let memory = memory
+        .map_err(|error| ApiError(StatusCode::INTERNAL_SERVER_ERROR, format!("{error:#}")))?;
     Ok(Json(memory).into_response())
 }
 
 async fn explanation(
     State(commands): State<Commands>,
     Query(query): Query<ExplainQuery>,
-) -> Result<Response, Refusal> {
+) -> Result<Response, ApiError> {
     if query.source.is_ipv4() != query.destination.is_ipv4() {
         let text = "source and destination have different address families".to_owned();
-        return Err(Refusal(StatusCode::BAD_REQUEST, text));
+        return Err(ApiError(StatusCode::BAD_REQUEST, text));
     }
     if usize::from(query.dscp) >= DSCPS {
         let text = format!("{} is not a DSCP; write 0 to {}", query.dscp, DSCPS - 1);
-        return Err(Refusal(StatusCode::BAD_REQUEST, text));
+        return Err(ApiError(StatusCode::BAD_REQUEST, text));
     }
     if query.dcid.0.len() > cid::MAX_LEN {
         let text = format!("a connection id has at most {} bytes", cid::MAX_LEN);
-        return Err(Refusal(StatusCode::BAD_REQUEST, text));
+        return Err(ApiError(StatusCode::BAD_REQUEST, text));
     }
     let key = FlowKey {
         source: query.source.ip().into(),
@@ -171,7 +171,7 @@ async fn explanation(
         source_port: query.source.port(),
         destination_port: query.destination.port(),
         protocol: query.protocol.number(),
-        family: Family::of(&query.source.ip()) as u8,
+        family: Family::of_ip(&query.source.ip()) as u8,
         member: 0,
     };
     let flags = match (query.protocol, query.open) {
@@ -189,7 +189,7 @@ async fn explanation(
         dscp: query.dscp,
         payload,
     };
-    let explanation = ask(&commands, |reply| Command::Explain(question, reply)).await?;
+    let explanation = call(&commands, |reply| Command::Explain(question, reply)).await?;
     Ok(Json(explanation).into_response())
 }
 
@@ -198,8 +198,8 @@ async fn drain(
     ConnectInfo(peer): ConnectInfo<Peer>,
     UrlPath(name): UrlPath<String>,
     body: Bytes,
-) -> Result<Response, Refusal> {
-    let bad = |text: String| Refusal(StatusCode::BAD_REQUEST, text);
+) -> Result<Response, ApiError> {
+    let bad = |text: String| ApiError(StatusCode::BAD_REQUEST, text);
     let request: DrainRequest = if body.is_empty() {
         DrainRequest::default()
     } else {
@@ -220,17 +220,17 @@ async fn undrain(
     State(commands): State<Commands>,
     ConnectInfo(peer): ConnectInfo<Peer>,
     UrlPath(name): UrlPath<String>,
-) -> Result<Response, Refusal> {
+) -> Result<Response, ApiError> {
     set_drained(&commands, name, None, peer).await
 }
 
 async fn why(
     State(commands): State<Commands>,
     UrlPath(name): UrlPath<String>,
-) -> Result<Response, Refusal> {
-    let decisions = ask(&commands, |reply| Command::Why(name, reply)).await?;
+) -> Result<Response, ApiError> {
+    let decisions = call(&commands, |reply| Command::Why(name, reply)).await?;
     let decisions =
-        decisions.map_err(|refused| Refusal(StatusCode::NOT_FOUND, refused.to_string()))?;
+        decisions.map_err(|refused| ApiError(StatusCode::NOT_FOUND, refused.to_string()))?;
     Ok(Json(decisions).into_response())
 }
 
@@ -239,9 +239,9 @@ async fn set_drained(
     name: String,
     drain: Option<Drain>,
     peer: Peer,
-) -> Result<Response, Refusal> {
+) -> Result<Response, ApiError> {
     let drain = |reply| Command::Drain(name, drain, peer.to_string(), reply);
-    said(ask(commands, drain).await?)
+    said(call(commands, drain).await?)
 }
 
 async fn weigh(
@@ -249,21 +249,21 @@ async fn weigh(
     ConnectInfo(peer): ConnectInfo<Peer>,
     UrlPath(name): UrlPath<String>,
     Json(request): Json<WeightRequest>,
-) -> Result<Response, Refusal> {
+) -> Result<Response, ApiError> {
     let weigh = |reply| Command::Weigh(name, request.weight, peer.to_string(), reply);
-    said(ask(&commands, weigh).await?)
+    said(call(&commands, weigh).await?)
 }
 
 /// Returns the answer to a drain or weight, with a warning if the state directory could not store
 /// it.
-fn said(done: Result<Vec<String>, CommandError>) -> Result<Response, Refusal> {
+fn said(done: Result<Vec<String>, CommandError>) -> Result<Response, ApiError> {
     let unsaved = done.map_err(|refused| {
         let status = match refused {
             CommandError::Unknown(_) => StatusCode::NOT_FOUND,
             CommandError::Weight => StatusCode::BAD_REQUEST,
             CommandError::Failed(_) => StatusCode::INTERNAL_SERVER_ERROR,
         };
-        Refusal(status, refused.to_string())
+        ApiError(status, refused.to_string())
     })?;
     Ok(if unsaved.is_empty() {
         StatusCode::NO_CONTENT.into_response()
@@ -273,8 +273,8 @@ fn said(done: Result<Vec<String>, CommandError>) -> Result<Response, Refusal> {
     })
 }
 
-async fn knobs(State(commands): State<Commands>) -> Result<Json<Vec<KnobStatus>>, Refusal> {
-    ask(&commands, Command::Knobs).await.map(Json)
+async fn knobs(State(commands): State<Commands>) -> Result<Json<Vec<KnobStatus>>, ApiError> {
+    call(&commands, Command::Knobs).await.map(Json)
 }
 
 async fn tune(
@@ -282,14 +282,14 @@ async fn tune(
     ConnectInfo(peer): ConnectInfo<Peer>,
     UrlPath(name): UrlPath<String>,
     Json(request): Json<TuneRequest>,
-) -> Result<Json<KnobStatus>, Refusal> {
+) -> Result<Json<KnobStatus>, ApiError> {
     let tune = |reply| Command::Tune {
         name,
         value: request.value,
         by: peer.to_string(),
         reply,
     };
-    let done = ask(&commands, tune).await?;
+    let done = call(&commands, tune).await?;
     let knob = done.map_err(|error| {
         let status = match error {
             TuneError::Unknown(_) => StatusCode::NOT_FOUND,
@@ -298,7 +298,7 @@ async fn tune(
             }
             TuneError::Failed(_) => StatusCode::INTERNAL_SERVER_ERROR,
         };
-        Refusal(status, error.to_string())
+        ApiError(status, error.to_string())
     })?;
     Ok(Json(knob))
 }

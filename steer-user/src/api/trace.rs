@@ -32,7 +32,7 @@ use tokio::{
 use super::{
     Client, ClientError,
     access::Peer,
-    server::{Refusal, ask},
+    server::{ApiError, call},
 };
 use crate::{
     daemon::{Command, Commands, TraceError, TraceNames, TraceRequest, Tracing},
@@ -105,16 +105,19 @@ const ANSWER: &str = "answer of the backend";
 const STEPS: [(u32, &str); 13] = [
     (trace_steps::PICKED, "new flow"),
     (trace_steps::OWNER, "open flow"),
-    (trace_steps::REMEMBERED, "in the flow table"),
+    (trace_steps::FLOW_TABLE_HIT, "in the flow table"),
     (trace_steps::INSERTED, "inserted into the flow table"),
-    (trace_steps::TRANSLATED, "in the nat table"),
+    (trace_steps::NAT_HIT, "in the nat table"),
     (
         trace_steps::RETRIED,
         "another backend for an unanswered SYN",
     ),
-    (trace_steps::UNUSABLE, "a backend could not take it"),
+    (trace_steps::UNAVAILABLE, "a backend could not take it"),
     (trace_steps::HOT, "a backend was too busy for new flows"),
-    (trace_steps::OUTSIDE, "a backend was outside the regions"),
+    (
+        trace_steps::OUTSIDE_REGION,
+        "a backend was outside the regions",
+    ),
     (trace_steps::END_OF_CHAIN, "no backend takes new flows"),
     (trace_steps::ANSWER, ANSWER),
     (trace_steps::SERVER_ID, "named by its connection id"),
@@ -131,7 +134,7 @@ impl TracedPacket {
         self.steps.iter().any(|step| step == ANSWER)
     }
 
-    fn of(event: &TraceEvent, names: &TraceNames, since_1970: u64) -> Self {
+    fn from_event(event: &TraceEvent, names: &TraceNames, since_1970: u64) -> Self {
         let is_ip = event.key.family != 0;
         let interface = |index: u32| {
             let name = names.interfaces.get(&index).cloned();
@@ -189,21 +192,21 @@ pub(super) async fn trace(
     State(commands): State<Commands>,
     ConnectInfo(peer): ConnectInfo<Peer>,
     Json(request): Json<TraceRequest>,
-) -> Result<Response, Refusal> {
+) -> Result<Response, ApiError> {
     let left = request.count.unwrap_or(u64::MAX);
     let by = peer.to_string();
-    let tracing = ask(&commands, |reply| Command::Trace(request, by, reply)).await?;
+    let tracing = call(&commands, |reply| Command::Trace(request, by, reply)).await?;
     let tracing = tracing.map_err(|refused| {
         let status = match refused {
             TraceError::Busy(_) => StatusCode::CONFLICT,
             TraceError::Unknown(_) => StatusCode::BAD_REQUEST,
             TraceError::Failed(_) => StatusCode::INTERNAL_SERVER_ERROR,
         };
-        Refusal(status, refused.to_string())
+        ApiError(status, refused.to_string())
     })?;
     let lines = Lines::new(tracing, left).map_err(|error| {
         let text = format!("cannot wait for events: {error}");
-        Refusal(StatusCode::INTERNAL_SERVER_ERROR, text)
+        ApiError(StatusCode::INTERNAL_SERVER_ERROR, text)
     })?;
     let body = Body::from_stream(stream::unfold(lines, Lines::next));
     let kind = [(header::CONTENT_TYPE, "application/x-ndjson")];
@@ -270,11 +273,11 @@ impl Lines {
         let names = self.tracing.names.borrow().clone();
         let mut text = String::new();
         for _ in 0..BATCH.min(usize::try_from(self.left).unwrap_or(BATCH)) {
-            let Some(event) = self.events.get_mut().take() else {
+            let Some(event) = self.events.get_mut().next_event() else {
                 break;
             };
             self.left -= 1;
-            let packet = TracedPacket::of(&event, &names, self.since_1970);
+            let packet = TracedPacket::from_event(&event, &names, self.since_1970);
             line(&mut text, &TraceLine::Packet(Box::new(packet)));
         }
         if self.left == 0 || self.said.is_some_and(|said| said.elapsed() >= BEAT) {
@@ -363,7 +366,7 @@ impl Client {
     pub async fn trace(&self, request: &TraceRequest) -> Result<TraceStream, ClientError> {
         let body =
             serde_json::to_vec(request).map_err(|error| ClientError::Refused(error.to_string()))?;
-        let body = self.ask(Method::POST, "/v1/trace", body.into()).await?;
+        let body = self.request(Method::POST, "/v1/trace", body.into()).await?;
         Ok(TraceStream {
             body,
             rest: Vec::new(),

@@ -79,9 +79,9 @@ mod tests {
     use super::*;
     use crate::journal::{CHANGES, Event};
 
-    fn tell(journal: &Journal, count: usize) {
+    fn record_test_events(journal: &Journal, count: usize) {
         for number in 0..count {
-            journal.tell(Event::DrainOver {
+            journal.record(Event::DrainDeadline {
                 backend: format!("b{number}"),
             });
         }
@@ -99,7 +99,7 @@ mod tests {
         let journal = Journal::none();
         let (first, state) = step(Reading::Begin(journal.watch())).await;
         assert_eq!(first["event"], "watching");
-        tell(&journal, 2);
+        record_test_events(&journal, 2);
         let (a, state) = step(state).await;
         let (b, state) = step(state).await;
         assert_eq!(
@@ -117,7 +117,7 @@ mod tests {
     async fn who_is_too_slow_is_told_so_and_left() {
         let journal = Journal::none();
         let (_, state) = step(Reading::Begin(journal.watch())).await;
-        tell(&journal, CHANGES + 5);
+        record_test_events(&journal, CHANGES + 5);
         let (last, state) = step(state).await;
         assert_eq!(last["event"], "end");
         assert_eq!(last["missed"], 5);
@@ -128,7 +128,7 @@ mod tests {
     async fn the_end_of_the_daemon_is_the_end() {
         let journal = Journal::none();
         let (_, state) = step(Reading::Begin(journal.watch())).await;
-        journal.tell(Event::Stop);
+        journal.record(Event::Stop);
         let (last, state) = step(state).await;
         assert_eq!(last["event"], "stop");
         assert!(next(state).await.is_none());

@@ -15,7 +15,7 @@ use tokio::{
     task::spawn_blocking,
 };
 
-use super::{Role, server::Refusal};
+use super::{Role, server::ApiError};
 
 /// Slot for users with the role `read`: with one slot they keep at most one processor busy.
 static READ_SLOT: Semaphore = Semaphore::const_new(1);
@@ -48,7 +48,7 @@ impl Cancellation {
 
 impl WorkSlot {
     /// Waits until a document of a user with this role may be read.
-    pub(super) async fn of(role: Role) -> Result<Self, Refusal> {
+    pub(super) async fn acquire(role: Role) -> Result<Self, ApiError> {
         match role {
             Role::Read => Self::among(&READ_SLOT, READ_LIMIT).await,
             Role::Operate | Role::Admin => Self::among(&CHANGE_SLOT, CHANGE_LIMIT).await,
@@ -56,11 +56,11 @@ impl WorkSlot {
     }
 
     /// Waits until generations may be read, which is quicker.
-    pub(super) async fn for_history() -> Result<Self, Refusal> {
+    pub(super) async fn for_history() -> Result<Self, ApiError> {
         Self::among(&HISTORY_SLOT, READ_LIMIT).await
     }
 
-    async fn among(places: &'static Semaphore, limit: Duration) -> Result<Self, Refusal> {
+    async fn among(places: &'static Semaphore, limit: Duration) -> Result<Self, ApiError> {
         let permit = places
             .acquire()
             .await
@@ -76,7 +76,7 @@ impl WorkSlot {
     pub(super) async fn work<T: Send + 'static>(
         &self,
         work: impl FnOnce(&Cancellation) -> T + Send + 'static,
-    ) -> Result<T, Refusal> {
+    ) -> Result<T, ApiError> {
         let permit = Arc::clone(&self.permit);
         let stop = Cancellation {
             gone: Arc::clone(&self.gone),
@@ -97,8 +97,8 @@ impl Drop for WorkSlot {
     }
 }
 
-fn failed(why: &str) -> Refusal {
-    Refusal(StatusCode::INTERNAL_SERVER_ERROR, why.to_owned())
+fn failed(why: &str) -> ApiError {
+    ApiError(StatusCode::INTERNAL_SERVER_ERROR, why.to_owned())
 }
 
 #[cfg(test)]
@@ -113,7 +113,7 @@ mod tests {
     async fn work_ends_with_its_client_and_then_the_next_begins() {
         let (begun, begins) = oneshot::channel();
         let first = tokio::spawn(async move {
-            let Ok(place) = WorkSlot::of(Role::Read).await else {
+            let Ok(place) = WorkSlot::acquire(Role::Read).await else {
                 panic!("the work slots are closed");
             };
             let worked = place.work(|stop| {
@@ -126,9 +126,9 @@ mod tests {
         });
         begins.await.unwrap();
         // Users who may change things do not wait for readers.
-        assert!(WorkSlot::of(Role::Admin).await.is_ok());
+        assert!(WorkSlot::acquire(Role::Admin).await.is_ok());
         assert!(READ_SLOT.try_acquire().is_err());
         first.abort();
-        assert!(WorkSlot::of(Role::Read).await.is_ok());
+        assert!(WorkSlot::acquire(Role::Read).await.is_ok());
     }
 }

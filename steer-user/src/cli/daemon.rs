@@ -70,7 +70,7 @@ impl Run {
         let access = Arc::new(Access::new(&node.socket));
         let roles = Arc::clone(&access);
         let folder = journal::folder(&state);
-        let journal = Journal::open(&folder, Limits::of(node.journal_bytes))?;
+        let journal = Journal::open(&folder, Limits::from_bytes(node.journal_bytes))?;
         let monitor = Monitor {
             commands: ask,
             journal: journal.0.clone(),
@@ -93,9 +93,9 @@ impl Run {
             sinks: vec![Box::new(ServiceManager(Supervisor::new(daemon::TICK)))],
             configured: Box::new(move |config| {
                 roles.set(&config.api);
-                metrics.send_replace(api::Metrics::of(config));
+                metrics.send_replace(api::Metrics::from_config(config));
                 remote.send_replace(config.api.remote.clone());
-                collector.send_replace(Target::of(config));
+                collector.send_replace(Target::from_config(config));
             }),
             metrics: daemon_metrics,
         };
@@ -167,7 +167,7 @@ fn lock(state: &Path) -> Result<Option<File>, Failure> {
 /// for the one to revert to.
 fn sizes(store: &Store, config: &Config) -> Sizes {
     let sizes = Sizes::from(config.limits);
-    let on_trial = store.standing().filter(|standing| standing.trial.is_some());
+    let on_trial = store.active().filter(|standing| standing.pending.is_some());
     let before = on_trial.and_then(|standing| store.generation(standing.confirmed).ok());
     let before = before.and_then(|generation| generation.document.config().ok());
     before.map_or(sizes, |before| sizes.max(before.limits.into()))
@@ -181,7 +181,7 @@ fn start(state: &Path, file: Result<Document, ConfigError>) -> Result<(Store, St
     let keep = keep.map_or(usize::MAX, |config| config.node.generations);
     let (mut store, damage) = Store::recover(state, keep)?;
     if let Some(error) = damage {
-        match store.standing().map(generations::Standing::current) {
+        match store.active().map(generations::ActiveGeneration::current) {
             Some(generation) => {
                 warn!(%error, generation, "using a generation although its state is missing")
             }
@@ -225,7 +225,7 @@ impl Detach {
                 config.node.bpffs
             }
         };
-        let lock = PinLock::take(&bpffs).context("nothing was detached")?;
+        let lock = PinLock::acquire(&bpffs).context("nothing was detached")?;
         let pins = Pins::new(&bpffs);
         let interfaces = pins.interfaces();
         pins.remove()?;

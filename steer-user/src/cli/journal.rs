@@ -151,15 +151,15 @@ pub(super) fn words(event: &Event) -> String {
         Event::Tuned {
             by, name, from, to, ..
         } => format!("{name} set from {from} to {to} ({by})"),
-        Event::DrainOver { backend } => {
+        Event::DrainDeadline { backend } => {
             format!("backend {backend}: the drain's deadline has passed")
         }
-        Event::Weighed {
+        Event::WeightSet {
             by,
             backend,
             weight: Some(weight),
         } => format!("backend {backend} has weight {weight} ({by})"),
-        Event::Weighed { by, backend, .. } => {
+        Event::WeightSet { by, backend, .. } => {
             format!("backend {backend} has its capacity as weight ({by})")
         }
         Event::Backend {
@@ -191,7 +191,7 @@ pub(super) fn words(event: &Event) -> String {
             });
             format!("backend {backend}: {words}{}", failure.unwrap_or_default())
         }
-        Event::Passive {
+        Event::OutlierDetection {
             backend,
             counts,
             verdict,
@@ -250,7 +250,7 @@ pub(super) fn words(event: &Event) -> String {
                 members.len()
             )
         }
-        Event::Way { backend, interface } => match interface {
+        Event::NextHop { backend, interface } => match interface {
             Some(interface) => format!("backend {backend}: reached by interface {interface}"),
             None => format!("backend {backend}: no next hop"),
         },
@@ -301,7 +301,7 @@ pub(super) fn words(event: &Event) -> String {
             let listed = listed.join(", ");
             format!("service {service}: {changed} of {slots} slots changed ({why}): {listed}")
         }
-        Event::Gone { member } => format!("member {member} is gone"),
+        Event::MemberReleased { member } => format!("member {member} is gone"),
         Event::Gap { lost } => {
             format!("{lost} events are missing, because the journal was not writable")
         }

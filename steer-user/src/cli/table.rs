@@ -10,7 +10,7 @@ use crate::{
     control::{
         Attachment, BackendStatus, ClassStatus, LatencyStatus, MemberStatus, ServiceStatus, Status,
     },
-    dataplane::{MapMemory, Way},
+    dataplane::{MapMemory, XdpMode},
 };
 
 /// Returns the status as text.
@@ -19,7 +19,7 @@ pub(super) fn status(status: &Status) -> String {
     // Writing to a String does not fail.
     let _ = writeln!(text, "node {}, {}", status.node, attached(&status.attached));
     for interface in &status.attached {
-        if interface.mode == Some(Way::Generic) {
+        if interface.mode == Some(XdpMode::Generic) {
             let _ = writeln!(
                 text,
                 "warning: {} is attached in generic mode, as configured by `xdp_mode`: each \
@@ -68,7 +68,7 @@ fn attached(interfaces: &[Attachment]) -> String {
     let attached = interfaces.iter().filter(|i| i.mode.is_some());
     let names: Vec<String> = attached
         .map(|i| match i.mode {
-            Some(Way::Generic) => format!("{} (generic)", i.interface),
+            Some(XdpMode::Generic) => format!("{} (generic)", i.interface),
             _ => i.interface.clone(),
         })
         .collect();
@@ -135,7 +135,7 @@ pub(super) fn backends(text: &mut String, backends: &[BackendStatus]) {
         notes.extend(backend.degraded.iter().cloned());
         notes.extend(
             backend
-                .left_out
+                .ejected_for
                 .as_ref()
                 .map(|why| format!("takes no new flows: {why}")),
         );

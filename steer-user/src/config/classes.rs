@@ -112,7 +112,7 @@ pub(super) fn classes(
             name: raw.name.get_ref().clone(),
             sources,
             dscp,
-            split: split::of(raw.split.as_ref(), &found, chain.complete, report),
+            split: split::split_sections(raw.split.as_ref(), &found, chain.complete, report),
             pools: found.into_iter().map(|(index, _)| index).collect(),
             end: raw.end.unwrap_or(service.end),
             regions,

@@ -3,7 +3,10 @@
 use std::collections::{HashMap, HashSet};
 use std::ops::RangeInclusive;
 
-use steer_common::abi::{CLASS_PREFIXES, CLASSES, FLOWS, MEMBERS, NAT_FLOWS, SERVICES, SLOTS};
+use steer_common::abi::{
+    MAX_CLASS_POLICIES, MAX_CLASS_PREFIXES, MAX_FLOWS, MAX_MEMBERS, MAX_NAT_FLOWS,
+    MAX_SERVICE_ENTRIES, MAX_SLOTS,
+};
 
 use super::node::NatSection;
 use super::report::Report;
@@ -12,13 +15,13 @@ use crate::domain::maglev::table_size;
 
 /// Usable entries of the perfect hash: services, their addresses, and each address of `nat` three
 /// times (two protocols and the plain address).
-const MAX_SERVICES: usize = SERVICES as usize / 2;
+const MAX_SERVICES: usize = MAX_SERVICE_ENTRIES as usize / 2;
 /// Upper bound of members over all services; the rest is reserved for members being removed.
 pub(super) const MAX_MEMBERS: usize = 16_000;
 /// Upper bound of slots over all tables. Half of the arena, so that any configuration can replace
 /// any other one.
-pub(super) const MAX_SLOTS: usize = SLOTS as usize / 2;
-const _: () = assert!(MAX_MEMBERS < MEMBERS as usize);
+pub(super) const MAX_SLOTS: usize = MAX_SLOTS as usize / 2;
+const _: () = assert!(MAX_MEMBERS < MAX_MEMBERS as usize);
 
 /// Range of flow table sizes.
 const FLOW_RANGE: RangeInclusive<u32> = 1024..=1 << 24;
@@ -30,10 +33,10 @@ pub(super) fn limits(raw: &raw::Limits, nat: &NatSection, report: &mut Report<'_
     let nat_flows = if nat.typed.addresses.is_empty() {
         NO_NAT
     } else {
-        NAT_FLOWS
+        MAX_NAT_FLOWS
     };
     Limits {
-        flows: report.number(raw.flows.as_ref(), FLOWS, FLOW_RANGE),
+        flows: report.number(raw.flows.as_ref(), MAX_FLOWS, FLOW_RANGE),
         nat_flows: report.number(raw.nat_flows.as_ref(), nat_flows, FLOW_RANGE),
     }
 }
@@ -83,8 +86,12 @@ pub(super) fn sizes(config: &Config, report: &mut Report<'_>) {
         ),
         (members, MAX_MEMBERS, "members (backends of each service)"),
         (slots, MAX_SLOTS, "slots (about a hundred for each member)"),
-        (classes, CLASSES as usize - 1, "classes"),
-        (prefixes, CLASS_PREFIXES as usize / 2, "sources of classes"),
+        (classes, MAX_CLASS_POLICIES as usize - 1, "classes"),
+        (
+            prefixes,
+            MAX_CLASS_PREFIXES as usize / 2,
+            "sources of classes",
+        ),
     ] {
         if have > most {
             let what = format!("{have} {what}, which are more than {most}");

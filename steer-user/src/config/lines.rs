@@ -11,7 +11,7 @@ pub(super) struct LineIndex {
 }
 
 impl LineIndex {
-    pub(super) fn of(document: &Document) -> Self {
+    pub(super) fn from_document(document: &Document) -> Self {
         let mut lines = Self {
             files: Vec::new(),
             newlines: Vec::new(),
@@ -49,7 +49,7 @@ mod tests {
             text: text.to_owned(),
         };
         let files = vec![file("a\nb\n"), file(""), file("\nx")];
-        let lines = LineIndex::of(&Document { files });
+        let lines = LineIndex::from_document(&Document { files });
         for (at, wanted) in [
             (0, (0, 1)),
             (1, (0, 1)),
@@ -62,6 +62,9 @@ mod tests {
         ] {
             assert_eq!(lines.place(at), Some(wanted), "{at}");
         }
-        assert_eq!(LineIndex::of(&Document::default()).place(0), None);
+        assert_eq!(
+            LineIndex::from_document(&Document::default()).place(0),
+            None
+        );
     }
 }

@@ -6,7 +6,7 @@ use std::ops::{Range, RangeInclusive};
 use std::path::PathBuf;
 use std::time::Duration;
 
-use steer_common::abi::{DENIED, Mac, NAT_ADDRESSES};
+use steer_common::abi::{MAX_DENIED_PREFIXES, MAX_NAT_ADDRESSES, Mac};
 use steer_probe::pki::{Identity, IdentityKind};
 
 use super::raw::{self, Text};
@@ -164,8 +164,8 @@ pub(super) fn nat(Single { raw, broken }: Single<raw::Nat>, report: &mut Report<
             report.add(value.span(), what, "remove one of them");
         }
         let of_family = |a: &&IpAddr| a.is_ipv4() == address.is_ipv4();
-        if addresses.iter().filter(of_family).count() == NAT_ADDRESSES as usize {
-            let what = format!("more than {NAT_ADDRESSES} addresses of one family");
+        if addresses.iter().filter(of_family).count() == MAX_NAT_ADDRESSES as usize {
+            let what = format!("more than {MAX_NAT_ADDRESSES} addresses of one family");
             report.add(
                 value.span(),
                 what,
@@ -273,8 +273,8 @@ pub(super) fn admission(raw: &raw::Admission, report: &mut Report<'_>) -> Admiss
         let todo = "write one like 198.51.100.7 or 198.51.100.0/24, whose last bits are 0";
         deny.extend(report.prefix(value, todo));
     }
-    if deny.len() > DENIED as usize {
-        let what = format!("{} prefixes, more than {DENIED}", deny.len());
+    if deny.len() > MAX_DENIED_PREFIXES as usize {
+        let what = format!("{} prefixes, more than {MAX_DENIED_PREFIXES}", deny.len());
         report.add(report.find("admission"), what, "join or remove some");
     }
     let bits = |number: u32| u8::try_from(number).unwrap_or(u8::MAX);

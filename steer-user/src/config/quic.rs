@@ -3,7 +3,7 @@
 use std::collections::{HashMap, HashSet};
 
 use ring::digest::{SHA256, digest};
-use steer_common::abi::CIDS;
+use steer_common::abi::MAX_SERVER_IDS;
 use steer_common::cid::{Layout, MAX_SERVER_ID, ROTATIONS};
 use steer_probe::quic::{CidKeyError, Hex, read_key};
 
@@ -21,7 +21,7 @@ const USUAL: CidLayout = CidLayout {
     key_file: None,
 };
 /// Maximum number of server ids; the rest of the map is reserved for members being removed.
-const MAX_CIDS: usize = CIDS as usize * 3 / 4;
+const MAX_CIDS: usize = MAX_SERVER_IDS as usize * 3 / 4;
 
 pub(super) fn layouts(raw: List<raw::Quic>, report: &mut Report<'_>) -> Vec<CidLayout> {
     if raw.items.is_empty() {

@@ -108,7 +108,7 @@ impl<'a> Report<'a> {
     pub(super) fn new(document: &'a Document, stop: Cancelled<'a>) -> Self {
         Self {
             document,
-            lines: LineIndex::of(document),
+            lines: LineIndex::from_document(document),
             stop,
             stopped: false,
             sections: HashMap::new(),

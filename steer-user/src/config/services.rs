@@ -138,7 +138,7 @@ fn service(
         address,
         port: raw.port,
         protocol: raw.protocol,
-        split: split::of(raw.split.as_ref(), &found, chain.complete, report),
+        split: split::split_sections(raw.split.as_ref(), &found, chain.complete, report),
         split_shift,
         objective: objective.map(|_| report.duration(objective, MAX_IDLE, OBJECTIVE)),
         pools: found.into_iter().map(|(index, _)| index).collect(),

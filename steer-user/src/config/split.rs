@@ -8,7 +8,7 @@ use super::spanned::Spanned;
 
 /// Returns indexes in the list of pools with their percentages, which sum up to 100. If the list is
 /// incomplete, its missing pools were reported already.
-pub(super) fn of(
+pub(super) fn split_sections(
     raw: Option<&Spanned<BTreeMap<String, Spanned<u32>>>>,
     pools: &[(usize, &Text)],
     complete: bool,

@@ -148,7 +148,7 @@ impl<D: Dataplane> Controller<D> {
             return Ok(());
         }
         if let Some(hop) = next_hop {
-            self.dataplane.add_port(hop.interface)?;
+            self.dataplane.add_egress_interface(hop.interface)?;
         }
         let (planner, mut scene) = self.scene(now);
         planner.write_members_of(&mut scene, name)
@@ -182,13 +182,13 @@ impl<D: Dataplane> Controller<D> {
             let tuning = (&self.tuning, self.host.cpus);
             let limits = publish::gc_limits(site, tuning, dataplane, self.gc.nat_entries());
             self.admission.in_flight.read(site, dataplane);
-            self.gc.begin(site, limits, dataplane, now)?;
+            self.gc.start(site, limits, dataplane, now)?;
         }
         let Some(sweep) = self.gc.poll(site, dataplane)? else {
             return Ok(());
         };
         self.admission.in_flight.correct(dataplane, &sweep);
-        self.passive.take(&sweep, site, dataplane);
+        self.passive.add_report(&sweep, site, dataplane);
         let retired = &mut self.planner.retired;
         retired.release(site, dataplane, &mut self.recorder, &sweep, now)
     }

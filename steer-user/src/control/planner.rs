@@ -83,7 +83,7 @@ impl Planner {
         self.tables.reconfigure(scene.site);
         self.balancer.retain(scene.site, scene.backends);
         self.panic.reconfigure(scene.site);
-        self.retired.begin(scene.site, scene.dataplane, scene.now);
+        self.retired.start(scene.site, scene.dataplane, scene.now);
     }
 
     /// Writes members' states, and tables where they follow.
@@ -340,6 +340,6 @@ impl Planner {
             rates: self.balancer.rates(),
             now: scene.now,
         };
-        inputs.of(policy)
+        inputs.get(policy)
     }
 }

@@ -140,7 +140,7 @@ impl Daemon {
 
     fn confirm_by(&self) -> Option<SystemTime> {
         self.in_use.deadline?;
-        let trial = self.store.standing().and_then(|s| s.trial.as_ref());
+        let trial = self.store.active().and_then(|s| s.pending.as_ref());
         trial.map(|trial| trial.until)
     }
 }

@@ -7,7 +7,7 @@ use std::{
 
 use anyhow::{Context, Result};
 use aya::util::nr_cpus;
-use steer_probe::probe::{Inbox, mailbox};
+use steer_probe::probe::{ResultReceiver, channel};
 use tokio::{
     signal::unix::{SignalKind, signal},
     sync::{mpsc, watch},
@@ -38,7 +38,7 @@ use crate::{
     },
     domain::balance::Adaptive,
     generations::{Started, Store},
-    journal::{Event, Journal, Why},
+    journal::{Event, Journal, ReplanCause},
 };
 
 /// Interval of what is due by time alone.
@@ -95,11 +95,11 @@ pub async fn run(setup: Setup, xdp: Xdp, commands: mpsc::Receiver<Command>) -> R
     let mut own_links = OwnLinks::default();
     let attached = interfaces::attach(&mut attacher, &mut maps, &mut own_links, &config)?;
     attacher.settle()?;
-    let trial = store.standing().and_then(|standing| standing.trial.clone());
+    let trial = store.active().and_then(|standing| standing.pending.clone());
     let deadline = trial
         .as_ref()
         .map(|t| Instant::now() + t.left(SystemTime::now()));
-    journal.tell(Event::Start {
+    journal.record(Event::Start {
         version: env!("CARGO_PKG_VERSION").to_owned(),
         node: config.node.name.clone(),
         adopted,
@@ -108,7 +108,7 @@ pub async fn run(setup: Setup, xdp: Xdp, commands: mpsc::Receiver<Command>) -> R
     let operator_files = OperatorFiles::read(&config.node.state_dir)?;
     let operator = operator_files.operator();
     let configured = Event::Configured {
-        why: Why::Start,
+        why: ReplanCause::Start,
         by: started.why.to_owned(),
         generation: started.number,
         fingerprint: started.document.fingerprint(),
@@ -151,7 +151,7 @@ pub async fn run(setup: Setup, xdp: Xdp, commands: mpsc::Receiver<Command>) -> R
         tell_routers,
     ));
     tokio::spawn(next_hops::follow(neighbours, followed, send_next_hop));
-    let (measured, measurements) = mailbox(MEASUREMENTS);
+    let (measured, measurements) = channel(MEASUREMENTS);
     let (confirm, confirmed) = mpsc::channel(CONFIRMATIONS);
     let probing = Probing::start()?;
     let probers = probing.spawn(controller.view().config(), &measured)?;
@@ -220,7 +220,7 @@ pub(crate) struct Daemon {
     /// Entries of the tables of flows.
     pub(crate) sizes: Sizes,
     pub(crate) targets: watch::Sender<next_hops::Targets>,
-    pub(crate) measurements: Inbox,
+    pub(crate) measurements: ResultReceiver,
     pub(crate) probing: Probing,
     /// Sender of outcomes of connections that confirm something.
     confirm: mpsc::Sender<Confirmed>,
@@ -326,7 +326,7 @@ impl Daemon {
         for prober in self.probers {
             prober.abort();
         }
-        self.journal.tell(Event::Stop);
+        self.journal.record(Event::Stop);
         self.journal.flush();
         info!("stopped; the program goes on steering until `steer detach`");
         Ok(())
@@ -336,13 +336,13 @@ impl Daemon {
     /// once each has its tables made.
     fn measure(&mut self) {
         let first = Instant::now();
-        while let Some(measurement) = self.measurements.take() {
+        while let Some(measurement) = self.measurements.try_next() {
             let begun = Instant::now();
             self.metrics.probed(&measurement);
             let done = self.controller.measure(measurement);
             self.done(Turn::Measurement, begun, done);
             if first.elapsed() > POLL_INTERVAL {
-                self.measurements.remind();
+                self.measurements.mark_urgent();
                 return;
             }
         }

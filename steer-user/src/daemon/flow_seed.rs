@@ -131,7 +131,7 @@ mod tests {
     use std::fs;
 
     use super::*;
-    use crate::{config::Config, dataplane::Memory};
+    use crate::{config::Config, dataplane::FakeDataplane};
 
     const DIGITS: &str = "00112233445566778899aabbccddeeff";
 
@@ -153,7 +153,7 @@ mod tests {
     }
 
     fn settled(node: &Node) -> u64 {
-        let mut maps = Memory::new();
+        let mut maps = FakeDataplane::new();
         initialize(node, &mut maps).unwrap();
         maps.config().flow_seed
     }
@@ -168,13 +168,13 @@ mod tests {
     fn the_seed_for_ports_is_drawn_once() {
         let folder = tempfile::tempdir().unwrap();
         let node = node(folder.path(), false);
-        let mut maps = Memory::new();
+        let mut maps = FakeDataplane::new();
         initialize(&node, &mut maps).unwrap();
         let seed = maps.config().nat_port_seed;
         assert_ne!(seed, 0);
         initialize(&node, &mut maps).unwrap();
         assert_eq!(maps.config().nat_port_seed, seed);
-        let mut others = Memory::new();
+        let mut others = FakeDataplane::new();
         initialize(&node, &mut others).unwrap();
         assert_ne!(others.config().nat_port_seed, seed);
     }
@@ -200,7 +200,7 @@ mod tests {
         write(two.path(), &format!(" {}", DIGITS.to_uppercase()), 0o600);
         let seed = settled(&node(one.path(), true));
         assert_eq!(settled(&node(two.path(), true)), seed);
-        let mut maps = Memory::new();
+        let mut maps = FakeDataplane::new();
         initialize(&node(one.path(), true), &mut maps).unwrap();
         write(one.path(), &DIGITS.replace('0', "1"), 0o600);
         assert_ne!(

@@ -89,7 +89,7 @@ fn attach_to(attacher: &mut Attacher, interface: &str, generic: bool) -> Result<
 /// by a bond come in by one of its devices, and answers of `nat` go back there.
 fn add_ports(maps: &mut KernelMaps, device: &Device) -> Result<()> {
     for index in [device.index].iter().chain(&device.ports) {
-        maps.add_port(*index)?;
+        maps.add_egress_interface(*index)?;
     }
     Ok(())
 }

@@ -88,7 +88,7 @@ impl NextHops {
         for ((name, _), route) in self.targets.backends.iter().zip(&self.routes) {
             let next_hop = match route {
                 Ok(route) => {
-                    let next_hop = links.way(route, &self.targets.attached).await;
+                    let next_hop = links.next_hop(route, &self.targets.attached).await;
                     next_hop.map_err(|error| format!("{error:#}"))
                 }
                 Err(error) => Err(format!("{error:#}")),

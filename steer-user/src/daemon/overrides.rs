@@ -70,7 +70,7 @@ impl Daemon {
         self.set(knob, given, &wanted)?;
         let (from, to) = (before.to_string(), wanted.to_string());
         info!(name, from, to, by, "tuned");
-        self.controller.recorder.tell(Event::Tuned {
+        self.controller.recorder.record(Event::Tuned {
             by: by.to_owned(),
             name: name.to_owned(),
             from,

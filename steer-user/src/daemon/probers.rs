@@ -4,7 +4,7 @@ use std::{sync::Arc, thread, time::Duration};
 
 use anyhow::{Context, Result};
 use steer_probe::probe::{
-    self, Budget, Outbox, ProbeSettings, ProbeTarget, ProbeTls, WebTls,
+    self, Budget, HttpTls, ProbeSettings, ProbeTarget, ProbeTls, ResultSender,
     confirmation::{Outcome, confirm},
 };
 use tokio::{
@@ -62,7 +62,11 @@ impl Probing {
     ///
     /// # Errors
     /// If the certificates cannot be used.
-    pub(crate) fn spawn(&self, config: &Config, measured: &Outbox) -> Result<Vec<JoinHandle<()>>> {
+    pub(crate) fn spawn(
+        &self,
+        config: &Config,
+        measured: &ResultSender,
+    ) -> Result<Vec<JoinHandle<()>>> {
         let _on_its_thread = self.handle.enter();
         let settings = &config.probe;
         let tls = match &settings.files {
@@ -74,7 +78,7 @@ impl Probing {
         };
         let mut probers = Vec::new();
         if let Some(tls) = tls.clone() {
-            probers.push(tokio::spawn(async move { tls.follow().await }));
+            probers.push(tokio::spawn(async move { tls.watch_files().await }));
         }
         let count = config.backends.iter().map(|b| b.probes.len()).sum();
         let settings = ProbeSettings {
@@ -89,7 +93,7 @@ impl Probing {
             timeout: settings.timeout,
             jitter: JITTER,
             tls,
-            web: WebTls::new(settings.http_ca.as_deref(), settings.http_name.clone())?,
+            web: HttpTls::new(settings.http_ca.as_deref(), settings.http_name.clone())?,
         };
         for backend in &config.backends {
             let targets = backend.probes.iter().map(|method| ProbeTarget {

@@ -8,7 +8,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use steer_common::abi::{Back, ROUTERS, RouterKey};
+use steer_common::abi::{ClientNextHop, MAX_ROUTERS, RouterKey};
 use tokio::{
     sync::{mpsc, watch},
     time::sleep,
@@ -26,7 +26,7 @@ use crate::{
 /// Time that a router is known after another one took over from it: longer than flows are kept without a packet by default.
 const REPLACED_FOR: Duration = Duration::from_secs(3600);
 /// Most routers of each kind, current and replaced, that are known.
-const MAX_ROUTERS: usize = ROUTERS as usize / 2;
+const MAX_ROUTERS: usize = MAX_ROUTERS as usize / 2;
 /// Most prefixes of a gateway that say who takes over from it.
 const MAX_PREFIXES: usize = 8;
 /// Changes of routes and neighbours come in flocks; one look answers them all.
@@ -37,7 +37,7 @@ const MAX_AGE: Duration = Duration::from_secs(5);
 const REST: u32 = 9;
 
 /// Ways to all routers, current and replaced.
-pub(crate) type Ways = BTreeMap<RouterKey, Back>;
+pub(crate) type Ways = BTreeMap<RouterKey, ClientNextHop>;
 
 type Routes = BTreeMap<Prefix, Vec<Gateway>>;
 
@@ -213,7 +213,7 @@ impl Routers {
             }
         }
         ways.extend(self.known.values().flat_map(|known| &known.paths).copied());
-        while ways.len() > ROUTERS as usize {
+        while ways.len() > MAX_ROUTERS as usize {
             ways.pop_last();
         }
         ways
@@ -238,7 +238,7 @@ pub(crate) async fn follow(
         let begun = Instant::now();
         let seen = *changes.borrow_and_update();
         let attached = targets.borrow_and_update().attached.clone();
-        let found = look(&neighbours, &mut routes, anew, &attached).await;
+        let found = read_routes(&neighbours, &mut routes, anew, &attached).await;
         match found {
             Ok(paths) => {
                 complained = false;
@@ -285,7 +285,7 @@ pub(crate) async fn follow(
     }
 }
 
-async fn look(
+async fn read_routes(
     neighbours: &Neighbours,
     routes: &mut Routes,
     anew: bool,
@@ -341,10 +341,10 @@ mod tests {
     }
 
     pub(super) fn path(interface: u32, mac: u8) -> Path {
-        let way = Back {
+        let way = ClientNextHop {
             macs: Macs::new([2, 0, 0, 0, 0, mac], [2, 0, 0, 0, 1, 1]),
             interface,
-            ..Back::default()
+            ..ClientNextHop::default()
         };
         (key(interface, mac), way)
     }
@@ -475,11 +475,11 @@ mod tests {
                 };
                 let mac = (u64::from(address.to_bits()) << 8 | round) & 0xffff_ffff_ffff;
                 let key = RouterKey::new(ETH0, 0, 4, mac);
-                (*gateway, vec![(key, Back::default())])
+                (*gateway, vec![(key, ClientNextHop::default())])
             });
             let paths = paths.collect();
             let ways = routers.update(&routes, &paths, now);
-            assert!(ways.len() <= ROUTERS as usize, "{}", ways.len());
+            assert!(ways.len() <= MAX_ROUTERS as usize, "{}", ways.len());
             assert!(routers.replaced.len() <= MAX_ROUTERS);
         }
     }

@@ -14,16 +14,16 @@ use tracing::{info, warn};
 
 use super::{
     MapMemory,
-    device::{Device, Way},
-    gate::Gate,
-    memory_use::Meters,
+    device::{Device, XdpMode},
+    gate::Cutover,
+    memory_use::MemoryMeters,
     pin_lock::PinLock,
     pinned_link,
     pins::{self, Pins},
-    record::Record,
+    record::LayoutRecord,
     sizes::Sizes,
     specs::SPECS,
-    takeover::Takeover,
+    takeover::Upgrade,
     trace::{TracePrograms, Tracer},
     xdp::{PROGRAM, Programs},
 };
@@ -34,14 +34,14 @@ const GRACE: Duration = Duration::from_millis(10);
 /// Loaded program, for attachment to interfaces.
 pub struct Attacher {
     programs: Programs,
-    meters: Meters,
+    meters: MemoryMeters,
     pins: Option<Pins>,
     /// Lock that keeps other daemons off the pins.
     lock: Option<PinLock>,
     sizes: Sizes,
-    takeover: Option<Takeover>,
+    takeover: Option<Upgrade>,
     /// Gate attached in place of the usual programs during a takeover from another version.
-    gate: Option<Gate>,
+    gate: Option<Cutover>,
     /// Programs attached in place of the usual ones while a trace runs.
     tracing: Option<TracePrograms>,
 }
@@ -49,10 +49,10 @@ pub struct Attacher {
 impl Attacher {
     pub(super) fn new(
         programs: Programs,
-        meters: Meters,
+        meters: MemoryMeters,
         pins: Option<(Pins, PinLock)>,
         sizes: Sizes,
-        (takeover, gate): (Option<Takeover>, Option<Gate>),
+        (takeover, gate): (Option<Upgrade>, Option<Cutover>),
     ) -> Self {
         let (pins, lock) = pins.unzip();
         Self {
@@ -90,7 +90,11 @@ impl Attacher {
         };
         if let (Some(path), Some(pin)) = (&found, &pin) {
             let is_there = pinned_link::interface(path)? == Some(device.index);
-            let wanted = if generic { Way::Generic } else { Way::Native };
+            let wanted = if generic {
+                XdpMode::Generic
+            } else {
+                XdpMode::Native
+            };
             let way = device.program.map(|program| program.way);
             if is_there && way == Some(wanted) {
                 replace(program, path).with_context(|| {
@@ -104,9 +108,9 @@ impl Attacher {
             // The link's interface is gone, or the link has the other attach mode.
             let attached = match way {
                 None => "nowhere",
-                Some(Way::Native) => "native",
-                Some(Way::Generic) => "generic",
-                Some(Way::Other) => "other",
+                Some(XdpMode::Native) => "native",
+                Some(XdpMode::Generic) => "generic",
+                Some(XdpMode::Other) => "other",
             };
             info!(interface, attached, "attaching again");
             pinned_link::detach(path)?;
@@ -173,7 +177,7 @@ impl Attacher {
         if let Some(bpffs) = pins.bpffs()
             && !self.lock.as_ref().is_some_and(PinLock::is_current)
         {
-            self.lock = Some(PinLock::take(bpffs)?);
+            self.lock = Some(PinLock::acquire(bpffs)?);
         }
         pins.prepare()?;
         for (name, path) in &missing {
@@ -181,7 +185,7 @@ impl Attacher {
             pinned_link::pin(map, path)?;
         }
         if !has_record {
-            Record::write(pins, &[self.programs.main()?.info()?.id()])?;
+            LayoutRecord::write(pins, &[self.programs.main()?.info()?.id()])?;
         }
         Ok(missing.len() + usize::from(!has_record))
     }
@@ -197,7 +201,7 @@ impl Attacher {
             return Ok(());
         }
         if let (Some(takeover), Some(gate)) = (&mut self.takeover, &self.gate) {
-            takeover.switch(gate)?;
+            takeover.cut_over(gate)?;
             self.gate = None;
             self.programs.first = PROGRAM;
             self.replace_all()?;
@@ -249,7 +253,7 @@ impl Attacher {
     /// Returns an error if the kernel refuses; the usual programs are restored then.
     pub fn trace(&mut self, mut programs: TracePrograms) -> Result<()> {
         if let Some(pins) = &self.pins {
-            Record::write(pins, &[programs.program()?.info()?.id()])?;
+            LayoutRecord::write(pins, &[programs.program()?.info()?.id()])?;
         }
         self.tracing = Some(programs);
         let done = self.replace_all();
@@ -429,9 +433,9 @@ fn taken(interface: &str) -> String {
         .and_then(|info| info.name_as_str().map(str::to_owned))
         .map_or(String::new(), |name| format!(", {name:?}"));
     let way = match program.way {
-        Way::Native => "native",
-        Way::Generic => "generic",
-        Way::Other => "another",
+        XdpMode::Native => "native",
+        XdpMode::Generic => "generic",
+        XdpMode::Other => "another",
     };
     format!(
         "another XDP program is attached, in {way} mode: id {}{name}. An interface has one \

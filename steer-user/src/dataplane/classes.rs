@@ -7,8 +7,8 @@ use std::{
 
 use anyhow::{Result, bail, ensure};
 use steer_common::abi::{
-    self, Address, CLASSES, ClassKey, ClassMatch, DSCP_TABLES, DSCPS, DscpTable, Family, LIMITS,
-    Service, SourceLimit,
+    self, Address, ClassKey, ClassMatch, DSCPS, DscpTable, Family, MAX_CLASS_POLICIES,
+    MAX_DSCP_TABLES, MAX_SOURCE_LIMITS, Service, SourceLimit,
 };
 
 use super::prefix;
@@ -28,7 +28,7 @@ pub struct Class {
 const IN_USE: u16 = 1 << 14;
 /// Position of the bank number in a scope.
 const BANK_SHIFT: u32 = 15;
-const _: () = assert!(abi::SERVICES <= IN_USE as u32);
+const _: () = assert!(abi::MAX_SERVICE_ENTRIES <= IN_USE as u32);
 
 /// Contents of one bank.
 #[derive(Debug, Default)]
@@ -63,21 +63,21 @@ pub(super) fn build(
     limits: &[SourceLimit],
 ) -> Result<Bank> {
     ensure!(
-        limits.len() < LIMITS as usize,
+        limits.len() < MAX_SOURCE_LIMITS as usize,
         "more source limits than the maximum of {}",
-        LIMITS - 1
+        MAX_SOURCE_LIMITS - 1
     );
     let limited = |policy: &Service| Service {
         limit: match policy.limit {
             0 => 0,
-            limit => limit + (bank * LIMITS) as u16,
+            limit => limit + (bank * MAX_SOURCE_LIMITS) as u16,
         },
         ..*policy
     };
     ensure!(
-        classes.len() < CLASSES as usize,
+        classes.len() < MAX_CLASS_POLICIES as usize,
         "more classes than the maximum of {}",
-        CLASSES - 1
+        MAX_CLASS_POLICIES - 1
     );
     let mut built = Bank {
         policies: vec![Service::default()],
@@ -90,7 +90,7 @@ pub(super) fn build(
     for service in services {
         *service = limited(service);
         let own: Vec<(u16, &Class)> = (1..)
-            .map(|index: u32| (bank * CLASSES + index) as u16)
+            .map(|index: u32| (bank * MAX_CLASS_POLICIES + index) as u16)
             .zip(classes)
             .filter(|(_, class)| is_of(class, service))
             .collect();
@@ -112,7 +112,7 @@ pub(super) fn build(
                 if index == next {
                     built.tables.push(DscpTable(policies));
                 }
-                let table = bank * DSCP_TABLES + index as u32;
+                let table = bank * MAX_DSCP_TABLES + index as u32;
                 ClassMatch {
                     policy: 0,
                     table: u16::try_from(table).unwrap_or(0),
@@ -124,11 +124,11 @@ pub(super) fn build(
         }
     }
     ensure!(
-        built.tables.len() <= DSCP_TABLES as usize,
-        "classes need {} DSCP tables, but the maximum is {DSCP_TABLES}",
+        built.tables.len() <= MAX_DSCP_TABLES as usize,
+        "classes need {} DSCP tables, but the maximum is {MAX_DSCP_TABLES}",
         built.tables.len()
     );
-    let most = abi::CLASS_PREFIXES as usize / 2;
+    let most = abi::MAX_CLASS_PREFIXES as usize / 2;
     ensure!(
         built.prefixes.len() <= most,
         "classes have {} prefixes, but the maximum is {most}",

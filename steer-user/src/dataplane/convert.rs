@@ -111,7 +111,7 @@ impl Conversion {
 
 #[cfg(test)]
 mod tests {
-    use steer_common::abi::{Layout as _, Opening};
+    use steer_common::abi::{Layout as _, UnassuredFlow};
 
     use super::*;
 
@@ -153,7 +153,7 @@ mod tests {
 
     #[test]
     fn fields_within_fields_have_both_names() {
-        let found = columns(Opening::FIELDS, 4, size_of::<Opening>());
+        let found = columns(UnassuredFlow::FIELDS, 4, size_of::<UnassuredFlow>());
         assert!(
             found.contains(&column("key.source_port", 36, 2)),
             "{found:?}"

@@ -14,8 +14,8 @@ use steer_common::{
 };
 
 use super::{
-    attach::attach_by_link, insist, interface_index, kernel::check_kernel, object::decap_object,
-    prefix,
+    attach::attach_by_link, interface_index, kernel::check_kernel, object::decap_object, prefix,
+    retry,
 };
 
 /// Decapsulation on an interface: strips the outer header of encapsulated packets until this value
@@ -52,7 +52,7 @@ impl Decap {
             .program_mut("steer_decap")
             .ok_or_else(|| anyhow!("the object has no program steer_decap"))?
             .try_into()?;
-        insist::load(|| program.load()).context("the kernel refuses the XDP program")?;
+        retry::load(|| program.load()).context("the kernel refuses the XDP program")?;
         let link = attach_by_link(program, interface, index, generic)?;
         Ok(Self { ebpf, _link: link })
     }
@@ -89,7 +89,7 @@ pub fn set_up(ebpf: &mut Ebpf, sources: &[(IpAddr, u8)], gue_port: u16) -> Resul
     let mut map: LpmTrie<_, Address, u32> = map.try_into()?;
     for (source, len) in sources {
         let key = prefix::key((*source, *len));
-        insist::update(|| map.insert(&key, 1, 0))
+        retry::update(|| map.insert(&key, 1, 0))
             .with_context(|| format!("{source}: too many nodes"))?;
     }
     let map = ebpf

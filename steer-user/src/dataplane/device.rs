@@ -30,7 +30,7 @@ pub struct Device {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Attached {
     /// Attach mode.
-    pub way: Way,
+    pub way: XdpMode,
     /// Program id, as shown by `bpftool prog`.
     pub id: u32,
 }
@@ -38,7 +38,7 @@ pub struct Attached {
 /// Attach mode of an XDP program.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, schemars::JsonSchema)]
 #[serde(rename_all = "lowercase")]
-pub enum Way {
+pub enum XdpMode {
     /// In the driver.
     Native,
     /// In the kernel's network stack, after the driver.
@@ -61,7 +61,7 @@ impl Device {
                 let runtime = runtime::Builder::new_current_thread()
                     .enable_all()
                     .build()?;
-                runtime.block_on(ask(name))
+                runtime.block_on(query(name))
             });
             asked
                 .join()
@@ -87,7 +87,7 @@ impl Device {
     }
 }
 
-async fn ask(name: &str) -> Result<Device> {
+async fn query(name: &str) -> Result<Device> {
     let (connection, handle, _) = new_connection().context("cannot open a netlink socket")?;
     let task = tokio::spawn(connection);
     let device = find(&handle, name).await;
@@ -149,9 +149,9 @@ fn attached(attributes: &[LinkXdp]) -> Option<Attached> {
     for attribute in attributes {
         match attribute {
             LinkXdp::Attached(XdpAttached::None) => return None,
-            LinkXdp::Attached(XdpAttached::Driver) => way = Some(Way::Native),
-            LinkXdp::Attached(XdpAttached::SocketBuffer) => way = Some(Way::Generic),
-            LinkXdp::Attached(_) => way = Some(Way::Other),
+            LinkXdp::Attached(XdpAttached::Driver) => way = Some(XdpMode::Native),
+            LinkXdp::Attached(XdpAttached::SocketBuffer) => way = Some(XdpMode::Generic),
+            LinkXdp::Attached(_) => way = Some(XdpMode::Other),
             LinkXdp::ProgId(number) => id = Some(*number),
             LinkXdp::DrvProgId(number) | LinkXdp::SkbProgId(number) => {
                 id = id.or(Some(*number));
@@ -212,7 +212,7 @@ mod tests {
         ];
         link.attributes.push(LinkAttribute::Xdp(xdp));
         let generic = Attached {
-            way: Way::Generic,
+            way: XdpMode::Generic,
             id: 42,
         };
         assert_eq!(read(&link).0.program, Some(generic));

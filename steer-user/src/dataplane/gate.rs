@@ -13,25 +13,25 @@ use aya::{
     Ebpf,
     maps::{Array, Map, MapData},
 };
-use steer_common::abi::{GATE_OPEN, maps};
+use steer_common::abi::{CUTOVER_DONE, maps};
 
-use super::{mapped::Mapped, pins::Pins, sweep::now_ns};
+use super::{gc::now_coarse_ns, mapped::Mapped, pins::Pins};
 
 /// Upper bound of the time that a packet spends in programs, used if the kernel cannot tell.
 const GRACE: Duration = Duration::from_millis(50);
 
 /// Mapped word of the gate.
-pub(super) struct Gate(Mapped<u64>);
+pub(super) struct Cutover(Mapped<u64>);
 
-impl Gate {
+impl Cutover {
     /// Returns the gate of newly loaded programs.
     ///
     /// # Errors
     ///
     /// Returns an error if it cannot be mapped.
-    pub(super) fn of(ebpf: &Ebpf) -> Result<Self> {
-        let Some(Map::Array(data)) = ebpf.map(maps::GATE) else {
-            bail!("the object has no array {}", maps::GATE);
+    pub(super) fn open(ebpf: &Ebpf) -> Result<Self> {
+        let Some(Map::Array(data)) = ebpf.map(maps::CUTOVER) else {
+            bail!("the object has no array {}", maps::CUTOVER);
         };
         Ok(Self(Mapped::new(data.fd().as_fd(), 1)?))
     }
@@ -43,28 +43,28 @@ impl Gate {
 
     /// Makes the programs drop steered packets for at most `time`, and waits until no packet is
     /// inside them.
-    pub(super) fn hold(&self, time: Duration) {
+    pub(super) fn hold_packets(&self, time: Duration) {
         self.word().store(until(time), Ordering::SeqCst);
         wait_for_packets();
     }
 
     /// Sends packets to the programs of this version permanently. Returns false if the time of
     /// [`Self::hold`] had expired, so that packets may have reached the previous programs.
-    pub(super) fn open(&self) -> bool {
+    pub(super) fn finish(&self) -> bool {
         let held = self.word().load(Ordering::SeqCst);
         // First prevent the hold from expiring, so that it lasted without interruption.
         self.word()
             .store(until(Duration::from_secs(1)), Ordering::SeqCst);
-        if now_ns() >= held {
-            self.close();
+        if now_coarse_ns() >= held {
+            self.revert();
             return false;
         }
-        self.word().store(GATE_OPEN, Ordering::SeqCst);
+        self.word().store(CUTOVER_DONE, Ordering::SeqCst);
         true
     }
 
     /// Sends packets to the previous programs.
-    pub(super) fn close(&self) {
+    pub(super) fn revert(&self) {
         self.word().store(0, Ordering::SeqCst);
     }
 
@@ -74,8 +74,8 @@ impl Gate {
     /// # Errors
     ///
     /// Returns an error if the gate cannot be read.
-    pub(super) fn is_closed(pins: &Pins) -> Result<bool> {
-        let path = pins.map(maps::GATE);
+    pub(super) fn is_pending(pins: &Pins) -> Result<bool> {
+        let path = pins.map(maps::CUTOVER);
         if !path.exists() {
             return Ok(false);
         }
@@ -84,12 +84,12 @@ impl Gate {
             Ok(array.get(&0, 0)?)
         };
         let word = read().with_context(|| format!("{}: cannot be read", path.display()))?;
-        Ok(word != GATE_OPEN)
+        Ok(word != CUTOVER_DONE)
     }
 }
 
 fn until(time: Duration) -> u64 {
-    now_ns() + time.as_nanos() as u64
+    now_coarse_ns() + time.as_nanos() as u64
 }
 
 /// Waits until every program that was processing a packet at the start of this call has finished.

@@ -11,7 +11,7 @@ use rtnetlink::{
     RouteMessageBuilder,
     packet_route::route::{RouteAddress, RouteAttribute, RouteMessage, RouteType, RouteVia},
 };
-use steer_common::abi::{Back, Mac, Macs, RouterKey, mac_word};
+use steer_common::abi::{ClientNextHop, Mac, Macs, RouterKey, mac_word};
 
 use super::{
     Neighbours,
@@ -38,7 +38,7 @@ pub struct Gateway {
 pub type Prefix = (u8, IpAddr, u32);
 
 /// Source of frames from a router, and the path back to it.
-pub type Path = (RouterKey, Back);
+pub type Path = (RouterKey, ClientNextHop);
 
 impl Neighbours {
     /// Returns the gateways of the best routes to each prefix.
@@ -99,7 +99,7 @@ impl Neighbours {
                 continue;
             }
             let Some(mac) = macs.get(&(gateway.interface, gateway.address)) else {
-                super::neighbours::find_out(gateway.address, gateway.interface);
+                super::neighbours::solicit(gateway.address, gateway.interface);
                 continue;
             };
             let own = links.get(&gateway.interface).and_then(|link| link.mac);
@@ -114,7 +114,7 @@ impl Neighbours {
     }
 }
 
-fn back(interface: u32, vlan: u16, destination: Mac, own: Mac) -> Back {
+fn back(interface: u32, vlan: u16, destination: Mac, own: Mac) -> ClientNextHop {
     let [high, low] = vlan.to_be_bytes();
     let (tags, tags_len) = if vlan == 0 {
         (0, 0)
@@ -122,7 +122,7 @@ fn back(interface: u32, vlan: u16, destination: Mac, own: Mac) -> Back {
         let tag = [VLAN[0], VLAN[1], high, low, 0, 0, 0, 0];
         (u64::from_ne_bytes(tag), 4)
     };
-    Back {
+    ClientNextHop {
         macs: Macs::new(destination, own),
         tags,
         interface,

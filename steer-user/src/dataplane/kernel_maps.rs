@@ -20,21 +20,22 @@ use aya::{
 };
 use steer_common::{
     abi::{
-        self, Address, Admission, Back, CID_CIPHERS, CidCipher, CidKey, ClassKey, ClassMatch,
-        Config, DscpTable, FlowEntry, FlowKey, FragmentEntry, FragmentKey, IcmpSource, Interface,
-        LinkKey, Mac, Measured, Member, MemberCounters, MemberState, NatForward, NatReverse,
-        Refusals, RouterKey, Service, Signals, Slot, SourceKey, SourceLimit, maps, member_flags,
+        self, Address, Admission, AdmissionDrops, CidCipher, CidKey, ClassKey, ClassMatch,
+        ClientNextHop, Config, DscpTable, FlowEntry, FlowKey, FragmentEntry, FragmentKey,
+        IcmpSource, Interface, LatencyBuckets, LinkKey, MAX_CID_CIPHERS, Mac, Member,
+        MemberCounters, MemberState, NatForward, NatReverse, RouterKey, Service, Signals, Slot,
+        SourceKey, SourceLimit, maps, member_flags,
     },
     verdict::DropReason,
 };
 
 use super::{
-    Class, Counters, Dataplane, OwnMacs, Snapshot, Sweep, SweepLimits,
+    Class, Counters, Dataplane, GcLimits, GcReport, OwnMacs, Snapshot,
     cid_keys::CidKeyFile,
-    classes, insist,
+    classes,
+    gc::{FlowMaps, RunningGc},
     mapped::Mapped,
-    perfect_hash, prefix,
-    sweep::{Flows, Sweeping},
+    perfect_hash, prefix, retry,
     traffic::Traffic,
 };
 
@@ -53,7 +54,7 @@ pub struct KernelMaps {
     limits: Mapped<SourceLimit>,
     in_flight: Mapped<u64>,
     admission: Mapped<Admission>,
-    refused: PerCpuArray<MapData, Refusals>,
+    refused: PerCpuArray<MapData, AdmissionDrops>,
     slots: Mapped<u64>,
     members: Mapped<Member>,
     nat_sources: Mapped<Address>,
@@ -69,22 +70,22 @@ pub struct KernelMaps {
     denied: LpmTrie<MapData, Address, u32>,
     cids: HashMap<MapData, CidKey, u32>,
     cid_ciphers: Mapped<CidCipher>,
-    measured: PerCpuHashMap<MapData, u32, Measured>,
+    measured: PerCpuHashMap<MapData, u32, LatencyBuckets>,
     signals: Mapped<Signals>,
     icmp_sources: HashMap<MapData, LinkKey, IcmpSource>,
     ports: DevMapHash<MapData>,
     own_macs: Mapped<u64>,
     interfaces: Mapped<Interface>,
-    routers: HashMap<MapData, RouterKey, Back>,
+    routers: HashMap<MapData, RouterKey, ClientNextHop>,
     published: Option<Instant>,
     /// Flow tables, for garbage collection.
-    tables: Flows,
-    sweeping: Option<Sweeping>,
+    tables: FlowMaps,
+    sweeping: Option<RunningGc>,
 }
 
 impl KernelMaps {
     /// Replaces the ciphers of connection ids, indexed by their first three bits.
-    pub fn set_cid_ciphers(&mut self, ciphers: &[CidCipher; CID_CIPHERS as usize]) {
+    pub fn set_cid_ciphers(&mut self, ciphers: &[CidCipher; MAX_CID_CIPHERS as usize]) {
         for (rotation, cipher) in (0..).zip(ciphers) {
             if self.cid_ciphers.get(rotation) != *cipher {
                 self.cid_ciphers.set(rotation, *cipher);
@@ -92,34 +93,35 @@ impl KernelMaps {
         }
     }
 
-    fn cid_ciphers(&self) -> [CidCipher; CID_CIPHERS as usize] {
+    fn cid_ciphers(&self) -> [CidCipher; MAX_CID_CIPHERS as usize] {
         std::array::from_fn(|rotation| self.cid_ciphers.get(rotation as u32))
     }
 
     pub(super) fn new(ebpf: &mut Ebpf) -> Result<Self> {
-        let flows = take(ebpf, maps::FLOWS)?;
-        let new_flows = take(ebpf, maps::NEW_FLOWS)?;
-        let forward = take(ebpf, maps::NAT_FORWARD)?;
-        let reverse = take(ebpf, maps::NAT_REVERSE)?;
-        let measured = take(ebpf, maps::MEASURED)?;
-        let member_counts = take(ebpf, maps::MEMBER_COUNTS)?;
-        let classes: LpmTrie<_, ClassKey, ClassMatch> = take(ebpf, maps::CLASSES)?.try_into()?;
+        let flows = take_map(ebpf, maps::FLOWS)?;
+        let new_flows = take_map(ebpf, maps::NEW_FLOWS)?;
+        let forward = take_map(ebpf, maps::NAT_FORWARD)?;
+        let reverse = take_map(ebpf, maps::NAT_REVERSE)?;
+        let measured = take_map(ebpf, maps::MEMBER_LATENCY)?;
+        let member_counts = take_map(ebpf, maps::MEMBER_COUNTS)?;
+        let classes: LpmTrie<_, ClassKey, ClassMatch> =
+            take_map(ebpf, maps::CLASSES)?.try_into()?;
         let prefixes = classes
             .iter()
-            .map(|entry| entry.map(|(key, found)| (place(&key), found)))
+            .map(|entry| entry.map(|(key, found)| (prefix_of(&key), found)))
             .collect::<Result<_, _>>()
             .context("the classes cannot be read")?;
         Ok(Self {
             classes,
             prefixes,
             dscp_tables: mapped(ebpf, maps::CLASS_DSCP)?,
-            limits: mapped(ebpf, maps::LIMITS)?,
+            limits: mapped(ebpf, maps::SOURCE_LIMITS)?,
             in_flight: mapped(ebpf, maps::IN_FLIGHT)?,
             admission: mapped(ebpf, maps::ADMISSION)?,
-            refused: take(ebpf, maps::REFUSED)?.try_into()?,
-            tables: Flows::new([&flows, &new_flows, &forward, &reverse, &measured])?,
+            refused: take_map(ebpf, maps::ADMISSION_DROPS)?.try_into()?,
+            tables: FlowMaps::new([&flows, &new_flows, &forward, &reverse, &measured])?,
             measured: measured.try_into()?,
-            signals: mapped(ebpf, maps::SIGNALS)?,
+            signals: mapped(ebpf, maps::MEMBER_SIGNALS)?,
             new_flows: new_flows.try_into()?,
             config: mapped(ebpf, maps::CONFIG)?,
             services: mapped(ebpf, maps::SERVICES)?,
@@ -130,18 +132,18 @@ impl KernelMaps {
             flows: flows.try_into()?,
             nat_forward: forward.try_into()?,
             nat_reverse: reverse.try_into()?,
-            fragments: take(ebpf, maps::FRAGMENTS)?.try_into()?,
-            sources: take(ebpf, maps::SOURCES)?.try_into()?,
+            fragments: take_map(ebpf, maps::FRAGMENTS)?.try_into()?,
+            sources: take_map(ebpf, maps::LIMITED_SOURCES)?.try_into()?,
             traffic: Traffic::new(&member_counts)?,
-            drop_counts: take(ebpf, maps::DROP_COUNTS)?.try_into()?,
-            denied: take(ebpf, maps::DENIED)?.try_into()?,
-            cids: take(ebpf, maps::CIDS)?.try_into()?,
+            drop_counts: take_map(ebpf, maps::DROP_COUNTS)?.try_into()?,
+            denied: take_map(ebpf, maps::DENIED)?.try_into()?,
+            cids: take_map(ebpf, maps::QUIC_SERVER_IDS)?.try_into()?,
             cid_ciphers: mapped(ebpf, maps::CID_CIPHERS)?,
-            icmp_sources: take(ebpf, maps::ICMP_SOURCES)?.try_into()?,
-            ports: take(ebpf, maps::PORTS)?.try_into()?,
-            own_macs: mapped(ebpf, maps::OWN_MACS)?,
+            icmp_sources: take_map(ebpf, maps::ICMP_SOURCES)?.try_into()?,
+            ports: take_map(ebpf, maps::EGRESS_INTERFACES)?.try_into()?,
+            own_macs: mapped(ebpf, maps::NODE_MACS)?,
             interfaces: mapped(ebpf, maps::INTERFACES)?,
-            routers: take(ebpf, maps::ROUTERS)?.try_into()?,
+            routers: take_map(ebpf, maps::ROUTERS)?.try_into()?,
             published: None,
             sweeping: None,
         })
@@ -186,7 +188,7 @@ impl KernelMaps {
     /// # Errors
     ///
     /// Returns an error if the kernel does not answer.
-    pub fn remembered(&self) -> Result<[usize; 2]> {
+    pub fn flow_counts(&self) -> Result<[usize; 2]> {
         self.tables.count()
     }
 
@@ -262,7 +264,7 @@ impl KernelMaps {
         unsafe { AtomicU8::from_ptr(&raw mut (*member).state) }
     }
 
-    fn flights(&self, id: u16) -> &AtomicU64 {
+    fn in_flight_word(&self, id: u16) -> &AtomicU64 {
         // SAFETY: a valid element, aligned to its size, and only accessed atomically.
         unsafe { AtomicU64::from_ptr(self.in_flight.at(u32::from(id)).as_ptr()) }
     }
@@ -286,15 +288,15 @@ impl KernelMaps {
         for (place, found) in &built.prefixes {
             if self.prefixes.get(place) != Some(found) {
                 let key = trie_key(*place);
-                insist::update(|| self.classes.insert(&key, found, 0))
+                retry::update(|| self.classes.insert(&key, found, 0))
                     .context("a prefix of a class cannot be written")?;
                 self.prefixes.insert(*place, *found);
             }
         }
-        for (index, table) in (bank * abi::DSCP_TABLES..).zip(&built.tables) {
+        for (index, table) in (bank * abi::MAX_DSCP_TABLES..).zip(&built.tables) {
             self.dscp_tables.set(index, *table);
         }
-        for (index, limit) in (bank * abi::LIMITS..).zip(&built.limits) {
+        for (index, limit) in (bank * abi::MAX_SOURCE_LIMITS..).zip(&built.limits) {
             self.limits.set(index, *limit);
         }
         let policies = policies_of(bank);
@@ -313,10 +315,10 @@ impl KernelMaps {
         unsafe { AtomicU64::from_ptr(&raw mut (*config).mac_seed) }
     }
 
-    fn least_mtu(&self) -> &AtomicU16 {
+    fn min_mtu(&self) -> &AtomicU16 {
         let config = self.config.at(0).as_ptr();
         // SAFETY: a field of a valid element.
-        unsafe { AtomicU16::from_ptr(&raw mut (*config).least_mtu) }
+        unsafe { AtomicU16::from_ptr(&raw mut (*config).min_mtu) }
     }
 
     fn routers_epoch(&self) -> &AtomicU16 {
@@ -334,27 +336,27 @@ impl KernelMaps {
 
 /// Returns the range of class policies of a bank.
 fn policies_of(bank: u32) -> Range<u32> {
-    let start = 2 * abi::SERVICES + bank * abi::CLASSES;
-    start..start + abi::CLASSES
+    let start = 2 * abi::MAX_SERVICE_ENTRIES + bank * abi::MAX_CLASS_POLICIES;
+    start..start + abi::MAX_CLASS_POLICIES
 }
 
 fn trie_key((key, len): (ClassKey, u32)) -> Key<ClassKey> {
     Key::new(ClassKey::SCOPE_BITS + len, key)
 }
 
-fn place(key: &Key<ClassKey>) -> (ClassKey, u32) {
+fn prefix_of(key: &Key<ClassKey>) -> (ClassKey, u32) {
     let len = key.prefix_len().saturating_sub(ClassKey::SCOPE_BITS);
     (key.data(), len)
 }
 
-fn take(ebpf: &mut Ebpf, name: &str) -> Result<Map> {
+fn take_map(ebpf: &mut Ebpf, name: &str) -> Result<Map> {
     ebpf.take_map(name)
         .with_context(|| format!("the object has no map {name}"))
 }
 
 fn mapped<T: aya::Pod>(ebpf: &mut Ebpf, name: &str) -> Result<Mapped<T>> {
     use std::os::fd::AsFd as _;
-    let Map::Array(data) = take(ebpf, name)? else {
+    let Map::Array(data) = take_map(ebpf, name)? else {
         bail!("map {name} is not an array");
     };
     let info = data.info()?;
@@ -378,20 +380,20 @@ impl Dataplane for KernelMaps {
                 banks: now.banks,
                 mac_seed: now.mac_seed,
                 routers_epoch: now.routers_epoch,
-                least_mtu: now.least_mtu,
+                min_mtu: now.min_mtu,
                 ..*config
             },
         );
     }
 
     fn set_nat_sources(&mut self, sources: &[IpAddr]) -> Result<()> {
-        for (family, first) in [(false, 0), (true, abi::NAT_ADDRESSES)] {
+        for (family, first) in [(false, 0), (true, abi::MAX_NAT_ADDRESSES)] {
             let of_family = || sources.iter().filter(|address| address.is_ipv6() == family);
-            if of_family().count() > abi::NAT_ADDRESSES as usize {
+            if of_family().count() > abi::MAX_NAT_ADDRESSES as usize {
                 bail!(
                     "{} source addresses of one family for nat; at most {} can be used",
                     of_family().count(),
-                    abi::NAT_ADDRESSES
+                    abi::MAX_NAT_ADDRESSES
                 );
             }
             for (index, address) in (first..).zip(of_family()) {
@@ -404,7 +406,7 @@ impl Dataplane for KernelMaps {
     fn set_denied(&mut self, denied: &[(IpAddr, u8)]) -> Result<()> {
         let wanted: Vec<_> = denied.iter().map(|p| prefix::key(*p)).collect();
         for (key, (address, len)) in wanted.iter().zip(denied) {
-            insist::update(|| self.denied.insert(key, 1, 0))
+            retry::update(|| self.denied.insert(key, 1, 0))
                 .with_context(|| format!("{address}/{len}: cannot be denied"))?;
         }
         let is_wanted = |key: &Key<Address>| {
@@ -427,7 +429,7 @@ impl Dataplane for KernelMaps {
         let present = self.cids();
         for (key, member) in cids {
             if present.get(key) != Some(member) {
-                insist::update(|| self.cids.insert(key, u32::from(*member), 0))
+                retry::update(|| self.cids.insert(key, u32::from(*member), 0))
                     .with_context(|| format!("server id {:#x}: cannot be added", key.server_id))?;
             }
         }
@@ -439,7 +441,7 @@ impl Dataplane for KernelMaps {
 
     fn set_cid_keys(&mut self, keys: &[CidKeyFile]) -> Result<()> {
         let read: Result<Vec<_>, _> = keys.iter().map(CidKeyFile::cipher).collect();
-        let mut ciphers = [CidCipher::default(); CID_CIPHERS as usize];
+        let mut ciphers = [CidCipher::default(); MAX_CID_CIPHERS as usize];
         for (key, cipher) in keys.iter().zip(read?) {
             ciphers[usize::from(key.rotation) % ciphers.len()] = cipher;
         }
@@ -450,7 +452,7 @@ impl Dataplane for KernelMaps {
     fn services(&self) -> Vec<Service> {
         let config = self.config.get(0);
         let active = config.active & 1;
-        let first = active * abi::SERVICES;
+        let first = active * abi::MAX_SERVICE_ENTRIES;
         let mask = config.banks[active as usize].service_mask;
         (first..=first + mask)
             .map(|index| self.services.get(index))
@@ -466,18 +468,20 @@ impl Dataplane for KernelMaps {
     }
 
     fn in_flight(&self, id: u16) -> i64 {
-        self.flights(id).load(Ordering::Relaxed).cast_signed()
+        self.in_flight_word(id)
+            .load(Ordering::Relaxed)
+            .cast_signed()
     }
 
     fn add_in_flight(&mut self, id: u16, by: i64) {
-        self.flights(id)
+        self.in_flight_word(id)
             .fetch_add(by.cast_unsigned(), Ordering::SeqCst);
     }
 
     fn clear_policy(&mut self, id: u16) -> Result<()> {
         self.admission.set(u32::from(id), Admission::default());
         let cpus = nr_cpus().map_err(|(_, error)| error)?;
-        let zero = vec![Refusals::default(); cpus];
+        let zero = vec![AdmissionDrops::default(); cpus];
         self.refused.set(u32::from(id), zero.try_into()?, 0)?;
         Ok(())
     }
@@ -492,11 +496,11 @@ impl Dataplane for KernelMaps {
     fn set_nat_idle(&mut self, id: u16, ticks: u32) {
         let admission = self.admission.at(u32::from(id)).as_ptr();
         // SAFETY: a field of a valid element.
-        let word = unsafe { AtomicU32::from_ptr(&raw mut (*admission).nat_idle_ms) };
+        let word = unsafe { AtomicU32::from_ptr(&raw mut (*admission).nat_idle_ticks) };
         word.store(ticks, Ordering::SeqCst);
     }
 
-    fn set_own_macs(&mut self, macs: Option<&[Mac]>) -> Result<()> {
+    fn set_node_macs(&mut self, macs: Option<&[Mac]>) -> Result<()> {
         let table = macs.map(OwnMacs::new).transpose();
         let wanted = table.as_ref().ok().and_then(Option::as_ref);
         let is_there = wanted.is_some_and(|table| {
@@ -526,9 +530,9 @@ impl Dataplane for KernelMaps {
     }
 
     fn set_interfaces(&mut self, interfaces: &[Interface]) {
-        let mut places = vec![Interface::default(); abi::INTERFACES as usize];
+        let mut places = vec![Interface::default(); abi::MAX_INTERFACES as usize];
         for interface in interfaces {
-            let place = &mut places[(interface.index % abi::INTERFACES) as usize];
+            let place = &mut places[(interface.index % abi::MAX_INTERFACES) as usize];
             if place.index == 0 {
                 *place = *interface;
             }
@@ -536,7 +540,7 @@ impl Dataplane for KernelMaps {
         let known = interfaces.iter().filter(|interface| interface.mtu != 0);
         let least = known.map(|interface| interface.mtu).min().unwrap_or(0);
         let least = u16::try_from(least).unwrap_or(u16::MAX);
-        self.least_mtu().store(least, Ordering::SeqCst);
+        self.min_mtu().store(least, Ordering::SeqCst);
         for (place, interface) in (0..).zip(places) {
             if self.interfaces.get(place) != interface {
                 self.interfaces.set(place, interface);
@@ -544,11 +548,11 @@ impl Dataplane for KernelMaps {
         }
     }
 
-    fn routers(&self) -> BTreeMap<RouterKey, Back> {
+    fn routers(&self) -> BTreeMap<RouterKey, ClientNextHop> {
         self.routers.iter().flatten().collect()
     }
 
-    fn set_routers(&mut self, routers: &BTreeMap<RouterKey, Back>) -> Result<()> {
+    fn set_routers(&mut self, routers: &BTreeMap<RouterKey, ClientNextHop>) -> Result<()> {
         let present = self.routers();
         let is_gone = |key: &&RouterKey| !routers.contains_key(key);
         for key in present.keys().filter(is_gone) {
@@ -556,7 +560,7 @@ impl Dataplane for KernelMaps {
         }
         for (key, way) in routers {
             if present.get(key) != Some(way) {
-                insist::update(|| self.routers.insert(key, way, 0))
+                retry::update(|| self.routers.insert(key, way, 0))
                     .context("the path to a router cannot be written")?;
             }
         }
@@ -581,10 +585,10 @@ impl Dataplane for KernelMaps {
             thread::sleep(GRACE.saturating_sub(since.elapsed()));
         }
         self.write_classes(idle, &built)?;
-        for (index, value) in (idle * abi::DISPLACEMENTS..).zip(&table.displacements) {
+        for (index, value) in (idle * abi::MAX_DISPLACEMENTS..).zip(&table.displacements) {
             self.displacements.set(index, *value);
         }
-        for (index, value) in (idle * abi::SERVICES..).zip(&table.services) {
+        for (index, value) in (idle * abi::MAX_SERVICE_ENTRIES..).zip(&table.services) {
             self.services.set(index, *value);
         }
         let mut config = self.config.get(0);
@@ -678,13 +682,13 @@ impl Dataplane for KernelMaps {
         present.extend(self.policies());
         let numbered = present
             .iter()
-            .filter(|policy| u32::from(policy.id) < abi::SERVICES);
+            .filter(|policy| u32::from(policy.id) < abi::MAX_SERVICE_ENTRIES);
         for policy in numbered {
-            let mut sum = Refusals::default();
+            let mut sum = AdmissionDrops::default();
             for cpu in self.refused.get(&u32::from(policy.id), 0)?.iter() {
                 sum.add(cpu);
             }
-            counters.refused.insert(policy.id, sum);
+            counters.admission_drops.insert(policy.id, sum);
         }
         Ok(counters)
     }
@@ -693,20 +697,20 @@ impl Dataplane for KernelMaps {
         self.traffic.read(end)
     }
 
-    fn sweep(&mut self, limits: SweepLimits) -> Result<()> {
+    fn start_gc(&mut self, limits: GcLimits) -> Result<()> {
         if self.sweeping.is_none() {
-            self.sweeping = Some(self.tables.try_clone()?.sweep(limits)?);
+            self.sweeping = Some(self.tables.try_clone()?.start(limits)?);
         }
         Ok(())
     }
 
-    fn swept(&mut self) -> Option<Result<Sweep>> {
+    fn take_gc_report(&mut self) -> Option<Result<GcReport>> {
         let result = self.sweeping.as_ref()?.result()?;
         self.sweeping = None;
         Some(result)
     }
 
-    fn set_measured(&mut self, members: &[u16]) -> Result<()> {
+    fn set_latency_members(&mut self, members: &[u16]) -> Result<()> {
         let present: HashSet<u32> = self.measured.keys().flatten().collect();
         let wanted: HashSet<u32> = members.iter().map(|id| u32::from(*id)).collect();
         for id in present.difference(&wanted) {
@@ -714,18 +718,18 @@ impl Dataplane for KernelMaps {
         }
         let cpus = nr_cpus().map_err(|(_, error)| error)?;
         for id in wanted.difference(&present) {
-            let zeros = vec![Measured::default(); cpus];
+            let zeros = vec![LatencyBuckets::default(); cpus];
             let zeros = || PerCpuValues::try_from(zeros.clone());
-            insist::update(|| self.measured.insert(id, zeros()?, 0))
+            retry::update(|| self.measured.insert(id, zeros()?, 0))
                 .with_context(|| format!("member {id}: cannot be measured"))?;
         }
         Ok(())
     }
 
-    fn measured(&self, id: u16) -> Result<Option<Measured>> {
+    fn latency(&self, id: u16) -> Result<Option<LatencyBuckets>> {
         match self.measured.get(&u32::from(id), 0) {
             Ok(values) => {
-                let mut sum = Measured::default();
+                let mut sum = LatencyBuckets::default();
                 for cpu in values.iter() {
                     sum.add(cpu);
                 }
@@ -736,15 +740,15 @@ impl Dataplane for KernelMaps {
         }
     }
 
-    fn all_measured(&self, show: &mut dyn FnMut(u16, &Measured)) -> Result<()> {
-        self.tables.each_measured(show)
+    fn for_each_latency(&self, show: &mut dyn FnMut(u16, &LatencyBuckets)) -> Result<()> {
+        self.tables.for_each_latency(show)
     }
 
     fn signals(&self, id: u16) -> Signals {
         self.signals.get(u32::from(id))
     }
 
-    fn add_port(&mut self, interface: u32) -> Result<()> {
+    fn add_egress_interface(&mut self, interface: u32) -> Result<()> {
         self.ports
             .insert(interface, interface, None, 0)
             .with_context(|| format!("interface {interface}: cannot be redirected to"))
@@ -754,8 +758,8 @@ impl Dataplane for KernelMaps {
         let config = self.config.get(0);
         let active = config.active & 1;
         let bank = config.banks[active as usize];
-        let displacements = active * abi::DISPLACEMENTS;
-        let services = active * abi::SERVICES;
+        let displacements = active * abi::MAX_DISPLACEMENTS;
+        let services = active * abi::MAX_SERVICE_ENTRIES;
         Snapshot {
             config,
             displacements: (displacements..=displacements + bank.displacement_mask)
@@ -795,7 +799,7 @@ impl Dataplane for KernelMaps {
             cids: self.cids(),
             cid_ciphers: self.cid_ciphers(),
             icmp_sources: self.icmp_sources.iter().flatten().collect(),
-            own_macs: (0..self.own_macs.len())
+            node_macs: (0..self.own_macs.len())
                 .map(|place| self.own_macs.get(place))
                 .collect(),
             interfaces: (0..self.interfaces.len())
@@ -818,7 +822,7 @@ impl Dataplane for KernelMaps {
         self.nat_reverse.get(key, 0).ok()
     }
 
-    fn settled_flow(&self, key: &FlowKey) -> Option<FlowEntry> {
+    fn open_flow(&self, key: &FlowKey) -> Option<FlowEntry> {
         self.flows.get(key, 0).ok()
     }
 

@@ -28,7 +28,7 @@ pub(crate) struct Link {
 }
 
 impl Link {
-    pub(super) fn of(message: LinkMessage) -> Self {
+    pub(super) fn from_message(message: LinkMessage) -> Self {
         let mut link = Self {
             index: message.header.index,
             ..Self::default()
@@ -87,7 +87,7 @@ fn vlan_of(info: &LinkInfo) -> Option<u16> {
 pub(super) async fn list(handle: &Handle) -> Result<Vec<Link>> {
     let all = handle.link().get().execute().try_collect::<Vec<_>>().await;
     let messages = all.context("the interfaces of this host")?;
-    Ok(messages.into_iter().map(Link::of).collect())
+    Ok(messages.into_iter().map(Link::from_message).collect())
 }
 
 /// Returns all interfaces. The query runs on a thread of its own in the same network namespace,
@@ -132,23 +132,25 @@ mod tests {
         let data = InfoData::Vlan(vec![InfoVlan::Id(30)]);
         let vlan = LinkAttribute::LinkInfo(vec![LinkInfo::Data(data)]);
         let mut attributes = vec![LinkAttribute::Link(7), vlan];
-        let link = Link::of(message(attributes.clone()));
+        let link = Link::from_message(message(attributes.clone()));
         assert_eq!((link.below, link.vlan), (Some(7), Some((7, 30))));
         attributes.push(LinkAttribute::LinkNetNsId(1));
-        let link = Link::of(message(attributes));
+        let link = Link::from_message(message(attributes));
         assert_eq!((link.below, link.vlan), (None, None));
     }
 
     #[test]
     fn the_peer_of_a_veth_is_not_below_it() {
         let veth = LinkAttribute::LinkInfo(vec![LinkInfo::Kind(InfoKind::Veth)]);
-        let link = Link::of(message(vec![LinkAttribute::Link(7), veth]));
+        let link = Link::from_message(message(vec![LinkAttribute::Link(7), veth]));
         assert_eq!((link.below, link.is_bond), (None, false));
     }
 
     #[test]
     fn only_six_bytes_that_are_not_zero_are_a_mac_address() {
-        let of = |bytes: &[u8]| Link::of(message(vec![LinkAttribute::Address(bytes.to_vec())])).mac;
+        let of = |bytes: &[u8]| {
+            Link::from_message(message(vec![LinkAttribute::Address(bytes.to_vec())])).mac
+        };
         assert_eq!(of(&[2, 0, 0, 0, 0, 9]), Some([2, 0, 0, 0, 0, 9]));
         assert_eq!(of(&[0; 6]), None);
         assert_eq!(of(&[10, 0, 0, 1]), None);

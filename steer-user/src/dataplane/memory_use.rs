@@ -26,11 +26,11 @@ pub struct MapMemory {
 }
 
 /// Maps of a program, kept open to query their memory.
-pub(super) struct Meters(Vec<(MapMemory, OwnedFd)>);
+pub(super) struct MemoryMeters(Vec<(MapMemory, OwnedFd)>);
 
-impl Meters {
+impl MemoryMeters {
     /// Opens the maps of a program before they are moved out of it.
-    pub(super) fn of(ebpf: &Ebpf) -> Result<Self> {
+    pub(super) fn open(ebpf: &Ebpf) -> Result<Self> {
         let mut meters = Vec::new();
         for (name, map) in ebpf.maps() {
             let data = data(map).with_context(|| format!("map {name}: of an unknown kind"))?;

@@ -7,18 +7,17 @@ mod classes;
 mod convert;
 mod decap;
 mod device;
+mod fake;
 mod footprint;
 mod gate;
 mod gateways;
-mod host;
+mod gc;
 mod icmp_sources;
-mod insist;
-mod kept;
 mod kernel;
 mod kernel_maps;
 mod links;
+mod local_addresses;
 mod mapped;
-mod memory;
 mod memory_use;
 mod neighbours;
 mod object;
@@ -31,9 +30,10 @@ mod pins;
 mod place;
 mod prefix;
 mod record;
+mod retry;
 mod sizes;
+mod snapshot_tables;
 mod specs;
-mod sweep;
 mod takeover;
 pub mod testing;
 mod trace;
@@ -44,14 +44,14 @@ pub use attach::{Attacher, interface_index};
 pub use cid_keys::CidKeyFile;
 pub use classes::{Class, check_classes};
 pub use decap::{Decap, set_up as set_up_decap};
-pub use device::{Attached, Device, Way};
+pub use device::{Attached, Device, XdpMode};
+pub use fake::FakeDataplane;
 pub(crate) use footprint::TRIE_ENTRY;
 pub use gateways::{Gateway, Path, Prefix};
-pub use host::{HostTables, Missed};
+pub use gc::{now_coarse_ns, now_ticks};
 pub use icmp_sources::IcmpSources;
 pub use kernel::{OLDEST_KERNEL, UPGRADE, check_kernel};
 pub use kernel_maps::KernelMaps;
-pub use memory::Memory;
 pub use memory_use::MapMemory;
 pub use neighbours::{Changes, Links, Neighbours, Route};
 pub use object::{bench_object, decap_object, object, trace_object};
@@ -62,7 +62,7 @@ pub use perfect_hash::{PerfectHash, build as build_perfect_hash};
 pub use pin_lock::PinLock;
 pub use pins::Pins;
 pub use sizes::Sizes;
-pub use sweep::{now_ms, now_ns};
+pub use snapshot_tables::{SnapshotTables, TableMiss};
 pub use trace::{TraceEvents, TracePrograms, Tracer};
 pub use xdp::{OpenOptions, Xdp};
 
@@ -75,10 +75,10 @@ use std::{
 
 use anyhow::Result;
 use steer_common::abi::{
-    Address, Admission, Back, CID_CIPHERS, CidCipher, CidKey, ClassKey, ClassMatch, Config,
-    DscpTable, FlowEntry, FlowKey, FragmentEntry, FragmentKey, IcmpSource, Interface, LinkKey, Mac,
-    Measured, Member, MemberCounters, MemberState, NatForward, NatReverse, NatTimeouts, Refusals,
-    RouterKey, Service, Signals, Slot, SourceKey, SourceLimit,
+    Address, Admission, AdmissionDrops, CidCipher, CidKey, ClassKey, ClassMatch, ClientNextHop,
+    Config, DscpTable, FlowEntry, FlowKey, FragmentEntry, FragmentKey, IcmpSource, Interface,
+    LatencyBuckets, LinkKey, MAX_CID_CIPHERS, Mac, Member, MemberCounters, MemberState, NatForward,
+    NatReverse, NatTimeouts, RouterKey, Service, Signals, Slot, SourceKey, SourceLimit,
 };
 
 use crate::domain::latency::Waiting;
@@ -92,7 +92,7 @@ pub trait Dataplane: Send {
     fn set_config(&mut self, config: &Config);
 
     /// Replaces the source addresses of `nat`, IPv4 and IPv6, at most
-    /// [`NAT_ADDRESSES`](steer_common::abi::NAT_ADDRESSES) each.
+    /// [`MAX_NAT_ADDRESSES`](steer_common::abi::NAT_ADDRESSES) each.
     fn set_nat_sources(&mut self, sources: &[IpAddr]) -> Result<()>;
 
     /// Replaces the denied prefixes of clients. Unchanged prefixes are denied throughout.
@@ -144,7 +144,7 @@ pub trait Dataplane: Send {
     }
 
     /// Replaces the MAC addresses whose frames are steered; `None` steers frames for any address.
-    fn set_own_macs(&mut self, macs: Option<&[Mac]>) -> Result<()> {
+    fn set_node_macs(&mut self, macs: Option<&[Mac]>) -> Result<()> {
         let _ = macs;
         Ok(())
     }
@@ -156,12 +156,12 @@ pub trait Dataplane: Send {
     }
 
     /// Returns the paths to routers.
-    fn routers(&self) -> BTreeMap<RouterKey, Back> {
+    fn routers(&self) -> BTreeMap<RouterKey, ClientNextHop> {
         BTreeMap::new()
     }
 
     /// Replaces the paths to routers. Flows over a changed path look it up again.
-    fn set_routers(&mut self, routers: &BTreeMap<RouterKey, Back>) -> Result<()> {
+    fn set_routers(&mut self, routers: &BTreeMap<RouterKey, ClientNextHop>) -> Result<()> {
         let _ = routers;
         Ok(())
     }
@@ -213,27 +213,27 @@ pub trait Dataplane: Send {
 
     /// Starts garbage collection of flow-table and nat entries idle for longer than the limits. The
     /// next one can start once [`Self::swept`] has returned the result.
-    fn sweep(&mut self, limits: SweepLimits) -> Result<()>;
+    fn start_gc(&mut self, limits: GcLimits) -> Result<()>;
 
     /// Returns the result of the last garbage collection, once, when it is done.
-    fn swept(&mut self) -> Option<Result<Sweep>>;
+    fn take_gc_report(&mut self) -> Option<Result<GcReport>>;
 
     /// Replaces the set of members whose latencies are measured. Members that stay keep their
     /// measurements.
-    fn set_measured(&mut self, members: &[u16]) -> Result<()>;
+    fn set_latency_members(&mut self, members: &[u16]) -> Result<()>;
 
     /// Returns the latencies of a measured member, summed over CPUs modulo 2^32.
-    fn measured(&self, id: u16) -> Result<Option<Measured>>;
+    fn latency(&self, id: u16) -> Result<Option<LatencyBuckets>>;
 
     /// Calls `show` with the latencies of all measured members, using few system calls.
-    fn all_measured(&self, show: &mut dyn FnMut(u16, &Measured)) -> Result<()>;
+    fn for_each_latency(&self, show: &mut dyn FnMut(u16, &LatencyBuckets)) -> Result<()>;
 
     /// Returns signs of trouble with a member since the maps were created. Costs no system call, so
     /// it may be called often.
     fn signals(&self, id: u16) -> Signals;
 
     /// Allows redirects to an interface.
-    fn add_port(&mut self, interface: u32) -> Result<()>;
+    fn add_egress_interface(&mut self, interface: u32) -> Result<()>;
 
     /// Returns a snapshot of everything that decisions depend on, except flows.
     fn snapshot(&self) -> Snapshot;
@@ -249,7 +249,7 @@ pub trait Dataplane: Send {
 
     /// Returns the entry of a flow of which more than the SYN has been seen. Without packets there
     /// is only one kind.
-    fn settled_flow(&self, key: &FlowKey) -> Option<FlowEntry> {
+    fn open_flow(&self, key: &FlowKey) -> Option<FlowEntry> {
         self.flow(key)
     }
 
@@ -280,14 +280,14 @@ pub struct Counters {
     /// Dropped packets by the number of the reason.
     pub drops: Vec<u64>,
     /// Refused flows by the numbers of services and classes.
-    pub refused: HashMap<u16, Refusals>,
+    pub admission_drops: HashMap<u16, AdmissionDrops>,
 }
 
 /// Idle timeouts of flows.
 #[derive(Clone, Debug)]
-pub struct SweepLimits {
+pub struct GcLimits {
     /// Timeout of the flow table in milliseconds.
-    pub flow_idle_ms: u32,
+    pub flow_idle_ticks: u32,
     /// Timeouts of nat entries.
     pub nat: NatTimeouts,
     /// Members whose flows have a different timeout, by number.
@@ -300,14 +300,14 @@ pub struct SweepLimits {
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct NatIdle {
     /// Idle ticks after which a flow is over; 0 means the default.
-    pub idle_ms: u32,
+    pub idle_ticks: u32,
     /// Additional ticks for which entries of a TCP flow stay, to reset whoever continues it.
-    pub linger_ms: u32,
+    pub linger_ticks: u32,
 }
 
 /// Result of a garbage collection.
 #[derive(Clone, Debug, Default)]
-pub struct Sweep {
+pub struct GcReport {
     /// Slots with flows in the flow table, each with their member.
     pub tracked: Vec<(u32, u16)>,
     /// Nat flows by member.
@@ -317,7 +317,7 @@ pub struct Sweep {
     /// Nat flows that wait for an answer, by member, up to the largest member number.
     pub waiting: Vec<Waiting>,
     /// Latencies of the measured members, modulo 2^32.
-    pub measured: HashMap<u16, Measured>,
+    pub latency: HashMap<u16, LatencyBuckets>,
     /// Entries removed.
     pub removed: usize,
 }
@@ -352,13 +352,13 @@ pub struct Snapshot {
     /// Members of QUIC services by server id.
     pub cids: BTreeMap<CidKey, u16>,
     /// Ciphers of connection ids, indexed by their first three bits.
-    pub cid_ciphers: [CidCipher; CID_CIPHERS as usize],
+    pub cid_ciphers: [CidCipher; MAX_CID_CIPHERS as usize],
     /// This node's addresses by link.
     pub icmp_sources: HashMap<LinkKey, IcmpSource>,
     /// The node's MAC addresses, in hash-table order.
-    pub own_macs: Vec<u64>,
+    pub node_macs: Vec<u64>,
     /// Properties of interfaces, in table order.
     pub interfaces: Vec<Interface>,
     /// Paths to routers.
-    pub routers: BTreeMap<RouterKey, Back>,
+    pub routers: BTreeMap<RouterKey, ClientNextHop>,
 }

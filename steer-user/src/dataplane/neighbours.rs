@@ -104,7 +104,7 @@ impl Neighbours {
     /// addresses.
     pub async fn next_hop(&self, address: IpAddr, attached: &[u32]) -> Result<Option<NextHop>> {
         let route = self.route(address).await?;
-        self.links().await?.way(&route, attached).await
+        self.links().await?.next_hop(&route, attached).await
     }
 
     /// Returns the kernel's current neighbours. One query returns all of them, so it serves many
@@ -128,7 +128,7 @@ impl Neighbours {
         for version in [IpVersion::V4, IpVersion::V6] {
             let mut all = self.handle.neighbours().get().set_family(version).execute();
             while let Some(neighbour) = all.try_next().await.context("the kernel's neighbours")? {
-                macs.extend(known(neighbour));
+                macs.extend(resolved(neighbour));
             }
         }
         Ok(macs)
@@ -195,7 +195,7 @@ impl Neighbours {
 
     async fn device(&self, interface: u32) -> Result<Device> {
         let link = self.link(interface).await?;
-        Device::of(link).ok_or_else(|| anyhow!("interface {interface}: no MAC address"))
+        Device::from_link(link).ok_or_else(|| anyhow!("interface {interface}: no MAC address"))
     }
 
     /// Returns the indexes of a bond's ports; `None` if the interface is not a bond.
@@ -255,7 +255,7 @@ impl Links<'_> {
     /// # Errors
     ///
     /// Returns an error if the route leads through an interface without MAC addresses.
-    pub async fn way(&mut self, route: &Route, attached: &[u32]) -> Result<Option<NextHop>> {
+    pub async fn next_hop(&mut self, route: &Route, attached: &[u32]) -> Result<Option<NextHop>> {
         let interface = route.interface;
         let device = match self.devices.get(&interface) {
             Some(device) => *device,
@@ -266,7 +266,7 @@ impl Links<'_> {
             }
         };
         let Some(destination) = self.macs.get(&(interface, route.next_hop)) else {
-            find_out(route.next_hop, interface);
+            solicit(route.next_hop, interface);
             return Ok(None);
         };
         let (interface, vlan) = match device.vlan {
@@ -290,7 +290,7 @@ impl Links<'_> {
             return Ok(*known);
         }
         let bond = self.socket.bond_devices(interface).await?;
-        let found = seen_by(interface, bond.as_deref(), attached);
+        let found = ingress_interfaces(interface, bond.as_deref(), attached);
         self.reply_interfaces.insert(interface, found);
         Ok(found)
     }
@@ -312,7 +312,7 @@ fn is_bond(link: &LinkMessage) -> bool {
 /// [`Member::reply_interfaces`](steer_common::abi::Member): for a bond, its ports. Returns 0 (any)
 /// if there are more than two, or if the program is attached to none of them: then packets arrive
 /// on another device, such as the one below a macvlan or a port of a bridge.
-fn seen_by(interface: u32, bond: Option<&[u32]>, attached: &[u32]) -> [u32; 2] {
+fn ingress_interfaces(interface: u32, bond: Option<&[u32]>, attached: &[u32]) -> [u32; 2] {
     match bond {
         Some([one]) => [*one; 2],
         Some([one, other]) => [*one, *other],
@@ -322,7 +322,7 @@ fn seen_by(interface: u32, bond: Option<&[u32]>, attached: &[u32]) -> [u32; 2] {
 }
 
 /// Returns the address and MAC address of a neighbour, if it is resolved.
-fn known(neighbour: NeighbourMessage) -> Option<((u32, IpAddr), Mac)> {
+fn resolved(neighbour: NeighbourMessage) -> Option<((u32, IpAddr), Mac)> {
     if matches!(
         neighbour.header.state,
         NeighbourState::Incomplete | NeighbourState::Failed | NeighbourState::None
@@ -356,7 +356,7 @@ struct Device {
 
 impl Device {
     /// Parses a link; `None` if it has no MAC address.
-    fn of(link: LinkMessage) -> Option<Self> {
+    fn from_link(link: LinkMessage) -> Option<Self> {
         let (mut mac, mut mtu, mut below, mut id) = (None, u32::from(u16::MAX), None, None);
         for attribute in link.attributes {
             match attribute {
@@ -386,12 +386,12 @@ impl Device {
 }
 
 /// Makes the kernel resolve a neighbour by sending an empty datagram.
-pub(super) fn find_out(address: IpAddr, interface: u32) {
+pub(super) fn solicit(address: IpAddr, interface: u32) {
     // A failure here shows as a neighbour that stays unresolved.
-    let _ = send_nothing(address, interface);
+    let _ = send_empty_datagram(address, interface);
 }
 
-fn send_nothing(address: IpAddr, interface: u32) -> io::Result<()> {
+fn send_empty_datagram(address: IpAddr, interface: u32) -> io::Result<()> {
     let any: IpAddr = match address {
         IpAddr::V4(_) => Ipv4Addr::UNSPECIFIED.into(),
         IpAddr::V6(_) => Ipv6Addr::UNSPECIFIED.into(),
@@ -415,13 +415,13 @@ mod tests {
 
     #[test]
     fn answers_come_in_by_the_interface_or_by_the_devices_of_its_bond() {
-        assert_eq!(seen_by(3, None, &[2, 3]), [3, 3]);
+        assert_eq!(ingress_interfaces(3, None, &[2, 3]), [3, 3]);
         // Attached to the lower device.
-        assert_eq!(seen_by(3, None, &[2]), [0, 0]);
-        assert_eq!(seen_by(3, Some(&[7]), &[3]), [7, 7]);
-        assert_eq!(seen_by(3, Some(&[7, 8]), &[3]), [7, 8]);
-        assert_eq!(seen_by(3, Some(&[7, 8, 9]), &[3]), [0, 0]);
-        assert_eq!(seen_by(3, Some(&[]), &[3]), [0, 0]);
+        assert_eq!(ingress_interfaces(3, None, &[2]), [0, 0]);
+        assert_eq!(ingress_interfaces(3, Some(&[7]), &[3]), [7, 7]);
+        assert_eq!(ingress_interfaces(3, Some(&[7, 8]), &[3]), [7, 8]);
+        assert_eq!(ingress_interfaces(3, Some(&[7, 8, 9]), &[3]), [0, 0]);
+        assert_eq!(ingress_interfaces(3, Some(&[]), &[3]), [0, 0]);
     }
 
     #[test]
@@ -435,13 +435,13 @@ mod tests {
             NeighbourAttribute::Destination(NeighbourAddress::Inet(to)),
             NeighbourAttribute::LinkLayerAddress(mac.to_vec()),
         ];
-        assert_eq!(known(neighbour.clone()), Some(((3, to.into()), mac)));
+        assert_eq!(resolved(neighbour.clone()), Some(((3, to.into()), mac)));
         neighbour.header.state = NeighbourState::Failed;
-        assert_eq!(known(neighbour.clone()), None);
+        assert_eq!(resolved(neighbour.clone()), None);
         neighbour.header.state = NeighbourState::Permanent;
         // Neighbours of a tunnel have addresses of other lengths.
         neighbour.attributes[1] = NeighbourAttribute::LinkLayerAddress(vec![10, 0, 0, 9]);
-        assert_eq!(known(neighbour), None);
+        assert_eq!(resolved(neighbour), None);
     }
 
     #[test]
@@ -457,14 +457,14 @@ mod tests {
             mtu: 1500,
             vlan: None,
         };
-        assert_eq!(Device::of(link.clone()), Some(plain));
+        assert_eq!(Device::from_link(link.clone()), Some(plain));
         // A veth has this attribute, too.
         link.attributes.push(LinkAttribute::Link(7));
-        assert_eq!(Device::of(link.clone()).unwrap().vlan, None);
+        assert_eq!(Device::from_link(link.clone()).unwrap().vlan, None);
         let data = InfoData::Vlan(vec![InfoVlan::Id(30)]);
         let infos = vec![LinkInfo::Data(data)];
         link.attributes.push(LinkAttribute::LinkInfo(infos));
-        assert_eq!(Device::of(link).unwrap().vlan, Some((7, 30)));
-        assert_eq!(Device::of(LinkMessage::default()), None);
+        assert_eq!(Device::from_link(link).unwrap().vlan, Some((7, 30)));
+        assert_eq!(Device::from_link(LinkMessage::default()), None);
     }
 }

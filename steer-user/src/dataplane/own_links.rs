@@ -61,7 +61,7 @@ impl OwnLinks {
             Ok(links) => links,
             Err(error) if self.applied.is_none() => {
                 // Without a list of its own addresses, the node would accept no frame at all.
-                dataplane.set_own_macs(None)?;
+                dataplane.set_node_macs(None)?;
                 return Err(error);
             }
             Err(error) => return Err(error),
@@ -72,7 +72,7 @@ impl OwnLinks {
         let listed = macs.as_ref().map(|macs| macs.iter().copied().collect());
         let listed: Option<Vec<Mac>> = listed;
         dataplane
-            .set_own_macs(listed.as_deref())
+            .set_node_macs(listed.as_deref())
             .context("frames for any address are accepted")?;
         if self.macs != macs {
             match &macs {
@@ -172,7 +172,7 @@ fn interfaces(filter: &FrameFilter, links: &[Link]) -> Vec<Interface> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::dataplane::Memory;
+    use crate::dataplane::FakeDataplane;
 
     fn link(index: u32, name: &str) -> Link {
         Link {
@@ -305,7 +305,7 @@ mod tests {
 
     #[test]
     fn addresses_are_listed_again_after_an_event_or_another_filter() {
-        let mut dataplane = Memory::default();
+        let mut dataplane = FakeDataplane::default();
         let mut own = OwnLinks::default();
         let lo = filter(&["lo"]);
         own.refresh(&mut dataplane, &lo, 1).unwrap();

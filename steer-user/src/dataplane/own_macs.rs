@@ -1,7 +1,7 @@
 //! Hash table of the node's own MAC addresses, in which a packet looks at a single position.
 
 use anyhow::{Result, bail};
-use steer_common::abi::{Mac, OWN_MACS, mac_word, own_mac_place};
+use steer_common::abi::{MAX_NODE_MACS, Mac, mac_word, node_mac_index};
 
 /// Upper bound of addresses: with more, seeds without collisions are rare.
 const MAX_MACS: usize = 256;
@@ -45,9 +45,9 @@ impl OwnMacs {
 
 /// Returns the addresses at their positions, unless two collide.
 fn placed(words: &[u64], seed: u64) -> Option<Vec<u64>> {
-    let mut places = vec![0; OWN_MACS as usize];
+    let mut places = vec![0; MAX_NODE_MACS as usize];
     for word in words {
-        let place = &mut places[own_mac_place(*word, seed) as usize];
+        let place = &mut places[node_mac_index(*word, seed) as usize];
         if *place != 0 {
             return None;
         }
@@ -85,7 +85,7 @@ mod tests {
             let table = OwnMacs::new(own).unwrap();
             let is_own = |mac: &Mac| {
                 let word = mac_word(*mac);
-                table.places[own_mac_place(word, table.seed) as usize] == word
+                table.places[node_mac_index(word, table.seed) as usize] == word
             };
             assert!(own.iter().all(is_own), "{count}");
             assert!(!others.iter().any(is_own), "{count}");

@@ -2,7 +2,7 @@
 
 use anyhow::{Result, bail};
 use steer_common::{
-    abi::{Bank, DISPLACEMENTS, SERVICES, Service},
+    abi::{Bank, MAX_DISPLACEMENTS, MAX_SERVICE_ENTRIES, Service},
     hash::ServiceHash,
 };
 
@@ -28,17 +28,17 @@ pub struct PerfectHash {
 ///
 /// Returns an error if there are more services than half a bank, or two with the same key.
 pub fn build(services: &[Service]) -> Result<PerfectHash> {
-    if services.len() > SERVICES as usize / 2 {
+    if services.len() > MAX_SERVICE_ENTRIES as usize / 2 {
         bail!(
             "{} services are more than the {} that the data path holds",
             services.len(),
-            SERVICES / 2
+            MAX_SERVICE_ENTRIES / 2
         );
     }
     let entries = (services.len() * 2).next_power_of_two().max(2);
     let buckets = (services.len() / 2)
         .next_power_of_two()
-        .clamp(1, DISPLACEMENTS as usize);
+        .clamp(1, MAX_DISPLACEMENTS as usize);
     for seed in 0..SEEDS {
         let bank = Bank {
             seed: seed.wrapping_mul(0x9e37_79b9_7f4a_7c15),
@@ -63,7 +63,7 @@ fn has_any_port(service: &Service) -> bool {
 fn place(services: &[Service], bank: Bank) -> Option<PerfectHash> {
     let mut buckets = vec![Vec::new(); bank.displacement_mask as usize + 1];
     for service in services {
-        let hash = ServiceHash::of(&service.key, bank.seed);
+        let hash = ServiceHash::of_service(&service.key, bank.seed);
         buckets[hash.bucket(bank.displacement_mask) as usize].push((hash, service));
     }
     let mut order: Vec<usize> = (0..buckets.len()).collect();
@@ -118,7 +118,7 @@ mod tests {
     }
 
     fn find(table: &PerfectHash, key: &ServiceKey) -> bool {
-        let hash = ServiceHash::of(key, table.bank.seed);
+        let hash = ServiceHash::of_service(key, table.bank.seed);
         let bucket = hash.bucket(table.bank.displacement_mask) as usize;
         let entry = hash.entry(table.displacements[bucket], table.bank.service_mask) as usize;
         table.services[entry].key == *key
@@ -141,10 +141,14 @@ mod tests {
 
     #[test]
     fn holds_as_many_services_as_it_says() {
-        let services: Vec<Service> = (0..SERVICES / 2).map(|i| service(i, 443)).collect();
+        let services: Vec<Service> = (0..MAX_SERVICE_ENTRIES / 2)
+            .map(|i| service(i, 443))
+            .collect();
         let table = build(&services).unwrap();
         assert!(services.iter().all(|s| find(&table, &s.key)));
-        let more: Vec<Service> = (0..=SERVICES / 2).map(|i| service(i, 443)).collect();
+        let more: Vec<Service> = (0..=MAX_SERVICE_ENTRIES / 2)
+            .map(|i| service(i, 443))
+            .collect();
         assert!(build(&more).is_err());
     }
 

@@ -25,7 +25,7 @@ impl PinLock {
     /// # Errors
     ///
     /// Returns an error if `bpffs` is not a BPF file system, or another daemon holds the lock.
-    pub fn take(bpffs: &Path) -> Result<Self> {
+    pub fn acquire(bpffs: &Path) -> Result<Self> {
         let folder = Pins::root(bpffs)?;
         fs::create_dir_all(&folder)
             .with_context(|| format!("{}: cannot create the folder of pins", folder.display()))?;

@@ -6,22 +6,22 @@ use std::path::Path;
 
 use anyhow::Result;
 
-use super::{gate::Gate, pins::Pins, record::Record, sizes::Sizes, takeover::runs};
+use super::{gate::Cutover, pins::Pins, record::LayoutRecord, sizes::Sizes, takeover::runs};
 
 /// Returns the pins for a daemon with tables of these sizes.
 ///
 /// # Errors
 ///
 /// Returns an error if the existing pins are invalid.
-pub(super) fn place(bpffs: &Path, sizes: &Sizes) -> Result<Pins> {
+pub(super) fn active_pins(bpffs: &Path, sizes: &Sizes) -> Result<Pins> {
     let folders = Pins::folders(bpffs);
     let mut current: Option<(&Pins, bool)> = None;
     for pins in &folders {
         // An unfinished takeover is only a copy of the maps in use.
-        if Gate::is_closed(pins)? {
+        if Cutover::is_pending(pins)? {
             continue;
         }
-        let Some((_, programs)) = Record::read(pins)? else {
+        let Some((_, programs)) = LayoutRecord::read(pins)? else {
             continue;
         };
         let running = runs(pins, &programs);

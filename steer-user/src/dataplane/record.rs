@@ -28,7 +28,7 @@ type Chunk = [u8; CHUNK];
 
 /// Layouts of the maps of one version.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub(super) struct Record {
+pub(super) struct LayoutRecord {
     format: u32,
     /// ABI version.
     pub(super) abi: u32,
@@ -51,7 +51,7 @@ pub(super) struct MapLayout {
 
 impl MapLayout {
     /// Returns the layout of a map of this version.
-    pub(super) fn of(spec: &Spec) -> Self {
+    pub(super) fn of_spec(spec: &Spec) -> Self {
         let (key, value) = (spec.key as usize, spec.value as usize);
         let mut keys = Vec::new();
         let mut prefix = 0;
@@ -73,10 +73,10 @@ impl MapLayout {
     }
 }
 
-impl Record {
+impl LayoutRecord {
     /// Returns the record of this version.
     pub(super) fn own() -> Self {
-        let layout = |spec: &Spec| (spec.name.to_owned(), MapLayout::of(spec));
+        let layout = |spec: &Spec| (spec.name.to_owned(), MapLayout::of_spec(spec));
         Self {
             format: FORMAT,
             abi: ABI_VERSION,
@@ -182,11 +182,11 @@ mod tests {
 
     #[test]
     fn the_record_fits_with_room_to_grow() {
-        let text = serde_json::to_vec(&Record::own()).unwrap();
+        let text = serde_json::to_vec(&LayoutRecord::own()).unwrap();
         assert!(text.len() < CHUNKS as usize * CHUNK / 2, "{}", text.len());
         assert_eq!(
-            serde_json::from_slice::<Record>(&text).unwrap(),
-            Record::own()
+            serde_json::from_slice::<LayoutRecord>(&text).unwrap(),
+            LayoutRecord::own()
         );
     }
 
@@ -202,7 +202,7 @@ mod tests {
     /// Checks that each field of each map is in the record at its offset, and that no two overlap.
     #[test]
     fn fields_do_not_overlap() {
-        for (name, layout) in Record::own().maps {
+        for (name, layout) in LayoutRecord::own().maps {
             for (columns, size) in [
                 (layout.key, layout.key_size),
                 (layout.value, layout.value_size),

@@ -1,6 +1,6 @@
 //! Maps of configurable size, and the memory of all maps.
 
-use steer_common::abi::{FLOWS, NAT_FLOWS, maps};
+use steer_common::abi::{MAX_FLOWS, MAX_NAT_FLOWS, maps};
 
 use super::specs::SPECS;
 use crate::config::Limits;
@@ -17,8 +17,8 @@ pub struct Sizes {
 impl Default for Sizes {
     fn default() -> Self {
         Self {
-            flows: FLOWS,
-            nat_flows: NAT_FLOWS,
+            flows: MAX_FLOWS,
+            nat_flows: MAX_NAT_FLOWS,
         }
     }
 }

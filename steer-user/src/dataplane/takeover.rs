@@ -3,7 +3,7 @@
 //! the others are converted field by field.
 //!
 //! The programs of the other version run until everything is copied: interfaces get the gate
-//! ([`Gate`]), which sends packets to them. At the end it drops steered packets while the last
+//! ([`Cutover`]), which sends packets to them. At the end it drops steered packets while the last
 //! changes are copied, so that both versions have the same flows. Then one word sends packets to
 //! the programs of this version, on all interfaces at once. If the daemon dies before that, the
 //! previous programs continue, even if packets were on hold; if it dies after, those of this
@@ -32,10 +32,10 @@ use tracing::{info, warn};
 use super::{
     batch,
     convert::Conversion,
-    gate::Gate,
+    gate::Cutover,
     pinned_link,
     pins::{self, Pins},
-    record::{MapLayout, Record},
+    record::{LayoutRecord, MapLayout},
     sizes::Sizes,
     specs::{SPECS, Spec},
 };
@@ -47,7 +47,7 @@ const TIMES: u32 = 3;
 const MORE: Duration = Duration::from_millis(300);
 
 /// A takeover. Dropped before programs of this version run, it leaves no trace.
-pub(super) struct Takeover {
+pub(super) struct Upgrade {
     own: Pins,
     from: Option<Source>,
     finished: bool,
@@ -77,23 +77,23 @@ struct Copied {
     entries: HashMap<u64, u64>,
 }
 
-impl Takeover {
+impl Upgrade {
     /// Decides which maps to take over, and pins those that can be shared.
     ///
     /// # Errors
     ///
     /// Returns an error if pinned maps cannot be read or converted.
-    pub(super) fn begin(own: &Pins, sizes: &Sizes) -> Result<Self> {
+    pub(super) fn prepare(own: &Pins, sizes: &Sizes) -> Result<Self> {
         let mut takeover = Self {
             own: own.clone(),
             from: None,
             finished: false,
         };
-        let ours = Record::read(own)?;
+        let ours = LayoutRecord::read(own)?;
         if let Some((ours, _)) = &ours {
             compare(own, ours)?;
         }
-        let unfinished = Gate::is_closed(own)?;
+        let unfinished = Cutover::is_pending(own)?;
         let runs_here = ours.is_some_and(|(_, programs)| !unfinished && runs(own, &programs));
         let Some((other, record)) = choose(own, runs_here, unfinished)? else {
             return Ok(takeover);
@@ -105,7 +105,7 @@ impl Takeover {
             abi: record.abi,
             tables: Vec::new(),
         });
-        source.tables = take(own, &source.pins, &record, sizes)?;
+        source.tables = adopt_tables(own, &source.pins, &record, sizes)?;
         let converted: Vec<_> = source.tables.iter().map(|table| table.spec.name).collect();
         info!(
             from = record.abi,
@@ -117,7 +117,7 @@ impl Takeover {
     }
 
     /// Returns whether there is anything to take over.
-    pub(super) fn is_one(&self) -> bool {
+    pub(super) fn is_needed(&self) -> bool {
         self.from.is_some()
     }
 
@@ -126,7 +126,7 @@ impl Takeover {
     /// # Errors
     ///
     /// Returns an error if they cannot be found.
-    pub(super) fn programs_before(&self) -> Result<Option<PathBuf>> {
+    pub(super) fn old_programs(&self) -> Result<Option<PathBuf>> {
         let Some(source) = &self.from else {
             return Ok(None);
         };
@@ -178,15 +178,17 @@ impl Takeover {
     /// # Errors
     ///
     /// Returns an error if copying fails; the previous programs continue.
-    pub(super) fn switch(&mut self, gate: &Gate) -> Result<()> {
+    pub(super) fn cut_over(&mut self, gate: &Cutover) -> Result<()> {
         let Some(source) = &mut self.from else {
             return Ok(());
         };
         let mut last = source.copy_flows(&self.own)?;
         for _ in 0..TRIES {
             let begun = Instant::now();
-            gate.hold(TIMES * last + MORE);
-            let copied = source.copy_flows(&self.own).inspect_err(|_| gate.close())?;
+            gate.hold_packets(TIMES * last + MORE);
+            let copied = source
+                .copy_flows(&self.own)
+                .inspect_err(|_| gate.revert())?;
             if gate.open() {
                 self.finished = true;
                 info!(
@@ -217,7 +219,7 @@ impl Takeover {
                 warn!(error, "pins of another version stay");
             }
         }
-        let gate = self.own.map(maps::GATE);
+        let gate = self.own.map(maps::CUTOVER);
         if gate.exists() {
             pins::remove(&gate);
         }
@@ -235,7 +237,7 @@ impl Source {
     }
 }
 
-impl Drop for Takeover {
+impl Drop for Upgrade {
     fn drop(&mut self) {
         if self.finished || self.from.is_none() {
             return;
@@ -266,14 +268,14 @@ pub(super) fn runs(pins: &Pins, programs: &[u32]) -> bool {
 /// Returns the version to take over from: one that runs, or any if there are no maps of this
 /// version. Maps without a record, beside others, belong to a daemon that died before they were
 /// complete, and those of an unfinished takeover (`unfinished`) are a copy of the maps in use.
-fn choose(own: &Pins, ours_runs: bool, unfinished: bool) -> Result<Option<(Pins, Record)>> {
+fn choose(own: &Pins, ours_runs: bool, unfinished: bool) -> Result<Option<(Pins, LayoutRecord)>> {
     let mut chosen = None;
     let mut silent = None;
     for pins in own.others()? {
-        if Gate::is_closed(&pins)? {
+        if Cutover::is_pending(&pins)? {
             continue;
         }
-        match Record::read(&pins)? {
+        match LayoutRecord::read(&pins)? {
             Some((record, programs)) => {
                 let running = runs(&pins, &programs);
                 if running || chosen.is_none() {
@@ -304,8 +306,8 @@ fn choose(own: &Pins, ours_runs: bool, unfinished: bool) -> Result<Option<(Pins,
 
 /// Checks that a record of the same version describes the same maps; otherwise one of the two
 /// builds was not given a version of its own.
-fn compare(pins: &Pins, found: &Record) -> Result<()> {
-    for (name, wanted) in Record::own().maps {
+fn compare(pins: &Pins, found: &LayoutRecord) -> Result<()> {
+    for (name, wanted) in LayoutRecord::own().maps {
         if found.maps.get(&name).is_some_and(|found| *found != wanted) {
             bail!(
                 "{}: this map has other fields than this program, although both have version {}; \
@@ -320,7 +322,12 @@ fn compare(pins: &Pins, found: &Record) -> Result<()> {
 }
 
 /// Pins maps of equal layout, and returns the tables to convert.
-fn take(own: &Pins, other: &Pins, record: &Record, sizes: &Sizes) -> Result<Vec<Table>> {
+fn adopt_tables(
+    own: &Pins,
+    other: &Pins,
+    record: &LayoutRecord,
+    sizes: &Sizes,
+) -> Result<Vec<Table>> {
     let mut tables = Vec::new();
     for spec in SPECS.iter().filter(|spec| spec.name != maps::PROGRAMS) {
         let path = other.map(spec.name);
@@ -338,7 +345,7 @@ fn take(own: &Pins, other: &Pins, record: &Record, sizes: &Sizes) -> Result<Vec<
         }
         let wanted = sizes.entries(spec.name).unwrap_or(spec.entries);
         let same_shape = spec.check(&info, wanted).is_ok();
-        if same_shape && *before == MapLayout::of(spec) {
+        if same_shape && *before == MapLayout::of_spec(spec) {
             share(&path, own, spec)?;
             continue;
         }
@@ -367,7 +374,7 @@ impl Table {
         if is_per_cpu(kind) != is_per_cpu(spec.kind) {
             bail!("only one of the two versions has a value for each CPU in it");
         }
-        let now = MapLayout::of(spec);
+        let now = MapLayout::of_spec(spec);
         Ok(Self {
             spec,
             key: Conversion::between(&before.key, &now.key)?,
@@ -414,7 +421,7 @@ impl Table {
                     self.value.apply(old, new).map_err(io::Error::other)?;
                 }
                 if self.spec.name == maps::SLOTS {
-                    make_safe(new);
+                    reset_slot_marks(new);
                 }
                 if !has_flows {
                     return Ok(true);
@@ -452,7 +459,7 @@ impl Table {
 
 /// Marks a slot as possibly in use. The previous programs write to their slots until the end, so
 /// marks that they may still set are assumed to be set. The daemon clears them later.
-fn make_safe(slot: &mut [u8]) {
+fn reset_slot_marks(slot: &mut [u8]) {
     slot[std::mem::offset_of!(Slot, track)] = Track::Some as u8;
     slot[std::mem::offset_of!(Slot, seen)] = 1;
 }

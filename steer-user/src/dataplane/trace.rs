@@ -52,11 +52,11 @@ impl Tracer {
         let array = self.complete(&mut programs)?;
         let ebpf = &mut programs.ebpf;
         let mut filters: Array<MapData, TraceFilter> =
-            take(ebpf, maps::TRACE_FILTER)?.try_into()?;
+            take_map(ebpf, maps::TRACE_FILTER)?.try_into()?;
         filters.set(0, filter, 0)?;
         let events = TraceEvents {
-            ring: take(ebpf, maps::TRACE_EVENTS)?.try_into()?,
-            state: take(ebpf, maps::TRACE_STATE)?.try_into()?,
+            ring: take_map(ebpf, maps::TRACE_EVENTS)?.try_into()?,
+            state: take_map(ebpf, maps::TRACE_STATE)?.try_into()?,
         };
         let programs = TracePrograms {
             programs,
@@ -68,7 +68,7 @@ impl Tracer {
     /// Loads the programs that the usual set does not have.
     fn complete(&self, programs: &mut Programs) -> Result<ProgramArray<MapData>> {
         let mut array: ProgramArray<MapData> =
-            take(&mut programs.ebpf, maps::TRACE_PROGRAMS)?.try_into()?;
+            take_map(&mut programs.ebpf, maps::TRACE_PROGRAMS)?.try_into()?;
         let told = programs.load_program(TRACE_PROGRAMS[TRACE_TOLD as usize])?;
         array.set(TRACE_TOLD, told.fd()?, 0)?;
         array.set(TRACE_USUAL, &self.usual, 0)?;
@@ -77,7 +77,7 @@ impl Tracer {
     }
 }
 
-fn take(ebpf: &mut Ebpf, name: &str) -> Result<Map> {
+fn take_map(ebpf: &mut Ebpf, name: &str) -> Result<Map> {
     ebpf.take_map(name)
         .with_context(|| format!("the object has no map {name}"))
 }
@@ -105,7 +105,7 @@ impl TracePrograms {
 
 impl TraceEvents {
     /// Returns the next event, if there is one.
-    pub fn take(&mut self) -> Option<Box<TraceEvent>> {
+    pub fn next_event(&mut self) -> Option<Box<TraceEvent>> {
         loop {
             let item = self.ring.next()?;
             if item.len() < size_of::<TraceEvent>() {

@@ -8,23 +8,23 @@ use aya::{
     maps::{Map, MapData, ProgramArray},
     programs::Xdp as Program,
 };
-use steer_common::abi::{GATE, PROGRAMS, maps};
+use steer_common::abi::{CUTOVER_PROGRAM, PROGRAMS, maps};
 
 use super::{
     Attacher, MapMemory,
-    gate::Gate,
-    insist,
+    gate::Cutover,
     kernel::check_kernel,
     kernel_maps::KernelMaps,
-    memory_use::Meters,
+    memory_use::MemoryMeters,
     object::object,
     pin_lock::PinLock,
     pins::{self, Pins},
-    place::place,
-    record::Record,
+    place::active_pins,
+    record::LayoutRecord,
+    retry,
     sizes::Sizes,
     specs::SPECS,
-    takeover::Takeover,
+    takeover::Upgrade,
     trace::Tracer,
 };
 
@@ -71,37 +71,37 @@ impl Xdp {
         let mut takeover = None;
         if let Some(bpffs) = &options.bpffs {
             // The lock comes first, so that a second daemon changes nothing.
-            lock = Some(PinLock::take(bpffs)?);
-            let pins = pins.insert(place(bpffs, &sizes)?);
+            lock = Some(PinLock::acquire(bpffs)?);
+            let pins = pins.insert(active_pins(bpffs, &sizes)?);
             pins.prepare()?;
-            let begun = takeover.insert(Takeover::begin(pins, &sizes)?);
-            adopted = begun.is_one();
+            let begun = takeover.insert(Upgrade::prepare(pins, &sizes)?);
+            adopted = begun.is_needed();
             adopted |= SPECS.iter().any(|spec| pins.map(spec.name).exists());
             pins.check(&sizes)?;
         }
         let before = match &takeover {
-            Some(takeover) => takeover.programs_before()?,
+            Some(takeover) => takeover.old_programs()?,
             None => None,
         };
         let mut programs = Programs::load(object(), pins.as_ref(), &sizes, before)?;
         if let Some(takeover) = &mut takeover {
             takeover.copy()?;
         }
-        let gate = if takeover.as_ref().is_some_and(Takeover::is_one) {
-            Some(Gate::of(&programs.ebpf)?)
+        let gate = if takeover.as_ref().is_some_and(Upgrade::is_needed) {
+            Some(Cutover::open(&programs.ebpf)?)
         } else {
             None
         };
         if let Some(pins) = &pins {
             let mut first = vec![programs.main()?.info()?.id()];
             if gate.is_some() {
-                programs.load_program(GATE)?;
-                programs.first = GATE;
+                programs.load_program(CUTOVER_PROGRAM)?;
+                programs.first = CUTOVER_PROGRAM;
                 first.push(programs.main()?.info()?.id());
             }
-            Record::write(pins, &first)?;
+            LayoutRecord::write(pins, &first)?;
         }
-        let meters = Meters::of(&programs.ebpf)?;
+        let meters = MemoryMeters::open(&programs.ebpf)?;
         let maps = KernelMaps::new(&mut programs.ebpf)?;
         Ok(Self {
             attacher: Attacher::new(programs, meters, pins.zip(lock), sizes, (takeover, gate)),
@@ -225,8 +225,8 @@ impl Programs {
         // If the verifier refuses, log the kernel's reason and not every step before it.
         loader.verifier_log_level(VerifierLogLevel::STATS);
         if let (Some(pins), Some(before)) = (pins, before) {
-            loader.map_pin_path(maps::BEFORE, before);
-            loader.map_pin_path(maps::GATE, pins.map(maps::GATE));
+            loader.map_pin_path(maps::OLD_PROGRAMS, before);
+            loader.map_pin_path(maps::CUTOVER, pins.map(maps::CUTOVER));
         }
         for spec in &SPECS {
             if let Some(entries) = sizes.entries(spec.name) {
@@ -317,7 +317,7 @@ fn load<'e>(ebpf: &'e mut Ebpf, name: &str) -> Result<&'e mut Program> {
 }
 
 fn verify(name: &str, program: &mut Program) -> Result<()> {
-    insist::load(|| program.load())
+    retry::load(|| program.load())
         .with_context(|| format!("the kernel refuses the XDP program {name}"))
 }
 

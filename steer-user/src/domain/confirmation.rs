@@ -76,7 +76,7 @@ impl Confirmation {
     }
 
     /// Records the start of a connection.
-    pub fn begin(&mut self, now: Instant) {
+    pub fn start(&mut self, now: Instant) {
         self.begun = Some(now);
     }
 
@@ -113,7 +113,7 @@ mod tests {
             now += Duration::from_millis(10);
             confirmation.expire(now);
             if confirmation.is_ready(now) {
-                confirmation.begin(now);
+                confirmation.start(now);
                 confirmation.end(Outcome::Connected, now);
                 tried += 1;
             }
@@ -128,7 +128,7 @@ mod tests {
     fn one_without_an_outcome_counts_as_not_answered() {
         let now = Instant::now();
         let mut confirmation = Confirmation::default();
-        confirmation.begin(now);
+        confirmation.start(now);
         confirmation.expire(now + OVERDUE);
         assert!(!confirmation.is_unanswered() && !confirmation.is_ready(now + OVERDUE));
         confirmation.expire(now + OVERDUE * 2);

@@ -18,13 +18,13 @@ use serde::{Deserialize, Serialize};
 
 /// Age up to which an answer to a client contradicts a probe timeout: the probe was pending for as
 /// long.
-pub const ANSWERED: Duration = Duration::from_millis(150);
+pub const RECENTLY_ANSWERED: Duration = Duration::from_millis(150);
 /// Age up to which an answer to a client keeps a backend from being down.
-pub const SERVED: Duration = Duration::from_secs(1);
+pub const RECENTLY_SERVED: Duration = Duration::from_secs(1);
 /// Duration of failing probes without an answer to any client after which a backend is down.
 pub const GONE_AFTER: Duration = Duration::from_secs(5);
 /// Upper bound of [`Inputs::patience`].
-pub const MAX_PATIENCE: Duration = Duration::from_secs(10);
+pub const MAX_QUESTION_WAIT: Duration = Duration::from_secs(10);
 
 /// Signals that only the backend itself can cause.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -204,8 +204,8 @@ impl Inputs {
 
 /// Returns the verdict on a backend.
 #[must_use]
-pub fn judge(inputs: &Inputs) -> Verdict {
-    let served = inputs.answered_within(SERVED);
+pub fn verdict(inputs: &Inputs) -> Verdict {
+    let served = inputs.answered_within(RECENTLY_SERVED);
     let refused = Evidence::Proof(Proof::ConnectionRefused);
     if [inputs.probes, inputs.packets].contains(&Some(refused)) {
         // A listener may be closed while open flows are still served to their end.
@@ -233,7 +233,7 @@ pub fn judge(inputs: &Inputs) -> Verdict {
 }
 
 fn by_completion(inputs: &Inputs, proof: Proof) -> Verdict {
-    if inputs.answered_within(SERVED.max(inputs.patience)) {
+    if inputs.answered_within(RECENTLY_SERVED.max(inputs.patience)) {
         Verdict::Contradicted(Contradiction::ClientsAnswered)
     } else if !inputs.pool_has_room {
         Verdict::Contradicted(Contradiction::PoolLimit)
@@ -253,7 +253,7 @@ fn by_testimony(inputs: &Inputs, testimony: Testimony, packets: Option<Testimony
         // It accepts connections while it loads.
         Testimony::NotReady => None,
         _ => inputs
-            .answered_within(ANSWERED.max(inputs.patience))
+            .answered_within(RECENTLY_ANSWERED.max(inputs.patience))
             .then_some(Contradiction::ClientsAnswered),
     };
     if let Some(contradiction) = contradiction {
@@ -265,7 +265,7 @@ fn by_testimony(inputs: &Inputs, testimony: Testimony, packets: Option<Testimony
         _ => packets.or_else(|| inputs.nobody_answered()),
     };
     let both = other.and_then(|other| Corroborated::join(testimony, other));
-    match both.filter(|_| !inputs.answered_within(SERVED)) {
+    match both.filter(|_| !inputs.answered_within(RECENTLY_SERVED)) {
         Some(both) => Verdict::Down(both.into()),
         None => Verdict::Ejected(testimony.into()),
     }

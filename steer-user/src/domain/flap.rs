@@ -4,13 +4,13 @@
 use std::time::{Duration, Instant};
 
 /// Penalty of each transition to down.
-const DEATH: f64 = 1_000.0;
+const PENALTY_PER_FAILURE: f64 = 1_000.0;
 /// Penalty from which the backend is suppressed: three transitions in quick succession.
-const SUPPRESS: f64 = 2_500.0;
+const SUPPRESS_THRESHOLD: f64 = 2_500.0;
 /// Penalty below which it is reused.
-const REUSE: f64 = 1_000.0;
+const REUSE_THRESHOLD: f64 = 1_000.0;
 /// Upper bound of the penalty, which limits suppression to two half-lives.
-const CEILING: f64 = 4_000.0;
+const MAX_PENALTY: f64 = 4_000.0;
 
 /// The penalty of one backend.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
@@ -43,22 +43,22 @@ impl Damping {
     }
 
     /// Records that the backend went down. A half-life of zero disables damping.
-    pub fn died(&mut self, half_life: Duration, now: Instant) -> Option<bool> {
+    pub fn record_failure(&mut self, half_life: Duration, now: Instant) -> Option<bool> {
         if half_life.is_zero() {
-            return self.look(half_life, now);
+            return self.poll(half_life, now);
         }
-        let penalty = (self.decayed(half_life, now) + DEATH).min(CEILING);
+        let penalty = (self.decayed(half_life, now) + PENALTY_PER_FAILURE).min(MAX_PENALTY);
         self.penalty = Some((penalty, now));
-        self.look(half_life, now)
+        self.poll(half_life, now)
     }
 
     /// Lets the penalty decay, and returns whether the backend is suppressed if that changed.
-    pub fn look(&mut self, half_life: Duration, now: Instant) -> Option<bool> {
+    pub fn poll(&mut self, half_life: Duration, now: Instant) -> Option<bool> {
         let penalty = self.decayed(half_life, now);
         let suppressed = if self.suppressed {
-            penalty > REUSE
+            penalty > REUSE_THRESHOLD
         } else {
-            penalty >= SUPPRESS
+            penalty >= SUPPRESS_THRESHOLD
         };
         (std::mem::replace(&mut self.suppressed, suppressed) != suppressed).then_some(suppressed)
     }
@@ -86,14 +86,14 @@ mod tests {
         let start = Instant::now();
         let at = |seconds| start + Duration::from_secs(seconds);
         let mut damping = Damping::default();
-        assert_eq!(damping.died(HALF, at(0)), None);
-        assert_eq!(damping.died(HALF, at(2)), None);
-        assert_eq!(damping.died(HALF, at(4)), Some(true));
+        assert_eq!(damping.record_failure(HALF, at(0)), None);
+        assert_eq!(damping.record_failure(HALF, at(2)), None);
+        assert_eq!(damping.record_failure(HALF, at(4)), Some(true));
         assert!(damping.suppressed());
         // 2629 decays to 1000 in 13.9 s.
-        assert_eq!(damping.look(HALF, at(17)), None);
-        assert_eq!(damping.look(HALF, at(18)), Some(false));
-        assert_eq!(damping.died(HALF, at(19)), None);
+        assert_eq!(damping.poll(HALF, at(17)), None);
+        assert_eq!(damping.poll(HALF, at(18)), Some(false));
+        assert_eq!(damping.record_failure(HALF, at(19)), None);
     }
 
     #[test]
@@ -103,9 +103,9 @@ mod tests {
         let mut now = start;
         for _ in 0..100 {
             now += Duration::from_secs(1);
-            damping.died(HALF, now);
+            damping.record_failure(HALF, now);
         }
-        assert_eq!(damping.look(HALF, now + 2 * HALF), Some(false));
+        assert_eq!(damping.poll(HALF, now + 2 * HALF), Some(false));
     }
 
     #[test]
@@ -113,7 +113,7 @@ mod tests {
         let start = Instant::now();
         let mut damping = Damping::default();
         for death in 0..50 {
-            assert_eq!(damping.died(HALF, start + death * HALF), None);
+            assert_eq!(damping.record_failure(HALF, start + death * HALF), None);
         }
     }
 
@@ -122,7 +122,7 @@ mod tests {
         let now = Instant::now();
         let mut damping = Damping::default();
         for _ in 0..10 {
-            assert_eq!(damping.died(Duration::ZERO, now), None);
+            assert_eq!(damping.record_failure(Duration::ZERO, now), None);
         }
     }
 }

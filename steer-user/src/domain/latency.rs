@@ -2,7 +2,7 @@
 
 use std::{collections::VecDeque, time::Duration};
 
-use steer_common::abi::{BUCKETS, Measure, Measured, Signals, bucket, bucket_start};
+use steer_common::abi::{BUCKETS, LatencyBuckets, Measure, Signals, bucket, bucket_start};
 
 /// A histogram with the buckets of [`bucket`], each an eighth wide.
 ///
@@ -104,7 +104,7 @@ pub struct Latencies {
 impl Latencies {
     /// Returns the histogram of a measure.
     #[must_use]
-    pub fn of(&self, measure: Measure) -> &Histogram {
+    pub fn histogram(&self, measure: Measure) -> &Histogram {
         match measure {
             Measure::Connect => &self.connect,
             Measure::FirstByte => &self.first_byte,
@@ -113,7 +113,7 @@ impl Latencies {
         }
     }
 
-    fn of_mut(&mut self, measure: Measure) -> &mut Histogram {
+    fn histogram_mut(&mut self, measure: Measure) -> &mut Histogram {
         match measure {
             Measure::Connect => &mut self.connect,
             Measure::FirstByte => &mut self.first_byte,
@@ -125,7 +125,7 @@ impl Latencies {
     /// Adds all samples of other histograms.
     pub fn add(&mut self, other: &Self) {
         for measure in Measure::ALL {
-            self.of_mut(measure).add(other.of(measure));
+            self.histogram_mut(measure).add(other.histogram(measure));
         }
     }
 }
@@ -134,25 +134,25 @@ impl Latencies {
 pub type Counts = [u32; BUCKETS as usize];
 
 /// Number of readings that count as recent.
-const RECENT: usize = 6;
+const RECENT_READINGS: usize = 6;
 
 /// Successive readings of the histograms of a member.
 ///
 /// The kernel's counts are modulo 2^32, so only differences between readings are used.
 #[derive(Clone, Debug, Default)]
 pub struct Readings {
-    last: Measured,
+    last: LatencyBuckets,
     total: Latencies,
     recent: VecDeque<Latencies>,
 }
 
 impl Readings {
     /// Records a reading, summed over CPUs modulo 2^32.
-    pub fn take(&mut self, reading: &Measured) {
+    pub fn add_reading(&mut self, reading: &LatencyBuckets) {
         let new = self.news(reading);
         self.last = *reading;
         self.total.add(&new);
-        if self.recent.len() == RECENT {
+        if self.recent.len() == RECENT_READINGS {
             self.recent.pop_front();
         }
         self.recent.push_back(new);
@@ -161,7 +161,7 @@ impl Readings {
     /// Returns [`Self::total`] and [`Self::recent`] including one reading outside the ten-second
     /// schedule.
     #[must_use]
-    pub fn with(&self, reading: &Measured) -> [Latencies; 2] {
+    pub fn with(&self, reading: &LatencyBuckets) -> [Latencies; 2] {
         let new = self.news(reading);
         [self.total.clone(), self.recent()].map(|mut latencies| {
             latencies.add(&new);
@@ -170,7 +170,7 @@ impl Readings {
     }
 
     /// Returns the difference to the last reading.
-    fn news(&self, reading: &Measured) -> Latencies {
+    fn news(&self, reading: &LatencyBuckets) -> Latencies {
         let of = |measure: Measure| {
             let index = measure as usize;
             Histogram::since(&reading.0[index], &self.last.0[index])
@@ -283,17 +283,17 @@ mod tests {
     #[test]
     fn readings_go_on_where_the_kernels_counts_wrap() {
         let mut readings = Readings::default();
-        let mut reading = Measured::default();
+        let mut reading = LatencyBuckets::default();
         reading.0[Measure::Gap as usize][20] = u32::MAX;
-        readings.take(&reading);
+        readings.add_reading(&reading);
         reading.0[Measure::Gap as usize][20] = 4;
-        readings.take(&reading);
+        readings.add_reading(&reading);
         let expected = u64::from(u32::MAX) + 5;
         assert_eq!(readings.total().gap.count(), expected);
         assert_eq!(readings.total().connect.count(), 0);
         // A minute later, only the total still contains it.
-        for _ in 0..RECENT {
-            readings.take(&reading);
+        for _ in 0..RECENT_READINGS {
+            readings.add_reading(&reading);
         }
         assert_eq!(readings.recent().gap.count(), 0);
         assert_eq!(readings.total().gap.count(), expected);

@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 /// Full utilization of a backend, or all new flows of a table: shares are parts of this.
 pub const WHOLE: u32 = 1_000_000;
 /// Upper bound of a reported utilization; a backend may report more than full.
-const MOST: u32 = 4 * WHOLE;
+const MAX_UTILIZATION: u32 = 4 * WHOLE;
 
 /// Half-life of the smoothed utilization while it rises.
 const RISE: Duration = Duration::from_millis(700);
@@ -21,7 +21,7 @@ const FALL: Duration = Duration::from_secs(7);
 pub fn usage(parts: impl IntoIterator<Item = Option<f64>>) -> Option<u32> {
     let finite = parts.into_iter().flatten().filter(|part| part.is_finite());
     let highest = finite.reduce(f64::max)?;
-    Some((highest.max(0.0) * f64::from(WHOLE)).min(f64::from(MOST)) as u32)
+    Some((highest.max(0.0) * f64::from(WHOLE)).min(f64::from(MAX_UTILIZATION)) as u32)
 }
 
 /// A smoothed utilization that follows rises within one or two seconds and falls slowly, because a
@@ -81,7 +81,7 @@ impl HotBounds {
     /// Returns whether a backend is hot after a report, given whether it was hot before. A missing
     /// report changes nothing.
     #[must_use]
-    pub fn judge(&self, was: bool, sample: Option<u32>) -> bool {
+    pub fn is_hot(&self, was: bool, sample: Option<u32>) -> bool {
         match sample {
             Some(sample) if was => sample >= self.below,
             Some(sample) => sample >= self.above,
@@ -100,7 +100,7 @@ mod tests {
         assert_eq!(usage([None, None]), None);
         assert_eq!(usage([Some(f64::NAN)]), None);
         assert_eq!(usage([Some(-1.0)]), Some(0));
-        assert_eq!(usage([Some(1e12)]), Some(MOST));
+        assert_eq!(usage([Some(1e12)]), Some(MAX_UTILIZATION));
     }
 
     #[test]
@@ -128,7 +128,7 @@ mod tests {
         let mut hot = false;
         let mut seen = Vec::new();
         for sample in [Some(890), Some(900), None, Some(760), Some(749), Some(899)] {
-            hot = bounds.judge(hot, sample.map(|s| s * 1000));
+            hot = bounds.is_hot(hot, sample.map(|s| s * 1000));
             seen.push(hot);
         }
         assert_eq!(seen, [false, true, true, true, false, false]);

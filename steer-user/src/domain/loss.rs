@@ -3,9 +3,9 @@
 use serde::{Deserialize, Serialize};
 
 /// Minimum number of results for a judgement.
-const ENOUGH: u32 = 10;
+const MIN_PROBES: u32 = 10;
 /// Divisor of the loss threshold: a backend is lossy if one in this many probes failed.
-const LOSSY: u32 = 5;
+const LOSSY_PART: u32 = 5;
 
 /// The last 32 results of one backend's probes.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -39,7 +39,7 @@ impl Loss {
         let lossy = if self.lossy {
             failed > 1
         } else {
-            self.results >= ENOUGH && failed * LOSSY >= self.results
+            self.results >= MIN_PROBES && failed * LOSSY_PART >= self.results
         };
         (std::mem::replace(&mut self.lossy, lossy) != lossy).then_some(lossy)
     }
@@ -72,7 +72,7 @@ mod tests {
     #[test]
     fn few_results_say_nothing() {
         let mut loss = Loss::default();
-        for _ in 1..ENOUGH {
+        for _ in 1..MIN_PROBES {
             assert_eq!(loss.observe(false), None);
         }
         assert_eq!(loss.observe(false), Some(true));

@@ -17,17 +17,17 @@ pub const SNAPSHOT_EVERY: Duration = Duration::from_secs(1);
 /// Number of failures below which weights stay unchanged.
 const MIN_FAILURES: u64 = 3;
 /// Number of failures that ejects a backend if most of its connections fail.
-const EJECTING_FAILURES: u64 = 5;
+const MIN_EJECTING_FAILURES: u64 = 5;
 /// Share of failed connections that an ejection requires.
-const EJECTING_SHARE: u32 = WHOLE / 2;
+const MIN_EJECTING_SHARE: u32 = WHOLE / 2;
 /// Excess over the share of its peers that an ejection requires.
 const MIN_EXCESS: u32 = WHOLE / 10;
 /// Connections or requests that a backend needs for its ratios to be compared.
 const MIN_VOLUME: u64 = 4;
 /// Divisor of the peers' answer size below which answers are tiny.
-const TINY: u64 = 4;
+const TINY_ANSWER_FACTOR: u64 = 4;
 /// Divisor of the peers' time to answer below which answers are fast.
-const FAST: u32 = 4;
+const FAST_ANSWER_FACTOR: u32 = 4;
 
 /// Counts of a backend over some time.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -197,8 +197,8 @@ pub fn compare(recent: &Tally, peers: &Peers, speed: Option<Speed>) -> Option<Ou
         })
     };
     let share = recent.failure_share();
-    let is_worse = share >= peers.failure_share.saturating_add(EJECTING_SHARE / 2);
-    if recent.failures() >= EJECTING_FAILURES && share >= EJECTING_SHARE && is_worse {
+    let is_worse = share >= peers.failure_share.saturating_add(MIN_EJECTING_SHARE / 2);
+    if recent.failures() >= MIN_EJECTING_FAILURES && share >= MIN_EJECTING_SHARE && is_worse {
         let reason = if recent.resets >= recent.ended_early {
             Reason::Resets
         } else {
@@ -206,8 +206,9 @@ pub fn compare(recent: &Tally, peers: &Peers, speed: Option<Speed>) -> Option<Ou
         };
         return found(reason);
     }
-    let is_fast =
-        speed.is_some_and(|s| s.ends_at_once || s.own_us.saturating_mul(FAST) < s.peers_us);
+    let is_fast = speed.is_some_and(|s| {
+        s.ends_at_once || s.own_us.saturating_mul(FAST_ANSWER_FACTOR) < s.peers_us
+    });
     if is_fast && is_tiny(recent, peers) {
         return found(Reason::TinyAnswers);
     }
@@ -219,7 +220,7 @@ pub fn compare(recent: &Tally, peers: &Peers, speed: Option<Speed>) -> Option<Ou
 #[must_use]
 pub fn is_tiny(own: &Tally, peers: &Peers) -> bool {
     match (own.bytes_per_request(), peers.bytes_per_request) {
-        (Some(own), Some(peers)) => own.saturating_mul(TINY) < peers,
+        (Some(own), Some(peers)) => own.saturating_mul(TINY_ANSWER_FACTOR) < peers,
         _ => false,
     }
 }

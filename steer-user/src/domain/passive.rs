@@ -10,29 +10,29 @@ use super::{
     confirmation::Confirmation,
     evidence::{Evidence, Proof, Testimony},
     outliers::Reason as OutlierReason,
-    silence::{self, Around, Silence, Traffic},
+    silence::{self, PeerTraffic, Silence, Traffic},
 };
 
 /// Consecutive refused connections after which a backend counts as refusing.
-const REFUSED: u64 = 2;
+const MIN_REFUSED: u64 = 2;
 /// Consecutive connections with a repeated SYN after which a backend counts as unanswering.
-const UNANSWERED: u64 = 3;
+const MIN_UNANSWERED: u64 = 3;
 /// The same threshold if a connection of this node's own was unanswered as well.
-const CORROBORATED: u64 = 1;
+const MIN_CORROBORATED: u64 = 1;
 /// Longest interval between connections to a backend that refuses this node's connections.
-const RETRIED: Duration = Duration::from_secs(2);
+const RETRY_WINDOW: Duration = Duration::from_secs(2);
 /// Duration of the first ejection; doubled each time.
-const FIRST: Duration = Duration::from_secs(1);
+const FIRST_EJECTION: Duration = Duration::from_secs(1);
 /// Duration of the first ejection for silence: a late answer ends it at once.
-const FIRST_SILENT: Duration = Duration::from_secs(5);
+const FIRST_SILENT_EJECTION: Duration = Duration::from_secs(5);
 /// Duration of an outlier's ejection, multiplied by the number of its ejections.
-const FIRST_OUTLIER: Duration = Duration::from_secs(30);
+const FIRST_OUTLIER_EJECTION: Duration = Duration::from_secs(30);
 /// Upper bound of an outlier's ejection.
-const LONGEST_OUTLIER: Duration = Duration::from_secs(300);
+const MAX_OUTLIER_EJECTION: Duration = Duration::from_secs(300);
 /// Upper bound of other ejections.
-const LONGEST: Duration = Duration::from_secs(60);
+const MAX_EJECTION: Duration = Duration::from_secs(60);
 /// Time without trouble after which the duration is reset.
-const FORGIVEN: Duration = Duration::from_secs(300);
+const EJECTION_MEMORY: Duration = Duration::from_secs(300);
 
 /// Counts of a backend's connections over some time.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -252,14 +252,14 @@ impl Watch {
 
     /// Returns the reason of the current ejection.
     #[must_use]
-    pub fn out(&self) -> Option<Reason> {
+    pub fn ejected(&self) -> Option<Reason> {
         self.out.map(|(reason, _)| reason)
     }
 
     /// Returns whether it is ejected as an outlier.
     #[must_use]
     pub fn is_outlier(&self) -> bool {
-        self.out().is_some_and(Reason::is_outlier)
+        self.ejected().is_some_and(Reason::is_outlier)
     }
 
     /// Returns whether the passage of time alone may change the state.
@@ -290,7 +290,7 @@ impl Watch {
     }
 
     /// Records the counts since the last call.
-    pub fn observe(&mut self, new: &Counts, around: Around, now: Instant) -> Option<Verdict> {
+    pub fn observe(&mut self, new: &Counts, around: PeerTraffic, now: Instant) -> Option<Verdict> {
         let silence = self.silence.observe(&new.traffic, around, now);
         self.confirmation.expire(now);
         if new.accepted > 0 {
@@ -304,7 +304,7 @@ impl Watch {
                 Reason::Silent => silence == Some(silence::Change::Answers),
                 // It was busy with long prompts after all.
                 Reason::TinyAnswers => {
-                    let settled = |at: Instant| now.saturating_duration_since(at) >= FIRST;
+                    let settled = |at: Instant| now.saturating_duration_since(at) >= FIRST_EJECTION;
                     self.last.is_some_and(settled) && self.silence.answered_at() == Some(now)
                 }
                 _ => false,
@@ -335,11 +335,11 @@ impl Watch {
     /// Returns the reason that consecutive connections give, if there are enough.
     fn by_connections(&self) -> Option<Reason> {
         let unanswered = if self.confirmation.is_unanswered() {
-            CORROBORATED
+            MIN_CORROBORATED
         } else {
-            UNANSWERED
+            MIN_UNANSWERED
         };
-        if self.refused >= REFUSED {
+        if self.refused >= MIN_REFUSED {
             Some(Reason::Refused)
         } else if self.unanswered >= unanswered {
             Some(Reason::Unanswered)
@@ -361,7 +361,7 @@ impl Watch {
 
     /// Records the start of a connection of this node's own.
     pub fn begin_connection(&mut self, now: Instant) {
-        self.confirmation.begin(now);
+        self.confirmation.start(now);
     }
 
     /// Records the outcome of a connection of this node's own.
@@ -380,7 +380,7 @@ impl Watch {
             }
             Outcome::Refused if out == Some(Reason::Refused) => {
                 // Clients need not test what is already proven.
-                self.out = Some((Reason::Refused, now + RETRIED));
+                self.out = Some((Reason::Refused, now + RETRY_WINDOW));
                 let known = std::mem::replace(&mut self.proven, true);
                 (!known).then_some(Verdict::Proven)
             }
@@ -413,20 +413,22 @@ impl Watch {
     }
 
     fn eject(&mut self, reason: Reason, now: Instant) -> Verdict {
-        let quiet = |at: Instant| now.saturating_duration_since(at) >= FORGIVEN;
+        let quiet = |at: Instant| now.saturating_duration_since(at) >= EJECTION_MEMORY;
         if self.last.is_none_or(quiet) {
             self.times = 0;
         }
         let time = if reason.is_outlier() {
-            FIRST_OUTLIER
+            FIRST_OUTLIER_EJECTION
                 .saturating_mul(self.times + 1)
-                .min(LONGEST_OUTLIER)
+                .min(MAX_OUTLIER_EJECTION)
         } else {
             let first = match reason {
-                Reason::Silent => FIRST_SILENT,
-                _ => FIRST,
+                Reason::Silent => FIRST_SILENT_EJECTION,
+                _ => FIRST_EJECTION,
             };
-            first.saturating_mul(1 << self.times.min(6)).min(LONGEST)
+            first
+                .saturating_mul(1 << self.times.min(6))
+                .min(MAX_EJECTION)
         };
         self.times += 1;
         self.last = Some(now);
@@ -450,7 +452,7 @@ mod tests {
     }
 
     fn observe(watch: &mut Watch, counts: Counts, now: Instant) -> Option<Verdict> {
-        watch.observe(&counts, Around::default(), now)
+        watch.observe(&counts, PeerTraffic::default(), now)
     }
 
     #[test]
@@ -464,9 +466,9 @@ mod tests {
             "it accepts others"
         );
         assert_eq!(observe(&mut watch, counts(1, 0, 0), now), None);
-        let out = Verdict::Out(Reason::Refused, FIRST);
+        let out = Verdict::Out(Reason::Refused, FIRST_EJECTION);
         assert_eq!(observe(&mut watch, counts(1, 0, 0), now), Some(out));
-        assert_eq!(watch.out(), Some(Reason::Refused));
+        assert_eq!(watch.ejected(), Some(Reason::Refused));
     }
 
     #[test]
@@ -489,8 +491,8 @@ mod tests {
             );
         }
         assert_eq!(times, [1, 2, 4, 8, 16, 32, 60, 60, 60]);
-        now += FORGIVEN;
-        let out = Verdict::Out(Reason::Refused, FIRST);
+        now += EJECTION_MEMORY;
+        let out = Verdict::Out(Reason::Refused, FIRST_EJECTION);
         assert_eq!(observe(&mut watch, counts(2, 0, 0), now), Some(out));
     }
 
@@ -498,11 +500,11 @@ mod tests {
     fn a_silent_one_is_back_once_it_answers_and_tried_after_a_while() {
         let mut now = Instant::now();
         let mut watch = Watch::default();
-        let around = Around {
+        let around = PeerTraffic {
             direct: false,
             others: true,
             well: true,
-            ..Around::default()
+            ..PeerTraffic::default()
         };
         let mut step = |watch: &mut Watch, asked, answers| {
             now += Duration::from_millis(20);
@@ -537,7 +539,10 @@ mod tests {
             ..Counts::default()
         };
         let verdict = answering.observe(&answer, around, now);
-        assert_eq!((verdict, answering.out()), (Some(Verdict::Answers), None));
+        assert_eq!(
+            (verdict, answering.ejected()),
+            (Some(Verdict::Answers), None)
+        );
         now += Duration::from_secs(5);
         let verdict = observe(&mut watch, counts(0, 0, 0), now);
         assert_eq!(verdict, Some(Verdict::Again));

@@ -15,11 +15,11 @@ const RELIEF: f64 = 0.5;
 pub struct Pressure {
     level: usize,
     /// Start and direction of the current rise or fall.
-    since: Option<(Way, Instant)>,
+    since: Option<(Direction, Instant)>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Way {
+enum Direction {
     Up,
     Down,
 }
@@ -37,9 +37,9 @@ impl Pressure {
         let before = self.level;
         self.level = before.min(priorities.saturating_sub(1));
         let way = if hot >= 1.0 && self.level + 1 < priorities {
-            Some((Way::Up, RISE))
+            Some((Direction::Up, RISE))
         } else if hot <= RELIEF && self.level > 0 {
-            Some((Way::Down, FALL))
+            Some((Direction::Down, FALL))
         } else {
             None
         };
@@ -48,8 +48,8 @@ impl Pressure {
             (Some((way, long)), Some((same, since))) if way == same => {
                 if now.saturating_duration_since(since) >= long {
                     self.level = match way {
-                        Way::Up => self.level + 1,
-                        Way::Down => self.level - 1,
+                        Direction::Up => self.level + 1,
+                        Direction::Down => self.level - 1,
                     };
                     self.since = Some((way, now));
                 }

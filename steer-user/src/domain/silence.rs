@@ -13,25 +13,25 @@ use serde::{Deserialize, Serialize};
 use super::outliers::Outlier;
 
 /// Number of requests within [`TOGETHER`] before silence counts.
-const ASKED: u64 = 4;
+const MIN_UNANSWERED: u64 = 4;
 /// Period in which these requests must arrive; older and fewer ones do not count.
-const TOGETHER: Duration = Duration::from_secs(1);
+const BURST_WINDOW: Duration = Duration::from_secs(1);
 /// Time for which a request explains the head of an answer, and half of the maximum.
-const BEGINS: Duration = Duration::from_millis(60);
+const MIN_REQUEST_AGE: Duration = Duration::from_millis(60);
 /// Unit of one packet when packets are compared with requests.
-const PACKET: u64 = 100;
+const MIN_PACKET_BYTES: u64 = 100;
 /// Packets that start an answer: a head, and now and then a repeated or late packet.
-const EACH: u64 = 150;
+const MIN_BYTES_PER_REQUEST: u64 = 150;
 /// Number of samples required to know the usual number.
-const KNOWN: u64 = 64;
+const MIN_LEARNED_ANSWERS: u64 = 64;
 /// Number of samples from which old ones are halved.
-const ENOUGH: u64 = 512;
+const MAX_COUNTED_ANSWERS: u64 = 512;
 /// Lower bound of the time until suspicion.
-const LEAST: Duration = Duration::from_millis(150);
+const MIN_SILENCE: Duration = Duration::from_millis(150);
 /// Upper bound of the time until suspicion.
-const MOST: Duration = Duration::from_secs(10);
+const MAX_SILENCE: Duration = Duration::from_secs(10);
 /// Multiple of the longest recent silence after which silence is suspicious.
-const TIMES: u32 = 2;
+const SILENCE_FACTOR: u32 = 2;
 /// Half-life of the longest silence.
 const HALF_LIFE: Duration = Duration::from_secs(60);
 
@@ -51,7 +51,7 @@ pub struct Traffic {
 
 /// Other knowledge about a backend at the time of observation.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Around {
+pub struct PeerTraffic {
     /// Direct return: its own packets are invisible, so acknowledgements of its clients stand for
     /// them.
     #[serde(default, skip_serializing_if = "is_false")]
@@ -210,7 +210,7 @@ impl Silence {
     pub(super) fn observe(
         &mut self,
         new: &Traffic,
-        around: Around,
+        around: PeerTraffic,
         now: Instant,
     ) -> Option<Change> {
         self.traffic = self.traffic.plus(new);
@@ -227,9 +227,9 @@ impl Silence {
         }
         let begun = *self.begun.get_or_insert(now);
         // Whoever connects and asks nothing, as scanners and checks of ports do, waits for nothing.
-        let has_work = !self.sees_requests || self.traffic.requests >= ASKED / 2;
-        if asked < ASKED || !has_work {
-            if now.saturating_duration_since(begun) > TOGETHER {
+        let has_work = !self.sees_requests || self.traffic.requests >= MIN_UNANSWERED / 2;
+        if asked < MIN_UNANSWERED || !has_work {
+            if now.saturating_duration_since(begun) > BURST_WINDOW {
                 self.traffic = *new;
                 self.begun = Some(now);
             }
@@ -237,8 +237,8 @@ impl Silence {
         }
         let since = *self.since.get_or_insert(now);
         let lasts = now.saturating_duration_since(since);
-        self.alone |= around.others && lasts >= LEAST / 2;
-        let knows = self.usual.0 >= KNOWN;
+        self.alone |= around.others && lasts >= MIN_SILENCE / 2;
+        let knows = self.usual.0 >= MIN_LEARNED_ANSWERS;
         if self.silent || !knows || !around.others || lasts < self.limit(now) {
             return None;
         }
@@ -265,8 +265,8 @@ impl Silence {
     fn is_answer(&mut self, new: &Traffic, direct: bool, now: Instant) -> bool {
         let turned = *self.turned.get_or_insert(now);
         let passed = now.saturating_duration_since(turned);
-        if passed >= BEGINS {
-            let last = if passed < 2 * BEGINS {
+        if passed >= MIN_REQUEST_AGE {
+            let last = if passed < 2 * MIN_REQUEST_AGE {
                 self.explained[0]
             } else {
                 0
@@ -275,9 +275,9 @@ impl Silence {
             self.turned = Some(now);
         }
         let (of, usual) = self.usual;
-        let each = (PACKET * usual / (2 * of.max(1))).min(EACH);
-        self.explained[0] += new.asked(direct) * each + new.begins(direct) * PACKET;
-        let mut rest = new.answers * PACKET;
+        let each = (MIN_PACKET_BYTES * usual / (2 * of.max(1))).min(MIN_BYTES_PER_REQUEST);
+        self.explained[0] += new.asked(direct) * each + new.begins(direct) * MIN_PACKET_BYTES;
+        let mut rest = new.answers * MIN_PACKET_BYTES;
         for explained in self.explained.iter_mut().rev() {
             let taken = rest.min(*explained);
             *explained -= taken;
@@ -294,11 +294,11 @@ impl Silence {
         {
             let lasted = now.saturating_duration_since(since);
             if lasted > self.longest(now) {
-                self.longest = Some((lasted.min(MOST), now));
+                self.longest = Some((lasted.min(MAX_SILENCE), now));
             }
         }
         self.usual = (self.usual.0 + asked, self.usual.1 + heard);
-        if self.usual.0 > ENOUGH {
+        if self.usual.0 > MAX_COUNTED_ANSWERS {
             self.usual = (self.usual.0 / 2, self.usual.1 / 2);
         }
         let was = self.silent;
@@ -318,13 +318,13 @@ impl Silence {
     /// Returns the silence that is tolerated.
     #[must_use]
     pub fn limit(&self, now: Instant) -> Duration {
-        (self.longest(now) * TIMES).clamp(LEAST, MOST)
+        (self.longest(now) * SILENCE_FACTOR).clamp(MIN_SILENCE, MAX_SILENCE)
     }
 
     /// Returns in words the questions and answers since the last full answer, the current wait, and
     /// the tolerated one.
     #[must_use]
-    pub fn words(&self, now: Instant) -> Vec<String> {
+    pub fn describe(&self, now: Instant) -> Vec<String> {
         let since = |at| now.saturating_duration_since(at).as_millis();
         let Traffic {
             flows,

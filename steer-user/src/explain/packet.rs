@@ -18,7 +18,7 @@ use steer_common::{
 
 use super::{Explanation, Names, Words};
 use crate::{
-    dataplane::{Dataplane, HostTables, Missed, now_ms, now_ns},
+    dataplane::{Dataplane, SnapshotTables, TableMiss, now_coarse_ns, now_ticks},
     packet_words::{self, hex},
 };
 
@@ -36,7 +36,7 @@ pub struct PacketQuestion {
 
 /// Outcome for a packet.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Fate {
+pub struct PacketOutcome {
     /// XDP action.
     pub action: Action,
     /// Frame as it leaves, if it does.
@@ -57,8 +57,8 @@ pub struct Fate {
 /// Flow-table entries relevant to a packet. They are found by running it: failed look-ups are
 /// requested from the data path, until there are no new ones.
 #[derive(Default)]
-struct Met {
-    asked: HashSet<Missed>,
+struct FetchedEntries {
+    asked: HashSet<TableMiss>,
     flows: HashMap<FlowKey, FlowEntry>,
     new_flows: HashMap<FlowKey, FlowEntry>,
     forward: HashMap<FlowKey, NatForward>,
@@ -68,16 +68,16 @@ struct Met {
     in_flight: HashMap<u16, i64>,
 }
 
-impl Met {
+impl FetchedEntries {
     /// Fills fresh tables with the entries found so far.
-    fn begin(&self, tables: &HostTables, admission: &HashMap<u16, Admission>) {
+    fn restart(&self, tables: &SnapshotTables, admission: &HashMap<u16, Admission>) {
         // Restores the slots it looked at.
         for step in tables.steps().into_iter().rev() {
             if let Step::Slot(index, slot) = step {
                 tables.set_slot(index, slot);
             }
         }
-        tables.forget_steps();
+        tables.clear_steps();
         tables.counters.borrow_mut().clear();
         tables.drops.borrow_mut().clear();
         tables.openings.borrow_mut().clear();
@@ -89,11 +89,11 @@ impl Met {
         tables.fragments.replace(self.fragments.clone());
         tables.sources.replace(self.sources.clone());
         tables.in_flight.replace(self.in_flight.clone());
-        tables.note_misses();
+        tables.record_misses();
     }
 
     /// Requests entries for failed look-ups. Returns false if none of them exists.
-    fn ask(&mut self, dataplane: &dyn Dataplane, missed: Vec<Missed>) -> bool {
+    fn fetch_misses(&mut self, dataplane: &dyn Dataplane, missed: Vec<TableMiss>) -> bool {
         fn found<K: std::hash::Hash + Eq, V>(
             map: &mut HashMap<K, V>,
             key: K,
@@ -107,13 +107,21 @@ impl Met {
                 continue;
             }
             news |= match missed {
-                Missed::Flow(key) => found(&mut self.flows, key, dataplane.settled_flow(&key)),
-                Missed::NewFlow(key) => found(&mut self.new_flows, key, dataplane.new_flow(&key)),
-                Missed::Forward(key) => found(&mut self.forward, key, dataplane.nat_forward(&key)),
-                Missed::Reverse(key) => found(&mut self.reverse, key, dataplane.nat_reverse(&key)),
-                Missed::Fragment(key) => found(&mut self.fragments, key, dataplane.fragment(&key)),
-                Missed::Source(key) => found(&mut self.sources, key, dataplane.source(&key)),
-                Missed::InFlight(id) => {
+                TableMiss::Flow(key) => found(&mut self.flows, key, dataplane.open_flow(&key)),
+                TableMiss::NewFlow(key) => {
+                    found(&mut self.new_flows, key, dataplane.new_flow(&key))
+                }
+                TableMiss::Forward(key) => {
+                    found(&mut self.forward, key, dataplane.nat_forward(&key))
+                }
+                TableMiss::Reverse(key) => {
+                    found(&mut self.reverse, key, dataplane.nat_reverse(&key))
+                }
+                TableMiss::Fragment(key) => {
+                    found(&mut self.fragments, key, dataplane.fragment(&key))
+                }
+                TableMiss::Source(key) => found(&mut self.sources, key, dataplane.source(&key)),
+                TableMiss::InFlight(id) => {
                     found(&mut self.in_flight, id, Some(dataplane.in_flight(id)))
                 }
             };
@@ -123,22 +131,22 @@ impl Met {
 }
 
 /// Returns the outcome for a packet at this time. Changes nothing.
-pub fn fate(dataplane: &dyn Dataplane, question: &PacketQuestion) -> Fate {
-    let tables = HostTables::new(dataplane.snapshot());
-    tables.now_ms.set(now_ms());
-    tables.now_ns.set(now_ns());
-    tables.now_fine.set(now_ns());
+pub fn fate(dataplane: &dyn Dataplane, question: &PacketQuestion) -> PacketOutcome {
+    let tables = SnapshotTables::new(dataplane.snapshot());
+    tables.now_ms.set(now_ticks());
+    tables.now_ns.set(now_coarse_ns());
+    tables.now_fine.set(now_coarse_ns());
     tables.use_kernel(question.interface);
     let admission = tables.admission.borrow().clone();
-    let mut met = Met::default();
+    let mut met = FetchedEntries::default();
     loop {
-        met.begin(&tables, &admission);
+        met.restart(&tables, &admission);
         let mut memory = vec![0; HEADROOM];
         memory.extend(&question.bytes);
         let mut frame = Buffer::new(&mut memory, HEADROOM);
         let action = process(&mut frame, question.interface, &tables).action();
         // Each round knows at least one more entry, and a packet looks up a bounded number of them.
-        if met.ask(dataplane, tables.misses()) {
+        if met.fetch_misses(dataplane, tables.misses()) {
             continue;
         }
         let is_sent = matches!(action, Action::Transmit(_));
@@ -148,12 +156,12 @@ pub fn fate(dataplane: &dyn Dataplane, question: &PacketQuestion) -> Fate {
             let mut all = counters.iter();
             all.find(|(_, c)| counts(c) > 0).map(|(id, _)| *id)
         };
-        return Fate {
+        return PacketOutcome {
             action,
             bytes: frame.bytes().to_vec(),
             answered: answered.filter(|_| is_sent),
             steps: tables.steps(),
-            flow: tables.seen(),
+            flow: tables.traced_flow(),
             member: which(|c| c.packets),
             from: which(|c| c.replies),
             gue_port: tables.snapshot().config.gue_port,
@@ -198,7 +206,7 @@ pub fn explain_packet(
     }
 }
 
-fn verdict(fate: &Fate, words: &Words<'_>, gue: Option<u16>) -> String {
+fn verdict(fate: &PacketOutcome, words: &Words<'_>, gue: Option<u16>) -> String {
     let interface = match fate.action {
         Action::Pass => return "passed to the kernel unchanged".to_owned(),
         Action::Drop(DropReason::NoRoute) => {

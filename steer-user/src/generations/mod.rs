@@ -1,7 +1,7 @@
 //! Generations: applied configurations, numbered and kept in the state directory, for rollback and
 //! for the start of a daemon.
 
-mod standing;
+mod active;
 mod start;
 mod store;
 #[cfg(test)]
@@ -11,7 +11,7 @@ use std::{path::PathBuf, time::SystemTime};
 
 use serde::{Deserialize, Serialize};
 
-pub use self::standing::{Outcome, Standing, Trial};
+pub use self::active::{ActiveGeneration, Outcome, PendingConfirmation};
 pub use self::start::{Started, start};
 pub use self::store::Store;
 use crate::config::{ConfigError, Document};
@@ -61,7 +61,7 @@ pub struct History {
     /// Generations, newest first.
     pub generations: Vec<Entry>,
     /// Active and pending generation.
-    pub standing: Option<Standing>,
+    pub standing: Option<ActiveGeneration>,
 }
 
 /// Error of the state directory.

@@ -2,7 +2,7 @@
 
 use std::time::SystemTime;
 
-use super::{Generation, Standing, StartError, StateError, Store};
+use super::{ActiveGeneration, Generation, StartError, StateError, Store};
 use crate::config::{Config, ConfigError, Document};
 
 /// Configuration of a starting daemon, with its origin.
@@ -39,22 +39,22 @@ pub fn start(
 ) -> Result<Started, StartError> {
     let mut warnings = Vec::new();
     let mut why = "the generation in use";
-    if let Some(standing) = store.standing().cloned() {
-        let over = |t: &super::Trial| t.left(now).is_zero();
-        if standing.trial.as_ref().is_some_and(over) {
+    if let Some(standing) = store.active().cloned() {
+        let over = |t: &super::PendingConfirmation| t.left(now).is_zero();
+        if standing.pending.as_ref().is_some_and(over) {
             why = "the pending one was not confirmed";
-            let confirmed = Standing {
-                trial: None,
+            let confirmed = ActiveGeneration {
+                pending: None,
                 ..standing
             };
-            end_trial(store, confirmed, &mut warnings);
+            revert_unconfirmed(store, confirmed, &mut warnings);
         }
     }
     let known = generation(store, now, &mut warnings);
     let Some((current, config)) = known else {
         let document = file?;
         let config = document.config()?;
-        let number = keep(store, &document, now, &mut warnings);
+        let number = save_file_generation(store, &document, now, &mut warnings);
         return Ok(Started {
             config,
             document,
@@ -63,13 +63,13 @@ pub fn start(
             warnings,
         });
     };
-    if let Some(standing) = store.standing().filter(|s| s.current() != current.number) {
+    if let Some(standing) = store.active().filter(|s| s.current() != current.number) {
         // The pending generation is unusable.
-        let confirmed = Standing {
-            trial: None,
+        let confirmed = ActiveGeneration {
+            pending: None,
             ..standing.clone()
         };
-        end_trial(store, confirmed, &mut warnings);
+        revert_unconfirmed(store, confirmed, &mut warnings);
     }
     match file_instead(store, &current, file, now) {
         Ok(Some((document, config, number))) => {
@@ -98,10 +98,10 @@ pub fn start(
 
 /// The next start would find the window ended as well, but the current generation must be right
 /// now.
-fn end_trial(store: &mut Store, confirmed: Standing, warnings: &mut Vec<String>) {
-    if let Err(error) = store.stand(confirmed.clone()) {
+fn revert_unconfirmed(store: &mut Store, confirmed: ActiveGeneration, warnings: &mut Vec<String>) {
+    if let Err(error) = store.set_active(confirmed.clone()) {
         warnings.push(error.to_string());
-        store.assume(confirmed);
+        store.set_active_unsaved(confirmed);
     }
 }
 
@@ -111,9 +111,9 @@ fn generation(
     now: SystemTime,
     warnings: &mut Vec<String>,
 ) -> Option<(Generation, Config)> {
-    let standing = store.standing()?;
+    let standing = store.active()?;
     let mut numbers = vec![standing.confirmed];
-    let trial = standing.trial.as_ref();
+    let trial = standing.pending.as_ref();
     numbers.extend(trial.filter(|t| !t.left(now).is_zero()).map(|t| t.number));
     while let Some(number) = numbers.pop() {
         let found = store.generation(number).map_err(|e| e.to_string());
@@ -131,7 +131,7 @@ fn generation(
 
 /// Reason why a changed file is not applied.
 #[derive(Debug, thiserror::Error)]
-enum NotTaken {
+enum NotApplied {
     #[error(transparent)]
     Config(#[from] ConfigError),
     #[error(transparent)]
@@ -149,8 +149,8 @@ fn file_instead(
     current: &Generation,
     file: Result<Document, ConfigError>,
     now: SystemTime,
-) -> Result<Option<(Document, Config, u64)>, NotTaken> {
-    let Some(standing) = store.standing().cloned() else {
+) -> Result<Option<(Document, Config, u64)>, NotApplied> {
+    let Some(standing) = store.active().cloned() else {
         return Ok(None);
     };
     let document = file?;
@@ -160,18 +160,18 @@ fn file_instead(
     }
     if fingerprint == current.fingerprint {
         // The file was changed to what is already in use.
-        store.stand(Standing {
+        store.set_active(ActiveGeneration {
             file: fingerprint,
             ..standing
         })?;
         return Ok(None);
     }
     let config = document.config()?;
-    if standing.trial.is_some() {
-        return Err(NotTaken::Trial(current.number));
+    if standing.pending.is_some() {
+        return Err(NotApplied::Trial(current.number));
     }
     let made = store.add(document, "start", now)?;
-    if let Err(error) = store.stand(Standing::confirmed(made.number, fingerprint)) {
+    if let Err(error) = store.set_active(ActiveGeneration::confirmed(made.number, fingerprint)) {
         store.discard(made.number);
         return Err(error.into());
     }
@@ -180,15 +180,15 @@ fn file_instead(
 }
 
 /// Stores the first generation; on failure the daemon continues without it.
-fn keep(
+fn save_file_generation(
     store: &mut Store,
     document: &Document,
     now: SystemTime,
     warnings: &mut Vec<String>,
 ) -> Option<u64> {
     let made = store.add(document.clone(), "start", now).and_then(|made| {
-        let standing = Standing::confirmed(made.number, made.fingerprint);
-        store.stand(standing).map(|()| made.number)
+        let standing = ActiveGeneration::confirmed(made.number, made.fingerprint);
+        store.set_active(standing).map(|()| made.number)
     });
     made.inspect_err(|error| warnings.push(format!("there is no generation to revert to: {error}")))
         .ok()

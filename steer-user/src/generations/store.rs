@@ -1,6 +1,6 @@
 //! Generations on disk.
 //!
-//! `generations/<number>.json` is written once and never changed; `generations/standing.json` names
+//! `generations/<number>.json` is written once and never changed; `generations/active_generation.json` names
 //! the active one. Both are replaced by renaming: a crash leaves either the old or the new file,
 //! and a full disk leaves the old one.
 
@@ -13,19 +13,19 @@ use std::{
 use serde::Serialize;
 use tracing::warn;
 
-use super::{Entry, Generation, History, Outcome, Standing, StateError};
+use super::{ActiveGeneration, Entry, Generation, History, Outcome, StateError};
 use crate::{config::Document, durable};
 
-const STANDING: &str = "standing.json";
+const ACTIVE_FILE: &str = "active_generation.json";
 /// Copy of the state before the last change, which allows a rollback without free space.
-const BEFORE: &str = "standing.before";
+const PREVIOUS_ACTIVE_FILE: &str = "active_generation.before";
 
 /// Generations of a state directory.
 #[derive(Clone, Debug)]
 pub struct Store {
     folder: PathBuf,
     keep: usize,
-    standing: Option<Standing>,
+    standing: Option<ActiveGeneration>,
 }
 
 impl Store {
@@ -37,11 +37,11 @@ impl Store {
     /// Returns an error if that file exists and cannot be read.
     pub fn open(state: &Path, keep: usize) -> Result<Self, StateError> {
         let folder = state.join("generations");
-        let path = folder.join(STANDING);
-        let found = match standing(&path)? {
+        let path = folder.join(ACTIVE_FILE);
+        let found = match read_active(&path)? {
             Some(standing) => Some(standing),
             // The copy exists without the file only if the file was lost.
-            None => standing(&folder.join(BEFORE)).unwrap_or_default(),
+            None => read_active(&folder.join(PREVIOUS_ACTIVE_FILE)).unwrap_or_default(),
         };
         Ok(Self {
             folder,
@@ -59,12 +59,12 @@ impl Store {
     pub fn recover(state: &Path, keep: usize) -> Result<(Self, Option<StateError>), StateError> {
         match Self::open(state, keep) {
             Ok(store) => {
-                let path = store.folder.join(STANDING);
+                let path = store.folder.join(ACTIVE_FILE);
                 let is_lost = store.standing.is_some() && !path.exists();
                 Ok((store, is_lost.then_some(StateError::Lost(path))))
             }
             Err(error) => {
-                let path = state.join("generations").join(STANDING);
+                let path = state.join("generations").join(ACTIVE_FILE);
                 let aside = path.with_extension("damaged");
                 fs::rename(&path, &aside).map_err(|e| failed(&path, e))?;
                 Ok((Self::open(state, keep)?, Some(error)))
@@ -74,7 +74,7 @@ impl Store {
 
     /// Returns the active generation; `None` before the first one.
     #[must_use]
-    pub fn standing(&self) -> Option<&Standing> {
+    pub fn active(&self) -> Option<&ActiveGeneration> {
         self.standing.as_ref()
     }
 
@@ -146,8 +146,8 @@ impl Store {
     /// # Errors
     ///
     /// Returns an error if the folder cannot be read.
-    pub fn before(&self) -> Result<Option<u64>, StateError> {
-        let current = self.standing.as_ref().map(Standing::current);
+    pub fn rollback_target(&self) -> Result<Option<u64>, StateError> {
+        let current = self.standing.as_ref().map(ActiveGeneration::current);
         let reverted = self.standing.as_ref().map(|standing| &standing.reverted);
         let mut numbers = self.numbers()?.into_iter().rev();
         Ok(numbers.find(|number| {
@@ -156,7 +156,7 @@ impl Store {
         }))
     }
 
-    /// Stores a new generation. [`Self::stand`] activates it.
+    /// Stores a new generation. [`Self::set_active`] activates it.
     ///
     /// # Errors
     ///
@@ -191,7 +191,7 @@ impl Store {
     ) -> Result<u64, StateError> {
         durable::folder(&self.folder).map_err(|e| failed(&self.folder, e))?;
         let newest = self.numbers()?.last().copied().unwrap_or(0);
-        let standing = self.standing.as_ref().map_or(0, Standing::current);
+        let standing = self.standing.as_ref().map_or(0, ActiveGeneration::current);
         let number = newest.max(standing) + 1;
         let path = self.path(number);
         let generation = GenerationRef {
@@ -218,10 +218,10 @@ impl Store {
     /// # Errors
     ///
     /// Returns an error if the change cannot be written; then the previous one stays active.
-    pub fn stand(&mut self, standing: Standing) -> Result<(), StateError> {
+    pub fn set_active(&mut self, standing: ActiveGeneration) -> Result<(), StateError> {
         let standing = self.with_reverted(standing);
-        let path = self.folder.join(STANDING);
-        let before = self.folder.join(BEFORE);
+        let path = self.folder.join(ACTIVE_FILE);
+        let before = self.folder.join(PREVIOUS_ACTIVE_FILE);
         let text = serde_json::to_vec(&standing).map_err(|e| damaged(&path, &e))?;
         let write = || {
             remove(&before)?;
@@ -236,15 +236,15 @@ impl Store {
         Ok(())
     }
 
-    /// Undoes the last [`Self::stand`], without needing free space.
+    /// Undoes the last [`Self::set_active`], without needing free space.
     ///
     /// # Errors
     ///
     /// Returns an error on failure; then the next start uses the undone state.
-    pub fn undo(&mut self, before: Option<Standing>) -> Result<(), StateError> {
-        let path = self.folder.join(STANDING);
+    pub fn restore_active(&mut self, before: Option<ActiveGeneration>) -> Result<(), StateError> {
+        let path = self.folder.join(ACTIVE_FILE);
         let undone = match before {
-            Some(_) => fs::rename(self.folder.join(BEFORE), &path),
+            Some(_) => fs::rename(self.folder.join(PREVIOUS_ACTIVE_FILE), &path),
             None => remove(&path),
         };
         undone
@@ -255,18 +255,18 @@ impl Store {
     }
 
     /// Uses a state in memory although it could not be written.
-    pub(super) fn assume(&mut self, standing: Standing) {
+    pub(super) fn set_active_unsaved(&mut self, standing: ActiveGeneration) {
         self.standing = Some(self.with_reverted(standing));
     }
 
     /// Adds the generations reverted so far to a state: those that were pending and are no longer
     /// in use, and those rolled back.
-    fn with_reverted(&self, mut standing: Standing) -> Standing {
+    fn with_reverted(&self, mut standing: ActiveGeneration) -> ActiveGeneration {
         let current = standing.current();
         if let Some(before) = &self.standing {
             standing.reverted.extend(&before.reverted);
             let left = before.current();
-            let unconfirmed = before.trial.is_some() && left != current;
+            let unconfirmed = before.pending.is_some() && left != current;
             if unconfirmed || current < left {
                 standing.reverted.insert(left);
             }
@@ -332,7 +332,7 @@ struct GenerationRef<'g> {
 }
 
 /// Reads the state in a file; `None` if there is no such file.
-fn standing(path: &Path) -> Result<Option<Standing>, StateError> {
+fn read_active(path: &Path) -> Result<Option<ActiveGeneration>, StateError> {
     match durable::read(path) {
         Ok(text) => serde_json::from_slice(&text)
             .map(Some)

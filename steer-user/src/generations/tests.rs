@@ -59,20 +59,20 @@ impl Bench {
 /// Activates a new generation.
 fn apply(store: &mut Store, port: u16, trial: Option<Duration>) -> u64 {
     let made = store.add(document(port), "test", NOW).unwrap();
-    let before = store.standing().cloned();
+    let before = store.active().cloned();
     let file = before.as_ref().map_or("".to_owned(), |s| s.file.clone());
     let standing = match (trial, before) {
-        (Some(window), Some(before)) => Standing {
-            trial: Some(Trial {
+        (Some(window), Some(before)) => ActiveGeneration {
+            pending: Some(PendingConfirmation {
                 number: made.number,
                 until: NOW + window,
                 window,
             }),
             ..before
         },
-        _ => Standing::confirmed(made.number, file),
+        _ => ActiveGeneration::confirmed(made.number, file),
     };
-    store.stand(standing).unwrap();
+    store.set_active(standing).unwrap();
     store.prune();
     made.number
 }
@@ -81,13 +81,13 @@ fn apply(store: &mut Store, port: u16, trial: Option<Duration>) -> u64 {
 fn what_was_written_is_read_and_the_oldest_are_forgotten() {
     let bench = Bench::new();
     let mut store = bench.store();
-    assert_eq!(store.standing(), None);
+    assert_eq!(store.active(), None);
     for port in 1..=5 {
         assert_eq!(apply(&mut store, port, None), u64::from(port));
     }
     let store = bench.store();
-    assert_eq!(store.standing().unwrap().current(), 5);
-    assert_eq!(store.before().unwrap(), Some(4));
+    assert_eq!(store.active().unwrap().current(), 5);
+    assert_eq!(store.rollback_target().unwrap(), Some(4));
     let found = store.generation(4).unwrap();
     assert_eq!((found.document, found.by.as_str()), (document(4), "test"));
     assert!(matches!(store.generation(2), Err(StateError::Unknown(2))));
@@ -99,11 +99,13 @@ fn what_was_written_is_read_and_the_oldest_are_forgotten() {
 
     // The active generation stays, however old; numbers are not reused.
     let mut store = bench.store();
-    store.stand(Standing::confirmed(3, String::new())).unwrap();
+    store
+        .set_active(ActiveGeneration::confirmed(3, String::new()))
+        .unwrap();
     for port in 6..=9 {
         let made = store.add(document(port), "test", NOW).unwrap();
         assert_eq!(made.number, u64::from(port));
-        store.stand(store.standing().unwrap().clone()).unwrap();
+        store.set_active(store.active().unwrap().clone()).unwrap();
         store.prune();
     }
     let numbers: Vec<_> = store.history().unwrap().generations;
@@ -133,13 +135,13 @@ fn a_flipped_byte_is_noticed() {
         "{warnings:?}"
     );
 
-    let path = bench.0.path().join("generations/standing.json");
+    let path = bench.0.path().join("generations/active_generation.json");
     fs::write(&path, "{").unwrap();
     assert!(Store::open(bench.0.path(), 3).is_err());
     // The previous state is used.
     let (store, said) = Store::recover(bench.0.path(), 3).unwrap();
-    assert_eq!(store.standing().unwrap().current(), 2);
-    assert!(said.unwrap().to_string().contains("standing.json"));
+    assert_eq!(store.active().unwrap().current(), 2);
+    assert!(said.unwrap().to_string().contains("active_generation.json"));
     assert!(Store::open(bench.0.path(), 3).is_ok());
 }
 
@@ -149,9 +151,9 @@ fn a_lost_standing_takes_the_one_before() {
     let mut store = bench.store();
     apply(&mut store, 1, None);
     apply(&mut store, 2, None);
-    fs::remove_file(bench.0.path().join("generations/standing.json")).unwrap();
+    fs::remove_file(bench.0.path().join("generations/active_generation.json")).unwrap();
     let (store, said) = Store::recover(bench.0.path(), 3).unwrap();
-    assert_eq!(store.standing().unwrap().current(), 1);
+    assert_eq!(store.active().unwrap().current(), 1);
     assert!(said.unwrap().to_string().contains("the file is missing"));
     // The file had the same content then, so it does not count as changed.
     let (port, number, _) = bench.start(Ok(document(1)), NOW);
@@ -169,7 +171,9 @@ fn what_was_reverted_is_passed_over() {
         [(2, Outcome::Pending), (1, Outcome::Applied)]
     );
     // The window ends without confirmation.
-    store.stand(Standing::confirmed(1, String::new())).unwrap();
+    store
+        .set_active(ActiveGeneration::confirmed(1, String::new()))
+        .unwrap();
     apply(&mut store, 3, None);
     let store = bench.store();
     assert_eq!(
@@ -180,7 +184,7 @@ fn what_was_reverted_is_passed_over() {
             (1, Outcome::Applied)
         ]
     );
-    assert_eq!(store.before().unwrap(), Some(1));
+    assert_eq!(store.rollback_target().unwrap(), Some(1));
 }
 
 #[test]
@@ -190,12 +194,16 @@ fn what_somebody_went_back_from_is_reverted_until_it_is_used_again() {
     for port in 1..=3 {
         apply(&mut store, port, None);
     }
-    store.stand(Standing::confirmed(2, String::new())).unwrap();
+    store
+        .set_active(ActiveGeneration::confirmed(2, String::new()))
+        .unwrap();
     assert_eq!(outcomes(&store)[0], (3, Outcome::Reverted));
-    assert_eq!(store.before().unwrap(), Some(1));
+    assert_eq!(store.rollback_target().unwrap(), Some(1));
     apply(&mut store, 4, None);
-    assert_eq!(store.before().unwrap(), Some(2));
-    store.stand(Standing::confirmed(3, String::new())).unwrap();
+    assert_eq!(store.rollback_target().unwrap(), Some(2));
+    store
+        .set_active(ActiveGeneration::confirmed(3, String::new()))
+        .unwrap();
     assert_eq!(
         outcomes(&store),
         [
@@ -207,10 +215,10 @@ fn what_somebody_went_back_from_is_reverted_until_it_is_used_again() {
     // A pending generation that is confirmed was not reverted.
     let pending = apply(&mut store, 5, Some(MINUTE));
     store
-        .stand(Standing::confirmed(pending, String::new()))
+        .set_active(ActiveGeneration::confirmed(pending, String::new()))
         .unwrap();
     assert_eq!(outcomes(&store)[0], (5, Outcome::Applied));
-    assert_eq!(store.before().unwrap(), Some(3));
+    assert_eq!(store.rollback_target().unwrap(), Some(3));
 }
 
 /// Returns the outcomes of all stored generations, newest first.
@@ -224,14 +232,14 @@ fn undo_needs_no_room_and_leaves_what_was() {
     let bench = Bench::new();
     let mut store = bench.store();
     apply(&mut store, 1, None);
-    store.undo(None).unwrap();
-    assert_eq!(bench.store().standing(), None);
+    store.restore_active(None).unwrap();
+    assert_eq!(bench.store().active(), None);
     apply(&mut store, 2, None);
-    let before = store.standing().cloned();
+    let before = store.active().cloned();
     apply(&mut store, 3, None);
-    store.undo(before.clone()).unwrap();
-    assert_eq!(store.standing(), before.as_ref());
-    assert_eq!(bench.store().standing(), before.as_ref());
+    store.restore_active(before.clone()).unwrap();
+    assert_eq!(store.active(), before.as_ref());
+    assert_eq!(bench.store().active(), before.as_ref());
 }
 
 /// A crash leaves a prefix of the steps of an apply; each file is the old or the new one.
@@ -250,11 +258,11 @@ fn a_crash_between_any_two_steps_leaves_the_old_or_the_new() {
         fs::write(bench.0.path().join("generations").join(name), bytes).unwrap();
     };
     let port = || {
-        let current = old.store().standing().unwrap().current();
+        let current = old.store().active().unwrap().current();
         old.store().generation(current).unwrap().document
     };
     let (generation, _) = file(&new, "2.json");
-    let (standing, _) = file(&new, "standing.json");
+    let (standing, _) = file(&new, "active_generation.json");
     for cut in [0, 1, generation.len() / 2, generation.len()] {
         write(&old, "2.json.new", &generation[..cut]);
         assert_eq!(port(), document(1));
@@ -262,17 +270,17 @@ fn a_crash_between_any_two_steps_leaves_the_old_or_the_new() {
     let folder = old.0.path().join("generations");
     fs::rename(folder.join("2.json.new"), folder.join("2.json")).unwrap();
     assert_eq!(port(), document(1));
-    let (before, path) = file(&old, "standing.json");
-    fs::hard_link(path, folder.join("standing.before")).unwrap();
+    let (before, path) = file(&old, "active_generation.json");
+    fs::hard_link(path, folder.join("active_generation.before")).unwrap();
     assert_eq!(port(), document(1));
     for cut in [0, 1, standing.len()] {
-        write(&old, "standing.json.new", &standing[..cut]);
+        write(&old, "active_generation.json.new", &standing[..cut]);
         assert_eq!(port(), document(1));
-        assert_eq!(file(&old, "standing.json").0, before);
+        assert_eq!(file(&old, "active_generation.json").0, before);
     }
     fs::rename(
-        folder.join("standing.json.new"),
-        folder.join("standing.json"),
+        folder.join("active_generation.json.new"),
+        folder.join("active_generation.json"),
     )
     .unwrap();
     assert_eq!(port(), document(2));
@@ -304,8 +312,10 @@ fn a_file_that_changed_counts_and_one_that_did_not_undoes_nothing() {
     assert_eq!(bench.start(Ok(document(2)), NOW), (2, Some(2), vec![]));
     // After a rollback the file still contains 2.
     let mut store = bench.store();
-    let file = store.standing().unwrap().file.clone();
-    store.stand(Standing::confirmed(1, file)).unwrap();
+    let file = store.active().unwrap().file.clone();
+    store
+        .set_active(ActiveGeneration::confirmed(1, file))
+        .unwrap();
     assert_eq!(bench.start(Ok(document(2)), NOW), (1, Some(1), vec![]));
     assert_eq!(bench.start(Ok(document(3)), NOW), (3, Some(3), vec![]));
     // An invalid or missing file does not prevent a start.
@@ -327,7 +337,7 @@ fn a_trial_outlives_the_daemon_and_ends_without_one() {
     apply(&mut bench.store(), 2, Some(MINUTE));
     let file = || Ok(document(1));
     assert_eq!(bench.start(file(), NOW + MINUTE / 2), (2, Some(2), vec![]));
-    assert!(bench.store().standing().unwrap().trial.is_some());
+    assert!(bench.store().active().unwrap().pending.is_some());
     // A file that changes meanwhile has to wait.
     let (port, _, warnings) = bench.start(Ok(document(3)), NOW + MINUTE / 2);
     assert_eq!(port, 2);
@@ -336,13 +346,13 @@ fn a_trial_outlives_the_daemon_and_ends_without_one() {
         "{warnings:?}"
     );
     assert_eq!(bench.start(file(), NOW + MINUTE), (1, Some(1), vec![]));
-    assert!(bench.store().standing().unwrap().trial.is_none());
+    assert!(bench.store().active().unwrap().pending.is_none());
     assert_eq!(bench.start(file(), NOW), (1, Some(1), vec![]));
 }
 
 #[test]
 fn a_clock_that_is_set_back_prolongs_no_trial() {
-    let trial = Trial {
+    let trial = PendingConfirmation {
         number: 1,
         until: NOW + 100 * MINUTE,
         window: MINUTE,

@@ -19,7 +19,7 @@ use crate::domain::{
     passive::{Counts, Verdict, Written},
     rings::Nearness,
     rules::{Doubt, Rules},
-    silence::Around,
+    silence::PeerTraffic,
     succession::RouterPort,
 };
 
@@ -41,7 +41,7 @@ pub enum Event {
     /// A configuration became active. Its effects follow as events of their own.
     Configured {
         /// Cause of the activation.
-        why: Why,
+        why: ReplanCause,
         /// User who asked for it.
         by: String,
         /// Generation, if there is one.
@@ -92,12 +92,12 @@ pub enum Event {
         to: String,
     },
     /// The deadline of a drain passed: open flows are reset or moved.
-    DrainOver {
+    DrainDeadline {
         /// Name of the backend.
         backend: String,
     },
     /// The operator set the weight of a backend, or removed it.
-    Weighed {
+    WeightSet {
         /// User who did it.
         by: String,
         /// Name of the backend.
@@ -133,7 +133,7 @@ pub enum Event {
         doubt: Option<Doubt>,
     },
     /// The passive health of a backend changed.
-    Passive {
+    OutlierDetection {
         /// Name of the backend.
         backend: String,
         /// State before.
@@ -142,7 +142,7 @@ pub enum Event {
         counts: Counts,
         /// Other knowledge at that time.
         #[serde(default, skip_serializing_if = "is_nothing")]
-        around: Around,
+        around: PeerTraffic,
         /// Conclusion.
         verdict: Verdict,
     },
@@ -197,7 +197,7 @@ pub enum Event {
         moved: u32,
     },
     /// The next hop to a backend changed.
-    Way {
+    NextHop {
         /// Name of the backend.
         backend: String,
         /// Index of the outgoing interface; `None` without a next hop.
@@ -256,7 +256,7 @@ pub enum Event {
         below: u8,
     },
     /// A member removed from the configuration has no flows left, and is deleted.
-    Gone {
+    MemberReleased {
         /// Number of the member.
         member: u16,
     },
@@ -272,7 +272,7 @@ pub enum Event {
 /// Cause of a configuration's activation.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
-pub enum Why {
+pub enum ReplanCause {
     /// Start of a daemon.
     Start,
     /// `steer config apply`.
@@ -403,8 +403,8 @@ impl Input {
     }
 }
 
-fn is_nothing(around: &Around) -> bool {
-    *around == Around::default()
+fn is_nothing(around: &PeerTraffic) -> bool {
+    *around == PeerTraffic::default()
 }
 
 fn is_unwritten(watch: &Written) -> bool {
@@ -438,7 +438,7 @@ fn is_zero(value: &u32) -> bool {
 impl Probe {
     /// Returns the part of a measurement that decisions use; `t` is its time in microseconds of the
     /// journal's clock.
-    pub(crate) fn of(measurement: &Measurement, t: u64) -> Self {
+    pub(crate) fn from_measurement(measurement: &Measurement, t: u64) -> Self {
         let outcome = match &measurement.outcome {
             Ok(sample) => Outcome::Answered {
                 rtt_ns: u64::try_from(sample.rtt.as_nanos()).unwrap_or(u64::MAX),

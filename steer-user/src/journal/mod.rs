@@ -28,7 +28,7 @@ use serde::Serialize;
 use serde_json::Value;
 use tokio::sync::broadcast;
 
-pub use self::event::{Base, Event, Input, Judged, Outcome, Probe, Why};
+pub use self::event::{Base, Event, Input, Judged, Outcome, Probe, ReplanCause};
 pub use self::line::Record;
 pub use self::read::{Damage, Located, Verified, records, verify};
 use self::write::Writer;
@@ -45,7 +45,7 @@ pub struct Limits {
 impl Limits {
     /// Returns limits for a total of about this many bytes, in eight files.
     #[must_use]
-    pub fn of(bytes: u64) -> Self {
+    pub fn from_bytes(bytes: u64) -> Self {
         Self {
             file_bytes: (bytes / 8).max(1 << 12),
             files: 8,
@@ -153,7 +153,7 @@ impl Journal {
     }
 
     /// Appends an event that happens now.
-    pub fn tell(&self, event: Event) {
+    pub fn record(&self, event: Event) {
         self.write(Instant::now(), event);
     }
 

@@ -18,7 +18,7 @@ impl Bench {
     fn write(&self, events: u16, limits: Limits) -> u64 {
         let (journal, cut) = Journal::open(self.0.path(), limits).unwrap();
         for member in 0..events {
-            journal.write(Instant::now(), Event::Gone { member });
+            journal.write(Instant::now(), Event::MemberReleased { member });
         }
         journal.flush();
         cut
@@ -56,7 +56,7 @@ fn events_are_read_as_they_were_written() {
         .collect();
     let seqs: Vec<_> = records.iter().map(|r| r.seq).collect();
     assert_eq!(seqs, [1, 2, 3, 4, 5]);
-    assert_eq!(records[4].event, Event::Gone { member: 1 });
+    assert_eq!(records[4].event, Event::MemberReleased { member: 1 });
     let verified = bench.verify();
     assert_eq!((verified.good, verified.seq), (5, Some((1, 5))));
     assert!(verified.damage.is_empty() && verified.torn.is_none());
@@ -193,7 +193,7 @@ fn what_could_not_be_written_is_told_once_it_can() {
     fs::write(&folder, "").unwrap();
     let (journal, _) = Journal::open(&folder, LIMITS).unwrap();
     for member in 0..3 {
-        journal.write(Instant::now(), Event::Gone { member });
+        journal.write(Instant::now(), Event::MemberReleased { member });
     }
     journal.flush();
     fs::remove_file(&folder).unwrap();
@@ -201,7 +201,7 @@ fn what_could_not_be_written_is_told_once_it_can() {
     let mut sent = 3;
     while records(&folder).unwrap().count() == 0 {
         assert!(Instant::now() < end, "it is not written again");
-        journal.write(Instant::now(), Event::Gone { member: 9 });
+        journal.write(Instant::now(), Event::MemberReleased { member: 9 });
         journal.flush();
         sent += 1;
     }
@@ -211,7 +211,10 @@ fn what_could_not_be_written_is_told_once_it_can() {
         .collect();
     assert_eq!(
         records,
-        [Event::Gap { lost: sent - 1 }, Event::Gone { member: 9 }]
+        [
+            Event::Gap { lost: sent - 1 },
+            Event::MemberReleased { member: 9 }
+        ]
     );
 }
 

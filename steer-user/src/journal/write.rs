@@ -148,7 +148,7 @@ impl Writer {
             return Ok(());
         };
         end.file.sync_data()?;
-        self.end = Some(self.begin(end.seq, end.hash)?);
+        self.end = Some(self.start_file(end.seq, end.hash)?);
         let files = read::files(&self.folder)?;
         let surplus = files.len().saturating_sub(self.limits.files.max(1));
         for (_, path) in files.into_iter().take(surplus) {
@@ -170,7 +170,7 @@ impl Writer {
         self.failed = Some(Instant::now());
     }
 
-    fn begin(&self, seq: u64, hash: String) -> io::Result<End> {
+    fn start_file(&self, seq: u64, hash: String) -> io::Result<End> {
         let path = read::path(&self.folder, seq + 1);
         let file = open(&path)?;
         durable::sync_folder(&path)?;
@@ -222,7 +222,7 @@ impl Writer {
             };
             return Ok((end, cut));
         }
-        Ok((self.begin(0, line::ORIGIN.to_owned())?, cut))
+        Ok((self.start_file(0, line::ORIGIN.to_owned())?, cut))
     }
 }
 

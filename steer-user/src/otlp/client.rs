@@ -32,17 +32,18 @@ use super::{
 use crate::config::Otlp;
 
 /// Upper bound of the timeout; the interval if that is shorter.
-const PATIENCE: Duration = Duration::from_secs(10);
+const TIMEOUT: Duration = Duration::from_secs(10);
 /// Upper bound of the bytes read from an answer. A good one has a few bytes.
 const MAX_ANSWER: usize = 64 << 10;
 /// Upper bound of the length of a collector's message in logs.
-const MAX_TOLD: usize = 200;
+const MAX_LOGGED_BYTES: usize = 200;
 const PROTOBUF: HeaderValue = HeaderValue::from_static("application/x-protobuf");
-const AGENT: HeaderValue = HeaderValue::from_static(concat!("steer/", env!("CARGO_PKG_VERSION")));
+const USER_AGENT: HeaderValue =
+    HeaderValue::from_static(concat!("steer/", env!("CARGO_PKG_VERSION")));
 
 /// Posts metrics. Dropping the future closes the connection.
 pub(super) async fn send(otlp: &Otlp, body: Bytes) -> Result<Accepted, Failure> {
-    let patience = PATIENCE.min(otlp.interval);
+    let patience = TIMEOUT.min(otlp.interval);
     let answer = timeout(patience, connect(otlp, body)).await;
     answer.map_err(|_| Failure::Timeout(patience))?
 }
@@ -92,12 +93,12 @@ async fn post(
         let request = Request::post(&otlp.path)
             .header(HOST, otlp.authority())
             .header(CONTENT_TYPE, PROTOBUF)
-            .header(USER_AGENT, AGENT)
+            .header(USER_AGENT, USER_AGENT)
             .header(CONNECTION, "close")
             .body(Full::new(body))
             .map_err(|e| Failure::Local(e.to_string()))?;
         let response = sender.send_request(request).await.map_err(broken)?;
-        judge(response).await
+        classify_response(response).await
     };
     tokio::pin!(exchange);
     // Both run in this task, so that the connection ends with the wait for it.
@@ -109,7 +110,7 @@ async fn post(
     }
 }
 
-async fn judge(response: Response<Incoming>) -> Result<Accepted, Failure> {
+async fn classify_response(response: Response<Incoming>) -> Result<Accepted, Failure> {
     let (head, body) = response.into_parts();
     if !head.status.is_success() {
         return Err(Failure::Status {
@@ -134,7 +135,11 @@ fn accepted(body: &[u8]) -> Accepted {
     match answer.partial_success {
         Some(partial) if partial.rejected_data_points > 0 => Accepted::Partly {
             rejected: partial.rejected_data_points,
-            why: partial.error_message.chars().take(MAX_TOLD).collect(),
+            why: partial
+                .error_message
+                .chars()
+                .take(MAX_LOGGED_BYTES)
+                .collect(),
         },
         _ => Accepted::Whole,
     }
@@ -175,7 +180,7 @@ mod tests {
         let Accepted::Partly { rejected, why } = answer(3) else {
             panic!("all of it");
         };
-        assert_eq!((rejected, why.len()), (3, MAX_TOLD));
+        assert_eq!((rejected, why.len()), (3, MAX_LOGGED_BYTES));
     }
 
     #[test]

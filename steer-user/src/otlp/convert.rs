@@ -7,18 +7,18 @@ use super::{
         CUMULATIVE, Data, Gauge, Histogram, HistogramDataPoint, KeyValue, Metric, Number,
         NumberDataPoint, Sum, attribute,
     },
-    starts::{Starts, without_bound},
+    start_times::{StartTimes, without_bound},
 };
 use crate::api::{Family, Sample};
 
 /// Conversion of one snapshot of all families.
 pub(super) struct Conversion<'s> {
     now: u64,
-    starts: &'s mut Starts,
+    starts: &'s mut StartTimes,
 }
 
 impl<'s> Conversion<'s> {
-    pub(super) fn new(now: SystemTime, starts: &'s mut Starts) -> Self {
+    pub(super) fn new(now: SystemTime, starts: &'s mut StartTimes) -> Self {
         let now = now.duration_since(UNIX_EPOCH).unwrap_or_default();
         let now = u64::try_from(now.as_nanos()).unwrap_or(u64::MAX);
         Self { now, starts }
@@ -69,7 +69,7 @@ impl<'s> Conversion<'s> {
                     Number::AsInt(value) => value as f64,
                 };
                 self.starts
-                    .of(&family.name, &sample.labels, value, self.now)
+                    .start_time(&family.name, &sample.labels, value, self.now)
             } else {
                 0
             };
@@ -125,7 +125,9 @@ impl<'s> Conversion<'s> {
         }
         // The data path counts between two reads of one histogram's samples.
         point.count = below;
-        point.start_time_unix_nano = self.starts.of(name, &labels, below as f64, self.now);
+        point.start_time_unix_nano = self
+            .starts
+            .start_time(name, &labels, below as f64, self.now);
         Some(point)
     }
 }

@@ -6,7 +6,7 @@ use crate::api::read;
 const NOW: Duration = Duration::from_nanos(1_700_000_000_000_000_123);
 
 /// Returns the result for a page with one family whose samples all begin with its name, `x`.
-fn at(now: Duration, starts: &mut Starts, kind: &str, samples: &str) -> Option<Metric> {
+fn at(now: Duration, starts: &mut StartTimes, kind: &str, samples: &str) -> Option<Metric> {
     let page = format!("# HELP x What it is.\n# TYPE x {kind}\n{samples}\n# EOF\n");
     Conversion::new(UNIX_EPOCH + now, starts)
         .metrics(&read(&page))
@@ -14,7 +14,7 @@ fn at(now: Duration, starts: &mut Starts, kind: &str, samples: &str) -> Option<M
 }
 
 fn converted(kind: &str, samples: &str) -> Option<Metric> {
-    at(NOW, &mut Starts::default(), kind, samples)
+    at(NOW, &mut StartTimes::default(), kind, samples)
 }
 
 fn histograms(samples: &str) -> Vec<HistogramDataPoint> {
@@ -50,7 +50,7 @@ fn names_descriptions_and_units_are_kept() {
 
 #[test]
 fn counters_are_monotonic_sums_that_have_a_start() {
-    let mut starts = Starts::default();
+    let mut starts = StartTimes::default();
     let later = NOW + Duration::from_secs(1);
     let mut seen = Vec::new();
     for (now, value) in [(NOW, 18_000), (later, 18_003)] {

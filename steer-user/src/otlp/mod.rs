@@ -1,13 +1,13 @@
 //! Export of metrics to an OpenTelemetry collector by OTLP over HTTP: everything on the page of
 //! metrics, at the interval in `[telemetry]`. Nothing else waits for the collector.
 
+mod backoff;
 mod client;
 mod convert;
+mod health;
 mod message;
 mod outcome;
-mod pace;
-mod standing;
-mod starts;
+mod start_times;
 
 use std::{
     future::pending,
@@ -18,7 +18,9 @@ use prost::Message as _;
 use tokio::{sync::watch, time::sleep};
 use tracing::debug;
 
-use self::{convert::Conversion, pace::Pace, standing::Standing, starts::Starts};
+use self::{
+    backoff::Backoff, convert::Conversion, health::CollectorHealth, start_times::StartTimes,
+};
 use crate::{
     api::Monitor,
     config::{Config, Otlp},
@@ -35,7 +37,7 @@ pub struct Target {
 impl Target {
     /// Returns the target of a configuration, if it has one.
     #[must_use]
-    pub fn of(config: &Config) -> Option<Self> {
+    pub fn from_config(config: &Config) -> Option<Self> {
         let otlp = config.otlp.clone()?;
         Some(Self {
             otlp,
@@ -68,9 +70,9 @@ pub async fn export(monitor: Monitor, mut target: watch::Receiver<Option<Target>
 
 async fn send_to(target: &Target, monitor: &Monitor) {
     let Target { otlp, node, region } = target;
-    let mut pace = Pace::new(otlp.interval);
-    let mut standing = Standing::default();
-    let mut starts = Starts::default();
+    let mut pace = Backoff::new(otlp.interval);
+    let mut standing = CollectorHealth::default();
+    let mut starts = StartTimes::default();
     loop {
         let begun = Instant::now();
         let families = match monitor.families().await {
@@ -83,12 +85,12 @@ async fn send_to(target: &Target, monitor: &Monitor) {
         };
         if !standing.has_worked() {
             // A new collector has not received the start of any series yet.
-            starts = Starts::default();
+            starts = StartTimes::default();
         }
         let conversion = Conversion::new(SystemTime::now(), &mut starts);
         let request = message::request(node, region, conversion.metrics(&families));
         let outcome = client::send(otlp, request.encode_to_vec().into()).await;
-        monitor.metrics.exported(standing.take(otlp, &outcome));
+        monitor.metrics.exported(standing.record(otlp, &outcome));
         sleep(pace.after(&outcome, begun.elapsed(), rand::random())).await;
     }
 }

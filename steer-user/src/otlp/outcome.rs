@@ -40,7 +40,7 @@ pub(super) enum Failure {
 
 impl Failure {
     /// Returns the label under which the failure is counted.
-    pub(super) fn word(&self) -> &'static str {
+    pub(super) fn as_str(&self) -> &'static str {
         match self {
             Self::Local(_) => "local",
             Self::Unreachable(_) => "unreachable",

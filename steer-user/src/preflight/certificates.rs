@@ -249,7 +249,7 @@ impl Held<'_> {
         now: SystemTime,
     ) -> Option<Finding> {
         let certificate = credentials.chain.first()?;
-        let now = now.max(begin(certificate)?).min(end(certificate)?);
+        let now = now.max(not_before(certificate)?).min(end(certificate)?);
         let now = UnixTime::since_unix_epoch(now.duration_since(UNIX_EPOCH).ok()?);
         let error = verify_at(credentials, &Arc::new(roots), self.kind, self.cert, now).err()?;
         let what = format!(
@@ -262,7 +262,7 @@ impl Held<'_> {
     }
 
     fn begins(&self, certificate: &CertificateDer<'_>, now: SystemTime) -> Option<Finding> {
-        let begin = begin(certificate)?;
+        let begin = not_before(certificate)?;
         (now < begin).then(|| {
             let begin = format_rfc3339_seconds(begin);
             let what =
@@ -304,7 +304,7 @@ fn authorities(ca: &Path) -> Vec<SystemTime> {
     all.flatten().filter_map(|ca| end(&ca)).collect()
 }
 
-fn begin(certificate: &CertificateDer<'_>) -> Option<SystemTime> {
+fn not_before(certificate: &CertificateDer<'_>) -> Option<SystemTime> {
     let (_, parsed) = X509Certificate::from_der(certificate).ok()?;
     time(parsed.validity().not_before.timestamp())
 }

@@ -49,7 +49,7 @@ pub(super) fn driver(interface: &str) -> io::Result<String> {
         driver: [0; 32],
         _rest: [0; 160],
     };
-    ask(interface, (&raw mut info).cast())?;
+    query(interface, (&raw mut info).cast())?;
     let name = info.driver.split(|byte| *byte == 0).next();
     Ok(String::from_utf8_lossy(name.unwrap_or_default()).into_owned())
 }
@@ -67,12 +67,12 @@ pub(super) fn offloads(interface: &str) -> io::Result<Offloads> {
 
 fn value(interface: &str, command: u32) -> io::Result<u32> {
     let mut value = Value { command, data: 0 };
-    ask(interface, (&raw mut value).cast())?;
+    query(interface, (&raw mut value).cast())?;
     Ok(value.data)
 }
 
 /// Issues an ethtool ioctl. `data` is the struct of the command in its first word.
-fn ask(interface: &str, data: *mut libc::c_char) -> io::Result<()> {
+fn query(interface: &str, data: *mut libc::c_char) -> io::Result<()> {
     let socket = UdpSocket::bind((std::net::Ipv4Addr::LOCALHOST, 0))?;
     // SAFETY: the struct consists of integers, for which zero is valid.
     let mut request: libc::ifreq = unsafe { mem::zeroed() };

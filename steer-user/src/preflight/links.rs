@@ -57,7 +57,7 @@ pub(super) fn links() -> Result<BTreeMap<String, Link>> {
         let mut all: BTreeMap<u32, Read> = BTreeMap::new();
         let mut links = handle.link().get().execute();
         while let Some(message) = links.try_next().await? {
-            all.insert(message.header.index, Read::of(message));
+            all.insert(message.header.index, Read::from_message(message));
         }
         let below: BTreeSet<u32> = all
             .values()
@@ -86,7 +86,7 @@ pub(super) fn links() -> Result<BTreeMap<String, Link>> {
 }
 
 impl Read {
-    fn of(message: LinkMessage) -> Self {
+    fn from_message(message: LinkMessage) -> Self {
         let mut read = Self::default();
         read.link.up = message.header.flags.contains(LinkFlags::Up);
         for attribute in message.attributes {

@@ -286,7 +286,7 @@ fn listeners(config: &Config, facts: &Facts) -> Vec<Finding> {
                     "`ss -ltnp` shows it: let it listen elsewhere, or keep it for clients on \
                        this host",
                 )
-                .note()
+                .as_note()
         })
         .collect()
 }

@@ -16,7 +16,7 @@ struct Filter {
 static FILTER: OnceLock<Filter> = OnceLock::new();
 
 /// Stores the handle that changes the filter.
-pub(super) fn keep<S: 'static>(handle: reload::Handle<EnvFilter, S>, directives: String) {
+pub(super) fn install<S: 'static>(handle: reload::Handle<EnvFilter, S>, directives: String) {
     let filter = Filter {
         set: Box::new(move |filter| handle.reload(filter)),
         first: directives.clone(),

@@ -61,7 +61,7 @@ pub fn start(format: LogFormat) -> Result<()> {
     })?;
     if format == LogFormat::Text && connected_to_journal() {
         let (filter, handle) = reload::Layer::new(filter);
-        filter::keep(handle, directives);
+        filter::install(handle, directives);
         return tracing_subscriber::registry()
             .with(filter)
             .with(journald::Journal)
@@ -76,12 +76,12 @@ pub fn start(format: LogFormat) -> Result<()> {
     match format {
         LogFormat::Text => {
             let builder = builder.with_filter_reloading();
-            filter::keep(builder.reload_handle(), directives);
+            filter::install(builder.reload_handle(), directives);
             builder.try_init()
         }
         LogFormat::Json => {
             let builder = builder.json().with_filter_reloading();
-            filter::keep(builder.reload_handle(), directives);
+            filter::install(builder.reload_handle(), directives);
             builder.try_init()
         }
     }

@@ -35,31 +35,31 @@ impl Supervisor {
 
     /// Notifies that the node is ready, with its status.
     pub fn ready(&mut self, status: String) {
-        tell(&[NotifyState::Ready, NotifyState::Status(status.clone())]);
+        notify(&[NotifyState::Ready, NotifyState::Status(status.clone())]);
         self.last = status;
     }
 
     /// Notifies that the loop is alive, with its status if changed.
     pub fn alive(&mut self, status: String) {
         if self.watchdog {
-            tell(&[NotifyState::Watchdog]);
+            notify(&[NotifyState::Watchdog]);
         }
         if status != self.last {
-            tell(&[NotifyState::Status(status.clone())]);
+            notify(&[NotifyState::Status(status.clone())]);
             self.last = status;
         }
     }
 
     /// Notifies that the process is stopping.
     pub fn stopping(&mut self) {
-        tell(&[
+        notify(&[
             NotifyState::Stopping,
             NotifyState::Status("stopping".to_owned()),
         ]);
     }
 }
 
-fn tell(what: &[NotifyState]) {
+fn notify(what: &[NotifyState]) {
     if let Err(error) = notify(false, what) {
         warn!(%error, "the service manager does not listen");
     }

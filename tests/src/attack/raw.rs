@@ -206,19 +206,19 @@ impl Segment {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::packet::{Packet, SYN};
+    use crate::packet::{SYN, TestPacket};
 
     #[test]
     fn segments_are_read_as_they_are_made() {
         let (client, vip) = (([10, 77, 0, 2], 4000), ([10, 99, 0, 1], 8080));
-        let mut packet = Packet::tcp((client.0.into(), 4000), (vip.0.into(), 8080), SYN);
+        let mut packet = TestPacket::tcp((client.0.into(), 4000), (vip.0.into(), 8080), SYN);
         packet.payload = vec![1; 21];
         let segment = Segment::read(&packet.bytes()).unwrap();
         assert_eq!((segment.source, segment.destination), (client, vip));
         assert_eq!((segment.flags, segment.payload), (SYN, 21));
         assert_eq!(segment.to, packet.macs[0]);
         assert_eq!(Segment::read(&packet.bytes()[..50]), None);
-        let datagram = Packet::udp((client.0.into(), 1), (vip.0.into(), 2));
+        let datagram = TestPacket::udp((client.0.into(), 1), (vip.0.into(), 2));
         assert_eq!(Segment::read(&datagram.bytes()), None);
     }
 }

@@ -17,7 +17,7 @@ use super::{
 };
 use crate::{
     fleet::HTTP,
-    packet::{ACK, FIN, Packet, RST, SYN, ethernet, icmp, ip_around},
+    packet::{ACK, FIN, RST, SYN, TestPacket, ethernet, icmp, ip_around},
     topology::VIP_V4,
 };
 
@@ -138,7 +138,7 @@ pub(super) fn unanswered(turn: &mut AttackRun<'_>) -> Result<()> {
 }
 
 /// Returns a segment with a wrong checksum.
-fn broken(packet: &Packet) -> Vec<u8> {
+fn broken(packet: &TestPacket) -> Vec<u8> {
     let mut frame = packet.bytes();
     frame[packet.transport_at() + 16] ^= 0x55;
     frame
@@ -153,14 +153,14 @@ pub(super) fn refusals_of_broken_syns(turn: &mut AttackRun<'_>) -> Result<()> {
 
 /// Sends valid SYNs with matching refusals, from the backend's segment where there is an attacker.
 pub(super) fn refusals_of_good_syns(turn: &mut AttackRun<'_>) -> Result<()> {
-    refusals(turn, Packet::bytes, |syn, _| {
+    refusals(turn, TestPacket::bytes, |syn, _| {
         [0, syn.sequence.wrapping_add(1)]
     })
 }
 
 fn refusals(
     turn: &mut AttackRun<'_>,
-    frame: impl Fn(&Packet) -> Vec<u8>,
+    frame: impl Fn(&TestPacket) -> Vec<u8>,
     answer: impl Fn(raw::Segment, &mut AttackRun<'_>) -> [u32; 2],
 ) -> Result<()> {
     let site = turn.site;
@@ -221,7 +221,7 @@ pub(super) fn icmp_errors(turn: &mut AttackRun<'_>) -> Result<()> {
         let (beacon, port) = site.beacon(0);
         for own in site.probe_ports()? {
             let probe = (Site::node_towards_insider(), own);
-            quoted.push((&site.insider, Packet::udp(probe, (beacon.into(), port))));
+            quoted.push((&site.insider, TestPacket::udp(probe, (beacon.into(), port))));
         }
         for (from, packet) in quoted {
             for (kind, word) in ERRORS {
@@ -233,7 +233,7 @@ pub(super) fn icmp_errors(turn: &mut AttackRun<'_>) -> Result<()> {
 }
 
 /// Returns an ICMP error about a packet, to its sender.
-fn error(from: &Attacker, packet: &Packet, kind: [u8; 2], word: u32) -> Vec<u8> {
+fn error(from: &Attacker, packet: &TestPacket, kind: [u8; 2], word: u32) -> Vec<u8> {
     let ends: [IpAddr; 2] = [from.address.into(), packet.source];
     let message = icmp(ends, kind, word, &packet.ip()[..28]);
     let mut frame = ethernet([from.node, from.mac], &[], true);

@@ -13,7 +13,7 @@ use super::{
     site::{Attacker, Site},
     streams::Streams,
 };
-use crate::packet::{Packet, Transport};
+use crate::packet::{TestPacket, Transport};
 
 /// End of a flow.
 pub(super) type End = (Ipv4Addr, u16);
@@ -148,8 +148,8 @@ pub(super) fn segment(
     [source, destination]: [End; 2],
     flags: u8,
     numbers: [u32; 2],
-) -> Packet {
-    let mut packet = Packet::tcp(
+) -> TestPacket {
+    let mut packet = TestPacket::tcp(
         (source.0.into(), source.1),
         (destination.0.into(), destination.1),
         flags,
@@ -176,8 +176,8 @@ pub(super) fn datagram(
     from: &Attacker,
     [source, destination]: [End; 2],
     payload: Vec<u8>,
-) -> Packet {
-    let mut packet = Packet::udp(
+) -> TestPacket {
+    let mut packet = TestPacket::udp(
         (source.0.into(), source.1),
         (destination.0.into(), destination.1),
     );

@@ -110,7 +110,7 @@ pub fn out_by_status(status: &Value) -> Vec<String> {
     let out = backends.into_iter().flatten().filter_map(|backend| {
         let health = backend["health"].as_str().unwrap_or_default();
         let down = !matches!(health, "" | "up" | "degraded" | "unknown");
-        let keys = ["left_out", "ejected", "suppressed"];
+        let keys = ["ejected_for", "ejected", "suppressed"];
         let reason = keys.iter().find_map(|key| match &backend[*key] {
             Value::Null | Value::Bool(false) => None,
             why => Some(format!("{key}: {why}")),
@@ -177,9 +177,9 @@ mod tests {
     #[test]
     fn a_status_tells_who_is_kept_from_new_flows() {
         let status = json!({"backends": [
-            {"name": "a", "health": "up", "left_out": null, "degraded": ["slow"]},
-            {"name": "b", "health": "down", "left_out": null},
-            {"name": "c", "health": "up", "left_out": "it refuses"},
+            {"name": "a", "health": "up", "ejected_for": null, "degraded": ["slow"]},
+            {"name": "b", "health": "down", "ejected_for": null},
+            {"name": "c", "health": "up", "ejected_for": "it refuses"},
             {"name": "d", "health": "unknown"},
             {"name": "e", "health": "up", "ejected": {"reason": "resets"}},
         ]});

@@ -11,7 +11,7 @@ use std::{
 use anyhow::{Context, Result};
 use clap::Parser;
 use steer_probe::probe::{
-    Budget, Load, Method, ProbeSettings, ProbeTarget, ProbeTls, WebTls, mailbox, spawn,
+    Budget, HttpTls, Load, Method, ProbeSettings, ProbeTarget, ProbeTls, channel, spawn,
 };
 use tokio::time::timeout_at;
 
@@ -50,7 +50,7 @@ async fn main() -> Result<()> {
         timeout: Duration::from_secs(5),
         jitter: 0.1,
         tls: Some(Arc::new(tls)),
-        web: WebTls::new(None, None)?,
+        web: HttpTls::new(None, None)?,
     };
     let target = ProbeTarget {
         name: arguments.name,
@@ -58,7 +58,7 @@ async fn main() -> Result<()> {
         address: arguments.beacon,
         method: Method::Beacon,
     };
-    let (outbox, mut measurements) = mailbox(1);
+    let (outbox, mut measurements) = channel(1);
     spawn(vec![target], 1, &settings, &outbox);
     let begin = Instant::now();
     let end = begin + Duration::from_secs(arguments.seconds);

@@ -216,7 +216,7 @@ impl Table {
         std::thread::sleep(AROUND);
         stop.send(true)?;
         let samples = running.finish()?;
-        let summary = Summary::of(&samples);
+        let summary = Summary::from_samples(&samples);
         for error in samples.iter().filter_map(|sample| sample.error.as_ref()) {
             println!("  {error}");
         }

@@ -14,7 +14,7 @@ use clap::Parser;
 use steer_probe::{
     beacon::{Beacon, BeaconConfig},
     pki::{self, Identity, IdentityKind, Validity},
-    probe::{Budget, Method, ProbeSettings, ProbeTarget, ProbeTls, WebTls, mailbox, spawn},
+    probe::{Budget, HttpTls, Method, ProbeSettings, ProbeTarget, ProbeTls, channel, spawn},
 };
 use tokio::runtime::Builder;
 
@@ -74,7 +74,7 @@ fn main() -> Result<()> {
         timeout: Duration::from_millis(1000),
         jitter: 0.1,
         tls: Some(Arc::new(tls)),
-        web: WebTls::new(None, None)?,
+        web: HttpTls::new(None, None)?,
     };
     let runtime = Builder::new_current_thread().enable_all().build()?;
     runtime.block_on(probe(&arguments, &beacons, &settings))
@@ -105,7 +105,7 @@ async fn probe(
     beacons: &[SocketAddr],
     settings: &ProbeSettings,
 ) -> Result<()> {
-    let (outbox, mut measurements) = mailbox(4096);
+    let (outbox, mut measurements) = channel(4096);
     // One beacon answers for many backends: connections are what counts.
     let before = memory()?;
     for link in 0..arguments.backends {

@@ -205,7 +205,7 @@ impl Site {
             let status = self.fleet.status()?;
             let backends = status["backends"].as_array().cloned().unwrap_or_default();
             let own = backends.iter().find(|b| b["name"] == name);
-            Ok(own.is_some_and(|b| b["suppressed"] != true && b["left_out"].is_null()))
+            Ok(own.is_some_and(|b| b["suppressed"] != true && b["ejected_for"].is_null()))
         })
     }
 }
@@ -266,7 +266,7 @@ fn concludes(event: &Event, victim: &str) -> Option<String> {
             }
             (*lossy == Some(true)).then(|| "lost probes".to_owned())
         }
-        Event::Passive {
+        Event::OutlierDetection {
             backend,
             verdict: Verdict::Out(reason, _),
             ..

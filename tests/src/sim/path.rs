@@ -9,26 +9,26 @@ use std::{
 
 use anyhow::{Result, ensure};
 use steer_common::abi::{
-    CidKey, Config, FlowEntry, FlowKey, Measured, Member, MemberCounters, MemberState, NatForward,
-    NatReverse, Service, Signals, Slot, SourceLimit,
+    CidKey, Config, FlowEntry, FlowKey, LatencyBuckets, Member, MemberCounters, MemberState,
+    NatForward, NatReverse, Service, Signals, Slot, SourceLimit,
 };
 use steer_user::dataplane::{
-    CidKeyFile, Class, Counters, Dataplane, HostTables, Memory, Snapshot, Sweep, SweepLimits,
-    build_perfect_hash,
+    CidKeyFile, Class, Counters, Dataplane, FakeDataplane, GcLimits, GcReport, Snapshot,
+    SnapshotTables, build_perfect_hash,
 };
 
 /// A data path in which the daemon's writes reach the packets' tables at once, as in mapped arrays.
 #[derive(Clone)]
 pub(super) struct Path {
     /// State that packets do not use.
-    memory: Memory,
-    tables: Arc<Mutex<HostTables>>,
+    memory: FakeDataplane,
+    tables: Arc<Mutex<SnapshotTables>>,
 }
 
 impl Path {
     pub(super) fn new() -> Self {
-        let memory = Memory::new();
-        let tables = HostTables::new(memory.snapshot());
+        let memory = FakeDataplane::new();
+        let tables = SnapshotTables::new(memory.snapshot());
         Self {
             memory,
             tables: Arc::new(Mutex::new(tables)),
@@ -36,7 +36,7 @@ impl Path {
     }
 
     /// Returns the tables that packets use.
-    pub(super) fn tables(&self) -> MutexGuard<'_, HostTables> {
+    pub(super) fn tables(&self) -> MutexGuard<'_, SnapshotTables> {
         self.tables.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
@@ -139,26 +139,26 @@ impl Dataplane for Path {
     fn slots(&self, range: Range<u32>) -> Vec<Slot> {
         let tables = self.tables();
         range
-            .map(|index| tables.slot_now(index).unwrap_or_default())
+            .map(|index| tables.current_slot(index).unwrap_or_default())
             .collect()
     }
 
     fn slot(&self, index: u32) -> Slot {
-        self.tables().slot_now(index).unwrap_or_default()
+        self.tables().current_slot(index).unwrap_or_default()
     }
 
     fn write_slots(&mut self, start: u32, slots: &[Slot]) {
         let tables = self.tables();
         for (index, slot) in (start..).zip(slots) {
-            tables.put_slot(index, *slot);
+            tables.overwrite_slot(index, *slot);
         }
     }
 
     fn swap_slot(&mut self, index: u32, old: Slot, new: Slot) -> Result<(), Slot> {
         let tables = self.tables();
-        match tables.slot_now(index).unwrap_or_default() {
+        match tables.current_slot(index).unwrap_or_default() {
             now if now == old => {
-                tables.put_slot(index, new);
+                tables.overwrite_slot(index, new);
                 Ok(())
             }
             now => Err(now),
@@ -173,7 +173,7 @@ impl Dataplane for Path {
         self.memory.traffic(end)
     }
 
-    fn sweep(&mut self, limits: SweepLimits) -> Result<()> {
+    fn start_gc(&mut self, limits: GcLimits) -> Result<()> {
         let tracked = {
             let tables = self.tables();
             // Flows of which only the SYN was seen count like the others.
@@ -181,38 +181,38 @@ impl Dataplane for Path {
             let mut flows = tables.flows.borrow_mut();
             flows.extend(new);
             let now = tables.now_ms.get();
-            flows.retain(|_, flow| now.saturating_sub(flow.last_ms) < limits.flow_idle_ms);
+            flows.retain(|_, flow| now.saturating_sub(flow.last_ticks) < limits.flow_idle_ticks);
             flows
                 .values()
                 .map(|flow| (flow.slot, flow.member))
                 .collect()
         };
         self.memory.tracked = tracked;
-        self.memory.sweep(limits)
+        self.memory.start_gc(limits)
     }
 
-    fn swept(&mut self) -> Option<Result<Sweep>> {
-        self.memory.swept()
+    fn take_gc_report(&mut self) -> Option<Result<GcReport>> {
+        self.memory.take_gc_report()
     }
 
-    fn set_measured(&mut self, members: &[u16]) -> Result<()> {
-        self.memory.set_measured(members)
+    fn set_latency_members(&mut self, members: &[u16]) -> Result<()> {
+        self.memory.set_latency_members(members)
     }
 
-    fn measured(&self, id: u16) -> Result<Option<Measured>> {
-        self.memory.measured(id)
+    fn latency(&self, id: u16) -> Result<Option<LatencyBuckets>> {
+        self.memory.latency(id)
     }
 
-    fn all_measured(&self, show: &mut dyn FnMut(u16, &Measured)) -> Result<()> {
-        self.memory.all_measured(show)
+    fn for_each_latency(&self, show: &mut dyn FnMut(u16, &LatencyBuckets)) -> Result<()> {
+        self.memory.for_each_latency(show)
     }
 
     fn signals(&self, id: u16) -> Signals {
         self.memory.signals(id)
     }
 
-    fn add_port(&mut self, interface: u32) -> Result<()> {
-        self.memory.add_port(interface)
+    fn add_egress_interface(&mut self, interface: u32) -> Result<()> {
+        self.memory.add_egress_interface(interface)
     }
 
     fn snapshot(&self) -> Snapshot {

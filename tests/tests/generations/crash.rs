@@ -91,7 +91,7 @@ fn a_full_disk_refuses_an_apply_whole_and_not_a_rollback() {
     wait(SOON, "one serves", || Ok(share(&fleet, "one") > 0.0)).unwrap();
     disk.free().unwrap();
     // State that could not be written is written once there is space.
-    let standing = fleet.state().join("generations/standing.json");
+    let standing = fleet.state().join("generations/active_generation.json");
     wait(SOON, "the state directory knows", || {
         Ok(fs::read_to_string(&standing)?.contains("\"confirmed\":1,"))
     })

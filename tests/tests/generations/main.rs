@@ -65,7 +65,7 @@ fn errors(samples: &[Sample]) -> Vec<&str> {
 fn share(fleet: &Fleet, backend: &str) -> f64 {
     let samples = load(fleet, Duration::from_millis(200)).finish().unwrap();
     assert!(errors(&samples).is_empty(), "{:?}", errors(&samples));
-    Summary::of(&samples).share(backend)
+    Summary::from_samples(&samples).share(backend)
 }
 
 /// Returns the site's configuration with only these backends in its pool.

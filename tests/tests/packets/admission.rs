@@ -6,11 +6,12 @@ use rand::{Rng as _, SeedableRng as _, rngs::StdRng};
 use steer_common::{
     Action,
     abi::{
-        Address, CLASSES, ClassKey, ClassMatch, DSCP_TABLES, MemberState, Service, ServiceKey, Slot,
+        Address, ClassKey, ClassMatch, MAX_CLASS_POLICIES, MAX_DSCP_TABLES, MemberState, Service,
+        ServiceKey, Slot,
     },
     verdict::DropReason,
 };
-use steer_tests::packet::{ACK, Packet, RST, SYN, Transport};
+use steer_tests::packet::{ACK, RST, SYN, TestPacket, Transport};
 use steer_user::dataplane::Class;
 
 use crate::{
@@ -24,9 +25,9 @@ const DENIED: Action = Action::Drop(DropReason::Denied);
 const LIMITED: Action = Action::Drop(DropReason::RateLimited);
 const OUTSIDE: Action = Action::Drop(DropReason::Residency);
 
-fn tcp(is_v4: bool, vip: u8, flags: u8) -> Packet {
+fn tcp(is_v4: bool, vip: u8, flags: u8) -> TestPacket {
     let address = if is_v4 { v4(vip) } else { v6(vip) };
-    Packet::tcp(client(is_v4), (address, PORT), flags)
+    TestPacket::tcp(client(is_v4), (address, PORT), flags)
 }
 
 #[test]
@@ -77,7 +78,7 @@ fn a_service_takes_its_burst_of_new_flows_and_open_ones_besides() {
             service.flow_burst = 2 * u64::from(service.flow_interval);
         });
     }
-    let syn = |port: u16| Packet {
+    let syn = |port: u16| TestPacket {
         source_port: port,
         ..tcp(true, vip::EXACT, SYN)
     };
@@ -93,7 +94,7 @@ fn a_service_takes_its_burst_of_new_flows_and_open_ones_besides() {
     );
     // Another service has its own limit, and datagrams of nat flows count once per flow.
     for port in 0..3 {
-        let packet = Packet {
+        let packet = TestPacket {
             source_port: 1000 + port,
             ..udp(true)
         };
@@ -118,7 +119,7 @@ fn packets_stay_in_the_regions_of_their_service() {
         let slot = u32::from(vip::EXACT) + if is_v4 { 0 } else { V6_SLOTS };
         let port = forward(
             &mut fixture,
-            &Packet::tcp(client(is_v4), (nat, PORT), SYN),
+            &TestPacket::tcp(client(is_v4), (nat, PORT), SYN),
             if is_v4 { 5 } else { 7 },
         );
         assert!(port > 0);
@@ -128,15 +129,15 @@ fn packets_stay_in_the_regions_of_their_service() {
         // The first choice is outside, so the second one serves.
         let sent = fixture.run(&tcp(is_v4, vip::EXACT, SYN).bytes());
         assert_eq!(sent.bytes[5], second as u8, "the member's MAC address");
-        fixture.set_slot(slot, Slot::settled(first, first));
+        fixture.set_slot(slot, Slot::owned_by(first, first));
         assert_eq!(
             fixture.run(&tcp(is_v4, vip::EXACT, SYN).bytes()).action,
             OUTSIDE
         );
         // Open flows there end.
-        let known = Packet::tcp(client(is_v4), (nat, PORT), ACK);
+        let known = TestPacket::tcp(client(is_v4), (nat, PORT), ACK);
         assert_eq!(fixture.run(&known.bytes()).action, OUTSIDE);
-        let open = Packet {
+        let open = TestPacket {
             source_port: 999,
             ..tcp(is_v4, vip::EXACT, ACK)
         };
@@ -188,12 +189,12 @@ fn any_entry(fixture: &mut Fixture, random: &mut StdRng) {
     let bank = scope >> 15;
     let policies = [
         0,
-        bank * CLASSES as u16 + random.random_range(0..9),
+        bank * MAX_CLASS_POLICIES as u16 + random.random_range(0..9),
         random.random(),
     ];
     let tables = [
         0,
-        bank * DSCP_TABLES as u16 + random.random_range(0..9),
+        bank * MAX_DSCP_TABLES as u16 + random.random_range(0..9),
         random.random(),
     ];
     let entry = ClassMatch {
@@ -206,7 +207,7 @@ fn any_entry(fixture: &mut Fixture, random: &mut StdRng) {
 }
 
 /// Returns the regions that a packet may go to by the tables, computed in the simplest way.
-fn allowed(fixture: &mut Fixture, packet: &Packet) -> u64 {
+fn allowed(fixture: &mut Fixture, packet: &TestPacket) -> u64 {
     let protocol = match packet.transport {
         Transport::Udp { .. } => 17,
         _ => 6,
@@ -293,14 +294,14 @@ fn whatever_the_tables_say_no_packet_leaves_its_regions() {
         let vip = VIPS[random.random_range(0..4)];
         let from = (client(true).0, 40_000 + random.random_range(0..8));
         let mut packet = match random.random_range(0..4) {
-            0 => Packet::udp(from, (v4(vip), PORT)),
-            1 => Packet::tcp(from, (v4(vip), PORT), SYN),
-            _ => Packet::tcp(from, (v4(vip), PORT), ACK),
+            0 => TestPacket::udp(from, (v4(vip), PORT)),
+            1 => TestPacket::tcp(from, (v4(vip), PORT), SYN),
+            _ => TestPacket::tcp(from, (v4(vip), PORT), ACK),
         };
         packet.tos = random.random();
         let allowed = allowed(&mut fixture, &packet);
         let frames = if random.random_ratio(1, 4) {
-            let fragment = Packet {
+            let fragment = TestPacket {
                 fragment: 0,
                 ..packet
             };

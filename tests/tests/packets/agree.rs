@@ -7,7 +7,7 @@ use std::{
 
 use rand::{Rng as _, SeedableRng as _, rngs::StdRng};
 use steer_common::abi::{MemberState, Mode, Slot, member_flags, service_flags};
-use steer_tests::packet::{Packet, Transport, ethernet, icmp, ip_around};
+use steer_tests::packet::{TestPacket, Transport, ethernet, icmp, ip_around};
 
 use steer_user::dataplane::Class;
 
@@ -39,7 +39,7 @@ fn frame(random: &mut StdRng) -> Vec<u8> {
     let packet = packet(random);
     match random.random_range(0..8) {
         0 => {
-            let fragments = Packet {
+            let fragments = TestPacket {
                 fragment: 0,
                 extensions: Vec::new(),
                 payload: vec![5; random.random_range(0..80)],
@@ -58,7 +58,7 @@ fn frame(random: &mut StdRng) -> Vec<u8> {
             } else {
                 (backend(7), OUTER_V6.into(), 7)
             };
-            Packet {
+            TestPacket {
                 source,
                 destination,
                 source_port: if member == 5 { PORT } else { 8080 },
@@ -72,8 +72,8 @@ fn frame(random: &mut StdRng) -> Vec<u8> {
 }
 
 /// Returns an ICMP error about the answer to a packet.
-fn error(packet: &Packet, random: &mut StdRng) -> Vec<u8> {
-    let about = Packet {
+fn error(packet: &TestPacket, random: &mut StdRng) -> Vec<u8> {
+    let about = TestPacket {
         source: packet.destination,
         destination: packet.source,
         source_port: packet.destination_port,
@@ -100,7 +100,7 @@ fn error(packet: &Packet, random: &mut StdRng) -> Vec<u8> {
     frame
 }
 
-fn packet(random: &mut StdRng) -> Packet {
+fn packet(random: &mut StdRng) -> TestPacket {
     let is_v4: bool = random.random();
     let vip = random.random_range(1..=vip::QUIC_NAT);
     let address = if is_v4 { v4(vip) } else { v6(vip) };
@@ -118,9 +118,9 @@ fn packet(random: &mut StdRng) -> Packet {
     }
     let from = (source, 40_000 + random.random_range(0..16));
     let mut packet = if random.random_ratio(1, 4) {
-        Packet::udp(from, (address, port))
+        TestPacket::udp(from, (address, port))
     } else {
-        Packet::tcp(from, (address, port), random.random())
+        TestPacket::tcp(from, (address, port), random.random())
     };
     packet.ttl = random.random_range(0..4);
     packet.tos = random.random();
@@ -257,7 +257,7 @@ fn change_service(fixture: &mut Fixture, random: &mut StdRng) {
 fn explain_says_of_any_packet_what_the_kernel_does() {
     let mut random = StdRng::seed_from_u64(SEED);
     let mut fixture = Fixture::new();
-    fixture.configure(|config| config.nat_retry_ms = u32::MAX);
+    fixture.configure(|config| config.nat_retry_ticks = u32::MAX);
     fixture.explains = true;
     for _ in 0..EXPLAINED {
         let frame = frame(&mut random);

@@ -7,7 +7,7 @@ use steer_common::{
     abi::{ClassMatch, Service, ServiceKey, Slot, service_flags},
     verdict::DropReason,
 };
-use steer_tests::packet::{ACK, Packet, SYN};
+use steer_tests::packet::{ACK, SYN, TestPacket};
 use steer_user::dataplane::Class;
 
 use crate::{
@@ -33,7 +33,7 @@ pub(crate) fn class(
 ) -> Class {
     let service = fixture.service(vip, protocol);
     let slot = SLOTS + number;
-    fixture.set_slot(slot, Slot::settled(member, member));
+    fixture.set_slot(slot, Slot::owned_by(member, member));
     Class {
         policy: Service {
             key: ServiceKey {
@@ -55,15 +55,15 @@ fn prefix(text: &str) -> (IpAddr, u8) {
     (address.parse().unwrap(), len.parse().unwrap())
 }
 
-fn from(source: &str, vip: IpAddr, dscp: u8) -> Packet {
-    let mut packet = Packet::tcp((source.parse().unwrap(), 4000), (vip, PORT), SYN);
+fn from(source: &str, vip: IpAddr, dscp: u8) -> TestPacket {
+    let mut packet = TestPacket::tcp((source.parse().unwrap(), 4000), (vip, PORT), SYN);
     // The last two bits are those of ECN.
     packet.tos = dscp << 2 | 2;
     packet
 }
 
 /// Returns the destination MAC address of the frame.
-fn goes_to(fixture: &mut Fixture, packet: &Packet) -> u16 {
+fn goes_to(fixture: &mut Fixture, packet: &TestPacket) -> u16 {
     let ran = fixture.run(&packet.bytes());
     assert_eq!(ran.action, SENT);
     let found = (1..=8).find(|id| ran.bytes[..6] == macs_to(*id)[0]);
@@ -103,11 +103,11 @@ fn the_longest_prefix_of_ipv4_wins() {
         let packet = from(source, exact.0, 0);
         assert_eq!(goes_to(&mut fixture, &packet), member, "{source}");
         // An open flow of it, too.
-        let open = Packet::tcp((packet.source, 4001), (exact.0, PORT), ACK);
+        let open = TestPacket::tcp((packet.source, 4001), (exact.0, PORT), ACK);
         assert_eq!(goes_to(&mut fixture, &open), member, "{source}");
         // Others have no classes.
         assert_eq!(goes_to(&mut fixture, &from(source, cross, 0)), 3);
-        let datagram = Packet::udp((packet.source, 4001), (exact.0, PORT));
+        let datagram = TestPacket::udp((packet.source, 4001), (exact.0, PORT));
         assert_eq!(goes_to(&mut fixture, &datagram), 1);
     }
     fixture.check_counters();
@@ -283,17 +283,17 @@ fn fragments_and_nat_flows_are_judged_by_their_class() {
         ),
     ];
     fixture.set_classes(classes.clone());
-    let parts = Packet {
+    let parts = TestPacket {
         fragment: 0,
         payload: vec![7; 64],
-        ..Packet::udp((source, 4000), (exact.0, PORT))
+        ..TestPacket::udp((source, 4000), (exact.0, PORT))
     }
     .fragments(24);
     for part in &parts {
         let ran = fixture.run(part);
         assert_eq!((ran.action, &ran.bytes[..6]), (SENT, &macs_to(2)[0][..]));
     }
-    let nat = Packet::tcp(client(true), (v4(vip::NAT), PORT), SYN);
+    let nat = TestPacket::tcp(client(true), (v4(vip::NAT), PORT), SYN);
     forward(&mut fixture, &nat, 6);
 
     // Open flows are dropped as soon as the class may not be served from there.
@@ -304,7 +304,7 @@ fn fragments_and_nat_flows_are_judged_by_their_class() {
     fixture.set_classes(narrower);
     let outside = Action::Drop(DropReason::Residency);
     assert_eq!(fixture.run(&parts[1]).action, outside);
-    let open = Packet::tcp(client(true), (v4(vip::NAT), PORT), ACK);
+    let open = TestPacket::tcp(client(true), (v4(vip::NAT), PORT), ACK);
     assert_eq!(fixture.run(&open.bytes()).action, outside);
 }
 

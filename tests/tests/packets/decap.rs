@@ -13,7 +13,7 @@ use steer_common::{
     frame::Buffer,
     verdict::DropReason,
 };
-use steer_tests::packet::{ACK, Packet, ethernet, ipv4_header, ipv6_header};
+use steer_tests::packet::{ACK, TestPacket, ethernet, ipv4_header, ipv6_header};
 use steer_user::dataplane::{decap_object, set_up_decap};
 
 use crate::fixture::{OUTER_V4, OUTER_V6, PORT, backend, client, hex, v4, v6, vip};
@@ -93,7 +93,7 @@ fn is_node(source: &Address) -> bool {
 /// A packet as it arrives through the tunnel.
 #[derive(Clone)]
 struct Tunnelled {
-    inner: Packet,
+    inner: TestPacket,
     node: IpAddr,
     tos: u8,
     fragment: u16,
@@ -112,7 +112,7 @@ impl Tunnelled {
             OUTER_V6.into()
         };
         Self {
-            inner: Packet::tcp(client(inner_v4), (address, PORT), ACK),
+            inner: TestPacket::tcp(client(inner_v4), (address, PORT), ACK),
             node,
             tos: 0,
             fragment: 0x4000,

@@ -3,7 +3,7 @@
 use std::net::IpAddr;
 
 use steer_common::{Action, verdict::DropReason};
-use steer_tests::packet::{ACK, Packet, SYN, Transport, ethernet, ipv4_header, ipv6_header};
+use steer_tests::packet::{ACK, SYN, TestPacket, Transport, ethernet, ipv4_header, ipv6_header};
 
 use crate::fixture::{
     Fixture, OUTER_V4, OUTER_V6, PORT, Ran, backend, client, hex, macs_to, v4, v6, vip,
@@ -11,11 +11,11 @@ use crate::fixture::{
 
 /// Returns the frame to an IPv4 member: the outer header before the packet, whose TTL is
 /// decremented.
-pub(crate) fn outer_v4(packet: &Packet, member: u16) -> Vec<u8> {
+pub(crate) fn outer_v4(packet: &TestPacket, member: u16) -> Vec<u8> {
     let IpAddr::V4(destination) = backend(member) else {
         panic!("member {member} is not IPv4");
     };
-    let inner = Packet {
+    let inner = TestPacket {
         ttl: packet.ttl - 1,
         ..packet.clone()
     }
@@ -39,11 +39,11 @@ pub(crate) fn outer_v4(packet: &Packet, member: u16) -> Vec<u8> {
 }
 
 /// Returns the frame to an IPv6 member. The flow label is taken from the program's output.
-pub(crate) fn outer_v6(packet: &Packet, member: u16, sent: &[u8]) -> Vec<u8> {
+pub(crate) fn outer_v6(packet: &TestPacket, member: u16, sent: &[u8]) -> Vec<u8> {
     let IpAddr::V6(destination) = backend(member) else {
         panic!("member {member} is not IPv6");
     };
-    let inner = Packet {
+    let inner = TestPacket {
         ttl: packet.ttl - 1,
         ..packet.clone()
     }
@@ -63,7 +63,7 @@ pub(crate) fn outer_v6(packet: &Packet, member: u16, sent: &[u8]) -> Vec<u8> {
     frame
 }
 
-fn expect(packet: &Packet, member: u16) {
+fn expect(packet: &TestPacket, member: u16) {
     let mut fixture = Fixture::new();
     let Ran { action, bytes } = fixture.run(&packet.bytes());
     assert_eq!(action, Action::Transmit(1));
@@ -76,9 +76,9 @@ fn expect(packet: &Packet, member: u16) {
     fixture.check_counters();
 }
 
-fn tcp(v4_client: bool, vip: u8, flags: u8) -> Packet {
+fn tcp(v4_client: bool, vip: u8, flags: u8) -> TestPacket {
     let address = if v4_client { v4(vip) } else { v6(vip) };
-    Packet::tcp(client(v4_client), (address, PORT), flags)
+    TestPacket::tcp(client(v4_client), (address, PORT), flags)
 }
 
 #[test]
@@ -92,9 +92,9 @@ fn a_syn_and_what_follows_go_to_the_first_choice() {
 #[test]
 fn any_port_and_udp_are_steered() {
     for port in [1, 443, 65_535] {
-        expect(&Packet::tcp(client(true), (v4(vip::ANY), port), SYN), 1);
-        expect(&Packet::udp(client(true), (v4(vip::ANY), port)), 1);
-        expect(&Packet::udp(client(false), (v6(vip::ANY), port)), 3);
+        expect(&TestPacket::tcp(client(true), (v4(vip::ANY), port), SYN), 1);
+        expect(&TestPacket::udp(client(true), (v4(vip::ANY), port)), 1);
+        expect(&TestPacket::udp(client(false), (v6(vip::ANY), port)), 3);
     }
 }
 
@@ -113,14 +113,14 @@ fn tags_are_those_of_the_way_to_the_member() {
     ] {
         for vlan in [0, 77] {
             for (v4_client, member) in [(true, 1), (false, 3)] {
-                let packet = Packet {
+                let packet = TestPacket {
                     tags: tags.clone(),
                     ..tcp(v4_client, vip::EXACT, ACK)
                 };
                 let mut fixture = Fixture::new();
                 fixture.change(member, |member| member.vlan = vlan);
                 let ran = fixture.run(&packet.bytes());
-                let sent = Packet {
+                let sent = TestPacket {
                     tags: if vlan == 0 {
                         vec![]
                     } else {
@@ -141,7 +141,7 @@ fn tags_are_those_of_the_way_to_the_member() {
 
 #[test]
 fn options_and_extension_headers_stay_inside() {
-    let packet = Packet {
+    let packet = TestPacket {
         options: vec![7, 7, 4, 0, 0, 0, 0, 0],
         ..tcp(true, vip::EXACT, ACK)
     };
@@ -157,7 +157,7 @@ fn options_and_extension_headers_stay_inside() {
         vec![(43, vec![0, 0, 0, 0, 0, 0, 0])],
         vec![(0, option(8)), (60, option(24)), (60, option(8))],
     ] {
-        let packet = Packet {
+        let packet = TestPacket {
             extensions,
             ..tcp(false, vip::EXACT, ACK)
         };
@@ -169,14 +169,14 @@ fn options_and_extension_headers_stay_inside() {
 fn type_of_service_and_dont_fragment_are_copied() {
     for (tos, fragment) in [(0, 0), (0xb8, 0x4000), (0x03, 0x4000), (0x01, 0), (0xff, 0)] {
         for (v4_client, member) in [(true, 1), (false, 3)] {
-            let packet = Packet {
+            let packet = TestPacket {
                 tos,
                 fragment,
                 ..tcp(v4_client, vip::EXACT, ACK)
             };
             expect(&packet, member);
         }
-        let packet = Packet {
+        let packet = TestPacket {
             tos,
             ..tcp(true, vip::CROSS, ACK)
         };
@@ -189,7 +189,7 @@ fn a_ttl_that_is_used_up_ends_the_packet() {
     let mut fixture = Fixture::new();
     for ttl in [0, 1] {
         for v4_client in [true, false] {
-            let packet = Packet {
+            let packet = TestPacket {
                 ttl,
                 ..tcp(v4_client, vip::EXACT, ACK)
             };
@@ -197,7 +197,7 @@ fn a_ttl_that_is_used_up_ends_the_packet() {
             assert_eq!(ran.action, Action::Drop(DropReason::TtlExpired));
         }
     }
-    let packet = Packet {
+    let packet = TestPacket {
         ttl: 2,
         ..tcp(true, vip::EXACT, ACK)
     };
@@ -206,13 +206,13 @@ fn a_ttl_that_is_used_up_ends_the_packet() {
 
 #[test]
 fn padding_behind_the_packet_is_not_counted() {
-    let packet = Packet {
+    let packet = TestPacket {
         payload: Vec::new(),
         padding: 6,
         ..tcp(true, vip::EXACT, ACK)
     };
     expect(&packet, 1);
-    let packet = Packet {
+    let packet = TestPacket {
         transport: Transport::Udp { checksum: false },
         payload: vec![1],
         padding: 17,

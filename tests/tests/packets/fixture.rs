@@ -9,8 +9,8 @@ use aya::programs::{TestRun as _, TestRunOptions};
 use steer_common::{
     Action,
     abi::{
-        CidCipher, CidKey, CidLayouts, Config, Family, Macs, Measured, Member, MemberState, Mode,
-        NatTimeouts, Service, ServiceKey, Slot, SourceLimit, member_flags, nat_flags,
+        CidCipher, CidKey, CidLayouts, Config, Family, LatencyBuckets, Macs, Member, MemberState,
+        Mode, NatTimeouts, Service, ServiceKey, Slot, SourceLimit, member_flags, nat_flags,
         service_flags,
     },
     cid::Layout,
@@ -20,8 +20,8 @@ use steer_common::{
 };
 use steer_tests::packet::NODE_MAC;
 use steer_user::{
-    dataplane::{Class, Dataplane, HostTables, Sizes, now_ms, now_ns},
-    explain::{self, Fate, PacketQuestion},
+    dataplane::{Class, Dataplane, Sizes, SnapshotTables, now_coarse_ns, now_ticks},
+    explain::{self, PacketOutcome, PacketQuestion},
 };
 
 use crate::pool::Lease;
@@ -119,7 +119,7 @@ pub(crate) struct Ran {
 
 pub(crate) struct Fixture {
     pub(crate) xdp: Lease,
-    pub(crate) host: HostTables,
+    pub(crate) host: SnapshotTables,
     services: Vec<Service>,
     pub(crate) classes: Vec<Class>,
     /// Limits of sources, which services and classes reference by index from 1.
@@ -149,14 +149,14 @@ impl Fixture {
             nat_port_first: 30_000,
             nat_port_count: 1000,
             nat_timeouts: NatTimeouts {
-                idle_ms: 60_000,
-                udp_idle_ms: 50_000,
-                opening_ms: 30_000,
-                udp_opening_ms: 10_000,
-                closed_ms: 10_000,
+                idle_ticks: 60_000,
+                udp_idle_ticks: 50_000,
+                unassured_ticks: 30_000,
+                udp_unassured_ticks: 10_000,
+                closed_ticks: 10_000,
             },
             burst_gap_us: 2000,
-            nat_retry_ms: 500,
+            nat_retry_ticks: 500,
             nat_flags: nat_flags::VERIFIES_CHECKSUMS | nat_flags::CHECKS_VLAN,
             nat_port_seed: SEED + 1,
             cids: layouts(),
@@ -167,15 +167,15 @@ impl Fixture {
         for id in 1..=8 {
             maps.set_member(id, &member(id));
         }
-        maps.set_measured(&[5, 6, 7, 8]).unwrap();
+        maps.set_latency_members(&[5, 6, 7, 8]).unwrap();
         let services = services();
         maps.publish(&services).unwrap();
         for (slot, members) in slots() {
-            maps.write_slots(slot, &[Slot::settled(members[0], members[1])]);
+            maps.write_slots(slot, &[Slot::owned_by(members[0], members[1])]);
         }
         maps.set_cids(&cids(&LAYOUTS)).unwrap();
-        let host = HostTables::new(maps.snapshot());
-        let measured = (5..=8).map(|id| (id, Measured::default()));
+        let host = SnapshotTables::new(maps.snapshot());
+        let measured = (5..=8).map(|id| (id, LatencyBuckets::default()));
         host.measured.borrow_mut().extend(measured);
         host.use_kernel(INTERFACE);
         Self {
@@ -196,7 +196,7 @@ impl Fixture {
 
     pub(crate) fn slot(&mut self, index: u32) -> Slot {
         let slot = self.xdp.maps().slots(index..index + 1)[0];
-        assert_eq!(self.host.slot_now(index), Some(slot), "slot {index}");
+        assert_eq!(self.host.current_slot(index), Some(slot), "slot {index}");
         slot
     }
 
@@ -224,13 +224,13 @@ impl Fixture {
     pub(crate) fn stop_the_clock(&mut self) {
         const NEVER: u32 = u32::MAX / 4;
         self.configure(|config| {
-            config.nat_retry_ms = u32::MAX;
+            config.nat_retry_ticks = u32::MAX;
             config.nat_timeouts = NatTimeouts {
-                idle_ms: NEVER,
-                udp_idle_ms: NEVER,
-                opening_ms: NEVER,
-                udp_opening_ms: NEVER,
-                closed_ms: NEVER,
+                idle_ticks: NEVER,
+                udp_idle_ticks: NEVER,
+                unassured_ticks: NEVER,
+                udp_unassured_ticks: NEVER,
+                closed_ticks: NEVER,
             };
         });
     }
@@ -275,7 +275,7 @@ impl Fixture {
         host.dscp_tables = snapshot.dscp_tables;
         host.limits = snapshot.limits;
         host.icmp_sources = snapshot.icmp_sources;
-        host.own_macs = snapshot.own_macs;
+        host.node_macs = snapshot.node_macs;
         host.interfaces = snapshot.interfaces;
         host.routers = snapshot.routers;
     }
@@ -346,9 +346,9 @@ impl Fixture {
         let mut memory = vec![0; HEADROOM];
         memory.extend(frame);
         let mut buffer = Buffer::new(&mut memory, HEADROOM);
-        self.host.now_ms.set(now_ms());
-        self.host.now_ns.set(u64::from(now_ms()) << 20);
-        self.host.now_fine.set(now_ns());
+        self.host.now_ms.set(now_ticks());
+        self.host.now_ns.set(u64::from(now_ticks()) << 20);
+        self.host.now_fine.set(now_coarse_ns());
         let host = process(&mut buffer, INTERFACE, &self.host).action();
         assert_eq!(host, action, "host and kernel decide differently");
         if !matches!(action, Action::Drop(_)) {
@@ -371,7 +371,7 @@ impl Fixture {
     }
 
     /// Returns the prediction of `steer explain` for a frame, if enabled.
-    fn explained(&mut self, frame: &[u8]) -> Option<Fate> {
+    fn explained(&mut self, frame: &[u8]) -> Option<PacketOutcome> {
         if !self.explains {
             return None;
         }
@@ -396,9 +396,9 @@ impl Fixture {
         let mut memory = vec![0; HEADROOM];
         memory.extend(frame);
         let mut buffer = Buffer::new(&mut memory, HEADROOM);
-        self.host.now_ms.set(now_ms());
-        self.host.now_ns.set(u64::from(now_ms()) << 20);
-        self.host.now_fine.set(now_ns());
+        self.host.now_ms.set(now_ticks());
+        self.host.now_ns.set(u64::from(now_ticks()) << 20);
+        self.host.now_fine.set(now_coarse_ns());
         let host = process(&mut buffer, INTERFACE, &self.host).action();
         let code = match host {
             Action::Drop(reason) => {
@@ -447,7 +447,7 @@ impl Fixture {
 
     /// Compares the counters of refused flows, and returns the one for a reason.
     pub(crate) fn refused(&mut self, id: u16, reason: DropReason) -> u64 {
-        let kernel = self.xdp.maps().counters().unwrap().refused[&id];
+        let kernel = self.xdp.maps().counters().unwrap().admission_drops[&id];
         let host = self.host.refused.borrow();
         let host = host.get(&id).copied().unwrap_or_default();
         assert_eq!(kernel, host, "number {id}");
@@ -491,7 +491,7 @@ fn member(id: u16) -> Member {
         state: MemberState::Up as u8,
         flags: member_flags::RESOLVED,
         mode: mode as u8,
-        family: Family::of(&backend(id)) as u8,
+        family: Family::of_ip(&backend(id)) as u8,
         port: if id > 4 && id.is_multiple_of(2) {
             8080
         } else {
@@ -508,7 +508,7 @@ fn service(address: IpAddr, port: u16, protocol: u8, slot: u32, flags: u32) -> S
             address: address.into(),
             port,
             protocol,
-            family: Family::of(&address) as u8,
+            family: Family::of_ip(&address) as u8,
             class: 0,
         },
         slots_start: slot,

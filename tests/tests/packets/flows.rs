@@ -5,25 +5,25 @@ use steer_common::{
     abi::{MemberState, Slot, Track, member_flags, service_flags},
     verdict::DropReason,
 };
-use steer_tests::packet::{ACK, FIN, Packet, RST, SYN, Transport};
+use steer_tests::packet::{ACK, FIN, RST, SYN, TestPacket, Transport};
 
 use crate::fixture::{Fixture, PORT, backend, client, hex, v4, v6, vip};
 
 const SLOT: u32 = vip::EXACT as u32;
 
 fn tcp(flags: u8) -> Vec<u8> {
-    Packet::tcp(client(true), (v4(vip::EXACT), PORT), flags).bytes()
+    TestPacket::tcp(client(true), (v4(vip::EXACT), PORT), flags).bytes()
 }
 
 fn udp() -> Vec<u8> {
-    Packet::udp(client(true), (v4(vip::EXACT), PORT)).bytes()
+    TestPacket::udp(client(true), (v4(vip::EXACT), PORT)).bytes()
 }
 
 /// Returns a slot whose new flows go to the first member, while open ones belong to the second.
 fn moving() -> Slot {
     Slot {
         owner: 2,
-        ..Slot::settled(1, 2)
+        ..Slot::owned_by(1, 2)
     }
 }
 
@@ -67,7 +67,7 @@ fn new_flows_go_to_first_and_open_ones_to_the_owner() {
 
 /// A segment with this sequence number.
 fn numbered(flags: u8, number: u32) -> Vec<u8> {
-    let mut packet = Packet::tcp(client(true), (v4(vip::EXACT), PORT), flags);
+    let mut packet = TestPacket::tcp(client(true), (v4(vip::EXACT), PORT), flags);
     if let Transport::Tcp { sequence, .. } = &mut packet.transport {
         *sequence = number;
     }
@@ -122,7 +122,7 @@ fn a_settled_slot_remembers_nothing() {
     for flags in [SYN, ACK, ACK | FIN, RST] {
         assert_eq!(member_of(&mut fixture, &tcp(flags)), 1);
     }
-    assert_eq!(fixture.slot(SLOT), Slot::settled(1, 2));
+    assert_eq!(fixture.slot(SLOT), Slot::owned_by(1, 2));
     assert!(fixture.host.flows.borrow().is_empty());
 }
 
@@ -153,7 +153,7 @@ fn a_member_that_drains_keeps_open_flows_only() {
     let mut fixture = Fixture::new();
     fixture.set_state(1, MemberState::Draining);
     assert_eq!(member_of(&mut fixture, &tcp(ACK)), 1);
-    let other = Packet::tcp((client(true).0, 40_001), (v4(vip::EXACT), PORT), SYN).bytes();
+    let other = TestPacket::tcp((client(true).0, 40_001), (v4(vip::EXACT), PORT), SYN).bytes();
     assert_eq!(member_of(&mut fixture, &other), 2);
     assert_eq!(member_of(&mut fixture, &udp()), 2);
 }
@@ -172,7 +172,7 @@ fn a_hot_member_is_the_last_choice_for_new_flows() {
 fn open_flows_of_a_dead_member_move_if_the_service_says_so() {
     let mut fixture = Fixture::new();
     fixture.set_state(1, MemberState::Down);
-    let packet = Packet::tcp(client(true), (v4(vip::RESTEER), PORT), ACK);
+    let packet = TestPacket::tcp(client(true), (v4(vip::RESTEER), PORT), ACK);
     assert_eq!(member_of(&mut fixture, &packet.bytes()), 2);
 }
 
@@ -182,7 +182,7 @@ fn a_flow_that_left_a_dead_member_does_not_return_to_it() {
     for (address, flags) in [(vip::EXACT, SYN), (vip::RESTEER, ACK)] {
         let mut fixture = Fixture::new();
         fixture.set_slot(u32::from(address), moving());
-        let packet = |flags| Packet::tcp(client(true), (v4(address), PORT), flags).bytes();
+        let packet = |flags| TestPacket::tcp(client(true), (v4(address), PORT), flags).bytes();
         assert_eq!(member_of(&mut fixture, &packet(SYN)), 1);
         fixture.set_state(1, MemberState::Down);
         assert_eq!(member_of(&mut fixture, &packet(flags)), 2);
@@ -239,17 +239,17 @@ fn a_service_on_a_port_goes_before_one_on_any() {
     let mut fixture = Fixture::new();
     let both = v4(vip::ANY);
     fixture.change_service(v4(vip::EXACT), |service| service.key.address = both.into());
-    fixture.set_slot(u32::from(vip::ANY), Slot::settled(2, 1));
+    fixture.set_slot(u32::from(vip::ANY), Slot::owned_by(2, 1));
     for (port, member) in [(PORT, 1), (PORT + 1, 2), (1, 2), (u16::MAX, 2)] {
         for packet in [
-            Packet::tcp(client(true), (both, port), SYN),
-            Packet::udp(client(true), (both, port)),
+            TestPacket::tcp(client(true), (both, port), SYN),
+            TestPacket::udp(client(true), (both, port)),
         ] {
             assert_eq!(member_of(&mut fixture, &packet.bytes()), member, "{port}");
         }
     }
     // Its previous position is empty.
-    let packet = Packet::tcp(client(true), (v4(vip::EXACT), PORT), SYN);
+    let packet = TestPacket::tcp(client(true), (v4(vip::EXACT), PORT), SYN);
     assert_eq!(fixture.run(&packet.bytes()).action, Action::Pass);
 }
 
@@ -265,9 +265,9 @@ fn a_member_without_a_next_hop_is_asked_for_and_not_sent_to() {
 }
 
 /// Returns the reset that answers a segment, built from scratch.
-fn reset_of(packet: &Packet, sequence: u32, acknowledgment: u32, flags: u8) -> Vec<u8> {
+fn reset_of(packet: &TestPacket, sequence: u32, acknowledgment: u32, flags: u8) -> Vec<u8> {
     let v4 = packet.source.is_ipv4();
-    Packet {
+    TestPacket {
         macs: [packet.macs[1], packet.macs[0]],
         source: packet.destination,
         destination: packet.source,
@@ -300,17 +300,17 @@ fn a_reset_is_one_that_the_client_accepts() {
     for address in [v4(vip::EMPTY_REJECT), v6(vip::EMPTY_REJECT)] {
         let from = client(address.is_ipv4());
         // To a SYN: it acknowledges the SYN, and its payload.
-        let packet = Packet::tcp(from, (address, PORT), SYN);
+        let packet = TestPacket::tcp(from, (address, PORT), SYN);
         let next = 0x1122_3344;
         let ran = fixture.run(&packet.bytes());
         assert_eq!(ran.action, Action::Transmit(1));
         assert_eq!(hex(&ran.bytes), hex(&reset_of(&packet, 0, next, RST | ACK)));
         // To a segment of an open flow: its sequence number is the one expected next.
         for tags in [vec![], vec![(0x8100, 7)]] {
-            let packet = Packet {
+            let packet = TestPacket {
                 tags,
                 tos: 0x10,
-                ..Packet::tcp(from, (address, PORT), ACK)
+                ..TestPacket::tcp(from, (address, PORT), ACK)
             };
             let ran = fixture.run(&packet.bytes());
             assert_eq!(ran.action, Action::Transmit(1));
@@ -320,7 +320,7 @@ fn a_reset_is_one_that_the_client_accepts() {
             );
         }
         // Never to a reset.
-        let packet = Packet::tcp(from, (address, PORT), RST);
+        let packet = TestPacket::tcp(from, (address, PORT), RST);
         let dropped = Action::Drop(DropReason::NoBackend);
         assert_eq!(fixture.run(&packet.bytes()).action, dropped);
     }
@@ -333,11 +333,11 @@ fn a_service_without_backends_drops_or_rejects_as_it_says() {
     let mut fixture = Fixture::new();
     let dropped = Action::Drop(DropReason::NoBackend);
     for flags in [SYN, ACK] {
-        let packet = Packet::tcp(client(true), (v4(vip::EMPTY_DROP), PORT), flags);
+        let packet = TestPacket::tcp(client(true), (v4(vip::EMPTY_DROP), PORT), flags);
         assert_eq!(fixture.run(&packet.bytes()).action, dropped);
     }
     for vip in [vip::EMPTY_DROP, vip::EMPTY_REJECT] {
-        let packet = Packet::udp(client(false), (v6(vip), PORT));
+        let packet = TestPacket::udp(client(false), (v6(vip), PORT));
         assert_eq!(fixture.run(&packet.bytes()).action, dropped);
     }
 }
@@ -346,16 +346,16 @@ fn a_service_without_backends_drops_or_rejects_as_it_says() {
 fn what_is_not_for_a_service_passes_untouched() {
     let mut fixture = Fixture::new();
     for frame in [
-        Packet::tcp(client(true), (v4(vip::UNKNOWN), PORT), SYN),
-        Packet::tcp(client(true), (v4(vip::EXACT), PORT + 1), SYN),
-        Packet::udp(client(false), (v6(vip::UNKNOWN), PORT)),
-        Packet {
+        TestPacket::tcp(client(true), (v4(vip::UNKNOWN), PORT), SYN),
+        TestPacket::tcp(client(true), (v4(vip::EXACT), PORT + 1), SYN),
+        TestPacket::udp(client(false), (v6(vip::UNKNOWN), PORT)),
+        TestPacket {
             options: vec![1; 40],
-            ..Packet::tcp(client(true), (v4(vip::UNKNOWN), PORT), ACK)
+            ..TestPacket::tcp(client(true), (v4(vip::UNKNOWN), PORT), ACK)
         },
-        Packet {
+        TestPacket {
             fragment: 0x2000,
-            ..Packet::tcp(client(true), (v4(vip::UNKNOWN), PORT), ACK)
+            ..TestPacket::tcp(client(true), (v4(vip::UNKNOWN), PORT), ACK)
         },
     ] {
         let frame = frame.bytes();

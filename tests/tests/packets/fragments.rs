@@ -7,7 +7,7 @@ use steer_common::{
     abi::{MemberState, Slot},
     verdict::DropReason,
 };
-use steer_tests::packet::{ACK, Packet, SYN, checksum, ethernet, ipv4_header, ipv6_header};
+use steer_tests::packet::{ACK, SYN, TestPacket, checksum, ethernet, ipv4_header, ipv6_header};
 
 use crate::{
     fixture::{
@@ -31,17 +31,17 @@ fn unknown(fixture: &Fixture, is_v4: bool) -> Action {
     }
 }
 
-fn datagram(is_v4: bool, vip: u8) -> Packet {
+fn datagram(is_v4: bool, vip: u8) -> TestPacket {
     let address = if is_v4 { v4(vip) } else { v6(vip) };
-    Packet {
+    TestPacket {
         payload: (0..200).collect(),
         fragment: 0,
-        ..Packet::udp(client(is_v4), (address, PORT))
+        ..TestPacket::udp(client(is_v4), (address, PORT))
     }
 }
 
 /// Returns a fragment in an outer header to member 1 or 3.
-fn wrapped(packet: &Packet, fragment: &[u8], sent: &[u8]) -> Vec<u8> {
+fn wrapped(packet: &TestPacket, fragment: &[u8], sent: &[u8]) -> Vec<u8> {
     let inner = &fragment[14..];
     let mut frame = ethernet(
         macs_to(if packet.source.is_ipv4() { 1 } else { 3 }),
@@ -79,7 +79,7 @@ fn all_parts_are_wrapped_for_the_member_of_the_first() {
     for is_v4 in [true, false] {
         let mut fixture = Fixture::new();
         let packet = datagram(is_v4, vip::EXACT);
-        let lowered = Packet {
+        let lowered = TestPacket {
             ttl: packet.ttl - 1,
             ..packet.clone()
         };
@@ -94,7 +94,7 @@ fn all_parts_are_wrapped_for_the_member_of_the_first() {
                 hex(&wrapped(&packet, &lowered, &ran.bytes))
             );
             // The rest goes there whatever the slot contains by now.
-            fixture.set_slot(slot, Slot::settled(if is_v4 { 2 } else { 4 }, 0));
+            fixture.set_slot(slot, Slot::owned_by(if is_v4 { 2 } else { 4 }, 0));
         }
         fixture.check_counters();
     }
@@ -116,7 +116,7 @@ fn all_parts_are_translated_both_ways() {
             let expected = &translated(&packet, member, port).fragments(SIZE)[index];
             assert_eq!(hex(&ran.bytes), hex(expected), "part {index}");
         }
-        let back = Packet {
+        let back = TestPacket {
             payload: (0..150).rev().collect(),
             ..answer(&packet, member, port, ACK)
         };
@@ -141,7 +141,7 @@ fn a_part_that_comes_before_the_first_is_lost_and_those_after_it_are_not() {
         assert_eq!(fixture.run(&parts[2]).action, SENT);
         assert_eq!(fixture.run(&parts[1]).action, SENT);
         // A fragment of another packet.
-        let other = Packet {
+        let other = TestPacket {
             id: 0x4321,
             ..datagram(is_v4, vip::EXACT)
         };
@@ -154,7 +154,7 @@ fn parts_of_what_is_not_for_a_service_pass_untouched() {
     let mut fixture = Fixture::new();
     for is_v4 in [true, false] {
         let elsewhere = datagram(is_v4, vip::UNKNOWN);
-        let other_port = Packet {
+        let other_port = TestPacket {
             destination_port: PORT + 1,
             ..datagram(is_v4, vip::EXACT)
         };
@@ -172,9 +172,9 @@ fn parts_of_what_is_not_for_a_service_pass_untouched() {
 #[test]
 fn a_part_that_would_overwrite_the_flags_is_dropped() {
     let mut fixture = Fixture::new();
-    let packet = Packet {
+    let packet = TestPacket {
         payload: (0..100).collect(),
-        ..Packet::tcp(client(true), (v4(vip::EXACT), PORT), SYN)
+        ..TestPacket::tcp(client(true), (v4(vip::EXACT), PORT), SYN)
     };
     assert_eq!(fixture.run(&packet.fragments(24)[0]).action, SENT);
     // After the ports, over the sequence number and the flags.
@@ -206,7 +206,7 @@ fn parts_of_what_was_refused_are_lost_too() {
 #[test]
 fn an_atomic_fragment_is_a_whole_packet() {
     let mut fixture = Fixture::new();
-    let packet = Packet {
+    let packet = TestPacket {
         extensions: vec![(44, vec![0, 0, 0, 1, 2, 3, 4])],
         ..datagram(false, vip::EXACT)
     };
@@ -238,12 +238,12 @@ fn a_flood_of_fragments_hides_no_packet_from_its_parts() {
     // More than twice as many as are tracked at a time.
     const FLOOD: u32 = 20_000;
     let mut fixture = Fixture::new();
-    let part = Packet {
+    let part = TestPacket {
         source: IpAddr::V4(Ipv4Addr::new(198, 51, 100, 1)),
         ..datagram(true, vip::EXACT)
     };
     for number in 0..FLOOD {
-        let part = Packet {
+        let part = TestPacket {
             id: number as u16,
             source_port: number as u16,
             payload: vec![0; 9],
@@ -293,7 +293,7 @@ fn parts_of_pings_and_of_esp_are_the_kernels() {
 fn later_parts_for_the_kernel_may_come_first_where_it_keeps_them() {
     let mut fixture = Fixture::new();
     for is_v4 in [true, false] {
-        let other_port = Packet {
+        let other_port = TestPacket {
             destination_port: PORT + 1,
             id: 0x7777,
             ..datagram(is_v4, vip::EXACT)

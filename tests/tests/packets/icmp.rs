@@ -3,7 +3,7 @@
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use steer_common::{Action, abi::MemberState, verdict::DropReason};
-use steer_tests::packet::{ACK, Packet, SYN, ethernet, icmp, ip_around};
+use steer_tests::packet::{ACK, SYN, TestPacket, ethernet, icmp, ip_around};
 
 use crate::{
     fixture::{Fixture, PORT, client, hex, macs_to, v4, v6, vip},
@@ -33,15 +33,15 @@ fn error(from: IpAddr, about: &[u8], to: IpAddr, ttl: u8) -> Vec<u8> {
     ip_around([from, to], ttl, protocol, &message)
 }
 
-fn framed(packet: &Packet, ip: &[u8]) -> Vec<u8> {
+fn framed(packet: &TestPacket, ip: &[u8]) -> Vec<u8> {
     let mut frame = ethernet(packet.macs, &[], packet.source.is_ipv4());
     frame.extend(ip);
     frame
 }
 
 /// Returns the service's answer to a packet.
-fn answered(packet: &Packet) -> Packet {
-    Packet {
+fn answered(packet: &TestPacket) -> TestPacket {
+    TestPacket {
         source: packet.destination,
         destination: packet.source,
         source_port: packet.destination_port,
@@ -60,8 +60,8 @@ fn an_error_about_an_answer_reaches_the_backend_that_sent_it() {
             v6(vip::EXACT)
         };
         for packet in [
-            Packet::tcp(client(is_v4), (address, PORT), ACK),
-            Packet::udp(client(is_v4), (address, PORT)),
+            TestPacket::tcp(client(is_v4), (address, PORT), ACK),
+            TestPacket::udp(client(is_v4), (address, PORT)),
         ] {
             let about = answered(&packet).ip();
             let header = if is_v4 { 20 } else { 40 };
@@ -101,7 +101,7 @@ fn an_error_about_a_translated_answer_is_translated_back() {
             assert_eq!(ran.action, SENT);
             // As the backend would have received it from a router: about its own packet, with the
             // TTL that the router saw.
-            let own = Packet {
+            let own = TestPacket {
                 ttl: about.ttl,
                 ..from_backend.clone()
             };
@@ -122,7 +122,7 @@ fn an_error_about_a_translated_request_reaches_the_client() {
     for (is_v4, member) in [(true, 6), (false, 8)] {
         let mut fixture = Fixture::new();
         let slot = if is_v4 { 0 } else { crate::fixture::V6_SLOTS } + u32::from(vip::NAT);
-        fixture.set_slot(slot, steer_common::abi::Slot::settled(member, 0));
+        fixture.set_slot(slot, steer_common::abi::Slot::owned_by(member, 0));
         for packet in [tcp(is_v4, SYN), udp(is_v4)] {
             let port = forward(&mut fixture, &packet, member);
             let request = translated(&packet, member, port);
@@ -130,7 +130,7 @@ fn an_error_about_a_translated_request_reaches_the_client() {
             let from_backend = answer(&packet, member, port, ACK);
             let ran = fixture.run(&framed(&from_backend, &sent));
             assert_eq!(ran.action, SENT);
-            let own = Packet {
+            let own = TestPacket {
                 ttl: request.ttl,
                 ..packet.clone()
             };
@@ -151,10 +151,10 @@ fn what_is_no_error_about_a_flow_passes_untouched() {
             v6(vip::EXACT)
         };
         let nat = if is_v4 { v4(vip::NAT) } else { v6(vip::NAT) };
-        let packet = Packet::udp(client(is_v4), (address, PORT));
+        let packet = TestPacket::udp(client(is_v4), (address, PORT));
         let about = answered(&packet);
         let protocol = if is_v4 { 1 } else { 58 };
-        let message = |kind: [u8; 2], about: &Packet| {
+        let message = |kind: [u8; 2], about: &TestPacket| {
             let addresses = [router(is_v4), address];
             let message = icmp(addresses, kind, 0, &about.ip());
             ip_around(addresses, 60, protocol, &message)
@@ -170,7 +170,7 @@ fn what_is_no_error_about_a_flow_passes_untouched() {
             message(unreachable, &packet),
             message(
                 unreachable,
-                &Packet {
+                &TestPacket {
                     source_port: PORT + 1,
                     ..about.clone()
                 },
@@ -182,7 +182,7 @@ fn what_is_no_error_about_a_flow_passes_untouched() {
             }),
             // About a flow that is not in the nat table.
             {
-                let about = Packet {
+                let about = TestPacket {
                     source: nat,
                     ..about.clone()
                 };
@@ -214,7 +214,7 @@ fn an_error_about_a_flow_whose_backend_is_down_is_not_answered_with_a_reset() {
     for id in [1, 2] {
         fixture.set_state(id, MemberState::Down);
     }
-    let packet = Packet::tcp(client(true), (v4(vip::EXACT), PORT), ACK);
+    let packet = TestPacket::tcp(client(true), (v4(vip::EXACT), PORT), ACK);
     let about = answered(&packet).ip();
     let sent = error(router(true), &about, packet.destination, 60);
     let ran = fixture.run(&framed(&packet, &sent));
@@ -222,7 +222,7 @@ fn an_error_about_a_flow_whose_backend_is_down_is_not_answered_with_a_reset() {
 }
 
 /// Returns the answer to a packet that is too big.
-pub(crate) fn too_big(packet: &Packet, mtu: u32) -> Vec<u8> {
+pub(crate) fn too_big(packet: &TestPacket, mtu: u32) -> Vec<u8> {
     let addresses = [packet.destination, packet.source];
     let (kind, protocol) = if packet.source.is_ipv4() {
         ([3, 4], 1)
@@ -249,7 +249,7 @@ fn the_sender_of_a_packet_that_is_too_big_learns_how_big_it_may_be() {
         let mut fixture = Fixture::new();
         fixture.change(member, |member| member.mtu = 1500);
         let address = if is_v4 { v4(vip) } else { v6(vip) };
-        let mut packet = Packet::udp(client(is_v4), (address, PORT));
+        let mut packet = TestPacket::udp(client(is_v4), (address, PORT));
         let headers = if is_v4 { 28 } else { 48 };
         packet.payload = vec![7; 1500 - overhead - headers];
         assert_eq!(fixture.run(&packet.bytes()).bytes[..6], macs_to(member)[0]);

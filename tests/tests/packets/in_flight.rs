@@ -1,7 +1,7 @@
 //! Members with a limit of open connections.
 
 use steer_common::{Action, abi::Slot};
-use steer_tests::packet::{ACK, FIN, Packet, RST, SYN};
+use steer_tests::packet::{ACK, FIN, RST, SYN, TestPacket};
 
 use crate::{
     fixture::{Fixture, PORT, client, v4, vip},
@@ -10,10 +10,10 @@ use crate::{
 
 const SENT: Action = Action::Transmit(1);
 
-fn tcp(port: u16, flags: u8) -> Packet {
-    Packet {
+fn tcp(port: u16, flags: u8) -> TestPacket {
+    TestPacket {
         source_port: port,
-        ..Packet::tcp(client(true), (v4(vip::NAT), PORT), flags)
+        ..TestPacket::tcp(client(true), (v4(vip::NAT), PORT), flags)
     }
 }
 
@@ -21,7 +21,7 @@ fn tcp(port: u16, flags: u8) -> Packet {
 /// connections.
 fn limited() -> Fixture {
     let mut fixture = Fixture::new();
-    fixture.set_slot(u32::from(vip::NAT), Slot::settled(5, 6));
+    fixture.set_slot(u32::from(vip::NAT), Slot::owned_by(5, 6));
     fixture.change(5, |member| member.max_in_flight = 2);
     fixture
 }

@@ -7,8 +7,8 @@ use steer_common::{
     abi::{FlowKey, MemberState, NatForward, NatReverse, Slot, nat_state},
     verdict::DropReason,
 };
-use steer_tests::packet::{ACK, FIN, NODE_MAC, Packet, RST, SYN, Transport};
-use steer_user::dataplane::{Dataplane as _, now_ms};
+use steer_tests::packet::{ACK, FIN, NODE_MAC, RST, SYN, TestPacket, Transport};
+use steer_user::dataplane::{Dataplane as _, now_ticks};
 
 use crate::{
     fixture::{Fixture, PORT, backend, vip},
@@ -19,8 +19,8 @@ const EXHAUSTED: Action = Action::Drop(DropReason::NatPortsExhausted);
 pub(crate) const ONLY_PORT: u16 = 30_000;
 
 /// Returns the same packet from the other client.
-pub(crate) fn other(packet: Packet) -> Packet {
-    Packet {
+pub(crate) fn other(packet: TestPacket) -> TestPacket {
+    TestPacket {
         source: IpAddr::V4(Ipv4Addr::new(192, 0, 2, 8)),
         source_port: 50_000,
         ..packet
@@ -35,7 +35,7 @@ pub(crate) fn with_one_port() -> Fixture {
 }
 
 /// Returns whether a packet is answered with a reset.
-fn is_reset(fixture: &mut Fixture, packet: &Packet) -> bool {
+fn is_reset(fixture: &mut Fixture, packet: &TestPacket) -> bool {
     let ran = fixture.run(&packet.bytes());
     ran.action == Action::Transmit(1) && ran.bytes[0] == 2 && ran.bytes[47] & RST != 0
 }
@@ -44,7 +44,7 @@ fn is_reset(fixture: &mut Fixture, packet: &Packet) -> bool {
 /// kernel might.
 pub(crate) fn age(
     fixture: &mut Fixture,
-    packet: &Packet,
+    packet: &TestPacket,
     change: impl Fn(&mut NatForward, &mut NatReverse),
 ) {
     let key = FlowKey {
@@ -81,12 +81,12 @@ pub(crate) fn age(
 }
 
 /// Makes a flow assured, so that it keeps its port.
-pub(crate) fn assure(fixture: &mut Fixture, packet: &Packet) {
+pub(crate) fn assure(fixture: &mut Fixture, packet: &TestPacket) {
     age(fixture, packet, |forward, reverse| {
-        forward.state |= nat_state::SETTLED;
-        forward.told |= nat_state::ANSWERED;
+        forward.state |= nat_state::ASSURED;
+        forward.peer_state |= nat_state::ANSWERED;
         reverse.state |= nat_state::ANSWERED;
-        reverse.told |= nat_state::SETTLED;
+        reverse.peer_state |= nat_state::ASSURED;
     });
 }
 
@@ -101,14 +101,14 @@ fn a_port_stands_for_one_flow_at_a_time() {
     );
     // Another protocol, and another backend, have ports of their own.
     forward(&mut fixture, &other(udp(true)), 5);
-    fixture.set_slot(u32::from(vip::NAT), Slot::settled(6, 5));
+    fixture.set_slot(u32::from(vip::NAT), Slot::owned_by(6, 5));
     forward(&mut fixture, &other(tcp(true, SYN)), 6);
     fixture.check_counters();
 }
 
 #[test]
 fn a_port_is_taken_over_once_its_flow_is_idle_or_closed_for_long() {
-    const OPEN: u8 = nat_state::ANSWERED | nat_state::SETTLED;
+    const OPEN: u8 = nat_state::ANSWERED | nat_state::ASSURED;
     for (state, idle, taken) in [
         (OPEN, 59_000, false),
         (OPEN, 61_000, true),
@@ -130,8 +130,8 @@ fn a_port_is_taken_over_once_its_flow_is_idle_or_closed_for_long() {
         forward(&mut fixture, &tcp(true, SYN), 5);
         age(&mut fixture, &tcp(true, SYN), |forward, reverse| {
             (forward.state, reverse.state) = (state, state);
-            let last = now_ms().wrapping_sub(idle);
-            (forward.last_ms, reverse.last_ms) = (last, last);
+            let last = now_ticks().wrapping_sub(idle);
+            (forward.last_ticks, reverse.last_ticks) = (last, last);
         });
         let syn = other(tcp(true, SYN));
         if taken {
@@ -148,7 +148,7 @@ fn an_entry_that_another_cpu_wrote_a_moment_later_is_not_an_old_one() {
     let mut fixture = with_one_port();
     forward(&mut fixture, &tcp(true, SYN), 5);
     age(&mut fixture, &tcp(true, SYN), |_, reverse| {
-        reverse.last_ms = now_ms().wrapping_add(10_000);
+        reverse.last_ticks = now_ticks().wrapping_add(10_000);
     });
     assure(&mut fixture, &tcp(true, SYN));
     assert_eq!(
@@ -176,7 +176,7 @@ fn a_connection_that_is_over_leaves_its_5_tuple_to_the_next() {
             forward(&mut fixture, &tcp(true, flags), 5);
         }
         // The slot has changed: the old flow would not.
-        fixture.set_slot(u32::from(vip::NAT), Slot::settled(6, 5));
+        fixture.set_slot(u32::from(vip::NAT), Slot::owned_by(6, 5));
         let port = forward(&mut fixture, &syn, 6);
         back(&mut fixture, &answer(&syn, 6, port, SYN | ACK), &syn);
         forward(&mut fixture, &tcp(true, ACK), 6);
@@ -208,7 +208,7 @@ fn ends_that_close_at_the_same_time_both_hear_of_it() {
         }
         // The same ports again, while the backend may still be in TIME_WAIT: a new connection,
         // which goes where new ones go.
-        fixture.set_slot(u32::from(vip::NAT), Slot::settled(6, 5));
+        fixture.set_slot(u32::from(vip::NAT), Slot::owned_by(6, 5));
         forward(&mut fixture, &syn, 6);
     }
 }
@@ -227,7 +227,7 @@ fn an_end_that_goes_on_was_not_reset() {
         fixture.run(&reset.bytes());
         fixture.run(&next.bytes());
     }
-    fixture.set_slot(u32::from(vip::NAT), Slot::settled(6, 5));
+    fixture.set_slot(u32::from(vip::NAT), Slot::owned_by(6, 5));
     assert_eq!(forward(&mut fixture, &syn, 5), port);
 }
 
@@ -243,7 +243,7 @@ fn a_connection_that_one_end_has_closed_is_not_over() {
         } else {
             forward(&mut fixture, &tcp(true, FIN | ACK), 5);
         }
-        fixture.set_slot(u32::from(vip::NAT), Slot::settled(6, 5));
+        fixture.set_slot(u32::from(vip::NAT), Slot::owned_by(6, 5));
         // The open end may continue for long, and a new SYN is answered.
         assert_eq!(forward(&mut fixture, &syn, 5), port);
         assert_eq!(forward(&mut fixture, &tcp(true, ACK), 5), port);
@@ -257,14 +257,14 @@ fn answers_follow_the_way_that_the_client_takes() {
     let port = forward(&mut fixture, &syn, 5);
     back(&mut fixture, &answer(&syn, 5, port, SYN | ACK), &syn);
     // Another router of the same VLAN: the segment proves that its sender sees the connection.
-    let moved = Packet {
+    let moved = TestPacket {
         macs: [NODE_MAC, [2, 0xc, 9, 9, 9, 9]],
         ..tcp(true, ACK)
     };
     forward(&mut fixture, &moved, 5);
     back(&mut fixture, &answer(&syn, 5, port, ACK), &moved);
     // In another VLAN only to a router known there.
-    let elsewhere = Packet {
+    let elsewhere = TestPacket {
         macs: [NODE_MAC, [2, 0xc, 8, 8, 8, 8]],
         tags: vec![(0x8100, 30)],
         ..tcp(true, ACK)
@@ -276,11 +276,11 @@ fn answers_follow_the_way_that_the_client_takes() {
 #[test]
 fn a_syn_that_is_not_answered_in_time_tries_the_other_choice() {
     let mut fixture = Fixture::new();
-    fixture.configure(|config| config.nat_retry_ms = u32::MAX);
+    fixture.configure(|config| config.nat_retry_ticks = u32::MAX);
     let syn = tcp(true, SYN);
     let port = forward(&mut fixture, &syn, 5);
     assert_eq!(forward(&mut fixture, &syn, 5), port, "too soon");
-    fixture.configure(|config| config.nat_retry_ms = 0);
+    fixture.configure(|config| config.nat_retry_ticks = 0);
     let port = forward(&mut fixture, &syn, 6);
     // The answer to the second one opens the flow, which stays from here on.
     back(&mut fixture, &answer(&syn, 6, port, SYN | ACK), &syn);
@@ -292,8 +292,8 @@ fn a_syn_that_is_not_answered_in_time_tries_the_other_choice() {
 #[test]
 fn a_syn_taken_to_a_member_of_the_other_mode_is_no_longer_translated() {
     let mut fixture = Fixture::new();
-    fixture.configure(|config| config.nat_retry_ms = 0);
-    fixture.set_slot(u32::from(vip::NAT), Slot::settled(5, 1));
+    fixture.configure(|config| config.nat_retry_ticks = 0);
+    fixture.set_slot(u32::from(vip::NAT), Slot::owned_by(5, 1));
     forward(&mut fixture, &tcp(true, SYN), 5);
     let IpAddr::V4(address) = backend(1) else {
         panic!("not IPv4");
@@ -349,7 +349,7 @@ fn the_end_of_a_flow_frees_no_port_of_another() {
     age(&mut fixture, &first, |forward, reverse| {
         forward.state = nat_state::RESET;
         reverse.state = nat_state::ANSWERED;
-        reverse.told = nat_state::SETTLED;
+        reverse.peer_state = nat_state::ASSURED;
         reverse.client = second.source.into();
         reverse.client_port = second.source_port;
     });

@@ -7,8 +7,8 @@ use steer_common::{
     abi::{Address, SourceLimit, service_flags},
     verdict::DropReason,
 };
-use steer_tests::packet::{ACK, Packet, SYN};
-use steer_user::dataplane::{Dataplane as _, now_ns};
+use steer_tests::packet::{ACK, SYN, TestPacket};
+use steer_user::dataplane::{Dataplane as _, now_coarse_ns};
 
 use crate::{
     classes::class,
@@ -36,7 +36,7 @@ fn limit(flows: u64, mask: &str) -> SourceLimit {
 }
 
 fn act(fixture: &mut Fixture, source: &str, port: u16, vip: IpAddr, flags: u8) -> Action {
-    let packet = Packet::tcp((source.parse().unwrap(), port), (vip, PORT), flags);
+    let packet = TestPacket::tcp((source.parse().unwrap(), port), (vip, PORT), flags);
     fixture.run(&packet.bytes()).action
 }
 
@@ -115,9 +115,9 @@ fn a_bucket_goes_on_where_the_clock_wraps() {
         // A time just before the clock restarted is in the past.
         (u64::MAX, SENT),
         (u64::MAX - hour, SENT),
-        (now_ns().wrapping_sub(hour), SENT),
+        (now_coarse_ns().wrapping_sub(hour), SENT),
         // A future time is not due.
-        (now_ns() + hour, LIMITED),
+        (now_coarse_ns() + hour, LIMITED),
     ] {
         fixture.xdp.maps().set_due(id, due);
         let mut admission = fixture.host.admission.borrow_mut();
@@ -178,7 +178,7 @@ fn the_lowest_priority_is_shed_first() {
     let nat = fixture.service(v4(vip::NAT), 17).id;
     fixture.set_pressure(nat, 101);
     assert_eq!(fixture.run(&open.bytes()).action, SENT);
-    let other = Packet {
+    let other = TestPacket {
         source_port: 999,
         ..udp(true)
     };
@@ -232,6 +232,6 @@ fn counters_say_who_was_refused_and_why() {
     }
     // A number reused by another class starts over.
     fixture.xdp.maps().clear_policy(own).unwrap();
-    let counted = fixture.xdp.maps().counters().unwrap().refused[&own];
+    let counted = fixture.xdp.maps().counters().unwrap().admission_drops[&own];
     assert!(counted.counts().all(|(_, count)| count == 0));
 }

@@ -21,7 +21,7 @@ use steer_common::{
     tables::NextHop,
 };
 use steer_probe::probe::{Load, Measurement, OrcaLoadReport, ProbeFailure, Sample};
-use steer_tests::packet::{ACK, NODE_MAC, Packet, SYN};
+use steer_tests::packet::{ACK, NODE_MAC, SYN, TestPacket};
 use steer_user::{
     config::Config,
     control::{Controller, Drain},
@@ -55,7 +55,7 @@ fn frame(flow: u32, flags: u8) -> Vec<u8> {
     let source = Ipv4Addr::from(0x0a07_0000 + flow / 1000);
     let port = 10_000 + (flow % 1000) as u16;
     let vip = IpAddr::V4(Ipv4Addr::new(10, 99, 0, 1));
-    Packet::tcp((source.into(), port), (vip, PORT), flags).bytes()
+    TestPacket::tcp((source.into(), port), (vip, PORT), flags).bytes()
 }
 
 struct Node {
@@ -249,7 +249,7 @@ fn flood(program: &mut Program, vip: u8, growth: u32, count: u32) {
     let mut table: ProgramArray<MapData> = bench.take_map("PROGRAMS").unwrap().try_into().unwrap();
     table.set(0, program.fd().unwrap(), 0).unwrap();
     let mut run: Array<MapData, Run> = bench.take_map("RUN").unwrap().try_into().unwrap();
-    let mut syn = Packet::tcp(client(true), (v4(vip), PORT), SYN);
+    let mut syn = TestPacket::tcp(client(true), (v4(vip), PORT), SYN);
     syn.payload = vec![7; 30];
     let template = syn.bytes();
     assert_eq!(template.len(), 8 * WORDS);
@@ -283,12 +283,12 @@ fn ten_million_syns_move_no_open_flow() {
     let slot = u32::from(vip::EXACT);
     let tcp = |number: u16, flags| {
         let client = (client(true).0, 2000 + number);
-        Packet::tcp(client, (v4(vip::EXACT), PORT), flags).bytes()
+        TestPacket::tcp(client, (v4(vip::EXACT), PORT), flags).bytes()
     };
     // All new flows differ from the owner: each needs an entry.
     let moving = Slot {
         owner: 2,
-        ..Slot::settled(1, 2)
+        ..Slot::owned_by(1, 2)
     };
     fixture.set_slot(slot, moving);
     let program = fixture.xdp.program().unwrap();
@@ -305,10 +305,13 @@ fn ten_million_syns_move_no_open_flow() {
     }
     // A stable table needs no entries at all.
     let maps = fixture.xdp.maps();
-    let before = maps.remembered().unwrap();
-    fixture.xdp.maps().write_slots(slot, &[Slot::settled(1, 2)]);
+    let before = maps.flow_counts().unwrap();
+    fixture
+        .xdp
+        .maps()
+        .write_slots(slot, &[Slot::owned_by(1, 2)]);
     flood(fixture.xdp.program().unwrap(), vip::EXACT, 20, 1_000_000);
-    assert_eq!(fixture.xdp.maps().remembered().unwrap(), before);
+    assert_eq!(fixture.xdp.maps().flow_counts().unwrap(), before);
     assert_eq!(before[0], usize::from(OPEN));
     assert!(before[1] <= 1 << 15, "{before:?}");
 }
@@ -319,16 +322,16 @@ fn two_million_syns_end_no_open_flow_of_nat() {
     const OPENINGS: u32 = 1 << 12;
     let mut fixture = Fixture::with_flows(1 << 14);
     fixture.configure(|config| {
-        config.nat_openings = OPENINGS;
+        config.nat_unassured_max = OPENINGS;
         config.nat_port_count = 30_000;
         // The flood's packets differ in their addresses and ports, and keep one checksum.
         config.nat_flags = 0;
     });
-    let from = |number: u16, packet: Packet| Packet {
+    let from = |number: u16, packet: TestPacket| TestPacket {
         source_port: 2000 + number,
         ..packet
     };
-    let port_of = |fixture: &mut Fixture, packet: &Packet| {
+    let port_of = |fixture: &mut Fixture, packet: &TestPacket| {
         let ran = fixture.run(&packet.bytes());
         u16::from_be_bytes([ran.bytes[34], ran.bytes[35]])
     };

@@ -10,7 +10,9 @@ use steer_common::{
     abi::{Mode, member_flags},
     verdict::DropReason,
 };
-use steer_tests::packet::{ACK, Packet, Transport, checksum, ethernet, ipv4_header, ipv6_header};
+use steer_tests::packet::{
+    ACK, TestPacket, Transport, checksum, ethernet, ipv4_header, ipv6_header,
+};
 
 use crate::fixture::{
     Fixture, OUTER_V4, OUTER_V6, PORT, backend, client, hex, macs_to, v4, v6, vip,
@@ -19,14 +21,14 @@ use crate::fixture::{
 const SENT: Action = Action::Transmit(1);
 const GUE_PORT: u16 = 6080;
 
-fn tcp(is_v4: bool, vip: u8) -> Packet {
+fn tcp(is_v4: bool, vip: u8) -> TestPacket {
     let address = if is_v4 { v4(vip) } else { v6(vip) };
-    Packet::tcp(client(is_v4), (address, PORT), ACK)
+    TestPacket::tcp(client(is_v4), (address, PORT), ACK)
 }
 
-fn udp(is_v4: bool, vip: u8) -> Packet {
+fn udp(is_v4: bool, vip: u8) -> TestPacket {
     let address = if is_v4 { v4(vip) } else { v6(vip) };
-    Packet::udp(client(is_v4), (address, PORT))
+    TestPacket::udp(client(is_v4), (address, PORT))
 }
 
 fn with_mode(mode: Mode) -> Fixture {
@@ -39,8 +41,8 @@ fn with_mode(mode: Mode) -> Fixture {
 
 /// Returns the frame to a member; the source port and the flow label are taken from the program's
 /// output.
-fn wrapped(packet: &Packet, member: u16, sent: &[u8], covered: bool) -> Vec<u8> {
-    let inner = Packet {
+fn wrapped(packet: &TestPacket, member: u16, sent: &[u8], covered: bool) -> Vec<u8> {
+    let inner = TestPacket {
         ttl: packet.ttl - 1,
         ..packet.clone()
     }
@@ -107,12 +109,12 @@ fn gue_is_wrapped_in_udp_with_a_checksum_where_ipv6_wants_one() {
         (true, vip::CROSS, 3),
         (false, vip::CROSS, 1),
     ] {
-        let odd = Packet {
+        let odd = TestPacket {
             tos: 0xb9,
             options: vec![1; 8],
             ..tcp(is_v4, vip)
         };
-        let silent = Packet {
+        let silent = TestPacket {
             transport: Transport::Udp { checksum: false },
             ..udp(is_v4, vip)
         };
@@ -187,7 +189,7 @@ fn l2_changes_the_ttl_and_what_is_before_the_ip_header() {
         for vlan in [0, 12] {
             fixture.change(member, |member| member.vlan = vlan);
             for tags in [vec![], vec![(0x8100, 5)], vec![(0x88a8, 5), (0x8100, 6)]] {
-                let packet = Packet {
+                let packet = TestPacket {
                     ttl: 2,
                     tags,
                     padding: 3,
@@ -195,7 +197,7 @@ fn l2_changes_the_ttl_and_what_is_before_the_ip_header() {
                 };
                 let ran = fixture.run(&packet.bytes());
                 assert_eq!(ran.action, SENT);
-                let expected = Packet {
+                let expected = TestPacket {
                     macs: macs_to(member),
                     tags: if vlan == 0 {
                         vec![]

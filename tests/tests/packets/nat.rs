@@ -4,7 +4,7 @@ use std::net::IpAddr;
 
 use steer_common::{Action, abi::Slot, verdict::DropReason};
 use steer_tests::packet::{
-    ACK, ACKNOWLEDGMENT, CLIENT_MAC, FIN, NODE_MAC, Packet, RST, SEQUENCE, SYN, Transport,
+    ACK, ACKNOWLEDGMENT, CLIENT_MAC, FIN, NODE_MAC, RST, SEQUENCE, SYN, TestPacket, Transport,
 };
 
 use crate::fixture::{
@@ -15,19 +15,19 @@ const SENT: Action = Action::Transmit(1);
 /// Payload of backends' packets.
 const ANSWER: &[u8] = b"an answer";
 
-pub(crate) fn tcp(is_v4: bool, flags: u8) -> Packet {
+pub(crate) fn tcp(is_v4: bool, flags: u8) -> TestPacket {
     let address = if is_v4 { v4(vip::NAT) } else { v6(vip::NAT) };
-    Packet::tcp(client(is_v4), (address, PORT), flags)
+    TestPacket::tcp(client(is_v4), (address, PORT), flags)
 }
 
-pub(crate) fn udp(is_v4: bool) -> Packet {
+pub(crate) fn udp(is_v4: bool) -> TestPacket {
     let address = if is_v4 { v4(vip::NAT) } else { v6(vip::NAT) };
-    Packet::udp(client(is_v4), (address, PORT))
+    TestPacket::udp(client(is_v4), (address, PORT))
 }
 
 /// Returns a packet with the addresses that the backend sees.
-pub(crate) fn translated(packet: &Packet, member: u16, source_port: u16) -> Packet {
-    Packet {
+pub(crate) fn translated(packet: &TestPacket, member: u16, source_port: u16) -> TestPacket {
+    TestPacket {
         macs: macs_to(member),
         tags: Vec::new(),
         source: if packet.source.is_ipv4() {
@@ -44,13 +44,13 @@ pub(crate) fn translated(packet: &Packet, member: u16, source_port: u16) -> Pack
 }
 
 /// Returns the backend's packet with the same content, as it arrives at the node.
-pub(crate) fn answer(packet: &Packet, member: u16, source_port: u16, flags: u8) -> Packet {
+pub(crate) fn answer(packet: &TestPacket, member: u16, source_port: u16, flags: u8) -> TestPacket {
     let sent = translated(packet, member, source_port);
     let transport = match &packet.transport {
         Transport::Tcp { .. } => {
             let Transport::Tcp {
                 window, options, ..
-            } = Packet::tcp((sent.source, 1), (sent.destination, 1), flags).transport
+            } = TestPacket::tcp((sent.source, 1), (sent.destination, 1), flags).transport
             else {
                 panic!("not TCP");
             };
@@ -73,7 +73,7 @@ pub(crate) fn answer(packet: &Packet, member: u16, source_port: u16, flags: u8) 
             checksum: *checksum,
         },
     };
-    Packet {
+    TestPacket {
         macs: [sent.macs[1], sent.macs[0]],
         source: sent.destination,
         destination: sent.source,
@@ -86,7 +86,7 @@ pub(crate) fn answer(packet: &Packet, member: u16, source_port: u16, flags: u8) 
 }
 
 /// Sets the sequence and acknowledgment numbers of a TCP segment.
-pub(crate) fn with_numbers(packet: Packet, sequence: u32, acknowledgment: u32) -> Packet {
+pub(crate) fn with_numbers(packet: TestPacket, sequence: u32, acknowledgment: u32) -> TestPacket {
     let Transport::Tcp {
         flags,
         window,
@@ -96,7 +96,7 @@ pub(crate) fn with_numbers(packet: Packet, sequence: u32, acknowledgment: u32) -
     else {
         panic!("not TCP");
     };
-    Packet {
+    TestPacket {
         transport: Transport::Tcp {
             sequence,
             acknowledgment,
@@ -109,8 +109,8 @@ pub(crate) fn with_numbers(packet: Packet, sequence: u32, acknowledgment: u32) -
 }
 
 /// Returns the same packet as the client receives it.
-pub(crate) fn returned(answer: &Packet, request: &Packet) -> Packet {
-    Packet {
+pub(crate) fn returned(answer: &TestPacket, request: &TestPacket) -> TestPacket {
+    TestPacket {
         macs: [request.macs[1], request.macs[0]],
         tags: request.tags.clone(),
         source: request.destination,
@@ -124,7 +124,7 @@ pub(crate) fn returned(answer: &Packet, request: &Packet) -> Packet {
 
 /// Sends a client's packet, compares the result completely, and returns the port that stands for
 /// the client.
-pub(crate) fn forward(fixture: &mut Fixture, packet: &Packet, member: u16) -> u16 {
+pub(crate) fn forward(fixture: &mut Fixture, packet: &TestPacket, member: u16) -> u16 {
     let ran = fixture.run(&packet.bytes());
     assert_eq!(ran.action, SENT);
     // Frames to members have no tags.
@@ -137,17 +137,17 @@ pub(crate) fn forward(fixture: &mut Fixture, packet: &Packet, member: u16) -> u1
 }
 
 /// Sends a backend's packet, and compares what the client receives.
-pub(crate) fn back(fixture: &mut Fixture, answer: &Packet, request: &Packet) {
+pub(crate) fn back(fixture: &mut Fixture, answer: &TestPacket, request: &TestPacket) {
     let ran = fixture.run(&answer.bytes());
     assert_eq!(ran.action, SENT);
     assert_eq!(hex(&ran.bytes), hex(&returned(answer, request).bytes()));
 }
 
 /// Sends a packet of every shape in both directions.
-fn both_ways(packet: &Packet, follow: &Packet, member: u16) {
+fn both_ways(packet: &TestPacket, follow: &TestPacket, member: u16) {
     let mut fixture = Fixture::new();
     let slot = if packet.source.is_ipv4() { 0 } else { V6_SLOTS } + u32::from(vip::NAT);
-    fixture.set_slot(slot, Slot::settled(member, 0));
+    fixture.set_slot(slot, Slot::owned_by(member, 0));
     let port = forward(&mut fixture, packet, member);
     let answer = answer(packet, member, port, SYN | ACK);
     back(&mut fixture, &answer, packet);
@@ -171,7 +171,7 @@ fn both_directions_are_translated() {
 #[test]
 fn what_surrounds_the_ports_stays() {
     for is_v4 in [true, false] {
-        let packet = Packet {
+        let packet = TestPacket {
             tags: vec![(0x88a8, 0x6005), (0x8100, 0x0fff)],
             options: vec![1; 16],
             extensions: vec![
@@ -190,7 +190,7 @@ fn what_surrounds_the_ports_stays() {
 
 #[test]
 fn a_datagram_without_a_checksum_keeps_none() {
-    let packet = Packet {
+    let packet = TestPacket {
         transport: Transport::Udp { checksum: false },
         ..udp(true)
     };
@@ -204,7 +204,7 @@ fn a_checksum_that_becomes_zero_is_written_in_its_other_form() {
         let packet = udp(is_v4);
         let port = forward(&mut fixture, &packet, member);
         // With these two bytes the sum of what the backend receives is all ones.
-        let mut packet = Packet {
+        let mut packet = TestPacket {
             payload: vec![0, 0],
             ..packet
         };
@@ -225,7 +225,7 @@ fn a_ttl_that_is_used_up_ends_the_packet_in_both_directions() {
     let answer = answer(&packet, 5, port, SYN | ACK);
     for ttl in [0, 1] {
         for packet in [&packet, &answer] {
-            let packet = Packet {
+            let packet = TestPacket {
                 ttl,
                 ..packet.clone()
             };
@@ -233,9 +233,9 @@ fn a_ttl_that_is_used_up_ends_the_packet_in_both_directions() {
             assert_eq!(fixture.run(&packet.bytes()).action, expired);
         }
     }
-    let packet = Packet { ttl: 2, ..packet };
+    let packet = TestPacket { ttl: 2, ..packet };
     assert_eq!(forward(&mut fixture, &packet, 5), port);
-    back(&mut fixture, &Packet { ttl: 2, ..answer }, &packet);
+    back(&mut fixture, &TestPacket { ttl: 2, ..answer }, &packet);
 }
 
 #[test]
@@ -244,7 +244,7 @@ fn what_nobody_asked_for_passes_untouched() {
     let request = tcp(true, SYN);
     let port = forward(&mut fixture, &request, 5);
     let usual = answer(&request, 5, port, ACK);
-    let from_elsewhere = |source: IpAddr| Packet {
+    let from_elsewhere = |source: IpAddr| TestPacket {
         source,
         ..usual.clone()
     };

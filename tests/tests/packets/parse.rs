@@ -1,21 +1,21 @@
 //! Parsing: packets of a service, malformed ones, and those left to the kernel.
 
 use steer_common::{Action, verdict::DropReason};
-use steer_tests::packet::{ACK, Packet, SYN, Transport, checksum};
+use steer_tests::packet::{ACK, SYN, TestPacket, Transport, checksum};
 
 use crate::fixture::{Fixture, PORT, client, hex, v4, v6, vip};
 
 const MALFORMED: Action = Action::Drop(DropReason::Malformed);
 const STEERED: Action = Action::Transmit(1);
 
-fn tcp(is_v4: bool, vip: u8) -> Packet {
+fn tcp(is_v4: bool, vip: u8) -> TestPacket {
     let address = if is_v4 { v4(vip) } else { v6(vip) };
-    Packet::tcp(client(is_v4), (address, PORT), ACK)
+    TestPacket::tcp(client(is_v4), (address, PORT), ACK)
 }
 
-fn udp(is_v4: bool, vip: u8) -> Packet {
+fn udp(is_v4: bool, vip: u8) -> TestPacket {
     let address = if is_v4 { v4(vip) } else { v6(vip) };
-    Packet::udp(client(is_v4), (address, PORT))
+    TestPacket::udp(client(is_v4), (address, PORT))
 }
 
 fn expect_pass(fixture: &mut Fixture, frame: &[u8]) {
@@ -25,7 +25,7 @@ fn expect_pass(fixture: &mut Fixture, frame: &[u8]) {
 }
 
 /// Sets bytes of an IPv4 header without options or tags, and updates its checksum.
-fn with_v4(packet: &Packet, change: impl FnOnce(&mut [u8])) -> Vec<u8> {
+fn with_v4(packet: &TestPacket, change: impl FnOnce(&mut [u8])) -> Vec<u8> {
     let mut frame = packet.bytes();
     change(&mut frame[14..34]);
     frame[24..26].fill(0);
@@ -41,7 +41,7 @@ fn padding_options(len: usize) -> Vec<u8> {
     content
 }
 
-fn shapes(vip: u8) -> Vec<Packet> {
+fn shapes(vip: u8) -> Vec<TestPacket> {
     let mut shapes = Vec::new();
     for packet in [
         tcp(true, vip),
@@ -49,11 +49,11 @@ fn shapes(vip: u8) -> Vec<Packet> {
         tcp(false, vip),
         udp(false, vip),
     ] {
-        let tagged = Packet {
+        let tagged = TestPacket {
             tags: vec![(0x88a8, 9), (0x8100, 8)],
             ..packet.clone()
         };
-        let longer = Packet {
+        let longer = TestPacket {
             options: vec![1; 12],
             extensions: vec![(0, padding_options(8)), (60, padding_options(16))],
             ..packet.clone()
@@ -192,7 +192,7 @@ fn other_protocols_are_left_alone() {
         frame[12..14].copy_from_slice(&ethertype.to_be_bytes());
         expect_pass(&mut fixture, &frame);
     }
-    let three_tags = Packet {
+    let three_tags = TestPacket {
         tags: vec![(0x88a8, 1), (0x8100, 2), (0x8100, 3)],
         ..tcp(true, vip::EXACT)
     };
@@ -202,14 +202,14 @@ fn other_protocols_are_left_alone() {
 #[test]
 fn chains_of_extension_headers_are_followed_up_to_eight() {
     let mut fixture = Fixture::new();
-    let chain = |len: usize| Packet {
+    let chain = |len: usize| TestPacket {
         extensions: vec![(60, padding_options(8)); len],
         ..tcp(false, vip::EXACT)
     };
     assert_eq!(fixture.run(&chain(8).bytes()).action, STEERED);
     expect_pass(&mut fixture, &chain(9).bytes());
     // With a segment left the packet has another destination.
-    let routed = Packet {
+    let routed = TestPacket {
         extensions: vec![(43, vec![0, 0, 1, 0, 0, 0, 0])],
         ..tcp(false, vip::EXACT)
     };
@@ -217,7 +217,7 @@ fn chains_of_extension_headers_are_followed_up_to_eight() {
     // The length of an authentication header counts differently: here 24 bytes.
     let mut content = vec![4];
     content.resize(23, 0);
-    let authenticated = Packet {
+    let authenticated = TestPacket {
         extensions: vec![(51, content)],
         ..tcp(false, vip::EXACT)
     };
@@ -227,10 +227,10 @@ fn chains_of_extension_headers_are_followed_up_to_eight() {
 #[test]
 fn large_frames_are_steered_whole() {
     let mut fixture = Fixture::new();
-    let packet = Packet {
+    let packet = TestPacket {
         payload: (0..3400_u32).map(|i| i as u8).collect(),
         transport: Transport::Udp { checksum: true },
-        ..Packet::tcp(client(true), (v4(vip::EXACT), PORT), SYN)
+        ..TestPacket::tcp(client(true), (v4(vip::EXACT), PORT), SYN)
     };
     let frame = packet.bytes();
     let ran = fixture.run(&frame);

@@ -1,8 +1,8 @@
 //! Measurements of members from packets of mode `nat`.
 
 use steer_common::abi::{BUCKETS, Measure, NatReverse, Signals, bucket, bucket_start};
-use steer_tests::packet::{ACK, ACKNOWLEDGMENT, FIN, Packet, RST, SEQUENCE, SYN};
-use steer_user::dataplane::{Dataplane as _, now_ns};
+use steer_tests::packet::{ACK, ACKNOWLEDGMENT, FIN, RST, SEQUENCE, SYN, TestPacket};
+use steer_user::dataplane::{Dataplane as _, now_coarse_ns};
 
 use crate::{
     fixture::{Fixture, PORT, client, v4, v6, vip},
@@ -22,16 +22,16 @@ fn middle(ns: u64) -> u64 {
 }
 
 /// Returns a request of this many bytes.
-fn request(len: usize) -> Packet {
-    Packet {
+fn request(len: usize) -> TestPacket {
+    TestPacket {
         payload: vec![7; len],
         ..tcp(true, ACK)
     }
 }
 
 /// Returns a part of an answer, of this many bytes.
-fn part(len: usize) -> Packet {
-    Packet {
+fn part(len: usize) -> TestPacket {
+    TestPacket {
         payload: vec![8; len],
         ..answer(&tcp(true, SYN), MEMBER, ONLY_PORT, ACK)
     }
@@ -55,7 +55,7 @@ impl Flow {
 
     fn open(&mut self) {
         forward(&mut self.fixture, &tcp(true, SYN), MEMBER);
-        self.ago(|entry| entry.asked_ns = now_ns() - middle(3 * S));
+        self.ago(|entry| entry.request_ns = now_coarse_ns() - middle(3 * S));
         let syn_ack = answer(&tcp(true, SYN), MEMBER, ONLY_PORT, SYN | ACK);
         back(&mut self.fixture, &syn_ack, &tcp(true, SYN));
         self.expect(Measure::Connect, 3 * S);
@@ -86,7 +86,7 @@ impl Flow {
 
     /// Compares with the measurements of kernel and host.
     fn check(&mut self) {
-        let kernel = self.fixture.xdp.maps().measured(MEMBER).unwrap().unwrap();
+        let kernel = self.fixture.xdp.maps().latency(MEMBER).unwrap().unwrap();
         let host = self.fixture.host.measured.borrow()[&MEMBER];
         for measured in [&kernel, &host] {
             for measure in Measure::ALL {
@@ -113,21 +113,21 @@ fn an_answer_is_measured_by_its_bursts() {
     flow.open();
     for _ in 0..2 {
         flow.ask(300);
-        flow.ago(|entry| entry.asked_ns = now_ns() - middle(80 * S));
+        flow.ago(|entry| entry.request_ns = now_coarse_ns() - middle(80 * S));
         flow.hear(200);
         flow.expect(Measure::FirstByte, 80 * S);
         // More of the same burst, and too little for a part of an answer.
         flow.hear(200);
-        flow.ago(|entry| entry.heard_ns = now_ns() - 40 * S);
+        flow.ago(|entry| entry.last_answer_ns = now_coarse_ns() - 40 * S);
         flow.hear(31);
         flow.ago(|entry| {
-            entry.heard_ns = now_ns() - 40 * S;
-            entry.asked_ns = now_ns() - middle(200 * S);
+            entry.last_answer_ns = now_coarse_ns() - 40 * S;
+            entry.request_ns = now_coarse_ns() - middle(200 * S);
         });
         flow.hear(32);
         flow.expect(Measure::SecondBurst, 200 * S);
         for gap in [30 * S, 3 * S, 90 * S] {
-            flow.ago(|entry| entry.heard_ns = now_ns() - middle(gap));
+            flow.ago(|entry| entry.last_answer_ns = now_coarse_ns() - middle(gap));
             flow.hear(200);
             flow.expect(Measure::Gap, gap);
         }
@@ -146,7 +146,7 @@ fn what_is_no_request_begins_no_measurement() {
     flow.hear(200);
     flow.check();
     flow.ask(96);
-    flow.ago(|entry| entry.asked_ns = now_ns() - middle(50 * S));
+    flow.ago(|entry| entry.request_ns = now_coarse_ns() - middle(50 * S));
     flow.ask(96);
     flow.ask(500);
     flow.hear(200);
@@ -154,7 +154,7 @@ fn what_is_no_request_begins_no_measurement() {
     // Nothing is measured if disabled.
     flow.fixture.configure(|config| config.burst_gap_us = 0);
     flow.ask(300);
-    flow.ago(|entry| entry.heard_ns = now_ns() - 50 * S);
+    flow.ago(|entry| entry.last_answer_ns = now_coarse_ns() - 50 * S);
     flow.hear(200);
     flow.check();
 }
@@ -210,7 +210,7 @@ fn a_flow_that_the_backend_ends_before_it_answers_is_counted_once() {
     ] {
         let mut flow = Flow::new();
         // Nothing of the handshake has a payload.
-        let bare = |packet: Packet| Packet {
+        let bare = |packet: TestPacket| TestPacket {
             payload: Vec::new(),
             ..packet
         };
@@ -222,7 +222,7 @@ fn a_flow_that_the_backend_ends_before_it_answers_is_counted_once() {
         forward(&mut flow.fixture, &request(0), MEMBER);
         if is_idle {
             age(&mut flow.fixture, &tcp(true, SYN), |forward, _| {
-                forward.opened_ms = forward.opened_ms.wrapping_sub(1100);
+                forward.opened_ticks = forward.opened_ticks.wrapping_sub(1100);
             });
         }
         if asks {
@@ -244,7 +244,7 @@ fn a_flow_that_the_backend_ends_before_it_answers_is_counted_once() {
 #[test]
 fn a_syn_that_is_repeated_tells_of_the_backend_that_did_not_answer() {
     let mut fixture = Fixture::new();
-    fixture.configure(|config| config.nat_retry_ms = 0);
+    fixture.configure(|config| config.nat_retry_ticks = 0);
     forward(&mut fixture, &tcp(true, SYN), 5);
     forward(&mut fixture, &tcp(true, SYN), 6);
     forward(&mut fixture, &other(tcp(true, SYN)), 5);
@@ -301,9 +301,9 @@ fn where_backends_answer_directly_clients_say_that_they_did() {
             v6(vip::EXACT)
         };
         let mut send = |flags, payload| {
-            let packet = Packet {
+            let packet = TestPacket {
                 payload: vec![7; payload],
-                ..Packet::tcp(client(is_v4), (address, PORT), flags)
+                ..TestPacket::tcp(client(is_v4), (address, PORT), flags)
             };
             fixture.run(&packet.bytes());
             traffic(&mut fixture, member)

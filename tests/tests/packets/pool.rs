@@ -11,7 +11,7 @@ use std::{
 use steer_user::dataplane::{OpenOptions, Sizes, Xdp, testing};
 
 /// Maps of programs and their constants, which packets do not change.
-const CONSTANT: [&str; 3] = ["BEFORE", "PROGRAMS", ".rodata"];
+const CONSTANT: [&str; 3] = ["OLD_PROGRAMS", "PROGRAMS", ".rodata"];
 /// Programs that no test uses, with maps as after a load.
 static IDLE: Mutex<Vec<Xdp>> = Mutex::new(Vec::new());
 

@@ -7,8 +7,8 @@ use steer_common::{
     abi::{FlowKey, NatForward, NatReverse, nat_state},
     verdict::DropReason,
 };
-use steer_tests::packet::{ACK, Packet, RST, SYN};
-use steer_user::dataplane::now_ms;
+use steer_tests::packet::{ACK, RST, SYN, TestPacket};
+use steer_user::dataplane::now_ticks;
 
 use crate::{
     fixture::{Fixture, OUTER_V4, PORT, backend, v4, vip},
@@ -22,8 +22,8 @@ const FIRST_PORT: u16 = 30_000;
 const PORTS: u16 = 1000;
 
 /// Returns the SYN of another client.
-fn syn(number: u16) -> Packet {
-    Packet {
+fn syn(number: u16) -> TestPacket {
+    TestPacket {
         source_port: 1000 + number,
         ..tcp(true, SYN)
     }
@@ -48,20 +48,20 @@ fn stay_on_one_cpu() {
 #[test]
 fn a_flow_on_which_only_the_client_talks_keeps_its_port() {
     let mut fixture = with_one_port();
-    let idle = now_ms().wrapping_sub(55_000);
+    let idle = now_ticks().wrapping_sub(55_000);
     let first = udp(true);
     assert_eq!(forward(&mut fixture, &first, 5), ONLY_PORT);
     age(&mut fixture, &first, |forward, reverse| {
-        forward.state = nat_state::SETTLED;
-        reverse.last_ms = idle;
+        forward.state = nat_state::ASSURED;
+        reverse.last_ticks = idle;
     });
     let second = other(udp(true));
     assert_eq!(fixture.run(&second.bytes()).action, EXHAUSTED);
     assert_eq!(forward(&mut fixture, &first, 5), ONLY_PORT);
     // Once it is idle the port belongs to another flow, and the client cannot use it.
     age(&mut fixture, &first, |forward, reverse| {
-        forward.last_ms = idle;
-        reverse.last_ms = idle;
+        forward.last_ticks = idle;
+        reverse.last_ticks = idle;
     });
     assert_eq!(forward(&mut fixture, &second, 5), ONLY_PORT);
     assure(&mut fixture, &second);
@@ -74,7 +74,7 @@ fn a_full_table_refuses_new_flows_and_keeps_those_that_there_are() {
     const ROOM: u16 = 64;
     let mut fixture = Fixture::with_flows(u32::from(ROOM));
     // However slow the machine is, a repeated SYN does not count as a retry.
-    fixture.configure(|config| config.nat_retry_ms = 60_000);
+    fixture.configure(|config| config.nat_retry_ticks = 60_000);
     fixture.host.nat_flows.set(usize::from(ROOM));
     let ports: Vec<_> = (0..ROOM)
         .map(|number| forward(&mut fixture, &syn(number), 5))
@@ -95,12 +95,12 @@ fn a_full_table_refuses_new_flows_and_keeps_those_that_there_are() {
 fn flows_that_only_began_make_room_for_newer_ones() {
     stay_on_one_cpu();
     let mut fixture = Fixture::new();
-    fixture.configure(|config| config.nat_openings = 3);
+    fixture.configure(|config| config.nat_unassured_max = 3);
     // A flow that continues after an answer stays.
     let open = syn(0);
     let port = forward(&mut fixture, &open, 5);
     back(&mut fixture, &answer(&open, 5, port, SYN | ACK), &open);
-    let ack = Packet {
+    let ack = TestPacket {
         source_port: open.source_port,
         ..tcp(true, ACK)
     };
@@ -129,7 +129,7 @@ fn a_port_rests_after_its_connection_while_there_are_others() {
     let first = syn(0);
     let port = forward(&mut fixture, &first, 5);
     back(&mut fixture, &answer(&first, 5, port, SYN | ACK), &first);
-    let reset = Packet {
+    let reset = TestPacket {
         source_port: first.source_port,
         ..tcp(true, RST)
     };
@@ -157,7 +157,7 @@ fn a_port_rests_after_its_connection_while_there_are_others() {
 fn a_flood_of_datagrams_holds_no_port() {
     let mut fixture = Fixture::new();
     fixture.configure(|config| config.nat_port_count = 16);
-    let datagram = |number: u16| Packet {
+    let datagram = |number: u16| TestPacket {
         source_port: 1000 + number,
         ..udp(true)
     };
@@ -175,7 +175,7 @@ fn a_flood_of_datagrams_holds_no_port() {
 
 /// Fills ports of member 5 with flows of a given age.
 fn occupy(fixture: &mut Fixture, ports: impl Iterator<Item = u16>, idle: u32) {
-    let last_ms = now_ms().wrapping_sub(idle);
+    let last_ms = now_ticks().wrapping_sub(idle);
     for port in ports {
         let key = FlowKey {
             source: Ipv4Addr::new(192, 0, 2, 99).into(),
@@ -192,9 +192,9 @@ fn occupy(fixture: &mut Fixture, ports: impl Iterator<Item = u16>, idle: u32) {
             backend: backend(5).into(),
             backend_port: PORT,
             member: 5,
-            state: nat_state::SETTLED,
-            told: nat_state::ANSWERED,
-            last_ms,
+            state: nat_state::ASSURED,
+            peer_state: nat_state::ANSWERED,
+            last_ticks: last_ms,
             ..NatForward::default()
         };
         let reverse = NatReverse {
@@ -204,8 +204,8 @@ fn occupy(fixture: &mut Fixture, ports: impl Iterator<Item = u16>, idle: u32) {
             vip_port: PORT,
             member: 5,
             state: nat_state::ANSWERED,
-            told: nat_state::SETTLED,
-            last_ms,
+            peer_state: nat_state::ASSURED,
+            last_ticks: last_ms,
             ..NatReverse::default()
         };
         let reverse_key = forward.reverse_key(&key);
@@ -259,7 +259,7 @@ fn ports_of_flows_that_are_gone_are_as_good_as_free() {
     occupy(&mut fixture, all.clone(), 61_000);
     for number in 0..50 {
         let source = IpAddr::V4(Ipv4Addr::new(192, 0, 2, 50));
-        let syn = Packet {
+        let syn = TestPacket {
             source,
             ..syn(number)
         };

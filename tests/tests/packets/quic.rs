@@ -11,7 +11,7 @@ use steer_common::{
     abi::{MemberState, Mode, Slot, service_flags},
     verdict::DropReason,
 };
-use steer_tests::packet::{Packet, SYN, Transport, ethernet, icmp, ip_around};
+use steer_tests::packet::{SYN, TestPacket, Transport, ethernet, icmp, ip_around};
 
 use crate::{
     encap::{outer_v4, outer_v6},
@@ -95,22 +95,22 @@ pub(crate) fn id_of(member: u16, (rotation, id, nonce): (u8, usize, usize)) -> V
     bytes
 }
 
-pub(crate) fn packet(is_v4: bool, vip: u8, payload: Vec<u8>) -> Packet {
+pub(crate) fn packet(is_v4: bool, vip: u8, payload: Vec<u8>) -> TestPacket {
     let address = if is_v4 { v4(vip) } else { v6(vip) };
-    Packet {
+    TestPacket {
         payload,
-        ..Packet::udp(client(is_v4), (address, PORT))
+        ..TestPacket::udp(client(is_v4), (address, PORT))
     }
 }
 
 /// Returns the same packet from another address and port.
-pub(crate) fn moved(packet: &Packet) -> Packet {
+pub(crate) fn moved(packet: &TestPacket) -> TestPacket {
     let source = if packet.source.is_ipv4() {
         Ipv4Addr::new(198, 51, 100, 9).into()
     } else {
         IpAddr::V6(Ipv6Addr::new(0x2001, 0xdb8, 9, 0, 0, 0, 0, 9))
     };
-    Packet {
+    TestPacket {
         source,
         source_port: 61_234,
         ..packet.clone()
@@ -141,8 +141,8 @@ pub(crate) fn moving(fixture: &mut Fixture, is_v4: bool) {
 
 /// Sends a packet, and compares the frame to the member completely: with usual headers by the usual
 /// program, and with rarer ones by the other program.
-pub(crate) fn expect(fixture: &mut Fixture, packet: &Packet, member: u16) {
-    let tagged = Packet {
+pub(crate) fn expect(fixture: &mut Fixture, packet: &TestPacket, member: u16) {
+    let tagged = TestPacket {
         tags: vec![(0x8100, 7)],
         ..packet.clone()
     };
@@ -156,11 +156,11 @@ pub(crate) fn expect(fixture: &mut Fixture, packet: &Packet, member: u16) {
 }
 
 /// Works like [`expect`], by one program.
-fn expect_once(fixture: &mut Fixture, packet: &Packet, member: u16) {
+fn expect_once(fixture: &mut Fixture, packet: &TestPacket, member: u16) {
     let ran = fixture.run(&packet.bytes());
     assert_eq!(ran.action, SENT, "{:02x?}", packet.payload);
     // Tags are those of the path to the member, which has none.
-    let inner = Packet {
+    let inner = TestPacket {
         tags: Vec::new(),
         ..packet.clone()
     };
@@ -174,7 +174,7 @@ fn expect_once(fixture: &mut Fixture, packet: &Packet, member: u16) {
 
 /// Returns whether there are no entries.
 fn nothing(fixture: &mut Fixture) -> bool {
-    fixture.xdp.maps().remembered().unwrap() == [0, 0]
+    fixture.xdp.maps().flow_counts().unwrap() == [0, 0]
 }
 
 #[test]
@@ -232,7 +232,7 @@ fn ids_that_name_nobody_leave_it_to_the_5_tuple() {
             for version in VERSIONS {
                 for kind in KINDS {
                     flow += 1;
-                    let packet = Packet {
+                    let packet = TestPacket {
                         source_port: flow,
                         ..packet(is_v4, vip::QUIC, kind.datagram(version, &id))
                     };
@@ -244,7 +244,7 @@ fn ids_that_name_nobody_leave_it_to_the_5_tuple() {
             }
         }
     }
-    assert_eq!(fixture.xdp.maps().remembered().unwrap(), [0, remembered]);
+    assert_eq!(fixture.xdp.maps().flow_counts().unwrap(), [0, remembered]);
 }
 
 #[test]
@@ -257,7 +257,7 @@ fn an_id_that_the_datagram_cuts_off_is_none() {
             let whole = kind.datagram(1, &id);
             let end = if kind == Kind::Short { 1 } else { 6 } + id.len();
             for len in 0..whole.len() {
-                let packet = Packet {
+                let packet = TestPacket {
                     // Bytes after the datagram are not part of it.
                     padding: 20,
                     ..packet(is_v4, vip::QUIC, whole[..len].to_vec())
@@ -278,10 +278,10 @@ fn an_unnamed_flow_stays_where_it_began() {
         let id = [0xe7; 8];
         let send = |kind: Kind| packet(is_v4, vip::QUIC, kind.datagram(1, &id));
         expect(&mut fixture, &send(Kind::Initial), first);
-        assert_eq!(fixture.xdp.maps().remembered().unwrap(), [0, 1]);
+        assert_eq!(fixture.xdp.maps().flow_counts().unwrap(), [0, 1]);
         expect(&mut fixture, &send(Kind::Initial), first);
         expect(&mut fixture, &send(Kind::Short), first);
-        assert_eq!(fixture.xdp.maps().remembered().unwrap(), [1, 0]);
+        assert_eq!(fixture.xdp.maps().flow_counts().unwrap(), [1, 0]);
         expect(&mut fixture, &moved(&send(Kind::Short)), owner);
         // The table changes again; flows with entries stay.
         let moved_on = Slot {
@@ -335,7 +335,7 @@ fn a_client_that_moves_gets_a_new_entry_to_the_same_member() {
             &opening,
         );
         // The slot changes meanwhile.
-        fixture.set_slot(slot(is_v4, vip::QUIC_NAT), Slot::settled(other, first));
+        fixture.set_slot(slot(is_v4, vip::QUIC_NAT), Slot::owned_by(other, first));
         let id = id_of(first, LAYOUTS[1]);
         let open = packet(is_v4, vip::QUIC_NAT, Kind::Short.datagram(1, &id));
         assert_eq!(nat::forward(&mut fixture, &open, first), port, "one entry");
@@ -392,7 +392,7 @@ fn an_unnamed_flow_under_nat_stays_with_its_member() {
 #[test]
 fn what_may_go_no_further_takes_no_port() {
     let mut fixture = Fixture::new();
-    let packet = Packet {
+    let packet = TestPacket {
         ttl: 1,
         ..packet(true, vip::QUIC_NAT, Kind::Initial.datagram(1, &[0xe7; 8]))
     };
@@ -424,7 +424,7 @@ fn packets_for_a_dead_member_go_elsewhere_and_are_not_remembered() {
     for is_v4 in [true, false] {
         for state in [MemberState::Down, MemberState::Absent] {
             let [first, other] = members(is_v4);
-            fixture.set_slot(slot(is_v4, vip::QUIC), Slot::settled(first, other));
+            fixture.set_slot(slot(is_v4, vip::QUIC), Slot::owned_by(first, other));
             fixture.set_state(first, state);
             let id = id_of(first, LAYOUTS[1]);
             let open = packet(is_v4, vip::QUIC, Kind::Short.datagram(1, &id));
@@ -456,9 +456,9 @@ fn ids_count_only_for_services_of_quic_that_have_them() {
     let id = id_of(2, LAYOUTS[1]);
     let datagram = Kind::Short.datagram(1, &id);
     expect(&mut fixture, &packet(true, vip::EXACT, datagram.clone()), 1);
-    let tcp = Packet {
+    let tcp = TestPacket {
         payload: datagram.clone(),
-        ..Packet::tcp(client(true), (v4(vip::QUIC), PORT), SYN)
+        ..TestPacket::tcp(client(true), (v4(vip::QUIC), PORT), SYN)
     };
     expect(&mut fixture, &tcp, 1);
     let open = packet(true, vip::QUIC, datagram);
@@ -493,7 +493,7 @@ fn errors_about_answers_reach_the_member_of_the_5_tuple() {
     let answer = nat::answer(&request, 5, port, 0);
     let about = nat::returned(&answer, &request);
     let router = IpAddr::from(Ipv4Addr::new(203, 0, 113, 1));
-    let error = |quoted: &Packet| {
+    let error = |quoted: &TestPacket| {
         let addresses = [router, quoted.source];
         let message = icmp(addresses, [3, 4], 1400, &quoted.ip()[..28]);
         let mut frame = ethernet(request.macs, &[], true);
@@ -508,7 +508,7 @@ fn errors_about_answers_reach_the_member_of_the_5_tuple() {
     assert_eq!(quoted[16..20], OUTER_V4.octets());
     assert_eq!(quoted[22..24], port.to_be_bytes());
     // The kernel may do anything with a packet nobody sent.
-    let ran = fixture.run(&error(&Packet {
+    let ran = fixture.run(&error(&TestPacket {
         destination_port: 5,
         ..about
     }));
@@ -524,7 +524,7 @@ fn fragments_go_by_the_5_tuple() {
             (vip::QUIC_NAT, nat_members(is_v4)[0]),
         ] {
             let id = id_of(member + 1, LAYOUTS[1]);
-            let whole = Packet {
+            let whole = TestPacket {
                 fragment: 0,
                 ..packet(is_v4, vip, Kind::Short.datagram(1, &id))
             };
@@ -567,6 +567,6 @@ pub(crate) fn random(random: &mut StdRng) -> Vec<u8> {
 }
 
 /// Returns whether a packet is a datagram, and possibly QUIC.
-pub(crate) fn is_datagram(packet: &Packet) -> bool {
+pub(crate) fn is_datagram(packet: &TestPacket) -> bool {
     matches!(packet.transport, Transport::Udp { .. })
 }

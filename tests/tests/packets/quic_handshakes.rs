@@ -5,8 +5,8 @@ use steer_common::{
     abi::{Address, MemberState, Slot, SourceLimit},
     verdict::DropReason,
 };
-use steer_tests::packet::Packet;
-use steer_user::dataplane::now_ms;
+use steer_tests::packet::TestPacket;
+use steer_user::dataplane::now_ticks;
 
 use crate::{
     fixture::{Fixture, LAYOUTS, V6_SLOTS, v4, v6, vip},
@@ -23,13 +23,13 @@ const RETRY: [u8; 13] = *b"\xe2of the retry";
 const SERVER: [u8; 13] = *b"\xe3server chose";
 const ANOTHER: [u8; 13] = *b"\xe4another one.";
 
-fn send(is_v4: bool, vip: u8, kind: Kind, id: &[u8]) -> Packet {
+fn send(is_v4: bool, vip: u8, kind: Kind, id: &[u8]) -> TestPacket {
     packet(is_v4, vip, kind.datagram(1, id))
 }
 
 /// Returns the same packet from another port: another client's.
-fn from(port: u16, packet: &Packet) -> Packet {
-    Packet {
+fn from(port: u16, packet: &TestPacket) -> TestPacket {
+    TestPacket {
         source_port: port,
         ..packet.clone()
     }
@@ -104,7 +104,7 @@ fn a_client_hello_in_several_packets_goes_to_one_member() {
         let send = |kind, id: &[u8]| send(is_v4, vip::QUIC, kind, id);
         expect(&mut fixture, &send(Kind::Initial, &CLIENT), first);
         // The table has changed between two packets, without waiting for the old owner.
-        fixture.set_slot(slot(is_v4, vip::QUIC), Slot::settled(other, first));
+        fixture.set_slot(slot(is_v4, vip::QUIC), Slot::owned_by(other, first));
         for kind in [Kind::Initial, Kind::ZeroRtt, Kind::Initial] {
             expect(&mut fixture, &send(kind, &CLIENT), first);
         }
@@ -124,16 +124,16 @@ fn a_client_hello_in_several_packets_goes_to_one_member() {
 #[test]
 fn a_handshake_that_was_long_ago_binds_no_new_one() {
     let mut fixture = Fixture::new();
-    fixture.configure(|config| config.nat_timeouts.opening_ms = 0);
+    fixture.configure(|config| config.nat_timeouts.unassured_ticks = 0);
     let [first, other] = members(true);
     expect(
         &mut fixture,
         &send(true, vip::QUIC, Kind::Initial, &CLIENT),
         first,
     );
-    let then = now_ms();
-    while now_ms().wrapping_sub(then) < 2 {}
-    fixture.set_slot(slot(true, vip::QUIC), Slot::settled(other, first));
+    let then = now_ticks();
+    while now_ticks().wrapping_sub(then) < 2 {}
+    fixture.set_slot(slot(true, vip::QUIC), Slot::owned_by(other, first));
     expect(
         &mut fixture,
         &send(true, vip::QUIC, Kind::Initial, &SERVER),

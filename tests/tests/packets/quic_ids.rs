@@ -2,7 +2,7 @@
 
 use rand::{Rng as _, SeedableRng as _, rngs::StdRng};
 use steer_common::cid::{LowBits, Server, encode};
-use steer_tests::packet::Packet;
+use steer_tests::packet::TestPacket;
 
 use crate::{
     fixture::{ENCRYPTED, Fixture, LAYOUTS, server_id, vip},
@@ -47,7 +47,7 @@ fn encrypted_ids_lead_to_their_servers() {
             }
         }
     }
-    assert_eq!(fixture.xdp.maps().remembered().unwrap(), [0, 0]);
+    assert_eq!(fixture.xdp.maps().flow_counts().unwrap(), [0, 0]);
     fixture.check_counters();
 }
 
@@ -88,7 +88,7 @@ fn an_encrypted_id_that_the_datagram_cuts_off_names_nobody() {
             let whole = kind.datagram(1, &id);
             let end = if kind == Kind::Short { 1 } else { 6 } + id.len();
             for len in 0..whole.len() {
-                let packet = Packet {
+                let packet = TestPacket {
                     // Bytes after the datagram are not part of it.
                     padding: 40,
                     ..packet(true, vip::QUIC, whole[..len].to_vec())
@@ -142,7 +142,7 @@ fn any_ids_are_decrypted_alike() {
         fixture.decrypt_ids(&key);
         fixture.set_slot(
             slot(true, vip::QUIC),
-            steer_common::abi::Slot::settled(1, 2),
+            steer_common::abi::Slot::owned_by(1, 2),
         );
         for _ in 0..50 {
             let layout = ENCRYPTED[random.random_range(0..ENCRYPTED.len())];

@@ -4,10 +4,10 @@ use std::collections::BTreeMap;
 
 use steer_common::{
     Action,
-    abi::{Back, Interface, Mac, Macs, RouterKey, mac_word},
+    abi::{ClientNextHop, Interface, Mac, Macs, RouterKey, mac_word},
     verdict::DropReason,
 };
-use steer_tests::packet::{ACK, CLIENT_MAC, NODE_MAC, Packet, SYN};
+use steer_tests::packet::{ACK, CLIENT_MAC, NODE_MAC, SYN, TestPacket};
 use steer_user::dataplane::Dataplane as _;
 
 use crate::{
@@ -31,8 +31,8 @@ fn answers_go_to(fixture: &mut Fixture) -> Mac {
     ran.bytes[..6].try_into().unwrap()
 }
 
-fn from(mac: Mac, packet: Packet) -> Vec<u8> {
-    Packet {
+fn from(mac: Mac, packet: TestPacket) -> Vec<u8> {
+    TestPacket {
         macs: [NODE_MAC, mac],
         ..packet
     }
@@ -41,13 +41,13 @@ fn from(mac: Mac, packet: Packet) -> Vec<u8> {
 
 /// Sets the known routers: the MAC address of each, and of its current location.
 fn set_routers(fixture: &mut Fixture, family: u8, routers: &[(Mac, Mac)]) {
-    let ways: BTreeMap<RouterKey, Back> = routers
+    let ways: BTreeMap<RouterKey, ClientNextHop> = routers
         .iter()
         .map(|(mac, now)| {
-            let way = Back {
+            let way = ClientNextHop {
                 macs: Macs::new(*now, NODE_MAC),
                 interface: 1,
-                ..Back::default()
+                ..ClientNextHop::default()
             };
             (RouterKey::new(1, 0, family, mac_word(*mac)), way)
         })

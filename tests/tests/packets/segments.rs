@@ -7,7 +7,7 @@ use steer_common::{
     abi::{NatForward, NatReverse, Sequence, Slot, member_flags, nat_flags, nat_state},
     verdict::DropReason,
 };
-use steer_tests::packet::{ACK, ACKNOWLEDGMENT, FIN, Packet, RST, SEQUENCE, SYN};
+use steer_tests::packet::{ACK, ACKNOWLEDGMENT, FIN, RST, SEQUENCE, SYN, TestPacket};
 use steer_user::dataplane::Dataplane as _;
 
 use crate::{
@@ -29,7 +29,7 @@ pub(crate) fn opened() -> Fixture {
     fixture
 }
 
-fn from_backend(flags: u8) -> Packet {
+fn from_backend(flags: u8) -> TestPacket {
     answer(&tcp(true, SYN), MEMBER, ONLY_PORT, flags)
 }
 
@@ -55,13 +55,13 @@ fn entries(fixture: &mut Fixture) -> (NatForward, NatReverse) {
 /// Clears the times, which a packet of either end may have updated.
 fn timeless((forward, reverse): (NatForward, NatReverse)) -> (NatForward, NatReverse) {
     let forward = NatForward {
-        last_ms: 0,
+        last_ticks: 0,
         ..forward
     };
     (
         forward,
         NatReverse {
-            last_ms: 0,
+            last_ticks: 0,
             ..reverse
         },
     )
@@ -72,8 +72,8 @@ fn guesses_of_either_end_change_nothing() {
     let mut random = StdRng::seed_from_u64(13);
     let mut fixture = opened();
     age(&mut fixture, &tcp(true, SYN), |forward, reverse| {
-        forward.last_ms -= 1000;
-        reverse.last_ms -= 1000;
+        forward.last_ticks -= 1000;
+        reverse.last_ticks -= 1000;
     });
     let before = entries(&mut fixture);
     let attacker = [[2, 0xd, 5, 6, 7, 8], [2, 0xe, 0xe, 0xe, 0xe, 0xe]];
@@ -114,7 +114,7 @@ fn resets_by_the_expected_number_end_a_connection_and_those_beside_it_do_not() {
                 back(&mut fixture, &reset, &tcp(true, SYN));
             }
             let (forward, reverse) = entries(&mut fixture);
-            let over = nat_state::is_over(forward.state | reverse.state);
+            let over = nat_state::is_closed(forward.state | reverse.state);
             assert_eq!(over, ends, "{from_client} {number:#x}");
             let counted = fixture.xdp.maps().signals(MEMBER).resets;
             assert_eq!(counted, u64::from(ends && !from_client));
@@ -124,7 +124,7 @@ fn resets_by_the_expected_number_end_a_connection_and_those_beside_it_do_not() {
 
 #[test]
 fn a_segment_with_a_wrong_checksum_ends_and_opens_nothing() {
-    let broken = |packet: &Packet| {
+    let broken = |packet: &TestPacket| {
         let mut frame = packet.bytes();
         let at = packet.transport_at() + 16;
         frame[at] ^= 0x40;
@@ -144,10 +144,10 @@ fn a_segment_with_a_wrong_checksum_ends_and_opens_nothing() {
     // One that would open a flow, or restart it.
     let dropped = Action::Drop(DropReason::BadChecksum);
     let mut fixture = Fixture::new();
-    fixture.configure(|config| config.nat_retry_ms = 0);
+    fixture.configure(|config| config.nat_retry_ticks = 0);
     for is_v4 in [true, false] {
         for len in [0, 1, 2, 3, 27, 63, 64, 65, 700, 1400] {
-            let syn = Packet {
+            let syn = TestPacket {
                 payload: (0..len).map(|byte| byte as u8).collect(),
                 ..tcp(is_v4, SYN)
             };
@@ -194,7 +194,7 @@ fn answers_come_in_by_the_way_to_their_member_only() {
         member.vlan = 77;
     });
     assert_eq!(fixture.run(&from_backend(ACK).bytes()).action, elsewhere);
-    let tagged = |tags: &[(u16, u16)]| Packet {
+    let tagged = |tags: &[(u16, u16)]| TestPacket {
         tags: tags.to_vec(),
         ..from_backend(ACK)
     };
@@ -216,7 +216,7 @@ fn answers_come_in_by_the_way_to_their_member_only() {
 fn a_syn_on_an_open_connection_begins_another_one_only_if_the_backend_answers_it() {
     let mut fixture = opened();
     // The slot has changed: whatever the SYN is, it goes where the connection is.
-    fixture.set_slot(u32::from(vip::NAT), Slot::settled(6, 5));
+    fixture.set_slot(u32::from(vip::NAT), Slot::owned_by(6, 5));
     let before = timeless(entries(&mut fixture));
     let number = 0x7000_0000;
     let syn = with_numbers(tcp(true, SYN), number, 0);
@@ -228,8 +228,11 @@ fn a_syn_on_an_open_connection_begins_another_one_only_if_the_backend_answers_it
     assert_eq!(timeless(entries(&mut fixture)), before);
     back(&mut fixture, &accepts(number + 1), &syn);
     let (client, backend) = entries(&mut fixture);
-    assert_eq!((client.state, client.told), (0, nat_state::ANSWERED));
-    assert_eq!((backend.state, backend.told), (nat_state::ANSWERED, 0));
+    assert_eq!((client.state, client.peer_state), (0, nat_state::ANSWERED));
+    assert_eq!(
+        (backend.state, backend.peer_state),
+        (nat_state::ANSWERED, 0)
+    );
     assert_eq!(client.sequence.initial, number);
     // Segments of the previous connection do not affect this one; its own do.
     forward(&mut fixture, &tcp(true, FIN | ACK), MEMBER);
@@ -237,13 +240,13 @@ fn a_syn_on_an_open_connection_begins_another_one_only_if_the_backend_answers_it
     let behind = 5_000 + 1 + 9;
     let ack = with_numbers(tcp(true, ACK), number + 1, behind);
     forward(&mut fixture, &ack, MEMBER);
-    assert_eq!(entries(&mut fixture).0.state, nat_state::SETTLED);
+    assert_eq!(entries(&mut fixture).0.state, nat_state::ASSURED);
 }
 
 #[test]
 fn a_client_resets_what_its_backend_still_has_on_a_port() {
     let mut fixture = with_one_port();
-    fixture.configure(|config| config.nat_retry_ms = 0);
+    fixture.configure(|config| config.nat_retry_ticks = 0);
     forward(&mut fixture, &tcp(true, SYN), MEMBER);
     // The backend acknowledges what another connection had sent (RFC 5961 section 4).
     let challenge = with_numbers(from_backend(ACK), 99, 0x4242_4242);
@@ -280,8 +283,8 @@ fn segments_behind_a_gap_are_known_by_what_the_other_end_has_shown() {
     // The return path is not learned from those.
     let mut far = with_numbers(tcp(true, ACK), far + (3 << 20), ACKNOWLEDGMENT);
     far.macs[1] = [2, 9, 9, 9, 9, 9];
-    let before = entries(&mut fixture).0.back;
+    let before = entries(&mut fixture).0.client_hop;
     forward(&mut fixture, &far, MEMBER);
-    assert_eq!(entries(&mut fixture).0.back, before);
+    assert_eq!(entries(&mut fixture).0.client_hop, before);
     assert_eq!(PORT, 80);
 }

@@ -3,7 +3,7 @@
 use std::net::IpAddr;
 
 use steer_common::{Action, verdict::DropReason};
-use steer_tests::packet::{ACK, NODE_MAC, Packet, RST, SYN};
+use steer_tests::packet::{ACK, NODE_MAC, RST, SYN, TestPacket};
 use steer_user::dataplane::Dataplane as _;
 
 use crate::fixture::{Fixture, PORT, client, hex, v4, v6, vip};
@@ -11,10 +11,10 @@ use crate::fixture::{Fixture, PORT, client, hex, v4, v6, vip};
 const MARTIAN: Action = Action::Drop(DropReason::MartianSource);
 const SENT: Action = Action::Transmit(1);
 
-fn from(source: &str, vip: u8, flags: u8) -> Packet {
+fn from(source: &str, vip: u8, flags: u8) -> TestPacket {
     let source: IpAddr = source.parse().unwrap();
     let to = if source.is_ipv4() { v4(vip) } else { v6(vip) };
-    Packet::tcp((source, 31_337), (to, PORT), flags)
+    TestPacket::tcp((source, 31_337), (to, PORT), flags)
 }
 
 #[test]
@@ -43,7 +43,7 @@ fn sources_that_no_network_has_get_neither_backend_nor_answer() {
         assert_eq!((ran.action, hex(&ran.bytes)), (Action::Pass, hex(&frame)));
     }
     for vip in [v4(vip::EXACT), v6(vip::EXACT)] {
-        let land = Packet::tcp((vip, PORT), (vip, PORT), SYN);
+        let land = TestPacket::tcp((vip, PORT), (vip, PORT), SYN);
         assert_eq!(fixture.run(&land.bytes()).action, MARTIAN);
     }
     assert_eq!(
@@ -65,9 +65,9 @@ fn a_segment_with_a_wrong_checksum_is_not_answered() {
             v6(vip::EMPTY_REJECT)
         };
         for len in [0, 1, 2, 3, 4, 27, 1000] {
-            let packet = Packet {
+            let packet = TestPacket {
                 payload: vec![0xa5; len],
-                ..Packet::tcp(client(is_v4), (to, PORT), ACK)
+                ..TestPacket::tcp(client(is_v4), (to, PORT), ACK)
             };
             let ran = fixture.run(&packet.bytes());
             assert_eq!(ran.action, SENT, "{len}");
@@ -78,7 +78,7 @@ fn a_segment_with_a_wrong_checksum_is_not_answered() {
             assert_eq!(fixture.run(&frame).action, wrong, "{len}");
         }
         if is_v4 {
-            let mut frame = Packet::tcp(client(true), (to, PORT), SYN).bytes();
+            let mut frame = TestPacket::tcp(client(true), (to, PORT), SYN).bytes();
             frame[24] ^= 1;
             assert_eq!(fixture.run(&frame).action, wrong);
         }
@@ -90,18 +90,18 @@ fn frames_for_others_pass_untouched() {
     let mut fixture = Fixture::new();
     let virtual_router = [0, 0, 0x5e, 0, 1, 7];
     let own = [NODE_MAC, virtual_router];
-    fixture.xdp.maps().set_own_macs(Some(&own)).unwrap();
+    fixture.xdp.maps().set_node_macs(Some(&own)).unwrap();
     let snapshot = fixture.xdp.maps().snapshot();
     let host = fixture.host.snapshot_mut();
-    (host.config, host.own_macs) = (snapshot.config, snapshot.own_macs);
+    (host.config, host.node_macs) = (snapshot.config, snapshot.node_macs);
     let to = |mac: [u8; 6], is_v4: bool| {
         let to = if is_v4 {
             v4(vip::EXACT)
         } else {
             v6(vip::EXACT)
         };
-        let packet = Packet::tcp(client(is_v4), (to, PORT), SYN);
-        Packet {
+        let packet = TestPacket::tcp(client(is_v4), (to, PORT), SYN);
+        TestPacket {
             macs: [mac, packet.macs[1]],
             ..packet
         }
@@ -122,7 +122,7 @@ fn frames_for_others_pass_untouched() {
             assert_eq!((ran.action, hex(&ran.bytes)), (Action::Pass, hex(&frame)));
         }
     }
-    fixture.xdp.maps().set_own_macs(None).unwrap();
+    fixture.xdp.maps().set_node_macs(None).unwrap();
     fixture.host.snapshot_mut().config = fixture.xdp.maps().config();
     assert_eq!(fixture.run(&to([0xff; 6], true).bytes()).action, SENT);
 }

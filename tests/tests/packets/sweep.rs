@@ -3,27 +3,29 @@
 use std::{net::Ipv4Addr, thread, time::Duration};
 
 use steer_common::abi::{FlowKey, NatForward, NatReverse, NatTimeouts, nat_state};
-use steer_user::dataplane::{Dataplane as _, KernelMaps, Sweep, SweepLimits, now_ms, now_ns};
+use steer_user::dataplane::{
+    Dataplane as _, GcLimits, GcReport, KernelMaps, now_coarse_ns, now_ticks,
+};
 
 use crate::fixture::Fixture;
 
-const LIMITS: SweepLimits = SweepLimits {
-    flow_idle_ms: 1000,
+const LIMITS: GcLimits = GcLimits {
+    flow_idle_ticks: 1000,
     nat: NatTimeouts {
-        idle_ms: 60_000,
-        udp_idle_ms: 30_000,
-        opening_ms: 20_000,
-        udp_opening_ms: 5_000,
-        closed_ms: 10_000,
+        idle_ticks: 60_000,
+        udp_idle_ticks: 30_000,
+        unassured_ticks: 20_000,
+        udp_unassured_ticks: 5_000,
+        closed_ticks: 10_000,
     },
     nat_idle: Vec::new(),
     silence: Duration::from_secs(5),
 };
 
-fn swept(maps: &mut KernelMaps) -> Sweep {
-    maps.sweep(LIMITS).unwrap();
+fn swept(maps: &mut KernelMaps) -> GcReport {
+    maps.start_gc(LIMITS).unwrap();
     loop {
-        if let Some(result) = maps.swept() {
+        if let Some(result) = maps.take_gc_report() {
             return result.unwrap();
         }
         thread::yield_now();
@@ -53,7 +55,7 @@ fn keys(number: u16, protocol: u8) -> (FlowKey, FlowKey) {
 /// Adds a flow of a given age.
 fn add(maps: &mut KernelMaps, number: u16, protocol: u8, state: u8, idle: [u32; 2]) {
     let (key, reverse_key) = keys(number, protocol);
-    let [client, backend] = idle.map(|idle| now_ms().wrapping_sub(idle));
+    let [client, backend] = idle.map(|idle| now_ticks().wrapping_sub(idle));
     let forward = NatForward {
         source: reverse_key.destination,
         source_port: number,
@@ -61,7 +63,7 @@ fn add(maps: &mut KernelMaps, number: u16, protocol: u8, state: u8, idle: [u32; 
         backend_port: 80,
         member: 5,
         state,
-        last_ms: client,
+        last_ticks: client,
         ..NatForward::default()
     };
     let reverse = NatReverse {
@@ -71,7 +73,7 @@ fn add(maps: &mut KernelMaps, number: u16, protocol: u8, state: u8, idle: [u32; 
         vip_port: 80,
         member: 5,
         state,
-        last_ms: backend,
+        last_ticks: backend,
         ..NatReverse::default()
     };
     maps.add_nat_flow(&key, &forward, &reverse_key, &reverse)
@@ -81,7 +83,7 @@ fn add(maps: &mut KernelMaps, number: u16, protocol: u8, state: u8, idle: [u32; 
 #[test]
 fn what_both_ends_have_left_goes_and_the_rest_stays() {
     const NEW: u8 = nat_state::ANSWERED;
-    const OPEN: u8 = NEW | nat_state::SETTLED;
+    const OPEN: u8 = NEW | nat_state::ASSURED;
     const HALF: u8 = OPEN | nat_state::CLIENT_DONE;
     const OVER: u8 = HALF | nat_state::BACKEND_DONE;
     let mut fixture = Fixture::new();
@@ -126,8 +128,8 @@ fn halves_go_once_they_are_idle() {
     let mut fixture = Fixture::new();
     let maps = fixture.xdp.maps();
     for (number, idle) in [(1, 70_000), (2, 100)] {
-        add(maps, number, 6, nat_state::SETTLED, [idle, idle]);
-        add(maps, number + 10, 6, nat_state::SETTLED, [idle, idle]);
+        add(maps, number, 6, nat_state::ASSURED, [idle, idle]);
+        add(maps, number + 10, 6, nat_state::ASSURED, [idle, idle]);
         maps.evict(Some(&keys(number, 6).0), None);
         maps.evict(None, Some(&keys(number + 10, 6).1));
     }
@@ -150,12 +152,12 @@ fn flows_that_wait_for_an_answer_are_counted() {
         (4, Some(9), nat_state::RESET),
     ] {
         let (key, reverse_key) = keys(number, 6);
-        add(maps, number, 6, nat_state::SETTLED | over, [0, 0]);
+        add(maps, number, 6, nat_state::ASSURED | over, [0, 0]);
         let forward = maps.nat_forward(&key).unwrap();
         let mut reverse = maps.nat_reverse(&reverse_key).unwrap();
         if let Some(seconds) = asked {
-            reverse.told ^= nat_state::TURN;
-            reverse.asked_ns = now_ns() - seconds * 1_000_000_000;
+            reverse.peer_state ^= nat_state::REQUEST_PARITY;
+            reverse.request_ns = now_coarse_ns() - seconds * 1_000_000_000;
         }
         maps.add_nat_flow(&key, &forward, &reverse_key, &reverse)
             .unwrap();
@@ -170,14 +172,14 @@ fn flows_that_wait_for_an_answer_are_counted() {
 fn what_is_measured_comes_with_the_sweep() {
     let mut fixture = Fixture::new();
     let maps = fixture.xdp.maps();
-    assert_eq!(swept(maps).measured.len(), 4);
-    maps.set_measured(&[5, 9]).unwrap();
-    let measured = swept(maps).measured;
+    assert_eq!(swept(maps).latency.len(), 4);
+    maps.set_latency_members(&[5, 9]).unwrap();
+    let measured = swept(maps).latency;
     let mut ids: Vec<_> = measured.keys().copied().collect();
     ids.sort_unstable();
     assert_eq!(ids, [5, 9]);
-    assert_eq!(measured[&9], maps.measured(9).unwrap().unwrap());
-    assert_eq!(maps.measured(6).unwrap(), None);
+    assert_eq!(measured[&9], maps.latency(9).unwrap().unwrap());
+    assert_eq!(maps.latency(6).unwrap(), None);
 }
 
 #[test]
@@ -186,7 +188,7 @@ fn tables_larger_than_a_batch_are_swept_whole() {
     let maps = fixture.xdp.maps();
     for number in 0..20_000 {
         let idle = if number % 2 == 0 { 70_000 } else { 0 };
-        add(maps, number, 6, nat_state::SETTLED, [idle, idle]);
+        add(maps, number, 6, nat_state::ASSURED, [idle, idle]);
     }
     let sweep = swept(maps);
     assert_eq!((sweep.nat_flows[5], sweep.removed), (10_000, 10_000));

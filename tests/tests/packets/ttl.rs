@@ -11,7 +11,7 @@ use steer_common::{
     abi::{IcmpSource, LinkKey, Mode},
     verdict::DropReason,
 };
-use steer_tests::packet::{ACK, Packet, SYN, ethernet, icmp, ip_around};
+use steer_tests::packet::{ACK, SYN, TestPacket, ethernet, icmp, ip_around};
 
 use crate::{
     fixture::{Fixture, PORT, client, hex, macs_to, v4, v6, vip},
@@ -60,7 +60,7 @@ fn set_sources(fixture: &mut Fixture, sources: HashMap<LinkKey, IcmpSource>) {
 }
 
 /// Returns the answer to a packet.
-fn exceeded(packet: &Packet) -> Vec<u8> {
+fn exceeded(packet: &TestPacket) -> Vec<u8> {
     let is_v4 = packet.source.is_ipv4();
     let tagged = usize::from(!packet.tags.is_empty());
     let from: IpAddr = if is_v4 {
@@ -90,8 +90,8 @@ fn the_sender_of_a_packet_that_ends_here_learns_where() {
     ] {
         let address = if is_v4 { v4(vip) } else { v6(vip) };
         for mut packet in [
-            Packet::tcp(client(is_v4), (address, PORT), SYN),
-            Packet::udp(client(is_v4), (address, PORT)),
+            TestPacket::tcp(client(is_v4), (address, PORT), SYN),
+            TestPacket::udp(client(is_v4), (address, PORT)),
         ] {
             for ttl in [0, 1] {
                 packet.ttl = ttl;
@@ -123,7 +123,7 @@ fn a_backend_learns_where_its_answer_ended() {
     for (is_v4, member) in [(true, 5), (false, 7)] {
         for request in [tcp(is_v4, SYN), udp(is_v4)] {
             let port = forward(&mut fixture, &request, member);
-            let last = Packet {
+            let last = TestPacket {
                 ttl: 1,
                 ..answer(&request, member, port, SYN | ACK)
             };
@@ -137,10 +137,10 @@ fn a_backend_learns_where_its_answer_ended() {
 #[test]
 fn options_are_quoted_with_the_header_that_has_them() {
     let mut fixture = fixture();
-    let packet = Packet {
+    let packet = TestPacket {
         ttl: 1,
         options: vec![1; 40],
-        ..Packet::udp(client(true), (v4(vip::EXACT), PORT))
+        ..TestPacket::udp(client(true), (v4(vip::EXACT), PORT))
     };
     let ran = fixture.run(&packet.bytes());
     assert_eq!(hex(&ran.bytes), hex(&exceeded(&packet)));
@@ -166,9 +166,9 @@ fn what_is_not_from_one_host_is_not_answered() {
         } else {
             v6(vip::EXACT)
         };
-        let packet = Packet {
+        let packet = TestPacket {
             ttl: 1,
-            ..Packet::udp((source, 4000), (address, PORT))
+            ..TestPacket::udp((source, 4000), (address, PORT))
         };
         let action = fixture.run(&packet.bytes()).action;
         assert!(matches!(action, Action::Drop(_)), "{source}: {action:?}");
@@ -178,7 +178,7 @@ fn what_is_not_from_one_host_is_not_answered() {
         [0x01, 0, 0x5e, 0, 0, 5],
         [0x33, 0x33, 0, 0, 0, 1],
     ] {
-        let mut packet = Packet::udp(client(true), (v4(vip::EXACT), PORT));
+        let mut packet = TestPacket::udp(client(true), (v4(vip::EXACT), PORT));
         packet.ttl = 1;
         packet.macs[0] = group;
         assert_ne!(fixture.run(&packet.bytes()).action, SENT);
@@ -194,13 +194,13 @@ fn parts_of_packets_and_icmp_errors_are_not_answered() {
         } else {
             v6(vip::EXACT)
         };
-        let mut packet = Packet::udp(client(is_v4), (address, PORT));
+        let mut packet = TestPacket::udp(client(is_v4), (address, PORT));
         packet.payload = vec![7; 3000];
         packet.ttl = 1;
         for fragment in packet.fragments(1200) {
             assert_eq!(fixture.run(&fragment).action, EXPIRED);
         }
-        let about = Packet {
+        let about = TestPacket {
             source: packet.destination,
             destination: packet.source,
             source_port: packet.destination_port,
@@ -220,7 +220,7 @@ fn parts_of_packets_and_icmp_errors_are_not_answered() {
 #[test]
 fn a_link_without_an_address_answers_nothing() {
     let mut fixture = fixture();
-    let mut packet = Packet::udp(client(true), (v4(vip::EXACT), PORT));
+    let mut packet = TestPacket::udp(client(true), (v4(vip::EXACT), PORT));
     packet.ttl = 1;
     packet.tags = vec![(0x8100, VLAN + 1)];
     assert_eq!(fixture.run(&packet.bytes()).action, EXPIRED);
@@ -231,7 +231,7 @@ fn a_link_without_an_address_answers_nothing() {
     set_sources(&mut fixture, [(link(0), only_v6)].into());
     packet.tags.clear();
     assert_eq!(fixture.run(&packet.bytes()).action, EXPIRED);
-    let mut packet = Packet::udp(client(false), (v6(vip::EXACT), PORT));
+    let mut packet = TestPacket::udp(client(false), (v6(vip::EXACT), PORT));
     packet.ttl = 1;
     assert_eq!(
         hex(&fixture.run(&packet.bytes()).bytes),
@@ -250,7 +250,7 @@ fn a_loop_of_nodes_in_mode_l2_ends() {
         } else {
             v6(vip::EXACT)
         };
-        let mut packet = Packet::tcp(client(is_v4), (address, PORT), ACK);
+        let mut packet = TestPacket::tcp(client(is_v4), (address, PORT), ACK);
         packet.ttl = 9;
         let mut frame = packet.bytes();
         for ttl in (1..9).rev() {

@@ -17,7 +17,7 @@ use super::listener::Listeners;
 use crate::probe::close_in_order;
 
 /// Interval between connections while the kernel reports a listener.
-const PERIOD: Duration = Duration::from_secs(1);
+const WATCHED_PERIOD: Duration = Duration::from_secs(1);
 /// Interval if the kernel does not know the port, as behind address translation.
 const UNWATCHED_PERIOD: Duration = Duration::from_millis(500);
 /// Interval while connections are refused, which the backend does not see.
@@ -25,22 +25,22 @@ const DOWN_PERIOD: Duration = Duration::from_millis(50);
 /// Interval between queries of the kernel.
 const WATCH_PERIOD: Duration = Duration::from_millis(20);
 /// Timeout of a connection on this machine.
-const LIMIT: Duration = Duration::from_millis(250);
+const CONNECT_TIMEOUT: Duration = Duration::from_millis(250);
 
 /// A running check, which ends when dropped.
 #[derive(Debug)]
-pub(super) struct Check {
+pub(super) struct BackendCheck {
     up: watch::Receiver<bool>,
     task: JoinHandle<()>,
 }
 
-impl Drop for Check {
+impl Drop for BackendCheck {
     fn drop(&mut self) {
         self.task.abort();
     }
 }
 
-impl Check {
+impl BackendCheck {
     /// Runs the first check, then repeats it in the background.
     pub(super) async fn start(address: SocketAddr) -> Result<Self, BeaconError> {
         on_this_machine(address)?;
@@ -83,7 +83,7 @@ async fn wait(address: SocketAddr, listeners: Option<&Listeners>, up: bool) {
         sleep(UNWATCHED_PERIOD).await;
         return;
     }
-    let end = Instant::now() + PERIOD;
+    let end = Instant::now() + WATCHED_PERIOD;
     while Instant::now() < end {
         sleep(WATCH_PERIOD).await;
         if !listens() {
@@ -99,7 +99,7 @@ pub(super) fn on_this_machine(address: SocketAddr) -> Result<(), BeaconError> {
 }
 
 async fn connects(address: SocketAddr) -> bool {
-    match timeout(LIMIT, TcpStream::connect(address)).await {
+    match timeout(CONNECT_TIMEOUT, TcpStream::connect(address)).await {
         Ok(Ok(stream)) => {
             close_in_order(stream);
             true
@@ -139,7 +139,7 @@ mod tests {
         for greeting in [&b""[..], b"220 speaks first\r\n"] {
             let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
             let address = listener.local_addr().unwrap();
-            let check = Check::start(address).await.unwrap();
+            let check = BackendCheck::start(address).await.unwrap();
             let begun = Instant::now();
             for _ in 0..3 {
                 assert_eq!(serve(&listener, greeting).await.unwrap(), 0);
@@ -154,7 +154,7 @@ mod tests {
     async fn a_backend_that_goes_and_comes_is_noticed() {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
-        let mut check = Check::start(address).await.unwrap();
+        let mut check = BackendCheck::start(address).await.unwrap();
         assert!(check.up());
         drop(listener);
         check.up.wait_for(|up| !up).await.unwrap();

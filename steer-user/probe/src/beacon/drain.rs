@@ -8,27 +8,27 @@ use tokio::sync::watch;
 use tokio::task::JoinHandle;
 use tokio::time::sleep;
 
-const EVERY: Duration = Duration::from_millis(100);
+const POLL_INTERVAL: Duration = Duration::from_millis(100);
 
 /// Periodic check of the file, which ends when dropped.
 #[derive(Debug)]
-pub(super) struct Follow {
+pub(super) struct DrainSwitch {
     there: watch::Receiver<bool>,
     task: JoinHandle<()>,
 }
 
-impl Drop for Follow {
+impl Drop for DrainSwitch {
     fn drop(&mut self) {
         self.task.abort();
     }
 }
 
-impl Follow {
+impl DrainSwitch {
     pub(super) fn start(file: PathBuf) -> Self {
         let (tx, there) = watch::channel(file.exists());
         let task = tokio::spawn(async move {
             loop {
-                sleep(EVERY).await;
+                sleep(POLL_INTERVAL).await;
                 // If the check fails, the state stays.
                 let Ok(now) = tokio::fs::try_exists(&file).await else {
                     continue;
@@ -41,7 +41,7 @@ impl Follow {
         Self { there, task }
     }
 
-    pub(super) fn is_there(&self) -> bool {
+    pub(super) fn is_draining(&self) -> bool {
         *self.there.borrow()
     }
 }

@@ -8,9 +8,9 @@ use tokio::time::sleep;
 
 use super::BeaconError;
 
-const EVERY: Duration = Duration::from_millis(250);
+const SAMPLE_INTERVAL: Duration = Duration::from_millis(250);
 /// Weight of the newest sample.
-const NEWEST: f64 = 0.25;
+const NEWEST_WEIGHT: f64 = 0.25;
 const STAT: &str = "/proc/stat";
 const MEMINFO: &str = "/proc/meminfo";
 
@@ -47,13 +47,13 @@ impl Sampler {
         let (tx, last) = watch::channel(first);
         let task = tokio::spawn(async move {
             loop {
-                sleep(EVERY).await;
+                sleep(SAMPLE_INTERVAL).await;
                 let read = times().and_then(|times| Ok((times, used()?)));
                 match read {
                     Ok((times, memory)) => tx.send_modify(|machine| {
                         if let Some(busy) = busy(before, times) {
                             let old = machine.cpu.unwrap_or(busy);
-                            machine.cpu = Some(old + NEWEST * (busy - old));
+                            machine.cpu = Some(old + NEWEST_WEIGHT * (busy - old));
                         }
                         machine.memory = Some(memory);
                         before = times;

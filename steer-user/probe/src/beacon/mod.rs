@@ -25,8 +25,8 @@ pub use self::engine::{
     Completion, Engine, EngineConfig, Format, Health, Limits, Profile, ProfileError, Selector,
     Sleep, missing,
 };
-use self::peers::{Peers, Pings, Place};
-use crate::pki::{Identity, Marks, PkiError, follow};
+use self::peers::{PeerSlot, Peers, PingRate};
+use crate::pki::{FileStamps, Identity, PkiError, watch_files};
 use crate::probe::{
     BACKEND_UP, DRAINING, Load, OrcaLoadReport, PROBE_BUDGET, TROUBLE, TROUBLE_FOR, wire,
 };
@@ -109,7 +109,7 @@ pub struct Beacon {
 struct Certificates {
     endpoint: Endpoint,
     config: BeaconConfig,
-    marks: Mutex<Marks>,
+    marks: Mutex<FileStamps>,
 }
 
 impl Certificates {
@@ -129,10 +129,10 @@ impl Certificates {
 #[derive(Clone, Debug)]
 struct State {
     load: Arc<load::Sampler>,
-    backend: Option<Arc<backend::Check>>,
-    engine: Option<Arc<engine::Watch>>,
+    backend: Option<Arc<backend::BackendCheck>>,
+    engine: Option<Arc<engine::EngineWatch>>,
     draining: Arc<watch::Sender<bool>>,
-    drain_file: Option<Arc<drain::Follow>>,
+    drain_file: Option<Arc<drain::DrainSwitch>>,
     probe_budget: Option<f64>,
     peers: Peers,
 }
@@ -150,18 +150,18 @@ impl Beacon {
     /// Opens the socket, and runs the first check of the backend. [`Beacon::serve`] starts to
     /// answer.
     pub async fn bind(config: &BeaconConfig) -> Result<Self, BeaconError> {
-        let marks = Marks::of([&*config.ca, &*config.cert, &*config.key]);
+        let marks = FileStamps::read([&*config.ca, &*config.cert, &*config.key]);
         let tls = tls::server(config)?;
         let load = Arc::new(load::Sampler::start()?);
         let backend = match config.backend_check {
-            Some(address) => Some(Arc::new(backend::Check::start(address).await?)),
+            Some(address) => Some(Arc::new(backend::BackendCheck::start(address).await?)),
             None => None,
         };
         let engine = match config.engine.clone() {
             Some(engine) => {
                 backend::on_this_machine(engine.metrics)?;
                 backend::on_this_machine(engine.api)?;
-                Some(Arc::new(engine::Watch::start(engine)))
+                Some(Arc::new(engine::EngineWatch::start(engine)))
             }
             None => None,
         };
@@ -186,7 +186,7 @@ impl Beacon {
                 backend,
                 engine,
                 draining,
-                drain_file: drain_file.map(|file| Arc::new(drain::Follow::start(file))),
+                drain_file: drain_file.map(|file| Arc::new(drain::DrainSwitch::start(file))),
                 probe_budget: config.probe_budget,
                 peers: Peers::new(config.connections_per_node),
             },
@@ -205,7 +205,7 @@ impl Beacon {
 
     /// Answers until `shutdown` is ready, then notifies every node.
     pub async fn serve(self, shutdown: impl Future<Output = ()>) {
-        let following = follow("beacon", || self.certificates.refresh());
+        let following = watch_files("beacon", || self.certificates.refresh());
         tokio::pin!(shutdown, following);
         loop {
             let incoming = tokio::select! {
@@ -221,17 +221,17 @@ impl Beacon {
                 continue;
             }
             let (end, ended) = oneshot::channel();
-            let place = self.state.peers.enter(incoming.remote_address().ip(), end);
-            tokio::spawn(welcome(incoming, place, ended, self.state.clone()));
+            let place = self.state.peers.admit(incoming.remote_address().ip(), end);
+            tokio::spawn(accept(incoming, place, ended, self.state.clone()));
         }
         self.endpoint.close(0_u8.into(), b"beacon is stopping");
         let _ = tokio::time::timeout(LINGER, self.endpoint.wait_idle()).await;
     }
 }
 
-async fn welcome(
+async fn accept(
     incoming: Incoming,
-    mut place: Place,
+    mut place: PeerSlot,
     ended: oneshot::Receiver<Infallible>,
     state: State,
 ) {
@@ -250,7 +250,7 @@ async fn welcome(
     };
     match connected {
         Ok(connection) => {
-            let node = node(&connection).unwrap_or_default();
+            let node = node_name(&connection).unwrap_or_default();
             let own = connection.clone();
             let close = move || own.close(2_u8.into(), b"the node has enough newer connections");
             if place.is(&node, close) {
@@ -263,7 +263,7 @@ async fn welcome(
 }
 
 /// Returns the name in the peer's certificate, which the handshake has verified.
-fn node(connection: &Connection) -> Option<String> {
+fn node_name(connection: &Connection) -> Option<String> {
     let shown = connection.peer_identity()?;
     let chain = shown.downcast::<Vec<CertificateDer<'static>>>().ok()?;
     let identity = Identity::from_certificate(chain.first()?).ok()?;
@@ -272,7 +272,7 @@ fn node(connection: &Connection) -> Option<String> {
 
 /// Answers pings until the connection ends.
 async fn answer(connection: Connection, state: &State) {
-    let mut pings = Pings::new(Instant::now());
+    let mut pings = PingRate::new(Instant::now());
     while let Ok(datagram) = connection.read_datagram().await {
         if !pings.allow(Instant::now()) {
             continue;
@@ -302,8 +302,11 @@ impl State {
         (load.cpu, load.memory) = self.load.machine();
         load.write(&mut report);
         let mut tell = |key: &str, value: f64| report.named_metrics.insert(key.to_owned(), value);
-        let draining =
-            *self.draining.borrow() || self.drain_file.as_ref().is_some_and(|file| file.is_there());
+        let draining = *self.draining.borrow()
+            || self
+                .drain_file
+                .as_ref()
+                .is_some_and(|file| file.is_draining());
         tell(DRAINING, u8::from(draining).into());
         let up = self.backend.as_ref().map(|backend| backend.up());
         if let Some(up) = up {

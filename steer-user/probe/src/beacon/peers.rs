@@ -15,25 +15,25 @@ use super::handshakes::{End, Handshakes};
 /// node that has most.
 const MAX_CONNECTIONS: usize = 1024;
 /// Maximum number of pings answered per second on one connection.
-const PINGS: u32 = 1000;
+const MAX_PINGS_PER_SECOND: u32 = 1000;
 
 #[derive(Debug, Default)]
 struct Counts {
     handshakes: Handshakes,
     connections: usize,
     /// Connections of nodes, oldest first.
-    nodes: HashMap<String, VecDeque<Own>>,
+    nodes: HashMap<String, VecDeque<OpenConnection>>,
     /// Number of the next connection.
     next: u64,
 }
 
 /// A connection of a node.
-struct Own {
+struct OpenConnection {
     number: u64,
     close: Box<dyn FnOnce() + Send>,
 }
 
-impl fmt::Debug for Own {
+impl fmt::Debug for OpenConnection {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "Own({})", self.number)
     }
@@ -48,7 +48,7 @@ pub(super) struct Peers {
 
 /// A slot for a connection, released when dropped.
 #[derive(Debug)]
-pub(super) struct Place {
+pub(super) struct PeerSlot {
     peers: Peers,
     holder: Holder,
 }
@@ -77,9 +77,9 @@ impl Peers {
 
     /// Assigns a slot to a new handshake. `end` is dropped if the handshake must yield to newer
     /// ones.
-    pub(super) fn enter(&self, address: IpAddr, end: End) -> Place {
+    pub(super) fn admit(&self, address: IpAddr, end: End) -> PeerSlot {
         let number = self.counts().handshakes.add(address, end);
-        Place {
+        PeerSlot {
             peers: self.clone(),
             holder: Holder::Handshake(number),
         }
@@ -88,7 +88,7 @@ impl Peers {
 
 impl Counts {
     /// Returns the connection to close for one more of a node, if necessary.
-    fn evict(&mut self, node: &str, per_node: usize) -> Option<Own> {
+    fn evict(&mut self, node: &str, per_node: usize) -> Option<OpenConnection> {
         let own = self.nodes.get_mut(node);
         if let Some(own) = own
             && own.len() >= per_node
@@ -103,7 +103,7 @@ impl Counts {
     }
 }
 
-impl Place {
+impl PeerSlot {
     /// Records that the handshake is complete, with a node. If the node has too many connections,
     /// the oldest of them is closed by its `close`: a killed daemon leaves connections that nobody
     /// closes. Returns whether one was closed.
@@ -120,7 +120,7 @@ impl Place {
             .nodes
             .entry(node.to_owned())
             .or_default()
-            .push_back(Own {
+            .push_back(OpenConnection {
                 number,
                 close: Box::new(close),
             });
@@ -134,7 +134,7 @@ impl Place {
     }
 }
 
-impl Drop for Place {
+impl Drop for PeerSlot {
     fn drop(&mut self) {
         let mut counts = self.peers.counts();
         let (node, number) = match &self.holder {
@@ -154,12 +154,12 @@ impl Drop for Place {
 
 /// Rate limit of pings on one connection.
 #[derive(Debug)]
-pub(super) struct Pings {
+pub(super) struct PingRate {
     since: Instant,
     count: u32,
 }
 
-impl Pings {
+impl PingRate {
     pub(super) fn new(now: Instant) -> Self {
         Self {
             since: now,
@@ -173,7 +173,7 @@ impl Pings {
             *self = Self::new(now);
         }
         self.count = self.count.saturating_add(1);
-        self.count <= PINGS
+        self.count <= MAX_PINGS_PER_SECOND
     }
 }
 
@@ -181,9 +181,9 @@ impl Pings {
 mod tests {
     use super::*;
 
-    fn enter(peers: &Peers, last: u8) -> Place {
+    fn enter(peers: &Peers, last: u8) -> PeerSlot {
         let (end, _) = tokio::sync::oneshot::channel();
-        peers.enter([192, 0, 2, last].into(), end)
+        peers.admit([192, 0, 2, last].into(), end)
     }
 
     #[test]
@@ -216,7 +216,7 @@ mod tests {
     #[test]
     fn places_of_nodes_are_not_those_of_handshakes() {
         let peers = Peers::new(10);
-        let handshakes: Vec<Place> = (0..2000).map(|n| enter(&peers, (n % 250) as u8)).collect();
+        let handshakes: Vec<PeerSlot> = (0..2000).map(|n| enter(&peers, (n % 250) as u8)).collect();
         let mut place = enter(&peers, 251);
         assert!(!place.is("n1", || ()), "nobody has to make room");
         drop(handshakes);
@@ -230,7 +230,7 @@ mod tests {
     fn where_there_are_too_many_the_node_with_most_makes_room() {
         let peers = Peers::new(1020);
         let closed = Arc::new(Mutex::new(0));
-        let mut places: Vec<Place> = (0..MAX_CONNECTIONS)
+        let mut places: Vec<PeerSlot> = (0..MAX_CONNECTIONS)
             .map(|n| {
                 let mut place = enter(&peers, 1);
                 let node = if n < 4 { "few" } else { "many" };
@@ -250,7 +250,7 @@ mod tests {
     #[test]
     fn pings_have_a_rate() {
         let start = Instant::now();
-        let mut pings = Pings::new(start);
+        let mut pings = PingRate::new(start);
         let answered = (0..3000).filter(|_| pings.allow(start)).count();
         assert_eq!(answered, 1000);
         assert!(pings.allow(start + Duration::from_secs(1)));

@@ -33,14 +33,14 @@ type Mark = Option<(u64, i64, i64, u64)>;
 
 /// Files with their attributes at the last check.
 #[derive(Debug)]
-pub struct Marks {
+pub struct FileStamps {
     paths: Vec<PathBuf>,
     seen: Vec<Mark>,
 }
 
-impl Marks {
+impl FileStamps {
     /// Returns the current attributes of files.
-    pub fn of<'p>(paths: impl IntoIterator<Item = &'p Path>) -> Self {
+    pub fn read<'p>(paths: impl IntoIterator<Item = &'p Path>) -> Self {
         let mut marks = Self {
             paths: paths.into_iter().map(Path::to_owned).collect(),
             seen: Vec::new(),
@@ -63,13 +63,13 @@ impl Marks {
 }
 
 /// A value built from certificates, and rebuilt when they change.
-pub struct Fresh<T> {
+pub struct Reloaded<T> {
     held: Mutex<Arc<T>>,
     make: Box<dyn Fn() -> Result<T, PkiError> + Send + Sync>,
-    marks: Mutex<Marks>,
+    marks: Mutex<FileStamps>,
 }
 
-impl<T> fmt::Debug for Fresh<T> {
+impl<T> fmt::Debug for Reloaded<T> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Fresh")
             .field("marks", &self.marks)
@@ -77,11 +77,11 @@ impl<T> fmt::Debug for Fresh<T> {
     }
 }
 
-impl<T> Fresh<T> {
+impl<T> Reloaded<T> {
     /// Builds the value from the files with `make`.
     pub fn new(
         held: T,
-        marks: Marks,
+        marks: FileStamps,
         make: impl Fn() -> Result<T, PkiError> + Send + Sync + 'static,
     ) -> Self {
         Self {
@@ -114,7 +114,7 @@ impl<T> Fresh<T> {
 
 /// Checks the files every few seconds and on SIGHUP, forever. Logs contain only the names of files,
 /// never their content.
-pub async fn follow<E: fmt::Display>(
+pub async fn watch_files<E: fmt::Display>(
     what: &'static str,
     mut refresh: impl FnMut() -> Result<bool, E>,
 ) {

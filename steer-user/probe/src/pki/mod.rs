@@ -14,7 +14,7 @@ use rcgen::{
 use time::OffsetDateTime;
 
 pub use self::files::{Credentials, load_credentials, load_roots, read as read_pem};
-pub use self::fresh::{Fresh, Marks, follow, keys_match, verify, verify_at};
+pub use self::fresh::{FileStamps, Reloaded, keys_match, verify, verify_at, watch_files};
 pub use self::identity::{Identity, IdentityError, IdentityKind};
 
 /// Lifetime of a CA.

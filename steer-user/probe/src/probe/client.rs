@@ -9,18 +9,18 @@ use tokio::sync::Semaphore;
 use tokio::task::JoinHandle;
 use tokio::time::sleep;
 
-use super::combine::Combine;
+use super::http_tls::HttpTls;
 use super::method::Method;
-use super::pace::{Budget, Pace};
-use super::session::Session;
-use super::web_tls::WebTls;
-use super::{Measurement, Outbox, ProbeFailure, ProbeTls, Sample};
+use super::prober::Prober;
+use super::quorum::Quorum;
+use super::schedule::{Budget, Schedule};
+use super::{Measurement, ProbeFailure, ProbeTls, ResultSender, Sample};
 
 /// First pause after a failed reconnection; doubled up to the interval.
 const FIRST_BACKOFF: Duration = Duration::from_millis(25);
 /// Consecutive timeouts after which the connection is replaced: a restarted beacon does not know
 /// the old one.
-const TIMEOUTS_PER_LINK: u32 = 2;
+const MAX_TIMEOUTS_PER_CONNECTION: u32 = 2;
 /// Limit of concurrent handshakes: more of them would slow each other down until they time out.
 static OPENING: Semaphore = Semaphore::const_new(64);
 
@@ -53,10 +53,10 @@ pub struct ProbeSettings {
     /// Certificates for beacons.
     pub tls: Option<Arc<ProbeTls>>,
     /// Certificates for other servers.
-    pub web: WebTls,
+    pub web: HttpTls,
 }
 
-/// Probes one backend with all `targets`, until the [`Inbox`](super::Inbox) of `outbox` is dropped
+/// Probes one backend with all `targets`, until the [`ResultReceiver`](super::Inbox) of `outbox` is dropped
 /// or the handles are aborted. The outcome is good if `require` of them succeed.
 ///
 /// Each probe gives at most one [`Measurement`]; so does the loss of a beacon's connection, and
@@ -65,14 +65,14 @@ pub fn spawn(
     targets: Vec<ProbeTarget>,
     require: usize,
     settings: &ProbeSettings,
-    outbox: &Outbox,
+    outbox: &ResultSender,
 ) -> Vec<JoinHandle<()>> {
-    let combine = Arc::new(Mutex::new(Combine::new(targets.len(), require)));
+    let combine = Arc::new(Mutex::new(Quorum::new(targets.len(), require)));
     let mut tasks = Vec::new();
     for (index, target) in targets.into_iter().enumerate() {
         let closed = outbox.clone();
-        let pace = Pace::new(Arc::clone(&settings.budget), settings.fast_probes);
-        let mut prober = Prober {
+        let pace = Schedule::new(Arc::clone(&settings.budget), settings.fast_probes);
+        let mut prober = ProbeTask {
             target,
             settings: settings.clone(),
             outbox: outbox.clone(),
@@ -91,30 +91,32 @@ pub fn spawn(
     tasks
 }
 
-enum End {
+enum SessionEnd {
     Lost(ProbeFailure),
     Stopped,
 }
 
-struct Prober {
+struct ProbeTask {
     target: ProbeTarget,
     settings: ProbeSettings,
-    outbox: Outbox,
-    combine: Arc<Mutex<Combine>>,
+    outbox: ResultSender,
+    combine: Arc<Mutex<Quorum>>,
     /// Index among the probes of the backend.
     index: usize,
-    pace: Pace,
+    pace: Schedule,
     /// Reconnections since the last answered ping.
     retries: u32,
 }
 
-impl Prober {
+impl ProbeTask {
     async fn run(&mut self) {
         let name = format!("{} {}", self.target.name, self.target.method);
         sleep(self.pace.phase(&self.settings.node, &name)).await;
         loop {
             let Err(end) = self.session().await;
-            let End::Lost(failure) = end else { return };
+            let SessionEnd::Lost(failure) = end else {
+                return;
+            };
             if self.send(Err(failure)).await.is_err() {
                 return;
             }
@@ -128,13 +130,13 @@ impl Prober {
     }
 
     /// Connects, then sends probes until the connection is lost.
-    async fn session(&mut self) -> Result<Infallible, End> {
+    async fn session(&mut self) -> Result<Infallible, SessionEnd> {
         let mut session = {
             // The semaphore is never closed.
             let _place = OPENING.acquire().await;
-            Session::open(&self.target, &self.settings)
+            Prober::open(&self.target, &self.settings)
                 .await
-                .map_err(End::Lost)?
+                .map_err(SessionEnd::Lost)?
         };
         // Reconnections of a node are spread over time.
         let every = self.settings.budget.handshake_every();
@@ -145,7 +147,7 @@ impl Prober {
         let mut hastened = false;
         loop {
             let started = Instant::now();
-            let outcome = session.ask(self.settings.timeout, &self.pace).await;
+            let outcome = session.probe(self.settings.timeout, &self.pace).await;
             match &outcome {
                 Ok(_) => (timeouts, self.retries) = (0, 0),
                 Err(
@@ -155,8 +157,10 @@ impl Prober {
                     | ProbeFailure::Status { .. }
                     | ProbeFailure::Malformed(_),
                 ) => timeouts = 0,
-                Err(ProbeFailure::Timeout) if timeouts + 1 < TIMEOUTS_PER_LINK => timeouts += 1,
-                Err(failure) => return Err(End::Lost(failure.clone())),
+                Err(ProbeFailure::Timeout) if timeouts + 1 < MAX_TIMEOUTS_PER_CONNECTION => {
+                    timeouts += 1
+                }
+                Err(failure) => return Err(SessionEnd::Lost(failure.clone())),
             }
             let allowed = outcome.as_ref().ok().and_then(|s| s.report.probe_budget());
             let period = self.pace.next(outcome.is_ok(), allowed);
@@ -166,24 +170,24 @@ impl Prober {
             hastened = tokio::select! {
                 () = sleep(wait) => false,
                 lost = session.lost(!hastened) => match lost {
-                    Some(failure) => return Err(End::Lost(failure)),
+                    Some(failure) => return Err(SessionEnd::Lost(failure)),
                     None => true,
                 },
             };
             if opened.elapsed() >= renew_after {
                 let _place = OPENING.acquire().await;
                 let renewed = session.renew(&self.target, &self.settings).await;
-                renewed.map_err(End::Lost)?;
+                renewed.map_err(SessionEnd::Lost)?;
                 opened = Instant::now();
                 renew_after = every;
             }
         }
     }
 
-    async fn send(&self, outcome: Result<Sample, ProbeFailure>) -> Result<(), End> {
+    async fn send(&self, outcome: Result<Sample, ProbeFailure>) -> Result<(), SessionEnd> {
         let counts = {
             let mut combine = self.combine.lock().unwrap_or_else(PoisonError::into_inner);
-            combine.note(self.index, outcome)
+            combine.record(self.index, outcome)
         };
         let Some(outcome) = counts else { return Ok(()) };
         let measurement = Measurement {
@@ -194,7 +198,7 @@ impl Prober {
         if self.outbox.send(measurement).await {
             Ok(())
         } else {
-            Err(End::Stopped)
+            Err(SessionEnd::Stopped)
         }
     }
 

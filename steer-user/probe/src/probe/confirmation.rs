@@ -4,7 +4,7 @@ use std::{net::SocketAddr, time::Duration};
 
 use serde::{Deserialize, Serialize};
 
-use super::{ProbeFailure, tcp_close::close_in_order, web::tcp};
+use super::{ProbeFailure, http::tcp, tcp_close::close_in_order};
 
 /// Outcome of a connection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]

@@ -10,10 +10,10 @@ use std::time::{Duration, Instant};
 use tokio::net::UdpSocket;
 use tokio::time::timeout;
 
-use super::link::Link;
-use super::pace::Pace;
+use super::beacon_connection::BeaconConnection;
+use super::schedule::Schedule;
 use super::tests::{LOOPBACK, Lab, next, probe, settings, start};
-use super::tls::Verdict;
+use super::tls::VerifierFailure;
 use super::*;
 use crate::pki::{Identity, IdentityKind};
 
@@ -91,7 +91,9 @@ async fn relay(beacon: SocketAddr, source: Ipv4Addr) -> SocketAddr {
 async fn half_open(lab: &Lab, endpoint: &quinn::Endpoint, relay: SocketAddr) -> quinn::Connection {
     let beacon = Identity::new(IdentityKind::Beacon, "eu", "b1").unwrap();
     let idle = Duration::from_secs(120);
-    let config = lab.tls("n1").client(beacon, &Verdict::default(), idle);
+    let config = lab
+        .tls("n1")
+        .client(beacon, &VerifierFailure::default(), idle);
     let connecting = endpoint.connect_with(config.unwrap(), relay, "b1").unwrap();
     connecting.await.unwrap()
 }
@@ -275,9 +277,9 @@ async fn a_forged_icmp_error_ends_no_connection() {
     let beacon = Identity::new(IdentityKind::Beacon, "eu", "b1").unwrap();
     let limit = Duration::from_secs(5);
     let settings = settings(lab.tls("n1"));
-    let pace = Pace::new(Arc::clone(&settings.budget), 2);
+    let pace = Schedule::new(Arc::clone(&settings.budget), 2);
     let open = || {
-        Link::open(
+        BeaconConnection::open(
             running.address,
             beacon.clone(),
             settings.tls.as_ref().unwrap(),

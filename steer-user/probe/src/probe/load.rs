@@ -14,13 +14,13 @@ pub const HINT_FOR: &str = "hint_for";
 pub const NOTES: &str = "notes";
 
 /// Upper bound of requests or tokens at a time in any engine.
-const COUNT: f64 = 1e7;
+const MAX_COUNT: f64 = 1e7;
 /// Upper bound of a share. Slightly more than 1 is rounding; more than this is an error.
-const SHARE: f64 = 1.05;
+const MAX_SHARE: f64 = 1.05;
 /// Upper bound of durations: one day in seconds.
-const SECONDS: f64 = 86_400.0;
+const MAX_SECONDS: f64 = 86_400.0;
 /// Upper bound of tokens per second, above that of the largest machines.
-const RATE: f64 = 1e9;
+const MAX_RATE: f64 = 1e9;
 
 /// Load of one backend. `None` means unknown, never zero.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
@@ -151,23 +151,25 @@ const fn field(key: &'static str, most: f64, place: fn(&mut Load) -> &mut Option
 }
 
 const FIELDS: [Field; 16] = [
-    field("running", COUNT, |l| &mut l.running),
-    field("waiting", COUNT, |l| &mut l.waiting),
-    field("limit", COUNT, |l| &mut l.limit),
-    field("in_flight", COUNT, |l| &mut l.in_flight),
-    field("capacity", COUNT, |l| &mut l.capacity),
-    field("kv_use", SHARE, |l| &mut l.kv_use),
-    field("ttft_p50", SECONDS, |l| &mut l.first_token_p50),
-    field("ttft_p95", SECONDS, |l| &mut l.first_token_p95),
-    field("ttft_mean", SECONDS, |l| &mut l.first_token_mean),
-    field("itl_p50", SECONDS, |l| &mut l.inter_token_p50),
-    field("itl_p95", SECONDS, |l| &mut l.inter_token_p95),
-    field("itl_mean", SECONDS, |l| &mut l.inter_token_mean),
-    field("tokens_s", RATE, |l| &mut l.tokens_per_second),
-    field("prompt_tokens_s", RATE, |l| &mut l.prompt_tokens_per_second),
-    field("preemptions_s", RATE, |l| &mut l.preemptions_per_second),
+    field("running", MAX_COUNT, |l| &mut l.running),
+    field("waiting", MAX_COUNT, |l| &mut l.waiting),
+    field("limit", MAX_COUNT, |l| &mut l.limit),
+    field("in_flight", MAX_COUNT, |l| &mut l.in_flight),
+    field("capacity", MAX_COUNT, |l| &mut l.capacity),
+    field("kv_use", MAX_SHARE, |l| &mut l.kv_use),
+    field("ttft_p50", MAX_SECONDS, |l| &mut l.first_token_p50),
+    field("ttft_p95", MAX_SECONDS, |l| &mut l.first_token_p95),
+    field("ttft_mean", MAX_SECONDS, |l| &mut l.first_token_mean),
+    field("itl_p50", MAX_SECONDS, |l| &mut l.inter_token_p50),
+    field("itl_p95", MAX_SECONDS, |l| &mut l.inter_token_p95),
+    field("itl_mean", MAX_SECONDS, |l| &mut l.inter_token_mean),
+    field("tokens_s", MAX_RATE, |l| &mut l.tokens_per_second),
+    field("prompt_tokens_s", MAX_RATE, |l| {
+        &mut l.prompt_tokens_per_second
+    }),
+    field("preemptions_s", MAX_RATE, |l| &mut l.preemptions_per_second),
     // A beacon reports the age even after it could not read its engine for a year.
-    field("age", 366.0 * SECONDS, |l| &mut l.age),
+    field("age", 366.0 * MAX_SECONDS, |l| &mut l.age),
 ];
 
 impl Load {
@@ -191,7 +193,7 @@ impl Load {
         }
         let (cpu, memory) = (report.cpu_utilization, report.mem_utilization);
         // Zero memory in use means that nothing is reported.
-        if memory > 0.0 && memory <= SHARE && (0.0..=COUNT).contains(&cpu) {
+        if memory > 0.0 && memory <= MAX_SHARE && (0.0..=MAX_COUNT).contains(&cpu) {
             (load.cpu, load.memory) = (Some(cpu), Some(memory.min(1.0)));
         }
         let why = report.named_metrics.get(NO_SIGNAL).copied();
@@ -199,7 +201,12 @@ impl Load {
         let metric = |key: &str| report.named_metrics.get(key).copied();
         let hint = metric(HINT).filter(|hint| *hint != 0.0);
         let since = metric(HINT_FOR).unwrap_or(0.0);
-        load.hint = hint.map(|hint| (Hint::from_number(hint), since.clamp(0.0, 366.0 * SECONDS)));
+        load.hint = hint.map(|hint| {
+            (
+                Hint::from_number(hint),
+                since.clamp(0.0, 366.0 * MAX_SECONDS),
+            )
+        });
         load.notes = metric(NOTES).map(Note::from_number).unwrap_or_default();
         load
     }
@@ -306,7 +313,7 @@ mod tests {
         report.named_metrics.insert(HINT_FOR.to_owned(), f64::MAX);
         report.named_metrics.insert(NOTES.to_owned(), 1025.0);
         let load = Load::parse(&report);
-        assert_eq!(load.hint, Some((Hint::Other, 366.0 * SECONDS)));
+        assert_eq!(load.hint, Some((Hint::Other, 366.0 * MAX_SECONDS)));
         assert_eq!(load.notes, [Note::NoQueueLimit]);
     }
 }

@@ -15,7 +15,7 @@ pub enum Method {
     /// A GET that succeeds with a status from 200 to 399.
     Get {
         /// Protocol.
-        over: Over,
+        over: Transport,
         /// Port.
         port: u16,
         /// Path with its query.
@@ -25,7 +25,7 @@ pub enum Method {
 
 /// Protocol of a GET.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum Over {
+pub enum Transport {
     /// HTTP/1.1 over TCP.
     Http,
     /// HTTP/1.1 over TLS.
@@ -34,8 +34,8 @@ pub enum Over {
     H3,
 }
 
-impl Over {
-    fn word(self) -> &'static str {
+impl Transport {
+    fn as_str(self) -> &'static str {
         match self {
             Self::Http => "http",
             Self::Https => "https",
@@ -65,9 +65,9 @@ impl FromStr for Method {
         let port: u16 = port.parse().map_err(|_| bad())?;
         let over = match kind {
             "tcp" if path.is_empty() && port > 0 => return Ok(Self::Tcp { port }),
-            "http" => Over::Http,
-            "https" => Over::Https,
-            "h3" => Over::H3,
+            "http" => Transport::Http,
+            "https" => Transport::Https,
+            "h3" => Transport::H3,
             _ => return Err(bad()),
         };
         let path = if path.is_empty() { "/" } else { path };
@@ -87,7 +87,7 @@ impl fmt::Display for Method {
         match self {
             Self::Beacon => f.write_str("beacon"),
             Self::Tcp { port } => write!(f, "tcp:{port}"),
-            Self::Get { over, port, path } => write!(f, "{}:{port}{path}", over.word()),
+            Self::Get { over, port, path } => write!(f, "{}:{port}{path}", over.as_str()),
         }
     }
 }

@@ -76,7 +76,7 @@ fn one_by_one(socket: &std::net::UdpSocket) -> io::Result<()> {
 }
 
 impl Connected {
-    fn note(&self, error: &io::Error) {
+    fn record_error(&self, error: &io::Error) {
         let kind = error.kind();
         if is_unreachable(kind) {
             self.unreachable.send_modify(|count| *count += 1);
@@ -109,7 +109,7 @@ impl AsyncUdpSocket for Connected {
             });
             match sent {
                 Err(e) if e.kind() != ErrorKind::WouldBlock => {
-                    self.note(&e);
+                    self.record_error(&e);
                     if !is_unreachable(e.kind()) {
                         break;
                     }
@@ -135,7 +135,7 @@ impl AsyncUdpSocket for Connected {
             match received {
                 Ok(count) => return Poll::Ready(Ok(count)),
                 Err(e) if e.kind() == ErrorKind::WouldBlock => {}
-                Err(e) => self.note(&e),
+                Err(e) => self.record_error(&e),
             }
         }
     }

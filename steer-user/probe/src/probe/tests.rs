@@ -66,7 +66,7 @@ impl Lab {
         ProbeTls::load(&self.path("ca.pem"), &file("pem"), &file("key")).unwrap()
     }
 
-    pub(super) fn probe(&self, address: SocketAddr) -> Inbox {
+    pub(super) fn probe(&self, address: SocketAddr) -> ResultReceiver {
         probe(address, settings(self.tls("n1")))
     }
 }
@@ -83,12 +83,12 @@ pub(super) fn settings(tls: ProbeTls) -> ProbeSettings {
         timeout: Duration::from_secs(5),
         jitter: 0.2,
         tls: Some(Arc::new(tls)),
-        web: WebTls::new(None, None).unwrap(),
+        web: HttpTls::new(None, None).unwrap(),
     }
 }
 
-pub(super) fn probe(address: SocketAddr, settings: ProbeSettings) -> Inbox {
-    let (outbox, inbox) = mailbox(1);
+pub(super) fn probe(address: SocketAddr, settings: ProbeSettings) -> ResultReceiver {
+    let (outbox, inbox) = channel(1);
     let target = ProbeTarget {
         name: "b1".to_owned(),
         region: "eu".to_owned(),
@@ -111,7 +111,7 @@ pub(super) async fn start(config: &BeaconConfig) -> Running {
     }
 }
 
-pub(super) async fn next(rx: &mut Inbox) -> Result<Sample, ProbeFailure> {
+pub(super) async fn next(rx: &mut ResultReceiver) -> Result<Sample, ProbeFailure> {
     let measured = tokio::time::timeout(Duration::from_secs(20), rx.next())
         .await
         .unwrap();
@@ -119,7 +119,7 @@ pub(super) async fn next(rx: &mut Inbox) -> Result<Sample, ProbeFailure> {
 }
 
 async fn until(
-    rx: &mut Inbox,
+    rx: &mut ResultReceiver,
     wanted: impl Fn(&Result<Sample, ProbeFailure>) -> bool,
 ) -> Result<Sample, ProbeFailure> {
     loop {

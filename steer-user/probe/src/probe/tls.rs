@@ -15,23 +15,23 @@ use rustls::{
 
 use super::{ALPN, ProbeFailure};
 use crate::pki::{
-    self, Credentials, Fresh, Identity, IdentityKind, Marks, PkiError, follow, verify,
+    self, Credentials, FileStamps, Identity, IdentityKind, PkiError, Reloaded, verify, watch_files,
 };
 
 /// Certificate and trusted CA of a node, reloaded when the files change.
 #[derive(Clone, Debug)]
 pub struct ProbeTls {
-    held: Arc<Fresh<Held>>,
+    held: Arc<Reloaded<Certificates>>,
     anonymous: bool,
 }
 
 #[derive(Debug)]
-struct Held {
+struct Certificates {
     roots: Arc<RootCertStore>,
     credentials: Credentials,
 }
 
-impl Held {
+impl Certificates {
     fn load(ca: &Path, cert: &Path, key: &Path) -> Result<Self, PkiError> {
         Ok(Self {
             roots: Arc::new(pki::load_roots(ca)?),
@@ -42,14 +42,14 @@ impl Held {
 
 /// The verifier's error: more specific than the TLS alert that quinn reports.
 #[derive(Clone, Debug, Default)]
-pub(super) struct Verdict(Arc<Mutex<Option<ProbeFailure>>>);
+pub(super) struct VerifierFailure(Arc<Mutex<Option<ProbeFailure>>>);
 
-impl Verdict {
+impl VerifierFailure {
     fn set(&self, failure: ProbeFailure) {
         *self.0.lock().unwrap_or_else(PoisonError::into_inner) = Some(failure);
     }
 
-    pub(super) fn take(&self) -> Option<ProbeFailure> {
+    pub(super) fn take_failure(&self) -> Option<ProbeFailure> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner).take()
     }
 }
@@ -57,24 +57,24 @@ impl Verdict {
 impl ProbeTls {
     /// Reads the CA, the node's certificate and its key.
     pub fn load(ca: &Path, cert: &Path, key: &Path) -> Result<Self, PkiError> {
-        let marks = Marks::of([ca, cert, key]);
-        let held = Held::load(ca, cert, key)?;
+        let marks = FileStamps::read([ca, cert, key]);
+        let held = Certificates::load(ca, cert, key)?;
         let [ca, cert, key] = [ca, cert, key].map(Path::to_owned);
         let again = move || {
-            let held = Held::load(&ca, &cert, &key)?;
+            let held = Certificates::load(&ca, &cert, &key)?;
             verify(&held.credentials, &held.roots, IdentityKind::Node, &cert)?;
             Ok(held)
         };
         Ok(Self {
-            held: Arc::new(Fresh::new(held, marks, again)),
+            held: Arc::new(Reloaded::new(held, marks, again)),
             anonymous: false,
         })
     }
 
     /// Reloads certificates when their files change, and on SIGHUP, forever. Open connections
     /// continue.
-    pub async fn follow(&self) {
-        follow("probes", || self.held.refresh()).await;
+    pub async fn watch_files(&self) {
+        watch_files("probes", || self.held.refresh()).await;
     }
 
     /// Checks whether the files have changed; returns true if the new ones are used from now on.
@@ -97,7 +97,7 @@ impl ProbeTls {
     pub(super) fn client(
         &self,
         expected: Identity,
-        verdict: &Verdict,
+        verdict: &VerifierFailure,
         idle: Duration,
     ) -> Result<quinn::ClientConfig, ProbeFailure> {
         let local = |e: &dyn std::fmt::Display| {
@@ -151,7 +151,7 @@ impl ProbeTls {
 struct BeaconVerifier {
     inner: Arc<WebPkiServerVerifier>,
     expected: Identity,
-    verdict: Verdict,
+    verdict: VerifierFailure,
 }
 
 impl ServerCertVerifier for BeaconVerifier {

@@ -47,12 +47,16 @@ fn tls(alpn: &[u8]) -> (Arc<ServerConfig>, String) {
     (Arc::new(config), cert.pem())
 }
 
-async fn server(over: Over) -> Server {
+async fn server(over: Transport) -> Server {
     let status = Arc::new(AtomicU16::new(200));
     let connections = Arc::new(AtomicUsize::new(0));
-    let (config, pem) = tls(if over == Over::H3 { b"h3" } else { b"http/1.1" });
+    let (config, pem) = tls(if over == Transport::H3 {
+        b"h3"
+    } else {
+        b"http/1.1"
+    });
     let (says, counts) = (status.clone(), connections.clone());
-    let (address, task) = if over == Over::H3 {
+    let (address, task) = if over == Transport::H3 {
         let crypto = quinn::crypto::rustls::QuicServerConfig::try_from(config).unwrap();
         let config = quinn::ServerConfig::with_crypto(Arc::new(crypto));
         let endpoint = quinn::Endpoint::server(config, LOOPBACK).unwrap();
@@ -61,7 +65,7 @@ async fn server(over: Over) -> Server {
     } else {
         let listener = TcpListener::bind(LOOPBACK).await.unwrap();
         let address = listener.local_addr().unwrap();
-        let tls = (over == Over::Https).then(|| TlsAcceptor::from(config));
+        let tls = (over == Transport::Https).then(|| TlsAcceptor::from(config));
         (address, tokio::spawn(h1_serve(listener, tls, says, counts)))
     };
     Server {
@@ -147,7 +151,7 @@ async fn h3_serve(
     }
 }
 
-fn settings(web: WebTls) -> ProbeSettings {
+fn settings(web: HttpTls) -> ProbeSettings {
     ProbeSettings {
         node: "n1".to_owned(),
         budget: Budget::new(1, Duration::from_millis(20), HOUR, 1e6),
@@ -159,8 +163,8 @@ fn settings(web: WebTls) -> ProbeSettings {
     }
 }
 
-fn probe(address: SocketAddr, method: &str, web: WebTls) -> Inbox {
-    let (outbox, rx) = mailbox(1);
+fn probe(address: SocketAddr, method: &str, web: HttpTls) -> ResultReceiver {
+    let (outbox, rx) = channel(1);
     let method = method.replace('?', &address.port().to_string());
     let target = ProbeTarget {
         name: "b1".to_owned(),
@@ -172,31 +176,31 @@ fn probe(address: SocketAddr, method: &str, web: WebTls) -> Inbox {
     rx
 }
 
-fn anyone() -> WebTls {
-    WebTls::new(None, None).unwrap()
+fn anyone() -> HttpTls {
+    HttpTls::new(None, None).unwrap()
 }
 
-fn checked(ca: &Path, name: Option<&str>) -> WebTls {
-    WebTls::new(Some(ca), name.map(str::to_owned)).unwrap()
+fn checked(ca: &Path, name: Option<&str>) -> HttpTls {
+    HttpTls::new(Some(ca), name.map(str::to_owned)).unwrap()
 }
 
-async fn next(rx: &mut Inbox) -> Result<Sample, ProbeFailure> {
+async fn next(rx: &mut ResultReceiver) -> Result<Sample, ProbeFailure> {
     let measured = tokio::time::timeout(Duration::from_secs(20), rx.next()).await;
     measured.unwrap().unwrap().outcome
 }
 
-async fn until(rx: &mut Inbox, wanted: impl Fn(&Result<Sample, ProbeFailure>) -> bool) {
+async fn until(rx: &mut ResultReceiver, wanted: impl Fn(&Result<Sample, ProbeFailure>) -> bool) {
     while !wanted(&next(rx).await) {}
 }
 
 #[tokio::test]
 async fn what_serves_is_asked_on_one_connection_and_its_status_counts() {
-    for over in [Over::Http, Over::Https, Over::H3] {
+    for over in [Transport::Http, Transport::Https, Transport::H3] {
         let server = server(over).await;
         let method = match over {
-            Over::Http => "http:?/health",
-            Over::Https => "https:?/health",
-            Over::H3 => "h3:?/health",
+            Transport::Http => "http:?/health",
+            Transport::Https => "https:?/health",
+            Transport::H3 => "h3:?/health",
         };
         let mut rx = probe(server.address, method, anyone());
         let first = next(&mut rx).await.unwrap();
@@ -227,14 +231,14 @@ async fn what_serves_is_asked_on_one_connection_and_its_status_counts() {
 
 #[tokio::test]
 async fn another_path_is_not_there() {
-    let server = server(Over::Http).await;
+    let server = server(Transport::Http).await;
     let outcome = next(&mut probe(server.address, "http:?/other", anyone())).await;
     assert_eq!(outcome, Err(ProbeFailure::Status { status: 404 }));
 }
 
 #[tokio::test]
 async fn certificates_are_checked_where_there_is_a_ca() {
-    for over in [Over::Https, Over::H3] {
+    for over in [Transport::Https, Transport::H3] {
         let folder = tempfile::tempdir().unwrap();
         let (own, other) = (server(over).await, server(over).await);
         let file = |name: &str, pem: &str| {
@@ -243,7 +247,7 @@ async fn certificates_are_checked_where_there_is_a_ca() {
             path
         };
         let (own_ca, other_ca) = (file("own", &own.pem), file("other", &other.pem));
-        let method = if over == Over::H3 {
+        let method = if over == Transport::H3 {
             "h3:?/health"
         } else {
             "https:?/health"
@@ -283,7 +287,7 @@ async fn tcp_is_whether_it_connects() {
 async fn one_that_takes_connections_and_says_nothing_times_out() {
     let listener = TcpListener::bind(LOOPBACK).await.unwrap();
     let address = listener.local_addr().unwrap();
-    let (outbox, mut rx) = mailbox(1);
+    let (outbox, mut rx) = channel(1);
     let target = |method: &str| ProbeTarget {
         name: "b1".to_owned(),
         region: "eu".to_owned(),
@@ -301,7 +305,7 @@ async fn one_that_takes_connections_and_says_nothing_times_out() {
     let tasks = spawn(both.clone(), 2, &short, &outbox);
     assert_eq!(next(&mut rx).await, Err(ProbeFailure::Timeout), "of both");
     tasks.iter().for_each(JoinHandle::abort);
-    let (outbox, mut rx) = mailbox(1);
+    let (outbox, mut rx) = channel(1);
     spawn(both, 1, &short, &outbox);
     for _ in 0..5 {
         next(&mut rx).await.unwrap();

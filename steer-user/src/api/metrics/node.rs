@@ -4,7 +4,7 @@
 use std::fmt;
 
 use prometheus_client::{collector::Collector, encoding::DescriptorEncoder};
-use steer_common::{abi::Refusals, verdict::DropReason};
+use steer_common::{abi::AdmissionDrops, verdict::DropReason};
 
 use super::writer::{Writer, family};
 use crate::control::{BackendStatus, ClassStatus, MemberStatus, ServiceStatus, Status};
@@ -51,7 +51,7 @@ impl Node {
         )?;
         page.gauge(
             family(
-                "steer_generation_on_trial",
+                "steer_generation_unconfirmed",
                 "1 while the configuration is pending confirmation.",
             ),
             flag(status.confirm_by.is_some()),
@@ -136,7 +136,7 @@ impl Node {
                 "Refused packets by service or class, and reason.",
             ),
             policies().flat_map(|(service, class, _, refused)| {
-                Refusals::REASONS.into_iter().map(move |reason| {
+                AdmissionDrops::REASONS.into_iter().map(move |reason| {
                     let count = refused.get(reason.name()).copied().unwrap_or(0);
                     let labels = [
                         ("service", service),
@@ -195,7 +195,7 @@ impl Node {
         });
         page.gauges(
             family(
-                "steer_class_share",
+                "steer_class_share_ratio",
                 "Share of the class's slots whose new flows go to the backend, from 0 to 1.",
             ),
             shares,
@@ -249,7 +249,7 @@ impl Node {
         )?;
         page.gauges(
             family(
-                "steer_member_share",
+                "steer_member_share_ratio",
                 "Share of the service's slots whose new flows go to the backend, from 0 to 1.",
             ),
             members().map(|(labels, member)| (labels, member.share)),
@@ -311,7 +311,7 @@ impl Node {
         )?;
         page.gauges(
             family(
-                "steer_backend_measured_ago",
+                "steer_backend_last_probe_age",
                 "Time since the last probe of the backend.",
             )
             .seconds(),
@@ -326,7 +326,7 @@ impl Node {
         )?;
         page.gauges(
             family(
-                "steer_backend_use",
+                "steer_backend_utilization_ratio",
                 "Smoothed utilization used for the weight; 1 is full. Absent without a recent \
                  load report.",
             ),

@@ -45,7 +45,7 @@ impl Collector for Passive {
             let (name, help) = described(measure);
             // Members without flows are omitted: thousands of them would dominate the page.
             let each = self.0.iter().filter_map(|member| {
-                let histogram = member.passive.total.of(measure);
+                let histogram = member.passive.total.histogram(measure);
                 let sum = histogram.sum().as_secs_f64();
                 (histogram.count() > 0).then(|| (labels(member), sum, buckets(histogram)))
             });

@@ -47,7 +47,7 @@ fn the_page_has_what_the_status_says() {
         "# UNIT steer_member_bytes bytes",
         "steer_member_bytes_total{service=\"chat\",backend=\"one\"} 7000",
         "steer_member_packets_total{service=\"chat\",backend=\"two\"} 70",
-        "steer_member_share{service=\"chat\",backend=\"one\"} 0.75",
+        "steer_member_share_ratio{service=\"chat\",backend=\"one\"} 0.75",
         "steer_member_state{service=\"chat\",backend=\"two\",state=\"down\"} 1.0",
         "steer_member_state{service=\"chat\",backend=\"two\",state=\"up\"} 0.0",
         "steer_service_members_up{service=\"chat\"} 1.0",
@@ -58,11 +58,11 @@ fn the_page_has_what_the_status_says() {
         "steer_dropped_packets_total{reason=\"no-backend\"} 5",
         "steer_dropped_packets_total{reason=\"reset\"} 0",
         "steer_backend_weight{backend=\"two\"} 5.0",
-        "steer_backend_use{backend=\"one\"} 0.75",
+        "steer_backend_utilization_ratio{backend=\"one\"} 0.75",
         "steer_refused_packets_total{service=\"chat\",class=\"\",reason=\"denied\"} 2",
         "steer_refused_packets_total{service=\"chat\",class=\"premium\",reason=\"source-limited\"} 3",
         "steer_refused_packets_total{service=\"chat\",class=\"premium\",reason=\"shed\"} 0",
-        "steer_class_share{service=\"chat\",class=\"premium\",backend=\"one\"} 1.0",
+        "steer_class_share_ratio{service=\"chat\",class=\"premium\",backend=\"one\"} 1.0",
         "steer_class_slots{service=\"chat\",class=\"premium\"} 211.0",
         "steer_shedding{service=\"chat\",class=\"premium\"} 0.0",
         "steer_generation 3.0",
@@ -71,7 +71,7 @@ fn the_page_has_what_the_status_says() {
     }
     // The utilization of the other one is unknown.
     assert!(
-        !page.contains("steer_backend_use{backend=\"two\"}"),
+        !page.contains("steer_backend_utilization_ratio{backend=\"two\"}"),
         "{page}"
     );
     assert!(page.ends_with("# EOF\n"), "{page}");

@@ -74,7 +74,9 @@ fn open(state: &Path) -> Result<Store, Failure> {
 
 fn stored(state: &Path, number: Option<u64>) -> Result<Generation, Failure> {
     let store = open(state)?;
-    let current = store.standing().map(crate::generations::Standing::current);
+    let current = store
+        .active()
+        .map(crate::generations::ActiveGeneration::current);
     let number = number.or(current);
     let number = number.ok_or_else(|| {
         let folder = state.display();

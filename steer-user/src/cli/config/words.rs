@@ -78,10 +78,10 @@ fn service(text: &mut String, service: &ServicePreview) {
     }
     let _ = writeln!(text, "  {:<24}{:>9}{:>12}", "backend", "now", "then");
     let all = service.shares.len() <= LISTED;
-    let mut left_out = 0;
+    let mut ejected_for = 0;
     for (backend, shares) in &service.shares {
         if !all && !changed(shares) {
-            left_out += 1;
+            ejected_for += 1;
             continue;
         }
         let share = |share: Option<f64>| share.map_or("-".to_owned(), percent);
@@ -92,8 +92,8 @@ fn service(text: &mut String, service: &ServicePreview) {
             share(shares.then)
         );
     }
-    if left_out > 0 {
-        let _ = writeln!(text, "  {left_out} others keep their share");
+    if ejected_for > 0 {
+        let _ = writeln!(text, "  {ejected_for} others keep their share");
     }
 }
 
@@ -148,7 +148,7 @@ pub(super) fn history(history: &History) -> String {
     for entry in &history.generations {
         let _ = writeln!(text, "{}", line(history, entry));
     }
-    let trial = history.standing.as_ref().and_then(|s| s.trial.as_ref());
+    let trial = history.standing.as_ref().and_then(|s| s.pending.as_ref());
     if let Some(trial) = trial {
         let until = format_rfc3339_seconds(trial.until);
         let _ = writeln!(

@@ -140,7 +140,7 @@ enum Out {
 
 impl Out {
     fn pcapng(out: impl Write + 'static) -> io::Result<Self> {
-        Pcapng::begin(Box::new(out) as Box<dyn Write>).map(Self::Pcapng)
+        Pcapng::start(Box::new(out) as Box<dyn Write>).map(Self::Pcapng)
     }
 
     fn packet(&mut self, packet: &TracedPacket) -> io::Result<()> {

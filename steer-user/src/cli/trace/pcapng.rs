@@ -30,7 +30,7 @@ pub(super) struct Pcapng<W> {
 
 impl<W: Write> Pcapng<W> {
     /// Starts a capture.
-    pub(super) fn begin(out: W) -> io::Result<Self> {
+    pub(super) fn start(out: W) -> io::Result<Self> {
         let mut section = Block::new(SECTION);
         section.put(&BYTE_ORDER.to_le_bytes());
         section.put(&[1, 0, 0, 0]);
@@ -137,7 +137,7 @@ mod tests {
     #[test]
     fn a_capture_has_a_section_interfaces_and_packets() {
         let mut bytes = Vec::new();
-        let mut capture = Pcapng::begin(&mut bytes).unwrap();
+        let mut capture = Pcapng::start(&mut bytes).unwrap();
         let time = 0x0102_0304_0506_0708;
         for (interface, outbound) in [("eth0", false), ("eth1", true), ("eth0", false)] {
             capture

@@ -4,7 +4,7 @@ use steer_common::abi::member_flags;
 
 use crate::{
     control::site::Site,
-    dataplane::{Dataplane, Sweep},
+    dataplane::{Dataplane, GcReport},
 };
 
 /// Flows in flight of the limited members, as they were counted when a garbage collection began.
@@ -20,7 +20,7 @@ impl InFlight {
     }
 
     /// Corrects the counts by what it found.
-    pub(crate) fn correct(&mut self, dataplane: &mut impl Dataplane, sweep: &Sweep) {
+    pub(crate) fn correct(&mut self, dataplane: &mut impl Dataplane, sweep: &GcReport) {
         for (id, before) in std::mem::take(&mut self.0) {
             let found = sweep.in_flight.get(usize::from(id)).copied().unwrap_or(0);
             let now = dataplane.in_flight(id);

@@ -84,7 +84,7 @@ impl Shedding {
         if changed.is_some() {
             let (hot, members) = (serving.hot, serving.members);
             info!(pool, hot, members, below, "shedding changed");
-            recorder.tell(Event::Shedding {
+            recorder.record(Event::Shedding {
                 pool: pool.to_owned(),
                 hot,
                 members,

@@ -48,7 +48,7 @@ pub(crate) struct Draining {
 
 impl Draining {
     /// Begins a drain. A deadline that passed while no daemon ran is due.
-    pub(crate) fn begin(drain: Drain, clock: WallClock, now: Instant) -> Self {
+    pub(crate) fn start(drain: Drain, clock: WallClock, now: Instant) -> Self {
         let left = drain.until.map(|until| clock.left(until, now));
         Self {
             since: now,

@@ -96,7 +96,7 @@ impl Backends {
             let mut state = known.unwrap_or_else(|| {
                 let drain = self.operator.drains.get(name).copied();
                 BackendState {
-                    drain: drain.map(|drain| Draining::begin(drain, clock, now)),
+                    drain: drain.map(|drain| Draining::start(drain, clock, now)),
                     weight: self.operator.weights.get(name).copied(),
                     ..BackendState::new(config)
                 }
@@ -142,7 +142,7 @@ impl Backends {
         recorder: &Recorder,
     ) -> Option<Change> {
         let state = self.states.get_mut(&measurement.backend)?;
-        self.trails.keep(state, measurement, recorder);
+        self.trails.push(state, measurement, recorder);
         Some(state.measure(measurement))
     }
 
@@ -191,7 +191,7 @@ impl Backends {
             backend = name,
             interface, mtu, "next hop to backend changed"
         );
-        recorder.tell(Event::Way {
+        recorder.record(Event::NextHop {
             backend: name.to_owned(),
             interface,
         });
@@ -213,7 +213,7 @@ impl Backends {
         let Some(state) = self.states.get_mut(name) else {
             return Err(CommandError::Unknown(name.to_owned()));
         };
-        state.drain = drain.map(|drain| Draining::begin(drain, clock, now));
+        state.drain = drain.map(|drain| Draining::start(drain, clock, now));
         set(&mut self.operator.drains, name, drain);
         let (drained, until) = (drain.is_some(), drain.and_then(|drain| drain.until));
         let words = until.map(|until| format_rfc3339_seconds(until).to_string());
@@ -230,7 +230,7 @@ impl Backends {
             "drains no longer"
         };
         recorder.decision(decisions::of_operator(name, by, effect.to_owned()), now);
-        recorder.tell(Event::Drained {
+        recorder.record(Event::Drained {
             by: by.to_owned(),
             backend: name.to_owned(),
             drained,
@@ -262,7 +262,7 @@ impl Backends {
         info!(backend = name, weight, by, "weight set by the operator");
         let effect = weight.map_or("its capacity counts".to_owned(), |w| format!("weighs {w}"));
         recorder.decision(decisions::of_operator(name, by, effect), now);
-        recorder.tell(Event::Weighed {
+        recorder.record(Event::WeightSet {
             by: by.to_owned(),
             backend: name.to_owned(),
             weight,
@@ -286,7 +286,7 @@ impl Backends {
         let any = !ended.is_empty();
         for backend in ended {
             info!(backend, "drain ended by its deadline: open flows are ended");
-            recorder.tell(Event::DrainOver { backend });
+            recorder.record(Event::DrainDeadline { backend });
         }
         any
     }

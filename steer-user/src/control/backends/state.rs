@@ -9,7 +9,8 @@ use super::change::{Change, doubt, evidence_of};
 use super::drains::Draining;
 use crate::config;
 use crate::domain::evidence::{
-    ANSWERED, Contradiction, Evidence, Inputs, MAX_PATIENCE, Proof, Testimony, Verdict, judge,
+    Contradiction, Evidence, Inputs, MAX_QUESTION_WAIT, Proof, RECENTLY_ANSWERED, Testimony,
+    Verdict, verdict,
 };
 use crate::domain::flap::Damping;
 use crate::domain::health::{Health, State, Transition};
@@ -222,7 +223,7 @@ impl BackendState {
             self.connected = false;
             self.watch.forgive_outlier();
         }
-        change.suppressed = self.damping.look(self.rules.flap_half_life, at);
+        change.suppressed = self.damping.poll(self.rules.flap_half_life, at);
     }
 
     fn failed(
@@ -245,8 +246,10 @@ impl BackendState {
             // One that goes on serving its clients did not die.
             Some(Transition {
                 from: State::Up, ..
-            }) if !self.was_answered_within(ANSWERED, at) => self.damping.died(half_life, at),
-            _ => self.damping.look(half_life, at),
+            }) if !self.was_answered_within(RECENTLY_ANSWERED, at) => {
+                self.damping.record_failure(half_life, at)
+            }
+            _ => self.damping.poll(half_life, at),
         };
         if self.health.state() == State::Down && (other || change.health.is_some()) {
             change.doubt = doubt;
@@ -274,14 +277,14 @@ impl BackendState {
 
     /// Judges anew, and returns the verdict if it changed.
     pub(crate) fn judge_again(&mut self, inputs: &Inputs) -> Option<Verdict> {
-        let verdict = judge(inputs);
+        let verdict = verdict(inputs);
         if verdict == self.verdict {
             return None;
         }
         let by_answers = Verdict::Contradicted(Contradiction::ClientsAnswered);
         if verdict == by_answers && !self.verdict.serves() {
             // It was too early, so it is waited for longer next time.
-            self.patience = (self.patience * 2).clamp(ANSWERED * 2, MAX_PATIENCE);
+            self.patience = (self.patience * 2).clamp(RECENTLY_ANSWERED * 2, MAX_QUESTION_WAIT);
         } else if verdict == Verdict::Serving && inputs.failing_for.is_zero() {
             self.patience /= 2;
         }
@@ -298,7 +301,7 @@ impl BackendState {
     /// Returns whether time, or what clients get, may change the verdict.
     pub(crate) fn is_in_question(&self) -> bool {
         self.verdict != Verdict::Serving
-            || self.watch.out().is_some()
+            || self.watch.ejected().is_some()
             || self.health.state() == State::Down
     }
 
@@ -310,7 +313,7 @@ impl BackendState {
         }
         let token = load.first_token_p50.or(load.first_token_mean);
         self.first_token_us = token.map(|seconds| (seconds * 1e6) as u32);
-        let hot = self.rules.hot.judge(self.hot, used);
+        let hot = self.rules.hot.is_hot(self.hot, used);
         (std::mem::replace(&mut self.hot, hot) != hot).then_some(hot)
     }
 

@@ -26,7 +26,7 @@ pub(crate) struct Trails(HashMap<String, Trail>);
 
 impl Trails {
     /// Keeps a measurement that `state` is about to take in, if there is a journal.
-    pub(crate) fn keep(
+    pub(crate) fn push(
         &mut self,
         state: &BackendState,
         measurement: &Measurement,
@@ -35,7 +35,7 @@ impl Trails {
         if !recorder.is_on() {
             return;
         }
-        let probe = Probe::of(measurement, recorder.micros(measurement.at));
+        let probe = Probe::from_measurement(measurement, recorder.micros(measurement.at));
         let new = || Trail {
             base: state.clone(),
             probes: VecDeque::with_capacity(MAX_PROBES),

@@ -50,7 +50,7 @@ pub(crate) struct CandidateInputs<'a, D> {
 
 impl<D: Dataplane> CandidateInputs<'_, D> {
     /// The candidates of a policy.
-    pub(crate) fn of(&self, policy: usize) -> Option<Candidates> {
+    pub(crate) fn get(&self, policy: usize) -> Option<Candidates> {
         let id = self.site.policies[policy];
         let settings = self.site.config.policy(id);
         let panics = self.panic.is_on(&settings.name());
@@ -127,7 +127,7 @@ impl<D: Dataplane> CandidateInputs<'_, D> {
         let pool = &self.site.config.pools[index];
         let percent = |share: u32| share * (WHOLE / 100);
         let split = settings.split.iter().find(|(at, _)| *at == place);
-        let rate = self.rates.of(id.service);
+        let rate = self.rates.per_second(id.service);
         let most_now = pool.max_new_flows.map(|most| {
             let share = f64::from(most) / rate.max(1.0);
             (share.min(1.0) * f64::from(WHOLE)) as u32

@@ -18,7 +18,7 @@ pub(crate) struct FlowRates {
 
 impl FlowRates {
     /// The rate of a service.
-    pub(crate) fn of(&self, service: usize) -> f64 {
+    pub(crate) fn per_second(&self, service: usize) -> f64 {
         self.per_second.get(service).copied().unwrap_or(0.0)
     }
 
@@ -72,11 +72,11 @@ mod tests {
         let mut rates = FlowRates::default();
         let now = Instant::now();
         rates.observe(vec![100, 5], now);
-        assert_eq!((rates.of(0), rates.of(7)), (0.0, 0.0));
+        assert_eq!((rates.per_second(0), rates.per_second(7)), (0.0, 0.0));
         rates.observe(vec![300, 5], now + Duration::from_secs(2));
-        assert_eq!((rates.of(0), rates.of(1)), (50.0, 0.0));
+        assert_eq!((rates.per_second(0), rates.per_second(1)), (50.0, 0.0));
         // Counters that begin anew are no negative rate.
         rates.observe(vec![0, 5], now + Duration::from_secs(4));
-        assert_eq!(rates.of(0), 25.0);
+        assert_eq!(rates.per_second(0), 25.0);
     }
 }

@@ -239,7 +239,7 @@ pub(crate) fn log(
     verdict: Verdict,
     now: Instant,
 ) {
-    let silence = state.watch.silence().words(now).join(", ");
+    let silence = state.watch.silence().describe(now).join(", ");
     match verdict {
         Verdict::Out(reason, time) => info!(
             backend,

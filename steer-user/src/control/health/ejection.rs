@@ -25,7 +25,7 @@ impl Ejection {
     pub(crate) fn decision(&self, state: Option<&BackendState>) -> NewDecision {
         let silent = matches!(self.verdict, Verdict::Out(Reason::Silent, _));
         let because = match (self.outlier, state.filter(|_| silent)) {
-            (_, Some(state)) => state.watch.silence().words(self.at),
+            (_, Some(state)) => state.watch.silence().describe(self.at),
             (Some(outlier), None) => connections::words(outlier),
             (None, None) => vec![
                 format!("{} refused", self.counts.refused),

@@ -34,7 +34,7 @@ use crate::{
         health::State,
         outliers::Outlier,
         passive::{self, Counts},
-        silence::Around,
+        silence::PeerTraffic,
     },
     journal::Event,
 };
@@ -202,7 +202,7 @@ impl Health {
     ) -> Option<Ejection> {
         let backend = &site.config.backends[index];
         let state = backends.get(&backend.name);
-        let around = Around {
+        let around = PeerTraffic {
             direct: is_direct(&backend.mode),
             others: due.answering.len() > usize::from(due.answering.contains(&index)),
             well: state.is_some_and(|state| state.health(backend) == State::Up),
@@ -220,7 +220,7 @@ impl Health {
         &mut self,
         (index, backend): (usize, &str),
         counts: Counts,
-        around: Around,
+        around: PeerTraffic,
         state: &mut BackendState,
         recorder: &mut Recorder,
         now: Instant,
@@ -233,7 +233,7 @@ impl Health {
         let before = state.watch.write(|at| recorder.micros(at));
         let verdict = state.watch.observe(&new, around, now)?;
         connections::log(backend, state, &new, verdict, now);
-        let event = Event::Passive {
+        let event = Event::OutlierDetection {
             backend: backend.to_owned(),
             before,
             counts: new,

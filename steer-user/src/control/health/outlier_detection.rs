@@ -5,7 +5,7 @@ use std::{
     time::Instant,
 };
 
-use steer_common::abi::{Measure, Measured};
+use steer_common::abi::{LatencyBuckets, Measure};
 
 use super::{connections::Connections, pool_room};
 use crate::{
@@ -43,7 +43,7 @@ pub(crate) struct OutlierDetection {
     peers: Vec<Vec<usize>>,
     snapshot_at: Option<Instant>,
     /// First bytes of answers as they were counted when a backend's answers became tiny.
-    suspects: BTreeMap<usize, (Instant, BTreeMap<usize, Vec<Measured>>)>,
+    suspects: BTreeMap<usize, (Instant, BTreeMap<usize, Vec<LatencyBuckets>>)>,
     /// Backends whose weight changed since it was asked last.
     reweighted: Vec<usize>,
 }
@@ -142,7 +142,7 @@ impl OutlierDetection {
             return None;
         }
         let name = &site.config.backends[backend].name;
-        if backends.get(name)?.watch.out().is_some() {
+        if backends.get(name)?.watch.ejected().is_some() {
             return None;
         }
         let all = connections.tally(backend);
@@ -194,7 +194,7 @@ impl OutlierDetection {
     ) -> Option<Speed> {
         let mut compared = vec![backend];
         compared.extend(self.peers[backend].iter().take(MAX_MEASURED_PEERS));
-        let now: BTreeMap<usize, Vec<Measured>> = compared
+        let now: BTreeMap<usize, Vec<LatencyBuckets>> = compared
             .into_iter()
             .map(|backend| (backend, measured_of(backend, site, dataplane)))
             .collect();
@@ -261,8 +261,8 @@ impl Compared {
     }
 }
 
-fn measured_of(backend: usize, site: &Site, dataplane: &impl Dataplane) -> Vec<Measured> {
+fn measured_of(backend: usize, site: &Site, dataplane: &impl Dataplane) -> Vec<LatencyBuckets> {
     let members = site.ids.of_backend(backend).iter();
-    let measured = members.map(|(_, id)| dataplane.measured(*id).ok().flatten());
+    let measured = members.map(|(_, id)| dataplane.latency(*id).ok().flatten());
     measured.map(Option::unwrap_or_default).collect()
 }

@@ -95,7 +95,7 @@ impl PanicMode {
             };
             if changed {
                 log(&name, any, healthy, of);
-                recorder.tell(Event::Panic {
+                recorder.record(Event::Panic {
                     service: name,
                     panics: any,
                     healthy,

@@ -3,12 +3,12 @@
 use std::collections::HashMap;
 
 use anyhow::Result;
-use steer_common::abi::{Measured, Mode};
+use steer_common::abi::{LatencyBuckets, Mode};
 use tracing::warn;
 
 use crate::{
     control::site::Site,
-    dataplane::{Dataplane, Sweep},
+    dataplane::{Dataplane, GcReport},
     domain::latency::{self, Passive, Waiting},
 };
 
@@ -57,11 +57,16 @@ pub(crate) struct PassiveLatency {
 
 impl PassiveLatency {
     /// Takes what a garbage collection found.
-    pub(crate) fn take(&mut self, sweep: &Sweep, site: &Site, dataplane: &mut impl Dataplane) {
+    pub(crate) fn add_report(
+        &mut self,
+        sweep: &GcReport,
+        site: &Site,
+        dataplane: &mut impl Dataplane,
+    ) {
         self.latencies
-            .retain(|id, _| sweep.measured.contains_key(id));
-        for (id, measured) in &sweep.measured {
-            self.latencies.entry(*id).or_default().take(measured);
+            .retain(|id, _| sweep.latency.contains_key(id));
+        for (id, measured) in &sweep.latency {
+            self.latencies.entry(*id).or_default().add_reading(measured);
         }
         let all = self.latencies.iter();
         self.observed = all.map(|(id, of)| (*id, Observed::summarize(of))).collect();
@@ -95,7 +100,7 @@ impl PassiveLatency {
         dataplane: &impl Dataplane,
     ) -> Result<Vec<MemberPassive>> {
         let mut found = HashMap::new();
-        dataplane.all_measured(&mut |id, measured| {
+        dataplane.for_each_latency(&mut |id, measured| {
             found.insert(id, self.with(id, measured, dataplane));
         })?;
         let members = site.ids.members.iter();
@@ -114,11 +119,11 @@ impl PassiveLatency {
     /// # Errors
     /// If the data path cannot be read.
     pub(crate) fn of_member(&self, id: u16, dataplane: &impl Dataplane) -> Result<Option<Passive>> {
-        let measured = dataplane.measured(id)?;
+        let measured = dataplane.latency(id)?;
         Ok(measured.map(|measured| self.with(id, &measured, dataplane)))
     }
 
-    fn with(&self, id: u16, measured: &Measured, dataplane: &impl Dataplane) -> Passive {
+    fn with(&self, id: u16, measured: &LatencyBuckets, dataplane: &impl Dataplane) -> Passive {
         let nothing = latency::Readings::default();
         let readings = self.latencies.get(&id).unwrap_or(&nothing);
         let [total, recent] = readings.with(measured);
@@ -142,7 +147,7 @@ impl PassiveLatency {
         };
         // The kernel may have no memory for it at the moment, and steers without it. It is asked again after
         // the next garbage collection.
-        let done = dataplane.set_measured(&members);
+        let done = dataplane.set_latency_members(&members);
         self.lacks = done.is_err();
         if let Err(error) = done {
             warn!(

@@ -5,7 +5,7 @@ pub(crate) mod regions;
 use std::collections::{BTreeMap, HashMap, HashSet};
 
 use anyhow::{Result, bail};
-use steer_common::abi::{Family, MEMBERS, MemberState, Service, ServiceKey};
+use steer_common::abi::{Family, MAX_MEMBERS, MemberState, Service, ServiceKey};
 
 use crate::{
     config::{Class, Config, Policy},
@@ -60,7 +60,7 @@ impl Ids {
         let mut present = HashMap::new();
         let mut free = Vec::new();
         // From the top, so that the smallest free id is taken first.
-        for id in (1..MEMBERS as u16).rev() {
+        for id in (1..MAX_MEMBERS as u16).rev() {
             let member = dataplane.member(id);
             if member.state == MemberState::Absent as u8 {
                 free.push(id);
@@ -73,7 +73,10 @@ impl Ids {
                 let address = config.backends[backend].address.into();
                 let known = present.get(&(self.services[index], address)).copied();
                 let Some(id) = known.or_else(|| free.pop()) else {
-                    bail!("more members than the {} that there can be", MEMBERS - 1);
+                    bail!(
+                        "more members than the {} that there can be",
+                        MAX_MEMBERS - 1
+                    );
                 };
                 self.members.insert((index, backend), id);
             }
@@ -99,7 +102,7 @@ impl Ids {
     /// Returns the members that the data path has and the configuration does not.
     pub(crate) fn retired(&self, dataplane: &impl Dataplane) -> Vec<u16> {
         let used: HashSet<u16> = self.members.values().copied().collect();
-        (1..MEMBERS as u16)
+        (1..MAX_MEMBERS as u16)
             .filter(|id| dataplane.member(*id).state != MemberState::Absent as u8)
             .filter(|id| !used.contains(id))
             .collect()
@@ -120,7 +123,7 @@ pub(crate) fn key(policy: &Policy<'_>) -> ServiceKey {
         address: service.address.into(),
         port: service.port,
         protocol: service.protocol.number(),
-        family: Family::of(&service.address) as u8,
+        family: Family::of_ip(&service.address) as u8,
         class: policy.class.map_or(0, Class::hash),
     }
 }

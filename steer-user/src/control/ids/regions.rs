@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, HashSet};
 
 use anyhow::{Result, bail};
-use steer_common::abi::{MEMBERS, MemberState, REGIONS};
+use steer_common::abi::{MAX_MEMBERS, MAX_REGIONS, MemberState};
 
 use super::Ids;
 use crate::{config::Config, dataplane::Dataplane};
@@ -36,7 +36,7 @@ impl Regions {
             }
         }
         // Members that are on their way out have theirs for themselves.
-        for id in 1..MEMBERS as u16 {
+        for id in 1..MAX_MEMBERS as u16 {
             let member = dataplane.member(id);
             if member.state != MemberState::Absent as u8 {
                 used.insert(member.region);
@@ -46,8 +46,8 @@ impl Regions {
             if known.contains_key(&backend.region) {
                 continue;
             }
-            let Some(number) = (0..REGIONS).find(|number| used.insert(*number)) else {
-                bail!("more regions than the {REGIONS} that there can be");
+            let Some(number) = (0..MAX_REGIONS).find(|number| used.insert(*number)) else {
+                bail!("more regions than the {MAX_REGIONS} that there can be");
             };
             known.insert(backend.region.clone(), number);
         }
@@ -56,7 +56,7 @@ impl Regions {
 
     /// The number of a region. One that nobody knows is outside of every mask.
     pub(crate) fn number(&self, name: &str) -> u8 {
-        self.0.get(name).copied().unwrap_or(REGIONS)
+        self.0.get(name).copied().unwrap_or(MAX_REGIONS)
     }
 
     /// The regions with these names, as a mask; all of them without names.

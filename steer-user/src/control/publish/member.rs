@@ -153,7 +153,7 @@ fn member(backend: &config::Backend, service: u16, number: u16) -> Member {
     Member {
         address: backend.address.into(),
         mode: mode as u8,
-        family: Family::of(&backend.address) as u8,
+        family: Family::of_ip(&backend.address) as u8,
         port,
         service,
         backend: number,

@@ -20,7 +20,7 @@ use super::{
 };
 use crate::{
     config::Config,
-    dataplane::{Dataplane, SweepLimits},
+    dataplane::{Dataplane, GcLimits},
 };
 
 /// A configuration with its ids and tables, and the changes that publish it, but for those of members.
@@ -94,9 +94,9 @@ pub(crate) fn gc_limits(
     (tuning, cpus): (&Tuning, u32),
     dataplane: &impl Dataplane,
     nat_entries: usize,
-) -> SweepLimits {
-    SweepLimits {
-        flow_idle_ms: settings::idle_ms(&site.config),
+) -> GcLimits {
+    GcLimits {
+        flow_idle_ticks: settings::idle_ms(&site.config),
         nat: tuning.settings(&site.config, cpus).nat_timeouts,
         nat_idle: nat_idle::of_members(site, tuning, dataplane, nat_entries),
         silence: site.config.nat.silence,

@@ -18,7 +18,7 @@ const LINGER: Duration = Duration::from_secs(600);
 const LINGER_BELOW_PERCENT: usize = 75;
 
 /// Idle timeout of a service's flows in ticks; 0 if the operator set that of all flows.
-fn of(service: &Service, tuning: &Tuning) -> u32 {
+fn idle_ticks_of(service: &Service, tuning: &Tuning) -> u32 {
     let tuned = match service.protocol {
         Protocol::Tcp => tuning.nat_idle,
         Protocol::Udp => tuning.nat_udp_idle,
@@ -45,7 +45,7 @@ fn ticks(time: Duration) -> u32 {
 pub(crate) fn ops(site: &Site, tuning: &Tuning) -> Vec<Op> {
     let services = site.config.services.iter().zip(&site.ids.services);
     services
-        .map(|(service, id)| Op::NatIdle(*id, of(service, tuning)))
+        .map(|(service, id)| Op::NatIdle(*id, idle_ticks_of(service, tuning)))
         .collect()
 }
 
@@ -67,8 +67,8 @@ pub(crate) fn of_members(
         }
         let is_up = dataplane.member(*id).state == MemberState::Up as u8;
         times[index] = NatIdle {
-            idle_ms: of(&site.config.services[*service], tuning),
-            linger_ms: if is_up && lingers { ticks(LINGER) } else { 0 },
+            idle_ticks: idle_ticks_of(&site.config.services[*service], tuning),
+            linger_ticks: if is_up && lingers { ticks(LINGER) } else { 0 },
         };
     }
     times

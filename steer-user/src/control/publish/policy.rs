@@ -7,7 +7,8 @@ use std::{
 
 use anyhow::Result;
 use steer_common::abi::{
-    Address, Family, MEMBERS, MemberState, Mode, Service, ServiceKey, SourceLimit, service_flags,
+    Address, Family, MAX_MEMBERS, MemberState, Mode, Service, ServiceKey, SourceLimit,
+    service_flags,
 };
 
 use crate::{
@@ -117,7 +118,7 @@ pub(crate) fn split(
 
 /// Keeps the nat table looked up for services whose retired members may still have nat flows.
 pub(crate) fn keep_nat(policies: &mut [Service], dataplane: &impl Dataplane) {
-    let nat: HashSet<u16> = (1..MEMBERS as u16)
+    let nat: HashSet<u16> = (1..MAX_MEMBERS as u16)
         .map(|id| dataplane.member(id))
         .filter(|m| m.state != MemberState::Absent as u8 && m.mode == Mode::Nat as u8)
         .map(|member| member.service)
@@ -151,7 +152,7 @@ pub(crate) fn nat_sources(config: &Config) -> Vec<Service> {
                     address: (*address).into(),
                     port: 0,
                     protocol,
-                    family: Family::of(address) as u8,
+                    family: Family::of_ip(address) as u8,
                     class: 0,
                 },
                 flags: service_flags::NAT_SOURCE,

@@ -16,7 +16,7 @@ use super::{
 };
 use crate::{
     control::{record::recorder::Recorder, site::Site},
-    dataplane::{Dataplane, Sweep},
+    dataplane::{Dataplane, GcReport},
     journal::Event,
 };
 
@@ -36,7 +36,7 @@ pub(crate) struct RetiredMembers {
 
 impl RetiredMembers {
     /// Notes that another configuration counts from now on.
-    pub(crate) fn begin(&mut self, site: &Site, dataplane: &impl Dataplane, now: Instant) {
+    pub(crate) fn start(&mut self, site: &Site, dataplane: &impl Dataplane, now: Instant) {
         self.any = !site.ids.retired(dataplane).is_empty();
         self.handover = Some(now + HANDOVER);
     }
@@ -75,7 +75,7 @@ impl RetiredMembers {
         site: &Site,
         dataplane: &mut impl Dataplane,
         recorder: &mut Recorder,
-        sweep: &Sweep,
+        sweep: &GcReport,
         now: Instant,
     ) -> Result<()> {
         let retired = site.ids.retired(dataplane);
@@ -94,7 +94,7 @@ impl RetiredMembers {
             let in_nat = sweep.nat_flows.get(usize::from(id)).is_some_and(|n| *n > 0);
             if !(in_nat || named.contains(&id) || busy.contains(&id)) {
                 info!(member = id, "retired member released");
-                recorder.tell(Event::Gone { member: id });
+                recorder.record(Event::MemberReleased { member: id });
                 dataplane.set_member_state(id, MemberState::Absent);
             }
         }

@@ -2,7 +2,9 @@
 
 use std::time::Duration;
 
-use steer_common::abi::{Config as Settings, NatTimeouts, OPENINGS, TICK_SHIFT, nat_flags};
+use steer_common::abi::{
+    Config as Settings, MAX_UNASSURED_FLOWS, NatTimeouts, TICK_SHIFT, nat_flags,
+};
 
 use super::{nat_idle, quic_server_ids, tuning::Tuning};
 use crate::config::{self, Config};
@@ -17,15 +19,15 @@ impl Tuning {
         let mut settings = configured(config, cpus);
         let ticks = |time: Duration| u32::try_from(time.as_millis()).unwrap_or(u32::MAX / 4);
         for (value, time) in [
-            (&mut settings.nat_timeouts.idle_ms, self.nat_idle),
-            (&mut settings.nat_timeouts.udp_idle_ms, self.nat_udp_idle),
-            (&mut settings.nat_retry_ms, self.nat_retry),
+            (&mut settings.nat_timeouts.idle_ticks, self.nat_idle),
+            (&mut settings.nat_timeouts.udp_idle_ticks, self.nat_udp_idle),
+            (&mut settings.nat_retry_ticks, self.nat_retry),
         ] {
             if let Some(time) = time {
                 *value = ticks(time);
             }
         }
-        settings.nat_idle_min_ms = nat_idle::shortest(config, self).unwrap_or(0);
+        settings.nat_idle_min_ticks = nat_idle::shortest(config, self).unwrap_or(0);
         settings
     }
 }
@@ -51,11 +53,11 @@ fn configured(config: &Config, cpus: u32) -> Settings {
         nat_port_first: first,
         nat_port_count: (config.nat.ports.end() - first).saturating_add(1),
         nat_timeouts: nat_timeouts(config),
-        nat_retry_ms: NAT_RETRY_MS,
+        nat_retry_ticks: NAT_RETRY_MS,
         burst_gap_us: in_units(config.nat.burst_gap, 1024),
         nat_flags: nat_flags(config),
         // A machine with more CPUs than that has other worries.
-        nat_openings: OPENINGS.checked_div(cpus).unwrap_or(0),
+        nat_unassured_max: MAX_UNASSURED_FLOWS.checked_div(cpus).unwrap_or(0),
         denies: u32::from(!config.admission.deny.is_empty()),
         cids: quic_server_ids::layouts(config),
         ..Settings::default()
@@ -77,11 +79,11 @@ fn nat_flags(config: &Config) -> u32 {
 /// Timeouts of nat entries.
 fn nat_timeouts(config: &Config) -> NatTimeouts {
     NatTimeouts {
-        idle_ms: idle_ms(config),
-        udp_idle_ms: udp_idle_ms(config),
-        opening_ms: in_units(config.nat.opening_timeout, 1 << TICK_SHIFT),
-        udp_opening_ms: in_units(config.nat.udp_unassured_timeout, 1 << TICK_SHIFT),
-        closed_ms: in_units(config.nat.closed_timeout, 1 << TICK_SHIFT),
+        idle_ticks: idle_ms(config),
+        udp_idle_ticks: udp_idle_ms(config),
+        unassured_ticks: in_units(config.nat.opening_timeout, 1 << TICK_SHIFT),
+        udp_unassured_ticks: in_units(config.nat.udp_unassured_timeout, 1 << TICK_SHIFT),
+        closed_ticks: in_units(config.nat.closed_timeout, 1 << TICK_SHIFT),
     }
 }
 

@@ -12,7 +12,7 @@ use crate::{
         balance::{Cause, Member, Pool, SUM, Settings, State},
         maglev::Choice,
     },
-    journal::{Event, Input, Journal, Why},
+    journal::{Event, Input, Journal, ReplanCause},
 };
 
 /// Journal and last decisions.
@@ -95,10 +95,10 @@ impl Recorder {
         self.files_begun = begun;
         self.written.clear();
         if let Some(Event::Configured { why, .. }) = &mut self.configured {
-            *why = Why::Continued;
+            *why = ReplanCause::Continued;
         }
         if let Some(configured) = self.configured.clone() {
-            self.journal.tell(configured);
+            self.journal.record(configured);
         }
     }
 
@@ -106,14 +106,14 @@ impl Recorder {
     pub fn configured(&mut self, event: Event) {
         self.repeat_in_new_file();
         self.configured = Some(event.clone());
-        self.journal.tell(event);
+        self.journal.record(event);
     }
 
     /// Records any other event.
-    pub fn tell(&mut self, event: Event) {
+    pub fn record(&mut self, event: Event) {
         self.repeat_in_new_file();
         if let (
-            Event::Weighed {
+            Event::WeightSet {
                 backend, weight, ..
             },
             Some(Event::Configured { weights, .. }),
@@ -138,7 +138,7 @@ impl Recorder {
                 drained.push(backend.clone());
             }
         }
-        self.journal.tell(event);
+        self.journal.record(event);
     }
 
     /// Records an event of that time.

@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::dataplane::Way;
+use crate::dataplane::XdpMode;
 
 /// An interface of the configuration.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, schemars::JsonSchema)]
@@ -12,7 +12,7 @@ pub struct Attachment {
     /// Its index; `None` while there is no such interface.
     pub index: Option<u32>,
     /// Mode in which the program is attached; `None` if it is not.
-    pub mode: Option<Way>,
+    pub mode: Option<XdpMode>,
     /// Reason why it is not.
     pub failure: Option<String>,
 }

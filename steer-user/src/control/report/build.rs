@@ -106,7 +106,8 @@ impl<D: Dataplane> View<'_, D> {
                         u64::try_from(count).unwrap_or(0)
                     }),
                     hot: is_hot(self.dataplane, id),
-                    passive: passive.map(|passive| PassiveStatus::of(&passive, first_token)),
+                    passive: passive
+                        .map(|passive| PassiveStatus::from_measurements(&passive, first_token)),
                 })
             })
             .collect::<Result<_>>()?;
@@ -200,7 +201,7 @@ impl<D: Dataplane> View<'_, D> {
             }),
             hot: known.is_some_and(|known| known.hot),
             degraded,
-            left_out: known.and_then(|known| match (known.watch.out(), known.verdict) {
+            ejected_for: known.and_then(|known| match (known.watch.ejected(), known.verdict) {
                 (Some(reason), _) => Some(reason.to_string()),
                 (None, verdict @ (Verdict::Ejected(_) | Verdict::Down(_))) => {
                     Some(verdict.to_string())
@@ -243,7 +244,11 @@ impl<D: Dataplane> View<'_, D> {
     /// Packets refused for a policy, by reason.
     fn refused(&self, index: usize, counters: &Counters) -> BTreeMap<String, u64> {
         let number = self.site.ids.policies[index];
-        let refused = counters.refused.get(&number).copied().unwrap_or_default();
+        let refused = counters
+            .admission_drops
+            .get(&number)
+            .copied()
+            .unwrap_or_default();
         refused
             .counts()
             .filter(|(_, count)| *count > 0)

@@ -22,7 +22,7 @@ use crate::{
         site::Site,
         tables::{gc::GarbageCollection, ranges},
     },
-    dataplane::{Dataplane, Memory},
+    dataplane::{Dataplane, FakeDataplane},
     domain::health::State,
 };
 
@@ -79,7 +79,7 @@ pub struct Shares {
 
 /// State of a controller as it was at a time, to try configurations on beside the event loop.
 pub struct DryRun {
-    now: Controller<Memory>,
+    now: Controller<FakeDataplane>,
     at: Instant,
 }
 
@@ -94,7 +94,7 @@ impl std::fmt::Debug for DryRun {
 impl DryRun {
     /// Copies the state of a controller. It takes little time; what is done with it may take much.
     #[must_use]
-    pub fn of<D: Dataplane>(controller: &Controller<D>, now: Instant) -> Self {
+    pub fn from_controller<D: Dataplane>(controller: &Controller<D>, now: Instant) -> Self {
         Self {
             now: over_fake(controller, now),
             at: now,
@@ -120,10 +120,10 @@ impl DryRun {
 }
 
 /// Copies a controller over a fake of the data path: not frozen, and recording nothing.
-fn over_fake<D: Dataplane>(controller: &Controller<D>, now: Instant) -> Controller<Memory> {
+fn over_fake<D: Dataplane>(controller: &Controller<D>, now: Instant) -> Controller<FakeDataplane> {
     Controller {
         site: controller.site.clone(),
-        dataplane: Memory::of(&controller.dataplane),
+        dataplane: FakeDataplane::copy_of(&controller.dataplane),
         backends: controller.backends.clone(),
         health: controller.health.clone(),
         passive: controller.passive.for_dry_run(),
@@ -137,7 +137,7 @@ fn over_fake<D: Dataplane>(controller: &Controller<D>, now: Instant) -> Controll
 }
 
 /// Takes backends that were not measured yet as ones that answer; returns their names.
-fn assume_answers(controller: &mut Controller<Memory>, now: Instant) -> Result<Vec<String>> {
+fn assume_answers(controller: &mut Controller<FakeDataplane>, now: Instant) -> Result<Vec<String>> {
     let nearest = nearest(controller);
     let mut names = Vec::new();
     for backend in &controller.site.config.backends {
@@ -175,7 +175,7 @@ fn assume_answers(controller: &mut Controller<Memory>, now: Instant) -> Result<V
 }
 
 /// Shortest round trip to a backend of each region.
-fn nearest(controller: &Controller<Memory>) -> HashMap<String, Duration> {
+fn nearest(controller: &Controller<FakeDataplane>) -> HashMap<String, Duration> {
     let mut nearest: HashMap<String, Duration> = HashMap::new();
     for backend in &controller.site.config.backends {
         let known = controller.backends.get(&backend.name);
@@ -188,7 +188,7 @@ fn nearest(controller: &Controller<Memory>) -> HashMap<String, Duration> {
 }
 
 /// First choices of a policy's table, by name; those of no backend that the configuration has are empty.
-fn firsts(controller: &Controller<Memory>, policy: usize) -> Vec<&str> {
+fn firsts(controller: &Controller<FakeDataplane>, policy: usize) -> Vec<&str> {
     let site = &controller.site;
     let members = site.ids.of_service(site.policies[policy].service);
     let names: HashMap<u16, &str> = members
@@ -199,7 +199,10 @@ fn firsts(controller: &Controller<Memory>, policy: usize) -> Vec<&str> {
     slots.into_iter().map(name).collect()
 }
 
-fn services(now: &Controller<Memory>, then: &Controller<Memory>) -> Vec<ServicePreview> {
+fn services(
+    now: &Controller<FakeDataplane>,
+    then: &Controller<FakeDataplane>,
+) -> Vec<ServicePreview> {
     let mut found = Vec::new();
     let published = present_policies(&now.dataplane);
     let keys = |site: &Site| {

@@ -23,7 +23,7 @@ pub struct Readiness {
 }
 
 impl Readiness {
-    pub(crate) fn of(
+    pub(crate) fn evaluate(
         site: &Site,
         dataplane: &impl Dataplane,
         backends: &Backends,

@@ -189,7 +189,7 @@ pub struct LatencyStatus {
 }
 
 impl LatencyStatus {
-    pub(crate) fn of(histogram: &Histogram) -> Self {
+    pub(crate) fn from_histogram(histogram: &Histogram) -> Self {
         let quantile = |share| {
             let time = histogram.quantile(share)?;
             Some(time.as_micros() as u64)
@@ -204,7 +204,7 @@ impl LatencyStatus {
 }
 
 impl PassiveStatus {
-    pub(crate) fn of(passive: &Passive, first_token: FirstToken) -> Self {
+    pub(crate) fn from_measurements(passive: &Passive, first_token: FirstToken) -> Self {
         let Passive {
             recent,
             signals,
@@ -212,10 +212,10 @@ impl PassiveStatus {
             ..
         } = passive;
         Self {
-            connect: LatencyStatus::of(&recent.connect),
-            first_byte: LatencyStatus::of(&recent.first_byte),
-            second_burst: LatencyStatus::of(&recent.second_burst),
-            gap: LatencyStatus::of(&recent.gap),
+            connect: LatencyStatus::from_histogram(&recent.connect),
+            first_byte: LatencyStatus::from_histogram(&recent.first_byte),
+            second_burst: LatencyStatus::from_histogram(&recent.second_burst),
+            gap: LatencyStatus::from_histogram(&recent.gap),
             first_token,
             accepted: signals.accepted,
             refused: signals.refused,
@@ -269,7 +269,7 @@ pub struct BackendStatus {
     pub degraded: Vec<String>,
     /// Reason why it is ejected: it gets no new flows although it answers probes.
     #[serde(default)]
-    pub left_out: Option<String>,
+    pub ejected_for: Option<String>,
     /// A weak sign of trouble that its beacon reports. It changes nothing on its own.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub hint: Option<String>,

@@ -142,7 +142,7 @@ impl<'a, D: Dataplane> View<'a, D> {
     #[must_use]
     pub fn readiness(&self, attached: &[Attachment]) -> Readiness {
         let frozen = self.planner.tables.is_frozen();
-        Readiness::of(self.site, self.dataplane, self.backends, frozen, attached)
+        Readiness::evaluate(self.site, self.dataplane, self.backends, frozen, attached)
     }
 
     /// State of the node in one line.

@@ -2,7 +2,7 @@
 
 use std::ops::Range;
 
-use steer_common::abi::SLOTS;
+use steer_common::abi::MAX_SLOTS;
 
 /// Ranges of the arena that are in use.
 #[derive(Debug, Default)]
@@ -18,7 +18,7 @@ impl Arena {
     }
 
     /// The first range of `len` slots that is free; `None` if there is none.
-    pub(crate) fn take(&mut self, len: u32) -> Option<Range<u32>> {
+    pub(crate) fn allocate(&mut self, len: u32) -> Option<Range<u32>> {
         let mut start = 0;
         let mut place = self.used.len();
         for (index, range) in self.used.iter().enumerate() {
@@ -28,7 +28,7 @@ impl Arena {
             }
             start = start.max(range.end);
         }
-        let range = start..start.checked_add(len).filter(|end| *end <= SLOTS)?;
+        let range = start..start.checked_add(len).filter(|end| *end <= MAX_SLOTS)?;
         self.used.insert(place, range.clone());
         Some(range)
     }
@@ -41,10 +41,10 @@ mod tests {
     #[test]
     fn gaps_are_filled_and_nothing_overlaps() {
         let mut arena = Arena::new([100..200, 0..10, 5..5]);
-        assert_eq!(arena.take(90), Some(10..100));
-        assert_eq!(arena.take(1), Some(200..201));
-        assert_eq!(arena.take(SLOTS), None);
-        assert_eq!(arena.take(SLOTS - 201), Some(201..SLOTS));
-        assert_eq!(arena.take(1), None);
+        assert_eq!(arena.allocate(90), Some(10..100));
+        assert_eq!(arena.allocate(1), Some(200..201));
+        assert_eq!(arena.allocate(MAX_SLOTS), None);
+        assert_eq!(arena.allocate(MAX_SLOTS - 201), Some(201..MAX_SLOTS));
+        assert_eq!(arena.allocate(1), None);
     }
 }

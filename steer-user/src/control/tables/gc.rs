@@ -8,7 +8,7 @@ use std::{
 use super::slots;
 use crate::{
     control::site::Site,
-    dataplane::{Dataplane, Sweep, SweepLimits},
+    dataplane::{Dataplane, GcLimits, GcReport},
 };
 
 /// Interval of garbage collections, unless the operator sets another.
@@ -47,16 +47,16 @@ impl GarbageCollection {
     ///
     /// # Errors
     /// If the data path refuses.
-    pub(crate) fn begin(
+    pub(crate) fn start(
         &mut self,
         site: &Site,
-        limits: SweepLimits,
+        limits: GcLimits,
         dataplane: &mut impl Dataplane,
         now: Instant,
     ) -> anyhow::Result<()> {
         self.begun = now;
         slots::mark_tracked(dataplane, &site.tables);
-        dataplane.sweep(limits)?;
+        dataplane.start_gc(limits)?;
         self.is_running = true;
         Ok(())
     }
@@ -69,8 +69,8 @@ impl GarbageCollection {
         &mut self,
         site: &Site,
         dataplane: &mut impl Dataplane,
-    ) -> anyhow::Result<Option<Sweep>> {
-        let Some(sweep) = dataplane.swept() else {
+    ) -> anyhow::Result<Option<GcReport>> {
+        let Some(sweep) = dataplane.take_gc_report() else {
             return Ok(None);
         };
         self.is_running = false;
@@ -80,7 +80,7 @@ impl GarbageCollection {
         Ok(Some(sweep))
     }
 
-    fn count(&mut self, sweep: &Sweep) {
+    fn count(&mut self, sweep: &GcReport) {
         self.nat_entries = sweep.nat_flows.iter().map(|n| *n as usize).sum();
         self.flows.clear();
         for (_, member) in &sweep.tracked {
@@ -122,10 +122,10 @@ mod tests {
         assert!(!gc.is_due(second * 2, now + second));
         assert!(gc.is_due(second * 2, now + second * 2));
         gc.begun = now + second;
-        gc.count(&Sweep {
+        gc.count(&GcReport {
             tracked: vec![(7, 1), (8, 1), (9, 3)],
             nat_flows: vec![0, 2, 4],
-            ..Sweep::default()
+            ..GcReport::default()
         });
         assert_eq!([1, 2, 3, 4].map(|id| gc.flows(id)), [4, 4, 1, 0]);
         assert_eq!(gc.nat_entries, 6);

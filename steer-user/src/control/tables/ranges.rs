@@ -48,7 +48,7 @@ pub(crate) fn place(
         let range = match tables.get(&policy.key) {
             Some(old) if old.len() as u32 >= len => old.clone(),
             old => {
-                let Some(new) = arena.take(len) else {
+                let Some(new) = arena.allocate(len) else {
                     bail!("service {}: no room for its table", wanted.name());
                 };
                 // Clients of a new class were the service's until now, and so are their flows.

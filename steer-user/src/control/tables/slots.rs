@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use steer_common::abi::{Slot, Track};
 
-use crate::dataplane::{Dataplane, Sweep};
+use crate::dataplane::{Dataplane, GcReport};
 use crate::domain::maglev::Choice;
 
 /// Checks of unsettled slots within their idle timeout: many tables together have a million of them.
@@ -112,7 +112,7 @@ impl UnsettledSlots {
                 return true;
             }
             let settled = swap(dataplane, *index, old, |slot| match slot.seen {
-                0 => Slot::settled(slot.first, slot.second).with_track(slot.track),
+                0 => Slot::owned_by(slot.first, slot.second).with_track(slot.track),
                 _ => slot,
             });
             settled.is_none()
@@ -175,7 +175,7 @@ pub(crate) fn mark_tracked(dataplane: &mut impl Dataplane, ranges: &[Range<u32>]
 }
 
 /// Clears the marks of slots that the sweep found no flow of, other than its owner's.
-pub(crate) fn untrack(dataplane: &mut impl Dataplane, ranges: &[Range<u32>], sweep: &Sweep) {
+pub(crate) fn untrack(dataplane: &mut impl Dataplane, ranges: &[Range<u32>], sweep: &GcReport) {
     let mut held: HashMap<u32, Vec<u16>> = HashMap::new();
     for (slot, member) in &sweep.tracked {
         held.entry(*slot).or_default().push(*member);

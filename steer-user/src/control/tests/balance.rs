@@ -153,7 +153,7 @@ fn a_flapping_backend_is_left_out_and_its_open_flows_are_not() {
     assert_eq!(shares(&controller, 3)[0], 0);
     let status = controller.view().status(bench.now).unwrap();
     assert_eq!(status.backends[0].health, "up");
-    assert!(status.backends[0].left_out.is_some());
+    assert!(status.backends[0].ejected_for.is_some());
     // It goes on to answer, and is let in again: with a part of its weight.
     for _ in 0..150 {
         bench.probe(&mut controller, "a", Some(1));

@@ -93,7 +93,9 @@ fn a_class_has_its_own_regions_and_a_preview_of_its_own() {
     bench.up(&mut controller, "a", 1);
     bench.up(&mut controller, "b", 1);
     let config = with_class(&bench, &["a", "b"], &["b"], "regions = [\"home\"]\n");
-    let preview = DryRun::of(&controller, bench.now).preview(&config).unwrap();
+    let preview = DryRun::from_controller(&controller, bench.now)
+        .preview(&config)
+        .unwrap();
     let names: Vec<_> = preview.services.iter().map(|s| s.name.as_str()).collect();
     assert_eq!(names, ["chat", "chat/premium"]);
     assert_eq!(preview.services[0].moved, 0.0);

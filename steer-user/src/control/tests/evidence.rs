@@ -77,7 +77,10 @@ fn gauges_that_stay_take_nobody_out() {
     }
     let status = controller.view().status(bench.now).unwrap();
     let backend = &status.backends[0];
-    assert_eq!((backend.health.as_str(), &backend.left_out), ("up", &None));
+    assert_eq!(
+        (backend.health.as_str(), &backend.ejected_for),
+        ("up", &None)
+    );
     assert!(backend.hint.as_ref().unwrap().contains("no progress"));
 }
 

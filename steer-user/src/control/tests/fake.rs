@@ -1,3 +1,3 @@
 //! The data path of the loop's tests.
 
-pub(super) use crate::dataplane::Memory as Fake;
+pub(super) use crate::dataplane::FakeDataplane as Fake;

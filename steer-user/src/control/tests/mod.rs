@@ -28,7 +28,7 @@ use super::{Controller, DryRun, Host, Operator, Recorder, Start, WallClock, erro
 use crate::{
     config::Config,
     dataplane::Dataplane as _,
-    domain::{balance::Adaptive, evidence::GONE_AFTER, passive::Counts, silence::Around},
+    domain::{balance::Adaptive, evidence::GONE_AFTER, passive::Counts, silence::PeerTraffic},
 };
 
 /// A site with these backends, all probed.
@@ -176,7 +176,7 @@ fn watch(
     let (Some(index), Some(state)) = found else {
         return Ok(());
     };
-    let (around, recorder) = (Around::default(), &mut controller.recorder);
+    let (around, recorder) = (PeerTraffic::default(), &mut controller.recorder);
     let health = &mut controller.health;
     match health.observe_counts((index, name), counts, around, state, recorder, now) {
         Some(ejection) => controller.evidence().apply_ejection(&ejection),

@@ -1,6 +1,6 @@
 //! Measurements of members by their packets, from the data path to the status.
 
-use steer_common::abi::{Measure, Measured, MemberState, Signals, bucket};
+use steer_common::abi::{LatencyBuckets, Measure, MemberState, Signals, bucket};
 
 use super::{Bench, fake::Fake};
 use crate::{
@@ -92,13 +92,13 @@ fn only_members_that_can_be_are_measured() {
         |burst: &str| Config::parse(&text(burst), std::path::Path::new("test.toml")).unwrap();
     let mut controller = Controller::new(config("2ms"), Fake::new(), bench.now).unwrap();
     let measured = |controller: &Controller<Fake>| -> Vec<u16> {
-        let found = (1..9).filter(|id| controller.dataplane.measured(*id).unwrap().is_some());
+        let found = (1..9).filter(|id| controller.dataplane.latency(*id).unwrap().is_some());
         found.collect()
     };
     assert_eq!(measured(&controller), [2]);
     assert_eq!(
-        controller.dataplane.measured(2).unwrap(),
-        Some(Measured::default())
+        controller.dataplane.latency(2).unwrap(),
+        Some(LatencyBuckets::default())
     );
     assert_eq!(controller.view().passive().unwrap()[0].backend, "b");
     controller.reconfigure(config("0s"), bench.now).unwrap();

@@ -15,7 +15,9 @@ fn a_preview_says_what_reconfiguring_does_and_does_nothing() {
     }
     let before = controller.dataplane.clone();
     let more = config(bench.folder.path(), &["a", "b", "c", "d"]);
-    let preview = DryRun::of(&controller, bench.now).preview(&more).unwrap();
+    let preview = DryRun::from_controller(&controller, bench.now)
+        .preview(&more)
+        .unwrap();
     assert_eq!(controller.dataplane.choices(), before.choices());
     assert_eq!(controller.dataplane.states(), before.states());
 
@@ -40,7 +42,9 @@ fn a_preview_says_what_reconfiguring_does_and_does_nothing() {
 
     controller.reconfigure(more.clone(), bench.now).unwrap();
     bench.up(&mut controller, "d", 1);
-    let again = DryRun::of(&controller, bench.now).preview(&more).unwrap();
+    let again = DryRun::from_controller(&controller, bench.now)
+        .preview(&more)
+        .unwrap();
     assert!(again.assumed.is_empty());
     assert_eq!(again.services[0].moved, 0.0);
     for (name, shares) in &again.services[0].shares {
@@ -56,7 +60,9 @@ fn services_that_come_and_go_are_told() {
     bench.up(&mut controller, "a", 1);
     let other = text(bench.folder.path(), &["a"]).replace("port = 80", "port = 81");
     let other = Config::parse(&other, Path::new("test.toml")).unwrap();
-    let preview = DryRun::of(&controller, bench.now).preview(&other).unwrap();
+    let preview = DryRun::from_controller(&controller, bench.now)
+        .preview(&other)
+        .unwrap();
     let fates: Vec<_> = preview
         .services
         .iter()
@@ -80,7 +86,9 @@ fn a_backend_that_is_down_stays_down_in_a_preview() {
     bench.up(&mut controller, "a", 1);
     bench.down(&mut controller, "b");
     let same = config(bench.folder.path(), &["a", "b"]);
-    let preview = DryRun::of(&controller, bench.now).preview(&same).unwrap();
+    let preview = DryRun::from_controller(&controller, bench.now)
+        .preview(&same)
+        .unwrap();
     assert!(preview.assumed.is_empty());
     let service = &preview.services[0];
     assert_eq!(service.shares["a"], shares(Some(1.0), Some(1.0)));
@@ -94,7 +102,7 @@ fn what_does_not_fit_is_refused_before_anything_happens() {
     let controller = bench.start(&["a"], Fake::new());
     // More members than the data path holds: each of them is drained, and keeps its number.
     let mut full = controller.dataplane.clone();
-    for id in 1..steer_common::abi::MEMBERS as u16 {
+    for id in 1..steer_common::abi::MAX_MEMBERS as u16 {
         full.set_member_state(id, Draining);
     }
     let controller = bench.start(&["a"], Fake::new());
@@ -102,7 +110,7 @@ fn what_does_not_fit_is_refused_before_anything_happens() {
         dataplane: full,
         ..controller
     };
-    let error = DryRun::of(&full, bench.now)
+    let error = DryRun::from_controller(&full, bench.now)
         .preview(&config(bench.folder.path(), &["b", "c"]))
         .unwrap_err();
     assert!(format!("{error:#}").contains("more members"), "{error:#}");

@@ -14,7 +14,7 @@ use crate::{
         health::State,
         passive::{Counts, Reason, Verdict},
     },
-    journal::{self, Event, Journal, Limits, Located, Outcome, Record, Why},
+    journal::{self, Event, Journal, Limits, Located, Outcome, Record, ReplanCause},
 };
 
 const NAMES: [&str; 5] = ["a", "b", "c", "d", "e"];
@@ -37,7 +37,7 @@ impl Run {
         }
     }
 
-    fn generation(&mut self, why: Why, operator: &Operator) -> (Config, Event) {
+    fn generation(&mut self, why: ReplanCause, operator: &Operator) -> (Config, Event) {
         let fall = self.random.random_range(1..4);
         let some: Vec<&str> = NAMES
             .into_iter()
@@ -133,13 +133,13 @@ impl Run {
             let (journal, cut) = Journal::open(&folder, limits).unwrap();
             self.bench.now = Instant::now();
             let now = self.bench.now;
-            journal.tell(Event::Start {
+            journal.record(Event::Start {
                 version: "test".to_owned(),
                 node: "edge".to_owned(),
                 adopted: false,
                 cut,
             });
-            let (config, event) = self.generation(Why::Start, &operator);
+            let (config, event) = self.generation(ReplanCause::Start, &operator);
             let host = Host::simulated(now);
             let start = Start {
                 operator: operator.clone(),
@@ -152,7 +152,7 @@ impl Run {
                 match self.random.random_range(0..100) {
                     0 => {
                         let operator = controller.view().operator().clone();
-                        let (config, event) = self.generation(Why::Apply, &operator);
+                        let (config, event) = self.generation(ReplanCause::Apply, &operator);
                         controller.recorder.configured(event);
                         controller.reconfigure(config, self.bench.now).unwrap();
                     }
@@ -357,14 +357,14 @@ fn forge(event: &mut Event, kind: u8) -> bool {
         (Event::Balanced { members, .. }, 1) => members.iter_mut().for_each(|m| m.capacity += 1),
         (Event::Balanced { settings, .. }, 2) => settings.max_shift += 1,
         (
-            Event::Passive {
+            Event::OutlierDetection {
                 counts,
                 verdict: Verdict::Out(Reason::Refused, _),
                 ..
             },
             0,
         ) if counts.refused > 0 => counts.refused = 0,
-        (Event::Passive { around, .. }, 0) if around.others => around.others = false,
+        (Event::OutlierDetection { around, .. }, 0) if around.others => around.others = false,
         (Event::Table { digest, .. }, 0) => digest.replace_range(..1, "x"),
         (Event::Table { inputs, .. }, 1) if inputs.iter().any(|i| i.healthy) => {
             inputs

@@ -50,7 +50,7 @@ fn a_silent_backend_gets_no_new_flows_until_it_answers() {
     let states = [(1, Draining), (2, Up), (3, Up), (4, Up)];
     assert_eq!(controller.dataplane.states(), states);
     let status = controller.view().status(bench.now).unwrap();
-    let said = status.backends[0].left_out.as_deref().unwrap();
+    let said = status.backends[0].ejected_for.as_deref().unwrap();
     assert!(said.contains("silent"), "{said}");
     let why = controller.view().decisions("a").unwrap();
     let why = why

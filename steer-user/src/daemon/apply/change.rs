@@ -10,8 +10,8 @@ use super::{Applied, ApplyError, Configure, Fallback, Prepared, ReadOptions};
 use crate::{
     control::DryRun,
     daemon::event_loop::Daemon,
-    generations::{Standing, Trial},
-    journal::{Event, Why},
+    generations::{ActiveGeneration, PendingConfirmation},
+    journal::{Event, ReplanCause},
 };
 
 /// Pause after a revert that failed.
@@ -22,7 +22,7 @@ impl Daemon {
         match ask {
             Configure::RunningConfig(reply) => drop(reply.send(self.running_config())),
             Configure::DryRun(reply) => {
-                drop(reply.send(DryRun::of(&self.controller, Instant::now())));
+                drop(reply.send(DryRun::from_controller(&self.controller, Instant::now())));
             }
             Configure::Apply {
                 prepared,
@@ -30,7 +30,7 @@ impl Daemon {
                 by,
                 reply,
             } => {
-                let done = self.apply(*prepared, within, Why::Apply, &by);
+                let done = self.apply(*prepared, within, ReplanCause::Apply, &by);
                 if let Err(error) = &done {
                     warn!(by, %error, "configuration not applied, the running one goes on");
                 }
@@ -43,9 +43,13 @@ impl Daemon {
                 by,
                 reply,
             } => {
-                let done = prepared
-                    .check(&self.in_use)
-                    .and_then(|()| self.roll_back(Fallback::of(to, *prepared), Why::Rollback, &by));
+                let done = prepared.check(&self.in_use).and_then(|()| {
+                    self.roll_back(
+                        Fallback::from_prepared(to, *prepared),
+                        ReplanCause::Rollback,
+                        &by,
+                    )
+                });
                 if let Err(error) = &done {
                     warn!(by, %error, "not rolled back");
                 }
@@ -76,7 +80,8 @@ impl Daemon {
     /// Applies the file that was read again, if it says something else.
     pub(crate) fn reloaded(&mut self, read: Result<Prepared, ApplyError>) {
         self.reload.is_running = false;
-        let done = read.and_then(|prepared| self.apply(prepared, None, Why::Reload, "SIGHUP"));
+        let done =
+            read.and_then(|prepared| self.apply(prepared, None, ReplanCause::Reload, "SIGHUP"));
         let again = std::mem::take(&mut self.reload.again);
         match done {
             Ok(_) => {}
@@ -94,11 +99,11 @@ impl Daemon {
         &mut self,
         prepared: Prepared,
         within: Option<Duration>,
-        why: Why,
+        why: ReplanCause,
         by: &str,
     ) -> Result<Applied, ApplyError> {
-        let standing = self.store.standing().cloned();
-        let trial = standing.as_ref().and_then(|s| s.trial.as_ref());
+        let standing = self.store.active().cloned();
+        let trial = standing.as_ref().and_then(|s| s.pending.as_ref());
         if let (Some(trial), Some(deadline)) = (trial, self.in_use.deadline) {
             let left = deadline.saturating_duration_since(Instant::now());
             let left = Duration::from_secs(left.as_secs());
@@ -139,27 +144,27 @@ impl Daemon {
         let number = self.store.add_shared(&document, &fingerprint, by, now)?;
         let trial = within.zip(self.in_use.number);
         let next = match trial {
-            Some((window, confirmed)) => Standing {
-                trial: Some(Trial {
+            Some((window, confirmed)) => ActiveGeneration {
+                pending: Some(PendingConfirmation {
                     number,
                     until: now + window,
                     window,
                 }),
-                ..Standing::confirmed(confirmed, file)
+                ..ActiveGeneration::confirmed(confirmed, file)
             },
-            None => Standing::confirmed(number, file),
+            None => ActiveGeneration::confirmed(number, file),
         };
-        if let Err(error) = self.store.stand(next.clone()) {
+        if let Err(error) = self.store.set_active(next.clone()) {
             self.store.discard(number);
             return Err(error.into());
         }
-        let until = next.trial.as_ref().map(|trial| trial.until);
+        let until = next.pending.as_ref().map(|trial| trial.until);
         let told = (Some(number), fingerprint.clone());
-        self.tell((why, by), told, until);
+        self.notify((why, by), told, until);
         let before = self.controller.view().config().clone();
         if let Err(error) = self.put_to_work(config) {
             self.tell_failed(by);
-            if let Err(error) = self.store.undo(standing) {
+            if let Err(error) = self.store.restore_active(standing) {
                 error!(%error, generation = number, "a restart would take up what failed");
             }
             self.store.discard(number);
@@ -194,8 +199,8 @@ impl Daemon {
     }
 
     fn confirm(&mut self, by: &str) -> Result<u64, ApplyError> {
-        let standing = self.store.standing().cloned();
-        let Some((trial, standing)) = standing.and_then(|s| Some((s.trial.clone()?, s))) else {
+        let standing = self.store.active().cloned();
+        let Some((trial, standing)) = standing.and_then(|s| Some((s.pending.clone()?, s))) else {
             return Err(ApplyError::NoTrial);
         };
         if self.in_use.deadline.is_none() {
@@ -203,13 +208,13 @@ impl Daemon {
         }
         let number = trial.number;
         self.store
-            .stand(Standing::confirmed(number, standing.file))?;
+            .set_active(ActiveGeneration::confirmed(number, standing.file))?;
         self.store.prune();
         self.in_use.deadline = None;
         self.in_use.fallback = None;
         let by = by.to_owned();
         info!(generation = number, by, "configuration confirmed");
-        self.controller.recorder.tell(Event::Confirmed {
+        self.controller.recorder.record(Event::Confirmed {
             by,
             generation: number,
         });
@@ -217,8 +222,13 @@ impl Daemon {
     }
 
     /// Goes back. The data path comes first: it must not depend on there being room on a disk.
-    fn roll_back(&mut self, target: Fallback, why: Why, by: &str) -> Result<Applied, ApplyError> {
-        let standing = self.store.standing().cloned();
+    fn roll_back(
+        &mut self,
+        target: Fallback,
+        why: ReplanCause,
+        by: &str,
+    ) -> Result<Applied, ApplyError> {
+        let standing = self.store.active().cloned();
         let Fallback {
             number,
             document,
@@ -229,7 +239,7 @@ impl Daemon {
         } = target;
         let before = self.in_use.number;
         let told = (Some(number), fingerprint.clone());
-        self.tell((why, by), told, None);
+        self.notify((why, by), told, None);
         if let Err(error) = self.put_to_work(config) {
             self.tell_failed(by);
             return Err(ApplyError::Failed(error));
@@ -241,10 +251,10 @@ impl Daemon {
         self.in_use.fallback = None;
         // A file that was changed while its generation was on trial still has to be taken up.
         let file = match (why, &standing) {
-            (Why::Unconfirmed, Some(standing)) => standing.file.clone(),
+            (ReplanCause::Unconfirmed, Some(standing)) => standing.file.clone(),
             _ => file_now(file, standing.as_ref()),
         };
-        self.in_use.unsaved = Some((Standing::confirmed(number, file), String::new()));
+        self.in_use.unsaved = Some((ActiveGeneration::confirmed(number, file), String::new()));
         let warning = self.save();
         info!(generation = number, from = before, by, "rolled back");
         Ok(Applied {
@@ -259,7 +269,7 @@ impl Daemon {
     /// Writes what could not be written before.
     pub(crate) fn save(&mut self) -> Option<String> {
         let (standing, _) = self.in_use.unsaved.clone()?;
-        match self.store.stand(standing.clone()) {
+        match self.store.set_active(standing.clone()) {
             Ok(()) => {
                 self.in_use.unsaved = None;
                 self.store.prune();
@@ -286,7 +296,7 @@ impl Daemon {
             error!("nobody confirmed the configuration, and the one before it cannot be read");
             return;
         };
-        match self.roll_back(target, Why::Unconfirmed, "the confirm window") {
+        match self.roll_back(target, ReplanCause::Unconfirmed, "the confirm window") {
             Ok(Applied { warning, .. }) => {
                 warn!(
                     generation = self.in_use.number,
@@ -301,20 +311,24 @@ impl Daemon {
     }
 
     /// Remembers that the file says what is in use.
-    fn note_file(&mut self, standing: Option<Standing>, file: Option<String>) -> Option<String> {
+    fn note_file(
+        &mut self,
+        standing: Option<ActiveGeneration>,
+        file: Option<String>,
+    ) -> Option<String> {
         let standing = standing?;
         let file = file_now(file, Some(&standing));
         if file == standing.file {
             return None;
         }
-        let stood = self.store.stand(Standing { file, ..standing });
+        let stood = self.store.set_active(ActiveGeneration { file, ..standing });
         stood.err().map(|error| error.to_string())
     }
 
     /// Tells the journal what counts from now on.
-    fn tell(
+    fn notify(
         &mut self,
-        (why, by): (Why, &str),
+        (why, by): (ReplanCause, &str),
         (generation, fingerprint): (Option<u64>, String),
         until: Option<SystemTime>,
     ) {
@@ -334,12 +348,12 @@ impl Daemon {
     /// Tells the journal that what counted before counts again.
     fn tell_failed(&mut self, by: &str) {
         let before = (self.in_use.number, self.in_use.document.fingerprint());
-        self.tell((Why::Failed, by), before, None);
+        self.notify((ReplanCause::Failed, by), before, None);
     }
 }
 
 /// Fingerprint of the daemon's own file as it was read; what it was before if it could not be.
-fn file_now(read: Option<String>, standing: Option<&Standing>) -> String {
+fn file_now(read: Option<String>, standing: Option<&ActiveGeneration>) -> String {
     let known = || standing.map_or_else(String::new, |s| s.file.clone());
     read.unwrap_or_else(known)
 }

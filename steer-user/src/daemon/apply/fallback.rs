@@ -8,7 +8,7 @@ use super::{Fallback, Prepared};
 use crate::{config::Config, generations::Store};
 
 impl Fallback {
-    pub(crate) fn of(number: u64, prepared: Prepared) -> Self {
+    pub(crate) fn from_prepared(number: u64, prepared: Prepared) -> Self {
         Self {
             number,
             document: prepared.document,
@@ -26,7 +26,7 @@ impl Fallback {
         state_is_given: bool,
         running: &Config,
     ) -> Option<Self> {
-        let confirmed = store.standing().filter(|_| is_pending)?.confirmed;
+        let confirmed = store.active().filter(|_| is_pending)?.confirmed;
         let found = store.generation(confirmed).map_err(|e| e.to_string());
         let read = found.and_then(|found| match found.document.config() {
             Ok(config) => Ok((found, config)),

@@ -18,7 +18,7 @@ pub use self::prepare::{Prepared, ReadOptions, RunningConfig};
 use crate::{
     config::{Config, ConfigError, Document},
     control::{DryRun, Preview},
-    generations::{Standing, StateError},
+    generations::{ActiveGeneration, StateError},
     preflight::Finding,
 };
 
@@ -192,7 +192,7 @@ pub(crate) struct InUse {
     /// Time at which the pending one is reverted.
     pub(crate) deadline: Option<Instant>,
     /// A standing that could not be written yet, and why.
-    pub(crate) unsaved: Option<(Standing, String)>,
+    pub(crate) unsaved: Option<(ActiveGeneration, String)>,
 }
 
 /// A generation to go back to, as it was read: the confirmed one while another one has to be confirmed, so that

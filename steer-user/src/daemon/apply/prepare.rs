@@ -128,11 +128,11 @@ impl RunningConfig {
         number: Option<u64>,
         options: ReadOptions<'_>,
     ) -> Result<(u64, Prepared), ApplyError> {
-        let confirmed = self.store.standing().map(|standing| standing.confirmed);
+        let confirmed = self.store.active().map(|standing| standing.confirmed);
         let number = match (number, confirmed) {
             (Some(number), _) => number,
             (None, Some(confirmed)) if self.is_pending => confirmed,
-            (None, _) => self.store.before()?.ok_or(ApplyError::Oldest)?,
+            (None, _) => self.store.rollback_target()?.ok_or(ApplyError::Oldest)?,
         };
         if self.number == Some(number) {
             return Err(ApplyError::Current(number));

@@ -2,7 +2,7 @@
 
 use std::time::Instant;
 
-use steer_probe::probe::mailbox;
+use steer_probe::probe::channel;
 use tracing::error;
 
 use crate::{
@@ -23,7 +23,7 @@ impl Daemon {
             interface_index(interface)?;
         }
         // What the probers of before still have to say may be of backends that moved.
-        let (measured, measurements) = mailbox(MEASUREMENTS);
+        let (measured, measurements) = channel(MEASUREMENTS);
         let probers = self.probing.spawn(&config, &measured)?;
         let before = self.controller.view().config().clone();
         let now = Instant::now();
@@ -54,7 +54,7 @@ impl Daemon {
         let config = self.controller.view().config();
         self.store.set_keep(config.node.generations);
         self.journal
-            .set_limits(Limits::of(config.node.journal_bytes));
+            .set_limits(Limits::from_bytes(config.node.journal_bytes));
         self.targets.send_replace(targets(config));
         (self.configured)(config);
         self.metrics.configured(config);

@@ -1,6 +1,6 @@
 //! Moves of answers from one router to another, for the journal.
 
-use steer_common::abi::{Back, RouterKey, mac_word};
+use steer_common::abi::{ClientNextHop, RouterKey, mac_word};
 
 use super::{Routers, Ways};
 use crate::{
@@ -69,7 +69,7 @@ fn event(
     }
 }
 
-fn port(interface: u32, way: &Back) -> RouterPort {
+fn port(interface: u32, way: &ClientNextHop) -> RouterPort {
     RouterPort {
         interface,
         mac: mac_text(way.macs.destination()),
@@ -77,7 +77,7 @@ fn port(interface: u32, way: &Back) -> RouterPort {
 }
 
 /// Returns whether answers go to the router itself.
-pub(super) fn is_own(key: &RouterKey, way: &Back) -> bool {
+pub(super) fn is_own(key: &RouterKey, way: &ClientNextHop) -> bool {
     mac_word(way.macs.destination()) == key.mac & 0xffff_ffff_ffff
 }
 
@@ -88,7 +88,7 @@ impl Daemon {
     /// If the data path cannot be written.
     pub(crate) fn set_routers(&mut self, update: Update) -> anyhow::Result<()> {
         for event in update.moves {
-            self.controller.recorder.tell(event);
+            self.controller.recorder.record(event);
         }
         self.controller.dataplane.set_routers(&update.ways)
     }

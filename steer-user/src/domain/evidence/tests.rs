@@ -20,7 +20,7 @@ fn a_hint_changes_nothing() {
         pool_has_room: true,
         ..Inputs::default()
     };
-    assert_eq!(judge(&inputs), Verdict::Serving);
+    assert_eq!(verdict(&inputs), Verdict::Serving);
 }
 
 #[test]
@@ -32,14 +32,14 @@ fn testimony_ejects_unless_clients_are_answered() {
         Testimony::ReportedSilent,
     ] {
         let mut inputs = probes(testimony);
-        assert_eq!(judge(&inputs), Verdict::Ejected(testimony.into()));
+        assert_eq!(verdict(&inputs), Verdict::Ejected(testimony.into()));
         inputs.answered = Some(149 * MS);
         let by = Contradiction::ClientsAnswered;
-        assert_eq!(judge(&inputs), Verdict::Contradicted(by));
+        assert_eq!(verdict(&inputs), Verdict::Contradicted(by));
         inputs.answered = Some(400 * MS);
-        assert_eq!(judge(&inputs), Verdict::Ejected(testimony.into()));
+        assert_eq!(verdict(&inputs), Verdict::Ejected(testimony.into()));
         inputs.patience = 500 * MS;
-        assert_eq!(judge(&inputs), Verdict::Contradicted(by));
+        assert_eq!(verdict(&inputs), Verdict::Contradicted(by));
     }
 }
 
@@ -48,33 +48,33 @@ fn what_refuses_new_connections_is_not_excused_by_answers_to_open_ones() {
     let mut inputs = probes(Testimony::ReportedDown);
     inputs.answered = Some(MS);
     let ejected = Verdict::Ejected(Testimony::ReportedDown.into());
-    assert_eq!(judge(&inputs), ejected);
+    assert_eq!(verdict(&inputs), ejected);
     inputs.connected = true;
     let by = Contradiction::ConnectionAccepted;
-    assert_eq!(judge(&inputs), Verdict::Contradicted(by));
+    assert_eq!(verdict(&inputs), Verdict::Contradicted(by));
     let refused = Inputs {
         packets: Some(Evidence::Proof(Proof::ConnectionRefused)),
         answered: Some(MS),
         ..Inputs::default()
     };
     let ejected = Verdict::Ejected(Proof::ConnectionRefused.into());
-    assert_eq!(judge(&refused), ejected, "its open flows go on");
+    assert_eq!(verdict(&refused), ejected, "its open flows go on");
     let refused = Inputs {
-        answered: Some(2 * SERVED),
+        answered: Some(2 * RECENTLY_SERVED),
         ..refused
     };
-    assert!(judge(&refused).is_down());
+    assert!(verdict(&refused).is_down());
 }
 
 #[test]
 fn two_sources_are_as_good_as_a_proof_and_two_of_one_are_not() {
     let mut inputs = probes(Testimony::ProbeTimeout);
     inputs.answered = Some(1_001 * MS);
-    assert!(!judge(&inputs).is_down());
+    assert!(!verdict(&inputs).is_down());
     inputs.packets = Some(Evidence::Testimony(Testimony::SilentPackets));
-    assert!(judge(&inputs).is_down());
+    assert!(verdict(&inputs).is_down());
     inputs.answered = Some(900 * MS);
-    assert!(!judge(&inputs).is_down(), "they were answered just now");
+    assert!(!verdict(&inputs).is_down(), "they were answered just now");
     let (one, other) = (Testimony::ProbeTimeout, Testimony::ReportedDown);
     assert_eq!(Corroborated::join(one, other), None);
 }
@@ -83,15 +83,15 @@ fn two_sources_are_as_good_as_a_proof_and_two_of_one_are_not() {
 fn who_answers_neither_probes_nor_clients_is_down_in_the_end() {
     let mut inputs = probes(Testimony::ProbeTimeout);
     inputs.failing_for = GONE_AFTER - MS;
-    assert!(!judge(&inputs).is_down());
+    assert!(!verdict(&inputs).is_down());
     inputs.failing_for = GONE_AFTER;
-    assert!(judge(&inputs).is_down());
+    assert!(verdict(&inputs).is_down());
     inputs.answered = Some(GONE_AFTER / 2);
-    assert!(!judge(&inputs).is_down());
+    assert!(!verdict(&inputs).is_down());
     // A machine with a wrong certificate still responds.
     let mut inputs = probes(Testimony::Untrusted);
     inputs.failing_for = GONE_AFTER * 10;
-    assert!(!judge(&inputs).is_down());
+    assert!(!verdict(&inputs).is_down());
 }
 
 #[test]
@@ -102,14 +102,14 @@ fn a_completion_that_failed_is_proof_unless_clients_are_answered_or_it_is_one_to
         pool_has_room: true,
         ..Inputs::default()
     };
-    assert!(judge(&inputs).serves());
-    inputs.answered = Some(2 * SERVED);
-    assert!(!judge(&inputs).serves() && !judge(&inputs).is_down());
+    assert!(verdict(&inputs).serves());
+    inputs.answered = Some(2 * RECENTLY_SERVED);
+    assert!(!verdict(&inputs).serves() && !verdict(&inputs).is_down());
     inputs.answered = None;
-    assert!(judge(&inputs).is_down());
+    assert!(verdict(&inputs).is_down());
     inputs.pool_has_room = false;
     let by = Contradiction::PoolLimit;
-    assert_eq!(judge(&inputs), Verdict::Contradicted(by));
+    assert_eq!(verdict(&inputs), Verdict::Contradicted(by));
 }
 
 fn any_evidence() -> impl Strategy<Value = Option<Evidence>> {
@@ -162,7 +162,7 @@ proptest! {
             pool_has_room,
             patience: Duration::ZERO,
         };
-        prop_assert!(!judge(&inputs).is_down(), "{:?}", judge(&inputs));
+        prop_assert!(!verdict(&inputs).is_down(), "{:?}", verdict(&inputs));
     }
 
     #[test]
@@ -186,7 +186,7 @@ proptest! {
             pool_has_room,
             ..Inputs::default()
         };
-        prop_assert_eq!(judge(&inputs).serves(), !refuses);
+        prop_assert_eq!(verdict(&inputs).serves(), !refuses);
     }
 
     #[test]
@@ -200,6 +200,6 @@ proptest! {
             answered: answered.map(Duration::from_millis),
             ..Inputs::default()
         };
-        prop_assert!(proof || !judge(&inputs).is_down());
+        prop_assert!(proof || !verdict(&inputs).is_down());
     }
 }

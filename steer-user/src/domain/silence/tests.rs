@@ -1,7 +1,7 @@
 use super::*;
 
 const MS: Duration = Duration::from_millis(1);
-const WELL: Around = Around {
+const WELL: PeerTraffic = PeerTraffic {
     direct: false,
     others: true,
     well: true,
@@ -21,7 +21,7 @@ fn traffic(flows: u64, requests: u64, answers: u64) -> Traffic {
 struct Bench {
     silence: Silence,
     now: Instant,
-    around: Around,
+    around: PeerTraffic,
 }
 
 impl Bench {
@@ -30,7 +30,7 @@ impl Bench {
         let mut bench = Self {
             silence: Silence::default(),
             now: Instant::now(),
-            around: Around { direct, ..WELL },
+            around: PeerTraffic { direct, ..WELL },
         };
         for _ in 0..100 {
             assert_eq!(bench.step(bench.usual()), None);
@@ -149,7 +149,7 @@ fn who_went_on_after_a_silence_is_waited_for_twice_as_long() {
     assert!(bench.until(500, traffic(1, 1, 0)).is_some());
     bench.around.well = true;
     while bench.step(bench.usual()).is_none() {}
-    assert_eq!(bench.silence.limit(bench.now), LEAST);
+    assert_eq!(bench.silence.limit(bench.now), MIN_SILENCE);
 }
 
 #[test]

@@ -88,7 +88,7 @@ impl<'m> Scene<'m> {
                 state: MemberState::Up as u8,
                 flags: member_flags::RESOLVED,
                 mode: mode as u8,
-                family: Family::of(&address) as u8,
+                family: Family::of_ip(&address) as u8,
                 mtu: 1500,
                 ..Member::default()
             },
@@ -112,7 +112,7 @@ impl<'m> Scene<'m> {
         let size = maglev::table_size(usize::from(MEMBERS));
         let slots: Vec<Slot> = maglev::build(&weighted, size, 7)
             .into_iter()
-            .map(|choice| Slot::settled(choice.first, choice.second))
+            .map(|choice| Slot::owned_by(choice.first, choice.second))
             .collect();
         self.table(&slots)
     }
@@ -141,7 +141,7 @@ impl<'m> Scene<'m> {
                 address: Address::from(address),
                 port: PORT,
                 protocol: 6,
-                family: Family::of(&address) as u8,
+                family: Family::of_ip(&address) as u8,
                 class: 0,
             },
             id,

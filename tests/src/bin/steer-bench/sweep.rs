@@ -9,17 +9,17 @@ use std::{
 use anyhow::{Result, ensure};
 use steer_common::abi::{FlowKey, NatForward, NatReverse, NatTimeouts, Slot, nat_state};
 use steer_user::dataplane::{
-    Dataplane as _, KernelMaps, OpenOptions, Sizes, SweepLimits, Xdp, now_ms,
+    Dataplane as _, GcLimits, KernelMaps, OpenOptions, Sizes, Xdp, now_ticks,
 };
 
-const LIMITS: SweepLimits = SweepLimits {
-    flow_idle_ms: 300_000,
+const LIMITS: GcLimits = GcLimits {
+    flow_idle_ticks: 300_000,
     nat: NatTimeouts {
-        idle_ms: 300_000,
-        udp_idle_ms: 300_000,
-        opening_ms: 30_000,
-        udp_opening_ms: 30_000,
-        closed_ms: 10_000,
+        idle_ticks: 300_000,
+        udp_idle_ticks: 300_000,
+        unassured_ticks: 30_000,
+        udp_unassured_ticks: 30_000,
+        closed_ticks: 10_000,
     },
     nat_idle: Vec::new(),
     silence: Duration::from_secs(30),
@@ -46,7 +46,7 @@ pub(crate) fn run(flows: u32) -> Result<()> {
 }
 
 fn fill(maps: &mut KernelMaps, flows: u32, idle: u32) -> Result<()> {
-    let last_ms = now_ms().wrapping_sub(idle);
+    let last_ms = now_ticks().wrapping_sub(idle);
     for flow in 0..flows {
         let port = 20_000 + (flow % 40_000) as u16;
         let key = FlowKey {
@@ -64,9 +64,9 @@ fn fill(maps: &mut KernelMaps, flows: u32, idle: u32) -> Result<()> {
             backend: Ipv4Addr::from(0x0a08_0000 + flow / 40_000).into(),
             backend_port: 443,
             member: 1 + (flow % 100) as u16,
-            state: nat_state::SETTLED,
-            told: nat_state::ANSWERED,
-            last_ms,
+            state: nat_state::ASSURED,
+            peer_state: nat_state::ANSWERED,
+            last_ticks: last_ms,
             ..NatForward::default()
         };
         let reverse = NatReverse {
@@ -76,8 +76,8 @@ fn fill(maps: &mut KernelMaps, flows: u32, idle: u32) -> Result<()> {
             vip_port: 443,
             member: forward.member,
             state: nat_state::ANSWERED,
-            told: nat_state::SETTLED,
-            last_ms,
+            peer_state: nat_state::ASSURED,
+            last_ticks: last_ms,
             ..NatReverse::default()
         };
         maps.add_nat_flow(&key, &forward, &forward.reverse_key(&key), &reverse)?;
@@ -87,11 +87,11 @@ fn fill(maps: &mut KernelMaps, flows: u32, idle: u32) -> Result<()> {
 
 fn sweep(maps: &mut KernelMaps, what: &str, flows: u32) -> Result<()> {
     let (start, cpu) = (Instant::now(), cpu_time());
-    maps.sweep(LIMITS)?;
+    maps.start_gc(LIMITS)?;
     let mut late = start.elapsed();
     let result = loop {
         let turn = Instant::now();
-        if let Some(result) = maps.swept() {
+        if let Some(result) = maps.take_gc_report() {
             break result?;
         }
         // The loop's operation on a slot.

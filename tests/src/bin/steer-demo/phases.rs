@@ -46,7 +46,7 @@ pub(crate) fn run(llama: Option<PathBuf>) -> Result<Figures> {
 }
 
 fn phase(figures: &mut Figures, name: &'static str, samples: &[Sample]) -> Summary {
-    let summary = Summary::of(samples);
+    let summary = Summary::from_samples(samples);
     figures.phases.push(Phase::new(name, &NAMES, &summary));
     summary
 }
@@ -148,7 +148,7 @@ fn homecoming(fleet: &mut Fleet, figures: &mut Figures) -> Result<()> {
     let samples = traffic::run(fleet, &NAMES, Duration::from_secs(4), &mut [])?;
     let summary = phase(figures, "return of the nearest", &samples);
     let late: Vec<Sample> = samples[samples.len() / 2..].to_vec();
-    let share = Summary::of(&late).share(NAMES[NEAR]);
+    let share = Summary::from_samples(&late).share(NAMES[NEAR]);
     expect(
         figures,
         format!("new requests go to it again ({:.1} %)", share * 100.0),

@@ -86,7 +86,7 @@ pub(crate) fn head(names: &[&str]) {
 }
 
 fn row(time: Duration, names: &[&str], samples: &[Sample]) {
-    let summary = Summary::of(samples);
+    let summary = Summary::from_samples(samples);
     print!("   {:>4.0}s", time.as_secs_f64());
     for name in names {
         print!("{:>9}", summary.answers.get(*name).unwrap_or(&0));

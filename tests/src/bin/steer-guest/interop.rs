@@ -147,7 +147,7 @@ fn go(site: &Site, xdp: &mut Xdp, way: Way) -> Result<()> {
         (VIP_V6.into(), site.client_v6().into(), 100)
     };
     let maps = xdp.maps();
-    maps.write_slots(start, &[Slot::settled(member, member); 100]);
+    maps.write_slots(start, &[Slot::owned_by(member, member); 100]);
     let before = maps.counters()?.members[usize::from(member)].packets;
     let asked = ask(&site.client, vip);
     let counters = xdp.maps().counters()?;

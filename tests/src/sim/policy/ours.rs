@@ -11,9 +11,9 @@ use std::{
 use steer_common::{
     abi::{FlowKey, Macs, Slot, TICK_SHIFT},
     decide::decide,
-    quic::Nowhere,
+    quic::Opaque,
     verdict::Verdict,
-    wire::{Packet, Part},
+    wire::{Packet, PacketKind},
 };
 use steer_probe::probe::{Load, Measurement, OrcaLoadReport, ProbeFailure, Sample, Trouble};
 use steer_user::{config::Config, control::Controller};
@@ -75,7 +75,9 @@ impl Ours {
     /// Records changes of the tables.
     fn look(&mut self) {
         let tables = self.path.tables();
-        let slots: Vec<Slot> = (0..).map_while(|index| tables.slot_now(index)).collect();
+        let slots: Vec<Slot> = (0..)
+            .map_while(|index| tables.current_slot(index))
+            .collect();
         drop(tables);
         let changed = slots.iter().zip(&self.slots);
         let changed = changed.filter(|(now, then)| then.first != 0 && now.first != then.first);
@@ -89,11 +91,11 @@ impl Ours {
         tables
             .now_ms
             .set((now.as_nanos() as u64 >> TICK_SHIFT) as u32);
-        tables.forget_steps();
+        tables.clear_steps();
         let mut key = *flow;
         key.destination = vip(service).into();
-        let verdict = decide(&packet(key, flags), &*tables, &Nowhere);
-        let Verdict::Deliver(target) = verdict else {
+        let verdict = decide(&packet(key, flags), &*tables, &Opaque);
+        let Verdict::Encap(target) = verdict else {
             return None;
         };
         let member = tables.snapshot().members[usize::from(target.id)];
@@ -289,7 +291,7 @@ fn packet(key: FlowKey, tcp_flags: u8) -> Packet {
         ttl: 64,
         tos: 0,
         tcp_flags,
-        part: Part::Packet,
+        kind: PacketKind::Whole,
         well_formed: true,
     }
 }

@@ -18,7 +18,7 @@ use super::{
 };
 
 /// Maximum length of an answer.
-const MAX_ANSWER: usize = 256 << 10;
+const MAX_ANSWER_BYTES: usize = 256 << 10;
 /// Interval between checks of a pending question, and of whether one is due.
 const TICK: Duration = Duration::from_millis(100);
 
@@ -119,7 +119,7 @@ async fn question(
     let mut client = Client::new(config.api, config.key.clone());
     let reached = client.reached();
     let is_greeted = completion.models.is_some() || greeting(&config.profile).is_some();
-    let answer = ask(&mut client, &config.profile, completion);
+    let answer = request_completion(&mut client, &config.profile, completion);
     tokio::pin!(answer);
     loop {
         tokio::select! {
@@ -160,30 +160,37 @@ fn seconds(duration: Duration) -> String {
     format!("{:.1} s", duration.as_secs_f64())
 }
 
-async fn ask(client: &mut Client, profile: &Profile, completion: &Completion) -> Outcome {
+async fn request_completion(
+    client: &mut Client,
+    profile: &Profile,
+    completion: &Completion,
+) -> Outcome {
     let mut model = String::new();
     if let Some(path) = &completion.models {
-        match client.ask(path, None, MAX_ANSWER).await {
+        match client.request(path, None, MAX_ANSWER_BYTES).await {
             Ok(answer) if answer.status.is_success() => {
                 match first_model(&answer.body, &completion.model) {
                     Some(name) => model = name,
                     None => return Outcome::Alive(format!("{path} names no model")),
                 }
             }
-            Ok(answer) => return judge(path, &answer),
+            Ok(answer) => return classify_answer(path, &answer),
             Err(error) => return Outcome::Failed(format!("{path}: {error}")),
         }
     } else if let Some(path) = greeting(profile)
-        && let Err(error) = client.ask(path, None, MAX_ANSWER).await
+        && let Err(error) = client.request(path, None, MAX_ANSWER_BYTES).await
     {
         return Outcome::Failed(format!("{path}: {error}"));
     }
     // The model name, escaped for a JSON string.
     let quoted = Value::String(model).to_string();
     let body = completion.body.replace("$MODEL", quoted.trim_matches('"'));
-    match client.ask(&completion.path, Some(body), MAX_ANSWER).await {
+    match client
+        .request(&completion.path, Some(body), MAX_ANSWER_BYTES)
+        .await
+    {
         Ok(answer) if answer.status.is_success() => read(&completion.path, &answer.body),
-        Ok(answer) => judge(&completion.path, &answer),
+        Ok(answer) => classify_answer(&completion.path, &answer),
         Err(error) => Outcome::Failed(format!("{}: {error}", completion.path)),
     }
 }
@@ -222,7 +229,7 @@ fn first_model(body: &[u8], pointer: &str) -> Option<String> {
 /// Judges an answer with an error status. Only a server error is a failure: refusal of the
 /// question, the key or the model shows that the engine works, and a request to retry later shows
 /// that it is full.
-fn judge(path: &str, answer: &Answer) -> Outcome {
+fn classify_answer(path: &str, answer: &Answer) -> Outcome {
     let status = answer.status;
     let what = format!("{path}: status {}", status.as_u16());
     let is_full = status == StatusCode::TOO_MANY_REQUESTS
@@ -252,7 +259,7 @@ mod tests {
             is_framed: true,
             body: bytes::Bytes::new(),
         };
-        judge("/c", &answer)
+        classify_answer("/c", &answer)
     }
 
     #[test]

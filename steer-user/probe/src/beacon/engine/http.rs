@@ -94,7 +94,7 @@ impl Client {
 
     /// Posts `body` as JSON, or sends a GET without one. After cancellation the next request uses a
     /// new connection.
-    pub(super) async fn ask(
+    pub(super) async fn request(
         &mut self,
         path: &str,
         body: Option<String>,

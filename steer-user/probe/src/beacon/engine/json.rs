@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use serde_json::Value;
 
-use super::page::{Page, Series};
+use super::exposition::{Exposition, Series};
 
 /// Upper bound of values. A document has a handful.
 const MAX_SERIES: usize = 10_000;
@@ -17,9 +17,12 @@ const MAX_DEPTH: usize = 16;
 /// # Errors
 ///
 /// Returns an error if it is not JSON.
-pub(super) fn parse(text: &str, wanted: impl Fn(&str) -> bool) -> Result<Page, serde_json::Error> {
+pub(super) fn parse(
+    text: &str,
+    wanted: impl Fn(&str) -> bool,
+) -> Result<Exposition, serde_json::Error> {
     let document: Value = serde_json::from_str(text)?;
-    let mut page = Page::default();
+    let mut page = Exposition::default();
     walk(
         &document,
         "",

@@ -7,12 +7,12 @@ use serde_json::Value;
 use std::net::SocketAddr;
 use tokio::time::timeout;
 
-use super::{http::Client, page::MAX_PAGE, profile::Limits};
+use super::{exposition::MAX_PAGE, http::Client, profile::Limits};
 
 /// Pause after a failed attempt.
-const AGAIN: Duration = Duration::from_secs(60);
+const REFRESH_INTERVAL: Duration = Duration::from_secs(60);
 /// Timeout of the request.
-const WAIT: Duration = Duration::from_secs(1);
+const TIMEOUT: Duration = Duration::from_secs(1);
 
 /// Capacity reported by an engine; read once, and again after a restart.
 #[derive(Debug, Default)]
@@ -23,7 +23,7 @@ pub(super) struct Capacity {
 
 impl Capacity {
     /// Clears the capacity: a restarted engine may have other settings.
-    pub(super) fn forget(&mut self) {
+    pub(super) fn invalidate(&mut self) {
         *self = Self::default();
     }
 
@@ -35,10 +35,13 @@ impl Capacity {
         key: Option<&HeaderValue>,
         now: Instant,
     ) -> Option<f64> {
-        let is_due = |at| now.saturating_duration_since(at) >= AGAIN;
+        let is_due = |at| now.saturating_duration_since(at) >= REFRESH_INTERVAL;
         if self.told.is_none() && self.tried.is_none_or(is_due) {
             self.tried = Some(now);
-            self.told = timeout(WAIT, read(limits, api, key)).await.ok().flatten();
+            self.told = timeout(TIMEOUT, read(limits, api, key))
+                .await
+                .ok()
+                .flatten();
         }
         self.told
     }
@@ -47,7 +50,7 @@ impl Capacity {
 async fn read(limits: &Limits, api: SocketAddr, key: Option<&HeaderValue>) -> Option<f64> {
     let mut client = Client::new(api, key.cloned());
     for path in &limits.path {
-        let Ok(answer) = client.ask(path, None, MAX_PAGE).await else {
+        let Ok(answer) = client.request(path, None, MAX_PAGE).await else {
             return None;
         };
         let document: Option<Value> = serde_json::from_slice(&answer.body).ok();

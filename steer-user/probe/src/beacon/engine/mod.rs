@@ -7,20 +7,20 @@
 //! and `completion` do the waiting.
 
 mod completion;
+mod deltas;
+mod exposition;
 mod http;
 mod json;
 mod limits;
-mod page;
 mod profile;
 mod progress;
 mod question;
 mod ranks;
-mod read;
 mod readiness;
+mod signals;
 mod state;
 #[cfg(test)]
 mod tests;
-mod window;
 
 use std::{
     net::SocketAddr,
@@ -38,22 +38,22 @@ pub use self::profile::{
     Completion, Engine, Format, Health, Limits, Profile, ProfileError, Selector, Sleep,
 };
 use self::{
+    deltas::CounterDeltas,
+    exposition::{Exposition, MAX_PAGE},
     http::{Answer, Client},
     limits::Capacity,
-    page::{MAX_PAGE, Page},
-    read::Reading,
-    readiness::{Asker, Readiness},
-    state::{Patience, State},
-    window::Window,
+    readiness::{Readiness, ReadinessProbe},
+    signals::EngineSignals,
+    state::{State, Timeouts},
 };
 use crate::probe::{Load, NoSignal, Note, Trouble};
 
 /// Timeout of a page. A slow page still shows that the engine works once it arrives.
-const PAGE_WAIT: Duration = Duration::from_secs(30);
+const PAGE_TIMEOUT: Duration = Duration::from_secs(30);
 /// Interval of checks while the engine is not ready.
-const LOADING_EVERY: Duration = Duration::from_millis(200);
+const LOADING_POLL_INTERVAL: Duration = Duration::from_millis(200);
 /// Number of failed checks after which the last page is too old.
-const LOOKS: u32 = 5;
+const POLLS_PER_PERIOD: u32 = 5;
 
 /// Returns the keys of a profile for which a page has no metric.
 ///
@@ -61,12 +61,12 @@ const LOOKS: u32 = 5;
 ///
 /// Returns an error if it is not a page of metrics.
 pub fn missing(page: &str, profile: &Profile) -> anyhow::Result<Vec<&'static str>> {
-    Ok(Reading::of(&parse(page, profile)?, profile).missing)
+    Ok(EngineSignals::from_page(&parse(page, profile)?, profile).missing)
 }
 
-fn parse(page: &str, profile: &Profile) -> anyhow::Result<Page> {
+fn parse(page: &str, profile: &Profile) -> anyhow::Result<Exposition> {
     Ok(match profile.format {
-        Format::Prometheus => page::parse(page, |name| profile.wants(name))?,
+        Format::Prometheus => exposition::parse(page, |name| profile.wants(name))?,
         Format::Json => json::parse(page, |name| profile.wants(name))?,
     })
 }
@@ -99,14 +99,14 @@ pub struct EngineConfig {
 
 /// The watch over an engine, which ends when dropped.
 #[derive(Debug)]
-pub(super) struct Watch {
+pub(super) struct EngineWatch {
     state: watch::Sender<State>,
     capacity: Option<f64>,
     limit: Option<f64>,
     tasks: Vec<JoinHandle<()>>,
 }
 
-impl Drop for Watch {
+impl Drop for EngineWatch {
     fn drop(&mut self) {
         for task in &self.tasks {
             task.abort();
@@ -114,18 +114,18 @@ impl Drop for Watch {
     }
 }
 
-impl Watch {
+impl EngineWatch {
     pub(super) fn start(config: EngineConfig) -> Self {
-        let patience = Patience {
+        let patience = Timeouts {
             stall: config.stall,
             silence: config.silence,
-            stale: (config.every * LOOKS).max(Duration::from_secs(2)),
+            stale: (config.every * POLLS_PER_PERIOD).max(Duration::from_secs(2)),
         };
         let state = watch::Sender::new(State::new(patience, Instant::now()));
         let (capacity, limit) = (config.capacity, config.limit);
         let tasks = vec![
             tokio::spawn(completion::ask_when_due(config.clone(), state.clone())),
-            tokio::spawn(look(config, state.clone())),
+            tokio::spawn(poll_engine(config, state.clone())),
         ];
         Self {
             state,
@@ -158,12 +158,12 @@ impl Watch {
 }
 
 /// Checks the engine periodically.
-async fn look(config: EngineConfig, state: watch::Sender<State>) {
-    let mut look = Look::new(&config);
+async fn poll_engine(config: EngineConfig, state: watch::Sender<State>) {
+    let mut look = EnginePoller::new(&config);
     let mut said = String::new();
     loop {
         let begun = Instant::now();
-        let what = look.once(&config, &state).await;
+        let what = look.poll(&config, &state).await;
         if what != said {
             let (engine, metrics) = (&config.profile.name, config.metrics);
             if what.is_empty() {
@@ -175,7 +175,7 @@ async fn look(config: EngineConfig, state: watch::Sender<State>) {
         }
         let trouble = state.borrow().trouble(Instant::now());
         let every = match trouble {
-            Some((Trouble::Loading, _)) => config.every.min(LOADING_EVERY),
+            Some((Trouble::Loading, _)) => config.every.min(LOADING_POLL_INTERVAL),
             _ => config.every,
         };
         // A slow engine gets a pause after each check.
@@ -184,15 +184,15 @@ async fn look(config: EngineConfig, state: watch::Sender<State>) {
 }
 
 /// State needed for a check of an engine.
-struct Look {
+struct EnginePoller {
     client: Client,
-    asker: Asker,
-    window: Window,
+    asker: ReadinessProbe,
+    window: CounterDeltas,
     capacity: Capacity,
     restarts: u32,
 }
 
-impl Look {
+impl EnginePoller {
     fn new(config: &EngineConfig) -> Self {
         let EngineConfig {
             profile, api, key, ..
@@ -200,15 +200,15 @@ impl Look {
         let (health, sleep) = (profile.health.clone(), profile.sleep.clone());
         Self {
             client: Client::new(config.metrics, key.clone()),
-            asker: Asker::new(*api, key.clone(), health, sleep),
-            window: Window::default(),
+            asker: ReadinessProbe::new(*api, key.clone(), health, sleep),
+            window: CounterDeltas::default(),
             capacity: Capacity::default(),
             restarts: 0,
         }
     }
 
     /// Runs one check, and returns complaints in words.
-    async fn once(&mut self, config: &EngineConfig, state: &watch::Sender<State>) -> String {
+    async fn poll(&mut self, config: &EngineConfig, state: &watch::Sender<State>) -> String {
         let profile = &config.profile;
         state.send_modify(|state| state.page_asked(Instant::now()));
         let readiness = self.asker.readiness().await;
@@ -227,19 +227,19 @@ impl Look {
             state.send_modify(|state| state.asleep(true, wakes, Instant::now()));
             return String::new();
         }
-        let longest = PAGE_WAIT.max(config.silence.min(PAGE_WAIT * 2));
+        let longest = PAGE_TIMEOUT.max(config.silence.min(PAGE_TIMEOUT * 2));
         let looked = timeout(longest, fetch(&mut self.client, profile)).await;
         let now = Instant::now();
         match looked {
             Err(_) => {
-                state.send_modify(State::silent);
+                state.send_modify(State::mark_silent);
                 format!("no answer within {} s", longest.as_secs())
             }
             Ok(Err((why, what))) => {
                 if why == NoSignal::Unreachable {
                     self.restarted();
                 }
-                state.send_modify(|state| state.unreadable(why));
+                state.send_modify(|state| state.mark_unreadable(why));
                 what
             }
             Ok(Ok(mut reading)) => {
@@ -268,12 +268,15 @@ impl Look {
 
     /// Handles a possible restart of the engine.
     fn restarted(&mut self) {
-        self.capacity.forget();
+        self.capacity.invalidate();
         self.asker.restarted();
     }
 }
 
-async fn fetch(client: &mut Client, profile: &Profile) -> Result<Reading, (NoSignal, String)> {
+async fn fetch(
+    client: &mut Client,
+    profile: &Profile,
+) -> Result<EngineSignals, (NoSignal, String)> {
     let path = &profile.metrics;
     let mut answer = get(client, path).await?;
     // A server that has its page behind a slash sends its clients there.
@@ -289,11 +292,11 @@ async fn fetch(client: &mut Client, profile: &Profile) -> Result<Reading, (NoSig
     let malformed = |e: &dyn std::fmt::Display| (NoSignal::Malformed, format!("{path}: {e}"));
     let page = text(&answer).map_err(|what| malformed(&what))?;
     let page = parse(&page, profile).map_err(|e| malformed(&e))?;
-    Ok(Reading::of(&page, profile))
+    Ok(EngineSignals::from_page(&page, profile))
 }
 
 async fn get(client: &mut Client, path: &str) -> Result<Answer, (NoSignal, String)> {
-    let answer = client.ask(path, None, MAX_PAGE).await;
+    let answer = client.request(path, None, MAX_PAGE).await;
     answer.map_err(|error| {
         let why = match &error {
             http::HttpError::Cut(_) | http::HttpError::TooLong(_) => NoSignal::Malformed,
@@ -339,7 +342,7 @@ fn text(answer: &Answer) -> Result<String, &'static str> {
 }
 
 /// Returns in words the differences of a page from its profile.
-fn complaints(profile: &Profile, reading: &Reading) -> String {
+fn complaints(profile: &Profile, reading: &EngineSignals) -> String {
     let mut words = Vec::new();
     if profile.names_load() && !reading.has_load() {
         let names = [

@@ -255,7 +255,7 @@ impl FromStr for Selector {
         };
         // A selector has the format of a line without its value.
         let page = format!("{} 0\n", series.trim());
-        let parsed = super::page::parse(&page, |_| true).map_err(|_| bad())?;
+        let parsed = super::exposition::parse(&page, |_| true).map_err(|_| bad())?;
         if !parsed.broken.is_empty() {
             return Err(bad());
         }
@@ -320,7 +320,7 @@ impl Profile {
     /// # Errors
     ///
     /// Never fails; tests check all of them.
-    pub fn of(engine: Engine) -> Result<Self, ProfileError> {
+    pub fn built_in(engine: Engine) -> Result<Self, ProfileError> {
         Self::parse(engine.text(), &format!("{engine:?}"))
     }
 
@@ -435,7 +435,7 @@ mod tests {
     #[test]
     fn every_engine_has_a_profile() {
         for engine in <Engine as clap::ValueEnum>::value_variants() {
-            let profile = Profile::of(*engine).unwrap();
+            let profile = Profile::built_in(*engine).unwrap();
             let has_sleep = profile.sleep.is_some();
             assert!(profile.names_load() || has_sleep, "{engine:?}");
             let has_page = profile.format == Format::Prometheus;

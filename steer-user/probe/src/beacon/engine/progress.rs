@@ -5,7 +5,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use super::read::{Mark, Reading};
+use super::signals::{EngineSignals, ProgressMark};
 
 /// Multiple of its last interval after which a counter with few digits counts as standing still.
 const COARSE_FACTOR: u32 = 4;
@@ -26,7 +26,7 @@ pub(super) struct Progress {
 /// A changing value, with the number of its changes.
 #[derive(Clone, Debug)]
 struct Watched {
-    mark: Mark,
+    mark: ProgressMark,
     moved: Option<Instant>,
     /// Time between its last two changes.
     interval: Option<Duration>,
@@ -45,7 +45,7 @@ struct RankWatch {
 
 impl Progress {
     /// Records a page. Without a changing value there is nothing to watch.
-    pub(super) fn observe(&mut self, reading: &Reading, now: Instant) {
+    pub(super) fn observe(&mut self, reading: &EngineSignals, now: Instant) {
         let changed = self.update_marks(&reading.progress, now);
         let moved = !changed.is_empty();
         if moved {
@@ -60,14 +60,14 @@ impl Progress {
     }
 
     /// Records the values of a page, and returns the ranks of those that changed.
-    fn update_marks(&mut self, marks: &[Mark], now: Instant) -> Vec<String> {
+    fn update_marks(&mut self, marks: &[ProgressMark], now: Instant) -> Vec<String> {
         let is_same = self.marks.len() == marks.len()
             && (self.marks.iter().zip(marks)).all(|(old, new)| old.mark.rank == new.rank);
         if !is_same {
             // Series appear with the first request of their kind, which is progress.
             let grown = !self.marks.is_empty() && !marks.is_empty();
             let moved = grown.then_some(now);
-            let watched = |mark: &Mark| Watched {
+            let watched = |mark: &ProgressMark| Watched {
                 mark: mark.clone(),
                 moved,
                 interval: None,
@@ -88,7 +88,7 @@ impl Progress {
         changed
     }
 
-    fn update_ranks(&mut self, reading: &Reading, changed: &[String], now: Instant) {
+    fn update_ranks(&mut self, reading: &EngineSignals, changed: &[String], now: Instant) {
         if reading.ranks.len() < 2 {
             self.ranks.clear();
             return;
@@ -184,17 +184,17 @@ impl Progress {
 
 #[cfg(test)]
 mod tests {
-    use super::{super::read::Rank, *};
+    use super::{super::signals::Rank, *};
 
-    fn reading(in_flight: Option<f64>, marks: &[f64]) -> Reading {
-        let mark = |value: &f64| Mark {
+    fn reading(in_flight: Option<f64>, marks: &[f64]) -> EngineSignals {
+        let mark = |value: &f64| ProgressMark {
             value: *value,
-            ..Mark::default()
+            ..ProgressMark::default()
         };
-        Reading {
+        EngineSignals {
             running: in_flight,
             progress: marks.iter().map(mark).collect(),
-            ..Reading::default()
+            ..EngineSignals::default()
         }
     }
 

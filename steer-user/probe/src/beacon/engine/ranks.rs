@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use super::page::Series;
+use super::exposition::Series;
 
 /// Labels of data-parallel ranks: each has requests of its own.
 const REPLICAS: [&str; 4] = ["engine", "dp_rank", "ReplicaId", "WorkerId"];
@@ -67,10 +67,10 @@ pub(super) fn by_rank<'a>(
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::beacon::engine::page;
+    use crate::beacon::engine::exposition;
 
     fn joined(page: &str, mean: bool) -> Vec<(String, f64)> {
-        let page = page::parse(page, |_| true).unwrap();
+        let page = exposition::parse(page, |_| true).unwrap();
         let series = page.series.iter().map(|s| (s, s.value));
         by_rank(series, mean).into_iter().collect()
     }

@@ -7,13 +7,13 @@ use serde_json::Value;
 use tokio::time::timeout;
 
 use super::{
+    exposition::MAX_PAGE,
     http::Client,
-    page::MAX_PAGE,
     profile::{Health, Sleep},
 };
 
 /// Timeout of one answer; a later one is ignored.
-const WAIT: Duration = Duration::from_secs(2);
+const TIMEOUT: Duration = Duration::from_secs(2);
 
 /// Readiness reported by the engine.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -28,7 +28,7 @@ pub(super) enum Readiness {
 
 /// Client for an engine's readiness.
 #[derive(Debug)]
-pub(super) struct Asker {
+pub(super) struct ReadinessProbe {
     client: Client,
     health: Option<Health>,
     sleep: Option<Sleep>,
@@ -37,7 +37,7 @@ pub(super) struct Asker {
     tells_sleep: bool,
 }
 
-impl Asker {
+impl ReadinessProbe {
     pub(super) fn new(
         api: SocketAddr,
         key: Option<HeaderValue>,
@@ -67,7 +67,7 @@ impl Asker {
         if health.generates && self.was_ready {
             return Readiness::Unknown;
         }
-        let asked = timeout(WAIT, self.client.ask(&health.path, None, MAX_PAGE)).await;
+        let asked = timeout(TIMEOUT, self.client.request(&health.path, None, MAX_PAGE)).await;
         let Ok(Ok(answer)) = asked else {
             return Readiness::Unknown;
         };
@@ -91,7 +91,7 @@ impl Asker {
         if !self.tells_sleep {
             return false;
         }
-        let asked = timeout(WAIT, self.client.ask(path, None, MAX_PAGE)).await;
+        let asked = timeout(TIMEOUT, self.client.request(path, None, MAX_PAGE)).await;
         let Ok(Ok(answer)) = asked else {
             return false;
         };

@@ -7,10 +7,10 @@ use std::{
 
 use super::{
     completion::Outcome,
+    deltas::CounterDeltas,
     progress::Progress,
     question::Occasion,
-    read::{Rank, Reading},
-    window::Window,
+    signals::{EngineSignals, Rank},
 };
 use crate::probe::{Hint, Load, NoSignal, Note, Trouble};
 
@@ -26,17 +26,17 @@ const MAX_WAIT: Duration = Duration::from_secs(120);
 /// Timeout as a multiple of the slowest recent answer.
 const WAIT_FACTOR: f64 = 4.0;
 /// Factor by which the weight of a slow answer decreases per minute.
-const FORGET: f64 = 0.5;
+const ANSWER_TIME_DECAY: f64 = 0.5;
 /// Time for which an answer that the engine is full is valid.
-const FULL_FOR: Duration = Duration::from_secs(30);
+const FULL_AFTER_QUEUEING: Duration = Duration::from_secs(30);
 /// Number of changes on a page that a single question may cause before it is answered.
-const OWN_MOVES: u32 = 2;
+const OWN_COMPLETION_MOVES: u32 = 2;
 /// Utilization from which a rank's cache is full.
-const FULL: f64 = 0.95;
+const FULL_UTILIZATION: f64 = 0.95;
 
 /// Timeouts for signs of trouble and for stale signals.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Patience {
+pub(super) struct Timeouts {
     /// Time without progress that, together with an unanswered question, is a stall. Half of it is
     /// a sign of trouble.
     pub(super) stall: Duration,
@@ -73,7 +73,7 @@ struct Failure {
 /// State of an engine.
 #[derive(Clone, Debug)]
 pub(super) struct State {
-    patience: Patience,
+    patience: Timeouts,
     load: Load,
     ranks: BTreeMap<String, Rank>,
     is_believed: bool,
@@ -103,7 +103,7 @@ pub(super) struct State {
 impl State {
     /// Creates the initial state.
     #[must_use]
-    pub(super) fn new(patience: Patience, now: Instant) -> Self {
+    pub(super) fn new(patience: Timeouts, now: Instant) -> Self {
         Self {
             patience,
             load: Load::default(),
@@ -135,13 +135,13 @@ impl State {
     }
 
     /// Records that it refused the request, or answered with something else.
-    pub(super) fn unreadable(&mut self, why: NoSignal) {
+    pub(super) fn mark_unreadable(&mut self, why: NoSignal) {
         self.unanswered = None;
         self.why = why;
     }
 
     /// Records that its page did not arrive in time.
-    pub(super) fn silent(&mut self) {
+    pub(super) fn mark_silent(&mut self) {
         self.why = NoSignal::Unreachable;
     }
 
@@ -182,8 +182,8 @@ impl State {
     /// Records a page. `names_load` tells whether its profile has any names for the load.
     pub(super) fn reading(
         &mut self,
-        window: &mut Window,
-        reading: Reading,
+        window: &mut CounterDeltas,
+        reading: EngineSignals,
         names_load: bool,
         now: Instant,
     ) {
@@ -207,7 +207,7 @@ impl State {
         }
         self.is_believed = reading.refused.is_empty();
         self.ranks.clone_from(&reading.ranks);
-        let (load, first_token) = window.take(now, reading);
+        let (load, first_token) = window.load(now, reading);
         self.load = load;
         if let Some(seconds) = first_token {
             self.record_answer_time(Duration::from_secs_f64(seconds.clamp(0.0, 3600.0)), now);
@@ -221,20 +221,25 @@ impl State {
     fn is_own(&self, now: Instant) -> bool {
         let lately = |at| now.saturating_duration_since(at) <= self.patience.stale;
         match self.asked {
-            Some(_) => self.moves <= OWN_MOVES,
+            Some(_) => self.moves <= OWN_COMPLETION_MOVES,
             None => self.ended.is_some_and(lately),
         }
     }
 
     fn record_answer_time(&mut self, duration: Duration, now: Instant) {
-        self.slowest = Some((self.usual(now).unwrap_or_default().max(duration), now));
+        self.slowest = Some((
+            self.usual_answer_time(now)
+                .unwrap_or_default()
+                .max(duration),
+            now,
+        ));
     }
 
     /// Returns the time of the slowest answer, reduced by its age.
-    fn usual(&self, now: Instant) -> Option<Duration> {
+    fn usual_answer_time(&self, now: Instant) -> Option<Duration> {
         let (slowest, at) = self.slowest?;
         let minutes = now.saturating_duration_since(at).as_secs_f64() / 60.0;
-        Some(slowest.mul_f64(FORGET.powf(minutes)))
+        Some(slowest.mul_f64(ANSWER_TIME_DECAY.powf(minutes)))
     }
 
     /// Returns whether other work made progress since the last call.
@@ -315,7 +320,7 @@ impl State {
         let waited = now.saturating_duration_since(asked);
         let moved = self.progress.last_moved().unwrap_or(self.begun);
         let still = now.saturating_duration_since(moved.max(self.begun));
-        let usual = self.usual(asked).unwrap_or_default();
+        let usual = self.usual_answer_time(asked).unwrap_or_default();
         let bound = usual.mul_f64(WAIT_FACTOR).max(MIN_WAIT.min(stall));
         let bound = bound.min(MAX_WAIT);
         let is_read = self.read.is_some_and(|read| read > asked);
@@ -392,8 +397,8 @@ impl State {
 
     fn notes(&self, now: Instant) -> Vec<Note> {
         let several = self.ranks.len() > 1;
-        let is_full = |rank: &Rank| rank.kv_use.is_some_and(|kv_use| kv_use >= FULL);
-        let lately = |at| now.saturating_duration_since(at) < FULL_FOR;
+        let is_full = |rank: &Rank| rank.kv_use.is_some_and(|kv_use| kv_use >= FULL_UTILIZATION);
+        let lately = |at| now.saturating_duration_since(at) < FULL_AFTER_QUEUEING;
         let notes = [
             (Note::RankFull, several && self.ranks.values().any(is_full)),
             (Note::RankStuck, !self.stuck(now).is_empty()),

@@ -2,12 +2,12 @@
 
 use super::*;
 use crate::beacon::engine::{
-    page,
+    exposition,
     profile::{Engine, Profile},
     question::Schedule,
 };
 
-const PATIENCE: Patience = Patience {
+const PATIENCE: Timeouts = Timeouts {
     stall: Duration::from_secs(20),
     silence: Duration::from_secs(5),
     stale: Duration::from_secs(5),
@@ -33,7 +33,7 @@ struct Bench {
     profile: Profile,
     state: State,
     schedule: Schedule,
-    window: Window,
+    window: CounterDeltas,
     start: Instant,
     now: Instant,
     pending: Option<(Instant, Occasion)>,
@@ -47,10 +47,10 @@ impl Bench {
     fn new(engine: Engine) -> Self {
         let start = Instant::now();
         Self {
-            profile: Profile::of(engine).unwrap(),
+            profile: Profile::built_in(engine).unwrap(),
             state: State::new(PATIENCE, start),
             schedule: Schedule::new(Some(EVERY), start),
-            window: Window::default(),
+            window: CounterDeltas::default(),
             start,
             now: start,
             pending: None,
@@ -75,8 +75,8 @@ impl Bench {
             if ticks.is_multiple_of(10) {
                 self.state.page_asked(self.now);
                 if let Some(text) = page(u32::try_from(ticks / 10).unwrap()) {
-                    let page = page::parse(&text, |name| self.profile.wants(name)).unwrap();
-                    let reading = Reading::of(&page, &self.profile);
+                    let page = exposition::parse(&text, |name| self.profile.wants(name)).unwrap();
+                    let reading = EngineSignals::from_page(&page, &self.profile);
                     let names_load = self.profile.names_load();
                     let state = &mut self.state;
                     state.reading(&mut self.window, reading, names_load, self.now);
@@ -409,7 +409,7 @@ fn what_cannot_be_read_any_more_is_old_and_then_unknown_but_never_idle() {
     let (mut state, now) = (bench.state, bench.now);
     for why in [NoSignal::Unreachable, NoSignal::Malformed] {
         state.page_asked(now);
-        state.unreadable(why);
+        state.mark_unreadable(why);
         let load = state.load(now + Duration::from_secs(9));
         assert_eq!(
             (load.no_signal, load.running, load.in_flight),
@@ -418,7 +418,7 @@ fn what_cannot_be_read_any_more_is_old_and_then_unknown_but_never_idle() {
         assert!(load.age > Some(9.0));
     }
     let later = now + Duration::from_secs(20);
-    state.reading(&mut bench.window, Reading::default(), true, later);
+    state.reading(&mut bench.window, EngineSignals::default(), true, later);
     assert_eq!(state.load(later).no_signal, Some(NoSignal::Renamed));
     assert_eq!(state.trouble(later), None);
 }

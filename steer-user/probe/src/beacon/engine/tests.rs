@@ -251,9 +251,9 @@ const CASES: [Case; 19] = [
     },
 ];
 
-fn read(engine: Engine, page: &str) -> Reading {
-    let profile = Profile::of(engine).unwrap();
-    Reading::of(&parse(page, &profile).unwrap(), &profile)
+fn read(engine: Engine, page: &str) -> EngineSignals {
+    let profile = Profile::built_in(engine).unwrap();
+    EngineSignals::from_page(&parse(page, &profile).unwrap(), &profile)
 }
 
 #[test]
@@ -274,7 +274,7 @@ fn every_engine_is_read_in_its_versions() {
         assert_eq!(got.capacity, case.capacity, "{name}");
         assert_eq!(got.kv_use, case.kv_use, "{name}");
         assert_eq!(got.tokens, case.tokens, "{name}");
-        let mean = |h: &Option<read::Histogram>| h.as_ref().and_then(read::Histogram::mean);
+        let mean = |h: &Option<signals::Histogram>| h.as_ref().and_then(signals::Histogram::mean);
         assert!(
             near(mean(&got.first_token), case.seconds.0),
             "{name}: {got:?}"
@@ -332,7 +332,7 @@ fn a_page_of_another_engine_says_nothing() {
         for engine in [Engine::Vllm, Engine::Sglang, Engine::Tgi, Engine::LlamaCpp] {
             let got = read(engine, case.page);
             assert_eq!(got.has_load(), engine == case.engine);
-            let profile = Profile::of(engine).unwrap();
+            let profile = Profile::built_in(engine).unwrap();
             let complaint = complaints(&profile, &got);
             let renamed = complaint.contains("may have been upgraded");
             assert_eq!(renamed, engine != case.engine, "{complaint}");
@@ -360,7 +360,7 @@ fn a_page_is_a_text_that_its_answer_says_is_whole() {
     assert_eq!(body(b"a 1", true).unwrap(), "a 1\n");
     assert_eq!(body(b"a 1", false).unwrap(), "a 1");
     let latin = body(b"a{b=\"\xff\"} 1\n", true).unwrap();
-    assert_eq!(page::parse(&latin, |_| true).unwrap().series.len(), 1);
+    assert_eq!(exposition::parse(&latin, |_| true).unwrap().series.len(), 1);
     for (status, says) in [
         (401, "--engine-key"),
         (404, "--enable-metrics"),
@@ -380,12 +380,12 @@ fn a_page_is_a_text_that_its_answer_says_is_whole() {
 #[test]
 fn every_cut_of_a_page_is_refused_or_says_less() {
     let whole = read(Engine::Vllm, CASES[0].page);
-    let profile = Profile::of(Engine::Vllm).unwrap();
+    let profile = Profile::built_in(Engine::Vllm).unwrap();
     for cut in 0..CASES[0].page.len() {
         let Ok(page) = parse(&CASES[0].page[..cut], &profile) else {
             continue;
         };
-        let got = Reading::of(&page, &profile);
+        let got = EngineSignals::from_page(&page, &profile);
         for (got, whole) in [(got.running, whole.running), (got.tokens, whole.tokens)] {
             assert!(got.is_none() || got == whole, "{cut}");
         }
@@ -397,7 +397,7 @@ fn documents_of_engines_without_a_page_are_read() {
     let loaded = read(Engine::Ollama, page!("ollama-0.json"));
     assert_eq!((loaded.asleep, loaded.has_load()), (Some(false), false));
     assert_eq!(read(Engine::Ollama, "{\"models\":[]}").asleep, Some(true));
-    let profile = Profile::of(Engine::Ollama).unwrap();
+    let profile = Profile::built_in(Engine::Ollama).unwrap();
     assert_eq!(
         complaints(&profile, &loaded),
         "",
@@ -409,7 +409,7 @@ fn documents_of_engines_without_a_page_are_read() {
         (Some(2048.0), Some(0.0625))
     );
     for engine in [Engine::Ollama, Engine::Infinity] {
-        let profile = Profile::of(engine).unwrap();
+        let profile = Profile::built_in(engine).unwrap();
         for text in ["", "<html>", "{\"models\":", "a 1\n"] {
             assert!(parse(text, &profile).is_err(), "{text}");
         }
@@ -439,7 +439,7 @@ fn a_value_that_is_needed_and_wrong_is_missing_and_named() {
         let page = good.replace("processing 2", &format!("processing {value}"));
         let got = read(Engine::LlamaCpp, &page);
         assert_eq!((got.running, got.waiting), (None, Some(0.0)), "{value:?}");
-        let profile = Profile::of(Engine::LlamaCpp).unwrap();
+        let profile = Profile::built_in(Engine::LlamaCpp).unwrap();
         let complaint = complaints(&profile, &got);
         assert!(complaint.contains("requests_processing"), "{complaint}");
     }

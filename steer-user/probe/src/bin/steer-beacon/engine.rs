@@ -66,7 +66,7 @@ impl Engine {
     /// Returns the engine to watch, if one is named; `api` is the address of its requests.
     pub(super) fn config(self, api: SocketAddr) -> Result<Option<EngineConfig>> {
         let profile = match (self.engine, &self.profile) {
-            (Some(engine), _) => Profile::of(engine)?,
+            (Some(engine), _) => Profile::built_in(engine)?,
             (None, Some(file)) => Profile::load(file)?,
             (None, None) => return Ok(None),
         };

@@ -19,7 +19,7 @@ use crate::{
         controller::Controller,
         tables::build::{self, Member},
     },
-    dataplane::Memory,
+    dataplane::FakeDataplane,
     domain::{
         balance::{self, Settings},
         health::State,
@@ -174,7 +174,7 @@ impl Replay {
 }
 
 /// Candidates of a policy by what is known now.
-fn candidates(controller: &Controller<Memory>, policy: usize, now: Instant) -> Candidates {
+fn candidates(controller: &Controller<FakeDataplane>, policy: usize, now: Instant) -> Candidates {
     let inputs = CandidateInputs {
         site: &controller.site,
         dataplane: &controller.dataplane,
@@ -185,7 +185,7 @@ fn candidates(controller: &Controller<Memory>, policy: usize, now: Instant) -> C
         rates: controller.planner.balancer.rates(),
         now,
     };
-    inputs.of(policy).unwrap_or_default()
+    inputs.get(policy).unwrap_or_default()
 }
 
 /// An input in words.
@@ -209,7 +209,7 @@ fn words(input: &Input) -> String {
 /// Differences between inputs and what measurements and configuration make of them. Weights are
 /// compared where all that they depend on is in the journal.
 fn compare(
-    (controller, epoch): (&Controller<Memory>, Instant),
+    (controller, epoch): (&Controller<FakeDataplane>, Instant),
     sure: &HashSet<String>,
     weights: bool,
     service: &str,

@@ -22,9 +22,9 @@ use crate::{
         health::ejection::Ejection,
         host::WallClock,
     },
-    dataplane::Memory,
-    domain::{balance::tick, evidence::judge, health::State, passive::Watch, succession},
-    journal::{Event, Input, Located, Record, Why},
+    dataplane::FakeDataplane,
+    domain::{balance::tick, evidence::verdict, health::State, passive::Watch, succession},
+    journal::{Event, Input, Located, Record, ReplanCause},
 };
 
 /// Results of a replay.
@@ -81,7 +81,7 @@ pub fn replay(
 }
 
 struct Replay {
-    controller: Option<Controller<Memory>>,
+    controller: Option<Controller<FakeDataplane>>,
     epoch: Instant,
     /// Backends of which all that was concluded in this run is known.
     sure: HashSet<String>,
@@ -134,7 +134,7 @@ impl Replay {
                 weights,
                 ..
             } => {
-                if *why == Why::Continued && self.controller.is_some() {
+                if *why == ReplanCause::Continued && self.controller.is_some() {
                     return;
                 }
                 let config = generation
@@ -149,7 +149,7 @@ impl Replay {
                 self.weigh(|name, _| weights.get(name).copied());
                 self.drain(|name, _| drained.iter().any(|d| d == name), now);
             }
-            Event::Weighed {
+            Event::WeightSet {
                 backend, weight, ..
             } => {
                 self.weigh(|name, was| if name == backend { *weight } else { was });
@@ -161,7 +161,7 @@ impl Replay {
                 let now_drained = |name: &str, was| if name == backend { *drained } else { was };
                 self.drain(now_drained, now);
             }
-            Event::Passive {
+            Event::OutlierDetection {
                 backend,
                 before,
                 counts,
@@ -212,10 +212,10 @@ impl Replay {
                 verdict,
             } => {
                 self.result.verdicts += 1;
-                if judge(inputs) != *verdict {
+                if verdict(inputs) != *verdict {
                     wrong.push(format!(
                         "backend {backend}: its signals make it {}, and the journal says {verdict}",
-                        judge(inputs)
+                        verdict(inputs)
                     ));
                 }
                 let known = self.controller.as_mut().map(|c| &mut c.backends);
@@ -332,19 +332,19 @@ impl Replay {
                 }
             }
             // What takes no new flows already may take fewer.
-            Event::DrainOver { .. }
+            Event::DrainDeadline { .. }
             // What it changed is in the bases of those that it concerns.
             | Event::Tuned { .. }
             | Event::Confirmed { .. }
-            | Event::Way { .. }
+            | Event::NextHop { .. }
             | Event::Router { .. }
             | Event::Shedding { .. }
-            | Event::Gone { .. }
+            | Event::MemberReleased { .. }
             | Event::Stop => {}
         }
     }
 
-    fn configure(&mut self, config: Config, why: Why, now: Instant) -> Result<(), String> {
+    fn configure(&mut self, config: Config, why: ReplanCause, now: Instant) -> Result<(), String> {
         let text = |error: anyhow::Error| format!("{error:#}");
         if let Some(controller) = &mut self.controller {
             let known = &controller.backends;
@@ -352,14 +352,14 @@ impl Replay {
             self.sure.extend(new.map(|b| b.name.clone()));
             return controller.reconfigure(config, now).map_err(text);
         }
-        if why == Why::Start {
+        if why == ReplanCause::Start {
             self.sure
                 .extend(config.backends.iter().map(|b| b.name.clone()));
             let policies = config.policy_ids().into_iter();
             self.balances
                 .extend(policies.map(|id| config.policy(id).name()));
         }
-        let mut controller = Controller::new(config, Memory::new(), now).map_err(text)?;
+        let mut controller = Controller::new(config, FakeDataplane::new(), now).map_err(text)?;
         // It makes those steps that the journal has, and no other.
         controller.health.replay();
         controller.planner.balancer.replay();
@@ -383,13 +383,13 @@ impl Replay {
         let clock = WallClock::new(now, SystemTime::UNIX_EPOCH);
         for (name, known) in controller.backends.iter_mut() {
             let is = drained(name, known.drain.is_some());
-            known.drain = is.then(|| Draining::begin(Drain::default(), clock, now));
+            known.drain = is.then(|| Draining::start(Drain::default(), clock, now));
         }
         self.written(|controller| controller.replan(now, "drained"));
     }
 
     /// A data path in memory is always written.
-    fn written(&mut self, write: impl FnOnce(&mut Controller<Memory>) -> Result<()>) {
+    fn written(&mut self, write: impl FnOnce(&mut Controller<FakeDataplane>) -> Result<()>) {
         let done = self.controller.as_mut().map(write);
         if let Some(Err(error)) = done {
             self.controller = None;

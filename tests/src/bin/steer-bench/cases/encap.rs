@@ -37,7 +37,7 @@ pub(crate) fn prepare(scene: &mut Scene<'_>) {
     scene.service(IPIP6, table);
     for (mode, address) in [(Mode::Gue, GUE), (Mode::L2, L2)] {
         let member = scene.member(mode, false);
-        let table = scene.table(&[Slot::settled(member, 0); 100]);
+        let table = scene.table(&[Slot::owned_by(member, 0); 100]);
         scene.service(address.into(), table);
     }
 }

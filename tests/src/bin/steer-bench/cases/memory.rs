@@ -4,7 +4,7 @@ use std::net::Ipv4Addr;
 
 use anyhow::Result;
 use steer_common::abi::{FlowEntry, Mode, Slot, Track};
-use steer_user::dataplane::now_ms;
+use steer_user::dataplane::now_ticks;
 
 use crate::{
     case::{Case, key},
@@ -30,7 +30,7 @@ pub(crate) fn prepare(scene: &mut Scene<'_>) -> Result<()> {
     // New flows differ from the owner, so that each needs an entry.
     let moving = Slot {
         owner: second,
-        ..Slot::settled(first, second)
+        ..Slot::owned_by(first, second)
     };
     let table = scene.table(&[moving; 100]);
     scene.service(NEW.into(), table);
@@ -41,7 +41,7 @@ pub(crate) fn prepare(scene: &mut Scene<'_>) -> Result<()> {
     let table = scene.table(&[tracked; 100]);
     scene.service(OPEN.into(), table);
     let entry = FlowEntry {
-        last_ms: now_ms(),
+        last_ticks: now_ticks(),
         slot: table.start(),
         member: first,
         ..FlowEntry::default()

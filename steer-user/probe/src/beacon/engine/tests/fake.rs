@@ -100,9 +100,13 @@ impl Fake {
         of_path.map(|(connection, _)| *connection).collect()
     }
 
-    pub(super) fn watch(&self, engine: Engine, adapt: impl FnOnce(&mut EngineConfig)) -> Watch {
+    pub(super) fn watch(
+        &self,
+        engine: Engine,
+        adapt: impl FnOnce(&mut EngineConfig),
+    ) -> EngineWatch {
         let mut config = EngineConfig {
-            profile: Profile::of(engine).unwrap(),
+            profile: Profile::built_in(engine).unwrap(),
             metrics: self.address,
             api: self.address,
             key: None,
@@ -117,7 +121,7 @@ impl Fake {
             completion.models = None;
         }
         adapt(&mut config);
-        Watch::start(config)
+        EngineWatch::start(config)
     }
 }
 

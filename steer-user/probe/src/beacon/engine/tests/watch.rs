@@ -4,7 +4,7 @@ use super::{fake::*, *};
 use crate::probe::Hint;
 
 /// Waits until the watch satisfies a condition.
-async fn until(watch: &Watch, what: &str, mut wanted: impl FnMut(&Watch) -> bool) {
+async fn until(watch: &EngineWatch, what: &str, mut wanted: impl FnMut(&EngineWatch) -> bool) {
     let mut state = watch.state.subscribe();
     let waiting = async {
         while !wanted(watch) {
@@ -22,11 +22,11 @@ async fn until(watch: &Watch, what: &str, mut wanted: impl FnMut(&Watch) -> bool
     );
 }
 
-fn trouble(watch: &Watch) -> Option<Trouble> {
+fn trouble(watch: &EngineWatch) -> Option<Trouble> {
     watch.trouble(Instant::now()).map(|(trouble, _)| trouble)
 }
 
-fn hint(watch: &Watch) -> Option<Hint> {
+fn hint(watch: &EngineWatch) -> Option<Hint> {
     watch.load(Instant::now()).hint.map(|(hint, _)| hint)
 }
 
@@ -99,7 +99,7 @@ async fn limits_are_read_where_the_engine_tells_them_and_again_after_a_restart()
 async fn what_is_no_page_is_no_signal_with_a_reason() {
     let fake = Fake::start(BUSY).await;
     let watch = fake.watch(Engine::Vllm, |_| {});
-    let no_signal = |w: &Watch| {
+    let no_signal = |w: &EngineWatch| {
         // Later than any signal is valid.
         let load = w.load(Instant::now() + Duration::from_secs(60));
         assert_eq!((load.running, load.kv_use), (None, None));
@@ -135,7 +135,7 @@ async fn what_is_no_page_is_no_signal_with_a_reason() {
 async fn a_page_behind_a_slash_or_without_a_last_line_end_is_read() {
     let fake = Fake::start(BUSY).await;
     let watch = fake.watch(Engine::Vllm, |_| {});
-    let running = |w: &Watch| w.load(Instant::now()).running;
+    let running = |w: &EngineWatch| w.load(Instant::now()).running;
     fake.says(
         "/metrics/",
         Script::Page("vllm:num_requests_running 7\n".to_owned()),
@@ -327,7 +327,7 @@ async fn an_engine_that_sleeps_is_not_woken() {
     fake.says("/props", props(true));
     let every = Duration::from_millis(100);
     let watch = fake.watch(Engine::LlamaCpp, |config| config.completion = Some(every));
-    let asleep = |w: &Watch| w.load(Instant::now()).notes.contains(&Note::Asleep);
+    let asleep = |w: &EngineWatch| w.load(Instant::now()).notes.contains(&Note::Asleep);
     until(&watch, "asleep", asleep).await;
     until(&watch, "looks", |_| fake.asked("/props").len() > 20).await;
     assert_eq!((trouble(&watch), asleep(&watch)), (None, true));

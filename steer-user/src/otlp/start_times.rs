@@ -14,7 +14,7 @@ type Key = (String, Vec<(String, String)>);
 
 /// Starts of all series, in nanoseconds since 1970.
 #[derive(Debug, Default)]
-pub(super) struct Starts {
+pub(super) struct StartTimes {
     series: HashMap<Key, Series>,
     /// Time of the previous snapshot.
     last: Option<u64>,
@@ -27,9 +27,9 @@ struct Series {
     seen: u64,
 }
 
-impl Starts {
+impl StartTimes {
     /// Returns the start of a series with `value` in the snapshot at `now`.
-    pub(super) fn of(
+    pub(super) fn start_time(
         &mut self,
         family: &str,
         labels: &[(String, String)],
@@ -74,29 +74,33 @@ mod tests {
 
     #[test]
     fn what_was_there_before_begins_with_the_first_look_and_keeps_its_start() {
-        let mut starts = Starts::default();
-        assert_eq!(starts.of("a", &label("x"), 7.0, 100), 100);
+        let mut starts = StartTimes::default();
+        assert_eq!(starts.start_time("a", &label("x"), 7.0, 100), 100);
         starts.end(100);
-        assert_eq!(starts.of("a", &label("x"), 7.0, 200), 100);
-        assert_eq!(starts.of("a", &label("y"), 3.0, 200), 100);
-        assert_eq!(starts.of("b", &label("x"), 3.0, 200), 100);
+        assert_eq!(starts.start_time("a", &label("x"), 7.0, 200), 100);
+        assert_eq!(starts.start_time("a", &label("y"), 3.0, 200), 100);
+        assert_eq!(starts.start_time("b", &label("x"), 3.0, 200), 100);
         starts.end(200);
-        assert_eq!(starts.of("a", &label("z"), 3.0, 300), 200);
+        assert_eq!(starts.start_time("a", &label("z"), 3.0, 300), 200);
     }
 
     #[test]
     fn what_becomes_less_or_comes_back_has_begun_anew() {
-        let mut starts = Starts::default();
+        let mut starts = StartTimes::default();
         for (now, value, start) in [
             (100, 7.0, 100),
             (200, 8.0, 100),
             (300, 1.0, 200),
             (400, 1.0, 200),
         ] {
-            assert_eq!(starts.of("a", &label("x"), value, now), start, "{now}");
+            assert_eq!(
+                starts.start_time("a", &label("x"), value, now),
+                start,
+                "{now}"
+            );
             starts.end(now);
         }
         starts.end(500);
-        assert_eq!(starts.of("a", &label("x"), 9.0, 600), 500);
+        assert_eq!(starts.start_time("a", &label("x"), 9.0, 600), 500);
     }
 }

@@ -9,15 +9,16 @@ use std::{
 
 use anyhow::{Result, ensure};
 use steer_common::abi::{
-    CidKey, Config, FlowEntry, FlowKey, MEMBERS, Measured, Member, MemberCounters, MemberState,
-    NatForward, NatReverse, SERVICES, Service, Signals, Slot, SourceLimit, member_flags,
+    CidKey, Config, FlowEntry, FlowKey, LatencyBuckets, MAX_MEMBERS, MAX_SERVICE_ENTRIES, Member,
+    MemberCounters, MemberState, NatForward, NatReverse, Service, Signals, Slot, SourceLimit,
+    member_flags,
 };
 
-use super::{CidKeyFile, Class, Counters, Dataplane, Snapshot, Sweep, SweepLimits, check_classes};
+use super::{CidKeyFile, Class, Counters, Dataplane, GcLimits, GcReport, Snapshot, check_classes};
 
 /// State written by a daemon, without effects of packets.
 #[derive(Clone, Debug)]
-pub struct Memory {
+pub struct FakeDataplane {
     config: Config,
     services: Vec<Service>,
     /// Published classes.
@@ -29,9 +30,9 @@ pub struct Memory {
     slots: Vec<Slot>,
     /// Contents of the flow table: slots and members.
     pub tracked: Vec<(u32, u16)>,
-    swept: Option<Sweep>,
+    swept: Option<GcReport>,
     /// Latencies of measured members.
-    pub measured: HashMap<u16, Measured>,
+    pub measured: HashMap<u16, LatencyBuckets>,
     /// Signs of trouble by member.
     pub signals: HashMap<u16, Signals>,
     /// Traffic counters by member.
@@ -43,13 +44,13 @@ pub struct Memory {
     pub ports: Vec<u32>,
 }
 
-impl Default for Memory {
+impl Default for FakeDataplane {
     fn default() -> Self {
         Self::new()
     }
 }
 
-impl Memory {
+impl FakeDataplane {
     /// Creates an empty data path.
     #[must_use]
     pub fn new() -> Self {
@@ -58,7 +59,7 @@ impl Memory {
             services: Vec::new(),
             classes: Vec::new(),
             pressures: HashMap::new(),
-            members: vec![Member::default(); MEMBERS as usize],
+            members: vec![Member::default(); MAX_MEMBERS as usize],
             slots: Vec::new(),
             tracked: Vec::new(),
             swept: None,
@@ -72,12 +73,14 @@ impl Memory {
     }
 
     /// Copies what a daemon wrote into another data path: services, their tables, members.
-    pub fn of(dataplane: &impl Dataplane) -> Self {
+    pub fn copy_of(dataplane: &impl Dataplane) -> Self {
         let mut copy = Self::new();
         copy.config = dataplane.config();
         copy.services = dataplane.services();
         copy.cids = dataplane.cids();
-        copy.members = (0..MEMBERS as u16).map(|id| dataplane.member(id)).collect();
+        copy.members = (0..MAX_MEMBERS as u16)
+            .map(|id| dataplane.member(id))
+            .collect();
         // The match conditions are not needed without packets.
         let unsearched = |policy| Class {
             policy,
@@ -129,7 +132,7 @@ impl Memory {
     }
 }
 
-impl Dataplane for Memory {
+impl Dataplane for FakeDataplane {
     fn config(&self) -> Config {
         self.config
     }
@@ -184,7 +187,7 @@ impl Dataplane for Memory {
         classes: &[Class],
         limits: &[SourceLimit],
     ) -> Result<()> {
-        let most = SERVICES as usize / 2;
+        let most = MAX_SERVICE_ENTRIES as usize / 2;
         ensure!(services.len() <= most, "more than {most} services");
         check_classes(services, classes, limits)?;
         self.services = services.to_vec();
@@ -241,7 +244,7 @@ impl Dataplane for Memory {
         Ok(Counters {
             members: vec![MemberCounters::default(); self.members.len()],
             drops: Vec::new(),
-            refused: HashMap::new(),
+            admission_drops: HashMap::new(),
         })
     }
 
@@ -250,20 +253,20 @@ impl Dataplane for Memory {
         Ok((0..end).map(of).collect())
     }
 
-    fn sweep(&mut self, _limits: SweepLimits) -> Result<()> {
-        self.swept = Some(Sweep {
+    fn start_gc(&mut self, _limits: GcLimits) -> Result<()> {
+        self.swept = Some(GcReport {
             tracked: self.tracked.clone(),
-            measured: self.measured.clone(),
-            ..Sweep::default()
+            latency: self.measured.clone(),
+            ..GcReport::default()
         });
         Ok(())
     }
 
-    fn swept(&mut self) -> Option<Result<Sweep>> {
+    fn take_gc_report(&mut self) -> Option<Result<GcReport>> {
         self.swept.take().map(Ok)
     }
 
-    fn set_measured(&mut self, members: &[u16]) -> Result<()> {
+    fn set_latency_members(&mut self, members: &[u16]) -> Result<()> {
         self.measured.retain(|id, _| members.contains(id));
         for id in members {
             self.measured.entry(*id).or_default();
@@ -271,11 +274,11 @@ impl Dataplane for Memory {
         Ok(())
     }
 
-    fn measured(&self, id: u16) -> Result<Option<Measured>> {
+    fn latency(&self, id: u16) -> Result<Option<LatencyBuckets>> {
         Ok(self.measured.get(&id).copied())
     }
 
-    fn all_measured(&self, show: &mut dyn FnMut(u16, &Measured)) -> Result<()> {
+    fn for_each_latency(&self, show: &mut dyn FnMut(u16, &LatencyBuckets)) -> Result<()> {
         self.measured.iter().for_each(|(id, of)| show(*id, of));
         Ok(())
     }
@@ -284,7 +287,7 @@ impl Dataplane for Memory {
         self.signals.get(&id).copied().unwrap_or_default()
     }
 
-    fn add_port(&mut self, interface: u32) -> Result<()> {
+    fn add_egress_interface(&mut self, interface: u32) -> Result<()> {
         self.ports.push(interface);
         Ok(())
     }
@@ -306,7 +309,7 @@ impl Dataplane for Memory {
             cids: self.cids.clone(),
             cid_ciphers: Default::default(),
             icmp_sources: HashMap::new(),
-            own_macs: Vec::new(),
+            node_macs: Vec::new(),
             interfaces: Vec::new(),
             routers: BTreeMap::new(),
         }

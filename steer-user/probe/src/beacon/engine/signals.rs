@@ -3,14 +3,14 @@
 use std::collections::BTreeMap;
 
 use super::{
-    page::{Page, Series},
+    exposition::{Exposition, Series},
     profile::{Profile, Selector},
     ranks,
 };
 
 /// Signals of one page. A missing or implausible value is `None`.
 #[derive(Clone, Debug, Default, PartialEq)]
-pub(super) struct Reading {
+pub(super) struct EngineSignals {
     /// Requests being processed.
     pub(super) running: Option<f64>,
     /// Requests in the queue.
@@ -30,7 +30,7 @@ pub(super) struct Reading {
     /// Times between tokens since then, in seconds.
     pub(super) inter_token: Option<Histogram>,
     /// Values that change while the engine works.
-    pub(super) progress: Vec<Mark>,
+    pub(super) progress: Vec<ProgressMark>,
     /// Data-parallel ranks by name, if there are any.
     pub(super) ranks: BTreeMap<String, Rank>,
     /// Whether it sleeps, if it reports that.
@@ -43,7 +43,7 @@ pub(super) struct Reading {
 
 /// A value that changes while the engine works.
 #[derive(Clone, Debug, Default, PartialEq)]
-pub(super) struct Mark {
+pub(super) struct ProgressMark {
     /// Rank; empty if it has none.
     pub(super) rank: String,
     /// Value.
@@ -93,10 +93,10 @@ enum Join {
     Mean,
 }
 
-impl Reading {
+impl EngineSignals {
     /// Extracts the signals of a page by a profile.
     #[must_use]
-    pub(super) fn of(page: &Page, profile: &Profile) -> Self {
+    pub(super) fn from_page(page: &Exposition, profile: &Profile) -> Self {
         let mut reading = Self::default();
         let running = reading.ranks(page, "running", &profile.running, Join::Sum);
         let waiting = reading.ranks(page, "waiting", &profile.waiting, Join::Sum);
@@ -150,7 +150,12 @@ impl Reading {
         }
     }
 
-    fn value(&mut self, page: &Page, signal: &'static str, names: &[Selector]) -> Option<f64> {
+    fn value(
+        &mut self,
+        page: &Exposition,
+        signal: &'static str,
+        names: &[Selector],
+    ) -> Option<f64> {
         joined(
             self.ranks(page, signal, names, Join::Sum).as_ref(),
             Join::Sum,
@@ -160,7 +165,7 @@ impl Reading {
     /// Returns the values of a signal by rank, from the first of its names on the page.
     fn ranks(
         &mut self,
-        page: &Page,
+        page: &Exposition,
         signal: &'static str,
         names: &[Selector],
         join: Join,
@@ -197,7 +202,7 @@ impl Reading {
     }
 
     /// Returns whether a line of that name is invalid, and reports it then.
-    fn is_broken(&mut self, page: &Page, selector: &Selector, suffixes: &[&str]) -> bool {
+    fn is_broken(&mut self, page: &Exposition, selector: &Selector, suffixes: &[&str]) -> bool {
         let is_of = |name: &str| {
             let suffix = name.strip_prefix(selector.name.as_str());
             suffix.is_some_and(|suffix| suffixes.contains(&suffix))
@@ -211,7 +216,7 @@ impl Reading {
 
     fn histogram(
         &mut self,
-        page: &Page,
+        page: &Exposition,
         signal: &'static str,
         names: &[Selector],
     ) -> Option<Histogram> {
@@ -248,7 +253,7 @@ fn joined(ranks: Option<&BTreeMap<String, f64>>, join: Join) -> Option<f64> {
 /// Returns all values that change while the engine works: counters, and the utilization of the KV
 /// cache, which grows while it reads a prompt. They stay separate, because one may lose what
 /// another gains.
-fn marks(page: &Page, profile: &Profile) -> Vec<Mark> {
+fn marks(page: &Exposition, profile: &Profile) -> Vec<ProgressMark> {
     if profile.progress.is_empty() {
         return Vec::new();
     }
@@ -259,7 +264,7 @@ fn marks(page: &Page, profile: &Profile) -> Vec<Mark> {
     let found = page.series.iter().filter(wanted);
     found
         .filter(|series| series.value.is_finite())
-        .map(|series| Mark {
+        .map(|series| ProgressMark {
             rank: ranks::rank(series),
             value: series.value,
             step: series.step,
@@ -330,12 +335,12 @@ fn histogram(series: &[Series], selector: &Selector) -> Result<Option<Histogram>
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::beacon::engine::{page, profile::Engine};
+    use crate::beacon::engine::{exposition, profile::Engine};
 
-    fn read(engine: Engine, page: &str) -> Reading {
-        let profile = Profile::of(engine).unwrap();
-        let page = page::parse(page, |name| profile.wants(name)).unwrap();
-        Reading::of(&page, &profile)
+    fn read(engine: Engine, page: &str) -> EngineSignals {
+        let profile = Profile::built_in(engine).unwrap();
+        let page = exposition::parse(page, |name| profile.wants(name)).unwrap();
+        EngineSignals::from_page(&page, &profile)
     }
 
     #[test]

@@ -16,19 +16,19 @@ enum Last {
 }
 
 #[derive(Debug, Default)]
-pub(super) struct Standing {
+pub(super) struct CollectorHealth {
     last: Last,
     worked: bool,
 }
 
-impl Standing {
+impl CollectorHealth {
     /// Returns whether the collector has accepted anything yet.
     pub(super) fn has_worked(&self) -> bool {
         self.worked
     }
 
     /// Records an outcome, and returns the label to count it under.
-    pub(super) fn take(
+    pub(super) fn record(
         &mut self,
         collector: &Otlp,
         outcome: &Result<Accepted, Failure>,
@@ -36,7 +36,7 @@ impl Standing {
         let (now, word) = match outcome {
             Ok(Accepted::Whole) => (Last::Whole, "accepted"),
             Ok(Accepted::Partly { .. }) => (Last::Partial, "partial"),
-            Err(failure) => (Last::Failed, failure.word()),
+            Err(failure) => (Last::Failed, failure.as_str()),
         };
         self.worked |= outcome.is_ok();
         if self.last != now {

@@ -4,20 +4,20 @@ use std::time::Duration;
 
 use super::{
     ProbeFailure, ProbeSettings, ProbeTarget, Sample,
-    link::Link,
+    beacon_connection::BeaconConnection,
+    http::{self, HttpProber, HttpRequest},
     method::Method,
-    pace::Pace,
-    web::{self, Get, Getter},
+    schedule::Schedule,
 };
 use crate::pki::{Identity, IdentityKind};
 
-pub(super) enum Session {
-    Beacon(Box<Link>),
+pub(super) enum Prober {
+    Beacon(Box<BeaconConnection>),
     Tcp(std::net::SocketAddr),
-    Get(Box<Getter>),
+    Get(Box<HttpProber>),
 }
 
-impl Session {
+impl Prober {
     /// Starts a session. Only a beacon is connected at once; other methods connect with their first
     /// probe.
     pub(super) async fn open(
@@ -43,29 +43,31 @@ impl Session {
                 // Pings are more frequent than this idle timeout, and they detect a lost
                 // connection.
                 let idle = Duration::from_secs(120).max(timeout.saturating_mul(4));
-                let link = Link::open(*address, expected, tls, timeout, idle).await?;
+                let link = BeaconConnection::open(*address, expected, tls, timeout, idle).await?;
                 Ok(Self::Beacon(Box::new(link)))
             }
             Method::Tcp { .. } => Ok(Self::Tcp(*address)),
-            Method::Get { over, path, .. } => Ok(Self::Get(Box::new(Getter::new(Get {
-                over: *over,
-                address: *address,
-                path: path.clone(),
-                tls: settings.web.clone(),
-            })))),
+            Method::Get { over, path, .. } => {
+                Ok(Self::Get(Box::new(HttpProber::new(HttpRequest {
+                    over: *over,
+                    address: *address,
+                    path: path.clone(),
+                    tls: settings.web.clone(),
+                }))))
+            }
         }
     }
 
     /// Sends one probe.
-    pub(super) async fn ask(
+    pub(super) async fn probe(
         &mut self,
         limit: Duration,
-        pace: &Pace,
+        pace: &Schedule,
     ) -> Result<Sample, ProbeFailure> {
         match self {
             Self::Beacon(link) => link.ping(limit, pace).await,
-            Self::Tcp(address) => web::connect(*address, limit).await,
-            Self::Get(getter) => getter.ask(limit).await,
+            Self::Tcp(address) => http::connect(*address, limit).await,
+            Self::Get(getter) => getter.probe(limit).await,
         }
     }
 

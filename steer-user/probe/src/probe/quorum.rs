@@ -4,14 +4,14 @@ use super::{ProbeFailure, Sample};
 
 /// The rule that combines several probes into one outcome.
 #[derive(Debug)]
-pub(super) struct Combine {
+pub(super) struct Quorum {
     /// Number of probes that must succeed.
     require: usize,
     /// Last outcome of each probe; `None` before the first one.
     last: Vec<Option<bool>>,
 }
 
-impl Combine {
+impl Quorum {
     /// Creates the rule that `require` of `probes` probes must succeed.
     pub(super) fn new(probes: usize, require: usize) -> Self {
         Self {
@@ -23,7 +23,7 @@ impl Combine {
     /// Records the outcome of a probe, and returns the outcome for the backend, if there is one:
     /// success if enough probes succeed, failure if not enough can. Only one probe reports each
     /// kind of outcome, so that `rise` and `fall` count probes of one kind.
-    pub(super) fn note(
+    pub(super) fn record(
         &mut self,
         probe: usize,
         outcome: Result<Sample, ProbeFailure>,
@@ -58,7 +58,7 @@ mod tests {
     /// Returns the outcomes after inputs like `0+` (the first one succeeds) and `1-` (the second
     /// one fails).
     fn run(probes: usize, require: usize, outcomes: &str) -> String {
-        let mut combine = Combine::new(probes, require);
+        let mut combine = Quorum::new(probes, require);
         let each = outcomes.split_whitespace().map(|word| {
             let (probe, sign) = word.split_at(1);
             let outcome = match sign {
@@ -70,7 +70,7 @@ mod tests {
                 }),
                 _ => Err(ProbeFailure::Timeout),
             };
-            match combine.note(probe.parse().unwrap(), outcome) {
+            match combine.record(probe.parse().unwrap(), outcome) {
                 None => '.',
                 Some(Ok(_)) => '+',
                 Some(Err(_)) => '-',

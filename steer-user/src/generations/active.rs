@@ -10,11 +10,11 @@ use serde::{Deserialize, Serialize};
 /// The active generation, and a pending one with its deadline. Stored in one small file, which is
 /// replaced atomically.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, schemars::JsonSchema)]
-pub struct Standing {
+pub struct ActiveGeneration {
     /// Confirmed generation, the target of a revert.
     pub confirmed: u64,
     /// Newer generation that is pending confirmation.
-    pub trial: Option<Trial>,
+    pub pending: Option<PendingConfirmation>,
     /// Fingerprint of the daemon's own configuration file at the last decision: an unchanged file
     /// does not undo that decision.
     pub file: String,
@@ -53,7 +53,7 @@ impl Outcome {
 
 /// A generation pending confirmation.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, schemars::JsonSchema)]
-pub struct Trial {
+pub struct PendingConfirmation {
     /// Number.
     pub number: u64,
     /// Time at which it is reverted.
@@ -66,13 +66,13 @@ pub struct Trial {
     pub window: Duration,
 }
 
-impl Standing {
+impl ActiveGeneration {
     /// Creates the state of a confirmed generation.
     #[must_use]
     pub fn confirmed(number: u64, file: String) -> Self {
         Self {
             confirmed: number,
-            trial: None,
+            pending: None,
             file,
             reverted: BTreeSet::new(),
         }
@@ -81,7 +81,7 @@ impl Standing {
     /// Returns the outcome of a generation.
     #[must_use]
     pub fn outcome(&self, number: u64) -> Outcome {
-        if self.trial.as_ref().is_some_and(|t| t.number == number) {
+        if self.pending.as_ref().is_some_and(|t| t.number == number) {
             Outcome::Pending
         } else if self.reverted.contains(&number) {
             Outcome::Reverted
@@ -93,11 +93,11 @@ impl Standing {
     /// Returns the generation in use.
     #[must_use]
     pub fn current(&self) -> u64 {
-        self.trial.as_ref().map_or(self.confirmed, |t| t.number)
+        self.pending.as_ref().map_or(self.confirmed, |t| t.number)
     }
 }
 
-impl Trial {
+impl PendingConfirmation {
     /// Returns the remaining time: zero after the deadline, and never more than the window, even if
     /// the clock was changed.
     #[must_use]

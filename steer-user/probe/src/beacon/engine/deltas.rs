@@ -5,21 +5,21 @@ use std::{
     time::{Duration, Instant},
 };
 
-use super::read::{Histogram, Reading};
+use super::signals::{EngineSignals, Histogram};
 use crate::probe::Load;
 
 /// Length of the window.
-const LATE: Duration = Duration::from_secs(10);
+const LATENCY_WINDOW: Duration = Duration::from_secs(10);
 
 /// Readings in the window.
 #[derive(Debug, Default)]
-pub(super) struct Window {
-    readings: VecDeque<(Instant, Reading)>,
+pub(super) struct CounterDeltas {
+    readings: VecDeque<(Instant, EngineSignals)>,
     /// Number of restarts of the engine.
     restarts: u32,
 }
 
-impl Window {
+impl CounterDeltas {
     /// Returns how often a counter decreased, which happens only at a restart of the engine.
     pub(super) fn restarts(&self) -> u32 {
         self.restarts
@@ -28,7 +28,7 @@ impl Window {
     /// Records a reading, and returns the load and the 99th percentile of the time to the first
     /// token in seconds. Rates and quantiles cover the samples between two readings of the same run
     /// of the engine; without samples there are none.
-    pub(super) fn take(&mut self, now: Instant, reading: Reading) -> (Load, Option<f64>) {
+    pub(super) fn load(&mut self, now: Instant, reading: EngineSignals) -> (Load, Option<f64>) {
         let mut slowest = None;
         if let Some((_, last)) = self.readings.back()
             && restarted(last, &reading)
@@ -37,7 +37,9 @@ impl Window {
             self.restarts = self.restarts.wrapping_add(1);
         }
         // One reading older than the window stays, so that the window is covered.
-        while self.readings.len() > 1 && now.saturating_duration_since(self.readings[1].0) >= LATE {
+        while self.readings.len() > 1
+            && now.saturating_duration_since(self.readings[1].0) >= LATENCY_WINDOW
+        {
             self.readings.pop_front();
         }
         let mut load = Load {
@@ -57,13 +59,13 @@ impl Window {
             load.tokens_per_second = rate(reading.tokens, first.tokens);
             load.prompt_tokens_per_second = rate(reading.prompt_tokens, first.prompt_tokens);
             load.preemptions_per_second = rate(reading.preemptions, first.preemptions);
-            if let Some(late) = late(&reading.first_token, &first.first_token) {
+            if let Some(late) = recent_latency(&reading.first_token, &first.first_token) {
                 slowest = late.quantile(0.99).or_else(|| late.mean());
                 load.first_token_p50 = late.quantile(0.5);
                 load.first_token_p95 = late.quantile(0.95);
                 load.first_token_mean = late.mean();
             }
-            if let Some(late) = late(&reading.inter_token, &first.inter_token) {
+            if let Some(late) = recent_latency(&reading.inter_token, &first.inter_token) {
                 load.inter_token_p50 = late.quantile(0.5);
                 load.inter_token_p95 = late.quantile(0.95);
                 load.inter_token_mean = late.mean();
@@ -75,11 +77,11 @@ impl Window {
 }
 
 /// Returns whether a counter decreased, which happens only at a restart of the engine.
-fn restarted(old: &Reading, new: &Reading) -> bool {
+fn restarted(old: &EngineSignals, new: &EngineSignals) -> bool {
     let less =
         |old: Option<f64>, new: Option<f64>| matches!((old, new), (Some(o), Some(n)) if n < o);
     let fewer = |old: &Option<Histogram>, new: &Option<Histogram>| match (old, new) {
-        (Some(old), Some(new)) => late_of(new, old).is_none(),
+        (Some(old), Some(new)) => histogram_delta(new, old).is_none(),
         _ => false,
     };
     less(old.tokens, new.tokens)
@@ -89,12 +91,12 @@ fn restarted(old: &Reading, new: &Reading) -> bool {
         || fewer(&old.inter_token, &new.inter_token)
 }
 
-fn late(new: &Option<Histogram>, old: &Option<Histogram>) -> Option<Histogram> {
-    late_of(new.as_ref()?, old.as_ref()?)
+fn recent_latency(new: &Option<Histogram>, old: &Option<Histogram>) -> Option<Histogram> {
+    histogram_delta(new.as_ref()?, old.as_ref()?)
 }
 
 /// Returns the samples since `old`; `None` if the two are of different runs.
-fn late_of(new: &Histogram, old: &Histogram) -> Option<Histogram> {
+fn histogram_delta(new: &Histogram, old: &Histogram) -> Option<Histogram> {
     let same = new.buckets.len() == old.buckets.len();
     let mut buckets = Vec::with_capacity(new.buckets.len());
     for (new, old) in new.buckets.iter().zip(&old.buckets) {
@@ -152,12 +154,12 @@ mod tests {
         })
     }
 
-    fn reading(tokens: f64, first_token: Option<Histogram>) -> Reading {
-        Reading {
+    fn reading(tokens: f64, first_token: Option<Histogram>) -> EngineSignals {
+        EngineSignals {
             running: Some(1.0),
             tokens: Some(tokens),
             first_token,
-            ..Reading::default()
+            ..EngineSignals::default()
         }
     }
 
@@ -165,8 +167,8 @@ mod tests {
     fn rates_and_quantiles_are_of_the_window() {
         let start = Instant::now();
         let at = |seconds| start + Duration::from_secs(seconds);
-        let mut window = Window::default();
-        let (load, _) = window.take(
+        let mut window = CounterDeltas::default();
+        let (load, _) = window.load(
             at(0),
             reading(1000.0, histogram([90.0, 100.0, 100.0], 50.0)),
         );
@@ -177,7 +179,7 @@ mod tests {
         );
         assert_eq!(load.first_token_p50, None);
 
-        let (load, _) = window.take(
+        let (load, _) = window.load(
             at(2),
             reading(1100.0, histogram([92.0, 110.0, 110.0], 58.0)),
         );
@@ -189,12 +191,12 @@ mod tests {
 
         // Samples older than the window no longer count.
         for seconds in [5, 11, 13, 22] {
-            window.take(
+            window.load(
                 at(seconds),
                 reading(1100.0, histogram([92.0, 110.0, 110.0], 58.0)),
             );
         }
-        let (load, _) = window.take(
+        let (load, _) = window.load(
             at(24),
             reading(1100.0, histogram([92.0, 110.0, 110.0], 58.0)),
         );
@@ -207,13 +209,13 @@ mod tests {
     fn a_restart_begins_anew() {
         let start = Instant::now();
         let at = |seconds| start + Duration::from_secs(seconds);
-        let mut window = Window::default();
-        window.take(at(0), reading(1000.0, histogram([1.0, 2.0, 3.0], 9.0)));
-        window.take(at(1), reading(1100.0, histogram([1.0, 2.0, 4.0], 10.0)));
-        let (load, _) = window.take(at(2), reading(5.0, histogram([0.0, 0.0, 1.0], 1.0)));
+        let mut window = CounterDeltas::default();
+        window.load(at(0), reading(1000.0, histogram([1.0, 2.0, 3.0], 9.0)));
+        window.load(at(1), reading(1100.0, histogram([1.0, 2.0, 4.0], 10.0)));
+        let (load, _) = window.load(at(2), reading(5.0, histogram([0.0, 0.0, 1.0], 1.0)));
         assert_eq!(load.tokens_per_second, None);
         assert_eq!(load.first_token_p95, None);
-        let (load, _) = window.take(at(3), reading(15.0, histogram([0.0, 0.0, 2.0], 3.0)));
+        let (load, _) = window.load(at(3), reading(15.0, histogram([0.0, 0.0, 2.0], 3.0)));
         assert_eq!(load.tokens_per_second, Some(10.0));
         assert_eq!(
             load.first_token_p95,
@@ -233,9 +235,9 @@ mod tests {
             })
         };
         let start = Instant::now();
-        let mut window = Window::default();
-        window.take(start, reading(1.0, only(1.0, 1.0)));
-        let (load, _) = window.take(start + LATE, reading(1.0, only(3.0, 2.0)));
+        let mut window = CounterDeltas::default();
+        window.load(start, reading(1.0, only(1.0, 1.0)));
+        let (load, _) = window.load(start + LATENCY_WINDOW, reading(1.0, only(3.0, 2.0)));
         assert_eq!(load.first_token_mean, Some(0.5));
         assert_eq!(load.first_token_p50, None);
     }

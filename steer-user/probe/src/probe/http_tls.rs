@@ -19,14 +19,14 @@ use crate::pki::{self, PkiError};
 
 /// Certificates accepted by plain HTTP probes.
 #[derive(Clone, Debug)]
-pub struct WebTls {
+pub struct HttpTls {
     https: Arc<ClientConfig>,
     h3: Arc<ClientConfig>,
     /// Name that certificates are checked for, and sent in requests.
     name: Option<String>,
 }
 
-impl WebTls {
+impl HttpTls {
     /// Creates the settings: with a CA file, certificates are checked. `name` is sent and checked;
     /// without it, the backend's address.
     ///
@@ -42,10 +42,10 @@ impl WebTls {
                 match built.build() {
                     Ok(verifier) => verifier,
                     // There is at least one root, or loading had failed.
-                    Err(_) => Arc::new(Anyone(provider.clone())),
+                    Err(_) => Arc::new(AcceptAnyCertificate(provider.clone())),
                 }
             }
-            None => Arc::new(Anyone(provider.clone())),
+            None => Arc::new(AcceptAnyCertificate(provider.clone())),
         };
         let config = |alpn: &[u8], versions| -> Option<Arc<ClientConfig>> {
             let mut config = ClientConfig::builder_with_provider(provider.clone())
@@ -88,9 +88,9 @@ impl WebTls {
 
 /// A verifier that accepts any certificate whose key the peer holds.
 #[derive(Debug)]
-struct Anyone(Arc<CryptoProvider>);
+struct AcceptAnyCertificate(Arc<CryptoProvider>);
 
-impl ServerCertVerifier for Anyone {
+impl ServerCertVerifier for AcceptAnyCertificate {
     fn verify_server_cert(
         &self,
         _: &CertificateDer<'_>,

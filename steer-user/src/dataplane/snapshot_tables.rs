@@ -8,22 +8,22 @@ use std::{
 
 use steer_common::{
     abi::{
-        Address, Admission, Back, CidCipher, CidKey, ClassKey, ClassMatch, Config, DISPLACEMENTS,
-        FlowEntry, FlowKey, FragmentEntry, FragmentKey, INTERFACES, IcmpSource, Interface, LinkKey,
-        Measured, Member, MemberCounters, NatForward, NatReverse, Opening, Refusals, RouterKey,
-        SERVICES, STAMP_SHIFT, Service, Signal, Signals, Slot, SourceKey, SourceLimit, Track,
-        bucket,
+        Address, Admission, AdmissionDrops, COARSE_SHIFT, CidCipher, CidKey, ClassKey, ClassMatch,
+        ClientNextHop, Config, FlowEntry, FlowKey, FragmentEntry, FragmentKey, IcmpSource,
+        Interface, LatencyBuckets, LinkKey, MAX_DISPLACEMENTS, MAX_INTERFACES, MAX_SERVICE_ENTRIES,
+        Member, MemberCounters, NatForward, NatReverse, RouterKey, Service, Signal, Signals, Slot,
+        SourceKey, SourceLimit, Track, UnassuredFlow, bucket,
     },
-    tables::{Added, NextHop, Step, Tables},
+    tables::{InsertResult, NextHop, Step, Tables},
     verdict::DropReason,
     wire::Packet,
 };
 
-use super::{Snapshot, classes, kept};
+use super::{Snapshot, classes, local_addresses};
 
 /// Tables with everything that a decision changes.
 #[derive(Debug)]
-pub struct HostTables {
+pub struct SnapshotTables {
     snapshot: Snapshot,
     slots: RefCell<Vec<Slot>>,
     /// The flow table.
@@ -37,9 +37,9 @@ pub struct HostTables {
     /// Number of free entries in the nat table.
     pub nat_flows: Cell<usize>,
     /// Recently created flows of the nat table, oldest first.
-    pub openings: RefCell<VecDeque<Opening>>,
+    pub openings: RefCell<VecDeque<UnassuredFlow>>,
     /// Latencies by member; only members with an entry are measured.
-    pub measured: RefCell<HashMap<u16, Measured>>,
+    pub measured: RefCell<HashMap<u16, LatencyBuckets>>,
     /// Signs of trouble by member.
     pub signals: RefCell<HashMap<u16, Signals>>,
     /// Decisions for first fragments.
@@ -61,7 +61,7 @@ pub struct HostTables {
     /// Flows in flight, by member.
     pub in_flight: RefCell<HashMap<u16, i64>>,
     /// Refused flows by the numbers of services and classes.
-    pub refused: RefCell<HashMap<u16, Refusals>>,
+    pub refused: RefCell<HashMap<u16, AdmissionDrops>>,
     /// Addresses whose packets the kernel keeps.
     pub own_addresses: RefCell<HashSet<Address>>,
     /// Whether the kernel forwards packets of IPv4 and of IPv6.
@@ -73,12 +73,12 @@ pub struct HostTables {
     /// The packet that one program leaves to another.
     kept: Cell<Option<Packet>>,
     /// Failed look-ups, if recorded.
-    missed: RefCell<Option<Vec<Missed>>>,
+    missed: RefCell<Option<Vec<TableMiss>>>,
 }
 
 /// A look-up in a flow table that found nothing.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum Missed {
+pub enum TableMiss {
     /// A flow of the flow table.
     Flow(FlowKey),
     /// A flow of which only the SYN has been seen.
@@ -95,7 +95,7 @@ pub enum Missed {
     InFlight(u16),
 }
 
-impl HostTables {
+impl SnapshotTables {
     /// Creates tables from a snapshot, without flows.
     pub fn new(mut snapshot: Snapshot) -> Self {
         let slots = std::mem::take(&mut snapshot.slots);
@@ -144,13 +144,13 @@ impl HostTables {
     /// Copies from this network namespace how the kernel treats packets that arrive on an interface
     /// and are not steered.
     pub fn use_kernel(&self, interface: u32) {
-        self.own_addresses.replace(kept::own_addresses());
+        self.own_addresses.replace(local_addresses::own_addresses());
         self.forwards
-            .set([4, 6].map(|family| kept::forwards(interface, family)));
+            .set([4, 6].map(|family| local_addresses::forwards(interface, family)));
     }
 
     /// Writes a slot, and creates it if necessary.
-    pub fn put_slot(&self, index: u32, slot: Slot) {
+    pub fn overwrite_slot(&self, index: u32, slot: Slot) {
         let mut slots = self.slots.borrow_mut();
         if slots.len() <= index as usize {
             slots.resize(index as usize + 1, Slot::default());
@@ -169,21 +169,21 @@ impl HostTables {
     }
 
     /// Returns the flow that was looked up last.
-    pub fn seen(&self) -> Option<FlowKey> {
+    pub fn traced_flow(&self) -> Option<FlowKey> {
         self.seen.get()
     }
 
     /// Starts to record failed look-ups.
-    pub fn note_misses(&self) {
+    pub fn record_misses(&self) {
         self.missed.replace(Some(Vec::new()));
     }
 
     /// Returns the failed look-ups since then.
-    pub fn misses(&self) -> Vec<Missed> {
+    pub fn misses(&self) -> Vec<TableMiss> {
         self.missed.borrow().clone().unwrap_or_default()
     }
 
-    fn miss<R>(&self, found: Option<R>, what: impl FnOnce() -> Missed) -> Option<R> {
+    fn miss<R>(&self, found: Option<R>, what: impl FnOnce() -> TableMiss) -> Option<R> {
         if found.is_none()
             && let Some(missed) = self.missed.borrow_mut().as_mut()
         {
@@ -193,12 +193,12 @@ impl HostTables {
     }
 
     /// Clears the recorded steps.
-    pub fn forget_steps(&self) {
+    pub fn clear_steps(&self) {
         self.steps.borrow_mut().clear();
     }
 
     /// Returns the current value of a slot.
-    pub fn slot_now(&self, index: u32) -> Option<Slot> {
+    pub fn current_slot(&self, index: u32) -> Option<Slot> {
         self.slots.borrow().get(index as usize).copied()
     }
 
@@ -227,13 +227,13 @@ fn with<K: Eq + Hash, V, R>(
     map.borrow_mut().get_mut(key).map(f)
 }
 
-impl Tables for HostTables {
-    fn now_ms(&self) -> u32 {
+impl Tables for SnapshotTables {
+    fn now_ticks(&self) -> u32 {
         self.now_ms.get()
     }
 
-    fn stamp(&self) -> u16 {
-        (self.now_ms.get() >> STAMP_SHIFT) as u16
+    fn coarse_tick(&self) -> u16 {
+        (self.now_ms.get() >> COARSE_SHIFT) as u16
     }
 
     fn keep_packet(&self, packet: &Packet) {
@@ -251,12 +251,12 @@ impl Tables for HostTables {
     }
 
     fn displacement(&self, index: u32) -> Option<u32> {
-        let index = self.in_bank(index, DISPLACEMENTS)?;
+        let index = self.in_bank(index, MAX_DISPLACEMENTS)?;
         self.snapshot.displacements.get(index).copied()
     }
 
     fn service(&self, index: u32) -> Option<&Service> {
-        let index = self.in_bank(index, SERVICES)?;
+        let index = self.in_bank(index, MAX_SERVICE_ENTRIES)?;
         self.snapshot.services.get(index)
     }
 
@@ -274,7 +274,7 @@ impl Tables for HostTables {
     }
 
     fn slot(&self, index: u32) -> Option<Slot> {
-        self.slot_now(index)
+        self.current_slot(index)
     }
 
     fn mark_seen(&self, index: u32) {
@@ -290,29 +290,29 @@ impl Tables for HostTables {
     }
 
     fn with_flow<R>(&self, key: &FlowKey, f: impl FnOnce(&mut FlowEntry) -> R) -> Option<R> {
-        self.miss(with(&self.flows, key, f), || Missed::Flow(*key))
+        self.miss(with(&self.flows, key, f), || TableMiss::Flow(*key))
     }
 
-    fn remember(&self, key: &FlowKey, entry: &FlowEntry) -> bool {
+    fn insert_flow(&self, key: &FlowKey, entry: &FlowEntry) -> bool {
         self.flows.borrow_mut().insert(*key, *entry);
         true
     }
 
-    fn forget(&self, key: &FlowKey) {
+    fn remove_flow(&self, key: &FlowKey) {
         self.flows.borrow_mut().remove(key);
     }
 
     fn new_flow(&self, key: &FlowKey) -> Option<FlowEntry> {
         let found = self.new_flows.borrow().get(key).copied();
-        self.miss(found, || Missed::NewFlow(*key))
+        self.miss(found, || TableMiss::NewFlow(*key))
     }
 
-    fn remember_new(&self, key: &FlowKey, entry: &FlowEntry) -> bool {
+    fn insert_new_flow(&self, key: &FlowKey, entry: &FlowEntry) -> bool {
         self.new_flows.borrow_mut().insert(*key, *entry);
         true
     }
 
-    fn forget_new(&self, key: &FlowKey) {
+    fn remove_new_flow(&self, key: &FlowKey) {
         self.new_flows.borrow_mut().remove(key);
     }
 
@@ -321,11 +321,11 @@ impl Tables for HostTables {
     }
 
     fn with_forward<R>(&self, key: &FlowKey, f: impl FnOnce(&mut NatForward) -> R) -> Option<R> {
-        self.miss(with(&self.forward, key, f), || Missed::Forward(*key))
+        self.miss(with(&self.forward, key, f), || TableMiss::Forward(*key))
     }
 
     fn with_reverse<R>(&self, key: &FlowKey, f: impl FnOnce(&mut NatReverse) -> R) -> Option<R> {
-        self.miss(with(&self.reverse, key, f), || Missed::Reverse(*key))
+        self.miss(with(&self.reverse, key, f), || TableMiss::Reverse(*key))
     }
 
     fn set_forward(&self, key: &FlowKey, entry: &NatForward) -> bool {
@@ -340,24 +340,24 @@ impl Tables for HostTables {
         self.forward.borrow_mut().remove(key);
     }
 
-    fn add_reverse(&self, key: &FlowKey, entry: &NatReverse) -> Added {
+    fn add_reverse(&self, key: &FlowKey, entry: &NatReverse) -> InsertResult {
         let mut reverse = self.reverse.borrow_mut();
         if reverse.contains_key(key) {
-            return Added::Taken;
+            return InsertResult::Exists;
         }
         if reverse.len() >= self.nat_flows.get() {
-            return Added::Full;
+            return InsertResult::Full;
         }
-        self.miss(None::<()>, || Missed::Reverse(*key));
+        self.miss(None::<()>, || TableMiss::Reverse(*key));
         reverse.insert(*key, *entry);
-        Added::Yes
+        InsertResult::Inserted
     }
 
     fn remove_reverse(&self, key: &FlowKey) {
         self.reverse.borrow_mut().remove(key);
     }
 
-    fn with_opening(&self, len: u32, f: impl FnOnce(&mut Opening)) {
+    fn with_unassured(&self, len: u32, f: impl FnOnce(&mut UnassuredFlow)) {
         let mut openings = self.openings.borrow_mut();
         let full = openings.len() >= len as usize;
         let mut place = openings.pop_front_if(|_| full).unwrap_or_default();
@@ -367,21 +367,24 @@ impl Tables for HostTables {
         }
     }
 
-    fn with_draft<R>(&self, f: impl FnOnce(&mut NatForward, &mut NatReverse) -> R) -> Option<R> {
+    fn with_nat_scratch<R>(
+        &self,
+        f: impl FnOnce(&mut NatForward, &mut NatReverse) -> R,
+    ) -> Option<R> {
         Some(f(&mut NatForward::default(), &mut NatReverse::default()))
     }
 
-    fn now_fine(&self) -> u64 {
+    fn now_precise_ns(&self) -> u64 {
         self.now_fine.get()
     }
 
-    fn measure(&self, id: u16, measure: u8, ns: u64) {
+    fn record_latency(&self, id: u16, measure: u8, ns: u64) {
         if let Some(measured) = self.measured.borrow_mut().get_mut(&id) {
             measured.0[usize::from(measure)][bucket(ns) as usize] += 1;
         }
     }
 
-    fn signal(&self, id: u16, signal: Signal) {
+    fn count_signal(&self, id: u16, signal: Signal) {
         let mut signals = self.signals.borrow_mut();
         let signals = signals.entry(id).or_default();
         *match signal {
@@ -410,7 +413,7 @@ impl Tables for HostTables {
         })
     }
 
-    fn now_ns(&self) -> u64 {
+    fn now_coarse_ns(&self) -> u64 {
         self.now_ns.get()
     }
 
@@ -423,7 +426,7 @@ impl Tables for HostTables {
     }
 
     fn with_source<R>(&self, key: &SourceKey, f: impl FnOnce(&mut u64) -> R) -> Option<R> {
-        self.miss(with(&self.sources, key, f), || Missed::Source(*key))
+        self.miss(with(&self.sources, key, f), || TableMiss::Source(*key))
     }
 
     fn set_source(&self, key: &SourceKey, due: u64) {
@@ -432,7 +435,7 @@ impl Tables for HostTables {
 
     fn in_flight(&self, id: u16) -> i64 {
         let found = self.in_flight.borrow().get(&id).copied();
-        self.miss(found, || Missed::InFlight(id)).unwrap_or(0)
+        self.miss(found, || TableMiss::InFlight(id)).unwrap_or(0)
     }
 
     fn add_in_flight(&self, id: u16, by: i64) {
@@ -446,7 +449,7 @@ impl Tables for HostTables {
 
     fn fragment(&self, key: &FragmentKey) -> Option<FragmentEntry> {
         let found = self.fragments.borrow().get(key).copied();
-        self.miss(found, || Missed::Fragment(*key))
+        self.miss(found, || TableMiss::Fragment(*key))
     }
 
     fn set_fragment(&self, key: &FragmentKey, entry: &FragmentEntry) -> bool {
@@ -454,7 +457,7 @@ impl Tables for HostTables {
         true
     }
 
-    fn may_answer(&self) -> bool {
+    fn may_send_icmp(&self) -> bool {
         true
     }
 
@@ -462,25 +465,25 @@ impl Tables for HostTables {
         self.snapshot.icmp_sources.get(link).copied()
     }
 
-    fn route(&self, _packet: &Packet, member: &Member) -> Option<NextHop> {
+    fn fib_lookup(&self, _packet: &Packet, member: &Member) -> Option<NextHop> {
         self.routes.get(&member.address).copied()
     }
 
-    fn own_mac(&self, place: u32) -> Option<u64> {
-        self.snapshot.own_macs.get(place as usize).copied()
+    fn node_mac(&self, place: u32) -> Option<u64> {
+        self.snapshot.node_macs.get(place as usize).copied()
     }
 
     fn interface(&self, index: u32) -> Option<&Interface> {
-        let place = (index % INTERFACES) as usize;
+        let place = (index % MAX_INTERFACES) as usize;
         let known = self.snapshot.interfaces.get(place);
         known.filter(|known| known.index == index)
     }
 
-    fn router(&self, key: &RouterKey) -> Option<Back> {
+    fn router(&self, key: &RouterKey) -> Option<ClientNextHop> {
         self.snapshot.routers.get(key).copied()
     }
 
-    fn keeps(&self, address: Address, family: u8, _interface: u32) -> bool {
+    fn is_local(&self, address: Address, family: u8, _interface: u32) -> bool {
         let [v4, v6] = self.forwards.get();
         let forwards = if family == 4 { v4 } else { v6 };
         !forwards || self.own_addresses.borrow().contains(&address)
@@ -498,11 +501,11 @@ impl Tables for HostTables {
         *self.drops.borrow_mut().entry(reason).or_default() += 1;
     }
 
-    fn see(&self, key: &FlowKey) {
+    fn trace_flow(&self, key: &FlowKey) {
         self.seen.set(Some(*key));
     }
 
-    fn note(&self, step: Step) {
+    fn trace_step(&self, step: Step) {
         self.steps.borrow_mut().push(step);
     }
 }

@@ -14,16 +14,16 @@ use anyhow::{Context, Result, anyhow, bail};
 use aya::{maps::Map, util::nr_cpus};
 use steer_common::{
     abi::{
-        FlowEntry, FlowKey, Measured, NatForward, NatReverse, STAMP_TICKS, TICK_SHIFT, age,
+        COARSE_TICKS, FlowEntry, FlowKey, LatencyBuckets, NatForward, NatReverse, TICK_SHIFT, age,
         nat_state,
     },
     wire::PROTOCOL_TCP,
 };
 
-use super::{Sweep, SweepLimits, batch};
+use super::{GcLimits, GcReport, batch};
 
 /// Returns the kernel's coarse clock of flows in ticks: see [`TICK_SHIFT`].
-pub fn now_ms() -> u32 {
+pub fn now_ticks() -> u32 {
     let mut now = libc::timespec {
         tv_sec: 0,
         tv_nsec: 0,
@@ -35,7 +35,7 @@ pub fn now_ms() -> u32 {
 }
 
 /// Returns the kernel's fine clock: nanoseconds of the monotonic clock.
-pub fn now_ns() -> u64 {
+pub fn now_coarse_ns() -> u64 {
     let mut now = libc::timespec {
         tv_sec: 0,
         tv_nsec: 0,
@@ -46,11 +46,11 @@ pub fn now_ns() -> u64 {
 }
 
 /// A garbage collection in progress.
-pub(super) struct Sweeping(Receiver<Result<Sweep>>);
+pub(super) struct RunningGc(Receiver<Result<GcReport>>);
 
-impl Sweeping {
+impl RunningGc {
     /// Returns its result once it is done.
-    pub(super) fn result(&self) -> Option<Result<Sweep>> {
+    pub(super) fn result(&self) -> Option<Result<GcReport>> {
         match self.0.try_recv() {
             Ok(result) => Some(result),
             Err(TryRecvError::Empty) => None,
@@ -60,7 +60,7 @@ impl Sweeping {
 }
 
 /// Flow tables and latency histograms.
-pub(super) struct Flows {
+pub(super) struct FlowMaps {
     flows: OwnedFd,
     new_flows: OwnedFd,
     forward: OwnedFd,
@@ -68,7 +68,7 @@ pub(super) struct Flows {
     measured: OwnedFd,
 }
 
-impl Flows {
+impl FlowMaps {
     /// Opens further handles of the tables: flows, new flows, both nat tables, and latencies.
     ///
     /// # Errors
@@ -136,7 +136,7 @@ impl Flows {
     }
 
     /// Starts a garbage collection.
-    pub(super) fn sweep(self, limits: SweepLimits) -> Result<Sweeping> {
+    pub(super) fn start(self, limits: GcLimits) -> Result<RunningGc> {
         let (tell, told) = channel();
         thread::Builder::new()
             .name("sweep".to_owned())
@@ -145,25 +145,25 @@ impl Flows {
                 let _ = tell.send(self.run(&limits));
             })
             .context("cannot start a thread")?;
-        Ok(Sweeping(told))
+        Ok(RunningGc(told))
     }
 
-    fn run(&self, limits: &SweepLimits) -> Result<Sweep> {
-        let mut sweep = Sweep::default();
-        self.sweep_flows(limits, &mut sweep)
+    fn run(&self, limits: &GcLimits) -> Result<GcReport> {
+        let mut sweep = GcReport::default();
+        self.collect_flows(limits, &mut sweep)
             .context("the flow table cannot be collected")?;
-        self.sweep_nat(limits, &mut sweep)
+        self.collect_nat(limits, &mut sweep)
             .context("the nat table cannot be collected")?;
-        self.each_measured(&mut |id, sum| {
-            sweep.measured.insert(id, *sum);
+        self.for_each_latency(&mut |id, sum| {
+            sweep.latency.insert(id, *sum);
         })?;
         Ok(sweep)
     }
 
-    fn sweep_flows(&self, limits: &SweepLimits, sweep: &mut Sweep) -> Result<()> {
-        let now = now_ms();
-        let longest = limits.flow_idle_ms.saturating_add(STAMP_TICKS);
-        let is_idle = |entry: &FlowEntry, now| age(now, entry.last_ms) > longest;
+    fn collect_flows(&self, limits: &GcLimits, sweep: &mut GcReport) -> Result<()> {
+        let now = now_ticks();
+        let longest = limits.flow_idle_ticks.saturating_add(COARSE_TICKS);
+        let is_idle = |entry: &FlowEntry, now| age(now, entry.last_ticks) > longest;
         for table in [&self.flows, &self.new_flows] {
             let mut idle = Vec::new();
             batch::for_each(table.as_fd(), |key: &FlowKey, entry: &FlowEntry| {
@@ -174,7 +174,7 @@ impl Flows {
                 }
             })?;
             for keys in idle.chunks(AT_ONCE) {
-                let now = now_ms();
+                let now = now_ticks();
                 let mut still = Vec::new();
                 for key in keys {
                     let entry: Option<FlowEntry> = batch::get(table.as_fd(), key)?;
@@ -195,29 +195,29 @@ impl Flows {
 
     /// Collects nat flows. A flow is removed if neither of its entries is alive; an entry without
     /// its other half is removed once it is idle.
-    fn sweep_nat(&self, limits: &SweepLimits, sweep: &mut Sweep) -> Result<()> {
-        let (now, now_ns) = (now_ms(), now_ns());
+    fn collect_nat(&self, limits: &GcLimits, sweep: &mut GcReport) -> Result<()> {
+        let (now, now_ns) = (now_ticks(), now_coarse_ns());
         // Only candidates are read a second time.
         let mut quiet = HashMap::new();
         let mut expired = HashSet::new();
         batch::for_each(self.reverse.as_fd(), |key: &FlowKey, entry: &NatReverse| {
-            let life = life_of_reverse(limits, key, entry, now);
-            if life == Life::Gone {
+            let life = reverse_age(limits, key, entry, now);
+            if life == EntryAge::Gone {
                 quiet.insert(*key, false);
-            } else if life == Life::Expired {
+            } else if life == EntryAge::Expired {
                 expired.insert(*key);
-            } else if nat_state::is_waiting(entry.state, entry.told)
-                && !nat_state::is_over(entry.state | entry.told)
+            } else if nat_state::awaits_answer(entry.state, entry.peer_state)
+                && !nat_state::is_closed(entry.state | entry.peer_state)
             {
-                let waited = Duration::from_nanos(now_ns.saturating_sub(entry.asked_ns));
+                let waited = Duration::from_nanos(now_coarse_ns.saturating_sub(entry.request_ns));
                 of_member(&mut sweep.waiting, entry.member).add(waited, limits.silence);
             }
         })?;
         let mut over = Vec::new();
         batch::for_each(self.forward.as_fd(), |key: &FlowKey, entry: &NatForward| {
             let reverse_key = entry.reverse_key(key);
-            let life = life_of_forward(limits, key, entry, now);
-            let is_gone = life == Life::Gone;
+            let life = forward_age(limits, key, entry, now);
+            let is_gone = life == EntryAge::Gone;
             let reverse = quiet.get_mut(&reverse_key);
             // The backend may continue the flow while its own entry exists.
             let may_go = is_gone && (reverse.is_some() || !self.has_reverse(&reverse_key));
@@ -227,7 +227,7 @@ impl Flows {
             if may_go {
                 over.push((*key, reverse_key));
             } else {
-                let is_expired = life != Life::Open && expired.contains(&reverse_key);
+                let is_expired = life != EntryAge::Open && expired.contains(&reverse_key);
                 count_kept(sweep, entry, is_expired);
             }
         })?;
@@ -239,12 +239,12 @@ impl Flows {
             .filter_map(|(key, known)| (!known).then_some(key))
             .collect();
         for keys in halves.chunks(AT_ONCE) {
-            let now = now_ms();
+            let now = now_ticks();
             let mut still = Vec::new();
             for key in keys {
                 let entry: Option<NatReverse> = batch::get(self.reverse.as_fd(), key)?;
                 let is_gone = entry
-                    .is_some_and(|entry| life_of_reverse(limits, key, &entry, now) == Life::Gone);
+                    .is_some_and(|entry| reverse_age(limits, key, &entry, now) == EntryAge::Gone);
                 if is_gone {
                     still.push(*key);
                 }
@@ -258,25 +258,25 @@ impl Flows {
     /// Removes flows, except those used or replaced since they were read.
     fn remove_gone(
         &self,
-        limits: &SweepLimits,
+        limits: &GcLimits,
         pairs: &[(FlowKey, FlowKey)],
-        sweep: &mut Sweep,
+        sweep: &mut GcReport,
     ) -> Result<()> {
-        let now = now_ms();
+        let now = now_ticks();
         let (mut forward, mut reverse) = (Vec::new(), Vec::new());
         for (key, reverse_key) in pairs {
             let entry: Option<NatForward> = batch::get(self.forward.as_fd(), key)?;
             let Some(entry) = entry else { continue };
             let same = entry.reverse_key(key) == *reverse_key;
             let other: Option<NatReverse> = batch::get(self.reverse.as_fd(), reverse_key)?;
-            let other = other.map(|other| life_of_reverse(limits, reverse_key, &other, now));
-            let life = life_of_forward(limits, key, &entry, now);
-            let other_gone = other.is_none_or(|other| other == Life::Gone);
-            if same && other_gone && life == Life::Gone {
+            let other = other.map(|other| reverse_age(limits, reverse_key, &other, now));
+            let life = forward_age(limits, key, &entry, now);
+            let other_gone = other.is_none_or(|other| other == EntryAge::Gone);
+            if same && other_gone && life == EntryAge::Gone {
                 forward.push(*key);
                 reverse.push(*reverse_key);
             } else {
-                let is_expired = life != Life::Open && other == Some(Life::Expired);
+                let is_expired = life != EntryAge::Open && other == Some(EntryAge::Expired);
                 count_kept(sweep, &entry, is_expired);
             }
         }
@@ -298,13 +298,16 @@ impl Flows {
     /// # Errors
     ///
     /// Returns an error if the kernel does not answer.
-    pub(super) fn each_measured(&self, show: &mut dyn FnMut(u16, &Measured)) -> Result<()> {
+    pub(super) fn for_each_latency(
+        &self,
+        show: &mut dyn FnMut(u16, &LatencyBuckets),
+    ) -> Result<()> {
         let cpus = nr_cpus().map_err(|(_, error)| error)?;
         batch::for_each_per_cpu(
             self.measured.as_fd(),
             cpus,
-            |id: &u32, values: &[Measured]| {
-                let mut sum = Measured::default();
+            |id: &u32, values: &[LatencyBuckets]| {
+                let mut sum = LatencyBuckets::default();
                 for cpu in values {
                     sum.add(cpu);
                 }
@@ -323,44 +326,52 @@ const AT_ONCE: usize = 256;
 
 /// State of one direction of a nat flow.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Life {
+enum EntryAge {
     Open,
     /// Idle for too long; whoever continues it gets a reset.
     Expired,
     Gone,
 }
 
-fn life_of_forward(limits: &SweepLimits, key: &FlowKey, entry: &NatForward, now: u32) -> Life {
-    let state = entry.state | entry.told;
-    life(limits, key, (entry.member, state, age(now, entry.last_ms)))
+fn forward_age(limits: &GcLimits, key: &FlowKey, entry: &NatForward, now: u32) -> EntryAge {
+    let state = entry.state | entry.peer_state;
+    entry_age(
+        limits,
+        key,
+        (entry.member, state, age(now, entry.last_ticks)),
+    )
 }
 
-fn life_of_reverse(limits: &SweepLimits, key: &FlowKey, entry: &NatReverse, now: u32) -> Life {
-    let state = entry.state | entry.told;
-    life(limits, key, (entry.member, state, age(now, entry.last_ms)))
+fn reverse_age(limits: &GcLimits, key: &FlowKey, entry: &NatReverse, now: u32) -> EntryAge {
+    let state = entry.state | entry.peer_state;
+    entry_age(
+        limits,
+        key,
+        (entry.member, state, age(now, entry.last_ticks)),
+    )
 }
 
 /// Returns the state of an entry of a member's flow, by its TCP state and age.
-fn life(limits: &SweepLimits, key: &FlowKey, (member, state, idle): (u16, u8, u32)) -> Life {
+fn entry_age(limits: &GcLimits, key: &FlowKey, (member, state, idle): (u16, u8, u32)) -> EntryAge {
     let is_tcp = key.protocol == PROTOCOL_TCP;
     let own = limits.nat_idle.get(usize::from(member)).copied();
     let own = own.unwrap_or_default();
-    let timeouts = limits.nat.with_idle(own.idle_ms);
+    let timeouts = limits.nat.with_idle(own.idle_ticks);
     if !timeouts.is_gone(is_tcp, state, idle) {
-        return Life::Open;
+        return EntryAge::Open;
     }
     // A flow that was closed before is over by now, and nobody needs a reset.
-    let was_open = is_tcp && state & nat_state::SETTLED != 0 && idle > timeouts.idle_ms;
-    if was_open && idle <= timeouts.idle_ms.saturating_add(own.linger_ms) {
-        return Life::Expired;
+    let was_open = is_tcp && state & nat_state::ASSURED != 0 && idle > timeouts.idle_ticks;
+    if was_open && idle <= timeouts.idle_ticks.saturating_add(own.linger_ticks) {
+        return EntryAge::Expired;
     }
-    Life::Gone
+    EntryAge::Gone
 }
 
 /// Counts a nat flow that stays. One that is over, or whose client would be told so, is not in flight.
-fn count_kept(sweep: &mut Sweep, entry: &NatForward, is_expired: bool) {
+fn count_kept(sweep: &mut GcReport, entry: &NatForward, is_expired: bool) {
     *of_member(&mut sweep.nat_flows, entry.member) += 1;
-    if !is_expired && !nat_state::is_over(entry.state | entry.told) {
+    if !is_expired && !nat_state::is_closed(entry.state | entry.peer_state) {
         *of_member(&mut sweep.in_flight, entry.member) += 1;
     }
 }
@@ -379,16 +390,16 @@ mod tests {
 
     #[test]
     fn a_flow_that_came_to_life_again_is_in_flight_and_one_that_is_over_is_not() {
-        let mut sweep = Sweep::default();
+        let mut sweep = GcReport::default();
         let open = NatForward {
             member: 2,
-            state: nat_state::SETTLED,
+            state: nat_state::ASSURED,
             ..NatForward::default()
         };
         count_kept(&mut sweep, &open, false);
         count_kept(&mut sweep, &open, true);
         let reset = NatForward {
-            state: nat_state::SETTLED | nat_state::RESET,
+            state: nat_state::ASSURED | nat_state::RESET,
             ..open
         };
         count_kept(&mut sweep, &reset, false);

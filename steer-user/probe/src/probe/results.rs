@@ -8,35 +8,35 @@ use super::Measurement;
 
 /// Sending side. Measurements arrive in the order in which they were sent.
 #[derive(Clone, Debug)]
-pub struct Outbox {
+pub struct ResultSender {
     queue: mpsc::Sender<Measurement>,
     urgent: Arc<Notify>,
 }
 
 /// Receiving side.
 #[derive(Debug)]
-pub struct Inbox {
+pub struct ResultReceiver {
     queue: mpsc::Receiver<Measurement>,
     urgent: Arc<Notify>,
 }
 
 /// Creates a channel with room for a number of measurements.
 #[must_use]
-pub fn mailbox(room: usize) -> (Outbox, Inbox) {
+pub fn channel(room: usize) -> (ResultSender, ResultReceiver) {
     let (sender, receiver) = mpsc::channel(room);
     let urgent = Arc::new(Notify::new());
-    let outbox = Outbox {
+    let outbox = ResultSender {
         queue: sender,
         urgent: Arc::clone(&urgent),
     };
-    let inbox = Inbox {
+    let inbox = ResultReceiver {
         queue: receiver,
         urgent,
     };
     (outbox, inbox)
 }
 
-impl Outbox {
+impl ResultSender {
     /// Sends a measurement once there is room; returns false if the receiver is gone.
     pub(super) async fn send(&self, measurement: Measurement) -> bool {
         let is_urgent = measurement.outcome.is_err();
@@ -63,7 +63,7 @@ impl Outbox {
     }
 }
 
-impl Inbox {
+impl ResultReceiver {
     /// Waits for something to process at once: a failure, or a full channel. Good results may wait,
     /// since thousands of backends would wake the reader for each.
     pub async fn urgent(&self) {
@@ -71,12 +71,12 @@ impl Inbox {
     }
 
     /// Marks the remaining measurements as urgent.
-    pub fn remind(&self) {
+    pub fn mark_urgent(&self) {
         self.urgent.notify_one();
     }
 
     /// Returns the next measurement, if there is one.
-    pub fn take(&mut self) -> Option<Measurement> {
+    pub fn try_next(&mut self) -> Option<Measurement> {
         self.queue.try_recv().ok()
     }
 
@@ -117,40 +117,40 @@ mod tests {
     }
 
     /// Returns whether something is urgent by now.
-    async fn is_urgent(inbox: &Inbox) -> bool {
+    async fn is_urgent(inbox: &ResultReceiver) -> bool {
         let mut urgent = pin!(inbox.urgent());
         poll_fn(|cx| Poll::Ready(urgent.as_mut().poll(cx).is_ready())).await
     }
 
     #[tokio::test]
     async fn a_failure_is_urgent_and_comes_after_what_was_good_before() {
-        let (outbox, mut inbox) = mailbox(4);
+        let (outbox, mut inbox) = channel(4);
         assert!(outbox.send(measurement("a", true)).await);
         assert!(!is_urgent(&inbox).await);
         assert!(outbox.send(measurement("a", false)).await);
         assert!(is_urgent(&inbox).await);
-        inbox.remind();
+        inbox.mark_urgent();
         assert!(is_urgent(&inbox).await);
-        assert!(inbox.take().unwrap().outcome.is_ok());
-        assert!(inbox.take().unwrap().outcome.is_err());
-        assert_eq!(inbox.take(), None);
+        assert!(inbox.try_next().unwrap().outcome.is_ok());
+        assert!(inbox.try_next().unwrap().outcome.is_err());
+        assert_eq!(inbox.try_next(), None);
         assert!(!is_urgent(&inbox).await);
     }
 
     #[tokio::test]
     async fn without_room_it_is_urgent_as_well() {
-        let (outbox, mut inbox) = mailbox(1);
+        let (outbox, mut inbox) = channel(1);
         assert!(outbox.send(measurement("a", true)).await);
         let more = tokio::spawn(async move { outbox.send(measurement("b", true)).await });
         inbox.urgent().await;
-        assert_eq!(inbox.take().unwrap().backend, "a");
+        assert_eq!(inbox.try_next().unwrap().backend, "a");
         assert_eq!(inbox.next().await.unwrap().backend, "b");
         assert!(more.await.unwrap());
     }
 
     #[tokio::test]
     async fn nobody_sends_to_one_that_is_gone() {
-        let (outbox, inbox) = mailbox(1);
+        let (outbox, inbox) = channel(1);
         drop(inbox);
         outbox.closed().await;
         assert!(!outbox.send(measurement("a", true)).await);

@@ -5,18 +5,18 @@ use std::time::Duration;
 use super::outcome::{Accepted, Failure};
 
 /// Upper bound of the pause after a failure, or the interval if that is longer.
-const SLOWEST: Duration = Duration::from_secs(60);
+const MAX_BACKOFF: Duration = Duration::from_secs(60);
 /// Upper bound of a pause that the collector asks for.
-const LONGEST: Duration = Duration::from_secs(600);
+const MAX_RETRY_AFTER: Duration = Duration::from_secs(600);
 
 /// Schedule of exports: by the interval, and less often after failures.
 #[derive(Debug)]
-pub(super) struct Pace {
+pub(super) struct Backoff {
     interval: Duration,
     failures: u32,
 }
 
-impl Pace {
+impl Backoff {
     pub(super) fn new(interval: Duration) -> Self {
         Self {
             interval,
@@ -38,12 +38,12 @@ impl Pace {
         };
         let doubled = self.interval.saturating_mul(1 << self.failures.min(16));
         self.failures = self.failures.saturating_add(1);
-        let longest = SLOWEST.max(self.interval);
+        let longest = MAX_BACKOFF.max(self.interval);
         let pause = doubled
             .min(longest)
             .mul_f64(0.75 + chance.clamp(0.0, 1.0) / 2.0);
         match failure.retry_after() {
-            Some(wanted) => pause.max(wanted.min(LONGEST)),
+            Some(wanted) => pause.max(wanted.min(MAX_RETRY_AFTER)),
             None => pause,
         }
     }
@@ -64,7 +64,7 @@ mod tests {
 
     #[test]
     fn what_works_goes_on_by_the_interval() {
-        let mut pace = Pace::new(15 * SECOND);
+        let mut pace = Backoff::new(15 * SECOND);
         let done = Ok(Accepted::Whole);
         assert_eq!(pace.after(&done, 2 * SECOND, 0.3), 13 * SECOND);
         assert_eq!(pace.after(&done, 20 * SECOND, 0.3), Duration::ZERO);
@@ -72,7 +72,7 @@ mod tests {
 
     #[test]
     fn what_fails_is_tried_less_and_less_often_but_never_given_up() {
-        let mut pace = Pace::new(15 * SECOND);
+        let mut pace = Backoff::new(15 * SECOND);
         let pauses: Vec<_> = (0..40)
             .map(|_| pace.after(&failed(None), SECOND, 0.5).as_secs())
             .collect();
@@ -86,7 +86,7 @@ mod tests {
 
     #[test]
     fn a_collector_may_ask_for_more_time_but_not_for_ever() {
-        let mut pace = Pace::new(15 * SECOND);
+        let mut pace = Backoff::new(15 * SECOND);
         for (wanted, pause) in [(100, 100), (86_400, 600), (0, 60)] {
             let outcome = failed(Some(wanted * SECOND));
             assert_eq!(
@@ -95,7 +95,7 @@ mod tests {
                 "{wanted}"
             );
         }
-        let mut slow = Pace::new(300 * SECOND);
+        let mut slow = Backoff::new(300 * SECOND);
         assert_eq!(slow.after(&failed(None), SECOND, 0.5), 300 * SECOND);
     }
 }

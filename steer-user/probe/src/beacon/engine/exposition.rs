@@ -26,7 +26,7 @@ pub(super) struct Series {
 
 /// The parts of a page of metrics that a profile asks for.
 #[derive(Clone, Debug, Default, PartialEq)]
-pub(super) struct Page {
+pub(super) struct Exposition {
     /// Requested series.
     pub(super) series: Vec<Series>,
     /// Requested names with an invalid line, and the error.
@@ -35,7 +35,7 @@ pub(super) struct Page {
 
 /// Error for a text that is no page of metrics.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-pub(super) enum PageError {
+pub(super) enum ExpositionError {
     /// Longer than the maximum.
     #[error("the page has more than {MAX_PAGE} bytes")]
     TooLong,
@@ -60,23 +60,26 @@ pub(super) enum PageError {
 
 /// Parses a page, and keeps the series whose name is `wanted`. An invalid line spoils only the
 /// signal it belongs to. With more invalid lines than valid ones, the text is no page.
-pub(super) fn parse(page: &str, wanted: impl Fn(&str) -> bool) -> Result<Page, PageError> {
+pub(super) fn parse(
+    page: &str,
+    wanted: impl Fn(&str) -> bool,
+) -> Result<Exposition, ExpositionError> {
     if page.len() > MAX_PAGE {
-        return Err(PageError::TooLong);
+        return Err(ExpositionError::TooLong);
     }
     let page = page.trim_start_matches('\u{feff}');
     let first = page.trim_start().lines().next().unwrap_or_default();
     if first.starts_with('<') {
-        return Err(PageError::Other("HTML"));
+        return Err(ExpositionError::Other("HTML"));
     }
     // Series with a quoted name begin with a brace as well.
     if first.starts_with('{') && (first.contains("\":") || first.trim() == "{") {
-        return Err(PageError::Other("JSON"));
+        return Err(ExpositionError::Other("JSON"));
     }
     if !page.is_empty() && !page.ends_with('\n') {
-        return Err(PageError::Truncated);
+        return Err(ExpositionError::Truncated);
     }
-    let mut read = Page::default();
+    let mut read = Exposition::default();
     let (mut good, mut bad_lines, mut first_bad) = (0_usize, 0_usize, None);
     for (index, line) in page.lines().enumerate() {
         let line = line.trim();
@@ -89,7 +92,7 @@ pub(super) fn parse(page: &str, wanted: impl Fn(&str) -> bool) -> Result<Page, P
             series(line, &wanted)
         };
         if read.series.len() + read.broken.len() == MAX_SERIES {
-            return Err(PageError::TooMany);
+            return Err(ExpositionError::TooMany);
         }
         match parsed {
             Ok(series) => {
@@ -99,7 +102,7 @@ pub(super) fn parse(page: &str, wanted: impl Fn(&str) -> bool) -> Result<Page, P
             Err(what) => {
                 bad_lines += 1;
                 let line_number = index + 1;
-                first_bad.get_or_insert(PageError::Line {
+                first_bad.get_or_insert(ExpositionError::Line {
                     line: line_number,
                     what,
                 });
@@ -234,7 +237,7 @@ mod tests {
 
     use super::*;
 
-    fn one(line: &str) -> Result<Series, PageError> {
+    fn one(line: &str) -> Result<Series, ExpositionError> {
         parse(&format!("{line}\n"), |_| true).map(|mut page| page.series.remove(0))
     }
 
@@ -251,15 +254,15 @@ mod tests {
         let page = "# HELP a what {is\n# TYPE a gauge\n\na 1\r\nb 2\n";
         let kept = parse(page, |name| name == "b").unwrap();
         assert_eq!(kept.series.len(), 1);
-        assert_eq!(parse("", |_| true), Ok(Page::default()));
+        assert_eq!(parse("", |_| true), Ok(Exposition::default()));
     }
 
     #[test]
     fn names_what_is_no_page_at_all() {
         let html = parse("\n<!DOCTYPE html>\n<h1>It works</h1>\n", |_| true);
-        assert_eq!(html, Err(PageError::Other("HTML")));
+        assert_eq!(html, Err(ExpositionError::Other("HTML")));
         let json = parse("{\"error\": \"not found\"}\n", |_| true);
-        assert_eq!(json, Err(PageError::Other("JSON")));
+        assert_eq!(json, Err(ExpositionError::Other("JSON")));
         let marked = parse("\u{feff}a 1\n", |_| true).unwrap();
         assert_eq!(marked.series.len(), 1);
     }
@@ -283,18 +286,18 @@ mod tests {
             "a 1 2 3",
         ] {
             assert!(
-                matches!(one(line), Err(PageError::Line { line: 1, .. })),
+                matches!(one(line), Err(ExpositionError::Line { line: 1, .. })),
                 "{line}"
             );
         }
-        assert_eq!(parse("a 1\nb 1", |_| true), Err(PageError::Truncated));
+        assert_eq!(parse("a 1\nb 1", |_| true), Err(ExpositionError::Truncated));
         let long = format!("a{{b=\"{}\"}} 1", "x".repeat(MAX_LINE));
         assert!(one(&long).is_err());
         let many = "a 1\n".repeat(MAX_SERIES + 1);
-        assert_eq!(parse(&many, |_| true), Err(PageError::TooMany));
-        assert_eq!(parse(&many, |_| false), Ok(Page::default()));
+        assert_eq!(parse(&many, |_| true), Err(ExpositionError::TooMany));
+        assert_eq!(parse(&many, |_| false), Ok(Exposition::default()));
         let huge = "#\n".repeat(MAX_PAGE / 2 + 1);
-        assert_eq!(parse(&huge, |_| true), Err(PageError::TooLong));
+        assert_eq!(parse(&huge, |_| true), Err(ExpositionError::TooLong));
     }
 
     #[test]
@@ -311,7 +314,7 @@ mod tests {
         let text = "load of it\nload 1\n<p>busy</p>\n";
         assert!(matches!(
             parse(text, |_| true),
-            Err(PageError::Line { line: 1, .. })
+            Err(ExpositionError::Line { line: 1, .. })
         ));
     }
 

@@ -25,13 +25,13 @@ use tokio::{
 use tokio_rustls::TlsConnector;
 
 use super::{
-    Load, OrcaLoadReport, ProbeFailure, Sample, link::classify, method::Over, socket,
-    tcp_close::close_in_order, web_tls::WebTls,
+    Load, OrcaLoadReport, ProbeFailure, Sample, beacon_connection::classify, http_tls::HttpTls,
+    method::Transport, socket, tcp_close::close_in_order,
 };
 
 /// Upper bound of the bytes read from an answer.
-const MAX_ANSWER: usize = 64 << 10;
-const AGENT: HeaderValue = HeaderValue::from_static("steer-probe");
+const MAX_RESPONSE_BYTES: usize = 64 << 10;
+const USER_AGENT: HeaderValue = HeaderValue::from_static("steer-probe");
 
 /// Opens a TCP connection and closes it again.
 pub(super) async fn connect(address: SocketAddr, limit: Duration) -> Result<Sample, ProbeFailure> {
@@ -72,16 +72,16 @@ fn broken(error: &io::Error) -> ProbeFailure {
 
 /// Target of a GET.
 #[derive(Clone, Debug)]
-pub(super) struct Get {
-    pub(super) over: Over,
+pub(super) struct HttpRequest {
+    pub(super) over: Transport,
     pub(super) address: SocketAddr,
     pub(super) path: String,
-    pub(super) tls: WebTls,
+    pub(super) tls: HttpTls,
 }
 
 /// A GET prober with its current connection.
-pub(super) struct Getter {
-    get: Get,
+pub(super) struct HttpProber {
+    get: HttpRequest,
     open: Option<Connection>,
 }
 
@@ -93,8 +93,8 @@ enum Connection {
     },
 }
 
-impl Getter {
-    pub(super) fn new(get: Get) -> Self {
+impl HttpProber {
+    pub(super) fn new(get: HttpRequest) -> Self {
         Self { get, open: None }
     }
 
@@ -104,7 +104,7 @@ impl Getter {
     }
 
     /// Sends one GET on the current connection, or on a fresh one.
-    pub(super) async fn ask(&mut self, limit: Duration) -> Result<Sample, ProbeFailure> {
+    pub(super) async fn probe(&mut self, limit: Duration) -> Result<Sample, ProbeFailure> {
         if let Some(held) = self.open.take().filter(|held| !held.is_closed()) {
             match self.exchange(held, limit, None).await {
                 // A server may close a persistent connection at any time.
@@ -138,15 +138,15 @@ impl Getter {
     }
 
     async fn connect(&self) -> Result<Connection, ProbeFailure> {
-        let Get {
+        let HttpRequest {
             over, address, tls, ..
         } = &self.get;
         let host = tls.host(address.ip());
         let name = ServerName::try_from(host.clone());
         let name = name.map_err(|e| ProbeFailure::Local(format!("{host:?}: {e}")))?;
         match over {
-            Over::Http => open(connected(*address).await?).await,
-            Over::Https => {
+            Transport::Http => open(connected(*address).await?).await,
+            Transport::Https => {
                 let stream = connected(*address).await?;
                 let connector = TlsConnector::from(tls.https());
                 let stream = connector.connect(name, stream).await;
@@ -157,7 +157,7 @@ impl Getter {
                 });
                 open(stream?).await
             }
-            Over::H3 => quic(*address, tls.h3()?, &host).await,
+            Transport::H3 => quic(*address, tls.h3()?, &host).await,
         }
     }
 }
@@ -212,7 +212,7 @@ impl Connection {
         }
     }
 
-    async fn get(&mut self, get: &Get) -> Result<StatusCode, ProbeFailure> {
+    async fn get(&mut self, get: &HttpRequest) -> Result<StatusCode, ProbeFailure> {
         let host = get.tls.host(get.address.ip());
         let host = match host.parse::<std::net::Ipv6Addr>() {
             Ok(address) => format!("[{address}]:{}", get.address.port()),
@@ -225,7 +225,7 @@ impl Connection {
                 let refused = |e: hyper::Error| ProbeFailure::Refused(e.to_string());
                 let request = Request::get(&get.path)
                     .header(HOST, host)
-                    .header(USER_AGENT, AGENT)
+                    .header(USER_AGENT, USER_AGENT)
                     .body(Empty::new())
                     .map_err(|e| local(&e))?;
                 send.ready().await.map_err(refused)?;
@@ -237,13 +237,13 @@ impl Connection {
                     }
                 })?;
                 let (head, body) = response.into_parts();
-                let body = Limited::new(body, MAX_ANSWER).collect().await;
+                let body = Limited::new(body, MAX_RESPONSE_BYTES).collect().await;
                 body.map_err(|e| ProbeFailure::Malformed(e.to_string()))?;
                 Ok(head.status)
             }
             Self::Quic { send, .. } => {
                 let request = Request::get(format!("https://{host}{}", get.path))
-                    .header(USER_AGENT, AGENT)
+                    .header(USER_AGENT, USER_AGENT)
                     .body(())
                     .map_err(|e| local(&e))?;
                 let refused = |e: h3::error::StreamError| ProbeFailure::Refused(e.to_string());
@@ -253,8 +253,8 @@ impl Connection {
                 let mut length = 0;
                 while let Some(part) = stream.recv_data().await.map_err(refused)? {
                     length += part.remaining();
-                    if length > MAX_ANSWER {
-                        let what = format!("an answer of more than {MAX_ANSWER} bytes");
+                    if length > MAX_RESPONSE_BYTES {
+                        let what = format!("an answer of more than {MAX_RESPONSE_BYTES} bytes");
                         return Err(ProbeFailure::Malformed(what));
                     }
                 }

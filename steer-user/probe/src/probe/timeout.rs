@@ -3,16 +3,16 @@
 use std::time::Duration;
 
 /// Lower bound of the timeout: a beacon on a busy machine may have to wait for a CPU.
-const LEAST: Duration = Duration::from_millis(150);
+const MIN_TIMEOUT: Duration = Duration::from_millis(150);
 
 /// Round-trip statistics of one connection.
 #[derive(Clone, Copy, Debug, Default)]
-pub(super) struct Patience {
+pub(super) struct Timeout {
     /// Smoothed round trip and its variation.
     known: Option<(Duration, Duration)>,
 }
 
-impl Patience {
+impl Timeout {
     /// Records a round trip.
     pub(super) fn observe(&mut self, rtt: Duration) {
         self.known = Some(match self.known {
@@ -27,7 +27,7 @@ impl Patience {
     /// Returns the timeout of an answer, at most `most`.
     pub(super) fn limit(&self, most: Duration) -> Duration {
         match self.known {
-            Some((smoothed, varies)) => LEAST.max(smoothed * 2 + varies * 4).min(most),
+            Some((smoothed, varies)) => MIN_TIMEOUT.max(smoothed * 2 + varies * 4).min(most),
             None => most,
         }
     }
@@ -48,14 +48,14 @@ mod tests {
 
     #[test]
     fn near_backends_are_waited_for_less_and_far_ones_as_long_as_it_takes() {
-        let mut near = Patience::default();
+        let mut near = Timeout::default();
         assert_eq!(near.limit(200 * MS), 200 * MS, "nothing is known yet");
         let mut far = near;
         for _ in 0..50 {
             near.observe(MS);
             far.observe(90 * MS);
         }
-        assert_eq!(near.limit(200 * MS), LEAST);
+        assert_eq!(near.limit(200 * MS), MIN_TIMEOUT);
         assert_eq!(near.limit(100 * MS), 100 * MS);
         assert_eq!(near.overdue(25 * MS), Some(25 * MS));
         let far_limit = far.limit(1000 * MS);
@@ -65,7 +65,7 @@ mod tests {
 
     #[test]
     fn round_trips_that_vary_are_waited_for_longer() {
-        let mut patience = Patience::default();
+        let mut patience = Timeout::default();
         for turn in 0..50 {
             patience.observe(if turn % 2 == 0 { 20 * MS } else { 120 * MS });
         }

@@ -8,46 +8,46 @@ use quinn::{
 };
 use tokio::time::{sleep_until, timeout};
 
-use super::pace::{Fast, Pace};
-use super::patience::Patience;
+use super::schedule::{FastSlot, Schedule};
 use super::socket::{self, Unreachable};
-use super::tls::{ProbeTls, Verdict};
+use super::timeout::Timeout;
+use super::tls::{ProbeTls, VerifierFailure};
 use super::{Load, OrcaLoadReport, ProbeFailure, Sample, wire};
 use crate::pki::Identity;
 
 /// Delay of a timer that shows that the node itself was busy.
-const LATE: Duration = Duration::from_millis(5);
+const MAX_WAKEUP_DELAY: Duration = Duration::from_millis(5);
 /// Round trips of a handshake: a beacon first validates each address (RFC 9000 section 8.1.2).
-const ROUND_TRIPS: u32 = 2;
+const SECOND_PING_ROUND_TRIPS: u32 = 2;
 /// Upper bound of the additional wait for a busy node.
-const MOST_LATE: Duration = Duration::from_millis(50);
+const MAX_EXTRA_WAIT: Duration = Duration::from_millis(50);
 
 /// An open connection; closed when dropped.
-pub(super) struct Link {
+pub(super) struct BeaconConnection {
     connection: Connection,
     unreachable: Unreachable,
     sequence: u64,
     handshake: Option<Duration>,
-    patience: Patience,
+    patience: Timeout,
     /// Ping sent while the previous one was overdue, until its outcome has been reported.
-    second: Option<Second>,
+    second: Option<SecondPing>,
 }
 
-struct Second {
+struct SecondPing {
     sequence: u64,
     sent: Instant,
-    _place: Fast,
+    _place: FastSlot,
     /// Its answer, if received.
     answered: Option<(Duration, OrcaLoadReport)>,
 }
 
-impl Drop for Link {
+impl Drop for BeaconConnection {
     fn drop(&mut self) {
         self.connection.close(0_u8.into(), b"");
     }
 }
 
-impl Link {
+impl BeaconConnection {
     /// Connects from a fresh port with a full handshake.
     pub(super) async fn open(
         address: std::net::SocketAddr,
@@ -56,7 +56,7 @@ impl Link {
         limit: Duration,
         idle: Duration,
     ) -> Result<Self, ProbeFailure> {
-        let verdict = Verdict::default();
+        let verdict = VerifierFailure::default();
         let name = expected.name().to_owned();
         let config = tls.client(expected, &verdict, idle)?;
         let (socket, unreachable) = socket::connect(address).map_err(|e| {
@@ -75,16 +75,16 @@ impl Link {
         let connecting = endpoint
             .connect_with(config, address, &name)
             .map_err(unusable)?;
-        let connection = timeout(limit * ROUND_TRIPS, connecting)
+        let connection = timeout(limit * SECOND_PING_ROUND_TRIPS, connecting)
             .await
             .map_err(|_| ProbeFailure::Timeout)?
-            .map_err(|e| verdict.take().unwrap_or_else(|| classify(e)))?;
+            .map_err(|e| verdict.take_failure().unwrap_or_else(|| classify(e)))?;
         Ok(Self {
             connection,
             unreachable,
             sequence: 0,
             handshake: Some(started.elapsed()),
-            patience: Patience::default(),
+            patience: Timeout::default(),
             second: None,
         })
     }
@@ -95,20 +95,20 @@ impl Link {
     pub(super) async fn ping(
         &mut self,
         limit: Duration,
-        pace: &Pace,
+        pace: &Schedule,
     ) -> Result<Sample, ProbeFailure> {
         let limit = self.patience.limit(limit);
         let (sequence, sent) = match self.second.take() {
-            Some(Second {
+            Some(SecondPing {
                 answered: Some((rtt, report)),
                 ..
             }) => return self.sample(rtt, report),
-            Some(Second { sequence, sent, .. }) => (sequence, sent),
+            Some(SecondPing { sequence, sent, .. }) => (sequence, sent),
             None => self.send()?,
         };
         let deadline = sent + limit;
         let again = pace
-            .again_after()
+            .min_interval()
             .and_then(|fast| self.patience.overdue(fast));
         let mut again = again.map(|after| sent + after).filter(|at| *at < deadline);
         // Network errors, forged or not, hasten only one ping.
@@ -123,14 +123,14 @@ impl Link {
                     again = Some(Instant::now());
                     continue;
                 }
-                () = awake(wake) => {
+                () = wake_at(wake) => {
                     if again.take().is_none() {
                         return Err(ProbeFailure::Timeout);
                     }
-                    if let Some(place) = pace.place() {
+                    if let Some(place) = pace.fast_slot() {
                         let (sequence, sent) = self.send()?;
                         let answered = None;
-                        self.second = Some(Second { sequence, sent, _place: place, answered });
+                        self.second = Some(SecondPing { sequence, sent, _place: place, answered });
                     }
                     continue;
                 }
@@ -186,7 +186,7 @@ impl Link {
 /// stored.
 async fn answer(
     connection: &Connection,
-    second: &mut Option<Second>,
+    second: &mut Option<SecondPing>,
     sequence: u64,
     sent: Instant,
 ) -> Result<Option<(Duration, OrcaLoadReport)>, ProbeFailure> {
@@ -213,11 +213,11 @@ async fn answer(
 
 /// Waits until a time, plus the delay of this node itself: an answer received meanwhile has not
 /// been processed yet.
-async fn awake(at: Instant) {
+async fn wake_at(at: Instant) {
     sleep_until(at.into()).await;
     let late = at.elapsed();
-    if late > LATE {
-        sleep_until((Instant::now() + late.min(MOST_LATE)).into()).await;
+    if late > MAX_WAKEUP_DELAY {
+        sleep_until((Instant::now() + late.min(MAX_EXTRA_WAIT)).into()).await;
     }
 }
 

@@ -23,13 +23,13 @@ pub struct Budget {
 }
 
 /// Fresh connections per second; each costs as much as dozens of probes.
-const HANDSHAKES: f64 = 20.0;
+const MAX_HANDSHAKES_PER_SECOND: f64 = 20.0;
 /// Divisor of the usual period that gives the fast one.
-const FASTER: u32 = 4;
+const FAST_PROBES: u32 = 4;
 /// Longest period over which first probes are spread.
-const PHASES: Duration = Duration::from_secs(1);
+const MAX_PHASE: Duration = Duration::from_secs(1);
 /// Lower bound of a period.
-const SHORTEST: Duration = Duration::from_millis(5);
+const MIN_INTERVAL: Duration = Duration::from_millis(5);
 
 impl Budget {
     /// Creates the budget of `probes` probes, each due every `interval` with a fresh connection
@@ -42,11 +42,11 @@ impl Budget {
         budget: f64,
     ) -> Arc<Self> {
         let share = |rate: f64| Duration::from_secs_f64(probes as f64 / rate.max(1.0));
-        let fast = (interval / FASTER).max(SHORTEST);
+        let fast = (interval / FAST_PROBES).max(MIN_INTERVAL);
         Arc::new(Self {
             interval: interval.max(share(budget)),
             fast,
-            handshake_every: handshake_every.max(share(HANDSHAKES)),
+            handshake_every: handshake_every.max(share(MAX_HANDSHAKES_PER_SECOND)),
             now: AtomicUsize::new(0),
             // Half of the budget on top, for many failures at once.
             most: ((budget * fast.as_secs_f64() / 2.0) as usize).max(1),
@@ -59,21 +59,21 @@ impl Budget {
         self.handshake_every
     }
 
-    fn begin_fast(self: &Arc<Self>) -> Option<Fast> {
+    fn start_fast(self: &Arc<Self>) -> Option<FastSlot> {
         let more = |now: usize| (now < self.most).then_some(now + 1);
         let order = Ordering::Relaxed;
         self.now
             .fetch_update(order, order, more)
             .is_ok()
-            .then(|| Fast(Arc::clone(self)))
+            .then(|| FastSlot(Arc::clone(self)))
     }
 }
 
 /// A slot among the fast probes.
 #[derive(Debug)]
-pub(super) struct Fast(Arc<Budget>);
+pub(super) struct FastSlot(Arc<Budget>);
 
-impl Drop for Fast {
+impl Drop for FastSlot {
     fn drop(&mut self) {
         self.0.now.fetch_sub(1, Ordering::Relaxed);
     }
@@ -82,9 +82,9 @@ impl Drop for Fast {
 /// Schedule of one probe: its usual period, and a shorter one for a few probes after its outcome
 /// changed, so that `rise` and `fall` are reached soon.
 #[derive(Debug)]
-pub(super) struct Pace {
+pub(super) struct Schedule {
     budget: Arc<Budget>,
-    fast: Option<Fast>,
+    fast: Option<FastSlot>,
     last: Option<bool>,
     /// Number of fast probes after a change.
     worth: u32,
@@ -93,7 +93,7 @@ pub(super) struct Pace {
     asked: Duration,
 }
 
-impl Pace {
+impl Schedule {
     pub(super) fn new(budget: Arc<Budget>, worth: u32) -> Self {
         Self {
             budget,
@@ -107,20 +107,20 @@ impl Pace {
 
     /// Returns the time after an unanswered probe at which another one may be sent, if the node's
     /// budget and the beacon allow it.
-    pub(super) fn again_after(&self) -> Option<Duration> {
+    pub(super) fn min_interval(&self) -> Option<Duration> {
         (self.asked <= self.budget.fast).then_some(self.budget.fast)
     }
 
     /// Reserves a slot for an additional probe.
-    pub(super) fn place(&self) -> Option<Fast> {
-        self.budget.begin_fast()
+    pub(super) fn fast_slot(&self) -> Option<FastSlot> {
+        self.budget.start_fast()
     }
 
     /// Returns the delay of the first probe: a position in the period that depends on the names, so
     /// that neither the probes of a node nor the nodes of a backend are in lockstep.
     pub(super) fn phase(&self, node: &str, name: &str) -> Duration {
         let hash = Seeded.hash_one((node, name));
-        let period = self.budget.interval.min(PHASES);
+        let period = self.budget.interval.min(MAX_PHASE);
         period.mul_f64(hash as f64 / u64::MAX as f64)
     }
 
@@ -141,7 +141,7 @@ impl Pace {
         if self.left == 0 {
             self.fast = None;
         } else if self.fast.is_none() {
-            self.fast = self.budget.begin_fast();
+            self.fast = self.budget.start_fast();
         }
         let period = match self.fast {
             Some(_) => self.budget.fast,
@@ -173,7 +173,7 @@ mod tests {
 
     #[test]
     fn a_change_is_followed_by_a_few_fast_probes() {
-        let mut pace = Pace::new(budget(1, 1000.0), 2);
+        let mut pace = Schedule::new(budget(1, 1000.0), 2);
         let mut next = |ok| pace.next(ok, None).as_millis();
         let got: Vec<_> = [true, true, false, false, false, false, true, true, true]
             .map(&mut next)
@@ -183,7 +183,7 @@ mod tests {
 
     #[test]
     fn a_beacon_is_not_asked_faster_than_it_allows() {
-        let mut pace = Pace::new(budget(1, 1000.0), 2);
+        let mut pace = Schedule::new(budget(1, 1000.0), 2);
         assert_eq!(pace.next(true, Some(5.0)), 200 * MS);
         assert_eq!(pace.next(false, None), 200 * MS, "what it said last counts");
         assert_eq!(pace.next(true, Some(1000.0)), 25 * MS);
@@ -194,11 +194,13 @@ mod tests {
     #[test]
     fn a_node_stays_within_its_budget() {
         let shared = budget(10_000, 4000.0);
-        let mut steady = Pace::new(shared.clone(), 2);
+        let mut steady = Schedule::new(shared.clone(), 2);
         assert_eq!(steady.next(true, None), 2500 * MS);
         assert_eq!(shared.handshake_every(), Duration::from_secs(500));
         // All of them fail at once.
-        let mut all: Vec<Pace> = (0..10_000).map(|_| Pace::new(shared.clone(), 2)).collect();
+        let mut all: Vec<Schedule> = (0..10_000)
+            .map(|_| Schedule::new(shared.clone(), 2))
+            .collect();
         let per_second =
             |periods: Vec<Duration>| -> f64 { periods.iter().map(|p| 1.0 / p.as_secs_f64()).sum() };
         for pace in &mut all {
@@ -217,7 +219,7 @@ mod tests {
 
     #[test]
     fn phases_are_spread_and_always_the_same() {
-        let pace = Pace::new(budget(1, 1000.0), 2);
+        let pace = Schedule::new(budget(1, 1000.0), 2);
         let phases: Vec<_> = (0..100)
             .map(|i| pace.phase("n", &format!("b{i}")))
             .collect();
