@@ -1,15 +1,8 @@
 //! The program that answers TCP segments with resets.
 
 use crate::{
-    abi::nat_state,
-    frame::Frame,
-    integrity::header_is_intact,
-    nat,
-    process::Outcome,
-    rewrite,
-    segment::RESET_CLIENT,
-    tables::Tables,
-    verdict::DropReason,
+    abi::nat_state, frame::Frame, integrity::header_is_intact, nat, process::Outcome, rewrite,
+    segment::RESET_CLIENT, tables::Tables, verdict::DropReason,
 };
 
 /// Answers a TCP segment, whose checksum was verified, with a reset. `argument` says who gets it.
@@ -30,7 +23,11 @@ pub fn answer_reset<F: Frame, T: Tables>(
     }
     let found = tables.with_reverse(&packet.key, |entry| {
         entry.state |= nat_state::RESET;
-        (nat::to_client(entry), entry.back, entry.forward_key(&packet.key))
+        (
+            nat::to_client(entry),
+            entry.back,
+            entry.forward_key(&packet.key),
+        )
     });
     let Some((ends, back, key)) = found else {
         return Outcome::drop(DropReason::NatUnknownFlow);

@@ -365,8 +365,7 @@ fn pick<'t, T: Tables>(
 ) -> Option<(u16, &'t Member)> {
     let first = tables.member(slot.first)?;
     let takes_first = first.takes_new() && may_serve(service, first);
-    let prefers_first =
-        takes_first && prefers(tables, slot.first, first) && slot.first != avoid;
+    let prefers_first = takes_first && prefers(tables, slot.first, first) && slot.first != avoid;
     let [takes_first, prefers_first] = tables.merged([takes_first, prefers_first]);
     if prefers_first {
         return Some((slot.first, first));

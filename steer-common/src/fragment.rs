@@ -57,7 +57,10 @@ pub(crate) fn note<T: Tables>(
     };
     let flow = &packet.key;
     let addresses = (flow.source, flow.destination);
-    tables.set_fragment(&key(addresses, flow.family, flow.protocol, packet.id), &entry)
+    tables.set_fragment(
+        &key(addresses, flow.family, flow.protocol, packet.id),
+        &entry,
+    )
 }
 
 /// Whether a service of an address with these flags may be what a fragment of this protocol is for. In IPv6 that may

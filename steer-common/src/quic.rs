@@ -428,8 +428,7 @@ pub fn translate<F: Frame, T: Tables>(frame: &mut F, tables: &T, member: u16) ->
     match nat::known(&packet, tables, &Plain, config, service) {
         nat::Known::Decided(verdict) => {
             let outcome = act_noted(frame, &packet, tables, verdict, None, |fate, member| {
-                part != Part::First as u8
-                    || fragment::note(&packet, tables, fate, member)
+                part != Part::First as u8 || fragment::note(&packet, tables, fate, member)
             });
             if part == Part::Packet as u8 {
                 outcome

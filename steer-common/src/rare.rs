@@ -3,8 +3,7 @@
 
 use crate::{
     abi::{
-        FOLLOW, FragmentFate, MAIN, MARTIAN, OPEN, QUOTE, RARE, TIME_EXCEEDED, TOO_BIG,
-        TRANSLATE,
+        FOLLOW, FragmentFate, MAIN, MARTIAN, OPEN, QUOTE, RARE, TIME_EXCEEDED, TOO_BIG, TRANSLATE,
     },
     decide::{decide, is_address},
     fragment,

@@ -198,7 +198,8 @@ pub mod nat_state {
     /// The same as 1 or 0, by shifts: the verifier follows each branch on its own.
     #[inline(always)]
     pub const fn over(state: u8) -> u8 {
-        let are_done = state >> CLIENT_DONE.trailing_zeros() & state >> BACKEND_DONE.trailing_zeros();
+        let are_done =
+            state >> CLIENT_DONE.trailing_zeros() & state >> BACKEND_DONE.trailing_zeros();
         (state >> RESET.trailing_zeros() | are_done) & 1
     }
 

@@ -240,7 +240,9 @@ impl Tables for HostTables {
     }
 
     fn kept_packet(&self) -> Packet {
-        self.kept.get().expect("a program kept a packet before it left it to another one")
+        self.kept
+            .get()
+            .expect("a program kept a packet before it left it to another one")
     }
 
     fn config(&self) -> Option<&Config> {

@@ -319,7 +319,5 @@ fn program<'e>(ebpf: &'e mut Ebpf, name: &str) -> Result<&'e mut Program> {
 }
 
 fn xdp(program: &mut aya::programs::Program) -> Result<&mut Program> {
-    program
-        .try_into()
-        .context("the program is not of type XDP")
+    program.try_into().context("the program is not of type XDP")
 }
