@@ -42,12 +42,14 @@ pub(crate) fn is_martian(flow: &FlowKey) -> bool {
 pub(crate) const fn is_martian_source(source: Address, family: u8) -> bool {
     if family == 4 {
         let first = u32::from_le(source.v4()) as u8;
-        return (first == 0) | (first == 127) | (first >= 224);
+        return first == 0 || first == 127 || first >= 224;
     }
     let [high, low] = source.words();
-    let is_multicast = u64::from_le(high) as u8 == 0xff;
-    let is_low = high == 0 && u64::from_be(low) <= 1;
-    is_multicast | is_low | source.is_v4()
+    if u64::from_le(high) as u8 == 0xff {
+        return true;
+    }
+    // Nearly all sources are done with here.
+    high == 0 && (u64::from_be(low) <= 1 || source.is_v4())
 }
 
 #[cfg(test)]

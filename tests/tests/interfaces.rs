@@ -198,7 +198,7 @@ fn an_interface_with_another_program_is_refused_and_nothing_changes() {
         fleet.in_node(&["run", "--config", &config]).unwrap_err()
     );
     // The check of the host before the start finds it.
-    for part in ["backend0", "another XDP program", "number", "bpftool link"] {
+    for part in ["backend0", "another XDP program", "with id", "bpftool link"] {
         assert!(said.contains(part), "{part:?} is not in {said}");
     }
     drop(pass);

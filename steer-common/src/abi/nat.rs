@@ -256,3 +256,18 @@ impl NatTimeouts {
             || (state & nat_state::ASSURED == 0 && idle > opening)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::nat_state::*;
+
+    #[test]
+    fn a_flow_is_over_once_it_is_reset_or_both_ends_are_done() {
+        for state in 0..=u8::MAX {
+            let reset = state & RESET != 0;
+            let done = state & CLIENT_DONE != 0 && state & BACKEND_DONE != 0;
+            assert_eq!(is_closed(state), reset || done, "{state:#x}");
+            assert_eq!(over(state), u8::from(is_closed(state)), "{state:#x}");
+        }
+    }
+}

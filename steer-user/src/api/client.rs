@@ -152,7 +152,7 @@ impl Client {
         backend: &str,
         request: &DrainRequest,
     ) -> Result<SaveWarning, ClientError> {
-        self.post(&format!("/v1/backends/{backend}/drain"), request)
+        self.send_command(&format!("/v1/backends/{backend}/drain"), request)
             .await
     }
 
@@ -162,7 +162,7 @@ impl Client {
     ///
     /// See [`ClientError`].
     pub async fn undrain(&self, backend: &str) -> Result<SaveWarning, ClientError> {
-        self.post(&format!("/v1/backends/{backend}/undrain"), &())
+        self.send_command(&format!("/v1/backends/{backend}/undrain"), &())
             .await
     }
 
@@ -176,7 +176,7 @@ impl Client {
         backend: &str,
         request: &WeightRequest,
     ) -> Result<SaveWarning, ClientError> {
-        self.post(&format!("/v1/backends/{backend}/weight"), request)
+        self.send_command(&format!("/v1/backends/{backend}/weight"), request)
             .await
     }
 
@@ -294,7 +294,11 @@ impl Client {
     }
 
     /// Sends a command, whose answer is usually empty.
-    async fn post(&self, path: &str, body: &impl Serialize) -> Result<SaveWarning, ClientError> {
+    async fn send_command(
+        &self,
+        path: &str,
+        body: &impl Serialize,
+    ) -> Result<SaveWarning, ClientError> {
         let refused = |error: serde_json::Error| ClientError::Refused(error.to_string());
         let body = serde_json::to_vec(body).map_err(refused)?;
         let answer = self.send(Method::POST, path, body.into()).await?;

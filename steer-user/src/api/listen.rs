@@ -61,7 +61,7 @@ pub(super) trait Listen: Send + Sync + 'static {
     fn holder(&self, raw: &Self::Raw) -> Holder;
 
     /// Performs the initial handshake, at the peer's pace.
-    fn accept(
+    fn handshake(
         raw: Self::Raw,
     ) -> impl Future<Output = io::Result<(Self::Stream, Self::Peer)>> + Send;
 }
@@ -92,7 +92,7 @@ impl Listen for Local {
         }
     }
 
-    async fn accept(raw: Self::Raw) -> io::Result<(UnixStream, Peer)> {
+    async fn handshake(raw: Self::Raw) -> io::Result<(UnixStream, Peer)> {
         Ok(raw)
     }
 }
@@ -110,7 +110,7 @@ impl Listen for TcpListener {
         address(*from)
     }
 
-    async fn accept((stream, _): Self::Raw) -> io::Result<(TcpStream, ())> {
+    async fn handshake((stream, _): Self::Raw) -> io::Result<(TcpStream, ())> {
         Ok((stream, ()))
     }
 }
@@ -150,7 +150,7 @@ pub(super) async fn serve<L: Listen>(listener: L, routes: Router) -> Infallible 
         };
         let routes = routes.clone();
         tokio::spawn(async move {
-            match timeout(HEADER, L::accept(raw)).await {
+            match timeout(HEADER, L::handshake(raw)).await {
                 Ok(Ok((stream, peer))) => connection(stream, peer, routes, place).await,
                 Ok(Err(error)) => debug!(%error, "a connection to the API failed to start"),
                 Err(_) => debug!("a connection to the API took too long to start"),

@@ -135,7 +135,7 @@ impl Listen for Guarded {
         listen::address(*from)
     }
 
-    async fn accept((stream, from, tls): Self::Raw) -> io::Result<(Self::Stream, Peer)> {
+    async fn handshake((stream, from, tls): Self::Raw) -> io::Result<(Self::Stream, Peer)> {
         let stream = TlsAcceptor::from(tls).accept(stream).await?;
         let (_, connection) = stream.get_ref();
         let shown = connection.peer_certificates().and_then(|all| all.first());

@@ -61,7 +61,7 @@ pub(super) const BAD: &[(&str, &str, usize, &str)] = &[
         "address = \"10.0.1.1\"\n",
         "",
         16,
-        "[[backend]] has no key `address`; add it: Its address",
+        "[[backend]] has no key `address`; add it: IP address of the backend",
     ),
     (
         "[node]\nname = \"n1\"\nregion = \"eu\"\ninterfaces = [\"eth0\"]\n",

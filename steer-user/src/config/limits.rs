@@ -4,8 +4,7 @@ use std::collections::{HashMap, HashSet};
 use std::ops::RangeInclusive;
 
 use steer_common::abi::{
-    MAX_CLASS_POLICIES, MAX_CLASS_PREFIXES, MAX_FLOWS, MAX_MEMBERS, MAX_NAT_FLOWS,
-    MAX_SERVICE_ENTRIES, MAX_SLOTS,
+    self, MAX_CLASS_POLICIES, MAX_CLASS_PREFIXES, MAX_FLOWS, MAX_NAT_FLOWS, MAX_SERVICE_ENTRIES,
 };
 
 use super::node::NatSection;
@@ -20,8 +19,8 @@ const MAX_SERVICES: usize = MAX_SERVICE_ENTRIES as usize / 2;
 pub(super) const MAX_MEMBERS: usize = 16_000;
 /// Upper bound of slots over all tables. Half of the arena, so that any configuration can replace
 /// any other one.
-pub(super) const MAX_SLOTS: usize = MAX_SLOTS as usize / 2;
-const _: () = assert!(MAX_MEMBERS < MAX_MEMBERS as usize);
+pub(super) const MAX_SLOTS: usize = abi::MAX_SLOTS as usize / 2;
+const _: () = assert!(MAX_MEMBERS < abi::MAX_MEMBERS as usize);
 
 /// Range of flow table sizes.
 const FLOW_RANGE: RangeInclusive<u32> = 1024..=1 << 24;

@@ -7,7 +7,7 @@ const WRONG: &[Wrong] = &[
         "name = \"gpu-2\"",
         "name = \"gpu-1\"",
         20,
-        "two backends named \"gpu-1\"",
+        "two backends are named \"gpu-1\"",
         "rename one",
     ),
     (

@@ -342,7 +342,8 @@ pub(super) struct Service {
     pub new_flows_per_second: Option<Spanned<u32>>,
     /// Burst of that limit (default: the rate per second).
     pub new_flows_burst: Option<Spanned<u32>>,
-    /// Limit of new flows per second from each source (default unlimited).
+    /// Limit of new flows per second from each source; 0 is unlimited (default unlimited, for UDP
+    /// other than QUIC under `nat` 1000 with a burst of 2000).
     pub source_flows_per_second: Option<Spanned<u32>>,
     /// Burst of that limit (default: the rate per second).
     pub source_flows_burst: Option<Spanned<u32>>,

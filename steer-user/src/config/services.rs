@@ -20,6 +20,11 @@ const OBJECTIVE: std::ops::RangeInclusive<Duration> =
 const MIN_IDLE: Duration = Duration::from_secs(1);
 /// Upper bound of new flows per second, and of a burst.
 const MAX_NEW_FLOWS: u32 = 10_000_000;
+/// Default limit of each source of a datagram service under `nat`.
+const DATAGRAM_SOURCE_FLOWS: NewFlows = NewFlows {
+    per_second: 1000,
+    burst: 2000,
+};
 /// Default priority of a service.
 const PRIORITY: u8 = 100;
 const MAX_IDLE: Duration = Duration::from_secs(7 * 86_400);
@@ -125,12 +130,7 @@ fn service(
             raw.new_flows_burst.as_ref(),
             report,
         ),
-        source_flows: rate(
-            "source_flows",
-            raw.source_flows_per_second.as_ref(),
-            raw.source_flows_burst.as_ref(),
-            report,
-        ),
+        source_flows: source_rate(raw, chain.has_nat(), report),
         priority: priority(raw.priority.as_ref(), PRIORITY, report),
         quic: quic(raw, report),
         classes: Vec::new(),
@@ -183,6 +183,16 @@ impl Chain<'_> {
                 fits(vip, port, backend, reference, report);
             }
         }
+    }
+
+    /// Returns whether any backend has mode `nat`.
+    fn has_nat(&self) -> bool {
+        self.found
+            .iter()
+            .filter_map(|(index, _)| self.pools.item(*index))
+            .flat_map(|pool| &pool.backends)
+            .filter_map(|backend| self.backends.item(*backend))
+            .any(|backend| matches!(backend.mode, Mode::Nat { .. }))
     }
 
     /// Returns the regions of the backends.
@@ -240,6 +250,23 @@ pub(super) fn rate(
     let per_second = report.number(per_second, 1, 1..=MAX_NEW_FLOWS);
     let burst = report.number(burst, per_second, 1..=MAX_NEW_FLOWS);
     Some(NewFlows { per_second, burst })
+}
+
+/// Returns the limit of each source: the configured one, or the default of datagram services under
+/// `nat`, in which a forged source needs no handshake to take a port.
+fn source_rate(raw: &raw::Service, nat: bool, report: &mut Report<'_>) -> Option<NewFlows> {
+    let (per_second, burst) = (
+        raw.source_flows_per_second.as_ref(),
+        raw.source_flows_burst.as_ref(),
+    );
+    if per_second.is_some_and(|rate| *rate.get_ref() == 0) && burst.is_none() {
+        return None;
+    }
+    let is_quic = raw.quic.as_ref().is_some_and(|quic| *quic.get_ref());
+    if per_second.is_none() && burst.is_none() && nat && raw.protocol == Protocol::Udp && !is_quic {
+        return Some(DATAGRAM_SOURCE_FLOWS);
+    }
+    rate("source_flows", per_second, burst, report)
 }
 
 pub(super) fn priority(value: Option<&Spanned<u32>>, default: u8, report: &mut Report<'_>) -> u8 {

@@ -100,6 +100,25 @@ fn a_document_becomes_what_it_says() {
 }
 
 #[test]
+fn sources_of_datagrams_under_nat_are_limited_unless_told_otherwise() {
+    let limit = |keys: &str| {
+        let text = GOOD.replace("port = 80\n", &format!("port = 80\n{keys}\n"));
+        let limit = parse(&text).unwrap().services[0].source_flows;
+        limit.map(|limit| (limit.per_second, limit.burst))
+    };
+    assert_eq!(limit("protocol = \"tcp\""), None);
+    assert_eq!(limit("protocol = \"udp\""), Some((1000, 2000)));
+    assert_eq!(limit("protocol = \"udp\"\nquic = true"), None);
+    let own = |rate: u32| {
+        limit(&format!(
+            "protocol = \"udp\"\nsource_flows_per_second = {rate}"
+        ))
+    };
+    assert_eq!(own(7), Some((7, 7)));
+    assert_eq!(own(0), None);
+}
+
+#[test]
 fn a_class_has_what_it_leaves_out_from_its_service() {
     let service = GOOD.replace(
         "idle_timeout",

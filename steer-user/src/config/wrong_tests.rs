@@ -391,7 +391,7 @@ const WRONG: &[Wrong] = &[
         "address = \"10.0.1.1\"",
         "address = \"gpu-1.example.org\"",
         14,
-        "\"gpu-1.example.org\" is a name",
+        "\"gpu-1.example.org\" is a host name",
         "`getent hosts gpu-1.example.org`",
     ),
     (
@@ -468,7 +468,7 @@ const WRONG: &[Wrong] = &[
         "address = \"10.0.2.1\"",
         "address = \"10.0.1.1\"",
         21,
-        "backend \"gpu-2\" is where \"gpu-1\" is",
+        "backend \"gpu-2\" has the address and port of \"gpu-1\"",
         "keep one of them",
     ),
     (
@@ -482,7 +482,7 @@ const WRONG: &[Wrong] = &[
         "\"10.0.1.1:7100\"",
         "\"gpu-1:7100\"",
         18,
-        "\"gpu-1\" is a name",
+        "\"gpu-1\" is a host name",
         "`getent hosts gpu-1`",
     ),
     (

@@ -26,7 +26,7 @@ use crate::{
 /// Time that a router is known after another one took over from it: longer than flows are kept without a packet by default.
 const REPLACED_FOR: Duration = Duration::from_secs(3600);
 /// Most routers of each kind, current and replaced, that are known.
-const MAX_ROUTERS: usize = MAX_ROUTERS as usize / 2;
+const MAX_CURRENT_ROUTERS: usize = MAX_ROUTERS as usize / 2;
 /// Most prefixes of a gateway that say who takes over from it.
 const MAX_PREFIXES: usize = 8;
 /// Changes of routes and neighbours come in flocks; one look answers them all.
@@ -91,7 +91,7 @@ impl Routers {
         let mut current: BTreeMap<Gateway, Vec<Prefix>> = BTreeMap::new();
         for (prefix, gateways) in routes {
             for gateway in gateways {
-                let has_room = current.len() < MAX_ROUTERS;
+                let has_room = current.len() < MAX_CURRENT_ROUTERS;
                 if !has_room && !current.contains_key(gateway) {
                     continue;
                 }
@@ -191,7 +191,7 @@ impl Routers {
         self.replaced.retain(|key, (to, since)| {
             !is_old(*since) && known.contains_key(to) && !is_current(key)
         });
-        while self.replaced.len() > MAX_ROUTERS {
+        while self.replaced.len() > MAX_CURRENT_ROUTERS {
             let oldest = self.replaced.iter().min_by_key(|(_, (_, since))| *since);
             let Some(oldest) = oldest.map(|(key, _)| *key) else {
                 break;
@@ -295,7 +295,7 @@ async fn read_routes(
         *routes = neighbours.gateways().await?;
     }
     let gateways: BTreeSet<Gateway> = routes.values().flatten().copied().collect();
-    let gateways = gateways.into_iter().take(MAX_ROUTERS);
+    let gateways = gateways.into_iter().take(MAX_CURRENT_ROUTERS);
     neighbours.paths(gateways, attached).await
 }
 
@@ -480,7 +480,7 @@ mod tests {
             let paths = paths.collect();
             let ways = routers.update(&routes, &paths, now);
             assert!(ways.len() <= MAX_ROUTERS as usize, "{}", ways.len());
-            assert!(routers.replaced.len() <= MAX_ROUTERS);
+            assert!(routers.replaced.len() <= MAX_CURRENT_ROUTERS);
         }
     }
 }

@@ -4,7 +4,7 @@ use std::{fs, io, os::fd::BorrowedFd, path::Path, thread, time::Duration};
 
 use anyhow::{Context, Result, anyhow, bail};
 use aya::programs::{
-    ProgramError, Xdp as Program, XdpMode,
+    ProgramError, Xdp as Program, XdpMode as AttachMode,
     links::{FdLink, PinnedLink},
     loaded_programs,
     xdp::XdpLink,
@@ -369,9 +369,9 @@ pub(super) fn attach_by_link(
     generic: bool,
 ) -> Result<FdLink> {
     let mode = if generic {
-        XdpMode::Skb
+        AttachMode::Skb
     } else {
-        XdpMode::Driver
+        AttachMode::Driver
     };
     let id = program
         .attach_to_if_index(index, mode)

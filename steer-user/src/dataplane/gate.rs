@@ -49,7 +49,7 @@ impl Cutover {
     }
 
     /// Sends packets to the programs of this version permanently. Returns false if the time of
-    /// [`Self::hold`] had expired, so that packets may have reached the previous programs.
+    /// [`Self::hold_packets`] had expired, so that packets may have reached the previous programs.
     pub(super) fn finish(&self) -> bool {
         let held = self.word().load(Ordering::SeqCst);
         // First prevent the hold from expiring, so that it lasted without interruption.

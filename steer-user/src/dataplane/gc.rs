@@ -209,7 +209,7 @@ impl FlowMaps {
             } else if nat_state::awaits_answer(entry.state, entry.peer_state)
                 && !nat_state::is_closed(entry.state | entry.peer_state)
             {
-                let waited = Duration::from_nanos(now_coarse_ns.saturating_sub(entry.request_ns));
+                let waited = Duration::from_nanos(now_ns.saturating_sub(entry.request_ns));
                 of_member(&mut sweep.waiting, entry.member).add(waited, limits.silence);
             }
         })?;

@@ -189,7 +189,7 @@ impl Upgrade {
             let copied = source
                 .copy_flows(&self.own)
                 .inspect_err(|_| gate.revert())?;
-            if gate.open() {
+            if gate.finish() {
                 self.finished = true;
                 info!(
                     from = source.abi,

@@ -38,7 +38,7 @@ const MAX_ANSWER: usize = 64 << 10;
 /// Upper bound of the length of a collector's message in logs.
 const MAX_LOGGED_BYTES: usize = 200;
 const PROTOBUF: HeaderValue = HeaderValue::from_static("application/x-protobuf");
-const USER_AGENT: HeaderValue =
+const EXPORT_AGENT: HeaderValue =
     HeaderValue::from_static(concat!("steer/", env!("CARGO_PKG_VERSION")));
 
 /// Posts metrics. Dropping the future closes the connection.
@@ -93,7 +93,7 @@ async fn post(
         let request = Request::post(&otlp.path)
             .header(HOST, otlp.authority())
             .header(CONTENT_TYPE, PROTOBUF)
-            .header(USER_AGENT, USER_AGENT)
+            .header(USER_AGENT, EXPORT_AGENT)
             .header(CONNECTION, "close")
             .body(Full::new(body))
             .map_err(|e| Failure::Local(e.to_string()))?;

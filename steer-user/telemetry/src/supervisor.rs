@@ -35,31 +35,31 @@ impl Supervisor {
 
     /// Notifies that the node is ready, with its status.
     pub fn ready(&mut self, status: String) {
-        notify(&[NotifyState::Ready, NotifyState::Status(status.clone())]);
+        notify_supervisor(&[NotifyState::Ready, NotifyState::Status(status.clone())]);
         self.last = status;
     }
 
     /// Notifies that the loop is alive, with its status if changed.
     pub fn alive(&mut self, status: String) {
         if self.watchdog {
-            notify(&[NotifyState::Watchdog]);
+            notify_supervisor(&[NotifyState::Watchdog]);
         }
         if status != self.last {
-            notify(&[NotifyState::Status(status.clone())]);
+            notify_supervisor(&[NotifyState::Status(status.clone())]);
             self.last = status;
         }
     }
 
     /// Notifies that the process is stopping.
     pub fn stopping(&mut self) {
-        notify(&[
+        notify_supervisor(&[
             NotifyState::Stopping,
             NotifyState::Status("stopping".to_owned()),
         ]);
     }
 }
 
-fn notify(what: &[NotifyState]) {
+fn notify_supervisor(what: &[NotifyState]) {
     if let Err(error) = notify(false, what) {
         warn!(%error, "the service manager does not listen");
     }

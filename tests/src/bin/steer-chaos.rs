@@ -88,7 +88,7 @@ impl Row {
     fn new(mode: &str, death: Death, trials: Vec<Trial>) -> Self {
         let goal_ms = match (death, mode) {
             (Death::EngineKilled, "nat") => Some(REFUSED_GOAL_MS),
-            (death, mode) if death.keeps_backend(mode) => None,
+            (death, mode) if death.keeps_serving(mode) => None,
             _ => death.ends_new_flows().then_some(GOAL_MS),
         };
         let last = trials.iter().filter_map(|trial| trial.last_new_ms);
@@ -97,8 +97,8 @@ impl Row {
             mode: mode.to_owned(),
             death,
             goal_ms,
-            meets: if death.keeps_backend(mode) {
-                Some(trials.iter().all(Trial::changes_nothing))
+            meets: if death.keeps_serving(mode) {
+                Some(trials.iter().all(Trial::has_no_failure))
             } else {
                 goal_ms.map(|goal| worst < goal)
             },

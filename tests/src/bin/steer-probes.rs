@@ -4,7 +4,7 @@
 use std::{
     collections::HashSet,
     net::{Ipv4Addr, SocketAddr},
-    sync::{Arc, mpsc::channel},
+    sync::{Arc, mpsc},
     thread,
     time::{Duration, Instant},
 };
@@ -82,7 +82,7 @@ fn main() -> Result<()> {
 
 /// Starts beacons on a thread of their own, which ends with the process.
 fn beacons(config: BeaconConfig, count: usize) -> Result<Vec<SocketAddr>> {
-    let (tell, told) = channel();
+    let (tell, told) = mpsc::channel();
     thread::spawn(move || -> Result<()> {
         let runtime = Builder::new_current_thread().enable_all().build()?;
         runtime.block_on(async {

@@ -90,9 +90,10 @@ impl Death {
         )
     }
 
-    /// Returns whether the backend has to keep its traffic: the node sees under `nat` that its clients are answered.
+    /// Returns whether the backend goes on serving: it gets new flows as long as the node sees under
+    /// `nat` that its clients are answered, and open flows go on.
     #[must_use]
-    pub fn keeps_backend(self, mode: &str) -> bool {
+    pub fn keeps_serving(self, mode: &str) -> bool {
         self == Self::BeaconKilled && mode == "nat"
     }
 

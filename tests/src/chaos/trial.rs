@@ -211,10 +211,11 @@ impl Site {
 }
 
 impl Trial {
-    /// Returns whether no request failed and the backend kept its new flows.
+    /// Returns whether no request to the backend failed, before and after new flows avoided it, if
+    /// they did.
     #[must_use]
-    pub fn changes_nothing(&self) -> bool {
-        self.detected_ms.is_none() && self.failed_under_way + self.failed_after == 0
+    pub fn has_no_failure(&self) -> bool {
+        self.failed_under_way + self.failed_after == 0
     }
 
     fn count(&mut self, samples: &[Sample], begin: Instant) {

@@ -31,7 +31,7 @@ use super::{
 
 /// Upper bound of the bytes read from an answer.
 const MAX_RESPONSE_BYTES: usize = 64 << 10;
-const USER_AGENT: HeaderValue = HeaderValue::from_static("steer-probe");
+const PROBE_AGENT: HeaderValue = HeaderValue::from_static("steer-probe");
 
 /// Opens a TCP connection and closes it again.
 pub(super) async fn connect(address: SocketAddr, limit: Duration) -> Result<Sample, ProbeFailure> {
@@ -225,7 +225,7 @@ impl Connection {
                 let refused = |e: hyper::Error| ProbeFailure::Refused(e.to_string());
                 let request = Request::get(&get.path)
                     .header(HOST, host)
-                    .header(USER_AGENT, USER_AGENT)
+                    .header(USER_AGENT, PROBE_AGENT)
                     .body(Empty::new())
                     .map_err(|e| local(&e))?;
                 send.ready().await.map_err(refused)?;
@@ -243,7 +243,7 @@ impl Connection {
             }
             Self::Quic { send, .. } => {
                 let request = Request::get(format!("https://{host}{}", get.path))
-                    .header(USER_AGENT, USER_AGENT)
+                    .header(USER_AGENT, PROBE_AGENT)
                     .body(())
                     .map_err(|e| local(&e))?;
                 let refused = |e: h3::error::StreamError| ProbeFailure::Refused(e.to_string());

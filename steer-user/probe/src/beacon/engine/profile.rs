@@ -464,18 +464,21 @@ mod tests {
                 "name = \"x\"\nkv_use = [\"a\"]\nprogress = [\"b\"]",
                 "while there is work",
             ),
-            ("name = \"x\"\nkv_use = [\"a\"]\nmetrics = \"m\"", "no path"),
+            (
+                "name = \"x\"\nkv_use = [\"a\"]\nmetrics = \"m\"",
+                "is not a path",
+            ),
             (
                 "name = \"x\"\nkv_use = [\"a\"]\n[sleep]\nwakes = true",
                 "either a `metric` or a `path`",
             ),
             (
                 "name = \"x\"\nkv_use = [\"a\"]\n[health]\npath = \"health\"",
-                "no path",
+                "is not a path",
             ),
             (
                 "name = \"x\"\nkv_use = [\"a\"]\n[completion]\npath = \"/c\"\nbody = \"{\"",
-                "no JSON",
+                "is not JSON",
             ),
         ] {
             let error = Profile::parse(text, "f.toml").unwrap_err().to_string();

@@ -23,7 +23,7 @@ use crate::{
         host::WallClock,
     },
     dataplane::FakeDataplane,
-    domain::{balance::tick, evidence::verdict, health::State, passive::Watch, succession},
+    domain::{balance::tick, evidence, health::State, passive::Watch, succession},
     journal::{Event, Input, Located, Record, ReplanCause},
 };
 
@@ -212,10 +212,10 @@ impl Replay {
                 verdict,
             } => {
                 self.result.verdicts += 1;
-                if verdict(inputs) != *verdict {
+                if evidence::verdict(inputs) != *verdict {
                     wrong.push(format!(
                         "backend {backend}: its signals make it {}, and the journal says {verdict}",
-                        verdict(inputs)
+                        evidence::verdict(inputs)
                     ));
                 }
                 let known = self.controller.as_mut().map(|c| &mut c.backends);
