@@ -86,7 +86,7 @@ impl Finding {
         }
     }
 
-    pub(super) fn as_note(self) -> Self {
+    pub(super) fn into_note(self) -> Self {
         Self {
             severity: Severity::Note,
             ..self

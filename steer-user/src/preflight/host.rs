@@ -95,7 +95,7 @@ fn deaf_veth(name: &str, link: &Link, native: bool, facts: &Facts) -> Option<Fin
     let Some(peer) = &link.peer else {
         let todo = "if they do not arrive: `ethtool -K ... gro on` on its peer, in the peer's \
                     namespace";
-        return Some(Finding::new(subject, what).todo(todo).as_note());
+        return Some(Finding::new(subject, what).todo(todo).into_note());
     };
     let has_program = facts
         .links
@@ -150,7 +150,7 @@ fn sysctls(name: &str, facts: &Facts) -> Vec<Finding> {
         findings.push(
             Finding::new(&key, what)
                 .fix(format!("sysctl -w {key}=1"))
-                .as_note(),
+                .into_note(),
         );
     }
     findings
@@ -216,7 +216,7 @@ fn clock(facts: &Facts) -> Option<Finding> {
         let what = "it is not synchronized: certificates and confirm windows depend on it";
         Finding::new("clock", what)
             .fix("timedatectl set-ntp true")
-            .as_note()
+            .into_note()
     })
 }
 

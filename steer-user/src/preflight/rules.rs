@@ -286,7 +286,7 @@ fn listeners(config: &Config, facts: &Facts) -> Vec<Finding> {
                     "`ss -ltnp` shows it: let it listen elsewhere, or keep it for clients on \
                        this host",
                 )
-                .as_note()
+                .into_note()
         })
         .collect()
 }
