@@ -23,7 +23,7 @@ use crate::{
 };
 
 /// Processes a packet that [`steer`](crate::steer) could not parse: a first fragment. A later
-/// fragment is left to [`follow`], a possible ICMP error to [`quote`].
+/// fragment is left to [`later_fragment`], a possible ICMP error to [`icmp_error`].
 #[inline(always)]
 pub fn first_fragment<F: Frame, T: Tables>(frame: &mut F, interface: u32, tables: &T) -> Outcome {
     let Some(network) = wire::network(frame) else {

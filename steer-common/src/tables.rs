@@ -91,7 +91,7 @@ pub trait Tables {
     /// for flows with an entry.
     fn now_ticks(&self) -> u32;
 
-    /// Returns a clock for [`FlowEntry::stamp`], which is almost free.
+    /// Returns a clock for [`FlowEntry::coarse_tick`], which is almost free.
     fn coarse_tick(&self) -> u16;
 
     /// Returns the same flags, with the paths merged that led to them.
@@ -160,7 +160,7 @@ pub trait Tables {
     fn remove_new_flow(&self, key: &FlowKey);
 
     /// Returns a source address of `nat`: IPv4 from 0, IPv6 from
-    /// [`MAX_NAT_ADDRESSES`](crate::abi::NAT_ADDRESSES).
+    /// [`MAX_NAT_ADDRESSES`](crate::abi::MAX_NAT_ADDRESSES).
     fn nat_source(&self, index: u32) -> Option<Address>;
 
     /// Calls a function with the entry of a client's flow, if there is one.
@@ -191,7 +191,7 @@ pub trait Tables {
         f: impl FnOnce(&mut NatForward, &mut NatReverse) -> R,
     ) -> Option<R>;
 
-    /// Returns the fine monotonic clock in nanoseconds. Costs more than [`Self::now_ns`].
+    /// Returns the fine monotonic clock in nanoseconds. Costs more than [`Self::now_coarse_ns`].
     fn now_precise_ns(&self) -> u64;
 
     /// Counts a latency of a member: a [`Measure`](crate::abi::Measure) by its number, in
@@ -251,7 +251,7 @@ pub trait Tables {
     /// Queries the kernel's routing for the next hop to a member that the daemon has not resolved.
     fn fib_lookup(&self, packet: &Packet, member: &Member) -> Option<NextHop>;
 
-    /// Returns the node's MAC address at a position of [`OWN_MACS`](crate::abi::maps::OWN_MACS).
+    /// Returns the node's MAC address at a position of [`NODE_MACS`](crate::abi::maps::NODE_MACS).
     fn node_mac(&self, place: u32) -> Option<u64>;
 
     /// Returns the properties of an interface.

@@ -252,6 +252,6 @@ pub enum Verdict {
     /// Answered with a TCP reset.
     Reset,
     /// Packet of a flow with rewritten addresses that must be checked first, by
-    /// [`check`](crate::check).
+    /// [`nat_revalidate`](crate::nat_revalidate).
     NatRevalidate,
 }

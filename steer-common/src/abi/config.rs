@@ -56,7 +56,7 @@ pub struct Config {
     /// Pause within an answer that separates two bursts, in units of 2^10 ns; 0 disables
     /// measurement.
     pub burst_gap_us: u32,
-    /// Length of each CPU's ring of [`OPENINGS`](super::OPENINGS); 0 disables eviction.
+    /// Length of each CPU's ring of [`UNASSURED_FLOWS`](super::maps::UNASSURED_FLOWS); 0 disables eviction.
     pub nat_unassured_max: u32,
     /// Bits of [`nat_flags`].
     pub nat_flags: u32,
@@ -65,7 +65,7 @@ pub struct Config {
     pub nat_port_seed: u64,
     /// Layouts of QUIC connection ids.
     pub cids: CidLayouts,
-    /// Seed of the hash of MAC addresses in [`OWN_MACS`](super::maps::OWN_MACS); 0 accepts frames
+    /// Seed of the hash of MAC addresses in [`NODE_MACS`](super::maps::NODE_MACS); 0 accepts frames
     /// for any address.
     pub mac_seed: u64,
     /// Shortest idle time after which a TCP flow of `nat` may be gone, in ticks.

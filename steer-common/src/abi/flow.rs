@@ -23,7 +23,7 @@ pub struct FlowKey {
     pub member: u16,
 }
 
-/// Low-order bits of jiffies omitted from [`FlowEntry::stamp`]: half a second at 250 Hz.
+/// Low-order bits of jiffies omitted from [`FlowEntry::coarse_tick`]: half a second at 250 Hz.
 pub const COARSE_SHIFT: u32 = 7;
 /// Maximum error of [`FlowEntry::last_ticks`] in ticks: `COARSE_SHIFT` bits of jiffies, at 100 Hz or
 /// more.

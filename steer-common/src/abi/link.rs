@@ -4,10 +4,10 @@ use super::Mac;
 
 /// Mask of a MAC address in a word.
 const MAC_BITS: u64 = (1 << 48) - 1;
-/// Shift of a 64-bit hash that leaves an index below [`OWN_MACS`](super::OWN_MACS).
+/// Shift of a 64-bit hash that leaves an index below [`MAX_NODE_MACS`](super::MAX_NODE_MACS).
 const HASH_SHIFT: u32 = u64::BITS - super::MAX_NODE_MACS.trailing_zeros();
 
-/// Properties of an interface, at its index modulo [`INTERFACES`](super::INTERFACES).
+/// Properties of an interface, at its index modulo [`MAX_INTERFACES`](super::MAX_INTERFACES).
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[repr(C)]
 pub struct Interface {
@@ -62,7 +62,7 @@ pub const fn first_mac(word: u64) -> u64 {
     u64::from_le(word) & MAC_BITS
 }
 
-/// Returns the position of a MAC address in [`maps::OWN_MACS`](super::maps::OWN_MACS).
+/// Returns the position of a MAC address in [`maps::NODE_MACS`](super::maps::NODE_MACS).
 #[inline(always)]
 pub const fn node_mac_index(mac: u64, seed: u64) -> u32 {
     (mac.wrapping_mul(seed) >> HASH_SHIFT) as u32

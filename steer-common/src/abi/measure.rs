@@ -1,6 +1,6 @@
 //! Measurements from packets of mode `nat`: latencies, and signs of trouble.
 
-/// Measures, in the order of the histograms in [`Measured`]. Times are taken at the node.
+/// Measures, in the order of the histograms in [`LatencyBuckets`]. Times are taken at the node.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[repr(u8)]
 pub enum Measure {

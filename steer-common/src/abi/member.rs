@@ -27,7 +27,7 @@ pub struct Member {
     pub service: u16,
     /// Number of the backend, the same for all its members.
     pub backend: u16,
-    /// Region of the backend, below [`MAX_REGIONS`](super::REGIONS).
+    /// Region of the backend, below [`MAX_REGIONS`](super::MAX_REGIONS).
     pub region: u8,
     #[doc(hidden)]
     pub _pad: u8,

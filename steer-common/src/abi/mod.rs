@@ -177,7 +177,7 @@ pub const VERIFY_CHECKSUM: u32 = 17;
 
 /// Name of the entry program during a takeover from another version.
 pub const CUTOVER_PROGRAM: &str = "steer_cutover";
-/// Value in [`maps::GATE`] that sends packets to the programs of this version permanently.
+/// Value in [`maps::CUTOVER`] that sends packets to the programs of this version permanently.
 pub const CUTOVER_DONE: u64 = u64::MAX;
 
 /// Names of the maps, which the kernel cuts at 15 bytes.
@@ -208,16 +208,16 @@ pub mod maps {
     pub const NAT_FORWARD: &str = "NAT_FORWARD";
     /// Hash of [`FlowKey`](super::FlowKey) (backend to node) to [`NatReverse`](super::NatReverse).
     pub const NAT_REVERSE: &str = "NAT_REVERSE";
-    /// Array of [`UnassuredFlow`](super::Opening): one ring per CPU.
+    /// Array of [`UnassuredFlow`](super::UnassuredFlow): one ring per CPU.
     pub const UNASSURED_FLOWS: &str = "UNASSURED_FLOWS";
-    /// Per-CPU hash of member numbers to [`Measured`](super::Measured), with the measured members
+    /// Per-CPU hash of member numbers to [`LatencyBuckets`](super::LatencyBuckets), with the measured members
     /// only.
     pub const MEMBER_LATENCY: &str = "MEMBER_LATENCY";
     /// Array of [`Signals`](super::Signals), by member, mapped.
     pub const MEMBER_SIGNALS: &str = "MEMBER_SIGNALS";
     /// LRU hash of [`FragmentKey`](super::FragmentKey) to [`FragmentEntry`](super::FragmentEntry).
     pub const FRAGMENTS: &str = "FRAGMENTS";
-    /// Array of programs for tail calls from the main one: see [`FIRST_FRAGMENT`](super::RARE).
+    /// Array of programs for tail calls from the main one: see [`FIRST_FRAGMENT`](super::FIRST_FRAGMENT).
     pub const PROGRAMS: &str = "PROGRAMS";
     /// Trie of denied prefixes of clients' [`Address`](super::Address)es.
     pub const DENIED: &str = "DENIED";
@@ -230,7 +230,7 @@ pub mod maps {
     /// LRU hash of [`SourceKey`](super::SourceKey) to `u64`: time at which the source's next new
     /// flow is due.
     pub const LIMITED_SOURCES: &str = "LIMITED_SOURCES";
-    /// Per-CPU array of [`AdmissionDrops`](super::Refusals), by the number of a service or class.
+    /// Per-CPU array of [`AdmissionDrops`](super::AdmissionDrops), by the number of a service or class.
     pub const ADMISSION_DROPS: &str = "ADMISSION_DROPS";
     /// Hash of [`CidKey`](super::CidKey) to `u32`: member of a QUIC server id.
     pub const QUIC_SERVER_IDS: &str = "QUIC_SERVER_IDS";
@@ -244,7 +244,7 @@ pub mod maps {
     /// Array of bytes: layouts of the keys and values of the maps beside it. Created by the daemon,
     /// and unused by programs.
     pub const LAYOUT: &str = "LAYOUT";
-    /// Array of one `u64`, mapped, used by [`GATE`](super::GATE): [`CUTOVER_DONE`](super::GATE_OPEN),
+    /// Array of one `u64`, mapped, used by [`CUTOVER_PROGRAM`](super::CUTOVER_PROGRAM): [`CUTOVER_DONE`](super::CUTOVER_DONE),
     /// or the nanosecond of the monotonic clock until which packets are held; after that they go to
     /// the previous programs.
     pub const CUTOVER: &str = "CUTOVER";
@@ -264,11 +264,11 @@ pub mod maps {
     /// Devmap hash of interfaces, by index.
     pub const EGRESS_INTERFACES: &str = "EGRESS_INTERFACES";
     /// Array of `u64`, mapped: the node's MAC addresses at their
-    /// [`node_mac_index`](super::own_mac_place).
+    /// [`node_mac_index`](super::node_mac_index).
     pub const NODE_MACS: &str = "NODE_MACS";
     /// Array of [`Interface`](super::Interface), mapped.
     pub const INTERFACES: &str = "INTERFACES";
-    /// Hash of [`RouterKey`](super::RouterKey) to [`ClientNextHop`](super::Back): the path to the router
+    /// Hash of [`RouterKey`](super::RouterKey) to [`ClientNextHop`](super::ClientNextHop): the path to the router
     /// that frames came from, or to the router that took over from it.
     pub const ROUTERS: &str = "ROUTERS";
     /// Trie of prefixes of outer source [`Address`](super::Address)es that the decap program

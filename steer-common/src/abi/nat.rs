@@ -164,7 +164,7 @@ impl NatReverse {
 pub struct UnassuredFlow {
     /// Key of the client's packets.
     pub key: FlowKey,
-    /// Start of the flow: [`NatForward::opened_ms`].
+    /// Start of the flow: [`NatForward::opened_ticks`].
     pub opened_ticks: u32,
     #[doc(hidden)]
     pub _pad: u32,

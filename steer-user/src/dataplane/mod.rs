@@ -92,7 +92,7 @@ pub trait Dataplane: Send {
     fn set_config(&mut self, config: &Config);
 
     /// Replaces the source addresses of `nat`, IPv4 and IPv6, at most
-    /// [`MAX_NAT_ADDRESSES`](steer_common::abi::NAT_ADDRESSES) each.
+    /// [`MAX_NAT_ADDRESSES`](steer_common::abi::MAX_NAT_ADDRESSES) each.
     fn set_nat_sources(&mut self, sources: &[IpAddr]) -> Result<()>;
 
     /// Replaces the denied prefixes of clients. Unchanged prefixes are denied throughout.
@@ -178,7 +178,7 @@ pub trait Dataplane: Send {
         let _ = (id, by);
     }
 
-    /// Returns member `id`, below [`MEMBERS`](steer_common::abi::MEMBERS).
+    /// Returns member `id`, below [`MEMBERS`](steer_common::abi::MAX_MEMBERS).
     fn member(&self, id: u16) -> Member;
 
     /// Writes a member that no packet uses yet, or one with a new next hop: its fields are written
@@ -212,7 +212,7 @@ pub trait Dataplane: Send {
     fn traffic(&mut self, end: u16) -> Result<Vec<MemberCounters>>;
 
     /// Starts garbage collection of flow-table and nat entries idle for longer than the limits. The
-    /// next one can start once [`Self::swept`] has returned the result.
+    /// next one can start once [`Self::take_gc_report`] has returned the result.
     fn start_gc(&mut self, limits: GcLimits) -> Result<()>;
 
     /// Returns the result of the last garbage collection, once, when it is done.

@@ -96,7 +96,7 @@ impl Neighbours {
         self.changes.clone()
     }
 
-    /// Returns the next hop to an address, as [`Links::way`] does.
+    /// Returns the next hop to an address, as [`Links::next_hop`] does.
     ///
     /// # Errors
     ///

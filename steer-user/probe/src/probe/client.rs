@@ -56,7 +56,7 @@ pub struct ProbeSettings {
     pub web: HttpTls,
 }
 
-/// Probes one backend with all `targets`, until the [`ResultReceiver`](super::Inbox) of `outbox` is dropped
+/// Probes one backend with all `targets`, until the [`ResultReceiver`](super::ResultReceiver) of `outbox` is dropped
 /// or the handles are aborted. The outcome is good if `require` of them succeed.
 ///
 /// Each probe gives at most one [`Measurement`]; so does the loss of a beacon's connection, and
