@@ -209,19 +209,7 @@ fn passive(text: &mut String, members: &[MemberStatus]) {
     if known().next().is_none() {
         return;
     }
-    let _ = writeln!(
-        text,
-        "  {:<18}{:>20}{:>20}{:>20}{:>9}{:>8}{:>9}{:>8}{:>8}",
-        "p50 / p99 ms",
-        "connect",
-        "first token",
-        "gap",
-        "refused",
-        "resets",
-        "no answer",
-        "waiting",
-        "silent"
-    );
+    text.push_str(&passive_head());
     for (member, passive) in known() {
         let first_token = match passive.first_token {
             FirstToken::FirstByte => &passive.first_byte,
@@ -229,7 +217,7 @@ fn passive(text: &mut String, members: &[MemberStatus]) {
         };
         let _ = writeln!(
             text,
-            "  {:<18}{:>20}{:>20}{:>20}{:>9}{:>8}{:>9}{:>8}{:>8}",
+            "  {:<18}{:>20}{:>20}{:>20}{:>9}{:>8}{:>11}{:>9}{:>8}",
             member.backend,
             quantiles(&passive.connect),
             quantiles(first_token),
@@ -241,6 +229,22 @@ fn passive(text: &mut String, members: &[MemberStatus]) {
             passive.silent
         );
     }
+}
+
+/// Returns the head of the table of passive measurements.
+fn passive_head() -> String {
+    format!(
+        "  {:<18}{:>20}{:>20}{:>20}{:>9}{:>8}{:>11}{:>9}{:>8}\n",
+        "p50 / p99 ms",
+        "connect",
+        "first token",
+        "gap",
+        "refused",
+        "resets",
+        "no answer",
+        "waiting",
+        "silent"
+    )
 }
 
 fn quantiles(latency: &LatencyStatus) -> String {
@@ -298,4 +302,16 @@ fn class(text: &mut String, class: &ClassStatus) {
         let _ = writeln!(text, "    {backend:<38}{:>5.1} %", share * 100.0);
     }
     admission(text, "  ", class.shed, class.priority, &class.refused);
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn headings_of_measurements_stand_apart() {
+        let head = passive_head();
+        let words = head.split("  ").map(str::trim).filter(|w| !w.is_empty());
+        assert_eq!(words.count(), 9, "{head}");
+    }
 }

@@ -68,12 +68,12 @@ pub struct History {
 #[derive(Debug, thiserror::Error)]
 pub enum StateError {
     /// A file could not be read or written.
-    #[error("{}: {source}; {todo}", path.display())]
+    #[error("{}: {cause}; {todo}", path.display())]
     Io {
         /// Path of the file or folder.
         path: PathBuf,
         /// Error of the system.
-        source: std::io::Error,
+        cause: std::io::Error,
         /// Advice.
         todo: &'static str,
     },

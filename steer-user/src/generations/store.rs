@@ -349,8 +349,8 @@ fn remove(path: &Path) -> io::Result<()> {
     }
 }
 
-fn failed(path: &Path, source: io::Error) -> StateError {
-    let todo = match source.kind() {
+fn failed(path: &Path, cause: io::Error) -> StateError {
+    let todo = match cause.kind() {
         io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => {
             "free some space in the state directory and try again"
         }
@@ -360,7 +360,7 @@ fn failed(path: &Path, source: io::Error) -> StateError {
     };
     StateError::Io {
         path: path.to_owned(),
-        source,
+        cause,
         todo,
     }
 }

@@ -70,14 +70,14 @@ pub enum BeaconError {
     Tls(String),
     /// The socket cannot be opened.
     #[error(
-        "beacon: cannot listen on {address} (UDP): {source}; check that the address is free and \
+        "beacon: cannot listen on {address} (UDP): {cause}; check that the address is free and \
          local"
     )]
     Listen {
         /// Address.
         address: SocketAddr,
         /// Error of the system.
-        source: std::io::Error,
+        cause: std::io::Error,
     },
     /// The backend is not on this machine.
     #[error(
@@ -166,9 +166,9 @@ impl Beacon {
             None => None,
         };
         let drain_file = config.drain_file.clone();
-        let listen = |source| BeaconError::Listen {
+        let listen = |cause| BeaconError::Listen {
             address: config.listen,
-            source,
+            cause,
         };
         let endpoint = Endpoint::server(tls, config.listen).map_err(listen)?;
         let address = endpoint.local_addr().map_err(listen)?;

@@ -89,9 +89,9 @@ fn certificates(path: &Path) -> Result<Vec<CertificateDer<'static>>, PkiError> {
 ///
 /// Returns an error if it is not a regular file, too long or not text.
 pub fn read(path: &Path) -> Result<String, PkiError> {
-    let bytes = regular_file::read(path, MAX_PEM).map_err(|source| PkiError::Io {
+    let bytes = regular_file::read(path, MAX_PEM).map_err(|cause| PkiError::Io {
         path: path.to_owned(),
-        source,
+        cause,
     })?;
     String::from_utf8(bytes).map_err(|_| PkiError::Pem {
         path: path.to_owned(),
@@ -110,11 +110,11 @@ pub(super) fn write_pair(dir: &Path, name: &str, cert: &str, key: &str) -> Resul
 }
 
 fn create(path: &Path, text: &str, mode: u32) -> Result<(), PkiError> {
-    let io = |source: io::Error| match source.kind() {
+    let io = |cause: io::Error| match cause.kind() {
         io::ErrorKind::AlreadyExists => PkiError::Exists(path.to_owned()),
         _ => PkiError::Io {
             path: path.to_owned(),
-            source,
+            cause,
         },
     };
     let mut file = OpenOptions::new()

@@ -29,12 +29,12 @@ pub enum PkiError {
     #[error("{} exists and is not overwritten: move it away or choose another directory", .0.display())]
     Exists(PathBuf),
     /// A file cannot be read or written.
-    #[error("{}: {source}; check that the path exists and its permissions", path.display())]
+    #[error("{}: {cause}; check that the path exists and its permissions", path.display())]
     Io {
         /// Path of the file.
         path: PathBuf,
         /// Error of the system.
-        source: std::io::Error,
+        cause: std::io::Error,
     },
     /// A file has invalid content.
     #[error("{}: not usable as PEM: {reason}; create a new one", path.display())]
@@ -53,12 +53,12 @@ pub enum PkiError {
         reason: String,
     },
     /// The certificate cannot be created.
-    #[error("certificate for {subject} cannot be created: {source}")]
+    #[error("certificate for {subject} cannot be created: {cause}")]
     Make {
         /// Subject of the certificate.
         subject: String,
         /// Error of rcgen.
-        source: rcgen::Error,
+        cause: rcgen::Error,
     },
 }
 
@@ -84,13 +84,13 @@ impl Validity {
 
 /// Creates a CA in `dir`: `ca.pem` and `ca.key`. Refuses to overwrite one.
 pub fn init(dir: &Path) -> Result<(), PkiError> {
-    std::fs::create_dir_all(dir).map_err(|source| PkiError::Io {
+    std::fs::create_dir_all(dir).map_err(|cause| PkiError::Io {
         path: dir.to_owned(),
-        source,
+        cause,
     })?;
-    let make = |source| PkiError::Make {
+    let make = |cause| PkiError::Make {
         subject: "the CA".to_owned(),
-        source,
+        cause,
     };
     let mut params = params("steer CA", Validity::for_next(CA_LIFE));
     params.is_ca = IsCa::Ca(BasicConstraints::Constrained(0));
@@ -110,9 +110,9 @@ pub fn issue(
     validity: Validity,
     hosts: &[String],
 ) -> Result<(), PkiError> {
-    let make = |source| PkiError::Make {
+    let make = |cause| PkiError::Make {
         subject: identity.to_string(),
-        source,
+        cause,
     };
     let ca_key = KeyPair::from_pem(&files::read(&dir.join("ca.key"))?).map_err(make)?;
     let ca = Issuer::from_ca_cert_pem(&files::read(&dir.join("ca.pem"))?, ca_key).map_err(make)?;
@@ -163,6 +163,13 @@ mod tests {
     use std::os::unix::fs::PermissionsExt;
 
     use super::*;
+
+    #[test]
+    fn the_cause_of_an_error_is_printed_once() {
+        let error = load_roots(Path::new("/nothing/ca.pem")).unwrap_err();
+        assert!(error.to_string().contains("No such file"), "{error}");
+        assert!(std::error::Error::source(&error).is_none(), "{error}");
+    }
 
     #[test]
     fn makes_what_it_says_and_overwrites_nothing() {

@@ -16,13 +16,13 @@ const MAX_FILE: u64 = 128;
 pub enum CidKeyError {
     /// The file cannot be read.
     #[error(
-        "{path}: the key of connection ids cannot be read: {source}; check `key_file` of [[quic]]"
+        "{path}: the key of connection ids cannot be read: {cause}; check `key_file` of [[quic]]"
     )]
     Unreadable {
         /// Path of the file.
         path: PathBuf,
         /// Error of the system.
-        source: io::Error,
+        cause: io::Error,
     },
     /// The file contains something else.
     #[error(
@@ -37,9 +37,9 @@ pub enum CidKeyError {
 ///
 /// Returns an error if the file cannot be read, or contains no key.
 pub fn read_key(path: &Path) -> Result<[u8; 16], CidKeyError> {
-    let unreadable = |source| CidKeyError::Unreadable {
+    let unreadable = |cause| CidKeyError::Unreadable {
         path: path.to_owned(),
-        source,
+        cause,
     };
     let malformed = || CidKeyError::Malformed(path.to_owned());
     let bytes = regular_file::read(path, MAX_FILE).map_err(|error| match error.kind() {

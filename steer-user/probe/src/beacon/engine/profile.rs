@@ -297,12 +297,12 @@ impl fmt::Display for Selector {
 #[derive(Debug, thiserror::Error)]
 pub enum ProfileError {
     /// The file cannot be read.
-    #[error("engine profile {file}: {source}")]
+    #[error("engine profile {file}: {cause}")]
     Read {
         /// Path of the file.
         file: String,
         /// Error of the system.
-        source: io::Error,
+        cause: io::Error,
     },
     /// The file is not a valid profile.
     #[error("engine profile {file}: {what}")]
@@ -331,9 +331,9 @@ impl Profile {
     /// Returns an error with the line if the profile is invalid.
     pub fn load(path: &Path) -> Result<Self, ProfileError> {
         let file = path.display().to_string();
-        let text = fs::read_to_string(path).map_err(|source| ProfileError::Read {
+        let text = fs::read_to_string(path).map_err(|cause| ProfileError::Read {
             file: file.clone(),
-            source,
+            cause,
         })?;
         Self::parse(&text, &file)
     }
