@@ -144,37 +144,33 @@ impl DaemonMetrics {
         let (probes, certificates) = (Family::default(), Family::default());
         registry.register_with_unit(
             "loop_turn",
-            "How long the reconcile loop was busy with one thing, by what it was",
+            "Time that the event loop was busy with one event, by its kind",
             Unit::Seconds,
             turns.clone(),
         );
-        registry.register(
-            "probes",
-            "Probes of backends' beacons, by what came of them",
-            probes.clone(),
-        );
+        registry.register("probes", "Probes of backends by result", probes.clone());
         registry.register_with_unit(
             "probe_round_trip",
-            "Round trips of probes that were answered",
+            "Round-trip times of answered probes",
             Unit::Seconds,
             round_trips.clone(),
         );
         registry.register_with_unit(
             "probe_to_slots",
-            "From the result of a probe that changes something until members and slots are written",
+            "Time from a probe result that changes something until members and slots are written",
             Unit::Seconds,
             written.clone(),
         );
         registry.register_with_unit(
             "certificate_end_timestamp",
-            "When a certificate of the node ends, in seconds since 1970",
+            "End of validity of a certificate, in seconds since 1970",
             Unit::Seconds,
             certificates.clone(),
         );
         let exports: Family<Labels<1>, Counter> = Family::default();
         registry.register(
             "otlp_exports",
-            "Times that metrics were sent to the collector of [telemetry], by what came of it",
+            "Exports of metrics to the collector of [telemetry], by result",
             exports.clone(),
         );
         for result in EXPORTS {
@@ -194,6 +190,16 @@ impl DaemonMetrics {
             backends: Mutex::default(),
             answered: Mutex::default(),
         }))
+    }
+
+    /// Returns metrics in which every family has a sample, for the reference: families without one
+    /// are not written.
+    pub(crate) fn with_all_families() -> Self {
+        let metrics = Self::new();
+        metrics.answered("", Duration::ZERO);
+        let file = [("file", String::new())];
+        drop(metrics.0.certificates.get_or_create(&file));
+        metrics
     }
 
     /// Counts a probe.

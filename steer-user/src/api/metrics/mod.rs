@@ -45,6 +45,10 @@ pub(super) fn page(
 ///
 /// Returns an error if writing to the `String` fails.
 pub fn families() -> Result<Vec<Family>, fmt::Error> {
-    let page = page(&DaemonMetrics::new(), Status::default(), Vec::new())?;
+    let page = page(
+        &DaemonMetrics::with_all_families(),
+        Status::default(),
+        Vec::new(),
+    )?;
     Ok(read(&page))
 }

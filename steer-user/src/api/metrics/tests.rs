@@ -119,6 +119,19 @@ fn families_are_whole_and_described() {
 }
 
 #[test]
+fn the_reference_lists_the_families_of_our_own_alerts() {
+    let families = families().unwrap();
+    let names: BTreeSet<&str> = families.iter().map(|family| family.name.as_str()).collect();
+    for name in [
+        "steer_probes",
+        "steer_probe_round_trip_seconds",
+        "steer_certificate_end_timestamp_seconds",
+    ] {
+        assert!(names.contains(name), "{name} is not in {names:?}");
+    }
+}
+
+#[test]
 fn labels_are_names_and_words_and_no_addresses() {
     let page = page(&DaemonMetrics::new(), status(), Vec::new()).unwrap();
     let allowed = [
