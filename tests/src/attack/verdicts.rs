@@ -154,7 +154,7 @@ fn out_by_event(event: &Value) -> Option<String> {
             down.map(str::to_owned)
                 .or_else(|| suppressed.then(|| "flapping".to_owned()))?
         }
-        "passive" => {
+        "outlier_detection" => {
             let out = &event["verdict"]["out"];
             (!out.is_null()).then(|| out.to_string())?
         }
@@ -199,10 +199,10 @@ mod tests {
         ));
         let verdict = json!({"out": ["refuses", "10s"]});
         assert!(out(
-            json!({"event": "passive", "backend": "a", "verdict": verdict})
+            json!({"event": "outlier_detection", "backend": "a", "verdict": verdict})
         ));
         assert!(!out(
-            json!({"event": "passive", "backend": "a", "verdict": "again"})
+            json!({"event": "outlier_detection", "backend": "a", "verdict": "again"})
         ));
         assert!(!out(
             json!({"event": "drained", "backend": "a", "drained": true})
