@@ -15,16 +15,14 @@ use tracing::{info, warn};
 use super::{
     MapMemory,
     device::{Device, XdpMode},
-    gate::Cutover,
     memory_use::MemoryMeters,
     pin_lock::PinLock,
     pinned_link,
     pins::{self, Pins},
-    record::LayoutRecord,
     sizes::Sizes,
     specs::SPECS,
-    takeover::Upgrade,
     trace::{TracePrograms, Tracer},
+    upgrade::{Cutover, LayoutRecord, Upgrade},
     xdp::{PROGRAM, Programs},
 };
 

@@ -12,20 +12,17 @@ use steer_common::abi::{CUTOVER_PROGRAM, PROGRAMS, maps};
 
 use super::{
     Attacher, MapMemory,
-    gate::Cutover,
     kernel::check_kernel,
     kernel_maps::KernelMaps,
     memory_use::MemoryMeters,
     object::object,
     pin_lock::PinLock,
     pins::{self, Pins},
-    place::active_pins,
-    record::LayoutRecord,
     retry,
     sizes::Sizes,
     specs::SPECS,
-    takeover::Upgrade,
     trace::Tracer,
+    upgrade::{Cutover, LayoutRecord, Upgrade, active_pins},
 };
 
 /// Threads that load programs at a time: with more the largest program takes as long as all others.

@@ -9,9 +9,11 @@ use serde::{Deserialize, Serialize};
 use steer_common::abi::{ABI_VERSION, maps};
 
 use super::{
+    super::{
+        pins::Pins,
+        specs::{SPECS, Spec},
+    },
     convert::{Column, columns},
-    pins::Pins,
-    specs::{SPECS, Spec},
 };
 
 /// Format version of the record. Other versions are refused.
@@ -28,30 +30,30 @@ type Chunk = [u8; CHUNK];
 
 /// Layouts of the maps of one version.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub(super) struct LayoutRecord {
+pub(in crate::dataplane) struct LayoutRecord {
     format: u32,
     /// ABI version.
-    pub(super) abi: u32,
+    pub(in crate::dataplane) abi: u32,
     /// Maps by name.
-    pub(super) maps: BTreeMap<String, MapLayout>,
+    pub(in crate::dataplane) maps: BTreeMap<String, MapLayout>,
 }
 
 /// Layout of a map's keys and values.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub(super) struct MapLayout {
+pub(in crate::dataplane) struct MapLayout {
     /// Size of a key.
-    pub(super) key_size: u32,
+    pub(in crate::dataplane) key_size: u32,
     /// Size of a value, per CPU for per-CPU maps.
-    pub(super) value_size: u32,
+    pub(in crate::dataplane) value_size: u32,
     /// Fields of keys.
-    pub(super) key: Vec<Column>,
+    pub(in crate::dataplane) key: Vec<Column>,
     /// Fields of values.
-    pub(super) value: Vec<Column>,
+    pub(in crate::dataplane) value: Vec<Column>,
 }
 
 impl MapLayout {
     /// Returns the layout of a map of this version.
-    pub(super) fn of_spec(spec: &Spec) -> Self {
+    pub(in crate::dataplane) fn of_spec(spec: &Spec) -> Self {
         let (key, value) = (spec.key as usize, spec.value as usize);
         let mut keys = Vec::new();
         let mut prefix = 0;
@@ -75,7 +77,7 @@ impl MapLayout {
 
 impl LayoutRecord {
     /// Returns the record of this version.
-    pub(super) fn own() -> Self {
+    pub(in crate::dataplane) fn own() -> Self {
         let layout = |spec: &Spec| (spec.name.to_owned(), MapLayout::of_spec(spec));
         Self {
             format: FORMAT,
@@ -90,7 +92,7 @@ impl LayoutRecord {
     /// # Errors
     ///
     /// Returns an error if it cannot be read.
-    pub(super) fn read(pins: &Pins) -> Result<Option<(Self, Vec<u32>)>> {
+    pub(in crate::dataplane) fn read(pins: &Pins) -> Result<Option<(Self, Vec<u32>)>> {
         let path = pins.map(maps::LAYOUT);
         if !path.exists() {
             return Ok(None);
@@ -128,7 +130,7 @@ impl LayoutRecord {
     /// # Errors
     ///
     /// Returns an error if the kernel refuses.
-    pub(super) fn write(pins: &Pins, more: &[u32]) -> Result<()> {
+    pub(in crate::dataplane) fn write(pins: &Pins, more: &[u32]) -> Result<()> {
         let path = pins.map(maps::LAYOUT);
         let found = Self::read(pins)?;
         let mut programs = found.as_ref().map_or(Vec::new(), |found| found.1.clone());

@@ -1,19 +1,22 @@
 //! Choice between the two pin folders of this version. Flow tables that must be resized are created
 //! in the other folder, and taken over like those of another version
-//! ([`Takeover`](super::takeover::Takeover)): the previous programs keep theirs until the cut-over.
+//! ([`Upgrade`](super::Upgrade)): the previous programs keep theirs until the cut-over.
 
 use std::path::Path;
 
 use anyhow::Result;
 
-use super::{gate::Cutover, pins::Pins, record::LayoutRecord, sizes::Sizes, takeover::runs};
+use super::{
+    super::{pins::Pins, sizes::Sizes},
+    Cutover, LayoutRecord, runs,
+};
 
 /// Returns the pins for a daemon with tables of these sizes.
 ///
 /// # Errors
 ///
 /// Returns an error if the existing pins are invalid.
-pub(super) fn active_pins(bpffs: &Path, sizes: &Sizes) -> Result<Pins> {
+pub(in crate::dataplane) fn active_pins(bpffs: &Path, sizes: &Sizes) -> Result<Pins> {
     let folders = Pins::folders(bpffs);
     let mut current: Option<(&Pins, bool)> = None;
     for pins in &folders {

@@ -6,17 +6,17 @@ use steer_common::abi::Field;
 
 /// A field as recorded.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub(super) struct Column {
+pub(in crate::dataplane) struct Column {
     /// Name, prefixed by the names of the enclosing fields; empty for a type without fields.
-    pub(super) name: String,
+    pub(in crate::dataplane) name: String,
     /// Offset in bytes.
-    pub(super) offset: usize,
+    pub(in crate::dataplane) offset: usize,
     /// Its length in bytes.
-    pub(super) size: usize,
+    pub(in crate::dataplane) size: usize,
 }
 
 /// Returns the fields of a type of `size` bytes that begins at `offset`, without padding.
-pub(super) fn columns(fields: &[Field], offset: usize, size: usize) -> Vec<Column> {
+pub(in crate::dataplane) fn columns(fields: &[Field], offset: usize, size: usize) -> Vec<Column> {
     let mut columns = Vec::new();
     if fields.is_empty() {
         let name = String::new();
@@ -41,7 +41,7 @@ fn flatten(fields: &[Field], outer: &str, start: usize, columns: &mut Vec<Column
 
 /// Conversion of a key or value between two layouts.
 #[derive(Debug)]
-pub(super) struct Conversion {
+pub(in crate::dataplane) struct Conversion {
     moves: Vec<Move>,
 }
 
@@ -61,7 +61,7 @@ impl Conversion {
     /// # Errors
     ///
     /// Returns an error if a field has a different length and is not a number in both.
-    pub(super) fn between(old: &[Column], new: &[Column]) -> Result<Self> {
+    pub(in crate::dataplane) fn between(old: &[Column], new: &[Column]) -> Result<Self> {
         let mut moves = Vec::new();
         for to in new {
             let Some(from) = old.iter().find(|from| from.name == to.name) else {
@@ -91,7 +91,7 @@ impl Conversion {
     /// # Errors
     ///
     /// Returns an error if a number does not fit into its new field.
-    pub(super) fn apply(&self, old: &[u8], new: &mut [u8]) -> Result<()> {
+    pub(in crate::dataplane) fn apply(&self, old: &[u8], new: &mut [u8]) -> Result<()> {
         for step in &self.moves {
             let [before, after] = step.sizes;
             let from = &old[step.from..][..before];

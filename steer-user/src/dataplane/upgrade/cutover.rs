@@ -15,13 +15,13 @@ use aya::{
 };
 use steer_common::abi::{CUTOVER_DONE, maps};
 
-use super::{gc::now_coarse_ns, mapped::Mapped, pins::Pins};
+use super::super::{gc::now_coarse_ns, mapped::Mapped, pins::Pins};
 
 /// Upper bound of the time that a packet spends in programs, used if the kernel cannot tell.
 const GRACE: Duration = Duration::from_millis(50);
 
 /// Mapped word of the gate.
-pub(super) struct Cutover(Mapped<u64>);
+pub(in crate::dataplane) struct Cutover(Mapped<u64>);
 
 impl Cutover {
     /// Returns the gate of newly loaded programs.
@@ -29,7 +29,7 @@ impl Cutover {
     /// # Errors
     ///
     /// Returns an error if it cannot be mapped.
-    pub(super) fn open(ebpf: &Ebpf) -> Result<Self> {
+    pub(in crate::dataplane) fn open(ebpf: &Ebpf) -> Result<Self> {
         let Some(Map::Array(data)) = ebpf.map(maps::CUTOVER) else {
             bail!("the object has no array {}", maps::CUTOVER);
         };
@@ -43,14 +43,14 @@ impl Cutover {
 
     /// Makes the programs drop steered packets for at most `time`, and waits until no packet is
     /// inside them.
-    pub(super) fn hold_packets(&self, time: Duration) {
+    pub(in crate::dataplane) fn hold_packets(&self, time: Duration) {
         self.word().store(until(time), Ordering::SeqCst);
         wait_for_packets();
     }
 
     /// Sends packets to the programs of this version permanently. Returns false if the time of
     /// [`Self::hold_packets`] had expired, so that packets may have reached the previous programs.
-    pub(super) fn finish(&self) -> bool {
+    pub(in crate::dataplane) fn finish(&self) -> bool {
         let held = self.word().load(Ordering::SeqCst);
         // First prevent the hold from expiring, so that it lasted without interruption.
         self.word()
@@ -64,7 +64,7 @@ impl Cutover {
     }
 
     /// Sends packets to the previous programs.
-    pub(super) fn revert(&self) {
+    pub(in crate::dataplane) fn revert(&self) {
         self.word().store(0, Ordering::SeqCst);
     }
 
@@ -74,7 +74,7 @@ impl Cutover {
     /// # Errors
     ///
     /// Returns an error if the gate cannot be read.
-    pub(super) fn is_pending(pins: &Pins) -> Result<bool> {
+    pub(in crate::dataplane) fn is_pending(pins: &Pins) -> Result<bool> {
         let path = pins.map(maps::CUTOVER);
         if !path.exists() {
             return Ok(false);

@@ -12,6 +12,11 @@
 //! The record (`LAYOUT`) is pinned once all maps are complete, and names the programs that use
 //! them. A link's program and the gate therefore tell which maps are in use.
 
+mod convert;
+mod cutover;
+mod layout_record;
+mod pin_dir;
+
 use std::{
     collections::HashMap,
     hash::{BuildHasher as _, RandomState},
@@ -30,15 +35,15 @@ use steer_common::abi::{MAIN, Slot, Track, maps};
 use tracing::{info, warn};
 
 use super::{
-    batch,
-    convert::Conversion,
-    gate::Cutover,
-    pinned_link,
+    batch, pinned_link,
     pins::{self, Pins},
-    record::{LayoutRecord, MapLayout},
     sizes::Sizes,
     specs::{SPECS, Spec},
 };
+use convert::Conversion;
+use layout_record::MapLayout;
+
+pub(super) use self::{cutover::Cutover, layout_record::LayoutRecord, pin_dir::active_pins};
 
 /// Number of attempts to copy the last changes within the hold time.
 const TRIES: u32 = 5;
