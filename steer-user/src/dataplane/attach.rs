@@ -15,7 +15,7 @@ use tracing::{info, warn};
 use super::{
     MapMemory,
     device::{Device, XdpMode},
-    memory_use::MemoryMeters,
+    map_memory::MemoryMeters,
     pin_lock::PinLock,
     pinned_link,
     pins::{self, Pins},

@@ -14,7 +14,7 @@ use super::{
     Attacher, MapMemory,
     kernel::check_kernel,
     kernel_maps::KernelMaps,
-    memory_use::MemoryMeters,
+    map_memory::MemoryMeters,
     object::object,
     pin_lock::PinLock,
     pins::{self, Pins},

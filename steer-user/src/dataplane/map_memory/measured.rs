@@ -26,11 +26,11 @@ pub struct MapMemory {
 }
 
 /// Maps of a program, kept open to query their memory.
-pub(super) struct MemoryMeters(Vec<(MapMemory, OwnedFd)>);
+pub(in crate::dataplane) struct MemoryMeters(Vec<(MapMemory, OwnedFd)>);
 
 impl MemoryMeters {
     /// Opens the maps of a program before they are moved out of it.
-    pub(super) fn open(ebpf: &Ebpf) -> Result<Self> {
+    pub(in crate::dataplane) fn open(ebpf: &Ebpf) -> Result<Self> {
         let mut meters = Vec::new();
         for (name, map) in ebpf.maps() {
             let data = data(map).with_context(|| format!("map {name}: of an unknown kind"))?;
@@ -53,21 +53,21 @@ impl MemoryMeters {
     /// # Errors
     ///
     /// Returns an error if the program has no such map.
-    pub(super) fn map(&self, name: &str) -> Result<BorrowedFd<'_>> {
+    pub(in crate::dataplane) fn map(&self, name: &str) -> Result<BorrowedFd<'_>> {
         let found = self.0.iter().find(|(memory, _)| memory.name == name);
         let (_, fd) = found.with_context(|| format!("the object has no map {name}"))?;
         Ok(fd.as_fd())
     }
 
     /// Names and descriptors of all maps.
-    pub(super) fn fds(&self) -> impl Iterator<Item = (&str, BorrowedFd<'_>)> {
+    pub(in crate::dataplane) fn fds(&self) -> impl Iterator<Item = (&str, BorrowedFd<'_>)> {
         self.0
             .iter()
             .map(|(memory, fd)| (&*memory.name, fd.as_fd()))
     }
 
     /// Queries all maps in order of their names.
-    pub(super) fn read(&self) -> Result<Vec<MapMemory>> {
+    pub(in crate::dataplane) fn read(&self) -> Result<Vec<MapMemory>> {
         let read = |(memory, fd): &(MapMemory, OwnedFd)| {
             Ok(MapMemory {
                 bytes: locked(fd).with_context(|| format!("map {}", memory.name))?,

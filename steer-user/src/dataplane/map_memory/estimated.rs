@@ -4,7 +4,7 @@
 
 use aya::maps::MapType;
 
-use super::specs::{MAPPED, NO_PREALLOC, Spec};
+use super::super::specs::{MAPPED, NO_PREALLOC, Spec};
 
 /// Approximate size of a map without entries: `struct bpf_array`, `struct bpf_htab`.
 const HEAD: u64 = 512;
@@ -17,7 +17,7 @@ const POINTER: u64 = 8;
 
 impl Spec {
     /// Returns the bytes of a map with this number of entries, or with the default number.
-    pub(super) fn bytes(&self, entries: Option<u32>, cpus: u64) -> u64 {
+    pub(in crate::dataplane) fn bytes(&self, entries: Option<u32>, cpus: u64) -> u64 {
         let entries = u64::from(entries.unwrap_or(self.entries));
         let [key, value] = [self.key, self.value].map(|size| u64::from(size).next_multiple_of(8));
         match self.kind {
