@@ -54,35 +54,35 @@ impl<'t> Choice<'t> {
 }
 
 /// Returns the member for a packet that is not in the nat table. `avoid` did not answer this flow;
-/// `said` is the hint of a QUIC datagram.
+/// `hint` is the hint of a QUIC datagram.
 #[inline(always)]
 pub(crate) fn choose<'t, T: Tables>(
     packet: &Packet,
-    look: &impl QuicClassifier,
-    said: ConnectionHint,
+    classifier: &impl QuicClassifier,
+    hint: ConnectionHint,
     tables: &'t T,
     config: &Config,
     service: &Service,
     avoid: u16,
 ) -> Choice<'t> {
     let avoid = tables.launder(u64::from(avoid)) as u16;
-    if said.member != 0
-        && let Some(member) = member_of_open_flow(tables, service, said.member)
+    if hint.member != 0
+        && let Some(member) = member_of_open_flow(tables, service, hint.member)
     {
         // Anyone who has seen an id can name its server, so it must not bypass limits.
-        if !said.opens || !is_limited(service) {
-            return Choice::of_open_flow(said.member, member);
+        if !hint.opens || !is_limited(service) {
+            return Choice::of_open_flow(hint.member, member);
         }
-        if handshake_member(packet, tables, config, said, false) != 0 {
-            return Choice::of_open_flow(said.member, member);
+        if handshake_member(packet, tables, config, hint, false) != 0 {
+            return Choice::of_open_flow(hint.member, member);
         }
         if let Some(reason) = refusal(packet, tables, service) {
             return Choice::none(reason);
         }
-        insert_handshake(packet, tables, service.slots_start, said.member, said);
+        insert_handshake(packet, tables, service.slots_start, hint.member, hint);
         return Choice {
             is_new: true,
-            ..Choice::of_open_flow(said.member, member)
+            ..Choice::of_open_flow(hint.member, member)
         };
     }
     if service.slots_len == 0 {
@@ -95,14 +95,14 @@ pub(crate) fn choose<'t, T: Tables>(
         return Choice::none(DropReason::Internal);
     };
     tables.trace_step(Step::Slot(index, slot));
-    let opens = packet.opens_tcp() || said.opens;
+    let opens = packet.opens_tcp() || hint.opens;
 
     // Whether the flow leaves its member in the flow table permanently; otherwise it would return
     // there when the member recovers.
     let mut left = false;
-    if said.opens && said.member == 0 {
+    if hint.opens && hint.member == 0 {
         let tracked = slot.track != 0;
-        let id = handshake_member(packet, tables, config, said, tracked);
+        let id = handshake_member(packet, tables, config, hint, tracked);
         if id != 0 {
             tables.trace_step(Step::FlowTableHit(id));
             if let Some(member) = member_of_open_flow(tables, service, id) {
@@ -115,9 +115,9 @@ pub(crate) fn choose<'t, T: Tables>(
         }
     }
     if slot.track != 0
-        && !said.opens
-        && said.member == 0
-        && let Some(id) = flow_table_member(packet, look, tables, index, opens)
+        && !hint.opens
+        && hint.member == 0
+        && let Some(id) = flow_table_member(packet, classifier, tables, index, opens)
     {
         left = true;
         tables.trace_step(Step::FlowTableHit(id));
@@ -129,7 +129,7 @@ pub(crate) fn choose<'t, T: Tables>(
                 return Choice::of_open_flow(id, member);
             }
             if !packet.opens_tcp() {
-                let begun = begun(packet, look, tables, index);
+                let begun = begun(packet, classifier, tables, index);
                 if begun != 0
                     && let Some(member) = member_of_open_flow(tables, service, begun)
                 {
@@ -148,14 +148,15 @@ pub(crate) fn choose<'t, T: Tables>(
         }
     }
     let [opens, left] = tables.merged([opens, left]);
-    let sticky =
-        packet.is_tcp() || look.is_quic(service) || service.flags & service_flags::AFFINITY != 0;
+    let sticky = packet.is_tcp()
+        || classifier.is_quic(service)
+        || service.flags & service_flags::AFFINITY != 0;
     // A connection that lost the member in its id is over: whoever gets it will say so, and needs
     // no entry.
-    let sticky = sticky && said.member == 0;
+    let sticky = sticky && hint.member == 0;
     if sticky && !opens {
         if let Some(member) = member_of_open_flow(tables, service, slot.owner) {
-            if left && !insert(packet, look, tables, index, slot.owner, opens) {
+            if left && !insert(packet, classifier, tables, index, slot.owner, opens) {
                 return Choice::none(DropReason::FlowTableFull);
             }
             if slot.owner != slot.first && slot.seen == 0 {
@@ -179,7 +180,7 @@ pub(crate) fn choose<'t, T: Tables>(
         return Choice::none(end_of_chain(packet, service));
     };
     // Under nat every unknown flow is new; with QUIC the packet tells.
-    let is_nat = member.mode == Mode::Nat as u8 && !look.is_quic(service);
+    let is_nat = member.mode == Mode::Nat as u8 && !classifier.is_quic(service);
     let is_flow = opens | (is_nat & !packet.is_tcp());
     let [opens, left, is_nat, is_flow] = tables.merged([opens, left, is_nat, is_flow]);
     if is_flow && let Some(reason) = refusal(packet, tables, service) {
@@ -189,8 +190,8 @@ pub(crate) fn choose<'t, T: Tables>(
     // The nat table holds everything about flows of a nat member.
     let differs = sticky && id != slot.owner && !is_nat;
     let [opens, left, sticky, differs] = tables.merged([opens, left, sticky, differs]);
-    if said.opens && sticky {
-        let done = insert_handshake(packet, tables, index, id, said);
+    if hint.opens && sticky {
+        let done = insert_handshake(packet, tables, index, id, hint);
         if differs {
             if !done {
                 return Choice::none(DropReason::FlowTableFull);
@@ -198,7 +199,7 @@ pub(crate) fn choose<'t, T: Tables>(
             tables.mark_track(index);
             tables.trace_step(Step::Insert(id));
         }
-    } else if (left || differs) && !insert(packet, look, tables, index, id, opens) {
+    } else if (left || differs) && !insert(packet, classifier, tables, index, id, opens) {
         return Choice::none(DropReason::FlowTableFull);
     }
     Choice {
@@ -212,7 +213,7 @@ pub(crate) fn choose<'t, T: Tables>(
 #[inline(always)]
 fn flow_table_member<T: Tables>(
     packet: &Packet,
-    look: &impl QuicClassifier,
+    classifier: &impl QuicClassifier,
     tables: &T,
     slot: u32,
     opens: bool,
@@ -238,7 +239,7 @@ fn flow_table_member<T: Tables>(
         }
         return Some(entry.member);
     }
-    let number = sequence(packet, look);
+    let number = sequence(packet, classifier);
     if opens {
         // The last SYN counts: the port may be used again.
         if number != 0 && number != entry.initial() {
@@ -260,8 +261,13 @@ fn flow_table_member<T: Tables>(
 /// The member of the connection that a SYN has begun, if a segment is the next one of it; 0 otherwise. A flow of the same
 /// ends with a draining member may still be open.
 #[inline(always)]
-fn begun<T: Tables>(packet: &Packet, look: &impl QuicClassifier, tables: &T, slot: u32) -> u16 {
-    let number = sequence(packet, look);
+fn begun<T: Tables>(
+    packet: &Packet,
+    classifier: &impl QuicClassifier,
+    tables: &T,
+    slot: u32,
+) -> u16 {
+    let number = sequence(packet, classifier);
     let Some(entry) = tables.new_flow(&packet.key) else {
         return 0;
     };
@@ -288,8 +294,8 @@ fn settle<T: Tables>(packet: &Packet, tables: &T, slot: u32, entry: FlowEntry) {
 
 /// Sequence number of a TCP segment, which is never 0; 0 if it cannot be seen.
 #[inline(always)]
-fn sequence(packet: &Packet, look: &impl QuicClassifier) -> u32 {
-    match look.tcp_numbers(packet) {
+fn sequence(packet: &Packet, classifier: &impl QuicClassifier) -> u32 {
+    match classifier.tcp_numbers(packet) {
         Some([number, _]) if number != 0 => number,
         Some(_) => 1,
         None => 0,
@@ -308,7 +314,7 @@ const fn follows(number: u32, entry: &FlowEntry) -> bool {
 #[inline(always)]
 fn insert<T: Tables>(
     packet: &Packet,
-    look: &impl QuicClassifier,
+    classifier: &impl QuicClassifier,
     tables: &T,
     slot: u32,
     member: u16,
@@ -322,7 +328,7 @@ fn insert<T: Tables>(
         ids: [0; 4],
     };
     let entry = if opens && packet.is_tcp() {
-        entry.with_initial(sequence(packet, look))
+        entry.with_initial(sequence(packet, classifier))
     } else {
         entry
     };
@@ -354,13 +360,13 @@ fn handshake_member<T: Tables>(
     packet: &Packet,
     tables: &T,
     config: &Config,
-    said: ConnectionHint,
+    hint: ConnectionHint,
     tracked: bool,
 ) -> u16 {
     if let Some(mut entry) = tables.new_flow(&packet.key) {
         let is_over =
             age(tables.now_ticks(), entry.last_ticks) > config.nat_timeouts.unassured_ticks;
-        let known = add_id(&mut entry.ids, said.id);
+        let known = add_id(&mut entry.ids, hint.id);
         if is_over || known == IdAdded::No as u8 {
             return 0;
         }
@@ -374,7 +380,7 @@ fn handshake_member<T: Tables>(
         return 0;
     }
     let member = tables.with_flow(&packet.key, |entry| {
-        if add_id(&mut entry.ids, said.id) == IdAdded::No as u8 {
+        if add_id(&mut entry.ids, hint.id) == IdAdded::No as u8 {
             0
         } else {
             entry.member
@@ -421,14 +427,14 @@ fn insert_handshake<T: Tables>(
     tables: &T,
     slot: u32,
     member: u16,
-    said: ConnectionHint,
+    hint: ConnectionHint,
 ) -> bool {
     let entry = FlowEntry {
         last_ticks: tables.now_ticks(),
         slot,
         member,
         coarse_tick: 0,
-        ids: [said.id, 0, 0, 0],
+        ids: [hint.id, 0, 0, 0],
     };
     tables.insert_new_flow(&packet.key, &entry)
 }

@@ -18,8 +18,12 @@ use crate::{
 /// Decides about a packet, and writes to the tables what later packets need. `look` gives the
 /// connection hint of a packet for a QUIC service.
 #[inline(always)]
-pub fn decide<T: Tables, L: QuicClassifier>(packet: &Packet, tables: &T, look: &L) -> Verdict {
-    decide_for(packet, tables, look, &mut None)
+pub fn decide<T: Tables, L: QuicClassifier>(
+    packet: &Packet,
+    tables: &T,
+    classifier: &L,
+) -> Verdict {
+    decide_for(packet, tables, classifier, &mut None)
 }
 
 /// Decides like [`decide`], and stores the member of [`Verdict::Encap`] in `chosen` to save a
@@ -28,7 +32,7 @@ pub fn decide<T: Tables, L: QuicClassifier>(packet: &Packet, tables: &T, look: &
 pub(crate) fn decide_for<'t, T: Tables, L: QuicClassifier>(
     packet: &Packet,
     tables: &'t T,
-    look: &L,
+    classifier: &L,
     chosen: &mut Option<&'t Member>,
 ) -> Verdict {
     tables.trace_flow(&packet.key);
@@ -40,13 +44,13 @@ pub(crate) fn decide_for<'t, T: Tables, L: QuicClassifier>(
     };
     if service.flags & (service_flags::NAT_SOURCE | service_flags::QUIC) != 0 {
         if service.flags & service_flags::NAT_SOURCE != 0 {
-            return nat::reply(packet, tables, look, config);
+            return nat::reply(packet, tables, classifier, config);
         }
-        if let Some(verdict) = look.quic(packet, tables, config, service, chosen) {
+        if let Some(verdict) = classifier.quic(packet, tables, config, service, chosen) {
             return verdict;
         }
     }
-    steer_to_member(packet, tables, look, config, service, chosen)
+    steer_to_member(packet, tables, classifier, config, service, chosen)
 }
 
 /// Decides about a packet for a service.
@@ -54,7 +58,7 @@ pub(crate) fn decide_for<'t, T: Tables, L: QuicClassifier>(
 pub(crate) fn steer_to_member<'t, T: Tables, L: QuicClassifier>(
     packet: &Packet,
     tables: &'t T,
-    look: &L,
+    classifier: &L,
     config: &Config,
     service: &'t Service,
     chosen: &mut Option<&'t Member>,
@@ -68,18 +72,26 @@ pub(crate) fn steer_to_member<'t, T: Tables, L: QuicClassifier>(
         return Verdict::Drop(DropReason::Denied);
     }
     // Server ids are those of the service: a client that moves into another class keeps its member.
-    let said = look.connection_hint(config, service);
+    let hint = classifier.connection_hint(config, service);
     let Some(service) = classify(packet, tables, service) else {
         return Verdict::Drop(DropReason::Internal);
     };
     let mut avoid = 0;
-    if service.flags & service_flags::HAS_NAT != 0 && !look.is_quic(service) {
-        match nat::lookup(packet, tables, look, config, service) {
+    if service.flags & service_flags::HAS_NAT != 0 && !classifier.is_quic(service) {
+        match nat::lookup(packet, tables, classifier, config, service) {
             nat::Lookup::Decided(verdict) => return verdict,
             nat::Lookup::Unknown { avoid: member } => avoid = member,
         }
     }
-    assign(packet, tables, look, (said, avoid), config, service, chosen)
+    assign(
+        packet,
+        tables,
+        classifier,
+        (hint, avoid),
+        config,
+        service,
+        chosen,
+    )
 }
 
 /// Decides which member of a service or class gets a packet that is not in the nat table. `avoid`
@@ -88,13 +100,13 @@ pub(crate) fn steer_to_member<'t, T: Tables, L: QuicClassifier>(
 pub(crate) fn assign<'t, T: Tables, L: QuicClassifier>(
     packet: &Packet,
     tables: &'t T,
-    look: &L,
-    (said, avoid): (ConnectionHint, u16),
+    classifier: &L,
+    (hint, avoid): (ConnectionHint, u16),
     config: &Config,
     service: &Service,
     chosen: &mut Option<&'t Member>,
 ) -> Verdict {
-    let choice = choose(packet, look, said, tables, config, service, avoid);
+    let choice = choose(packet, classifier, hint, tables, config, service, avoid);
     let Some(member) = choice.member else {
         if choice.refusal as u8 != DropReason::Reset as u8 {
             tables.count_refusal(service.id, choice.refusal);
@@ -119,18 +131,18 @@ pub(crate) fn assign<'t, T: Tables, L: QuicClassifier>(
         *chosen = Some(member);
         return Verdict::Encap(target);
     }
-    translated(packet, look, service, target)
+    translated(packet, classifier, service, target)
 }
 
 /// Returns the verdict for a packet that is not in the nat table and whose member has mode `nat`.
 #[inline(always)]
 fn translated(
     packet: &Packet,
-    look: &impl QuicClassifier,
+    classifier: &impl QuicClassifier,
     service: &Service,
     target: Target,
 ) -> Verdict {
-    if look.is_quic(service) {
+    if classifier.is_quic(service) {
         return Verdict::NatQuic(target);
     }
     if packet.kind as u8 == PacketKind::IcmpError as u8 {

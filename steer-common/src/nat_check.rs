@@ -45,14 +45,14 @@ pub fn nat_revalidate<F: Frame, T: Tables>(frame: &mut F, tables: &T) -> Outcome
     let Some(service) = classify(&packet, tables, service) else {
         return Outcome::drop(DropReason::Internal);
     };
-    let look = Revalidated(&*frame);
-    if client_is_late(&packet, tables, &look, config) {
+    let classifier = Revalidated(&*frame);
+    if client_is_late(&packet, tables, &classifier, config) {
         return match refuse_open_flow(&packet, service, DropReason::NatUnknownFlow) {
             DropReason::Reset => Outcome::tail_call(VERIFY_CHECKSUM, RESET_SENDER),
             reason => Outcome::drop(reason),
         };
     }
-    match nat::lookup(&packet, tables, &look, config, service) {
+    match nat::lookup(&packet, tables, &classifier, config, service) {
         nat::Lookup::Unknown { .. } => Outcome::tail_call(MAIN, 0),
         nat::Lookup::Decided(verdict) => match verdict {
             Verdict::Drop(reason) => Outcome::drop(reason),
@@ -96,7 +96,7 @@ fn revalidate_reply<F: Frame, T: Tables>(
 fn client_is_late<T: Tables>(
     packet: &Packet,
     tables: &T,
-    look: &impl QuicClassifier,
+    classifier: &impl QuicClassifier,
     config: &Config,
 ) -> bool {
     let now = tables.now_ticks();
@@ -104,7 +104,7 @@ fn client_is_late<T: Tables>(
     let mut reverse = FlowKey::default();
     let (mut member, mut idle, mut moved) = (0, 0, false);
     tables.with_forward(&packet.key, |entry| {
-        let proven = nat::proves_sender(packet, look, entry);
+        let proven = nat::proves_sender(packet, classifier, entry);
         moved = !nat_way::is_same(&entry.client_hop, &back)
             && nat_way::may_follow(&entry.client_hop, &back, tables, packet.key.family, proven);
         if moved {
@@ -129,7 +129,7 @@ fn backend_is_late<T: Tables>(packet: &Packet, tables: &T, config: &Config) -> u
     let now = tables.now_ticks();
     let mut back = ClientNextHop::default();
     let mut forward = FlowKey::default();
-    let (mut member, mut idle, mut said) = (0, 0, 0);
+    let (mut member, mut idle, mut state) = (0, 0, 0);
     tables.with_reverse(&packet.key, |entry| {
         if entry.client_hop.epoch() != config.routers_epoch {
             entry.client_hop =
@@ -138,7 +138,7 @@ fn backend_is_late<T: Tables>(packet: &Packet, tables: &T, config: &Config) -> u
         }
         member = entry.member;
         idle = age(now, entry.last_ticks);
-        said = entry.state | entry.peer_state;
+        state = entry.state | entry.peer_state;
         forward = entry.forward_key(&packet.key);
     });
     if back.interface != 0 {
@@ -147,5 +147,5 @@ fn backend_is_late<T: Tables>(packet: &Packet, tables: &T, config: &Config) -> u
     if idle <= nat_idle::check_after(packet, config) {
         return nat_idle::NOT_EXPIRED;
     }
-    nat_idle::backend_flow_expired(tables, config, (member, idle), said, &forward)
+    nat_idle::backend_flow_expired(tables, config, (member, idle), state, &forward)
 }

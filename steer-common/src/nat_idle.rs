@@ -63,13 +63,13 @@ pub(crate) fn client_flow_expired<T: Tables>(
 pub(crate) const NOT_EXPIRED: u16 = u16::MAX;
 
 /// Returns who is to be told that a flow to a member was idle for too long, on the backend's side for so many ticks: an
-/// argument of [`verify`](crate::verify), or [`NOT_EXPIRED`]. `said` is what both ends have said.
+/// argument of [`verify_checksum`](crate::verify_checksum), or [`NOT_EXPIRED`]. `state` is that of both ends.
 #[inline(always)]
 pub(crate) fn backend_flow_expired<T: Tables>(
     tables: &T,
     config: &Config,
     (member, idle): (u16, u32),
-    said: u8,
+    state: u8,
     forward_key: &FlowKey,
 ) -> u16 {
     let longest = timeouts(tables, config, member).idle_ticks;
@@ -83,7 +83,7 @@ pub(crate) fn backend_flow_expired<T: Tables>(
     if talks == Some(true) {
         return NOT_EXPIRED;
     }
-    if said & nat_state::RESET != 0 {
+    if state & nat_state::RESET != 0 {
         // The client knows already.
         return RESET_SENDER;
     }

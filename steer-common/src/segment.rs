@@ -137,9 +137,11 @@ pub fn nat_retry<F: Frame, T: Tables>(frame: &mut F, tables: &T, avoid: u16) -> 
     let Some(service) = classify(&packet, tables, service) else {
         return Outcome::drop(DropReason::Internal);
     };
-    let look = &Deferred(&*frame);
-    let said = (ConnectionHint::NONE, avoid);
-    match assign(&packet, tables, look, said, config, service, &mut None) {
+    let classifier = &Deferred(&*frame);
+    let hint = (ConnectionHint::NONE, avoid);
+    match assign(
+        &packet, tables, classifier, hint, config, service, &mut None,
+    ) {
         // Its checksum was verified.
         Verdict::NatCreate(target) if packet.ttl > 1 => Outcome::tail_call(NAT_CREATE, target.id),
         verdict => apply(frame, &packet, tables, verdict, None),

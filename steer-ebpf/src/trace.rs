@@ -2,7 +2,7 @@
 //!
 //! Packets come to [`steer_trace`] first, which leaves those that do not match to the usual
 //! programs. Findings about the others are written into a per-CPU value by whichever program makes
-//! them; the last one leaves the rest to [`steer_told`]. Nothing here is a function call: the
+//! them; the last one leaves the rest to [`steer_trace_emit`]. Nothing here is a function call: the
 //! largest programs leave no room for one on the stack.
 
 use core::arch::asm;
@@ -19,7 +19,7 @@ use aya_ebpf::{
 };
 use steer_common::{
     abi::{
-        self, FlowKey, MAIN, TRACE_ANY, TRACE_BYTES, TRACE_TOLD, TRACE_USUAL, TraceEvent,
+        self, FlowKey, MAIN, TRACE_ANY, TRACE_BYTES, TRACE_EMIT, TRACE_MAIN, TraceEvent,
         TraceFilter, TraceState, TraceVerdict, trace_steps,
     },
     tables::Step,
@@ -52,7 +52,7 @@ static TRACE_PROGRAMS: ProgramArray =
 pub fn steer_trace(ctx: XdpContext) -> u32 {
     if !enter(&ctx) {
         // SAFETY: the array holds programs of the data path only.
-        unsafe { TRACE_PROGRAMS.tail_call(&ctx, TRACE_USUAL) };
+        unsafe { TRACE_PROGRAMS.tail_call(&ctx, TRACE_MAIN) };
     }
     // SAFETY: the array holds programs of this object only.
     unsafe { PROGRAMS.tail_call(&ctx, MAIN) };
@@ -62,7 +62,7 @@ pub fn steer_trace(ctx: XdpContext) -> u32 {
 /// Emits the event of a finished packet, if it matches, and returns its XDP action.
 #[xdp]
 #[inline(always)]
-pub fn steer_told(ctx: XdpContext) -> u32 {
+pub fn steer_trace_emit(ctx: XdpContext) -> u32 {
     let (Some(state), Some(filter)) = (state(), TRACE_FILTER.get(0)) else {
         return xdp_action::XDP_ABORTED;
     };
@@ -222,7 +222,7 @@ pub(crate) fn end(ctx: &XdpContext, verdict: TraceVerdict, word: u32, action: u3
         state.event.verdict = verdict as u8;
         state.event.sent_by = word;
         // SAFETY: the array holds programs of the data path only.
-        unsafe { TRACE_PROGRAMS.tail_call(ctx, TRACE_TOLD) };
+        unsafe { TRACE_PROGRAMS.tail_call(ctx, TRACE_EMIT) };
     }
     // The trace has ended: the array belonged to the daemon, and is gone.
     action
@@ -255,10 +255,10 @@ fn fits(state: &mut TraceState, filter: &TraceFilter) -> bool {
     if filter.sample > 1 && state.fits % u64::from(filter.sample) != 0 {
         return false;
     }
-    if filter.limit != 0 && state.told >= u64::from(filter.limit) {
+    if filter.limit != 0 && state.emitted >= u64::from(filter.limit) {
         return false;
     }
-    state.told += 1;
+    state.emitted += 1;
     true
 }
 

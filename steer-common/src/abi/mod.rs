@@ -41,8 +41,8 @@ pub use nat::{
 pub use service::{Service, ServiceKey, service_flags};
 pub use slot::{Slot, Track};
 pub use trace::{
-    TRACE_ANY, TRACE_BYTES, TRACE_FIRST, TRACE_PROGRAMS, TRACE_RING, TRACE_SERVICES, TRACE_TOLD,
-    TRACE_USUAL, TraceEvent, TraceFilter, TraceState, TraceVerdict, trace_steps,
+    TRACE_ANY, TRACE_BYTES, TRACE_EMIT, TRACE_FIRST, TRACE_MAIN, TRACE_PROGRAMS, TRACE_RING,
+    TRACE_SERVICES, TraceEvent, TraceFilter, TraceState, TraceVerdict, trace_steps,
 };
 
 /// Version of the maps' layout, part of the pin path. A daemon of another version takes over pinned

@@ -207,8 +207,8 @@ pub mod nat_state {
 
     /// Returns whether a request of the client is unanswered.
     #[inline(always)]
-    pub const fn awaits_answer(state: u8, told: u8) -> bool {
-        (state ^ told) & REQUEST_PARITY != 0
+    pub const fn awaits_answer(state: u8, peer_state: u8) -> bool {
+        (state ^ peer_state) & REQUEST_PARITY != 0
     }
 }
 

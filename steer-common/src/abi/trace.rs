@@ -13,11 +13,11 @@ pub const TRACE_ANY: u16 = u16::MAX;
 
 /// Programs in [`maps::TRACE_PROGRAMS`](super::maps::TRACE_PROGRAMS), by index: the one that emits
 /// events, and the usual [`MAIN`](super::MAIN) for packets that do not match.
-pub const TRACE_PROGRAMS: [&str; 2] = ["steer_told", "steer_main"];
+pub const TRACE_PROGRAMS: [&str; 2] = ["steer_trace_emit", "steer_main"];
 /// Index of the program that emits events.
-pub const TRACE_TOLD: u32 = 0;
+pub const TRACE_EMIT: u32 = 0;
 /// Index of the usual entry program.
-pub const TRACE_USUAL: u32 = 1;
+pub const TRACE_MAIN: u32 = 1;
 /// Name of the tracing entry program.
 pub const TRACE_FIRST: &str = "steer_trace";
 
@@ -211,7 +211,7 @@ pub struct TraceState {
     /// Packets that matched.
     pub fits: u64,
     /// Events emitted.
-    pub told: u64,
+    pub emitted: u64,
     /// Events lost because the ring was full.
     pub lost: u64,
     /// XDP action for the packet.

@@ -28,7 +28,7 @@ pub(crate) enum Lookup {
 pub(crate) fn lookup<T: Tables, L: QuicClassifier>(
     packet: &Packet,
     tables: &T,
-    look: &L,
+    classifier: &L,
     config: &Config,
     service: &Service,
 ) -> Lookup {
@@ -55,7 +55,7 @@ pub(crate) fn lookup<T: Tables, L: QuicClassifier>(
         } else if !is_quote && !seen.revalidate {
             if !packet.is_tcp() {
                 news.update(entry, &mut seen);
-            } else if let Some(segment) = acceptable_segment(packet, look, entry) {
+            } else if let Some(segment) = acceptable_segment(packet, classifier, entry) {
                 entry.sequence.record(&segment);
                 news.update(entry, &mut seen);
             } else {
@@ -74,14 +74,15 @@ pub(crate) fn lookup<T: Tables, L: QuicClassifier>(
     if entry.validate {
         if L::VALIDATES_TCP {
             if opens {
-                if !look.is_checksum_valid() {
+                if !classifier.is_checksum_valid() {
                     return Lookup::Decided(Verdict::Drop(DropReason::BadChecksum));
                 }
-                if let Some(known) = repeated_syn(packet, tables, look, config, &news, &entry) {
+                if let Some(known) = repeated_syn(packet, tables, classifier, config, &news, &entry)
+                {
                     return known;
                 }
             } else {
-                validate_segment(packet, tables, look, &news, &mut entry);
+                validate_segment(packet, tables, classifier, &news, &mut entry);
                 entry = entry.merged(tables);
             }
         } else if packet.kind as u8 == PacketKind::Whole as u8 {
@@ -170,13 +171,13 @@ impl ClientUpdate {
 #[inline(always)]
 fn acceptable_segment(
     packet: &Packet,
-    look: &impl QuicClassifier,
+    classifier: &impl QuicClassifier,
     entry: &NatForward,
 ) -> Option<Segment> {
     if packet.is_control() {
         return None;
     }
-    let segment = Segment::of_packet(packet, look)?;
+    let segment = Segment::of_packet(packet, classifier)?;
     let answered = entry.peer_state & nat_state::ANSWERED != 0;
     segment
         .is_near(&entry.sequence, answered)
@@ -189,7 +190,7 @@ fn acceptable_segment(
 fn repeated_syn<T: Tables>(
     packet: &Packet,
     tables: &T,
-    look: &impl QuicClassifier,
+    classifier: &impl QuicClassifier,
     config: &Config,
     news: &ClientUpdate,
     entry: &ForwardHit,
@@ -198,7 +199,7 @@ fn repeated_syn<T: Tables>(
         remove_forward(packet, tables, entry);
         return Some(Lookup::Unknown { avoid: 0 });
     }
-    let number = Segment::of_packet(packet, look)?.sequence();
+    let number = Segment::of_packet(packet, classifier)?.sequence();
     let same = tables.with_forward(&packet.key, |e| {
         let same = e.sequence.initial == number;
         if same {
@@ -228,16 +229,16 @@ fn repeated_syn<T: Tables>(
 fn validate_segment<T: Tables, L: QuicClassifier>(
     packet: &Packet,
     tables: &T,
-    look: &L,
+    classifier: &L,
     news: &ClientUpdate,
     seen: &mut ForwardHit,
 ) {
     let peer = tables.with_reverse(&reverse_key(packet, &seen.ends), |e| e.sequence);
     let peer = peer.unwrap_or(Sequence::default());
-    let Some(segment) = Segment::of_packet(packet, look) else {
+    let Some(segment) = Segment::of_packet(packet, classifier) else {
         return;
     };
-    if packet.is_control() && !look.is_checksum_valid() {
+    if packet.is_control() && !classifier.is_checksum_valid() {
         return;
     }
     tables.with_forward(&packet.key, |entry| {
@@ -307,9 +308,9 @@ impl ForwardHit {
         if !T::MERGES_PATHS {
             return self;
         }
-        let said = u32::from_ne_bytes([self.state, self.peer_state, self.old_state, 0]);
-        let said = tables.launder(u64::from(said)) as u32;
-        let [state, told, before, _] = said.to_ne_bytes();
+        let packed = u32::from_ne_bytes([self.state, self.peer_state, self.old_state, 0]);
+        let packed = tables.launder(u64::from(packed)) as u32;
+        let [state, peer_state, before, _] = packed.to_ne_bytes();
         let flags = [
             self.opens,
             self.starts_request,
@@ -320,7 +321,7 @@ impl ForwardHit {
         let [fresh, asks, news, check, judge] = tables.merged(flags);
         Self {
             state,
-            peer_state: told,
+            peer_state,
             old_state: before,
             opens: fresh,
             starts_request: asks,

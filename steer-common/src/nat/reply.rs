@@ -30,7 +30,7 @@ const AT_ONCE: u32 = 1000;
 pub(crate) fn reply<T: Tables, L: QuicClassifier>(
     packet: &Packet,
     tables: &T,
-    look: &L,
+    classifier: &L,
     config: &Config,
 ) -> Verdict {
     let is_quote = packet.kind as u8 == PacketKind::IcmpError as u8;
@@ -66,7 +66,7 @@ pub(crate) fn reply<T: Tables, L: QuicClassifier>(
             return seen;
         }
         if packet.is_tcp() {
-            let near = acceptable_segment(packet, look, entry);
+            let near = acceptable_segment(packet, classifier, entry);
             seen.validate = near.is_none();
             if let Some(segment) = near {
                 entry.sequence.record(&segment);
@@ -89,7 +89,7 @@ pub(crate) fn reply<T: Tables, L: QuicClassifier>(
     }
     if seen.validate {
         if L::VALIDATES_TCP {
-            validate_segment(packet, tables, look, config, &clock, &mut seen);
+            validate_segment(packet, tables, classifier, config, &clock, &mut seen);
             // Not kept over all of that: stack is scarce.
             seen.client_hop = tables
                 .with_reverse(&packet.key, |entry| entry.client_hop)
@@ -126,13 +126,13 @@ pub(crate) fn reply<T: Tables, L: QuicClassifier>(
 #[inline(always)]
 fn acceptable_segment(
     packet: &Packet,
-    look: &impl QuicClassifier,
+    classifier: &impl QuicClassifier,
     entry: &NatReverse,
 ) -> Option<Segment> {
     if packet.is_control() {
         return None;
     }
-    let segment = Segment::of_packet(packet, look)?;
+    let segment = Segment::of_packet(packet, classifier)?;
     segment.is_near(&entry.sequence, true).then_some(segment)
 }
 
@@ -180,15 +180,15 @@ fn update_state(
 fn validate_segment<T: Tables, L: QuicClassifier>(
     packet: &Packet,
     tables: &T,
-    look: &L,
+    classifier: &L,
     config: &Config,
     clock: &LatencyTracker,
     seen: &mut ReverseHit,
 ) {
-    let Some(segment) = Segment::of_packet(packet, look) else {
+    let Some(segment) = Segment::of_packet(packet, classifier) else {
         return;
     };
-    if packet.is_control() && !look.is_checksum_valid() {
+    if packet.is_control() && !classifier.is_checksum_valid() {
         return;
     }
     let key = client_key(packet, seen);
@@ -320,14 +320,14 @@ impl ReverseHit {
         if !T::MERGES_PATHS {
             return self;
         }
-        let said = u32::from_ne_bytes([
+        let packed = u32::from_ne_bytes([
             self.state,
             self.peer_state,
             self.old_state,
             self.latency.measure,
         ]);
-        let said = tables.launder(u64::from(said)) as u32;
-        let [state, told, before, measure] = said.to_ne_bytes();
+        let packed = tables.launder(u64::from(packed)) as u32;
+        let [state, peer_state, before, measure] = packed.to_ne_bytes();
         let flags = [
             self.wrong_interface,
             self.revalidate,
@@ -337,7 +337,7 @@ impl ReverseHit {
         let [elsewhere, check, judge, early] = tables.merged(flags);
         Self {
             state,
-            peer_state: told,
+            peer_state,
             old_state: before,
             wrong_interface: elsewhere,
             revalidate: check,

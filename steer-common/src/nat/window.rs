@@ -58,8 +58,8 @@ impl Segment {
 
     /// Parses the segment of a packet, on demand.
     #[inline(always)]
-    pub(super) fn of_packet(packet: &Packet, look: &impl QuicClassifier) -> Option<Self> {
-        Some(Self::new(packet, look.tcp_numbers(packet)?))
+    pub(super) fn of_packet(packet: &Packet, classifier: &impl QuicClassifier) -> Option<Self> {
+        Some(Self::new(packet, classifier.tcp_numbers(packet)?))
     }
 
     /// Returns its sequence number.
@@ -158,14 +158,15 @@ impl Segment {
 #[inline(always)]
 pub(crate) fn proves_sender(
     packet: &Packet,
-    look: &impl QuicClassifier,
+    classifier: &impl QuicClassifier,
     entry: &NatForward,
 ) -> bool {
     let answered = entry.peer_state & nat_state::ANSWERED != 0;
     let is_known = answered && entry.sequence.acknowledged != 0;
     !packet.is_control()
         && is_known
-        && Segment::of_packet(packet, look).is_some_and(|s| s.is_near(&entry.sequence, answered))
+        && Segment::of_packet(packet, classifier)
+            .is_some_and(|s| s.is_near(&entry.sequence, answered))
 }
 
 impl Sequence {

@@ -13,7 +13,7 @@ use aya::{
     programs::{ProgramFd, Xdp as Program},
 };
 use steer_common::abi::{
-    TRACE_FIRST, TRACE_PROGRAMS, TRACE_TOLD, TRACE_USUAL, TraceEvent, TraceFilter, TraceState, maps,
+    TRACE_EMIT, TRACE_FIRST, TRACE_MAIN, TRACE_PROGRAMS, TraceEvent, TraceFilter, TraceState, maps,
 };
 
 use super::{object::trace_object, pins::Pins, sizes::Sizes, xdp::Programs};
@@ -69,9 +69,9 @@ impl Tracer {
     fn complete(&self, programs: &mut Programs) -> Result<ProgramArray<MapData>> {
         let mut array: ProgramArray<MapData> =
             take_map(&mut programs.ebpf, maps::TRACE_PROGRAMS)?.try_into()?;
-        let told = programs.load_program(TRACE_PROGRAMS[TRACE_TOLD as usize])?;
-        array.set(TRACE_TOLD, told.fd()?, 0)?;
-        array.set(TRACE_USUAL, &self.usual, 0)?;
+        let told = programs.load_program(TRACE_PROGRAMS[TRACE_EMIT as usize])?;
+        array.set(TRACE_EMIT, told.fd()?, 0)?;
+        array.set(TRACE_MAIN, &self.usual, 0)?;
         programs.load_program(TRACE_FIRST)?;
         Ok(array)
     }
