@@ -132,7 +132,7 @@ fn entries_are_converted_field_by_field() {
         column("member", 0, 2),
         column("gone", 2, 2),
         column("slot", 4, 2),
-        column("last_ms", 6, 4),
+        column("last_ticks", 6, 4),
     ]);
 
     // A trie with longer values.

@@ -104,7 +104,7 @@ mod tests {
         let (b, state) = step(state).await;
         assert_eq!(
             (a["event"].as_str(), a["backend"].as_str()),
-            (Some("drain_over"), Some("b0"))
+            (Some("drain_deadline"), Some("b0"))
         );
         assert_eq!(b["backend"], "b1");
         assert!(a["at"].is_string(), "{a}");

@@ -250,7 +250,7 @@ pub(super) const BAD: &[(&str, &str, usize, &str)] = &[
         "\"b2\"\naddress",
         "\"b1\"\naddress",
         23,
-        "two backends named \"b1\"; rename",
+        "two backends are named \"b1\"; rename",
     ),
     ("\"b1\"\naddress", "\"ca\"\naddress", 17, "not a host name"),
     (

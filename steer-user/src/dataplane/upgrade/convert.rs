@@ -158,7 +158,7 @@ mod tests {
             found.contains(&column("key.source_port", 36, 2)),
             "{found:?}"
         );
-        assert!(found.contains(&column("opened_ms", 44, 4)), "{found:?}");
+        assert!(found.contains(&column("opened_ticks", 44, 4)), "{found:?}");
         assert!(
             found
                 .iter()
