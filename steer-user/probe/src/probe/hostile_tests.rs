@@ -88,14 +88,18 @@ async fn relay(beacon: SocketAddr, source: Ipv4Addr) -> SocketAddr {
 
 /// Connects to a beacon behind a relay: the client has finished its part, and the beacon waits for
 /// it.
-async fn half_open(lab: &Lab, endpoint: &quinn::Endpoint, relay: SocketAddr) -> quinn::Connection {
+async fn half_open(
+    lab: &Lab,
+    endpoint: &quinn::Endpoint,
+    relay: SocketAddr,
+) -> Result<quinn::Connection, quinn::ConnectionError> {
     let beacon = Identity::new(IdentityKind::Beacon, "eu", "b1").unwrap();
     let idle = Duration::from_secs(120);
     let config = lab
         .tls("n1")
         .client(beacon, &VerifierFailure::default(), idle);
     let connecting = endpoint.connect_with(config.unwrap(), relay, "b1").unwrap();
-    connecting.await.unwrap()
+    connecting.await
 }
 
 #[tokio::test]
@@ -105,7 +109,7 @@ async fn a_handshake_that_is_never_finished_is_ended() {
     let relay = relay(running.address, Ipv4Addr::new(127, 0, 0, 2)).await;
     let endpoint = quinn::Endpoint::client(LOOPBACK).unwrap();
     let begun = Instant::now();
-    let connection = half_open(&lab, &endpoint, relay).await;
+    let connection = half_open(&lab, &endpoint, relay).await.unwrap();
     let closed = timeout(Duration::from_secs(60), connection.closed()).await;
     assert!(closed.is_ok(), "it is kept for as long as its client likes");
     assert!(begun.elapsed() > Duration::from_millis(2500));
@@ -135,6 +139,7 @@ async fn a_node_gets_in_whoever_holds_handshakes_open() {
     for task in tasks {
         held.extend(task.await.unwrap());
     }
+    // The beacon may have ended some already.
     assert!(held.len() >= 1100, "{}", held.len());
     let mut node = lab.probe(running.address);
     assert!(next(&mut node).await.unwrap().handshake.is_some());
