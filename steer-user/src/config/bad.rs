@@ -309,7 +309,7 @@ pub(super) const BAD: &[(&str, &str, usize, &str)] = &[
         "address = \"10.0.1.2\"\nmode = \"ipip\"",
         "address = \"10.0.1.1\"\nmode = \"nat\"\nport = 8000",
         24,
-        "is where \"b1\" is",
+        "has the address and port of \"b1\"",
     ),
     (
         "\"10.0.1.2\"",
@@ -334,7 +334,7 @@ pub(super) const BAD: &[(&str, &str, usize, &str)] = &[
         "[[service]]",
         "[[pool]]\nname = \"p1\"\nbackends = [\"b1\"]\n[[service]]",
         32,
-        "two pools named \"p1\"",
+        "two pools are named \"p1\"",
     ),
     // [[service]]
     ("\"s1\"", "\"a/b\"", 32, "not a valid name of a service"),
