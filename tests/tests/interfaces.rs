@@ -6,6 +6,7 @@ use std::{
     fs,
     io::{Read as _, Write as _},
     net::{SocketAddr, TcpStream},
+    path::{Path, PathBuf},
     time::Duration,
 };
 
@@ -278,20 +279,36 @@ fn an_interface_that_is_renamed_and_back_is_attached_again() {
     assert_eq!(attached(&fleet, "backend1")["mode"], "native");
 }
 
+/// Returns the pins of all links, of whatever version of the maps.
+fn link_pins(pins: &Path) -> Vec<PathBuf> {
+    let entries = |folder: &Path| -> Vec<PathBuf> {
+        let entries = fs::read_dir(folder).into_iter().flatten();
+        entries.map(|entry| entry.unwrap().path()).collect()
+    };
+    let versions = entries(pins);
+    let links = versions.iter().map(|version| version.join("links"));
+    links.flat_map(|folder| entries(&folder)).collect()
+}
+
 #[test]
 fn pins_that_are_removed_under_a_daemon_are_made_again() {
     let mut fleet = fleet("nat");
     ask(&fleet);
     let pins = fleet.bpffs().join("steer");
+    let links = link_pins(&pins);
+    assert_eq!(links.len(), 3, "{links:?}");
     fs::remove_dir_all(&pins).unwrap();
     wait(LIMIT, "it is attached again", || {
-        Ok(fleet
-            .site
-            .node
-            .run(&["ip", "-d", "link"])?
-            .matches("prog/xdp")
-            .count()
-            == 3
+        // The kernel detaches some time after the last pin of a link is gone: until then the
+        // interfaces look as before.
+        Ok(links.iter().all(|link| link.exists())
+            && fleet
+                .site
+                .node
+                .run(&["ip", "-d", "link"])?
+                .matches("prog/xdp")
+                .count()
+                == 3
             && agree(&fleet, NODE_CLIENT_PORT, true))
     })
     .unwrap();

@@ -138,7 +138,7 @@ impl Daemon {
             let interface = self.attached[number].interface.clone();
             let is_attached = self.attacher.is_attached(&interface);
             let before = &self.attached[number];
-            let now = match is_attached {
+            let now = match &is_attached {
                 Ok(Some(true)) if before.failure.is_none() => continue,
                 Ok(Some(true)) => seen(interface),
                 Ok(None) => Attachment {
@@ -157,22 +157,25 @@ impl Daemon {
                     },
                     None => self.attach_again(interface),
                 },
-                Err(error) => failed(interface, &error),
+                Err(error) => failed(interface, error),
             };
             let before = &mut self.attached[number];
-            if *before == now {
-                continue;
-            }
+            let is_other = *before != now;
             match &now.failure {
-                None => info!(
+                // A link that ended with its pin leads to the same state as before.
+                None if is_other || matches!(is_attached, Ok(Some(false))) => info!(
                     interface = now.interface,
                     index = now.index,
-                    "attached anew"
+                    "attached again"
                 ),
-                Some(failure) => warn!(
+                Some(failure) if is_other => warn!(
                     interface = now.interface,
                     failure, "not attached: packets that come in by it are not steered"
                 ),
+                _ => {}
+            }
+            if !is_other {
+                continue;
             }
             *before = now;
             changed = true;
