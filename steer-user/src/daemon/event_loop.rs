@@ -30,7 +30,7 @@ use super::{
     trace::Trace,
 };
 use crate::{
-    config::Config,
+    config::{Backend, Config, Mode},
     control::{Attachment, Controller, Host, POLL_INTERVAL, Recorder, Start, WallClock},
     dataplane::{
         Attacher, Changes, Dataplane as _, IcmpSources, KernelMaps, Neighbours, OwnLinks, Sizes,
@@ -389,8 +389,16 @@ pub(crate) fn targets(config: &Config) -> next_hops::Targets {
     let backends = config.backends.iter();
     let interfaces = config.node.interfaces.iter();
     next_hops::Targets {
-        backends: backends.map(|b| (b.name.clone(), b.address)).collect(),
+        backends: backends.map(target).collect(),
         // One that is gone by now comes back with another index, and is attached to anew.
         attached: interfaces.flat_map(|name| interface_index(name)).collect(),
+    }
+}
+
+fn target(backend: &Backend) -> next_hops::Target {
+    next_hops::Target {
+        name: backend.name.clone(),
+        address: backend.address,
+        encapsulated: matches!(backend.mode, Mode::Ipip | Mode::Gue),
     }
 }

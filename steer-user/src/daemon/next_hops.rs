@@ -27,10 +27,19 @@ const PAUSE_FACTOR: u32 = 9;
 /// Backends whose next hops are looked up.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Targets {
-    /// Backends by name.
-    pub(crate) backends: Vec<(String, IpAddr)>,
+    /// Backends.
+    pub(crate) backends: Vec<Target>,
     /// Interfaces that the program is attached to, by index.
     pub(crate) attached: Vec<u32>,
+}
+
+/// A backend whose next hop is looked up.
+#[derive(Clone, Debug)]
+pub(crate) struct Target {
+    pub(crate) name: String,
+    pub(crate) address: IpAddr,
+    /// Whether packets to it have outer headers of this node's.
+    pub(crate) encapsulated: bool,
 }
 
 /// Name of a backend, and the next hop to it if it is known.
@@ -54,7 +63,7 @@ struct NextHops {
 impl NextHops {
     /// Takes other targets. All next hops are sent anew.
     fn set_targets(&mut self, targets: Targets) {
-        let names: HashSet<&str> = targets.backends.iter().map(|(n, _)| n.as_str()).collect();
+        let names: HashSet<&str> = targets.backends.iter().map(|t| t.name.as_str()).collect();
         self.errors.retain(|name, _| names.contains(name.as_str()));
         self.sent.clear();
         self.targets = targets;
@@ -63,8 +72,8 @@ impl NextHops {
     /// Looks up all routes.
     async fn look_up_routes(&mut self, neighbours: &Neighbours) {
         self.routes.clear();
-        for (_, address) in &self.targets.backends {
-            self.routes.push(neighbours.route(*address).await);
+        for target in &self.targets.backends {
+            self.routes.push(neighbours.route(target.address).await);
         }
     }
 
@@ -85,10 +94,12 @@ impl NextHops {
                 return Ok(());
             }
         };
-        for ((name, _), route) in self.targets.backends.iter().zip(&self.routes) {
+        for (target, route) in self.targets.backends.iter().zip(&self.routes) {
+            let name = &target.name;
             let next_hop = match route {
                 Ok(route) => {
-                    let next_hop = links.next_hop(route, &self.targets.attached).await;
+                    let attached = &self.targets.attached;
+                    let next_hop = links.next_hop(route, target.encapsulated, attached).await;
                     next_hop.map_err(|error| format!("{error:#}"))
                 }
                 Err(error) => Err(format!("{error:#}")),

@@ -15,7 +15,7 @@ use rtnetlink::{
         RouteNetlinkMessage,
         link::{InfoData, InfoKind, InfoVlan, LinkAttribute, LinkInfo, LinkMessage},
         neighbour::{NeighbourAddress, NeighbourAttribute, NeighbourMessage, NeighbourState},
-        route::{RouteAddress, RouteAttribute, RouteMetric},
+        route::{RouteFlags, RouteMessage},
     },
 };
 use steer_common::{
@@ -23,6 +23,8 @@ use steer_common::{
     tables::NextHop,
 };
 use tokio::sync::watch;
+
+use super::route::Route;
 
 /// The discard port (RFC 863); a datagram to it makes the kernel resolve the neighbour.
 const DISCARD: u16 = 9;
@@ -96,7 +98,8 @@ impl Neighbours {
         self.changes.clone()
     }
 
-    /// Returns the next hop to an address, as [`Links::next_hop`] does.
+    /// Returns the next hop to an address, as [`Links::next_hop`] does for packets that are not
+    /// encapsulated.
     ///
     /// # Errors
     ///
@@ -104,7 +107,7 @@ impl Neighbours {
     /// addresses.
     pub async fn next_hop(&self, address: IpAddr, attached: &[u32]) -> Result<Option<NextHop>> {
         let route = self.route(address).await?;
-        self.links().await?.next_hop(&route, attached).await
+        self.links().await?.next_hop(&route, false, attached).await
     }
 
     /// Returns the kernel's current neighbours. One query returns all of them, so it serves many
@@ -144,7 +147,17 @@ impl Neighbours {
     ///
     /// Returns an error if there is no route.
     pub async fn route(&self, address: IpAddr) -> Result<Route> {
-        let message = match address {
+        let message = self.ask_route(address, RouteFlags::empty()).await?;
+        let route = Route::from_message(address, message)?;
+        if !route.has_learned_mtu() {
+            return Ok(route);
+        }
+        let configured = self.ask_route(address, RouteFlags::FibMatch).await?;
+        Ok(route.with_configured_mtu(&configured))
+    }
+
+    async fn ask_route(&self, address: IpAddr, flags: RouteFlags) -> Result<RouteMessage> {
+        let mut message = match address {
             IpAddr::V4(address) => RouteMessageBuilder::<Ipv4Addr>::new()
                 .destination_prefix(address, 32)
                 .build(),
@@ -152,36 +165,13 @@ impl Neighbours {
                 .destination_prefix(address, 128)
                 .build(),
         };
+        message.header.flags |= flags;
         let mut routes = self.handle.route().get(message).execute();
-        let route = routes
+        routes
             .try_next()
             .await
             .with_context(|| format!("{address}: no route; `ip route get {address}` says why"))?
-            .ok_or_else(|| anyhow!("{address}: no route"))?;
-        let mut interface = None;
-        let mut gateway = address;
-        let mut mtu = None;
-        for attribute in route.attributes {
-            match attribute {
-                RouteAttribute::Oif(index) => interface = Some(index),
-                RouteAttribute::Gateway(RouteAddress::Inet(address)) => gateway = address.into(),
-                RouteAttribute::Gateway(RouteAddress::Inet6(address)) => gateway = address.into(),
-                RouteAttribute::Metrics(metrics) => {
-                    mtu = metrics.into_iter().find_map(|metric| match metric {
-                        RouteMetric::Mtu(mtu) => Some(mtu),
-                        _ => None,
-                    });
-                }
-                _ => (),
-            }
-        }
-        let interface =
-            interface.ok_or_else(|| anyhow!("{address}: its route has no interface"))?;
-        Ok(Route {
-            interface,
-            next_hop: gateway,
-            mtu,
-        })
+            .ok_or_else(|| anyhow!("{address}: no route"))
     }
 
     async fn link(&self, interface: u32) -> Result<LinkMessage> {
@@ -215,27 +205,6 @@ impl Neighbours {
     }
 }
 
-/// The kernel's route to an address.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Route {
-    interface: u32,
-    /// Gateway, or the address itself.
-    next_hop: IpAddr,
-    mtu: Option<u32>,
-}
-
-impl Route {
-    /// Returns the index of the outgoing interface.
-    pub fn interface(&self) -> u32 {
-        self.interface
-    }
-
-    /// Returns the gateway, or the address itself.
-    pub fn next_hop(&self) -> IpAddr {
-        self.next_hop
-    }
-}
-
 /// Snapshot of neighbours and interfaces.
 #[derive(Debug)]
 pub struct Links<'a> {
@@ -248,15 +217,20 @@ pub struct Links<'a> {
 }
 
 impl Links<'_> {
-    /// Returns the next hop of a route. A route through a VLAN device that is not in `attached`
+    /// Returns the next hop of a route for packets that are `encapsulated` or not. A route through a VLAN device that is not in `attached`
     /// uses the lower device with a tag. `None` while the MAC address is unknown; the kernel is
     /// asked to resolve it, and [`Neighbours::changes`] will report the result.
     ///
     /// # Errors
     ///
     /// Returns an error if the route leads through an interface without MAC addresses.
-    pub async fn next_hop(&mut self, route: &Route, attached: &[u32]) -> Result<Option<NextHop>> {
-        let interface = route.interface;
+    pub async fn next_hop(
+        &mut self,
+        route: &Route,
+        encapsulated: bool,
+        attached: &[u32],
+    ) -> Result<Option<NextHop>> {
+        let interface = route.interface();
         let device = match self.devices.get(&interface) {
             Some(device) => *device,
             None => {
@@ -265,15 +239,15 @@ impl Links<'_> {
                 device
             }
         };
-        let Some(destination) = self.macs.get(&(interface, route.next_hop)) else {
-            solicit(route.next_hop, interface);
+        let Some(destination) = self.macs.get(&(interface, route.next_hop())) else {
+            solicit(route.next_hop(), interface);
             return Ok(None);
         };
         let (interface, vlan) = match device.vlan {
             Some(vlan) if !attached.contains(&interface) => vlan,
             _ => (interface, 0),
         };
-        let mtu = route.mtu.map_or(device.mtu, |mtu| mtu.min(device.mtu));
+        let mtu = route.mtu(device.mtu, encapsulated);
         let destination = *destination;
         Ok(Some(NextHop {
             macs: Macs::new(destination, device.mac),

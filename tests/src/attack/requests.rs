@@ -177,5 +177,6 @@ fn datagram(service: SocketAddr, payload: &[u8]) -> Result<()> {
             Err(error) => last = Some(error),
         }
     }
-    Err(anyhow!("no answer to a datagram: {last:?}"))
+    let length = payload.len();
+    Err(anyhow!("no answer to a datagram of {length} bytes: {last:?}"))
 }

@@ -180,6 +180,12 @@ impl BeaconConnection {
             () = unreachable(&mut self.unreachable), if hastens => None,
         }
     }
+
+    /// Returns the number of packets that quinn declared lost.
+    #[cfg(test)]
+    pub(super) fn lost_packets(&self) -> u64 {
+        self.connection.stats().path.lost_packets
+    }
 }
 
 /// Waits for the answer to a ping; returns `None` once the second one is answered, whose answer is

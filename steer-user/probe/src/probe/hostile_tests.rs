@@ -192,10 +192,17 @@ fn raw() -> OwnedFd {
     unsafe { OwnedFd::from_raw_fd(fd) }
 }
 
-/// Forges an ICMP error in the host's name: port `to`, to which `from` has sent, is unreachable.
-fn forge(raw: &OwnedFd, from: u16, to: u16) {
+/// Codes of ICMP "destination unreachable" (RFC 792).
+const PROTOCOL: u8 = 2;
+const PORT: u8 = 3;
+const FRAGMENTATION: u8 = 4;
+
+/// Forges an ICMP error in the host's name about a datagram of port `from` to port `to`. A "fragmentation
+/// needed" asks for nearly the loopback's MTU: the system remembers it.
+fn forge(raw: &OwnedFd, code: u8, from: u16, to: u16) {
     let loopback = Ipv4Addr::LOCALHOST.octets();
-    let mut message = vec![3, 3, 0, 0, 0, 0, 0, 0];
+    let mtu = if code == FRAGMENTATION { 0xff } else { 0 };
+    let mut message = vec![3, code, 0, 0, 0, 0, mtu, mtu];
     message.extend([
         0x45,
         0,
@@ -273,7 +280,7 @@ async fn a_forged_icmp_error_ends_no_connection() {
     );
     let [from, to] = [&plain, &peer].map(|socket| socket.local_addr().unwrap());
     plain.connect(to).await.unwrap();
-    forge(&raw, from.port(), to.port());
+    forge(&raw, PORT, from.port(), to.port());
     let refused = plain.recv(&mut [0; 8]).await.unwrap_err();
     assert_eq!(refused.kind(), io::ErrorKind::ConnectionRefused);
 
@@ -296,16 +303,21 @@ async fn a_forged_icmp_error_ends_no_connection() {
     let port = running.address.port();
     let own = connected_to(port);
     assert_eq!(own.len(), 1, "{own:?}");
-    let mut answered = 0;
-    for _ in 0..200 {
-        forge(&raw, own[0], port);
-        match link.ping(limit, &pace).await {
-            Ok(_) => answered += 1,
-            // A busy machine is slow.
-            Err(failure) => assert_eq!(failure, ProbeFailure::Timeout),
+    for code in [PORT, PROTOCOL, FRAGMENTATION] {
+        let lost = link.lost_packets();
+        let mut answered = 0;
+        for _ in 0..200 {
+            forge(&raw, code, own[0], port);
+            match link.ping(limit, &pace).await {
+                Ok(_) => answered += 1,
+                // A busy machine is slow.
+                Err(failure) => assert_eq!(failure, ProbeFailure::Timeout),
+            }
         }
+        assert!(answered > 150, "{answered} of 200: packets are kept back");
+        let lost = link.lost_packets() - lost;
+        assert!(lost < 50, "{lost} packets lost by errors of code {code}");
     }
-    assert!(answered > 150, "{answered} of 200: packets are kept back");
     let raised = timeout(Duration::from_millis(100), async {
         while link.lost(true).await.is_none() {}
     });
@@ -315,7 +327,7 @@ async fn a_forged_icmp_error_ends_no_connection() {
     let forging = tokio::spawn(async move {
         loop {
             for own in connected_to(port) {
-                forge(&raw, own, port);
+                forge(&raw, PORT, own, port);
             }
             tokio::task::yield_now().await;
         }

@@ -18,8 +18,8 @@ use tokio::io::Interest;
 use tokio::net::UdpSocket;
 use tokio::sync::watch;
 
-/// Number of attempts to send a packet: the system may return an error about an earlier packet
-/// instead.
+/// Number of attempts to send a packet: the system may return an ICMP error about an earlier packet
+/// instead, and does not send then.
 const SEND_ATTEMPTS: u32 = 4;
 
 /// Counter of errors from the network that the peer is unreachable.
@@ -104,16 +104,15 @@ impl AsyncUdpSocket for Connected {
 
     fn try_send(&self, transmit: &Transmit<'_>) -> io::Result<()> {
         for _ in 0..SEND_ATTEMPTS {
+            // quinn-udp takes "fragmentation needed" for an answer to this packet, and drops it.
+            if let Some(error) = self.io.take_error()? {
+                self.record_error(&error);
+            }
             let sent = self.io.try_io(Interest::WRITABLE, || {
                 self.state.try_send((&self.io).into(), transmit)
             });
             match sent {
-                Err(e) if e.kind() != ErrorKind::WouldBlock => {
-                    self.record_error(&e);
-                    if !is_unreachable(e.kind()) {
-                        break;
-                    }
-                }
+                Err(e) if e.kind() != ErrorKind::WouldBlock => self.record_error(&e),
                 sent => return sent,
             }
         }
