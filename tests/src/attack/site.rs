@@ -150,6 +150,8 @@ impl Site {
         let behind_nat = fleet.site.backends[..BEHIND_NAT].iter().zip(NAMES);
         let (mut echoes, mut quic) = (Vec::new(), Vec::new());
         for (backend, name) in behind_nat {
+            // As docs/src/explain/threats.md has it for services with fragmented datagrams.
+            backend.namespace.sysctl("net.ipv4.ipfrag_time", "2")?;
             let address = SocketAddr::new(backend.v4.into(), ECHO);
             echoes.push(Echo::start_in(&backend.namespace, address, name)?);
             if requirements.quic {
