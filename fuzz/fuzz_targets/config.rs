@@ -4,7 +4,7 @@
 use std::path::Path;
 
 use libfuzzer_sys::fuzz_target;
-use steer_user::config::Config;
+use steer_core::config::Config;
 
 fuzz_target!(|text: &str| {
     if let Err(error) = Config::parse(text, Path::new("steer.toml")) {

@@ -18,7 +18,7 @@ use steer_common::{
     frame::Buffer,
     process,
 };
-use steer_user::dataplane::{Dataplane as _, HostTables, Memory, Snapshot};
+use steer_core::dataplane::{Dataplane as _, FakeDataplane, Snapshot, SnapshotTables};
 
 const INTERFACE: u32 = 1;
 const HEADROOM: usize = 256;
@@ -27,7 +27,7 @@ const GUE_PORT: u16 = 6080;
 const MEMBERS: u16 = 6;
 
 fuzz_target!(|bytes: &[u8]| {
-    let tables = HostTables::new(snapshot().clone());
+    let tables = SnapshotTables::new(snapshot().clone());
     tables.now_ms.set(1000);
     tables.now_ns.set(1000 << 20);
     tables.now_fine.set(1000 << 20);
@@ -59,8 +59,8 @@ fn snapshot() -> &'static Snapshot {
 
 /// Creates services 10.99.0.n and fd99::n, each with a slot for member n: `ipip` over IPv4 and
 /// IPv6, `gue`, `nat`, `l2`; UDP services are QUIC.
-fn tables() -> Memory {
-    let mut memory = Memory::new();
+fn tables() -> FakeDataplane {
+    let mut memory = FakeDataplane::new();
     let mut config = memory.config();
     config.outer_v4 = Ipv4Addr::new(10, 98, 0, 1).into();
     config.outer_v6 = Ipv6Addr::new(0xfd98, 0, 0, 0, 0, 0, 0, 1).into();
@@ -70,11 +70,11 @@ fn tables() -> Memory {
     config.nat_port_first = 30_000;
     config.nat_port_count = 1000;
     config.nat_timeouts = NatTimeouts {
-        idle_ms: 60_000,
-        udp_idle_ms: 60_000,
-        opening_ms: 30_000,
-        udp_opening_ms: 30_000,
-        closed_ms: 10_000,
+        idle_ticks: 60_000,
+        udp_idle_ticks: 60_000,
+        unassured_ticks: 30_000,
+        udp_unassured_ticks: 30_000,
+        closed_ticks: 10_000,
     };
     config.burst_gap_us = 2000;
     config.cids = config.cids.with(0, Layout::new(1, 4));
@@ -97,13 +97,13 @@ fn tables() -> Memory {
                 state: MemberState::Up as u8,
                 flags: member_flags::RESOLVED,
                 mode: mode as u8,
-                family: Family::of(&address) as u8,
+                family: Family::of_ip(&address) as u8,
                 mtu: 1500,
                 port: 8080,
                 ..Member::default()
             },
         );
-        memory.write_slots(u32::from(id), &[Slot::settled(id, id)]);
+        memory.write_slots(u32::from(id), &[Slot::owned_by(id, id)]);
         let vips: [IpAddr; 2] = [
             Ipv4Addr::new(10, 99, 0, last).into(),
             Ipv6Addr::new(0xfd99, 0, 0, 0, 0, 0, 0, id).into(),
@@ -124,7 +124,7 @@ fn tables() -> Memory {
                     address: vip.into(),
                     port: 443,
                     protocol,
-                    family: Family::of(&vip) as u8,
+                    family: Family::of_ip(&vip) as u8,
                     class: 0,
                 },
                 id: services.len() as u16,

@@ -21,7 +21,7 @@ fuzz_target!(|page: &str| {
             Engine::RayServe,
             Engine::Nim,
         ];
-        let profile = |engine| Profile::of(engine).expect("it is tested");
+        let profile = |engine| Profile::built_in(engine).expect("it is tested");
         engines.map(profile).into()
     });
     for profile in profiles {

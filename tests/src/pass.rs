@@ -5,7 +5,7 @@ use aya::{
     Ebpf, EbpfLoader,
     programs::{Xdp, XdpMode},
 };
-use steer_user::dataplane::{bench_object, interface_index};
+use steer_dataplane::{bench_object, interface_index};
 
 use crate::netns::Namespace;
 

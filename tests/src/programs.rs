@@ -3,7 +3,7 @@
 use anyhow::Result;
 use aya::{EbpfLoader, VerifierLogLevel, programs::Xdp};
 use serde::Serialize;
-use steer_user::dataplane::{decap_object, object, trace_object};
+use steer_dataplane::{decap_object, object, trace_object};
 
 /// A program as loaded by the kernel.
 #[derive(Clone, Debug, Serialize)]

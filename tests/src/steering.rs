@@ -7,7 +7,8 @@ use steer_common::abi::{
     Address, Config, Family, Member, MemberState, Mode, NatTimeouts, Service, ServiceKey, Slot,
     member_flags, nat_flags, service_flags,
 };
-use steer_user::dataplane::{Dataplane, Device, Neighbours, OpenOptions, Xdp};
+use steer_core::dataplane::Dataplane;
+use steer_dataplane::{Device, Neighbours, OpenOptions, Xdp};
 use tokio::runtime;
 
 use crate::topology::{Backend, NODE_CLIENT_PORT, Site, VIP_V4, VIP_V6};

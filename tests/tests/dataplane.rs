@@ -12,6 +12,8 @@ use steer_common::{
     abi::{MemberState, Mode},
     verdict::DropReason,
 };
+use steer_core::dataplane::Dataplane;
+use steer_dataplane::{Decap, Xdp};
 use steer_tests::{
     echo::Echo,
     netns::Namespace,
@@ -19,7 +21,6 @@ use steer_tests::{
     steering::{SOURCE_V4, SOURCE_V6, steer},
     topology::{PORT as PORT_OF_BACKEND, Site, VIP_V4, VIP_V6},
 };
-use steer_user::dataplane::{Dataplane, Decap, Xdp};
 
 const PORT: u16 = 8080;
 const GUE_PORT: u16 = 6080;

@@ -6,8 +6,8 @@ use std::{fs, net::TcpStream, path::PathBuf, time::Duration};
 
 use aya::maps::{Array, Map, MapData};
 use steer_common::abi::maps;
+use steer_dataplane::Pins;
 use steer_tests::fleet::{Fleet, HTTP, Plan, wait};
-use steer_user::dataplane::Pins;
 
 const LIMIT: Duration = Duration::from_secs(20);
 

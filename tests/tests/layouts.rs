@@ -17,8 +17,9 @@ use serde_json::{Value, json};
 use steer_common::abi::{
     Address, FlowEntry, FlowKey, Member, MemberState, NatForward, Slot, Track, maps,
 };
+use steer_core::dataplane::Dataplane;
+use steer_dataplane::{OpenOptions, Pins, Xdp};
 use steer_tests::bpffs::Bpffs;
-use steer_user::dataplane::{Dataplane, OpenOptions, Pins, Xdp};
 
 const CHUNK: usize = 1024;
 

@@ -5,8 +5,9 @@
 use std::{fs, path::Path};
 
 use steer_common::abi::{FlowKey, NatForward, NatReverse, maps};
+use steer_core::dataplane::Dataplane;
+use steer_dataplane::{OpenOptions, Pins, Sizes, Xdp};
 use steer_tests::bpffs::Bpffs;
-use steer_user::dataplane::{Dataplane, OpenOptions, Pins, Sizes, Xdp};
 
 /// Sizes of a node whose configuration has no address for `nat`.
 const NO_NAT: Sizes = Sizes {

@@ -11,15 +11,15 @@ use std::{
 };
 
 use steer_common::abi::{Measure, Mode, bucket};
+use steer_core::{
+    dataplane::Dataplane as _,
+    domain::latency::{Latencies, Readings},
+};
 use steer_tests::{
     chat::{Chat, Engine},
     netns::Namespace,
     steering::steer,
     topology::{Site, VIP_V4, VIP_V6},
-};
-use steer_user::{
-    dataplane::Dataplane as _,
-    domain::latency::{Latencies, Readings},
 };
 use tokio::{net::TcpListener, runtime};
 

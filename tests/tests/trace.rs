@@ -12,6 +12,7 @@ use std::{
 
 use serde_json::Value;
 use steer_common::abi::TraceFilter;
+use steer_dataplane::{OpenOptions, Pins, Sizes, Xdp};
 use steer_tests::{
     bpffs::Bpffs,
     fleet::{Fleet, HTTP, Plan, binary, wait},
@@ -20,7 +21,6 @@ use steer_tests::{
     process::Process,
     topology::NODE_CLIENT_PORT,
 };
-use steer_user::dataplane::{OpenOptions, Pins, Sizes, Xdp};
 
 const LIMIT: Duration = Duration::from_secs(20);
 

@@ -97,9 +97,9 @@ fn knobs_are_set_in_daemon_and_kernel_and_wrong_ones_are_refused_whole() {
 
     assert_eq!(value(&fleet, "log"), "info");
     fleet
-        .cli(&["tune", "set", "log", "warn,steer_user=debug"])
+        .cli(&["tune", "set", "log", "warn,steer=debug"])
         .unwrap();
-    assert_eq!(value(&fleet, "log"), "warn,steer_user=debug");
+    assert_eq!(value(&fleet, "log"), "warn,steer=debug");
 
     // An applied configuration resets its own settings; the others stay.
     let path = fleet.config_path().display().to_string();

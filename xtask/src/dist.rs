@@ -27,7 +27,7 @@ const COMPLETIONS: [(&str, &str, &str); 3] = [
 ];
 
 /// Cargo packages whose programs are packaged.
-pub(crate) const PACKAGES: [&str; 4] = ["-p", "steer-user", "-p", "steer-probe"];
+pub(crate) const PACKAGES: [&str; 4] = ["-p", "steer", "-p", "steer-probe"];
 
 /// Builds the programs and packages them.
 pub(crate) fn run() -> Result<()> {
@@ -82,7 +82,7 @@ pub(crate) fn pack(profile: &str) -> Result<[PathBuf; 2]> {
         done.map(|()| path)
     };
     Ok([
-        pack("steer-user", "steer")?,
+        pack("steer", "steer")?,
         pack("steer-probe", "steer-beacon")?,
     ])
 }

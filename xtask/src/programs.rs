@@ -18,7 +18,7 @@ pub(crate) fn run() -> Result<()> {
         "--bin",
         "steer",
         "--features",
-        "steer-user/next-abi",
+        "steer-dataplane/next-abi",
     ];
     check(cargo().args(["build", "--locked"]).args(next))?;
     let folder = repository().join("target/debug");

@@ -30,7 +30,7 @@ const PACKAGES: [&str; 10] = [
     "libzstd-dev",
 ];
 
-/// File from which steer-user's build script learns how to build the XDP programs.
+/// File from which steer-dataplane's build script learns how to build the XDP programs.
 #[derive(Serialize)]
 struct Environment<'a> {
     way: Way,
@@ -125,7 +125,7 @@ fn write_environment(compiler: &Compiler, linker: &Path) -> Result<()> {
         return Ok(());
     }
     println!(
-        "setup: writing {}, for steer-user's build script",
+        "setup: writing {}, for steer-dataplane's build script",
         path.display()
     );
     fs::write(&path, text).with_context(|| format!("cannot write {}", path.display()))

@@ -19,7 +19,7 @@ const CARGO_DENY: Tool = Tool {
 /// A step with its name.
 type Step = (&'static str, fn() -> Result<()>);
 
-const STEPS: [Step; 15] = [
+const STEPS: [Step; 16] = [
     ("format", format),
     ("format of steer-ebpf", format_ebpf),
     ("language", language::run),
@@ -28,7 +28,8 @@ const STEPS: [Step; 15] = [
     ("cargo-deny", install_cargo_deny),
     ("dependencies", dependencies),
     ("dependencies of steer-ebpf", dependencies_ebpf),
-    ("dependencies of the beacon", dependencies_beacon),
+    ("dependencies without BPF", dependencies_without_bpf),
+    ("fuzz targets", fuzz_targets),
     ("engine", engine),
     ("another QUIC", quic),
     ("programs", programs::run),
@@ -99,22 +100,40 @@ fn dependencies_ebpf() -> Result<()> {
     deny("steer-ebpf/Cargo.toml")
 }
 
-/// Crates that a backend does not need: the data path, the API, and those that need the BPF tool chain to build.
-const NOT_IN_BEACON: [&str; 4] = ["aya", "axum", "ratatui", "steer-user"];
+/// Manifests of what builds without the BPF tool chain: the beacon, the core, and the fuzz targets.
+const WITHOUT_BPF: [&str; 3] = [
+    "steer-user/probe/Cargo.toml",
+    "steer-user/core/Cargo.toml",
+    "fuzz/Cargo.toml",
+];
+/// Crates that these do not need: the data path, and the API.
+const ONLY_IN_NODE: [&str; 5] = ["aya", "axum", "ratatui", "steer-dataplane", "steer"];
 
-fn dependencies_beacon() -> Result<()> {
-    let mut tree = cargo();
-    tree.args(["tree", "--locked", "--package", "steer-probe"])
-        .args(["--edges", "normal,build", "--prefix", "none"]);
-    let tree = output(&mut tree).context("`cargo tree` failed")?;
-    for line in tree.lines() {
-        let name = line.split(' ').next().unwrap_or_default();
-        ensure!(
-            !NOT_IN_BEACON.contains(&name),
-            "steer-probe depends on {name}; see the layout in ARCHITECTURE.md"
-        );
+fn dependencies_without_bpf() -> Result<()> {
+    for manifest in WITHOUT_BPF {
+        let mut tree = cargo();
+        tree.args(["tree", "--locked", "--manifest-path"])
+            .arg(repository().join(manifest))
+            .args(["--edges", "normal,build", "--prefix", "none"]);
+        let tree = output(&mut tree).context("`cargo tree` failed")?;
+        for line in tree.lines() {
+            let name = line.split(' ').next().unwrap_or_default();
+            ensure!(
+                !ONLY_IN_NODE.contains(&name),
+                "{manifest} depends on {name}; see the layout in ARCHITECTURE.md"
+            );
+        }
     }
     Ok(())
+}
+
+/// Checks the fuzz targets, which are not part of the workspace.
+fn fuzz_targets() -> Result<()> {
+    check(
+        cargo()
+            .args(["check", "--locked", "--manifest-path"])
+            .arg(repository().join("fuzz/Cargo.toml")),
+    )
 }
 
 fn deny(manifest: &str) -> Result<()> {

@@ -12,7 +12,7 @@ use std::{
 };
 
 use anyhow::{Context, Result, ensure};
-use steer_user::dataplane::interface_index;
+use steer_dataplane::interface_index;
 
 use crate::netns::Namespace;
 

@@ -15,7 +15,7 @@ use std::{
 
 use anyhow::{Context, Result};
 use serde_json::Value;
-use steer_user::journal;
+use steer_core::journal;
 
 use crate::fleet::Fleet;
 

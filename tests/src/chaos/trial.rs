@@ -9,7 +9,7 @@ use std::{
 
 use anyhow::{Context, Result};
 use serde::Serialize;
-use steer_user::{
+use steer_core::{
     domain::{health::State, passive::Verdict},
     journal::{self, Event},
 };

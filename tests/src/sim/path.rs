@@ -12,10 +12,11 @@ use steer_common::abi::{
     CidKey, Config, FlowEntry, FlowKey, LatencyBuckets, Member, MemberCounters, MemberState,
     NatForward, NatReverse, Service, Signals, Slot, SourceLimit,
 };
-use steer_user::dataplane::{
+use steer_core::dataplane::{
     CidKeyFile, Class, Counters, Dataplane, FakeDataplane, GcLimits, GcReport, Snapshot,
-    SnapshotTables, build_perfect_hash,
+    SnapshotTables,
 };
+use steer_dataplane::build_perfect_hash;
 
 /// A data path in which the daemon's writes reach the packets' tables at once, as in mapped arrays.
 #[derive(Clone)]

@@ -11,8 +11,8 @@ use steer_common::{
     },
     verdict::DropReason,
 };
+use steer_core::dataplane::Class;
 use steer_tests::packet::{ACK, RST, SYN, TestPacket, Transport};
-use steer_user::dataplane::Class;
 
 use crate::{
     classes::class,

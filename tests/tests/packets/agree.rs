@@ -7,9 +7,8 @@ use std::{
 
 use rand::{Rng as _, SeedableRng as _, rngs::StdRng};
 use steer_common::abi::{MemberState, Mode, Slot, member_flags, service_flags};
+use steer_core::dataplane::Class;
 use steer_tests::packet::{TestPacket, Transport, ethernet, icmp, ip_around};
-
-use steer_user::dataplane::Class;
 
 use crate::{
     classes::class,

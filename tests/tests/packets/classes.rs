@@ -7,8 +7,8 @@ use steer_common::{
     abi::{ClassMatch, Service, ServiceKey, Slot, service_flags},
     verdict::DropReason,
 };
+use steer_core::dataplane::Class;
 use steer_tests::packet::{ACK, SYN, TestPacket};
-use steer_user::dataplane::Class;
 
 use crate::{
     fixture::{Fixture, PORT, client, macs_to, v4, v6, vip},

@@ -13,8 +13,8 @@ use steer_common::{
     frame::Buffer,
     verdict::DropReason,
 };
+use steer_dataplane::{decap_object, set_up_decap};
 use steer_tests::packet::{ACK, TestPacket, ethernet, ipv4_header, ipv6_header};
-use steer_user::dataplane::{decap_object, set_up_decap};
 
 use crate::fixture::{OUTER_V4, OUTER_V6, PORT, backend, client, hex, v4, v6, vip};
 

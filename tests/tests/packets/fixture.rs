@@ -6,6 +6,7 @@ use std::{
 };
 
 use aya::programs::{TestRun as _, TestRunOptions};
+use steer::explain::{self, PacketOutcome, PacketQuestion};
 use steer_common::{
     Action,
     abi::{
@@ -18,11 +19,9 @@ use steer_common::{
     process,
     verdict::DropReason,
 };
+use steer_core::dataplane::{Class, Dataplane, SnapshotTables};
+use steer_dataplane::{Sizes, copy_local_addresses, now_coarse_ns, now_ticks};
 use steer_tests::packet::NODE_MAC;
-use steer_user::{
-    dataplane::{Class, Dataplane, Sizes, SnapshotTables, now_coarse_ns, now_ticks},
-    explain::{self, PacketOutcome, PacketQuestion},
-};
 
 use crate::pool::Lease;
 
@@ -177,7 +176,7 @@ impl Fixture {
         let host = SnapshotTables::new(maps.snapshot());
         let measured = (5..=8).map(|id| (id, LatencyBuckets::default()));
         host.measured.borrow_mut().extend(measured);
-        host.use_kernel(INTERFACE);
+        copy_local_addresses(&host, INTERFACE);
         Self {
             xdp,
             host,

@@ -7,8 +7,9 @@ use steer_common::{
     abi::{Address, SourceLimit, service_flags},
     verdict::DropReason,
 };
+use steer_core::dataplane::Dataplane as _;
+use steer_dataplane::now_coarse_ns;
 use steer_tests::packet::{ACK, SYN, TestPacket};
-use steer_user::dataplane::{Dataplane as _, now_coarse_ns};
 
 use crate::{
     classes::class,

@@ -20,13 +20,14 @@ use steer_common::{
     },
     tables::NextHop,
 };
-use steer_probe::probe::{Load, Measurement, OrcaLoadReport, ProbeFailure, Sample};
-use steer_tests::packet::{ACK, NODE_MAC, SYN, TestPacket};
-use steer_user::{
+use steer_core::{
     config::Config,
     control::{Controller, Drain},
-    dataplane::{Attacher, Dataplane as _, KernelMaps, OpenOptions, Sizes, Xdp, bench_object},
+    dataplane::Dataplane as _,
 };
+use steer_dataplane::{Attacher, KernelMaps, OpenOptions, Sizes, Xdp, bench_object};
+use steer_probe::probe::{Load, Measurement, OrcaLoadReport, ProbeFailure, Sample};
+use steer_tests::packet::{ACK, NODE_MAC, SYN, TestPacket};
 
 use crate::{
     fixture::{Fixture, PORT, client, v4, vip},

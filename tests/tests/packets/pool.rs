@@ -8,7 +8,7 @@ use std::{
     thread,
 };
 
-use steer_user::dataplane::{OpenOptions, Sizes, Xdp, testing};
+use steer_dataplane::{OpenOptions, Sizes, Xdp, testing};
 
 /// Maps of programs and their constants, which packets do not change.
 const CONSTANT: [&str; 3] = ["OLD_PROGRAMS", "PROGRAMS", ".rodata"];

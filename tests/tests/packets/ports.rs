@@ -7,8 +7,8 @@ use steer_common::{
     abi::{FlowKey, NatForward, NatReverse, nat_state},
     verdict::DropReason,
 };
+use steer_dataplane::now_ticks;
 use steer_tests::packet::{ACK, RST, SYN, TestPacket};
-use steer_user::dataplane::now_ticks;
 
 use crate::{
     fixture::{Fixture, OUTER_V4, PORT, backend, v4, vip},

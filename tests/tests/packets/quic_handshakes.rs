@@ -5,8 +5,8 @@ use steer_common::{
     abi::{Address, MemberState, Slot, SourceLimit},
     verdict::DropReason,
 };
+use steer_dataplane::now_ticks;
 use steer_tests::packet::TestPacket;
-use steer_user::dataplane::now_ticks;
 
 use crate::{
     fixture::{Fixture, LAYOUTS, V6_SLOTS, v4, v6, vip},

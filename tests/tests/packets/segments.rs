@@ -7,8 +7,8 @@ use steer_common::{
     abi::{NatForward, NatReverse, Sequence, Slot, member_flags, nat_flags, nat_state},
     verdict::DropReason,
 };
+use steer_core::dataplane::Dataplane as _;
 use steer_tests::packet::{ACK, ACKNOWLEDGMENT, FIN, RST, SEQUENCE, SYN, TestPacket};
-use steer_user::dataplane::Dataplane as _;
 
 use crate::{
     fixture::{Fixture, PORT, vip},

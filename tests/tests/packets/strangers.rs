@@ -3,8 +3,8 @@
 use std::net::IpAddr;
 
 use steer_common::{Action, verdict::DropReason};
+use steer_core::dataplane::Dataplane as _;
 use steer_tests::packet::{ACK, NODE_MAC, RST, SYN, TestPacket};
-use steer_user::dataplane::Dataplane as _;
 
 use crate::fixture::{Fixture, PORT, client, hex, v4, v6, vip};
 

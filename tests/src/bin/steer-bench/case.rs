@@ -4,7 +4,7 @@ use std::net::{IpAddr, Ipv4Addr};
 
 use anyhow::Result;
 use steer_common::abi::{FlowKey, bench::WORDS};
-use steer_user::dataplane::KernelMaps;
+use steer_dataplane::KernelMaps;
 
 /// Length of each packet: the smallest that holds the headers.
 pub(crate) const LEN: usize = WORDS * 8;

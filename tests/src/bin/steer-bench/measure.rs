@@ -9,8 +9,8 @@ use aya::{
     programs::{ProgramFd, TestRun as _, TestRunOptions, Xdp as Kind},
 };
 use steer_common::abi::{TraceFilter, bench::Run};
+use steer_dataplane::{OpenOptions, Sizes, TracePrograms, Xdp, bench_object};
 use steer_tests::bpffs::Bpffs;
-use steer_user::dataplane::{OpenOptions, Sizes, TracePrograms, Xdp, bench_object};
 
 use crate::{
     case::{self, Case, LEN, Program},

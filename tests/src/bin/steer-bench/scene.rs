@@ -7,10 +7,11 @@ use steer_common::abi::{
     Address, Config, Family, Macs, Member, MemberState, Mode, Service, ServiceKey, Slot,
     SourceLimit, member_flags,
 };
-use steer_user::{
-    dataplane::{Class, Dataplane, KernelMaps},
+use steer_core::{
+    dataplane::{Class, Dataplane},
     domain::maglev::{self, Weighted},
 };
+use steer_dataplane::KernelMaps;
 
 use crate::case::PORT;
 

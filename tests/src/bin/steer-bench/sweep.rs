@@ -8,9 +8,8 @@ use std::{
 
 use anyhow::{Result, ensure};
 use steer_common::abi::{FlowKey, NatForward, NatReverse, NatTimeouts, Slot, nat_state};
-use steer_user::dataplane::{
-    Dataplane as _, GcLimits, KernelMaps, OpenOptions, Sizes, Xdp, now_ticks,
-};
+use steer_core::dataplane::{Dataplane as _, GcLimits};
+use steer_dataplane::{KernelMaps, OpenOptions, Sizes, Xdp, now_ticks};
 
 const LIMITS: GcLimits = GcLimits {
     flow_idle_ticks: 300_000,

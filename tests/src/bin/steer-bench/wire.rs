@@ -15,11 +15,11 @@ use aya::{
     programs::{TestRun as _, TestRunOptions, Xdp as Kind, XdpMode, links::FdLink, xdp::XdpLinkId},
 };
 use steer_common::abi::bench::{Run, WINDOW};
+use steer_dataplane::{OpenOptions, Sizes, Xdp, bench_object, interface_index};
 use steer_tests::{
     netns::Namespace,
     veth::{End, Veth},
 };
-use steer_user::dataplane::{OpenOptions, Sizes, Xdp, bench_object, interface_index};
 
 use crate::{
     case::{self, Case, LEN, Program},

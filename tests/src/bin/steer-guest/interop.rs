@@ -9,13 +9,14 @@ use std::{
 
 use anyhow::{Context as _, Result, ensure};
 use steer_common::abi::{Mode, Slot};
+use steer_core::dataplane::Dataplane as _;
+use steer_dataplane::Xdp;
 use steer_tests::{
     echo::Echo,
     netns::Namespace,
     steering::steer,
     topology::{Link, Site, VIP_V4, VIP_V6},
 };
-use steer_user::dataplane::{Dataplane as _, Xdp};
 
 use crate::{machine, results::Results};
 

@@ -2,14 +2,14 @@
 
 use anyhow::Result;
 use aya::VerifierLogLevel;
+use steer_dataplane::{OpenOptions, Xdp};
 use steer_tests::programs;
-use steer_user::dataplane::{OpenOptions, Xdp};
 
 use crate::{machine, results::Results};
 
 /// Loads all programs, and then the data path like the daemon does.
 pub(crate) fn all(results: &mut Results) -> Result<()> {
-    if let Err(error) = steer_user::dataplane::check_kernel() {
+    if let Err(error) = steer_dataplane::check_kernel() {
         return results.refuse(&error);
     }
     let only = machine::value("only");

@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use rand::{Rng as _, SeedableRng as _, rngs::StdRng};
 use steer_common::{abi::FlowKey, hash};
-use steer_user::domain::{
+use steer_core::domain::{
     balance::{BalancePolicy, Cause, Member, Pool, SUM, Settings, Shares, State, Ticked},
     health::{self, Health},
     maglev::{self, Choice, Weighted},

@@ -15,8 +15,8 @@ use steer_common::{
     verdict::Verdict,
     wire::{Packet, PacketKind},
 };
+use steer_core::{config::Config, control::Controller};
 use steer_probe::probe::{Load, Measurement, OrcaLoadReport, ProbeFailure, Sample, Trouble};
-use steer_user::{config::Config, control::Controller};
 use tempfile::TempDir;
 
 use super::{Policy, Probed, Site};

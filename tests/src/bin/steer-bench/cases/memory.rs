@@ -4,7 +4,7 @@ use std::net::Ipv4Addr;
 
 use anyhow::Result;
 use steer_common::abi::{FlowEntry, Mode, Slot, Track};
-use steer_user::dataplane::now_ticks;
+use steer_dataplane::now_ticks;
 
 use crate::{
     case::{Case, key},

@@ -7,7 +7,8 @@ use steer_common::abi::{
     ClientNextHop, Config, MAX_MEMBERS, MAX_NAT_ADDRESSES, Macs, Mode, NatForward, NatReverse,
     NatTimeouts, Sequence, Slot, nat_state, service_flags,
 };
-use steer_user::dataplane::{Dataplane as _, KernelMaps, now_coarse_ns, now_ticks};
+use steer_core::dataplane::Dataplane as _;
+use steer_dataplane::{KernelMaps, now_coarse_ns, now_ticks};
 
 use crate::{
     case::{Case, PORT, key},

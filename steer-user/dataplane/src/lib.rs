@@ -1,0 +1,56 @@
+//! The data path in the kernel: programs loaded and attached, maps written and read, and what
+//! netlink tells of interfaces, routes and neighbours.
+
+mod attach;
+mod batch;
+mod decap;
+mod device;
+mod gateways;
+mod gc;
+mod icmp_sources;
+mod kernel;
+mod kernel_maps;
+mod links;
+mod local_addresses;
+mod map_memory;
+mod mapped;
+mod neighbours;
+mod object;
+mod own_links;
+mod own_macs;
+mod perfect_hash;
+mod pin_lock;
+mod pinned_link;
+mod pins;
+mod prefix;
+mod retry;
+mod route;
+mod sizes;
+mod specs;
+pub mod testing;
+mod trace;
+mod traffic;
+mod upgrade;
+mod xdp;
+
+pub use attach::{Attacher, interface_index};
+pub use decap::{Decap, set_up as set_up_decap};
+pub use device::{Attached, Device};
+pub use gateways::{Gateway, Path, Prefix};
+pub use gc::{now_coarse_ns, now_ticks};
+pub use icmp_sources::IcmpSources;
+pub use kernel::{OLDEST_KERNEL, UPGRADE, check_kernel, possible_cpus};
+pub use kernel_maps::KernelMaps;
+pub use local_addresses::copy_local_addresses;
+pub use map_memory::{MapMemory, TRIE_ENTRY};
+pub use neighbours::{Changes, Links, Neighbours};
+pub use object::{bench_object, decap_object, object, trace_object};
+pub use own_links::{FrameFilter, OwnLinks, mac_text};
+pub use own_macs::OwnMacs;
+pub use perfect_hash::{PerfectHash, build as build_perfect_hash};
+pub use pin_lock::PinLock;
+pub use pins::Pins;
+pub use route::Route;
+pub use sizes::Sizes;
+pub use trace::{TraceEvents, TracePrograms, Tracer};
+pub use xdp::{OpenOptions, Xdp};

@@ -1,8 +1,0 @@
-//! Memory of maps: measured of those that are loaded, estimated of those to come.
-
-mod estimated;
-mod measured;
-
-pub(crate) use self::estimated::TRIE_ENTRY;
-pub use self::measured::MapMemory;
-pub(super) use self::measured::MemoryMeters;

@@ -1,0 +1,176 @@
+//! Next hops to backends, looked up again whenever routes or neighbours change.
+
+use std::{
+    collections::{HashMap, HashSet},
+    net::IpAddr,
+    time::{Duration, Instant},
+};
+
+use anyhow::Result;
+use steer_common::tables::NextHop;
+use steer_dataplane::{Neighbours, Route};
+use tokio::{
+    sync::{mpsc, watch},
+    time::sleep,
+};
+use tracing::warn;
+
+/// Wait after a change: changes of routes and neighbours come in bursts, and one look-up answers them all.
+const SETTLE: Duration = Duration::from_millis(20);
+/// Longest time between two look-ups: not every change has an event.
+const MAX_AGE: Duration = Duration::from_secs(5);
+/// Pause after a look-up, as a multiple of its duration: neighbours of a thousand backends change state all the time,
+/// and each route is a question to the kernel.
+const PAUSE_FACTOR: u32 = 9;
+
+/// Backends whose next hops are looked up.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Targets {
+    /// Backends.
+    pub(crate) backends: Vec<Target>,
+    /// Interfaces that the program is attached to, by index.
+    pub(crate) attached: Vec<u32>,
+}
+
+/// A backend whose next hop is looked up.
+#[derive(Clone, Debug)]
+pub(crate) struct Target {
+    pub(crate) name: String,
+    pub(crate) address: IpAddr,
+    /// Whether packets to it have outer headers of this node's.
+    pub(crate) encapsulated: bool,
+}
+
+/// Name of a backend, and the next hop to it if it is known.
+pub(crate) type Resolved = (String, Option<NextHop>);
+
+/// The receiver is gone.
+struct ReceiverGone;
+
+/// Next hops as they were looked up last.
+#[derive(Default)]
+struct NextHops {
+    targets: Targets,
+    /// Those of the backends, in their order.
+    routes: Vec<Result<Route>>,
+    /// Next hops that were sent last.
+    sent: HashMap<String, Option<NextHop>>,
+    /// Errors that were logged last.
+    errors: HashMap<String, String>,
+}
+
+impl NextHops {
+    /// Takes other targets. All next hops are sent anew.
+    fn set_targets(&mut self, targets: Targets) {
+        let names: HashSet<&str> = targets.backends.iter().map(|t| t.name.as_str()).collect();
+        self.errors.retain(|name, _| names.contains(name.as_str()));
+        self.sent.clear();
+        self.targets = targets;
+    }
+
+    /// Looks up all routes.
+    async fn look_up_routes(&mut self, neighbours: &Neighbours) {
+        self.routes.clear();
+        for target in &self.targets.backends {
+            self.routes.push(neighbours.route(target.address).await);
+        }
+    }
+
+    /// Sends the next hops by these routes that changed.
+    async fn send_changes(
+        &mut self,
+        neighbours: &Neighbours,
+        tell: &mpsc::Sender<Resolved>,
+    ) -> Result<(), ReceiverGone> {
+        let mut links = match neighbours.links().await {
+            Ok(links) => links,
+            Err(error) => {
+                // What was known holds until the kernel says otherwise.
+                warn!(
+                    error = format!("{error:#}"),
+                    "neighbours not read: next hops stay as they are"
+                );
+                return Ok(());
+            }
+        };
+        for (target, route) in self.targets.backends.iter().zip(&self.routes) {
+            let name = &target.name;
+            let next_hop = match route {
+                Ok(route) => {
+                    let attached = &self.targets.attached;
+                    let next_hop = links.next_hop(route, target.encapsulated, attached).await;
+                    next_hop.map_err(|error| format!("{error:#}"))
+                }
+                Err(error) => Err(format!("{error:#}")),
+            };
+            let next_hop = match next_hop {
+                Ok(next_hop) => {
+                    self.errors.remove(name);
+                    next_hop
+                }
+                Err(text) => {
+                    if self.errors.get(name) != Some(&text) {
+                        warn!(backend = name, error = text, "no next hop to backend");
+                        self.errors.insert(name.clone(), text);
+                    }
+                    None
+                }
+            };
+            if self.sent.get(name) == Some(&next_hop) {
+                continue;
+            }
+            self.sent.insert(name.clone(), next_hop);
+            tell.send((name.clone(), next_hop))
+                .await
+                .map_err(|_| ReceiverGone)?;
+        }
+        Ok(())
+    }
+}
+
+/// Sends the next hops of all `targets`, and again whenever something changes. Ends when the receiver is gone.
+pub(crate) async fn follow(
+    neighbours: Neighbours,
+    mut targets: watch::Receiver<Targets>,
+    tell: mpsc::Sender<Resolved>,
+) {
+    let mut changes = neighbours.changes();
+    let mut next_hops = NextHops::default();
+    next_hops.set_targets(targets.borrow_and_update().clone());
+    // Routes may be other ones, and not only who answers at their ends.
+    let mut anew = true;
+    loop {
+        let begun = Instant::now();
+        let seen = *changes.borrow_and_update();
+        if anew {
+            next_hops.look_up_routes(&neighbours).await;
+        }
+        if next_hops.send_changes(&neighbours, &tell).await.is_err() {
+            return;
+        }
+        let next = async {
+            sleep(begun.elapsed() * PAUSE_FACTOR).await;
+            tokio::select! {
+                changed = changes.changed() => {
+                    if changed.is_err() {
+                        // The netlink socket is gone; what remains is to ask now and then.
+                        sleep(MAX_AGE).await;
+                    }
+                    sleep(SETTLE).await;
+                    changed.is_err() || changes.borrow().others != seen.others
+                }
+                () = sleep(MAX_AGE) => true,
+            }
+        };
+        anew = tokio::select! {
+            anew = next => anew,
+            changed = targets.changed() => {
+                if changed.is_err() {
+                    return;
+                }
+                next_hops.set_targets(targets.borrow_and_update().clone());
+                true
+            }
+        };
+    }
+}

@@ -1,0 +1,140 @@
+//! Moves of answers from one router to another, for the journal.
+
+use steer_common::abi::{ClientNextHop, RouterKey, mac_word};
+use steer_core::{
+    dataplane::Dataplane as _,
+    domain::succession::{self, RouterPort},
+    journal::Event,
+};
+use steer_dataplane::{Gateway, mac_text};
+
+use super::{Routers, Ways};
+use crate::daemon::event_loop::Daemon;
+
+/// Ways to all routers, and what of them changed, for the journal.
+#[derive(Debug)]
+pub(crate) struct Update {
+    pub(super) ways: Ways,
+    pub(super) moves: Vec<Event>,
+}
+
+impl Routers {
+    /// Returns what of the ways is another one than before, with what it was decided by. A router that was found only
+    /// now, and answers for itself, is no change.
+    pub(super) fn moves(&self, before: &Ways, ways: &Ways) -> Vec<Event> {
+        let changed = ways.iter().filter(|(key, way)| match before.get(*key) {
+            Some(old) => old.macs != way.macs || old.interface != way.interface,
+            None => !is_own(key, way),
+        });
+        let moved = changed.map(|(key, way)| {
+            let own = self.known.iter().find_map(|(gateway, known)| {
+                let own = known.paths.iter().find(|(of, _)| of == key)?;
+                Some((gateway, std::slice::from_ref(own)))
+            });
+            let (gateway, paths) = match (own, self.replaced.get(key)) {
+                (Some((gateway, own)), _) => (Some(gateway), own),
+                (None, Some((to, _))) => {
+                    let paths = self.known.get(to).map_or(&[][..], |known| &known.paths);
+                    (Some(to), paths)
+                }
+                (None, None) => (None, &[][..]),
+            };
+            let ports = paths.iter().map(|(of, way)| port(of.interface, way));
+            let chosen = succession::choose(key.interface, paths, |(of, _)| of.interface);
+            let to = chosen.map_or_else(
+                || port(way.interface, way),
+                |(of, way)| port(of.interface, way),
+            );
+            event(key, gateway, ports.collect(), Some(to))
+        });
+        let forgotten = before.keys().filter(|key| !ways.contains_key(*key));
+        let forgotten = forgotten.map(|key| event(key, None, Vec::new(), None));
+        moved.chain(forgotten).collect()
+    }
+}
+
+fn event(
+    key: &RouterKey,
+    gateway: Option<&Gateway>,
+    ports: Vec<RouterPort>,
+    to: Option<RouterPort>,
+) -> Event {
+    let [a, b, c, d, e, f, ..] = key.mac.to_le_bytes();
+    Event::Router {
+        router: mac_text([a, b, c, d, e, f]),
+        interface: key.interface,
+        vlan: key.vlan(),
+        gateway: gateway.map(|gateway| gateway.address),
+        ports,
+        to,
+    }
+}
+
+fn port(interface: u32, way: &ClientNextHop) -> RouterPort {
+    RouterPort {
+        interface,
+        mac: mac_text(way.macs.destination()),
+    }
+}
+
+/// Returns whether answers go to the router itself.
+pub(super) fn is_own(key: &RouterKey, way: &ClientNextHop) -> bool {
+    mac_word(way.macs.destination()) == key.mac & 0xffff_ffff_ffff
+}
+
+impl Daemon {
+    /// Has answers go to other routers.
+    ///
+    /// # Errors
+    /// If the data path cannot be written.
+    pub(crate) fn set_routers(&mut self, update: Update) -> anyhow::Result<()> {
+        for event in update.moves {
+            self.controller.recorder.record(event);
+        }
+        self.controller.dataplane.set_routers(&update.ways)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::{collections::BTreeMap, time::Instant};
+
+    use super::{
+        super::tests::{ETH0, ETH1, gateway, path, routes},
+        *,
+    };
+
+    #[test]
+    fn what_moves_is_journalled_with_the_gateway_that_takes_over() {
+        let [one, two] = [gateway(ETH0, "10.0.0.1"), gateway(ETH1, "10.1.0.1")];
+        let paths: BTreeMap<_, _> = [(one, vec![path(ETH0, 1)]), (two, vec![path(ETH1, 2)])].into();
+        let mut routers = Routers::default();
+        let now = Instant::now();
+        let mut before = Ways::new();
+        let mut by = |gateway| {
+            let ways = routers.update(&routes(&[("0.0.0.0/0", gateway)]), &paths, now);
+            let moves = routers.moves(&before, &ways);
+            before = ways;
+            moves
+        };
+        assert_eq!(by(one), [], "found, and answers for itself");
+        let port = |interface, mac: &str| RouterPort {
+            interface,
+            mac: mac.to_owned(),
+        };
+        let moved = |address: &str, to: RouterPort| Event::Router {
+            router: "02:00:00:00:00:01".to_owned(),
+            interface: ETH0,
+            vlan: 0,
+            gateway: Some(address.parse().unwrap()),
+            ports: vec![to.clone()],
+            to: Some(to),
+        };
+        let two_port = port(ETH1, "02:00:00:00:00:02");
+        assert_eq!(by(two), [moved("10.1.0.1", two_port)]);
+        assert_eq!(by(two), []);
+        let back = by(one);
+        let one_port = port(ETH0, "02:00:00:00:00:01");
+        assert!(back.contains(&moved("10.0.0.1", one_port)), "{back:?}");
+    }
+}
