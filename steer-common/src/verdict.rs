@@ -252,6 +252,6 @@ pub enum Verdict {
     /// Answered with a TCP reset.
     Reset,
     /// Packet of a flow with rewritten addresses that must be checked first, by
-    /// [`nat_revalidate`](crate::nat_revalidate).
+    /// [`nat_revalidate`](crate::programs::nat_revalidate()).
     NatRevalidate,
 }

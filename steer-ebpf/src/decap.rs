@@ -6,6 +6,7 @@
 #![allow(internal_features, reason = "to know which offsets are constants")]
 
 mod packet;
+mod per_cpu;
 mod runtime;
 mod maps {
     //! Every map of the program.
@@ -13,13 +14,15 @@ mod maps {
     use aya_ebpf::{
         bindings::BPF_F_NO_PREALLOC,
         macros::map,
-        maps::{Array, LpmTrie, PerCpuArray},
+        maps::{Array, LpmTrie},
     };
     use steer_common::{
         abi::{self, Address},
         frame::MAX_LAUNDERED_BYTES,
         verdict::DropReason,
     };
+
+    use crate::per_cpu::PerCpu;
 
     #[map]
     pub(crate) static DECAP_SOURCES: LpmTrie<Address, u32> =
@@ -29,12 +32,11 @@ mod maps {
     pub(crate) static DECAP_PORT: Array<u32> = Array::with_max_entries(1, 0);
 
     #[map]
-    pub(crate) static DECAP_COUNTS: PerCpuArray<u64> =
-        PerCpuArray::with_max_entries(DropReason::COUNT, 0);
+    pub(crate) static DECAP_COUNTS: PerCpu<u64> = PerCpu::with_max_entries(DropReason::COUNT, 0);
 
     #[map]
-    pub(crate) static SCRATCH: PerCpuArray<[u64; MAX_LAUNDERED_BYTES / 8]> =
-        PerCpuArray::with_max_entries(1, 0);
+    pub(crate) static SCRATCH: PerCpu<[u64; MAX_LAUNDERED_BYTES / 8]> =
+        PerCpu::with_max_entries(1, 0);
 }
 
 use aya_ebpf::{bindings::xdp_action, macros::xdp, maps::lpm_trie::Key, programs::XdpContext};
@@ -67,8 +69,5 @@ pub fn steer_decap(ctx: XdpContext) -> u32 {
 
 #[inline(always)]
 fn count(index: u32) {
-    if let Some(count) = DECAP_COUNTS.get_ptr_mut(index) {
-        // SAFETY: a per-CPU value, and a program is not interrupted by another of its kind.
-        unsafe { *count += 1 };
-    }
+    DECAP_COUNTS.with(index, |count| *count += 1);
 }

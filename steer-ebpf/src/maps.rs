@@ -5,9 +5,7 @@ use core::mem::MaybeUninit;
 use aya_ebpf::{
     bindings::BPF_F_NO_PREALLOC,
     macros::map,
-    maps::{
-        Array, DevMapHash, HashMap, LpmTrie, LruHashMap, PerCpuArray, PerCpuHashMap, ProgramArray,
-    },
+    maps::{Array, DevMapHash, HashMap, LpmTrie, LruHashMap, PerCpuHashMap, ProgramArray},
 };
 use steer_common::{
     abi::{
@@ -20,6 +18,8 @@ use steer_common::{
     verdict::DropReason,
     wire::Packet,
 };
+
+use crate::per_cpu::PerCpu;
 
 /// `BPF_F_MMAPABLE`: the daemon maps the array into its memory (Linux 5.5).
 const MAPPED: u32 = 1 << 10;
@@ -78,14 +78,13 @@ pub(crate) static NAT_REVERSE: HashMap<FlowKey, NatReverse> =
 pub(crate) static UNASSURED_FLOWS: Array<UnassuredFlow> =
     Array::with_max_entries(abi::MAX_UNASSURED_FLOWS, 0);
 
-/// Next position of each CPU's ring of openings.
+/// Next position of each CPU's ring of unassured flows.
 #[map]
-pub(crate) static NEXT_UNASSURED: PerCpuArray<u32> = PerCpuArray::with_max_entries(1, 0);
+pub(crate) static NEXT_UNASSURED: PerCpu<u32> = PerCpu::with_max_entries(1, 0);
 
 /// Scratch space for two entries that would not fit on the stack.
 #[map]
-pub(crate) static NAT_SCRATCH: PerCpuArray<(NatForward, NatReverse)> =
-    PerCpuArray::with_max_entries(1, 0);
+pub(crate) static NAT_SCRATCH: PerCpu<(NatForward, NatReverse)> = PerCpu::with_max_entries(1, 0);
 
 /// Latency histograms, which take memory only for measured members.
 #[map]
@@ -106,15 +105,15 @@ pub(crate) static PROGRAMS: ProgramArray =
 
 /// Argument of the next program.
 #[map]
-pub(crate) static TAIL_CALL_ARGUMENT: PerCpuArray<u32> = PerCpuArray::with_max_entries(1, 0);
+pub(crate) static TAIL_CALL_ARGUMENT: PerCpu<u32> = PerCpu::with_max_entries(1, 0);
 
-/// The packet that it goes on with, parsed.
+/// The parsed packet for the next program.
 #[map]
-pub(crate) static PACKET: PerCpuArray<MaybeUninit<Packet>> = PerCpuArray::with_max_entries(1, 0);
+pub(crate) static PACKET: PerCpu<MaybeUninit<Packet>> = PerCpu::with_max_entries(1, 0);
 
 /// Recently sent ICMP errors: start of the period, and number.
 #[map]
-pub(crate) static ICMP_BUDGET: PerCpuArray<[u32; 2]> = PerCpuArray::with_max_entries(1, 0);
+pub(crate) static ICMP_BUDGET: PerCpu<[u32; 2]> = PerCpu::with_max_entries(1, 0);
 
 #[map]
 pub(crate) static DENIED: LpmTrie<Address, u32> =
@@ -136,8 +135,8 @@ pub(crate) static LIMITED_SOURCES: LruHashMap<SourceKey, u64> =
     LruHashMap::with_max_entries(abi::MAX_LIMITED_SOURCES, 0);
 
 #[map]
-pub(crate) static ADMISSION_DROPS: PerCpuArray<AdmissionDrops> =
-    PerCpuArray::with_max_entries(abi::MAX_SERVICE_ENTRIES, 0);
+pub(crate) static ADMISSION_DROPS: PerCpu<AdmissionDrops> =
+    PerCpu::with_max_entries(abi::MAX_SERVICE_ENTRIES, 0);
 
 #[map]
 pub(crate) static QUIC_SERVER_IDS: HashMap<CidKey, u32> =
@@ -152,17 +151,15 @@ pub(crate) static ICMP_SOURCES: HashMap<LinkKey, IcmpSource> =
     HashMap::with_max_entries(abi::MAX_ICMP_SOURCES, BPF_F_NO_PREALLOC);
 
 #[map]
-pub(crate) static MEMBER_COUNTS: PerCpuArray<MemberCounters> =
-    PerCpuArray::with_max_entries(abi::MAX_MEMBERS, 0);
+pub(crate) static MEMBER_COUNTS: PerCpu<MemberCounters> =
+    PerCpu::with_max_entries(abi::MAX_MEMBERS, 0);
 
 #[map]
-pub(crate) static DROP_COUNTS: PerCpuArray<u64> =
-    PerCpuArray::with_max_entries(DropReason::COUNT, 0);
+pub(crate) static DROP_COUNTS: PerCpu<u64> = PerCpu::with_max_entries(DropReason::COUNT, 0);
 
 /// Scratch space in which the verifier loses track of values.
 #[map]
-pub(crate) static SCRATCH: PerCpuArray<[u64; MAX_LAUNDERED_BYTES / 8]> =
-    PerCpuArray::with_max_entries(1, 0);
+pub(crate) static SCRATCH: PerCpu<[u64; MAX_LAUNDERED_BYTES / 8]> = PerCpu::with_max_entries(1, 0);
 
 /// MAC addresses of the node.
 #[map]

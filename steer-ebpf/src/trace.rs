@@ -14,7 +14,7 @@ use aya_ebpf::{
         generated::{bpf_xdp_get_buff_len, bpf_xdp_load_bytes},
     },
     macros::{map, xdp},
-    maps::{Array, PerCpuArray, ProgramArray, RingBuf},
+    maps::{Array, ProgramArray, RingBuf},
     programs::XdpContext,
 };
 use steer_common::{
@@ -30,13 +30,14 @@ use steer_common::{
 use crate::{
     maps::{MEMBERS, NAT_REVERSE, PROGRAMS},
     packet::XdpFrame,
+    per_cpu::PerCpu,
 };
 
 #[map]
 static TRACE_FILTER: Array<TraceFilter> = Array::with_max_entries(1, 0);
 
 #[map]
-static TRACE_STATE: PerCpuArray<TraceState> = PerCpuArray::with_max_entries(1, 0);
+static TRACE_STATE: PerCpu<TraceState> = PerCpu::with_max_entries(1, 0);
 
 #[map]
 static TRACE_EVENTS: RingBuf = RingBuf::with_byte_size(abi::TRACE_RING, 0);
@@ -75,10 +76,8 @@ pub fn steer_trace_emit(ctx: XdpContext) -> u32 {
 /// Returns the state of this CPU.
 #[inline(always)]
 fn state<'s>() -> Option<&'s mut TraceState> {
-    // SAFETY: a per-CPU value, and a program is not interrupted by another of its kind.
-    TRACE_STATE
-        .get_ptr_mut(0)
-        .map(|state| unsafe { &mut *state })
+    // SAFETY: as in `PerCpu::with`.
+    TRACE_STATE.pointer(0).map(|state| unsafe { &mut *state })
 }
 
 /// Records a received packet. Returns false if it is known not to match, which is possible for
@@ -146,7 +145,7 @@ pub(crate) struct Recorder(*mut TraceState);
 impl Recorder {
     #[inline(always)]
     pub(crate) fn new() -> Option<Self> {
-        TRACE_STATE.get_ptr_mut(0).map(Self)
+        TRACE_STATE.pointer(0).map(Self)
     }
 
     #[inline(always)]

@@ -9,9 +9,12 @@ use serde::{Deserialize, Serialize};
 use steer_common::{
     abi::{Config, FlowKey, Macs, MemberState, Mode, Service, Slot, service_flags},
     cid::Server,
-    decide::decide,
+    decide::{
+        connection::QuicClassifier,
+        decide,
+        quic_header::{self, ConnectionHint},
+    },
     frame::Buffer,
-    quic::{self, ConnectionHint, QuicClassifier},
     tables::Step,
     verdict::Verdict,
     wire::{Packet, PacketKind},
@@ -156,8 +159,16 @@ impl QuicClassifier for Header<'_> {
             return ConnectionHint::NONE;
         }
         let frame = &self.frame;
-        let decrypted = quic::decrypted_member(self.packet, frame, self.tables, config, service);
-        quic::read_connection_hint(self.packet, frame, self.tables, config, service, decrypted)
+        let decrypted =
+            quic_header::decrypted_member(self.packet, frame, self.tables, config, service);
+        quic_header::read_connection_hint(
+            self.packet,
+            frame,
+            self.tables,
+            config,
+            service,
+            decrypted,
+        )
     }
 }
 

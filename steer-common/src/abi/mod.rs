@@ -18,6 +18,7 @@ mod link;
 mod measure;
 mod member;
 mod nat;
+mod programs;
 mod service;
 mod slot;
 mod trace;
@@ -37,6 +38,11 @@ pub use measure::{BUCKETS, LatencyBuckets, Measure, Signal, Signals, bucket, buc
 pub use member::{Member, MemberState, Mode, member_flags};
 pub use nat::{
     ClientNextHop, NatForward, NatReverse, NatTimeouts, Sequence, UnassuredFlow, nat_state,
+};
+pub use programs::{
+    FIRST_FRAGMENT, GENERAL, ICMP_ERROR, LATER_FRAGMENT, MAIN, MARTIAN, NAT_CREATE, NAT_QUIC,
+    NAT_RETRY, NAT_REVALIDATE, NAT_TCP, PROGRAMS, QUIC, QUIC_DECRYPT, RESET, TIME_EXCEEDED,
+    TOO_BIG, V6, VERIFY_CHECKSUM, checksum_purpose,
 };
 pub use service::{Service, ServiceKey, service_flags};
 pub use slot::{Slot, Track};
@@ -113,67 +119,6 @@ pub const MAX_INTERFACES: u32 = 1 << 8;
 pub const MAX_ROUTERS: u32 = 1 << 10;
 /// Number of interfaces that packets can be redirected to.
 pub const MAX_EGRESS_INTERFACES: u32 = 64;
-
-/// Names of the programs in [`maps::PROGRAMS`], by index.
-pub const PROGRAMS: [&str; 18] = [
-    "steer_first_fragment",
-    "steer_later_fragment",
-    "steer_too_big",
-    "steer_nat_create",
-    "steer_main",
-    "steer_icmp_error",
-    "steer_general",
-    "steer_v6",
-    "steer_quic",
-    "steer_nat_quic",
-    "steer_quic_decrypt",
-    "steer_time_exceeded",
-    "steer_reset",
-    "steer_nat_revalidate",
-    "steer_martian",
-    "steer_nat_tcp",
-    "steer_nat_retry",
-    "steer_verify_checksum",
-];
-/// Index in [`maps::PROGRAMS`] of the program for first fragments.
-pub const FIRST_FRAGMENT: u32 = 0;
-/// Index of the program for later fragments.
-pub const LATER_FRAGMENT: u32 = 1;
-/// Index of the program that answers packets that are too big.
-pub const TOO_BIG: u32 = 2;
-/// Index of the program that creates flows with rewritten addresses.
-pub const NAT_CREATE: u32 = 3;
-/// Index of the entry program. It is the same in all versions: programs of another one tail-call it
-/// during a takeover.
-pub const MAIN: u32 = 4;
-/// Index of the program for ICMP errors.
-pub const ICMP_ERROR: u32 = 5;
-/// Index of the program for packets with VLAN tags, options or extension headers.
-pub const GENERAL: u32 = 6;
-/// Index of the program for IPv6.
-pub const V6: u32 = 7;
-/// Index of the program for services of QUIC.
-pub const QUIC: u32 = 8;
-/// Index of the program that rewrites addresses of QUIC packets.
-pub const NAT_QUIC: u32 = 9;
-/// Index of the program that decrypts connection ids.
-pub const QUIC_DECRYPT: u32 = 10;
-/// Index of the program that answers packets whose TTL expires at this node.
-pub const TIME_EXCEEDED: u32 = 11;
-/// Index of the program that answers TCP segments with resets.
-pub const RESET: u32 = 12;
-/// Index of the program that re-checks flows with rewritten addresses.
-pub const NAT_REVALIDATE: u32 = 13;
-/// Index of the program for packets from impossible sources.
-pub const MARTIAN: u32 = 14;
-/// Index of the program for TCP segments under `nat` that open or close a connection, or whose
-/// sequence numbers are not near the last ones.
-pub const NAT_TCP: u32 = 15;
-/// Index of the program that sends a SYN to another member because its member under `nat` did not
-/// answer.
-pub const NAT_RETRY: u32 = 16;
-/// Index of the program that verifies the checksum of a segment that opens a flow.
-pub const VERIFY_CHECKSUM: u32 = 17;
 
 /// Name of the entry program during a takeover from another version.
 pub const CUTOVER_PROGRAM: &str = "steer_cutover";

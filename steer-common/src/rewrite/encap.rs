@@ -1,7 +1,10 @@
 //! IP in IP (RFC 2003), IP in IPv6 (RFC 2473), and both after a UDP header (Generic UDP
 //! Encapsulation, variant 1 of draft-ietf-intarea-gue-09).
 
-use super::{INTERNAL, Link, relink};
+use super::{
+    link::{Link, relink},
+    write::INTERNAL,
+};
 use crate::{
     abi::{Address, Config, Member, Mode},
     checksum::Sum,
@@ -185,18 +188,18 @@ fn wrap_v6<F: Frame>(
 /// covers them all; the outer checksum is omitted then (RFC 6935).
 #[inline(always)]
 fn sum<F: Frame>(frame: &F, packet: &Packet) -> Option<Sum> {
-    let is_quote = packet.kind as u8 == PacketKind::IcmpError as u8;
-    if packet.kind as u8 != PacketKind::Whole as u8 && !is_quote {
+    let is_icmp_error = packet.kind as u8 == PacketKind::IcmpError as u8;
+    if packet.kind as u8 != PacketKind::Whole as u8 && !is_icmp_error {
         return None;
     }
     let header = packet.transport - packet.network;
     let length = ((packet.ip_len as usize - header) as u16).to_be();
-    if !is_quote && !packet.is_tcp() && frame.load::<u16>(packet.transport + 6)? == 0 {
+    if !is_icmp_error && !packet.is_tcp() && frame.load::<u16>(packet.transport + 6)? == 0 {
         return None;
     }
     if !packet.is_v6() {
         // Nothing of the header remains, including its options; and ICMP uses no pseudo header.
-        if is_quote {
+        if is_icmp_error {
             return Some(Sum::default());
         }
         return Some(
@@ -210,7 +213,7 @@ fn sum<F: Frame>(frame: &F, packet: &Packet) -> Option<Sum> {
     if header != IPV6_HEADER {
         return None;
     }
-    let protocol = if is_quote {
+    let protocol = if is_icmp_error {
         PROTOCOL_ICMPV6
     } else {
         packet.key.protocol
