@@ -5,6 +5,7 @@
 //! through [`tables::Tables`], so that the same code runs in the kernel, in `steer explain` and in
 //! tests. Everything on that path is `#[inline(always)]`: the kernel runs it as one function.
 #![no_std]
+#![deny(clippy::wildcard_enum_match_arm)]
 
 #[cfg(test)]
 extern crate std;

@@ -1,5 +1,7 @@
 //! Imports between the files of this crate: no two files need each other, directly or through others.
 
+#![allow(clippy::unwrap_used, reason = "a failure here is a failed test")]
+
 use std::{
     collections::{BTreeMap, BTreeSet},
     fs,

@@ -2,37 +2,28 @@
 //! stack.
 #![no_std]
 #![no_main]
+#![deny(clippy::wildcard_enum_match_arm)]
 #![feature(asm_experimental_arch, core_intrinsics)]
 #![allow(internal_features, reason = "to know which offsets are constants")]
 
+#[macro_use]
+mod map_table;
 mod packet;
 mod per_cpu;
 mod runtime;
 mod maps {
     //! Every map of the program.
 
-    use aya_ebpf::{
-        bindings::BPF_F_NO_PREALLOC,
-        macros::map,
-        maps::{Array, LpmTrie},
-    };
+    use aya_ebpf::macros::map;
     use steer_common::{
-        abi::{self, Address},
+        abi::{Address, DropReason, MAX_DECAP_SOURCES},
+        decap_maps,
         frame::MAX_LAUNDERED_BYTES,
-        verdict::DropReason,
     };
 
     use crate::per_cpu::PerCpu;
 
-    #[map]
-    pub(crate) static DECAP_SOURCES: LpmTrie<Address, u32> =
-        LpmTrie::with_max_entries(abi::MAX_DECAP_SOURCES, BPF_F_NO_PREALLOC);
-
-    #[map]
-    pub(crate) static DECAP_PORT: Array<u32> = Array::with_max_entries(1, 0);
-
-    #[map]
-    pub(crate) static DECAP_COUNTS: PerCpu<u64> = PerCpu::with_max_entries(DropReason::COUNT, 0);
+    decap_maps!(statics);
 
     #[map]
     pub(crate) static SCRATCH: PerCpu<[u64; MAX_LAUNDERED_BYTES / 8]> =

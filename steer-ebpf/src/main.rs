@@ -1,6 +1,7 @@
 //! XDP programs of steer: the data path of `steer-common` over real packets and real maps.
 #![no_std]
 #![no_main]
+#![deny(clippy::wildcard_enum_match_arm)]
 #![feature(asm_experimental_arch, core_intrinsics)]
 #![allow(internal_features, reason = "to know which offsets are constants")]
 
@@ -10,6 +11,8 @@ mod counters;
 mod cutover;
 mod fib;
 mod icmp_budget;
+#[macro_use]
+mod map_table;
 mod maps;
 mod packet;
 mod per_cpu;

@@ -9,7 +9,7 @@ use crate::maps::SLOTS;
 /// Returns a slot.
 #[inline(always)]
 pub(crate) fn load(index: u32) -> Option<Slot> {
-    let word = SLOTS.get_ptr(index)?;
+    let word = SLOTS.get_ptr(index)?.cast::<u64>();
     // SAFETY: inside the map. One load of the whole word, which the daemon writes atomically.
     Some(Slot::from_bits(unsafe { word.read_volatile() }))
 }

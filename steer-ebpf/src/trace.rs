@@ -13,14 +13,13 @@ use aya_ebpf::{
         bpf_ktime_get_ns,
         generated::{bpf_xdp_get_buff_len, bpf_xdp_load_bytes},
     },
-    macros::{map, xdp},
-    maps::{Array, ProgramArray, RingBuf},
+    macros::xdp,
     programs::XdpContext,
 };
 use steer_common::{
     abi::{
-        self, FlowKey, MAIN, TRACE_ANY, TRACE_BYTES, TRACE_EMIT, TRACE_MAIN, TraceEvent,
-        TraceFilter, TraceState, TraceVerdict, trace_steps,
+        FlowKey, MAIN, TRACE_ANY, TRACE_BYTES, TRACE_EMIT, TRACE_MAIN, TraceEvent, TraceFilter,
+        TraceState, TraceVerdict, trace_steps,
     },
     tables::Step,
     verdict::DropReason,
@@ -28,23 +27,11 @@ use steer_common::{
 };
 
 use crate::{
-    maps::{MEMBERS, NAT_REVERSE, PROGRAMS},
+    maps::{
+        MEMBERS, NAT_REVERSE, PROGRAMS, TRACE_EVENTS, TRACE_FILTER, TRACE_PROGRAMS, TRACE_STATE,
+    },
     packet::XdpFrame,
-    per_cpu::PerCpu,
 };
-
-#[map]
-static TRACE_FILTER: Array<TraceFilter> = Array::with_max_entries(1, 0);
-
-#[map]
-static TRACE_STATE: PerCpu<TraceState> = PerCpu::with_max_entries(1, 0);
-
-#[map]
-static TRACE_EVENTS: RingBuf = RingBuf::with_byte_size(abi::TRACE_RING, 0);
-
-#[map]
-static TRACE_PROGRAMS: ProgramArray =
-    ProgramArray::with_max_entries(abi::TRACE_PROGRAMS.len() as u32, 0);
 
 /// Starts the trace of a packet. A packet that does not match goes to the usual programs from here
 /// on.

@@ -1,6 +1,8 @@
 //! Explanation of the data path's decision for a flow, in words: runs the same code as the kernel,
 //! on a snapshot of its maps.
 
+#![deny(clippy::wildcard_enum_match_arm)]
+
 mod packet;
 
 use std::net::IpAddr;
@@ -295,11 +297,7 @@ impl Words<'_> {
                 "sent to {} at {} {}",
                 self.member(target.id),
                 self.dataplane.member(target.id).address.to_ip(),
-                match target.mode {
-                    mode if mode == Mode::Gue as u8 => "inside IP and UDP headers",
-                    mode if mode == Mode::L2 as u8 => "by its MAC address",
-                    _ => "inside an IP header",
-                }
+                Mode::from_byte(target.mode).map_or("in an unknown mode", Mode::manner)
             ),
             Verdict::NatCreate(target) => format!(
                 "sent to {} at {}, as the first packet of a flow with rewritten addresses",

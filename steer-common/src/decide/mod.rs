@@ -158,10 +158,11 @@ fn translated(
         return Verdict::Pass;
     }
     if packet.is_tcp() && target.begins & begins::FLOW == 0 {
-        return match refuse_open_flow(packet, service, DropReason::NatUnknownFlow) {
-            DropReason::Reset => Verdict::Reset,
-            reason => Verdict::Drop(reason),
-        };
+        return Verdict::of_refusal(refuse_open_flow(
+            packet,
+            service,
+            DropReason::NatUnknownFlow,
+        ));
     }
     // No later packet would find the flow created now.
     if service.flags & service_flags::HAS_NAT == 0 {

@@ -28,11 +28,14 @@ pub fn nat_retry<F: Frame, T: Tables>(frame: &mut F, tables: &T, avoid: u16) -> 
     };
     let classifier = &Deferred(&*frame);
     let hint = (ConnectionHint::NONE, avoid);
-    match assign(
+    let verdict = assign(
         &packet, tables, classifier, hint, config, service, &mut None,
-    ) {
+    );
+    if let Verdict::NatCreate(target) = verdict
+        && packet.ttl > 1
+    {
         // Its checksum was verified.
-        Verdict::NatCreate(target) if packet.ttl > 1 => Outcome::tail_call(NAT_CREATE, target.id),
-        verdict => apply(frame, &packet, tables, verdict, None),
+        return Outcome::tail_call(NAT_CREATE, target.id);
     }
+    apply(frame, &packet, tables, verdict, None)
 }

@@ -54,12 +54,11 @@ pub fn nat_revalidate<F: Frame, T: Tables>(frame: &mut F, tables: &T) -> Outcome
     };
     let classifier = Revalidated(&*frame);
     if client_flow_expired(&packet, tables, &classifier, config) {
-        return match refuse_open_flow(&packet, service, DropReason::NatUnknownFlow) {
-            DropReason::Reset => {
-                Outcome::tail_call(VERIFY_CHECKSUM, checksum_purpose::RESET_SENDER)
-            }
-            reason => Outcome::drop(reason),
-        };
+        let reason = refuse_open_flow(&packet, service, DropReason::NatUnknownFlow);
+        if reason as u8 == DropReason::Reset as u8 {
+            return Outcome::tail_call(VERIFY_CHECKSUM, checksum_purpose::RESET_SENDER);
+        }
+        return Outcome::drop(reason);
     }
     match nat::lookup(&packet, tables, &classifier, config, service) {
         nat::Lookup::Unknown { .. } => Outcome::tail_call(MAIN, 0),
@@ -68,7 +67,14 @@ pub fn nat_revalidate<F: Frame, T: Tables>(frame: &mut F, tables: &T) -> Outcome
             Verdict::NatForward(target, ends) => forward(frame, &packet, tables, target, &ends),
             Verdict::NatTcp => Outcome::tail_call(VERIFY_CHECKSUM, checksum_purpose::VALIDATE),
             Verdict::Reset => Outcome::tail_call(VERIFY_CHECKSUM, checksum_purpose::RESET_SENDER),
-            _ => Outcome::drop(DropReason::Internal),
+            Verdict::Pass
+            | Verdict::Encap(_)
+            | Verdict::NatCreate(_)
+            | Verdict::Quic
+            | Verdict::QuicDecrypt
+            | Verdict::NatQuic(_)
+            | Verdict::NatReply(..)
+            | Verdict::NatRevalidate => Outcome::drop(DropReason::Internal),
         },
     }
 }
@@ -95,7 +101,14 @@ fn revalidate_reply<F: Frame, T: Tables>(
         Verdict::Drop(reason) => Outcome::drop(reason),
         Verdict::NatReply(member, ends, back) => reply(frame, packet, tables, member, &ends, &back),
         Verdict::NatTcp => Outcome::tail_call(VERIFY_CHECKSUM, checksum_purpose::VALIDATE),
-        _ => Outcome::drop(DropReason::Internal),
+        Verdict::Encap(_)
+        | Verdict::NatCreate(_)
+        | Verdict::Quic
+        | Verdict::QuicDecrypt
+        | Verdict::NatQuic(_)
+        | Verdict::NatForward(..)
+        | Verdict::Reset
+        | Verdict::NatRevalidate => Outcome::drop(DropReason::Internal),
     }
 }
 

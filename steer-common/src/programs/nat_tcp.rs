@@ -77,6 +77,12 @@ pub fn nat_tcp<F: Frame, T: Tables>(frame: &mut F, tables: &T, verified: u16) ->
             reply(frame, &packet, tables, member, &ends, &back)
         }
         Verdict::Reset => Outcome::tail_call(VERIFY_CHECKSUM, checksum_purpose::RESET_SENDER),
-        _ => Outcome::drop(DropReason::Internal),
+        Verdict::Encap(_)
+        | Verdict::NatCreate(_)
+        | Verdict::Quic
+        | Verdict::QuicDecrypt
+        | Verdict::NatQuic(_)
+        | Verdict::NatTcp
+        | Verdict::NatRevalidate => Outcome::drop(DropReason::Internal),
     }
 }

@@ -107,12 +107,11 @@ pub(crate) fn lookup<T: Tables, L: QuicClassifier>(
         }
         remove(packet, tables, &entry);
         if packet.is_tcp() && !opens {
-            return Lookup::Decided(
-                match refuse_open_flow(packet, service, DropReason::MemberDown) {
-                    DropReason::Reset => Verdict::Reset,
-                    reason => Verdict::Drop(reason),
-                },
-            );
+            return Lookup::Decided(Verdict::of_refusal(refuse_open_flow(
+                packet,
+                service,
+                DropReason::MemberDown,
+            )));
         }
         return Lookup::Unknown { avoid: 0 };
     };
