@@ -5,7 +5,7 @@
 use crate::{
     abi::Address,
     frame::Frame,
-    wire::{PROTOCOL_TCP, Packet},
+    wire::{IPV4_HEADER, PROTOCOL_TCP, Packet},
 };
 
 /// A one's complement sum that is not folded yet, valid for billions of words.
@@ -141,7 +141,7 @@ fn of_bytes<F: Frame>(frame: &F, at: usize, len: usize) -> Option<Sum> {
 
 /// Returns whether the checksum of a whole TCP segment is correct (RFC 9293 section 3.1).
 #[inline(always)]
-pub(crate) fn is_tcp_right<F: Frame>(frame: &F, packet: &Packet) -> bool {
+pub(crate) fn is_tcp_checksum_valid<F: Frame>(frame: &F, packet: &Packet) -> bool {
     let headers = packet.transport.wrapping_sub(packet.network);
     let len = (packet.ip_len as usize).wrapping_sub(headers) & 0xffff;
     let Some(sum) = of_bytes(frame, packet.transport, len) else {
@@ -155,6 +155,33 @@ pub(crate) fn is_tcp_right<F: Frame>(frame: &F, packet: &Packet) -> bool {
         .add16((len as u16).to_be());
     // The complement of a correct one is zero.
     sum.checksum() == 0
+}
+
+/// Words of the longest IPv4 header.
+const MAX_HEADER_WORDS: usize = 15;
+
+/// Returns whether the checksum of an IPv4 header is correct. IPv6 has none.
+#[inline(always)]
+pub(crate) fn is_header_valid<F: Frame>(frame: &F, packet: &Packet) -> bool {
+    if packet.is_v6() {
+        return true;
+    }
+    let at = packet.network;
+    let Some(first) = frame.load::<u8>(at) else {
+        return false;
+    };
+    let words = usize::from(first & 0x0f);
+    let mut sum = Sum::default();
+    for index in 0..MAX_HEADER_WORDS {
+        if index * 4 >= IPV4_HEADER && index >= words {
+            break;
+        }
+        let Some(word) = frame.load(at + index * 4) else {
+            return false;
+        };
+        sum = sum.add32(word);
+    }
+    sum.small_checksum() == 0
 }
 
 #[cfg(test)]

@@ -105,11 +105,22 @@ pub trait Tables {
         core::array::from_fn(|at| word >> at & 1 != 0)
     }
 
-    /// Keeps a packet for the program that goes on with it.
-    fn keep_packet(&self, packet: &Packet);
+    /// Stores a packet for the next program.
+    fn store_packet(&self, packet: &Packet);
 
-    /// Returns the packet that was kept last.
-    fn kept_packet(&self) -> Packet;
+    /// Returns the packet that was stored last.
+    fn stored_packet(&self) -> Packet;
+
+    /// Stores a packet for this program and the next ones, and returns it with all paths merged that
+    /// tags, options and extension headers can lead to: the verifier follows the rest once.
+    #[inline(always)]
+    fn store_and_merge(&self, packet: Packet) -> Packet {
+        self.store_packet(&packet);
+        Packet {
+            kind: packet.kind,
+            ..self.stored_packet()
+        }
+    }
 
     /// Returns the node's settings.
     fn config(&self) -> Option<&Config>;
@@ -191,7 +202,7 @@ pub trait Tables {
         f: impl FnOnce(&mut NatForward, &mut NatReverse) -> R,
     ) -> Option<R>;
 
-    /// Returns the fine monotonic clock in nanoseconds. Costs more than [`Self::now_coarse_ns`].
+    /// Returns the fine monotonic clock in nanoseconds. More expensive than [`Self::now_coarse_ns`].
     fn now_precise_ns(&self) -> u64;
 
     /// Counts a latency of a member: a [`Measure`](crate::abi::Measure) by its number, in
@@ -252,7 +263,7 @@ pub trait Tables {
     fn fib_lookup(&self, packet: &Packet, member: &Member) -> Option<NextHop>;
 
     /// Returns the node's MAC address at a position of [`NODE_MACS`](crate::abi::maps::NODE_MACS).
-    fn node_mac(&self, place: u32) -> Option<u64>;
+    fn node_mac(&self, position: u32) -> Option<u64>;
 
     /// Returns the properties of an interface.
     fn interface(&self, index: u32) -> Option<&Interface>;

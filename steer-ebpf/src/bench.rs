@@ -6,6 +6,7 @@
 #![allow(internal_features, reason = "to know which offsets are constants")]
 
 mod packet;
+mod per_cpu;
 mod runtime;
 mod maps {
     //! Every map of the programs.
@@ -13,19 +14,21 @@ mod maps {
     use aya_ebpf::{
         bindings::BPF_F_NO_PREALLOC,
         macros::map,
-        maps::{Array, LpmTrie, LruHashMap, PerCpuArray, ProgramArray},
+        maps::{Array, LpmTrie, LruHashMap, ProgramArray},
     };
     use steer_common::{
         abi::{Address, FlowEntry, FlowKey, MAX_NAT_FLOWS, NatForward, bench::Run},
         frame::MAX_LAUNDERED_BYTES,
     };
 
+    use crate::per_cpu::PerCpu;
+
     #[map]
     pub(crate) static RUN: Array<Run> = Array::with_max_entries(1, 0);
 
     /// Number of packets that came back as expected.
     #[map]
-    pub(crate) static SUNK: PerCpuArray<u64> = PerCpuArray::with_max_entries(1, 0);
+    pub(crate) static SUNK: PerCpu<u64> = PerCpu::with_max_entries(1, 0);
 
     #[map]
     pub(crate) static PROGRAMS: ProgramArray = ProgramArray::with_max_entries(1, 0);
@@ -47,8 +50,8 @@ mod maps {
         LpmTrie::with_max_entries(1 << 10, BPF_F_NO_PREALLOC);
 
     #[map]
-    pub(crate) static SCRATCH: PerCpuArray<[u64; MAX_LAUNDERED_BYTES / 8]> =
-        PerCpuArray::with_max_entries(1, 0);
+    pub(crate) static SCRATCH: PerCpu<[u64; MAX_LAUNDERED_BYTES / 8]> =
+        PerCpu::with_max_entries(1, 0);
 }
 
 use aya_ebpf::{
@@ -141,12 +144,11 @@ pub fn generate(ctx: XdpContext) -> u32 {
 /// Counts the packets that come back, and drops them.
 #[xdp]
 pub fn sink(ctx: XdpContext) -> u32 {
-    let (Some(run), Some(sunk)) = (RUN.get(0), SUNK.get_ptr_mut(0)) else {
+    let Some(run) = RUN.get(0) else {
         return xdp_action::XDP_ABORTED;
     };
     let grown = XdpFrame::new(&ctx).len().wrapping_sub(run.len as usize);
-    // SAFETY: an entry of this CPU's own.
-    unsafe { *sunk += u64::from(grown == run.growth as usize) };
+    SUNK.with(0, |sunk| *sunk += u64::from(grown == run.growth as usize));
     xdp_action::XDP_DROP
 }
 

@@ -2,39 +2,32 @@
 //! stack.
 #![no_std]
 #![no_main]
+#![deny(clippy::wildcard_enum_match_arm)]
 #![feature(asm_experimental_arch, core_intrinsics)]
 #![allow(internal_features, reason = "to know which offsets are constants")]
 
+#[macro_use]
+mod map_table;
 mod packet;
+mod per_cpu;
 mod runtime;
 mod maps {
     //! Every map of the program.
 
-    use aya_ebpf::{
-        bindings::BPF_F_NO_PREALLOC,
-        macros::map,
-        maps::{Array, LpmTrie, PerCpuArray},
-    };
+    use aya_ebpf::macros::map;
     use steer_common::{
-        abi::{self, Address},
+        abi::{Address, DropReason, MAX_DECAP_SOURCES},
+        decap_maps,
         frame::MAX_LAUNDERED_BYTES,
-        verdict::DropReason,
     };
 
-    #[map]
-    pub(crate) static DECAP_SOURCES: LpmTrie<Address, u32> =
-        LpmTrie::with_max_entries(abi::MAX_DECAP_SOURCES, BPF_F_NO_PREALLOC);
+    use crate::per_cpu::PerCpu;
+
+    decap_maps!(statics);
 
     #[map]
-    pub(crate) static DECAP_PORT: Array<u32> = Array::with_max_entries(1, 0);
-
-    #[map]
-    pub(crate) static DECAP_COUNTS: PerCpuArray<u64> =
-        PerCpuArray::with_max_entries(DropReason::COUNT, 0);
-
-    #[map]
-    pub(crate) static SCRATCH: PerCpuArray<[u64; MAX_LAUNDERED_BYTES / 8]> =
-        PerCpuArray::with_max_entries(1, 0);
+    pub(crate) static SCRATCH: PerCpu<[u64; MAX_LAUNDERED_BYTES / 8]> =
+        PerCpu::with_max_entries(1, 0);
 }
 
 use aya_ebpf::{bindings::xdp_action, macros::xdp, maps::lpm_trie::Key, programs::XdpContext};
@@ -67,8 +60,5 @@ pub fn steer_decap(ctx: XdpContext) -> u32 {
 
 #[inline(always)]
 fn count(index: u32) {
-    if let Some(count) = DECAP_COUNTS.get_ptr_mut(index) {
-        // SAFETY: a per-CPU value, and a program is not interrupted by another of its kind.
-        unsafe { *count += 1 };
-    }
+    DECAP_COUNTS.with(index, |count| *count += 1);
 }

@@ -1,21 +1,30 @@
 //! XDP programs of steer: the data path of `steer-common` over real packets and real maps.
 #![no_std]
 #![no_main]
+#![deny(clippy::wildcard_enum_match_arm)]
 #![feature(asm_experimental_arch, core_intrinsics)]
 #![allow(internal_features, reason = "to know which offsets are constants")]
 
+mod atomic;
+mod counters;
 #[cfg(not(feature = "trace"))]
-mod gate;
+mod cutover;
+mod fib;
+mod icmp_budget;
+#[macro_use]
+mod map_table;
 mod maps;
 mod packet;
-mod route;
+mod per_cpu;
 mod runtime;
+mod slots;
 mod tables;
 #[cfg(feature = "trace")]
 mod trace;
 #[cfg(not(feature = "trace"))]
 #[path = "no_trace.rs"]
 mod trace;
+mod unassured;
 
 use core::arch::asm;
 
@@ -30,243 +39,115 @@ use steer_common::{
         GENERAL, NAT_CREATE, NAT_QUIC, NAT_TCP, QUIC, QUIC_DECRYPT, TraceVerdict, V6,
         VERIFY_CHECKSUM,
     },
-    answer_reset, decrypt, first_fragment, general, icmp_error, is_for_node, later_fragment,
-    martian, nat_create, nat_quic, nat_retry, nat_revalidate, nat_tcp, quic, steer_v4,
-    time_exceeded, too_big,
+    programs::{
+        first_fragment, general, icmp_error, is_for_node, later_fragment, martian, nat_create,
+        nat_quic, nat_retry, nat_revalidate, nat_tcp, quic, quic_decrypt, reset, time_exceeded,
+        too_big, v4, v6, verify_checksum,
+    },
     verdict::DropReason,
-    verify_checksum,
     wire::is_v6,
 };
 
-use crate::{
-    packet::{XdpFrame, first_element},
-    tables::{KernelTables, count_drop},
-};
+use crate::{counters::count_drop, packet::XdpFrame, tables::KernelTables};
 
-/// Steers an IPv4 packet.
-#[xdp]
-#[inline(always)]
-pub fn steer_main(ctx: XdpContext) -> u32 {
-    let mut frame = XdpFrame::new(&ctx);
-    let Some(tables) = KernelTables::<false>::new(&ctx) else {
-        return xdp_action::XDP_PASS;
-    };
-    let interface = ctx.ingress_ifindex() as u32;
-    // The same as `steer`, but the kernel makes a tail call to a constant a plain jump.
-    if !is_for_node(&frame, &tables) {
-        return finish(&ctx, Outcome::PASSED, interface);
-    }
-    if is_v6(&frame) {
-        // SAFETY: the array holds programs of this object only.
-        unsafe { maps::PROGRAMS.tail_call(&ctx, V6) };
-        return dropped(DropReason::Internal as u32);
-    }
-    let outcome = steer_v4(&mut frame, interface, &tables);
-    finish(&ctx, outcome, interface)
+/// Entry points: name of the program, whether paths are merged for the verifier, and the function of
+/// `steer-common` that it runs.
+macro_rules! entry_points {
+    ($($(#[$doc:meta])* $name:ident, $merges:literal, |$input:ident| $outcome:expr;)*) => {$(
+        $(#[$doc])*
+        #[xdp]
+        #[inline(always)]
+        pub fn $name(ctx: XdpContext) -> u32 {
+            let Some(mut input) = Input::<$merges>::new(&ctx) else {
+                return xdp_action::XDP_PASS;
+            };
+            let $input = &mut input;
+            let outcome = $outcome;
+            finish(&ctx, outcome, $input.interface)
+        }
+    )*};
 }
 
-/// Steers an IPv6 packet.
-#[xdp]
-#[inline(always)]
-pub fn steer_v6(ctx: XdpContext) -> u32 {
-    let mut frame = XdpFrame::new(&ctx);
-    let Some(tables) = KernelTables::<false>::new(&ctx) else {
-        return xdp_action::XDP_PASS;
-    };
-    let interface = ctx.ingress_ifindex() as u32;
-    let outcome = steer_common::steer_v6(&mut frame, interface, &tables);
-    finish(&ctx, outcome, interface)
+entry_points! {
+    /// Steers an IPv4 packet.
+    steer_main, false, |p| main(p);
+    /// Steers an IPv6 packet.
+    steer_v6, false, |p| v6(&mut p.frame, p.interface, &p.tables);
+    /// Steers a packet with VLAN tags, options or extension headers.
+    steer_general, true, |p| general(&mut p.frame, p.interface, &p.tables);
+    /// Steers a first fragment.
+    steer_first_fragment, true, |p| first_fragment(&mut p.frame, p.interface, &p.tables);
+    /// Steers a later fragment.
+    steer_later_fragment, true, |p| later_fragment(&mut p.frame, p.interface, &p.tables);
+    /// Steers an ICMP error.
+    steer_icmp_error, true, |p| icmp_error(&mut p.frame, p.interface, &p.tables);
+    /// Answers a packet that is too big.
+    steer_too_big, true, |p| too_big(&mut p.frame, p.interface, &p.tables, argument());
+    /// Answers a packet whose TTL expires here.
+    steer_time_exceeded, true, |p| time_exceeded(&mut p.frame, p.interface, &p.tables);
+    /// Creates a flow with rewritten addresses.
+    steer_nat_create, true, |p| nat_create(&p.frame, &p.tables, argument());
+    /// Re-checks a flow with rewritten addresses.
+    steer_nat_revalidate, true, |p| nat_revalidate(&mut p.frame, &p.tables);
+    /// Validates a TCP segment of a flow with rewritten addresses.
+    steer_nat_tcp, true, |p| nat_tcp(&mut p.frame, &p.tables, argument());
+    /// Sends an unanswered SYN to another member.
+    steer_nat_retry, true, |p| nat_retry(&mut p.frame, &p.tables, argument());
+    /// Steers a packet for a service of QUIC.
+    steer_quic, true, |p| quic(&mut p.frame, &p.tables, argument());
+    /// Decrypts the connection id of a packet of QUIC.
+    steer_quic_decrypt, true, |p| quic_decrypt(&p.frame, &p.tables);
+    /// Sends a packet of QUIC to a member with rewritten addresses.
+    steer_nat_quic, true, |p| nat_quic(&mut p.frame, &p.tables, argument());
+    /// Verifies the checksum of a TCP segment.
+    steer_verify_checksum, true, |p| verify_checksum(&p.frame, &p.tables, argument());
+    /// Answers a TCP segment with a reset.
+    steer_reset, true, |p| reset(&mut p.frame, p.interface, &p.tables, argument());
+    /// Drops a packet for a service from an impossible source.
+    steer_martian, true, |p| martian(&p.frame, p.interface, &p.tables);
 }
 
-/// Steers a packet with VLAN tags, options or extension headers.
-#[xdp]
-#[inline(always)]
-pub fn steer_general(ctx: XdpContext) -> u32 {
-    let Some((mut frame, interface, tables)) = enter(&ctx) else {
-        return xdp_action::XDP_PASS;
-    };
-    let outcome = general(&mut frame, interface, &tables);
-    finish(&ctx, outcome, interface)
-}
-
-/// Steers a first fragment.
-#[xdp]
-#[inline(always)]
-pub fn steer_first_fragment(ctx: XdpContext) -> u32 {
-    let Some((mut frame, interface, tables)) = enter(&ctx) else {
-        return xdp_action::XDP_PASS;
-    };
-    let outcome = first_fragment(&mut frame, interface, &tables);
-    finish(&ctx, outcome, interface)
-}
-
-/// Steers an ICMP error.
-#[xdp]
-#[inline(always)]
-pub fn steer_icmp_error(ctx: XdpContext) -> u32 {
-    let Some((mut frame, interface, tables)) = enter(&ctx) else {
-        return xdp_action::XDP_PASS;
-    };
-    let outcome = icmp_error(&mut frame, interface, &tables);
-    finish(&ctx, outcome, interface)
-}
-
-/// Steers a later fragment.
-#[xdp]
-#[inline(always)]
-pub fn steer_later_fragment(ctx: XdpContext) -> u32 {
-    let Some((mut frame, interface, tables)) = enter(&ctx) else {
-        return xdp_action::XDP_PASS;
-    };
-    let outcome = later_fragment(&mut frame, interface, &tables);
-    finish(&ctx, outcome, interface)
-}
-
-/// Answers a packet that is too big.
-#[xdp]
-#[inline(always)]
-pub fn steer_too_big(ctx: XdpContext) -> u32 {
-    let Some((mut frame, interface, tables)) = enter(&ctx) else {
-        return xdp_action::XDP_PASS;
-    };
-    let outcome = too_big(&mut frame, interface, &tables, tail_call_argument());
-    finish(&ctx, outcome, interface)
-}
-
-/// Answers a packet whose TTL expires here.
-#[xdp]
-#[inline(always)]
-pub fn steer_time_exceeded(ctx: XdpContext) -> u32 {
-    let Some((mut frame, interface, tables)) = enter(&ctx) else {
-        return xdp_action::XDP_PASS;
-    };
-    let outcome = time_exceeded(&mut frame, interface, &tables);
-    finish(&ctx, outcome, interface)
-}
-
-/// Creates a flow with rewritten addresses.
-#[xdp]
-#[inline(always)]
-pub fn steer_nat_create(ctx: XdpContext) -> u32 {
-    let Some((frame, interface, tables)) = enter(&ctx) else {
-        return xdp_action::XDP_PASS;
-    };
-    let outcome = nat_create(&frame, &tables, tail_call_argument());
-    finish(&ctx, outcome, interface)
-}
-
-/// Steers a packet for a service of QUIC.
-#[xdp]
-#[inline(always)]
-pub fn steer_quic(ctx: XdpContext) -> u32 {
-    let Some((mut frame, interface, tables)) = enter(&ctx) else {
-        return xdp_action::XDP_PASS;
-    };
-    let outcome = quic(&mut frame, &tables, tail_call_argument());
-    finish(&ctx, outcome, interface)
-}
-
-/// Decrypts the connection id of a packet of QUIC.
-#[xdp]
-#[inline(always)]
-pub fn steer_quic_decrypt(ctx: XdpContext) -> u32 {
-    let Some((frame, interface, tables)) = enter(&ctx) else {
-        return xdp_action::XDP_PASS;
-    };
-    let outcome = decrypt(&frame, &tables);
-    finish(&ctx, outcome, interface)
-}
-
-/// Sends a packet of QUIC to a member with rewritten addresses.
-#[xdp]
-#[inline(always)]
-pub fn steer_nat_quic(ctx: XdpContext) -> u32 {
-    let Some((mut frame, interface, tables)) = enter(&ctx) else {
-        return xdp_action::XDP_PASS;
-    };
-    let outcome = nat_quic(&mut frame, &tables, tail_call_argument());
-    finish(&ctx, outcome, interface)
-}
-
-/// Verifies the checksum of a segment that opens a flow.
-#[xdp]
-#[inline(always)]
-pub fn steer_verify_checksum(ctx: XdpContext) -> u32 {
-    let Some((frame, interface, tables)) = enter(&ctx) else {
-        return xdp_action::XDP_PASS;
-    };
-    let outcome = verify_checksum(&frame, &tables, tail_call_argument());
-    finish(&ctx, outcome, interface)
-}
-
-/// Answers a TCP segment with a reset.
-#[xdp]
-#[inline(always)]
-pub fn steer_reset(ctx: XdpContext) -> u32 {
-    let Some((mut frame, interface, tables)) = enter(&ctx) else {
-        return xdp_action::XDP_PASS;
-    };
-    let outcome = answer_reset(&mut frame, interface, &tables, tail_call_argument());
-    finish(&ctx, outcome, interface)
-}
-
-/// Re-checks a flow with rewritten addresses.
-#[xdp]
-#[inline(always)]
-pub fn steer_nat_revalidate(ctx: XdpContext) -> u32 {
-    let Some((mut frame, interface, tables)) = enter(&ctx) else {
-        return xdp_action::XDP_PASS;
-    };
-    let outcome = nat_revalidate(&mut frame, &tables);
-    finish(&ctx, outcome, interface)
-}
-
-/// Drops a packet for a service from an impossible source.
-#[xdp]
-#[inline(always)]
-pub fn steer_martian(ctx: XdpContext) -> u32 {
-    let Some((frame, interface, tables)) = enter(&ctx) else {
-        return xdp_action::XDP_PASS;
-    };
-    let outcome = martian(&frame, interface, &tables);
-    finish(&ctx, outcome, interface)
-}
-
-/// Steers a TCP segment that needs a close examination.
-#[xdp]
-#[inline(always)]
-pub fn steer_nat_tcp(ctx: XdpContext) -> u32 {
-    let Some((mut frame, interface, tables)) = enter(&ctx) else {
-        return xdp_action::XDP_PASS;
-    };
-    let outcome = nat_tcp(&mut frame, &tables, tail_call_argument());
-    finish(&ctx, outcome, interface)
-}
-
-/// Steers an unanswered SYN.
-#[xdp]
-#[inline(always)]
-pub fn steer_nat_retry(ctx: XdpContext) -> u32 {
-    let Some((mut frame, interface, tables)) = enter(&ctx) else {
-        return xdp_action::XDP_PASS;
-    };
-    let outcome = nat_retry(&mut frame, &tables, tail_call_argument());
-    finish(&ctx, outcome, interface)
-}
-
-/// Starts a program. All of a program is one function: calls are slow, and each one takes a share
+/// Input of a program. All of a program is one function: calls are slow, and each one takes a share
 /// of the stack.
-#[inline(always)]
-fn enter(ctx: &XdpContext) -> Option<(XdpFrame, u32, KernelTables<true>)> {
-    let tables = KernelTables::new(ctx)?;
-    Some((XdpFrame::new(ctx), ctx.ingress_ifindex() as u32, tables))
+struct Input<'a, const MERGES: bool> {
+    ctx: &'a XdpContext,
+    frame: XdpFrame,
+    interface: u32,
+    tables: KernelTables<MERGES>,
+}
+
+impl<'a, const MERGES: bool> Input<'a, MERGES> {
+    #[inline(always)]
+    fn new(ctx: &'a XdpContext) -> Option<Self> {
+        let tables = KernelTables::new(ctx)?;
+        Some(Self {
+            ctx,
+            frame: XdpFrame::new(ctx),
+            interface: ctx.ingress_ifindex() as u32,
+            tables,
+        })
+    }
 }
 
 /// Returns the argument from the previous program.
 #[inline(always)]
-fn tail_call_argument() -> u16 {
-    // SAFETY: a per-CPU value, and a program is not interrupted by another of its kind.
-    unsafe { *first_element(maps::TAIL_CALL_ARGUMENT.get_ptr_mut(0)) as u16 }
+fn argument() -> u16 {
+    maps::TAIL_CALL_ARGUMENT.with_first(|argument| *argument as u16)
+}
+
+/// Runs the entry program. The same as [`steer_common::programs::main`], but the kernel makes a tail
+/// call to a constant a plain jump.
+#[inline(always)]
+fn main(input: &mut Input<'_, false>) -> Outcome {
+    if !is_for_node(&input.frame, &input.tables) {
+        return Outcome::PASSED;
+    }
+    if is_v6(&input.frame) {
+        // SAFETY: the array holds programs of this object only.
+        unsafe { maps::PROGRAMS.tail_call(input.ctx, V6) };
+        return Outcome::drop(DropReason::Internal);
+    }
+    v4(&mut input.frame, input.interface, &input.tables)
 }
 
 #[inline(always)]
@@ -292,10 +173,7 @@ fn finish(ctx: &XdpContext, outcome: Outcome, interface: u32) -> u32 {
 
 #[inline(always)]
 fn tail_call_to(ctx: &XdpContext, outcome: Outcome) -> u32 {
-    // SAFETY: a per-CPU value, and a program is not interrupted by another of its kind.
-    unsafe {
-        *first_element(maps::TAIL_CALL_ARGUMENT.get_ptr_mut(0)) = u32::from(outcome.argument())
-    };
+    maps::TAIL_CALL_ARGUMENT.with_first(|argument| *argument = u32::from(outcome.argument()));
     match outcome.program() {
         QUIC => jump::<QUIC>(ctx),
         QUIC_DECRYPT => jump::<QUIC_DECRYPT>(ctx),

@@ -14,28 +14,17 @@ use crate::maps::SCRATCH;
 /// Upper bound of header offsets, which tells the verifier that they are small.
 const MAX_OFFSET: usize = 0x7fff;
 
-/// Returns an array's first element, which always exists. Linux before 6.14 does not know that, and
-/// would follow the rest of the program a second time for the other case, so that case ends the
-/// program.
-#[inline(always)]
-pub(crate) fn first_element<T>(element: Option<*mut T>) -> *mut T {
-    let Some(element) = element else {
-        // SAFETY: exits the program, which is one function, with XDP_DROP.
-        unsafe { asm!("r0 = 1", "exit", options(noreturn, nostack)) }
-    };
-    element
-}
-
 /// Returns the same value, by way of a map: the verifier follows nothing into its memory.
 #[inline(always)]
 pub(crate) fn launder(value: u64) -> u64 {
-    let scratch = first_element(SCRATCH.get_ptr_mut(0)).cast::<u64>();
-    // SAFETY: a per-CPU value, and a program is not interrupted by another of its kind. Volatile,
-    // because the compiler would bypass the map.
-    unsafe {
-        scratch.write_volatile(value);
-        scratch.read_volatile()
-    }
+    SCRATCH.with_first(|[word, ..]| {
+        let word = &raw mut *word;
+        // SAFETY: a valid word. Volatile, because the compiler would bypass the map.
+        unsafe {
+            word.write_volatile(value);
+            word.read_volatile()
+        }
+    })
 }
 
 pub(crate) struct XdpFrame {
@@ -159,13 +148,13 @@ impl Frame for XdpFrame {
     #[inline(always)]
     fn launder_struct<T: Copy>(&self, value: T) -> T {
         const { assert!(size_of::<T>() <= MAX_LAUNDERED_BYTES && align_of::<T>() <= align_of::<u64>()) };
-        let mut place = first_element(SCRATCH.get_ptr_mut(0)).cast::<T>();
+        let mut copy = SCRATCH.first().cast::<T>();
         // SAFETY: large and aligned enough, per CPU, and a program is not interrupted by another of its
         // kind. The assembly may change the memory, as far as the compiler knows.
         unsafe {
-            place.write(value);
-            asm!("{0} = {0}", inout(reg) place, options(nostack));
-            place.read()
+            copy.write(value);
+            asm!("{0} = {0}", inout(reg) copy, options(nostack));
+            copy.read()
         }
     }
 }

@@ -1,13 +1,10 @@
 //! [`Tables`] over the maps.
 
-use core::{arch::asm, mem::MaybeUninit};
+use core::mem::MaybeUninit;
 
 use aya_ebpf::{
     bindings::{BPF_ANY, BPF_NOEXIST, xdp_md},
-    helpers::{
-        bpf_get_smp_processor_id,
-        generated::{bpf_jiffies64, bpf_ktime_get_coarse_ns, bpf_ktime_get_ns},
-    },
+    helpers::generated::{bpf_jiffies64, bpf_ktime_get_coarse_ns, bpf_ktime_get_ns},
     maps::lpm_trie::Key,
     programs::XdpContext,
 };
@@ -16,7 +13,7 @@ use steer_common::{
         self, Address, Admission, COARSE_SHIFT, CidCipher, CidKey, ClassKey, ClassMatch,
         ClientNextHop, Config, FlowEntry, FlowKey, FragmentEntry, FragmentKey, IcmpSource,
         Interface, LinkKey, Member, NatForward, NatReverse, RouterKey, Service, Signal, Slot,
-        SourceKey, SourceLimit, TICK_SHIFT, Track, UnassuredFlow, age, bucket,
+        SourceKey, SourceLimit, TICK_SHIFT, UnassuredFlow,
     },
     tables::{InsertResult, NextHop, Step, Tables},
     verdict::DropReason,
@@ -24,28 +21,18 @@ use steer_common::{
 };
 
 use crate::{
+    atomic, counters, fib, icmp_budget,
     maps::{
         ADMISSION, ADMISSION_DROPS, CID_CIPHERS, CLASS_DSCP, CLASSES, CONFIG, DENIED,
-        DISPLACEMENTS, DROP_COUNTS, FLOWS, FRAGMENTS, ICMP_BUDGET, ICMP_SOURCES, IN_FLIGHT,
-        INTERFACES, LIMITED_SOURCES, MEMBER_COUNTS, MEMBER_LATENCY, MEMBER_SIGNALS, MEMBERS,
-        NAT_FORWARD, NAT_REVERSE, NAT_SCRATCH, NAT_SOURCES, NEW_FLOWS, NEXT_UNASSURED, NODE_MACS,
-        PACKET, QUIC_SERVER_IDS, ROUTERS, SERVICES, SLOTS, SOURCE_LIMITS, UNASSURED_FLOWS,
+        DISPLACEMENTS, FLOWS, FRAGMENTS, ICMP_SOURCES, IN_FLIGHT, INTERFACES, LIMITED_SOURCES,
+        MEMBER_COUNTS, MEMBERS, NAT_FORWARD, NAT_REVERSE, NAT_SCRATCH, NAT_SOURCES, NEW_FLOWS,
+        NODE_MACS, PACKET, QUIC_SERVER_IDS, ROUTERS, SERVICES, SOURCE_LIMITS,
     },
-    packet::{self, first_element},
-    route, trace,
+    packet, slots, trace, unassured,
 };
-
-/// Offsets of the bytes that the kernel writes in a slot.
-const TRACK: usize = core::mem::offset_of!(Slot, track);
-const SEEN: usize = core::mem::offset_of!(Slot, seen);
 
 /// `EEXIST` of errno.h, negative as helpers return it.
 const EEXIST: i32 = -17;
-
-/// Maximum number of ICMP errors that each CPU may send within [`ANSWERS_TICKS`]: about a thousand
-/// a second.
-const MAX_ICMP_PER_WINDOW: u32 = 256;
-const ICMP_WINDOW_TICKS: u32 = 256;
 
 /// The real maps. `MERGES` is [`Tables::MERGES_PATHS`].
 pub(crate) struct KernelTables<const MERGES: bool> {
@@ -63,24 +50,6 @@ impl<const MERGES: bool> KernelTables<MERGES> {
             config: CONFIG.get(0)?,
             trace: trace::Recorder::new()?,
         })
-    }
-
-    #[inline(always)]
-    fn mark(&self, index: u32, offset: usize, value: u8) {
-        if let Some(slot) = SLOTS.get_ptr_mut(index) {
-            // SAFETY: inside the slot. A byte store, so that it cannot undo what the daemon does to
-            // the rest of the word.
-            unsafe { slot.cast::<u8>().add(offset).write_volatile(value) };
-        }
-    }
-}
-
-/// Counts a drop by the number of its reason.
-#[inline(always)]
-pub(crate) fn count_drop(reason: u32) {
-    if let Some(count) = DROP_COUNTS.get_ptr_mut(reason) {
-        // SAFETY: a per-CPU value, and a program is not interrupted by another of its kind.
-        unsafe { *count += 1 };
     }
 }
 
@@ -109,15 +78,14 @@ impl<const MERGES: bool> Tables for KernelTables<MERGES> {
     }
 
     #[inline(always)]
-    fn keep_packet(&self, packet: &Packet) {
-        // SAFETY: a per-CPU value, and a program is not interrupted by another of its kind.
-        unsafe { *first_element(PACKET.get_ptr_mut(0)) = MaybeUninit::new(*packet) };
+    fn store_packet(&self, packet: &Packet) {
+        PACKET.with_first(|stored| *stored = MaybeUninit::new(*packet));
     }
 
     #[inline(always)]
-    fn kept_packet(&self) -> Packet {
-        // SAFETY: as above; the program before has written it.
-        unsafe { (*first_element(PACKET.get_ptr_mut(0))).assume_init() }.bounded()
+    fn stored_packet(&self) -> Packet {
+        // SAFETY: this program or a previous one has written it.
+        PACKET.with_first(|stored| unsafe { stored.assume_init() }.bounded())
     }
 
     #[inline(always)]
@@ -154,19 +122,17 @@ impl<const MERGES: bool> Tables for KernelTables<MERGES> {
 
     #[inline(always)]
     fn slot(&self, index: u32) -> Option<Slot> {
-        let word = SLOTS.get_ptr(index)?;
-        // SAFETY: inside the map. One load of the whole word, which the daemon writes atomically.
-        Some(Slot::from_bits(unsafe { word.read_volatile() }))
+        slots::load(index)
     }
 
     #[inline(always)]
     fn mark_seen(&self, index: u32) {
-        self.mark(index, SEEN, 1);
+        slots::mark_seen(index);
     }
 
     #[inline(always)]
     fn mark_track(&self, index: u32) {
-        self.mark(index, TRACK, Track::Some as u8);
+        slots::mark_track(index);
     }
 
     #[inline(always)]
@@ -204,7 +170,7 @@ impl<const MERGES: bool> Tables for KernelTables<MERGES> {
 
     #[inline(always)]
     fn remove_new_flow(&self, key: &FlowKey) {
-        // As in `forget`.
+        // As in `remove_flow`.
         let _ = NEW_FLOWS.remove(*key);
     }
 
@@ -247,20 +213,9 @@ impl<const MERGES: bool> Tables for KernelTables<MERGES> {
 
     #[inline(always)]
     fn with_unassured(&self, len: u32, f: impl FnOnce(&mut UnassuredFlow)) {
-        let Some(next) = NEXT_UNASSURED.get_ptr_mut(0).filter(|_| len > 0) else {
-            return;
-        };
-        // SAFETY: a per-CPU value, and a program is not interrupted by another of its kind.
-        let next = unsafe { &mut *next };
-        let place = if *next < len { *next } else { 0 };
-        *next = place + 1;
-        // SAFETY: the helper takes nothing.
-        let cpu = unsafe { bpf_get_smp_processor_id() };
-        if let Some(opening) =
-            UNASSURED_FLOWS.get_ptr_mut(cpu.wrapping_mul(len).wrapping_add(place))
-        {
+        if let Some(flow) = unassured::next(len) {
             // SAFETY: an element of the map, in the part of it that is this CPU's.
-            f(unsafe { &mut *opening });
+            f(unsafe { &mut *flow });
         }
     }
 
@@ -269,10 +224,7 @@ impl<const MERGES: bool> Tables for KernelTables<MERGES> {
         &self,
         f: impl FnOnce(&mut NatForward, &mut NatReverse) -> R,
     ) -> Option<R> {
-        let draft = NAT_SCRATCH.get_ptr_mut(0)?;
-        // SAFETY: a per-CPU value, and a program is not interrupted by another of its kind.
-        let draft = unsafe { &mut *draft };
-        Some(f(&mut draft.0, &mut draft.1))
+        NAT_SCRATCH.with(0, |(forward, reverse)| f(forward, reverse))
     }
 
     #[inline(always)]
@@ -283,34 +235,12 @@ impl<const MERGES: bool> Tables for KernelTables<MERGES> {
 
     #[inline(always)]
     fn record_latency(&self, id: u16, measure: u8, ns: u64) {
-        let Some(measured) = MEMBER_LATENCY.get_ptr_mut(u32::from(id)) else {
-            return;
-        };
-        // SAFETY: a per-CPU value, and a program is not interrupted by another of its kind.
-        let measured = unsafe { &mut *measured };
-        if let Some(histogram) = measured.0.get_mut(usize::from(measure & 3))
-            && let Some(count) = histogram.get_mut(bucket(ns) as usize)
-        {
-            *count = count.wrapping_add(1);
-        }
+        counters::record_latency(id, measure, ns);
     }
 
     #[inline(always)]
     fn count_signal(&self, id: u16, signal: Signal) {
-        let Some(signals) = MEMBER_SIGNALS.get_ptr_mut(u32::from(id)) else {
-            return;
-        };
-        // SAFETY: a field of an element, all of which are of this type, one for each signal.
-        let count = unsafe { signals.cast::<u64>().add(signal as usize) };
-        // SAFETY: adds 1 to an aligned word of the map, which other CPUs add to and the daemon reads.
-        unsafe {
-            asm!(
-                "lock *(u64 *)({count} + 0) += {one}",
-                count = in(reg) count,
-                one = in(reg) 1_u64,
-                options(nostack)
-            );
-        }
+        counters::count_signal(id, signal);
     }
 
     #[inline(always)]
@@ -379,26 +309,15 @@ impl<const MERGES: bool> Tables for KernelTables<MERGES> {
 
     #[inline(always)]
     fn add_in_flight(&self, id: u16, by: i64) {
-        let Some(count) = IN_FLIGHT.get_ptr_mut(u32::from(id)) else {
-            return;
-        };
-        // SAFETY: adds to an aligned word of the map, which other CPUs and the daemon add to.
-        unsafe {
-            asm!(
-                "lock *(u64 *)({count} + 0) += {by}",
-                count = in(reg) count,
-                by = in(reg) by,
-                options(nostack)
-            );
+        if let Some(count) = IN_FLIGHT.get_ptr_mut(u32::from(id)) {
+            // SAFETY: a word of the map.
+            unsafe { atomic::add(count, by as u64) };
         }
     }
 
     #[inline(always)]
     fn count_refusal(&self, policy: u16, reason: DropReason) {
-        if let Some(refusals) = ADMISSION_DROPS.get_ptr_mut(u32::from(policy)) {
-            // SAFETY: a per-CPU value, and a program is not interrupted by another of its kind.
-            unsafe { (*refusals).count(reason) };
-        }
+        ADMISSION_DROPS.with(u32::from(policy), |drops| drops.count(reason));
     }
 
     #[inline(always)]
@@ -414,18 +333,7 @@ impl<const MERGES: bool> Tables for KernelTables<MERGES> {
 
     #[inline(always)]
     fn may_send_icmp(&self) -> bool {
-        let Some(answers) = ICMP_BUDGET.get_ptr_mut(0) else {
-            return false;
-        };
-        // SAFETY: a per-CPU value, and a program is not interrupted by another of its kind.
-        let [since, count] = unsafe { &mut *answers };
-        let now = self.now_ticks();
-        if age(now, *since) >= ICMP_WINDOW_TICKS {
-            *since = now;
-            *count = 0;
-        }
-        *count += 1;
-        *count <= MAX_ICMP_PER_WINDOW
+        icmp_budget::take(self.now_ticks())
     }
 
     #[inline(always)]
@@ -436,12 +344,12 @@ impl<const MERGES: bool> Tables for KernelTables<MERGES> {
 
     #[inline(always)]
     fn fib_lookup(&self, packet: &Packet, member: &Member) -> Option<NextHop> {
-        route::fib_lookup(self.ctx, packet, member)
+        fib::fib_lookup(self.ctx, packet, member)
     }
 
     #[inline(always)]
-    fn node_mac(&self, place: u32) -> Option<u64> {
-        NODE_MACS.get(place).copied()
+    fn node_mac(&self, position: u32) -> Option<u64> {
+        NODE_MACS.get(position).copied()
     }
 
     #[inline(always)]
@@ -454,27 +362,24 @@ impl<const MERGES: bool> Tables for KernelTables<MERGES> {
     #[inline(always)]
     fn router(&self, key: &RouterKey) -> Option<ClientNextHop> {
         // SAFETY: an entry of the map, copied.
-        ROUTERS.get_ptr(*key).map(|way| unsafe { *way })
+        ROUTERS.get_ptr(*key).map(|hop| unsafe { *hop })
     }
 
     #[inline(always)]
     fn is_local(&self, address: Address, family: u8, interface: u32) -> bool {
-        route::is_local(self.ctx, address, family, interface)
+        fib::is_local(self.ctx, address, family, interface)
     }
 
     #[inline(always)]
     fn count_member(&self, id: u16, bytes: u64, begins: u8) {
         self.trace.member(id);
-        if let Some(counters) = MEMBER_COUNTS.get_ptr_mut(u32::from(id)) {
-            // SAFETY: a per-CPU value, and a program is not interrupted by another of its kind.
-            unsafe { (*counters).count(bytes, begins) };
-        }
+        MEMBER_COUNTS.with(u32::from(id), |counters| counters.count(bytes, begins));
     }
 
     #[inline(always)]
     fn count_drop(&self, reason: DropReason) {
         self.trace.answered(reason);
-        count_drop(reason as u32);
+        counters::count_drop(reason as u32);
     }
 
     #[inline(always)]
@@ -490,9 +395,6 @@ impl<const MERGES: bool> Tables for KernelTables<MERGES> {
     #[inline(always)]
     fn count_reply(&self, id: u16, content: u64) {
         self.trace.answer(id);
-        if let Some(counters) = MEMBER_COUNTS.get_ptr_mut(u32::from(id)) {
-            // SAFETY: as in `count_member`.
-            unsafe { (*counters).count_reply(content) };
-        }
+        MEMBER_COUNTS.with(u32::from(id), |counters| counters.count_reply(content));
     }
 }

@@ -13,14 +13,13 @@ use aya_ebpf::{
         bpf_ktime_get_ns,
         generated::{bpf_xdp_get_buff_len, bpf_xdp_load_bytes},
     },
-    macros::{map, xdp},
-    maps::{Array, PerCpuArray, ProgramArray, RingBuf},
+    macros::xdp,
     programs::XdpContext,
 };
 use steer_common::{
     abi::{
-        self, FlowKey, MAIN, TRACE_ANY, TRACE_BYTES, TRACE_EMIT, TRACE_MAIN, TraceEvent,
-        TraceFilter, TraceState, TraceVerdict, trace_steps,
+        FlowKey, MAIN, TRACE_ANY, TRACE_BYTES, TRACE_EMIT, TRACE_MAIN, TraceEvent, TraceFilter,
+        TraceState, TraceVerdict, trace_steps,
     },
     tables::Step,
     verdict::DropReason,
@@ -28,22 +27,11 @@ use steer_common::{
 };
 
 use crate::{
-    maps::{MEMBERS, NAT_REVERSE, PROGRAMS},
+    maps::{
+        MEMBERS, NAT_REVERSE, PROGRAMS, TRACE_EVENTS, TRACE_FILTER, TRACE_PROGRAMS, TRACE_STATE,
+    },
     packet::XdpFrame,
 };
-
-#[map]
-static TRACE_FILTER: Array<TraceFilter> = Array::with_max_entries(1, 0);
-
-#[map]
-static TRACE_STATE: PerCpuArray<TraceState> = PerCpuArray::with_max_entries(1, 0);
-
-#[map]
-static TRACE_EVENTS: RingBuf = RingBuf::with_byte_size(abi::TRACE_RING, 0);
-
-#[map]
-static TRACE_PROGRAMS: ProgramArray =
-    ProgramArray::with_max_entries(abi::TRACE_PROGRAMS.len() as u32, 0);
 
 /// Starts the trace of a packet. A packet that does not match goes to the usual programs from here
 /// on.
@@ -75,10 +63,8 @@ pub fn steer_trace_emit(ctx: XdpContext) -> u32 {
 /// Returns the state of this CPU.
 #[inline(always)]
 fn state<'s>() -> Option<&'s mut TraceState> {
-    // SAFETY: a per-CPU value, and a program is not interrupted by another of its kind.
-    TRACE_STATE
-        .get_ptr_mut(0)
-        .map(|state| unsafe { &mut *state })
+    // SAFETY: as in `PerCpu::with`.
+    TRACE_STATE.pointer(0).map(|state| unsafe { &mut *state })
 }
 
 /// Records a received packet. Returns false if it is known not to match, which is possible for
@@ -146,7 +132,7 @@ pub(crate) struct Recorder(*mut TraceState);
 impl Recorder {
     #[inline(always)]
     pub(crate) fn new() -> Option<Self> {
-        TRACE_STATE.get_ptr_mut(0).map(Self)
+        TRACE_STATE.pointer(0).map(Self)
     }
 
     #[inline(always)]

@@ -1,7 +1,6 @@
 //! Admission control: rate limits, shedding and sources.
 
-use super::Address;
-use crate::verdict::DropReason;
+use super::{Address, DropReason};
 
 /// Mutable state of admission, by the number of a service or class.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]

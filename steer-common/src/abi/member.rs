@@ -17,7 +17,7 @@ pub struct Member {
     pub state: u8,
     /// Bits of [`member_flags`].
     pub flags: u8,
-    /// A [`Mode`].
+    /// A [`Mode`](super::Mode).
     pub mode: u8,
     /// IP version towards the backend: 4 or 6.
     pub family: u8,
@@ -81,22 +81,6 @@ impl MemberState {
             _ => Self::Absent,
         }
     }
-}
-
-/// Forwarding mode to a member.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[repr(u8)]
-pub enum Mode {
-    /// Addresses and ports are rewritten in both directions.
-    Nat = 1,
-    /// The packet is wrapped in an IP header (RFC 2003, RFC 2473); the backend answers directly.
-    Ipip = 2,
-    /// The packet is wrapped in IP and UDP headers (Generic UDP Encapsulation, variant 1 of
-    /// draft-ietf-intarea-gue-09); the backend answers directly.
-    Gue = 3,
-    /// Only the MAC addresses change: the backend is on the same link, has the VIP, and answers
-    /// directly.
-    L2 = 4,
 }
 
 impl Member {

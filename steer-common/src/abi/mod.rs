@@ -10,14 +10,18 @@ mod cid;
 mod class;
 mod config;
 mod counters;
+mod drop_reason;
 mod flow;
 mod fragment;
 mod icmp;
 mod layout;
 mod link;
+pub mod maps;
 mod measure;
 mod member;
+mod mode;
 mod nat;
+mod programs;
 mod service;
 mod slot;
 mod trace;
@@ -28,15 +32,22 @@ pub use cid::{CidCipher, CidKey, CidLayouts};
 pub use class::{ClassKey, ClassMatch, DSCPS, DscpTable};
 pub use config::{Bank, Config, nat_flags};
 pub use counters::{MemberCounters, begins};
+pub use drop_reason::DropReason;
 pub use flow::{COARSE_SHIFT, COARSE_TICKS, FlowEntry, FlowKey};
 pub use fragment::{FragmentEntry, FragmentFate, FragmentKey};
 pub use icmp::{IcmpSource, LinkKey};
 pub use layout::{Field, Layout};
 pub use link::{Interface, RouterKey, first_mac, mac_word, node_mac_index};
 pub use measure::{BUCKETS, LatencyBuckets, Measure, Signal, Signals, bucket, bucket_start};
-pub use member::{Member, MemberState, Mode, member_flags};
+pub use member::{Member, MemberState, member_flags};
+pub use mode::{Mode, OuterHeaders, SourceList};
 pub use nat::{
     ClientNextHop, NatForward, NatReverse, NatTimeouts, Sequence, UnassuredFlow, nat_state,
+};
+pub use programs::{
+    FIRST_FRAGMENT, GENERAL, ICMP_ERROR, LATER_FRAGMENT, MAIN, MARTIAN, NAT_CREATE, NAT_QUIC,
+    NAT_RETRY, NAT_REVALIDATE, NAT_TCP, PROGRAMS, QUIC, QUIC_DECRYPT, RESET, TIME_EXCEEDED,
+    TOO_BIG, V6, VERIFY_CHECKSUM, checksum_purpose,
 };
 pub use service::{Service, ServiceKey, service_flags};
 pub use slot::{Slot, Track};
@@ -114,172 +125,10 @@ pub const MAX_ROUTERS: u32 = 1 << 10;
 /// Number of interfaces that packets can be redirected to.
 pub const MAX_EGRESS_INTERFACES: u32 = 64;
 
-/// Names of the programs in [`maps::PROGRAMS`], by index.
-pub const PROGRAMS: [&str; 18] = [
-    "steer_first_fragment",
-    "steer_later_fragment",
-    "steer_too_big",
-    "steer_nat_create",
-    "steer_main",
-    "steer_icmp_error",
-    "steer_general",
-    "steer_v6",
-    "steer_quic",
-    "steer_nat_quic",
-    "steer_quic_decrypt",
-    "steer_time_exceeded",
-    "steer_reset",
-    "steer_nat_revalidate",
-    "steer_martian",
-    "steer_nat_tcp",
-    "steer_nat_retry",
-    "steer_verify_checksum",
-];
-/// Index in [`maps::PROGRAMS`] of the program for first fragments.
-pub const FIRST_FRAGMENT: u32 = 0;
-/// Index of the program for later fragments.
-pub const LATER_FRAGMENT: u32 = 1;
-/// Index of the program that answers packets that are too big.
-pub const TOO_BIG: u32 = 2;
-/// Index of the program that creates flows with rewritten addresses.
-pub const NAT_CREATE: u32 = 3;
-/// Index of the entry program. It is the same in all versions: programs of another one tail-call it
-/// during a takeover.
-pub const MAIN: u32 = 4;
-/// Index of the program for ICMP errors.
-pub const ICMP_ERROR: u32 = 5;
-/// Index of the program for packets with VLAN tags, options or extension headers.
-pub const GENERAL: u32 = 6;
-/// Index of the program for IPv6.
-pub const V6: u32 = 7;
-/// Index of the program for services of QUIC.
-pub const QUIC: u32 = 8;
-/// Index of the program that rewrites addresses of QUIC packets.
-pub const NAT_QUIC: u32 = 9;
-/// Index of the program that decrypts connection ids.
-pub const QUIC_DECRYPT: u32 = 10;
-/// Index of the program that answers packets whose TTL expires at this node.
-pub const TIME_EXCEEDED: u32 = 11;
-/// Index of the program that answers TCP segments with resets.
-pub const RESET: u32 = 12;
-/// Index of the program that re-checks flows with rewritten addresses.
-pub const NAT_REVALIDATE: u32 = 13;
-/// Index of the program for packets from impossible sources.
-pub const MARTIAN: u32 = 14;
-/// Index of the program for TCP segments under `nat` that open or close a connection, or whose
-/// sequence numbers are not near the last ones.
-pub const NAT_TCP: u32 = 15;
-/// Index of the program that sends a SYN to another member because its member under `nat` did not
-/// answer.
-pub const NAT_RETRY: u32 = 16;
-/// Index of the program that verifies the checksum of a segment that opens a flow.
-pub const VERIFY_CHECKSUM: u32 = 17;
-
 /// Name of the entry program during a takeover from another version.
 pub const CUTOVER_PROGRAM: &str = "steer_cutover";
 /// Value in [`maps::CUTOVER`] that sends packets to the programs of this version permanently.
 pub const CUTOVER_DONE: u64 = u64::MAX;
-
-/// Names of the maps, which the kernel cuts at 15 bytes.
-pub mod maps {
-    /// Array of one [`Config`](super::Config), mapped.
-    pub const CONFIG: &str = "CONFIG";
-    /// Array of [`Service`](super::Service), two banks, followed by two banks of class policies,
-    /// mapped.
-    pub const SERVICES: &str = "SERVICES";
-    /// Trie of [`ClassKey`](super::ClassKey) to [`ClassMatch`](super::ClassMatch), two banks.
-    pub const CLASSES: &str = "CLASSES";
-    /// Array of [`DscpTable`](super::DscpTable), two banks, mapped.
-    pub const CLASS_DSCP: &str = "CLASS_DSCP";
-    /// Array of `u32` displacements, two banks, mapped.
-    pub const DISPLACEMENTS: &str = "DISPLACEMENTS";
-    /// Array of [`Slot`](super::Slot), mapped.
-    pub const SLOTS: &str = "SLOTS";
-    /// Array of [`Member`](super::Member), mapped.
-    pub const MEMBERS: &str = "MEMBERS";
-    /// Array of [`Address`](super::Address), mapped.
-    pub const NAT_SOURCES: &str = "NAT_SOURCES";
-    /// LRU hash of [`FlowKey`](super::FlowKey) to [`FlowEntry`](super::FlowEntry).
-    pub const FLOWS: &str = "FLOWS";
-    /// Counterpart of [`FLOWS`] for flows of which only the SYN has been seen: a flood of SYNs
-    /// evicts others of its kind, and no open flow.
-    pub const NEW_FLOWS: &str = "NEW_FLOWS";
-    /// Hash of [`FlowKey`](super::FlowKey) (client to VIP) to [`NatForward`](super::NatForward).
-    pub const NAT_FORWARD: &str = "NAT_FORWARD";
-    /// Hash of [`FlowKey`](super::FlowKey) (backend to node) to [`NatReverse`](super::NatReverse).
-    pub const NAT_REVERSE: &str = "NAT_REVERSE";
-    /// Array of [`UnassuredFlow`](super::UnassuredFlow): one ring per CPU.
-    pub const UNASSURED_FLOWS: &str = "UNASSURED_FLOWS";
-    /// Per-CPU hash of member numbers to [`LatencyBuckets`](super::LatencyBuckets), with the measured members
-    /// only.
-    pub const MEMBER_LATENCY: &str = "MEMBER_LATENCY";
-    /// Array of [`Signals`](super::Signals), by member, mapped.
-    pub const MEMBER_SIGNALS: &str = "MEMBER_SIGNALS";
-    /// LRU hash of [`FragmentKey`](super::FragmentKey) to [`FragmentEntry`](super::FragmentEntry).
-    pub const FRAGMENTS: &str = "FRAGMENTS";
-    /// Array of programs for tail calls from the main one: see [`FIRST_FRAGMENT`](super::FIRST_FRAGMENT).
-    pub const PROGRAMS: &str = "PROGRAMS";
-    /// Trie of denied prefixes of clients' [`Address`](super::Address)es.
-    pub const DENIED: &str = "DENIED";
-    /// Array of [`Admission`](super::Admission) by the number of a service or class, mapped.
-    pub const ADMISSION: &str = "ADMISSION";
-    /// Array of `u64` by member: open flows under `nat` of members with a limit, mapped.
-    pub const IN_FLIGHT: &str = "IN_FLIGHT";
-    /// Array of [`SourceLimit`](super::SourceLimit), two banks, mapped.
-    pub const SOURCE_LIMITS: &str = "SOURCE_LIMITS";
-    /// LRU hash of [`SourceKey`](super::SourceKey) to `u64`: time at which the source's next new
-    /// flow is due.
-    pub const LIMITED_SOURCES: &str = "LIMITED_SOURCES";
-    /// Per-CPU array of [`AdmissionDrops`](super::AdmissionDrops), by the number of a service or class.
-    pub const ADMISSION_DROPS: &str = "ADMISSION_DROPS";
-    /// Hash of [`CidKey`](super::CidKey) to `u32`: member of a QUIC server id.
-    pub const QUIC_SERVER_IDS: &str = "QUIC_SERVER_IDS";
-    /// Array of [`CidCipher`](super::CidCipher), by the first three bits of connection ids.
-    pub const CID_CIPHERS: &str = "CID_CIPHERS";
-    /// Hash of [`LinkKey`](super::LinkKey) to [`IcmpSource`](super::IcmpSource): this node's
-    /// addresses by incoming link.
-    pub const ICMP_SOURCES: &str = "ICMP_SOURCES";
-    /// Per-CPU array of [`MemberCounters`](super::MemberCounters), by member.
-    pub const MEMBER_COUNTS: &str = "MEMBER_COUNTS";
-    /// Array of bytes: layouts of the keys and values of the maps beside it. Created by the daemon,
-    /// and unused by programs.
-    pub const LAYOUT: &str = "LAYOUT";
-    /// Array of one `u64`, mapped, used by [`CUTOVER_PROGRAM`](super::CUTOVER_PROGRAM): [`CUTOVER_DONE`](super::CUTOVER_DONE),
-    /// or the nanosecond of the monotonic clock until which packets are held; after that they go to
-    /// the previous programs.
-    pub const CUTOVER: &str = "CUTOVER";
-    /// Array of programs: [`PROGRAMS`] of the previous version during a takeover.
-    pub const OLD_PROGRAMS: &str = "OLD_PROGRAMS";
-    /// Per-CPU array of `u64`, by drop reason.
-    pub const DROP_COUNTS: &str = "DROP_COUNTS";
-    /// Array of one [`TraceFilter`](super::TraceFilter); like the next three only in the tracing
-    /// programs.
-    pub const TRACE_FILTER: &str = "TRACE_FILTER";
-    /// Per-CPU array of one [`TraceState`](super::TraceState).
-    pub const TRACE_STATE: &str = "TRACE_STATE";
-    /// Ring of [`TraceEvent`](super::TraceEvent)s.
-    pub const TRACE_EVENTS: &str = "TRACE_EVENTS";
-    /// Array of [`TRACE_PROGRAMS`](super::TRACE_PROGRAMS).
-    pub const TRACE_PROGRAMS: &str = "TRACE_PROGRAMS";
-    /// Devmap hash of interfaces, by index.
-    pub const EGRESS_INTERFACES: &str = "EGRESS_INTERFACES";
-    /// Array of `u64`, mapped: the node's MAC addresses at their
-    /// [`node_mac_index`](super::node_mac_index).
-    pub const NODE_MACS: &str = "NODE_MACS";
-    /// Array of [`Interface`](super::Interface), mapped.
-    pub const INTERFACES: &str = "INTERFACES";
-    /// Hash of [`RouterKey`](super::RouterKey) to [`ClientNextHop`](super::ClientNextHop): the path to the router
-    /// that frames came from, or to the router that took over from it.
-    pub const ROUTERS: &str = "ROUTERS";
-    /// Trie of prefixes of outer source [`Address`](super::Address)es that the decap program
-    /// accepts.
-    pub const DECAP_SOURCES: &str = "DECAP_SOURCES";
-    /// Array of one `u32`: the UDP port of GUE for the decap program.
-    pub const DECAP_PORT: &str = "DECAP_PORT";
-    /// Per-CPU array of `u64` of the decap program: decapsulated packets at 0, drops by their
-    /// reason.
-    pub const DECAP_COUNTS: &str = "DECAP_COUNTS";
-}
 
 /// Asserts the size of each type, and lets aya read and write it as bytes.
 macro_rules! abi {

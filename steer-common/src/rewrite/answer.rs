@@ -1,6 +1,6 @@
 //! IP header of a packet that answers another.
 
-use super::{INTERNAL, store};
+use super::write::{INTERNAL, store};
 use crate::{
     checksum::Sum,
     frame::Frame,

@@ -2,16 +2,15 @@
 //! section 3.2); "time exceeded in transit" (RFC 792) and ICMPv6 "hop limit exceeded in transit" (RFC 4443 section 3.3).
 
 use super::{
-    INTERNAL,
     answer::{pseudo_header, write_header},
-    ethertype, write_macs,
+    link::write_macs,
+    write::{INTERNAL, ethertype},
 };
 use crate::{
     checksum::Sum,
     frame::Frame,
-    icmp::ICMP_HEADER,
     verdict::DropReason,
-    wire::{IPV4_HEADER, IPV6_HEADER, PROTOCOL_ICMP, PROTOCOL_ICMPV6, Packet},
+    wire::{ICMP_HEADER, IPV4_HEADER, IPV6_HEADER, PROTOCOL_ICMP, PROTOCOL_ICMPV6, Packet},
 };
 
 /// Bytes of a packet that are quoted at most: its headers with many options, and with them its ports.

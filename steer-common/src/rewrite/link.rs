@@ -1,6 +1,6 @@
 //! Link layer before the IP header: MAC addresses, VLAN tags, and room for outer headers.
 
-use super::INTERNAL;
+use super::write::INTERNAL;
 use crate::{
     abi::{ClientNextHop, Macs},
     frame::Frame,

@@ -1,6 +1,11 @@
 //! Rewriting of addresses and ports (RFC 3022), with incremental checksum updates.
 
-use super::{INTERNAL, Link, encap::lower_ttl, ethertype, quote::translate_quote, relink, store};
+use super::{
+    encap::lower_ttl,
+    link::{Link, relink},
+    quote::translate_quote,
+    write::{INTERNAL, ethertype, store},
+};
 use crate::{
     abi::{Address, ClientNextHop},
     checksum::Sum,
@@ -57,9 +62,9 @@ pub(crate) fn reply<F: Frame>(
 fn translate<F: Frame>(frame: &mut F, packet: &Packet, ends: &Endpoints) -> Result<(), DropReason> {
     let v6 = packet.is_v6();
     let at = packet.network;
-    let is_quote = packet.kind as u8 == PacketKind::IcmpError as u8;
+    let is_icmp_error = packet.kind as u8 == PacketKind::IcmpError as u8;
     // The sender of an error need not be an end of the flow.
-    let source = if is_quote {
+    let source = if is_icmp_error {
         address_at(frame, at, v6)?
     } else {
         packet.key.source
@@ -82,7 +87,7 @@ fn translate<F: Frame>(frame: &mut F, packet: &Packet, ends: &Endpoints) -> Resu
     if packet.kind as u8 == PacketKind::LaterFragment as u8 {
         return Ok(());
     }
-    if is_quote {
+    if is_icmp_error {
         return translate_quote(frame, packet, ends, addresses);
     }
     let ports = addresses

@@ -1,12 +1,11 @@
 //! Translation of an ICMP error, outside and in the quoted packet (RFC 5508 section 4.2).
 
-use super::{INTERNAL, store};
+use super::write::{INTERNAL, store};
 use crate::{
     checksum::Sum,
     frame::Frame,
-    icmp::ICMP_HEADER,
     verdict::{DropReason, Endpoints},
-    wire::Packet,
+    wire::{ICMP_HEADER, Packet},
 };
 
 /// Offset of the checksum in an ICMP header.

@@ -1,9 +1,9 @@
 //! Resets in answer to TCP segments (RFC 9293 section 3.10.7.1).
 
 use super::{
-    INTERNAL, Link,
     answer::{pseudo_header, write_header},
-    ethertype, relink, write_macs,
+    link::{Link, relink, write_macs},
+    write::{INTERNAL, ethertype},
 };
 use crate::{
     abi::ClientNextHop,

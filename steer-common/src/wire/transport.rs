@@ -1,6 +1,6 @@
 //! TCP (RFC 9293) and UDP (RFC 768).
 
-use super::{PROTOCOL_TCP, PROTOCOL_UDP};
+use super::protocol::{PROTOCOL_TCP, PROTOCOL_UDP};
 use crate::frame::Frame;
 
 /// TCP flag: the sender has no more data.

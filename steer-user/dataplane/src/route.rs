@@ -85,7 +85,9 @@ impl Route {
     /// `encapsulated` packets, which have this host's address, a learned path MTU counts. Errors about
     /// all others go to their senders, who adapt.
     pub(super) fn mtu(&self, link: u32, encapsulated: bool) -> u32 {
-        let learned = self.learned_mtu.filter(|mtu| encapsulated && *mtu >= MIN_LEARNED_MTU);
+        let learned = self
+            .learned_mtu
+            .filter(|mtu| encapsulated && *mtu >= MIN_LEARNED_MTU);
         let limits = [self.mtu, learned];
         limits.into_iter().flatten().fold(link, u32::min)
     }

@@ -1,15 +1,20 @@
 //! Explanation of the data path's decision for a flow, in words: runs the same code as the kernel,
 //! on a snapshot of its maps.
 
+#![deny(clippy::wildcard_enum_match_arm)]
+
 mod packet;
 
 use serde::{Deserialize, Serialize};
 use steer_common::{
     abi::{Config, FlowKey, Macs, MemberState, Mode, Service, Slot, service_flags},
     cid::Server,
-    decide::decide,
+    decide::{
+        connection::QuicClassifier,
+        decide,
+        quic_header::{self, ConnectionHint},
+    },
     frame::Buffer,
-    quic::{self, ConnectionHint, QuicClassifier},
     tables::Step,
     verdict::Verdict,
     wire::{Packet, PacketKind},
@@ -146,8 +151,16 @@ impl QuicClassifier for Header<'_> {
             return ConnectionHint::NONE;
         }
         let frame = &self.frame;
-        let decrypted = quic::decrypted_member(self.packet, frame, self.tables, config, service);
-        quic::read_connection_hint(self.packet, frame, self.tables, config, service, decrypted)
+        let decrypted =
+            quic_header::decrypted_member(self.packet, frame, self.tables, config, service);
+        quic_header::read_connection_hint(
+            self.packet,
+            frame,
+            self.tables,
+            config,
+            service,
+            decrypted,
+        )
     }
 }
 
@@ -274,11 +287,7 @@ impl Words<'_> {
                 "sent to {} at {} {}",
                 self.member(target.id),
                 self.dataplane.member(target.id).address.to_ip(),
-                match target.mode {
-                    mode if mode == Mode::Gue as u8 => "inside IP and UDP headers",
-                    mode if mode == Mode::L2 as u8 => "by its MAC address",
-                    _ => "inside an IP header",
-                }
+                Mode::from_byte(target.mode).map_or("in an unknown mode", Mode::manner)
             ),
             Verdict::NatCreate(target) => format!(
                 "sent to {} at {}, as the first packet of a flow with rewritten addresses",

@@ -178,5 +178,7 @@ fn datagram(service: SocketAddr, payload: &[u8]) -> Result<()> {
         }
     }
     let length = payload.len();
-    Err(anyhow!("no answer to a datagram of {length} bytes: {last:?}"))
+    Err(anyhow!(
+        "no answer to a datagram of {length} bytes: {last:?}"
+    ))
 }

@@ -3,11 +3,12 @@
 use std::collections::HashMap;
 use std::net::IpAddr;
 
+use steer_common::abi::SourceList;
 use steer_probe::pki::IdentityKind;
 
 use super::{
     Backend, CidLayout, Encap, Mode, Nat, Pool, names::Names, node::identity, probes, quic, raw,
-    read::List, report::Report,
+    read::List, report::Report, spanned::Spanned,
 };
 
 /// Upper bound of a capacity, and of a weight set by the operator.
@@ -41,7 +42,7 @@ pub(super) fn backends(
         }
         let backend = backend(&raw, context, report);
         if let Some(backend) = &backend {
-            let place = (backend.address, backend.mode);
+            let place = (backend.address, backend.mode, backend.port);
             if let Some(other) = places.insert(place, backend.name.clone()) {
                 let what = format!(
                     "backend {:?} has the address and port of {other:?}",
@@ -64,30 +65,11 @@ fn backend(raw: &raw::Backend, context: &Context<'_>, report: &mut Report<'_>) -
         .beacon
         .as_ref()
         .and_then(|value| report.socket_address(value, "192.0.2.1:7100 or [2001:db8::1]:7100"));
-    let mode = match (raw.mode, &raw.port) {
-        (raw::Mode::Nat, port) => {
-            if let Some(port) = port.as_ref().filter(|p| *p.get_ref() == 0) {
-                let todo = "write 1 to 65535, or leave it out to keep the service's port";
-                report.add(port.span(), "0 is not a port", todo);
-            }
-            let port = port.as_ref().map(|p| *p.get_ref());
-            Mode::Nat { port }
-        }
-        (mode, port) => {
-            if let Some(port) = port {
-                let what = "the port can differ from the service's only in mode nat";
-                report.add(port.span(), what, "remove `port`, or use mode nat");
-            }
-            match mode {
-                raw::Mode::Gue => Mode::Gue,
-                raw::Mode::L2 => Mode::L2,
-                raw::Mode::Ipip | raw::Mode::Nat => Mode::Ipip,
-            }
-        }
-    };
+    let mode = Mode::from(raw.mode);
+    let port = port(mode, raw.port.as_ref(), report);
     let (probes, require) = probes::probes(raw, report);
     let max_in_flight = raw.max_in_flight.as_ref().map(|value| {
-        if raw.mode != raw::Mode::Nat {
+        if mode != Mode::Nat {
             let what = "open connections are counted only in mode nat";
             report.add(
                 value.span(),
@@ -103,6 +85,7 @@ fn backend(raw: &raw::Backend, context: &Context<'_>, report: &mut Report<'_>) -
         name: raw.name.get_ref().clone(),
         address,
         mode,
+        port,
         region: match &raw.region {
             Some(region) => region.get_ref().clone(),
             None => context.home.to_owned(),
@@ -119,25 +102,40 @@ fn backend(raw: &raw::Backend, context: &Context<'_>, report: &mut Report<'_>) -
     })
 }
 
+/// Returns the port of a backend, if different from the service's.
+fn port(mode: Mode, port: Option<&Spanned<u16>>, report: &mut Report<'_>) -> Option<u16> {
+    let port = port?;
+    if mode != Mode::Nat {
+        let what = "the port can differ from the service's only in mode nat";
+        report.add(port.span(), what, "remove `port`, or use mode nat");
+        return None;
+    }
+    if *port.get_ref() == 0 {
+        let todo = "write 1 to 65535, or leave it out to keep the service's port";
+        report.add(port.span(), "0 is not a port", todo);
+    }
+    Some(*port.get_ref())
+}
+
 /// Checks that the node has a source address for the backend.
 fn reachable(raw: &raw::Backend, address: IpAddr, context: &Context<'_>, report: &mut Report<'_>) {
     let family = if address.is_ipv4() { "IPv4" } else { "IPv6" };
     let of_family = |a: &IpAddr| a.is_ipv4() == address.is_ipv4();
-    let (held, list) = match raw.mode {
-        raw::Mode::Nat => (
+    let (held, list) = match Mode::from(raw.mode).source_list() {
+        Some(SourceList::Nat) => (
             context
                 .nat
                 .is_none_or(|nat| nat.addresses.iter().any(of_family)),
             "`addresses` of [nat]",
         ),
-        raw::Mode::Ipip | raw::Mode::Gue => {
+        Some(SourceList::Encap) => {
             let source = context.encap.is_none_or(|encap| match address {
                 IpAddr::V4(_) => encap.v4.is_some(),
                 IpAddr::V6(_) => encap.v6.is_some(),
             });
             (source, "`sources` of [encap]")
         }
-        raw::Mode::L2 => return,
+        None => return,
     };
     if !held {
         let what = format!("{list} has no {family} address, which backend {address} needs");

@@ -47,6 +47,7 @@ use std::time::Duration;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use steer_common::abi::Mac;
+pub use steer_common::abi::Mode;
 use steer_probe::probe::Method;
 
 pub use self::api::{Api, NotPrincipal, Principal, Remote};
@@ -275,6 +276,8 @@ pub struct Backend {
     pub address: IpAddr,
     /// Forwarding mode.
     pub mode: Mode,
+    /// Port, if different from the service's; only under `nat`.
+    pub port: Option<u16>,
     /// Region.
     pub region: String,
     /// Zone; may be empty.
@@ -322,22 +325,6 @@ pub enum FirstToken {
     /// The second burst: the engine sends headers at once.
     #[default]
     SecondBurst,
-}
-
-/// Forwarding mode to a backend.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum Mode {
-    /// Addresses are rewritten in both directions.
-    Nat {
-        /// Port of the backend, if different from the service's.
-        port: Option<u16>,
-    },
-    /// The packet is wrapped in an IP header; the backend answers directly.
-    Ipip,
-    /// The packet is wrapped in IP and UDP headers; the backend answers directly.
-    Gue,
-    /// Only MAC addresses change; the backend is on the same link and answers directly.
-    L2,
 }
 
 /// A group of interchangeable backends.

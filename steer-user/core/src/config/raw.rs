@@ -238,19 +238,28 @@ pub(super) enum Require {
     Word(String),
 }
 
-/// Forwarding mode to a backend.
-#[derive(Clone, Copy, Deserialize, JsonSchema, PartialEq, Eq)]
-#[serde(rename_all = "lowercase")]
-pub(super) enum Mode {
-    /// Addresses are rewritten in both directions.
-    Nat,
-    /// The packet is wrapped in an IP header; the backend answers directly.
-    Ipip,
-    /// The packet is wrapped in IP and UDP headers; the backend answers directly.
-    Gue,
-    /// Only MAC addresses change; the backend is on the same link and answers directly.
-    L2,
+macro_rules! mode {
+    ($(
+        $(#[$doc:meta])*
+        $mode:ident = $number:literal, $name:literal, $outer:expr, $sources:expr, $manner:literal;
+    )*) => {
+        /// Forwarding mode to a backend.
+        #[derive(Clone, Copy, Deserialize, JsonSchema, PartialEq, Eq)]
+        pub(super) enum Mode {
+            $($(#[$doc])* #[serde(rename = $name)] $mode,)*
+        }
+
+        impl From<Mode> for steer_common::abi::Mode {
+            fn from(mode: Mode) -> Self {
+                match mode {
+                    $(Mode::$mode => Self::$mode,)*
+                }
+            }
+        }
+    };
 }
+
+steer_common::modes!(mode);
 
 #[derive(Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]

@@ -4,6 +4,8 @@ use std::collections::{HashMap, HashSet};
 use std::net::IpAddr;
 use std::time::Duration;
 
+use steer_common::abi::OuterHeaders;
+
 use super::limits::MAX_MEMBERS;
 use super::names::Names;
 use super::raw::{self, Text};
@@ -192,7 +194,7 @@ impl Chain<'_> {
             .filter_map(|(index, _)| self.pools.item(*index))
             .flat_map(|pool| &pool.backends)
             .filter_map(|backend| self.backends.item(*backend))
-            .any(|backend| matches!(backend.mode, Mode::Nat { .. }))
+            .any(|backend| backend.mode == Mode::Nat)
     }
 
     /// Returns the regions of the backends.
@@ -277,8 +279,8 @@ pub(super) fn priority(value: Option<&Spanned<u32>>, default: u8, report: &mut R
 /// Checks that a backend can serve the virtual address.
 fn fits(vip: IpAddr, port: u16, backend: &Backend, pool: &Text, report: &mut Report<'_>) {
     let (name, pool_name) = (&backend.name, pool.get_ref());
-    let wrapped = matches!(backend.mode, Mode::Ipip | Mode::Gue);
-    if !wrapped && vip.is_ipv4() != backend.address.is_ipv4() {
+    let is_wrapped = backend.mode.outer_headers() != OuterHeaders::None;
+    if !is_wrapped && vip.is_ipv4() != backend.address.is_ipv4() {
         let what = format!(
             "{vip} and backend {name:?} of pool {pool_name:?} ({}) have different address families",
             backend.address
@@ -286,7 +288,7 @@ fn fits(vip: IpAddr, port: u16, backend: &Backend, pool: &Text, report: &mut Rep
         let todo = "use backends of the service's family, or mode ipip or gue";
         report.add_once(format!("{:?} family", pool.span()), pool.span(), what, todo);
     }
-    if let (0, Mode::Nat { port: Some(port) }) = (port, backend.mode) {
+    if let (0, Some(port)) = (port, backend.port) {
         let what = format!(
             "a service with any port cannot use port {port} of backend {name:?} of pool \
              {pool_name:?}"

@@ -89,7 +89,8 @@ fn a_document_becomes_what_it_says() {
         Some((Ipv4Addr::new(10, 0, 0, 1).into(), 0))
     );
     assert_eq!((config.probe.rise, config.probe.fall), (3, 2));
-    assert_eq!(config.backends[0].mode, Mode::Nat { port: Some(8000) });
+    assert_eq!(config.backends[0].mode, Mode::Nat);
+    assert_eq!(config.backends[0].port, Some(8000));
     assert_eq!(config.backends[1].mode, Mode::Ipip);
     assert_eq!(config.backends[1].capacity, 3);
     assert_eq!(config.pools[0].backends, [0, 1]);

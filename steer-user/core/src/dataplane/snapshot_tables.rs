@@ -228,11 +228,11 @@ impl Tables for SnapshotTables {
         (self.now_ms.get() >> COARSE_SHIFT) as u16
     }
 
-    fn keep_packet(&self, packet: &Packet) {
+    fn store_packet(&self, packet: &Packet) {
         self.kept.set(Some(*packet));
     }
 
-    fn kept_packet(&self) -> Packet {
+    fn stored_packet(&self) -> Packet {
         self.kept
             .get()
             .expect("a program kept a packet before it left it to another one")

@@ -15,7 +15,6 @@ use super::{Facts, Finding, memory, principal_id};
 const NATIVE_MTU: u32 = 3506;
 const IPV4_HEADER: u32 = 20;
 const IPV6_HEADER: u32 = 40;
-const UDP_HEADER: u32 = 8;
 /// Size without options, as segment sizes are counted.
 const TCP_HEADER: u32 = 20;
 
@@ -106,16 +105,10 @@ fn room_for_outer_headers(config: &Config, facts: &Facts) -> Vec<Finding> {
     let mut short: BTreeMap<(u32, u32), Vec<&Backend>> = BTreeMap::new();
     let clients = clients(config);
     for backend in &config.backends {
-        let udp = match backend.mode {
-            Mode::Ipip => 0,
-            Mode::Gue => UDP_HEADER,
-            Mode::Nat { .. } | Mode::L2 => continue,
-        };
-        let outer = udp
-            + match backend.address {
-                IpAddr::V4(_) => IPV4_HEADER,
-                IpAddr::V6(_) => IPV6_HEADER,
-            };
+        let outer = backend.mode.overhead(backend.address.is_ipv6());
+        if outer == 0 {
+            continue;
+        }
         let Some(Ok(route)) = facts.routes.get(&backend.address) else {
             continue;
         };
@@ -200,7 +193,7 @@ fn ports(config: &Config, facts: &Facts) -> Vec<Finding> {
         let used = config
             .backends
             .iter()
-            .filter(|b| matches!(b.mode, Mode::Nat { .. }))
+            .filter(|b| b.mode == Mode::Nat)
             .any(|b| {
                 let route = facts.routes.get(&b.address);
                 route.is_some_and(|route| route.as_ref().is_ok_and(|r| r.source == *address))

@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 
-use steer_core::config::{Backend, Config, Mode, Service};
+use steer_core::config::{Backend, Config, Service};
 
 use super::{Facts, Finding, rules::some};
 
@@ -30,7 +30,7 @@ pub(super) fn all(config: &Config, facts: &Facts) -> Vec<Finding> {
 fn without_program(config: &Config, facts: &Facts) -> Vec<Finding> {
     let mut by_interface: BTreeMap<&str, Vec<&Backend>> = BTreeMap::new();
     for backend in &config.backends {
-        if !matches!(backend.mode, Mode::Nat { .. }) {
+        if backend.mode.is_direct_return() {
             continue;
         }
         let Some(way) = facts.ways.get(&backend.address) else {
@@ -88,7 +88,7 @@ fn direct_return(config: &Config, facts: &Facts) -> Vec<Finding> {
             .members(service)
             .into_iter()
             .map(|index| &config.backends[index])
-            .filter(|backend| !matches!(backend.mode, Mode::Nat { .. }))
+            .filter(|backend| backend.mode.is_direct_return())
             .filter(|backend| facts.ways.get(&backend.address).is_some_and(is_trap))
             .collect();
         let Some(way) = backends.first().and_then(|b| facts.ways.get(&b.address)) else {

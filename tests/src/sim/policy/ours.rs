@@ -10,8 +10,7 @@ use std::{
 
 use steer_common::{
     abi::{FlowKey, Macs, Slot, TICK_SHIFT},
-    decide::decide,
-    quic::Opaque,
+    decide::{connection::Opaque, decide},
     verdict::Verdict,
     wire::{Packet, PacketKind},
 };

@@ -5,7 +5,7 @@ use std::net::SocketAddr;
 use steer_probe::probe::confirmation::Outcome;
 
 use crate::{
-    config::{Mode, Protocol},
+    config::Protocol,
     control::{record::decisions::NewDecision, site::Site},
     domain::passive::Verdict,
 };
@@ -41,10 +41,11 @@ impl Ports {
         };
         for ((service, backend), id) in &site.ids.members {
             let service = &site.config.services[*service];
-            let Mode::Nat { port } = &site.config.backends[*backend].mode else {
+            let settings = &site.config.backends[*backend];
+            if settings.mode.is_direct_return() {
                 continue;
-            };
-            let port = port.unwrap_or(service.port);
+            }
+            let port = settings.port.unwrap_or(service.port);
             if service.protocol == Protocol::Tcp && port != 0 {
                 ports.of_members[usize::from(*id)] = Some(port);
                 ports.of_backends[*backend].get_or_insert(port);

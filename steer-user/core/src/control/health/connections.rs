@@ -15,7 +15,7 @@ use tracing::info;
 
 use super::confirmations::Ports;
 use crate::{
-    config::{Config, Mode},
+    config::Config,
     control::{backends::state::BackendState, site::Site},
     dataplane::Dataplane,
     domain::{
@@ -126,7 +126,7 @@ impl Connections {
     pub(crate) fn answers(&self, site: &Site, backend: usize) -> bool {
         let Counted { now, taken, .. } = self.backends[backend];
         let new = taken.and_then(|taken| now.traffic.since(&taken.traffic));
-        let is_direct = is_direct(&site.config.backends[backend].mode);
+        let is_direct = site.config.backends[backend].mode.is_direct_return();
         new.is_some_and(|new| new.answers(is_direct))
     }
 
@@ -193,7 +193,7 @@ impl Connections {
             let Some(backend) = self.owners[index] else {
                 continue;
             };
-            if !is_direct(&site.config.backends[backend].mode) {
+            if !site.config.backends[backend].mode.is_direct_return() {
                 self.add_signals((backend, index), &before, &now);
             }
         }
@@ -253,11 +253,6 @@ pub(crate) fn log(
         ),
         verdict => info!(backend, silence, "backend {verdict}"),
     }
-}
-
-/// Returns whether a backend answers clients directly: its packets do not come by this node.
-pub(crate) fn is_direct(mode: &Mode) -> bool {
-    !matches!(mode, Mode::Nat { .. })
 }
 
 /// Inputs of an outlier, in words.

@@ -17,7 +17,7 @@ use tracing::info;
 
 use self::{
     confirmations::{ConnectionRequest, MAX_REQUESTS},
-    connections::{Connections, is_direct},
+    connections::Connections,
     ejection::Ejection,
     outlier_detection::OutlierDetection,
 };
@@ -203,7 +203,7 @@ impl Health {
         let backend = &site.config.backends[index];
         let state = backends.get(&backend.name);
         let around = PeerTraffic {
-            direct: is_direct(&backend.mode),
+            direct: backend.mode.is_direct_return(),
             others: due.answering.len() > usize::from(due.answering.contains(&index)),
             well: state.is_some_and(|state| state.health(backend) == State::Up),
             confirmable: self.connections.ports.port(index).is_some(),

@@ -1,6 +1,6 @@
 //! Members as the configuration and what is known of backends want them, and the changes that lead there.
 
-use steer_common::abi::{Family, Member, MemberState, Mode, member_flags};
+use steer_common::abi::{Family, Member, MemberState, member_flags};
 
 use super::plan::Op;
 use crate::{
@@ -144,17 +144,11 @@ impl<D: Dataplane> MemberPlan<'_, D> {
 
 /// A member, but for its state and its next hop.
 fn member(backend: &config::Backend, service: u16, number: u16) -> Member {
-    let (mode, port) = match backend.mode {
-        config::Mode::Nat { port } => (Mode::Nat, port.unwrap_or(0)),
-        config::Mode::Ipip => (Mode::Ipip, 0),
-        config::Mode::Gue => (Mode::Gue, 0),
-        config::Mode::L2 => (Mode::L2, 0),
-    };
     Member {
         address: backend.address.into(),
-        mode: mode as u8,
+        mode: backend.mode as u8,
         family: Family::of_ip(&backend.address) as u8,
-        port,
+        port: backend.port.unwrap_or(0),
         service,
         backend: number,
         max_in_flight: backend.max_in_flight.unwrap_or(0),

@@ -31,7 +31,7 @@ pub(crate) fn service(config: &Config, policy: &Policy<'_>, id: u16) -> Service 
         flags |= service_flags::REJECT;
     }
     // Flows that began in another class are in the nat table, too.
-    let is_nat = |b: &usize| matches!(config.backends[*b].mode, config::Mode::Nat { .. });
+    let is_nat = |b: &usize| config.backends[*b].mode == Mode::Nat;
     if config.members(service).iter().any(is_nat) {
         flags |= service_flags::HAS_NAT;
     }

@@ -178,13 +178,7 @@ impl<D: Dataplane> View<'_, D> {
         BackendStatus {
             name: settings.name.clone(),
             address: settings.address.to_string(),
-            mode: match settings.mode {
-                config::Mode::Nat { .. } => "nat",
-                config::Mode::Ipip => "ipip",
-                config::Mode::Gue => "gue",
-                config::Mode::L2 => "l2",
-            }
-            .to_owned(),
+            mode: settings.mode.name().to_owned(),
             health: health.to_owned(),
             drained: known.is_some_and(|known| known.drain.is_some()),
             drain: self.drain(index),
