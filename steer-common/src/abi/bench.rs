@@ -22,6 +22,8 @@ pub struct Run {
     pub looked: u64,
     /// Shortest duration of a [`WINDOW`] in nanoseconds; 0 before the first one.
     pub window: u64,
+    /// Word that each packet locks before the program runs.
+    pub fence: u64,
     /// Length of the packet in bytes.
     pub len: u32,
     /// Number of flows minus one; the number is a power of two.
