@@ -18,7 +18,7 @@ use steer_common::{
     frame::Buffer,
     process,
 };
-use steer_core::dataplane::{Dataplane as _, FakeDataplane, Snapshot, SnapshotTables};
+use steer_core::dataplane::{FlowTables as _, SteeringTables as _, TrafficCounters as _, FakeDataplane, Snapshot, SnapshotTables};
 
 const INTERFACE: u32 = 1;
 const HEADROOM: usize = 256;

@@ -7,7 +7,7 @@ use steer_common::abi::{
     Address, Config, Family, Member, MemberState, Mode, NatTimeouts, Service, ServiceKey, Slot,
     member_flags, nat_flags, service_flags,
 };
-use steer_core::dataplane::Dataplane;
+use steer_core::dataplane::SteeringTables as _;
 use steer_dataplane::{Device, Neighbours, OpenOptions, Xdp};
 use tokio::runtime;
 

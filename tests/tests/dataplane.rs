@@ -12,7 +12,7 @@ use steer_common::{
     abi::{MemberState, Mode},
     verdict::DropReason,
 };
-use steer_core::dataplane::Dataplane;
+use steer_core::dataplane::{SteeringTables as _, TrafficCounters as _};
 use steer_dataplane::{Decap, Xdp};
 use steer_tests::{
     echo::Echo,

@@ -17,7 +17,7 @@ use serde_json::{Value, json};
 use steer_common::abi::{
     Address, FlowEntry, FlowKey, Member, MemberState, NatForward, Slot, Track, maps,
 };
-use steer_core::dataplane::Dataplane;
+use steer_core::dataplane::{FlowTables as _, SteeringTables as _, TrafficCounters as _};
 use steer_dataplane::{OpenOptions, Pins, Xdp};
 use steer_tests::bpffs::Bpffs;
 

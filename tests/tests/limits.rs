@@ -5,7 +5,7 @@
 use std::{fs, path::Path};
 
 use steer_common::abi::{FlowKey, NatForward, NatReverse, maps};
-use steer_core::dataplane::Dataplane;
+use steer_core::dataplane::FlowTables as _;
 use steer_dataplane::{OpenOptions, Pins, Sizes, Xdp};
 use steer_tests::bpffs::Bpffs;
 

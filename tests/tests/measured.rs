@@ -12,7 +12,7 @@ use std::{
 
 use steer_common::abi::{Measure, Mode, bucket};
 use steer_core::{
-    dataplane::Dataplane as _,
+    dataplane::TrafficCounters as _,
     domain::latency::{Latencies, Readings},
 };
 use steer_tests::{

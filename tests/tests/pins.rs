@@ -6,7 +6,7 @@ use std::{fs, path::Path};
 
 use aya::maps::{Array, MapData};
 use steer_common::abi::{Member, MemberState, maps};
-use steer_core::dataplane::Dataplane;
+use steer_core::dataplane::SteeringTables as _;
 use steer_dataplane::{OpenOptions, PinLock, Pins, Xdp};
 use steer_tests::{bpffs::Bpffs, netns::Namespace, veth::End, veth::Veth};
 

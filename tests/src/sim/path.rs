@@ -13,8 +13,8 @@ use steer_common::abi::{
     NatForward, NatReverse, Service, Signals, Slot, SourceLimit,
 };
 use steer_core::dataplane::{
-    CidKeyFile, Class, Counters, Dataplane, FakeDataplane, GcLimits, GcReport, Snapshot,
-    SnapshotTables,
+    CidKeyFile, Class, Counters, FakeDataplane, FlowTables, GcLimits, GcReport, Snapshot,
+    SnapshotTables, SteeringTables, TrafficCounters,
 };
 use steer_dataplane::build_perfect_hash;
 
@@ -42,7 +42,7 @@ impl Path {
     }
 }
 
-impl Dataplane for Path {
+impl SteeringTables for Path {
     fn config(&self) -> Config {
         self.memory.config()
     }
@@ -166,6 +166,16 @@ impl Dataplane for Path {
         }
     }
 
+    fn add_egress_interface(&mut self, interface: u32) -> Result<()> {
+        self.memory.add_egress_interface(interface)
+    }
+
+    fn snapshot(&self) -> Snapshot {
+        self.memory.snapshot()
+    }
+}
+
+impl TrafficCounters for Path {
     fn counters(&self) -> Result<Counters> {
         self.memory.counters()
     }
@@ -174,6 +184,24 @@ impl Dataplane for Path {
         self.memory.traffic(end)
     }
 
+    fn set_latency_members(&mut self, members: &[u16]) -> Result<()> {
+        self.memory.set_latency_members(members)
+    }
+
+    fn latency(&self, id: u16) -> Result<Option<LatencyBuckets>> {
+        self.memory.latency(id)
+    }
+
+    fn for_each_latency(&self, show: &mut dyn FnMut(u16, &LatencyBuckets)) -> Result<()> {
+        self.memory.for_each_latency(show)
+    }
+
+    fn signals(&self, id: u16) -> Signals {
+        self.memory.signals(id)
+    }
+}
+
+impl FlowTables for Path {
     fn start_gc(&mut self, limits: GcLimits) -> Result<()> {
         let tracked = {
             let tables = self.tables();
@@ -194,30 +222,6 @@ impl Dataplane for Path {
 
     fn take_gc_report(&mut self) -> Option<Result<GcReport>> {
         self.memory.take_gc_report()
-    }
-
-    fn set_latency_members(&mut self, members: &[u16]) -> Result<()> {
-        self.memory.set_latency_members(members)
-    }
-
-    fn latency(&self, id: u16) -> Result<Option<LatencyBuckets>> {
-        self.memory.latency(id)
-    }
-
-    fn for_each_latency(&self, show: &mut dyn FnMut(u16, &LatencyBuckets)) -> Result<()> {
-        self.memory.for_each_latency(show)
-    }
-
-    fn signals(&self, id: u16) -> Signals {
-        self.memory.signals(id)
-    }
-
-    fn add_egress_interface(&mut self, interface: u32) -> Result<()> {
-        self.memory.add_egress_interface(interface)
-    }
-
-    fn snapshot(&self) -> Snapshot {
-        self.memory.snapshot()
     }
 
     fn flow(&self, key: &FlowKey) -> Option<FlowEntry> {

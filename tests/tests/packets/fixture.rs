@@ -19,7 +19,7 @@ use steer_common::{
     process,
     verdict::DropReason,
 };
-use steer_core::dataplane::{Class, Dataplane, SnapshotTables};
+use steer_core::dataplane::{Class, SnapshotTables, SteeringTables as _, TrafficCounters as _};
 use steer_dataplane::{Sizes, copy_local_addresses, now_coarse_ns, now_ticks};
 use steer_tests::packet::NODE_MAC;
 

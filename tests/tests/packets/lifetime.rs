@@ -7,7 +7,7 @@ use steer_common::{
     abi::{FlowKey, MemberState, NatForward, NatReverse, Slot, nat_state},
     verdict::DropReason,
 };
-use steer_core::dataplane::Dataplane as _;
+use steer_core::dataplane::FlowTables as _;
 use steer_dataplane::now_ticks;
 use steer_tests::packet::{ACK, FIN, NODE_MAC, RST, SYN, TestPacket, Transport};
 

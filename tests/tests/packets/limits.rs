@@ -7,7 +7,7 @@ use steer_common::{
     abi::{Address, SourceLimit, service_flags},
     verdict::DropReason,
 };
-use steer_core::dataplane::Dataplane as _;
+use steer_core::dataplane::{SteeringTables as _, TrafficCounters as _};
 use steer_dataplane::now_coarse_ns;
 use steer_tests::packet::{ACK, SYN, TestPacket};
 

@@ -23,7 +23,7 @@ use steer_common::{
 use steer_core::{
     config::Config,
     control::{Controller, Drain},
-    dataplane::Dataplane as _,
+    dataplane::SteeringTables as _,
 };
 use steer_dataplane::{Attacher, KernelMaps, OpenOptions, Sizes, Xdp, bench_object};
 use steer_probe::probe::{Load, Measurement, OrcaLoadReport, ProbeFailure, Sample};

@@ -1,7 +1,7 @@
 //! Measurements of members from packets of mode `nat`.
 
 use steer_common::abi::{BUCKETS, Measure, NatReverse, Signals, bucket, bucket_start};
-use steer_core::dataplane::Dataplane as _;
+use steer_core::dataplane::TrafficCounters as _;
 use steer_dataplane::now_coarse_ns;
 use steer_tests::packet::{ACK, ACKNOWLEDGMENT, FIN, RST, SEQUENCE, SYN, TestPacket};
 

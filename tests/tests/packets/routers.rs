@@ -7,7 +7,7 @@ use steer_common::{
     abi::{ClientNextHop, Interface, Mac, Macs, RouterKey, mac_word},
     verdict::DropReason,
 };
-use steer_core::dataplane::Dataplane as _;
+use steer_core::dataplane::SteeringTables as _;
 use steer_tests::packet::{ACK, CLIENT_MAC, NODE_MAC, SYN, TestPacket};
 
 use crate::{

@@ -7,7 +7,7 @@ use steer_common::{
     abi::{NatForward, NatReverse, Sequence, Slot, member_flags, nat_flags, nat_state},
     verdict::DropReason,
 };
-use steer_core::dataplane::Dataplane as _;
+use steer_core::dataplane::TrafficCounters as _;
 use steer_tests::packet::{ACK, ACKNOWLEDGMENT, FIN, RST, SEQUENCE, SYN, TestPacket};
 
 use crate::{

@@ -3,7 +3,7 @@
 use std::net::IpAddr;
 
 use steer_common::{Action, verdict::DropReason};
-use steer_core::dataplane::Dataplane as _;
+use steer_core::dataplane::SteeringTables as _;
 use steer_tests::packet::{ACK, NODE_MAC, RST, SYN, TestPacket};
 
 use crate::fixture::{Fixture, PORT, client, hex, v4, v6, vip};

@@ -3,7 +3,7 @@
 use std::{net::Ipv4Addr, thread, time::Duration};
 
 use steer_common::abi::{FlowKey, NatForward, NatReverse, NatTimeouts, nat_state};
-use steer_core::dataplane::{Dataplane as _, GcLimits, GcReport};
+use steer_core::dataplane::{FlowTables as _, GcLimits, GcReport, TrafficCounters as _};
 use steer_dataplane::{KernelMaps, now_coarse_ns, now_ticks};
 
 use crate::fixture::Fixture;

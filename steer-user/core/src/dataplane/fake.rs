@@ -14,7 +14,10 @@ use steer_common::abi::{
     member_flags,
 };
 
-use super::{CidKeyFile, Class, Counters, Dataplane, GcLimits, GcReport, Snapshot, check_classes};
+use super::{
+    CidKeyFile, Class, Counters, Dataplane, FlowTables, GcLimits, GcReport, Snapshot,
+    SteeringTables, TrafficCounters, check_classes,
+};
 
 /// State written by a daemon, without effects of packets.
 #[derive(Clone, Debug)]
@@ -132,7 +135,7 @@ impl FakeDataplane {
     }
 }
 
-impl Dataplane for FakeDataplane {
+impl SteeringTables for FakeDataplane {
     fn config(&self) -> Config {
         self.config
     }
@@ -240,53 +243,6 @@ impl Dataplane for FakeDataplane {
         Ok(())
     }
 
-    fn counters(&self) -> Result<Counters> {
-        Ok(Counters {
-            members: vec![MemberCounters::default(); self.members.len()],
-            drops: Vec::new(),
-            admission_drops: HashMap::new(),
-        })
-    }
-
-    fn traffic(&mut self, end: u16) -> Result<Vec<MemberCounters>> {
-        let of = |id| self.traffic.get(&id).copied().unwrap_or_default();
-        Ok((0..end).map(of).collect())
-    }
-
-    fn start_gc(&mut self, _limits: GcLimits) -> Result<()> {
-        self.swept = Some(GcReport {
-            tracked: self.tracked.clone(),
-            latency: self.measured.clone(),
-            ..GcReport::default()
-        });
-        Ok(())
-    }
-
-    fn take_gc_report(&mut self) -> Option<Result<GcReport>> {
-        self.swept.take().map(Ok)
-    }
-
-    fn set_latency_members(&mut self, members: &[u16]) -> Result<()> {
-        self.measured.retain(|id, _| members.contains(id));
-        for id in members {
-            self.measured.entry(*id).or_default();
-        }
-        Ok(())
-    }
-
-    fn latency(&self, id: u16) -> Result<Option<LatencyBuckets>> {
-        Ok(self.measured.get(&id).copied())
-    }
-
-    fn for_each_latency(&self, show: &mut dyn FnMut(u16, &LatencyBuckets)) -> Result<()> {
-        self.measured.iter().for_each(|(id, of)| show(*id, of));
-        Ok(())
-    }
-
-    fn signals(&self, id: u16) -> Signals {
-        self.signals.get(&id).copied().unwrap_or_default()
-    }
-
     fn add_egress_interface(&mut self, interface: u32) -> Result<()> {
         self.ports.push(interface);
         Ok(())
@@ -313,6 +269,57 @@ impl Dataplane for FakeDataplane {
             interfaces: Vec::new(),
             routers: BTreeMap::new(),
         }
+    }
+}
+
+impl TrafficCounters for FakeDataplane {
+    fn counters(&self) -> Result<Counters> {
+        Ok(Counters {
+            members: vec![MemberCounters::default(); self.members.len()],
+            drops: Vec::new(),
+            admission_drops: HashMap::new(),
+        })
+    }
+
+    fn traffic(&mut self, end: u16) -> Result<Vec<MemberCounters>> {
+        let of = |id| self.traffic.get(&id).copied().unwrap_or_default();
+        Ok((0..end).map(of).collect())
+    }
+
+    fn set_latency_members(&mut self, members: &[u16]) -> Result<()> {
+        self.measured.retain(|id, _| members.contains(id));
+        for id in members {
+            self.measured.entry(*id).or_default();
+        }
+        Ok(())
+    }
+
+    fn latency(&self, id: u16) -> Result<Option<LatencyBuckets>> {
+        Ok(self.measured.get(&id).copied())
+    }
+
+    fn for_each_latency(&self, show: &mut dyn FnMut(u16, &LatencyBuckets)) -> Result<()> {
+        self.measured.iter().for_each(|(id, of)| show(*id, of));
+        Ok(())
+    }
+
+    fn signals(&self, id: u16) -> Signals {
+        self.signals.get(&id).copied().unwrap_or_default()
+    }
+}
+
+impl FlowTables for FakeDataplane {
+    fn start_gc(&mut self, _limits: GcLimits) -> Result<()> {
+        self.swept = Some(GcReport {
+            tracked: self.tracked.clone(),
+            latency: self.measured.clone(),
+            ..GcReport::default()
+        });
+        Ok(())
+    }
+
+    fn take_gc_report(&mut self) -> Option<Result<GcReport>> {
+        self.swept.take().map(Ok)
     }
 
     fn flow(&self, _key: &FlowKey) -> Option<FlowEntry> {

@@ -9,7 +9,7 @@ use anyhow::{Context, Result};
 use steer_core::{
     config::{Backend, Config, Mode},
     control::{Attachment, Controller, Host, POLL_INTERVAL, Recorder, Start, WallClock},
-    dataplane::Dataplane as _,
+    dataplane::SteeringTables as _,
     domain::balance::Adaptive,
     generations::{Started, Store},
     journal::{Event, Journal, ReplanCause},

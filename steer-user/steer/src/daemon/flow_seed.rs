@@ -129,7 +129,10 @@ fn node_seed(state_dir: &Path) -> u64 {
 mod tests {
     use std::fs;
 
-    use steer_core::{config::Config, dataplane::FakeDataplane};
+    use steer_core::{
+        config::Config,
+        dataplane::{FakeDataplane, SteeringTables as _},
+    };
 
     use super::*;
 

@@ -6,7 +6,7 @@ use anyhow::Result;
 use steer_core::{
     config::{Config, Node, XdpMode},
     control::Attachment,
-    dataplane::Dataplane as _,
+    dataplane::SteeringTables as _,
 };
 use steer_dataplane::{Attacher, Changes, Device, FrameFilter, KernelMaps, OwnLinks};
 use tokio::{

@@ -8,7 +8,7 @@ use steer_common::abi::{
     SourceLimit, member_flags,
 };
 use steer_core::{
-    dataplane::{Class, Dataplane},
+    dataplane::{Class, SteeringTables as _},
     domain::maglev::{self, Weighted},
 };
 use steer_dataplane::KernelMaps;

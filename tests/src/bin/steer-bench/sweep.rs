@@ -8,7 +8,7 @@ use std::{
 
 use anyhow::{Result, ensure};
 use steer_common::abi::{FlowKey, NatForward, NatReverse, NatTimeouts, Slot, nat_state};
-use steer_core::dataplane::{Dataplane as _, GcLimits};
+use steer_core::dataplane::{FlowTables as _, GcLimits, SteeringTables as _};
 use steer_dataplane::{KernelMaps, OpenOptions, Sizes, Xdp, now_ticks};
 
 const LIMITS: GcLimits = GcLimits {

@@ -9,7 +9,7 @@ use std::{
 
 use anyhow::{Context as _, Result, ensure};
 use steer_common::abi::{Mode, Slot};
-use steer_core::dataplane::Dataplane as _;
+use steer_core::dataplane::{SteeringTables as _, TrafficCounters as _};
 use steer_dataplane::Xdp;
 use steer_tests::{
     echo::Echo,

@@ -22,7 +22,7 @@ use crate::{
         site::Site,
         tables::{gc::GarbageCollection, ranges},
     },
-    dataplane::{Dataplane, FakeDataplane},
+    dataplane::{Dataplane, FakeDataplane, SteeringTables as _},
     domain::health::State,
 };
 

@@ -8,7 +8,7 @@ use super::{Bench, fake::Fake, text};
 use crate::{
     config::Config,
     control::{Controller, DryRun},
-    dataplane::Dataplane as _,
+    dataplane::SteeringTables as _,
 };
 
 /// A site with one class, whose pool has the backends in `own`.

@@ -27,7 +27,7 @@ use self::fake::Fake;
 use super::{Controller, DryRun, Host, Operator, Recorder, Start, WallClock, error::CommandError};
 use crate::{
     config::Config,
-    dataplane::Dataplane as _,
+    dataplane::SteeringTables as _,
     domain::{balance::Adaptive, evidence::GONE_AFTER, passive::Counts, silence::PeerTraffic},
 };
 

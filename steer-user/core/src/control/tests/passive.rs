@@ -6,7 +6,7 @@ use super::{Bench, fake::Fake};
 use crate::{
     config::{Config, FirstToken},
     control::{Controller, Status},
-    dataplane::Dataplane as _,
+    dataplane::{SteeringTables as _, TrafficCounters as _},
 };
 
 /// Adds times in milliseconds to what was measured of a member.

@@ -5,7 +5,7 @@ use std::{path::Path, time::Duration};
 use steer_common::abi::{member_flags, service_flags};
 
 use super::{Bench, fake::Fake, text};
-use crate::{config::Config, control::Controller, dataplane::Dataplane as _};
+use crate::{config::Config, control::Controller, dataplane::SteeringTables as _};
 
 fn with_class(bench: &Bench, class: &str) -> Config {
     let text = text(bench.folder.path(), &["a", "b"])

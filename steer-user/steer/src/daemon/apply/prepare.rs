@@ -9,7 +9,7 @@ use std::{
 use steer_core::{
     config::{Config, ConfigError, Document},
     control::DryRun,
-    dataplane::Dataplane as _,
+    dataplane::SteeringTables as _,
     generations::{Generation, History, Store},
 };
 use steer_dataplane::Sizes;

@@ -2,7 +2,7 @@
 
 use steer_common::abi::{ClientNextHop, RouterKey, mac_word};
 use steer_core::{
-    dataplane::Dataplane as _,
+    dataplane::SteeringTables as _,
     domain::succession::{self, RouterPort},
     journal::Event,
 };

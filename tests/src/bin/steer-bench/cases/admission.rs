@@ -4,7 +4,7 @@ use std::net::{IpAddr, Ipv4Addr};
 
 use anyhow::Result;
 use steer_common::abi::Mode;
-use steer_core::dataplane::Dataplane as _;
+use steer_core::dataplane::SteeringTables as _;
 use steer_dataplane::KernelMaps;
 
 use crate::{case::Case, goal::Goal, scene::Scene};

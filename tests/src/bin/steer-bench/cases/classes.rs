@@ -3,7 +3,7 @@
 use std::net::Ipv4Addr;
 
 use steer_common::abi::{Address, Mode, Service, ServiceKey, SourceLimit, service_flags};
-use steer_core::dataplane::{Class, Dataplane as _};
+use steer_core::dataplane::{Class, SteeringTables as _};
 
 use crate::{case::Case, goal::Goal, scene::Scene};
 

@@ -7,7 +7,7 @@ use steer_common::abi::{
     ClientNextHop, Config, MAX_MEMBERS, MAX_NAT_ADDRESSES, Macs, Mode, NatForward, NatReverse,
     NatTimeouts, Sequence, Slot, nat_state, service_flags,
 };
-use steer_core::dataplane::Dataplane as _;
+use steer_core::dataplane::{SteeringTables as _, TrafficCounters as _};
 use steer_dataplane::{KernelMaps, now_coarse_ns, now_ticks};
 
 use crate::{

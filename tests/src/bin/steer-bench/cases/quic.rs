@@ -7,7 +7,7 @@ use steer_common::{
     abi::{CidKey, CidLayouts, Mode, service_flags},
     cid::Layout,
 };
-use steer_core::dataplane::Dataplane as _;
+use steer_core::dataplane::SteeringTables as _;
 
 use crate::{
     case::{Case, UDP},
