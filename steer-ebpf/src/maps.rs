@@ -49,3 +49,9 @@ pub(crate) static ICMP_BUDGET: PerCpu<[u32; 2]> = PerCpu::with_max_entries(1, 0)
 /// Scratch space in which the verifier loses track of values.
 #[map]
 pub(crate) static SCRATCH: PerCpu<[u64; MAX_LAUNDERED_BYTES / 8]> = PerCpu::with_max_entries(1, 0);
+
+/// Time of the last record of each drop reason.
+#[cfg(feature = "trace")]
+#[map]
+pub(crate) static LOG_TIMES: aya_ebpf::maps::Array<u32> =
+    aya_ebpf::maps::Array::with_max_entries(DropReason::COUNT, 0);
