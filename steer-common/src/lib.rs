@@ -14,6 +14,7 @@ pub mod abi;
 pub mod aes;
 pub mod checksum;
 pub mod cid;
+pub mod data_path_log;
 pub mod decap;
 pub mod decide;
 pub mod frame;

@@ -11,6 +11,8 @@ mod counters;
 mod cutover;
 mod fib;
 mod icmp_budget;
+#[cfg(feature = "trace")]
+mod log;
 #[macro_use]
 mod map_table;
 mod maps;

@@ -11,18 +11,8 @@ use steer_common::cutover_maps;
 #[cfg(feature = "trace")]
 use steer_common::trace_maps;
 use steer_common::{
-    abi::{
-        Address, Admission, AdmissionDrops, CidCipher, CidKey, ClassKey, ClassMatch, ClientNextHop,
-        Config, DropReason, DscpTable, FlowEntry, FlowKey, FragmentEntry, FragmentKey, IcmpSource,
-        Interface, LatencyBuckets, LinkKey, MAX_CID_CIPHERS, MAX_CLASS_POLICIES,
-        MAX_CLASS_PREFIXES, MAX_DENIED_PREFIXES, MAX_DISPLACEMENTS, MAX_DSCP_TABLES,
-        MAX_EGRESS_INTERFACES, MAX_FLOWS, MAX_FRAGMENTED_PACKETS, MAX_ICMP_SOURCES, MAX_INTERFACES,
-        MAX_LIMITED_SOURCES, MAX_MEMBERS, MAX_NAT_ADDRESSES, MAX_NAT_FLOWS, MAX_NEW_FLOWS,
-        MAX_NODE_MACS, MAX_ROUTERS, MAX_SERVER_IDS, MAX_SERVICE_ENTRIES, MAX_SLOTS,
-        MAX_SOURCE_LIMITS, MAX_UNASSURED_FLOWS, Member, MemberCounters, NatForward, NatReverse,
-        RouterKey, Service, Signals, Slot, SourceKey, SourceLimit, UnassuredFlow,
-        maps::{MAPPED, NO_PREALLOC, PROGRAM_COUNT},
-    },
+    // Types and constants in the rows.
+    abi::{maps::*, *},
     frame::MAX_LAUNDERED_BYTES,
     pinned_maps,
     wire::Packet,
@@ -59,3 +49,9 @@ pub(crate) static ICMP_BUDGET: PerCpu<[u32; 2]> = PerCpu::with_max_entries(1, 0)
 /// Scratch space in which the verifier loses track of values.
 #[map]
 pub(crate) static SCRATCH: PerCpu<[u64; MAX_LAUNDERED_BYTES / 8]> = PerCpu::with_max_entries(1, 0);
+
+/// Time of the last record of each drop reason.
+#[cfg(feature = "trace")]
+#[map]
+pub(crate) static LOG_TIMES: aya_ebpf::maps::Array<u32> =
+    aya_ebpf::maps::Array::with_max_entries(DropReason::COUNT, 0);

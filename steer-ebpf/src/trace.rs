@@ -27,6 +27,7 @@ use steer_common::{
 };
 
 use crate::{
+    log,
     maps::{
         MEMBERS, NAT_REVERSE, PROGRAMS, TRACE_EVENTS, TRACE_FILTER, TRACE_PROGRAMS, TRACE_STATE,
     },
@@ -54,6 +55,14 @@ pub fn steer_trace_emit(ctx: XdpContext) -> u32 {
     let (Some(state), Some(filter)) = (state(), TRACE_FILTER.get(0)) else {
         return xdp_action::XDP_ABORTED;
     };
+    if state.event.verdict == TraceVerdict::Dropped as u8 {
+        log::drop(
+            &ctx,
+            &state.event,
+            state.event.sent_by,
+            ctx.ingress_ifindex() as u32,
+        );
+    }
     if fits(state, filter) {
         emit(ctx.ctx, state);
     }

@@ -3,7 +3,9 @@
 #![allow(clippy::unwrap_used, reason = "a failure here is a failed test")]
 
 use std::{
+    fs::{self, File},
     net::{IpAddr, Ipv4Addr, SocketAddr, UdpSocket},
+    path::Path,
     process::{Command, Stdio},
     sync::atomic::{AtomicBool, Ordering},
     thread,
@@ -287,6 +289,109 @@ fn send_raw(bytes: &[u8], to: IpAddr) {
     assert_eq!(sent, bytes.len() as isize);
 }
 
+/// Starts the daemon again, with its log written to a file.
+fn restart_with_log(fleet: &mut Fleet, log: &Path) -> Process {
+    fleet.kill_daemon();
+    let mut daemon = Command::new(binary("steer").unwrap());
+    daemon
+        .args(["run", "--config"])
+        .arg(fleet.config_path())
+        .stderr(File::create(log).unwrap());
+    let spawned = fleet.site.node.enter(|| Process::spawn(&mut daemon));
+    let level = ["tune", "get", "log.data_path"];
+    wait(LIMIT, "the daemon answers", || {
+        Ok(fleet.cli(&level).is_ok())
+    })
+    .unwrap();
+    spawned.unwrap().unwrap()
+}
+
+#[test]
+fn malformed_packets_are_logged_once_a_second_until_that_is_switched_off() {
+    const SECOND: Duration = Duration::from_millis(1_100);
+    const SOON: Duration = Duration::from_millis(300);
+    let mut fleet = fleet("nat");
+    let log = fleet.path("daemon.log");
+    let _daemon = restart_with_log(&mut fleet, &log);
+    let usual = program(&fleet);
+    let vip = fleet.vip();
+    let records = || -> Vec<String> {
+        let text = fs::read_to_string(&log).unwrap();
+        let lines = text.lines().filter(|line| line.contains("packet dropped"));
+        lines.map(str::to_owned).collect()
+    };
+    // A TCP header that ends after half of it.
+    let bytes = TestPacket::tcp((fleet.site.client_v4().into(), 40_000), (vip, HTTP), ACK).ip();
+    let send = || {
+        let sent = fleet.site.client.enter(|| {
+            for _ in 0..20 {
+                send_raw(&bytes[..30], vip);
+            }
+        });
+        sent.unwrap();
+        thread::sleep(SOON);
+    };
+    send();
+    assert!(records().is_empty(), "{:?}", records());
+
+    let level = |level: &str| fleet.cli(&["tune", "set", "log.data_path", level]);
+    let wrong = format!("{:#}", level("loud").unwrap_err());
+    assert!(wrong.contains("off, error, warn, info, debug"), "{wrong}");
+    assert_eq!(level("info").unwrap(), "log.data_path = info\n");
+    wait(LIMIT, "the copy is attached", || {
+        Ok(program(&fleet) != usual)
+    })
+    .unwrap();
+    send();
+    let first = records();
+    assert_eq!(first.len(), 1, "{first:?}");
+    let expected = ["INFO", "malformed", "10.77.0.2:40000", NODE_CLIENT_PORT];
+    for part in expected
+        .map(str::to_owned)
+        .into_iter()
+        .chain([format!("{vip}:{HTTP}")])
+    {
+        assert!(first[0].contains(&part), "{part}: {first:?}");
+    }
+    thread::sleep(SECOND);
+    send();
+    assert_eq!(records().len(), 2, "{:?}", records());
+    ask(&fleet);
+
+    // Levels below that of the record.
+    level("warn").unwrap();
+    thread::sleep(SECOND);
+    wait(LIMIT, "the copy is attached", || {
+        Ok(program(&fleet) != usual)
+    })
+    .unwrap();
+    send();
+    assert_eq!(records().len(), 2, "{:?}", records());
+
+    // A trace has the copy to itself, and gives it back.
+    level("info").unwrap();
+    let traced = trace(&fleet, &["--json"]);
+    drop(traced);
+    ended(&fleet);
+    wait(LIMIT, "the copy is attached", || {
+        Ok(program(&fleet) != usual)
+    })
+    .unwrap();
+    thread::sleep(SECOND);
+    send();
+    assert_eq!(records().len(), 3, "{:?}", records());
+
+    level("off").unwrap();
+    wait(LIMIT, "the usual program is attached", || {
+        Ok(program(&fleet) == usual)
+    })
+    .unwrap();
+    thread::sleep(SECOND);
+    send();
+    assert_eq!(records().len(), 3, "{:?}", records());
+    ask(&fleet);
+}
+
 #[test]
 fn tshark_reads_the_capture_and_its_comments() {
     let fleet = fleet("nat");
@@ -446,9 +551,11 @@ fn the_copy_shares_all_maps_that_have_to_be_shared() {
     let tracer = attacher.tracer().unwrap();
     let (programs, _events) = tracer.load(&TraceFilter::default()).unwrap();
     let expected = [
-        // Constants, equal in both.
+        // Constants, and the level of the log.
         ".rodata",
+        "AYA_LOGS",
         "ICMP_BUDGET",
+        "LOG_TIMES",
         "NAT_SCRATCH",
         "NEXT_UNASSURED",
         "PACKET",

@@ -49,6 +49,17 @@ pub struct TraceFilter {
     pub _pad: u16,
 }
 
+impl TraceFilter {
+    /// Returns a filter that matches no packet.
+    pub fn nothing() -> Self {
+        Self {
+            // The bit of no verdict.
+            verdicts: 1 << 7,
+            ..Self::default()
+        }
+    }
+}
+
 impl Default for TraceFilter {
     fn default() -> Self {
         Self {

@@ -3,6 +3,7 @@
 
 mod attach;
 mod batch;
+mod data_path_log;
 mod decap;
 mod device;
 mod gateways;
@@ -34,6 +35,7 @@ mod upgrade;
 mod xdp;
 
 pub use attach::{Attacher, interface_index};
+pub use data_path_log::DataPathLog;
 pub use decap::{Decap, set_up as set_up_decap};
 pub use device::{Attached, Device};
 pub use gateways::{Gateway, Path, Prefix};

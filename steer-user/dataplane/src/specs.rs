@@ -3,17 +3,10 @@
 use anyhow::{Result, anyhow, bail};
 use aya::maps::{MapInfo, MapType};
 pub(super) use steer_common::abi::maps::{MAPPED, NO_PREALLOC};
+// Types and constants in the rows.
 use steer_common::abi::{
-    Address, Admission, AdmissionDrops, CidCipher, CidKey, ClassKey, ClassMatch, ClientNextHop,
-    Config, DropReason, DscpTable, Field, FlowEntry, FlowKey, FragmentEntry, FragmentKey,
-    IcmpSource, Interface, LatencyBuckets, Layout, LinkKey, MAX_CID_CIPHERS, MAX_CLASS_POLICIES,
-    MAX_CLASS_PREFIXES, MAX_DENIED_PREFIXES, MAX_DISPLACEMENTS, MAX_DSCP_TABLES,
-    MAX_EGRESS_INTERFACES, MAX_FLOWS, MAX_FRAGMENTED_PACKETS, MAX_ICMP_SOURCES, MAX_INTERFACES,
-    MAX_LIMITED_SOURCES, MAX_MEMBERS, MAX_NAT_ADDRESSES, MAX_NAT_FLOWS, MAX_NEW_FLOWS,
-    MAX_NODE_MACS, MAX_ROUTERS, MAX_SERVER_IDS, MAX_SERVICE_ENTRIES, MAX_SLOTS, MAX_SOURCE_LIMITS,
-    MAX_UNASSURED_FLOWS, Member, MemberCounters, NatForward, NatReverse, RouterKey, Service,
-    Signals, Slot, SourceKey, SourceLimit, UnassuredFlow,
     maps::{self, PROGRAM_COUNT, READ_ONLY},
+    *,
 };
 
 /// Specification of a map.

@@ -12,11 +12,18 @@ use aya::{
     maps::{Array, Map, MapData, PerCpuArray, ProgramArray, RingBuf},
     programs::{ProgramFd, Xdp as Program},
 };
+use aya_log::EbpfLogger;
 use steer_common::abi::{
     TRACE_EMIT, TRACE_FIRST, TRACE_MAIN, TRACE_PROGRAMS, TraceEvent, TraceFilter, TraceState, maps,
 };
+use steer_common::data_path_log::LogLevel;
 
-use super::{object::trace_object, pins::Pins, sizes::Sizes, xdp::Programs};
+use super::{
+    data_path_log::{DataPathLog, Sink},
+    pins::Pins,
+    sizes::Sizes,
+    xdp::{Object, Programs},
+};
 
 /// Loader of the tracing copy. Loading takes the kernel a while, so it is done outside the loop.
 #[derive(Debug)]
@@ -47,13 +54,8 @@ impl Tracer {
     ///
     /// Returns an error if the kernel refuses.
     pub fn load(&self, filter: &TraceFilter) -> Result<(TracePrograms, TraceEvents)> {
-        let mut programs = Programs::load(trace_object(), Some(&self.pins), &self.sizes, None)?;
-        programs.first = TRACE_FIRST;
-        let array = self.complete(&mut programs)?;
+        let (mut programs, array) = self.load_copy(filter, LogLevel::Off)?;
         let ebpf = &mut programs.ebpf;
-        let mut filters: Array<MapData, TraceFilter> =
-            take_map(ebpf, maps::TRACE_FILTER)?.try_into()?;
-        filters.set(0, filter, 0)?;
         let events = TraceEvents {
             ring: take_map(ebpf, maps::TRACE_EVENTS)?.try_into()?,
             state: take_map(ebpf, maps::TRACE_STATE)?.try_into()?,
@@ -63,6 +65,36 @@ impl Tracer {
             _array: array,
         };
         Ok((programs, events))
+    }
+
+    /// Loads the copy over the pinned maps for records of drops up to a level. Attaches nothing yet.
+    ///
+    /// # Errors
+    ///
+    /// Returns an error if the kernel refuses.
+    pub fn load_log(&self, level: LogLevel) -> Result<(TracePrograms, DataPathLog)> {
+        let (mut programs, array) = self.load_copy(&TraceFilter::nothing(), level)?;
+        let log = EbpfLogger::init_with_logger(&mut programs.ebpf, Sink)?;
+        let programs = TracePrograms {
+            programs,
+            _array: array,
+        };
+        Ok((programs, DataPathLog(log)))
+    }
+
+    fn load_copy(
+        &self,
+        filter: &TraceFilter,
+        level: LogLevel,
+    ) -> Result<(Programs, ProgramArray<MapData>)> {
+        let object = Object::Trace(level);
+        let mut programs = Programs::load(object, Some(&self.pins), &self.sizes, None)?;
+        programs.first = TRACE_FIRST;
+        let array = self.complete(&mut programs)?;
+        let map = take_map(&mut programs.ebpf, maps::TRACE_FILTER)?;
+        let mut filters: Array<MapData, TraceFilter> = map.try_into()?;
+        filters.set(0, filter, 0)?;
+        Ok((programs, array))
     }
 
     /// Loads the programs that the usual set does not have.

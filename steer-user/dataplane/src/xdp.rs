@@ -8,14 +8,17 @@ use aya::{
     maps::{Map, MapData, ProgramArray},
     programs::Xdp as Program,
 };
-use steer_common::abi::{CUTOVER_PROGRAM, PROGRAMS, maps};
+use steer_common::{
+    abi::{CUTOVER_PROGRAM, PROGRAMS, maps},
+    data_path_log::LogLevel,
+};
 
 use super::{
     Attacher, MapMemory,
     kernel::check_kernel,
     kernel_maps::KernelMaps,
     map_memory::MemoryMeters,
-    object::object,
+    object::{object, trace_object},
     pin_lock::PinLock,
     pins::{self, Pins},
     retry,
@@ -80,7 +83,7 @@ impl Xdp {
             Some(takeover) => takeover.old_programs()?,
             None => None,
         };
-        let mut programs = Programs::load(object(), pins.as_ref(), &sizes, before)?;
+        let mut programs = Programs::load(Object::Usual, pins.as_ref(), &sizes, before)?;
         if let Some(takeover) = &mut takeover {
             takeover.copy()?;
         }
@@ -179,6 +182,15 @@ impl Xdp {
     }
 }
 
+/// Object with programs.
+#[derive(Clone, Copy)]
+pub(super) enum Object {
+    /// The usual programs.
+    Usual,
+    /// Their tracing copy, which records drops up to this level.
+    Trace(LogLevel),
+}
+
 /// Programs of an object over the maps, with a tail-call array of their own: a packet that arrives
 /// while programs are replaced meets only one set of them.
 pub(super) struct Programs {
@@ -199,13 +211,13 @@ impl Programs {
     ///
     /// Returns an error if the kernel refuses.
     pub(super) fn load(
-        object: &[u8],
+        copy: Object,
         pins: Option<&Pins>,
         sizes: &Sizes,
         before: Option<PathBuf>,
     ) -> Result<Self> {
         let pin = pins.map(Pins::new_program_array);
-        let loaded = Self::load_at(object, pins, sizes, (pin.clone(), before));
+        let loaded = Self::load_at(copy, pins, sizes, (pin.clone(), before));
         if let (Err(_), Some(pin)) = (&loaded, pin.filter(|pin| pin.exists())) {
             pins::remove(&pin);
         }
@@ -213,11 +225,12 @@ impl Programs {
     }
 
     fn load_at(
-        object: &[u8],
+        copy: Object,
         pins: Option<&Pins>,
         sizes: &Sizes,
         (pin, before): (Option<PathBuf>, Option<PathBuf>),
     ) -> Result<Self> {
+        let level;
         let mut loader = EbpfLoader::new();
         // If the verifier refuses, log the kernel's reason and not every step before it.
         loader.verifier_log_level(VerifierLogLevel::STATS);
@@ -239,8 +252,16 @@ impl Programs {
                 loader.map_pin_path(spec.name, path);
             }
         }
+        let bytes = match copy {
+            Object::Usual => object(),
+            Object::Trace(wanted) => {
+                level = wanted as u8;
+                loader.override_global(aya_log::LEVEL, &level, true);
+                trace_object()
+            }
+        };
         let mut ebpf = loader
-            .load(object)
+            .load(bytes)
             .context("cannot load the maps; this needs CAP_BPF and CAP_NET_ADMIN, or root")?;
         let Some(Map::ProgramArray(data)) = ebpf.map(maps::PROGRAMS) else {
             return Err(anyhow!("the object has no array {}", maps::PROGRAMS));

@@ -91,8 +91,8 @@ fn table(knobs: &[KnobStatus]) -> String {
         "name", "value", "default", "range", "after reload", "what"
     );
     for knob in knobs {
-        // The log filter describes its values in words.
-        let range = if knob.unit == "filter" {
+        // Levels and the log filter describe their values in words.
+        let range = if matches!(&*knob.unit, "level" | "filter") {
             "-"
         } else {
             &knob.values
@@ -107,6 +107,8 @@ fn table(knobs: &[KnobStatus]) -> String {
             knob.name, knob.value, knob.default, knob.what
         );
     }
+    text += "log.data_path: off, error (internal faults), warn (full tables), info (malformed packets), debug (all \
+             drops); at most one record a second for each reason.\n";
     text += "Overrides end with the daemon: write permanent values into the configuration.\n";
     text
 }

@@ -41,6 +41,9 @@ impl Daemon {
         if knob == Knob::Log {
             return Value::Filter(telemetry::filter());
         }
+        if knob == Knob::LogDataPath {
+            return Value::Level(self.trace.log_level());
+        }
         value(
             knob,
             self.controller.view().config(),
@@ -85,6 +88,9 @@ impl Daemon {
                 knob,
                 value: directives.clone(),
             });
+        }
+        if let (Knob::LogDataPath, Value::Level(level)) = (knob, wanted) {
+            return self.set_data_path_log(*level).map_err(TuneError::Failed);
         }
         let mut config = self.controller.view().config().clone();
         if settings::set(&mut config, knob, wanted) {

@@ -4,7 +4,7 @@ use std::{fmt, ops::RangeInclusive, time::Duration};
 
 use humantime_serde::re::humantime::{format_duration, parse_duration};
 use serde::{Deserialize, Serialize};
-use steer_common::abi::Config as Settings;
+use steer_common::{abi::Config as Settings, data_path_log::LogLevel};
 use steer_core::{config::Config, control::Tuning};
 
 const MS: Duration = Duration::from_millis(1);
@@ -49,6 +49,8 @@ pub enum Knob {
     SpillBelow,
     /// Log filter.
     Log,
+    /// Level of records of the data path.
+    LogDataPath,
 }
 
 /// Range of values.
@@ -57,12 +59,13 @@ enum Range {
     Time(RangeInclusive<Duration>),
     Count(RangeInclusive<u32>),
     Percent(RangeInclusive<u32>),
+    Level,
     Filter,
 }
 
 impl Knob {
     /// All of them, in the order in which they are shown.
-    pub const ALL: [Self; 17] = [
+    pub const ALL: [Self; 18] = [
         Self::ProbeInterval,
         Self::ProbeTimeout,
         Self::ProbeHandshakeEvery,
@@ -80,6 +83,7 @@ impl Knob {
         Self::SpillAbove,
         Self::SpillBelow,
         Self::Log,
+        Self::LogDataPath,
     ];
 
     /// Its name.
@@ -103,6 +107,7 @@ impl Knob {
             Self::SpillAbove => "balance.spill_above",
             Self::SpillBelow => "balance.spill_below",
             Self::Log => "log",
+            Self::LogDataPath => "log.data_path",
         }
     }
 
@@ -127,6 +132,7 @@ impl Knob {
             Self::SpillAbove => "above this use new flows spill to the next ring",
             Self::SpillBelow => "below this use they come back",
             Self::Log => "what is logged: filter directives",
+            Self::LogDataPath => "level up to which the data path logs drops",
         }
     }
 
@@ -171,6 +177,7 @@ impl Knob {
             Self::HotAbove | Self::SpillAbove => Range::Percent(1..=100),
             Self::HotBelow | Self::SpillBelow => Range::Percent(0..=100),
             Self::Log => Range::Filter,
+            Self::LogDataPath => Range::Level,
         }
     }
 
@@ -181,6 +188,7 @@ impl Knob {
             Range::Time(_) => "time",
             Range::Count(_) => "count",
             Range::Percent(_) => "percent",
+            Range::Level => "level",
             Range::Filter => "filter",
         }
     }
@@ -193,6 +201,7 @@ impl Knob {
             Range::Count(range) | Range::Percent(range) => {
                 format!("{} to {}", range.start(), range.end())
             }
+            Range::Level => LogLevel::ALL.map(LogLevel::name).join(", "),
             Range::Filter => "like info or info,steer=debug".to_owned(),
         }
     }
@@ -215,6 +224,7 @@ impl Knob {
                 let count = text.parse().map_err(|_| wrong())?;
                 range.contains(&count).then_some(Value::Count(count))
             }
+            Range::Level => LogLevel::from_name(text).map(Value::Level),
             Range::Filter => Some(Value::Filter(text.to_owned())),
         }
         .ok_or_else(wrong)
@@ -228,6 +238,8 @@ pub(crate) enum Value {
     Time(Duration),
     /// A number.
     Count(u32),
+    /// A level of the data path's log.
+    Level(LogLevel),
     /// Directives of a log filter.
     Filter(String),
 }
@@ -237,6 +249,7 @@ impl fmt::Display for Value {
         match self {
             Self::Time(value) => f.write_str(&time(*value)),
             Self::Count(count) => write!(f, "{count}"),
+            Self::Level(level) => f.write_str(level.name()),
             Self::Filter(text) => f.write_str(text),
         }
     }
@@ -286,7 +299,7 @@ pub struct KnobStatus {
     pub value: String,
     /// The value that it has unless it is set: the configuration's, or one that is built in.
     pub default: String,
-    /// Unit of its values: time, count, percent or filter.
+    /// Unit of its values: time, count, percent, level or filter.
     pub unit: String,
     /// The values that it can have.
     pub values: String,
@@ -374,5 +387,6 @@ pub(crate) fn value(
         Knob::SpillAbove => Value::Count(config.balance.spill_above),
         Knob::SpillBelow => Value::Count(config.balance.spill_below),
         Knob::Log => Value::Filter(String::new()),
+        Knob::LogDataPath => Value::Level(LogLevel::Off),
     }
 }

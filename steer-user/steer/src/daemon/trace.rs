@@ -6,11 +6,16 @@ use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
 use steer_common::{
     abi::{Address, TRACE_SERVICES, TraceFilter, TraceVerdict},
+    data_path_log::LogLevel,
     verdict::DropReason,
 };
 use steer_core::{control::Controller, dataplane::Dataplane};
-use steer_dataplane::{TraceEvents, TracePrograms, interface_index};
-use tokio::sync::{mpsc, oneshot, watch};
+use steer_dataplane::{DataPathLog, TraceEvents, TracePrograms, interface_index};
+use tokio::{
+    io::{Interest, unix::AsyncFd},
+    sync::{mpsc, oneshot, watch},
+    task::JoinHandle,
+};
 use tracing::{info, warn};
 
 use super::event_loop::Daemon;
@@ -102,6 +107,8 @@ pub(crate) enum News {
         TraceReply,
     ),
     Ended,
+    /// The copy for records of the data path was loaded, for a level.
+    LogLoaded(LogLevel, anyhow::Result<Box<(TracePrograms, DataPathLog)>>),
 }
 
 impl std::fmt::Debug for News {
@@ -109,6 +116,7 @@ impl std::fmt::Debug for News {
         f.write_str(match self {
             Self::Loaded(..) => "Loaded",
             Self::Ended => "Ended",
+            Self::LogLoaded(..) => "LogLoaded",
         })
     }
 }
@@ -122,6 +130,10 @@ pub(crate) struct Trace {
     tell: mpsc::UnboundedSender<News>,
     pub(crate) news: mpsc::UnboundedReceiver<News>,
     names: watch::Sender<Arc<TraceNames>>,
+    /// Level of records of the data path.
+    log_level: LogLevel,
+    /// Reader of these records, while the copy is attached for them.
+    log_reader: Option<JoinHandle<()>>,
 }
 
 impl Trace {
@@ -133,7 +145,14 @@ impl Trace {
             tell,
             news,
             names: watch::Sender::default(),
+            log_level: LogLevel::Off,
+            log_reader: None,
         }
+    }
+
+    /// Returns the level of records of the data path.
+    pub(crate) const fn log_level(&self) -> LogLevel {
+        self.log_level
     }
 
     /// User who traces.
@@ -156,6 +175,7 @@ impl Daemon {
                 return;
             }
         };
+        self.stop_data_path_log();
         let tracer = match self.attacher.tracer() {
             Ok(tracer) => tracer,
             Err(error) => {
@@ -201,14 +221,85 @@ impl Daemon {
                     }
                     Err(error) => {
                         self.trace.by = None;
+                        self.resume_data_path_log();
                         Err(TraceError::Failed(error))
                     }
                 };
                 // Who does not wait any more drops the lease with the answer.
                 drop(reply.send(tracing));
             }
-            News::Ended => self.end_trace(),
+            News::Ended => {
+                self.end_trace();
+                self.resume_data_path_log();
+            }
+            News::LogLoaded(level, loaded) => {
+                if let Err(error) = self.attach_data_path_log(level, loaded) {
+                    self.trace.log_level = LogLevel::Off;
+                    let error = format!("{error:#}");
+                    warn!(error, "the data path does not log");
+                }
+            }
         }
+    }
+
+    /// Changes the level of records of the data path.
+    pub(crate) fn set_data_path_log(&mut self, level: LogLevel) -> anyhow::Result<()> {
+        self.trace.log_level = level;
+        // A trace has the copy to itself.
+        if self.trace.by.is_some() {
+            return Ok(());
+        }
+        self.stop_data_path_log();
+        self.start_data_path_log()
+    }
+
+    /// Loads the copy for records of the data path, unless its level is off.
+    fn start_data_path_log(&mut self) -> anyhow::Result<()> {
+        let level = self.trace.log_level;
+        if level == LogLevel::Off {
+            return Ok(());
+        }
+        let tracer = self.attacher.tracer()?;
+        let tell = self.trace.tell.clone();
+        tokio::task::spawn_blocking(move || {
+            let loaded = tracer.load_log(level).map(Box::new);
+            // The loop has ended otherwise.
+            let _ = tell.send(News::LogLoaded(level, loaded));
+        });
+        Ok(())
+    }
+
+    fn resume_data_path_log(&mut self) {
+        if let Err(error) = self.start_data_path_log() {
+            let error = format!("{error:#}");
+            warn!(error, "the data path does not log");
+        }
+    }
+
+    fn stop_data_path_log(&mut self) {
+        if let Some(reader) = self.trace.log_reader.take() {
+            reader.abort();
+            self.attacher.end_trace();
+        }
+    }
+
+    /// Attaches the copy for records of the data path, if it is still wanted.
+    fn attach_data_path_log(
+        &mut self,
+        level: LogLevel,
+        loaded: anyhow::Result<Box<(TracePrograms, DataPathLog)>>,
+    ) -> anyhow::Result<()> {
+        if self.trace.by.is_some() || self.trace.log_level != level {
+            return Ok(());
+        }
+        let (programs, log) = *loaded?;
+        self.stop_data_path_log();
+        // SAFETY: the descriptor is that of the ring, which keeps it open.
+        let log = unsafe { AsyncFd::register_with_interest(log, Interest::READABLE) }?;
+        self.attacher.trace(programs)?;
+        self.trace.log_reader = Some(tokio::spawn(read_data_path_log(log)));
+        info!(level = level.name(), "the data path logs");
+        Ok(())
     }
 
     pub(crate) fn end_trace(&mut self) {
@@ -232,6 +323,22 @@ impl Daemon {
             }
         }
         self.trace.names.send_replace(Arc::new(names));
+    }
+}
+
+/// Logs records of the data path as they arrive.
+async fn read_data_path_log(mut log: AsyncFd<DataPathLog>) {
+    loop {
+        match log.readable_mut().await {
+            Ok(mut ready) => {
+                ready.get_inner_mut().flush();
+                ready.clear_ready();
+            }
+            Err(error) => {
+                warn!(%error, "the data path's log cannot be read");
+                return;
+            }
+        }
     }
 }
 
