@@ -147,7 +147,7 @@ pub fn median<T: Ord + Copy>(values: &mut [T]) -> Option<T> {
 /// Answer times of a backend with tiny answers and of its peers, as the data path measured them.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Speed {
-    /// Median of its times to the first byte in microseconds; the maximum value without answers.
+    /// Median of its times to the first byte in microseconds.
     pub own_us: u32,
     /// Median of its peers' medians.
     pub peers_us: u32,

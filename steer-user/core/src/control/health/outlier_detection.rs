@@ -216,7 +216,8 @@ impl OutlierDetection {
             u32::try_from(half.as_micros()).ok()
         };
         let own = new(backend, Measure::FirstByte)?;
-        if (1..MEASURED_ANSWERS).contains(&own.count()) {
+        // One that answers nothing has no small answers: it is silent, or was out of reach for a while.
+        if own.count() < MEASURED_ANSWERS {
             return None;
         }
         let goes_on = new(backend, Measure::SecondBurst).is_some_and(|h| h.count() > 0);
@@ -227,14 +228,10 @@ impl OutlierDetection {
         };
         let waited = at.saturating_duration_since(*since).as_micros();
         // One burst is less than its peers send only if they send two.
-        let usual = if own.count() == 0 {
-            of_peers(Measure::FirstByte)
-        } else {
-            of_peers(Measure::SecondBurst)
-        };
+        let usual = of_peers(Measure::SecondBurst);
         let ends_at_once = usual.is_some_and(|us| waited > u128::from(us) * NO_BURST_AFTER);
         Some(Speed {
-            own_us: half(own).unwrap_or(u32::MAX),
+            own_us: half(own)?,
             peers_us: of_peers(Measure::FirstByte)?,
             ends_at_once: ends_at_once && !goes_on,
         })
