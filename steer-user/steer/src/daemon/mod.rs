@@ -24,6 +24,6 @@ pub use self::command::{Command, Commands};
 pub use self::event_loop::{Configured, Setup, TICK, run};
 pub use self::metrics::DaemonMetrics;
 pub use self::readiness_sink::{NodeState, Pulse, ReadinessSink};
-pub use self::settings::{Knob, KnobStatus, TuneError};
+pub use self::settings::{SettingStatus, TuneError};
 pub use self::source::{BackendSource, FileSource, Versioned};
 pub use self::trace::{Lease, TraceError, TraceNames, TraceReply, TraceRequest, Tracing};
