@@ -104,7 +104,7 @@ settings! {
         "Then it loses its port.";
     NatUdpUnassured "nat.udp_unassured_timeout" Configuration
         Time(SECOND..=10 * MINUTE, 10 * SECOND),
-        "The same timeout for UDP flows", "";
+        "Timeout of an unassured UDP flow", "";
     NatClosed "nat.closed_timeout" Both Time(SECOND..=10 * MINUTE, MINUTE),
         "Time for which a closed flow keeps its port",
         "The default is the backend's TIME_WAIT. If ports run out, another flow may get it earlier.";
@@ -150,7 +150,7 @@ settings! {
     Flows "limits.flows" Configuration Count(1024..=1 << 24, MAX_FLOWS),
         "Capacity of the flow table", "";
     NatFlows "limits.nat_flows" Configuration Count(1024..=1 << 24, MAX_NAT_FLOWS),
-        "Capacity of the nat table", "The default is 1024 without addresses in [nat].";
+        "Capacity of the nat table", "Without addresses in [nat] the default is 1024.";
     SourceV4Bits "admission.source_v4_bits" Configuration Count(8..=32, 32),
         "Prefix length that identifies an IPv4 source for per-source limits", "";
     SourceV6Bits "admission.source_v6_bits" Configuration Count(16..=128, 64),
@@ -348,13 +348,9 @@ mod tests {
         for setting in Setting::all_configured() {
             for value in outside(setting) {
                 let error = config(setting, &toml(&value)).unwrap_err();
-                let key = setting.key();
-                assert!(
-                    error.contains(&format!("out of range for `{key}`")),
-                    "{error}"
-                );
-                let advice = format!("write {}", setting.values());
-                assert!(error.contains(&advice), "{key}: {error}");
+                let advice = format!("write {} for `{}`", setting.values(), setting.key());
+                assert!(error.contains("out of range"), "{advice}: {error}");
+                assert!(error.contains(&advice), "{advice}: {error}");
             }
         }
         for setting in Setting::all_tunable().filter(|setting| *setting != Setting::Log) {

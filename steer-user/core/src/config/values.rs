@@ -179,9 +179,9 @@ impl Report<'_> {
             return default;
         };
         if !sane.contains(&duration) {
-            let what = format!("{} is out of range{of}", format_duration(duration));
+            let what = format!("{} is out of range", format_duration(duration));
             let (from, to) = (format_duration(*sane.start()), format_duration(*sane.end()));
-            self.add(value.span(), what, format!("write {from} to {to}"));
+            self.add(value.span(), what, format!("write {from} to {to}{of}"));
         }
         duration
     }
@@ -205,8 +205,8 @@ impl Report<'_> {
         let Some(value) = value else { return default };
         let number = *value.get_ref();
         if !sane.contains(&number) {
-            let what = format!("{number} is out of range{of}");
-            let todo = format!("write {} to {}", sane.start(), sane.end());
+            let what = format!("{number} is out of range");
+            let todo = format!("write {} to {}{of}", sane.start(), sane.end());
             self.add(value.span(), what, todo);
         }
         number

@@ -11,6 +11,7 @@ mod next_hops;
 mod overrides;
 mod probers;
 mod readiness_sink;
+mod route_changes;
 mod routers;
 mod settings;
 mod source;
