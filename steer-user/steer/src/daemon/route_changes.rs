@@ -23,7 +23,7 @@ pub(super) enum LookUp {
     Neighbours,
     /// Nothing has changed for a while.
     Age,
-    /// There are other targets.
+    /// Targets other than before.
     Targets,
 }
 
