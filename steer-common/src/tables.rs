@@ -58,7 +58,7 @@ pub struct NextHop {
     pub mtu: u16,
     /// Interfaces on which packets from there arrive: [`Member::reply_interfaces`]. The program
     /// does not need them here, and has no room on its stack.
-    #[cfg(feature = "user")]
+    #[cfg(feature = "host")]
     pub reply_interfaces: [u32; 2],
 }
 

@@ -5,11 +5,16 @@
 use std::{
     env,
     ffi::OsString,
+    fmt::Display,
     fs,
     path::{Path, PathBuf},
     process::Command,
 };
 
+use object::{
+    build::elf::{Builder, SectionData},
+    elf::SHT_STRTAB,
+};
 use serde::Deserialize;
 
 const TARGET: &str = "bpfel-unknown-none";
@@ -52,9 +57,10 @@ fn run() -> Result<(), String> {
     let target_dir = out.join("ebpf");
     let keep = |program: &str, name: &str| {
         let built = target_dir.join(TARGET).join("release").join(program);
-        fs::copy(&built, out.join(format!("{name}.o")))
-            .map(drop)
-            .map_err(|e| format!("{}: {e}", built.display()))
+        let failed = |error: &dyn Display| format!("{}: {error}", built.display());
+        let bytes = fs::read(&built).map_err(|e| failed(&e))?;
+        let stripped = without_dwarf(&bytes).map_err(|e| failed(&e))?;
+        fs::write(out.join(format!("{name}.o")), stripped).map_err(|e| failed(&e))
     };
     build(&toolchain, cargo(&toolchain, &ebpf, &target_dir))?;
     for program in PROGRAMS {
@@ -65,6 +71,25 @@ fn run() -> Result<(), String> {
     tracing.args(["--bin", "steer", "--features", "trace"]);
     build(&toolchain, tracing)?;
     keep("steer", "trace")
+}
+
+/// Returns an object without its DWARF, which neither the loader nor the kernel reads and which is
+/// three quarters of it. Types and line numbers for the verifier's log (BTF) stay.
+fn without_dwarf(bytes: &[u8]) -> Result<Vec<u8>, object::build::Error> {
+    let mut object = Builder::read(bytes)?;
+    for section in &mut object.sections {
+        let name: &[u8] = &section.name;
+        section.delete = name.starts_with(b".debug_") || name.starts_with(b".rel.debug_");
+    }
+    // LLVM keeps the names of sections and of symbols in one section; the writer needs two.
+    let names = object.sections.add();
+    names.name = b".shstrtab"[..].into();
+    names.sh_type = SHT_STRTAB;
+    names.data = SectionData::SectionString;
+    object.delete_orphans();
+    let mut stripped = Vec::new();
+    object.write(&mut stripped)?;
+    Ok(stripped)
 }
 
 fn build(toolchain: &Toolchain, mut cargo: Command) -> Result<(), String> {

@@ -26,7 +26,7 @@ fn a_sweep_puts_counts_in_flight_right_that_are_too_high_or_too_low() {
         .replace(mode, &format!("{mode}max_in_flight = 100\n"));
     fs::write(fleet.config_path(), limited).unwrap();
     fleet.start().unwrap();
-    fleet.cli(&["tune", "set", "sweep.every", "1s"]).unwrap();
+    fleet.cli(&["tune", "set", "gc.interval", "1s"]).unwrap();
 
     let vip = fleet.vip();
     let connect = || TcpStream::connect_timeout(&(vip, HTTP).into(), LIMIT).unwrap();

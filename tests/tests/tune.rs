@@ -29,8 +29,8 @@ fn kernel(fleet: &Fleet) -> abi::Config {
 
 fn value(fleet: &Fleet, name: &str) -> String {
     let text = fleet.cli(&["tune", "get", name, "--json"]).unwrap();
-    let knob: Value = serde_json::from_str(&text).unwrap();
-    knob["value"].as_str().unwrap().to_owned()
+    let setting: Value = serde_json::from_str(&text).unwrap();
+    setting["value"].as_str().unwrap().to_owned()
 }
 
 /// Returns the probe rate of a backend per second, from the counter of answers.
@@ -50,14 +50,14 @@ fn pace(fleet: &Fleet) -> f64 {
 }
 
 #[test]
-fn knobs_are_set_in_daemon_and_kernel_and_wrong_ones_are_refused_whole() {
+fn settings_are_set_in_daemon_and_kernel_and_wrong_ones_are_refused_whole() {
     let mut fleet = Fleet::new(Plan::new(&["one"], "nat")).unwrap();
     fleet.start().unwrap();
     let listed = fleet.cli(&["tune", "list"]).unwrap();
     for name in [
         "probe.interval",
         "nat.retry",
-        "sweep.every",
+        "gc.interval",
         "balance.hot_above",
         "log",
     ] {

@@ -71,19 +71,19 @@ fn versions(fleet: &Fleet) -> Vec<String> {
     names.collect()
 }
 
-fn unsettled(fleet: &Fleet) -> u64 {
+fn migrating(fleet: &Fleet) -> u64 {
     let status = fleet.status().unwrap();
-    status["services"][0]["unsettled"].as_u64().unwrap()
+    status["services"][0]["migrating"].as_u64().unwrap()
 }
 
 /// Creates slots whose open flows belong to one backend, and new ones to the other: by the first or
 /// the second change, depending on the order in which backends came up.
 fn unsettle(fleet: &Fleet) {
     let mut drains = ["drain", "undrain"].iter().cycle();
-    wait(Duration::from_secs(10), "slots are unsettled", || {
+    wait(Duration::from_secs(10), "slots are migrating", || {
         let drain = drains.next().copied().unwrap_or_default();
         fleet.cli(&["backend", drain, "near"])?;
-        Ok(unsettled(fleet) > 0)
+        Ok(migrating(fleet) > 0)
     })
     .unwrap();
 }

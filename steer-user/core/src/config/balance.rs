@@ -4,15 +4,12 @@ use std::time::Duration;
 
 use super::raw;
 use super::report::Report;
+use super::settings::Setting;
 use super::spanned::Spanned;
 use crate::domain::{
     balance::{COLD, Settings},
     load::{HotBounds, WHOLE},
 };
-
-const MS: Duration = Duration::from_millis(1);
-const SECOND: Duration = Duration::from_secs(1);
-const MINUTE: Duration = Duration::from_secs(60);
 
 /// Distribution of new flows. Utilizations and shares are in percent.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -70,46 +67,41 @@ impl Balance {
 }
 
 pub(super) fn balance(raw: &raw::Balance, report: &mut Report<'_>) -> Balance {
-    let mut percent = |value: &Option<Spanned<u32>>, default: u32, least: u32| {
-        report.number(value.as_ref(), default, least..=100)
-    };
-    let max_shift = percent(&raw.max_shift, 5, 1);
-    let floor = percent(&raw.floor, 5, 1);
-    let panic_below = percent(&raw.panic_below, 50, 0);
     let (spill_above, spill_below) = band(
         "spill",
-        (&raw.spill_above, 80),
-        (&raw.spill_below, 65),
+        (&raw.spill_above, Setting::SpillAbove),
+        (&raw.spill_below, Setting::SpillBelow),
         report,
     );
-    let (hot_above, hot_below) = band("hot", (&raw.hot_above, 90), (&raw.hot_below, 75), report);
+    let (hot_above, hot_below) = band(
+        "hot",
+        (&raw.hot_above, Setting::HotAbove),
+        (&raw.hot_below, Setting::HotBelow),
+        report,
+    );
     Balance {
-        interval: report.duration(raw.interval.as_ref(), 2 * SECOND, 100 * MS..=MINUTE),
-        slow_start: report.duration(
-            raw.slow_start.as_ref(),
-            30 * SECOND,
-            Duration::ZERO..=60 * MINUTE,
-        ),
-        stale_after: report.duration(raw.stale_after.as_ref(), 3 * SECOND, 100 * MS..=10 * MINUTE),
-        max_shift,
-        floor,
+        interval: report.time(raw.interval.as_ref(), Setting::BalanceInterval),
+        slow_start: report.time(raw.slow_start.as_ref(), Setting::BalanceSlowStart),
+        stale_after: report.time(raw.stale_after.as_ref(), Setting::StaleAfter),
+        max_shift: report.count(raw.max_shift.as_ref(), Setting::BalanceMaxShift),
+        floor: report.count(raw.floor.as_ref(), Setting::BalanceFloor),
         spill_above,
         spill_below,
         hot_above,
         hot_below,
-        panic_below,
+        panic_below: report.count(raw.panic_below.as_ref(), Setting::PanicBelow),
     }
 }
 
 /// Returns two bounds, which must differ: with a single bound the decision would oscillate.
 fn band(
     name: &str,
-    (above, high): (&Option<Spanned<u32>>, u32),
-    (below, low): (&Option<Spanned<u32>>, u32),
+    (above, high): (&Option<Spanned<u32>>, Setting),
+    (below, low): (&Option<Spanned<u32>>, Setting),
     report: &mut Report<'_>,
 ) -> (u32, u32) {
-    let from = report.number(above.as_ref(), high, 1..=100);
-    let to = report.number(below.as_ref(), low, 0..=100);
+    let from = report.count(above.as_ref(), high);
+    let to = report.count(below.as_ref(), low);
     if let Some(value) = above.as_ref().or(below.as_ref()).filter(|_| to >= from) {
         let what = format!("`{name}_above` is {from}, and `{name}_below` is {to}");
         let todo = format!("write a value of `{name}_below` well below `{name}_above`");

@@ -1,13 +1,10 @@
 //! Checks that concern the whole document.
 
 use std::collections::{HashMap, HashSet};
-use std::ops::RangeInclusive;
 
-use steer_common::abi::{
-    self, MAX_CLASS_POLICIES, MAX_CLASS_PREFIXES, MAX_FLOWS, MAX_NAT_FLOWS, MAX_SERVICE_ENTRIES,
-};
+use steer_common::abi::{self, MAX_CLASS_POLICIES, MAX_CLASS_PREFIXES, MAX_SERVICE_ENTRIES};
 
-use super::{Config, Limits, node::NatSection, raw, report::Report};
+use super::{Config, Limits, node::NatSection, raw, report::Report, settings::Setting};
 use crate::domain::maglev::table_size;
 
 /// Usable entries of the perfect hash: services, their addresses, and each address of `nat` three
@@ -20,21 +17,18 @@ pub(super) const MAX_MEMBERS: usize = 16_000;
 pub(super) const MAX_SLOTS: usize = abi::MAX_SLOTS as usize / 2;
 const _: () = assert!(MAX_MEMBERS < abi::MAX_MEMBERS as usize);
 
-/// Range of flow table sizes.
-const FLOW_RANGE: RangeInclusive<u32> = 1024..=1 << 24;
 /// Size of the nat table if no flow needs it.
 const NO_NAT: u32 = 1024;
 
 /// Returns the sizes of the tables.
 pub(super) fn limits(raw: &raw::Limits, nat: &NatSection, report: &mut Report<'_>) -> Limits {
-    let nat_flows = if nat.typed.addresses.is_empty() {
-        NO_NAT
-    } else {
-        MAX_NAT_FLOWS
+    let nat_flows = match &raw.nat_flows {
+        None if nat.typed.addresses.is_empty() => NO_NAT,
+        value => report.count(value.as_ref(), Setting::NatFlows),
     };
     Limits {
-        flows: report.number(raw.flows.as_ref(), MAX_FLOWS, FLOW_RANGE),
-        nat_flows: report.number(raw.nat_flows.as_ref(), nat_flows, FLOW_RANGE),
+        flows: report.count(raw.flows.as_ref(), Setting::Flows),
+        nat_flows,
     }
 }
 

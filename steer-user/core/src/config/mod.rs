@@ -27,6 +27,7 @@ mod read;
 mod report;
 mod schema;
 mod services;
+mod settings;
 mod spanned;
 mod split;
 mod suggest;
@@ -57,6 +58,7 @@ pub use self::document::{DROP_INS, Document, SourceFile};
 pub use self::policy::{Policy, PolicyId};
 pub use self::report::{ConfigError, Problem};
 pub use self::schema::schema;
+pub use self::settings::{Range, Scope, Setting, Value};
 pub use self::telemetry::Otlp;
 
 /// A valid configuration: names are unique, and every reference resolves.

@@ -4,7 +4,6 @@ use std::collections::HashSet;
 use std::net::IpAddr;
 use std::ops::{Range, RangeInclusive};
 use std::path::PathBuf;
-use std::time::Duration;
 
 use steer_common::abi::{MAX_DENIED_PREFIXES, MAX_NAT_ADDRESSES, Mac};
 use steer_probe::pki::{Identity, IdentityKind};
@@ -14,6 +13,7 @@ use super::{
     raw::{self, Text},
     read::Single,
     report::Report,
+    settings::Setting,
 };
 
 const NAT_PORTS: RangeInclusive<u16> = 20_000..=59_999;
@@ -24,9 +24,6 @@ const MAX_MACS: usize = 64;
 /// Advice about an interface name.
 const INTERFACE: &str =
     "name the interface on which packets of clients arrive: `ip route` and `ip link` show it";
-const MS: Duration = Duration::from_millis(1);
-const SECOND: Duration = Duration::from_secs(1);
-const MINUTE: Duration = Duration::from_secs(60);
 
 /// The section `[nat]`, with the positions of its addresses.
 pub(super) struct NatSection {
@@ -82,8 +79,8 @@ pub(super) fn node(raw: raw::Node, report: &mut Report<'_>) -> Node {
         flow_seed_file: raw
             .flow_seed_file
             .map(|file| report.path(Some(file), "/etc/steer/flow.seed")),
-        generations: report.number(raw.generations.as_ref(), 10, 2..=1000) as usize,
-        journal_bytes: u64::from(report.number(raw.journal_mib.as_ref(), 64, 1..=65_536)) << 20,
+        generations: report.count(raw.generations.as_ref(), Setting::Generations) as usize,
+        journal_bytes: u64::from(report.count(raw.journal_mib.as_ref(), Setting::JournalMib)) << 20,
     }
 }
 
@@ -190,23 +187,17 @@ pub(super) fn nat(Single { raw, broken }: Single<raw::Nat>, report: &mut Report<
             NAT_PORTS
         })
     });
-    let opening = raw.opening_timeout.as_ref();
-    let closed = raw.closed_timeout.as_ref();
-    let ten_minutes = SECOND..=10 * MINUTE;
     let typed = Nat {
         addresses,
         ports,
-        opening_timeout: report.duration(opening, 30 * SECOND, ten_minutes.clone()),
-        udp_unassured_timeout: report.duration(
-            raw.udp_unassured_timeout.as_ref(),
-            10 * SECOND,
-            ten_minutes.clone(),
-        ),
-        closed_timeout: report.duration(closed, 60 * SECOND, ten_minutes),
+        opening_timeout: report.time(raw.opening_timeout.as_ref(), Setting::NatOpening),
+        udp_unassured_timeout: report
+            .time(raw.udp_unassured_timeout.as_ref(), Setting::NatUdpUnassured),
+        closed_timeout: report.time(raw.closed_timeout.as_ref(), Setting::NatClosed),
         reply_filter: raw.reply_filter,
         verify_checksums: raw.verify_checksums.unwrap_or(true),
-        burst_gap: report.duration(raw.burst_gap.as_ref(), 2 * MS, Duration::ZERO..=10 * SECOND),
-        silence: report.duration(raw.silence.as_ref(), 30 * SECOND, 100 * MS..=60 * MINUTE),
+        burst_gap: report.time(raw.burst_gap.as_ref(), Setting::NatBurstGap),
+        silence: report.time(raw.silence.as_ref(), Setting::NatSilence),
     };
     NatSection {
         known: !broken && spans.len() == raw.addresses.len(),
@@ -282,8 +273,8 @@ pub(super) fn admission(raw: &raw::Admission, report: &mut Report<'_>) -> Admiss
     let bits = |number: u32| u8::try_from(number).unwrap_or(u8::MAX);
     Admission {
         deny,
-        source_v4_bits: bits(report.number(raw.source_v4_bits.as_ref(), 32, 8..=32)),
-        source_v6_bits: bits(report.number(raw.source_v6_bits.as_ref(), 64, 16..=128)),
+        source_v4_bits: bits(report.count(raw.source_v4_bits.as_ref(), Setting::SourceV4Bits)),
+        source_v6_bits: bits(report.count(raw.source_v6_bits.as_ref(), Setting::SourceV6Bits)),
     }
 }
 
@@ -292,10 +283,10 @@ pub(super) fn probe(
     with_beacons: bool,
     report: &mut Report<'_>,
 ) -> Probe {
-    let interval = report.duration(raw.interval.as_ref(), 100 * MS, 10 * MS..=MINUTE);
-    let timeout = report.duration(raw.timeout.as_ref(), 200 * MS, MS..=MINUTE);
+    let interval = report.time(raw.interval.as_ref(), Setting::ProbeInterval);
+    let timeout = report.time(raw.timeout.as_ref(), Setting::ProbeTimeout);
     let handshake = raw.handshake_every.as_ref();
-    let handshake_every = report.duration(handshake, MINUTE / 2, MINUTE / 60..=MINUTE * 1440);
+    let handshake_every = report.time(handshake, Setting::ProbeHandshakeEvery);
     if let Some(value) = handshake.filter(|_| handshake_every < interval) {
         let what = "handshakes are more frequent than pings";
         report.add(value.span(), what, "write more than `interval`");
@@ -319,15 +310,11 @@ pub(super) fn probe(
     Probe {
         interval,
         timeout,
-        rise: report.number(raw.rise.as_ref(), 2, 1..=100),
-        fall: report.number(raw.fall.as_ref(), 2, 1..=100),
-        flap_half_life: report.duration(
-            raw.flap_half_life.as_ref(),
-            MINUTE / 6,
-            Duration::ZERO..=MINUTE * 10,
-        ),
+        rise: report.count(raw.rise.as_ref(), Setting::ProbeRise),
+        fall: report.count(raw.fall.as_ref(), Setting::ProbeFall),
+        flap_half_life: report.time(raw.flap_half_life.as_ref(), Setting::ProbeFlapHalfLife),
         handshake_every,
-        budget: report.number(raw.budget.as_ref(), 5000, 10..=100_000),
+        budget: report.count(raw.budget.as_ref(), Setting::ProbeBudget),
         http_ca,
         http_name: raw.http_name.map(Text::into_inner),
         files: match files {

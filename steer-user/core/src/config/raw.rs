@@ -44,9 +44,7 @@ pub(super) struct Node {
     /// backend a flow gets: use the same seed on all nodes behind one router, and do not make it
     /// readable for everyone. Without it, the node generates its own.
     pub flow_seed_file: Option<Text>,
-    /// Number of applied configurations to keep for rollback, 2 to 1000 (default 10).
     pub generations: Option<Spanned<u32>>,
-    /// Approximate size limit of the journal in MiB (default 64).
     pub journal_mib: Option<Spanned<u32>>,
 }
 
@@ -58,13 +56,8 @@ pub(super) struct Nat {
     pub addresses: Vec<Text>,
     /// Range of source ports, used by each address (default 20000-59999).
     pub ports: Option<Text>,
-    /// Timeout of an unassured flow, whose client has not continued after the first answer, 1s to
-    /// 10m (default 30s). Then it loses its port.
     pub opening_timeout: Option<Text>,
-    /// The same timeout for UDP flows, 1s to 10m (default 10s).
     pub udp_unassured_timeout: Option<Text>,
-    /// Time for which a closed flow keeps its port, 1s to 10m (default 60s, the backend's
-    /// TIME_WAIT). If ports run out, another flow may get it earlier.
     pub closed_timeout: Option<Text>,
     /// Interfaces accepted for answers of backends: "strict" accepts only the interface and VLAN of
     /// the next hop to the backend, "loose" accepts any, for backends with several routes to this
@@ -75,10 +68,7 @@ pub(super) struct Nat {
     /// effect (default true). Set it to false only if clients run on this host and its interfaces
     /// leave checksums to hardware.
     pub verify_checksums: Option<bool>,
-    /// Pause within an answer that separates two bursts, 0s to 10s (default 2ms). 0s disables
-    /// latency measurement.
     pub burst_gap: Option<Text>,
-    /// Wait for an answer after which a connection is silent, 100ms to 1h (default 30s).
     pub silence: Option<Text>,
 }
 
@@ -98,18 +88,14 @@ pub(super) struct Admission {
     /// Addresses and prefixes of clients that services drop.
     #[serde(default)]
     pub deny: Vec<Text>,
-    /// Prefix length that identifies an IPv4 source for per-source limits, 8 to 32 (default 32).
     pub source_v4_bits: Option<Spanned<u32>>,
-    /// Prefix length that identifies an IPv6 source, 16 to 128 (default 64).
     pub source_v6_bits: Option<Spanned<u32>>,
 }
 
 #[derive(Default, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub(super) struct Limits {
-    /// Capacity of the flow table, 1024 to 16777216 (default 262144).
     pub flows: Option<Spanned<u32>>,
-    /// Capacity of the nat table (default 262144, or 1024 without addresses in [nat]).
     pub nat_flows: Option<Spanned<u32>>,
 }
 
@@ -131,20 +117,12 @@ pub(super) struct Quic {
 #[derive(Default, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub(super) struct Probe {
-    /// Interval between pings, 10ms to 1m (default 100ms).
     pub interval: Option<Text>,
-    /// Probe timeout (default 200ms).
     pub timeout: Option<Text>,
-    /// Consecutive successes after which a backend is up (default 2).
     pub rise: Option<Spanned<u32>>,
-    /// Consecutive failures after which it is down (default 2).
     pub fall: Option<Spanned<u32>>,
-    /// Half-life of the flap-damping penalty, 0s to 10m (default 10s): a backend that goes down
-    /// repeatedly stays out until its penalty has decayed. 0s disables damping.
     pub flap_half_life: Option<Text>,
-    /// Interval between full handshakes (default 30s).
     pub handshake_every: Option<Text>,
-    /// Upper bound of probes per second from this node, 10 to 100000 (default 5000).
     pub budget: Option<Spanned<u32>>,
     /// File of the CA for HTTPS and HTTP/3 probes (default: any certificate is accepted).
     pub http_ca: Option<Text>,
@@ -162,27 +140,15 @@ pub(super) struct Probe {
 #[derive(Default, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub(super) struct Balance {
-    /// Interval between updates of the weights, 100ms to 1m (default 2s).
     pub interval: Option<Text>,
-    /// Largest part of a table that moves in one update, in percent (default 5).
     pub max_shift: Option<Spanned<u32>>,
-    /// Lower bound of a loaded backend's weight, in percent of its full weight (default 5).
     pub floor: Option<Spanned<u32>>,
-    /// Time until a recovered backend has its full weight, 0s to 1h (default 30s).
     pub slow_start: Option<Text>,
-    /// Utilization in percent above which new flows spill to the next ring (default 80).
     pub spill_above: Option<Spanned<u32>>,
-    /// Utilization in percent below which they return (default 65).
     pub spill_below: Option<Spanned<u32>>,
-    /// Utilization in percent from which a backend is hot, and new flows try the second choice
-    /// (default 90).
     pub hot_above: Option<Spanned<u32>>,
-    /// Utilization in percent below which it is no longer hot (default 75).
     pub hot_below: Option<Spanned<u32>>,
-    /// Percentage of healthy backends below which a pool enters panic mode, 0 to 100 (default 50).
-    /// 0 disables panic mode.
     pub panic_below: Option<Spanned<u32>>,
-    /// Age from which a load report is ignored, 100ms to 10m (default 3s).
     pub stale_after: Option<Text>,
 }
 
@@ -192,7 +158,6 @@ pub(super) struct Telemetry {
     /// URL of the OpenTelemetry collector for metrics by OTLP over HTTP, like http://127.0.0.1:4318
     /// (default none). The path /v1/metrics is appended.
     pub otlp: Option<Text>,
-    /// Interval between exports, 1s to 10m (default 15s).
     pub otlp_interval: Option<Text>,
     /// File of the CA of the collector's certificate; required for https://.
     pub otlp_ca: Option<Text>,

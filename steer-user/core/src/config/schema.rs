@@ -1,8 +1,12 @@
 //! JSON schema of a document, for editors and for programs that generate documents.
 
 use schemars::{JsonSchema, schema_for};
+use serde_json::Value;
 
-use super::raw;
+use super::{
+    raw,
+    settings::{Range, Setting},
+};
 
 /// Configuration of steer, in one file or together with those of `conf.d`.
 #[derive(JsonSchema)]
@@ -42,8 +46,36 @@ struct Document {
 /// Returns the schema of one file (JSON Schema 2020-12). Every string may contain variables,
 /// `${NAME}`.
 #[must_use]
-pub fn schema() -> serde_json::Value {
-    schema_for!(Document).to_value()
+pub fn schema() -> Value {
+    let mut schema = schema_for!(Document).to_value();
+    for setting in Setting::all_configured() {
+        if let Some(property) = property(&mut schema, setting.key()) {
+            describe(property, setting);
+        }
+    }
+    schema
+}
+
+/// Returns the property of a key, as section and name.
+fn property<'s>(schema: &'s mut Value, key: &str) -> Option<&'s mut Value> {
+    let (section, name) = key.split_once('.')?;
+    let section = schema["properties"][section].to_string();
+    let definitions = schema["$defs"].as_object_mut()?.iter_mut();
+    let mut named =
+        definitions.filter(|(definition, _)| section.contains(&format!("#/$defs/{definition}\"")));
+    named.next()?.1.get_mut("properties")?.get_mut(name)
+}
+
+/// Writes description, range and default of a setting into its property.
+fn describe(property: &mut Value, setting: Setting) {
+    property["description"] = setting.reference().into();
+    if let Range::Count(range, default) | Range::Percent(range, default) = setting.range() {
+        property["minimum"] = (*range.start()).into();
+        property["maximum"] = (*range.end()).into();
+        property["default"] = default.into();
+    } else if let Some(default) = setting.default() {
+        property["default"] = default.to_string().into();
+    }
 }
 
 #[cfg(test)]
@@ -52,8 +84,7 @@ mod tests {
 
     use serde_json::Value;
 
-    use super::super::Document;
-    use super::schema;
+    use super::{super::Document, Setting, property, schema};
 
     const EXAMPLE: &str = include_str!("../../../../deploy/steer.toml");
 
@@ -109,6 +140,23 @@ mod tests {
     #[test]
     fn schema_and_example_have_the_same_keys() {
         assert_eq!(in_schema(), in_example());
+    }
+
+    #[test]
+    fn settings_have_range_and_default() {
+        let mut schema = schema();
+        for setting in Setting::all_configured() {
+            let key = setting.key();
+            let property = property(&mut schema, key).unwrap_or_else(|| panic!("{key}"));
+            let text = property["description"].as_str().unwrap();
+            assert!(text.contains(&setting.values()), "{key}: {text}");
+            let default = setting.default().unwrap().to_string();
+            assert_eq!(
+                property["default"].to_string().trim_matches('"'),
+                default,
+                "{key}"
+            );
+        }
     }
 
     #[test]

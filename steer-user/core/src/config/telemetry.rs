@@ -9,12 +9,12 @@ use rustls::pki_types::ServerName;
 
 use super::raw;
 use super::report::Report;
+use super::settings::Setting;
 
 /// Default port of OTLP over HTTP.
 const PORT: u16 = 4318;
 /// Path of metrics below a collector's URL.
 const PATH: &str = "/v1/metrics";
-const INTERVAL: Duration = Duration::from_secs(15);
 const URL: &str = "write one like http://127.0.0.1:4318";
 
 /// Export of metrics by OTLP over HTTP.
@@ -67,8 +67,7 @@ pub(super) fn otlp(raw: &raw::Telemetry, report: &mut Report<'_>) -> Option<Otlp
         }
         return None;
     };
-    let second = Duration::from_secs(1);
-    let interval = report.duration(raw.otlp_interval.as_ref(), INTERVAL, second..=600 * second);
+    let interval = report.time(raw.otlp_interval.as_ref(), Setting::OtlpInterval);
     let ca = raw.otlp_ca.clone();
     let ca = ca.map(|ca| (ca.span(), report.path(Some(ca), "/etc/steer/pki/web.pem")));
     let parts = match parts(url.get_ref()) {
@@ -190,7 +189,7 @@ mod tests {
             port: 80,
             path: "/secret/v1/metrics".to_owned(),
             ca: None,
-            interval: INTERVAL,
+            interval: Setting::OtlpInterval.default_time(),
         };
         assert_eq!(otlp.to_string(), "http://[fd00::1]:80");
         assert!(!format!("{otlp:?}").contains("secret"));

@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use super::raw::Text;
 use super::report::Report;
+use super::settings::{Range, Setting};
 use super::spanned::Spanned;
 use humantime_serde::re::humantime::{format_duration, parse_duration};
 
@@ -129,11 +130,40 @@ impl Report<'_> {
         path
     }
 
+    /// Parses a time of the table of settings.
+    pub(super) fn time(&mut self, value: Option<&Text>, setting: Setting) -> Duration {
+        let (Range::Time(range, default), key) = (setting.range(), setting.key()) else {
+            return Duration::ZERO;
+        };
+        self.duration_of(value, default, range, &format!(" for `{key}`"))
+    }
+
+    /// Parses a number of the table of settings.
+    pub(super) fn count(&mut self, value: Option<&Spanned<u32>>, setting: Setting) -> u32 {
+        match setting.range() {
+            Range::Count(range, default) | Range::Percent(range, default) => {
+                let of = format!(" for `{}`", setting.key());
+                self.number_of(value, default, range, &of)
+            }
+            Range::Time(..) | Range::Idle(_) | Range::Level(_) | Range::Filter => 0,
+        }
+    }
+
     pub(super) fn duration(
         &mut self,
         value: Option<&Text>,
         default: Duration,
         sane: RangeInclusive<Duration>,
+    ) -> Duration {
+        self.duration_of(value, default, sane, "")
+    }
+
+    fn duration_of(
+        &mut self,
+        value: Option<&Text>,
+        default: Duration,
+        sane: RangeInclusive<Duration>,
+        of: &str,
     ) -> Duration {
         let Some(value) = value else { return default };
         let Ok(duration) = parse_duration(value.get_ref()) else {
@@ -151,7 +181,7 @@ impl Report<'_> {
         if !sane.contains(&duration) {
             let what = format!("{} is out of range", format_duration(duration));
             let (from, to) = (format_duration(*sane.start()), format_duration(*sane.end()));
-            self.add(value.span(), what, format!("write {from} to {to}"));
+            self.add(value.span(), what, format!("write {from} to {to}{of}"));
         }
         duration
     }
@@ -162,11 +192,21 @@ impl Report<'_> {
         default: u32,
         sane: RangeInclusive<u32>,
     ) -> u32 {
+        self.number_of(value, default, sane, "")
+    }
+
+    fn number_of(
+        &mut self,
+        value: Option<&Spanned<u32>>,
+        default: u32,
+        sane: RangeInclusive<u32>,
+        of: &str,
+    ) -> u32 {
         let Some(value) = value else { return default };
         let number = *value.get_ref();
         if !sane.contains(&number) {
             let what = format!("{number} is out of range");
-            let todo = format!("write {} to {}", sane.start(), sane.end());
+            let todo = format!("write {} to {}{of}", sane.start(), sane.end());
             self.add(value.span(), what, todo);
         }
         number

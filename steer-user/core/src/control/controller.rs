@@ -20,7 +20,7 @@ use super::{
     report::view::View,
     site::Site,
     start::Start,
-    tables::gc::{GC_INTERVAL, GarbageCollection},
+    tables::gc::GarbageCollection,
 };
 use crate::{config::Config, dataplane::Dataplane};
 
@@ -175,10 +175,7 @@ impl<D: Dataplane> Controller<D> {
 
     fn collect_garbage(&mut self, now: Instant) -> Result<()> {
         let (site, dataplane) = (&self.site, &mut self.dataplane);
-        if self
-            .gc
-            .is_due(self.tuning.gc_interval.unwrap_or(GC_INTERVAL), now)
-        {
+        if self.gc.is_due(self.tuning.gc_interval(), now) {
             let tuning = (&self.tuning, self.host.cpus);
             let limits = publish::gc_limits(site, tuning, dataplane, self.gc.nat_entries());
             self.admission.in_flight.read(site, dataplane);

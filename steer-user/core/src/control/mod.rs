@@ -49,4 +49,3 @@ pub use self::report::{
     view::View,
 };
 pub use self::start::Start;
-pub use self::tables::gc::GC_INTERVAL;

@@ -88,13 +88,6 @@ impl Health {
         self.since
     }
 
-    /// Returns whether the current series of failures is twice as long as `fall`.
-    #[must_use]
-    pub fn failed_twice_over(&self) -> bool {
-        let (ok, length) = self.streak;
-        !ok && length >= self.fall.saturating_mul(2)
-    }
-
     /// Records a probe result, and returns the change of state that it caused.
     pub fn observe(&mut self, ok: bool, now: Instant) -> Option<Transition> {
         let length = if self.streak.0 == ok {
@@ -148,18 +141,6 @@ mod tests {
         ] {
             assert_eq!(run(rise, fall, results), want, "{rise} {fall} {results}");
         }
-    }
-
-    #[test]
-    fn it_takes_twice_the_failures_to_be_sure() {
-        let now = Instant::now();
-        let mut health = Health::new(1, 2);
-        let mut sure = Vec::new();
-        for ok in [false, false, false, false, false, true, false] {
-            health.observe(ok, now);
-            sure.push(health.failed_twice_over());
-        }
-        assert_eq!(sure, [false, false, false, true, true, false, false]);
     }
 
     #[test]

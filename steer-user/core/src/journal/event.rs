@@ -142,7 +142,7 @@ pub enum Event {
         counts: Counts,
         /// Other knowledge at that time.
         #[serde(default, skip_serializing_if = "is_nothing")]
-        around: PeerTraffic,
+        peer_traffic: PeerTraffic,
         /// Conclusion.
         verdict: Verdict,
     },
@@ -171,11 +171,11 @@ pub enum Event {
         /// Service, or `service/class`.
         service: String,
         /// Whether it is in panic mode now.
-        panics: bool,
+        panic_mode: bool,
         /// Number of healthy backends.
         healthy: usize,
         /// Number of all backends.
-        of: usize,
+        total: usize,
     },
     /// A tick of the balancing loop changed the weights of a table.
     Balanced {
@@ -231,9 +231,9 @@ pub enum Event {
         inputs: Vec<Input>,
         /// Backends that are no longer inputs.
         gone: Vec<String>,
-        /// Weight of `nobody`: the part beyond all budgets.
+        /// Weight that no backend gets: the part beyond all budgets.
         #[serde(default, skip_serializing_if = "is_zero")]
-        nobody: u32,
+        undistributed: u32,
         /// Number of slots in the table.
         slots: usize,
         /// Number of changed slots.
@@ -383,7 +383,7 @@ pub struct Input {
     pub healthy: bool,
     /// Capacity.
     pub capacity: u32,
-    /// Weight in the table; with that of `nobody`, all weights sum up to a billion.
+    /// Weight in the table; with the undistributed one, all weights sum up to a billion.
     pub weight: u32,
     /// Whether its tier is so busy that its second choices are in the next one.
     #[serde(default, skip_serializing_if = "is_false")]
@@ -403,8 +403,8 @@ impl Input {
     }
 }
 
-fn is_nothing(around: &PeerTraffic) -> bool {
-    *around == PeerTraffic::default()
+fn is_nothing(traffic: &PeerTraffic) -> bool {
+    *traffic == PeerTraffic::default()
 }
 
 fn is_unwritten(watch: &Written) -> bool {

@@ -27,7 +27,7 @@ use super::{
     SaveWarning, TuneRequest, WeightRequest, dial::Remote,
 };
 use crate::{
-    daemon::{Applied, Diff, KnobStatus},
+    daemon::{Applied, Diff, SettingStatus},
     explain::Explanation,
 };
 
@@ -187,7 +187,7 @@ impl Client {
     /// # Errors
     ///
     /// See [`ClientError`].
-    pub async fn knobs(&self) -> Result<Vec<KnobStatus>, ClientError> {
+    pub async fn settings(&self) -> Result<Vec<SettingStatus>, ClientError> {
         self.get("/v1/tune").await
     }
 
@@ -196,7 +196,11 @@ impl Client {
     /// # Errors
     ///
     /// See [`ClientError`].
-    pub async fn tune(&self, name: &str, value: Option<String>) -> Result<KnobStatus, ClientError> {
+    pub async fn tune(
+        &self,
+        name: &str,
+        value: Option<String>,
+    ) -> Result<SettingStatus, ClientError> {
         let request = TuneRequest { value };
         self.post(&format!("/v1/tune/{name}"), &request).await
     }

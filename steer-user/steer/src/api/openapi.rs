@@ -15,7 +15,7 @@ use super::{
     SaveWarning, TuneRequest, WeightRequest,
 };
 use crate::{
-    daemon::{Applied, Diff, KnobStatus, TraceRequest},
+    daemon::{Applied, Diff, SettingStatus, TraceRequest},
     explain::Explanation,
 };
 
@@ -129,7 +129,7 @@ fn operations() -> Vec<Operation> {
         reads(
             "/v1/tune",
             "List the settings of the running daemon",
-            schema_of::<Vec<KnobStatus>>,
+            schema_of::<Vec<SettingStatus>>,
         ),
         text(
             "/v1/watch",
@@ -187,7 +187,7 @@ fn operations() -> Vec<Operation> {
                 "Change a setting of the running daemon",
                 Some(schema_of::<TuneRequest>),
             ),
-            schema_of::<KnobStatus>,
+            schema_of::<SettingStatus>,
         ),
         Operation {
             answer: Answer::Text("application/x-ndjson"),
@@ -378,7 +378,7 @@ mod tests {
             "BackendStatus",
             "Diff",
             "Problem",
-            "KnobStatus",
+            "SettingStatus",
             "History",
         ] {
             assert!(schemas.contains_key(name), "{name}");

@@ -39,7 +39,7 @@ use super::{
     openapi, packet, trace, watch,
 };
 use crate::{
-    daemon::{Command, Commands, KnobStatus, TuneError},
+    daemon::{Command, Commands, SettingStatus, TuneError},
     explain::{self, Question},
 };
 
@@ -88,7 +88,7 @@ pub(super) fn routes(access: &Access, monitor: Monitor) -> Router {
         .route("/v1/status", get(status))
         .route("/v1/memory", get(memory))
         .route("/v1/explain", get(explanation))
-        .route("/v1/tune", get(knobs))
+        .route("/v1/tune", get(settings))
         .route("/v1/backends/{name}/why", get(why))
         .layer(small())
         .merge(config::reading())
@@ -275,8 +275,8 @@ fn said(done: Result<Vec<String>, CommandError>) -> Result<Response, ApiError> {
     })
 }
 
-async fn knobs(State(commands): State<Commands>) -> Result<Json<Vec<KnobStatus>>, ApiError> {
-    call(&commands, Command::Knobs).await.map(Json)
+async fn settings(State(commands): State<Commands>) -> Result<Json<Vec<SettingStatus>>, ApiError> {
+    call(&commands, Command::Settings).await.map(Json)
 }
 
 async fn tune(
@@ -284,7 +284,7 @@ async fn tune(
     ConnectInfo(peer): ConnectInfo<Peer>,
     UrlPath(name): UrlPath<String>,
     Json(request): Json<TuneRequest>,
-) -> Result<Json<KnobStatus>, ApiError> {
+) -> Result<Json<SettingStatus>, ApiError> {
     let tune = |reply| Command::Tune {
         name,
         value: request.value,
@@ -292,7 +292,7 @@ async fn tune(
         reply,
     };
     let done = call(&commands, tune).await?;
-    let knob = done.map_err(|error| {
+    let setting = done.map_err(|error| {
         let status = match error {
             TuneError::Unknown(_) => StatusCode::NOT_FOUND,
             TuneError::Value { .. } | TuneError::Handshakes | TuneError::Band(_) => {
@@ -302,5 +302,5 @@ async fn tune(
         };
         ApiError(status, error.to_string())
     })?;
-    Ok(Json(knob))
+    Ok(Json(setting))
 }

@@ -224,16 +224,16 @@ pub(super) fn words(event: &Event) -> String {
         }
         Event::Panic {
             service,
-            panics,
+            panic_mode,
             healthy,
-            of,
+            total,
         } => {
-            let word = if *panics {
+            let word = if *panic_mode {
                 "panic mode begins"
             } else {
                 "panic mode ends"
             };
-            format!("service {service}: {healthy} of {of} healthy, {word}")
+            format!("service {service}: {healthy} of {total} healthy, {word}")
         }
         Event::Balanced {
             service,

@@ -77,7 +77,7 @@ pub(super) fn backend(backend: &BackendStatus, status: &Status) -> String {
     line("round trip", rtt.unwrap_or_else(|| "-".to_owned()));
     let ring = backend.ring.map(|ring| ring.to_string());
     line("ring", ring.unwrap_or_else(|| "-".to_owned()));
-    let weight = if backend.weighed {
+    let weight = if backend.weight_is_set {
         format!("{}, set by the operator", backend.weight)
     } else {
         backend.weight.to_string()

@@ -119,7 +119,7 @@ pub(super) fn backends(text: &mut String, backends: &[BackendStatus]) {
                 far.unwrap_or_default()
             ));
         }
-        if backend.weighed {
+        if backend.weight_is_set {
             notes.push(format!("weight {} set by the operator", backend.weight));
         }
         if backend.draining {
@@ -166,14 +166,14 @@ pub(super) fn service(text: &mut String, service: &ServiceStatus) {
     };
     let _ = writeln!(
         text,
-        "\nservice {}: {} {} {}, pools {}; {} slots, {} unsettled",
+        "\nservice {}: {} {} {}, pools {}; {} slots, {} migrating",
         service.name,
         service.protocol,
         service.address,
         port,
         service.pools.join(" then "),
         service.slots,
-        service.unsettled
+        service.migrating
     );
     let _ = writeln!(
         text,
@@ -291,13 +291,13 @@ fn class(text: &mut String, class: &ClassStatus) {
     };
     let _ = writeln!(
         text,
-        "  class {}: {}; pools {}{}; {} slots, {} unsettled",
+        "  class {}: {}; pools {}{}; {} slots, {} migrating",
         class.name,
         clients.join(", "),
         class.pools.join(" then "),
         regions,
         class.slots,
-        class.unsettled
+        class.migrating
     );
     for (backend, share) in &class.shares {
         let _ = writeln!(text, "    {backend:<38}{:>5.1} %", share * 100.0);

@@ -6,7 +6,7 @@ use super::{
     ask::{Target, failure},
     error::{Exit, Failure},
 };
-use crate::daemon::KnobStatus;
+use crate::daemon::SettingStatus;
 
 #[derive(Debug, Subcommand)]
 pub(super) enum Tune {
@@ -43,68 +43,68 @@ pub(super) enum Tune {
 impl Tune {
     #[tokio::main(flavor = "current_thread")]
     pub(super) async fn run(self) -> Result<(), Failure> {
-        let (target, knobs) = match self {
+        let (target, setting) = match self {
             Self::List { target } => {
-                let knobs = target.client()?.knobs().await.map_err(failure)?;
+                let settings = target.client()?.settings().await.map_err(failure)?;
                 if target.json {
-                    println!("{}", serde_json::to_string_pretty(&knobs)?);
+                    println!("{}", serde_json::to_string_pretty(&settings)?);
                 } else {
-                    print!("{}", table(&knobs));
+                    print!("{}", table(&settings));
                 }
                 return Ok(());
             }
             Self::Get { name, target } => {
-                let knobs = target.client()?.knobs().await.map_err(failure)?;
-                let found = knobs.into_iter().find(|knob| knob.name == name);
-                let knob = found.ok_or_else(|| {
+                let settings = target.client()?.settings().await.map_err(failure)?;
+                let found = settings.into_iter().find(|setting| setting.name == name);
+                let setting = found.ok_or_else(|| {
                     let text =
                         format!("there is no setting {name:?}; `steer tune list` lists them");
                     Failure::new(Exit::Refused, anyhow::anyhow!(text))
                 })?;
-                (target, knob)
+                (target, setting)
             }
             Self::Set {
                 name,
                 value,
                 target,
             } => {
-                let knob = target.client()?.tune(&name, Some(value)).await;
-                (target, knob.map_err(failure)?)
+                let setting = target.client()?.tune(&name, Some(value)).await;
+                (target, setting.map_err(failure)?)
             }
             Self::Reset { name, target } => {
-                let knob = target.client()?.tune(&name, None).await;
-                (target, knob.map_err(failure)?)
+                let setting = target.client()?.tune(&name, None).await;
+                (target, setting.map_err(failure)?)
             }
         };
         if target.json {
-            println!("{}", serde_json::to_string_pretty(&knobs)?);
+            println!("{}", serde_json::to_string_pretty(&setting)?);
         } else {
-            println!("{} = {}", knobs.name, knobs.value);
+            println!("{} = {}", setting.name, setting.value);
         }
         Ok(())
     }
 }
 
-fn table(knobs: &[KnobStatus]) -> String {
+fn table(settings: &[SettingStatus]) -> String {
     let mut text = format!(
         "{:<22}{:<10}{:<10}{:<18}{:<14}{}\n",
         "name", "value", "default", "range", "after reload", "what"
     );
-    for knob in knobs {
+    for setting in settings {
         // Levels and the log filter describe their values in words.
-        let range = if matches!(&*knob.unit, "level" | "filter") {
+        let range = if matches!(&*setting.unit, "level" | "filter") {
             "-"
         } else {
-            &knob.values
+            &setting.values
         };
-        let after = if knob.outlives_reload {
+        let after = if setting.outlives_reload {
             "stays"
         } else {
             "default"
         };
         text += &format!(
             "{:<22}{:<10}{:<10}{range:<18}{after:<14}{}\n",
-            knob.name, knob.value, knob.default, knob.what
+            setting.name, setting.value, setting.default, setting.what
         );
     }
     text += "log.data_path: off, error (internal faults), warn (full tables), info (malformed packets), debug (all \

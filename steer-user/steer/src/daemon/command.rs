@@ -10,7 +10,7 @@ use tokio::sync::{mpsc, oneshot};
 use super::{
     apply::Configure,
     event_loop::Daemon,
-    settings::{KnobStatus, TuneError},
+    settings::{SettingStatus, TuneError},
     trace::{TraceReply, TraceRequest},
 };
 use crate::explain::{Explanation, Question};
@@ -49,7 +49,7 @@ pub enum Command {
         oneshot::Sender<Result<Vec<String>, CommandError>>,
     ),
     /// Get the settings that can be overridden.
-    Knobs(oneshot::Sender<Vec<KnobStatus>>),
+    Settings(oneshot::Sender<Vec<SettingStatus>>),
     /// Set something, or without a value set it to its default.
     Tune {
         /// Its name.
@@ -59,7 +59,7 @@ pub enum Command {
         /// User who asks.
         by: String,
         /// Sender of the answer.
-        reply: oneshot::Sender<Result<KnobStatus, TuneError>>,
+        reply: oneshot::Sender<Result<SettingStatus, TuneError>>,
     },
     /// Get the last decisions about a backend.
     Why(String, oneshot::Sender<Result<Vec<Decision>, CommandError>>),
@@ -106,7 +106,7 @@ impl Daemon {
                 let done = self.controller.weigh(&name, weight, &by, now);
                 drop(reply.send(self.saved(done)));
             }
-            Command::Knobs(reply) => drop(reply.send(self.knobs())),
+            Command::Settings(reply) => drop(reply.send(self.settings())),
             Command::Tune {
                 name,
                 value,

@@ -390,7 +390,7 @@ pub(crate) fn targets(config: &Config) -> next_hops::Targets {
     let interfaces = config.node.interfaces.iter();
     next_hops::Targets {
         backends: backends.map(target).collect(),
-        // One that is gone by now comes back with another index, and is attached to anew.
+        // One that is gone by now comes back with another index, and is attached to again.
         attached: interfaces.flat_map(|name| interface_index(name)).collect(),
     }
 }

@@ -191,7 +191,7 @@ mod tests {
         let path = one.path().join("state").join(FILE);
         let mode = fs::metadata(&path).unwrap().permissions().mode();
         assert_eq!(mode & 0o777, 0o600);
-        // One that was damaged is made anew, and does not keep the node from starting.
+        // One that was damaged is made again, and does not keep the node from starting.
         fs::write(&path, "no seed").unwrap();
         assert_ne!(settled(&node(one.path(), false)), seed);
     }

@@ -1,4 +1,4 @@
-//! The interfaces of the configuration: attached to, and attached to anew when they come back.
+//! The interfaces of the configuration: attached to, and attached to again when they come back.
 
 use std::time::Duration;
 

@@ -3,25 +3,16 @@
 use std::{
     collections::{HashMap, HashSet},
     net::IpAddr,
-    time::{Duration, Instant},
+    time::Instant,
 };
 
 use anyhow::Result;
 use steer_common::tables::NextHop;
 use steer_dataplane::{Neighbours, Route};
-use tokio::{
-    sync::{mpsc, watch},
-    time::sleep,
-};
+use tokio::sync::{mpsc, watch};
 use tracing::warn;
 
-/// Wait after a change: changes of routes and neighbours come in bursts, and one look-up answers them all.
-const SETTLE: Duration = Duration::from_millis(20);
-/// Longest time between two look-ups: not every change has an event.
-const MAX_AGE: Duration = Duration::from_secs(5);
-/// Pause after a look-up, as a multiple of its duration: neighbours of a thousand backends change state all the time,
-/// and each route is a question to the kernel.
-const PAUSE_FACTOR: u32 = 9;
+use super::route_changes::{self, LookUp};
 
 /// Backends whose next hops are looked up.
 #[derive(Clone, Debug, Default)]
@@ -60,7 +51,7 @@ struct NextHops {
 }
 
 impl NextHops {
-    /// Takes other targets. All next hops are sent anew.
+    /// Takes other targets. All next hops are sent again.
     fn set_targets(&mut self, targets: Targets) {
         let names: HashSet<&str> = targets.backends.iter().map(|t| t.name.as_str()).collect();
         self.errors.retain(|name, _| names.contains(name.as_str()));
@@ -80,7 +71,7 @@ impl NextHops {
     async fn send_changes(
         &mut self,
         neighbours: &Neighbours,
-        tell: &mpsc::Sender<Resolved>,
+        updates: &mpsc::Sender<Resolved>,
     ) -> Result<(), ReceiverGone> {
         let mut links = match neighbours.links().await {
             Ok(links) => links,
@@ -120,7 +111,8 @@ impl NextHops {
                 continue;
             }
             self.sent.insert(name.clone(), next_hop);
-            tell.send((name.clone(), next_hop))
+            updates
+                .send((name.clone(), next_hop))
                 .await
                 .map_err(|_| ReceiverGone)?;
         }
@@ -132,45 +124,27 @@ impl NextHops {
 pub(crate) async fn follow(
     neighbours: Neighbours,
     mut targets: watch::Receiver<Targets>,
-    tell: mpsc::Sender<Resolved>,
+    updates: mpsc::Sender<Resolved>,
 ) {
     let mut changes = neighbours.changes();
     let mut next_hops = NextHops::default();
     next_hops.set_targets(targets.borrow_and_update().clone());
-    // Routes may be other ones, and not only who answers at their ends.
-    let mut anew = true;
+    let mut reason = LookUp::Targets;
     loop {
         let begun = Instant::now();
         let seen = *changes.borrow_and_update();
-        if anew {
+        if reason != LookUp::Neighbours {
             next_hops.look_up_routes(&neighbours).await;
         }
-        if next_hops.send_changes(&neighbours, &tell).await.is_err() {
+        if next_hops.send_changes(&neighbours, &updates).await.is_err() {
             return;
         }
-        let next = async {
-            sleep(begun.elapsed() * PAUSE_FACTOR).await;
-            tokio::select! {
-                changed = changes.changed() => {
-                    if changed.is_err() {
-                        // The netlink socket is gone; what remains is to ask now and then.
-                        sleep(MAX_AGE).await;
-                    }
-                    sleep(SETTLE).await;
-                    changed.is_err() || changes.borrow().others != seen.others
-                }
-                () = sleep(MAX_AGE) => true,
-            }
+        let Some(next) = route_changes::wait(&mut changes, &mut targets, seen, begun).await else {
+            return;
         };
-        anew = tokio::select! {
-            anew = next => anew,
-            changed = targets.changed() => {
-                if changed.is_err() {
-                    return;
-                }
-                next_hops.set_targets(targets.borrow_and_update().clone());
-                true
-            }
-        };
+        if next == LookUp::Targets {
+            next_hops.set_targets(targets.borrow_and_update().clone());
+        }
+        reason = next;
     }
 }

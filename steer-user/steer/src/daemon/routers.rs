@@ -11,14 +11,14 @@ use std::{
 use steer_common::abi::{ClientNextHop, MAX_ROUTERS, RouterKey};
 use steer_core::domain::succession;
 use steer_dataplane::{Gateway, Neighbours, Path, Prefix, mac_text};
-use tokio::{
-    sync::{mpsc, watch},
-    time::sleep,
-};
+use tokio::sync::{mpsc, watch};
 use tracing::{info, warn};
 
 use self::moves::is_own;
-use super::next_hops::Targets;
+use super::{
+    next_hops::Targets,
+    route_changes::{self, LookUp},
+};
 
 pub(crate) use self::moves::Update;
 
@@ -28,15 +28,8 @@ const REPLACED_FOR: Duration = Duration::from_secs(3600);
 const MAX_CURRENT_ROUTERS: usize = MAX_ROUTERS as usize / 2;
 /// Most prefixes of a gateway that say who takes over from it.
 const MAX_PREFIXES: usize = 8;
-/// Changes of routes and neighbours come in flocks; one look answers them all.
-const SETTLE: Duration = Duration::from_millis(20);
-/// For what no event tells of.
-const MAX_AGE: Duration = Duration::from_secs(5);
-/// Pause after a look-up, as a multiple of its duration.
-const REST: u32 = 9;
-
-/// Ways to all routers, current and replaced.
-pub(crate) type Ways = BTreeMap<RouterKey, ClientNextHop>;
+/// Next hops to all routers, current and replaced.
+pub(crate) type RouterNextHops = BTreeMap<RouterKey, ClientNextHop>;
 
 type Routes = BTreeMap<Prefix, Vec<Gateway>>;
 
@@ -56,32 +49,32 @@ struct Routers {
     /// Routers that another gateway took over from, and when.
     replaced: BTreeMap<RouterKey, (Gateway, Instant)>,
     /// Entries of an earlier daemon that are not explained by now.
-    adopted: Ways,
+    adopted: RouterNextHops,
 }
 
 impl Routers {
-    fn new(adopted: Ways) -> Self {
+    fn new(adopted: RouterNextHops) -> Self {
         Self {
             adopted,
             ..Self::default()
         }
     }
 
-    /// Takes note of routes and of the paths to gateways, and returns the ways to all routers.
+    /// Records routes and the paths to gateways, and returns the next hops to all routers.
     fn update(
         &mut self,
         routes: &Routes,
         paths: &BTreeMap<Gateway, Vec<Path>>,
         now: Instant,
-    ) -> Ways {
-        self.note_current(routes, paths, now);
-        self.note_gone(routes, now);
+    ) -> RouterNextHops {
+        self.record_current(routes, paths, now);
+        self.record_gone(routes, now);
         self.explain_adopted(now);
         self.forget(now);
-        self.ways()
+        self.next_hops()
     }
 
-    fn note_current(
+    fn record_current(
         &mut self,
         routes: &Routes,
         paths: &BTreeMap<Gateway, Vec<Path>>,
@@ -116,7 +109,7 @@ impl Routers {
     }
 
     /// Finds out who took over from gateways that no route leads to.
-    fn note_gone(&mut self, routes: &Routes, now: Instant) {
+    fn record_gone(&mut self, routes: &Routes, now: Instant) {
         let routed: BTreeSet<&Gateway> = routes.values().flatten().collect();
         let gone: Vec<Gateway> = self.known.keys().copied().collect();
         for gateway in gone.into_iter().filter(|gateway| !routed.contains(gateway)) {
@@ -199,98 +192,84 @@ impl Routers {
         }
     }
 
-    fn ways(&self) -> Ways {
-        let mut ways = self.adopted.clone();
+    fn next_hops(&self) -> RouterNextHops {
+        let mut next_hops = self.adopted.clone();
         for (key, (gateway, _)) in &self.replaced {
             let paths = self
                 .known
                 .get(gateway)
                 .map_or(&[][..], |known| &known.paths);
-            if let Some((_, way)) = succession::choose(key.interface, paths, |(to, _)| to.interface)
+            if let Some((_, next_hop)) =
+                succession::choose(key.interface, paths, |(to, _)| to.interface)
             {
-                ways.insert(*key, *way);
+                next_hops.insert(*key, *next_hop);
             }
         }
-        ways.extend(self.known.values().flat_map(|known| &known.paths).copied());
-        while ways.len() > MAX_ROUTERS as usize {
-            ways.pop_last();
+        next_hops.extend(self.known.values().flat_map(|known| &known.paths).copied());
+        while next_hops.len() > MAX_ROUTERS as usize {
+            next_hops.pop_last();
         }
-        ways
+        next_hops
     }
 }
 
-/// Tells the ways to routers, and again whenever they change. Ends when nobody listens any more. `adopted` are those
+/// Sends the next hops to routers, and again whenever they change. Ends when the receiver is gone. `adopted` are those
 /// that an earlier daemon knew.
 pub(crate) async fn follow(
     neighbours: Neighbours,
     mut targets: watch::Receiver<Targets>,
-    adopted: Ways,
-    tell: mpsc::Sender<Update>,
+    adopted: RouterNextHops,
+    updates: mpsc::Sender<Update>,
 ) {
     let mut changes = neighbours.changes();
-    let mut told = adopted.clone();
+    let mut sent = adopted.clone();
     let mut routers = Routers::new(adopted);
     let mut routes = Routes::new();
-    let mut anew = true;
-    let mut complained = false;
+    let mut reason = LookUp::Targets;
+    let mut has_failed = false;
     loop {
         let begun = Instant::now();
         let seen = *changes.borrow_and_update();
         let attached = targets.borrow_and_update().attached.clone();
-        let found = read_routes(&neighbours, &mut routes, anew, &attached).await;
+        let with_routes = matches!(reason, LookUp::Routes | LookUp::Targets);
+        let found = read_routes(&neighbours, &mut routes, with_routes, &attached).await;
         match found {
             Ok(paths) => {
-                complained = false;
-                let ways = routers.update(&routes, &paths, begun);
-                if ways != told {
-                    log_changes(&told, &ways);
-                    let moves = routers.moves(&told, &ways);
-                    told.clone_from(&ways);
-                    if tell.send(Update { ways, moves }).await.is_err() {
+                has_failed = false;
+                let next_hops = routers.update(&routes, &paths, begun);
+                if next_hops != sent {
+                    log_changes(&sent, &next_hops);
+                    let moves = routers.moves(&sent, &next_hops);
+                    sent.clone_from(&next_hops);
+                    if updates.send(Update { next_hops, moves }).await.is_err() {
                         return;
                     }
                 }
             }
             // What was known holds until the kernel says otherwise.
-            Err(error) if !complained => {
-                complained = true;
-                warn!(error = format!("{error:#}"), "no look at routers");
+            Err(error) if !has_failed => {
+                has_failed = true;
+                warn!(
+                    error = format!("{error:#}"),
+                    "routers not read: replies to clients behind them go on as before"
+                );
             }
             Err(_) => {}
         }
-        let next = async {
-            sleep(begun.elapsed() * REST).await;
-            tokio::select! {
-                changed = changes.changed() => {
-                    if changed.is_err() {
-                        // The netlink socket is gone; what remains is to ask now and then.
-                        sleep(MAX_AGE).await;
-                    }
-                    sleep(SETTLE).await;
-                    changed.is_err() || changes.borrow().others != seen.others
-                }
-                () = sleep(MAX_AGE) => false,
-            }
+        let Some(next) = route_changes::wait(&mut changes, &mut targets, seen, begun).await else {
+            return;
         };
-        anew = tokio::select! {
-            anew = next => anew,
-            changed = targets.changed() => {
-                if changed.is_err() {
-                    return;
-                }
-                true
-            }
-        };
+        reason = next;
     }
 }
 
 async fn read_routes(
     neighbours: &Neighbours,
     routes: &mut Routes,
-    anew: bool,
+    with_routes: bool,
     attached: &[u32],
 ) -> anyhow::Result<BTreeMap<Gateway, Vec<Path>>> {
-    if anew {
+    if with_routes {
         *routes = neighbours.gateways().await?;
     }
     let gateways: BTreeSet<Gateway> = routes.values().flatten().copied().collect();
@@ -298,16 +277,16 @@ async fn read_routes(
     neighbours.paths(gateways, attached).await
 }
 
-/// Says which routers another one took over from.
-fn log_changes(before: &Ways, ways: &Ways) {
-    for (key, way) in ways {
-        let is_new = before.get(key).is_none_or(|old| old.macs != way.macs);
-        if is_new && !is_own(key, way) {
+/// Logs which routers another one took over from.
+fn log_changes(before: &RouterNextHops, next_hops: &RouterNextHops) {
+    for (key, next_hop) in next_hops {
+        let is_new = before.get(key).is_none_or(|old| old.macs != next_hop.macs);
+        if is_new && !is_own(key, next_hop) {
             let [a, b, c, d, e, f, ..] = key.mac.to_le_bytes();
             info!(
                 router = mac_text([a, b, c, d, e, f]),
-                successor = mac_text(way.macs.destination()),
-                interface = way.interface,
+                successor = mac_text(next_hop.macs.destination()),
+                interface = next_hop.interface,
                 "answers to clients behind a router go to its successor"
             );
         }
@@ -340,12 +319,12 @@ mod tests {
     }
 
     pub(super) fn path(interface: u32, mac: u8) -> Path {
-        let way = ClientNextHop {
+        let next_hop = ClientNextHop {
             macs: Macs::new([2, 0, 0, 0, 0, mac], [2, 0, 0, 0, 1, 1]),
             interface,
             ..ClientNextHop::default()
         };
-        (key(interface, mac), way)
+        (key(interface, mac), next_hop)
     }
 
     pub(super) fn routes(list: &[(&str, Gateway)]) -> Routes {
@@ -354,13 +333,13 @@ mod tests {
             .collect()
     }
 
-    /// Ways as interface and last byte of the router's address, then of the one that answers go to.
-    fn short(ways: &Ways) -> Vec<[u32; 4]> {
-        let all = ways.iter();
-        all.map(|(key, way)| {
-            let [.., to] = way.macs.destination();
+    /// RouterNextHops as interface and last byte of the router's address, then of the one that answers go to.
+    fn short(next_hops: &RouterNextHops) -> Vec<[u32; 4]> {
+        let all = next_hops.iter();
+        all.map(|(key, next_hop)| {
+            let [.., to] = next_hop.macs.destination();
             let [_, _, _, _, _, from, ..] = key.mac.to_le_bytes();
-            [key.interface, from.into(), way.interface, to.into()]
+            [key.interface, from.into(), next_hop.interface, to.into()]
         })
         .collect()
     }
@@ -434,7 +413,7 @@ mod tests {
     #[test]
     fn what_an_earlier_daemon_knew_leads_to_the_only_gateway_of_the_link() {
         let [one, two] = [gateway(ETH0, "10.0.0.1"), gateway(ETH0, "10.0.0.2")];
-        let adopted: Ways = [path(ETH0, 5), path(ETH1, 6)].into();
+        let adopted: RouterNextHops = [path(ETH0, 5), path(ETH1, 6)].into();
         let now = Instant::now();
         let mut routers = Routers::new(adopted.clone());
         let unknown = routers.update(&Routes::new(), &BTreeMap::new(), now);
@@ -477,8 +456,12 @@ mod tests {
                 (*gateway, vec![(key, ClientNextHop::default())])
             });
             let paths = paths.collect();
-            let ways = routers.update(&routes, &paths, now);
-            assert!(ways.len() <= MAX_ROUTERS as usize, "{}", ways.len());
+            let next_hops = routers.update(&routes, &paths, now);
+            assert!(
+                next_hops.len() <= MAX_ROUTERS as usize,
+                "{}",
+                next_hops.len()
+            );
             assert!(routers.replaced.len() <= MAX_CURRENT_ROUTERS);
         }
     }

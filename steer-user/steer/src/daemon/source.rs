@@ -27,7 +27,7 @@ pub trait BackendSource: fmt::Debug + Send + Sync {
 pub struct FileSource(PathBuf);
 
 impl FileSource {
-    /// A file that is read anew each time.
+    /// A file that is read again each time.
     #[must_use]
     pub fn new(path: PathBuf) -> Self {
         Self(path)

@@ -202,7 +202,7 @@ impl Health {
     ) -> Option<Ejection> {
         let backend = &site.config.backends[index];
         let state = backends.get(&backend.name);
-        let around = PeerTraffic {
+        let peer_traffic = PeerTraffic {
             direct: backend.mode.is_direct_return(),
             others: due.answering.len() > usize::from(due.answering.contains(&index)),
             well: state.is_some_and(|state| state.health(backend) == State::Up),
@@ -211,7 +211,14 @@ impl Health {
         };
         let counts = self.connections.counts(index);
         let state = backends.get_mut(&backend.name)?;
-        self.observe_counts((index, &backend.name), counts, around, state, recorder, now)
+        self.observe_counts(
+            (index, &backend.name),
+            counts,
+            peer_traffic,
+            state,
+            recorder,
+            now,
+        )
     }
 
     /// Takes in what was counted of a backend's connections, over all its members, since the maps were
@@ -220,7 +227,7 @@ impl Health {
         &mut self,
         (index, backend): (usize, &str),
         counts: Counts,
-        around: PeerTraffic,
+        peer_traffic: PeerTraffic,
         state: &mut BackendState,
         recorder: &mut Recorder,
         now: Instant,
@@ -231,20 +238,20 @@ impl Health {
         };
         let now = recorder.on_clock(now);
         let before = state.watch.write(|at| recorder.micros(at));
-        let verdict = state.watch.observe(&new, around, now)?;
+        let verdict = state.watch.observe(&new, peer_traffic, now)?;
         connections::log(backend, state, &new, verdict, now);
         let event = Event::OutlierDetection {
             backend: backend.to_owned(),
             before,
             counts: new,
-            around,
+            peer_traffic,
             verdict,
         };
         recorder.tell_at(now, event);
         Some(Ejection {
             backend: backend.to_owned(),
             counts: new,
-            outlier: around.outlier,
+            outlier: peer_traffic.outlier,
             verdict,
             at: now,
         })

@@ -97,9 +97,9 @@ impl PanicMode {
                 log(&name, any, healthy, of);
                 recorder.record(Event::Panic {
                     service: name,
-                    panics: any,
+                    panic_mode: any,
                     healthy,
-                    of,
+                    total: of,
                 });
             }
         }

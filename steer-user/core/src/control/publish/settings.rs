@@ -7,17 +7,13 @@ use steer_common::abi::{
 };
 
 use super::{nat_idle, quic_server_ids, tuning::Tuning};
-use crate::config::{self, Config};
-
-/// Time after which the retransmission of an unanswered SYN goes to another backend, in ticks.
-const NAT_RETRY_MS: u32 = 500;
+use crate::config::{self, Config, Setting};
 
 impl Tuning {
     /// Returns the settings in the kernel with these values, without seeds; `cpus` are the possible ones.
     #[must_use]
     pub fn settings(&self, config: &Config, cpus: u32) -> Settings {
         let mut settings = configured(config, cpus);
-        let ticks = |time: Duration| u32::try_from(time.as_millis()).unwrap_or(u32::MAX / 4);
         for (value, time) in [
             (&mut settings.nat_timeouts.idle_ticks, self.nat_idle),
             (&mut settings.nat_timeouts.udp_idle_ticks, self.nat_udp_idle),
@@ -53,7 +49,7 @@ fn configured(config: &Config, cpus: u32) -> Settings {
         nat_port_first: first,
         nat_port_count: (config.nat.ports.end() - first).saturating_add(1),
         nat_timeouts: nat_timeouts(config),
-        nat_retry_ticks: NAT_RETRY_MS,
+        nat_retry_ticks: ticks(Setting::NatRetry.default_time()),
         burst_gap_us: in_units(config.nat.burst_gap, 1024),
         nat_flags: nat_flags(config),
         // A machine with more CPUs than that has other worries.
@@ -92,6 +88,11 @@ fn in_units(time: Duration, unit: u32) -> u32 {
     u32::try_from(time.as_nanos() / u128::from(unit)).unwrap_or(u32::MAX / 4)
 }
 
+/// A time in the kernel's ticks, of about a millisecond.
+fn ticks(time: Duration) -> u32 {
+    u32::try_from(time.as_millis()).unwrap_or(u32::MAX / 4)
+}
+
 /// The longest idle timeout of a service for UDP, in ticks.
 pub(crate) fn udp_idle_ms(config: &Config) -> u32 {
     longest(config, |service| service.protocol == config::Protocol::Udp)
@@ -105,7 +106,5 @@ pub(crate) fn idle_ms(config: &Config) -> u32 {
 fn longest(config: &Config, of: impl Fn(&config::Service) -> bool) -> u32 {
     let services = config.services.iter().filter(|service| of(service));
     let longest = services.map(|service| service.idle_timeout).max();
-    longest.map_or(300_000, |idle| {
-        u32::try_from(idle.as_millis()).unwrap_or(u32::MAX / 4)
-    })
+    longest.map_or(300_000, ticks)
 }

@@ -2,6 +2,8 @@
 
 use std::time::Duration;
 
+use crate::config::Setting;
+
 /// Values that the operator set, and the configuration does not have.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Tuning {
@@ -13,4 +15,13 @@ pub struct Tuning {
     pub nat_retry: Option<Duration>,
     /// Interval of garbage collections.
     pub gc_interval: Option<Duration>,
+}
+
+impl Tuning {
+    /// Returns the interval of garbage collections.
+    #[must_use]
+    pub fn gc_interval(&self) -> Duration {
+        let default = || Setting::GcInterval.default_time();
+        self.gc_interval.unwrap_or_else(default)
+    }
 }

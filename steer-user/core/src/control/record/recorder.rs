@@ -37,7 +37,7 @@ pub(crate) struct Decided<'a> {
     pub(crate) inputs: &'a [(u16, Input)],
     pub(crate) table: &'a [Choice],
     pub(crate) changed: usize,
-    pub(crate) nobody: u32,
+    pub(crate) undistributed: u32,
     pub(crate) digest: String,
 }
 
@@ -219,7 +219,7 @@ impl Recorder {
             whole,
             inputs,
             gone: before.into_keys().collect(),
-            nobody: decided.nobody,
+            undistributed: decided.undistributed,
             slots: decided.table.len(),
             changed: decided.changed,
             digest: decided.digest.clone(),

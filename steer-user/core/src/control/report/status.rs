@@ -64,7 +64,7 @@ pub struct ServiceStatus {
     /// Slots of its table.
     pub slots: usize,
     /// Slots whose open flows belong to another member than new ones.
-    pub unsettled: usize,
+    pub migrating: usize,
     /// Whether no backend says anything of its load, so that weights stay as they are.
     #[serde(default)]
     pub silent: bool,
@@ -100,7 +100,7 @@ pub struct ClassStatus {
     /// Slots of its table.
     pub slots: usize,
     /// Slots whose open flows belong to another member than new ones.
-    pub unsettled: usize,
+    pub migrating: usize,
     /// Its priority: the lowest is shed first.
     #[serde(default)]
     pub priority: u8,
@@ -244,12 +244,12 @@ pub struct BackendStatus {
     /// Progress of that drain.
     #[serde(default)]
     pub drain: Option<DrainStatus>,
-    /// Its weight relative to the others of its tier: the operator's word, or its capacity.
+    /// Its weight relative to the others of its tier: one set by the operator, or its capacity.
     #[serde(default)]
     pub weight: u32,
-    /// Whether that is the operator's word.
+    /// Whether the operator set that weight.
     #[serde(default)]
-    pub weighed: bool,
+    pub weight_is_set: bool,
     /// Whether its beacon says that it drains.
     pub draining: bool,
     /// Smoothed round trip in microseconds.

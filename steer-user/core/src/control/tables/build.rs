@@ -14,7 +14,7 @@ use crate::{
 
 /// Seed of the tables, the same on all nodes so that they build the same ones.
 const SEED: u64 = 0x5745_4552;
-/// Id of the share of nobody while a table is built.
+/// Id of the undistributed share while a table is built.
 const NOBODY: u16 = u16::MAX;
 /// Name that no backend has.
 const NOBODYS_NAME: &str = "\u{10ffff}";
@@ -37,21 +37,21 @@ pub(crate) struct Member<'a> {
 }
 
 impl Candidates {
-    /// The members with their shares, and the share of nobody. `were_full` are the tiers that were full
+    /// The members with their shares, and the undistributed share. `were_full` are the tiers that were full
     /// before.
-    pub(crate) fn weighed(
+    pub(crate) fn weighted(
         &self,
         state: &State,
         shares: &Shares,
         were_full: &BTreeSet<Tier>,
     ) -> (Vec<Member<'_>>, u32) {
         let full = self.full(state, were_full);
-        let weighed = self
+        let weighted = self
             .members
             .iter()
             .zip(&self.ids)
             .zip(shares.members.iter().copied());
-        let members = weighed.map(|((member, id), weight)| {
+        let members = weighted.map(|((member, id), weight)| {
             let tier = state.tier(member);
             Member {
                 id: *id,
@@ -96,7 +96,7 @@ impl Candidates {
 /// A member that is alone has no second choice; it gets one of the next tier, so that its flows have
 /// somewhere to go in the packet after its death. So do members whose tier is full: another one of it
 /// would be no better. First choices are moved by the slow loop only.
-pub(crate) fn table(members: &[Member<'_>], nobody: u32, len: usize) -> Option<Vec<Choice>> {
+pub(crate) fn table(members: &[Member<'_>], undistributed: u32, len: usize) -> Option<Vec<Choice>> {
     let chosen: Vec<&Member<'_>> = members.iter().filter(|m| m.weight > 0).collect();
     if chosen.is_empty() {
         return None;
@@ -107,11 +107,11 @@ pub(crate) fn table(members: &[Member<'_>], nobody: u32, len: usize) -> Option<V
         weight: member.weight,
     });
     let mut all: Vec<Weighted<'_>> = weighted.collect();
-    if nobody > 0 {
+    if undistributed > 0 {
         all.push(Weighted {
             id: NOBODY,
             name: NOBODYS_NAME,
-            weight: nobody,
+            weight: undistributed,
         });
     }
     let mut table = maglev::build(&all, len, SEED);
@@ -136,7 +136,7 @@ pub(crate) fn table(members: &[Member<'_>], nobody: u32, len: usize) -> Option<V
 }
 
 /// Gives the slots of full tiers second choices in the next tier that has room, or, where all are full, in
-/// the next. The last one has nobody behind it: its second choices are before it, where what spilt came
+/// the next. The last one has none behind it: its second choices are before it, where what spilt came
 /// from.
 fn overflow(table: &mut [Choice], members: &[Member<'_>]) {
     let full: BTreeSet<Tier> = members.iter().filter(|m| m.full).map(|m| m.tier).collect();
@@ -265,8 +265,8 @@ mod tests {
 
     fn firsts_and_seconds(of: &Candidates) -> (Vec<u16>, Vec<u16>) {
         let state = State::default();
-        let (members, nobody) = of.weighed(&state, &shares(of, &state), &BTreeSet::new());
-        let table = table(&members, nobody, 101).unwrap_or_default();
+        let (members, undistributed) = of.weighted(&state, &shares(of, &state), &BTreeSet::new());
+        let table = table(&members, undistributed, 101).unwrap_or_default();
         let distinct = |pick: fn(&Choice) -> u16| {
             let mut all: Vec<u16> = table.iter().map(pick).collect();
             all.sort_unstable();
@@ -307,9 +307,10 @@ mod tests {
         let mut chain = candidates(&[(1, 0, 0, true), (2, 0, 0, true)]);
         chain.pools[0].most = Some(crate::domain::load::WHOLE / 2);
         let state = State::default();
-        let (members, nobody) = chain.weighed(&state, &shares(&chain, &state), &BTreeSet::new());
-        assert_eq!(nobody, SUM / 2);
-        let table = table(&members, nobody, 1021).unwrap();
+        let (members, undistributed) =
+            chain.weighted(&state, &shares(&chain, &state), &BTreeSet::new());
+        assert_eq!(undistributed, SUM / 2);
+        let table = table(&members, undistributed, 1021).unwrap();
         let none = table.iter().filter(|c| c.first == 0).count();
         assert!((500..522).contains(&none), "{none}");
         let named = table.iter().filter(|c| c.first == 0 && c.second != 0);
@@ -328,9 +329,9 @@ mod tests {
         let mut chain = candidates(&near_and_far);
         let state = State::default();
         let of = |chain: &Candidates, before: &BTreeSet<Tier>| {
-            let (members, nobody) = chain.weighed(&state, &shares(chain, &state), before);
+            let (members, undistributed) = chain.weighted(&state, &shares(chain, &state), before);
             let full: BTreeSet<Tier> = members.iter().filter(|m| m.full).map(|m| m.tier).collect();
-            (table(&members, nobody, 1021).unwrap(), full)
+            (table(&members, undistributed, 1021).unwrap(), full)
         };
         let (cool, full) = of(&chain, &BTreeSet::new());
         assert!(full.is_empty());
@@ -355,8 +356,8 @@ mod tests {
             spills: [("near".to_owned(), vec![spill])].into(),
             ..State::default()
         };
-        let (members, nobody) = chain.weighed(&spilt, &shares(&chain, &spilt), &full);
-        let spilt = table(&members, nobody, 1021).unwrap();
+        let (members, undistributed) = chain.weighted(&spilt, &shares(&chain, &spilt), &full);
+        let spilt = table(&members, undistributed, 1021).unwrap();
         assert!(spilt.iter().any(|c| c.first == 3));
         assert!(spilt.iter().all(|c| (c.first == 3) == (c.second != 3)));
         chain.hot = vec![false; 4];

@@ -17,16 +17,16 @@ const MAX_AGE: Duration = Duration::from_secs(60);
 pub(crate) struct BuildCache(HashMap<u32, (u64, Instant)>);
 
 impl BuildCache {
-    /// Notes that a table is built of these members and the share of nobody; false if it is already.
+    /// Records that a table is built of these members and the undistributed share; false if it is already.
     pub(crate) fn insert(
         &mut self,
         table: &Range<u32>,
         members: &[Member<'_>],
-        nobody: u32,
+        undistributed: u32,
         now: Instant,
     ) -> bool {
         let mut hasher = DefaultHasher::new();
-        (table.end, members, nobody).hash(&mut hasher);
+        (table.end, members, undistributed).hash(&mut hasher);
         let of = hasher.finish();
         let before = self.0.get(&table.start);
         if before.is_some_and(|(same, at)| *same == of && now < *at + MAX_AGE) {

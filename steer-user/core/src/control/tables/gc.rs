@@ -11,9 +11,6 @@ use crate::{
     dataplane::{Dataplane, GcLimits, GcReport},
 };
 
-/// Interval of garbage collections, unless the operator sets another.
-pub const GC_INTERVAL: Duration = Duration::from_secs(10);
-
 /// Progress of garbage collections, and what the last one found.
 #[derive(Clone, Debug)]
 pub(crate) struct GarbageCollection {

@@ -16,7 +16,7 @@ use std::{
 use tracing::{info, warn};
 
 use self::{
-    build::Member, build_cache::BuildCache, rebuild_queue::RebuildQueue, slots::UnsettledSlots,
+    build::Member, build_cache::BuildCache, rebuild_queue::RebuildQueue, slots::MigratingSlots,
 };
 use super::{
     backends::Backends,
@@ -39,7 +39,7 @@ const FROZEN: Duration = Duration::from_secs(3);
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Tables {
     pub(crate) queue: RebuildQueue,
-    slots: UnsettledSlots,
+    slots: MigratingSlots,
     cache: BuildCache,
     /// Tiers that are full, by the name of the policy.
     full: HashMap<String, BTreeSet<Tier>>,
@@ -100,7 +100,7 @@ impl Tables {
         self.full.retain(|name, _| names.contains(name));
     }
 
-    /// Finds the unsettled slots of published tables.
+    /// Finds the migrating slots of published tables.
     pub(crate) fn adopt_slots(&mut self, site: &Site, dataplane: &impl Dataplane, now: Instant) {
         self.slots.retain(&site.tables);
         for range in &site.tables {
@@ -108,8 +108,8 @@ impl Tables {
         }
     }
 
-    /// Number of unsettled slots of a policy's table.
-    pub(crate) fn unsettled(&self, site: &Site, policy: usize) -> usize {
+    /// Number of migrating slots of a policy's table.
+    pub(crate) fn migrating(&self, site: &Site, policy: usize) -> usize {
         self.slots.count(&site.tables[policy])
     }
 
@@ -144,9 +144,10 @@ impl Tables {
         let name = site.policy_name(build.policy);
         let range = &site.tables[build.policy];
         let before = self.full.remove(&name).unwrap_or_default();
-        let (members, nobody) = build
-            .candidates
-            .weighed(&build.state, &build.shares, &before);
+        let (members, undistributed) =
+            build
+                .candidates
+                .weighted(&build.state, &build.shares, &before);
         let full: BTreeSet<Tier> = members.iter().filter(|m| m.full).map(|m| m.tier).collect();
         if full != before {
             let tiers = full.len();
@@ -158,10 +159,10 @@ impl Tables {
         if !full.is_empty() {
             self.full.insert(name.clone(), full);
         }
-        if !self.cache.insert(range, &members, nobody, now) {
+        if !self.cache.insert(range, &members, undistributed, now) {
             return;
         }
-        let Some(table) = build::table(&members, nobody, range.len()) else {
+        let Some(table) = build::table(&members, undistributed, range.len()) else {
             warn!(service = name, why = build.why, "no backend is up");
             return;
         };
@@ -173,7 +174,7 @@ impl Tables {
                 &name,
                 build,
                 (&table, changed),
-                (&members, nobody),
+                (&members, undistributed),
                 recorder,
                 now,
             );
@@ -186,7 +187,7 @@ fn record(
     service: &str,
     build: &Build<'_>,
     (table, changed): (&[Choice], usize),
-    (members, nobody): (&[Member<'_>], u32),
+    (members, undistributed): (&[Member<'_>], u32),
     recorder: &mut Recorder,
     now: Instant,
 ) {
@@ -204,7 +205,7 @@ fn record(
         inputs: &inputs,
         table,
         changed,
-        nobody,
+        undistributed,
     };
     recorder.table(&decided, now);
 }

@@ -11,22 +11,22 @@ use crate::{
     domain::maglev::Choice,
 };
 
-/// Checks of unsettled slots within their idle timeout: many tables together have a million of them.
+/// Checks of migrating slots within their idle timeout: many tables together have a million of them.
 const CHECKS: u32 = 16;
-/// Longest time between two checks of unsettled slots.
+/// Longest time between two checks of migrating slots.
 const MAX_CHECK_INTERVAL: Duration = Duration::from_secs(5);
 
 /// Slots whose owner isn't their first choice.
 #[derive(Clone, Debug, Default)]
-pub(crate) struct UnsettledSlots {
+pub(crate) struct MigratingSlots {
     /// With the time since when no open flow used it.
     slots: BTreeMap<u32, Instant>,
     /// Time of the last check of all of them.
     checked: Option<Instant>,
 }
 
-impl UnsettledSlots {
-    /// Finds the slots of a table that an earlier run of the daemon left unsettled.
+impl MigratingSlots {
+    /// Finds the slots of a table that an earlier run of the daemon left migrating.
     pub(crate) fn adopt(&mut self, dataplane: &impl Dataplane, range: Range<u32>, now: Instant) {
         for (index, slot) in (range.start..).zip(dataplane.slots(range)) {
             if slot.owner != slot.first {
@@ -41,7 +41,7 @@ impl UnsettledSlots {
             .retain(|i, _| ranges.iter().any(|r| r.contains(i)));
     }
 
-    /// Number of unsettled slots in a range.
+    /// Number of migrating slots in a range.
     pub(crate) fn count(&self, range: &Range<u32>) -> usize {
         self.slots.range(range.clone()).count()
     }
@@ -192,7 +192,7 @@ pub(crate) fn untrack(dataplane: &mut impl Dataplane, ranges: &[Range<u32>], swe
                 continue;
             }
             let members = held.get(&index);
-            // While a slot is unsettled its owner may change before its flows end.
+            // While a slot is migrating its owner may change before its flows end.
             let differs = |m: &u16| *m != slot.owner || slot.owner != slot.first;
             let needed = moved || members.is_some_and(|members| members.iter().any(differs));
             swap(dataplane, index, slot, |slot| match slot.track {

@@ -176,9 +176,9 @@ fn watch(
     let (Some(index), Some(state)) = found else {
         return Ok(());
     };
-    let (around, recorder) = (PeerTraffic::default(), &mut controller.recorder);
+    let (peer_traffic, recorder) = (PeerTraffic::default(), &mut controller.recorder);
     let health = &mut controller.health;
-    match health.observe_counts((index, name), counts, around, state, recorder, now) {
+    match health.observe_counts((index, name), counts, peer_traffic, state, recorder, now) {
         Some(ejection) => controller.evidence().apply_ejection(&ejection),
         None => Ok(()),
     }

@@ -364,7 +364,9 @@ fn forge(event: &mut Event, kind: u8) -> bool {
             },
             0,
         ) if counts.refused > 0 => counts.refused = 0,
-        (Event::OutlierDetection { around, .. }, 0) if around.others => around.others = false,
+        (Event::OutlierDetection { peer_traffic, .. }, 0) if peer_traffic.others => {
+            peer_traffic.others = false
+        }
         (Event::Table { digest, .. }, 0) => digest.replace_range(..1, "x"),
         (Event::Table { inputs, .. }, 1) if inputs.iter().any(|i| i.healthy) => {
             inputs

@@ -97,10 +97,10 @@ impl Node {
         )?;
         page.gauges(
             family(
-                "steer_service_unsettled_slots",
+                "steer_service_migrating_slots",
                 "Slots whose open flows go to another member than new ones.",
             ),
-            each(|service| service.unsettled as f64),
+            each(|service| service.migrating as f64),
         )?;
         page.gauges(
             family("steer_service_members_up", "Members that take new flows."),
@@ -178,10 +178,10 @@ impl Node {
         )?;
         page.gauges(
             family(
-                "steer_class_unsettled_slots",
+                "steer_class_migrating_slots",
                 "Slots of the class whose open flows go to another member than new ones.",
             ),
-            each(|class| class.unsettled as f64),
+            each(|class| class.migrating as f64),
         )?;
         let shares = classes().flat_map(|(service, class)| {
             class.shares.iter().map(move |(backend, share)| {

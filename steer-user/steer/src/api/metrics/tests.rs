@@ -22,12 +22,12 @@ fn status() -> Status {
         "node": "edge", "interfaces": ["eth0"], "generation": 3,
         "services": [{
             "name": "chat", "address": "192.0.2.1", "port": 80, "protocol": "tcp",
-            "pools": ["all"], "slots": 211, "unsettled": 4,
+            "pools": ["all"], "slots": 211, "migrating": 4,
             "members": [member("one", "up", 0.75), member("two", "down", 0.25)],
             "priority": 100, "refused": { "denied": 2 },
             "classes": [{
                 "name": "premium", "sources": ["10.0.0.0/8"], "dscp": [46], "pools": ["all"],
-                "regions": null, "slots": 211, "unsettled": 0, "priority": 200,
+                "regions": null, "slots": 211, "migrating": 0, "priority": 200,
                 "refused": { "source-limited": 3 }, "shares": { "one": 1.0 }
             }]
         }],
@@ -51,7 +51,7 @@ fn the_page_has_what_the_status_says() {
         "steer_member_state{service=\"chat\",backend=\"two\",state=\"down\"} 1.0",
         "steer_member_state{service=\"chat\",backend=\"two\",state=\"up\"} 0.0",
         "steer_service_members_up{service=\"chat\"} 1.0",
-        "steer_service_unsettled_slots{service=\"chat\"} 4.0",
+        "steer_service_migrating_slots{service=\"chat\"} 4.0",
         "steer_backend_health{backend=\"two\",health=\"down\"} 1.0",
         "# UNIT steer_backend_round_trip_seconds seconds",
         "steer_backend_round_trip_seconds{backend=\"one\"} 0.0015",

@@ -3,6 +3,7 @@
 mod config;
 mod drops;
 mod metrics;
+mod settings;
 
 use std::{fs, path::PathBuf};
 
@@ -32,9 +33,10 @@ impl Reference {
 }
 
 /// Returns the pages by their file names.
-fn pages() -> anyhow::Result<[(&'static str, String); 4]> {
+fn pages() -> anyhow::Result<[(&'static str, String); 5]> {
     Ok([
         ("config.md", config::page()),
+        ("settings.md", settings::page()),
         ("cli.md", commands()),
         ("metrics.md", metrics::page()?),
         ("drop-reasons.md", drops::page()),

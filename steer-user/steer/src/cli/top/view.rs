@@ -156,13 +156,13 @@ fn title(service: &ServiceStatus) -> String {
         0 => "any port".to_owned(),
         port => port.to_string(),
     };
-    let unsettled = match service.unsettled {
+    let migrating = match service.migrating {
         0 => String::new(),
-        count => format!(", {count} slots unsettled"),
+        count => format!(", {count} slots migrating"),
     };
     cut(
         &format!(
-            "{} ({} {} {port}{unsettled})",
+            "{} ({} {} {port}{migrating})",
             service.name, service.protocol, service.address
         ),
         usize::from(WIDTH),
@@ -294,7 +294,7 @@ mod tests {
             "node": "edge-1", "interfaces": ["eth0"], "generation": 12,
             "services": [{
                 "name": "chat", "address": "192.0.2.80", "port": 443, "protocol": "tcp",
-                "pools": ["all"], "slots": 251, "unsettled": 4, "members": members
+                "pools": ["all"], "slots": 251, "migrating": 4, "members": members
             }],
             "backends": [
                 backend("gpu-1", "up", Some(420)), backend("gpu-2", "up", Some(1980)),
@@ -331,7 +331,7 @@ steer edge-1   3 of 4 backends up   configuration 12
 750 new flows/s   11.2MB/s in   10 drops/s
 
                    state        share            flows/s      B/s      rtt  ring
-chat (tcp 192.0.2.80 443, 4 slots unsettled)
+chat (tcp 192.0.2.80 443, 4 slots migrating)
   gpu-1            up          66.7 % ███████···     600     9.0M   0.4 ms     0
   gpu-2            up          33.3 % ███·······     150     2.2M   2.0 ms     0
   gpu-3            draining     0.0 % ··········       0        0   8.1 ms     0

@@ -8,25 +8,27 @@ use steer_core::{
 };
 use steer_dataplane::{Gateway, mac_text};
 
-use super::{Routers, Ways};
+use super::{RouterNextHops, Routers};
 use crate::daemon::event_loop::Daemon;
 
-/// Ways to all routers, and what of them changed, for the journal.
+/// Next hops to all routers, and their changes for the journal.
 #[derive(Debug)]
 pub(crate) struct Update {
-    pub(super) ways: Ways,
+    pub(super) next_hops: RouterNextHops,
     pub(super) moves: Vec<Event>,
 }
 
 impl Routers {
-    /// Returns what of the ways is another one than before, with what it was decided by. A router that was found only
-    /// now, and answers for itself, is no change.
-    pub(super) fn moves(&self, before: &Ways, ways: &Ways) -> Vec<Event> {
-        let changed = ways.iter().filter(|(key, way)| match before.get(*key) {
-            Some(old) => old.macs != way.macs || old.interface != way.interface,
-            None => !is_own(key, way),
-        });
-        let moved = changed.map(|(key, way)| {
+    /// Returns the next hops that changed, with what they were decided by. A router that was found only now, and answers
+    /// for itself, is no change.
+    pub(super) fn moves(&self, before: &RouterNextHops, next_hops: &RouterNextHops) -> Vec<Event> {
+        let changed = next_hops
+            .iter()
+            .filter(|(key, next_hop)| match before.get(*key) {
+                Some(old) => old.macs != next_hop.macs || old.interface != next_hop.interface,
+                None => !is_own(key, next_hop),
+            });
+        let moved = changed.map(|(key, next_hop)| {
             let own = self.known.iter().find_map(|(gateway, known)| {
                 let own = known.paths.iter().find(|(of, _)| of == key)?;
                 Some((gateway, std::slice::from_ref(own)))
@@ -39,15 +41,17 @@ impl Routers {
                 }
                 (None, None) => (None, &[][..]),
             };
-            let ports = paths.iter().map(|(of, way)| port(of.interface, way));
+            let ports = paths
+                .iter()
+                .map(|(of, next_hop)| port(of.interface, next_hop));
             let chosen = succession::choose(key.interface, paths, |(of, _)| of.interface);
             let to = chosen.map_or_else(
-                || port(way.interface, way),
-                |(of, way)| port(of.interface, way),
+                || port(next_hop.interface, next_hop),
+                |(of, next_hop)| port(of.interface, next_hop),
             );
             event(key, gateway, ports.collect(), Some(to))
         });
-        let forgotten = before.keys().filter(|key| !ways.contains_key(*key));
+        let forgotten = before.keys().filter(|key| !next_hops.contains_key(*key));
         let forgotten = forgotten.map(|key| event(key, None, Vec::new(), None));
         moved.chain(forgotten).collect()
     }
@@ -70,16 +74,16 @@ fn event(
     }
 }
 
-fn port(interface: u32, way: &ClientNextHop) -> RouterPort {
+fn port(interface: u32, next_hop: &ClientNextHop) -> RouterPort {
     RouterPort {
         interface,
-        mac: mac_text(way.macs.destination()),
+        mac: mac_text(next_hop.macs.destination()),
     }
 }
 
 /// Returns whether answers go to the router itself.
-pub(super) fn is_own(key: &RouterKey, way: &ClientNextHop) -> bool {
-    mac_word(way.macs.destination()) == key.mac & 0xffff_ffff_ffff
+pub(super) fn is_own(key: &RouterKey, next_hop: &ClientNextHop) -> bool {
+    mac_word(next_hop.macs.destination()) == key.mac & 0xffff_ffff_ffff
 }
 
 impl Daemon {
@@ -91,7 +95,7 @@ impl Daemon {
         for event in update.moves {
             self.controller.recorder.record(event);
         }
-        self.controller.dataplane.set_routers(&update.ways)
+        self.controller.dataplane.set_routers(&update.next_hops)
     }
 }
 
@@ -110,11 +114,11 @@ mod tests {
         let paths: BTreeMap<_, _> = [(one, vec![path(ETH0, 1)]), (two, vec![path(ETH1, 2)])].into();
         let mut routers = Routers::default();
         let now = Instant::now();
-        let mut before = Ways::new();
+        let mut before = RouterNextHops::new();
         let mut by = |gateway| {
-            let ways = routers.update(&routes(&[("0.0.0.0/0", gateway)]), &paths, now);
-            let moves = routers.moves(&before, &ways);
-            before = ways;
+            let next_hops = routers.update(&routes(&[("0.0.0.0/0", gateway)]), &paths, now);
+            let moves = routers.moves(&before, &next_hops);
+            before = next_hops;
             moves
         };
         assert_eq!(by(one), [], "found, and answers for itself");

@@ -129,7 +129,7 @@ impl Replay {
         &mut self,
         service: &str,
         slots: usize,
-        nobody: u32,
+        undistributed: u32,
         digest: &str,
         wrong: &mut Vec<String>,
     ) {
@@ -151,7 +151,7 @@ impl Replay {
                 open: input.open,
             })
             .collect();
-        let table = build::table(&members, nobody, slots);
+        let table = build::table(&members, undistributed, slots);
         let mine = table.map(|table| build::digest(&table, &numbered));
         if mine.as_deref() != Some(digest) {
             wrong.push(format!(
@@ -222,7 +222,7 @@ fn compare(
     let candidates = candidates(controller, index, epoch);
     let state = controller.planner.balancer.state(service);
     let shares = controller.planner.balancer.shares(&state, &candidates);
-    let (members, _) = candidates.weighed(&state, &shares, &BTreeSet::new());
+    let (members, _) = candidates.weighted(&state, &shares, &BTreeSet::new());
     let mine: BTreeMap<String, Input> = build::inputs(&candidates, &members)
         .into_iter()
         .map(|(_, input)| (input.backend.clone(), input))

@@ -153,7 +153,7 @@ impl Replay {
                 backend, weight, ..
             } => {
                 self.weigh(|name, was| if name == backend { *weight } else { was });
-                self.written(|controller| controller.replan(now, "weighed"));
+                self.written(|controller| controller.replan(now, "weight"));
             }
             Event::Drained {
                 backend, drained, ..
@@ -165,11 +165,11 @@ impl Replay {
                 backend,
                 before,
                 counts,
-                around,
+                peer_traffic,
                 verdict,
             } => {
                 let mut watch = Watch::read(before, |t| self.epoch + Duration::from_micros(t));
-                if watch.observe(counts, *around, now) != Some(*verdict) {
+                if watch.observe(counts, *peer_traffic, now) != Some(*verdict) {
                     wrong.push(format!(
                         "backend {backend}: its connections lead to something else than the journal says"
                     ));
@@ -181,7 +181,7 @@ impl Replay {
                 let ejection = Ejection {
                     backend: backend.clone(),
                     counts: *counts,
-                    outlier: around.outlier,
+                    outlier: peer_traffic.outlier,
                     verdict: *verdict,
                     at: now,
                 };
@@ -228,7 +228,7 @@ impl Replay {
                 });
             }
             Event::Panic {
-                service, panics, ..
+                service, panic_mode, ..
             } => {
                 let Some(controller) = &self.controller else {
                     return;
@@ -238,7 +238,7 @@ impl Replay {
                     self.sure.contains(&backend.name)
                         && known.is_some_and(|k| k.health.state() != State::Unknown)
                 });
-                if sure && controller.planner.panic.is_on(service) != *panics {
+                if sure && controller.planner.panic.is_on(service) != *panic_mode {
                     wrong.push(format!(
                         "service {service}: its probes are believed or not other than the journal says"
                     ));
@@ -299,7 +299,7 @@ impl Replay {
                 gone,
                 slots,
                 digest,
-                nobody,
+                undistributed,
                 ..
             } => {
                 if *whole {
@@ -315,7 +315,7 @@ impl Replay {
                 for input in inputs {
                     known.insert(input.backend.clone(), input.clone());
                 }
-                self.table(service, *slots, *nobody, digest, wrong);
+                self.table(service, *slots, *undistributed, digest, wrong);
             }
             Event::Router {
                 router,
