@@ -1,0 +1,3 @@
+//! A simulated fleet of inference engines.
+
+pub mod engine;
