@@ -1,19 +1,27 @@
-//! A fleet in simulated time: servers, distances, loss and clients are fields of structs, and the
-//! same seed gives the same run. The daemon's own controller and the kernel's own decision do the
-//! steering.
-//!
-//! Times are [`Duration`](std::time::Duration)s since the start of a run.
+//! steer in the simulated fleet of [`steer_sim`]: the daemon's own controller and the kernel's own decision.
 
-mod day;
-mod fleet;
-mod outcome;
+mod ours;
 mod path;
-pub mod policy;
-mod scenario;
-mod world;
 
-pub use self::day::day;
-pub use self::fleet::{Kind, Server, State, Symptom};
-pub use self::outcome::Outcome;
-pub use self::scenario::{Act, Scenario, all, large};
-pub use self::world::run;
+use steer_sim::policy::{Maker, ORACLES, RIVALS};
+
+pub use self::ours::Ours;
+
+/// steer with its default policy.
+pub const STEER: Maker = Maker {
+    name: "steer",
+    is_bound: false,
+    is_ours: true,
+    make: |site, _| Box::new(Ours::new(site)),
+};
+
+/// Returns all policies, ours first and bounds last.
+#[must_use]
+pub fn makers() -> Vec<Maker> {
+    let ours = [STEER];
+    ours.iter()
+        .chain(&RIVALS)
+        .chain(&ORACLES)
+        .copied()
+        .collect()
+}

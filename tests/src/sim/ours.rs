@@ -19,11 +19,13 @@ use steer_probe::probe::{Load, Measurement, OrcaLoadReport, ProbeFailure, Sample
 use steer_user::{config::Config, control::Controller};
 use tempfile::TempDir;
 
-use super::{Policy, Probed, Site};
-use crate::{
-    attack::out_by_status,
-    sim::{fleet::Symptom, path::Path},
+use steer_sim::{
+    Symptom,
+    policy::{Ask, Flow, Layer, Policy, Probed, Site},
 };
+
+use super::path::Path;
+use crate::attack::out_by_status;
 
 /// Interval of the loop, as in the daemon.
 const LOOK: Duration = Duration::from_millis(20);
@@ -36,6 +38,7 @@ pub struct Ours {
     path: Path,
     start: Instant,
     servers: HashMap<IpAddr, usize>,
+    capacities: Vec<u32>,
     slots: Vec<Slot>,
     moved: f64,
     looked: Duration,
@@ -49,7 +52,7 @@ impl Ours {
     ///
     /// Panics if the configuration is refused, because it is part of the program.
     #[must_use]
-    pub fn new(site: &Site, _seed: u64) -> Self {
+    pub fn new(site: &Site) -> Self {
         let state = tempfile::tempdir().expect("a folder for state");
         let text = document(site, state.path());
         let config = Config::parse(&text, FilePath::new("sim.toml")).expect("our own document");
@@ -61,6 +64,7 @@ impl Ours {
         let mut ours = Self {
             controller,
             servers: addresses.collect(),
+            capacities: site.servers.iter().map(|(slots, _)| *slots).collect(),
             path,
             start,
             slots: Vec::new(),
@@ -104,11 +108,15 @@ impl Ours {
 }
 
 impl Policy for Ours {
-    fn probed(&mut self, server: usize, probed: Probed, now: Duration) {
+    fn layer(&self) -> Layer {
+        Layer::Connection
+    }
+
+    fn probed(&mut self, server: usize, probed: &Probed, now: Duration) {
         let measurement = Measurement {
             backend: name(server),
             at: self.start + now,
-            outcome: outcome(probed),
+            outcome: outcome(probed, self.capacities[server]),
         };
         self.controller
             .measure(measurement)
@@ -121,21 +129,19 @@ impl Policy for Ours {
         }
     }
 
-    fn pick(&mut self, service: usize, flow: &FlowKey, now: Duration) -> Option<usize> {
-        self.decide(service, flow, SYN, now)
+    fn pick(&mut self, ask: &Ask<'_>, now: Duration) -> Option<usize> {
+        self.decide(ask.service, &key(ask.flow), SYN, now)
     }
 
     fn follow(
         &mut self,
         service: usize,
-        flow: &FlowKey,
+        flow: Flow,
         _server: usize,
         now: Duration,
     ) -> Option<usize> {
-        self.decide(service, flow, ACK, now)
+        self.decide(service, &key(flow), ACK, now)
     }
-
-    fn ended(&mut self, _server: usize, _first: Option<Duration>, _now: Duration) {}
 
     fn tick(&mut self, now: Duration) {
         self.controller
@@ -161,8 +167,8 @@ impl Policy for Ours {
     }
 }
 
-fn outcome(probed: Probed) -> Result<Sample, ProbeFailure> {
-    match probed {
+fn outcome(probed: &Probed, slots: u32) -> Result<Sample, ProbeFailure> {
+    match *probed {
         Probed::Answered { hung: true, .. } => Err(ProbeFailure::Hung {
             trouble: Trouble::NoCompletion,
             seconds: 0,
@@ -179,21 +185,20 @@ fn outcome(probed: Probed) -> Result<Sample, ProbeFailure> {
         }),
         Probed::Answered {
             rtt,
-            running,
-            waiting,
-            slots,
-            age,
+            report: seen,
+            direct,
             symptom,
             ..
         } => {
+            let (running, waiting) = (f64::from(seen.running), f64::from(seen.waiting));
             let load = Load {
-                running: Some(f64::from(running)),
-                waiting: Some(f64::from(waiting)),
+                running: Some(running),
+                waiting: Some(waiting),
                 limit: Some(f64::from(slots)),
-                in_flight: Some(f64::from(running + waiting)),
+                in_flight: Some(running + waiting),
                 capacity: Some(f64::from(slots)),
-                kv_use: Some(f64::from(running) / f64::from(slots)),
-                age: Some(age.as_secs_f64()),
+                kv_use: Some(seen.kv_use),
+                age: Some(direct.taken.saturating_sub(seen.taken).as_secs_f64()),
                 ..Load::default()
             };
             let mut report = OrcaLoadReport::default();
@@ -225,6 +230,17 @@ const fn hint(symptom: Symptom) -> f64 {
     match symptom {
         Symptom::NoProgress => 1.0,
         Symptom::SlowPage => 2.0,
+    }
+}
+
+fn key(flow: Flow) -> FlowKey {
+    FlowKey {
+        source: flow.client.into(),
+        source_port: flow.port,
+        destination_port: 80,
+        protocol: 6,
+        family: 4,
+        ..FlowKey::default()
     }
 }
 
