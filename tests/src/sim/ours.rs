@@ -9,8 +9,9 @@ use std::{
 };
 
 use steer_common::{
-    abi::{FlowKey, Macs, Slot, TICK_SHIFT},
+    abi::{Address, FlowKey, Macs, Slot, TICK_SHIFT},
     decide::decide,
+    hash,
     quic::Opaque,
     verdict::Verdict,
     wire::{Packet, PacketKind},
@@ -28,7 +29,7 @@ use super::path::Path;
 use crate::attack::out_by_status;
 
 /// Interval of the loop, as in the daemon.
-const LOOK: Duration = Duration::from_millis(20);
+pub(super) const LOOK: Duration = Duration::from_millis(20);
 const SYN: u8 = 0x02;
 const ACK: u8 = 0x10;
 
@@ -87,6 +88,38 @@ impl Ours {
         let changed = changed.filter(|(now, then)| then.first != 0 && now.first != then.first);
         self.moved += changed.count() as f64 / slots.len().max(1) as f64;
         self.slots = slots;
+    }
+
+    /// Returns the slot of a flow of a service, and the flow's hash.
+    pub(super) fn slot(&self, flow: &FlowKey, service: usize) -> Option<(Slot, u64)> {
+        let tables = self.path.tables();
+        let snapshot = tables.snapshot();
+        let address: Address = vip(service).into();
+        let found = snapshot
+            .services
+            .iter()
+            .find(|s| s.key.address == address)?;
+        if found.slots_len == 0 {
+            return None;
+        }
+        let hash = hash::flow(flow, snapshot.config.flow_seed);
+        let slot = tables.current_slot(found.slots_start + hash::reduce(hash, found.slots_len))?;
+        Some((slot, hash))
+    }
+
+    /// Returns the server of a member.
+    pub(super) fn server(&self, id: u16) -> Option<usize> {
+        let tables = self.path.tables();
+        let member = tables.snapshot().members.get(usize::from(id))?;
+        self.servers.get(&member.address.to_ip()).copied()
+    }
+
+    /// Returns whether new flows may go to a server.
+    pub(super) fn takes_new(&self, server: usize) -> bool {
+        let wanted: Address = address(server).into();
+        let tables = self.path.tables();
+        let mut members = tables.snapshot().members.iter();
+        members.any(|member| member.address == wanted && member.takes_new())
     }
 
     fn decide(&self, service: usize, flow: &FlowKey, flags: u8, now: Duration) -> Option<usize> {
@@ -233,7 +266,7 @@ const fn hint(symptom: Symptom) -> f64 {
     }
 }
 
-fn key(flow: Flow) -> FlowKey {
+pub(super) fn key(flow: Flow) -> FlowKey {
     FlowKey {
         source: flow.client.into(),
         source_port: flow.port,
@@ -252,7 +285,7 @@ fn address(server: usize) -> IpAddr {
     Ipv4Addr::from_bits(0x0a40_0000 + server as u32 + 1).into()
 }
 
-fn vip(service: usize) -> IpAddr {
+pub(super) fn vip(service: usize) -> IpAddr {
     Ipv4Addr::from_bits(0x0a63_0000 + service as u32 + 1).into()
 }
 

@@ -6,6 +6,7 @@
 //! spills to the next one, and so on. Within a tier, the weight of a member is capacity ·
 //! max(floor, 1 − utilization) · slow start, reduced if the member is degraded.
 
+pub mod expected;
 mod judge;
 mod policy;
 mod spread;

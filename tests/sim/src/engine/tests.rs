@@ -14,8 +14,11 @@ fn job(id: usize, prompt: u32, output: u32) -> Job {
     }
 }
 
+/// Requests with times.
+type Times = Vec<(usize, Duration)>;
+
 /// Runs an engine until it is idle. Returns when each request had its first token, and when it was done.
-fn drain(engine: &mut Engine) -> (Vec<(usize, Duration)>, Vec<(usize, Duration)>) {
+fn drain(engine: &mut Engine) -> (Times, Times) {
     let (mut now, mut first, mut done) = (Duration::ZERO, Vec::new(), Vec::new());
     let mut progress = Vec::new();
     while let Some(step) = engine.begin_step() {

@@ -129,8 +129,12 @@ pub trait Policy {
     /// Records the end of a connection. For layer 4.
     fn closed(&mut self, _server: usize, _flow: Flow, _now: Duration) {}
 
-    /// Records the first token of a request. For layer 7.
-    fn answered(&mut self, _server: usize, _took: Duration, _now: Duration) {}
+    /// Records that a client sends a request on an open connection. For layer 4: the node sees the client's data.
+    fn sent(&mut self, _server: usize, _flow: Flow, _now: Duration) {}
+
+    /// Records the first token of a request, with the time since it was sent. For layer 7, and for a node of layer 4
+    /// that translates both directions: it sees the first byte of an answer.
+    fn answered(&mut self, _server: usize, _flow: Flow, _took: Duration, _now: Duration) {}
 
     /// Records the end of a request, with its whole duration. For layer 7.
     fn ended(&mut self, _server: usize, _end: End, _took: Duration, _now: Duration) {}

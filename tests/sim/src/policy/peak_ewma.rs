@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use rand::{Rng as _, SeedableRng as _, rngs::StdRng};
 
-use super::{Ask, End, Policy, Probed, Site, envoy::two, health::View};
+use super::{Ask, End, Flow, Policy, Probed, Site, envoy::two, health::View};
 
 /// Time in which a peak falls by a factor of e (Finagle: `decayTime` of 10 s).
 const DECAY: Duration = Duration::from_secs(10);
@@ -85,7 +85,7 @@ impl Policy for PeakEwma {
         Some(server)
     }
 
-    fn answered(&mut self, server: usize, took: Duration, now: Duration) {
+    fn answered(&mut self, server: usize, _flow: Flow, took: Duration, now: Duration) {
         self.peaks[server].observe(took.as_secs_f64(), now);
     }
 

@@ -279,6 +279,18 @@ impl World<'_> {
         picked
     }
 
+    /// Returns the client's side of a request's connection.
+    fn flow_of(&self, index: usize) -> Flow {
+        let request = &self.requests[index];
+        match request.connection {
+            Some(connection) => self.connections[connection].flow,
+            None => Flow {
+                client: self.visits[request.visit].client,
+                port: index as u16,
+            },
+        }
+    }
+
     fn note_share(&mut self, server: usize) {
         let region = self.servers[server].region;
         if !self.site.regions.is_empty() && !self.site.regions.contains(&region) {
@@ -327,12 +339,9 @@ impl World<'_> {
             self.fail(index);
             return;
         }
-        let visiting = &self.visits[request.visit];
-        let flow = Flow {
-            client: visiting.client,
-            port: index as u16,
-        };
-        let picked = self.pick(index, visiting.service, flow);
+        let service = self.visits[request.visit].service;
+        let flow = self.flow_of(index);
+        let picked = self.pick(index, service, flow);
         let Some(server) = picked else {
             self.fail(index);
             return;
@@ -378,6 +387,10 @@ impl World<'_> {
         };
         let (job, node) = (request.job, request.node);
         self.at[server].insert(index);
+        if self.layer == Layer::Connection {
+            let (flow, now) = (self.flow_of(index), self.now);
+            self.nodes[node].sent(server, flow, now);
+        }
         let machine = &mut self.servers[server];
         machine.expected.push(job);
         let away = machine.distances[node];
@@ -438,9 +451,8 @@ impl World<'_> {
         request.first = Some(self.now - request.start);
         let (took, node, now) = (self.now - request.sent, request.node, self.now);
         self.packet(index, server);
-        if self.layer == Layer::Request {
-            self.nodes[node].answered(server, took, now);
-        }
+        let flow = self.flow_of(index);
+        self.nodes[node].answered(server, flow, took, now);
     }
 
     pub(super) fn done(&mut self, index: usize) {

@@ -95,41 +95,43 @@ impl Table {
     }
 }
 
-/// Prints one line for each scenario: steer, the best rival and the oracles.
+/// Prints a line for each scenario and each policy of steer: its p99, and those of the best rival and the oracles.
 pub(crate) fn summarize(tables: &[Table]) {
-    println!(
-        "\n{:<24}{:>14}{:>14}{:>14}{:>18}{:>9}{:>9}  best rival",
-        "p99 of the first token",
-        "steer ms",
-        "rival ms",
-        "ratio",
-        "failed (rival)",
-        "oracle r",
-        "oracle c"
-    );
-    for table in tables {
-        let Some((maker, rival)) = table.best_rival() else {
-            continue;
-        };
-        let (ours, theirs) = (table.ours().p99_ms(), rival.p99_ms());
-        let failed = |series: &Series| series.estimate(|o| o.failed as f64).mean;
-        let bound = |name| {
-            table
-                .bound(name)
-                .map_or_else(String::new, |ms| format!("{ms:.0}"))
-        };
+    let Some(first) = tables.first() else { return };
+    let ours = first.rows.iter().filter(|(maker, _)| maker.is_ours);
+    for (row, (maker, _)) in ours.enumerate() {
         println!(
-            "{:<24}{:>14}{:>14}{:>14}{:>18}{:>9}{:>9}  {}",
-            table.scenario.name,
-            text(Estimate::of(&ours), 0),
-            text(Estimate::of(&theirs), 0),
-            text(Estimate::ratio(&ours, &theirs), 2),
-            format!("{:.1} ({:.1})", failed(table.ours()), failed(rival)),
-            bound("oracle (request)"),
-            bound("oracle (connection)"),
-            maker.name,
+            "\n{:<26}{:>13}{:>13}{:>14}{:>16}{:>9}{:>9}  best rival",
+            maker.name, "ms", "rival ms", "ratio", "failed (rival)", "oracle r", "oracle c"
         );
+        for table in tables {
+            summarize_one(table, row);
+        }
     }
+}
+
+fn summarize_one(table: &Table, row: usize) {
+    let Some((maker, rival)) = table.best_rival() else {
+        return;
+    };
+    let series = &table.rows[row].1;
+    let (ours, theirs) = (series.p99_ms(), rival.p99_ms());
+    let failed = |series: &Series| series.estimate(|o| o.failed as f64).mean;
+    let bound = |name| {
+        let bound = table.bound(name);
+        bound.map_or_else(String::new, |ms| format!("{ms:.0}"))
+    };
+    println!(
+        "  {:<24}{:>13}{:>13}{:>14}{:>16}{:>9}{:>9}  {}",
+        table.scenario.name,
+        text(Estimate::of(&ours), 0),
+        text(Estimate::of(&theirs), 0),
+        text(Estimate::ratio(&ours, &theirs), 2),
+        format!("{:.1} ({:.1})", failed(series), failed(rival)),
+        bound("oracle (request)"),
+        bound("oracle (connection)"),
+        maker.name,
+    );
 }
 
 /// Writes the figures of all seeds as `latest.json`.
