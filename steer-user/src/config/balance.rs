@@ -6,7 +6,7 @@ use super::raw;
 use super::report::Report;
 use super::spanned::Spanned;
 use crate::domain::{
-    balance::{COLD, Settings},
+    balance::{COLD, Policy, Settings},
     load::{HotBounds, WHOLE},
 };
 
@@ -17,6 +17,8 @@ const MINUTE: Duration = Duration::from_secs(60);
 /// Distribution of new flows. Utilizations and shares are in percent.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Balance {
+    /// Rule by which weights change.
+    pub policy: Policy,
     /// Interval between updates of the weights.
     pub interval: Duration,
     /// Largest part of a table that moves in one update.
@@ -49,6 +51,7 @@ impl Balance {
         let interval = self.interval.as_secs_f64();
         let steps = (self.slow_start.as_secs_f64() / interval).max(1.0);
         Settings {
+            policy: self.policy,
             floor: percent(self.floor),
             spill_above: percent(self.spill_above),
             spill_below: percent(self.spill_below),
@@ -84,6 +87,11 @@ pub(super) fn balance(raw: &raw::Balance, report: &mut Report<'_>) -> Balance {
     );
     let (hot_above, hot_below) = band("hot", (&raw.hot_above, 90), (&raw.hot_below, 75), report);
     Balance {
+        policy: match raw.policy {
+            None | Some(raw::BalancePolicy::Adaptive) => Policy::Adaptive,
+            Some(raw::BalancePolicy::Capacity) => Policy::Capacity,
+            Some(raw::BalancePolicy::Utilization) => Policy::Utilization,
+        },
         interval: report.duration(raw.interval.as_ref(), 2 * SECOND, 100 * MS..=MINUTE),
         slow_start: report.duration(
             raw.slow_start.as_ref(),

@@ -162,6 +162,8 @@ pub(super) struct Probe {
 #[derive(Default, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub(super) struct Balance {
+    /// Rule by which new flows are shared (default adaptive).
+    pub policy: Option<BalancePolicy>,
     /// Interval between updates of the weights, 100ms to 1m (default 2s).
     pub interval: Option<Text>,
     /// Largest part of a table that moves in one update, in percent (default 5).
@@ -226,6 +228,18 @@ pub(super) struct Api {
     pub key: Option<Text>,
     /// File of the CA of client certificates (`steer pki issue operator`).
     pub ca: Option<Text>,
+}
+
+/// Rule by which new flows are shared.
+#[derive(Clone, Copy, Deserialize, JsonSchema, PartialEq, Eq)]
+#[serde(rename_all = "lowercase")]
+pub(super) enum BalancePolicy {
+    /// By capacity, less by utilization, in bounded steps; nearer and cheaper backends first.
+    Adaptive,
+    /// By capacity alone, in the nearest ring that serves.
+    Capacity,
+    /// By the ratio of flows to utilization, in the nearest ring that serves.
+    Utilization,
 }
 
 /// Number of probe methods that must succeed.

@@ -36,7 +36,7 @@ use crate::{
         Attacher, Changes, Dataplane as _, IcmpSources, KernelMaps, Neighbours, OwnLinks, Sizes,
         Xdp, interface_index,
     },
-    domain::balance::Adaptive,
+    domain::balance::ConfiguredPolicy,
     generations::{Started, Store},
     journal::{Event, Journal, ReplanCause},
 };
@@ -123,7 +123,7 @@ pub async fn run(setup: Setup, xdp: Xdp, commands: mpsc::Receiver<Command>) -> R
     };
     let start = Start {
         operator,
-        policy: Arc::new(Adaptive),
+        policy: Arc::new(ConfiguredPolicy),
         recorder: Recorder::starting(journal.clone(), host.clock, configured),
         host,
     };

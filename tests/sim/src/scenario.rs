@@ -58,6 +58,8 @@ pub struct Scenario {
     pub beacon_every: Duration,
     /// Time from the arrival of a report to its use: the daemon polls.
     pub processing: Duration,
+    /// Interval in which nodes tell each other about their flows; none if they do not.
+    pub gossip: Option<Duration>,
     /// Share of packets lost between nodes and servers.
     pub loss: f64,
     /// Whether beacons report weak signs of trouble as hints; otherwise they report hung engines.
@@ -89,6 +91,7 @@ impl Scenario {
             probe_every: Duration::from_millis(100),
             beacon_every: seconds(1),
             processing: Duration::from_millis(10),
+            gossip: None,
             loss: 0.0,
             hints: true,
             seed: 1,
@@ -258,6 +261,10 @@ fn eventful() -> Vec<Scenario> {
         .when(80, Act::Region(0, State::Serving)),
         nodes("two nodes", vec![0; 2]),
         nodes("four nodes", vec![0; 4]),
+        Scenario {
+            gossip: Some(Duration::from_millis(100)),
+            ..nodes("four nodes, shared", vec![0; 4])
+        },
         nodes("two regions with a node", vec![0, 1]),
         Scenario {
             loss: 0.02,

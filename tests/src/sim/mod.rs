@@ -14,7 +14,21 @@ pub const STEER: Maker = Maker {
     name: "steer",
     is_bound: false,
     is_ours: true,
-    make: |site, _| Box::new(Ours::new(site)),
+    make: |site, _| Box::new(Ours::new(site, "adaptive")),
+};
+
+/// steer with weights by capacity alone.
+const BY_CAPACITY: Maker = Maker {
+    name: "steer, policy capacity",
+    make: |site, _| Box::new(Ours::new(site, "capacity")),
+    ..STEER
+};
+
+/// steer with weights by flows over utilization.
+const BY_UTILIZATION: Maker = Maker {
+    name: "steer, policy utilization",
+    make: |site, _| Box::new(Ours::new(site, "utilization")),
+    ..STEER
 };
 
 /// Model of steer with choices by the expected time to the first token.
@@ -28,7 +42,7 @@ pub const TWO_CHOICES: Maker = Maker {
 /// Returns all policies, ours first and bounds last.
 #[must_use]
 pub fn makers() -> Vec<Maker> {
-    let ours = [STEER, TWO_CHOICES];
+    let ours = [STEER, TWO_CHOICES, BY_CAPACITY, BY_UTILIZATION];
     ours.iter()
         .chain(&RIVALS)
         .chain(&ORACLES)

@@ -47,15 +47,15 @@ pub struct Ours {
 }
 
 impl Ours {
-    /// Creates a node with this site as its configuration.
+    /// Creates a node with this site as its configuration, and a `[balance] policy`.
     ///
     /// # Panics
     ///
     /// Panics if the configuration is refused, because it is part of the program.
     #[must_use]
-    pub fn new(site: &Site) -> Self {
+    pub fn new(site: &Site, policy: &str) -> Self {
         let state = tempfile::tempdir().expect("a folder for state");
-        let text = document(site, state.path());
+        let text = document(site, policy, state.path());
         let config = Config::parse(&text, FilePath::new("sim.toml")).expect("our own document");
         let path = Path::new();
         let start = Instant::now();
@@ -289,12 +289,12 @@ pub(super) fn vip(service: usize) -> IpAddr {
     Ipv4Addr::from_bits(0x0a63_0000 + service as u32 + 1).into()
 }
 
-fn document(site: &Site, state: &FilePath) -> String {
+fn document(site: &Site, policy: &str, state: &FilePath) -> String {
     let state = state.display();
     let mut text = format!(
         "[node]\nname = \"edge\"\nregion = \"r{}\"\ninterfaces = [\"eth0\"]\nstate_dir = \"{state}\"\n\
          [encap]\nsources = [\"10.98.0.1\"]\n[probe]\nca = \"/ca\"\ncert = \"/cert\"\nkey = \"/key\"\n\
-         interval = \"{}ms\"\n",
+         interval = \"{}ms\"\n[balance]\npolicy = \"{policy}\"\n",
         site.home,
         site.probe_every.as_millis(),
     );

@@ -1,8 +1,8 @@
 //! steer with a choice by expected time to the first token: a model of what the kernel would do with counters that a
 //! node that translates both directions has.
 //!
-//! The daemon's controller, its tables and its health are the real ones. A new flow has three candidates: both choices
-//! of its slot, and one of the four members that the daemon offers to all slots. The one with the lowest
+//! The daemon's controller, its tables and its health are the real ones. A new flow has three candidates: the first
+//! choice of its slot, and two of the four members that the daemon offers to all slots. The one with the lowest
 //! [`Signal::expected_us`] gets it.
 
 use std::{
@@ -14,12 +14,18 @@ use steer_sim::{
     Report,
     policy::{Ask, Flow, Layer, Policy, Probed, Site},
 };
-use steer_user::domain::balance::expected::{OFFERS, ServiceTime, Signal, offers};
+use steer_user::domain::balance::expected::{ServiceTime, Signal, offers};
 
 use super::ours::{LOOK, Ours, key, vip};
 
 /// Age of a report from which only the node's own flows count.
 const STALE: Duration = Duration::from_secs(3);
+/// Service times that a prompt without a cached prefix takes in addition.
+const MISS: u32 = 4;
+/// Age from which what another node told does not count.
+const FORGOTTEN: Duration = Duration::from_millis(500);
+/// Time for which a recovered member is not offered to all flows (`[balance] slow_start`).
+const SLOW_START: Duration = Duration::from_secs(30);
 /// Service time of members of which nobody has answered.
 const UNKNOWN_US: u32 = 100_000;
 /// One-way delays before the first token: SYN, SYN-ACK, request and answer.
@@ -65,6 +71,11 @@ pub struct TwoChoices {
     /// Offered servers of each service.
     offers: Vec<Vec<usize>>,
     offered: Duration,
+    /// Time at which each server began to take new flows.
+    up_since: Vec<Option<Duration>>,
+    was_up: Vec<bool>,
+    /// Waiting flows by server of each other node, and when it told them.
+    heard: HashMap<usize, (Duration, Vec<u32>)>,
 }
 
 impl TwoChoices {
@@ -72,12 +83,15 @@ impl TwoChoices {
     #[must_use]
     pub fn new(site: &Site) -> Self {
         Self {
-            ours: Ours::new(site),
+            ours: Ours::new(site, "adaptive"),
             site: site.clone(),
             counters: vec![Counters::default(); site.servers.len()],
             flows: HashMap::new(),
             offers: vec![Vec::new(); site.services.len()],
             offered: Duration::ZERO,
+            up_since: vec![None; site.servers.len()],
+            was_up: vec![false; site.servers.len()],
+            heard: HashMap::new(),
         }
     }
 
@@ -86,13 +100,26 @@ impl TwoChoices {
         let service_us = counters.service.micros().unwrap_or(peers_us);
         let distance = ONE_WAYS * self.site.distances[server];
         Signal {
-            waiting: counters.waiting,
+            waiting: counters.waiting + self.heard_of(server, now),
             in_flight: counters.in_flight(now),
             capacity: self.site.servers[server].0,
             service_us,
             drain_us: 2 * service_us,
             distance_us: distance.as_micros() as u32,
         }
+    }
+
+    /// Returns the waiting flows of a server through other nodes.
+    fn heard_of(&self, server: usize, now: Duration) -> u32 {
+        let fresh = self.heard.values().filter(|(at, _)| *at + FORGOTTEN > now);
+        fresh.filter_map(|(_, waiting)| waiting.get(server)).sum()
+    }
+
+    /// Returns whether a server is offered to all flows. One that has just recovered is not: it gets what its slots
+    /// give it.
+    fn is_offered(&self, server: usize, now: Duration) -> bool {
+        let since = self.up_since[server];
+        since.is_some_and(|since| since.is_zero() || since + SLOW_START <= now)
     }
 
     /// Returns the mean service time of a service's members.
@@ -108,11 +135,22 @@ impl TwoChoices {
 
     /// Offers the best members of each service, as the daemon does in each poll.
     fn offer(&mut self, now: Duration) {
+        for server in 0..self.up_since.len() {
+            let up = self.ours.takes_new(server);
+            let since = self.up_since[server];
+            let recovered = if self.was_up[server] {
+                now
+            } else {
+                Duration::ZERO
+            };
+            self.up_since[server] = up.then(|| since.unwrap_or(recovered));
+            self.was_up[server] |= up;
+        }
         for service in 0..self.offers.len() {
             let peers_us = self.peers_us(service);
             let members = self.site.services[service].iter().copied();
             let members: Vec<usize> = members
-                .filter(|server| self.ours.takes_new(*server))
+                .filter(|server| self.is_offered(*server, now))
                 .collect();
             let signals: Vec<Signal> = members
                 .iter()
@@ -153,18 +191,35 @@ impl Policy for TwoChoices {
     }
 
     fn pick(&mut self, ask: &Ask<'_>, now: Duration) -> Option<usize> {
-        let mut flow = key(ask.flow);
+        let asked = if self.site.affinity {
+            ask.flow.without_port()
+        } else {
+            ask.flow
+        };
+        let mut flow = key(asked);
         flow.destination = vip(ask.service).into();
         let (slot, hash) = self.ours.slot(&flow, ask.service)?;
         let offers = &self.offers[ask.service];
-        let offer = offers
-            .get(hash as usize % OFFERS.min(offers.len()).max(1))
-            .copied();
-        let own = [slot.first, slot.second].map(|id| self.ours.server(id));
-        let candidates = own.into_iter().flatten().chain(offer);
+        // Two different ones, by bits of the hash that choose no slot.
+        let count = offers.len().max(1);
+        let one = hash as usize % count;
+        let other = (one + 1 + (hash >> 8) as usize % (count - 1).max(1)) % count;
+        let home = self.ours.server(slot.first);
+        let offered = [one, other].map(|index| offers.get(index).copied());
+        let candidates = [home, offered[0], offered[1]].into_iter().flatten();
         let candidates = candidates.filter(|server| self.ours.takes_new(*server));
         let peers_us = self.peers_us(ask.service);
-        let cost = |server: &usize| self.signal(*server, peers_us, now).expected_us();
+        let cost = |server: &usize| {
+            let signal = self.signal(*server, peers_us, now);
+            // What the client's earlier requests computed is at its home only.
+            let is_cached = !self.site.affinity || home == Some(*server);
+            let missed = if is_cached {
+                0
+            } else {
+                MISS * signal.service_us
+            };
+            signal.expected_us() + u64::from(missed)
+        };
         let server = candidates.min_by_key(cost)?;
         let waits = Some(self.begin_wait(server));
         self.counters[server].change(now, 1);
@@ -213,6 +268,19 @@ impl Policy for TwoChoices {
                 }
             }
         }
+    }
+
+    fn shared(&self) -> Option<Vec<u32>> {
+        Some(
+            self.counters
+                .iter()
+                .map(|counters| counters.waiting)
+                .collect(),
+        )
+    }
+
+    fn heard(&mut self, node: usize, shared: Vec<u32>, now: Duration) {
+        self.heard.insert(node, (now, shared));
     }
 
     fn ejected(&self, now: Duration) -> Vec<usize> {

@@ -8,10 +8,11 @@ use std::{
 use super::{Ask, Layer, Policy, Probed, Site, health::View};
 
 /// A consistent hash of the connection over the servers that answer, weighted by capacity, nearest first: what a Maglev
-/// table without feedback gives. Weighted rendezvous hashing has the same shares.
+/// table without feedback gives. With affinity it is the hash of the client's address. Weighted rendezvous hashing has the same shares.
 #[derive(Debug)]
 pub struct ByHash {
     view: View,
+    affinity: bool,
 }
 
 impl ByHash {
@@ -20,6 +21,7 @@ impl ByHash {
     pub fn new(site: &Site) -> Self {
         Self {
             view: View::new(site),
+            affinity: site.affinity,
         }
     }
 }
@@ -41,9 +43,13 @@ impl Policy for ByHash {
     }
 
     fn pick(&mut self, ask: &Ask<'_>, now: Duration) -> Option<usize> {
-        let usable = self.view.by_priority(ask, now, uniform(ask.flow));
-        let score =
-            |server: &usize| -self.view.capacity[*server] / uniform((ask.flow, *server)).ln();
+        let flow = if self.affinity {
+            ask.flow.without_port()
+        } else {
+            ask.flow
+        };
+        let usable = self.view.by_priority(ask, now, uniform(flow));
+        let score = |server: &usize| -self.view.capacity[*server] / uniform((flow, *server)).ln();
         usable
             .into_iter()
             .max_by(|a, b| score(a).total_cmp(&score(b)))

@@ -49,6 +49,14 @@ pub struct Flow {
     pub port: u16,
 }
 
+impl Flow {
+    /// Returns the flow that stands for all flows of its client.
+    #[must_use]
+    pub const fn without_port(self) -> Self {
+        Self { port: 0, ..self }
+    }
+}
+
 /// Question of where something goes.
 #[derive(Clone, Copy, Debug)]
 pub struct Ask<'a> {
@@ -93,7 +101,7 @@ pub enum Probed {
 pub enum End {
     /// The answer is complete.
     Done,
-    /// It failed or was given up.
+    /// Failure, or a client that gave up.
     Failed,
 }
 
@@ -147,6 +155,14 @@ pub trait Policy {
         Vec::new()
     }
 
+    /// Returns what the node tells the others about its flows, by server; none if it tells nothing.
+    fn shared(&self) -> Option<Vec<u32>> {
+        None
+    }
+
+    /// Records what another node tells.
+    fn heard(&mut self, _node: usize, _shared: Vec<u32>, _now: Duration) {}
+
     /// Returns the changes of the tables since the start, in tables: 1 is a whole one. None without
     /// tables.
     fn moved(&self) -> Option<f64> {
@@ -182,6 +198,8 @@ pub struct Site {
     pub regions: Vec<usize>,
     /// Interval between probes of a server.
     pub probe_every: Duration,
+    /// Whether requests of a client belong together, so that the operator asks for affinity by its address.
+    pub affinity: bool,
 }
 
 macro_rules! maker {

@@ -60,6 +60,10 @@ enum Event {
     /// The result of a probe is known to the policy.
     Probed(usize, usize, usize),
     Tick(usize),
+    /// A node tells the others about its flows.
+    Gossip(usize),
+    /// A node hears from another one: the listener, the teller, and what it told.
+    Heard(usize, usize, usize),
     Act(usize),
 }
 
@@ -83,6 +87,7 @@ struct World<'a> {
     /// Requests at each server or on their way.
     at: Vec<BTreeSet<usize>>,
     probes: HashMap<usize, Probed>,
+    told: HashMap<usize, Vec<u32>>,
     /// Ejected servers that serve their clients, by node.
     ejected: Vec<HashSet<usize>>,
     load: f64,
@@ -150,6 +155,7 @@ impl<'a> World<'a> {
             distances: Vec::new(),
             regions: scenario.allowed.clone(),
             probe_every: scenario.probe_every,
+            affinity: scenario.workload.history,
         };
         let nodes = scenario.nodes.iter().enumerate().map(|(node, home)| {
             let site = Site {
@@ -177,6 +183,7 @@ impl<'a> World<'a> {
             connections: Vec::new(),
             requests: Vec::new(),
             probes: HashMap::new(),
+            told: HashMap::new(),
             ejected: vec![HashSet::new(); scenario.nodes.len()],
             load: 1.0,
             outcome: Outcome::default(),
@@ -201,6 +208,10 @@ impl<'a> World<'a> {
                 self.after(phase, Event::Probe(node, server));
             }
             self.after(SECOND, Event::Tick(node));
+            if let Some(every) = self.scenario.gossip {
+                let phase = every.mul_f64(self.random.random());
+                self.after(phase, Event::Gossip(node));
+            }
         }
         for index in 0..self.scenario.acts.len() {
             let (at, _) = self.scenario.acts[index];
@@ -246,7 +257,34 @@ impl<'a> World<'a> {
                     self.after(SECOND, Event::Tick(node));
                 }
             }
+            Event::Gossip(node) => self.gossip(node),
+            Event::Heard(listener, teller, index) => {
+                let now = self.now;
+                if let Some(told) = self.told.remove(&index) {
+                    self.nodes[listener].heard(teller, told, now);
+                }
+            }
             Event::Act(index) => self.act(self.scenario.acts[index].1),
+        }
+    }
+
+    fn gossip(&mut self, teller: usize) {
+        let Some(every) = self.scenario.gossip.filter(|_| !self.is_over()) else {
+            return;
+        };
+        self.after(every, Event::Gossip(teller));
+        let Some(told) = self.nodes[teller].shared() else {
+            return;
+        };
+        for listener in (0..self.nodes.len()).filter(|node| *node != teller) {
+            let same = self.scenario.nodes[teller] == self.scenario.nodes[listener];
+            let away = if same { NEAR } else { self.scenario.distance };
+            let index = self.sequence as usize;
+            self.told.insert(index, told.clone());
+            self.after(
+                away + self.scenario.processing,
+                Event::Heard(listener, teller, index),
+            );
         }
     }
 
