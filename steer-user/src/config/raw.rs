@@ -234,11 +234,11 @@ pub(super) struct Api {
 #[derive(Clone, Copy, Deserialize, JsonSchema, PartialEq, Eq)]
 #[serde(rename_all = "lowercase")]
 pub(super) enum BalancePolicy {
-    /// By capacity, less by utilization, in bounded steps; nearer and cheaper backends first.
+    /// Capacity, less by utilization, in bounded steps; nearer and cheaper backends first.
     Adaptive,
-    /// By capacity alone, in the nearest ring that serves.
+    /// Capacity alone, in the nearest ring that serves.
     Capacity,
-    /// By the ratio of flows to utilization, in the nearest ring that serves.
+    /// Ratio of flows to utilization, in the nearest ring that serves.
     Utilization,
 }
 

@@ -28,7 +28,9 @@ use super::{Controller, DryRun, Host, Operator, Recorder, Start, WallClock, erro
 use crate::{
     config::Config,
     dataplane::Dataplane as _,
-    domain::{balance::ConfiguredPolicy, evidence::GONE_AFTER, passive::Counts, silence::PeerTraffic},
+    domain::{
+        balance::ConfiguredPolicy, evidence::GONE_AFTER, passive::Counts, silence::PeerTraffic,
+    },
 };
 
 /// A site with these backends, all probed.

@@ -23,7 +23,7 @@ pub trait BalancePolicy: fmt::Debug + Send + Sync {
         cause: Cause,
     ) -> Ticked;
 
-    /// Shares of the members in a table's new flows.
+    /// Returns the shares of the members in a table's new flows.
     fn shares(&self, state: &State, pools: &[Pool], members: &[Member]) -> Shares;
 }
 
@@ -31,12 +31,12 @@ pub trait BalancePolicy: fmt::Debug + Send + Sync {
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Policy {
-    /// By capacity, less by use, in bounded steps; nearer and cheaper members first.
+    /// Capacity, less by use, in bounded steps; nearer and cheaper members first.
     #[default]
     Adaptive,
-    /// By capacity alone, in the nearest ring that serves.
+    /// Capacity alone, in the nearest ring that serves.
     Capacity,
-    /// By the ratio of flows to utilization in the nearest ring, as gRPC's weighted round robin.
+    /// Ratio of flows to utilization in the nearest ring, as in gRPC's weighted round robin.
     Utilization,
 }
 
