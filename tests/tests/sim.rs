@@ -4,9 +4,8 @@
 
 use std::time::Duration;
 
-use steer_tests::sim::{Act, Outcome, Scenario, State, all, day, policy, run};
-
-const OURS: &policy::Maker = &policy::ALL[0];
+use steer_sim::{Act, Outcome, Scenario, State, all, day, run};
+use steer_tests::sim::STEER;
 
 fn scenario(name: &str) -> Scenario {
     all().into_iter().find(|s| s.name == name).unwrap()
@@ -18,7 +17,7 @@ fn short(name: &str, seconds: u64) -> Outcome {
         length: Duration::from_secs(seconds),
         ..scenario(name)
     };
-    run(&scenario, OURS)
+    run(&scenario, &STEER)
 }
 
 #[test]
@@ -50,7 +49,7 @@ fn no_request_leaves_its_regions_even_when_one_is_lost() {
         ],
         ..Scenario::new("regions lost")
     };
-    let outcome = run(&lost, OURS);
+    let outcome = run(&lost, &STEER);
     assert_eq!(outcome.outside, 0);
     // With no region left, requests fail.
     assert!(outcome.failed > 0);
@@ -77,7 +76,7 @@ fn a_lost_region_costs_what_was_under_way_there_and_little_else() {
 #[test]
 fn engines_that_seem_to_be_in_trouble_and_serve_are_kept() {
     for seed in [3, 4] {
-        let outcome = run(&day(Duration::from_secs(1800), seed), OURS);
+        let outcome = run(&day(Duration::from_secs(1800), seed), &STEER);
         assert_eq!(outcome.ejections, 0, "seed {seed}");
         assert!(outcome.requests > 1000, "{}", outcome.requests);
     }

@@ -9,7 +9,8 @@ use std::{
 };
 
 use clap::Parser;
-use steer_tests::sim::{Scenario, day, policy, run};
+use steer_sim::{Scenario, day, run};
+use steer_tests::sim::STEER;
 
 /// Run the daemon's controller through simulated days, and count ejections of servers that served
 /// their clients. Fails if there is one.
@@ -60,7 +61,7 @@ fn next(waiting: &Mutex<Vec<Scenario>>) -> Option<Scenario> {
 }
 
 fn simulate(scenario: &Scenario) -> usize {
-    let outcome = run(scenario, &policy::ALL[0]);
+    let outcome = run(scenario, &STEER);
     println!(
         "day: seed {}: {} things happened in {} h; {} ejections of servers that served; {} of {} requests \
          failed, {} of them at a server that died",

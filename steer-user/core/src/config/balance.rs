@@ -7,13 +7,15 @@ use super::report::Report;
 use super::settings::Setting;
 use super::spanned::Spanned;
 use crate::domain::{
-    balance::{COLD, Settings},
+    balance::{COLD, Policy, Settings},
     load::{HotBounds, WHOLE},
 };
 
 /// Distribution of new flows. Utilizations and shares are in percent.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Balance {
+    /// Rule by which weights change.
+    pub policy: Policy,
     /// Interval between updates of the weights.
     pub interval: Duration,
     /// Largest part of a table that moves in one update.
@@ -46,6 +48,7 @@ impl Balance {
         let interval = self.interval.as_secs_f64();
         let steps = (self.slow_start.as_secs_f64() / interval).max(1.0);
         Settings {
+            policy: self.policy,
             floor: percent(self.floor),
             spill_above: percent(self.spill_above),
             spill_below: percent(self.spill_below),
@@ -80,6 +83,11 @@ pub(super) fn balance(raw: &raw::Balance, report: &mut Report<'_>) -> Balance {
         report,
     );
     Balance {
+        policy: match raw.policy {
+            None | Some(raw::BalancePolicy::Adaptive) => Policy::Adaptive,
+            Some(raw::BalancePolicy::Capacity) => Policy::Capacity,
+            Some(raw::BalancePolicy::Utilization) => Policy::Utilization,
+        },
         interval: report.time(raw.interval.as_ref(), Setting::BalanceInterval),
         slow_start: report.time(raw.slow_start.as_ref(), Setting::BalanceSlowStart),
         stale_after: report.time(raw.stale_after.as_ref(), Setting::StaleAfter),

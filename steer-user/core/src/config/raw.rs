@@ -140,6 +140,8 @@ pub(super) struct Probe {
 #[derive(Default, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub(super) struct Balance {
+    /// Rule by which new flows are shared (default adaptive).
+    pub policy: Option<BalancePolicy>,
     pub interval: Option<Text>,
     pub max_shift: Option<Spanned<u32>>,
     pub floor: Option<Spanned<u32>>,
@@ -191,6 +193,18 @@ pub(super) struct Api {
     pub key: Option<Text>,
     /// File of the CA of client certificates (`steer pki issue operator`).
     pub ca: Option<Text>,
+}
+
+/// Rule by which new flows are shared.
+#[derive(Clone, Copy, Deserialize, JsonSchema, PartialEq, Eq)]
+#[serde(rename_all = "lowercase")]
+pub(super) enum BalancePolicy {
+    /// Capacity, less by utilization, in bounded steps; nearer and cheaper backends first.
+    Adaptive,
+    /// Capacity alone, in the nearest ring that serves.
+    Capacity,
+    /// Ratio of flows to utilization, in the nearest ring that serves.
+    Utilization,
 }
 
 /// Number of probe methods that must succeed.

@@ -3,7 +3,7 @@
 use std::{sync::Arc, time::Instant};
 
 use super::{backends::Operator, host::Host, record::recorder::Recorder};
-use crate::domain::balance::{Adaptive, BalancePolicy};
+use crate::domain::balance::{BalancePolicy, ConfiguredPolicy};
 
 /// All that a controller begins with besides its configuration and data path.
 #[derive(Debug)]
@@ -25,7 +25,7 @@ impl Start {
         let host = Host::simulated(now);
         Self {
             operator: Operator::default(),
-            policy: Arc::new(Adaptive),
+            policy: Arc::new(ConfiguredPolicy),
             recorder: Recorder::silent(host.clock),
             host,
         }

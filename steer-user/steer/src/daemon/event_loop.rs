@@ -10,7 +10,7 @@ use steer_core::{
     config::{Backend, Config, Mode},
     control::{Attachment, Controller, Host, POLL_INTERVAL, Recorder, Start, WallClock},
     dataplane::SteeringTables as _,
-    domain::balance::Adaptive,
+    domain::balance::ConfiguredPolicy,
     generations::{Started, Store},
     journal::{Event, Journal, ReplanCause},
 };
@@ -123,7 +123,7 @@ pub async fn run(setup: Setup, xdp: Xdp, commands: mpsc::Receiver<Command>) -> R
     };
     let start = Start {
         operator,
-        policy: Arc::new(Adaptive),
+        policy: Arc::new(ConfiguredPolicy),
         recorder: Recorder::starting(journal.clone(), host.clock, configured),
         host,
     };

@@ -4,34 +4,40 @@
 mod plot;
 mod report;
 
-use std::{
-    collections::BTreeMap,
-    path::PathBuf,
-    process::ExitCode,
-    sync::{Mutex, PoisonError, atomic::AtomicUsize, atomic::Ordering},
-    thread,
-};
+use std::{path::PathBuf, process::ExitCode, thread};
 
-use anyhow::Result;
+use anyhow::{Result, bail};
 use clap::Parser;
-use steer_tests::sim::{Outcome, Scenario, all, large, policy, run};
+use steer_sim::{Scenario, all, large, policy::Maker, series::run_all};
+use steer_tests::sim::makers;
 
-/// Run scenarios under policies.
+use self::report::Table;
+
+/// Run scenarios under policies, and fail where steer is beaten.
 #[derive(Parser)]
 struct Options {
     /// Run only scenarios whose names contain this.
     #[arg(long, default_value = "")]
     only: String,
-    /// Seed, instead of the default one.
+    /// Run only policies whose names contain one of these, and steer.
     #[arg(long)]
-    seed: Option<u64>,
+    policy: Vec<String>,
+    /// Number of seeds, from 1 on.
+    #[arg(long, default_value_t = 10)]
+    seeds: u64,
+    /// Run the scenario of 10,000 servers as well.
+    #[arg(long)]
+    large: bool,
+    /// Highest ratio of steer's p99 of the first token to the best rival's.
+    #[arg(long, default_value_t = 1.05)]
+    bar: f64,
+    /// Number of threads (default: number of CPUs).
+    #[arg(long)]
+    threads: Option<usize>,
     /// Output folder for figures and plots.
     #[arg(long, default_value = "target/sim")]
     output: PathBuf,
 }
-
-/// Outcomes of a scenario by policy.
-type Outcomes = BTreeMap<&'static str, Outcome>;
 
 fn main() -> ExitCode {
     match simulate(&Options::parse()) {
@@ -43,49 +49,55 @@ fn main() -> ExitCode {
     }
 }
 
-fn simulate(options: &Options) -> Result<()> {
+fn scenarios(options: &Options) -> Vec<Scenario> {
     let mut scenarios = all();
-    scenarios.push(large());
+    if options.large {
+        scenarios.push(large());
+    }
     scenarios.retain(|scenario| scenario.name.contains(&options.only));
-    if let Some(seed) = options.seed {
-        scenarios.iter_mut().for_each(|s| s.seed = seed);
-    }
-    let outcomes = run_all(&scenarios);
-    report::print(&scenarios, &outcomes);
-    report::write(&scenarios, &outcomes, &options.output)?;
-    for (scenario, outcomes) in scenarios.iter().zip(&outcomes) {
-        plot::first(scenario, outcomes, &options.output)?;
-        plot::shares(scenario, &outcomes[policy::ALL[0].name], &options.output)?;
-    }
-    println!(
-        "sim: plots and latest.json are in {}",
-        options.output.display()
-    );
-    Ok(())
+    scenarios
 }
 
-/// Runs each scenario under each policy, on all CPUs.
-fn run_all(scenarios: &[Scenario]) -> Vec<Outcomes> {
-    let jobs: Vec<_> = (0..scenarios.len())
-        .flat_map(|scenario| (0..policy::ALL.len()).map(move |policy| (scenario, policy)))
+fn policies(options: &Options) -> Vec<Maker> {
+    let mut makers = makers();
+    let wanted = |name: &str| options.policy.iter().any(|part| name.contains(part));
+    let ours = makers[0].name;
+    makers.retain(|m| options.policy.is_empty() || m.name == ours || wanted(m.name));
+    makers
+}
+
+fn simulate(options: &Options) -> Result<()> {
+    let (scenarios, makers) = (scenarios(options), policies(options));
+    let seeds: Vec<u64> = (1..=options.seeds).collect();
+    let cpus = || thread::available_parallelism().map_or(1, usize::from);
+    let threads = options.threads.unwrap_or_else(cpus);
+    let mut tables = Vec::new();
+    for scenario in &scenarios {
+        let mut series = run_all(std::slice::from_ref(scenario), &makers, &seeds, threads);
+        let series = series.pop().unwrap_or_default();
+        let table = Table::new(scenario, &makers, series);
+        table.print();
+        plot::first(&table, &options.output)?;
+        plot::shares(&table, &options.output)?;
+        tables.push(table);
+    }
+    report::summarize(&tables);
+    report::write(&tables, &options.output)?;
+    println!(
+        "\nsim: plots and latest.json are in {}",
+        options.output.display()
+    );
+    let lost: Vec<String> = tables
+        .iter()
+        .filter_map(|t| t.beaten(options.bar))
         .collect();
-    let next = AtomicUsize::new(0);
-    let outcomes = Mutex::new(vec![Outcomes::new(); scenarios.len()]);
-    let cpus = thread::available_parallelism().map_or(1, usize::from);
-    thread::scope(|scope| {
-        for _ in 0..cpus {
-            scope.spawn(|| {
-                while let Some((scenario, policy)) = jobs.get(next.fetch_add(1, Ordering::Relaxed))
-                {
-                    let maker = &policy::ALL[*policy];
-                    let outcome = run(&scenarios[*scenario], maker);
-                    let mut all = outcomes.lock().unwrap_or_else(PoisonError::into_inner);
-                    all[*scenario].insert(maker.name, outcome);
-                }
-            });
-        }
-    });
-    outcomes
-        .into_inner()
-        .unwrap_or_else(PoisonError::into_inner)
+    if !lost.is_empty() {
+        bail!(
+            "steer is beaten in {} of {}: {}",
+            lost.len(),
+            tables.len(),
+            lost.join("; ")
+        );
+    }
+    Ok(())
 }

@@ -4,9 +4,9 @@ use std::{fs, path::Path};
 
 use anyhow::{Result, anyhow};
 use plotters::prelude::*;
-use steer_tests::sim::{Outcome, Scenario, policy};
+use steer_sim::{Scenario, series::Series};
 
-use crate::Outcomes;
+use crate::report::Table;
 
 const SIZE: (u32, u32) = (900, 420);
 /// Upper bound of a plot in milliseconds.
@@ -23,14 +23,25 @@ fn file(folder: &Path, scenario: &Scenario, what: &str) -> Result<String> {
         .ok_or_else(|| anyhow!("{}: not a name in UTF-8", path.display()))
 }
 
-/// Plots the 95th percentile of the time to the first token, by second and policy.
-pub(crate) fn first(scenario: &Scenario, outcomes: &Outcomes, folder: &Path) -> Result<()> {
+/// Plots the 95th percentile of the time to the first token, by second and policy, with the first seed.
+pub(crate) fn first(table: &Table, folder: &Path) -> Result<()> {
+    let scenario = &table.scenario;
     let path = file(folder, scenario, "first-token")?;
     let root = SVGBackend::new(&path, SIZE).into_drawing_area();
     root.fill(&WHITE)?;
     let seconds = scenario.length.as_secs_f64();
-    let all = outcomes.values().flat_map(|o| &o.first_by_second);
-    let most = all.copied().fold(100.0, f64::max).min(MOST_MS);
+    let first = |series: &Series| series.outcomes.first().map(|o| o.first_by_second.clone());
+    let lines: Vec<_> = table
+        .rows
+        .iter()
+        .map(|row| first(&row.1).unwrap_or_default())
+        .collect();
+    let most = lines
+        .iter()
+        .flatten()
+        .copied()
+        .fold(100.0, f64::max)
+        .min(MOST_MS);
     let title = format!(
         "{}: time to the first token, p95 of each second",
         scenario.name
@@ -47,7 +58,7 @@ pub(crate) fn first(scenario: &Scenario, outcomes: &Outcomes, folder: &Path) -> 
         .y_desc("ms")
         .draw()?;
     // Ours comes last, so that it is on top.
-    for (index, maker) in policy::ALL.iter().enumerate().rev() {
+    for (index, ((maker, _), line)) in table.rows.iter().zip(&lines).enumerate().rev() {
         let ours = index == 0;
         let color = if ours {
             BLACK.to_rgba()
@@ -55,9 +66,7 @@ pub(crate) fn first(scenario: &Scenario, outcomes: &Outcomes, folder: &Path) -> 
             Palette99::pick(index).to_rgba()
         };
         let style = color.stroke_width(if ours { 3 } else { 1 });
-        let points = (0..)
-            .map(f64::from)
-            .zip(&outcomes[maker.name].first_by_second);
+        let points = (0..).map(f64::from).zip(line);
         let points = points.map(|(second, ms)| (second, ms.min(most)));
         chart
             .draw_series(LineSeries::new(points, style))?
@@ -75,7 +84,11 @@ pub(crate) fn first(scenario: &Scenario, outcomes: &Outcomes, folder: &Path) -> 
 }
 
 /// Plots the share of each server in new flows under steer, by second.
-pub(crate) fn shares(scenario: &Scenario, outcome: &Outcome, folder: &Path) -> Result<()> {
+pub(crate) fn shares(table: &Table, folder: &Path) -> Result<()> {
+    let scenario = &table.scenario;
+    let Some(outcome) = table.rows[0].1.outcomes.first() else {
+        return Ok(());
+    };
     let servers: usize = scenario.regions.iter().sum();
     // More lines would be unreadable.
     if servers > 64 {

@@ -28,7 +28,9 @@ use super::{Controller, DryRun, Host, Operator, Recorder, Start, WallClock, erro
 use crate::{
     config::Config,
     dataplane::SteeringTables as _,
-    domain::{balance::Adaptive, evidence::GONE_AFTER, passive::Counts, silence::PeerTraffic},
+    domain::{
+        balance::ConfiguredPolicy, evidence::GONE_AFTER, passive::Counts, silence::PeerTraffic,
+    },
 };
 
 /// A site with these backends, all probed.
@@ -80,7 +82,7 @@ impl Bench {
         let clock = WallClock::new(self.now, SystemTime::now());
         let start = Start {
             operator,
-            policy: Arc::new(Adaptive),
+            policy: Arc::new(ConfiguredPolicy),
             recorder: Recorder::silent(clock),
             host: Host { cpus: 1, clock },
         };

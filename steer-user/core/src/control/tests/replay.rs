@@ -143,7 +143,7 @@ impl Run {
             let host = Host::simulated(now);
             let start = Start {
                 operator: operator.clone(),
-                policy: Arc::new(Adaptive),
+                policy: Arc::new(ConfiguredPolicy),
                 recorder: Recorder::starting(journal.clone(), host.clock, event),
                 host,
             };

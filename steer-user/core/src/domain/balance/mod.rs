@@ -6,8 +6,10 @@
 //! spills to the next one, and so on. Within a tier, the weight of a member is capacity ·
 //! max(floor, 1 − utilization) · slow start, reduced if the member is degraded.
 
+pub mod expected;
 mod judge;
 mod policy;
+mod simple;
 mod spread;
 #[cfg(test)]
 mod tests;
@@ -17,7 +19,7 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
-pub use self::policy::{Adaptive, BalancePolicy};
+pub use self::policy::{BalancePolicy, ConfiguredPolicy, Policy};
 pub use self::spread::{SUM, Shares, spread};
 pub use self::tick::{Cause, Ticked, tick};
 use super::load::WHOLE;
@@ -25,6 +27,9 @@ use super::load::WHOLE;
 /// Parameters of the loop. Shares are parts of [`WHOLE`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Settings {
+    /// Rule by which weights change.
+    #[serde(default, skip_serializing_if = "Policy::is_default")]
+    pub policy: Policy,
     /// Lower bound of the weight that utilization leaves to a member.
     pub floor: u32,
     /// Utilization above which new flows spill outward.

@@ -2,7 +2,13 @@
 
 use std::fmt;
 
-use super::{Cause, Member, Pool, Settings, Shares, State, Ticked, spread, tick};
+use serde::{Deserialize, Serialize};
+
+use super::{
+    Cause, Member, Pool, Settings, Shares, State, Ticked,
+    simple::{by_capacity, by_utilization},
+    spread, tick,
+};
 
 /// A rule by which the new flows of a table are shared among its members. The daemon applies one to its tables, and the
 /// simulator compares several.
@@ -17,15 +23,36 @@ pub trait BalancePolicy: fmt::Debug + Send + Sync {
         cause: Cause,
     ) -> Ticked;
 
-    /// Shares of the members in a table's new flows.
+    /// Returns the shares of the members in a table's new flows.
     fn shares(&self, state: &State, pools: &[Pool], members: &[Member]) -> Shares;
 }
 
-/// Policy of the daemon: by capacity, less by use, in bounded steps; nearer and cheaper members first.
-#[derive(Clone, Copy, Debug, Default)]
-pub struct Adaptive;
+/// Name of a rule in the configuration.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Policy {
+    /// Capacity, less by use, in bounded steps; nearer and cheaper members first.
+    #[default]
+    Adaptive,
+    /// Capacity alone, in the nearest ring that serves.
+    Capacity,
+    /// Ratio of flows to utilization in the nearest ring, as in gRPC's weighted round robin.
+    Utilization,
+}
 
-impl BalancePolicy for Adaptive {
+impl Policy {
+    /// Returns whether this is the default policy.
+    #[must_use]
+    pub fn is_default(&self) -> bool {
+        *self == Self::default()
+    }
+}
+
+/// Policy of the daemon: the one that the settings name.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct ConfiguredPolicy;
+
+impl BalancePolicy for ConfiguredPolicy {
     fn step(
         &self,
         state: &mut State,
@@ -34,7 +61,11 @@ impl BalancePolicy for Adaptive {
         members: &[Member],
         cause: Cause,
     ) -> Ticked {
-        tick(state, settings, pools, members, cause)
+        match settings.policy {
+            Policy::Adaptive => tick(state, settings, pools, members, cause),
+            Policy::Capacity => by_capacity(state, settings, pools, members, cause),
+            Policy::Utilization => by_utilization(state, settings, pools, members, cause),
+        }
     }
 
     fn shares(&self, state: &State, pools: &[Pool], members: &[Member]) -> Shares {

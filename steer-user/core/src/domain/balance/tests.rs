@@ -6,6 +6,7 @@ const PERCENT: u32 = WHOLE / 100;
 
 fn settings() -> Settings {
     Settings {
+        policy: Policy::Adaptive,
         floor: 5 * PERCENT,
         spill_above: 80 * PERCENT,
         spill_below: 65 * PERCENT,

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use rand::{Rng as _, SeedableRng as _, rngs::StdRng};
 
-use super::{
+use crate::{
     fleet::{State, Symptom},
     scenario::{Act, Scenario},
 };

@@ -9,8 +9,9 @@ use std::{
 };
 
 use steer_common::{
-    abi::{FlowKey, Macs, Slot, TICK_SHIFT},
+    abi::{Address, FlowKey, Macs, Slot, TICK_SHIFT},
     decide::{connection::Opaque, decide},
+    hash,
     verdict::Verdict,
     wire::{Packet, PacketKind},
 };
@@ -18,14 +19,16 @@ use steer_core::{config::Config, control::Controller};
 use steer_probe::probe::{Load, Measurement, OrcaLoadReport, ProbeFailure, Sample, Trouble};
 use tempfile::TempDir;
 
-use super::{Policy, Probed, Site};
-use crate::{
-    attack::out_by_status,
-    sim::{fleet::Symptom, path::Path},
+use steer_sim::{
+    Symptom,
+    policy::{Ask, Flow, Layer, Policy, Probed, Site},
 };
 
+use super::path::Path;
+use crate::attack::out_by_status;
+
 /// Interval of the loop, as in the daemon.
-const LOOK: Duration = Duration::from_millis(20);
+pub(super) const LOOK: Duration = Duration::from_millis(20);
 const SYN: u8 = 0x02;
 const ACK: u8 = 0x10;
 
@@ -35,6 +38,7 @@ pub struct Ours {
     path: Path,
     start: Instant,
     servers: HashMap<IpAddr, usize>,
+    capacities: Vec<u32>,
     slots: Vec<Slot>,
     moved: f64,
     looked: Duration,
@@ -42,15 +46,15 @@ pub struct Ours {
 }
 
 impl Ours {
-    /// Creates a node with this site as its configuration.
+    /// Creates a node with this site as its configuration, and a `[balance] policy`.
     ///
     /// # Panics
     ///
     /// Panics if the configuration is refused, because it is part of the program.
     #[must_use]
-    pub fn new(site: &Site, _seed: u64) -> Self {
+    pub fn new(site: &Site, policy: &str) -> Self {
         let state = tempfile::tempdir().expect("a folder for state");
-        let text = document(site, state.path());
+        let text = document(site, policy, state.path());
         let config = Config::parse(&text, FilePath::new("sim.toml")).expect("our own document");
         let path = Path::new();
         let start = Instant::now();
@@ -60,6 +64,7 @@ impl Ours {
         let mut ours = Self {
             controller,
             servers: addresses.collect(),
+            capacities: site.servers.iter().map(|(slots, _)| *slots).collect(),
             path,
             start,
             slots: Vec::new(),
@@ -84,6 +89,38 @@ impl Ours {
         self.slots = slots;
     }
 
+    /// Returns the slot of a flow of a service, and the flow's hash.
+    pub(super) fn slot(&self, flow: &FlowKey, service: usize) -> Option<(Slot, u64)> {
+        let tables = self.path.tables();
+        let snapshot = tables.snapshot();
+        let address: Address = vip(service).into();
+        let found = snapshot
+            .services
+            .iter()
+            .find(|s| s.key.address == address)?;
+        if found.slots_len == 0 {
+            return None;
+        }
+        let hash = hash::flow(flow, snapshot.config.flow_seed);
+        let slot = tables.current_slot(found.slots_start + hash::reduce(hash, found.slots_len))?;
+        Some((slot, hash))
+    }
+
+    /// Returns the server of a member.
+    pub(super) fn server(&self, id: u16) -> Option<usize> {
+        let tables = self.path.tables();
+        let member = tables.snapshot().members.get(usize::from(id))?;
+        self.servers.get(&member.address.to_ip()).copied()
+    }
+
+    /// Returns whether new flows may go to a server.
+    pub(super) fn takes_new(&self, server: usize) -> bool {
+        let wanted: Address = address(server).into();
+        let tables = self.path.tables();
+        let mut members = tables.snapshot().members.iter();
+        members.any(|member| member.address == wanted && member.takes_new())
+    }
+
     fn decide(&self, service: usize, flow: &FlowKey, flags: u8, now: Duration) -> Option<usize> {
         let tables = self.path.tables();
         tables.now_ns.set(now.as_nanos() as u64);
@@ -103,11 +140,15 @@ impl Ours {
 }
 
 impl Policy for Ours {
-    fn probed(&mut self, server: usize, probed: Probed, now: Duration) {
+    fn layer(&self) -> Layer {
+        Layer::Connection
+    }
+
+    fn probed(&mut self, server: usize, probed: &Probed, now: Duration) {
         let measurement = Measurement {
             backend: name(server),
             at: self.start + now,
-            outcome: outcome(probed),
+            outcome: outcome(probed, self.capacities[server]),
         };
         self.controller
             .measure(measurement)
@@ -120,21 +161,19 @@ impl Policy for Ours {
         }
     }
 
-    fn pick(&mut self, service: usize, flow: &FlowKey, now: Duration) -> Option<usize> {
-        self.decide(service, flow, SYN, now)
+    fn pick(&mut self, ask: &Ask<'_>, now: Duration) -> Option<usize> {
+        self.decide(ask.service, &key(ask.flow), SYN, now)
     }
 
     fn follow(
         &mut self,
         service: usize,
-        flow: &FlowKey,
+        flow: Flow,
         _server: usize,
         now: Duration,
     ) -> Option<usize> {
-        self.decide(service, flow, ACK, now)
+        self.decide(service, &key(flow), ACK, now)
     }
-
-    fn ended(&mut self, _server: usize, _first: Option<Duration>, _now: Duration) {}
 
     fn tick(&mut self, now: Duration) {
         self.controller
@@ -160,8 +199,8 @@ impl Policy for Ours {
     }
 }
 
-fn outcome(probed: Probed) -> Result<Sample, ProbeFailure> {
-    match probed {
+fn outcome(probed: &Probed, slots: u32) -> Result<Sample, ProbeFailure> {
+    match *probed {
         Probed::Answered { hung: true, .. } => Err(ProbeFailure::Hung {
             trouble: Trouble::NoCompletion,
             seconds: 0,
@@ -178,21 +217,20 @@ fn outcome(probed: Probed) -> Result<Sample, ProbeFailure> {
         }),
         Probed::Answered {
             rtt,
-            running,
-            waiting,
-            slots,
-            age,
+            report: seen,
+            direct,
             symptom,
             ..
         } => {
+            let (running, waiting) = (f64::from(seen.running), f64::from(seen.waiting));
             let load = Load {
-                running: Some(f64::from(running)),
-                waiting: Some(f64::from(waiting)),
+                running: Some(running),
+                waiting: Some(waiting),
                 limit: Some(f64::from(slots)),
-                in_flight: Some(f64::from(running + waiting)),
+                in_flight: Some(running + waiting),
                 capacity: Some(f64::from(slots)),
-                kv_use: Some(f64::from(running) / f64::from(slots)),
-                age: Some(age.as_secs_f64()),
+                kv_use: Some(seen.kv_use),
+                age: Some(direct.taken.saturating_sub(seen.taken).as_secs_f64()),
                 ..Load::default()
             };
             let mut report = OrcaLoadReport::default();
@@ -227,6 +265,17 @@ const fn hint(symptom: Symptom) -> f64 {
     }
 }
 
+pub(super) fn key(flow: Flow) -> FlowKey {
+    FlowKey {
+        source: flow.client.into(),
+        source_port: flow.port,
+        destination_port: 80,
+        protocol: 6,
+        family: 4,
+        ..FlowKey::default()
+    }
+}
+
 fn name(server: usize) -> String {
     format!("s{server}")
 }
@@ -235,16 +284,16 @@ fn address(server: usize) -> IpAddr {
     Ipv4Addr::from_bits(0x0a40_0000 + server as u32 + 1).into()
 }
 
-fn vip(service: usize) -> IpAddr {
+pub(super) fn vip(service: usize) -> IpAddr {
     Ipv4Addr::from_bits(0x0a63_0000 + service as u32 + 1).into()
 }
 
-fn document(site: &Site, state: &FilePath) -> String {
+fn document(site: &Site, policy: &str, state: &FilePath) -> String {
     let state = state.display();
     let mut text = format!(
         "[node]\nname = \"edge\"\nregion = \"r{}\"\ninterfaces = [\"eth0\"]\nstate_dir = \"{state}\"\n\
          [encap]\nsources = [\"10.98.0.1\"]\n[probe]\nca = \"/ca\"\ncert = \"/cert\"\nkey = \"/key\"\n\
-         interval = \"{}ms\"\n",
+         interval = \"{}ms\"\n[balance]\npolicy = \"{policy}\"\n",
         site.home,
         site.probe_every.as_millis(),
     );

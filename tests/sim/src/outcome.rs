@@ -9,9 +9,11 @@ use serde::Serialize;
 pub struct Outcome {
     /// Number of requests.
     pub requests: usize,
-    /// Number of failed requests, for any reason.
+    /// Number of requests that failed, after their retries.
     pub failed: usize,
-    /// Failed requests that were in progress at a server when it died, which no policy can avoid.
+    /// Number of retries.
+    pub retries: usize,
+    /// Requests that were in progress at a server when it died, which no policy can avoid.
     pub doomed: usize,
     /// Time to the first token in milliseconds: median, 95th and 99th percentile.
     pub first_ms: [f64; 3],
@@ -23,17 +25,19 @@ pub struct Outcome {
     pub ejections: usize,
     /// Requests at servers outside the allowed regions of the service.
     pub outside: usize,
-    /// Share of each server in the flows of each second, for plots: by second, by server.
+    /// Sequences that engines preempted because their KV cache was full.
+    pub preemptions: u64,
+    /// Share of each server in the requests of each second, for plots: by second, by server.
     #[serde(skip)]
     pub shares: Vec<Vec<f64>>,
-    /// 95th percentile of the time to the first token of flows of each second, in milliseconds.
+    /// 95th percentile of the time to the first token of requests of each second, in milliseconds.
     #[serde(skip)]
     pub first_by_second: Vec<f64>,
 }
 
 /// Returns a percentile of times in milliseconds: the smallest that at least this percentage does
 /// not exceed.
-pub(super) fn percentile(times: &mut [Duration], percent: usize) -> f64 {
+pub(crate) fn percentile(times: &mut [Duration], percent: usize) -> f64 {
     if times.is_empty() {
         return 0.0;
     }
