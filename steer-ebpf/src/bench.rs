@@ -222,12 +222,7 @@ const fn outer_word(at: usize) -> u64 {
 
 #[inline(always)]
 fn wrap<F: Frame>(frame: &mut F) -> Option<()> {
-    const WORDS: [u64; 4] = [
-        outer_word(0),
-        outer_word(8),
-        outer_word(16),
-        outer_word(24),
-    ];
+    const WORDS: [u64; 4] = [outer_word(0), outer_word(8), outer_word(16), outer_word(24)];
     if frame.load::<u16>(12)? != 0x0800_u16.to_be() {
         return None;
     }
