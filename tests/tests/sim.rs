@@ -4,7 +4,7 @@
 
 use std::time::Duration;
 
-use steer_sim::{Act, Outcome, Scenario, State, all, day, run};
+use steer_simulator::{Act, Outcome, Scenario, State, all, day, run};
 use steer_tests::sim::STEER;
 
 fn scenario(name: &str) -> Scenario {

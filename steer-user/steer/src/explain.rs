@@ -48,7 +48,7 @@ pub struct Question {
     pub tcp_flags: u8,
     /// DSCP.
     pub dscp: u8,
-    /// Relevant part of a UDP payload: the header from [`quic_header`].
+    /// Relevant part of a UDP payload: the header from [`quic_header()`].
     pub payload: Vec<u8>,
 }
 

@@ -9,7 +9,7 @@ use std::{
 };
 
 use clap::Parser;
-use steer_sim::{Scenario, day, run};
+use steer_simulator::{Scenario, day, run};
 use steer_tests::sim::STEER;
 
 /// Run the daemon's controller through simulated days, and count ejections of servers that served

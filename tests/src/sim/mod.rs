@@ -1,10 +1,10 @@
-//! steer in the simulated fleet of [`steer_sim`]: the daemon's own controller and the kernel's own decision.
+//! steer in the simulated fleet of [`steer_simulator`]: the daemon's own controller and the kernel's own decision.
 
 mod ours;
 mod path;
 mod two_choices;
 
-use steer_sim::policy::{Maker, ORACLES, RIVALS};
+use steer_simulator::policy::{Maker, ORACLES, RIVALS};
 
 pub use self::ours::Ours;
 pub use self::two_choices::TwoChoices;

@@ -19,7 +19,7 @@ use steer_core::{config::Config, control::Controller};
 use steer_probe::probe::{Load, Measurement, OrcaLoadReport, ProbeFailure, Sample, Trouble};
 use tempfile::TempDir;
 
-use steer_sim::{
+use steer_simulator::{
     Symptom,
     policy::{Ask, Flow, Layer, Policy, Probed, Site},
 };

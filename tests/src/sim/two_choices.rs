@@ -11,7 +11,7 @@ use std::{
 };
 
 use steer_core::domain::balance::expected::{ServiceTime, Signal, offers};
-use steer_sim::{
+use steer_simulator::{
     Report,
     policy::{Ask, Flow, Layer, Policy, Probed, Site},
 };

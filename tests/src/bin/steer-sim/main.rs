@@ -8,7 +8,7 @@ use std::{path::PathBuf, process::ExitCode, thread};
 
 use anyhow::{Result, bail};
 use clap::Parser;
-use steer_sim::{Scenario, all, large, policy::Maker, series::run_all};
+use steer_simulator::{Scenario, all, large, policy::Maker, series::run_all};
 use steer_tests::sim::makers;
 
 use self::report::Table;

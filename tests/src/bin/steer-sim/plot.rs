@@ -4,7 +4,7 @@ use std::{fs, path::Path};
 
 use anyhow::{Result, anyhow};
 use plotters::prelude::*;
-use steer_sim::{Scenario, series::Series};
+use steer_simulator::{Scenario, series::Series};
 
 use crate::report::Table;
 

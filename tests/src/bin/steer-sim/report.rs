@@ -4,7 +4,7 @@ use std::{collections::BTreeMap, fs, path::Path};
 
 use anyhow::{Context, Result};
 use serde_json::json;
-use steer_sim::{Scenario, policy::Maker, series::Series, statistics::Estimate};
+use steer_simulator::{Scenario, policy::Maker, series::Series, statistics::Estimate};
 
 /// Figures of a scenario. Steer is the first policy.
 pub(crate) struct Table {
@@ -43,7 +43,7 @@ impl Table {
             "strayed"
         );
         for (maker, series) in &self.rows {
-            let mean = |figure: fn(&steer_sim::Outcome) -> f64| series.estimate(figure);
+            let mean = |figure: fn(&steer_simulator::Outcome) -> f64| series.estimate(figure);
             let moved = series.outcomes.iter().all(|o| o.moved_per_minute.is_some());
             let moved = if moved {
                 let moved = mean(|o| o.moved_per_minute.unwrap_or(0.0));
