@@ -28,7 +28,7 @@ pub(crate) fn next_hop<T: Tables>(packet: &Packet, tables: &T, member: &Member) 
         interface: member.interface,
         vlan: member.vlan,
         mtu: member.mtu,
-        #[cfg(feature = "user")]
+        #[cfg(feature = "host")]
         reply_interfaces: member.reply_interfaces,
     })
 }
