@@ -26,6 +26,8 @@ pub(crate) fn drop(ctx: &XdpContext, event: &TraceEvent, reason: u32, interface:
         return;
     }
     let key = &event.key;
+    // A packet dropped before its flow was known finds the one of the packet before.
+    let known = if key.family == 0 { 0 } else { u64::MAX };
     aya_log_ebpf::log!(
         ctx,
         level,
@@ -33,10 +35,10 @@ pub(crate) fn drop(ctx: &XdpContext, event: &TraceEvent, reason: u32, interface:
         reason,
         interface,
         event.len,
-        address(key.source.words()),
-        key.source_port,
-        address(key.destination.words()),
-        key.destination_port
+        address(key.source.words(), known),
+        key.source_port & known as u16,
+        address(key.destination.words(), known),
+        key.destination_port & known as u16
     );
 }
 
@@ -61,9 +63,9 @@ fn is_due(reason: u32) -> bool {
     true
 }
 
-/// Returns the bytes of an address.
+/// Returns the bytes of an address; all zero without a mask.
 #[inline(always)]
-const fn address(words: [u64; 2]) -> [u8; 16] {
+const fn address(words: [u64; 2], mask: u64) -> [u8; 16] {
     let [high, low] = words;
-    ((high as u128) | (low as u128) << 64).to_le_bytes()
+    (((high & mask) as u128) | ((low & mask) as u128) << 64).to_le_bytes()
 }

@@ -9,7 +9,7 @@ use std::{
 use aya_log::EbpfLogger;
 use log::{Log, Metadata, Record};
 use steer_common::abi::DropReason;
-use tracing::{debug, error, info, warn};
+use tracing::{debug, error, field::display, info, warn};
 
 /// Target of the events.
 const TARGET: &str = "steer::data_path";
@@ -58,6 +58,7 @@ impl Log for Sink {
             destination,
         } = dropped;
         let interface = name_of(interface);
+        let [source, destination] = [source, destination].map(|end| end.map(display));
         macro_rules! event {
             ($level:ident) => {
                 $level!(
@@ -65,8 +66,8 @@ impl Log for Sink {
                     reason,
                     interface,
                     length,
-                    %source,
-                    %destination,
+                    source,
+                    destination,
                     "packet dropped"
                 )
             };
@@ -88,8 +89,9 @@ struct Dropped {
     reason: &'static str,
     interface: u32,
     length: u32,
-    source: SocketAddr,
-    destination: SocketAddr,
+    /// Source and destination; `None` if the packet was dropped before they were known.
+    source: Option<SocketAddr>,
+    destination: Option<SocketAddr>,
 }
 
 impl Dropped {
@@ -105,7 +107,8 @@ impl Dropped {
         let mut end = || {
             let address: Ipv6Addr = words.next()?.parse().ok()?;
             let port = words.next()?.parse().ok()?;
-            Some(SocketAddr::new(IpAddr::V6(address).to_canonical(), port))
+            let end = SocketAddr::new(IpAddr::V6(address).to_canonical(), port);
+            Some((!address.is_unspecified()).then_some(end))
         };
         Some(Self {
             reason: reason.name(),
@@ -134,8 +137,10 @@ mod tests {
         let dropped = Dropped::parse("1 7 60 ::ffff:10.0.0.1 1024 ::ffff:10.99.0.1 80").unwrap();
         assert_eq!(dropped.reason, "malformed");
         assert_eq!((dropped.interface, dropped.length), (7, 60));
-        assert_eq!(dropped.source, "10.0.0.1:1024".parse().unwrap());
-        assert_eq!(dropped.destination, "10.99.0.1:80".parse().unwrap());
+        assert_eq!(dropped.source, "10.0.0.1:1024".parse().ok());
+        assert_eq!(dropped.destination, "10.99.0.1:80".parse().ok());
+        let before_its_flow = Dropped::parse("1 7 60 :: 0 :: 0").unwrap();
+        assert_eq!(before_its_flow.source, None);
         assert_eq!(Dropped::parse("99 7 60 :: 0 :: 0"), None);
         assert_eq!(Dropped::parse("1 7"), None);
     }

@@ -107,7 +107,7 @@ impl Neighbours {
     /// addresses.
     pub async fn next_hop(&self, address: IpAddr, attached: &[u32]) -> Result<Option<NextHop>> {
         let route = self.route(address).await?;
-        self.links().await?.next_hop(&route, false, attached).await
+        self.links().await?.next_hop(&route, 0, attached).await
     }
 
     /// Returns the kernel's current neighbours. One query returns all of them, so it serves many
@@ -217,7 +217,7 @@ pub struct Links<'a> {
 }
 
 impl Links<'_> {
-    /// Returns the next hop of a route for packets that are `encapsulated` or not. A route through a VLAN device that is not in `attached`
+    /// Returns the next hop of a route for packets with `overhead` bytes of outer headers. A route through a VLAN device that is not in `attached`
     /// uses the lower device with a tag. `None` while the MAC address is unknown; the kernel is
     /// asked to resolve it, and [`Neighbours::changes`] will report the result.
     ///
@@ -227,7 +227,7 @@ impl Links<'_> {
     pub async fn next_hop(
         &mut self,
         route: &Route,
-        encapsulated: bool,
+        overhead: u32,
         attached: &[u32],
     ) -> Result<Option<NextHop>> {
         let interface = route.interface();
@@ -247,7 +247,7 @@ impl Links<'_> {
             Some(vlan) if !attached.contains(&interface) => vlan,
             _ => (interface, 0),
         };
-        let mtu = route.mtu(device.mtu, encapsulated);
+        let mtu = route.mtu(device.mtu, overhead);
         let destination = *destination;
         Ok(Some(NextHop {
             macs: Macs::new(destination, device.mac),

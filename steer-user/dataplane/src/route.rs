@@ -5,8 +5,9 @@ use std::net::IpAddr;
 use anyhow::{Result, anyhow};
 use rtnetlink::packet_route::route::{RouteAddress, RouteAttribute, RouteMessage, RouteMetric};
 
-/// Least path MTU in bytes that is believed if an ICMP error reported it: the least that IPv6 links have
-/// (RFC 8200, section 5). Anyone who guesses the ports of a probe can send such an error.
+/// Least path MTU in bytes that is believed for the packet inside, if an ICMP error reported it: the least that
+/// IPv6 links have (RFC 8200, section 5), below which senders need not go. Anyone who guesses the ports of a
+/// probe can send such an error.
 const MIN_LEARNED_MTU: u32 = 1280;
 
 /// The kernel's route to an address.
@@ -81,13 +82,13 @@ impl Route {
         self.next_hop
     }
 
-    /// Returns the MTU in bytes of packets on this route, by a link with the given MTU. With
-    /// `encapsulated` packets, which have this host's address, a learned path MTU counts. Errors about
-    /// all others go to their senders, who adapt.
-    pub(super) fn mtu(&self, link: u32, encapsulated: bool) -> u32 {
+    /// Returns the MTU in bytes of packets on this route, by a link with the given MTU. A learned path MTU
+    /// counts for encapsulated packets, which have this host's address, with `overhead` bytes of outer headers.
+    /// Errors about all others go to their senders, who adapt.
+    pub(super) fn mtu(&self, link: u32, overhead: u32) -> u32 {
         let learned = self
             .learned_mtu
-            .filter(|mtu| encapsulated && *mtu >= MIN_LEARNED_MTU);
+            .filter(|mtu| overhead > 0 && *mtu >= MIN_LEARNED_MTU + overhead);
         let limits = [self.mtu, learned];
         limits.into_iter().flatten().fold(link, u32::min)
     }
@@ -130,17 +131,19 @@ mod tests {
         let route = |mtu, expires| Route::from_message(address, message(mtu, expires)).unwrap();
         let configured = route(1400, 0);
         assert!(!configured.has_learned_mtu());
-        assert_eq!(configured.mtu(1500, false), 1400);
-        assert_eq!(configured.mtu(1300, true), 1300);
+        assert_eq!(configured.mtu(1500, 0), 1400);
+        assert_eq!(configured.mtu(1300, 20), 1300);
         let learned = route(1350, 60_000);
         assert!(learned.has_learned_mtu());
-        assert_eq!(learned.mtu(1500, true), 1350);
-        assert_eq!(learned.mtu(1500, false), 1500);
+        assert_eq!(learned.mtu(1500, 20), 1350);
+        assert_eq!(learned.mtu(1500, 0), 1500);
         let learned = learned.with_configured_mtu(&message(1450, 0));
-        assert_eq!(learned.mtu(1500, false), 1450);
-        assert_eq!(learned.mtu(1500, true), 1350);
-        let forged = route(600, 60_000);
-        assert_eq!(forged.mtu(1500, true), 1500);
+        assert_eq!(learned.mtu(1500, 0), 1450);
+        assert_eq!(learned.mtu(1500, 20), 1350);
+        for forged in [600, 1280, 1299] {
+            assert_eq!(route(forged, 60_000).mtu(1500, 20), 1500);
+        }
+        assert_eq!(route(1300, 60_000).mtu(1500, 20), 1300);
         let mut without = message(1500, 0);
         without.attributes.remove(0);
         assert!(Route::from_message(address, without).is_err());

@@ -203,7 +203,8 @@ pub(super) enum BalancePolicy {
     Adaptive,
     /// Capacity alone, in the nearest ring that serves.
     Capacity,
-    /// Ratio of flows to utilization, in the nearest ring that serves.
+    /// Ratio of flows to utilization, in the nearest ring that serves, for comparison: `max_shift` and `floor`
+    /// do not bound it.
     Utilization,
 }
 

@@ -7,7 +7,7 @@ use std::{
 
 use anyhow::{Context, Result};
 use steer_core::{
-    config::{Backend, Config, Mode},
+    config::{Backend, Config},
     control::{Attachment, Controller, Host, POLL_INTERVAL, Recorder, Start, WallClock},
     dataplane::SteeringTables as _,
     domain::balance::ConfiguredPolicy,
@@ -145,7 +145,8 @@ pub async fn run(setup: Setup, xdp: Xdp, commands: mpsc::Receiver<Command>) -> R
     let (followers, followed) = watch::channel(targets(controller.view().config()));
     let (tell_routers, routers) = mpsc::channel(1);
     tokio::spawn(routers::follow(
-        neighbours.clone(),
+        // The kernel lists one table at a time for a socket, and refuses another list meanwhile.
+        Neighbours::new()?,
         followed.clone(),
         controller.dataplane.routers(),
         tell_routers,
@@ -399,6 +400,6 @@ fn target(backend: &Backend) -> next_hops::Target {
     next_hops::Target {
         name: backend.name.clone(),
         address: backend.address,
-        encapsulated: matches!(backend.mode, Mode::Ipip | Mode::Gue),
+        overhead: backend.mode.overhead(backend.address.is_ipv6()),
     }
 }

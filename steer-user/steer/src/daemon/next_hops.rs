@@ -28,8 +28,8 @@ pub(crate) struct Targets {
 pub(crate) struct Target {
     pub(crate) name: String,
     pub(crate) address: IpAddr,
-    /// Whether packets to it have outer headers of this node's.
-    pub(crate) encapsulated: bool,
+    /// Bytes of outer headers of packets to it.
+    pub(crate) overhead: u32,
 }
 
 /// Name of a backend, and the next hop to it if it is known.
@@ -89,7 +89,7 @@ impl NextHops {
             let next_hop = match route {
                 Ok(route) => {
                     let attached = &self.targets.attached;
-                    let next_hop = links.next_hop(route, target.encapsulated, attached).await;
+                    let next_hop = links.next_hop(route, target.overhead, attached).await;
                     next_hop.map_err(|error| format!("{error:#}"))
                 }
                 Err(error) => Err(format!("{error:#}")),
@@ -130,11 +130,14 @@ pub(crate) async fn follow(
     let mut next_hops = NextHops::default();
     next_hops.set_targets(targets.borrow_and_update().clone());
     let mut reason = LookUp::Targets;
+    let mut routes_read = Instant::now();
     loop {
         let begun = Instant::now();
         let seen = *changes.borrow_and_update();
-        if reason != LookUp::Neighbours {
+        // No event tells of a learned path MTU, however often neighbours change meanwhile.
+        if reason != LookUp::Neighbours || routes_read.elapsed() >= route_changes::MAX_AGE {
             next_hops.look_up_routes(&neighbours).await;
+            routes_read = begun;
         }
         if next_hops.send_changes(&neighbours, &updates).await.is_err() {
             return;

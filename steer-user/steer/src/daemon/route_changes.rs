@@ -9,7 +9,7 @@ use tokio::{sync::watch, time::sleep};
 /// them all.
 const SETTLE: Duration = Duration::from_millis(20);
 /// Longest time between two look-ups: not every change has an event.
-const MAX_AGE: Duration = Duration::from_secs(5);
+pub(super) const MAX_AGE: Duration = Duration::from_secs(5);
 /// Pause after a look-up, as a multiple of its duration: neighbours of a thousand backends change
 /// state all the time, and each route is a question to the kernel.
 const PAUSE_FACTOR: u32 = 9;

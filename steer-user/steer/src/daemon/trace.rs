@@ -175,7 +175,6 @@ impl Daemon {
                 return;
             }
         };
-        self.stop_data_path_log();
         let tracer = match self.attacher.tracer() {
             Ok(tracer) => tracer,
             Err(error) => {
@@ -183,6 +182,7 @@ impl Daemon {
                 return;
             }
         };
+        self.stop_data_path_log();
         info!(
             by,
             service = request.service,
@@ -244,13 +244,19 @@ impl Daemon {
 
     /// Changes the level of records of the data path.
     pub(crate) fn set_data_path_log(&mut self, level: LogLevel) -> anyhow::Result<()> {
-        self.trace.log_level = level;
         // A trace has the copy to itself.
         if self.trace.by.is_some() {
+            self.trace.log_level = level;
             return Ok(());
         }
+        let before = std::mem::replace(&mut self.trace.log_level, level);
         self.stop_data_path_log();
-        self.start_data_path_log()
+        let started = self.start_data_path_log();
+        if started.is_err() {
+            self.trace.log_level = before;
+            self.resume_data_path_log();
+        }
+        started
     }
 
     /// Loads the copy for records of the data path, unless its level is off.

@@ -23,7 +23,13 @@ use crate::{
         host::WallClock,
     },
     dataplane::FakeDataplane,
-    domain::{balance::tick, evidence, health::State, passive::Watch, succession},
+    domain::{
+        balance::{BalancePolicy as _, ConfiguredPolicy},
+        evidence,
+        health::State,
+        passive::Watch,
+        succession,
+    },
     journal::{Event, Input, Located, Record, ReplanCause},
 };
 
@@ -256,7 +262,7 @@ impl Replay {
             } => {
                 self.result.steps += 1;
                 let mut mine = before.clone();
-                let ticked = tick(&mut mine, settings, pools, members, *cause);
+                let ticked = ConfiguredPolicy.step(&mut mine, settings, pools, members, *cause);
                 if mine != *after || ticked.moved != *moved {
                     wrong.push(format!(
                         "service {service}: the step leads to other weights than the journal says"
