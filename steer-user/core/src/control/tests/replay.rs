@@ -49,6 +49,9 @@ impl Run {
         if self.random.random_bool(0.5) {
             text += "[[class]]\nname = \"marked\"\nservice = \"chat\"\ndscp = [46]\npools = [\"all\"]\n";
         }
+        let policies = ["adaptive", "capacity", "utilization"];
+        let policy = policies[self.random.random_range(0..policies.len())];
+        text += &format!("[balance]\npolicy = \"{policy}\"\n");
         let document = Document::single(Path::new("test.toml"), &text);
         let number = self.documents.len() as u64 + 1;
         let event = Event::Configured {
