@@ -109,6 +109,6 @@ fn table(settings: &[SettingStatus]) -> String {
     }
     text += "log.data_path: off, error (internal faults), warn (full tables), info (malformed packets), debug (all \
              drops); at most one record a second for each reason.\n";
-    text += "Overrides end with the daemon: write permanent values into the configuration.\n";
+    text += "Overrides end with the daemon, and those marked \"default\" when a configuration is applied.\n";
     text
 }
