@@ -11,3 +11,4 @@ pub mod domain;
 pub mod durable;
 pub mod generations;
 pub mod journal;
+mod omit;

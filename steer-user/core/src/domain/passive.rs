@@ -197,18 +197,10 @@ pub struct Written {
     last: Option<u64>,
     #[serde(default, skip_serializing_if = "is_unknown")]
     silence: Silence<u64>,
-    #[serde(default, skip_serializing_if = "is_false")]
+    #[serde(default, skip_serializing_if = "crate::omit::is_default")]
     proven: bool,
     #[serde(default, skip_serializing_if = "is_unasked")]
     confirmation: Confirmation<u64>,
-}
-
-#[expect(
-    clippy::trivially_copy_pass_by_ref,
-    reason = "serde hands out references"
-)]
-fn is_false(flag: &bool) -> bool {
-    !flag
 }
 
 fn is_unasked(confirmation: &Confirmation<u64>) -> bool {

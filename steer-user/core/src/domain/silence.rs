@@ -39,13 +39,13 @@ const HALF_LIFE: Duration = Duration::from_secs(60);
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Traffic {
     /// Connections started.
-    #[serde(default, skip_serializing_if = "is_zero")]
+    #[serde(default, skip_serializing_if = "crate::omit::is_default")]
     pub flows: u64,
     /// Requests started, if visible.
-    #[serde(default, skip_serializing_if = "is_zero")]
+    #[serde(default, skip_serializing_if = "crate::omit::is_default")]
     pub requests: u64,
     /// Packets that show that it answers: its own, or pure acknowledgements of its clients.
-    #[serde(default, skip_serializing_if = "is_zero")]
+    #[serde(default, skip_serializing_if = "crate::omit::is_default")]
     pub answers: u64,
 }
 
@@ -54,16 +54,16 @@ pub struct Traffic {
 pub struct PeerTraffic {
     /// Direct return: its own packets are invisible, so acknowledgements of its clients stand for
     /// them.
-    #[serde(default, skip_serializing_if = "is_false")]
+    #[serde(default, skip_serializing_if = "crate::omit::is_default")]
     pub direct: bool,
     /// Whether other backends answered meanwhile.
-    #[serde(default, skip_serializing_if = "is_false")]
+    #[serde(default, skip_serializing_if = "crate::omit::is_default")]
     pub others: bool,
     /// Whether its probes succeed.
-    #[serde(default, skip_serializing_if = "is_false")]
+    #[serde(default, skip_serializing_if = "crate::omit::is_default")]
     pub well: bool,
     /// Whether a connection of this node's own can tell that it refuses connections.
-    #[serde(default, skip_serializing_if = "is_false")]
+    #[serde(default, skip_serializing_if = "crate::omit::is_default")]
     pub confirmable: bool,
     /// Outlier, if it fails much more often than its peers.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -149,7 +149,7 @@ pub struct Silence<T = Instant> {
     /// Time of the last answer to its clients.
     answered_at: Option<T>,
     /// Requests are seen, so that connections without any wait for nothing.
-    #[serde(default, skip_serializing_if = "is_false")]
+    #[serde(default, skip_serializing_if = "crate::omit::is_default")]
     sees_requests: bool,
 }
 
@@ -346,22 +346,6 @@ impl Silence {
         }
         words
     }
-}
-
-#[expect(
-    clippy::trivially_copy_pass_by_ref,
-    reason = "serde hands out references"
-)]
-fn is_zero(count: &u64) -> bool {
-    *count == 0
-}
-
-#[expect(
-    clippy::trivially_copy_pass_by_ref,
-    reason = "serde hands out references"
-)]
-fn is_false(flag: &bool) -> bool {
-    !flag
 }
 
 #[cfg(test)]

@@ -141,7 +141,7 @@ pub enum Event {
         /// Connections since then.
         counts: Counts,
         /// Other knowledge at that time.
-        #[serde(default, skip_serializing_if = "is_nothing")]
+        #[serde(default, skip_serializing_if = "crate::omit::is_default")]
         peer_traffic: PeerTraffic,
         /// Conclusion.
         verdict: Verdict,
@@ -210,7 +210,7 @@ pub enum Event {
         /// The number of the interface that they come in by.
         interface: u32,
         /// Returns the VLAN; 0 is untagged.
-        #[serde(default, skip_serializing_if = "is_untagged")]
+        #[serde(default, skip_serializing_if = "crate::omit::is_default")]
         vlan: u16,
         /// The gateway that answers go by; `None` once none is known.
         gateway: Option<IpAddr>,
@@ -232,7 +232,7 @@ pub enum Event {
         /// Backends that are no longer inputs.
         gone: Vec<String>,
         /// Weight that no backend gets: the part beyond all budgets.
-        #[serde(default, skip_serializing_if = "is_zero")]
+        #[serde(default, skip_serializing_if = "crate::omit::is_default")]
         undistributed: u32,
         /// Number of slots in the table.
         slots: usize,
@@ -321,7 +321,7 @@ pub struct Judged {
     /// Whether it is too busy for new flows.
     pub hot: bool,
     /// Passive health at the time of the event.
-    #[serde(default, skip_serializing_if = "is_unwritten")]
+    #[serde(default, skip_serializing_if = "crate::omit::is_default")]
     pub watch: Written,
     /// Remaining uncertainty since its last probe failed.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -386,10 +386,10 @@ pub struct Input {
     /// Weight in the table; with the undistributed one, all weights sum up to a billion.
     pub weight: u32,
     /// Whether its tier is so busy that its second choices are in the next one.
-    #[serde(default, skip_serializing_if = "is_false")]
+    #[serde(default, skip_serializing_if = "crate::omit::is_default")]
     pub full: bool,
     /// Whether second choices of other pools may be in its tier.
-    #[serde(default, skip_serializing_if = "is_false")]
+    #[serde(default, skip_serializing_if = "crate::omit::is_default")]
     pub open: bool,
 }
 
@@ -401,38 +401,6 @@ impl Input {
             None => (self.pool, self.ring + 1, 0),
         }
     }
-}
-
-fn is_nothing(traffic: &PeerTraffic) -> bool {
-    *traffic == PeerTraffic::default()
-}
-
-fn is_unwritten(watch: &Written) -> bool {
-    *watch == Written::default()
-}
-
-#[expect(
-    clippy::trivially_copy_pass_by_ref,
-    reason = "serde hands out references"
-)]
-fn is_false(value: &bool) -> bool {
-    !value
-}
-
-#[expect(
-    clippy::trivially_copy_pass_by_ref,
-    reason = "serde hands out references"
-)]
-fn is_untagged(vlan: &u16) -> bool {
-    *vlan == 0
-}
-
-#[expect(
-    clippy::trivially_copy_pass_by_ref,
-    reason = "serde hands out references"
-)]
-fn is_zero(value: &u32) -> bool {
-    *value == 0
 }
 
 impl Probe {

@@ -66,7 +66,7 @@ pub struct Pool {
     pub most_now: Option<u32>,
     /// Whether its flows spill to the next pool while its last ring is too busy. Otherwise the next
     /// pool serves only if no member of this one does.
-    #[serde(default, skip_serializing_if = "is_false")]
+    #[serde(default, skip_serializing_if = "crate::omit::is_default")]
     pub overflow: bool,
 }
 
@@ -95,11 +95,11 @@ pub struct Member {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub first_token_us: Option<u32>,
     /// Whether it loses probes.
-    #[serde(default, skip_serializing_if = "is_false")]
+    #[serde(default, skip_serializing_if = "crate::omit::is_default")]
     pub lossy: bool,
     /// Part of its weight that it loses because it fails more often than its peers, in parts of
     /// [`WHOLE`].
-    #[serde(default, skip_serializing_if = "is_free")]
+    #[serde(default, skip_serializing_if = "crate::omit::is_default")]
     pub lost: u32,
     /// Bound of the share that reports may gain a member, as a multiple of the share that its
     /// capacity gives it, in parts of [`WHOLE`]: as much as the node's own measurements confirm.
@@ -126,13 +126,13 @@ pub struct Memory {
     /// Part of its weight that slow start allows, in parts of [`WHOLE`].
     pub warm: u32,
     /// Consecutive ticks in which its factor should have risen, or fallen if negative.
-    #[serde(default, skip_serializing_if = "is_zero")]
+    #[serde(default, skip_serializing_if = "crate::omit::is_default")]
     pub wants: i8,
     /// Whether it meets the objective of its service, if there is one.
-    #[serde(default, skip_serializing_if = "is_false")]
+    #[serde(default, skip_serializing_if = "crate::omit::is_default")]
     pub meets: bool,
     /// Whether it is much slower than its peers.
-    #[serde(default, skip_serializing_if = "is_false")]
+    #[serde(default, skip_serializing_if = "crate::omit::is_default")]
     pub slow: bool,
 }
 
@@ -154,7 +154,7 @@ pub struct Spill {
     /// Ring of the tier in its pool.
     pub ring: usize,
     /// Price of the tier, if the price sets it apart.
-    #[serde(default, skip_serializing_if = "is_free")]
+    #[serde(default, skip_serializing_if = "crate::omit::is_default")]
     pub cost: u32,
     /// Part of its incoming flows that goes on to the next tier, in parts of [`WHOLE`].
     pub share: u32,
@@ -165,7 +165,7 @@ pub struct Spill {
     /// Capacity in use at the last tick, in millionths of that unit.
     pub used: u64,
     /// Consecutive ticks in which more should have spilled, or less if negative.
-    #[serde(default, skip_serializing_if = "is_zero")]
+    #[serde(default, skip_serializing_if = "crate::omit::is_default")]
     pub wants: i8,
 }
 
@@ -267,28 +267,4 @@ impl State {
             ..Spill::default()
         })
     }
-}
-
-#[expect(
-    clippy::trivially_copy_pass_by_ref,
-    reason = "serde hands out references"
-)]
-fn is_false(value: &bool) -> bool {
-    !value
-}
-
-#[expect(
-    clippy::trivially_copy_pass_by_ref,
-    reason = "serde hands out references"
-)]
-fn is_zero(value: &i8) -> bool {
-    *value == 0
-}
-
-#[expect(
-    clippy::trivially_copy_pass_by_ref,
-    reason = "serde hands out references"
-)]
-fn is_free(value: &u32) -> bool {
-    *value == 0
 }
