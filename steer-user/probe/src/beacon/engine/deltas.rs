@@ -5,7 +5,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use super::signals::{EngineSignals, Histogram};
+use super::{histogram::Histogram, signals::EngineSignals};
 use crate::probe::Load;
 
 /// Length of the window.

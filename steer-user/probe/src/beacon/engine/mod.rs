@@ -9,6 +9,7 @@
 mod completion;
 mod deltas;
 mod exposition;
+mod histogram;
 mod http;
 mod json;
 mod limits;
@@ -17,6 +18,7 @@ mod progress;
 mod question;
 mod ranks;
 mod readiness;
+mod selector;
 mod signals;
 mod state;
 #[cfg(test)]
@@ -34,9 +36,6 @@ use tokio::{
     time::{sleep, timeout},
 };
 
-pub use self::profile::{
-    Completion, Engine, Format, Health, Limits, Profile, ProfileError, Selector, Sleep,
-};
 use self::{
     deltas::CounterDeltas,
     exposition::{Exposition, MAX_PAGE},
@@ -45,6 +44,10 @@ use self::{
     readiness::{Readiness, ReadinessProbe},
     signals::EngineSignals,
     state::{State, Timeouts},
+};
+pub use self::{
+    profile::{Completion, Engine, Format, Health, Limits, Profile, ProfileError, Sleep},
+    selector::Selector,
 };
 use crate::probe::{Load, NoSignal, Note, Trouble};
 

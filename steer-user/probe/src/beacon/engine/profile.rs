@@ -1,8 +1,10 @@
 //! Engine profiles: names of an engine's metrics, and the requests that check it.
 
-use std::{collections::BTreeMap, fmt, fs, io, path::Path, str::FromStr};
+use std::{fs, io, path::Path};
 
 use serde::{Deserialize, Deserializer};
+
+use super::selector::Selector;
 
 /// A known engine.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -227,72 +229,6 @@ fn one_or_many<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<String>
     })
 }
 
-/// Selector of series: `name`, `name{label="value"}`, optionally with a factor for another unit:
-/// `name * 0.001`.
-#[derive(Clone, Debug, PartialEq)]
-pub struct Selector {
-    /// Name.
-    pub name: String,
-    /// Required labels.
-    pub labels: BTreeMap<String, String>,
-    /// Factor for the values.
-    pub factor: f64,
-}
-
-impl FromStr for Selector {
-    type Err = String;
-
-    fn from_str(text: &str) -> Result<Self, String> {
-        let bad = || {
-            format!(
-                "{text:?} is not a selector: write a name, `name{{label=\"value\"}}`, or `name * \
-                 0.001`"
-            )
-        };
-        let (series, factor) = match text.rsplit_once(" * ") {
-            Some((series, factor)) => (series, factor.parse().map_err(|_| bad())?),
-            None => (text, 1.0),
-        };
-        // A selector has the format of a line without its value.
-        let page = format!("{} 0\n", series.trim());
-        let parsed = super::exposition::parse(&page, |_| true).map_err(|_| bad())?;
-        if !parsed.broken.is_empty() {
-            return Err(bad());
-        }
-        let [series] = parsed.series.try_into().map_err(|_| bad())?;
-        if !f64::is_finite(factor) || factor <= 0.0 {
-            return Err(bad());
-        }
-        Ok(Self {
-            name: series.name,
-            labels: series.labels,
-            factor,
-        })
-    }
-}
-
-impl<'de> Deserialize<'de> for Selector {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        let text = String::deserialize(deserializer)?;
-        text.parse().map_err(serde::de::Error::custom)
-    }
-}
-
-impl fmt::Display for Selector {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.name)?;
-        let labels: Vec<String> = self
-            .labels
-            .iter()
-            .map(|(k, v)| format!("{k}={v:?}"))
-            .collect();
-        if !labels.is_empty() {
-            write!(f, "{{{}}}", labels.join(","))?;
-        }
-        Ok(())
-    }
-}
-
 /// Error of reading a profile.
 #[derive(Debug, thiserror::Error)]
 pub enum ProfileError {
@@ -441,16 +377,6 @@ mod tests {
             let has_page = profile.format == Format::Prometheus;
             assert_eq!(!profile.progress.is_empty(), has_page, "{engine:?}");
             assert!(profile.completion.is_some(), "{engine:?}");
-        }
-    }
-
-    #[test]
-    fn selectors_are_read() {
-        let got: Selector = "a:b_ms{x=\"1\"} * 0.001".parse().unwrap();
-        assert_eq!((got.name.as_str(), got.factor), ("a:b_ms", 0.001));
-        assert_eq!(got.to_string(), "a:b_ms{x=\"1\"}");
-        for bad in ["", "a b", "a{x}", "a * b", "a * -1", "1", "a\nb"] {
-            assert!(bad.parse::<Selector>().is_err(), "{bad:?}");
         }
     }
 

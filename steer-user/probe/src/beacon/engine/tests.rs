@@ -274,7 +274,8 @@ fn every_engine_is_read_in_its_versions() {
         assert_eq!(got.capacity, case.capacity, "{name}");
         assert_eq!(got.kv_use, case.kv_use, "{name}");
         assert_eq!(got.tokens, case.tokens, "{name}");
-        let mean = |h: &Option<signals::Histogram>| h.as_ref().and_then(signals::Histogram::mean);
+        let mean =
+            |h: &Option<histogram::Histogram>| h.as_ref().and_then(histogram::Histogram::mean);
         assert!(
             near(mean(&got.first_token), case.seconds.0),
             "{name}: {got:?}"
