@@ -1,15 +1,19 @@
 //! Passive health of a backend, seen by the data path: refused connections, unanswered connections,
 //! and silence.
 
+mod reason;
+#[cfg(test)]
+mod tests;
+
 use std::time::{Duration, Instant};
 
 use serde::{Deserialize, Serialize};
 use steer_probe::probe::confirmation::Outcome;
 
+pub use self::reason::Reason;
 use super::{
     confirmation::Confirmation,
     evidence::{Evidence, Proof, Testimony},
-    outliers::Reason as OutlierReason,
     silence::{self, PeerTraffic, Silence, Traffic},
 };
 
@@ -69,72 +73,6 @@ impl Counts {
             accepted: self.accepted.wrapping_add(other.accepted),
             traffic: self.traffic.plus(&other.traffic),
         }
-    }
-}
-
-/// Reason for an ejection.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum Reason {
-    /// The backend refuses connections.
-    Refused,
-    /// The backend does not answer connections.
-    Unanswered,
-    /// The backend is silent with work in flight.
-    Silent,
-    /// The backend resets connections after it accepted them.
-    Resets,
-    /// The backend ends connections without an answer.
-    EndsEarly,
-    /// Its answers are much smaller than its peers', and faster or incomplete.
-    TinyAnswers,
-}
-
-impl From<OutlierReason> for Reason {
-    fn from(reason: OutlierReason) -> Self {
-        match reason {
-            OutlierReason::Resets => Self::Resets,
-            OutlierReason::EndsEarly => Self::EndsEarly,
-            OutlierReason::TinyAnswers => Self::TinyAnswers,
-        }
-    }
-}
-
-impl Reason {
-    /// Returns whether this reason comes from a comparison with peers.
-    fn is_outlier(self) -> bool {
-        matches!(self, Self::Resets | Self::EndsEarly | Self::TinyAnswers)
-    }
-
-    /// Returns the name in logs.
-    #[must_use]
-    pub fn name(self) -> &'static str {
-        match self {
-            Self::Refused => "refused",
-            Self::Unanswered => "unanswered",
-            Self::Silent => "silent",
-            Self::Resets => "resets",
-            Self::EndsEarly => "ends_early",
-            Self::TinyAnswers => "tiny_answers",
-        }
-    }
-
-    /// Returns whether a connection of this node's own can confirm this reason.
-    fn is_confirmable(self) -> bool {
-        matches!(self, Self::Refused | Self::Unanswered)
-    }
-}
-
-impl std::fmt::Display for Reason {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str(match self {
-            Self::Refused => "it refuses connections",
-            Self::Unanswered => "it does not answer connections",
-            Self::Silent => "it is silent with work in flight",
-            Self::Resets => "it resets connections that it accepted",
-            Self::EndsEarly => "it ends connections without an answer",
-            Self::TinyAnswers => "its answers are much smaller than its peers'",
-        })
     }
 }
 
@@ -427,125 +365,5 @@ impl Watch {
         self.proven = false;
         self.out = Some((reason, now + time));
         Verdict::Out(reason, time)
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn counts(refused: u64, unanswered: u64, accepted: u64) -> Counts {
-        Counts {
-            refused,
-            unanswered,
-            accepted,
-            ..Counts::default()
-        }
-    }
-
-    fn observe(watch: &mut Watch, counts: Counts, now: Instant) -> Option<Verdict> {
-        watch.observe(&counts, PeerTraffic::default(), now)
-    }
-
-    #[test]
-    fn connections_refused_in_a_row_take_a_backend_out() {
-        let now = Instant::now();
-        let mut watch = Watch::default();
-        assert_eq!(observe(&mut watch, counts(1, 0, 0), now), None);
-        assert_eq!(
-            observe(&mut watch, counts(1, 0, 5), now),
-            None,
-            "it accepts others"
-        );
-        assert_eq!(observe(&mut watch, counts(1, 0, 0), now), None);
-        let out = Verdict::Out(Reason::Refused, FIRST_EJECTION);
-        assert_eq!(observe(&mut watch, counts(1, 0, 0), now), Some(out));
-        assert_eq!(watch.ejected(), Some(Reason::Refused));
-    }
-
-    #[test]
-    fn it_is_tried_again_and_left_out_for_longer_each_time() {
-        let mut now = Instant::now();
-        let mut watch = Watch::default();
-        let mut times = Vec::new();
-        for _ in 0..9 {
-            let Some(Verdict::Out(Reason::Unanswered, time)) =
-                observe(&mut watch, counts(0, 3, 0), now)
-            else {
-                panic!("{watch:?}");
-            };
-            times.push(time.as_secs());
-            assert_eq!(observe(&mut watch, counts(0, 9, 0), now + time / 2), None);
-            now += time;
-            assert_eq!(
-                observe(&mut watch, counts(0, 0, 0), now),
-                Some(Verdict::Again)
-            );
-        }
-        assert_eq!(times, [1, 2, 4, 8, 16, 32, 60, 60, 60]);
-        now += EJECTION_MEMORY;
-        let out = Verdict::Out(Reason::Refused, FIRST_EJECTION);
-        assert_eq!(observe(&mut watch, counts(2, 0, 0), now), Some(out));
-    }
-
-    #[test]
-    fn a_silent_one_is_back_once_it_answers_and_tried_after_a_while() {
-        let mut now = Instant::now();
-        let mut watch = Watch::default();
-        let around = PeerTraffic {
-            direct: false,
-            others: true,
-            well: true,
-            ..PeerTraffic::default()
-        };
-        let mut step = |watch: &mut Watch, asked, answers| {
-            now += Duration::from_millis(20);
-            let traffic = Traffic {
-                flows: asked,
-                requests: asked,
-                answers,
-            };
-            let counts = Counts {
-                traffic,
-                ..Counts::default()
-            };
-            watch.observe(&counts, around, now)
-        };
-        let mut silent = |watch: &mut Watch, time: u64| {
-            for _ in 0..50 {
-                assert_eq!(step(watch, 1, 9), None);
-            }
-            let out = (0..200).find_map(|_| step(watch, 1, 0));
-            let time = Duration::from_secs(time);
-            assert_eq!(out, Some(Verdict::Out(Reason::Silent, time)));
-        };
-        silent(&mut watch, 5);
-        let mut answering = watch;
-        now += Duration::from_millis(500);
-        assert_eq!(observe(&mut answering, counts(0, 0, 0), now), None);
-        let answer = Counts {
-            traffic: Traffic {
-                answers: 1,
-                ..Traffic::default()
-            },
-            ..Counts::default()
-        };
-        let verdict = answering.observe(&answer, around, now);
-        assert_eq!(
-            (verdict, answering.ejected()),
-            (Some(Verdict::Answers), None)
-        );
-        now += Duration::from_secs(5);
-        let verdict = observe(&mut watch, counts(0, 0, 0), now);
-        assert_eq!(verdict, Some(Verdict::Again));
-        assert!(!watch.is_waiting());
-    }
-
-    #[test]
-    fn counts_that_began_anew_say_nothing() {
-        let before = counts(5, 0, 7);
-        assert_eq!(counts(6, 0, 9).since(&before), Some(counts(1, 0, 2)));
-        assert_eq!(counts(0, 0, 9).since(&before), None);
-        assert_eq!(counts(1, 2, 3).plus(&counts(1, 1, 1)), counts(2, 3, 4));
     }
 }
