@@ -417,6 +417,27 @@ fn one_that_answers_429_at_once_does_not_attract() {
     assert!(said.contains("much smaller than its peers"), "{said}");
 }
 
+#[test]
+fn one_without_measured_answers_is_not_ejected_for_small_ones() {
+    let (mut bench, mut controller) = start();
+    let usual = Duration::from_millis(60);
+    for step in 0..400 {
+        for id in 1..=4 {
+            answer(&mut controller, id, 12_000, usual);
+        }
+        // Out of reach for a while: requests are counted, and no first byte of an answer is seen.
+        if step >= 200 {
+            let fake = &mut controller.dataplane;
+            fake.traffic.get_mut(&1).unwrap().answer_bytes -= 11_900;
+            let measured = fake.measured.get_mut(&1).unwrap();
+            measured.0[Measure::FirstByte as usize][bucket(usual.as_nanos() as u64) as usize] -= 1;
+        }
+        bench.now += Duration::from_millis(20);
+        controller.poll(bench.now).unwrap();
+        assert_eq!(controller.dataplane.states(), ALL, "step {step}");
+    }
+}
+
 /// The share of each backend in percent after ticks with these loads and times to the first token.
 fn shares_by(claims: &[(f64, f64)]) -> Vec<f64> {
     let mut bench = Bench::new();
