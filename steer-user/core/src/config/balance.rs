@@ -32,7 +32,7 @@ pub struct Balance {
     pub hot_above: u32,
     /// Utilization below which it is no longer hot.
     pub hot_below: u32,
-    /// Share of healthy backends below which a pool enters panic mode.
+    /// Share of healthy backends below which a service or class enters panic mode.
     pub panic_below: u32,
     /// Age from which a load report is ignored.
     pub stale_after: Duration,

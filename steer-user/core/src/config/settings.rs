@@ -146,7 +146,7 @@ settings! {
     HotBelow "balance.hot_below" Both Percent(0..=100, 75),
         "Utilization in percent below which a backend is no longer hot", "Below `hot_above`.";
     PanicBelow "balance.panic_below" Configuration Percent(0..=100, 50),
-        "Percentage of healthy backends below which a pool enters panic mode",
+        "Percentage of healthy backends below which a service or class enters panic mode",
         "0 disables panic mode.";
     StaleAfter "balance.stale_after" Configuration Time(100 * MS..=10 * MINUTE, 3 * SECOND),
         "Age from which a load report is ignored", "";

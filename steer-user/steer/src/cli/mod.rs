@@ -75,7 +75,7 @@ enum Command {
     #[command(subcommand)]
     Backend(operator::Backend),
     Weight(operator::Weight),
-    /// Override settings of the running daemon until it exits.
+    /// Show settings, and override them in the running daemon.
     #[command(subcommand)]
     Tune(tune::Tune),
     /// Check, compare, apply and roll back configurations.

@@ -22,7 +22,7 @@ pub(super) enum Tune {
         #[command(flatten)]
         target: Target,
     },
-    /// Change a setting at once, until the daemon exits or as `steer tune list` says.
+    /// Override a setting at once, until the daemon exits or, if the file has it too, a configuration is applied.
     Set {
         /// Name of the setting.
         name: String,
@@ -31,7 +31,7 @@ pub(super) enum Tune {
         #[command(flatten)]
         target: Target,
     },
-    /// Reset a setting to its default.
+    /// Remove the override: the setting has its configured value or default again.
     Reset {
         /// Name of the setting.
         name: String,

@@ -5,9 +5,9 @@ use steer_core::config::{Range, Scope, Setting};
 pub(super) fn page() -> String {
     let mut page = "# Settings\n\n\
         Numbers and times of the node. A value outside its range is refused, and nothing changes. \
-        `steer tune set KEY VALUE` overrides a setting of the running daemon: one that the \
-        configuration has until a configuration is applied or read again, another one until the \
-        daemon exits.\n\n\
+        `steer tune set KEY VALUE` overrides a setting of the running daemon. The override of a setting \
+        that is also a key of the configuration ends when a configuration is applied or reloaded; \
+        others end when the daemon exits.\n\n\
         | key | meaning | unit | range | default | configuration | `steer tune` |\n\
         |---|---|---|---|---|---|---|\n"
         .to_owned();
