@@ -3,6 +3,7 @@
 pub mod balance;
 pub mod confirmation;
 pub mod evidence;
+pub mod first_bursts;
 pub mod flap;
 pub mod health;
 pub mod latency;

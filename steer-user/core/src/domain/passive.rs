@@ -82,6 +82,8 @@ pub struct Watch {
     refused: u64,
     unanswered: u64,
     times: u32,
+    /// Ejections as an outlier, which last longer and are counted apart.
+    outlier_times: u32,
     out: Option<(Reason, Instant)>,
     /// Whether a connection of this node's own confirmed the ejection.
     proven: bool,
@@ -129,6 +131,8 @@ pub struct Written {
     refused: u64,
     unanswered: u64,
     times: u32,
+    #[serde(default, skip_serializing_if = "crate::omit::is_default")]
+    outlier_times: u32,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     out: Option<(Reason, u64)>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -157,6 +161,7 @@ impl Watch {
             refused: self.refused,
             unanswered: self.unanswered,
             times: self.times,
+            outlier_times: self.outlier_times,
             out: self.out.map(|(reason, until)| (reason, micros(until))),
             last: self.last.map(&micros),
             silence: self.silence.on(&micros),
@@ -172,6 +177,7 @@ impl Watch {
             refused: written.refused,
             unanswered: written.unanswered,
             times: written.times,
+            outlier_times: written.outlier_times,
             out: written.out.map(|(reason, until)| (reason, instant(until))),
             last: written.last.map(&instant),
             silence: written.silence.on(&instant),
@@ -345,22 +351,22 @@ impl Watch {
     fn eject(&mut self, reason: Reason, now: Instant) -> Verdict {
         let quiet = |at: Instant| now.saturating_duration_since(at) >= EJECTION_MEMORY;
         if self.last.is_none_or(quiet) {
-            self.times = 0;
+            (self.times, self.outlier_times) = (0, 0);
         }
         let time = if reason.is_outlier() {
+            self.outlier_times += 1;
             FIRST_OUTLIER_EJECTION
-                .saturating_mul(self.times + 1)
+                .saturating_mul(self.outlier_times)
                 .min(MAX_OUTLIER_EJECTION)
         } else {
             let first = match reason {
                 Reason::Silent => FIRST_SILENT_EJECTION,
                 _ => FIRST_EJECTION,
             };
-            first
-                .saturating_mul(1 << self.times.min(6))
-                .min(MAX_EJECTION)
+            let time = first.saturating_mul(1 << self.times.min(6));
+            self.times += 1;
+            time.min(MAX_EJECTION)
         };
-        self.times += 1;
         self.last = Some(now);
         self.proven = false;
         self.out = Some((reason, now + time));

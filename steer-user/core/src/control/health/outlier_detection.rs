@@ -2,7 +2,7 @@
 
 use std::{
     collections::{BTreeMap, VecDeque},
-    time::Instant,
+    time::{Duration, Instant},
 };
 
 use steer_common::abi::{LatencyBuckets, Measure};
@@ -16,6 +16,7 @@ use crate::{
     },
     dataplane::Dataplane,
     domain::{
+        first_bursts::{FirstBurstWatch, FirstBursts, MIN_ANSWERS},
         latency::Histogram,
         outliers::{
             Outlier, Peers, SNAPSHOT_EVERY, Speed, Tally, Window, compare, is_tiny, lost_weight,
@@ -28,10 +29,6 @@ use crate::{
 const CHECKPOINT: u64 = 2;
 /// Checkpoints that are kept.
 const CHECKPOINTS: usize = 4;
-/// Answers of a backend that have to be measured before its speed is compared.
-const MEASURED_ANSWERS: u64 = 3;
-/// Multiple of the peers' time to their second burst after which a backend has none.
-const NO_BURST_AFTER: u128 = 4;
 /// Peers that speed is compared with at most: each costs a system call.
 const MAX_MEASURED_PEERS: usize = 8;
 
@@ -42,10 +39,20 @@ pub(crate) struct OutlierDetection {
     /// The other backends of its first pool.
     peers: Vec<Vec<usize>>,
     snapshot_at: Option<Instant>,
-    /// First bytes of answers as they were counted when a backend's answers became tiny.
-    suspects: BTreeMap<usize, (Instant, BTreeMap<usize, Vec<LatencyBuckets>>)>,
+    /// Backends whose answers have become tiny.
+    suspects: BTreeMap<usize, Suspect>,
     /// Backends whose weight changed since it was asked last.
     reweighted: Vec<usize>,
+}
+
+/// A backend whose answers have become tiny.
+#[derive(Clone, Debug)]
+struct Suspect {
+    /// Latencies of it and its peers at that time.
+    before: BTreeMap<usize, Vec<LatencyBuckets>>,
+    /// Its requests at that time.
+    requests: u64,
+    watch: FirstBurstWatch,
 }
 
 #[derive(Clone, Debug, Default)]
@@ -160,7 +167,7 @@ impl OutlierDetection {
         self.lower_weight(backend, &all);
         let peers = self.of_peers(backend, &all);
         let speed = if tiny && is_tiny(&recent, &peers) {
-            self.speed(backend, site, dataplane, now)
+            self.speed(backend, all[backend].requests, (site, dataplane), now)
         } else {
             None
         };
@@ -188,8 +195,8 @@ impl OutlierDetection {
     fn speed(
         &mut self,
         backend: usize,
-        site: &Site,
-        dataplane: &impl Dataplane,
+        requests: u64,
+        (site, dataplane): (&Site, &impl Dataplane),
         at: Instant,
     ) -> Option<Speed> {
         let mut compared = vec![backend];
@@ -198,10 +205,16 @@ impl OutlierDetection {
             .into_iter()
             .map(|backend| (backend, measured_of(backend, site, dataplane)))
             .collect();
-        let Some((since, before)) = self.suspects.get(&backend) else {
-            self.suspects.insert(backend, (at, now));
+        let Some(suspect) = self.suspects.get_mut(&backend) else {
+            let suspect = Suspect {
+                before: now,
+                requests,
+                watch: FirstBurstWatch::new(at),
+            };
+            self.suspects.insert(backend, suspect);
             return None;
         };
+        let before = &suspect.before;
         let new = |backend: usize, measure: Measure| {
             let (before, now) = (before.get(&backend)?, now.get(&backend)?);
             let index = measure as usize;
@@ -216,24 +229,29 @@ impl OutlierDetection {
             u32::try_from(half.as_micros()).ok()
         };
         let own = new(backend, Measure::FirstByte)?;
-        // One that answers nothing has no small answers: it is silent, or was out of reach for a while.
-        if own.count() < MEASURED_ANSWERS {
-            return None;
-        }
         let goes_on = new(backend, Measure::SecondBurst).is_some_and(|h| h.count() > 0);
         let peers = || self.peers[backend].iter().copied();
         let of_peers = |measure| {
             let halves = peers().filter_map(|peer| half(new(peer, measure)?));
             median(&mut halves.collect::<Vec<u32>>())
         };
-        let waited = at.saturating_duration_since(*since).as_micros();
+        let peers_us = of_peers(Measure::FirstByte);
         // One burst is less than its peers send only if they send two.
-        let usual = of_peers(Measure::SecondBurst);
-        let ends_at_once = usual.is_some_and(|us| waited > u128::from(us) * NO_BURST_AFTER);
+        let usual = of_peers(Measure::SecondBurst).map(|us| Duration::from_micros(us.into()));
+        let waiting = requests.saturating_sub(suspect.requests + own.count());
+        let bursts = usual.map(|usual| suspect.watch.observe(own.count(), waiting, usual, at));
+        if bursts == Some(FirstBursts::Stopped) {
+            self.suspects.remove(&backend);
+            return None;
+        }
+        // One that answers nothing has no small answers: it is silent, or was out of reach for a while.
+        if own.count() < MIN_ANSWERS {
+            return None;
+        }
         Some(Speed {
             own_us: half(own)?,
-            peers_us: of_peers(Measure::FirstByte)?,
-            ends_at_once: ends_at_once && !goes_on,
+            peers_us: peers_us?,
+            ends_at_once: bursts == Some(FirstBursts::EndsAtOnce) && !goes_on,
         })
     }
 

@@ -438,6 +438,38 @@ fn one_without_measured_answers_is_not_ejected_for_small_ones() {
     }
 }
 
+#[test]
+fn one_that_stops_amid_its_answers_is_silent_and_cuts_none_short() {
+    let (mut bench, mut controller) = start();
+    let usual = Duration::from_millis(60);
+    let burst = bucket(Duration::from_millis(80).as_nanos() as u64) as usize;
+    for step in 0..300 {
+        for id in 1..=4 {
+            answer(&mut controller, id, 12_000, usual);
+            let fake = &mut controller.dataplane;
+            let measured = fake.measured.get_mut(&id).unwrap();
+            measured.0[Measure::SecondBurst as usize][burst] += 1;
+        }
+        if step >= 200 {
+            let fake = &mut controller.dataplane;
+            let counters = fake.traffic.get_mut(&1).unwrap();
+            counters.answer_bytes -= 11_900;
+            let measured = fake.measured.get_mut(&1).unwrap();
+            measured.0[Measure::SecondBurst as usize][burst] -= 1;
+            if step >= 205 {
+                counters.answers -= 10;
+                let first = bucket(usual.as_nanos() as u64) as usize;
+                measured.0[Measure::FirstByte as usize][first] -= 1;
+            }
+        }
+        bench.now += Duration::from_millis(20);
+        controller.poll(bench.now).unwrap();
+    }
+    let said = why(&controller, "a");
+    assert!(said.contains("silent"), "{said}");
+    assert!(!said.contains("much smaller"), "{said}");
+}
+
 /// The share of each backend in percent after ticks with these loads and times to the first token.
 fn shares_by(claims: &[(f64, f64)]) -> Vec<f64> {
     let mut bench = Bench::new();
