@@ -73,13 +73,17 @@ impl Machine {
             Ok(first.is_some())
         })?;
         let first = first.context("the machine has no process")?;
-        let machine = Self {
+        let mut machine = Self {
             nspawn,
             first,
             bpffs,
             folder,
         };
         let up = wait(BOOT, "the machine is up", || {
+            // nspawn's first child may be one that only prepares the machine.
+            if let Some(first) = child(machine.nspawn.pid())? {
+                machine.first = first;
+            }
             // Before systemd listens there is no answer; the failure of a later command shows the
             // reason.
             let state = machine.run(&["systemctl", "is-system-running"]);

@@ -26,8 +26,14 @@ impl Node {
         Ok(Self { machine })
     }
 
+    /// Runs a command in the machine. An error has the last lines of the node's log, because those of `systemctl` only
+    /// refer to it.
     pub(crate) fn run(&self, command: &[&str]) -> Result<String> {
-        self.machine.run(command)
+        self.machine.run(command).with_context(|| {
+            let log = ["journalctl", "--unit=steer", "--lines=20", "--no-pager"];
+            let log = self.machine.run(&log).unwrap_or_else(|e| e.to_string());
+            format!("the node's log ends with:\n{log}")
+        })
     }
 
     /// Installs a package of this host.
@@ -120,7 +126,7 @@ fn newer(control: &str) -> Result<String> {
 pub(crate) fn config(text: &str, fleet: &Fleet) -> String {
     let place = |line: &&str| {
         let key = line.split(' ').next().unwrap_or_default();
-        !["state_dir", "socket", "bpffs"].contains(&key)
+        !["state_dir", "socket", "bpffs", "flow_seed_file"].contains(&key)
     };
     let lines: Vec<_> = text.lines().filter(place).collect();
     let pki = fleet.path("pki").display().to_string();
