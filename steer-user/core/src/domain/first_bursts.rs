@@ -12,9 +12,9 @@ const NO_BURST_AFTER: u32 = 4;
 pub enum FirstBursts {
     /// Too few answers, or too short a time.
     Unknown,
-    /// It answers one request after the other, and each answer ends with its first burst.
+    /// One request after the other is answered, and each answer ends with its first burst.
     EndsAtOnce,
-    /// It has stopped: requests wait, and no answer begins. A process that is stopped, or out of reach, cuts no
+    /// Stop of the backend: requests wait, and no answer begins. A process that is stopped, or out of reach, cuts no
     /// answers short.
     Stopped,
 }
