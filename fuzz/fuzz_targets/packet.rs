@@ -18,7 +18,7 @@ use steer_common::{
     frame::Buffer,
     process,
 };
-use steer_core::dataplane::{FlowTables as _, SteeringTables as _, TrafficCounters as _, FakeDataplane, Snapshot, SnapshotTables};
+use steer_core::dataplane::{FakeDataplane, Snapshot, SnapshotTables, SteeringTables as _};
 
 const INTERFACE: u32 = 1;
 const HEADROOM: usize = 256;

@@ -12,7 +12,7 @@ use serde::{Deserialize, Serialize};
 
 use super::outliers::Outlier;
 
-/// Number of requests within [`TOGETHER`] before silence counts.
+/// Number of requests within [`BURST_WINDOW`] before silence counts.
 const MIN_UNANSWERED: u64 = 4;
 /// Period in which these requests must arrive; older and fewer ones do not count.
 const BURST_WINDOW: Duration = Duration::from_secs(1);
@@ -261,7 +261,7 @@ impl Silence {
     }
 
     /// Returns whether there are more packets than recent questions explain: half of the usual
-    /// number for each, and [`EACH`] at most.
+    /// number for each, and [`MIN_BYTES_PER_REQUEST`] at most.
     fn is_answer(&mut self, new: &Traffic, direct: bool, now: Instant) -> bool {
         let turned = *self.turned.get_or_insert(now);
         let passed = now.saturating_duration_since(turned);
