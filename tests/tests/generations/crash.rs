@@ -1,6 +1,9 @@
 //! Kills and full disks.
 
-use std::{fs, thread, time::Duration};
+use std::{
+    fs, thread,
+    time::{Duration, Instant},
+};
 
 use steer_tests::{
     fleet::{Fleet, wait},
@@ -21,6 +24,14 @@ fn a_kill_at_any_instant_leaves_the_old_or_the_new() {
         fleet.config(),
     ];
     let state = fleet.state().display().to_string();
+    let apply = |text: &str| {
+        let path = file(&fleet, "kill", text).display().to_string();
+        let begin = Instant::now();
+        fleet.cli(&["config", "apply", &path]).unwrap();
+        begin.elapsed()
+    };
+    // The second of two, which has the caches of a daemon at work.
+    let took = apply(&texts[0]).min(apply(&texts[2]));
     let mut kept = fleet.config();
     let mut taken = 0;
     for kill in 0..KILLS {
@@ -30,7 +41,7 @@ fn a_kill_at_any_instant_leaves_the_old_or_the_new() {
             let site = &fleet;
             let apply = scope.spawn(move || site.cli(&["config", "apply", &path]).is_ok());
             // From before the request is sent to after it is answered.
-            thread::sleep(Duration::from_millis(kill * 2));
+            thread::sleep(took * kill as u32 * 3 / (KILLS as u32 * 2));
             let pid = site.daemon_pid().unwrap();
             // SAFETY: kill touches no memory; the daemon is a child that was not waited for.
             unsafe { libc::kill(pid, libc::SIGKILL) };
