@@ -166,9 +166,9 @@ fn a_flood_of_datagrams_holds_no_port() {
 
 /// Returns false if the flood took longer than the limit, and was given up.
 fn flood_of_datagrams(limit: Duration) -> bool {
-    let begin = Instant::now();
     let mut fixture = Fixture::new();
     fixture.configure(|config| config.nat_port_count = 16);
+    let begin = Instant::now();
     let datagram = |number: u16| TestPacket {
         source_port: 1000 + number,
         ..udp(true)
