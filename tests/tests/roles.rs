@@ -19,7 +19,12 @@ fn ask(fleet: &Fleet, uid: u32, gid: u32, arguments: &[&str]) -> (Option<i32>, S
     // A copy that every user may execute, wherever it was built.
     let steer = fleet.path("steer");
     if !steer.exists() {
-        fs::copy(binary("steer").unwrap(), &steer).unwrap();
+        // By another process: a child that this one starts at the same time would keep the copy open for writing.
+        let copied = Command::new("cp")
+            .arg(binary("steer").unwrap())
+            .arg(&steer)
+            .status();
+        assert!(copied.unwrap().success());
         fs::set_permissions(&steer, fs::Permissions::from_mode(0o755)).unwrap();
     }
     let socket = fleet.path("steer.sock").display().to_string();
