@@ -30,7 +30,7 @@ fn a_kill_at_any_instant_leaves_the_old_or_the_new() {
         fleet.cli(&["config", "apply", &path]).unwrap();
         begin.elapsed()
     };
-    // The second of two, which has the caches of a daemon at work.
+    // The shorter of two: a first one may find cold caches.
     let took = apply(&texts[0]).min(apply(&texts[2]));
     let mut kept = fleet.config();
     let mut taken = 0;

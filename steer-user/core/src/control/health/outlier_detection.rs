@@ -235,7 +235,6 @@ impl OutlierDetection {
             let halves = peers().filter_map(|peer| half(new(peer, measure)?));
             median(&mut halves.collect::<Vec<u32>>())
         };
-        let peers_us = of_peers(Measure::FirstByte);
         // One burst is less than its peers send only if they send two.
         let usual = of_peers(Measure::SecondBurst).map(|us| Duration::from_micros(us.into()));
         let waiting = requests.saturating_sub(suspect.requests + own.count());
@@ -250,7 +249,7 @@ impl OutlierDetection {
         }
         Some(Speed {
             own_us: half(own)?,
-            peers_us: peers_us?,
+            peers_us: of_peers(Measure::FirstByte)?,
             ends_at_once: bursts == Some(FirstBursts::EndsAtOnce) && !goes_on,
         })
     }

@@ -74,13 +74,7 @@ impl Histogram {
 
 #[cfg(test)]
 mod tests {
-    use crate::beacon::engine::{Engine, Profile, exposition, signals::EngineSignals};
-
-    fn read(engine: Engine, page: &str) -> EngineSignals {
-        let profile = Profile::built_in(engine).unwrap();
-        let page = exposition::parse(page, |name| profile.wants(name)).unwrap();
-        EngineSignals::from_page(&page, &profile)
-    }
+    use crate::beacon::engine::{Engine, tests::read};
 
     #[test]
     fn histograms_are_joined_over_labels_and_checked() {

@@ -264,14 +264,7 @@ fn marks(page: &Exposition, profile: &Profile) -> Vec<ProgressMark> {
 
 #[cfg(test)]
 mod tests {
-    use super::*;
-    use crate::beacon::engine::{exposition, profile::Engine};
-
-    fn read(engine: Engine, page: &str) -> EngineSignals {
-        let profile = Profile::built_in(engine).unwrap();
-        let page = exposition::parse(page, |name| profile.wants(name)).unwrap();
-        EngineSignals::from_page(&page, &profile)
-    }
+    use crate::beacon::engine::{Engine, tests::read};
 
     #[test]
     fn the_newest_name_on_the_page_counts_and_labels_are_joined() {

@@ -251,7 +251,8 @@ const CASES: [Case; 19] = [
     },
 ];
 
-fn read(engine: Engine, page: &str) -> EngineSignals {
+/// Returns the signals of a page by the profile of an engine.
+pub(super) fn read(engine: Engine, page: &str) -> EngineSignals {
     let profile = Profile::built_in(engine).unwrap();
     EngineSignals::from_page(&parse(page, &profile).unwrap(), &profile)
 }
